@@ -1,0 +1,194 @@
+"""Errors, sorted by who must act, and the one form in which a problem is told.
+
+Every problem has a code, a place, an expectation, a finding and a hint; this module holds that form and the
+exception tree.  It knows nothing of documents, servers or terminals: whoever finds a problem makes it, whoever
+talks to the user prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class IggyfluxError(Exception):
+    """The root of everything that iggyflux raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a document: `line` and `column` count from 1 (0 where unknown), `pointer` is an RFC 6901 JSON pointer."""
+
+    file: str | None = None
+    line: int = 0
+    column: int = 0
+    pointer: str = ""
+
+    def __str__(self) -> str:
+        place = self.file or "<document>"
+        return f"{place}:{self.line}:{self.column}" if self.line else place
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong (or, as a warning, doubtful) in a document.
+
+    `source` is the line of text at `location`, `length` the number of characters from its column that the caret
+    underlines.  `code` is stable (`IFX101`) and has a section in docs/errors.md.
+    """
+
+    code: str
+    message: str
+    location: Location = field(default_factory=Location)
+    expected: str | None = None
+    found: str | None = None
+    hint: str | None = None
+    source: str | None = None
+    length: int = 1
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def render(self) -> str:
+        """The text form, without colours: place, code, message; the source line with a caret; then what helps."""
+        head = f"{self.location}: {self.severity}[{self.code}]: {self.message}"
+        lines = [head]
+        if self.location.pointer:
+            lines[0] += f" (at {self.location.pointer})"
+        if self.source is not None and self.location.line:
+            number = str(self.location.line)
+            before = self.source[: max(self.location.column - 1, 0)]
+            indent = "".join("\t" if character == "\t" else " " for character in before)
+            lines.append(f"  {number} | {self.source}")
+            lines.append(f"  {' ' * len(number)} | {indent}{'^' * max(self.length, 1)}")
+        for label, text in (("expected", self.expected), ("found", self.found), ("hint", self.hint)):
+            if text:
+                lines.append(f"    {label}: {text}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form that `validate --format json` prints."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "file": self.location.file,
+            "line": self.location.line,
+            "column": self.location.column,
+            "length": self.length,
+            "pointer": self.location.pointer,
+            "expected": self.expected,
+            "found": self.found,
+            "hint": self.hint,
+        }
+
+
+class DocumentError(IggyfluxError):
+    """A document that cannot be used; `problems` holds everything that is wrong with it.  The author must act."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(problem.render() for problem in self.problems))
+
+
+class MappingError(DocumentError):
+    """A mapping document that does not compile."""
+
+
+class PipelineError(DocumentError):
+    """A pipeline file that cannot be run."""
+
+
+class ExpressionError(IggyfluxError):
+    """An expression that does not compile.
+
+    `position` is the 0-based character offset inside `text`, `length` the number of characters meant.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, text: str, position: int = 0, length: int = 1, hint: str | None = None
+    ) -> None:
+        self.message = message
+        self.code = code
+        self.text = text
+        self.position = position
+        self.length = length
+        self.hint = hint
+        caret = " " * position + "^" * max(length, 1)
+        super().__init__(f"{message}\n  {text}\n  {caret}" + (f"\n  hint: {hint}" if hint else ""))
+
+
+class RecordError(IggyfluxError):
+    """One record that cannot be mapped: `code` and `reason` say why, `location` is a JSON pointer into the document.
+
+    The runner's policy for records (`on_error`) must act; the siblings of the record go on.
+    """
+
+    def __init__(self, code: str, reason: str, location: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        self.location = location
+        super().__init__(f"{code}: {reason}" + (f" (at {location})" if location else ""))
+
+    def at(self, location: str) -> RecordError:
+        """The same error with `location` filled in where it has none yet."""
+        if not self.location:
+            self.location = location
+        return self
+
+
+class EvaluationError(RecordError):
+    """An expression that failed on a document."""
+
+
+class DecodeError(RecordError):
+    """A payload that is not what its format says."""
+
+
+class LineProtocolError(IggyfluxError):
+    """Text that is not line protocol: `line` and `column` count from 1 (columns in bytes), `reason` says what is wrong."""
+
+    def __init__(self, reason: str, line: int, column: int) -> None:
+        self.reason = reason
+        self.line = line
+        self.column = column
+        super().__init__(f"line {line}, column {column}: {reason}")
+
+
+class PointError(RecordError):
+    """A measurement, tag, field or time that no dialect, or not the plan's dialect, can represent faithfully."""
+
+
+class TransportError(IggyfluxError):
+    """A system on the other side; the runner's backoff must act."""
+
+
+class NotConnected(TransportError):
+    """The connection is gone or was never there: connect again, with backoff."""
+
+
+class EndOfInput(IggyfluxError):
+    """Not a fault: a source that has no more messages and will never have any."""
+
+
+class Stopped(IggyfluxError):
+    """The run cannot go on (exit code 3): nothing that is in flight is acknowledged.  `hint` says what to do."""
+
+    def __init__(self, reason: str, hint: str | None = None, code: str = "IFX600") -> None:
+        self.reason = reason
+        self.hint = hint
+        self.code = code
+        super().__init__(reason + (f" ({hint})" if hint else ""))
+
+
+def closest(word: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that `word` was probably meant to be, or None."""
+    import difflib
+
+    matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    if matches:
+        return matches[0]
+    folded = {candidate.lower(): candidate for candidate in candidates}
+    return folded.get(word.lower())

@@ -1,0 +1,155 @@
+"""What crosses the seams: messages, rows, positions, batches, and what a plan made of them.
+
+Everything here is frozen and plain.  Nothing here decides, speaks or formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import msgspec
+
+Scalar: TypeAlias = str | int | float | bool
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """A message with its coordinates.
+
+    `timestamp_us` is the server's time of arrival, `origin_timestamp_us` the producer's, both in microseconds since
+    the epoch; `id` is an integer of 128 bits.  A header is a str, int, float, bool or raw bytes.
+    """
+
+    payload: bytes
+    stream: str = ""
+    topic: str = ""
+    partition: int = 0
+    offset: int = 0
+    timestamp_us: int = 0
+    origin_timestamp_us: int = 0
+    id: int = 0
+    headers: Mapping[str, Scalar | bytes] = {}
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A row of a query: typed columns, with `time` in integer nanoseconds, and the window `[start, stop)` it came from."""
+
+    columns: Mapping[str, JSON]
+    measurement: str = ""
+    window: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Where a sequence of offsets lives."""
+
+    stream: str
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.stream}/{self.topic}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """`offset` of `partition` and everything before it."""
+
+    partition: Partition
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one partition in the order of their offsets, as one read gave them; never empty."""
+
+    partition: Partition
+    messages: Sequence[Message]
+
+    @property
+    def last(self) -> Position:
+        """The position that is reached when every message of the batch is settled."""
+        return Position(self.partition, self.messages[-1].offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a record of a batch did not become a point.
+
+    `index` is the message's index in the batch, `element` the position in the result of `for_each` (None without one,
+    or where the message failed before it), `point` the index in `points` (None where the failure is not of one point).
+    `location` is a JSON pointer into the mapping document.
+    """
+
+    index: int
+    element: int | None
+    point: int | None
+    code: str
+    location: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a writer plan made of a batch of messages.
+
+    `origins[i]` is the index of the message that `lines[i]` was made of; `skipped` holds the indices of messages for
+    which `where` was not true, `empty` of those whose `for_each` gave no element.  A message may have lines and
+    failures.  Every message has a line, a failure, or stands in `skipped` or `empty`.
+    """
+
+    lines: Sequence[str] = ()
+    origins: Sequence[int] = ()
+    failures: Sequence[Failure] = ()
+    skipped: Sequence[int] = ()
+    empty: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedMessages:
+    """What a reader plan made of rows: `origins[i]` is the index of the row that `messages[i]` was made of."""
+
+    messages: Sequence[OutgoingMessage] = ()
+    origins: Sequence[int] = ()
+    failures: Sequence[Failure] = ()
+
+
+class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message to be sent: `key` chooses the partition, `id` is the same whenever the same row is read again."""
+
+    payload: bytes
+    key: str | None = None
+    headers: Mapping[str, Scalar] = {}
+    timestamp_ns: int | None = None
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason of a dead letter: a failed record, or a line that the server refused.
+
+    `line` is the line as it was sent, `status` the server's status; both None for a record that never became a line.
+    """
+
+    code: str
+    reason: str
+    location: str = ""
+    element: int | None = None
+    point: int | None = None
+    line: str | None = None
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be delivered whole, with everything that is needed to replay it."""
+
+    message: Message
+    mapping: str
+    mapping_hash: str
+    reasons: Sequence[Reason] = field(default_factory=tuple)

@@ -1,0 +1,80 @@
+"""The seams of the runner.  A transport speaks to one system and translates its errors; it never retries, never maps.
+
+All calls are made from one event loop; a transport that blocks hands its work to a thread of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from iggyflux.delivery.verdicts import Verdict
+from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Position
+
+
+class Source(Protocol):
+    """Where messages come from.
+
+    Reading and acknowledging are separate: `read` moves a position of its own, in memory, so that the next batch can
+    be read while earlier ones are in flight; what survives a restart is only what was acknowledged.
+    """
+
+    async def connect(self) -> None:
+        """Open or open again; idempotent.  Starts after the last acknowledged position of each partition.
+
+        Raises `NotConnected` (call again, with backoff) or `Stopped` (a person must act).
+        """
+
+    async def read(self) -> Batch | None:
+        """The next messages of one partition, or None where nothing is there just now.
+
+        Raises `EndOfInput` where there will never be more, `NotConnected` where `connect` must be called again: reading
+        then starts after the last acknowledged position, so batches that are in flight come again.
+        """
+
+    async def ack(self, positions: Sequence[Position]) -> None:
+        """Store durably that these positions, and all before them in their partitions, are settled.
+
+        Called only when every point of every message up to there was accepted or kept as a dead letter; never goes
+        backwards.  Returns when it would survive a crash.  Raises `NotConnected`.
+        """
+
+    async def close(self) -> None:
+        """Let go of everything; idempotent; loses nothing that was acknowledged."""
+
+
+class LineSink(Protocol):
+    """Where line protocol goes."""
+
+    async def connect(self) -> None:
+        """Open and verify; idempotent.  Raises `NotConnected` or `Stopped`."""
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        """Send `lines` once, in one request, and say what the other side answered.  Never raises for an answer,
+        a refusal, a timeout or a broken connection: those are verdicts.  May be called again while a call runs."""
+
+    async def close(self) -> None:
+        """Let go; idempotent."""
+
+
+class MessageSink(Protocol):
+    """Where messages go (the reader's other end)."""
+
+    async def connect(self) -> None:
+        """Open and verify; idempotent.  Raises `NotConnected` or `Stopped`."""
+
+    async def send(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Send; returns when they are confirmed.  Raises `NotConnected` (nothing, some or all may have arrived) or `Stopped`."""
+
+    async def close(self) -> None:
+        """Let go; idempotent."""
+
+
+class DeadLetterSink(Protocol):
+    """Where messages are kept that could not be delivered."""
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep durably; returns when they would survive a crash.  Raises `Stopped` where it can't: never drops."""
+
+    async def close(self) -> None:
+        """Let go; idempotent."""
