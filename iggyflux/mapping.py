@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from iggyflux.expressions import Expression
 from iggyflux.records import JSON, Scalar
+from iggyflux.values import FieldType
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +24,6 @@ class Const:
 
 
 Source: TypeAlias = Expression | Const
-
-
-class FieldType(Enum):
-    """The type of a field as the document declares it; `auto` takes numbers as float (LANGUAGE 11)."""
-
-    FLOAT = "float"
-    INTEGER = "integer"
-    UNSIGNED = "unsigned"
-    STRING = "string"
-    BOOLEAN = "boolean"
-    AUTO = "auto"
 
 
 class OnError(Enum):

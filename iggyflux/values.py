@@ -1,0 +1,190 @@
+"""The types of fields and the text of tags: which JSON value is what, exactly (LANGUAGE 11-14, 17).
+
+Pure and free of documents: both plans, and the check of defaults when a document is compiled, use what is here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from enum import Enum
+
+from iggyflux.errors import RecordError
+from iggyflux.lineprotocol import Unsigned
+from iggyflux.records import JSON, Scalar
+
+WRONG_TYPE = "IFX340"
+OUT_OF_RANGE = "IFX341"
+INEXACT = "IFX342"
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+UINT64_MAX = 2**64 - 1
+EXACT_INTEGERS = 2**53
+"""Beyond this, not every integer has a double of its own."""
+
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_LONGEST_NUMBER = 400
+"""Characters of the longest number text that `cast` reads; a double needs at most 327, a uint64 20."""
+
+
+class FieldType(Enum):
+    """The type of a field as the document declares it; `auto` takes numbers as float (LANGUAGE 11)."""
+
+    FLOAT = "float"
+    INTEGER = "integer"
+    UNSIGNED = "unsigned"
+    STRING = "string"
+    BOOLEAN = "boolean"
+    AUTO = "auto"
+
+
+def describe(value: JSON) -> str:
+    """A value in the words of a message: its JSON type and the value itself, shortened."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return f"an object of {len(value)} members"
+    if isinstance(value, list):
+        return f"a list of {len(value)} elements"
+    if isinstance(value, str):
+        return f"string {value!r}" if len(value) <= 40 else f"string {value[:37]!r}… of {len(value)} characters"
+    if isinstance(value, bool):
+        return f"boolean {'true' if value else 'false'}"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    return f"number {value!r}"
+
+
+def convert(value: JSON, kind: FieldType, cast: bool) -> Scalar:
+    """The field value that `value` (not null) is under `kind`; an `Unsigned` for unsigned.
+
+    Raises RecordError: wrong type, out of range, or a number that the type can't hold exactly.
+    """
+    return _CONVERSIONS[kind](value, cast)
+
+
+def tag_text(value: JSON) -> str | None:
+    """The text of a tag: strings as they are, integers decimal, booleans `true`/`false`, floats as `repr`.
+
+    None for null and the empty string.  Raises RecordError for an object or a list.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, dict)):
+        raise RecordError(WRONG_TYPE, f"a tag is a string, number or boolean, got {describe(value)}")
+    return scalar_text(value)
+
+
+def scalar_text(value: bool | int | float) -> str:
+    """A number or boolean as text (LANGUAGE 14)."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        if value.bit_length() > 4096:
+            raise RecordError(OUT_OF_RANGE, f"{describe(value)} is too long for text")
+        return str(value)
+    _finite(value)
+    return repr(value)
+
+
+def _wrong(value: JSON, expected: str, hint: str = "") -> RecordError:
+    return RecordError(WRONG_TYPE, f"expected {expected}, got {describe(value)}" + (f" ({hint})" if hint else ""))
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise RecordError(OUT_OF_RANGE, f"{value!r} is not a finite number")
+    return value
+
+
+def _number(text: str, expected: str) -> int | float:
+    """The number that `text` is by JSON's syntax exactly, integers exact."""
+    if len(text) > _LONGEST_NUMBER or not _JSON_NUMBER.fullmatch(text):
+        raise _wrong(text, expected, "not a number by JSON's syntax")
+    return int(text) if _JSON_INTEGER.fullmatch(text) else float(text)
+
+
+def _float(value: JSON, cast: bool) -> float:
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            nearest = float(value)
+        except OverflowError:
+            nearest = math.inf
+        if nearest != value:
+            raise RecordError(INEXACT, f"integer {describe(value)[7:]} has no exact double (use type: integer)")
+        return nearest
+    if isinstance(value, str):
+        if cast:
+            return _float(_number(value, "a number"), False)
+        raise _wrong(value, "a number", "add type: string, or cast: true for a number in a string")
+    if isinstance(value, bool):
+        raise _wrong(value, "a number", "add type: boolean")
+    raise _wrong(value, "a number")
+
+
+def _whole(value: JSON, cast: bool, expected: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and cast:
+        return _whole(_number(value, expected), True, expected)
+    if isinstance(value, float):
+        if not cast:
+            raise _wrong(value, expected, "cast: true takes floats that are whole")
+        if not _finite(value).is_integer():
+            raise RecordError(INEXACT, f"{value!r} is not a whole number")
+        return int(value)
+    raise _wrong(value, expected, "cast: true takes a number in a string" if isinstance(value, str) else "")
+
+
+def _integer(value: JSON, cast: bool) -> int:
+    number = _whole(value, cast, "an integer")
+    if not INT64_MIN <= number <= INT64_MAX:
+        raise RecordError(OUT_OF_RANGE, f"{describe(number)} is outside int64")
+    return number
+
+
+def _unsigned(value: JSON, cast: bool) -> Unsigned:
+    number = _whole(value, cast, "an unsigned integer")
+    if not 0 <= number <= UINT64_MAX:
+        raise RecordError(OUT_OF_RANGE, f"{describe(number)} is outside uint64")
+    return Unsigned(number)
+
+
+def _string(value: JSON, cast: bool) -> str:
+    if isinstance(value, str):
+        return value
+    if cast and isinstance(value, (bool, int, float)):
+        return scalar_text(value)
+    raise _wrong(value, "a string", "" if isinstance(value, (list, dict)) else "cast: true makes text of it")
+
+
+def _boolean(value: JSON, cast: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    if cast and value in ("true", "false"):
+        return value == "true"
+    raise _wrong(value, "a boolean", 'cast: true takes "true" and "false"' if isinstance(value, str) else "")
+
+
+def _auto(value: JSON, cast: bool) -> float | str | bool:
+    if isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, (int, float)):
+        return _float(value, cast)
+    raise _wrong(value, "a number, string or boolean", "flatten: _ takes nested values apart")
+
+
+_CONVERSIONS: dict[FieldType, Callable[[JSON, bool], Scalar]] = {
+    FieldType.FLOAT: _float,
+    FieldType.INTEGER: _integer,
+    FieldType.UNSIGNED: _unsigned,
+    FieldType.STRING: _string,
+    FieldType.BOOLEAN: _boolean,
+    FieldType.AUTO: _auto,
+}
