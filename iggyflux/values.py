@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from enum import Enum
 
 from iggyflux.errors import RecordError
-from iggyflux.lineprotocol import Unsigned
+from iggyflux.lineprotocol import Unsigned, shorten
 from iggyflux.records import JSON, Scalar
 
 WRONG_TYPE = "IFX340"
@@ -49,7 +50,7 @@ def describe(value: JSON) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)} elements"
     if isinstance(value, str):
-        return f"string {value!r}" if len(value) <= 40 else f"string {value[:37]!r}… of {len(value)} characters"
+        return f"string {shorten(value)}"
     if isinstance(value, bool):
         return f"boolean {'true' if value else 'false'}"
     if isinstance(value, int) and value.bit_length() > 200:
@@ -132,7 +133,7 @@ def _whole(value: JSON, cast: bool, expected: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and cast:
-        return _whole(_number(value, expected), True, expected)
+        return _whole_text(value, expected)
     if isinstance(value, float):
         if not cast:
             raise _wrong(value, expected, "cast: true takes floats that are whole")
@@ -140,6 +141,19 @@ def _whole(value: JSON, cast: bool, expected: str) -> int:
             raise RecordError(INEXACT, f"{value!r} is not a whole number")
         return int(value)
     raise _wrong(value, expected, "cast: true takes a number in a string" if isinstance(value, str) else "")
+
+
+def _whole_text(text: str, expected: str) -> int:
+    """The whole number that `text` is, by way of no double: "9007199254740993.0" keeps its last digit."""
+    number = _number(text, expected)
+    if isinstance(number, int):
+        return number
+    if not _finite(number).is_integer():
+        raise RecordError(INEXACT, f"{text!r} is not a whole number")
+    exact = Decimal(text)
+    if exact != exact.to_integral_value():
+        raise RecordError(INEXACT, f"{text!r} is not a whole number")
+    return int(exact)
 
 
 def _integer(value: JSON, cast: bool) -> int:

@@ -1,0 +1,32 @@
+"""What a plan reads of each payload: the union of what its expressions read, as one tree from the payload's root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from iggyflux.expressions import Expression, Reads
+from iggyflux.mapping import PointSpec, Writer
+
+
+def payload_reads(writer: Writer) -> Reads:
+    """Everything that any expression of `writer` can read of a payload; what is not in it is checked for syntax only."""
+    reads = Reads()
+    if writer.where is not None:
+        reads = reads.union(writer.where.reads).union(writer.where.root_reads)
+    if writer.for_each is not None:
+        reads = reads.union(writer.for_each.reads).union(writer.for_each.root_reads)
+    for point in writer.points:
+        for expression in point_expressions(point):
+            reads = reads.union(expression.root_reads)
+            if writer.for_each is None:
+                reads = reads.union(expression.reads)
+    return reads
+
+
+def point_expressions(point: PointSpec) -> Iterator[Expression]:
+    """Every expression of one item of `points`."""
+    sources = [point.where, point.measurement, point.timestamp.source]
+    sources += [item.source for item in (*point.tags, *point.tag_stars, *point.fields, *point.field_stars)]
+    for source in sources:
+        if isinstance(source, Expression):
+            yield source

@@ -1,0 +1,374 @@
+"""The reference plan: decode, evaluate, build a Point, encode; one record at a time.
+
+This file is the specification.  It is written to be obviously right and takes no shortcut; the compiled plan is held
+equal to it, in lines, origins, failures, skips and order, for every document and every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from iggyflux.errors import DecodeError, EvaluationError, PointError, RecordError
+from iggyflux.expressions import Expression, truth
+from iggyflux.lineprotocol import (
+    MAX_NS,
+    MIN_NS,
+    Dialect,
+    Part,
+    Point,
+    Precision,
+    check_part,
+    replace_invalid,
+    shorten,
+)
+from iggyflux.mapping import Collisions, Field, Mapping, PointSpec, Source, Star, Tag, TimestampFormat
+from iggyflux.payloads import FORMATS
+from iggyflux.plan.reads import payload_reads
+from iggyflux.records import JSON, Failure, Message, Rendered, Scalar
+from iggyflux.timestamps import TimestampError, parse_flexible, parse_pattern, parse_rfc3339, scale_number
+from iggyflux.values import convert, describe, tag_text
+
+NOT_A_LIST = "IFX343"
+NOT_A_STRING = "IFX344"
+MISSING = "IFX345"
+NO_FIELD = "IFX346"
+DUPLICATE_KEY = "IFX347"
+NOT_AN_OBJECT = "IFX348"
+BAD_TIMESTAMP = "IFX349"
+NO_TIMESTAMP = "IFX350"
+COLLISION = "IFX351"
+
+UNITS = {
+    TimestampFormat.UNIX_S: 1_000_000_000,
+    TimestampFormat.UNIX_MS: 1_000_000,
+    TimestampFormat.UNIX_US: 1_000,
+    TimestampFormat.UNIX_NS: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What an expression sees besides the value it is evaluated on."""
+
+    message: Message
+    root: JSON
+    index: int | None
+
+    def evaluate(self, source: Source, value: JSON) -> JSON:
+        if isinstance(source, Expression):
+            return source.evaluate(value, self.message, root=self.root, index=self.index)
+        return source.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A point that was made, before collisions are looked for."""
+
+    element: int | None
+    number: int
+    point: Point
+
+
+class ReferencePlan:
+    """A writer document as a pure function from messages to lines.  Thread-safe: holds no state between calls."""
+
+    def __init__(self, mapping: Mapping, dialect: Dialect, precision: Precision) -> None:
+        if mapping.writer is None:
+            raise TypeError(f"{mapping.name} is a reader; a writer plan needs a writer document")
+        self.mapping = mapping
+        self.dialect = dialect
+        self.precision = precision
+        self._writer = mapping.writer
+        self._reads = payload_reads(mapping.writer)
+        self._format = FORMATS[mapping.writer.source.payload.format]
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """Lines, origins and failures of `messages`, in their order.  Never raises for what a message holds."""
+        lines: list[str] = []
+        origins: list[int] = []
+        failures: list[Failure] = []
+        skipped: list[int] = []
+        empty: list[int] = []
+        for index, message in enumerate(messages):
+            outcome = self.render_message(index, message)
+            lines += outcome.lines
+            origins += outcome.origins
+            failures += outcome.failures
+            skipped += outcome.skipped
+            empty += outcome.empty
+        return Rendered(lines, origins, failures, skipped, empty)
+
+    def render_message(self, index: int, message: Message) -> Rendered:
+        """`render` for the one message at `index` of a batch."""
+        try:
+            return self._render(index, message)
+        except RecordError as error:
+            return Rendered(failures=[Failure(index, None, None, error.code, error.location, error.reason)])
+
+    def _render(self, index: int, message: Message) -> Rendered:
+        source = self._writer.source
+        try:
+            root = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
+        except DecodeError as error:
+            raise error.at("/from/payload") from None
+        scope = _Scope(message, root, None)
+        if self._writer.where is not None and not truth(_evaluate(scope, self._writer.where, root, "/where")):
+            return Rendered(skipped=[index])
+        records: list[_Record] = []
+        failures: list[Failure] = []
+        elements = 0
+        for element, value in self._elements(scope):
+            elements += 1
+            inner = _Scope(message, root, element)
+            for number, spec in enumerate(self._writer.points):
+                try:
+                    point = self._point(inner, value, spec)
+                except RecordError as error:
+                    failures.append(Failure(index, element, number, error.code, error.location, error.reason))
+                else:
+                    if point is not None:
+                        records.append(_Record(element, number, point))
+        if not elements:
+            return Rendered(empty=[index])
+        lines = []
+        for outcome in self._settle_collisions(index, records):
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                lines.append(outcome)
+        if not lines and not failures:
+            return Rendered(skipped=[index])
+        failures.sort(key=lambda failure: (failure.element or 0, failure.point or 0))
+        return Rendered(lines, [index] * len(lines), failures)
+
+    def _elements(self, scope: _Scope) -> Iterator[tuple[int | None, JSON]]:
+        """The values that points are made of: the payload itself, or the elements of `for_each` with their positions."""
+        if self._writer.for_each is None:
+            yield None, scope.root
+            return
+        value = _evaluate(scope, self._writer.for_each, scope.root, "/for_each")
+        if value is None:
+            return
+        if not isinstance(value, list):
+            raise RecordError(NOT_A_LIST, f"for_each needs a list, got {describe(value)}", "/for_each")
+        yield from enumerate(value)
+
+    def _point(self, scope: _Scope, value: JSON, spec: PointSpec) -> Point | None:
+        """The point that `spec` makes of `value`; None where its `where` is not true.  Stops at the first failure."""
+        pointer = spec.pointer
+        if spec.where is not None and not truth(_evaluate(scope, spec.where, value, f"{pointer}/where")):
+            return None
+        measurement = self._measurement(scope, value, spec)
+        tags = self._tags(scope, value, spec)
+        fields = self._fields(scope, value, spec)
+        if not fields:
+            raise RecordError(NO_FIELD, "no field is left: every field is null or missing", f"{pointer}/fields")
+        timestamp_ns = self._timestamp(scope, value, spec)
+        try:
+            point = Point(measurement, tags, fields, timestamp_ns)
+            point.encode(self.dialect, self.precision)
+        except PointError as error:
+            raise error.at(pointer) from None
+        return point
+
+    def _measurement(self, scope: _Scope, value: JSON, spec: PointSpec) -> str:
+        pointer = f"{spec.pointer}/measurement"
+        name = _evaluate(scope, spec.measurement, value, pointer)
+        if name is None or name == "":
+            raise RecordError(MISSING, "the measurement is null, missing or empty", pointer)
+        if not isinstance(name, str):
+            raise RecordError(NOT_A_STRING, f"the measurement must be a string, got {describe(name)}", pointer)
+        return self._name(Part.MEASUREMENT, name, pointer)
+
+    def _tags(self, scope: _Scope, value: JSON, spec: PointSpec) -> dict[str, str]:
+        tags: dict[str, str] = {}
+        for tag in spec.tags:
+            text = self._tag(scope, value, tag)
+            if text is not None:
+                tags[self._name(Part.TAG_KEY, tag.key, tag.pointer)] = self._name(Part.TAG_VALUE, text, tag.pointer)
+        named = {tag.key for tag in spec.tags}
+        for star in spec.tag_stars:
+            for key, member in self._members(scope, value, star, named):
+                with _located(star.pointer, key):
+                    text = tag_text(member)
+                if text is not None:
+                    name = self._name(Part.TAG_KEY, key, star.pointer)
+                    _refuse_twice(name in tags, "tag", name, star.pointer)
+                    tags[name] = self._name(Part.TAG_VALUE, text, star.pointer)
+        return tags
+
+    def _tag(self, scope: _Scope, value: JSON, tag: Tag) -> str | None:
+        with _located(tag.pointer):
+            text = tag_text(_evaluate(scope, tag.source, value, tag.pointer))
+            if text is None and tag.default is not None:
+                text = tag_text(tag.default)
+        if text is None and tag.required:
+            raise RecordError(MISSING, f"tag {tag.key!r} is required, but null, missing or empty", tag.pointer)
+        return text
+
+    def _fields(self, scope: _Scope, value: JSON, spec: PointSpec) -> dict[str, Scalar]:
+        fields: dict[str, Scalar] = {}
+        for field in spec.fields:
+            scalar = self._field(scope, value, field)
+            if scalar is not None:
+                fields[self._name(Part.FIELD_KEY, field.key, field.pointer)] = scalar
+        named = {field.key for field in spec.fields}
+        for star in spec.field_stars:
+            for key, member in self._members(scope, value, star, named):
+                with _located(star.pointer, key):
+                    scalar = convert(member, star.type, star.cast)
+                name = self._name(Part.FIELD_KEY, key, star.pointer)
+                _refuse_twice(name in fields, "field", name, star.pointer)
+                fields[name] = scalar
+        return fields
+
+    def _field(self, scope: _Scope, value: JSON, field: Field) -> Scalar | None:
+        found = _evaluate(scope, field.source, value, field.pointer)
+        if found is None:
+            if field.required:
+                raise RecordError(MISSING, f"field {field.key!r} is required, but null or missing", field.pointer)
+            if field.default is None:
+                return None
+            found = field.default
+        with _located(field.pointer):
+            return convert(found, field.type, field.cast)
+
+    def _members(self, scope: _Scope, value: JSON, star: Star, named: set[str]) -> Iterator[tuple[str, JSON]]:
+        """Name and value of each member that `star` takes: not used elsewhere, not named, not null, in the globs."""
+        found = _evaluate(scope, star.source, value, star.pointer)
+        if found is None:
+            return
+        if not isinstance(found, dict):
+            raise RecordError(NOT_AN_OBJECT, f"{star.prefix}* needs an object, got {describe(found)}", star.pointer)
+        for key, member in found.items():
+            if key in star.used:
+                continue
+            for name, leaf in _leaves(star.prefix + key, member, star.flatten):
+                if leaf is not None and name not in named and _selected(name, star):
+                    yield name, leaf
+
+    def _timestamp(self, scope: _Scope, value: JSON, spec: PointSpec) -> int:
+        timestamp = spec.timestamp
+        found: JSON = None
+        if timestamp.source is not None:
+            found = _evaluate(scope, timestamp.source, value, timestamp.pointer)
+        if found is not None:
+            with _located(timestamp.pointer):
+                ns = parse_timestamp(found, timestamp.format, timestamp.pattern, timestamp.timezone)
+        elif timestamp.source is None or timestamp.default_message:
+            ns = scope.message.timestamp_us * 1000
+        else:
+            raise RecordError(
+                NO_TIMESTAMP, "the timestamp is null or missing (default: message takes the message's)", timestamp.pointer
+            )
+        if timestamp.spread_offset:
+            ns += scope.message.offset % 1000
+        if not MIN_NS <= ns <= MAX_NS:
+            raise RecordError(BAD_TIMESTAMP, f"{ns} ns is outside the years 1677 to 2262", timestamp.pointer)
+        return ns
+
+    def _name(self, part: Part, text: str, pointer: str) -> str:
+        """`text` as `part` of a line, with what can't be represented replaced where the document says so.
+
+        What is not replaced is refused by `Point`, with the same reason; it is checked here for the sake of its place.
+        """
+        if self._writer.invalid_names == "replace":
+            text = replace_invalid(text, part)
+        with _located(pointer):
+            return check_part(text, part)
+
+    def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[str | Failure]:
+        """Lines of `records`; two of one (measurement, tags, time in the precision) are settled by policy.
+
+        A merged point stands at the place of the first, with later fields winning; `keep_last` keeps the last one's place.
+        """
+        kept: dict[object, _Record] = {}
+        policy = self._writer.collisions
+        for record in records:
+            key = _identity(record.point, self.precision)
+            first = kept.get(key)
+            if first is None:
+                kept[key] = record
+            elif policy is Collisions.MERGE:
+                fields = {**first.point.fields, **record.point.fields}
+                merged = Point(first.point.measurement, first.point.tags, fields, first.point.timestamp_ns)
+                kept[key] = _Record(first.element, first.number, merged)
+            elif policy is Collisions.KEEP_LAST:
+                del kept[key]
+                kept[key] = record
+            else:
+                yield Failure(
+                    index,
+                    record.element,
+                    record.number,
+                    COLLISION,
+                    self._writer.points[record.number].pointer,
+                    f"a second point of this message has the same measurement, tags and time: "
+                    f"{record.point.encode(self.dialect, self.precision)}"[:200]
+                    + " (collisions: merge or keep_last settles it, a tag or a finer timestamp avoids it)",
+                )
+        for record in kept.values():
+            yield record.point.encode(self.dialect, self.precision)
+
+
+def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, timezone: str | None) -> int:
+    """`value` (not null) as integer nanoseconds since the epoch.  Raises RecordError."""
+    try:
+        if kind in UNITS:
+            if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+                raise TimestampError(f"a number or a numeric string was expected, got {describe(value)}")
+            return scale_number(value, UNITS[kind])
+        if not isinstance(value, str):
+            raise TimestampError(f"a string was expected for format {kind.value}, got {describe(value)}")
+        if kind is TimestampFormat.RFC3339:
+            return parse_rfc3339(value)
+        if kind is TimestampFormat.FLEXIBLE:
+            return parse_flexible(value, timezone)
+        return parse_pattern(value, pattern or "", timezone)
+    except TimestampError as error:
+        raise RecordError(BAD_TIMESTAMP, str(error)) from None
+
+
+def _identity(point: Point, precision: Precision) -> object:
+    """What makes a later point overwrite an earlier one: measurement, tag set and the time as it is sent."""
+    return point.measurement, tuple(sorted(point.tags.items())), (point.timestamp_ns or 0) // precision.divisor
+
+
+def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str) -> JSON:
+    try:
+        return scope.evaluate(source, value)
+    except EvaluationError as error:
+        raise error.at(pointer) from None
+
+
+@contextmanager
+def _located(pointer: str, key: str | None = None) -> Iterator[None]:
+    """Say where a record failed: `pointer`, and the member's name where one node of the document takes many."""
+    try:
+        yield
+    except RecordError as error:
+        reason = error.reason if key is None else f"{shorten(key)}: {error.reason}"
+        raise RecordError(error.code, reason, error.location or pointer) from None
+
+
+def _leaves(name: str, member: JSON, separator: str | None) -> Iterator[tuple[str, JSON]]:
+    """`member` itself, or with a separator its leaves: `a_b` for objects, `a_0` for lists (LANGUAGE 16)."""
+    if separator is None or not isinstance(member, (dict, list)):
+        yield name, member
+        return
+    inner = member.items() if isinstance(member, dict) else enumerate(member)
+    for key, value in inner:
+        yield from _leaves(f"{name}{separator}{key}", value, separator)
+
+
+def _selected(name: str, star: Star) -> bool:
+    included = not star.include or any(fnmatchcase(name, glob) for glob in star.include)
+    return included and not any(fnmatchcase(name, glob) for glob in star.exclude)
+
+
+def _refuse_twice(twice: bool, kind: str, name: str, pointer: str) -> None:
+    if twice:
+        raise RecordError(DUPLICATE_KEY, f"{kind} {shorten(name)} comes from two sources", pointer)
