@@ -1,0 +1,89 @@
+"""Line protocol: points that are valid by construction, their text in each dialect, and a strict parser.
+
+One encoder, one authority: what cannot be written so that every server of the dialect gives it back unchanged is
+refused with a reason, never altered.  Nothing here knows of documents, payloads or servers.
+"""
+
+from __future__ import annotations
+
+from iggyflux.lineprotocol.checks import (
+    MAX_INTEGER,
+    MAX_NS,
+    MAX_UNSIGNED,
+    MIN_INTEGER,
+    MIN_NS,
+    RESERVED_FIELD_KEYS,
+    RESERVED_TAG_KEYS,
+    Part,
+    check_field_key,
+    check_float,
+    check_integer,
+    check_measurement,
+    check_part,
+    check_series_key,
+    check_string,
+    check_tag_key,
+    check_tag_value,
+    check_timestamp,
+    check_unsigned,
+    replace_invalid,
+    shorten,
+)
+from iggyflux.lineprotocol.encode import (
+    Dialect,
+    Precision,
+    escape_key,
+    escape_measurement,
+    escape_string,
+    escape_tag_value,
+    format_boolean,
+    format_float,
+    format_integer,
+    format_string,
+    format_timestamp,
+    format_unsigned,
+)
+from iggyflux.lineprotocol.parse import parse_line, parse_lines, split_lines
+from iggyflux.lineprotocol.point import FieldValue, Point, Unsigned
+
+__all__ = [
+    "MAX_INTEGER",
+    "MAX_NS",
+    "MAX_UNSIGNED",
+    "MIN_INTEGER",
+    "MIN_NS",
+    "RESERVED_FIELD_KEYS",
+    "RESERVED_TAG_KEYS",
+    "Dialect",
+    "FieldValue",
+    "Part",
+    "Point",
+    "Precision",
+    "Unsigned",
+    "check_field_key",
+    "check_float",
+    "check_integer",
+    "check_measurement",
+    "check_part",
+    "check_series_key",
+    "check_string",
+    "check_tag_key",
+    "check_tag_value",
+    "check_timestamp",
+    "check_unsigned",
+    "escape_key",
+    "escape_measurement",
+    "escape_string",
+    "escape_tag_value",
+    "format_boolean",
+    "format_float",
+    "format_integer",
+    "format_string",
+    "format_timestamp",
+    "format_unsigned",
+    "parse_line",
+    "parse_lines",
+    "replace_invalid",
+    "shorten",
+    "split_lines",
+]

@@ -1,0 +1,199 @@
+"""A point, and what makes two of them equal.
+
+A `Point` that exists is valid: nobody checks again after that.  Types of fields are part of its identity: 1, 1.0 and 1u
+differ, as they do for a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeAlias
+
+from iggyflux.errors import PointError
+from iggyflux.lineprotocol.checks import (
+    MAX_BYTES,
+    MIN_NS,
+    check_field_key,
+    check_float,
+    check_integer,
+    check_measurement,
+    check_series_key,
+    check_string,
+    check_tag_key,
+    check_tag_value,
+    check_timestamp,
+    check_unsigned,
+    shorten,
+)
+from iggyflux.lineprotocol.encode import (
+    Dialect,
+    Precision,
+    escape_key,
+    escape_measurement,
+    escape_tag_value,
+    format_boolean,
+    format_float,
+    format_integer,
+    format_string,
+    format_timestamp,
+    format_unsigned,
+)
+
+
+class Unsigned(int):
+    """An integer that is written `7u`.  As a number it equals the int; as a field it is another value."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{int(self)}u"
+
+    __str__ = __repr__
+
+
+FieldValue: TypeAlias = float | int | Unsigned | str | bool
+
+_CHECKS: dict[type, Callable[[Any], object]] = {
+    float: check_float,
+    int: check_integer,
+    Unsigned: check_unsigned,
+    str: check_string,
+    bool: bool,
+}
+_FORMATS: dict[type, Callable[[Any], str]] = {
+    float: format_float,
+    int: format_integer,
+    Unsigned: format_unsigned,
+    str: format_string,
+    bool: format_boolean,
+}
+
+
+class Point:
+    """A measurement at a time: `tags` and `fields` are read-only and in the order of their keys' bytes.
+
+    Raises `PointError` where a server would lose or change something.  `timestamp_ns` None leaves the time to the
+    server; plans never do that.
+    """
+
+    __slots__ = ("fields", "measurement", "tags", "timestamp_ns")
+    __match_args__ = ("measurement", "tags", "fields", "timestamp_ns")
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Mapping[str, FieldValue]
+    timestamp_ns: int | None
+
+    def __init__(
+        self,
+        measurement: str,
+        tags: Mapping[str, str],
+        fields: Mapping[str, FieldValue],
+        timestamp_ns: int | None = None,
+    ) -> None:
+        check_measurement(measurement)
+        for key, text in tags.items():
+            check_tag_key(key)
+            check_tag_value(text)
+        if not fields:
+            raise PointError("IFX319", "no field is left")
+        for key, value in fields.items():
+            check_field_key(key)
+            _check_field_value(key, value)
+            if key in tags:
+                raise PointError("IFX317", f"{shorten(key)} is a tag and a field")
+        if timestamp_ns is not None:
+            if type(timestamp_ns) is not int:
+                raise PointError("IFX324", f"a time is an integer of nanoseconds, got {shorten(timestamp_ns)}")
+            check_timestamp(timestamp_ns)
+        # A character takes at most 4 bytes, an escaped one 2: most points need no exact measure.
+        if sum(map(len, (*tags, *tags.values()))) + len(measurement) + sum(map(len, fields)) > MAX_BYTES // 8:
+            check_series_key(measurement, tags.items(), fields)
+        _set(self, measurement, dict(sorted(tags.items())), dict(sorted(fields.items())), timestamp_ns)
+
+    def encode(self, dialect: Dialect | str = Dialect.V2, precision: Precision | str = Precision.NS) -> str:
+        """The line, without a line feed at its end.
+
+        Raises `PointError` where the dialect has no such value, or the time floored to `precision` leaves the range.
+        """
+        dialect, precision = Dialect(dialect), Precision(precision)
+        head = [escape_measurement(self.measurement, dialect)]
+        head += [f"{escape_key(key, dialect)}={escape_tag_value(text, dialect)}" for key, text in self.tags.items()]
+        body = [f"{escape_key(key, dialect)}={self._format(key, dialect)}" for key in self.fields]
+        line = f"{','.join(head)} {','.join(body)}"
+        if self.timestamp_ns is None:
+            return line
+        if self.timestamp_ns - self.timestamp_ns % precision.divisor < MIN_NS:
+            raise PointError("IFX322", f"time {self.timestamp_ns} ns, floored to {precision.value}, is below {MIN_NS}")
+        return f"{line} {format_timestamp(self.timestamp_ns, precision)}"
+
+    def _format(self, key: str, dialect: Dialect) -> str:
+        value = self.fields[key]
+        if type(value) is Unsigned and not dialect.has_unsigned:
+            raise PointError("IFX323", f"field {shorten(key)} is unsigned, and dialect {dialect.value} has no unsigned")
+        return _FORMATS[type(value)](value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a point cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a point cannot be changed: {name}")
+
+    def __repr__(self) -> str:
+        return f"Point({self.measurement!r}, {dict(self.tags)!r}, {dict(self.fields)!r}, {self.timestamp_ns!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Point):
+            return NotImplemented
+        return (
+            self.measurement == other.measurement
+            and self.timestamp_ns == other.timestamp_ns
+            and self.tags == other.tags
+            and self.fields == other.fields
+            and all(_same(value, other.fields[key]) for key, value in self.fields.items())
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.measurement, self.timestamp_ns, *self.tags.items(), *self.fields.items()))
+
+    def __reduce__(self) -> tuple[type[Point], tuple[object, ...]]:
+        return Point, (self.measurement, dict(self.tags), dict(self.fields), self.timestamp_ns)
+
+
+_set_measurement = Point.__dict__["measurement"].__set__
+_set_tags = Point.__dict__["tags"].__set__
+_set_fields = Point.__dict__["fields"].__set__
+_set_timestamp = Point.__dict__["timestamp_ns"].__set__
+_new = object.__new__
+
+
+def trusted_point(
+    measurement: str, tags: dict[str, str], fields: dict[str, FieldValue], timestamp_ns: int | None
+) -> Point:
+    """A point of parts that were checked already and are in order; the parser's fast path, nobody else's."""
+    point = _new(Point)
+    _set(point, measurement, tags, fields, timestamp_ns)
+    return point
+
+
+def _set(
+    point: Point, measurement: str, tags: dict[str, str], fields: dict[str, FieldValue], timestamp_ns: int | None
+) -> None:
+    _set_measurement(point, measurement)
+    _set_tags(point, MappingProxyType(tags))
+    _set_fields(point, MappingProxyType(fields))
+    _set_timestamp(point, timestamp_ns)
+
+
+def _check_field_value(key: str, value: FieldValue) -> None:
+    check = _CHECKS.get(type(value))
+    if check is None:
+        expected = "a float, an integer, an unsigned, a string or a boolean"
+        raise PointError("IFX324", f"field {shorten(key)} is {expected}, got {shorten(value)}")
+    check(value)
+
+
+def _same(one: FieldValue, other: FieldValue) -> bool:
+    """Equal values of one type; -0.0 is not 0.0."""
+    return type(one) is type(other) and (one != 0 or repr(one) == repr(other))
