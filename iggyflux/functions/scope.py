@@ -1,0 +1,140 @@
+"""Functions that look beside `@`: the message, the whole payload, the element's position, the tables of the document."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from iggyflux.functions.table import ANY, Function, Parameter, Scope
+from iggyflux.records import JSON, Message, Row
+
+_MESSAGE: dict[str, Callable[[Message], JSON]] = {
+    "stream": lambda message: message.stream,
+    "topic": lambda message: message.topic,
+    "partition": lambda message: message.partition,
+    "offset": lambda message: message.offset,
+    "timestamp": lambda message: message.timestamp_us,
+    "origin_timestamp": lambda message: message.origin_timestamp_us,
+    "id": lambda message: message.id,
+}
+_ROW: dict[str, Callable[[Row], JSON]] = {
+    "measurement": lambda row: row.measurement,
+    "window": lambda row: None if row.window is None else {"start": row.window[0], "stop": row.window[1]},
+}
+
+META_NAMES: dict[str, tuple[str, ...]] = {"writer": tuple(_MESSAGE), "reader": tuple(_ROW)}
+"""What `meta` knows, by the kind of the document."""
+
+
+def _meta(scope: Scope, name: str) -> JSON:
+    message = scope.message
+    if message is None:
+        return None
+    if isinstance(message, Row):
+        return _ROW[name](message) if name in _ROW else None
+    return _MESSAGE[name](message) if name in _MESSAGE else None
+
+
+def _header(scope: Scope, name: str) -> JSON:
+    message = scope.message
+    if message is None or isinstance(message, Row):
+        return None
+    return header_value(message.headers.get(name))
+
+
+def header_value(value: object) -> JSON:
+    """A header as an expression sees it: scalar kinds kept, raw bytes as base64, null where there is none."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return b64encode(value).decode("ascii")
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind(value)  # type: ignore[return-value]  # exact classes only
+    return str(value)
+
+
+def _root(scope: Scope) -> JSON:
+    return scope.root
+
+
+def _index(scope: Scope) -> JSON:
+    return scope.index
+
+
+def table_key(key: Any) -> str | None:
+    """The text under which a table is asked: numbers and booleans as in tags; None for null."""
+    if key is None or isinstance(key, str):
+        return key
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    return repr(key)
+
+
+def _lookup(table: Mapping[str, JSON], key: Any, default: JSON = None) -> JSON:
+    text = table_key(key)
+    found = None if text is None else table.get(text)
+    return default if found is None else found
+
+
+SCOPE: tuple[Function, ...] = (
+    Function(
+        "meta",
+        "message",
+        "A coordinate of the message: stream, topic, partition, offset, timestamp and origin_timestamp (µs, as in Iggy), "
+        "id; of a row: measurement, window (`{start, stop}` in ns). Null where no message is given.",
+        (Parameter("name", ("string",), "which coordinate", constant=True),),
+        ANY,
+        _meta,
+        (("meta('topic')", "{}", '"readings"'), ("meta('offset')", "{}", "7")),
+        scoped=True,
+    ),
+    Function(
+        "header",
+        "message",
+        "A header of the message; scalar kinds are kept, raw bytes come as base64. Null where there is none.",
+        (Parameter("name", ("string",), "the header's key", constant=True),),
+        ("null", "boolean", "number", "string"),
+        _header,
+        (("header('tenant')", "{}", '"acme"'), ("header('nothing')", "{}", "null")),
+        scoped=True,
+    ),
+    Function(
+        "root",
+        "message",
+        "The whole payload; under `for_each`, `@` is the element and this is the way back.",
+        (),
+        ANY,
+        _root,
+        (("a[*].{x: x, unit: root().unit}", '{"unit": "C", "a": [{"x": 1}]}', '[{"x": 1, "unit": "C"}]'),),
+        scoped=True,
+    ),
+    Function(
+        "index",
+        "message",
+        "The position of the element in the result of `for_each`, from 0; null outside `for_each`.",
+        (),
+        ("number", "null"),
+        _index,
+        (("index()", "{}", "null"),),
+        scoped=True,
+    ),
+    Function(
+        "lookup",
+        "values",
+        "The value under `key` in a table of the document (`tables:`), else `default`. Numbers and booleans are looked up "
+        "by the text they have as a tag; null finds nothing.",
+        (
+            Parameter("table", ("string",), "the table's name", constant=True),
+            Parameter("key", ("string", "number", "boolean", "null"), "what to look up"),
+            Parameter("default", ANY, "the result where the table has nothing", optional=True),
+        ),
+        ANY,
+        _lookup,
+        (
+            ("lookup('sites', a)", '{"a": "b1"}', '"Berlin"'),
+            ("lookup('sites', a, 'unknown')", '{"a": "zz"}', '"unknown"'),
+        ),
+    ),
+)
