@@ -66,15 +66,19 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages of one partition in the order of their offsets, as one read gave them; never empty."""
+    """Messages of one partition in the order of their offsets, as one read gave them; never empty.
+
+    `end` is the source's own position after the batch where that is not the last message's offset (a file counts bytes).
+    """
 
     partition: Partition
     messages: Sequence[Message]
+    end: int | None = None
 
     @property
     def last(self) -> Position:
         """The position that is reached when every message of the batch is settled."""
-        return Position(self.partition, self.messages[-1].offset)
+        return Position(self.partition, self.messages[-1].offset if self.end is None else self.end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,596 @@
+"""A pipeline file as frozen types: where messages come from, where lines go, and which mappings run between.
+
+The one crossing from a pipeline's tree to types; every problem of the file is told at once, each at its place.
+Connections and secrets live here and never in a mapping.  Nothing here connects, and no secret is ever printed: a
+`Secret` shows itself as `***`, and what a problem quotes is masked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+from urllib.parse import urlsplit
+
+from iggyflux.documents import Document, check_schema, load_schema, parse_document
+from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
+from iggyflux.records import JSON
+from iggyflux.timestamps import TimestampError, parse_rfc3339
+
+
+class Secret:
+    """A text that must not be seen: only `reveal()` gives it, everything that prints gives `***`."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, for the one line that sends it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        raise TypeError("a secret is not pickled")
+
+
+EndpointKind: TypeAlias = Literal["iggy", "log", "file", "stdin", "stdout", "influxdb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a route: `log:DIR`, `file:PATH`, `stdin`, `stdout`, `iggy` or `influxdb`.
+
+    `envelope` says that the lines of a file (or stdin) are messages with coordinates, not bare payloads.
+    """
+
+    kind: EndpointKind
+    path: Path | None = None
+    envelope: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}" if self.path else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a consumer without a stored position begins; `value` is an offset, or microseconds since the epoch."""
+
+    kind: Literal["first", "last", "offset", "timestamp"] = "first"
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Under which name positions are stored: a group shares the partitions, a single consumer takes those it names.
+
+    `name` None is the mapping's name; `partitions` None is all of them.
+    """
+
+    kind: Literal["group", "single"] = "group"
+    name: str | None = None
+    partitions: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicAddress:
+    """A topic on the messages' side, for dead letters."""
+
+    stream: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IggySettings:
+    """The `iggy` section: how to reach an Iggy server."""
+
+    address: str = "127.0.0.1:8090"
+    transport: Literal["tcp", "quic", "http", "websocket"] = "tcp"
+    connection_string: Secret | None = None
+    username: str | None = None
+    password: Secret | None = None
+    token: Secret | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    domain: str | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    timeout_seconds: float = 10.0
+    batch_size: int = 5000
+    batch_bytes: int = 8_000_000
+    poll_interval_seconds: float = 0.05
+    create: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfluxSettings:
+    """The `influxdb` section: how to reach an InfluxDB, and how lines are sent to it."""
+
+    url: str = "http://127.0.0.1:8086"
+    flavor: Literal["auto", "v1", "v2", "v3", "victoriametrics"] = "auto"
+    org: str | None = None
+    bucket: str | None = None
+    database: str | None = None
+    retention_policy: str | None = None
+    token: Secret | None = None
+    username: str | None = None
+    password: Secret | None = None
+    precision: Literal["ns", "us", "ms", "s"] = "ns"
+    batch_size: int = 5000
+    batch_bytes: int = 5_000_000
+    linger_seconds: float = 1.0
+    gzip: Literal["auto", "on", "off"] = "auto"
+    timeout_seconds: float = 30.0
+    max_retries: int = 3
+    retry_backoff_seconds: float = 1.0
+    max_retry_backoff_seconds: float = 60.0
+    max_in_flight: int | None = None
+    on_unavailable: Literal["wait", "stop", "dead_letter"] = "wait"
+    create: bool = False
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    verify: bool = True
+    accept_partial: bool = True
+    no_sync: bool = False
+    poll_interval_seconds: float = 5.0
+    page_size: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One item of `run`: a mapping between two ends.
+
+    `source` and `sink` None are what the mapping's kind makes of the sections: a writer goes from `iggy` to
+    `influxdb`, a reader the other way.  `influxdb` is the section with the route's own keys laid over it.
+    `dead_letters` None is the directory `dead-letters/NAME` beside the pipeline file.
+    """
+
+    mapping: Path
+    name: str | None = None
+    source: Endpoint | None = None
+    sink: Endpoint | None = None
+    influxdb: InfluxSettings | None = None
+    dead_letters: Path | TopicAddress | None = None
+    consumer: Consumer = Consumer()
+    start: Start = Start()
+    pointer: str = ""
+
+    @property
+    def label(self) -> str:
+        """What to call the route before its mapping is loaded."""
+        return self.name or self.mapping.stem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A pipeline file, checked.  Relative paths in it are relative to the file; here they are resolved."""
+
+    routes: tuple[Route, ...]
+    iggy: IggySettings | None = None
+    influxdb: InfluxSettings | None = None
+    state: Path = Path(".iggyflux")
+    shutdown_timeout_seconds: float = 30.0
+    path: Path | None = None
+    warnings: tuple[Problem, ...] = ()
+    document: Document | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start."""
+        return self.path.parent if self.path else Path()
+
+    def problem(self, code: str, route: Route, message: str, *, hint: str | None = None) -> Problem:
+        """A problem of one route, at its place in the file."""
+        if self.document is None:
+            return Problem(code, message, Location(pointer=route.pointer), hint=hint)
+        return dataclasses.replace(self.document.problem(code, route.pointer, message, hint=hint), source=None)
+
+
+def load_pipeline(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Pipeline:
+    """The pipeline in the file at `path`.  Raises `PipelineError` with every problem of it; connects to nothing."""
+    file = Path(path)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        problem = Problem("IFX801", f"cannot read the pipeline file: {error.strerror}", Location(file=str(file)))
+        raise PipelineError([problem]) from error
+    return parse_pipeline(data, file=file, environ=environ)
+
+
+def parse_pipeline(
+    text: str | bytes,
+    *,
+    file: Path | None = None,
+    format: str | None = None,  # noqa: A002  # the word of LANGUAGE 33
+    environ: Mapping[str, str] | None = None,
+) -> Pipeline:
+    """The pipeline in `text`; `file` is where it says it comes from and where relative paths start."""
+    try:
+        raw = parse_document(text, file=str(file) if file else None, format=format)
+    except DocumentError as error:
+        raise PipelineError(error.problems) from error
+    reading = _Reading(raw, file.parent if file else Path(), os.environ if environ is None else environ)
+    reading.check()
+    pipeline = None
+    if not reading.problems:
+        pipeline = dataclasses.replace(reading.pipeline(), path=file)
+    if pipeline is None or reading.problems:
+        raise PipelineError(reading.masked(reading.problems))
+    return dataclasses.replace(pipeline, warnings=tuple(reading.masked(reading.warnings)))
+
+
+# --- From tree to types ---
+
+SECRET_KEYS = frozenset({"token", "password", "connection_string"})
+_REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|KiB|MB|MiB|GB|GiB)")
+_SIZE_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+_SOURCE_KINDS = ("iggy", "log:DIR", "file:PATH", "stdin", "influxdb")
+_SINK_KINDS = ("influxdb", "file:PATH", "stdout", "iggy", "log:DIR")
+_CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
+    "integer": lambda text: int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else text,
+    "boolean": lambda text: {"true": True, "false": False}.get(text.lower(), text),
+}
+
+Tree: TypeAlias = dict[str, JSON]
+Convert: TypeAlias = "Callable[[_Reading, JSON, str], object]"
+
+
+class _Reading:
+    """One file being read: its tree with variables filled in, and the problems found so far."""
+
+    def __init__(self, raw: Document, folder: Path, environ: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environ = environ
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.secrets: set[str] = set()
+        self.raw = raw
+        self.document = dataclasses.replace(raw, tree=self.filled(raw.tree, "", ""))
+
+    def check(self) -> None:
+        """The schema's problems join those of the variables."""
+        self.problems += check_schema(self.document, "pipeline")
+
+    def report(self, code: str, pointer: str, message: str, *, key: bool = False, **more: Any) -> None:
+        self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
+
+    def filled(self, node: JSON, pointer: str, key: str) -> JSON:
+        """`node` with every `${VAR}` replaced; what was written in plain under a secret's key is remembered."""
+        if isinstance(node, dict):
+            return {name: self.filled(child, f"{pointer}/{_escape(name)}", name) for name, child in node.items()}
+        if isinstance(node, list):
+            return [self.filled(child, f"{pointer}/{index}", key) for index, child in enumerate(node)]
+        if not isinstance(node, str):
+            return node
+        secret = key in SECRET_KEYS or (key and closest(key, sorted(SECRET_KEYS)) is not None)
+        if secret and node and not _REFERENCE.search(node) and not node.startswith("file:"):
+            self.secrets.add(node)
+        self.secrets.update(_userinfo(node))
+        text = _REFERENCE.sub(lambda match: self.variable(match, pointer), node)
+        whole = _REFERENCE.fullmatch(node)
+        if secret and whole and text:
+            self.secrets.add(text)
+        if whole and not whole[1]:
+            for kind in _key_types().get(key, ()):
+                if kind in _CORE_SCALARS:
+                    return _CORE_SCALARS[kind](text)
+        return text
+
+    def variable(self, match: re.Match[str], pointer: str) -> str:
+        if match[1]:
+            return "${" + match[2] + "}"
+        parts = _VARIABLE.fullmatch(match[2])
+        if parts is None:
+            self.report_raw("IFX802", pointer, f"not a variable: {match[0]!r}", "write ${NAME} or ${NAME:-default}")
+            return ""
+        name, default = parts[1], parts[2]
+        value = self.environ.get(name) or default
+        if value is None:
+            hint = f"set {name}, or give a default: ${{{name}:-…}}"
+            self.report_raw("IFX802", pointer, f"the environment variable {name} is not set", hint)
+            return ""
+        return value
+
+    def report_raw(self, code: str, pointer: str, message: str, hint: str) -> None:
+        """A problem found while the tree is being made."""
+        self.problems.append(self.raw.problem(code, pointer, message, hint=hint))
+
+    def masked(self, problems: Sequence[Problem]) -> list[Problem]:
+        """The problems with every secret in their texts replaced by `***`."""
+        secrets = sorted((text for text in self.secrets if text), key=len, reverse=True)
+
+        def mask(text: str | None) -> str | None:
+            for secret in secrets if text else ():
+                text = (text or "").replace(secret, "***")
+            return text
+
+        return [
+            dataclasses.replace(
+                problem,
+                message=mask(problem.message) or "",
+                expected=mask(problem.expected),
+                found=mask(problem.found),
+                hint=mask(problem.hint),
+                source=mask(problem.source),
+            )
+            for problem in problems
+        ]
+
+    # The sections
+
+    def pipeline(self) -> Pipeline:
+        tree = cast(Tree, self.document.tree)
+        iggy = self.settings(IggySettings, _IGGY, [(tree["iggy"], "/iggy")]) if "iggy" in tree else None
+        influxdb = self.influxdb([(tree["influxdb"], "/influxdb")]) if "influxdb" in tree else None
+        routes = tuple(
+            self.route(cast(Tree, item), f"/run/{index}", tree) for index, item in enumerate(cast(list[JSON], tree["run"]))
+        )
+        self.check_names(routes)
+        return Pipeline(
+            routes=routes,
+            iggy=iggy,
+            influxdb=influxdb,
+            state=self.path(tree.get("state", ".iggyflux"), "/state"),
+            shutdown_timeout_seconds=_seconds(self, tree.get("shutdown_timeout", "30s"), "/shutdown_timeout"),
+            document=self.document,
+        )
+
+    def settings(self, kind: type[Any], table: Mapping[str, tuple[str, Convert]], layers: list[tuple[JSON, str]]) -> Any:
+        """A settings object from layers of one section, later ones over earlier ones."""
+        given: dict[str, object] = {}
+        for layer, pointer in layers:
+            for key, value in cast(Tree, layer).items():
+                attribute, convert = table.get(key, (key, _plain))
+                given[attribute] = convert(self, value, f"{pointer}/{_escape(key)}")
+        self.check_pairs(given, layers[-1][1])
+        return kind(**given)
+
+    def influxdb(self, layers: list[tuple[JSON, str]]) -> InfluxSettings:
+        return cast(InfluxSettings, self.settings(InfluxSettings, _INFLUX, layers))
+
+    def check_pairs(self, given: Mapping[str, object], pointer: str) -> None:
+        for key, needs in (("password", "username"), ("client_key", "client_cert")):
+            if given.get(key) is not None and given.get(needs) is None:
+                self.report("IFX810", pointer, f"`{key}` without `{needs}`", key=True, hint=f"add `{needs}`")
+        if given.get("token") is not None and given.get("password") is not None:
+            hint = "keep `token`, or `username` and `password`"
+            self.report("IFX810", pointer, "both `token` and `password` are given", key=True, hint=hint)
+
+    def route(self, item: Tree, pointer: str, tree: Tree) -> Route:
+        mapping = self.path(item["mapping"], f"{pointer}/mapping")
+        if not mapping.is_file():
+            self.report("IFX808", f"{pointer}/mapping", f"no such mapping file: {mapping}", hint=self.near(mapping))
+        ends = {}
+        for key, kinds in (("from", _SOURCE_KINDS), ("to", _SINK_KINDS)):
+            place = pointer if key in item else ""
+            value = item.get(key, tree.get(key))
+            ends[key] = None if value is None else self.endpoint(value, f"{place}/{key}", kinds)
+        for end in ends.values():
+            self.check_section(end, item, tree, pointer)
+        layers = [(tree[key], f"/{key}") for key in ("influxdb",) if key in tree]
+        layers += [(item[key], f"{pointer}/{key}") for key in ("influxdb",) if key in item]
+        return Route(
+            mapping=mapping,
+            name=cast("str | None", item.get("name")),
+            source=ends["from"],
+            sink=ends["to"],
+            influxdb=self.influxdb(layers) if layers else None,
+            dead_letters=self.dead_letters(item.get("dead_letters", tree.get("dead_letters")), pointer),
+            consumer=self.consumer(cast(Tree, item.get("consumer", tree.get("consumer", {})))),
+            start=self.start(item.get("start", tree.get("start", "first")), pointer if "start" in item else ""),
+            pointer=pointer,
+        )
+
+    def endpoint(self, value: JSON, pointer: str, kinds: Sequence[str]) -> Endpoint | None:
+        envelope = False
+        if isinstance(value, dict):
+            envelope = bool(value.get("envelope", False))
+            pointer = f"{pointer}/file"
+            value = f"file:{value['file']}" if value.get("file") != "-" else "stdin"
+        kind, _, rest = str(value).partition(":")
+        for known in kinds:
+            name, _, argument = known.partition(":")
+            if name == kind and bool(argument) == bool(rest):
+                return Endpoint(cast(EndpointKind, kind), self.path(rest, pointer) if rest else None, envelope)
+        near = closest(kind, [known.partition(":")[0] for known in kinds])
+        hint = f"did you mean `{next(known for known in kinds if known.startswith(near))}`?" if near else None
+        self.report("IFX806", pointer, f"not a place that is known here: {value!r}", expected=" | ".join(kinds), hint=hint)
+        return None
+
+    def check_section(self, end: Endpoint | None, item: Tree, tree: Tree, pointer: str) -> None:
+        if end and end.kind in ("iggy", "influxdb") and end.kind not in tree and end.kind not in item:
+            self.report("IFX807", pointer, f"there is no `{end.kind}` section", hint=f"add `{end.kind}: {{…}}` to the file")
+
+    def dead_letters(self, value: JSON, pointer: str) -> Path | TopicAddress | None:
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            return TopicAddress(str(value["stream"]), str(value["topic"]))
+        return self.path(value, f"{pointer}/dead_letters")
+
+    def consumer(self, value: Tree) -> Consumer:
+        kind: Literal["group", "single"] = "single" if "single" in value else "group"
+        partitions = value.get("partitions", "all")
+        chosen = None if partitions == "all" else tuple(cast(list[int], partitions))
+        return Consumer(kind, cast("str | None", value.get(kind)), chosen)
+
+    def start(self, value: JSON, pointer: str) -> Start:
+        if not isinstance(value, dict):
+            return Start(cast(Literal["first", "last"], value))
+        if "offset" in value:
+            return Start("offset", cast(int, value["offset"]))
+        text = str(value["timestamp"])
+        try:
+            return Start("timestamp", parse_rfc3339(text) // 1000)
+        except TimestampError as error:
+            message = f"not a timestamp: {text!r} ({error})"
+            self.report("IFX812", f"{pointer}/start/timestamp", message, hint="such as 2026-01-31T12:00:00Z")
+            return Start()
+
+    def check_names(self, routes: Sequence[Route]) -> None:
+        seen: dict[str, Route] = {}
+        for route in routes:
+            first = seen.setdefault(route.label, route)
+            if first is not route:
+                message = f"two routes are called {route.label!r}: they would share positions"
+                self.report("IFX811", route.pointer, message, hint="give one of them a `name`")
+
+    def path(self, value: JSON, _pointer: str) -> Path:
+        return self.folder / Path(str(value)).expanduser()
+
+    def near(self, path: Path) -> str | None:
+        folder = path.parent
+        if not folder.is_dir():
+            return f"there is no folder {folder}"
+        near = closest(path.name, sorted(entry.name for entry in folder.iterdir()))
+        return f"did you mean `{near}`?" if near else None
+
+
+def _plain(_reading: _Reading, value: JSON, _pointer: str) -> object:
+    return value
+
+
+def _path(reading: _Reading, value: JSON, pointer: str) -> Path:
+    return reading.path(value, pointer)
+
+
+def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
+    """`file:PATH` is read here, so that a missing file is a problem of the pipeline and not of the first request."""
+    text = str(value)
+    if not text.startswith("file:"):
+        if text in reading.secrets and not _is_reference(reading.raw, pointer):
+            message = "a secret is written in the file"
+            hint = "write ${VARIABLE} or file:PATH instead"
+            problem = reading.document.problem("IFX814", pointer, message, hint=hint)
+            reading.warnings.append(dataclasses.replace(problem, severity="warning"))
+        return Secret(text)
+    path = reading.path(text.removeprefix("file:"), pointer)
+    try:
+        content = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reading.report("IFX803", pointer, f"cannot read the secret in {path}: {reason}")
+        return Secret("")
+    if not content:
+        reading.report("IFX803", pointer, f"the secret file {path} is empty")
+    reading.secrets.add(content)
+    return Secret(content)
+
+
+def _seconds(reading: _Reading, value: JSON, pointer: str) -> float:
+    match = _DURATION.fullmatch(str(value))
+    if match is None:
+        hint = f'did you mean "{value}s"?' if isinstance(value, int) else None
+        reading.report("IFX804", pointer, f"not a duration: {value!r}", expected='such as "250ms", "10s", "5m"', hint=hint)
+        return 0.0
+    return float(match[1]) * _DURATION_SECONDS[match[2]]
+
+
+def _bytes(reading: _Reading, value: JSON, pointer: str) -> int:
+    if isinstance(value, int):
+        return value
+    match = _SIZE.fullmatch(str(value))
+    if match is None:
+        reading.report("IFX805", pointer, f"not a size: {value!r}", expected='such as "5MB", "512KiB", or bytes as a number')
+        return 1
+    return int(float(match[1]) * _SIZE_BYTES[match[2]])
+
+
+def _url(reading: _Reading, value: JSON, pointer: str) -> str:
+    text = str(value)
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        reading.report("IFX809", pointer, f"not an address: {text!r}", expected="such as http://127.0.0.1:8086")
+    elif parts.username is not None or parts.password is not None:
+        message = "the address holds a user name or password"
+        reading.report("IFX809", pointer, message, hint="use the keys `username` and `password`, or `token`")
+    return text.rstrip("/")
+
+
+def _switch(_reading: _Reading, value: JSON, _pointer: str) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _in_flight(_reading: _Reading, value: JSON, _pointer: str) -> int | None:
+    return None if value == "auto" else cast(int, value)
+
+
+_SECRETS: dict[str, tuple[str, Convert]] = {key: (key, _secret) for key in SECRET_KEYS}
+_FILES: dict[str, tuple[str, Convert]] = {key: (key, _path) for key in ("ca_file", "client_cert", "client_key")}
+_SHARED: dict[str, tuple[str, Convert]] = {
+    **_SECRETS,
+    **_FILES,
+    "timeout": ("timeout_seconds", _seconds),
+    "poll_interval": ("poll_interval_seconds", _seconds),
+    "batch_bytes": ("batch_bytes", _bytes),
+}
+_IGGY: dict[str, tuple[str, Convert]] = _SHARED
+_INFLUX: dict[str, tuple[str, Convert]] = {
+    **_SHARED,
+    "url": ("url", _url),
+    "linger": ("linger_seconds", _seconds),
+    "retry_backoff": ("retry_backoff_seconds", _seconds),
+    "max_retry_backoff": ("max_retry_backoff_seconds", _seconds),
+    "gzip": ("gzip", _switch),
+    "max_in_flight": ("max_in_flight", _in_flight),
+}
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _userinfo(text: str) -> Iterator[str]:
+    match = re.match(r"[a-z][a-z0-9+.-]*://([^/@\s]+)@", text)
+    if match:
+        yield match[1]
+
+
+def _is_reference(raw: Document, pointer: str) -> bool:
+    """Whether the value at `pointer` came from a variable."""
+    node: JSON = raw.tree
+    for part in pointer.split("/")[1:]:
+        if not isinstance(node, dict):
+            return False
+        node = node.get(part)
+    return isinstance(node, str) and _REFERENCE.search(node) is not None
+
+
+@cache
+def _key_types() -> dict[str, tuple[str, ...]]:
+    """Key → the JSON types that the schema gives it, so that `batch_size: ${SIZE}` becomes a number."""
+    found: dict[str, tuple[str, ...]] = {}
+
+    def walk(node: object) -> None:
+        if isinstance(node, dict):
+            for key, child in (node.get("properties") or {}).items():
+                types = child.get("type", ()) if isinstance(child, dict) else ()
+                found[key] = (types,) if isinstance(types, str) else tuple(types)
+            for child in node.values():
+                walk(child)
+
+    walk(load_schema("pipeline"))
+    return found
