@@ -1,0 +1,25 @@
+"""Plans: what a mapping document compiles to.  A plan does no I/O, sees no clock and keeps no state between calls."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from iggyflux.lineprotocol import Dialect, Precision
+from iggyflux.mapping import Mapping
+from iggyflux.plan.compiled import CompiledPlan
+from iggyflux.plan.reference import ReferencePlan
+
+__all__ = ["CompiledPlan", "ReferencePlan", "compile_plan"]
+
+
+def compile_plan(
+    mapping: Mapping,
+    kind: Literal["compiled", "reference"] = "compiled",
+    dialect: Dialect | str = Dialect.V2,
+    precision: Precision | str = Precision.NS,
+) -> CompiledPlan | ReferencePlan:
+    """The plan of a writer document.  Raises ValueError for an unknown kind, dialect or precision."""
+    plans = {"compiled": CompiledPlan, "reference": ReferencePlan}
+    if kind not in plans:
+        raise ValueError(f"a plan is 'compiled' or 'reference', not {kind!r}")
+    return plans[kind](mapping, Dialect(dialect), Precision(precision))

@@ -81,7 +81,7 @@ class ReferencePlan:
         self.mapping = mapping
         self.dialect = dialect
         self.precision = precision
-        self._writer = mapping.writer
+        self.writer = mapping.writer
         self._reads = payload_reads(mapping.writer)
         self._format = FORMATS[mapping.writer.source.payload.format]
 
@@ -109,13 +109,13 @@ class ReferencePlan:
             return Rendered(failures=[Failure(index, None, None, error.code, error.location, error.reason)])
 
     def _render(self, index: int, message: Message) -> Rendered:
-        source = self._writer.source
+        source = self.writer.source
         try:
             root = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
         except DecodeError as error:
             raise error.at("/from/payload") from None
         scope = _Scope(message, root, None)
-        if self._writer.where is not None and not truth(_evaluate(scope, self._writer.where, root, "/where")):
+        if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(skipped=[index])
         records: list[_Record] = []
         failures: list[Failure] = []
@@ -123,7 +123,7 @@ class ReferencePlan:
         for element, value in self._elements(scope):
             elements += 1
             inner = _Scope(message, root, element)
-            for number, spec in enumerate(self._writer.points):
+            for number, spec in enumerate(self.writer.points):
                 try:
                     point = self._point(inner, value, spec)
                 except RecordError as error:
@@ -146,10 +146,10 @@ class ReferencePlan:
 
     def _elements(self, scope: _Scope) -> Iterator[tuple[int | None, JSON]]:
         """The values that points are made of: the payload itself, or the elements of `for_each` with their positions."""
-        if self._writer.for_each is None:
+        if self.writer.for_each is None:
             yield None, scope.root
             return
-        value = _evaluate(scope, self._writer.for_each, scope.root, "/for_each")
+        value = _evaluate(scope, self.writer.for_each, scope.root, "/for_each")
         if value is None:
             return
         if not isinstance(value, list):
@@ -246,8 +246,8 @@ class ReferencePlan:
         for key, member in found.items():
             if key in star.used:
                 continue
-            for name, leaf in _leaves(star.prefix + key, member, star.flatten):
-                if leaf is not None and name not in named and _selected(name, star):
+            for name, leaf in leaves(star.prefix + key, member, star.flatten):
+                if leaf is not None and name not in named and selected(name, star):
                     yield name, leaf
 
     def _timestamp(self, scope: _Scope, value: JSON, spec: PointSpec) -> int:
@@ -275,7 +275,7 @@ class ReferencePlan:
 
         What is not replaced is refused by `Point`, with the same reason; it is checked here for the sake of its place.
         """
-        if self._writer.invalid_names == "replace":
+        if self.writer.invalid_names == "replace":
             text = replace_invalid(text, part)
         with _located(pointer):
             return check_part(text, part)
@@ -286,7 +286,7 @@ class ReferencePlan:
         A merged point stands at the place of the first, with later fields winning; `keep_last` keeps the last one's place.
         """
         kept: dict[object, _Record] = {}
-        policy = self._writer.collisions
+        policy = self.writer.collisions
         for record in records:
             key = _identity(record.point, self.precision)
             first = kept.get(key)
@@ -305,7 +305,7 @@ class ReferencePlan:
                     record.element,
                     record.number,
                     COLLISION,
-                    self._writer.points[record.number].pointer,
+                    self.writer.points[record.number].pointer,
                     f"a second point of this message has the same measurement, tags and time: "
                     f"{record.point.encode(self.dialect, self.precision)}"[:200]
                     + " (collisions: merge or keep_last settles it, a tag or a finer timestamp avoids it)",
@@ -354,17 +354,18 @@ def _located(pointer: str, key: str | None = None) -> Iterator[None]:
         raise RecordError(error.code, reason, error.location or pointer) from None
 
 
-def _leaves(name: str, member: JSON, separator: str | None) -> Iterator[tuple[str, JSON]]:
+def leaves(name: str, member: JSON, separator: str | None) -> Iterator[tuple[str, JSON]]:
     """`member` itself, or with a separator its leaves: `a_b` for objects, `a_0` for lists (LANGUAGE 16)."""
     if separator is None or not isinstance(member, (dict, list)):
         yield name, member
         return
     inner = member.items() if isinstance(member, dict) else enumerate(member)
     for key, value in inner:
-        yield from _leaves(f"{name}{separator}{key}", value, separator)
+        yield from leaves(f"{name}{separator}{key}", value, separator)
 
 
-def _selected(name: str, star: Star) -> bool:
+def selected(name: str, star: Star) -> bool:
+    """Whether the globs of `star` let a member of this name through."""
     included = not star.include or any(fnmatchcase(name, glob) for glob in star.include)
     return included and not any(fnmatchcase(name, glob) for glob in star.exclude)
 

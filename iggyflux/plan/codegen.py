@@ -1,0 +1,695 @@
+"""A writer document as Python source: columns instead of records, straight-line code instead of interpretation.
+
+The generated `render(messages, roots, odd)` takes decoded payloads and gives, for each item of `points`, lines and the
+records that they are of; it adds to `odd` every message that is not what it assumes, and the caller takes what it made of
+those back and asks the reference plan.  So generated code may be wrong about a record only where it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from iggyflux.errors import RecordError
+from iggyflux.expressions import Expression, scope_call, static_path
+from iggyflux.lineprotocol import (
+    Dialect,
+    Part,
+    Precision,
+    check_part,
+    escape_key,
+    escape_measurement,
+    escape_tag_value,
+    replace_invalid,
+)
+from iggyflux.mapping import Const, Field, FieldType, Mapping, PointSpec, Source, Tag, Timestamp, TimestampFormat
+from iggyflux.plan import columns, layout, stars
+from iggyflux.plan.layout import Node
+from iggyflux.plan.reads import point_expressions
+from iggyflux.plan.reference import UNITS
+from iggyflux.records import JSON
+from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
+from iggyflux.values import convert, tag_text
+
+SUFFIXES = {FieldType.INTEGER: "i", FieldType.UNSIGNED: "u"}
+SERIES_BYTES = 60_000
+"""What the memoised parts of one series key may take together: 65,535 less the longest field key's usual share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Source of a plan, with what its names stand for."""
+
+    source: str
+    namespace: dict[str, Any]
+    is_static: bool
+    keys: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Column:
+    """A raw column of a scope: its variable, and what is known of its values (`any` where nothing is)."""
+
+    name: str
+    kind: str
+
+
+@dataclass(slots=True)
+class _Lines:
+    """Source under way."""
+
+    lines: list[str] = field(default_factory=list)
+    indent: int = 1
+
+    def add(self, text: str = "") -> None:
+        for line in text.split("\n"):
+            self.lines.append("    " * self.indent + line if line else "")
+
+
+def generate(mapping: Mapping, dialect: Dialect, precision: Precision) -> Generated:
+    """The compiled form of `mapping`, a writer."""
+    return _Generator(mapping, dialect, precision).generate()
+
+
+class _Generator:
+    def __init__(self, mapping: Mapping, dialect: Dialect, precision: Precision) -> None:
+        assert mapping.writer is not None  # noqa: S101  (callers have asked)
+        self.mapping = mapping
+        self.writer = mapping.writer
+        self.dialect = dialect
+        self.precision = precision
+        self.out = _Lines()
+        self.names: dict[str, Any] = {
+            name: getattr(columns, name)
+            for name in dir(columns)
+            if callable(getattr(columns, name)) and not name.startswith("_")
+        }
+        self.names.update(layout.NAMESPACE)
+        self.root = Node()
+        self.element = self.root if self.writer.for_each is None else Node()
+        self.for_each_path = _list_path(self.writer.for_each) if self.writer.for_each is not None else None
+        self.is_static = self._plan_layout()
+        self.cache: dict[str, _Column] = {}
+        self.proofs: dict[tuple[str, tuple[str, ...]], str] = {}
+
+    # --- what is decoded -------------------------------------------------------------------------------------------
+
+    def _plan_layout(self) -> bool:
+        """Enter every path into the tree of what is decoded; False where a payload must be decoded whole."""
+        writer = self.writer
+        if writer.source.payload.format != "json" or writer.source.strict:
+            return False
+        if any(spec.tag_stars or spec.field_stars for spec in writer.points):
+            return False
+        if writer.where is not None and not self._enter_condition(writer.where, self.root):
+            return False
+        if writer.for_each is not None:
+            if not self.for_each_path:
+                return False
+            self.root.at(self.for_each_path).items = self.element
+        for spec in writer.points:
+            if spec.where is not None and not self._enter_condition(spec.where, self.element):
+                return False
+            wanted = {id(item.source): _wanted(item) for item in spec.fields}
+            wanted[id(spec.measurement)] = "string"
+            if spec.timestamp.source is not None:
+                wanted[id(spec.timestamp.source)] = "number" if spec.timestamp.format in UNITS else "string"
+            for expression in point_expressions(spec):
+                if expression is not spec.where and not self._enter(expression, wanted.get(id(expression), "scalar")):
+                    return False
+        return bool(self.root.children) and self.root.is_sound() and self.element.is_sound()
+
+    def _enter(self, expression: Expression, wanted: str) -> bool:
+        if scope_call(expression) is not None:
+            return True
+        path = static_path(expression)
+        if path is None or not path[1]:
+            return False
+        scope, names = path
+        (self.root if scope == "root" else self.element).at(names).wanted.add(wanted)
+        return True
+
+    def _enter_condition(self, expression: Expression, node: Node) -> bool:
+        condition = _condition(expression)
+        if condition is None:
+            return False
+        node.at(condition.path).wanted.add("presence" if condition.literal is None else "scalar")
+        return True
+
+    # --- source ----------------------------------------------------------------------------------------------------
+
+    def generate(self) -> Generated:
+        head: list[str] = []
+        if self.is_static:
+            title = "Payload"
+            for _, text in layout.name_structs(self.root, title):
+                head += [text, ""]
+        out = self.out
+        out.add('"""Lines of each item of `points`, and the position in `messages` of the message each is of."""')
+        out.add("positions = range(len(messages))")
+        out.add("all_roots = roots")
+        out.add("skipped, empty = [], []")
+        if self.writer.where is not None:
+            self._where()
+        self._for_each()
+        for number, spec in enumerate(self.writer.points):
+            self._spec(number, spec)
+        self._collisions()
+        self._duplicates()
+        results = ", ".join(f"(lines_{n}, records_{n})" for n in range(len(self.writer.points)))
+        out.add(f"return [{results}], positions, origins, skipped, empty")
+        body = "\n".join(out.lines)
+        source = "\n".join(
+            [
+                f"# The plan of {self.mapping.name}: dialect {self.dialect.value}, precision {self.precision.value}.",
+                *head,
+                "",
+                "def render(messages, roots, payloads, joined, odd):",
+                body,
+                "",
+            ]
+        )
+        names = tuple(dict.fromkeys(key for key, _ in layout.keys(self.root))) if self.is_static else ()
+        return Generated(source, self.names, self.is_static, names)
+
+    def _comment(self, pointer: str) -> None:
+        line = self.mapping.locate(pointer).line
+        text = self.mapping.document.source_line(line).strip() if line else ""
+        self.out.add(f"# line {line}: {text}" if line else f"# {pointer}")
+
+    def _where(self) -> None:
+        where = self.writer.where
+        assert where is not None  # noqa: S101
+        out = self.out
+        out.add()
+        self._comment("/where")
+        out.add(f"keep = {self._keep(where, 'roots', 'messages', 'roots', 'repeat(None, len(roots))', 'odd')}")
+        out.add("if not all(keep):")
+        out.indent += 1
+        out.add("skipped = [position for position, true in zip(positions, keep) if not true]")
+        out.add("positions = list(compress(positions, keep))")
+        out.add("roots = list(compress(roots, keep))")
+        out.add("messages = list(compress(messages, keep))")
+        out.indent -= 1
+
+    def _keep(self, where: Expression, scope: str, messages: str, roots: str, indices: str, odd: str) -> str:
+        """Source of a list of truths.  `odd` gets positions in `scope`."""
+        if self.is_static:
+            condition = _condition(where)
+            assert condition is not None  # noqa: S101
+            node = self.root if scope == "roots" else self.element
+            return f"[{condition.source(node)} for value in {scope}]"
+        name = self._name("where", where)
+        return f"true_for(evaluate({name}, {scope}, {messages}, {roots}, {indices}, {odd}))"
+
+    def _for_each(self) -> None:
+        out = self.out
+        for_each = self.writer.for_each
+        out.add()
+        if for_each is None:
+            out.add("elements, origins = roots, range(len(roots))")
+            out.add("record_messages, record_roots, indices = messages, roots, [None] * len(roots)")
+            return
+        self._comment("/for_each")
+        if self.is_static:
+            chain = self._chain("value", self.root, self.for_each_path or ())
+            out.add(f"lists = [{chain} for value in roots]")
+        else:
+            name = self._name("for_each", for_each)
+            out.add("odd_lists = set()")
+            out.add(f"lists = evaluate({name}, roots, messages, roots, repeat(None, len(roots)), odd_lists)")
+            out.add("lists = only_lists(lists, odd_lists)")
+            out.add("odd.update(positions[index] for index in odd_lists)")
+        out.add("elements, origins, indices = explode(lists)")
+        out.add("empty = [position for position, found in zip(positions, lists) if not found]")
+        out.add("record_messages = [messages[origin] for origin in origins]")
+        out.add("record_roots = [roots[origin] for origin in origins]")
+
+    def _spec(self, number: int, spec: PointSpec) -> None:
+        out = self.out
+        self.cache.clear()
+        self.number = number
+        out.add()
+        self._comment(spec.pointer)
+        out.add(f"odd_{number} = set()")
+        self.scope = {name: name for name in ("elements", "record_messages", "record_roots", "indices")}
+        if spec.where is not None:
+            self._comment(f"{spec.pointer}/where")
+            keep = self._keep(spec.where, "elements", "record_messages", "record_roots", "indices", f"odd_{number}")
+            out.add(f"keep_{number} = {keep}")
+            out.add(f"odd.update(positions[origins[record]] for record in odd_{number})")
+            out.add(f"odd_{number} = set()")
+            out.add(f"records_{number} = list(compress(range(len(elements)), keep_{number}))")
+            for name in self.scope:
+                out.add(f"{name}_{number} = list(compress({name}, keep_{number}))")
+                self.scope[name] = f"{name}_{number}"
+        else:
+            out.add(f"records_{number} = range(len(elements))")
+        self._lines_of(number, spec)
+        out.add(f"odd.update(positions[origins[records_{number}[record]]] for record in odd_{number})")
+
+    def _lines_of(self, number: int, spec: PointSpec) -> None:
+        out = self.out
+        series = [self._measurement(number, spec)]
+        if spec.tag_stars:
+            series.append(self._tag_stars(number, spec))
+        else:
+            series += [self._tag(number, position, tag) for position, tag in enumerate(spec.tags)]
+        dense, sparse, columns_of_fields = self._field_set(number, spec)
+        times = self._times(number, spec.timestamp)
+        head = "".join(piece.literal if piece.column is None else f"{{{piece.variable}}}" for piece in series)
+        series_columns = [(piece.variable, piece.column) for piece in series if piece.column is not None]
+        if self.may_collide:
+            self._series(number, head, series_columns)
+            head, series_columns = "{series}", [("series", f"series_{number}")]
+
+        def statement(fields: str, pairs: list[tuple[str, str]]) -> str:
+            pairs = [*series_columns, *pairs, ("time", times)]
+            variables = ", ".join(variable for variable, _ in pairs)
+            zipped = ", ".join(column for _, column in pairs)
+            variables = variables + "," if len(pairs) == 1 else variables
+            return f'lines_{number} = [f"{head} {fields} {{time}}" for {variables} in zip({zipped})]'
+
+        if dense is None:
+            out.add(statement("{fields}", [("fields", sparse)]))
+        else:
+            density = [column for _, column in columns_of_fields]
+            if density:
+                out.add(f"if is_dense({', '.join(density)}):")
+                out.indent += 1
+                out.add(statement(dense, columns_of_fields))
+                out.indent -= 1
+                out.add("else:")
+                out.indent += 1
+                out.add(f"fields = {sparse}")
+                out.add(statement("{fields}", [("fields", "fields")]))
+                out.indent -= 1
+            else:
+                out.add(statement(dense, []))
+
+    def _series(self, number: int, head: str, of: list[tuple[str, str]]) -> None:
+        """A column of measurement and tags: what is looked at for collisions, and the beginning of the line."""
+        if not of:
+            self.out.add(f'series_{number} = [f"{head}"] * len({self.scope["elements"]})')
+            return
+        variables = ", ".join(variable for variable, _ in of) + ("," if len(of) == 1 else "")
+        zipped = ", ".join(column for _, column in of)
+        self.out.add(f'series_{number} = [f"{head}" for {variables} in zip({zipped})]')
+
+    # --- parts of a point ------------------------------------------------------------------------------------------
+
+    def _measurement(self, number: int, spec: PointSpec) -> _Piece:
+        pointer = f"{spec.pointer}/measurement"
+        make = partial(_make_measurement, self.dialect, self._valid)
+        if isinstance(spec.measurement, Const):
+            return _Piece(literal=_literal(make(spec.measurement.value)))
+        self._comment(pointer)
+        raw = self._raw(spec.measurement, f"measurement_{number}")
+        memo = self._name("measurement_text", columns.Memo(make, SERIES_BYTES // (len(spec.tags) + 1)))
+        column = f"name_{number}"
+        self._proves(spec.measurement, column)
+        self.out.add(f"{column} = memo_texts(only_strings({raw.name}, odd_{number}), {memo}, odd_{number})")
+        return _Piece(column=column, variable="name")
+
+    def _tag(self, number: int, position: int, tag: Tag) -> _Piece:
+        make = partial(_make_tag, self.dialect, self._valid, tag)
+        if isinstance(tag.source, Const):
+            return _Piece(literal=_literal(make(tag_text(tag.source.value))))
+        self._comment(tag.pointer)
+        raw = self._raw(tag.source, f"tag_{number}_{position}")
+        memo = self._name("tag_text", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1)))
+        column = f"tags_{number}_{position}"
+        self.out.add(f"{column} = memo_texts({raw.name}, {memo}, odd_{number})")
+        self._proves(tag.source, column)
+        return _Piece(column=column, variable=f"tag_{position}")
+
+    def _tag_stars(self, number: int, spec: PointSpec) -> _Piece:
+        named = []
+        for position, tag in enumerate(spec.tags):
+            piece = self._tag(number, position, tag)
+            text = piece.column or f"[{_string(piece.literal)}] * len({self.scope['elements']})"
+            named.append(text)
+        objects = self._star_objects(number, spec.tag_stars, "tag")
+        taken = frozenset(item.key for item in spec.fields)
+        made = stars.StarTags(spec.tag_stars, tuple(tag.key for tag in spec.tags), taken, self.dialect, self._valid)
+        name = self._name("star_tags", made)
+        column = f"tag_set_{number}"
+        self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number})")
+        return _Piece(column=column, variable="tags")
+
+    def _star_objects(self, number: int, of: tuple[Any, ...], kind: str) -> str:
+        names = []
+        for position, star in enumerate(of):
+            self._comment(star.pointer)
+            names.append(self._raw(star.source, f"{kind}_star_{number}_{position}").name)
+        return ", ".join(names)
+
+    def _field_set(self, number: int, spec: PointSpec) -> tuple[str | None, str, list[tuple[str, str]]]:
+        """The f-string body for records without nulls (None where there is no such body), source for the others, and
+        the (variable, column) pairs of the body."""
+        body: list[str] = []
+        sparse: list[str] = []
+        pairs: list[tuple[str, str]] = []
+        for position, item in enumerate(spec.fields):
+            key = escape_key(self._valid(item.key, Part.FIELD_KEY), self.dialect)
+            suffix = "" if item.cast and item.type is FieldType.AUTO else SUFFIXES.get(item.type, "")
+            if isinstance(item.source, Const):
+                text = columns.scalar_text(convert(item.source.value, item.type, item.cast), item.type)
+                if text is None or (item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned):
+                    raise NotCompiled(f"only the reference plan can judge the constant of field {item.key!r}")
+                body.append(f"{_literal(key)}={_literal(text)}{suffix}")
+                sparse.append(f"({key + '='!r}, [{text!r}] * len({self.scope['elements']}), {suffix!r})")
+                continue
+            column = self._field(number, position, item)
+            body.append(f"{_literal(key)}={{field_{position}}}{suffix}")
+            sparse.append(f"({key + '='!r}, {column}, {suffix!r})")
+            pairs.append((f"field_{position}", column))
+        if not spec.field_stars:
+            return ",".join(body), f"join_fields([{', '.join(sparse)}], odd_{number})", pairs
+        objects = self._star_objects(number, spec.field_stars, "field")
+        tags = frozenset(tag.key for tag in spec.tags)
+        if spec.tag_stars:
+            raise NotCompiled("tags and fields both take members of objects")
+        named = tuple(item.key for item in spec.fields)
+        made = stars.StarFields(spec.field_stars, named, tags, self.dialect, self._valid)
+        name = self._name("star_fields", made)
+        return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number})", []
+
+    def _field(self, number: int, position: int, item: Field) -> str:
+        assert isinstance(item.source, Expression)  # noqa: S101
+        self._comment(item.pointer)
+        odd = f"odd_{number}"
+        raw = self._raw(item.source, f"field_{number}_{position}")
+        if item.cast:
+            text = f"cast_texts({raw.name}, {odd}, {self._name('type', item.type)})"
+        else:
+            typed = raw.kind == item.type.value
+            text = f"{_TEXTS[item.type][0 if typed else 1]}({raw.name}, {odd})"
+        column = f"fields_{number}_{position}"
+        self.out.add(f"{column} = {text}")
+        self._proves(item.source, column)
+        if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
+            self.out.add(f"{column} = refuse({column}, {odd})")
+        if item.default is not None:
+            default = columns.scalar_text(convert(item.default, item.type, item.cast), item.type)
+            if default is None:
+                raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
+            filled = f"filled_{number}_{position}"  # the column before it still tells whether every payload had the key
+            self.out.add(f"{filled} = with_default({column}, {default!r})")
+            return filled
+        if item.required:
+            self.out.add(f"{column} = require({column}, {odd})")
+        return column
+
+    def _times(self, number: int, timestamp: Timestamp) -> str:
+        out, odd, messages = self.out, f"odd_{number}", self.scope["record_messages"]
+        self._comment(timestamp.pointer)
+        times = f"times_{number}"
+        if timestamp.source is None:
+            out.add(f"{times} = [message.timestamp_us * 1000 for message in {messages}]")
+        else:
+            if isinstance(timestamp.source, Const):
+                out.add(f"time_{number} = [{timestamp.source.value!r}] * len({self.scope['elements']})")
+                raw = f"time_{number}"
+            else:
+                raw = self._raw(timestamp.source, f"time_{number}").name
+                if not timestamp.default_message:
+                    self._proves(timestamp.source, times)
+            parse = self._time_parser(timestamp)
+            if timestamp.default_message:
+                out.add(f"{times} = or_message_time({raw}, {messages}, {parse}, {odd})")
+            else:
+                out.add(f"{times} = {parse}({raw}, {odd})")
+        if timestamp.spread_offset:
+            out.add(
+                f"{times} = [ns + message.offset % 1000 for ns, message in zip({times}, {messages})]"
+            )
+        out.add(f"{times} = check_times({times}, {odd})")
+        if self.precision.divisor > 1:
+            out.add(f"{times} = [ns // {self.precision.divisor} for ns in {times}]")
+        return times
+
+    def _time_parser(self, timestamp: Timestamp) -> str:
+        kind = timestamp.format
+        made: Callable[[Any, set[int]], list[int]]
+        if kind in UNITS:
+            made = partial(_scale_times, UNITS[kind])
+        elif kind is TimestampFormat.RFC3339:
+            made = partial(_parse_times, parse_rfc3339)
+        elif kind is TimestampFormat.FLEXIBLE:
+            made = partial(_parse_times, partial(_swapped, parse_flexible, (timestamp.timezone,)))
+        else:
+            made = partial(_parse_times, partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone)))
+        return self._name(f"parse_{kind.value}", made)
+
+    # --- columns ---------------------------------------------------------------------------------------------------
+
+    def _raw(self, source: Source, name: str) -> _Column:
+        """A variable that holds the values of `source` for the records of the item under way."""
+        assert isinstance(source, Expression)  # noqa: S101
+        cached = self.cache.get(source.text)
+        if cached is None:
+            cached = self._raw_of(source, f"raw_{name}")
+            self.cache[source.text] = cached
+        return cached
+
+    def _raw_of(self, source: Expression, name: str) -> _Column:
+        out, scope = self.out, self.scope
+        call = scope_call(source)
+        if call is not None and call[0] == "meta" and call[1] in _META:
+            out.add(f"{name} = [message.{_META[call[1]]} for message in {scope['record_messages']}]")
+            return _Column(name, "any")
+        path = static_path(source)
+        if path is None or not path[1]:
+            nothing = f"[None] * len({scope['elements']})"
+            documents = nothing if self.is_static else scope["elements"]
+            roots = nothing if self.is_static else scope["record_roots"]
+            arguments = f"{documents}, {scope['record_messages']}, {roots}, {scope['indices']}, odd_{self.number}"
+            out.add(f"{name} = evaluate({self._name('expression', source)}, {arguments})")
+            return _Column(name, "any")
+        values = scope["record_roots"] if path[0] == "root" else scope["elements"]
+        if not self.is_static:
+            out.add(f"{name} = [{_dynamic_chain('value', path[1])} for value in {values}]")
+            return _Column(name, "any")
+        node = self.root if path[0] == "root" else self.element
+        out.add(f"{name} = [{self._chain('value', node, path[1])} for value in {values}]")
+        return _Column(name, node.at(path[1]).leaf_kind())
+
+    def _chain(self, value: str, node: Node, path: tuple[str, ...]) -> str:
+        for key in path:
+            node = node.children[key]
+            value = f"{value}.{node.attribute}"
+        return value
+
+    # --- checks of the whole batch ---------------------------------------------------------------------------------
+
+    @property
+    def may_collide(self) -> bool:
+        """Whether a message can make two points."""
+        return self.writer.for_each is not None or len(self.writer.points) > 1
+
+    def _collisions(self) -> None:
+        """Two points of one message with one series and time: the reference plan settles them."""
+        if not self.may_collide:
+            return
+        out = self.out
+        out.add()
+        out.add("# collisions: points of one message with the same measurement, tags and time")
+        groups = ", ".join(f"(records_{n}, series_{n}, times_{n})" for n in range(len(self.writer.points)))
+        out.add(f"find_collisions([{groups}], positions, origins, odd)")
+
+    def _proves(self, source: Source, column: str) -> None:
+        """Remember that a `column` without nulls proves that its path is in every payload (or element)."""
+        path = static_path(source) if self.is_static and isinstance(source, Expression) else None
+        if path is not None and self.scope["elements"] == "elements":
+            scope = "root" if path[0] == "root" or self.element is self.root else "element"
+            for length in range(1, len(path[1]) + 1):
+                self.proofs.setdefault((scope, path[1][:length]), column)
+
+    def _duplicates(self) -> None:
+        """Duplicate keys on paths that are read (LANGUAGE 26)."""
+        out = self.out
+        if self.writer.source.payload.format != "json":
+            return
+        out.add()
+        out.add("# duplicate keys on paths that are read")
+        if not self.is_static:
+            out.add("find_duplicates_whole(joined, payloads, all_roots, is_duplicate, odd)")
+            return
+        uses: dict[str, list[tuple[str, str | None]]] = {}
+        for key, size, proof in self._paths("root", self.root, ()):
+            uses.setdefault(key, []).append((size, proof))
+        out.add("complete = not (odd or skipped or empty)")
+        out.add("find_duplicates(joined, payloads, complete, [")
+        for key, places in uses.items():
+            expected = " + ".join(size for size, _ in places)
+            proofs = [proof for _, proof in places]
+            known = "None" if None in proofs else f"({', '.join(str(proof) for proof in proofs)},)"
+            out.add(f"    ({msgspec.json.encode(key)!r}, {expected}, {known}),")
+        out.add("], is_duplicate, odd)")
+
+    def _paths(self, scope: str, node: Node, path: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
+        """Key, source of how often it stands in the batch, and the column that proves it, of each place that is read."""
+        size = "len(payloads)" if scope == "root" else "len(elements)"
+        for key, child in node.children.items():
+            here = (*path, key)
+            if child.items is not None:
+                yield key, size, "lists"
+                yield from self._paths("element", child.items, ())
+                continue
+            on_the_way = scope == "root" and here == (self.for_each_path or ())[: len(here)]
+            yield key, size, "lists" if on_the_way else self.proofs.get((scope, here))
+            yield from self._paths(scope, child, here)
+
+    # --- small ones ------------------------------------------------------------------------------------------------
+
+    def _valid(self, text: str, part: Part) -> str:
+        if self.writer.invalid_names == "replace":
+            text = replace_invalid(text, part)
+        return check_part(text, part)
+
+    def _name(self, stem: str, value: object) -> str:
+        """A name for `value` in the generated code's namespace."""
+        name, number = stem, 2
+        while name in self.names and self.names[name] is not value:
+            name, number = f"{stem}_{number}", number + 1
+        self.names[name] = value
+        return name
+
+
+class NotCompiled(Exception):  # noqa: N818  (not an error: the reference plan does the whole work)
+    """A document that has no compiled form; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of the series: literal text of an f-string, or a column with the variable that runs over it."""
+
+    literal: str = ""
+    column: str | None = None
+    variable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """`path == literal`, `path != literal`, or the truth of `path`; a literal is null or a string."""
+
+    path: tuple[str, ...]
+    operator: str
+    literal: str | None
+
+    def source(self, node: Node) -> str:
+        """Source of the condition for `value`, a struct of `node`."""
+        chain = "value"
+        for key in self.path:
+            node = node.children[key]
+            chain = f"{chain}.{node.attribute}"
+        if self.operator == "true":
+            return f"truth({chain})"
+        if self.literal is not None:
+            return f"{chain} {self.operator} {self.literal!r}"
+        missing = f"NO_{node.name.upper()}" if node.children else "None"
+        return f"{chain} {'is' if self.operator == '==' else 'is not'} {missing}"
+
+
+def _condition(expression: Expression) -> _Condition | None:
+    """`expression` as a condition that generated code can test by itself."""
+    node: dict[str, Any] = expression.node
+    if node["type"] == "comparator" and node["value"] in ("eq", "ne"):
+        left, right = node["children"]
+        path = _member_path(left)
+        if path and right["type"] == "literal" and (right["value"] is None or type(right["value"]) is str):
+            return _Condition(path, "==" if node["value"] == "eq" else "!=", right["value"])
+    return None
+
+
+def _list_path(expression: Expression) -> tuple[str, ...] | None:
+    """The members that lead to the list of `a.b`, `a.b[]` or `a.b[*]`."""
+    node: dict[str, Any] = expression.node
+    if node["type"] == "projection" and node["children"][1]["type"] == "identity":
+        node = node["children"][0]
+        if node["type"] == "flatten":
+            node = node["children"][0]
+    return _member_path(node)
+
+
+def _member_path(node: dict[str, Any]) -> tuple[str, ...] | None:
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] == "subexpression":
+        left, right = (_member_path(child) for child in node["children"])
+        return left + right if left and right else None
+    return None
+
+
+_META = {
+    "stream": "stream",
+    "topic": "topic",
+    "partition": "partition",
+    "offset": "offset",
+    "timestamp": "timestamp_us",
+    "origin_timestamp": "origin_timestamp_us",
+    "id": "id",
+}
+
+_TEXTS: dict[FieldType, tuple[str, str]] = {
+    FieldType.FLOAT: ("float_texts", "any_float_texts"),
+    FieldType.INTEGER: ("integer_texts", "any_integer_texts"),
+    FieldType.UNSIGNED: ("integer_texts", "any_unsigned_texts"),
+    FieldType.STRING: ("string_texts", "string_texts"),
+    FieldType.BOOLEAN: ("boolean_texts", "boolean_texts"),
+    FieldType.AUTO: ("auto_texts", "auto_texts"),
+}
+"""The column function of a type: for values of a known type, and for any."""
+
+
+def _wanted(item: Field) -> str:
+    return "scalar" if item.cast or item.type is FieldType.AUTO else item.type.value
+
+
+def _make_measurement(dialect: Dialect, valid: Callable[[str, Part], str], value: JSON) -> str:
+    if not isinstance(value, str):
+        raise RecordError("", "not a string")
+    return escape_measurement(valid(value, Part.MEASUREMENT), dialect)
+
+
+def _make_tag(dialect: Dialect, valid: Callable[[str, Part], str], tag: Tag, value: str | None) -> str:
+    text = value or (None if tag.default is None else tag_text(tag.default))
+    if not text:
+        if tag.required:
+            raise RecordError("", "missing")
+        return ""
+    key = escape_key(valid(tag.key, Part.TAG_KEY), dialect)
+    return f",{key}={escape_tag_value(valid(text, Part.TAG_VALUE), dialect)}"
+
+
+def _scale_times(ns_per_unit: int, column: list[JSON], odd: set[int]) -> list[int]:
+    return columns.scale_times(column, ns_per_unit, scale_number, odd)
+
+
+def _parse_times(parse: Callable[[str], int], column: list[JSON], odd: set[int]) -> list[int]:
+    return columns.parse_times(column, parse, odd)
+
+
+def _swapped(parse: Callable[..., int], arguments: tuple[Any, ...], text: str) -> int:
+    return parse(text, *arguments)
+
+
+def _dynamic_chain(value: str, path: tuple[str, ...]) -> str:
+    for key in path:
+        value = f"member({value}, {key!r})"
+    return value
+
+
+def _literal(text: str) -> str:
+    """`text` as it stands inside an f-string with double quotes."""
+    return _string(text)[1:-1].replace("{", "{{").replace("}", "}}")
+
+
+def _string(text: str) -> str:
+    """`text` as Python source with double quotes."""
+    return '"' + repr("'" + text)[2:-1].replace('"', '\\"').replace("\\'", "'") + '"'

@@ -1,0 +1,196 @@
+"""The compiled plan: decode a batch, run the generated code, and ask the reference plan about every message that the
+generated code did not assume.
+
+Equal to the reference plan, in lines, origins, failures, skips and order, by law; faster by an order of magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import compress
+from typing import Any
+
+import msgspec
+
+from iggyflux.errors import RecordError
+from iggyflux.lineprotocol import Dialect, Precision
+from iggyflux.mapping import Mapping
+from iggyflux.payloads import FORMATS
+from iggyflux.payloads.json_ import MAX_BYTES, MAX_DEPTH, has_duplicate_keys
+from iggyflux.plan.codegen import NotCompiled, generate
+from iggyflux.plan.reads import payload_reads
+from iggyflux.plan.reference import ReferencePlan
+from iggyflux.records import Failure, Message, Rendered
+
+Decode = Callable[[bytes], Any]
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, RecursionError)
+
+
+class CompiledPlan:
+    """A writer document as generated code.  Thread-safe: what calls share are memos that only ever grow.
+
+    `source` is the generated Python; `reason` says why there is none, where the reference plan does all the work.
+    """
+
+    def __init__(self, mapping: Mapping, dialect: Dialect, precision: Precision) -> None:
+        self.mapping = mapping
+        self.dialect = dialect
+        self.precision = precision
+        self.reference = ReferencePlan(mapping, dialect, precision)
+        self.source = ""
+        self.reason: str | None = None
+        self._run: Callable[..., Any] | None = None
+        writer = self.reference.writer
+        reads = payload_reads(writer)
+        self._is_json = writer.source.payload.format == "json"
+        try:
+            generated = generate(mapping, dialect, precision)
+        except (NotCompiled, RecordError) as error:
+            self.reason = str(error)
+            return
+        self.source = generated.source
+        namespace: dict[str, Any] = dict(generated.namespace)
+        namespace["is_duplicate"] = partial(has_duplicate_keys, reads=reads, strict=writer.source.strict)
+        exec(compile(generated.source, f"<plan of {mapping.name}>", "exec"), namespace)  # noqa: S102  (our own source)
+        self._run = namespace["render"]
+        self._decode: Decode
+        if not self._is_json:
+            decode = FORMATS[writer.source.payload.format].decode
+            self._decode = partial(decode, options=writer.source.payload.options, reads=reads, strict=writer.source.strict)
+        elif generated.is_static:
+            self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
+        else:
+            self._decode = msgspec.json.Decoder().decode
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """Lines, origins and failures of `messages`, in their order.  Never raises for what a message holds."""
+        if self._run is None:
+            return self.reference.render(messages)
+        if not messages:
+            return Rendered()
+        payloads = [message.payload for message in messages]
+        odd: set[int] = set()
+        joined = self._look(payloads, odd)
+        kept: Sequence[int] = range(len(messages))
+        try:
+            if odd:
+                raise RecordError("", "some payloads are not to be decoded here")
+            roots = list(map(self._decode, payloads))
+        except _DECODE_ERRORS:
+            roots = self._decode_each(payloads, odd)
+            kept = [index for index in kept if index not in odd]
+            messages_kept = [messages[index] for index in kept]
+            payloads = [payloads[index] for index in kept]
+            joined = b"\n".join(payloads) if self._is_json else b""
+        else:
+            messages_kept = list(messages) if type(messages) is not list else messages
+        inner_odd: set[int] = set()
+        made, positions, origins, skipped, empty = self._run(messages_kept, roots, payloads, joined, inner_odd)
+        odd.update(kept[position] for position in inner_odd)
+        return self._assemble(messages, made, kept, positions, origins, skipped, empty, odd)
+
+    def _look(self, payloads: list[bytes], odd: set[int]) -> bytes:
+        """The payloads joined, for what is counted over a whole batch; too large, too deep or no UTF-8 is odd."""
+        if not self._is_json:
+            return b""
+        joined = b"\n".join(payloads)
+        longest = max(map(len, payloads))
+        if longest > 2 * MAX_DEPTH:
+            odd.update(index for index, payload in enumerate(payloads) if _is_deep_or_large(payload))
+        if not joined.isascii():
+            try:
+                joined.decode()
+            except UnicodeDecodeError:
+                odd.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
+        return joined
+
+    def _decode_each(self, payloads: list[bytes], odd: set[int]) -> list[Any]:
+        roots = []
+        for index, payload in enumerate(payloads):
+            if index in odd:
+                continue
+            try:
+                roots.append(self._decode(payload))
+            except _DECODE_ERRORS:
+                odd.add(index)
+        return roots
+
+    def _assemble(
+        self,
+        messages: Sequence[Message],
+        made: Sequence[tuple[list[str], Sequence[int]]],
+        kept: Sequence[int],
+        positions: Sequence[int],
+        origins: Sequence[int],
+        skipped: Sequence[int],
+        empty: Sequence[int],
+        odd: set[int],
+    ) -> Rendered:
+        """What the generated code made, in the order of messages, with the reference plan's word on those that are odd."""
+        identical = type(kept) is range and type(positions) is range
+        lines, records = made[0] if len(made) == 1 else _in_order(made)
+        if identical and type(origins) is range and type(records) is range:
+            indices: list[int] = list(range(len(lines)))
+        else:
+            indices = [kept[positions[origins[record]]] for record in records]
+        skips = [kept[position] for position in skipped]
+        none = [kept[position] for position in empty]
+        if len(self.reference.writer.points) > 1 or type(records) is not range:
+            with_lines = set(indices)
+            with_lines.update(none)
+            # Elements whose `where` was true nowhere: the message made nothing.
+            skips = sorted({*skips, *(kept[position] for position in positions if kept[position] not in with_lines)})
+        if not odd:
+            return Rendered(lines, indices, [], skips, none)
+        return self._merge(messages, lines, indices, skips, none, odd)
+
+    def _merge(
+        self,
+        messages: Sequence[Message],
+        lines: list[str],
+        indices: list[int],
+        skips: list[int],
+        none: list[int],
+        odd: set[int],
+    ) -> Rendered:
+        keep = [index not in odd for index in indices]
+        found = list(zip(compress(indices, keep), compress(lines, keep), strict=True))
+        failures: list[Failure] = []
+        skips = [index for index in skips if index not in odd]
+        none = [index for index in none if index not in odd]
+        for index in sorted(odd):
+            outcome = self.reference.render_message(index, messages[index])
+            found += [(index, line) for line in outcome.lines]
+            failures += outcome.failures
+            skips += outcome.skipped
+            none += outcome.empty
+        found.sort(key=_index)
+        return Rendered([line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none))
+
+
+def _index(pair: tuple[int, str]) -> int:
+    return pair[0]
+
+
+def _in_order(made: Sequence[tuple[list[str], Sequence[int]]]) -> tuple[list[str], list[int]]:
+    """Lines of several items of `points` by record, then by item."""
+    if len({len(lines) for lines, _ in made}) == 1 and all(type(records) is range for _, records in made):
+        lines = [line for group in zip(*(lines for lines, _ in made), strict=True) for line in group]
+        return lines, [record for record in made[0][1] for _ in made]
+    found = [(record, number, line) for number, (lines, records) in enumerate(made) for record, line in zip(records, lines, strict=True)]
+    found.sort(key=lambda entry: entry[:2])
+    return [line for _, _, line in found], [record for record, _, _ in found]
+
+
+def _is_deep_or_large(payload: bytes) -> bool:
+    """Whether only the exact check can say that the payload is neither too large nor too deep."""
+    return len(payload) > MAX_BYTES or payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
+
+
+def _is_utf8(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
