@@ -27,7 +27,165 @@ _DOCUMENTS: tuple[Code, ...] = ()
 _EXPRESSIONS: tuple[Code, ...] = ()
 
 # --- IFX3xx records ---
-_RECORDS: tuple[Code, ...] = ()
+_RECORDS: tuple[Code, ...] = (
+    Code(
+        "IFX310",
+        "empty name",
+        meaning=(
+            "A measurement, a tag's key or a field's key came out as the empty string, or a tag's value did "
+            "where none may."
+        ),
+        fix="Give the expression a `default`, or refuse such messages with `where`.",
+        example="measurement: \"''\"",
+    ),
+    Code(
+        "IFX311",
+        "control character in a name",
+        meaning=(
+            "A measurement, key or tag value holds a character from U+0000 to U+001F, or U+007F. Servers "
+            "store it under another name, take a line feed for the start of another line, or refuse the line."
+        ),
+        fix="Clean the value with `replace` or `trim`, or set `invalid_names: replace`.",
+        example='a tag whose value is "a\\nb"',
+    ),
+    Code(
+        "IFX312",
+        "backslash that servers lose",
+        meaning=(
+            "A backslash stands in a measurement or in a field's key, or at the end of a tag's key or value. "
+            "Depending on the version such a point is lost in silence, stored under another name, refused, or"
+            " kills the server."
+        ),
+        fix="Replace the backslash in the expression, or set `invalid_names: replace`.",
+        example='a tag whose value is "C:\\\\"',
+    ),
+    Code(
+        "IFX313",
+        "measurement that servers lose",
+        meaning=(
+            "A measurement holds `=` (the point is stored where no query finds it) or begins with `#` (the "
+            "line is a comment)."
+        ),
+        fix="Name the measurement otherwise, or set `invalid_names: replace`.",
+        example='measurement: {const: "a=b"}',
+    ),
+    Code(
+        "IFX314",
+        "reserved name",
+        meaning=(
+            "`time` can be neither tag nor field; `_field`, `_measurement`, `_time`, `_value`, `_start`, "
+            "`_stop`, `table` and `result` cannot be keys of tags: servers refuse them, or every Flux query "
+            "that meets them fails."
+        ),
+        fix="Name the tag or field otherwise, or set `invalid_names: replace`, which appends `_`.",
+        example="tags: {_time: at}",
+    ),
+    Code(
+        "IFX315",
+        "text that is not Unicode",
+        meaning="A name, tag value or string holds half of a surrogate pair, which UTF-8 cannot encode.",
+        fix="Correct the producer: it cuts text in the middle of a character.",
+        example='{"name": "\\ud83d"}',
+    ),
+    Code(
+        "IFX316",
+        "too long",
+        meaning=(
+            "A name, tag value or string has more than 65535 bytes, or measurement, tags and field key have "
+            "so many together: more than every server takes."
+        ),
+        fix="Shorten the value in the expression, or leave it out.",
+    ),
+    Code(
+        "IFX317",
+        "tag and field of one name",
+        meaning=(
+            "A point has a tag and a field of the same key. 1.x and 2.x store both and can't tell them apart "
+            "when read, 3.x refuses."
+        ),
+        fix='Rename one of them, or exclude the key from `"*"`.',
+        example="tags: {a: x}, fields: {a: y}",
+    ),
+    Code(
+        "IFX319",
+        "no field left",
+        meaning="Every field was null or missing, and a point needs at least one.",
+        fix="Give a field a `default`, or skip such messages with `where`.",
+        example='fields: {a: a} and the message {"b": 1}',
+    ),
+    Code(
+        "IFX320",
+        "not a finite number",
+        meaning="Line protocol has no NaN and no infinity.",
+        fix="Give the expression another value, or null.",
+    ),
+    Code(
+        "IFX321",
+        "integer out of range",
+        meaning="An integer field holds -2^63 to 2^63-1, an unsigned field 0 to 2^64-1.",
+        fix="Take another type: `unsigned`, `float` or `string`.",
+        example="{type: integer} and 9223372036854775808",
+    ),
+    Code(
+        "IFX322",
+        "time out of range",
+        meaning=(
+            "Times are nanoseconds of int64: from 1677-09-21 to 2262-04-11. A number far outside is mostly "
+            "one in another unit than `format` says."
+        ),
+        fix="Correct `format` (`unix_s`, `unix_ms`, `unix_us`, `unix_ns`).",
+        example="{format: unix_s} and 1700000000000000",
+    ),
+    Code(
+        "IFX323",
+        "no unsigned in this dialect",
+        meaning="Dialect v1 (InfluxDB 1.x) has no unsigned integers.",
+        fix="Take `type: integer`, or another dialect.",
+        example="{type: unsigned} with --dialect v1",
+    ),
+    Code(
+        "IFX324",
+        "not of a point's types",
+        meaning=(
+            "A point is made of strings, and fields are floats, integers, unsigned integers, strings or booleans."
+        ),
+        fix="Convert the value before it goes into the point.",
+    ),
+    Code(
+        "IFX330",
+        "not a time",
+        meaning="A value does not say one instant in the form that `format` names.",
+        fix=(
+            "Correct `format`, or the expression. RFC 3339 needs `T`, seconds and an offset; a leap second "
+            "(`:60`) and `24:00` are no times of a server."
+        ),
+        example='{format: rfc3339} and "2026-01-31 12:00"',
+    ),
+    Code(
+        "IFX331",
+        "local time that is not one instant",
+        meaning="When clocks change, an hour of a zone's local time comes twice, and another never.",
+        fix="Have the producer send UTC or an offset, and read it with `rfc3339` or `%z`.",
+        example='"2023-10-29 02:30" in Europe/Berlin',
+    ),
+    Code(
+        "IFX332",
+        "pattern that says no instant",
+        meaning=(
+            "A pattern of `timestamp` or `format_time` has an unknown directive, or leaves a part of the date"
+            " open. `%Z` and `%c`, `%x`, `%X` are refused: they mean different things in different places."
+        ),
+        fix="Say the whole date (`%Y`, `%m`, `%d`), each part once, and the offset with `%z` or `timezone`.",
+        example="format: '%d.%m. %H:%M'",
+    ),
+    Code(
+        "IFX333",
+        "unknown time zone",
+        meaning="`timezone` is not a name of the IANA time zone database.",
+        fix="Write it as `Europe/Berlin` or `UTC`.",
+        example="timezone: CEST",
+    ),
+)
 
 # --- IFX4xx payloads ---
 _PAYLOADS: tuple[Code, ...] = ()
