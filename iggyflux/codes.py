@@ -187,6 +187,87 @@ _RECORDS: tuple[Code, ...] = (
     ),
 )
 
+# --- IFX34x values and points ---
+_VALUES: tuple[Code, ...] = (
+    Code(
+        "IFX340",
+        "value of the wrong type",
+        meaning="A value is not of the type that the field or tag has. Types are declared, never guessed from one value.",
+        fix="Declare the type that the values have (`type: string`), or let `cast: true` do the lossless conversions.",
+        example='"21.5" (a string) for a field without `type`, which is a float',
+    ),
+    Code(
+        "IFX341",
+        "number out of range",
+        meaning="A number is outside of int64 or uint64, or not finite.",
+        fix="Declare another type, or leave such values out with an expression or with `where`.",
+        example="2**63 for `type: integer`; -1 for `type: unsigned`",
+    ),
+    Code(
+        "IFX342",
+        "number that the type cannot hold exactly",
+        meaning="An integer has no double of its own, or a number that should be whole has a fraction.",
+        fix="Declare `type: integer`, or round in the expression: `round(x)`.",
+        example="9007199254740993 (2**53 + 1) for a float; 3.7 for `type: integer`",
+    ),
+    Code(
+        "IFX343",
+        "for_each needs a list",
+        meaning="The expression of `for_each` gave something that is neither a list nor null.",
+        fix="Point it at the list; `items(object)` makes a list of an object's members, `[@]` one of a single value.",
+        example="for_each: 'device' on {\"device\": {…}}",
+    ),
+    Code(
+        "IFX344",
+        "measurement that is no string",
+        meaning="The measurement came out as a number, boolean, list or object.",
+        fix="Use a constant, `{const: name}`, or `to_string(…)`.",
+    ),
+    Code(
+        "IFX345",
+        "required value is missing",
+        meaning="A measurement, or a tag or field with `required: true`, is null or missing (for names also: empty).",
+        fix="Give it a `default`, drop `required`, or skip such messages with `where`.",
+    ),
+    Code(
+        "IFX346",
+        "no field is left",
+        meaning="Every field of the point is null or missing; line protocol has no point without a field.",
+        fix="Give one field a `default`, or skip such messages with `where`. Look whether the paths are spelled as in the message.",
+    ),
+    Code(
+        "IFX347",
+        "one name from two sources",
+        meaning='Two members that `"*"` takes have one name, for instance after `flatten` or `invalid_names: replace`.',
+        fix="Use another separator, a prefix (`\"prefix_*\"`), or leave one out with `exclude`.",
+        example='{"a_b": 1, "a": {"b": 2}} with `flatten: "_"`',
+    ),
+    Code(
+        "IFX348",
+        "star needs an object",
+        meaning='The expression of `"*"` gave something that is neither an object nor null.',
+        fix="Point it at the object whose members are wanted; `@` is the message itself.",
+    ),
+    Code(
+        "IFX349",
+        "timestamp that cannot be read",
+        meaning="The timestamp is not of the declared format, or outside of the years 1677 to 2262.",
+        fix="Correct `format`: unix_s, unix_ms, unix_us, unix_ns, rfc3339, flexible or a strptime pattern.",
+    ),
+    Code(
+        "IFX350",
+        "timestamp is missing",
+        meaning="The timestamp's expression gave null. The wall clock is never used: a redelivery would make another point.",
+        fix="`default: message` takes the message's own timestamp where the value is null.",
+    ),
+    Code(
+        "IFX351",
+        "two points of one message overwrite each other",
+        meaning="They have the same measurement, tags and time, so that a server would keep one of them.",
+        fix="Add a tag that tells them apart (`index()`), a finer timestamp, or say `collisions: merge` or `keep_last`.",
+    ),
+)
+
 # --- IFX4xx payloads ---
 _PAYLOADS: tuple[Code, ...] = ()
 
@@ -307,6 +388,7 @@ CODES: dict[str, Code] = {
         *_DOCUMENTS,
         *_EXPRESSIONS,
         *_RECORDS,
+        *_VALUES,
         *_PAYLOADS,
         *_COMMANDS,
         *_DELIVERY,

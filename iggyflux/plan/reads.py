@@ -10,17 +10,17 @@ from iggyflux.mapping import PointSpec, Writer
 
 def payload_reads(writer: Writer) -> Reads:
     """Everything that any expression of `writer` can read of a payload; what is not in it is checked for syntax only."""
-    reads = Reads()
-    if writer.where is not None:
-        reads = reads.union(writer.where.reads).union(writer.where.root_reads)
-    if writer.for_each is not None:
-        reads = reads.union(writer.for_each.reads).union(writer.for_each.root_reads)
+    elements = Reads.BARE
+    root = Reads.BARE
     for point in writer.points:
         for expression in point_expressions(point):
-            reads = reads.union(expression.root_reads)
-            if writer.for_each is None:
-                reads = reads.union(expression.reads)
-    return reads
+            elements = elements.union(expression.reads)
+            root = root.union(expression.root_reads)
+    if writer.where is not None:
+        root = root.union(writer.where.reads, writer.where.root_reads)
+    if writer.for_each is None:
+        return root.union(elements)
+    return root.union(*writer.for_each.reads_for(Reads(items=elements)))
 
 
 def point_expressions(point: PointSpec) -> Iterator[Expression]:

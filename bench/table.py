@@ -1,0 +1,44 @@
+"""How benchmarks measure and what they print: best of several rounds, pairs interleaved so that noise hits both."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row: `value` in `unit`, and the `ratio` to what `against` names (`goal` as it is asked for)."""
+
+    name: str
+    value: float
+    unit: str
+    against: str = ""
+    ratio: float | None = None
+    goal: str = ""
+    reached: bool | None = None
+
+
+def best_seconds(runs: Sequence[Callable[[], object]], rounds: int = 7) -> list[float]:
+    """The best time of each run, taken in turns."""
+    best = [float("inf")] * len(runs)
+    for _ in range(rounds):
+        for number, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            best[number] = min(best[number], time.perf_counter() - start)
+    return best
+
+
+def show(title: str, figures: Sequence[Figure]) -> None:
+    """A table on stderr, the same as a JSON line on stdout."""
+    width = max(len(figure.name) for figure in figures)
+    print(f"\n{title}", file=sys.stderr)
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:8.2f} × {figure.against}"
+        mark = {True: "reached", False: "MISSED", None: ""}[figure.reached]
+        print(f"  {figure.name:<{width}}  {figure.value:10.3f} {figure.unit:<8} {ratio:<44} {figure.goal} {mark}", file=sys.stderr)
+    print(json.dumps({"benchmark": title, "figures": [asdict(figure) for figure in figures]}), flush=True)

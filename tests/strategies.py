@@ -1,0 +1,194 @@
+"""Documents and messages for the law: random writer documents, and payloads meant to be awkward for them.
+
+Keys, values and paths come from one small vocabulary, so that documents meet messages that half suit them.  Payloads are
+written as text, not by a JSON library, so that they hold what a library would never write: duplicate keys, spaced colons,
+escaped keys, numbers of every spelling, bytes that are no UTF-8, and ends that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from iggyflux import Message
+
+KEYS = ["a", "b", "c", "d", "id", "xs", "über"]
+
+NUMBERS = st.sampled_from(
+    [
+        "0", "-0", "7", "-7", "7.0", "-0.0", "1e3", "1E-7", "0.00001", "1e16", "123456789012345680.0", "3.7",
+        "9007199254740991", "9007199254740992", "9007199254740993", "-9007199254740993", "9223372036854775807",
+        "9223372036854775808", "-9223372036854775808", "18446744073709551615", "18446744073709551616", "1e400", "-1e400",
+        "5e-324", "1700000000000", "1700000000.123456789", "1" + "0" * 400, "1.", "01", "NaN",
+    ]
+)  # fmt: skip
+TEXTS = st.sampled_from(
+    [
+        "", "x", "7", "7.0", "1e3", " 7", "true", "false", "d1", "a,b", "a=b", "a b", "a\\", "a\\b", 'say "hi"', "lf\n", "\x00",
+        "time", "_field", "#x", "über", "日本", "2024-01-01T00:00:00Z", "2024-02-30T00:00:00Z", "2024-01-01T00:00:00.5+02:00",
+        "1700000000000", "readings", "celsius", "a\":1", ":x", "9007199254740993.0",
+    ]
+)  # fmt: skip
+
+
+@st.composite
+def json_text(draw: Any, depth: int = 3) -> str:
+    """A JSON value as text, mostly valid."""
+    kind = draw(st.sampled_from("nnnnsssssbzoooolll" if depth else "nnnsssbz"))
+    if kind == "n":
+        return draw(NUMBERS)
+    if kind == "s":
+        return json.dumps(draw(TEXTS), ensure_ascii=draw(st.booleans()))
+    if kind == "b":
+        return draw(st.sampled_from(["true", "false"]))
+    if kind == "z":
+        return "null"
+    if kind == "l":
+        return "[" + ",".join(draw(st.lists(json_text(depth - 1), max_size=3))) + "]"
+    return draw(json_object(depth))
+
+
+@st.composite
+def json_object(draw: Any, depth: int = 3) -> str:
+    """An object: keys of the vocabulary, sometimes twice, sometimes spelled with escapes."""
+    keys = draw(st.lists(st.sampled_from(KEYS), max_size=6, unique=draw(st.sampled_from([True, True, True, False]))))
+    colon = draw(st.sampled_from([":", ":", ":", ": ", " :", "\t:"]))
+    members = []
+    for key in keys:
+        name = json.dumps(key, ensure_ascii=False)
+        if draw(st.integers(0, 30)) == 0:
+            name = '"' + "".join(f"\\u{ord(letter):04x}" for letter in key) + '"'
+        members.append(name + colon + draw(json_text(depth - 1)))
+    return "{" + ",".join(members) + "}"
+
+
+@st.composite
+def good_object(draw: Any) -> str:
+    """An object that suits most documents of `documents`."""
+    value = {
+        "a": draw(st.sampled_from([1, 2.5, 7, -3.25, 1e-7, 0])),
+        "b": draw(st.sampled_from(["x", "d1", "a b", "über"])),
+        "c": draw(st.sampled_from([True, False])),
+        "d": {"id": draw(st.sampled_from(["d1", "d2", 7])), "a": 1.5},
+        "id": draw(st.integers(-(2**63), 2**63 - 1)),
+        "xs": [{"a": number / 4, "id": number, "b": "x"} for number in range(draw(st.integers(0, 3)))],
+        "über": 1700000000000 + draw(st.integers(0, 3)),
+    }
+    for key in draw(st.lists(st.sampled_from(KEYS), max_size=2)):
+        value.pop(key, None)
+    return json.dumps(value, ensure_ascii=False, separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])))
+
+
+@st.composite
+def payloads(draw: Any) -> bytes:
+    """Bytes of a message."""
+    kind = draw(st.sampled_from("ggggoooojtu"))
+    text = draw(good_object() if kind == "g" else json_object() if kind in "otu" else json_text())
+    payload = text.encode("utf-8", "surrogatepass")
+    if kind == "t":
+        return payload[: draw(st.integers(0, len(payload)))]
+    if kind == "u":
+        place = draw(st.integers(0, len(payload)))
+        return payload[:place] + draw(st.sampled_from([b"\xff", b"\xc3", b"\x00", b"\\", b'"'])) + payload[place:]
+    return payload
+
+
+@st.composite
+def messages(draw: Any, most: int = 6) -> list[Message]:
+    """A batch."""
+    found = draw(st.lists(payloads(), max_size=most))
+    headers = st.dictionaries(st.sampled_from(["k", "t"]), st.sampled_from([1, 2.5, "x", "", True, b"\x00\x01"]), max_size=2)
+    return [
+        Message(
+            payload,
+            stream="s",
+            topic=draw(st.sampled_from(["t", "u v"])),
+            partition=number % 2,
+            offset=draw(st.integers(0, 2000)),
+            timestamp_us=draw(st.sampled_from([0, 1_700_000_000_000_000, 2**63 // 1000 + 5])),
+            headers=draw(headers),
+        )
+        for number, payload in enumerate(found)
+    ]
+
+
+PATHS = [
+    "a", "b", "c", "d.id", "d.a", "id", "xs", '"über"', "root().a", "root().d.id", "root().b", "meta('topic')", "meta('offset')",
+    "header('k')", "index()", "@", "xs[0].a", "upper(b)", "add(a, `1`)", "not_null(a, id)", "length(b)", "a || id", "d", "@.a",
+    "join('-', [b, b])", "type(a)", "xs[].a | [0]",
+]  # fmt: skip
+SCALARS = st.sampled_from([0, 7, 2.5, "x", "", True, -1])
+STATIC_PATHS = PATHS[:12]
+CONDITIONS = ["a != `null`", "b == 'x'", "c", "length(keys(@)) > `1`", "d != `null`", "xs", "b != 'x'", "a > `1`", "root().a"]
+FORMATS = ["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d", "flexible"]
+
+
+@st.composite
+def documents(draw: Any) -> dict[str, Any]:
+    """A writer document as a tree; not each one compiles."""
+    paths = st.sampled_from(STATIC_PATHS if draw(st.booleans()) else PATHS)
+    document: dict[str, Any] = {"iggyflux": 1, "kind": "writer", "name": "law", "from": {"stream": "s", "topic": "t"}}
+    if draw(st.integers(0, 5)) == 0:
+        document["from"]["strict"] = True
+    if draw(st.integers(0, 3)) == 0:
+        document["where"] = draw(st.sampled_from(CONDITIONS))
+    if draw(st.integers(0, 2)) == 0:
+        document["for_each"] = draw(st.sampled_from(["xs[]", "xs", "xs[*]", "xs[?a]", "@.xs[]", "[@, @]", "d.xs[]", "items(@)"]))
+    if draw(st.booleans()):
+        document["collisions"] = draw(st.sampled_from(["error", "merge", "keep_last"]))
+    if draw(st.integers(0, 2)) == 0:
+        document["invalid_names"] = "replace"
+    document["points"] = draw(st.lists(points(paths), min_size=1, max_size=2))
+    return document
+
+
+@st.composite
+def points(draw: Any, paths: Any) -> dict[str, Any]:
+    point: dict[str, Any] = {"measurement": draw(st.sampled_from([{"const": "m"}, {"const": "m"}, "b", "meta('topic')", "d.id"]))}
+    if draw(st.integers(0, 4)) == 0:
+        point["where"] = draw(st.sampled_from(CONDITIONS))
+    tags: dict[str, Any] = {}
+    for key in draw(st.lists(st.sampled_from(["t", "site", "a b", "z"]), max_size=3, unique=True)):
+        tags[key] = draw(st.one_of(paths, st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])}), tag(paths)))
+    if draw(st.integers(0, 4)) == 0:
+        tags["*"] = draw(st.sampled_from(["d", "xs[0]", {"expr": "d", "flatten": "_"}]))
+    if tags:
+        point["tags"] = tags
+    fields: dict[str, Any] = {}
+    for key in draw(st.lists(st.sampled_from(["f", "g", "h", "i j"]), max_size=4, unique=True)):
+        fields[key] = draw(st.one_of(paths, field(paths)))
+    if draw(st.integers(0, 3)) == 0 or not fields:
+        star: Any = draw(st.sampled_from(["@", "d", "root().d"]))
+        if draw(st.booleans()):
+            star = {"expr": star, "flatten": draw(st.sampled_from(["_", "."]))}
+            if draw(st.booleans()):
+                star[draw(st.sampled_from(["include", "exclude"]))] = draw(st.sampled_from([["a*"], ["*d", "b"], ["p_*"]]))
+        fields[draw(st.sampled_from(["*", "p_*"]))] = star
+    point["fields"] = fields
+    if draw(st.integers(0, 3)):
+        timestamp: dict[str, Any] = {
+            "expr": draw(st.sampled_from(['"über"', "id", "a", "root().id", "b", "meta('timestamp')"])),
+            "format": draw(st.sampled_from(FORMATS)),
+        }
+        if draw(st.booleans()):
+            timestamp["default"] = "message"
+        point["timestamp"] = timestamp
+    return point
+
+
+def tag(paths: Any) -> Any:
+    return st.fixed_dictionaries({"expr": paths}, optional={"default": SCALARS, "required": st.booleans()})
+
+
+def field(paths: Any) -> Any:
+    return st.fixed_dictionaries(
+        {"expr": paths},
+        optional={
+            "type": st.sampled_from(["float", "integer", "unsigned", "string", "boolean", "auto"]),
+            "cast": st.booleans(),
+            "default": SCALARS,
+            "required": st.booleans(),
+        },
+    )

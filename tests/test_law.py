@@ -1,0 +1,92 @@
+"""The law: the compiled plan equals the reference plan, in lines, origins, failures, skips and order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+
+from iggyflux import MappingError, Message, parse_mapping
+from tests.strategies import documents, messages
+
+
+def outcome(rendered):
+    return (
+        list(rendered.lines),
+        list(rendered.origins),
+        list(rendered.failures),
+        list(rendered.skipped),
+        list(rendered.empty),
+    )
+
+
+EXAMPLES = 2_500
+
+
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(50_000, marks=pytest.mark.long)])
+def test_compiled_equals_reference(examples):
+    """For every document, every batch, each dialect and each precision."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    )
+    @given(
+        documents(),
+        st.lists(messages(), min_size=1, max_size=3),
+        st.sampled_from(["v1", "v2", "v3"]),
+        st.sampled_from(["ns", "us", "ms", "s"]),
+    )
+    def law(document, batches, dialect, precision):
+        try:
+            mapping = parse_mapping(json.dumps(document, ensure_ascii=False), format="yaml")
+        except MappingError:
+            event("document refused")
+            assume(False)
+        compiled = mapping.plan("compiled", dialect=dialect, precision=precision)
+        reference = mapping.plan("reference", dialect=dialect, precision=precision)
+        event("static" if "class Payload" in compiled.source else "dynamic" if compiled.source else "not compiled")
+        for batch in batches:
+            expected = outcome(reference.render(batch))
+
+            assert outcome(compiled.render(batch)) == expected
+            settled = set(expected[1]) | {failure.index for failure in expected[2]} | set(expected[3]) | set(expected[4])
+            assert settled == set(range(len(batch)))
+
+    law()
+
+
+def test_rendering_twice_gives_the_same(document_of_the_design):
+    """A plan keeps nothing between calls."""
+    mapping = parse_mapping(document_of_the_design)
+    batch = [Message(b'{"device":{"id":"d1"},"readings":[{"celsius":21.5,"count":3,"state":"ok","ts":1700000000000}]}')] * 3
+    plan = mapping.plan()
+
+    assert outcome(plan.render(batch)) == outcome(plan.render(batch))
+    assert plan.render(batch).lines == ['env,device=d1 count=3i,state="ok",temperature=21.5 1700000000000000000'] * 3
+
+
+@pytest.fixture
+def document_of_the_design():
+    return """
+iggyflux: 1
+kind: writer
+name: factory-env
+from: {stream: factory, topic: readings, payload: json}
+where: 'readings != `null`'
+for_each: 'readings[]'
+points:
+  - measurement: {const: env}
+    tags:
+      device: root().device.id
+      topic: meta('topic')
+      tenant: header('tenant')
+    fields:
+      temperature: celsius
+      count: {expr: count, type: integer, default: 0}
+      state: {expr: state, type: string, required: true}
+    timestamp: {expr: ts, format: unix_ms}
+"""
