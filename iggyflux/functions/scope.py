@@ -1,4 +1,4 @@
-"""Functions that look beside `@`: the message, the whole payload, the element's position, the tables of the document."""
+"""Functions that look beside `@`: at the message, the whole payload, the element's position, the document's tables."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def header_value(value: object) -> JSON:
         return b64encode(value).decode("ascii")
     for kind in (str, int, float):
         if isinstance(value, kind):
-            return value if type(value) is kind else kind(value)  # type: ignore[return-value]  # exact classes only
+            return value if type(value) is kind else kind(value)  # exact classes only
     return str(value)
 
 
@@ -82,13 +82,14 @@ SCOPE: tuple[Function, ...] = (
     Function(
         "meta",
         "message",
-        "A coordinate of the message: stream, topic, partition, offset, timestamp and origin_timestamp (µs, as in Iggy), "
-        "id; of a row: measurement, window (`{start, stop}` in ns). Null where no message is given.",
+        "A coordinate of the message: stream, topic, partition, offset, timestamp and origin_timestamp (µs, as in "
+        "Iggy), id; of a row: measurement, window (`{start, stop}` in ns). Null where no message is given.",
         (Parameter("name", ("string",), "which coordinate", constant=True),),
         ANY,
         _meta,
         (("meta('topic')", "{}", '"readings"'), ("meta('offset')", "{}", "7")),
         scoped=True,
+        accepts_null=True,
     ),
     Function(
         "header",
@@ -99,6 +100,7 @@ SCOPE: tuple[Function, ...] = (
         _header,
         (("header('tenant')", "{}", '"acme"'), ("header('nothing')", "{}", "null")),
         scoped=True,
+        accepts_null=True,
     ),
     Function(
         "root",
@@ -109,6 +111,7 @@ SCOPE: tuple[Function, ...] = (
         _root,
         (("a[*].{x: x, unit: root().unit}", '{"unit": "C", "a": [{"x": 1}]}', '[{"x": 1, "unit": "C"}]'),),
         scoped=True,
+        accepts_null=True,
     ),
     Function(
         "index",
@@ -119,12 +122,13 @@ SCOPE: tuple[Function, ...] = (
         _index,
         (("index()", "{}", "null"),),
         scoped=True,
+        accepts_null=True,
     ),
     Function(
         "lookup",
         "values",
-        "The value under `key` in a table of the document (`tables:`), else `default`. Numbers and booleans are looked up "
-        "by the text they have as a tag; null finds nothing.",
+        "The value under `key` in a table of the document (`tables:`), else `default`. Numbers and booleans are looked "
+        "up by the text they have as a tag; null finds nothing.",
         (
             Parameter("table", ("string",), "the table's name", constant=True),
             Parameter("key", ("string", "number", "boolean", "null"), "what to look up"),
@@ -136,5 +140,6 @@ SCOPE: tuple[Function, ...] = (
             ("lookup('sites', a)", '{"a": "b1"}', '"Berlin"'),
             ("lookup('sites', a, 'unknown')", '{"a": "zz"}', '"unknown"'),
         ),
+        accepts_null=True,
     ),
 )

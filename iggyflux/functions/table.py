@@ -6,9 +6,9 @@ A function is pure, deterministic on every machine, and bounded: what it makes o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from iggyflux.errors import EvaluationError
 from iggyflux.records import JSON
@@ -22,21 +22,36 @@ Example: TypeAlias = tuple[str, str, str]
 
 ANY: Types = ()
 
-TYPE_OF: dict[str, str] = {
-    "NoneType": "null",
-    "bool": "boolean",
-    "int": "number",
-    "float": "number",
-    "str": "string",
-    "list": "array",
-    "dict": "object",
-    "_Expression": "expref",
+
+class Reference:
+    """What `&expression` gives a function: jmespath.py's bodies call `visit(expression, element)` on it."""
+
+    __slots__ = ("expression", "scope")
+
+    def __init__(self, expression: Callable[[Any, Any], Any], scope: Any) -> None:
+        self.expression = expression
+        self.scope = scope
+
+    def visit(self, expression: Callable[[Any, Any], Any], value: Any) -> Any:
+        """The expression's value on `value`, in the scope where `&` stands."""
+        return expression(self.scope, value)
+
+
+CLASSES: Final[dict[str, tuple[type, ...]]] = {
+    "null": (type(None),),
+    "boolean": (bool,),
+    "number": (float, int),
+    "string": (str,),
+    "array": (list,),
+    "object": (dict,),
+    "expref": (Reference,),
 }
+_TYPES: Final = {kind: word for word, kinds in CLASSES.items() for kind in kinds}
 
 
 def type_of(value: object) -> str:
     """The JMESPath type of a value, in one word."""
-    return TYPE_OF.get(type(value).__name__, "unknown")
+    return _TYPES.get(type(value), "unknown")
 
 
 class Scope(Protocol):
@@ -72,6 +87,9 @@ class Function:
     raise `EvaluationError`, and whatever Python raises for a value that does not fit.  `prepare` is called when an
     expression is compiled, with the constant arguments by name (absent where they are not given), and returns what
     takes the place of one or more of them; it may raise `ConstantError`.
+
+    Null: jmespath.py's own functions fail on it.  Ours give null when any argument is null, as a plain path would,
+    unless `accepts_null` says that they know what to do with it.
     """
 
     name: str
@@ -84,6 +102,12 @@ class Function:
     builtin: bool = False
     scoped: bool = False
     prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    accepts_null: bool = False
+
+    @property
+    def propagates_null(self) -> bool:
+        """Whether a null among the arguments makes the result null: so for added functions that don't say otherwise."""
+        return not (self.builtin or self.accepts_null)
 
     @property
     def least(self) -> int:
@@ -120,60 +144,43 @@ def wrong_type(function: str, types: Types, found: str) -> EvaluationError:
     return EvaluationError("IFX300", f"{function}() expected {' or '.join(types)}, got {found}")
 
 
-def make_check(function: Function) -> Callable[[list[Any]], None]:
-    """What compares the arguments of a call with the parameters, as jmespath does: by exact class, in order."""
-    fixed = tuple(
-        (position, _names(parameter.types), _element_names(parameter.types), parameter.types)
-        for position, parameter in enumerate(function.parameters)
-        if parameter.types and not parameter.constant
+Check: TypeAlias = Callable[[Any], None]
+
+
+def make_checks(function: Function, count: int, skip: Container[int] = ()) -> tuple[tuple[int, Check], ...]:
+    """What looks at the arguments of a call of `count` arguments before the body: a position and its check.
+
+    jmespath looks at the first arguments of its own functions only, so `merge(a, b)` fails in the body for `b`.
+    """
+    last = len(function.parameters) - 1
+    positions = range(min(count, last + 1) if function.builtin else count)
+    return tuple(
+        (position, make_check(function, function.parameters[min(position, last)]))
+        for position in positions
+        if function.parameters[min(position, last)].types and position not in skip
     )
-    rest: tuple[int, Parameter] | None = None
-    if not function.builtin and function.parameters and function.parameters[-1].variadic:
-        rest = (len(function.parameters), function.parameters[-1])
-
-    def check(arguments: list[Any]) -> None:
-        for position, names, elements, types in fixed:
-            if position >= len(arguments):
-                break
-            argument = arguments[position]
-            if type(argument).__name__ not in names:
-                raise wrong_type(function.name, types, type_of(argument))
-            if elements:
-                _check_elements(function.name, argument, elements, types)
-        if rest is not None and rest[1].types:
-            names = _names(rest[1].types)
-            for argument in arguments[rest[0] :]:
-                if type(argument).__name__ not in names:
-                    raise wrong_type(function.name, rest[1].types, type_of(argument))
-
-    return check
 
 
-_CLASSES: dict[str, tuple[str, ...]] = {
-    "null": ("NoneType",),
-    "boolean": ("bool",),
-    "number": ("float", "int"),
-    "string": ("str",),
-    "array": ("list",),
-    "object": ("dict", "OrderedDict"),
-    "expref": ("_Expression",),
-}
+def make_check(function: Function, parameter: Parameter) -> Check:
+    """What raises EvaluationError for an argument that is not of the parameter's types, told apart by exact class."""
+    types = parameter.types
+    classes = tuple(kind for word in types for kind in CLASSES[word.partition("-")[0]])
+    if function.propagates_null:
+        classes += CLASSES["null"]
+    elements = tuple(CLASSES[word.partition("-")[2]] for word in types if "-" in word)
 
+    def check(argument: Any) -> None:
+        if type(argument) not in classes:
+            raise wrong_type(function.name, types, type_of(argument))
 
-def _names(types: Types) -> frozenset[str]:
-    return frozenset(name for word in types for name in _CLASSES[word.partition("-")[0]])
+    def check_elements(argument: Any) -> None:
+        """All elements are of one allowed kind, and all of the same one: the first element decides."""
+        check(argument)
+        if argument and type(argument) is list:
+            first = type(argument[0])
+            allowed = next((kinds for kinds in elements if first in kinds), ())
+            for element in argument:
+                if type(element) not in allowed:
+                    raise wrong_type(function.name, types, f"an array with {type_of(element)} in it")
 
-
-def _element_names(types: Types) -> tuple[frozenset[str], ...]:
-    return tuple(frozenset(_CLASSES[word.partition("-")[2]]) for word in types if "-" in word)
-
-
-def _check_elements(function: str, values: list[Any], allowed: tuple[frozenset[str], ...], types: Types) -> None:
-    """All elements are of one of the `allowed` kinds, and all of the same one: the first element decides."""
-    if not values:
-        return
-    first = type(values[0]).__name__
-    names = next((names for names in allowed if first in names), frozenset[str]())
-    for value in values:
-        if type(value).__name__ not in names:
-            raise wrong_type(function, types, f"an array with {type_of(value)} in it")
+    return check_elements if elements else check

@@ -1,0 +1,145 @@
+"""Expressions: JMESPath as jmespath.py 1.1 has it, checked when it is compiled, with the functions of `functions`.
+
+This package and `functions` are the only ones that know jmespath.  `syntax` reads the text with its lexer and parser,
+`checks` finds what can only fail, `evaluation` runs the tree, `reading` says what it can see of a document, `lowering`
+what a code generator may write out.  Evaluation changes nothing and keeps nothing.
+
+Where this differs from jmespath.py, and only here: a call that can only fail (unknown function, wrong number or types
+of arguments), a bare `null`, `true` or `false`, and `&` outside a call are errors of the text, even where they would
+never be reached; text is limited in length and depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from iggyflux.errors import EvaluationError, ExpressionError
+from iggyflux.expressions.checks import Checker, Kinds, Tables, known_meta
+from iggyflux.expressions.evaluation import RAISED, Evaluation, Run, build, truth
+from iggyflux.expressions.lowering import literal_value, path_of, scope_call, static_path
+from iggyflux.expressions.reading import find_reads
+from iggyflux.expressions.syntax import Node, children_in_order, parse, tokenize
+from iggyflux.reads import Reads
+from iggyflux.records import JSON, Message, Row
+
+__all__ = [
+    "Expression",
+    "Reads",
+    "compile_expression",
+    "literal_value",
+    "scope_call",
+    "static_path",
+    "truth",
+]
+
+_SCOPE: Final = frozenset(("meta", "header", "index", "root", "lookup"))
+_DOCUMENT: Final = cast(JSON, object())
+"""Stands for "the document itself" as the default of `root`."""
+
+
+class Expression:
+    """A compiled expression: made by `compile_expression`, never changed after, shared by threads.
+
+    `text` as it was written, `location` the JSON pointer of its place in a document, `tables` and `kind` as they were
+    given.  `reads` is what it can read of `@`, `root_reads` of `root()`; `uses` which of meta, header, index, root and
+    lookup it calls; `types` the JMESPath types that its value can have; `warnings` what is doubtful in it, each in the
+    form of an error; `node` jmespath's tree of it.  Pickles as what it was made of.
+    """
+
+    __slots__ = (
+        "_path",
+        "_run",
+        "_scoped",
+        "kind",
+        "location",
+        "node",
+        "reads",
+        "root_reads",
+        "tables",
+        "text",
+        "types",
+        "uses",
+        "warnings",
+    )
+
+    def __init__(self, text: str, tables: Tables | None = None, kind: str | None = None, location: str = "") -> None:
+        tokens = tokenize(text)
+        node = parse(text, tokens)
+        checker = Checker(text, tokens, tables or {}, known_meta(kind))
+        self.text = text
+        self.tables = tables
+        self.kind = kind
+        self.location = location
+        self.types: Kinds = checker.check(node)
+        self.warnings: tuple[ExpressionError, ...] = tuple(checker.warnings)
+        self.node: Node = node
+        self.uses = frozenset(_calls(node)) & _SCOPE
+        self.reads, self.root_reads = find_reads(node, Reads.WHOLE)
+        self._run: Run = build(node)
+        self._scoped = bool(self.uses - {"lookup"})
+        path = path_of(node)
+        self._path = path[1] if path is not None and path[0] == "@" else None
+
+    def evaluate(
+        self, document: JSON, message: Message | Row | None = None, *, root: JSON = _DOCUMENT, index: int | None = None
+    ) -> JSON:
+        """The value of the expression on `document`.
+
+        `message` is what `meta` and `header` ask (null without one), `root` the whole payload where `document` is an
+        element of it, `index` the element's position.  The result may share parts with `document`, which is not
+        changed.  Raises EvaluationError, and nothing else, where jmespath.py would raise anything.
+        """
+        if self._path is not None:
+            value = document
+            for key in self._path:
+                if not isinstance(value, dict):
+                    return None
+                value = value.get(key)
+            return value
+        scope = Evaluation(message, document if root is _DOCUMENT else root, index) if self._scoped else None
+        try:
+            return cast(JSON, self._run(scope, document))
+        except EvaluationError as error:
+            error.at(self.location)
+            raise
+        except RAISED as error:  # what stands outside any function: comparing values nested thousands of levels deep
+            raise EvaluationError("IFX303", "the value is nested too deeply", self.location) from error
+
+    def reads_for(self, result: Reads) -> tuple[Reads, Reads]:
+        """What is read of `@` and of `root()` where only `result` is read of the value: `for_each` and its elements."""
+        return find_reads(self.node, result)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Expression):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.location))
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return self.text, self.tables, self.kind, self.location
+
+    def __reduce__(self) -> tuple[Callable[..., Expression], tuple[Any, ...]]:
+        return Expression, self._key
+
+
+def compile_expression(
+    text: str, *, tables: Tables | None = None, kind: str | None = None, location: str = ""
+) -> Expression:
+    """Compile `text`; raises ExpressionError, which says where inside the text and what is wrong.
+
+    `tables` are those that `lookup` may name, `kind` ("writer" or "reader") narrows what `meta` knows, `location` is
+    the JSON pointer that failures will carry.
+    """
+    return Expression(text, tables, kind, location)
+
+
+def _calls(node: Node) -> set[str]:
+    found = {node["value"]} if node["type"] == "function_expression" else set()
+    return found.union(*(_calls(child) for child in children_in_order(node)))

@@ -1,0 +1,311 @@
+"""What is checked when an expression is compiled: names, arity, types, constants, each with its place in the text.
+
+jmespath finds none of this before it runs, and its trees have no places.  Ours come from the tokens: in the order of
+the text, the n-th name, literal or `@` of the tree is the n-th of the tokens.  A call that can only fail is an error
+even where it would never be reached; what may work is never refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+from iggyflux.errors import EvaluationError, ExpressionError, closest
+from iggyflux.expressions.syntax import CLOSERS, OPENERS, Node, Token, children_in_order
+from iggyflux.functions import FUNCTIONS, META_NAMES, ConstantError, Function, Parameter
+from iggyflux.functions.table import make_check, type_of
+from iggyflux.records import JSON
+
+Tables: TypeAlias = Mapping[str, Mapping[str, JSON]]
+Kinds: TypeAlias = frozenset[str]
+"""The JMESPath types that a value can have."""
+
+ALL: Final[Kinds] = frozenset(("null", "boolean", "number", "string", "array", "object"))
+_NULL: Final[Kinds] = frozenset(("null",))
+_BOOLEAN: Final[Kinds] = frozenset(("boolean",))
+_LEAVES: Final = frozenset(("unquoted_identifier", "quoted_identifier", "literal", "current"))
+_LEAF_NODES: Final = frozenset(("field", "literal", "current", "function_expression", "key_val_pair"))
+
+
+class Checker:
+    """Checks the tree of one text; `kinds` are then the types of its result, `warnings` what is doubtful in it.
+
+    A node of a call gets two members more: `function`, its entry in the table, and `constants`, by position what was
+    made of its constant arguments.
+    """
+
+    def __init__(self, text: str, tokens: list[Token], tables: Tables, meta_names: Iterable[str]) -> None:
+        self.text = text
+        self.tokens = tokens
+        self.tables = tables
+        self.meta_names = list(meta_names)
+        self.warnings: list[ExpressionError] = []
+        self.places: dict[int, int] = {}
+
+    def check(self, node: Node) -> Kinds:
+        """Check the whole tree; raises ExpressionError at the first thing that is wrong."""
+        leaves = (i for i, token in enumerate(self.tokens) if token["type"] in _LEAVES)
+        self._place(node, leaves.__next__)
+        for token in self.tokens:
+            if "deprecated" in token:
+                message = f"{self._shown(token)} is not JSON and is taken as a text"
+                self._warn("IFX221", message, token, f"write '{token['value']}' for the text")
+        return self._kinds(node, ALL)
+
+    def _place(self, node: Node, next_leaf: Callable[[], int]) -> int:
+        """Note the first token of each node that is one or has one; returns that of `node`."""
+        first = [next_leaf()] if node["type"] in _LEAF_NODES else []
+        first += [self._place(child, next_leaf) for child in children_in_order(node)]
+        found = [index for index in first if index >= 0]
+        self.places[id(node)] = min(found) if found else -1
+        return self.places[id(node)]
+
+    # --- what is told ---
+
+    def _shown(self, token: Token) -> str:
+        return self.text[token["start"] : token["stop"]]
+
+    def _error(self, code: str, message: str, start: int, stop: int, hint: str | None) -> ExpressionError:
+        return ExpressionError(message, code=code, text=self.text, position=start, length=stop - start, hint=hint)
+
+    def _at(self, code: str, message: str, node: Node, hint: str | None = None) -> ExpressionError:
+        """An error at the name or literal that is `node`."""
+        token = self.tokens[max(self.places[id(node)], 0)]
+        return self._error(code, message, token["start"], token["stop"], hint)
+
+    def _at_argument(
+        self, code: str, message: str, call: Node, position: int, hint: str | None = None
+    ) -> ExpressionError:
+        """An error at an argument, all of it."""
+        spans = self._arguments(call)
+        if len(spans) != len(call["children"]):  # jmespath lets commas be left out
+            return self._at(code, message, call, hint)
+        start, stop = spans[position]
+        return self._error(code, message, start, stop, hint)
+
+    def _arguments(self, call: Node) -> list[tuple[int, int]]:
+        """Where each argument of a call starts and stops, by the commas between them."""
+        spans: list[tuple[int, int]] = []
+        depth, first, last = 0, None, None
+        for token in self.tokens[self.places[id(call)] + 2 :]:
+            kind = token["type"]
+            if depth == 0 and (kind == "comma" or kind in CLOSERS):
+                if first is not None and last is not None:
+                    spans.append((first["start"], last["stop"]))
+                if kind != "comma":
+                    break
+                first = None
+                continue
+            depth += (kind in OPENERS) - (kind in CLOSERS)
+            first, last = first or token, token
+        return spans
+
+    def _warn(self, code: str, message: str, token: Token, hint: str) -> None:
+        self.warnings.append(self._error(code, message, token["start"], token["stop"], hint))
+
+    # --- types, from the leaves up; `given` are those of the value that a node is evaluated on ---
+
+    def _kinds(self, node: Node, given: Kinds) -> Kinds:
+        step: Callable[[Node, Kinds], Kinds] = getattr(self, f"_kinds_{node['type']}")
+        return step(node, given)
+
+    def _kinds_current(self, _: Node, given: Kinds) -> Kinds:
+        return given
+
+    _kinds_identity = _kinds_current
+
+    def _kinds_literal(self, node: Node, _: Kinds) -> Kinds:
+        return frozenset((type_of(node["value"]),))
+
+    def _kinds_field(self, node: Node, given: Kinds) -> Kinds:
+        index = self.places[id(node)]
+        word, token = node["value"], self.tokens[index]
+        after_dot = index > 0 and self.tokens[index - 1]["type"] == "dot"
+        if word in ("null", "true", "false") and token["type"] == "unquoted_identifier" and not after_dot:
+            hint = f'write `{word}`, with backticks, for the literal; "{word}", in quotes, for the field'
+            raise self._at("IFX206", f"{word} is the name of a field here", node, f"did you mean `{word}`? {hint}")
+        return ALL if "object" in given else _NULL
+
+    def _kinds_index(self, _: Node, given: Kinds) -> Kinds:
+        return ALL if "array" in given else _NULL
+
+    def _kinds_slice(self, _: Node, given: Kinds) -> Kinds:
+        return given & frozenset(("array",)) | (frozenset() if given == {"array"} else _NULL)
+
+    def _kinds_pipe(self, node: Node, given: Kinds) -> Kinds:
+        for child in node["children"]:
+            given = self._kinds(child, given)
+        return given
+
+    _kinds_subexpression = _kinds_pipe
+    _kinds_index_expression = _kinds_pipe
+
+    def _kinds_projection(self, node: Node, given: Kinds) -> Kinds:
+        left, right = node["children"]
+        base = self._kinds(left, given)
+        self._kinds(right, ALL)
+        return self._kinds_slice(node, base)
+
+    def _kinds_value_projection(self, node: Node, given: Kinds) -> Kinds:
+        left, right = node["children"]
+        base = self._kinds(left, given)
+        self._kinds(right, ALL)
+        return frozenset(("array" if kind == "object" else "null") for kind in base)
+
+    def _kinds_filter_projection(self, node: Node, given: Kinds) -> Kinds:
+        left, right, condition = node["children"]
+        base = self._kinds(left, given)
+        self._kinds(condition, ALL)
+        self._kinds(right, ALL)
+        return self._kinds_slice(node, base)
+
+    def _kinds_flatten(self, node: Node, given: Kinds) -> Kinds:
+        return self._kinds_slice(node, self._kinds(node["children"][0], given))
+
+    def _kinds_multi_select_list(self, node: Node, given: Kinds) -> Kinds:
+        for child in node["children"]:
+            self._kinds(child, given)
+        return (given & _NULL) | {"array"} if given != _NULL else _NULL
+
+    def _kinds_multi_select_dict(self, node: Node, given: Kinds) -> Kinds:
+        for child in node["children"]:
+            self._kinds(child["children"][0], given)
+        return (given & _NULL) | {"object"} if given != _NULL else _NULL
+
+    def _kinds_comparator(self, node: Node, given: Kinds) -> Kinds:
+        left, right = node["children"]
+        kinds = self._kinds(left, given), self._kinds(right, given)
+        if node["value"] in ("eq", "ne"):
+            for child, other in ((left, right), (right, left)):
+                self._doubt_quotes(child, other)
+            return _BOOLEAN
+        ordered = frozenset(("number", "string"))
+        if all(len(kind) == 1 and kind <= ordered for kind in kinds) and kinds[0] != kinds[1]:
+            words = " with ".join(next(iter(kind)) for kind in kinds)
+            raise self._at("IFX205", f"cannot compare {words}", left, "parse_number(text) makes a number of a text")
+        if not (kinds[0] & ordered and kinds[1] & ordered):
+            return _NULL
+        return _BOOLEAN if kinds[0] <= ordered and kinds[1] <= ordered else _BOOLEAN | _NULL
+
+    def _doubt_quotes(self, node: Node, other: Node) -> None:
+        """`state == "ok"` is JMESPath, and compares with a field named ok: hardly what was meant."""
+        token = self.tokens[max(self.places[id(node)], 0)]
+        if node["type"] == "field" and token["type"] == "quoted_identifier" and other["type"] != "literal":
+            message = f"{self._shown(token)} in double quotes is the name of a field"
+            self._warn("IFX220", message, token, f"write '{node['value']}' for the text")
+
+    def _kinds_and_expression(self, node: Node, given: Kinds) -> Kinds:
+        left, right = (self._kinds(child, given) for child in node["children"])
+        return (left - {"number"}) | right
+
+    def _kinds_or_expression(self, node: Node, given: Kinds) -> Kinds:
+        left, right = (self._kinds(child, given) for child in node["children"])
+        return (left - {"null"}) | right
+
+    def _kinds_not_expression(self, node: Node, given: Kinds) -> Kinds:
+        self._kinds(node["children"][0], given)
+        return _BOOLEAN
+
+    def _kinds_expref(self, node: Node, _: Kinds) -> Kinds:
+        hint = "& stands only where a function takes an expression: sort_by(list, &key); and is written &&"
+        raise self._at("IFX213", "& has no meaning here", node, hint)
+
+    # --- calls ---
+
+    def _kinds_function_expression(self, node: Node, given: Kinds) -> Kinds:
+        name, children = node["value"], node["children"]
+        function = FUNCTIONS.get(name)
+        if function is None:
+            close = closest(name, list(FUNCTIONS))
+            hint = f"did you mean {close}?" if close else "the functions are listed in docs/functions.md"
+            raise self._at("IFX203", f"unknown function {name}()", node, hint)
+        count = len(children)
+        if count < function.least or (function.most is not None and count > function.most):
+            raise self._at("IFX204", f"{name}() takes {_arity(function)}, got {count}", node, function.signature)
+        for position, child in enumerate(children):
+            self._check_argument(node, function, position, child, given)
+        node["function"] = function
+        node["constants"] = self._constants(node, function)
+        return frozenset(function.result or ALL) | (_NULL if function.propagates_null else frozenset())
+
+    def _check_argument(self, call: Node, function: Function, position: int, child: Node, given: Kinds) -> None:
+        parameter = function.parameters[min(position, len(function.parameters) - 1)]
+        checked = position < len(function.parameters) or not function.builtin  # as jmespath: the first ones only
+        if parameter.constant and child["type"] != "literal":
+            hint = None
+            if child["type"] == "field":
+                hint = f"did you mean '{child['value']}'?"
+            message = f"{parameter.name} of {function.name}() must be a literal"
+            raise self._at_argument("IFX209", message, call, position, hint)
+        if child["type"] == "expref":
+            self._kinds(child["children"][0], ALL)
+            kinds = frozenset(("expref",))
+        else:
+            kinds = self._kinds(child, given)
+        types = parameter.types or tuple(ALL)
+        allowed = {word.partition("-")[0] for word in types} | ({"null"} if function.propagates_null else set())
+        if (checked and not kinds & allowed) or (kinds == {"expref"} and "expref" not in allowed):
+            found = " or ".join(sorted(kinds)) if kinds != {"expref"} else "an expression (&…)"
+            hint = f"write &{self._text_of(call, position)}" if allowed == {"expref"} else function.signature
+            message = f"{function.name}() expects {' or '.join(types)} as {parameter.name}, got {found}"
+            raise self._at_argument("IFX205", message, call, position, hint)
+        if checked and child["type"] == "literal" and parameter.types:
+            self._check_literal(call, function, parameter, position, child["value"])
+
+    def _check_literal(self, call: Node, function: Function, parameter: Parameter, position: int, value: Any) -> None:
+        """The elements of a literal list, by the same check that runs at run time."""
+        try:
+            make_check(function, parameter)(value)
+        except EvaluationError as error:
+            raise self._at_argument("IFX205", error.reason, call, position, function.signature) from error
+
+    def _text_of(self, call: Node, position: int) -> str:
+        spans = self._arguments(call)
+        return self.text[slice(*spans[position])] if len(spans) == len(call["children"]) else "key"
+
+    def _constants(self, call: Node, function: Function) -> dict[int, Any]:
+        """What takes the place of the constant arguments: itself, or what `prepare` and the document make of it."""
+        names = [parameter.name for parameter in function.parameters]
+        pairs = zip(function.parameters, call["children"], strict=False)
+        given = {parameter.name: child["value"] for parameter, child in pairs if parameter.constant}
+        for name, value in given.items():
+            given[name] = self._known(call, function, name, names.index(name), value)
+        if function.prepare is not None:
+            try:
+                given |= function.prepare(given)
+            except ConstantError as error:
+                position = names.index(error.parameter)
+                message = f"{function.name}(): {error.reason}"
+                raise self._at_argument("IFX212", message, call, position, error.hint) from error
+        return {names.index(name): value for name, value in given.items()}
+
+    def _known(self, call: Node, function: Function, name: str, position: int, value: Any) -> Any:
+        """The names that are known before any message: coordinates and tables."""
+        if function.name == "meta" and value not in self.meta_names:
+            hint = _suggest(value, self.meta_names)
+            raise self._at_argument("IFX207", f"meta() knows no {value!r}", call, position, hint)
+        if function.name == "lookup" and name == "table":
+            if value not in self.tables:
+                hint = _suggest(value, list(self.tables)) if self.tables else "the document has no tables"
+                raise self._at_argument("IFX208", f"there is no table {value!r}", call, position, hint)
+            return self.tables[value]
+        return value
+
+
+def known_meta(kind: str | None) -> list[str]:
+    """The names that `meta` knows in a document of `kind`, or in any."""
+    return list(META_NAMES[kind]) if kind is not None else [name for names in META_NAMES.values() for name in names]
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = closest(word, known)
+    return f"did you mean '{close}'?" if close else "known: " + ", ".join(known)
+
+
+def _arity(function: Function) -> str:
+    least, most = function.least, function.most
+    if most is None:
+        return f"at least {least} argument{'' if least == 1 else 's'}"
+    if least != most:
+        return f"{least} or {most} arguments" if most == least + 1 else f"{least} to {most} arguments"
+    return f"{least} argument{'' if least == 1 else 's'}" if least else "no arguments"

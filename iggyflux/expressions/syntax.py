@@ -1,0 +1,400 @@
+"""Text to tree: jmespath's own lexer and parser, and good words for what they refuse.
+
+Which texts are expressions is jmespath's business alone.  What is added here: the place of each token (`start` and
+`stop`), one kind of error with a hint wherever the mistake is certain, limits on length and depth, and no warnings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, Final, TypeAlias, cast
+
+from jmespath import exceptions, lexer, parser
+
+from iggyflux.errors import ExpressionError
+
+Node: TypeAlias = dict[str, Any]
+"""A node of jmespath's tree: `type`, `children`, and `value` where it has one."""
+
+Token: TypeAlias = dict[str, Any]
+"""A token of jmespath's lexer: `type`, `value`, `start`; ours adds `stop`, where the next character stands."""
+
+MAX_LENGTH: Final = 16_384
+MAX_DEPTH: Final = 100
+
+OPENERS: Final = {"lparen": "rparen", "lbracket": "rbracket", "filter": "rbracket", "lbrace": "rbrace"}
+CLOSERS: Final = frozenset(OPENERS.values())
+_SIGNS: Final = {"rparen": ")", "rbracket": "]", "rbrace": "}", "colon": ":", "comma": ",", "star": "*"}
+
+
+def tokenize(text: str) -> list[Token]:
+    """The tokens of `text`, with an `eof` at the end; raises ExpressionError."""
+    if not text.strip(" \t\n\r"):
+        hint = "@ is the whole value; {const: ''} is an empty text"
+        raise ExpressionError("the expression is empty", code="IFX214", text=text, hint=hint)
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(
+            f"the expression has {len(text)} characters, {MAX_LENGTH} are allowed", code="IFX211", text=text[:60] + " …"
+        )
+    tokens: list[Token] = []
+    try:
+        for token in _Lexer().tokenize(text):
+            token["stop"] = _stop(text, token)
+            tokens.append(token)
+    except exceptions.LexerError as error:
+        raise _unreadable(text, tokens, error) from error
+    except RecursionError as error:
+        raise _too_deep(text) from error
+    except ValueError as error:  # an index of thousands of digits
+        start = len(text) - len(text[tokens[-1]["stop"] :].lstrip()) if tokens else 0
+        raise ExpressionError("this number is too long", code="IFX200", text=text, position=start) from error
+    return tokens
+
+
+def parse(text: str, tokens: list[Token]) -> Node:
+    """The tree of `tokens`; raises ExpressionError."""
+    depth = 0
+    for token in tokens:
+        depth += (token["type"] in OPENERS) - (token["type"] in CLOSERS)
+        if depth > MAX_DEPTH:
+            raise _too_deep(text, token["start"])
+    try:
+        node = _Parser().parse_tokens(tokens)
+    except exceptions.IncompleteExpressionError as error:
+        raise _unfinished(text, tokens) from error
+    except exceptions.ParseError as error:
+        raise _unexpected(text, tokens, error) from error
+    except RecursionError as error:
+        raise _too_deep(text) from error
+    if _depth(node) > MAX_DEPTH:
+        raise _too_deep(text)
+    return node
+
+
+def children_in_order(node: Node) -> list[Node]:
+    """The children of a node in the order of the text (a filter stands before what is taken of its elements)."""
+    children: list[Node] = [child for child in node["children"] if isinstance(child, dict)]
+    if node["type"] == "filter_projection":
+        left, right, condition = children
+        return [left, condition, right]
+    return children
+
+
+class _Lexer(lexer.Lexer):  # type: ignore[misc]  # jmespath has no types
+    """jmespath's lexer, but for its warning on `` `text` ``, which we mark on the token instead."""
+
+    def _consume_literal(self) -> Token:
+        start = self._position
+        lexeme = self._consume_until("`").replace("\\`", "`")
+        token: Token = {"type": "literal", "start": start}
+        try:
+            return token | {"value": json.loads(lexeme)}
+        except ValueError:
+            pass
+        try:  # what is not JSON is taken as a string, if it can be one
+            return token | {"value": json.loads(f'"{lexeme.lstrip()}"'), "deprecated": True}
+        except ValueError as error:
+            raise exceptions.LexerError(start, lexeme, "bad literal") from error
+
+
+class _Parser(parser.Parser):  # type: ignore[misc]
+    """jmespath's parser, fed with tokens: the text is read once, and its process-wide cache of trees is not used."""
+
+    def parse_tokens(self, tokens: list[Token]) -> Node:
+        self._tokens = tokens
+        self._index = 0
+        node = self._expression(binding_power=0)
+        if self._current_token() != "eof":
+            self._raise_parse_error_for_token(self._lookahead_token(0), "unexpected")
+        return cast(Node, node)
+
+
+def _stop(text: str, token: Token) -> int:
+    """Where a token ends; what the lexer says of it holds for some kinds only."""
+    start = cast(int, token["start"])
+    kind = token["type"]
+    if kind in ("literal", "quoted_identifier"):
+        delimiter, position = text[start], start + 1
+        while text[position] != delimiter:
+            position += 2 if text[position] == "\\" else 1
+        return position + 1
+    if kind == "number":
+        return start + len(cast(re.Match[str], re.match(r"-?[0-9]+", text[start:])).group())
+    return start + len(token["value"])
+
+
+def _depth(node: Node) -> int:
+    deepest, level = 0, [node]
+    while level:
+        deepest += 1
+        level = [child for parent in level for child in parent["children"] if isinstance(child, dict)]
+    return deepest
+
+
+# --- words ---
+
+
+def _too_deep(text: str, position: int = 0) -> ExpressionError:
+    return ExpressionError(
+        f"the expression is nested more than {MAX_DEPTH} levels deep", code="IFX211", text=text, position=position
+    )
+
+
+_OPERATORS: Final = {
+    "+": "arithmetic is written with functions: add(a, b)",
+    "-": "arithmetic is written with functions: subtract(a, b)",
+    "*": "arithmetic is written with functions: multiply(a, b)",
+    "/": "arithmetic is written with functions: divide(a, b)",
+    "%": "arithmetic is written with functions: modulo(a, b)",
+    "=": "to compare, write ==",
+    "?": "a ? b : c is written a && b || c",
+    "$": "a path starts with a name; @ is the current value, root() the whole payload",
+    "~": "not is written !",
+    "^": "there is no such operator",
+    "#": "an expression has no comments",
+    ";": "an expression is one expression",
+}
+_CURLY: Final = "‘’“”´"
+
+
+def _unreadable(text: str, tokens: list[Token], error: exceptions.LexerError) -> ExpressionError:
+    """Words for what the lexer refused."""
+    position: int = error.lexer_position
+    character = text[position]
+
+    def made(code: str, message: str, hint: str | None, length: int = 1, at: int = position) -> ExpressionError:
+        return ExpressionError(message, code=code, text=text, position=at, length=length, hint=hint)
+
+    if error.message == "bad literal":
+        return _bad_literal(text, position, error.lexer_value)
+    if error.message.startswith("Unclosed"):
+        words = {"'": "text", '"': "quoted name", "`": "literal"}
+        return made("IFX201", f"the {words[character]} that starts here is not closed", f"end it with {character}")
+    if character == '"':
+        hint = 'the rules of JSON strings hold between double quotes: a backslash is written "\\\\"'
+        return made("IFX202", f"this is not a quoted name: {error.message.lower()}", hint, len(error.lexer_value))
+    word = re.match(r"[^\s.,:()\[\]{}|&<>!='\"`@*+/?;]+", text[position:])
+    before = tokens[-1] if tokens and tokens[-1]["stop"] == position else None
+    if before is not None and before["type"] == "unquoted_identifier" and word:
+        whole = text[before["start"] : position] + word.group()
+        if character == "-" and len(word.group()) > 1:
+            name, rest = before["value"], word.group()[1:]
+            hint = f'a name with - stands in quotes: "{whole}"; a difference is subtract({name}, {rest})'
+            return made("IFX200", "- cannot stand in a name without quotes", hint)
+        if character.isalnum():
+            return made("IFX200", f"{character} cannot stand in a name without quotes", f'write "{whole}"')
+    if character in _OPERATORS:
+        return made("IFX200", f"{character} is not an operator of expressions", _OPERATORS[character])
+    if character in _CURLY:
+        return made("IFX200", f"{character} is not a quote", "use the straight quotes ' or \"")
+    if character.isalnum() and word:
+        return made(
+            "IFX200", f"{character} cannot stand in a name without quotes", f'write "{word.group()}"', len(word.group())
+        )
+    return made("IFX200", f"unexpected character {character!r}", None)
+
+
+def _bad_literal(text: str, start: int, lexeme: str) -> ExpressionError:
+    try:
+        json.loads(lexeme)
+    except json.JSONDecodeError as error:
+        plain = text.startswith(lexeme, start + 1)  # no escaped backtick, so that places can be counted
+        place = start + 1 + min(error.pos, max(len(lexeme) - 1, 0)) if plain else start
+        return ExpressionError(
+            f"the literal is not JSON: {error.msg.lower()}",
+            code="IFX202",
+            text=text,
+            position=place,
+            hint="between backticks stands JSON: `5`, `null`, `[1, 2]`; a text is simpler in single quotes: 'text'",
+        )
+    except ValueError:
+        pass
+    return ExpressionError("the literal is not JSON", code="IFX202", text=text, position=start)
+
+
+def _unfinished(text: str, tokens: list[Token]) -> ExpressionError:
+    """Words for an expression that ends too early: the bracket that is open, or the end."""
+    still_open: list[Token] = []
+    for token in tokens:
+        if token["type"] in OPENERS:
+            still_open.append(token)
+        elif token["type"] in CLOSERS and still_open:
+            still_open.pop()
+    if still_open:
+        token = still_open[-1]
+        return ExpressionError(
+            f"{token['value']} is not closed",
+            code="IFX201",
+            text=text,
+            position=token["start"],
+            length=len(token["value"]),
+            hint=f"a {_SIGNS[OPENERS[token['type']]]} is missing",
+        )
+    last = tokens[-2] if len(tokens) > 1 else tokens[-1]
+    return ExpressionError(
+        f"the expression ends after {_shown(text, last)}, where a value is expected",
+        code="IFX200",
+        text=text,
+        position=len(text.rstrip()),
+    )
+
+
+def _shown(text: str, token: Token) -> str:
+    return text[token["start"] : token["stop"]] if token["type"] != "eof" else "the end"
+
+
+class _Place:
+    """A refused token and its neighbours, for the rules below."""
+
+    def __init__(self, text: str, tokens: list[Token], index: int) -> None:
+        self.text = text
+        self.tokens = tokens
+        self.token = tokens[index]
+        self.before = tokens[index - 1] if index else None
+        self.type: str = self.token["type"]
+        self.shown = _shown(text, self.token)
+        self.before_type: str = self.before["type"] if self.before else ""
+        self.before_shown = _shown(text, self.before) if self.before else ""
+        self.after = tokens[index + 1] if index + 1 < len(tokens) else None
+
+    @property
+    def opener(self) -> Token | None:
+        """The innermost bracket that is open before the token."""
+        still_open: list[Token] = []
+        for token in self.tokens[: self.tokens.index(self.token)]:
+            if token["type"] in OPENERS:
+                still_open.append(token)
+            elif token["type"] in CLOSERS and still_open:
+                still_open.pop()
+        return still_open[-1] if still_open else None
+
+    @property
+    def after_value(self) -> bool:
+        """Whether a complete value stands before the token."""
+        return self.before_type in _VALUE_ENDS
+
+
+_VALUE_ENDS: Final = frozenset(
+    (
+        "unquoted_identifier",
+        "quoted_identifier",
+        "literal",
+        "current",
+        "rparen",
+        "rbracket",
+        "rbrace",
+        "flatten",
+        "star",
+    )
+)
+_WORDS: Final = {
+    "and": "and is written &&",
+    "or": "or is written ||",
+    "in": "a in list is written contains(list, a)",
+    "is": "to compare, write ==",
+    "eq": "to compare, write ==",
+    "if": "a ? b : c is written a && b || c",
+}
+
+
+def _number(place: _Place) -> Iterator[tuple[str, str | None]]:
+    if place.type != "number":
+        return
+    if place.before_type == "dot":
+        yield f"{place.shown} is not a name", f"an element of a list is taken by [{place.shown}]"
+    if place.shown.startswith("-") and place.after_value:
+        yield "- is not an operator of expressions", _OPERATORS["-"]
+    yield f"{place.shown} is not a value here", f"a number stands in backticks: `{place.shown}`"
+
+
+def _subscript(place: _Place) -> Iterator[tuple[str, str | None]]:
+    if place.before_type != "lbracket" or place.type not in ("literal", "quoted_identifier", "unquoted_identifier"):
+        return
+    value = place.token["value"]
+    if isinstance(value, str):
+        name = value if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) else json.dumps(value, ensure_ascii=False)
+        yield "a member is not taken by [ ]", f"write .{name} for the member; [?{place.shown} == …] is a filter"
+
+
+def _word(place: _Place) -> Iterator[tuple[str, str | None]]:
+    if place.type == "unquoted_identifier" and place.after_value:
+        if place.token["value"] in _WORDS:
+            yield f"{place.shown} is not an operator of expressions", _WORDS[place.token["value"]]
+        if place.before_type == "unquoted_identifier" and place.before_shown == "not":
+            yield "not is not an operator of expressions", "not is written !"
+
+
+def _operator(place: _Place) -> Iterator[tuple[str, str | None]]:
+    if place.type == "star" and place.after_value:
+        yield "* is not an operator of expressions", _OPERATORS["*"]
+    if place.type == "expref" and place.after_value:
+        yield "& is not an operator of expressions", "and is written &&"
+    if place.type == "gt" and place.before_type == "lt":
+        yield "<> is not an operator of expressions", "unequal is written !="
+    if place.type == "dot" and place.before_type == "dot":
+        yield "there is no search through all levels", "name the members on the way, or use * for any member"
+    if place.type == "dot" and not place.before:
+        yield "an expression cannot start with a dot", "a path starts with a name: a.b; @ is the current value"
+
+
+def _bracket(place: _Place) -> Iterator[tuple[str, str | None]]:
+    opener = place.opener
+    if place.type in CLOSERS and opener is None:
+        yield f"nothing is open that {place.shown} could close", None
+    if place.type in CLOSERS and opener is not None and OPENERS[opener["type"]] != place.type:
+        sign = _SIGNS[OPENERS[opener["type"]]]
+        yield f"expected {sign}, found {place.shown}", f"{opener['value']} at character {opener['start'] + 1} is open"
+    if place.type in CLOSERS or place.type == "comma":
+        if place.before_type in ("unquoted_identifier", "quoted_identifier") and opener and opener["type"] == "lbrace":
+            yield "a member of { } has a name and a value", f"write {{{place.before_shown}: {place.before_shown}}}"
+        if not place.after_value:
+            yield f"a value is missing before {place.shown}", None
+
+
+def _key(place: _Place) -> Iterator[tuple[str, str | None]]:
+    if place.before_type in ("lbrace", "comma") and (opener := place.opener) and opener["type"] == "lbrace":
+        if place.type == "literal" and isinstance(place.token["value"], str):
+            name = json.dumps(place.token["value"], ensure_ascii=False)
+            yield "the name of a member is not a text", f"write {name} in double quotes, or without any"
+        yield f"expected the name of a member, found {place.shown}", "a member is written name: value"
+
+
+def _call(place: _Place) -> Iterator[tuple[str, str | None]]:
+    if place.type == "lparen" and place.before_type == "quoted_identifier":
+        yield "the name of a function stands without quotes", None
+    if place.after is not None and place.after["type"] == "lparen" and place.type in ("rparen", "literal", "rbracket"):
+        yield "this cannot be called", "a call is name(arguments)"
+
+
+_RULES: Final[tuple[Callable[[_Place], Iterator[tuple[str, str | None]]], ...]] = (
+    _call,
+    _number,
+    _subscript,
+    _word,
+    _operator,
+    _bracket,
+    _key,
+)
+
+
+def _unexpected(text: str, tokens: list[Token], error: exceptions.ParseError) -> ExpressionError:
+    """Words for a token that the parser refused: of the first rule that knows better, else what was found."""
+    start = error.lex_position
+    if error.msg.startswith("Quoted identifier"):  # it says 0
+        pairs = pairwise(tokens)
+        start = next(b["start"] for a, b in pairs if (a["type"], b["type"]) == ("quoted_identifier", "lparen"))
+    index = next((i for i, token in enumerate(tokens) if token["start"] == start), len(tokens) - 1)
+    place = _Place(text, tokens, index)
+    message, hint = f"unexpected {place.shown}", None
+    if place.after_value:
+        message = f"expected an operator or the end, found {place.shown}"
+    for rule in _RULES:
+        found = next(rule(place), None)
+        if found is not None:
+            message, hint = found
+            break
+    length = place.token["stop"] - place.token["start"]
+    return ExpressionError(message, code="IFX200", text=text, position=start, length=max(length, 1), hint=hint)
