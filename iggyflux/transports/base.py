@@ -5,11 +5,16 @@ All calls are made from one event loop; a transport that blocks hands its work t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from iggyflux.delivery.verdicts import Verdict
-from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Position
+from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Partition, Position
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -43,6 +48,14 @@ class Source(Protocol):
         """Let go of everything; idempotent; loses nothing that was acknowledged."""
 
 
+@runtime_checkable
+class Lagging(Protocol):
+    """A source that knows how far behind it is."""
+
+    async def lag(self) -> Mapping[Partition, int]:
+        """How many messages of each partition are not settled yet.  May be called while `read` runs."""
+
+
 class LineSink(Protocol):
     """Where line protocol goes."""
 
@@ -64,7 +77,10 @@ class MessageSink(Protocol):
         """Open and verify; idempotent.  Raises `NotConnected` or `Stopped`."""
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Send; returns when they are confirmed.  Raises `NotConnected` (nothing, some or all may have arrived) or `Stopped`."""
+        """Send; returns when they are confirmed.
+
+        Raises `NotConnected` (nothing, some or all may have arrived) or `Stopped`.
+        """
 
     async def close(self) -> None:
         """Let go; idempotent."""
@@ -78,3 +94,18 @@ class DeadLetterSink(Protocol):
 
     async def close(self) -> None:
         """Let go; idempotent."""
+
+
+class Worker:
+    """The one thread of a transport that blocks: calls run in the order in which they are made."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"iggyflux-{name}")
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `function`, run in the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        """No more calls; those that were made are finished."""
+        self._executor.shutdown(wait=True)
