@@ -50,9 +50,9 @@ class CompiledPlan:
             self.reason = str(error)
             return
         self.source = generated.source
-        namespace: dict[str, Any] = dict(generated.namespace)
+        namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
         namespace["is_duplicate"] = partial(has_duplicate_keys, reads=reads, strict=writer.source.strict)
-        exec(compile(generated.source, f"<plan of {mapping.name}>", "exec"), namespace)  # noqa: S102  (our own source)
+        exec(compile(generated.source, f"<plan of {mapping.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         self._run = namespace["render"]
         self._decode: Decode
         if not self._is_json:

@@ -11,7 +11,7 @@ import keyword
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -124,4 +124,11 @@ def keys(node: Node) -> Iterator[tuple[str, Node]]:
             yield from keys(child.items)
 
 
-NAMESPACE: dict[str, Any] = {"INT64": INT64, "UINT63": UINT63}
+NAMESPACE: dict[str, Any] = {
+    "Annotated": Annotated,
+    "Any": Any,
+    "INT64": INT64,
+    "Struct": msgspec.Struct,
+    "UINT63": UINT63,
+}
+"""What the source of structs needs."""
