@@ -94,6 +94,7 @@ class _Generator:
         self.for_each_path = _list_path(self.writer.for_each) if self.writer.for_each is not None else None
         self.is_static = self._plan_layout()
         self.cache: dict[str, _Column] = {}
+        self.variables: set[str] = set()
         self.proofs: dict[tuple[str, tuple[str, ...]], str] = {}
 
     # --- what is decoded -------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ class _Generator:
         body = "\n".join(out.lines)
         source = "\n".join(
             [
-                f"# The plan of {self.mapping.name}: dialect {self.dialect.value}, precision {self.precision.value}.",
+                f"# The plan of {_printable(self.mapping.name)}: dialect {self.dialect.value}, precision {self.precision.value}.",
                 *head,
                 "",
                 "def render(messages, roots, payloads, joined, odd):",
@@ -178,8 +179,8 @@ class _Generator:
 
     def _comment(self, pointer: str) -> None:
         line = self.mapping.locate(pointer).line
-        text = self.mapping.document.source_line(line).strip() if line else ""
-        self.out.add(f"# line {line}: {text}" if line else f"# {pointer}")
+        text = f"line {line}: {self.mapping.document.source_line(line).strip()}" if line else pointer
+        self.out.add(f"# {_printable(text)}")
 
     def _where(self) -> None:
         where = self.writer.where
@@ -320,9 +321,9 @@ class _Generator:
         if isinstance(tag.source, Const):
             return _Piece(literal=_literal(make(tag_text(tag.source.value))))
         self._comment(tag.pointer)
-        raw = self._raw(tag.source, f"tag_{number}_{position}")
-        memo = self._name("tag_text", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1)))
-        column = f"tags_{number}_{position}"
+        column = self._variable("tag", tag.key)
+        raw = self._raw(tag.source, column)
+        memo = self._name(f"text_of_{column}", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1)))
         self.out.add(f"{column} = memo_texts({raw.name}, {memo}, odd_{number})")
         self._proves(tag.source, column)
         return _Piece(column=column, variable=f"tag_{position}")
@@ -343,9 +344,9 @@ class _Generator:
 
     def _star_objects(self, number: int, of: tuple[Any, ...], kind: str) -> str:
         names = []
-        for position, star in enumerate(of):
+        for star in of:
             self._comment(star.pointer)
-            names.append(self._raw(star.source, f"{kind}_star_{number}_{position}").name)
+            names.append(self._raw(star.source, self._variable(f"{kind}_members", star.prefix)).name)
         return ", ".join(names)
 
     def _field_set(self, number: int, spec: PointSpec) -> tuple[str | None, str, list[tuple[str, str]]]:
@@ -364,7 +365,7 @@ class _Generator:
                 body.append(f"{_literal(key)}={_literal(text)}{suffix}")
                 sparse.append(f"({key + '='!r}, [{text!r}] * len({self.scope['elements']}), {suffix!r})")
                 continue
-            column = self._field(number, position, item)
+            column = self._field(number, item)
             body.append(f"{_literal(key)}={{field_{position}}}{suffix}")
             sparse.append(f"({key + '='!r}, {column}, {suffix!r})")
             pairs.append((f"field_{position}", column))
@@ -379,17 +380,17 @@ class _Generator:
         name = self._name("star_fields", made)
         return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number})", []
 
-    def _field(self, number: int, position: int, item: Field) -> str:
+    def _field(self, number: int, item: Field) -> str:
         assert isinstance(item.source, Expression)  # noqa: S101
         self._comment(item.pointer)
         odd = f"odd_{number}"
-        raw = self._raw(item.source, f"field_{number}_{position}")
+        column = self._variable("field", item.key)
+        raw = self._raw(item.source, column)
         if item.cast:
             text = f"cast_texts({raw.name}, {odd}, {self._name('type', item.type)})"
         else:
             typed = raw.kind == item.type.value
             text = f"{_TEXTS[item.type][0 if typed else 1]}({raw.name}, {odd})"
-        column = f"fields_{number}_{position}"
         self.out.add(f"{column} = {text}")
         self._proves(item.source, column)
         if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
@@ -398,7 +399,7 @@ class _Generator:
             default = columns.scalar_text(convert(item.default, item.type, item.cast), item.type)
             if default is None:
                 raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
-            filled = f"filled_{number}_{position}"  # the column before it still tells whether every payload had the key
+            filled = f"{column}_or_default"  # the column before it still tells whether every payload had the key
             self.out.add(f"{filled} = with_default({column}, {default!r})")
             return filled
         if item.required:
@@ -453,7 +454,7 @@ class _Generator:
         assert isinstance(source, Expression)  # noqa: S101
         cached = self.cache.get(source.text)
         if cached is None:
-            cached = self._raw_of(source, f"raw_{name}")
+            cached = self._raw_of(source, f"values_{name}")
             self.cache[source.text] = cached
         return cached
 
@@ -551,6 +552,10 @@ class _Generator:
         if self.writer.invalid_names == "replace":
             text = replace_invalid(text, part)
         return check_part(text, part)
+
+    def _variable(self, kind: str, key: str) -> str:
+        """A variable of the generated code that says what it holds: `tag_device`, `field_celsius`."""
+        return layout.identifier(f"{kind}_{key}", self.variables)
 
     def _name(self, stem: str, value: object) -> str:
         """A name for `value` in the generated code's namespace."""
@@ -688,6 +693,11 @@ def _dynamic_chain(value: str, path: tuple[str, ...]) -> str:
 def _literal(text: str) -> str:
     """`text` as it stands inside an f-string with double quotes."""
     return _string(text)[1:-1].replace("{", "{{").replace("}", "}}")
+
+
+def _printable(text: str) -> str:
+    """`text` for a comment: nothing in it can end the line."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _string(text: str) -> str:

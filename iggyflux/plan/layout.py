@@ -77,10 +77,10 @@ def name_structs(root: Node, title: str) -> Iterator[tuple[Node, str]]:
 def _structs(node: Node, title: str, taken: set[str]) -> Iterator[tuple[Node, str]]:
     attributes: set[str] = set()
     for key, child in node.children.items():
-        child.attribute = _identifier(key, attributes)
+        child.attribute = identifier(key, attributes)
         inner = child.items if child.items is not None else child
         if inner.children or child.items is not None:
-            yield from _structs(inner, _identifier(key, taken).title().replace("_", "") or "Member", taken)
+            yield from _structs(inner, identifier(key, taken).title().replace("_", "") or "Member", taken)
     node.name = _unique(title, taken)
     lines = []
     renamed = {child.attribute: key for key, child in node.children.items() if child.attribute != key}
@@ -100,7 +100,8 @@ def _structs(node: Node, title: str, taken: set[str]) -> Iterator[tuple[Node, st
     yield node, "\n".join(lines)
 
 
-def _identifier(key: str, taken: set[str]) -> str:
+def identifier(key: str, taken: set[str]) -> str:
+    """A Python name for `key` that is not in `taken`, which then has it."""
     name = re.sub(r"\W", "_", key, flags=re.ASCII).strip("_") or "member"
     if name[0].isdigit() or keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in {"self", "cls"}:
         name = f"{name}_" if not name[0].isdigit() else f"n{name}"
