@@ -73,7 +73,8 @@ _PLAIN_LINE = re.compile(
     rf" ({_NAME}=(?:{_PLAIN_VALUE})(?:,{_NAME}=(?:{_PLAIN_VALUE}))*+)"
     r"(?: (-?[0-9]{1,19}))?+"
 )
-_PLAIN_FIELD = re.compile(rf'({_NAME})=("[^"]*+"|[^,]++)')
+_PLAIN_FIELD = re.compile(rf'{_NAME}=(?:"[^"]*+"|[^,]++)')
+_LONGEST_PLAIN = MAX_BYTES // 8  # shorter ones cannot break a limit of size
 
 # A line as it is delimited: strings of fields may hold line feeds, names may hold quotes.
 _LOGICAL_LINE = re.compile(
@@ -96,7 +97,11 @@ def parse_lines(
     a server of `dialect` would not store just so; invalid UTF-8 is told like any other fault.
     """
     dialect, precision = Dialect(dialect), Precision(precision)
-    return [parse_line(text, dialect, precision, line=number) for number, text in split_lines(data)]
+    divisor = precision.divisor
+    return [
+        _parse_plain(text, divisor) or _parse_carefully(text, dialect, precision, number)
+        for number, text in split_lines(data)
+    ]
 
 
 def split_lines(data: bytes | str) -> Iterator[tuple[int, str]]:
@@ -108,7 +113,7 @@ def split_lines(data: bytes | str) -> Iterator[tuple[int, str]]:
     text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
     if '"' not in text:
         for number, line in enumerate(text.split("\n"), 1):
-            if line and not _is_empty(line):
+            if line and (line[0] not in " #" or not _is_empty(line)):
                 yield number, line
         return
     number, position = 1, 0
@@ -133,10 +138,10 @@ def parse_line(
     Raises `LineProtocolError` with `line` (of the text's first character) and a column in bytes.
     """
     dialect, precision = Dialect(dialect), Precision(precision)
-    if len(text) < MAX_BYTES // 8:
-        point = _parse_plain(text, precision)
-        if point is not None:
-            return point
+    return _parse_plain(text, precision.divisor) or _parse_carefully(text, dialect, precision, line)
+
+
+def _parse_carefully(text: str, dialect: Dialect, precision: Precision, line: int) -> Point:
     parser = _Parser(text, dialect, precision)
     try:
         return parser.point()
@@ -146,47 +151,39 @@ def parse_line(
         raise _located(exc.reason, text, parser.start, line) from exc
 
 
-def _parse_plain(text: str, precision: Precision) -> Point | None:
+def _parse_plain(text: str, divisor: int) -> Point | None:
     """The point of a simple line, or None for the careful path; never wrong, often silent."""
     found = _PLAIN_LINE.fullmatch(text)
-    if found is None:
+    if found is None or len(text) > _LONGEST_PLAIN:
         return None
     measurement, tag_section, field_section, time = found.groups()
     tags: dict[str, str] = {}
-    last = ""
     if tag_section:
+        last = ""
         for pair in tag_section[1:].split(","):
-            key, _, value = pair.partition("=")
+            key, _, tags[key] = pair.partition("=")
             if key <= last:
                 return None
-            tags[key] = value
             last = key
+        if not RESERVED_TAG_KEYS.isdisjoint(tags):
+            return None
     fields: dict[str, FieldValue] = {}
     last = ""
-    pairs = (
-        _PLAIN_FIELD.findall(field_section)
-        if '"' in field_section
-        else [pair.split("=") for pair in field_section.split(",")]
-    )
-    for key, value in pairs:
+    strings = '"' in field_section
+    for pair in _PLAIN_FIELD.findall(field_section) if strings else field_section.split(","):
+        key, _, value = pair.partition("=")
         if key <= last or key in tags:
             return None
         last = key
         final = value[-1]
-        if final == "i":
-            fields[key] = int(value[:-1])
-        elif final == '"':
-            fields[key] = value[1:-1]
-        elif final > "9":
-            fields[key] = _BOOLEANS[value]
+        if final <= "9":
+            fields[key] = value[1:-1] if final == '"' else float(value)
         else:
-            fields[key] = float(value)
-    if "time" in fields or not RESERVED_TAG_KEYS.isdisjoint(tags):
+            fields[key] = int(value[:-1]) if final == "i" else _BOOLEANS[value]
+    if "time" in fields:
         return None
-    if time is None:
-        return trusted_point(measurement, tags, fields, None)
-    timestamp_ns = int(time) * precision.divisor
-    if not MIN_NS <= timestamp_ns <= MAX_NS:
+    timestamp_ns = None if time is None else int(time) * divisor
+    if timestamp_ns is not None and not MIN_NS <= timestamp_ns <= MAX_NS:
         return None
     return trusted_point(measurement, tags, fields, timestamp_ns)
 

@@ -77,13 +77,14 @@ class Point:
     server; plans never do that.
     """
 
-    __slots__ = ("fields", "measurement", "tags", "timestamp_ns")
+    __slots__ = ("_fields", "_tags", "measurement", "timestamp_ns")
     __match_args__ = ("measurement", "tags", "fields", "timestamp_ns")
 
     measurement: str
-    tags: Mapping[str, str]
-    fields: Mapping[str, FieldValue]
     timestamp_ns: int | None
+    # Plain dicts: a proxy each would double what the garbage collector has to walk.
+    _tags: dict[str, str]
+    _fields: dict[str, FieldValue]
 
     def __init__(
         self,
@@ -110,7 +111,20 @@ class Point:
         # A character takes at most 4 bytes, an escaped one 2: most points need no exact measure.
         if sum(map(len, (*tags, *tags.values()))) + len(measurement) + sum(map(len, fields)) > MAX_BYTES // 8:
             check_series_key(measurement, tags.items(), fields)
-        _set(self, measurement, dict(sorted(tags.items())), dict(sorted(fields.items())), timestamp_ns)
+        _set_measurement(self, measurement)
+        _set_tags(self, dict(sorted(tags.items())))
+        _set_fields(self, dict(sorted(fields.items())))
+        _set_timestamp(self, timestamp_ns)
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags, in order."""
+        return MappingProxyType(self._tags)
+
+    @property
+    def fields(self) -> Mapping[str, FieldValue]:
+        """The fields, in order; never empty."""
+        return MappingProxyType(self._fields)
 
     def encode(self, dialect: Dialect | str = Dialect.V2, precision: Precision | str = Precision.NS) -> str:
         """The line, without a line feed at its end.
@@ -119,20 +133,15 @@ class Point:
         """
         dialect, precision = Dialect(dialect), Precision(precision)
         head = [escape_measurement(self.measurement, dialect)]
-        head += [f"{escape_key(key, dialect)}={escape_tag_value(text, dialect)}" for key, text in self.tags.items()]
-        body = [f"{escape_key(key, dialect)}={self._format(key, dialect)}" for key in self.fields]
+        for key, text in self._tags.items():
+            head.append(f"{escape_key(key, dialect)}={escape_tag_value(text, dialect)}")
+        body = [f"{escape_key(key, dialect)}={_format(key, value, dialect)}" for key, value in self._fields.items()]
         line = f"{','.join(head)} {','.join(body)}"
         if self.timestamp_ns is None:
             return line
         if self.timestamp_ns - self.timestamp_ns % precision.divisor < MIN_NS:
             raise PointError("IFX322", f"time {self.timestamp_ns} ns, floored to {precision.value}, is below {MIN_NS}")
         return f"{line} {format_timestamp(self.timestamp_ns, precision)}"
-
-    def _format(self, key: str, dialect: Dialect) -> str:
-        value = self.fields[key]
-        if type(value) is Unsigned and not dialect.has_unsigned:
-            raise PointError("IFX323", f"field {shorten(key)} is unsigned, and dialect {dialect.value} has no unsigned")
-        return _FORMATS[type(value)](value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a point cannot be changed: {name}")
@@ -141,7 +150,7 @@ class Point:
         raise AttributeError(f"a point cannot be changed: {name}")
 
     def __repr__(self) -> str:
-        return f"Point({self.measurement!r}, {dict(self.tags)!r}, {dict(self.fields)!r}, {self.timestamp_ns!r})"
+        return f"Point({self.measurement!r}, {self._tags!r}, {self._fields!r}, {self.timestamp_ns!r})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Point):
@@ -149,21 +158,21 @@ class Point:
         return (
             self.measurement == other.measurement
             and self.timestamp_ns == other.timestamp_ns
-            and self.tags == other.tags
-            and self.fields == other.fields
-            and all(_same(value, other.fields[key]) for key, value in self.fields.items())
+            and self._tags == other._tags
+            and self._fields == other._fields
+            and all(_same(value, other._fields[key]) for key, value in self._fields.items())
         )
 
     def __hash__(self) -> int:
-        return hash((self.measurement, self.timestamp_ns, *self.tags.items(), *self.fields.items()))
+        return hash((self.measurement, self.timestamp_ns, *self._tags.items(), *self._fields.items()))
 
     def __reduce__(self) -> tuple[type[Point], tuple[object, ...]]:
-        return Point, (self.measurement, dict(self.tags), dict(self.fields), self.timestamp_ns)
+        return Point, (self.measurement, self._tags, self._fields, self.timestamp_ns)
 
 
 _set_measurement = Point.__dict__["measurement"].__set__
-_set_tags = Point.__dict__["tags"].__set__
-_set_fields = Point.__dict__["fields"].__set__
+_set_tags = Point.__dict__["_tags"].__set__
+_set_fields = Point.__dict__["_fields"].__set__
 _set_timestamp = Point.__dict__["timestamp_ns"].__set__
 _new = object.__new__
 
@@ -173,17 +182,17 @@ def trusted_point(
 ) -> Point:
     """A point of parts that were checked already and are in order; the parser's fast path, nobody else's."""
     point = _new(Point)
-    _set(point, measurement, tags, fields, timestamp_ns)
+    _set_measurement(point, measurement)
+    _set_tags(point, tags)
+    _set_fields(point, fields)
+    _set_timestamp(point, timestamp_ns)
     return point
 
 
-def _set(
-    point: Point, measurement: str, tags: dict[str, str], fields: dict[str, FieldValue], timestamp_ns: int | None
-) -> None:
-    _set_measurement(point, measurement)
-    _set_tags(point, MappingProxyType(tags))
-    _set_fields(point, MappingProxyType(fields))
-    _set_timestamp(point, timestamp_ns)
+def _format(key: str, value: FieldValue, dialect: Dialect) -> str:
+    if type(value) is Unsigned and not dialect.has_unsigned:
+        raise PointError("IFX323", f"field {shorten(key)} is unsigned, and dialect {dialect.value} has no unsigned")
+    return _FORMATS[type(value)](value)
 
 
 def _check_field_value(key: str, value: FieldValue) -> None:
