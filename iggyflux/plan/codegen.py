@@ -702,4 +702,10 @@ def _printable(text: str) -> str:
 
 def _string(text: str) -> str:
     """`text` as Python source with double quotes."""
-    return '"' + repr("'" + text)[2:-1].replace('"', '\\"').replace("\\'", "'") + '"'
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
