@@ -342,7 +342,8 @@ class _Reading:
         iggy = self.settings(IggySettings, _IGGY, [(tree["iggy"], "/iggy")]) if "iggy" in tree else None
         influxdb = self.influxdb([(tree["influxdb"], "/influxdb")]) if "influxdb" in tree else None
         routes = tuple(
-            self.route(cast(Tree, item), f"/run/{index}", tree) for index, item in enumerate(cast(list[JSON], tree["run"]))
+            self.route(cast(Tree, item), f"/run/{index}", tree)
+            for index, item in enumerate(cast(list[JSON], tree["run"]))
         )
         self.check_names(routes)
         return Pipeline(
@@ -354,7 +355,9 @@ class _Reading:
             document=self.document,
         )
 
-    def settings(self, kind: type[Any], table: Mapping[str, tuple[str, Convert]], layers: list[tuple[JSON, str]]) -> Any:
+    def settings(
+        self, kind: type[Any], table: Mapping[str, tuple[str, Convert]], layers: list[tuple[JSON, str]]
+    ) -> Any:
         """A settings object from layers of one section, later ones over earlier ones."""
         given: dict[str, object] = {}
         for layer, pointer in layers:
@@ -413,12 +416,16 @@ class _Reading:
                 return Endpoint(cast(EndpointKind, kind), self.path(rest, pointer) if rest else None, envelope)
         near = closest(kind, [known.partition(":")[0] for known in kinds])
         hint = f"did you mean `{next(known for known in kinds if known.startswith(near))}`?" if near else None
-        self.report("IFX806", pointer, f"not a place that is known here: {value!r}", expected=" | ".join(kinds), hint=hint)
+        self.report(
+            "IFX806", pointer, f"not a place that is known here: {value!r}", expected=" | ".join(kinds), hint=hint
+        )
         return None
 
     def check_section(self, end: Endpoint | None, item: Tree, tree: Tree, pointer: str) -> None:
         if end and end.kind in ("iggy", "influxdb") and end.kind not in tree and end.kind not in item:
-            self.report("IFX807", pointer, f"there is no `{end.kind}` section", hint=f"add `{end.kind}: {{…}}` to the file")
+            self.report(
+                "IFX807", pointer, f"there is no `{end.kind}` section", hint=f"add `{end.kind}: {{…}}` to the file"
+            )
 
     def dead_letters(self, value: JSON, pointer: str) -> Path | TopicAddress | None:
         if value is None:
@@ -500,7 +507,9 @@ def _seconds(reading: _Reading, value: JSON, pointer: str) -> float:
     match = _DURATION.fullmatch(str(value))
     if match is None:
         hint = f'did you mean "{value}s"?' if isinstance(value, int) else None
-        reading.report("IFX804", pointer, f"not a duration: {value!r}", expected='such as "250ms", "10s", "5m"', hint=hint)
+        reading.report(
+            "IFX804", pointer, f"not a duration: {value!r}", expected='such as "250ms", "10s", "5m"', hint=hint
+        )
         return 0.0
     return float(match[1]) * _DURATION_SECONDS[match[2]]
 
@@ -510,7 +519,9 @@ def _bytes(reading: _Reading, value: JSON, pointer: str) -> int:
         return value
     match = _SIZE.fullmatch(str(value))
     if match is None:
-        reading.report("IFX805", pointer, f"not a size: {value!r}", expected='such as "5MB", "512KiB", or bytes as a number')
+        reading.report(
+            "IFX805", pointer, f"not a size: {value!r}", expected='such as "5MB", "512KiB", or bytes as a number'
+        )
         return 1
     return int(float(match[1]) * _SIZE_BYTES[match[2]])
 
