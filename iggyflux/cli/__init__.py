@@ -1,0 +1,136 @@
+"""The command line: builds the objects, calls them, prints.
+
+Each command is a module that is imported when the command is called, so that `--version` and a wrong option cost
+nothing.  Results go to stdout, everything else to stderr.  What a command raises becomes an exit code here and nowhere
+else; a traceback that a user sees is a bug.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+import click
+
+from iggyflux import __version__
+from iggyflux.cli.output import ExitCode, exit_code_of, silence_closed_pipes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command lives, and the sentence of the overview (the first of its help)."""
+
+    module: str
+    section: str
+    summary: str
+    attribute: str = "command"
+
+
+_WRITE, _RUN, _LOOK = "Write a mapping", "Run it", "Look things up"
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "init": Entry("init", _WRITE, "Write a commented starter mapping."),
+    "validate": Entry("validate", _WRITE, "Check mapping and pipeline files."),
+    "dry-run": Entry("dry_run", _WRITE, "Show what a mapping makes of sample messages."),
+    "test": Entry("test", _WRITE, "Run the examples that mapping files hold."),
+    "eval": Entry("eval", _WRITE, "Evaluate one expression on JSON documents."),
+    "explain": Entry("explain", _WRITE, "Say what a mapping reads and writes, and show its code."),
+    "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
+    "check": Entry("check", _RUN, "Connect to what a pipeline file names, and verify it."),
+    "replay": Entry("replay", _RUN, "Send dead letters again."),
+    "log": Entry("log", _RUN, "Fill, read and inspect a message log on disk."),
+    "sim": Entry("sim", _RUN, "Stand in for an InfluxDB server, for tests and demos.", "sim"),
+    "schema": Entry("schema", _LOOK, "Print the JSON Schema of a document."),
+    "functions": Entry("functions", _LOOK, "List the functions of expressions, or describe one."),
+    "codes": Entry("codes", _LOOK, "List the codes of problems, or explain one."),
+    "completion": Entry("completion", _LOOK, "Print the script that completes commands in a shell."),
+}
+
+
+class CommandLine(click.Group):
+    """The group of all commands: loads them one by one, and turns whatever they raise into an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = getattr(import_module(f"iggyflux.cli.{entry.module}"), entry.attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from iggyflux.errors import closest
+
+            near = closest(args[0], list(COMMANDS))
+            hint = f"did you mean {near!r}?" if near else "'iggyflux --help' lists the commands"
+            raise click.UsageError(f"no such command {args[0]!r} ({hint})", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        width = max(map(len, COMMANDS))
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            with formatter.section(section):
+                rows = [(name.ljust(width), e.summary) for name, e in COMMANDS.items() if e.section == section]
+                formatter.write_dl(rows)
+
+    def main(  # type: ignore[override]  # never returns
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run the command line and exit: 0 ok, 1 problems found, 2 usage, 3 the run stopped, 130 interrupted."""
+        prog_name = prog_name or "iggyflux"
+        self._main_shell_completion({}, prog_name, complete_var)
+        extra.pop("standalone_mode", None)
+        code: int = ExitCode.OK
+        try:
+            with self.make_context(prog_name, list(sys.argv[1:] if args is None else args), **extra) as ctx:
+                code = self.invoke(ctx) or ExitCode.OK
+            sys.stdout.flush()
+        except BaseException as error:  # noqa: BLE001  (the one place where everything ends)
+            code = exit_code_of(error)
+        silence_closed_pipes()
+        sys.exit(int(code))
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"iggyflux {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=CommandLine,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 ok, 1 problems found, 2 wrong usage, 3 the run stopped.",
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
+)
+@click.pass_context
+def command_line(ctx: click.Context) -> None:
+    """Move data between Apache Iggy and InfluxDB as mapping documents say.
+
+    \b
+    Example:
+      iggyflux init mapping.yaml
+      iggyflux dry-run mapping.yaml samples.ndjson
+    """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def main() -> NoReturn:
+    """The `iggyflux` command."""
+    command_line.main()

@@ -1,0 +1,90 @@
+"""iggyflux: declarative ETL between Apache Iggy and InfluxDB.
+
+The names in `__all__` are the public interface, and stable.  Each is imported when it is first asked for, so that
+`import iggyflux` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iggyflux.errors import (
+        DecodeError,
+        DocumentError,
+        EvaluationError,
+        ExpressionError,
+        IggyfluxError,
+        LineProtocolError,
+        Location,
+        MappingError,
+        PipelineError,
+        PointError,
+        Problem,
+        RecordError,
+    )
+    from iggyflux.expressions import Expression, compile_expression
+    from iggyflux.lineprotocol import Dialect, Point, Precision, Unsigned, parse_lines
+    from iggyflux.mapping import Mapping, load_mapping, parse_mapping
+    from iggyflux.records import Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DecodeError",
+    "Dialect",
+    "DocumentError",
+    "EvaluationError",
+    "Expression",
+    "ExpressionError",
+    "Failure",
+    "IggyfluxError",
+    "LineProtocolError",
+    "Location",
+    "Mapping",
+    "MappingError",
+    "Message",
+    "OutgoingMessage",
+    "PipelineError",
+    "Point",
+    "PointError",
+    "Precision",
+    "Problem",
+    "RecordError",
+    "Rendered",
+    "RenderedMessages",
+    "Row",
+    "Unsigned",
+    "__version__",
+    "compile_expression",
+    "load_mapping",
+    "parse_lines",
+    "parse_mapping",
+]
+
+_HOMES = {
+    "errors": (
+        "DecodeError DocumentError EvaluationError ExpressionError IggyfluxError LineProtocolError Location"
+        " MappingError PipelineError PointError Problem RecordError"
+    ),
+    "expressions": "Expression compile_expression",
+    "lineprotocol": "Dialect Point Precision Unsigned parse_lines",
+    "mapping": "Mapping load_mapping parse_mapping",
+    "records": "Failure Message OutgoingMessage Rendered RenderedMessages Row",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'iggyflux' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"iggyflux.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,69 @@
+"""`iggyflux codes`: the registry of codes, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from iggyflux.cli.output import ExitCode, json_text, result, result_line, talk
+
+
+class CodeName(click.ParamType):
+    """A code, completed from the registry; any case is taken."""
+
+    name = "code"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return str(value).upper()
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        from iggyflux.codes import CODES
+
+        found = (entry for code, entry in sorted(CODES.items()) if code.startswith(incomplete.upper()))
+        return [CompletionItem(entry.code, help=entry.title) for entry in found]
+
+
+@click.command(name="codes")
+@click.argument("code", required=False, type=CodeName())
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(code: str | None, form: str) -> int:
+    """List the codes of problems, or explain one.
+
+    Every problem, failed record and stop carries a code that never changes its meaning.
+
+    \b
+    Example:
+      iggyflux codes IFX101
+    """
+    from dataclasses import asdict
+
+    from iggyflux.codes import CODES
+    from iggyflux.errors import closest
+
+    if code is not None and code not in CODES:
+        near = closest(code, list(CODES))
+        talk(f"no such code: {code}" + (f" (did you mean {near}?)" if near else ""))
+        return ExitCode.PROBLEMS
+    entries = [CODES[code]] if code is not None else [CODES[key] for key in sorted(CODES)]
+    if form == "json":
+        result(json_text([asdict(entry) for entry in entries], indent=True) + "\n")
+    elif code is None:
+        for entry in entries:
+            result_line(f"{click.style(entry.code, bold=True)}  {entry.title}")
+    else:
+        entry = entries[0]
+        result_line(f"{click.style(entry.code, bold=True)}: {entry.title}")
+        for label, text in (("", entry.meaning), ("fix", entry.fix), ("example", entry.example)):
+            if text:
+                indent = "  "
+                result_line("")
+                text = f"{label}: {text}" if label else text
+                result_line(click.wrap_text(text, 100, initial_indent=indent, subsequent_indent=indent))
+    return ExitCode.OK
