@@ -18,7 +18,7 @@ class IggyfluxError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in a document: `line` and `column` count from 1 (0 where unknown), `pointer` is an RFC 6901 JSON pointer."""
+    """A place in a document: `line` and `column` count from 1 (0: unknown), `pointer` is an RFC 6901 JSON pointer."""
 
     file: str | None = None
     line: int = 0
@@ -148,7 +148,7 @@ class DecodeError(RecordError):
 
 
 class LineProtocolError(IggyfluxError):
-    """Text that is not line protocol: `line` and `column` count from 1 (columns in bytes), `reason` says what is wrong."""
+    """Text that is not line protocol: `line` and `column` count from 1 (columns in bytes), `reason` says why."""
 
     def __init__(self, reason: str, line: int, column: int) -> None:
         self.reason = reason

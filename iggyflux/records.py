@@ -34,7 +34,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A row of a query: typed columns, with `time` in integer nanoseconds, and the window `[start, stop)` it came from."""
+    """A row of a query: typed columns, `time` in integer nanoseconds, and the window `[start, stop)` it came from."""
 
     columns: Mapping[str, JSON]
     measurement: str = ""
@@ -68,7 +68,7 @@ class Position:
 class Batch:
     """Messages of one partition in the order of their offsets, as one read gave them; never empty.
 
-    `end` is the source's own position after the batch where that is not the last message's offset (a file counts bytes).
+    `end` is the source's own position after the batch where it is not the last message's offset (a file counts bytes).
     """
 
     partition: Partition

@@ -80,7 +80,7 @@ def tag_text(value: JSON) -> str | None:
     return scalar_text(value)
 
 
-def scalar_text(value: bool | int | float) -> str:
+def scalar_text(value: bool | float) -> str:
     """A number or boolean as text (LANGUAGE 14)."""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -1,8 +1,8 @@
 """A writer document as Python source: columns instead of records, straight-line code instead of interpretation.
 
-The generated `render(messages, roots, odd)` takes decoded payloads and gives, for each item of `points`, lines and the
-records that they are of; it adds to `odd` every message that is not what it assumes, and the caller takes what it made of
-those back and asks the reference plan.  So generated code may be wrong about a record only where it says so.
+The generated `render` takes decoded payloads and gives, for each item of `points`, lines and the records that they are
+of.  It adds to `odd` every message that is not what it assumes; the caller takes what was made of those back and asks the
+reference plan.  So generated code may be wrong about a message only where it says so.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path
+from iggyflux.functions.scope import header_value
 from iggyflux.lineprotocol import (
     Dialect,
     Part,
@@ -26,14 +27,14 @@ from iggyflux.lineprotocol import (
     escape_tag_value,
     replace_invalid,
 )
-from iggyflux.mapping import Const, Field, FieldType, Mapping, PointSpec, Source, Tag, Timestamp, TimestampFormat
+from iggyflux.mapping import Const, Field, Mapping, PointSpec, Source, Tag, Timestamp, TimestampFormat
 from iggyflux.plan import columns, layout, stars
 from iggyflux.plan.layout import Node
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
 from iggyflux.records import JSON
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
-from iggyflux.values import convert, tag_text
+from iggyflux.values import FieldType, convert, tag_text
 
 SUFFIXES = {FieldType.INTEGER: "i", FieldType.UNSIGNED: "u"}
 SERIES_BYTES = 60_000
@@ -89,6 +90,7 @@ class _Generator:
             if callable(getattr(columns, name)) and not name.startswith("_")
         }
         self.names.update(layout.NAMESPACE)
+        self.names["header_value"] = header_value
         self.root = Node()
         self.element = self.root if self.writer.for_each is None else Node()
         self.for_each_path = _list_path(self.writer.for_each) if self.writer.for_each is not None else None
@@ -166,7 +168,7 @@ class _Generator:
         body = "\n".join(out.lines)
         source = "\n".join(
             [
-                f"# The plan of {_printable(self.mapping.name)}: dialect {self.dialect.value}, precision {self.precision.value}.",
+                f"# The plan of {_printable(self.mapping.name)} for {self.dialect.value} in {self.precision.value}.",
                 *head,
                 "",
                 "def render(messages, roots, payloads, joined, odd):",
@@ -323,7 +325,9 @@ class _Generator:
         self._comment(tag.pointer)
         column = self._variable("tag", tag.key)
         raw = self._raw(tag.source, column)
-        memo = self._name(f"text_of_{column}", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1)))
+        memo = self._name(
+            f"text_of_{column}", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1))
+        )
         self.out.add(f"{column} = memo_texts({raw.name}, {memo}, odd_{number})")
         self._proves(tag.source, column)
         return _Piece(column=column, variable=f"tag_{position}")
@@ -334,7 +338,7 @@ class _Generator:
             piece = self._tag(number, position, tag)
             text = piece.column or f"[{_string(piece.literal)}] * len({self.scope['elements']})"
             named.append(text)
-        objects = self._star_objects(number, spec.tag_stars, "tag")
+        objects = self._star_objects(spec.tag_stars, "tag")
         taken = frozenset(item.key for item in spec.fields)
         made = stars.StarTags(spec.tag_stars, tuple(tag.key for tag in spec.tags), taken, self.dialect, self._valid)
         name = self._name("star_tags", made)
@@ -342,7 +346,7 @@ class _Generator:
         self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number})")
         return _Piece(column=column, variable="tags")
 
-    def _star_objects(self, number: int, of: tuple[Any, ...], kind: str) -> str:
+    def _star_objects(self, of: tuple[Any, ...], kind: str) -> str:
         names = []
         for star in of:
             self._comment(star.pointer)
@@ -359,7 +363,7 @@ class _Generator:
             key = escape_key(self._valid(item.key, Part.FIELD_KEY), self.dialect)
             suffix = "" if item.cast and item.type is FieldType.AUTO else SUFFIXES.get(item.type, "")
             if isinstance(item.source, Const):
-                text = columns.scalar_text(convert(item.source.value, item.type, item.cast), item.type)
+                text = columns.scalar_text(convert(item.source.value, item.type, item.cast))
                 if text is None or (item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned):
                     raise NotCompiled(f"only the reference plan can judge the constant of field {item.key!r}")
                 body.append(f"{_literal(key)}={_literal(text)}{suffix}")
@@ -371,7 +375,7 @@ class _Generator:
             pairs.append((f"field_{position}", column))
         if not spec.field_stars:
             return ",".join(body), f"join_fields([{', '.join(sparse)}], odd_{number})", pairs
-        objects = self._star_objects(number, spec.field_stars, "field")
+        objects = self._star_objects(spec.field_stars, "field")
         tags = frozenset(tag.key for tag in spec.tags)
         if spec.tag_stars:
             raise NotCompiled("tags and fields both take members of objects")
@@ -396,7 +400,7 @@ class _Generator:
         if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
             self.out.add(f"{column} = refuse({column}, {odd})")
         if item.default is not None:
-            default = columns.scalar_text(convert(item.default, item.type, item.cast), item.type)
+            default = columns.scalar_text(convert(item.default, item.type, item.cast))
             if default is None:
                 raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
             filled = f"{column}_or_default"  # the column before it still tells whether every payload had the key
@@ -426,9 +430,7 @@ class _Generator:
             else:
                 out.add(f"{times} = {parse}({raw}, {odd})")
         if timestamp.spread_offset:
-            out.add(
-                f"{times} = [ns + message.offset % 1000 for ns, message in zip({times}, {messages})]"
-            )
+            out.add(f"{times} = [ns + message.offset % 1000 for ns, message in zip({times}, {messages})]")
         out.add(f"{times} = check_times({times}, {odd})")
         if self.precision.divisor > 1:
             out.add(f"{times} = [ns // {self.precision.divisor} for ns in {times}]")
@@ -444,7 +446,9 @@ class _Generator:
         elif kind is TimestampFormat.FLEXIBLE:
             made = partial(_parse_times, partial(_swapped, parse_flexible, (timestamp.timezone,)))
         else:
-            made = partial(_parse_times, partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone)))
+            made = partial(
+                _parse_times, partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone))
+            )
         return self._name(f"parse_{kind.value}", made)
 
     # --- columns ---------------------------------------------------------------------------------------------------
@@ -461,15 +465,13 @@ class _Generator:
     def _raw_of(self, source: Expression, name: str) -> _Column:
         out, scope = self.out, self.scope
         call = scope_call(source)
-        if call is not None and call[0] == "meta" and call[1] in _META:
-            out.add(f"{name} = [message.{_META[call[1]]} for message in {scope['record_messages']}]")
+        if call is not None:
+            out.add(f"{name} = {self._scope_column(*call)}")
             return _Column(name, "any")
         path = static_path(source)
         if path is None or not path[1]:
-            nothing = f"[None] * len({scope['elements']})"
-            documents = nothing if self.is_static else scope["elements"]
-            roots = nothing if self.is_static else scope["record_roots"]
-            arguments = f"{documents}, {scope['record_messages']}, {roots}, {scope['indices']}, odd_{self.number}"
+            columns_of_scope = ", ".join(scope.values())
+            arguments = f"{columns_of_scope}, odd_{self.number}"
             out.add(f"{name} = evaluate({self._name('expression', source)}, {arguments})")
             return _Column(name, "any")
         values = scope["record_roots"] if path[0] == "root" else scope["elements"]
@@ -479,6 +481,15 @@ class _Generator:
         node = self.root if path[0] == "root" else self.element
         out.add(f"{name} = [{self._chain('value', node, path[1])} for value in {values}]")
         return _Column(name, node.at(path[1]).leaf_kind())
+
+    def _scope_column(self, function: str, argument: str | None) -> str:
+        """Source of the column of `meta('…')`, `header('…')` or `index()`."""
+        if function == "index":
+            return f"list({self.scope['indices']})"
+        messages = self.scope["record_messages"]
+        if function == "header":
+            return f"[header_value(message.headers.get({argument!r})) for message in {messages}]"
+        return f"[message.{_META[argument or '']} for message in {messages}]"
 
     def _chain(self, value: str, node: Node, path: tuple[str, ...]) -> str:
         for key in path:
@@ -534,7 +545,7 @@ class _Generator:
         out.add("], is_duplicate, odd)")
 
     def _paths(self, scope: str, node: Node, path: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
-        """Key, source of how often it stands in the batch, and the column that proves it, of each place that is read."""
+        """Of each place that is read: its key, source of how often it stands in the batch, the column that proves it."""
         size = "len(payloads)" if scope == "root" else "len(elements)"
         for key, child in node.children.items():
             here = (*path, key)

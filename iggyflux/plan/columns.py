@@ -2,7 +2,7 @@
 
 A column holds one entry a record.  Each function takes `odd`, a set, and adds the index of every record that only the
 reference plan can judge; what it returns for such a record is of no account.  The usual case is done for the whole
-column at once, in C; whatever a column holds besides is looked at value by value.  A text is None where a value is null.
+column at once, in C; anything else is looked at value by value.  A text is None where a value is null.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Odd = set[int]
 
 
 class Texts(list["str | None"]):
-    """A column of text that may hold nulls; one that holds none is a plain list, which is how the two are told apart."""
+    """A column of text that may hold nulls; one that holds none is a plain list: that tells the two apart."""
 
 
 Column = list[str] | Texts
@@ -73,8 +73,8 @@ def any_float_texts(column: Sequence[JSON], odd: Odd) -> Column:
     return _each(column, odd, FieldType.FLOAT, False)
 
 
-def _to_float(index: int, value: float | None, odd: Odd) -> float | None:
-    if type(value) is not int:
+def _to_float(index: int, value: float | int | None, odd: Odd) -> float | None:
+    if not isinstance(value, int):
         return value
     if -EXACT_INTEGERS < value < EXACT_INTEGERS:
         return float(value)
@@ -112,7 +112,7 @@ def string_texts(column: Sequence[str | None], odd: Odd) -> Column:
         joined = "".join(column)  # type: ignore[arg-type]
     except TypeError:  # a null, or another type
         return _each(column, odd, FieldType.STRING, False)
-    if len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT:  # type: ignore[arg-type,type-var]
+    if len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT:  # type: ignore[arg-type]
         if '"' not in joined and "\\" not in joined:
             return [f'"{value}"' for value in column]
         return [f'"{escape_string(value)}"' for value in column]  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ def _each(column: Iterable[JSON], odd: Odd, kind: FieldType, cast: bool) -> Colu
             texts.append(None)
             continue
         try:
-            text = scalar_text(convert(value, kind, cast), kind)
+            text = scalar_text(convert(value, kind, cast))
         except RecordError:
             text = None
         if text is None:
@@ -155,7 +155,7 @@ def _each(column: Iterable[JSON], odd: Odd, kind: FieldType, cast: bool) -> Colu
     return _texts(texts)
 
 
-def scalar_text(value: Scalar, kind: FieldType) -> str | None:
+def scalar_text(value: Scalar) -> str | None:
     """A converted value without the suffix of its type; None where only the reference plan can tell."""
     if isinstance(value, bool):
         return _BOOLEANS[value]
@@ -327,7 +327,7 @@ def or_message_time(
 
 def check_times(times: list[int], odd: Odd) -> list[int]:
     """Times within what every server stores, with room for flooring."""
-    if times and not (_SAFE_MIN_NS <= min(times) and max(times) <= MAX_NS):
+    if times and not (min(times) >= _SAFE_MIN_NS and max(times) <= MAX_NS):
         odd.update(index for index, ns in enumerate(times) if not _SAFE_MIN_NS <= ns <= MAX_NS)
     return times
 
@@ -417,9 +417,9 @@ def find_duplicates(
 ) -> None:
     """Payloads with a duplicate key on a path that is read are odd.
 
-    `keys` are (quoted key, how often it stands in the batch where every record has it, columns that prove by being dense
-    that every record has it).  Where the count is just that, no payload has the key twice.  Else payloads are looked at
-    one by one, first by counting, then with `is_duplicate`, which is exact.
+    `keys` are (quoted key, how often it stands in the batch if every record has it, columns that prove by being dense
+    that every record has it).  Where the count is just that, no payload has the key twice.  Else payloads are looked
+    at one by one, first by counting, then with `is_duplicate`, which is exact.
     """
     suspects: set[int] = set()
     if b"\\" in joined:  # a key may be spelled with escapes
@@ -434,14 +434,14 @@ def find_duplicates(
 def find_duplicates_whole(
     joined: bytes, payloads: Sequence[bytes], roots: Sequence[JSON], is_duplicate: Callable[[bytes], bool], odd: Odd
 ) -> None:
-    """The same for payloads that were decoded whole: as many keys must stand in the text as the objects have members."""
+    """The same for payloads that were decoded whole: the text must hold as many keys as the objects have members."""
     members = list(map(count_members, roots))
     if joined.count(b'":') == sum(members) and not any(space in joined for space in _SPACED_COLONS):
         return
     for index, (payload, count) in enumerate(zip(payloads, members, strict=True)):
-        if payload.count(b'":') != count or any(space in payload for space in _SPACED_COLONS):
-            if index not in odd and is_duplicate(payload):
-                odd.add(index)
+        suspect = payload.count(b'":') != count or any(space in payload for space in _SPACED_COLONS)
+        if suspect and index not in odd and is_duplicate(payload):
+            odd.add(index)
 
 
 _SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")

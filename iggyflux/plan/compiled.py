@@ -57,7 +57,9 @@ class CompiledPlan:
         self._decode: Decode
         if not self._is_json:
             decode = FORMATS[writer.source.payload.format].decode
-            self._decode = partial(decode, options=writer.source.payload.options, reads=reads, strict=writer.source.strict)
+            self._decode = partial(
+                decode, options=writer.source.payload.options, reads=reads, strict=writer.source.strict
+            )
         elif generated.is_static:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
@@ -127,7 +129,7 @@ class CompiledPlan:
         empty: Sequence[int],
         odd: set[int],
     ) -> Rendered:
-        """What the generated code made, in the order of messages, with the reference plan's word on those that are odd."""
+        """What the generated code made, in the order of messages, with the reference plan's word on odd ones."""
         identical = type(kept) is range and type(positions) is range
         lines, records = made[0] if len(made) == 1 else _in_order(made)
         if identical and type(origins) is range and type(records) is range:
@@ -166,7 +168,9 @@ class CompiledPlan:
             skips += outcome.skipped
             none += outcome.empty
         found.sort(key=_index)
-        return Rendered([line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none))
+        return Rendered(
+            [line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none)
+        )
 
 
 def _index(pair: tuple[int, str]) -> int:
@@ -178,7 +182,11 @@ def _in_order(made: Sequence[tuple[list[str], Sequence[int]]]) -> tuple[list[str
     if len({len(lines) for lines, _ in made}) == 1 and all(type(records) is range for _, records in made):
         lines = [line for group in zip(*(lines for lines, _ in made), strict=True) for line in group]
         return lines, [record for record in made[0][1] for _ in made]
-    found = [(record, number, line) for number, (lines, records) in enumerate(made) for record, line in zip(records, lines, strict=True)]
+    found = [
+        (record, number, line)
+        for number, (lines, records) in enumerate(made)
+        for record, line in zip(records, lines, strict=True)
+    ]
     found.sort(key=lambda entry: entry[:2])
     return [line for _, _, line in found], [record for record, _, _ in found]
 

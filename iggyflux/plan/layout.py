@@ -1,8 +1,8 @@
 """What a compiled plan decodes of a payload, and how generated code reaches it.
 
-Two shapes.  `static`: every expression is a plain path, so a payload is decoded into msgspec structs that hold only those
-paths, each leaf with the type that is wanted of it.  `dynamic`: something needs a value as a whole (a function, a filter,
-a star), so a payload is decoded into dicts and lists and paths are followed at run time.
+Two shapes.  `static`: every expression is a plain path, so a payload is decoded into msgspec structs that hold only
+those paths, each leaf with the type that is wanted of it.  `dynamic`: something needs a value as a whole (a function, a
+filter, a star), so a payload is decoded into dicts and lists and paths are followed at run time.
 """
 
 from __future__ import annotations

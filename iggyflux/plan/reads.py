@@ -9,7 +9,7 @@ from iggyflux.mapping import PointSpec, Writer
 
 
 def payload_reads(writer: Writer) -> Reads:
-    """Everything that any expression of `writer` can read of a payload; what is not in it is checked for syntax only."""
+    """What any expression of `writer` can read of a payload; what is not in it is checked for syntax only."""
     elements = Reads.BARE
     root = Reads.BARE
     for point in writer.points:

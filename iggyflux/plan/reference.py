@@ -145,7 +145,7 @@ class ReferencePlan:
         return Rendered(lines, [index] * len(lines), failures)
 
     def _elements(self, scope: _Scope) -> Iterator[tuple[int | None, JSON]]:
-        """The values that points are made of: the payload itself, or the elements of `for_each` with their positions."""
+        """What points are made of: the payload itself, or the elements of `for_each` with their positions."""
         if self.writer.for_each is None:
             yield None, scope.root
             return
@@ -262,7 +262,9 @@ class ReferencePlan:
             ns = scope.message.timestamp_us * 1000
         else:
             raise RecordError(
-                NO_TIMESTAMP, "the timestamp is null or missing (default: message takes the message's)", timestamp.pointer
+                NO_TIMESTAMP,
+                "the timestamp is null or missing (default: message takes the message's)",
+                timestamp.pointer,
             )
         if timestamp.spread_offset:
             ns += scope.message.offset % 1000
@@ -283,7 +285,7 @@ class ReferencePlan:
     def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[str | Failure]:
         """Lines of `records`; two of one (measurement, tags, time in the precision) are settled by policy.
 
-        A merged point stands at the place of the first, with later fields winning; `keep_last` keeps the last one's place.
+        A merged point stands at the place of the first, later fields win; `keep_last` keeps the last one's place.
         """
         kept: dict[object, _Record] = {}
         policy = self.writer.collisions

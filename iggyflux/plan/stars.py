@@ -1,5 +1,5 @@
-"""Members of objects as tags or fields (`"*"`), for generated plans: which member goes where is worked out once for each
-set of names that messages come with, and remembered.
+"""Members of objects as tags or fields (`"*"`), for generated plans: which member goes where is worked out once for
+each set of names that messages come with, and remembered.
 
 As in `columns`, whatever is unusual makes its record odd, and the reference plan judges it.
 """
@@ -147,18 +147,17 @@ class StarFields(_Stars):
 
     def _text(self, value: JSON, star: Star | None) -> str | None:
         assert star is not None  # noqa: S101
-        kind = type(value)
         if star.type is FieldType.AUTO:
-            if kind is float or kind is int:
+            if isinstance(value, (float, int)) and not isinstance(value, bool):
                 # As in `columns`: beyond 2**53 only the reference plan can tell.
-                return repr(float(value)) if -EXACT_INTEGERS < value < EXACT_INTEGERS else None  # type: ignore[operator,arg-type]
-            if kind is str and value.isascii() and len(value) < _LONGEST_SET:  # type: ignore[union-attr]
-                return format_string(value)  # type: ignore[arg-type]
+                return repr(float(value)) if -EXACT_INTEGERS < value < EXACT_INTEGERS else None
+            if isinstance(value, str) and value.isascii() and len(value) < _LONGEST_SET:
+                return format_string(value)
         try:
             converted = convert(value, star.type, star.cast)
         except RecordError:
             return None
-        text = scalar_text(converted, star.type)
+        text = scalar_text(converted)
         if text is None or isinstance(converted, (str, bool, float)):
             return text
         if isinstance(converted, Unsigned):
@@ -171,9 +170,7 @@ class StarTags(_Stars):
 
     part = Part.TAG_KEY
 
-    def __call__(
-        self, named: Sequence[Sequence[str]], objects: Sequence[Sequence[JSON]], odd: Odd
-    ) -> list[str]:
+    def __call__(self, named: Sequence[Sequence[str]], objects: Sequence[Sequence[JSON]], odd: Odd) -> list[str]:
         """The tag set of each record, a comma before each tag."""
         made: list[str] = []
         for index, layout, values in self._records(objects, odd):
