@@ -1,0 +1,215 @@
+"""Dead letters: messages that could not be delivered whole, kept with everything that is needed to replay them.
+
+A letter is one line of JSON: the message's envelope, the mapping's name and hash, and the reasons.  Kept means on the
+disk (or confirmed by the topic); what cannot be kept stops the run, nothing is dropped.  Files are rotated by size and
+never changed afterwards; several processes may share a directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from iggyflux.checkpoints import sync_folder, write_whole
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.records import DeadLetter, OutgoingMessage, Reason
+from iggyflux.transports.base import MessageSink, Worker
+from iggyflux.transports.envelopes import EnvelopeError, decode_envelope, envelope_of
+
+MAX_FILE_BYTES = 64 * 10**6
+_SUFFIX = ".ndjson"
+_OWN_KEYS = ("mapping", "mapping_hash", "reasons")
+
+log = logging.getLogger("iggyflux.deadletters")
+
+
+def encode_letter(letter: DeadLetter) -> bytes:
+    """The JSON line of a letter, without its end.  A text that is not Unicode (a lone surrogate) shows `?` there."""
+    reasons = [{key: value for key, value in _fields(reason) if value is not None} for reason in letter.reasons]
+    tree = {
+        "mapping": letter.mapping,
+        "mapping_hash": letter.mapping_hash,
+        **envelope_of(letter.message),
+        "reasons": reasons,
+    }
+    return msgspec.json.encode(tree)
+
+
+def decode_letter(line: bytes) -> DeadLetter:
+    """The letter in a line.  Raises `EnvelopeError`."""
+    try:
+        tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        mapping, mapping_hash = (
+            msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2]
+        )
+        reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EnvelopeError(f"not a dead letter: {error}") from error
+    envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
+    return DeadLetter(decode_envelope(envelope, 0), mapping, mapping_hash, tuple(reasons))
+
+
+def _fields(reason: Reason) -> Iterator[tuple[str, str | int | None]]:
+    yield "code", reason.code
+    yield "reason", reason.reason
+    yield "location", reason.location or None
+    yield "element", reason.element
+    yield "point", reason.point
+    yield "line", reason.line
+    yield "status", reason.status
+
+
+class DirectoryDeadLetters:
+    """A `DeadLetterSink` on a directory: `00000001.ndjson`, `00000002.ndjson`, …
+
+    `max_total_bytes` bounds what the directory may hold; when it is full, `put` stops the run.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES, *, max_total_bytes: int | None = None) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self._file: int | None = None
+        self._size = 0
+        self._total = 0
+        self._worker = Worker("dead-letters")
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """As `DeadLetterSink.put`: fsynced when it returns.  Raises `Stopped` (IFX720)."""
+        await self._worker.call(self._put, letters)
+
+    async def close(self) -> None:
+        """As `DeadLetterSink.close`."""
+        await self._worker.call(self._close)
+        self._worker.close()
+
+    def _put(self, letters: Sequence[DeadLetter]) -> None:
+        data = b"".join(encode_letter(letter) + b"\n" for letter in letters)
+        try:
+            if self._file is not None and self._size + len(data) > self._max_bytes and self._size:
+                self._close()
+            if self._file is None:
+                self._file = self._open()
+            if self._max_total_bytes is not None and self._total + len(data) > self._max_total_bytes:
+                raise self._stopped(f"the limit of {self._max_total_bytes} bytes is reached")
+            self._append(self._file, data)
+        except OSError as error:
+            raise self._stopped(error.strerror or str(error)) from error
+        self._size += len(data)
+        self._total += len(data)
+
+    def _append(self, file: int, data: bytes) -> None:
+        try:
+            write_whole(file, data)
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, self._size)
+            raise
+
+    def _open(self) -> int:
+        """The last file, where it has room and nobody else has it, else a new one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        paths = dead_letter_files(self.path)
+        self._total = sum(path.stat().st_size for path in paths)
+        number = max((int(path.stem) for path in paths), default=1)
+        while True:
+            path = self.path / f"{number:08d}{_SUFFIX}"
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._size = os.fstat(file).st_size
+            if self._size < self._max_bytes and _is_free(file) and _ends_whole(file, self._size):
+                sync_folder(self.path)
+                return file
+            os.close(file)
+            number += 1
+
+    def _stopped(self, reason: str) -> Stopped:
+        hint = "free space or correct the permissions, and run again: nothing is lost"
+        return Stopped(f"cannot keep dead letters in {self.path}: {reason}", hint, "IFX720")
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class TopicDeadLetters:
+    """A `DeadLetterSink` on a topic: each letter is a message whose payload is the line of the directory form."""
+
+    def __init__(self, sink: MessageSink) -> None:
+        self._sink = sink
+        self._connected = False
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """As `DeadLetterSink.put`: confirmed by the topic when it returns.  Raises `Stopped` (IFX720)."""
+        try:
+            if not self._connected:
+                await self._sink.connect()
+                self._connected = True
+            await self._sink.send([_outgoing(letter) for letter in letters])
+        except NotConnected as error:
+            self._connected = False
+            raise Stopped(
+                f"cannot keep dead letters: {error}", "run again when the topic is there", "IFX720"
+            ) from error
+
+    async def close(self) -> None:
+        """As `DeadLetterSink.close`."""
+        await self._sink.close()
+
+
+def _outgoing(letter: DeadLetter) -> OutgoingMessage:
+    message = letter.message
+    headers = {"mapping": letter.mapping, "mapping_hash": letter.mapping_hash}
+    return OutgoingMessage(encode_letter(letter), f"{message.partition}", headers, None, message.id)
+
+
+def dead_letter_files(path: Path) -> list[Path]:
+    """The files of a directory of dead letters, oldest first; `path` itself where it is a file."""
+    if path.is_file():
+        return [path]
+    return sorted(
+        (entry for entry in path.glob(f"*{_SUFFIX}") if entry.stem.isdigit()), key=lambda entry: int(entry.stem)
+    )
+
+
+def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = None) -> Iterator[DeadLetter]:
+    """The letters of a directory, or of one file, in the order in which they were kept.
+
+    A last line without its end is the trace of a crash: its message was never acknowledged and comes again; `torn` is
+    told file and line number, else a warning is logged.  Raises `Stopped` (IFX721) with the place of a damaged line,
+    (IFX722) where there is nothing to read.
+    """
+    if not path.exists():
+        raise Stopped(f"there are no dead letters in {path}", "is it the path of `dead_letters`?", "IFX722")
+    for file in dead_letter_files(path):
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    (torn or _tell_torn)(file, number)
+                    break
+                try:
+                    yield decode_letter(line)
+                except EnvelopeError as error:
+                    raise Stopped(f"{file}:{number}: {error}", "remove or correct the line", "IFX721") from error
+
+
+def _tell_torn(file: Path, number: int) -> None:
+    log.warning("deadletters.torn file=%s line=%d", file, number)
+
+
+def _is_free(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _ends_whole(file: int, size: int) -> bool:
+    """Whether the last line is whole: behind a torn one nothing is written any more."""
+    return size == 0 or os.pread(file, 1, size - 1) == b"\n"

@@ -1,0 +1,146 @@
+"""A message with its coordinates as a JSON object: the form of samples, message files and dead letters.
+
+The payload is `payload` (any JSON value, kept byte for byte), `payload_text` or `payload_base64`; everything else is
+optional and named as in `Message`.  A header of raw bytes is `{"base64": "…"}`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+
+import msgspec
+
+from iggyflux.records import JSON, Message, Scalar
+
+# Samples and files without times get these, the same on every run: a plan never sees a wall clock (LANGUAGE 28).
+_FIRST_TIMESTAMP_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+class EnvelopeError(ValueError):
+    """A line that is no envelope; the text says why."""
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    payload_text: str | None = None
+    payload_base64: str | None = None
+    stream: str | None = None
+    topic: str | None = None
+    partition: int = 0
+    offset: int | None = None
+    timestamp_us: int | None = None
+    origin_timestamp_us: int | None = None
+    id: int | str = 0
+    headers: dict[str, bool | int | float | str | dict[str, str] | None] = {}
+
+
+_DECODER = msgspec.json.Decoder(_Envelope)
+
+
+def default_timestamp_us(offset: int) -> int:
+    """The time of arrival of a message that has none."""
+    return _FIRST_TIMESTAMP_US + offset
+
+
+def bare_message(payload: bytes, offset: int, *, stream: str = "", topic: str = "") -> Message:
+    """A message of a payload alone, with the coordinates of the `offset`-th line (from 0)."""
+    timestamp = default_timestamp_us(offset)
+    return Message(payload, stream, topic, 0, offset, timestamp, timestamp)
+
+
+def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: str = "") -> Message:
+    """The message in `line`, the `offset`-th (from 0), of `stream` and `topic` where it names none.
+
+    Raises `EnvelopeError`.
+    """
+    try:
+        envelope = _DECODER.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EnvelopeError(f"not a message: {error}") from error
+    place = offset if envelope.offset is None else envelope.offset
+    arrival = default_timestamp_us(place) if envelope.timestamp_us is None else envelope.timestamp_us
+    return Message(
+        _payload(envelope),
+        stream if envelope.stream is None else envelope.stream,
+        topic if envelope.topic is None else envelope.topic,
+        envelope.partition,
+        place,
+        arrival,
+        arrival if envelope.origin_timestamp_us is None else envelope.origin_timestamp_us,
+        _id(envelope.id),
+        {key: _header(value) for key, value in envelope.headers.items() if value is not None},
+    )
+
+
+def envelope_of(message: Message) -> dict[str, JSON]:
+    """The envelope of a message, for `msgspec.json.encode`: `decode_envelope` gives the same message back."""
+    return {
+        "stream": message.stream,
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "timestamp_us": message.timestamp_us,
+        "origin_timestamp_us": message.origin_timestamp_us,
+        "id": str(message.id),
+        "headers": {key: _plain(value) for key, value in message.headers.items()},
+        "payload_base64": b64encode(message.payload).decode("ascii"),
+    }
+
+
+def _payload(envelope: _Envelope) -> bytes:
+    given = [
+        form
+        for form, value in (
+            ("payload", envelope.payload),
+            ("payload_text", envelope.payload_text),
+            ("payload_base64", envelope.payload_base64),
+        )
+        if value is not None and value is not msgspec.UNSET
+    ]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise EnvelopeError(f"one of payload, payload_text and payload_base64 is needed, found {found}")
+    if envelope.payload is not msgspec.UNSET:
+        return bytes(envelope.payload)
+    if envelope.payload_text is not None:
+        return envelope.payload_text.encode("utf-8")
+    return _decode_base64(envelope.payload_base64 or "", "payload_base64")
+
+
+def _decode_base64(text: str, name: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise EnvelopeError(f"{name} is not base64: {error}") from error
+
+
+def _id(value: int | str) -> int:
+    try:
+        number = int(value)
+    except ValueError as error:
+        raise EnvelopeError(f"id is not a number: {value!r}") from error
+    if not 0 <= number < 2**128:
+        raise EnvelopeError(f"id does not fit 128 bits: {number}")
+    return number
+
+
+def _header(value: Scalar | Mapping[str, str]) -> Scalar | bytes:
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) == {"base64"}:
+        return _decode_base64(value["base64"], "a header")
+    if set(value) == {"float"} and value["float"] in _NOT_FINITE:
+        return _NOT_FINITE[value["float"]]
+    raise EnvelopeError('a header is a text, a number, true, false, or {"base64": "…"}')
+
+
+def _plain(value: Scalar | bytes) -> JSON:
+    if isinstance(value, bytes):
+        return {"base64": b64encode(value).decode("ascii")}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    return value

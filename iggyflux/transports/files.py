@@ -1,0 +1,381 @@
+"""`file:PATH`, stdin and stdout: messages as lines of NDJSON in, line protocol out.
+
+A line is a bare payload, or, where asked for, an envelope with coordinates.  The position in a file is the byte behind
+the last settled line, kept in a checkpoint together with a fingerprint of the file's beginning, so that a replaced file
+is noticed.  Lines that go out are on the disk before they count as accepted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from iggyflux.checkpoints import Lock, read_checkpoint, sync_folder, write_checkpoint, write_whole
+from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
+from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.pipeline import Start
+from iggyflux.records import Batch, Message, Partition, Position
+from iggyflux.transports.base import Worker
+from iggyflux.transports.envelopes import EnvelopeError, bare_message, decode_envelope
+
+_CHUNK_BYTES = 2**20
+_FINGERPRINT_BYTES = 4096
+_STDIN_WAIT_SECONDS = 0.2
+_KIND = "file-position"
+_BOM = b"\xef\xbb\xbf"
+
+log = logging.getLogger("iggyflux.files")
+
+
+class _Lines:
+    """Lines of an open file descriptor, with the byte and line number behind each piece that was taken."""
+
+    def __init__(self, descriptor: int, name: str, *, position: int = 0, number: int = 0) -> None:
+        self.descriptor = descriptor
+        self.name = name
+        self.position = position
+        self.number = number
+        self._whole: deque[bytes] = deque()
+        self._rest: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take more bytes in."""
+        first, *more = data.split(b"\n")
+        self._rest.append(first)
+        if more:
+            self._whole.append(b"".join(self._rest))
+            self._rest = [more.pop()]
+            self._whole.extend(more)
+
+    def finish(self) -> None:
+        """There is no more: what has no line end is a line too."""
+        if last := b"".join(self._rest):
+            self._whole.append(last)
+            self._rest = []
+
+    @property
+    def fed(self) -> int:
+        """How many bytes are in but not taken."""
+        return sum(map(len, self._whole)) + len(self._whole) + sum(map(len, self._rest))
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def take(self, limit: int) -> list[tuple[int, bytes]]:
+        """At most `limit` lines with their numbers (from 0), empty ones left out; `position` is then behind them."""
+        taken = []
+        for _ in range(min(limit, len(self._whole))):
+            line = self._whole.popleft()
+            self.position += len(line) + 1
+            if self.number == 0:
+                line = line.removeprefix(_BOM)
+            if content := line.strip():
+                taken.append((self.number, content))
+            self.number += 1
+        return taken
+
+
+class _LineSource:
+    """What a file and stdin have in common: lines into batches."""
+
+    def __init__(self, stream: str, topic: str, *, envelope: bool, batch_size: int) -> None:
+        self._coordinates = (stream, topic)
+        self._partition = Partition(stream, topic, 0)
+        self._envelope = envelope
+        self._batch_size = batch_size
+        self._lines: _Lines | None = None
+        self._worker = Worker("line-source")
+
+    async def read(self) -> Batch | None:
+        """As `Source.read`."""
+        return await self._worker.call(self._read)
+
+    def _read(self) -> Batch | None:
+        lines = self._lines
+        if lines is None:
+            raise EndOfInput("the input is closed")
+        while True:
+            if not len(lines) and not self._more(lines):
+                return None
+            if taken := lines.take(self._batch_size):
+                return Batch(self._partition, [self._message(lines, *line) for line in taken], lines.position)
+
+    def _more(self, lines: _Lines) -> bool:
+        """Whether there are whole lines now.  Raises `EndOfInput` when there will be none."""
+        raise NotImplementedError
+
+    def _message(self, lines: _Lines, number: int, line: bytes) -> Message:
+        stream, topic = self._coordinates
+        if not self._envelope:
+            return bare_message(line, number, stream=stream, topic=topic)
+        try:
+            return decode_envelope(line, number, stream=stream, topic=topic)
+        except EnvelopeError as error:
+            hint = "correct the line, or leave `envelope` out where lines are bare payloads"
+            raise Stopped(f"{lines.name}:{number + 1}: {error}", hint, "IFX711") from error
+
+
+class FileSource(_LineSource):
+    """A `Source` on a file of NDJSON.  With `until_end` it ends with the file, else it waits for more lines.
+
+    `state` is the checkpoint's path.  A line that is not ended yet is waited for.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        state: Path,
+        stream: str = "",
+        topic: str = "",
+        envelope: bool = False,
+        start: Start = Start(),  # noqa: B008  # frozen
+        batch_size: int = 5000,
+        until_end: bool = False,
+    ) -> None:
+        super().__init__(stream, topic, envelope=envelope, batch_size=batch_size)
+        self._path = path
+        self._state = state
+        self._start = start
+        self._until_end = until_end
+        self._lock: Lock | None = None
+        self._ends: deque[tuple[int, int]] = deque()
+
+    async def connect(self) -> None:
+        """As `Source.connect`; raises `Stopped` where the file is missing, in use, or was replaced."""
+        await self._worker.call(self._connect)
+
+    async def read(self) -> Batch | None:
+        batch = await super().read()
+        if batch is not None and self._lines is not None:
+            self._ends.append((self._lines.position, self._lines.number))
+        return batch
+
+    async def ack(self, positions: Sequence[Position]) -> None:
+        """As `Source.ack`."""
+        settled = None
+        while self._ends and self._ends[0][0] <= max(position.offset for position in positions):
+            settled = self._ends.popleft()
+        if settled is not None:
+            await self._worker.call(self._store, *settled)
+
+    async def lag(self) -> dict[Partition, int]:
+        """Nothing that could be counted cheaply."""
+        return {}
+
+    async def close(self) -> None:
+        """As `Source.close`."""
+        await self._worker.call(self._close)
+        self._worker.close()
+
+    def _connect(self) -> None:
+        if self._lock is None:
+            self._lock = Lock(self._state.with_suffix(".lock"), f"the position of {self._path}")
+        if self._lines is not None:
+            os.close(self._lines.descriptor)
+            self._lines = None
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Stopped(f"cannot read {self._path}: {error.strerror}", code="IFX710") from error
+        position, number = self._stored(descriptor)
+        self._lines = _Lines(descriptor, str(self._path), position=position, number=number)
+        self._ends.clear()
+
+    def _stored(self, descriptor: int) -> tuple[int, int]:
+        content = read_checkpoint(self._state, _KIND)
+        size = os.fstat(descriptor).st_size
+        if content is None:
+            return self._begin(descriptor, size)
+        position, number = content["position"], content["line"]
+        continues = position > size or os.pread(descriptor, 1, position - 1) == b"\n"
+        if position > size + 1 or not continues or _fingerprint(descriptor, position) != content["fingerprint"]:
+            hint = f"remove {self._state} to read it from its beginning"
+            raise Stopped(f"{self._path} is not the file that was read before (it was cut or replaced)", hint, "IFX712")
+        return min(position, size), number
+
+    def _begin(self, descriptor: int, size: int) -> tuple[int, int]:
+        if self._start.kind == "first":
+            return 0, 0
+        if self._start.kind == "last":
+            data = os.pread(descriptor, size, 0)
+            return data.rfind(b"\n") + 1, data.count(b"\n")
+        hint = "take `first` or `last`: a file has no offsets and times"
+        raise Stopped(f"a file cannot start at an {self._start.kind}", hint, "IFX713")
+
+    def _store(self, position: int, number: int) -> None:
+        if self._lines is not None:
+            content = {
+                "file": str(self._path),
+                "position": position,
+                "line": number,
+                "fingerprint": _fingerprint(self._lines.descriptor, position),
+            }
+            write_checkpoint(self._state, _KIND, content)
+
+    def _more(self, lines: _Lines) -> bool:
+        while not len(lines):
+            data = os.pread(lines.descriptor, _CHUNK_BYTES, lines.position + lines.fed)
+            if data:
+                lines.feed(data)
+            elif not self._until_end:
+                return False
+            else:
+                lines.finish()
+                if not len(lines):
+                    raise EndOfInput(f"the end of {self._path} is reached")
+        return True
+
+    def _close(self) -> None:
+        if self._lines is not None:
+            os.close(self._lines.descriptor)
+            self._lines = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+class StdinSource(_LineSource):
+    """A `Source` on standard input.  Nothing can be read twice there, so nothing is kept and nothing comes again."""
+
+    def __init__(
+        self,
+        *,
+        stream: str = "",
+        topic: str = "",
+        envelope: bool = False,
+        batch_size: int = 5000,
+        descriptor: int = 0,
+    ) -> None:
+        super().__init__(stream, topic, envelope=envelope, batch_size=batch_size)
+        self._lines = _Lines(descriptor, "<stdin>")
+
+    async def connect(self) -> None:
+        """As `Source.connect`: there is nothing to open."""
+
+    async def ack(self, positions: Sequence[Position]) -> None:
+        """As `Source.ack`: there is nothing to keep."""
+
+    async def close(self) -> None:
+        """As `Source.close`."""
+        self._worker.close()
+
+    def _more(self, lines: _Lines) -> bool:
+        # A read that blocks could not be stopped; so ask first, for a short while.
+        if not select.select([lines.descriptor], [], [], _STDIN_WAIT_SECONDS)[0]:
+            return False
+        data = os.read(lines.descriptor, _CHUNK_BYTES)
+        if data:
+            lines.feed(data)
+            return len(lines) > 0
+        lines.finish()
+        if not len(lines):
+            raise EndOfInput("standard input has ended")
+        return True
+
+
+class LineFileSink:
+    """A `LineSink` on a file: lines are appended, and fsynced before they are accepted.
+
+    A last line without its end is the trace of a crash: it was never accepted, comes again, and is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._worker = Worker("line-sink")
+
+    async def connect(self) -> None:
+        """As `LineSink.connect`; raises `Stopped` where the file cannot be written."""
+        await self._worker.call(self._connect)
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        """As `LineSink.write`."""
+        return await self._worker.call(self._write, lines)
+
+    async def close(self) -> None:
+        """As `LineSink.close`."""
+        await self._worker.call(self._close)
+        self._worker.close()
+
+    def _connect(self) -> None:
+        if self._file is not None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            sync_folder(self._path.parent)
+        except OSError as error:
+            raise Stopped(f"cannot write to {self._path}: {error.strerror}", code="IFX710") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._cut_torn_line(self._file)
+        except BlockingIOError:
+            log.debug("files.shared path=%s", self._path)  # somebody else writes: the end is theirs to judge
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def _cut_torn_line(self, file: int) -> None:
+        size = end = os.fstat(file).st_size
+        while end:
+            start = max(end - _CHUNK_BYTES, 0)
+            if (found := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            os.ftruncate(file, end)
+            log.warning("files.repaired path=%s cut_bytes=%d", self._path, size - end)
+
+    def _write(self, lines: Sequence[str]) -> Verdict:
+        if self._file is None:
+            return Impossible(f"{self._path} is closed")
+        size = os.fstat(self._file).st_size
+        try:
+            write_whole(self._file, ("\n".join(lines) + "\n").encode())
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, size)
+            return Impossible(f"cannot write to {self._path}: {error.strerror}", "free space, and run again")
+        return Accepted()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class StdoutSink:
+    """A `LineSink` on standard output."""
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+        self._worker = Worker("stdout")
+
+    async def connect(self) -> None:
+        """As `LineSink.connect`: there is nothing to open."""
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        """As `LineSink.write`."""
+        return await self._worker.call(self._write, lines)
+
+    async def close(self) -> None:
+        """As `LineSink.close`."""
+        self._worker.close()
+
+    def _write(self, lines: Sequence[str]) -> Verdict:
+        try:
+            write_whole(self._descriptor, ("\n".join(lines) + "\n").encode())
+        except OSError as error:
+            return Impossible(f"cannot write to standard output: {error.strerror}")
+        return Accepted()
+
+
+def _fingerprint(descriptor: int, position: int) -> int:
+    """A checksum of the beginning of what was read."""
+    return zlib.crc32(os.pread(descriptor, min(position, _FINGERPRINT_BYTES), 0))
