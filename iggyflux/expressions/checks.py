@@ -272,7 +272,7 @@ class Checker:
             given[name] = self._known(call, function, name, names.index(name), value)
         if function.prepare is not None:
             try:
-                given |= function.prepare(given)
+                given |= function.prepare(given, len(call["children"]))
             except ConstantError as error:
                 position = names.index(error.parameter)
                 message = f"{function.name}(): {error.reason}"

@@ -62,8 +62,7 @@ def _field(node: Node) -> Run:
 
 
 def _literal(node: Node) -> Run:
-    literal = node["value"]
-    return lambda _, __: literal
+    return _constant(node["value"])
 
 
 def _current(_: Node) -> Run:
@@ -246,31 +245,62 @@ def _expref(node: Node) -> Run:
     return lambda scope, _: Reference(inner, scope)
 
 
+def _if(node: Node) -> Run:
+    condition, then, *rest = _children(node)
+    otherwise = rest[0] if rest else lambda _, __: None
+    return lambda scope, value: then(scope, value) if truth(condition(scope, value)) else otherwise(scope, value)
+
+
+def _coalesce(node: Node) -> Run:
+    parts = _children(node)
+
+    def run(scope: Any, value: Any) -> Any:
+        for part in parts:
+            found = part(scope, value)
+            if found is not None:
+                return found
+        return None
+
+    return run
+
+
+_LAZY: Final = {"if": _if, "coalesce": _coalesce}
+
+
 def _call(node: Node) -> Run:
     function: Function = node["function"]
+    if function.lazy:
+        return _LAZY[function.name](node)
     constants: dict[int, Any] = node["constants"]
-    body, scoped, propagates = function.call, function.scoped, function.propagates_null
+    body, scoped = function.call, function.scoped
     arguments = [
-        (lambda constant: lambda _, __: constant)(constants[position]) if position in constants else build(child)
+        _constant(constants[position]) if position in constants else build(child)
         for position, child in enumerate(node["children"])
     ]
     added = tuple(constants[position] for position in sorted(constants) if position >= len(arguments))
     checks = make_checks(function, len(arguments), skip=constants)
+    plain = [position for position in range(len(arguments)) if position not in constants]
+    nullable = plain if function.propagates_null else []
 
     def run(scope: Any, value: Any) -> Any:
         given = [argument(scope, value) for argument in arguments]
         for position, check in checks:
             check(given[position])
-        if propagates and any(argument is None for argument in given):
-            return None
+        for position in nullable:
+            if given[position] is None:
+                return None
         try:
             return body(scope, *given, *added) if scoped else body(*given, *added)
         except EvaluationError:
             raise
         except RAISED as error:
-            _failed(function, given, error)
+            _failed(function, [given[position] for position in plain], error)
 
     return run
+
+
+def _constant(value: Any) -> Run:
+    return lambda _, __: value
 
 
 def _failed(function: Function, arguments: list[Any], error: BaseException) -> NoReturn:

@@ -226,6 +226,7 @@ _THROUGH: Final[dict[str, Callable[[list[_Seen], list[_Seen]], _Seen]]] = {
     "sort_by": _ordered,
     "max_by": _chosen,
     "min_by": _chosen,
+    "if": lambda plain, _: _either([seen for seen in plain[1:] if plain[0].read() is not None], []),
     "to_array": lambda plain, _: plain[0].either(_Seen(elements=plain[0])),
 }
 """Functions that look at the kind of an argument only, or hand a part of one on: what is read is up to who gets it.

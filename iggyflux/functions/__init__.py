@@ -6,13 +6,35 @@ reference.  Nothing here reads a clock, draws a random number or speaks to anybo
 
 from __future__ import annotations
 
-from iggyflux.functions.scope import META_NAMES, SCOPE
+from iggyflux.functions.encodings import ENCODINGS
+from iggyflux.functions.numbers import NUMBERS
+from iggyflux.functions.regexes import REGEXES
+from iggyflux.functions.scope import META_NAMES, SCOPE, header_value
 from iggyflux.functions.standard import STANDARD
 from iggyflux.functions.table import ConstantError, Function, Parameter
+from iggyflux.functions.text import TEXT
+from iggyflux.functions.times import TIMES
+from iggyflux.functions.values import VALUES
 
-__all__ = ["FUNCTIONS", "META_NAMES", "ConstantError", "Function", "Parameter"]
+__all__ = ["FUNCTIONS", "GROUPS", "META_NAMES", "ConstantError", "Function", "Parameter", "header_value"]
 
 FUNCTIONS: dict[str, Function] = {
-    function.name: function for function in sorted((*STANDARD, *SCOPE), key=lambda f: f.name)
+    function.name: function
+    for function in sorted(
+        (*STANDARD, *SCOPE, *VALUES, *TEXT, *REGEXES, *NUMBERS, *TIMES, *ENCODINGS), key=lambda function: function.name
+    )
 }
 """Every function by its name, in the order of the names."""
+
+GROUPS: tuple[str, ...] = (
+    "message",
+    "values",
+    "text",
+    "regular expressions",
+    "numbers",
+    "arrays",
+    "objects",
+    "time",
+    "encoding",
+)
+"""The groups of functions in the order of the reference."""

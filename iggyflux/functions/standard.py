@@ -7,6 +7,7 @@ from typing import Any
 from jmespath.functions import Functions
 
 from iggyflux.functions.table import ANY, Example, Function, Parameter, Types
+from iggyflux.functions.text import joined
 
 _BODIES = Functions()
 _ORDERED: Types = ("array-number", "array-string")
@@ -15,7 +16,7 @@ _ORDERED: Types = ("array-number", "array-string")
 def _standard(
     name: str, group: str, description: str, parameters: tuple[Parameter, ...], result: Types, *examples: Example
 ) -> Function:
-    body: Any = getattr(_BODIES, f"_func_{name}")
+    body: Any = joined if name == "join" else getattr(_BODIES, f"_func_{name}")
     return Function(name, group, description, parameters, result, body, tuple(examples), builtin=True)
 
 

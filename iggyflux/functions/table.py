@@ -22,6 +22,12 @@ Example: TypeAlias = tuple[str, str, str]
 
 ANY: Types = ()
 
+MAX_TEXT: Final = 16 * 2**20
+"""No function makes a text of more characters than this."""
+
+MAX_DIGITS: Final = 400
+"""No function reads or makes an integer of more digits than about this."""
+
 
 class Reference:
     """What `&expression` gives a function: jmespath.py's bodies call `visit(expression, element)` on it."""
@@ -85,8 +91,9 @@ class Function:
 
     `call` gets the arguments, checked against `parameters`; with `scoped` the evaluation's `Scope` comes first; it may
     raise `EvaluationError`, and whatever Python raises for a value that does not fit.  `prepare` is called when an
-    expression is compiled, with the constant arguments by name (absent where they are not given), and returns what
-    takes the place of one or more of them; it may raise `ConstantError`.
+    expression is compiled, with the constant arguments by name (absent where they are not given) and the number of all
+    arguments, and returns what takes the place of one or more of them; it may raise `ConstantError`.  With `lazy` an
+    argument is evaluated only where it is needed: `evaluation` knows these functions by name.
 
     Null: jmespath.py's own functions fail on it.  Ours give null when any argument is null, as a plain path would,
     unless `accepts_null` says that they know what to do with it.
@@ -101,8 +108,9 @@ class Function:
     examples: tuple[Example, ...] = ()
     builtin: bool = False
     scoped: bool = False
-    prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    prepare: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None
     accepts_null: bool = False
+    lazy: bool = False
 
     @property
     def propagates_null(self) -> bool:
@@ -137,6 +145,17 @@ class ConstantError(ValueError):
         self.reason = reason
         self.hint = hint
         super().__init__(f"{parameter}: {reason}")
+
+
+def cannot(function: str, reason: str) -> EvaluationError:
+    """The failure of an argument of the right type that a function cannot work with."""
+    return EvaluationError("IFX304", f"{function}(): {reason}")
+
+
+def check_size(function: str, characters: int) -> None:
+    """Raise where a function is about to make too long a text."""
+    if characters > MAX_TEXT:
+        raise EvaluationError("IFX303", f"{function}(): the result would be longer than {MAX_TEXT} characters")
 
 
 def wrong_type(function: str, types: Types, found: str) -> EvaluationError:

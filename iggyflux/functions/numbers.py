@@ -1,0 +1,257 @@
+"""Arithmetic that is exact in decimals: a float counts as the shortest decimal that is written for it.
+
+Integers with integers stay integers.  Anything else is calculated exactly and given as the nearest float, so
+`multiply(`235`, `0.1`)` is 23.5.  `decimal` is imported by the first call that needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from iggyflux.errors import EvaluationError
+from iggyflux.functions.table import ANY, MAX_DIGITS, Function, Parameter, cannot
+from iggyflux.lineprotocol.checks import shorten
+from iggyflux.records import JSON
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+Number: TypeAlias = int | float
+_MAX_BITS = MAX_DIGITS * 10 // 3
+_NUMBER = ("number",)
+
+
+def _out_of_range(name: str) -> EvaluationError:
+    return EvaluationError("IFX302", f"{name}(): the result is out of range")
+
+
+def _checked(name: str, value: int) -> int:
+    if value.bit_length() > _MAX_BITS:
+        raise _out_of_range(name)
+    return value
+
+
+def _decimal(name: str, value: Number) -> Decimal:
+    from decimal import Decimal
+
+    if type(value) is int:
+        return Decimal(_checked(name, value))
+    if value - value != 0.0:
+        raise EvaluationError("IFX302", f"{name}() cannot work with {value!r}")
+    return Decimal(repr(value))
+
+
+def _float(name: str, numerator: int, denominator: int = 1) -> float:
+    """The float nearest to a fraction: Python divides integers so."""
+    try:
+        return numerator / denominator
+    except OverflowError:
+        raise _out_of_range(name) from None
+
+
+def _exactly(name: str, calculate: Callable[[Any, Any], Any]) -> Callable[..., Number]:
+    """A function of two or more numbers whose decimal result is exact."""
+
+    def call(*numbers: Number) -> Number:
+        if all(type(number) is int for number in numbers):
+            total = numbers[0]
+            for number in numbers[1:]:
+                total = _checked(name, calculate(_checked(name, int(total)), _checked(name, int(number))))
+            return total
+        from decimal import Context, Inexact, localcontext
+
+        # Enough digits for any sum or product of a few floats; more than that is refused, never rounded twice.
+        with localcontext(Context(prec=5000, Emax=99999, Emin=-99999, traps=[Inexact])):
+            exact = _decimal(name, numbers[0])
+            for number in numbers[1:]:
+                exact = calculate(exact, _decimal(name, number))
+        result = float(exact)
+        if result - result != 0.0:
+            raise _out_of_range(name)
+        return result
+
+    return call
+
+
+def _divide(dividend: Number, divisor: Number) -> Number:
+    top, bottom = _fraction("divide", dividend, divisor)
+    if type(dividend) is int and type(divisor) is int and top % bottom == 0:
+        return top // bottom
+    return _float("divide", top, bottom)
+
+
+def _modulo(dividend: Number, divisor: Number) -> Number:
+    if type(dividend) is int and type(divisor) is int and divisor:
+        return _checked("modulo", dividend) % _checked("modulo", divisor)
+    top, bottom = _fraction("modulo", dividend, divisor)
+    unit = _decimal("modulo", divisor).as_integer_ratio()[1] * _decimal("modulo", dividend).as_integer_ratio()[1]
+    return _float("modulo", top % bottom, unit)
+
+
+def _fraction(name: str, dividend: Number, divisor: Number) -> tuple[int, int]:
+    """Two integers whose quotient is that of the two decimals."""
+    top, bottom = (_decimal(name, number).as_integer_ratio() for number in (dividend, divisor))
+    if not bottom[0]:
+        raise EvaluationError("IFX302", f"{name}(): division by zero")
+    return top[0] * bottom[1], bottom[0] * top[1]
+
+
+def _round(number: Number, digits: Any = 0) -> Number:
+    if type(digits) is not int or not -30 <= digits <= 30:
+        raise cannot("round", "the number of digits is not an integer from -30 to 30")
+    if type(number) is int and digits >= 0:
+        return number
+    from decimal import ROUND_HALF_UP, Context, Decimal
+
+    exact = _decimal("round", number)
+    context = Context(prec=5000, Emax=99999, Emin=-99999)
+    rounded = exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP, context=context)
+    return int(rounded) if digits <= 0 else float(rounded)
+
+
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_FAIL: JSON = object()  # type: ignore[assignment]  # stands for "not given"
+
+
+def _parse_number(text: Any, otherwise: JSON = _FAIL) -> JSON:
+    if not isinstance(text, str):
+        return text  # type: ignore[no-any-return]  # null, or a number already
+    found = _JSON_NUMBER.fullmatch(text) if len(text) <= MAX_DIGITS else None
+    if found is not None:
+        value: int | float = float(text) if found.group(1) or found.group(2) else int(text)
+        if value - value == 0:
+            return value
+    if otherwise is _FAIL:
+        raise cannot("parse_number", f"{shorten(text)} is not a number in JSON's syntax, or out of range")
+    return otherwise
+
+
+def _parse_integer(text: str, base: Any = 10) -> int:
+    if type(base) is not int or not 2 <= base <= 36:
+        raise cannot("parse_integer", "the base is not an integer from 2 to 36")
+    if len(text) > MAX_DIGITS or not re.fullmatch(r"[+-]?[0-9A-Za-z]+", text):
+        raise cannot("parse_integer", f"{shorten(text)} is not an integer")
+    digits = text.lstrip("+-").lower()
+    if any(int(digit, 36) >= base for digit in digits):
+        raise cannot("parse_integer", f"{shorten(text)} is not an integer of base {base}")
+    return int(text[0].replace("+", "").replace(digits[0], "") + digits, base)
+
+
+def _bits(number: Any, first: Any, count: Any = 1) -> int:
+    if any(type(value) is not int for value in (number, first, count)):
+        raise cannot("bits", "the arguments are not integers")
+    if number < 0 or not (0 <= first < 128 and 0 < count <= 128):
+        raise cannot("bits", "expected a number that is not negative, a first bit from 0 to 127, and 1 to 128 bits")
+    return int(number >> first & (1 << count) - 1)
+
+
+def _arithmetic(
+    name: str, description: str, body: Callable[..., Number], *rows: tuple[str, str], most: bool
+) -> Function:
+    first, second = (Parameter(word, _NUMBER) for word in ("a", "b"))
+    parameters = (first, second, Parameter("more", _NUMBER, variadic=True, optional=True)) if most else (first, second)
+    examples = tuple((expression, '{"a": 235, "b": 0.1}', result) for expression, result in rows)
+    return Function(name, "numbers", description, parameters, _NUMBER, body, examples)
+
+
+NUMBERS: tuple[Function, ...] = (
+    _arithmetic(
+        "add",
+        "The sum, exact in decimals.",
+        _exactly("add", lambda a, b: a + b),
+        ("add(a, `1`)", "236"),
+        ("add(b, `0.2`)", "0.3"),
+        ("add(a, b, `1`)", "236.1"),
+        ("add(a, missing)", "null"),
+        most=True,
+    ),
+    _arithmetic(
+        "subtract",
+        "The difference, exact in decimals.",
+        _exactly("subtract", lambda a, b: a - b),
+        ("subtract(a, `300`)", "-65"),
+        ("subtract(`0.3`, b)", "0.2"),
+        most=False,
+    ),
+    _arithmetic(
+        "multiply",
+        "The product, exact in decimals.",
+        _exactly("multiply", lambda a, b: a * b),
+        ("multiply(a, b)", "23.5"),
+        ("multiply(a, `2`)", "470"),
+        most=True,
+    ),
+    _arithmetic(
+        "divide",
+        "The quotient: an integer where two integers divide without a rest, else the nearest float. By zero it fails.",
+        _divide,
+        ("divide(a, `10`)", "23.5"),
+        ("divide(a, `5`)", "47"),
+        ("divide(a, `0`)", "IFX302"),
+        most=False,
+    ),
+    _arithmetic(
+        "modulo",
+        "The rest of the division, with the sign of the divisor.",
+        _modulo,
+        ("modulo(a, `60`)", "55"),
+        ("modulo(`-30`, `360`)", "330"),
+        ("modulo(`1`, b)", "0.0"),
+        most=False,
+    ),
+    Function(
+        "round",
+        "numbers",
+        "The number rounded to `digits` decimals (0 if not given), exact in decimals, halves away from zero. "
+        "Without decimals the result is an integer.",
+        (Parameter("number", _NUMBER), Parameter("digits", _NUMBER, optional=True)),
+        _NUMBER,
+        _round,
+        (
+            ("round(a)", '{"a": 2.5}', "3"),
+            ("round(a, `2`)", '{"a": 2.675}', "2.68"),
+            ("round(a, `-2`)", '{"a": 1250}', "1300"),
+            ("round(a)", '{"a": 9007199254740993}', "9007199254740993"),
+        ),
+    ),
+    Function(
+        "parse_number",
+        "numbers",
+        "The number that a text is in JSON's syntax, integers exact; a number as it is. Any other text fails, or gives "
+        "`otherwise`.",
+        (Parameter("text", ("string", "number", "null")), Parameter("otherwise", optional=True)),
+        ANY,
+        _parse_number,
+        (
+            ("parse_number(a)", '{"a": "21.50"}', "21.5"),
+            ("parse_number(a)", '{"a": "18446744073709551617"}', "18446744073709551617"),
+            ("parse_number(a)", '{"a": "n/a"}', "IFX304"),
+            ("parse_number(a, `null`)", '{"a": "n/a"}', "null"),
+        ),
+        accepts_null=True,
+    ),
+    Function(
+        "parse_integer",
+        "numbers",
+        "The integer that a text is in a base from 2 to 36 (10 if not given).",
+        (Parameter("text", ("string",)), Parameter("base", _NUMBER, optional=True)),
+        _NUMBER,
+        _parse_integer,
+        (
+            ("parse_integer(a, `16`)", '{"a": "01ff"}', "511"),
+            ("parse_integer(a)", '{"a": "-12"}', "-12"),
+            ("parse_integer(a)", '{"a": "12.5"}', "IFX304"),
+        ),
+    ),
+    Function(
+        "bits",
+        "numbers",
+        "`count` bits (1 if not given) of a number that is not negative, from bit `first`; the lowest is bit 0.",
+        (Parameter("number", _NUMBER), Parameter("first", _NUMBER), Parameter("count", _NUMBER, optional=True)),
+        _NUMBER,
+        _bits,
+        (("bits(a, `0`)", '{"a": 6}', "0"), ("bits(a, `4`, `4`)", '{"a": 165}', "10")),
+    ),
+)

@@ -1,0 +1,161 @@
+"""Functions on any value: tests of its type, choices, and objects and lists made of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from iggyflux.functions.table import ANY, Function, Parameter, cannot
+from iggyflux.records import JSON
+
+
+def _coalesce(*values: JSON) -> JSON:
+    return next((value for value in values if value is not None), None)
+
+
+def _if(condition: JSON, then: JSON, otherwise: JSON = None) -> JSON:
+    return then if bool(condition) or type(condition) in (int, float) else otherwise
+
+
+def _items(value: dict[str, JSON]) -> JSON:
+    return [{"key": key, "value": member} for key, member in value.items()]
+
+
+def _from_items(items: list[Any]) -> JSON:
+    made: dict[str, JSON] = {}
+    for item in items:
+        if type(item) is not dict or type(item.get("key")) is not str:
+            raise cannot("from_items", "an element is not an object with a text as its key")
+        made[item["key"]] = item.get("value")
+    return made
+
+
+def _zip(*arrays: list[JSON]) -> JSON:
+    return [list(row) for row in zip(*arrays, strict=False)]
+
+
+def _zip_object(keys: list[str], values: list[JSON]) -> JSON:
+    if len(keys) != len(values):
+        raise cannot("zip_object", f"there are {len(keys)} keys for {len(values)} values")
+    return dict(zip(keys, values, strict=True))
+
+
+def _enumerate(array: list[JSON]) -> JSON:
+    return [{"index": index, "value": value} for index, value in enumerate(array)]
+
+
+def _is(kind: str, test: Callable[[Any], bool], example: str) -> Function:
+    article = "an" if kind[0] in "ao" else "a"
+    what = "null, or missing" if kind == "null" else f"{article} {kind}"
+    return Function(
+        f"is_{kind}",
+        "values",
+        f"Whether the value is {what}.",
+        (Parameter("value"),),
+        ("boolean",),
+        test,
+        ((f"is_{kind}(a)", f'{{"a": {example}}}', "true"), (f"is_{kind}(a)", '{"a": "1"}', _string_is(kind))),
+        accepts_null=True,
+    )
+
+
+def _string_is(kind: str) -> str:
+    return "true" if kind == "string" else "false"
+
+
+VALUES: tuple[Function, ...] = (
+    _is("null", lambda value: value is None, "null"),
+    _is("boolean", lambda value: value is True or value is False, "false"),
+    _is("number", lambda value: type(value) in (int, float), "1.5"),
+    _is("string", lambda value: isinstance(value, str), '""'),
+    _is("array", lambda value: isinstance(value, list), "[]"),
+    _is("object", lambda value: isinstance(value, dict), "{}"),
+    Function(
+        "coalesce",
+        "values",
+        "The first argument that is not null; those after it are not evaluated.",
+        (Parameter("values", variadic=True),),
+        ANY,
+        _coalesce,
+        (("coalesce(a, b, 'none')", '{"b": "x"}', '"x"'), ("coalesce(a, b, 'none')", "{}", '"none"')),
+        accepts_null=True,
+        lazy=True,
+    ),
+    Function(
+        "if",
+        "values",
+        "`then` where the condition is true as JMESPath has it (0 is), else `otherwise`, or null; the other one is not "
+        "evaluated.",
+        (Parameter("condition"), Parameter("then"), Parameter("otherwise", optional=True)),
+        ANY,
+        _if,
+        (
+            ("if(a > `5`, 'high', 'low')", '{"a": 7}', '"high"'),
+            ("if(is_string(a), parse_number(a), a)", '{"a": 7}', "7"),
+            ("if(a == 'x', `1`)", "{}", "null"),
+        ),
+        accepts_null=True,
+        lazy=True,
+    ),
+    Function(
+        "items",
+        "objects",
+        "The members of an object as a list of `{key, value}`, in the order of the document.",
+        (Parameter("object", ("object",)),),
+        ("array",),
+        _items,
+        (
+            (
+                "items(a)",
+                '{"a": {"x": 1, "y": 2}}',
+                '[{"key": "x", "value": 1}, {"key": "y", "value": 2}]',
+            ),
+        ),
+    ),
+    Function(
+        "from_items",
+        "objects",
+        "The object of a list of `{key, value}`; of two equal keys the last one counts.",
+        (Parameter("items", ("array",)),),
+        ("object",),
+        _from_items,
+        (
+            ("from_items(a[*].{key: n, value: v})", '{"a": [{"n": "x", "v": 1}]}', '{"x": 1}'),
+            ("from_items(a)", '{"a": [1]}', "IFX304"),
+        ),
+    ),
+    Function(
+        "zip",
+        "arrays",
+        "The first elements of all arrays as one list, then the second ones, as far as the shortest goes.",
+        (Parameter("arrays", ("array",), variadic=True),),
+        ("array",),
+        _zip,
+        (("zip(a, b)", '{"a": [1, 2], "b": ["x", "y", "z"]}', '[[1, "x"], [2, "y"]]'),),
+    ),
+    Function(
+        "zip_object",
+        "arrays",
+        "An object of a list of keys and a list of as many values.",
+        (Parameter("keys", ("array-string",)), Parameter("values", ("array",))),
+        ("object",),
+        _zip_object,
+        (
+            (
+                "rows[*].zip_object(root().columns, @)",
+                '{"columns": ["x", "y"], "rows": [[1, 2], [3, 4]]}',
+                '[{"x": 1, "y": 2}, {"x": 3, "y": 4}]',
+            ),
+            ("zip_object(a, b)", '{"a": ["x"], "b": []}', "IFX304"),
+        ),
+    ),
+    Function(
+        "enumerate",
+        "arrays",
+        "The elements with their positions, from 0, as a list of `{index, value}`.",
+        (Parameter("array", ("array",)),),
+        ("array",),
+        _enumerate,
+        (("enumerate(a)", '{"a": ["x"]}', '[{"index": 0, "value": "x"}]'),),
+    ),
+)
