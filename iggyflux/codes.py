@@ -389,7 +389,7 @@ _VALUES: tuple[Code, ...] = (
         "IFX347",
         "one name from two sources",
         meaning='Two members that `"*"` takes have one name, for instance after `flatten` or `invalid_names: replace`.',
-        fix="Use another separator, a prefix (`\"prefix_*\"`), or leave one out with `exclude`.",
+        fix='Use another separator, a prefix (`"prefix_*"`), or leave one out with `exclude`.',
         example='{"a_b": 1, "a": {"b": 2}} with `flatten: "_"`',
     ),
     Code(

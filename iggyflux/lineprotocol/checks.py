@@ -7,6 +7,7 @@ alone, never on the dialect: what one dialect loses, no point may hold (LANGUAGE
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +32,21 @@ RESERVED_TAG_KEYS = frozenset(
 _SURROGATE = "\ud800-\udfff"
 _CONTROL = r"\x00-\x1f\x7f"
 _SHOWN = 60
+
+
+class _Bounded(reprlib.Repr):
+    """`repr` in bounded time, also of what `repr` refuses."""
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002  (reprlib's signature)
+        return repr(x) if x.bit_length() <= 200 else f"<an integer of {x.bit_length()} bits>"
+
+    # Subclasses come by their own names.
+    repr_Unsigned = repr_int  # noqa: N815
+
+
+_bounded = _Bounded()
+_bounded.maxstring = _bounded.maxother = _SHOWN + 2
+_bounded.maxlevel = _bounded.maxdict = _bounded.maxlist = 4
 
 
 class Part(Enum):
@@ -61,8 +77,8 @@ _LONE_SURROGATE = re.compile(f"[{_SURROGATE}]")
 
 
 def shorten(value: object) -> str:
-    """`repr(value)`, cut where it is long: what a reason quotes."""
-    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+    """`repr(value)`, cut where it is long or deep: what a reason quotes."""
+    text = repr(value[: _SHOWN + 1]) if isinstance(value, str | bytes) else _bounded.repr(value)
     return text if len(text) <= _SHOWN + 2 else text[:_SHOWN] + "…"
 
 
@@ -131,21 +147,21 @@ def check_float(value: float) -> float:
 def check_integer(value: int) -> int:
     """`value`, which fits int64."""
     if not MIN_INTEGER <= value <= MAX_INTEGER:
-        raise PointError("IFX321", f"{_digits(value)} is outside of int64 ({MIN_INTEGER} … {MAX_INTEGER})")
+        raise PointError("IFX321", f"{shorten(value)} is outside of int64 ({MIN_INTEGER} … {MAX_INTEGER})")
     return value
 
 
 def check_unsigned(value: int) -> int:
     """`value`, which fits uint64."""
     if not 0 <= value <= MAX_UNSIGNED:
-        raise PointError("IFX321", f"{_digits(value)} is outside of uint64 (0 … {MAX_UNSIGNED})")
+        raise PointError("IFX321", f"{shorten(value)} is outside of uint64 (0 … {MAX_UNSIGNED})")
     return value
 
 
 def check_timestamp(timestamp_ns: int) -> int:
     """`timestamp_ns`, which every server stores."""
     if not MIN_NS <= timestamp_ns <= MAX_NS:
-        raise PointError("IFX322", f"time {_digits(timestamp_ns)} ns is outside of {MIN_NS} … {MAX_NS}")
+        raise PointError("IFX322", f"time {shorten(timestamp_ns)} ns is outside of {MIN_NS} … {MAX_NS}")
     return timestamp_ns
 
 
@@ -180,8 +196,3 @@ def _cause(character: str, position: int, part: Part) -> tuple[str, str]:
     if "\ud800" <= character <= "\udfff":
         return "IFX315", "holds a lone surrogate, which UTF-8 cannot encode"
     return "IFX311", f"holds the control character U+{ord(character):04X}"
-
-
-def _digits(value: int) -> str:
-    """An integer of any size, in words of bounded length."""
-    return str(value) if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"

@@ -1,0 +1,33 @@
+"""Payload formats: bytes to plain JSON values and back.  A new one is a file with a `FORMAT`, and a line here.
+
+Each inherits the contract of tests/test_payloads.py: any bytes give a value or a `DecodeError`, nothing is changed.
+"""
+
+from __future__ import annotations
+
+from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, raw, text
+from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, Option, OptionError, Options
+from iggyflux.payloads.json_ import DuplicateCheck, check_json_bytes, has_duplicate_keys
+
+FORMATS: dict[str, Format] = {
+    "json": json_.FORMAT,
+    "msgpack": msgpack.FORMAT,
+    "cbor": cbor.FORMAT,
+    "csv": csv_.FORMAT,
+    "text": text.FORMAT,
+    "raw": raw.FORMAT,
+    "influx": influx.FORMAT,
+}
+
+__all__ = [
+    "FORMATS",
+    "MAX_DEPTH",
+    "MAX_PAYLOAD_BYTES",
+    "DuplicateCheck",
+    "Format",
+    "Option",
+    "OptionError",
+    "Options",
+    "check_json_bytes",
+    "has_duplicate_keys",
+]

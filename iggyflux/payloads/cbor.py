@@ -1,0 +1,170 @@
+"""cbor: objects have string keys, byte strings come as base64, tags, undefined, other simple values and NaN fail.
+
+The tag 55799, which says no more than "this is CBOR", may stand before the payload (RFC 8949, 3.4.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Never
+
+from iggyflux.payloads.binary import Cursor, deeper, is_plain, object_key, to_base64
+from iggyflux.payloads.format import MAX_DEPTH, Format, Options, check_size, item_reads, member_reads, not_encodable
+from iggyflux.reads import Reads
+from iggyflux.records import JSON
+
+_SELF_DESCRIBED = b"\xd9\xd9\xf7"
+
+
+def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
+    """The one value that the payload is."""
+    import cbor2
+
+    check_size(payload)
+    try:
+        value: JSON = cbor2.loads(
+            payload,
+            max_depth=MAX_DEPTH,
+            allow_duplicate_keys=False,
+            semantic_decoders=_REFUSED_TAGS,
+            tag_hook=_refuse_tag,
+        )
+        # cbor2 takes no notice of what stands after the value: written back byte for byte, there was nothing.
+        if is_plain(value) and cbor2.dumps(value) == payload:
+            return value
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
+        pass
+    return decode_carefully(payload, Reads.WHOLE if strict or reads is None else reads)
+
+
+def _refuse_tag(*_: object) -> Never:
+    """Tags can share, repeat and build without bound: none is followed."""
+    raise ValueError("a tag")
+
+
+# Every tag that cbor2 knows; others go to its tag_hook.
+_REFUSED_TAGS = dict.fromkeys((*range(1101), 43000, 55799), _refuse_tag)
+
+
+def decode_carefully(payload: bytes, reads: Reads) -> JSON:
+    """The specification of `decode`."""
+    cursor = Cursor(payload, "CBOR")
+    if payload.startswith(_SELF_DESCRIBED):
+        cursor.take(len(_SELF_DESCRIBED))
+    value = _value(cursor, reads, 0)
+    cursor.at_end()
+    return value
+
+
+_ARGUMENT_SIZES = {24: 1, 25: 2, 26: 4, 27: 8}
+_INDEFINITE = 31
+_BREAK = 0xFF
+_CONSTANTS = {20: False, 21: True, 22: None}
+_FLOATS = {25: 2, 26: 4, 27: 8}
+
+
+def _value(cursor: Cursor, reads: Reads | None, depth: int) -> JSON:
+    return _typed(cursor, cursor.byte(), reads, depth)
+
+
+def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int) -> JSON:
+    """The value that begins with the byte `first`, which was taken already."""
+    major, minor = first >> 5, first & 0x1F
+    if major == 7:
+        return _simple(cursor, minor)
+    if major == 6:
+        raise cursor.foreign("tag")
+    count = _argument(cursor, minor, indefinite=major >= 2)
+    if major <= 1 and count is not None:
+        return count if major == 0 else -1 - count
+    if major == 2:
+        if count is not None:
+            return cursor.raw(count)
+        return to_base64(b"".join(cursor.take(size) for size in _chunk_sizes(cursor, major)))
+    if major == 3:
+        if count is not None:
+            return cursor.text(count)
+        return "".join(cursor.text(size) for size in _chunk_sizes(cursor, major))
+    return _list(cursor, count, reads, depth) if major == 4 else _object(cursor, count, reads, depth)
+
+
+def _argument(cursor: Cursor, minor: int, *, indefinite: bool) -> int | None:
+    """The number in or after a first byte; None for an indefinite length."""
+    if minor < 24:
+        return minor
+    if minor in _ARGUMENT_SIZES:
+        return cursor.unsigned(_ARGUMENT_SIZES[minor])
+    if minor == _INDEFINITE and indefinite:
+        return None
+    raise cursor.malformed(f"reserved length {minor}")
+
+
+def _simple(cursor: Cursor, minor: int) -> JSON:
+    if minor in _CONSTANTS:
+        return _CONSTANTS[minor]
+    if minor in _FLOATS:
+        return cursor.float(_FLOATS[minor])
+    if minor == _INDEFINITE:
+        raise cursor.malformed("a break where none can be")
+    if minor == 23:
+        raise cursor.foreign("undefined")
+    _argument(cursor, minor, indefinite=False)
+    raise cursor.foreign("simple value")
+
+
+def _chunk_sizes(cursor: Cursor, major: int) -> Iterator[int]:
+    """The sizes of the parts of a string of indefinite length, each of which is then to be taken."""
+    while (first := cursor.byte()) != _BREAK:
+        size = _argument(cursor, first & 0x1F, indefinite=False)
+        if first >> 5 != major or size is None:
+            raise cursor.malformed("a string of indefinite length has another type in it")
+        yield size
+
+
+def _list(cursor: Cursor, count: int | None, reads: Reads | None, depth: int) -> list[JSON]:
+    inner = deeper(depth)
+    elements = item_reads(reads)
+    if count is not None:
+        return [_value(cursor, elements, inner) for _ in range(count)]
+    values: list[JSON] = []
+    while (first := cursor.byte()) != _BREAK:
+        values.append(_typed(cursor, first, elements, inner))
+    return values
+
+
+def _object(cursor: Cursor, count: int | None, reads: Reads | None, depth: int) -> dict[str, JSON]:
+    inner = deeper(depth)
+    members: dict[str, JSON] = {}
+    while count is None or count > 0:
+        first = cursor.byte()
+        if count is None and first == _BREAK:
+            break
+        count = count if count is None else count - 1
+        if first >> 5 == 2:
+            raise cursor.foreign("byte string as a key")
+        key = object_key(_typed(cursor, first, None, inner), members, reads)
+        members[key] = _value(cursor, member_reads(reads, key), inner)
+    return members
+
+
+def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
+    """`value` as CBOR; integers beyond 64 bits, NaN and half surrogates raise `RecordError`."""
+    import cbor2
+
+    try:
+        if is_plain(value):
+            encoded: bytes = cbor2.dumps(value)
+            return encoded
+        reason = "NaN, an infinity or another type is in it"
+    except (cbor2.CBORError, ValueError, OverflowError, RecursionError) as exc:
+        reason = str(exc)
+    raise not_encodable("cbor", f"a JSON value that it can hold ({reason})", value)
+
+
+FORMAT = Format(
+    name="cbor",
+    description="CBOR (RFC 8949): keys are strings, byte strings come as base64; tags, undefined and NaN fail.",
+    decode=decode,
+    encode=encode,
+    binary=True,
+)

@@ -1,0 +1,135 @@
+"""What a payload format is, and what all formats have in common.
+
+A format turns bytes into plain JSON values (exactly dict, list, str, int, float, bool or None: jmespath compares
+classes) and back.  For any bytes at all `decode` gives a value or raises `DecodeError`; it never changes a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from iggyflux.errors import DecodeError, RecordError
+from iggyflux.lineprotocol.checks import shorten
+from iggyflux.reads import Reads
+from iggyflux.records import JSON
+
+MAX_PAYLOAD_BYTES = 64_000_000
+MAX_DEPTH = 128
+
+TOO_LARGE = "IFX401"
+NOT_UTF8 = "IFX402"
+TOO_DEEP = "IFX403"
+MALFORMED = "IFX404"
+DUPLICATE_KEY = "IFX405"
+BAD_NUMBER = "IFX406"
+BAD_KEY = "IFX407"
+FOREIGN_TYPE = "IFX408"
+BAD_TABLE = "IFX410"
+NO_MATCH = "IFX411"
+NOT_ENCODABLE = "IFX420"
+
+Options: TypeAlias = Mapping[str, JSON]
+
+
+class OptionError(ValueError):
+    """An option of a format that cannot be: `option` names it (None: the options together)."""
+
+    def __init__(self, reason: str, option: str | None = None) -> None:
+        self.reason = reason
+        self.option = option
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a format, as the document names it."""
+
+    name: str
+    type: Literal["string", "strings"]
+    description: str
+    required: bool = False
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    example: JSON = None
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A payload format.
+
+    `decode(payload, options, reads, strict)` may leave out what `reads` does not name (None: all is read), and fails
+    for duplicate keys where something is read, or anywhere if `strict`.  `encode(value, options)` raises `RecordError`
+    for a value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is
+    called when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
+    """
+
+    name: str
+    description: str
+    decode: Callable[[bytes, Options, Reads | None, bool], JSON]
+    encode: Callable[[JSON, Options], bytes]
+    binary: bool = False
+    options: tuple[Option, ...] = ()
+    check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
+
+
+def check_size(payload: bytes) -> None:
+    """`payload` is not larger than any message can be."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise DecodeError(TOO_LARGE, f"the payload has {len(payload)} bytes, more than {MAX_PAYLOAD_BYTES}")
+
+
+def decode_utf8(payload: bytes) -> str:
+    """The text of a payload that is one text."""
+    check_size(payload)
+    try:
+        return payload.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise not_utf8(exc) from None
+
+
+def not_utf8(exc: UnicodeDecodeError, what: str = "the payload") -> DecodeError:
+    """The failure for bytes that are not UTF-8."""
+    byte = exc.object[exc.start]
+    return DecodeError(NOT_UTF8, f"{what} is not UTF-8: {exc.reason} 0x{byte:02x} at byte {exc.start}")
+
+
+def too_deep() -> DecodeError:
+    """The failure for values that are nested too deeply."""
+    return DecodeError(TOO_DEEP, f"lists and objects are nested more than {MAX_DEPTH} deep")
+
+
+def duplicate_key(key: str) -> DecodeError:
+    """The failure for a key that stands twice in one object."""
+    return DecodeError(DUPLICATE_KEY, f"the key {shorten(key)} stands twice in one object")
+
+
+def not_encodable(name: str, expected: str, value: JSON) -> RecordError:
+    """The failure for a value that format `name` cannot hold."""
+    return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, got {shorten(value)}")
+
+
+def member_reads(reads: Reads | None, key: str) -> Reads | None:
+    """What is read of the member `key`: None where it is not read at all."""
+    if reads is None or reads.whole:
+        return reads
+    return reads.keys.get(key)
+
+
+def item_reads(reads: Reads | None) -> Reads | None:
+    """What is read of each element: None where they are not read at all."""
+    return reads if reads is None or reads.whole else reads.items
+
+
+def checks_key(reads: Reads | None, key: str) -> bool:
+    """Whether a second `key` in an object of which `reads` is read is a failure."""
+    return reads is not None and (reads.whole or key in reads.keys)
+
+
+def encode_utf8(text: str, name: str) -> bytes:
+    """`text` as UTF-8, or the failure for half of a surrogate pair."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise not_encodable(name, "text that UTF-8 can encode", text) from None

@@ -1,0 +1,98 @@
+"""influx: a payload that is line protocol already, as a list of rows `{measurement, tags, fields, time}`."""
+
+from __future__ import annotations
+
+from iggyflux.errors import DecodeError, LineProtocolError
+from iggyflux.lineprotocol import Dialect, FieldValue, Point, Precision, Unsigned, parse_lines
+from iggyflux.payloads.format import MALFORMED, Format, Option, Options, decode_utf8, not_encodable
+from iggyflux.reads import Reads
+from iggyflux.records import JSON
+
+
+def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
+    """A row for each line; `time` in nanoseconds, null where the line has none."""
+    text = decode_utf8(payload)
+    try:
+        points = parse_lines(text, _dialect(options), _precision(options))
+    except LineProtocolError as exc:
+        raise DecodeError(MALFORMED, f"not line protocol: {exc}") from None
+    return [_row(point) for point in points]
+
+
+def encode(value: JSON, options: Options | None = None) -> bytes:
+    """A line for each row, or for the one row that `value` is; integers are written as `1i`."""
+    options = options or {}
+    rows = value if isinstance(value, list) else [value]
+    lines = [_point(row).encode(_dialect(options), _precision(options)) for row in rows]
+    return "\n".join(lines).encode()
+
+
+def _row(point: Point) -> JSON:
+    fields: dict[str, JSON] = {
+        key: int(value) if type(value) is Unsigned else value for key, value in point.fields.items()
+    }
+    return {
+        "measurement": point.measurement,
+        "tags": dict(point.tags),
+        "fields": fields,
+        "time": point.timestamp_ns,
+    }
+
+
+def _point(row: JSON) -> Point:
+    expected = "a row {measurement, tags, fields, time}"
+    if not isinstance(row, dict) or not {"measurement", "fields"} <= row.keys() <= _ROW_KEYS:
+        raise not_encodable("influx", expected, row)
+    measurement, tags, fields, time = (row.get(key) for key in ("measurement", "tags", "fields", "time"))
+    if not isinstance(measurement, str) or not isinstance(fields, dict):
+        raise not_encodable("influx", expected, row)
+    if not isinstance(tags, dict | None) or not (time is None or type(time) is int):
+        raise not_encodable("influx", expected, row)
+    texts: dict[str, str] = {}
+    values: dict[str, FieldValue] = {}
+    for key, text in (tags or {}).items():
+        if text is not None and not isinstance(text, str):
+            raise not_encodable("influx", "strings as tags", text)
+        if text:
+            texts[key] = text
+    for key, field in fields.items():
+        if isinstance(field, list | dict):
+            raise not_encodable("influx", "scalars as fields", field)
+        if field is not None:
+            values[key] = field
+    return Point(measurement, texts, values, time)
+
+
+_ROW_KEYS = {"measurement", "tags", "fields", "time"}
+
+
+def _dialect(options: Options) -> Dialect:
+    return Dialect(options.get("dialect", "v2"))
+
+
+def _precision(options: Options) -> Precision:
+    return Precision(options.get("precision", "ns"))
+
+
+FORMAT = Format(
+    name="influx",
+    description="Line protocol: a list of rows {measurement, tags, fields, time}, the time in nanoseconds.",
+    decode=decode,
+    encode=encode,
+    options=(
+        Option(
+            "dialect",
+            "string",
+            "How backslashes are read, and which numbers there are: as InfluxDB 1.x, 2.x or 3.x does.",
+            default="v2",
+            choices=tuple(dialect.value for dialect in Dialect),
+        ),
+        Option(
+            "precision",
+            "string",
+            "The unit of the times in the payload.",
+            default="ns",
+            choices=tuple(precision.value for precision in Precision),
+        ),
+    ),
+)

@@ -1,0 +1,84 @@
+"""text: the whole payload as one string, or the named groups of a regular expression.
+
+Expressions are RE2's: they take linear time, so that no payload can stop a partition.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from iggyflux.errors import DecodeError
+from iggyflux.lineprotocol.checks import shorten
+from iggyflux.payloads.format import (
+    NO_MATCH,
+    Format,
+    Option,
+    OptionError,
+    Options,
+    decode_utf8,
+    encode_utf8,
+    not_encodable,
+)
+from iggyflux.reads import Reads
+from iggyflux.records import JSON
+
+
+def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
+    """The payload as a string; with `pattern` an object of its named groups (null for a group that took no part)."""
+    text = decode_utf8(payload)
+    pattern = options.get("pattern")
+    if pattern is None:
+        return text
+    found = _compile(str(pattern)).search(text)
+    if found is None:
+        raise DecodeError(NO_MATCH, f"the payload does not match the pattern: {shorten(text)}")
+    groups: dict[str, JSON] = found.groupdict()
+    return groups
+
+
+def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
+    """A string as UTF-8."""
+    if not isinstance(value, str):
+        raise not_encodable("text", "a string", value)
+    return encode_utf8(value, "text")
+
+
+def check(options: Options) -> None:
+    """The pattern is one that RE2 takes, with at least one named group."""
+    pattern = options.get("pattern")
+    if pattern is not None and not _compile(str(pattern)).groupindex:
+        raise OptionError("the pattern has no named group: write (?P<name>…)", "pattern")
+
+
+@lru_cache(maxsize=64)
+def _compile(pattern: str) -> Any:  # re2 publishes no types
+    import re2
+
+    quiet = re2.Options()
+    quiet.log_errors = False
+    try:
+        return re2.compile(pattern, quiet)
+    except re2.error as exc:
+        reason = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
+        raise OptionError(f"not a regular expression of RE2: {reason}", "pattern") from None
+    except UnicodeEncodeError:
+        raise OptionError("the pattern holds half of a surrogate pair", "pattern") from None
+
+
+FORMAT = Format(
+    name="text",
+    description="Text in UTF-8: one string, or with `pattern` an object of the named groups of a regular expression.",
+    decode=decode,
+    encode=encode,
+    options=(
+        Option(
+            "pattern",
+            "string",
+            "A regular expression (RE2) with named groups, found anywhere in the payload: anchor it with ^ and $ "
+            "to take all of it. A payload in which it is not found fails.",
+            example="^(?P<level>[A-Z]+) (?P<text>.*)$",
+        ),
+    ),
+    check=check,
+)
