@@ -1,0 +1,42 @@
+"""Documents: YAML or TOML text to a tree that knows the place of every node, and its check against a JSON Schema.
+
+What cannot be used is a `DocumentError` with every problem that can be seen, each with its place, and never another
+exception.  ruamel.yaml and tomllib are known here only.  What a document means is for `mapping` and `pipeline` to say.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from iggyflux.documents.nodes import Document, Format, join_pointer, split_pointer
+from iggyflux.documents.schema import check_schema, load_schema
+from iggyflux.documents.text import read_text
+
+__all__ = ["Document", "Format", "check_schema", "join_pointer", "load_schema", "parse_document", "split_pointer"]
+
+
+def parse_document(text: str | bytes, *, file: str | None = None, format: str | None = None) -> Document:  # noqa: A002
+    """The document in `text`.
+
+    `format` is "yaml" or "toml"; without it the ending of `file` says (`.toml` is TOML), and anything else is YAML,
+    of which JSON is a part.  Raises DocumentError.
+    """
+    chosen = format_of(file) if format is None else format
+    if chosen not in ("yaml", "toml"):
+        raise ValueError(f"unknown format {format!r}: it is yaml or toml")
+    clean = read_text(text, file)
+    # Each reader is imported when a document needs it: ruamel.yaml alone takes longer to import than a TOML file to read.
+    if chosen == "toml":
+        from iggyflux.documents.toml_reader import read_toml
+
+        clean, root = read_toml(clean, file)
+    else:
+        from iggyflux.documents.yaml_reader import read_yaml
+
+        clean, root = read_yaml(clean, file)
+    return Document(tree=root.value, text=clean, file=file, format=cast(Format, chosen), root=root)
+
+
+def format_of(file: str | None) -> Literal["yaml", "toml"]:
+    """The format that a file's name tells."""
+    return "toml" if file is not None and file.lower().endswith(".toml") else "yaml"

@@ -1,0 +1,201 @@
+"""A document's tree with the place of every node, and the one way from a pointer to a place.
+
+The readers of each format build `Node`s; everybody else sees a `Document`: the plain tree, and problems that know
+their line, column and source line.  Nothing here knows YAML, TOML or what a document means.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+from iggyflux.documents.offsets import Style, source_offsets
+from iggyflux.errors import Location, Problem
+from iggyflux.records import JSON
+
+Format: TypeAlias = Literal["yaml", "toml"]
+
+LONGEST_SOURCE_LINE = 400
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass(slots=True)
+class Node:
+    """A value with its place: `start` and `end` are offsets in the text, `keys` the places of an object's keys.
+
+    `children` are by key for an object and by index for a list.  `size` counts the nodes under it, itself included,
+    with aliases expanded.
+    """
+
+    value: JSON
+    start: int
+    end: int
+    style: Style = Style.COLLECTION
+    keys: dict[str, tuple[int, int]] = field(default_factory=dict)
+    children: dict[str | int, Node] = field(default_factory=dict)
+    size: int = 1
+    depth: int = 1
+    in_flow: bool = False
+
+
+class Lines:
+    """Offsets to lines and columns, both from 1."""
+
+    __slots__ = ("_starts", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """The line and the column of `offset`."""
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+    def line(self, number: int) -> str:
+        """The text of a line, fit to be shown: what a terminal would act on is replaced."""
+        start = self._starts[number - 1]
+        end = self._starts[number] if number < len(self._starts) else len(self._text)
+        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self._text[start:end].rstrip("\r\n"))
+
+    def problem(
+        self, code: str, message: str, offset: int, length: int = 1, *, file: str | None, pointer: str = "", **more: str | None
+    ) -> Problem:
+        """A problem at `offset`; the caret never passes the end of its line."""
+        line, column = self.place(offset)
+        source = self.line(line)
+        length = max(1, min(length, len(source) - column + 1))
+        return Problem(
+            code,
+            message,
+            Location(file, line, column, pointer),
+            expected=more.get("expected"),
+            found=more.get("found"),
+            hint=more.get("hint"),
+            source=source if len(source) <= LONGEST_SOURCE_LINE else None,
+            length=length,
+            severity="warning" if more.get("severity") == "warning" else "error",
+        )
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document that was read: the plain `tree`, the `text` it stands in, and the places.
+
+    The tree is dicts, lists, strings, integers, finite floats, booleans and None, nothing else; it is shared, not to be
+    changed.  `text` has `\\n` for every line break and no byte order mark.  A pointer is an RFC 6901 JSON pointer.
+    """
+
+    tree: JSON
+    text: str = field(repr=False)
+    file: str | None
+    format: Format
+    root: Node = field(repr=False, compare=False)
+
+    @cached_property
+    def lines(self) -> Lines:
+        """Lines and columns of the text."""
+        return Lines(self.text)
+
+    def locate(self, pointer: str, *, key: bool = False) -> Location:
+        """Where the node at `pointer` stands, or with `key` its key; of a node that is not there, its nearest parent."""
+        start, _, _ = self._span(pointer, key)
+        line, column = self.lines.place(start)
+        return Location(self.file, line, column, pointer)
+
+    def node(self, pointer: str) -> Node | None:
+        """The node at `pointer`, or None."""
+        node: Node | None = self.root
+        for part in split_pointer(pointer):
+            node = _child(node, part) if node else None
+        return node
+
+    def problem(
+        self,
+        code: str,
+        pointer: str,
+        message: str,
+        *,
+        key: bool = False,
+        offset: int | None = None,
+        length: int | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        hint: str | None = None,
+        severity: Literal["error", "warning"] = "error",
+    ) -> Problem:
+        """A problem of the node at `pointer`, or with `key` of its key.
+
+        `offset` and `length` choose characters inside the text of a scalar: they are followed through quotes, escapes
+        and folded lines to the source.  Without them the whole scalar is meant, or the begin of a collection.
+        """
+        start, end, node = self._span(pointer, key)
+        if node is not None and offset is not None and isinstance(node.value, str):
+            start, end = _inside(self.text, node, offset, length or 1)
+        elif length is not None:
+            end = start + length
+        return self.lines.problem(
+            code,
+            message,
+            start,
+            end - start,
+            file=self.file,
+            pointer=pointer,
+            expected=expected,
+            found=found,
+            hint=hint,
+            severity=severity,
+        )
+
+    def _span(self, pointer: str, key: bool) -> tuple[int, int, Node | None]:
+        """The offsets of the node at `pointer`; the node itself unless a key or a parent had to stand for it."""
+        node = self.root
+        start, end = node.start, _end(node)
+        parts = list(split_pointer(pointer))
+        for index, part in enumerate(parts):
+            child = _child(node, part)
+            if child is None:
+                return start, end, None
+            place = node.keys.get(part)
+            start, end = (child.start, _end(child))
+            if place is not None and ((key and index == len(parts) - 1) or child.start == child.end):
+                start, end = place
+            node = child
+        return start, end, None if key else node
+
+
+def split_pointer(pointer: str) -> Iterator[str]:
+    """The reference tokens of a JSON pointer, unescaped."""
+    for part in pointer.split("/")[1:]:
+        yield part.replace("~1", "/").replace("~0", "~")
+
+
+def join_pointer(pointer: str, part: str | int) -> str:
+    """`pointer` with one more reference token."""
+    return f"{pointer}/{part}" if isinstance(part, int) else f"{pointer}/{part.replace('~', '~0').replace('/', '~1')}"
+
+
+def _child(node: Node, part: str) -> Node | None:
+    if isinstance(node.value, list):
+        return node.children.get(int(part)) if part.isascii() and part.isdigit() else None
+    return node.children.get(part)
+
+
+def _end(node: Node) -> int:
+    return node.start + 1 if node.style is Style.COLLECTION and node.end > node.start else node.end
+
+
+def _inside(text: str, node: Node, offset: int, length: int) -> tuple[int, int]:
+    value = node.value if isinstance(node.value, str) else ""
+    offsets = source_offsets(text[node.start : node.end], node.style, value)
+    if offsets is None or not offsets:
+        return node.start, node.end
+    first = min(max(offset, 0), len(offsets) - 1)
+    last = min(max(offset + length - 1, first), len(offsets) - 1)
+    if offset >= len(offsets):  # just after the end of the expression
+        return node.start + offsets[-1] + 1, node.start + offsets[-1] + 2
+    return node.start + offsets[first], node.start + offsets[last] + 1

@@ -1,0 +1,79 @@
+"""Bytes to text, and what may not stand in a text at all: the checks that are the same for every format."""
+
+from __future__ import annotations
+
+import re
+
+from iggyflux.documents.nodes import Lines
+from iggyflux.errors import DocumentError, Problem
+
+MAX_BYTES = 1 << 20
+"""A mapping of a thousand fields has some 100 kB; more than this is not a document that somebody wrote."""
+
+MAX_DEPTH = 100
+MAX_NODES = 100_000
+MAX_DIGITS = 400
+"""A double needs at most 327 characters; Python refuses to read integers beyond 4,300 digits."""
+
+_BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_WIDE_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+def read_text(data: str | bytes, file: str | None) -> str:
+    """`data` as text, every line break as `\\n`, without a byte order mark.  Raises DocumentError."""
+    if len(data) > MAX_BYTES:
+        raise refuse(
+            Lines("").problem(
+                "IFX104",
+                f"the document has {len(data):,} {'bytes' if isinstance(data, bytes) else 'characters'}",
+                0,
+                file=file,
+                expected=f"at most {MAX_BYTES:,}",
+                hint="is this a mapping document? samples and tables of that size live in files of their own",
+            )
+        )
+    text = data if isinstance(data, str) else _decode(data, file)
+    text = text.removeprefix(_BOM).replace("\r\n", "\n")
+    found = _FORBIDDEN.search(text)
+    if found is not None:
+        raise refuse(_forbidden(text, found, file))
+    return text
+
+
+def refuse(problem: Problem) -> DocumentError:
+    """The error of a document that has one problem and no tree."""
+    return DocumentError([problem])
+
+
+def _decode(data: bytes, file: str | None) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
+        wide = _WIDE_MARKS.get(data[:2])
+        if wide:
+            problem = Lines("").problem("IFX103", f"this is {wide} text", 0, file=file, hint="save the file as UTF-8")
+        else:
+            after = data[error.start : error.start + 80].decode("utf-8", "replace").split("\n")[0]
+            problem = Lines(before + after).problem(
+                "IFX103",
+                f"byte 0x{data[error.start]:02x} is not UTF-8",
+                len(before),
+                file=file,
+                hint="save the file as UTF-8",
+            )
+        raise refuse(problem) from error
+
+
+def _forbidden(text: str, found: re.Match[str], file: str | None) -> Problem:
+    character = ord(found.group())
+    what = "a lone surrogate" if 0xD800 <= character <= 0xDFFF else "a control character" if character < 0xA0 else "no character"
+    name = "a NUL byte" if character == 0 else f"U+{character:04X}, {what},"
+    return Lines(text).problem(
+        "IFX103",
+        f"{name} cannot stand in a document",
+        found.start(),
+        file=file,
+        hint=None if character < 9 or character > 0xA0 else f'inside double quotes it can be written "\\u{character:04x}"',
+    )

@@ -1,0 +1,359 @@
+"""TOML text to nodes: tomllib makes the tree, a scanner of our own says where each key and value stands.
+
+No TOML library of Python gives positions.  The scanner reads the statements of a document that tomllib accepts; in one
+that it refuses, it helps to say why (which key is there twice).  A date or time counts as its source text, so that
+TOML and YAML give one tree.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+from iggyflux.documents.nodes import Lines, Node
+from iggyflux.documents.offsets import Style
+from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS
+from iggyflux.errors import DocumentError, Problem
+from iggyflux.records import JSON
+
+_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
+_SPACES = re.compile(r"[ \t]*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_BASIC = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+_LITERAL = re.compile(r"'[^'\n]*'")
+_MULTILINE_BASIC = re.compile(r'"""(?:[^"\\]|\\.|"(?!"")|"(?=""""?"?(?!")))*?"""(?:"{0,2})(?!")', re.DOTALL)
+_MULTILINE_LITERAL = re.compile(r"'''.*?'''(?:'{0,2})(?!')", re.DOTALL)
+_BARE_VALUE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9:.]+(?:[zZ]|[-+][0-9:]+)?|[^\s,\]}#]+")
+_STRINGS = (
+    ('"""', _MULTILINE_BASIC, Style.MULTILINE_BASIC),
+    ("'''", _MULTILINE_LITERAL, Style.MULTILINE_LITERAL),
+    ('"', _BASIC, Style.BASIC),
+    ("'", _LITERAL, Style.LITERAL),
+)
+_FAULT_PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)\Z")
+
+
+def read_toml(text: str, file: str | None) -> tuple[str, Node]:
+    """The text and its document.  Raises DocumentError with all that can be seen."""
+    lines = Lines(text)
+    scanner = _Scanner(text)
+    try:
+        scanner.scan()
+    except _Lost as lost:
+        scanner.lost = lost.offset
+    if scanner.refused:
+        raise DocumentError(refusal.problem(lines, file) for refusal in scanner.refused)
+    try:
+        tree = tomllib.loads(text)
+    except ValueError as error:
+        raise DocumentError(_explain(error, text, lines, file, scanner)) from error
+    if not tree:
+        hint = "`iggyflux init` writes one to start from"
+        raise DocumentError([lines.problem("IFX101", "the document is empty", 0, file=file, hint=hint)])
+    problems: list[Problem] = []
+    _fill(scanner.root, tree, text, lines, file, problems)
+    if problems:
+        raise DocumentError(problems)
+    return text, scanner.root
+
+
+class _Lost(Exception):  # noqa: N818  # not an error of anybody: tomllib says what is wrong
+    """The scanner does not understand the text at `offset`."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    code: str
+    message: str
+    start: int
+    end: int
+    hint: str | None = None
+
+    def problem(self, lines: Lines, file: str | None) -> Problem:
+        return lines.problem(self.code, self.message, self.start, self.end - self.start, file=file, hint=self.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One part of a dotted key."""
+
+    name: str
+    start: int
+    end: int
+
+
+class _Scanner:
+    """Reads statement by statement; what tomllib would refuse is read in whatever way comes first."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.root = Node({}, 0, 0)
+        self.table = self.root
+        self.table_depth = 0
+        self.declared: set[int] = set()
+        self.duplicates: list[tuple[_Part, int]] = []
+        self.refused: list[_Refusal] = []
+        self.lost: int | None = None
+
+    def scan(self) -> None:
+        while True:
+            self.skip(_BLANK)
+            if self.at >= len(self.text):
+                return
+            if self.text.startswith("[", self.at):
+                self.header()
+            else:
+                self.statement(self.table, self.table_depth)
+            self.skip(_SPACES)
+            if self.at < len(self.text) and self.text[self.at] not in "\n#":
+                raise _Lost(self.at)
+
+    def skip(self, pattern: re.Pattern[str]) -> None:
+        match = pattern.match(self.text, self.at)
+        self.at = match.end() if match else self.at
+
+    def expect(self, sign: str) -> None:
+        if not self.text.startswith(sign, self.at):
+            raise _Lost(self.at)
+        self.at += len(sign)
+
+    def too_deep(self, depth: int, start: int) -> None:
+        if depth > MAX_DEPTH:
+            message = f"the document is nested deeper than {MAX_DEPTH}"
+            self.refused.append(_Refusal("IFX104", message, start, start + 1))
+            raise _Lost(start)
+
+    # keys and tables
+
+    def header(self) -> None:
+        start = self.at
+        is_array = self.text.startswith("[[", start)
+        self.expect("[[" if is_array else "[")
+        parts = self.key()
+        self.expect("]]" if is_array else "]")
+        self.too_deep(len(parts) * 2, start)
+        *parents, last = parts
+        node = self.root
+        for part in parents:
+            node = self.member(node, part)
+        node.keys.setdefault(last.name, (last.start, last.end))
+        child = node.children.get(last.name)
+        if is_array:
+            if child is None:
+                child = node.children[last.name] = Node([], start, self.at)
+            if not isinstance(child.value, list):
+                raise _Lost(start)
+            child.children[len(child.children)] = self.table = Node({}, start, self.at)
+        else:
+            if child is None:
+                child = node.children[last.name] = Node({}, start, self.at)
+            elif id(child) in self.declared or not isinstance(child.value, dict):
+                self.duplicates.append((last, node.keys[last.name][0]))
+            child.start, child.end = start, self.at
+            self.declared.add(id(child))
+            self.table = child
+        self.table_depth = len(parts) * 2
+
+    def key(self) -> list[_Part]:
+        parts = []
+        while True:
+            self.skip(_SPACES)
+            start = self.at
+            name = self.key_part()
+            parts.append(_Part(name, start, self.at))
+            self.skip(_SPACES)
+            if not self.text.startswith(".", self.at):
+                return parts
+            self.too_deep(len(parts), start)
+            self.at += 1
+
+    def key_part(self) -> str:
+        for pattern in (_BARE_KEY, _LITERAL, _BASIC):
+            match = pattern.match(self.text, self.at)
+            if match is not None:
+                self.at = match.end()
+                if pattern is _BARE_KEY:
+                    return match.group()
+                return match.group()[1:-1] if pattern is _LITERAL else _unescape(match.group())
+        raise _Lost(self.at)
+
+    def member(self, node: Node, part: _Part) -> Node:
+        """The table under `part`, made where it is not there; of an array of tables the last one."""
+        child = node.children.get(part.name)
+        if child is None:
+            node.keys[part.name] = (part.start, part.end)
+            child = node.children[part.name] = Node({}, part.start, part.start)
+        if isinstance(child.value, list) and child.children:
+            child = child.children[len(child.children) - 1]
+        return child
+
+    def statement(self, table: Node, depth: int) -> None:
+        parts = self.key()
+        self.expect("=")
+        self.skip(_SPACES)
+        *parents, last = parts
+        self.too_deep(depth + len(parts), last.start)
+        for part in parents:
+            table = self.member(table, part)
+        value = self.value(depth + len(parts))
+        if last.name in table.children:
+            self.duplicates.append((last, table.keys.get(last.name, (last.start, 0))[0]))
+            return
+        table.keys[last.name] = (last.start, last.end)
+        table.children[last.name] = value
+
+    # values
+
+    def value(self, depth: int) -> Node:
+        start = self.at
+        self.too_deep(depth, start)
+        for opening, pattern, style in _STRINGS:
+            if self.text.startswith(opening, start):
+                match = pattern.match(self.text, start)
+                if match is None:
+                    raise _Lost(start)
+                self.at = match.end()
+                return Node(None, start, self.at, style)
+        if self.text.startswith("[", start):
+            return self.array(depth)
+        if self.text.startswith("{", start):
+            return self.inline_table(depth)
+        match = _BARE_VALUE.match(self.text, start)
+        if match is None:
+            raise _Lost(start)
+        self.at = match.end()
+        if len(match.group()) > MAX_DIGITS:
+            message = f"a number of {len(match.group())} characters"
+            self.refused.append(_Refusal("IFX108", message, start, self.at, "a string has quotes"))
+        return Node(None, start, self.at, Style.PLAIN)
+
+    def array(self, depth: int) -> Node:
+        node = Node([], self.at, self.at, in_flow=True)
+        self.expect("[")
+        while True:
+            self.skip(_BLANK)
+            if self.text.startswith("]", self.at):
+                break
+            node.children[len(node.children)] = self.value(depth + 1)
+            self.skip(_BLANK)
+            if not self.text.startswith("]", self.at):
+                self.expect(",")
+        self.at += 1
+        node.end = self.at
+        return node
+
+    def inline_table(self, depth: int) -> Node:
+        node = Node({}, self.at, self.at, in_flow=True)
+        self.declared.add(id(node))
+        self.expect("{")
+        while True:
+            self.skip(_BLANK)
+            if self.text.startswith("}", self.at):
+                break
+            self.statement(node, depth)
+            self.skip(_BLANK)
+            if not self.text.startswith("}", self.at):
+                self.expect(",")
+        self.at += 1
+        node.end = self.at
+        return node
+
+
+def _unescape(text: str) -> str:
+    try:
+        return str(tomllib.loads(f"key = {text}")["key"])
+    except ValueError:
+        return text[1:-1]
+
+
+def _fill(
+    node: Node, value: Any, text: str, lines: Lines, file: str | None, problems: list[Problem]
+) -> JSON:
+    """Put what tomllib read into the nodes; the plain value of `node`."""
+    if isinstance(value, dict):
+        node.value = {
+            key: _fill(_child(node, key), child, text, lines, file, problems) for key, child in value.items()
+        }
+    elif isinstance(value, list):
+        node.value = [
+            _fill(_child(node, index), child, text, lines, file, problems) for index, child in enumerate(value)
+        ]
+    elif isinstance(value, (datetime.date, datetime.time)):
+        node.value = text[node.start : node.end]
+    else:
+        node.value = value
+        if isinstance(value, float) and not math.isfinite(value):
+            shown = text[node.start : node.end]
+            hint = f"a string has quotes: '{shown}'"
+            message = f"{shown} is no finite number"
+            problems.append(lines.problem("IFX108", message, node.start, node.end - node.start, file=file, hint=hint))
+    return node.value
+
+
+def _child(node: Node, key: str | int) -> Node:
+    """The child that the scanner found; if it did not (a fault of ours), one that has its parent's place."""
+    child = node.children.get(key)
+    if child is None:
+        child = node.children[key] = Node(None, node.start, node.end)
+    return child
+
+
+# --- what is wrong with text that is not TOML ---
+
+_QUOTE_IT = "quotes"
+_ANSWERS: tuple[tuple[str, str, str | None], ...] = (
+    ("Expected '=' after a key", "a key and no `=`", "TOML says `key = value`"),
+    ("Invalid value", "this is no value of TOML", _QUOTE_IT),
+    ("Invalid initial character for a key part", "no key can begin with this", "quote the key"),
+    ("Expected newline or end of document", "the value has ended, and something follows", _QUOTE_IT),
+    ("Unescaped '\\'", "a backslash that escapes nothing", "in single quotes a backslash is a backslash"),
+    ("Illegal character '\\n'", "the quote that opens here is not closed on its line", "a text of several lines has three quotes"),
+    ("Unterminated string", "the quote that opens here is never closed", None),
+    ("Unclosed array", "the [ is never closed, or a comma is missing", None),
+    ("Unclosed inline table", "the { is never closed, or a comma is missing", None),
+    ("Invalid date or datetime", "there is no such date or time", _QUOTE_IT),
+    ("Escaped character is not a Unicode scalar value", "the escape names no character", None),
+)
+
+
+def _explain(error: ValueError, text: str, lines: Lines, file: str | None, scanner: _Scanner) -> list[Problem]:
+    problems = []
+    for part, first in scanner.duplicates:
+        line, _ = lines.place(first)
+        hint = f"keep one of them; the first is on line {line}"
+        message = f"the key `{part.name}` is here twice"
+        problems.append(lines.problem("IFX105", message, part.start, part.end - part.start, file=file, hint=hint))
+    said = str(error)
+    if problems and said.startswith(("Cannot ", "Duplicate ")):
+        return problems
+    match = _FAULT_PLACE.search(said)
+    reason = said[: match.start()] if match else said
+    offset = len(text.rstrip()) - 1
+    if match and match[1]:
+        offset = sum(len(line) + 1 for line in text.split("\n")[: int(match[1]) - 1]) + int(match[2]) - 1
+    if "quote" in reason or "string" in reason or "'\\n'" in reason:
+        offset = scanner.lost if scanner.lost is not None else offset
+    offset = max(min(offset, len(text) - 1), 0)
+    for begin, message, hint in _ANSWERS:
+        if reason.startswith(begin):
+            if hint == _QUOTE_IT:
+                hint = f"a text has quotes: {_quoted(text, lines, offset)}"
+            return [*problems, lines.problem("IFX102", message, offset, file=file, hint=hint)]
+    return [*problems, lines.problem("IFX102", f"this is not TOML: {reason}", offset, file=file)]
+
+
+def _quoted(text: str, lines: Lines, offset: int) -> str:
+    """The statement at `offset` with quotes around its value, or an ellipsis in them."""
+    number, _ = lines.place(offset)
+    match = re.match(r"\s*([^=]+?)\s*=\s*([^'\"].*?)\s*\Z", lines.line(number).split(" #")[0])
+    if match is None or "'" in match[2]:
+        return "'…'"
+    return f"{match[1]} = '{match[2]}'"

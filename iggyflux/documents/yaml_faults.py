@@ -1,0 +1,238 @@
+"""What is wrong with text that is not YAML, in the words of somebody who writes mappings.
+
+Most such faults are expressions without quotes: a value that begins with `@`, `*` or a backtick, brackets inside of
+`{…}`, a quoted string that goes on after its quote.  Each gets the line it should have been.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ruamel.yaml.error import MarkedYAMLError
+
+from iggyflux.documents.nodes import Lines
+from iggyflux.errors import Problem
+
+SYNTAX = "IFX101"
+UNQUOTED = "IFX109"
+
+_KEY = re.compile(r"""(?:^|[{\[,]|-[ ])[ ]*(?:"[^"\n]*"|'[^'\n]*'|[^\s{}\[\],:'"#&*!|>%@`][^\s{}\[\],:]*):[ ]+""", re.MULTILINE)
+_PAIRS = {"[": "]", "{": "}", "(": ")"}
+_LONGEST_HINT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Where the parser gave up (`at`) and where it was then (`since`)."""
+
+    text: str
+    problem: str
+    context: str
+    at: int
+    since: int
+
+    @property
+    def character(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    @property
+    def line_start(self) -> int:
+        return self.text.rfind("\n", 0, self.at) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    message: str
+    at: int
+    length: int = 1
+    hint: str | None = None
+    code: str = SYNTAX
+
+
+def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -> Problem:
+    """The problem that `error` stands for."""
+    mark, since = error.problem_mark, error.context_mark
+    at = min(mark.index, len(text)) if mark is not None else 0
+    fault = _Fault(text, str(error.problem or ""), str(error.context or ""), at, since.index if since else at)
+    answer = next(filter(None, (answer(fault) for pattern, answer in _ANSWERS if pattern.search(fault.problem))), None)
+    if answer is None:
+        answer = _Answer(f"this is not YAML: {fault.problem or fault.context}", fault.at)
+    place = answer.at
+    if place >= len(text.rstrip()):  # the end of the file: show the last line that holds something
+        place = max(len(text.rstrip()) - 1, 0)
+    return lines.problem(answer.code, answer.message, place, answer.length, file=file, hint=answer.hint)
+
+
+def quoted(text: str) -> str:
+    """`text` up to its comment as a YAML scalar that means just these characters."""
+    text = re.split(r"\s#", text.strip())[0].strip()
+    if len(text) > _LONGEST_HINT:
+        text = text[:_LONGEST_HINT] + "…"
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _value_around(fault: _Fault, *, outermost: bool = False) -> tuple[int, int, str] | None:
+    """The offsets of the value that the place stands in, on its line, and the key's text before it."""
+    line_end = fault.text.find("\n", fault.at)
+    line_end = len(fault.text) if line_end < 0 else line_end
+    best = None
+    for match in _KEY.finditer(fault.text, fault.line_start, line_end):
+        if match.end() <= fault.at and not (best and outermost):
+            best = match
+    if best is None:
+        return None
+    in_flow = best.group()[0] in "{[,"
+    return best.end(), _value_end(fault.text, best.end(), line_end, in_flow), best.group().strip("{[,- ")
+
+
+def _value_end(text: str, start: int, line_end: int, in_flow: bool) -> int:
+    depth: list[str] = []
+    quote = ""
+    for index in range(start, line_end):
+        character = text[index]
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"`":
+            quote = character
+        elif character in _PAIRS:
+            depth.append(_PAIRS[character])
+        elif depth and character == depth[-1]:
+            depth.pop()
+        elif not depth and ((in_flow and character in ",}]") or (character == "#" and text[index - 1] == " ")):
+            return index
+    return line_end
+
+
+def _unquoted(fault: _Fault, why: str) -> _Answer | None:
+    found = _value_around(fault)
+    if found is None:
+        return None
+    start, end, key = found
+    value = fault.text[start:end].strip()
+    hint = f"quote the expression: {key} {quoted(value)}"
+    return _Answer(why, fault.at, 1, hint, UNQUOTED)
+
+
+def _cannot_start(fault: _Fault) -> _Answer | None:
+    if fault.character == "\t":
+        return _Answer("YAML is not indented with tabs", fault.at, hint="indent with spaces")
+    why = f"a value without quotes cannot begin with {fault.character}"
+    answer = _unquoted(fault, why)
+    if answer is None:
+        return _Answer(why, fault.at, hint="quote the expression", code=UNQUOTED)
+    return answer
+
+
+def _alias(fault: _Fault) -> _Answer | None:
+    if "anchor" in fault.context or "alias" in fault.context:
+        sign = fault.text[fault.since : fault.since + 1]
+        inner = _Fault(fault.text, fault.problem, fault.context, fault.since, fault.since)
+        return _unquoted(inner, f"a value without quotes cannot begin with {sign}") or _Answer(
+            f"a value without quotes cannot begin with {sign}", fault.since, hint="quote the expression", code=UNQUOTED
+        )
+    return None
+
+
+def _flow(fault: _Fault) -> _Answer | None:
+    bracket = fault.text[fault.since : fault.since + 1]
+    if "<stream end>" in fault.problem or fault.character == ":":
+        return _Answer(f"the {bracket} is never closed", fault.since, hint=f"close it with {_PAIRS.get(bracket, ']')}")
+    if bracket != "{":
+        return _Answer(f"inside of [ … ] a comma is missing before {fault.character}", fault.at, hint="quote expressions")
+    what = {"[": "[ begins a list", "{": "{ begins an object"}.get(fault.character, "the value ends before this")
+    return _unquoted(fault, f"inside of {{ … }} {what}")
+
+
+def _mapping_value(fault: _Fault) -> _Answer | None:
+    found = _value_around(fault)
+    if found is not None:
+        start, end, key = found
+        hint = f"quote the value: {key} {quoted(fault.text[start:end])}"
+        return _Answer("a value without quotes cannot hold `: `", fault.at, 1, hint, UNQUOTED)
+    before = fault.text[: fault.line_start].rstrip("\n").rsplit("\n", 1)[-1]
+    if before.strip() and ":" not in before and not before.lstrip().startswith(("-", "#")):
+        return _Answer("this line has no colon after its key", fault.line_start - len(before) - 1 + _indent(before))
+    start = fault.line_start + _indent(fault.text[fault.line_start : fault.at])
+    return _Answer("this key stands deeper than the keys before it", start, fault.at - start, "indent it like its neighbours")
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _block_end(fault: _Fault) -> _Answer | None:
+    found = _value_around(fault, outermost=True)
+    if found is not None and fault.text[found[0]] in "'\"{[":
+        start, end, key = found
+        what = {"'": "the quoted text", '"': "the quoted text", "{": "the object", "[": "the list"}[fault.text[start]]
+        hint = f"quote the whole expression: {key} {quoted(fault.text[start:end])}"
+        return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED)
+    if fault.character == "-":
+        return _Answer("a list item stands where a key was expected", fault.at, hint="indent the list under its key")
+    return _Answer("this line is indented unlike the lines it belongs to", fault.at, hint="indent it like its neighbours")
+
+
+def _quote_open(fault: _Fault) -> _Answer | None:
+    if "quoted scalar" not in fault.context:
+        return None
+    quote = fault.text[fault.since : fault.since + 1]
+    return _Answer(f"the quote {quote} that opens here is never closed", fault.since)
+
+
+def _bad_escape(fault: _Fault) -> _Answer | None:
+    hint = "double the backslash, or use single quotes: in those a backslash is a backslash"
+    return _Answer(f"\\{fault.character} is no escape in double quotes", fault.at - 1, 2, hint)
+
+
+def _no_colon(fault: _Fault) -> _Answer | None:
+    start = fault.since
+    end = fault.text.find("\n", start)
+    length = (end if end >= 0 else len(fault.text)) - start
+    return _Answer("this is neither `key: value` nor a list item", start, max(length, 1), "is a colon missing?")
+
+
+def _block_scalar(fault: _Fault) -> _Answer | None:
+    sign = fault.text[fault.since : fault.since + 1]
+    inner = _Fault(fault.text, fault.problem, fault.context, fault.since, fault.since)
+    return _unquoted(inner, f"{sign} begins a text of several lines") if sign else None
+
+
+def _loose_end(fault: _Fault) -> _Answer | None:
+    why = f"{fault.character} closes nothing here"
+    return _unquoted(fault, why) or _Answer(why, fault.at, hint="a value that holds it has quotes")
+
+
+def _tag(fault: _Fault) -> _Answer | None:
+    inner = _Fault(fault.text, fault.problem, fault.context, fault.since, fault.since)
+    return _unquoted(inner, "a value without quotes that begins with ! is a YAML tag")
+
+
+def _deeper_text(fault: _Fault) -> _Answer | None:
+    return _Answer("this key is indented unlike the keys before it", fault.at, hint="indent it like its neighbours")
+
+
+def _not_here(fault: _Fault) -> _Answer | None:
+    return _unquoted(fault, f"a value without quotes cannot begin with {fault.character} and a space")
+
+
+_ANSWERS: tuple[tuple[re.Pattern[str], Callable[[_Fault], _Answer | None]], ...] = (
+    (re.compile("that cannot start any token"), _cannot_start),
+    (re.compile("expected alphabetic or numeric character"), _alias),
+    (re.compile(r"expected ',' or '[}\]]'"), _flow),
+    (re.compile("mapping values are not allowed here"), _mapping_value),
+    (re.compile("(sequence entries|mapping keys) are not allowed here"), _not_here),
+    (re.compile("expected <block end>"), _block_end),
+    (re.compile("unexpected (end of stream|document separator)"), _quote_open),
+    (re.compile("unknown escape character"), _bad_escape),
+    (re.compile("could not find expected ':'"), _no_colon),
+    (re.compile("chomping or indentation|a comment or a line break|indentation indicator"), _block_scalar),
+    (re.compile("expected the node content"), _loose_end),
+    (re.compile("expected ' ', but found|undefined tag handle|expected '!'|expected URI"), _tag),
+    (re.compile("<document start>"), _deeper_text),
+)

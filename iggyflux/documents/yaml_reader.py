@@ -1,0 +1,304 @@
+"""YAML text to nodes: YAML 1.2 with the core schema, exactly, and nothing that a mapping has no use for.
+
+ruamel.yaml (known here only) gives the events; scalars are resolved by the table below, so that `no`, `1_000` and
+`2026-01-01` stay what YAML 1.2 says: strings.  Everything is iterative and bounded: a hostile document costs no more
+than a long one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from iggyflux.documents.nodes import Lines, Node
+from iggyflux.documents.offsets import Style
+from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS, MAX_NODES
+from iggyflux.documents.yaml_faults import explain, quoted
+from iggyflux.errors import DocumentError, Problem
+from iggyflux.records import JSON
+
+_CORE = "tag:yaml.org,2002:"
+_SEPARATORS = re.compile("[\x85\u2028\u2029]")
+_LONG_ESCAPE = re.compile(r"\\U([0-9A-Fa-f]{8})")
+_STYLES = {None: Style.PLAIN, "": Style.PLAIN, "'": Style.SINGLE, '"': Style.DOUBLE, "|": Style.BLOCK, ">": Style.BLOCK}
+
+# https://yaml.org/spec/1.2.2/#1032-tag-resolution
+_RESOLVERS: tuple[tuple[str, re.Pattern[str], Callable[[str], JSON]], ...] = (
+    ("null", re.compile(r"null|Null|NULL|~|"), lambda text: None),
+    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), lambda text: text in ("true", "True", "TRUE")),
+    ("int", re.compile(r"[-+]?[0-9]+"), int),
+    ("int", re.compile(r"0o[0-7]+"), lambda text: int(text[2:], 8)),
+    ("int", re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text[2:], 16)),
+    ("float", re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"), float),
+    ("float", re.compile(r"[-+]?\.(?:inf|Inf|INF)"), lambda text: -math.inf if text[0] == "-" else math.inf),
+    ("float", re.compile(r"\.(?:nan|NaN|NAN)"), lambda text: math.nan),
+)
+_MAYBE_NOT_A_STRING = frozenset("-+.0123456789nNtTfF~")
+
+
+def read_yaml(text: str, file: str | None) -> tuple[str, Node]:
+    """The text with its line breaks made plain, and its one document.  Raises DocumentError with all that can be seen."""
+    text = text.replace("\r", "\n")
+    return text, _Reader(text, file).read()
+
+
+class _Reader:
+    def __init__(self, text: str, file: str | None) -> None:
+        self.text = text
+        self.file = file
+        self.lines = Lines(text)
+        self.problems: list[Problem] = []
+        self.anchors: dict[str, Node | None] = {}
+        self.open: list[_Open] = []
+        self.root: Node | None = None
+
+    def read(self) -> Node:
+        found = _SEPARATORS.search(self.text)
+        if found is not None:
+            name = f"U+{ord(found.group()):04X}"
+            hint = f'inside double quotes it can be written "\\u{ord(found.group()):04x}"'
+            self.stop("IFX103", f"the line separator {name} cannot stand in a YAML document", found.start(), hint=hint)
+        documents = 0
+        for event in self.events():
+            if isinstance(event, DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    hint = "write one document a file"
+                    self.stop("IFX107", "a second document begins here", event.start_mark.index, length=3, hint=hint)
+                if event.version is not None and tuple(event.version) != (1, 2):
+                    hint = "leave the %YAML line away: YAML 1.2 is what is read"
+                    self.report("IFX107", "this is not YAML 1.2", event.start_mark.index, hint=hint)
+            else:
+                self.take(event)
+        if self.root is None:
+            self.stop("IFX101", "the document is empty", 0, hint="`iggyflux init` writes one to start from")
+        if self.problems:
+            raise DocumentError(self.problems)
+        return self.root
+
+    def events(self) -> Iterator[Any]:
+        try:
+            yield from YAML(typ="safe", pure=True).parse(self.text)
+        except MarkedYAMLError as error:
+            self.problems.append(explain(error, self.text, self.lines, self.file))
+        except (YAMLError, ValueError, IndexError) as error:  # ruamel reads "\U00110000" with a bare chr()
+            self.unreadable(error)
+        else:
+            return
+        raise DocumentError(self.problems)
+
+    def unreadable(self, error: Exception) -> None:
+        for match in _LONG_ESCAPE.finditer(self.text):
+            if int(match[1], 16) > 0x10FFFF:
+                self.report("IFX101", f"{match.group()} names no character", match.start(), length=len(match.group()))
+                return
+        place = self.open[-1].node.start if self.open else 0
+        self.report("IFX101", f"this is not YAML: {str(error).splitlines()[0]}", place)
+
+    def take(self, event: Any) -> None:
+        if isinstance(event, ScalarEvent):
+            self.scalar(event)
+        elif isinstance(event, AliasEvent):
+            self.alias(event)
+        elif isinstance(event, (MappingStartEvent, SequenceStartEvent)):
+            self.begin(event)
+        elif isinstance(event, (MappingEndEvent, SequenceEndEvent)):
+            self.end(event)
+
+    # scalars
+
+    def scalar(self, event: Any) -> None:
+        style = _STYLES[event.style]
+        start, end = event.start_mark.index, event.end_mark.index
+        node = Node(event.value, start, end, style, in_flow=bool(self.open and self.open[-1].flow))
+        tag = str(event.ctag) if event.ctag is not None else None
+        if tag is not None:
+            node.start = self.after_tag(start, end)
+            self.tagged(node, tag)
+        elif style is Style.PLAIN:
+            node.value = self.resolved(node, event.value)
+        if isinstance(node.value, str) and (bad := re.search("[\ud800-\udfff]", node.value)):
+            name = f"U+{ord(bad.group()):04X}"
+            self.report("IFX103", f"{name} is half of a surrogate pair and no character", start, length=end - start)
+        self.anchor(event, node)
+        self.place(node)
+
+    def after_tag(self, start: int, end: int) -> int:
+        """Where the scalar itself begins: ruamel's mark stands before its anchor and tag."""
+        match = re.compile(r"(?:[!&]\S*\s+)*").match(self.text, start, end)
+        return match.end() if match else start
+
+    def resolved(self, node: Node, text: str) -> JSON:
+        if text and text[0] not in _MAYBE_NOT_A_STRING:
+            return text
+        for _, pattern, convert in _RESOLVERS:
+            if pattern.fullmatch(text):
+                return self.number(node, text, convert)
+        return text
+
+    def number(self, node: Node, text: str, convert: Callable[[str], JSON]) -> JSON:
+        if len(text) > MAX_DIGITS:
+            self.report("IFX108", f"a number of {len(text)} characters", node.start, hint="a string has quotes")
+            return 0
+        value = convert(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            hint = f"a string has quotes: '{text}'"
+            message = f"{text} is no finite number"
+            self.report("IFX108", message, node.start, length=len(text), hint=hint)
+            return 0
+        return value
+
+    def tagged(self, node: Node, tag: str) -> None:
+        text = str(node.value)
+        name = tag.removeprefix(_CORE)
+        if tag == "!" or name == "str":
+            return
+        for kind, pattern, convert in _RESOLVERS:
+            if kind == name and pattern.fullmatch(text):
+                node.value = self.number(node, text, convert)
+                return
+        self.refuse_tag(node, tag)
+
+    def refuse_tag(self, node: Node, tag: str) -> None:
+        start = self.text.rfind("!", 0, node.start + 1)
+        start = node.start if start < 0 or "\n" in self.text[start : node.start] else start
+        line_end = self.text.find("\n", start)
+        rest = self.text[start : line_end if line_end >= 0 else len(self.text)]
+        shown = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
+        hint = f"if this is an expression, quote it: {quoted(rest)}" if rest.startswith("!") else "leave the tag away"
+        self.report("IFX107", f"the YAML tag {shown[:40]} has no meaning here", start, length=len(shown), hint=hint)
+
+    # collections
+
+    def begin(self, event: Any) -> None:
+        start = event.start_mark.index
+        if len(self.open) >= MAX_DEPTH:
+            self.stop("IFX104", f"the document is nested deeper than {MAX_DEPTH}", start)
+        is_mapping = isinstance(event, MappingStartEvent)
+        node = Node({} if is_mapping else [], start, start, in_flow=bool(event.flow_style))
+        tag = str(event.ctag) if event.ctag is not None else None
+        if tag not in (None, "!", _CORE + ("map" if is_mapping else "seq")):
+            node.start = self.after_tag(start, len(self.text))
+            self.refuse_tag(node, str(tag))
+        self.open.append(_Open(node, is_mapping, bool(event.flow_style), event.anchor))
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None  # open: an alias to it would hold itself
+
+    def end(self, event: Any) -> None:
+        done = self.open.pop()
+        done.node.end = event.end_mark.index
+        if done.anchor is not None:
+            self.anchors[done.anchor] = done.node
+        self.place(done.node)
+
+    def anchor(self, event: Any, node: Node) -> None:
+        if event.anchor is not None:
+            self.anchors[event.anchor] = node
+
+    def alias(self, event: Any) -> None:
+        start, end = event.start_mark.index, event.end_mark.index
+        name = event.anchor
+        if name not in self.anchors:
+            hint = f"if this is an expression, quote it: {quoted(self.rest_of_line(start))}"
+            self.report("IFX107", f"there is no anchor &{name}", start, length=end - start, hint=hint)
+            self.place(Node(None, start, end, Style.PLAIN))
+            return
+        node = self.anchors[name]
+        if node is None:
+            self.stop("IFX107", f"*{name} stands inside of &{name}: it would hold itself", start, length=end - start)
+        if len(self.open) + node.depth > MAX_DEPTH:
+            self.stop("IFX104", f"the document is nested deeper than {MAX_DEPTH}", start)
+        self.place(node, (start, end))
+
+    def rest_of_line(self, start: int) -> str:
+        end = self.text.find("\n", start)
+        return self.text[start : end if end >= 0 else len(self.text)]
+
+    def place(self, node: Node, alias: tuple[int, int] | None = None) -> None:
+        """Put a finished node where it belongs: it is the document, an element, a key, or a key's value."""
+        if not self.open:
+            self.root = node
+            return
+        parent = self.open[-1]
+        if not parent.is_mapping:
+            self.add(parent.node, len(parent.node.children), node)
+        elif parent.key is None:
+            parent.key = self.key(node, alias)
+        else:
+            key, start, end = parent.key
+            parent.key = None
+            if key is None:
+                return
+            if key in parent.node.keys:
+                line, _ = self.lines.place(parent.node.keys[key][0])
+                hint = f"keep one of them; the first is on line {line}"
+                self.report("IFX105", f"the key `{key}` is here twice", start, length=end - start, hint=hint)
+                return
+            parent.node.keys[key] = (start, end)
+            self.add(parent.node, key, node)
+
+    def add(self, parent: Node, key: str | int, node: Node) -> None:
+        parent.size += node.size
+        parent.depth = max(parent.depth, node.depth + 1)
+        if sum(part.node.size for part in self.open) > MAX_NODES:
+            hint = "aliases multiply what they stand for"
+            self.stop("IFX104", f"the document has more than {MAX_NODES:,} values", node.start, hint=hint)
+        parent.children[key] = node
+        if isinstance(parent.value, dict):
+            parent.value[str(key)] = node.value
+        elif isinstance(parent.value, list):
+            parent.value.append(node.value)
+
+    def key(self, node: Node, alias: tuple[int, int] | None) -> tuple[str | None, int, int]:
+        start, end = alias or (node.start, max(node.end, node.start + 1))
+        if isinstance(node.value, str):
+            return node.value, start, end
+        if node.style is Style.COLLECTION:
+            hint = "quote it" if node.in_flow else None
+            self.report("IFX106", "a key is a string, not a list or an object", start, hint=hint)
+        else:
+            shown = self.text[start:end]
+            hint = f'quote it: "{shown}"' if shown.strip(":") else "write a key before the colon"
+            self.report("IFX106", "a key is a string", start, length=end - start, found=shown, hint=hint)
+        return None, start, end
+
+    # problems
+
+    def report(
+        self, code: str, message: str, offset: int, *, length: int = 1, found: str | None = None, hint: str | None = None
+    ) -> None:
+        """A problem that does not keep the rest from being read."""
+        self.problems.append(
+            self.lines.problem(code, message, offset, length, file=self.file, found=found, hint=hint)
+        )
+
+    def stop(self, code: str, message: str, offset: int, *, length: int = 1, hint: str | None = None) -> NoReturn:
+        self.report(code, message, offset, length=length, hint=hint)
+        raise DocumentError(self.problems)
+
+
+class _Open:
+    """A collection whose end has not come yet; `key` waits for its value."""
+
+    __slots__ = ("anchor", "flow", "is_mapping", "key", "node")
+
+    def __init__(self, node: Node, is_mapping: bool, flow: bool, anchor: str | None) -> None:
+        self.node = node
+        self.is_mapping = is_mapping
+        self.flow = flow
+        self.anchor = anchor
+        self.key: tuple[str | None, int, int] | None = None
