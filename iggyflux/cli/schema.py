@@ -1,0 +1,23 @@
+"""`iggyflux schema`: the JSON Schemas that this package ships."""
+
+from __future__ import annotations
+
+import click
+
+from iggyflux.cli.output import result
+
+
+@click.command(name="schema")
+@click.argument("kind", type=click.Choice(["mapping", "pipeline"]), default="mapping")
+def command(kind: str) -> None:
+    """Print the JSON Schema of a document.
+
+    Editors complete and explain a document by it; `init` writes the line that points them there.
+
+    \b
+    Example:
+      iggyflux schema mapping > mapping-v1.schema.json
+    """
+    from importlib.resources import files
+
+    result((files("iggyflux") / "schemas" / f"{kind}-v1.schema.json").read_bytes())

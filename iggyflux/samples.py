@@ -1,0 +1,210 @@
+"""Sample messages from a file or a pipe: payloads line by line, envelopes line by line, or one JSON document.
+
+What a line is, is said by the caller and never guessed from keys (LANGUAGE 28); a payload is taken byte for byte, also
+a broken one, since what is wrong with it is for the plan to say.  The one thing that is looked at: a JSON document that
+spans lines is one message.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from iggyflux.errors import IggyfluxError
+from iggyflux.records import JSON, Message, Row
+from iggyflux.timestamps import TimestampError, parse_rfc3339
+from iggyflux.transports.envelopes import EnvelopeError, bare_message, decode_envelope
+
+if TYPE_CHECKING:
+    from iggyflux.mapping import From
+
+NOT_AN_ENVELOPE = "IFX500"
+NEEDS_ENVELOPE = "IFX501"
+NOT_A_ROW = "IFX502"
+
+_BOM = b"\xef\xbb\xbf"
+Lines: TypeAlias = Iterable[bytes]
+
+
+class SampleError(IggyfluxError):
+    """A sample that cannot be a message at all; `line` counts from 1, 0 where it is not of one line."""
+
+    def __init__(self, code: str, reason: str, line: int = 0, hint: str | None = None) -> None:
+        self.code = code
+        self.reason = reason
+        self.line = line
+        self.hint = hint
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A message and the line where it begins."""
+
+    line: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A row and its line."""
+
+    line: int
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """What a message gets that names no stream or topic of its own."""
+
+    stream: str = ""
+    topic: str = ""
+
+    @classmethod
+    def of(cls, source: From) -> Coordinates:
+        """The stream and topic of `from`: the first name among its topics, else the first glob with its stars taken as `1`."""
+        names = [topic for topic in source.topics if not set("*?[") & set(topic)]
+        return cls(source.stream, names[0] if names else source.topics[0].replace("*", "1").replace("?", "1"))
+
+
+def read_samples(lines: Lines, coordinates: Coordinates, *, form: str = "json", envelope: bool = False) -> Iterator[Sample]:
+    """The messages of `lines`, as they come: `form` is the format of payloads (a name of `payloads.FORMATS`).
+
+    Raises SampleError where a line is no envelope, or where payloads of the format cannot stand in lines.
+    """
+    stream, topic = coordinates.stream, coordinates.topic
+    if envelope:
+        for number, line in _numbered(lines):
+            try:
+                message = decode_envelope(line, number - 1, stream=stream, topic=topic)
+            except EnvelopeError as error:
+                hint = 'an envelope is {"payload": …, "offset": 0, "headers": {…}}; without --envelope a line is a payload'
+                raise SampleError(NOT_AN_ENVELOPE, str(error), number, hint) from error
+            yield Sample(number, message)
+        return
+    check_lines_can_hold(form)
+    pieces = _documents(lines) if form == "json" else _numbered(lines)
+    for number, payload in pieces:
+        yield Sample(number, bare_message(payload, number - 1, stream=stream, topic=topic))
+
+
+def check_lines_can_hold(form: str) -> None:
+    """Raise SampleError where payloads of this format are binary: those come in envelopes."""
+    from iggyflux.payloads import FORMATS
+
+    if FORMATS[form].binary:
+        hint = "give --envelope, and lines such as {\"payload_base64\": \"…\"}"
+        raise SampleError(NEEDS_ENVELOPE, f"payloads of format {form} are binary and cannot be lines of a file", 0, hint)
+
+
+def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, without their ends, numbered from 1."""
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        line = line.removesuffix(b"\n").removesuffix(b"\r")
+        if line.strip():
+            yield number, line
+
+
+def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
+    """JSON documents, one a line; or one that spans all lines, which shows in a first line that is none by itself."""
+    pieces = _numbered(lines)
+    first = next(pieces, None)
+    if first is None:
+        return
+    if not _is_json(first[1]):
+        rest = list(pieces)
+        whole = b"\n".join(line for _, line in (first, *rest))
+        if rest and _is_json(whole):
+            yield first[0], whole
+            return
+        pieces = iter(rest)
+    yield first
+    yield from pieces
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
+# --- rows, for readers ---
+
+
+def read_rows(lines: Lines, *, form: str, measurement: str = "") -> Iterator[SampleRow]:
+    """The rows of `lines`: `form` is `jsonl` (an object of columns a line) or `csv` (with a header line).
+
+    `time` is integer nanoseconds or RFC 3339.  A cell of a CSV is a number, true or false where it is one by JSON's
+    syntax, null where it is empty, else a string.  Raises SampleError.
+    """
+    for number, columns in _ROW_FORMS[form](lines):
+        yield SampleRow(number, Row(_with_time(columns, number), measurement))
+
+
+def _json_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
+    for number, line in _numbered(lines):
+        try:
+            columns = msgspec.json.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise SampleError(NOT_A_ROW, f"not a row: {error}", number) from error
+        if not isinstance(columns, dict):
+            raise SampleError(NOT_A_ROW, "a row is an object of columns", number)
+        yield number, columns
+
+
+def _csv_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
+    texts = (line.decode("utf-8-sig" if first else "utf-8", "surrogateescape") for first, line in _marked_first(lines))
+    reader = csv.reader(texts, strict=True)
+    header: list[str] | None = None
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if header is None:
+                header = cells
+                continue
+            if len(cells) != len(header):
+                reason = f"{len(cells)} cells under a header of {len(header)}"
+                raise SampleError(NOT_A_ROW, reason, reader.line_num)
+            yield reader.line_num, {name: _cell(text) for name, text in zip(header, cells, strict=True)}
+    except csv.Error as error:
+        raise SampleError(NOT_A_ROW, f"not CSV: {error}", reader.line_num) from error
+
+
+_ROW_FORMS = {"jsonl": _json_rows, "csv": _csv_rows}
+
+
+def _marked_first(lines: Lines) -> Iterator[tuple[bool, bytes]]:
+    for index, line in enumerate(lines):
+        yield index == 0, line
+
+
+def _cell(text: str) -> JSON:
+    if text == "":
+        return None
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return text
+    return value if isinstance(value, (bool, int, float)) else text
+
+
+def _with_time(columns: Mapping[str, JSON], line: int) -> dict[str, JSON]:
+    """The columns with `time` in integer nanoseconds."""
+    found = columns.get("time")
+    if isinstance(found, str):
+        try:
+            return {**columns, "time": parse_rfc3339(found)}
+        except TimestampError as error:
+            raise SampleError(NOT_A_ROW, f"time: {error}", line, "nanoseconds as an integer, or RFC 3339") from error
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
+        raise SampleError(NOT_A_ROW, f"time is {found!r}", line, "nanoseconds as an integer, or RFC 3339")
+    return dict(columns)
