@@ -483,7 +483,7 @@ def _parse_with_dateutil(text: str) -> datetime:
 
 @lru_cache(maxsize=128)
 def load_zone(name: str) -> ZoneInfo:
-    """The IANA zone, from the tzdata package: the same on every machine.  Raises `TimestampError` where there is none."""
+    """The IANA zone of the tzdata package, the same on every machine.  Raises `TimestampError` where there is none."""
     from importlib.resources import files
 
     zones = (files("tzdata") / "zones").read_text(encoding="utf-8").split()

@@ -188,7 +188,7 @@ def _parse_plain(text: str, divisor: int) -> Point | None:
     return trusted_point(measurement, tags, fields, timestamp_ns)
 
 
-class _Refused(Exception):  # noqa: N818  (a signal inside of this module: it becomes a LineProtocolError)
+class _Refused(Exception):
     """`reason` at the character `position`."""
 
     def __init__(self, reason: str, position: int) -> None:

@@ -15,7 +15,6 @@ from itertools import accumulate
 import msgspec
 
 from iggyflux.errors import DecodeError
-from iggyflux.lineprotocol.checks import shorten
 from iggyflux.payloads.format import (
     BAD_NUMBER,
     MALFORMED,
