@@ -1,0 +1,380 @@
+"""What to send next: a state machine without I/O, clock or randomness.
+
+The caller asks `next`, does what it says, and tells the outcome with `receive` or `probed`; time and jitter are
+arguments.  A line leaves the machine in one of two ways: it was in an accepted request, or it is in `Done.refusals`.
+The machine always sends a prefix of what is still to do, so that two lines of one point keep their order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.lines import line_bytes, point_key
+from iggyflux.delivery.verdicts import (
+    Accepted,
+    Impossible,
+    Refusal,
+    Refused,
+    RefusedSome,
+    TooLarge,
+    Unavailable,
+    Verdict,
+)
+
+OnUnavailable: TypeAlias = Literal["wait", "stop", "dead_letter"]
+
+# A server that dies this often, with nothing accepted in between, is not killed by one line.
+_MAX_DEATHS = 40
+# Two deaths of the same request, with a server that was seen alive between them, are no accident.
+_DEATHS_OF_A_KILLER = 2
+# So many lines that fail alone, and nothing accepted: the server is sick, whatever is sent.
+_MAX_HELD = 3
+_DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How patient delivery is.
+
+    After `max_retries` the policy `on_unavailable` holds: go on for ever at the capped pace, stop, or refuse what is
+    left.  `max_refused_requests` bounds the search for refused lines: when that many requests of one delivery were
+    refused, the schema is wrong, and every line not yet settled is refused as it is.  None of them is lost: they go
+    where refused lines go, and come back with a replay.
+    """
+
+    max_lines: int = 5_000
+    max_bytes: int = 4 * 1024 * 1024
+    max_retries: int = 3
+    retry_backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 30.0
+    max_retry_after_seconds: float = 600.0
+    on_unavailable: OnUnavailable = "wait"
+    max_refused_requests: int = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the lines with these indices, in this order, in one request; then call `receive`."""
+
+    lines: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """See whether the server is there (no lines); then call `probed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing before `seconds` have passed.  `attempt` counts from 1; `away` says that the retries are used up."""
+
+    seconds: float
+    attempt: int
+    reason: str
+    away: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Every line is stored but for these, in the order of their indices."""
+
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The run cannot go on: nothing of this delivery may be acknowledged."""
+
+    reason: str
+    hint: str | None
+    code: str
+
+
+Action: TypeAlias = Send | Probe | Wait | Done | Stop
+
+
+class Machine:
+    """The delivery of one sequence of lines."""
+
+    def __init__(self, lines: Sequence[str], policy: Policy) -> None:
+        self._lines = lines
+        # Four bytes a character is the most that UTF-8 needs: the usual request is not measured line by line.
+        self._most_bytes = 4 * sum(map(len, lines)) + len(lines)
+        self._policy = policy
+        self._todo: Sequence[int] = range(len(lines))
+        self._refusals: list[Refusal] = []
+        self._end: Done | Stop | None = None
+        # The search: the first `_suspect` lines to do hold a refused one; `_window` bounds the next request.
+        self._suspect = 0
+        self._window: int | None = None
+        self._width = 0
+        self._refused_requests = 0
+        # What is not available: attempts in a row; equal failures in a row of the same request.
+        self._attempts = 0
+        self._strikes = 0
+        self._failure: object = None
+        self._reason = ""
+        self._not_before = 0.0
+        self._probing = False
+        self._deaths = 0
+        # Lines that alone got an unknown server error, while nothing else was accepted that would lay it on them.
+        self._held: list[int] = []
+        self._witness = False
+        self._sick = False
+        self.max_bytes = policy.max_bytes
+        """The limit of a request in bytes, lowered where the server refused one as too large."""
+
+    def next(self, now: float) -> Action:
+        """What to do at `now`; asking again changes nothing."""
+        if self._end is not None:
+            return self._end
+        if not self._todo and self._held:
+            self._todo, self._held = self._held, []
+        if not self._todo:
+            self._end = Done(tuple(sorted(self._refusals, key=lambda refusal: refusal.line)))
+            return self._end
+        if now < self._not_before:
+            away = self._attempts > self._policy.max_retries
+            return Wait(self._not_before - now, self._attempts, self._reason, away)
+        if self._probing:
+            return Probe()
+        if not self._width:
+            self._width = self._fitting()
+        return Send(self._todo[: self._width])
+
+    def receive(self, verdict: Verdict, now: float, jitter: float) -> None:
+        """What the last `Send` came to; `jitter` is drawn from [0, 1)."""
+        width = self._width
+        self._width = 0
+        if not isinstance(verdict, Unavailable):
+            self._attempts = self._strikes = 0
+            self._failure = None
+        _RECEIVE[type(verdict)](self, verdict, width, now, jitter)
+
+    def probed(self, reason: str | None, now: float, jitter: float) -> None:
+        """What the last `Probe` came to: None where the server is there, else why not."""
+        if reason is None:
+            self._probing = False
+        else:
+            self._wait(Unavailable(reason), now, jitter)
+
+    # --- answers, one method a verdict ---
+
+    def _accepted(self, _verdict: Accepted, width: int, _now: float, _jitter: float) -> None:
+        self._todo = self._todo[width:]
+        self._deaths = 0
+        self._sick = False
+        self._witness = True
+        if self._suspect > width:
+            self._suspect -= width
+            self._window = max(self._suspect // 2, 1)
+        else:
+            self._suspect = 0
+            self._window = self._window * 2 if self._window else None
+        if self._held:
+            self._todo = [*self._held, *self._todo]
+            self._held = []
+            self._suspect = self._window = 1
+
+    def _refused(self, verdict: Refused, width: int, now: float, jitter: float) -> None:
+        named = {refusal.line: refusal for refusal in verdict.refusals if 0 <= refusal.line < width}
+        if not named:
+            self._refused_some(RefusedSome("the server refused a line without naming it"), width, now, jitter)
+            return
+        sent = self._todo[:width]
+        self._refusals.extend(
+            Refusal(sent[line], refusal.reason, refusal.status, refusal.code) for line, refusal in named.items()
+        )
+        if verdict.rest_stored:
+            self._todo = self._todo[width:]
+            self._witness = self._witness or len(named) < width
+        else:
+            self._todo = [*(index for line, index in enumerate(sent) if line not in named), *self._todo[width:]]
+        self._suspect = 0
+        self._window = None
+        if not verdict.rest_stored:
+            self._count_refused_request(next(iter(named.values())).reason)
+
+    def _refused_some(self, verdict: RefusedSome, width: int, _now: float, _jitter: float) -> None:
+        if width == 1:
+            self._refuse_first(verdict.reason, verdict.status, verdict.code)
+        elif not self._look_at(verdict.suspects, width):
+            self._halve(width)
+        self._count_refused_request(verdict.reason)
+
+    def _too_large(self, verdict: TooLarge, width: int, _now: float, _jitter: float) -> None:
+        if width == 1:
+            self._refuse_first(verdict.reason, verdict.status, "IFX602")
+            self._count_refused_request(verdict.reason)
+            return
+        size = sum(line_bytes(self._lines[index]) + 1 for index in self._todo[:width])
+        limit = verdict.limit_bytes
+        self.max_bytes = limit if limit is not None and 0 < limit < size else size // 2
+
+    def _impossible(self, verdict: Impossible, _width: int, _now: float, _jitter: float) -> None:
+        self._end = Stop(verdict.reason, verdict.hint, verdict.code)
+
+    def _unavailable(self, verdict: Unavailable, width: int, now: float, jitter: float) -> None:
+        failure = _failure_of(verdict)
+        if failure is not None:
+            self._strikes = self._strikes + 1 if failure == self._failure else 1
+            self._failure = failure
+        if verdict.connection_died:
+            self._died(verdict, width)
+        elif verdict.suspicious and not self._sick:
+            self._failed_alike(verdict, width)
+        if self._end is None:
+            self._wait(verdict, now, jitter)
+
+    # --- what follows ---
+
+    def _died(self, verdict: Unavailable, width: int) -> None:
+        """The connection broke under a request: after two such deaths look for the line that does it."""
+        self._probing = True
+        self._deaths += 1
+        if self._deaths > _MAX_DEATHS:
+            self._end = Stop(
+                f"the connection died {self._deaths} times in a row while lines were sent: {verdict.reason}",
+                "look at the server's log, and at what stands between here and there",
+                "IFX608",
+            )
+        elif self._strikes >= (1 if self._suspect and width > 1 else _DEATHS_OF_A_KILLER):
+            self._blame(f"the connection died each time this line was sent alone: {verdict.reason}", "IFX603", width)
+
+    def _failed_alike(self, verdict: Unavailable, width: int) -> None:
+        """An error that nobody knows as passing, again and again: look whether a line does it.
+
+        The blame needs a witness, another request that was accepted since: else the server itself is sick.
+        """
+        if self._strikes < (1 if self._suspect and width > 1 else self._policy.max_retries + 1):
+            return
+        if not self._suspect:
+            self._witness = False
+        if width > 1:
+            self._halve(width)
+        elif self._witness:
+            self._refuse_first(
+                f"the server fails each time this line is sent alone: {verdict.reason}", verdict.status, "IFX607"
+            )
+        elif len(self._held) < _MAX_HELD and len(self._todo) > 1:
+            self._held.append(self._todo[0])
+            self._todo = self._todo[1:]
+            self._suspect = 0
+            self._window = None
+        else:
+            self._todo = [*self._held, *self._todo]
+            self._held = []
+            self._sick = True
+            self._suspect = 0
+            self._window = None
+            self._attempts = self._policy.max_retries
+        self._strikes = 0
+
+    def _blame(self, reason: str, code: str, width: int) -> None:
+        if width == 1:
+            self._refuse_first(reason, None, code)
+        else:
+            self._halve(width)
+        self._strikes = 0
+
+    def _halve(self, width: int) -> None:
+        self._suspect = width
+        self._window = width // 2
+        self._attempts = 0
+
+    def _refuse_first(self, reason: str, status: int | None, code: str) -> None:
+        self._refusals.append(Refusal(self._todo[0], reason, status, code))
+        self._todo = self._todo[1:]
+        self._suspect = 0
+        self._attempts = 0
+        self._witness = False
+        # Look at as many lines next as there were to a refused one so far: few requests where few or most are refused.
+        settled = len(self._lines) - len(self._todo) - len(self._held)
+        found = len(self._refusals)
+        self._window = None if found == 1 else max(settled // found, 1)
+
+    def _look_at(self, suspects: Sequence[int], width: int) -> bool:
+        """Put the suspects of the last request first, where that cannot change which of two equal points comes last."""
+        chosen = [line for line in dict.fromkeys(suspects) if 0 <= line < width]
+        if not 0 < len(chosen) < width:
+            return False
+        sent = self._todo[:width]
+        first = [sent[line] for line in chosen]
+        among = frozenset(chosen)
+        others = [index for line, index in enumerate(sent) if line not in among]
+        keys = {point_key(self._lines[index]) for index in first}
+        if any(point_key(self._lines[index]) in keys for index in others):
+            return False
+        self._todo = [*first, *others, *self._todo[width:]]
+        self._suspect = 0
+        self._window = len(first)
+        return True
+
+    def _count_refused_request(self, reason: str) -> None:
+        self._refused_requests += 1
+        if self._refused_requests >= self._policy.max_refused_requests:
+            count = self._refused_requests
+            self._refuse_rest(
+                f"not told apart: the server refused {count} requests with lines of this batch, last: {reason}",
+                None,
+                "IFX604",
+            )
+
+    def _refuse_rest(self, reason: str, status: int | None, code: str) -> None:
+        self._refusals.extend(Refusal(index, reason, status, code) for index in (*self._held, *self._todo))
+        self._todo = ()
+        self._held = []
+
+    def _wait(self, verdict: Unavailable, now: float, jitter: float) -> None:
+        policy = self._policy
+        self._attempts += 1
+        self._reason = verdict.reason
+        if self._attempts > policy.max_retries and policy.on_unavailable != "wait" and self._todo:
+            reason = f"still not available after {policy.max_retries} retries: {verdict.reason}"
+            if policy.on_unavailable == "stop":
+                self._end = Stop(reason, "start again when the server is back; nothing was acknowledged", "IFX606")
+            else:
+                self._refuse_rest(reason, verdict.status, "IFX605")
+            return
+        seconds = backoff_seconds(
+            self._attempts, jitter, first=policy.retry_backoff_seconds, cap=policy.max_backoff_seconds
+        )
+        if verdict.retry_after_seconds is not None:
+            asked = min(verdict.retry_after_seconds, policy.max_retry_after_seconds)
+            seconds = max(seconds, asked + jitter * policy.retry_backoff_seconds)
+        self._not_before = now + seconds
+
+    def _fitting(self) -> int:
+        """How many of the lines to do go into the next request: at least one."""
+        width = min(self._window or len(self._todo), len(self._todo), self._policy.max_lines)
+        if self._most_bytes <= self.max_bytes:
+            return width
+        size = 0
+        for count in range(width):
+            size += line_bytes(self._lines[self._todo[count]]) + 1
+            if size - 1 > self.max_bytes:
+                return max(count, 1)
+        return width
+
+
+def _failure_of(verdict: Unavailable) -> object:
+    """What makes two failures the same one: numbers in their texts do not count."""
+    if verdict.connection_died:
+        return "died"
+    if verdict.suspicious:
+        return (verdict.status, _DIGITS.sub("0", verdict.reason))
+    return None
+
+
+_RECEIVE: dict[type, Callable[[Machine, Any, int, float, float], None]] = {
+    Accepted: Machine._accepted,  # noqa: SLF001  (the machine's own table)
+    Refused: Machine._refused,  # noqa: SLF001
+    RefusedSome: Machine._refused_some,  # noqa: SLF001
+    TooLarge: Machine._too_large,  # noqa: SLF001
+    Unavailable: Machine._unavailable,  # noqa: SLF001
+    Impossible: Machine._impossible,  # noqa: SLF001
+}

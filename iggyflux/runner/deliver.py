@@ -1,0 +1,188 @@
+"""Bring lines to a sink: the small driver of `delivery.machine`.
+
+The machine decides what is sent, how long to wait and when to give up; this file sends, waits and tells.  There is no
+other retry on the way to a line sink.  Clock and randomness are arguments, so that tests take no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as _random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
+from iggyflux.delivery.verdicts import (
+    Accepted,
+    Refusal,
+    Refused,
+    RefusedSome,
+    SchemaConflict,
+    TooLarge,
+    Unavailable,
+    Verdict,
+)
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.transports.base import LineSink
+
+log = logging.getLogger("iggyflux.delivery")
+
+
+class Clock(Protocol):
+    """Time as the runner sees it."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go backwards."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`; cancellable."""
+
+
+class SystemClock:
+    """The time of the machine that we run on."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(slots=True)
+class Journal:
+    """What the deliveries to one sink have in common: counters for the summary, and what they learnt for each other."""
+
+    requests: int = 0
+    """Requests sent."""
+    retries: int = 0
+    """Answers and failures after which the same lines were sent again."""
+    refused_lines: int = 0
+    seconds_waited: float = 0.0
+    conflicts: set[SchemaConflict] = field(default_factory=set)
+    """Every schema conflict that was told; each is told once."""
+    max_bytes: int | None = None
+    """The size of a request that the server was seen to refuse less than."""
+    not_before: float = 0.0
+    """Until when the server asked to be left alone: for every delivery, not only for the one that was told so."""
+    away: bool = False
+
+
+async def deliver(
+    sink: LineSink,
+    lines: Sequence[str],
+    policy: Policy,
+    clock: Clock,
+    *,
+    journal: Journal | None = None,
+    random: Callable[[], float] = _random.random,
+) -> tuple[Refusal, ...]:
+    """Send `lines` until each is stored or refused, and return the refused ones, by index.
+
+    Returns only when everything is settled, however long the server is away.  Raises `Stopped` where a person must act
+    or the policy says so; then nothing of `lines` may be acknowledged, though some may be stored.  Cancelling is safe
+    in the same way.
+    """
+    journal = journal or Journal()
+    machine = Machine(lines, _with_learnt(policy, journal))
+    while True:
+        action = machine.next(clock.monotonic())
+        match action:
+            case Send(indices):
+                await _respect(journal, clock)
+                verdict = await sink.write(_chosen(lines, indices))
+                now = clock.monotonic()
+                machine.receive(verdict, now, random())
+                _note(journal, policy, machine, verdict, now)
+            case Wait(seconds, attempt, reason, away):
+                _tell_wait(journal, seconds, attempt, reason, away)
+                journal.seconds_waited += seconds
+                await clock.sleep(seconds)
+            case Probe():
+                machine.probed(await _probe(sink), clock.monotonic(), random())
+            case Done(refusals):
+                journal.refused_lines += len(refusals)
+                return refusals
+            case Stop(reason, hint, code):
+                raise Stopped(reason, hint, code)
+
+
+def _with_learnt(policy: Policy, journal: Journal) -> Policy:
+    if journal.max_bytes is None or journal.max_bytes >= policy.max_bytes:
+        return policy
+    from dataclasses import replace
+
+    return replace(policy, max_bytes=journal.max_bytes)
+
+
+def _chosen(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
+    if isinstance(indices, range):
+        return lines if len(indices) == len(lines) else lines[indices.start : indices.stop]
+    return [lines[index] for index in indices]
+
+
+async def _respect(journal: Journal, clock: Clock) -> None:
+    """Wait as long as the server asked another delivery to wait."""
+    seconds = journal.not_before - clock.monotonic()
+    if seconds > 0:
+        await clock.sleep(seconds)
+
+
+async def _probe(sink: LineSink) -> str | None:
+    """None where the sink is there, else why not."""
+    try:
+        await sink.connect()
+    except NotConnected as error:
+        return str(error)
+    return None
+
+
+def _note(journal: Journal, policy: Policy, machine: Machine, verdict: Verdict, now: float) -> None:
+    journal.requests += 1
+    match verdict:
+        case Accepted():
+            _tell_back(journal)
+        case Unavailable():
+            journal.retries += 1
+            if verdict.retry_after_seconds is not None:
+                asked = min(verdict.retry_after_seconds, policy.max_retry_after_seconds)
+                journal.not_before = max(journal.not_before, now + asked)
+        case TooLarge():
+            journal.retries += 1
+            journal.max_bytes = machine.max_bytes
+            log.info("delivery.too_large max_bytes=%d reason=%r", machine.max_bytes, verdict.reason)
+        case Refused(conflicts=conflicts) | RefusedSome(conflicts=conflicts):
+            _tell_back(journal)
+            _tell_conflicts(journal, conflicts)
+        case _:
+            pass
+
+
+def _tell_conflicts(journal: Journal, conflicts: Sequence[SchemaConflict]) -> None:
+    for conflict in conflicts:
+        if conflict not in journal.conflicts:
+            journal.conflicts.add(conflict)
+            log.error(
+                "delivery.schema_conflict measurement=%r field=%r sent=%s stored=%s hint=%r",
+                conflict.measurement,
+                conflict.field,
+                conflict.sent,
+                conflict.stored,
+                "a field keeps its first type: change `type` in the mapping, or write to another field or measurement",
+            )
+
+
+def _tell_wait(journal: Journal, seconds: float, attempt: int, reason: str, away: bool) -> None:
+    if away and not journal.away:
+        journal.away = True
+        log.warning("delivery.away attempt=%d seconds=%.1f reason=%r", attempt, seconds, reason)
+    else:
+        log.info("delivery.waiting attempt=%d seconds=%.1f reason=%r", attempt, seconds, reason)
+
+
+def _tell_back(journal: Journal) -> None:
+    if journal.away:
+        journal.away = False
+        log.info("delivery.back")
