@@ -1,8 +1,8 @@
 """A writer document as Python source: columns instead of records, straight-line code instead of interpretation.
 
-The generated `render` takes decoded payloads and gives, for each item of `points`, lines and the records that they are
-of.  It adds to `odd` every message that is not what it assumes; the caller takes what was made of those back and asks the
-reference plan.  So generated code may be wrong about a message only where it says so.
+The generated `render` takes decoded payloads and gives, for each item of `points`, lines and the records that they
+are of.  It adds to `odd` every message that is not what it assumes; the caller takes what was made of those back and asks
+the reference plan.  So generated code may be wrong about a message only where it says so.
 """
 
 from __future__ import annotations
@@ -545,7 +545,7 @@ class _Generator:
         out.add("], is_duplicate, odd)")
 
     def _paths(self, scope: str, node: Node, path: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
-        """Of each place that is read: its key, source of how often it stands in the batch, the column that proves it."""
+        """Of each place that is read: key, source of how often it stands in the batch, the column that proves it."""
         size = "len(payloads)" if scope == "root" else "len(elements)"
         for key, child in node.children.items():
             here = (*path, key)
@@ -577,7 +577,7 @@ class _Generator:
         return name
 
 
-class NotCompiled(Exception):  # noqa: N818  (not an error: the reference plan does the whole work)
+class NotCompiled(Exception):
     """A document that has no compiled form; the text says why."""
 
 

@@ -17,7 +17,8 @@ from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.mapping import Mapping
 from iggyflux.payloads import FORMATS
-from iggyflux.payloads.json_ import MAX_BYTES, MAX_DEPTH, has_duplicate_keys
+from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
+from iggyflux.payloads.json_ import DuplicateCheck
 from iggyflux.plan.codegen import NotCompiled, generate
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import ReferencePlan
@@ -51,7 +52,7 @@ class CompiledPlan:
             return
         self.source = generated.source
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
-        namespace["is_duplicate"] = partial(has_duplicate_keys, reads=reads, strict=writer.source.strict)
+        namespace["is_duplicate"] = partial(_has_duplicate, DuplicateCheck(reads, writer.source.strict))
         exec(compile(generated.source, f"<plan of {mapping.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         self._run = namespace["render"]
         self._decode: Decode
@@ -173,6 +174,10 @@ class CompiledPlan:
         )
 
 
+def _has_duplicate(check: DuplicateCheck, payload: bytes) -> bool:
+    return check.suspects(payload) and check.find(payload) is not None
+
+
 def _index(pair: tuple[int, str]) -> int:
     return pair[0]
 
@@ -193,7 +198,7 @@ def _in_order(made: Sequence[tuple[list[str], Sequence[int]]]) -> tuple[list[str
 
 def _is_deep_or_large(payload: bytes) -> bool:
     """Whether only the exact check can say that the payload is neither too large nor too deep."""
-    return len(payload) > MAX_BYTES or payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
+    return len(payload) > MAX_PAYLOAD_BYTES or payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
 
 
 def _is_utf8(payload: bytes) -> bool:
