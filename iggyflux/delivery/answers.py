@@ -1,0 +1,450 @@
+"""What an HTTP answer to a write means: one table of rows, read from the top, the first that fits decides.
+
+Status alone misleads: permanent faults come as 500, passing ones as 400, and a 200 is a web page.  So a row looks at
+status *and* words.  The wordings were taken from real servers (1.6, 1.8, 2.7, 2.9, 3.6 and their sources).  Pure: the
+present time, for `Retry-After` as a date, is an argument.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from typing import Any, Final
+
+from iggyflux.delivery.naming import find_conflicts, lines_named, lines_numbered, suspects_of
+from iggyflux.delivery.verdicts import (
+    Accepted,
+    Impossible,
+    Refusal,
+    Refused,
+    RefusedSome,
+    SchemaConflict,
+    TooLarge,
+    Unavailable,
+    Verdict,
+)
+
+_WORDS_SHOWN = 400
+_STRIPPED = "stored without its field 'time': no server keeps a field of that name"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it came: header names in lower case, the body as bytes (cut where it is absurdly long)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> Verdict:
+    """What `answer` to a request with `lines` means; `now` is seconds since the epoch.
+
+    `flavor` is one of `v1`, `v2`, `cloud`, `v3`, `victoriametrics`, `generic`; it chooses the hint, never the verdict:
+    what a server is can change behind an address, its words say what it did.
+    """
+    case = Case(flavor, answer, lines, now)
+    for row in ROWS:
+        if row.fits(case):
+            verdict = row.verdict(case)
+            if verdict is not None:
+                return verdict
+    return _unknown(case)
+
+
+class Case:
+    """An answer with what was sent, and what can be read out of it."""
+
+    def __init__(self, flavor: str, answer: Answer, lines: Sequence[str], now: float) -> None:
+        self.flavor = flavor
+        self.status = answer.status
+        self.headers = answer.headers
+        self.lines = lines
+        self.now = now
+        self._body = answer.body
+
+    @cached_property
+    def text(self) -> str:
+        return self._body.decode("utf-8", "replace")
+
+    @cached_property
+    def is_page(self) -> bool:
+        """Whether the body is meant for a browser: no database wrote it."""
+        kind = self.headers.get("content-type", "").lower()
+        return "html" in kind or self.text.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
+
+    @cached_property
+    def tree(self) -> dict[str, Any]:
+        """The body as a JSON object; empty where it is none."""
+        if not self._body.lstrip().startswith(b"{"):
+            return {}
+        try:
+            tree = json.loads(self.text)
+        except ValueError:
+            return {}
+        return tree if isinstance(tree, dict) else {}
+
+    @cached_property
+    def message(self) -> str:
+        """What the server says, whole: the member of its JSON that holds it, else the text, else a header."""
+        for key in ("message", "error"):
+            said = self.tree.get(key)
+            if isinstance(said, str):
+                return said
+        return self.text or self.headers.get("x-influxdb-error", "")
+
+    @cached_property
+    def words(self) -> str:
+        """The message for people: one line, no control characters, cut."""
+        return "an HTML page" if self.is_page else plain_words(self.message)
+
+    @property
+    def told(self) -> str:
+        return f"the server answered {self.status}" + (f": {self.words}" if self.words else "")
+
+    @cached_property
+    def retry_after_seconds(self) -> float | None:
+        """By the server's own clock where it tells it: ours may be wrong."""
+        date = parse_http_date(self.headers.get("date", ""))
+        return parse_retry_after(self.headers.get("retry-after"), self.now if date is None else date)
+
+    @cached_property
+    def dropped(self) -> int:
+        """How many points a partial write says were dropped: a lower bound, or 0."""
+        found = None if self.quotes else _DROPPED.search(self.message) or _OUTSIDE.match(self.message)
+        return int(found.group(1)) if found else 0
+
+    @cached_property
+    def quotes(self) -> bool:
+        """Whether the message repeats what was sent: then phrases in it prove nothing."""
+        return "data" in self.tree or _QUOTING.search(self.message) is not None
+
+    @cached_property
+    def conflicts(self) -> tuple[SchemaConflict, ...]:
+        return find_conflicts(self.message)
+
+
+# Names of the user stand in such messages, so the count must stand where the server puts it.
+_DROPPED = re.compile(r" dropped=(\d{1,18})(?: for database: \S+ for retention policy: \S+)?\s*\Z")
+_OUTSIDE = re.compile(r"(?:failure writing points to database: )?partial write: dropped (\d{1,18}) points outside")
+_QUOTING = re.compile(r"unable to parse '|error parsing line \d")
+
+
+def plain_words(text: str) -> str:
+    """`text` on one line, without control characters, cut to what a person reads."""
+    # Only the head of a long text is looked at: an answer may echo megabytes of lines.
+    line = _CONTROL.sub(" ", text[: 4 * _WORDS_SHOWN]).strip()
+    return line if len(line) <= _WORDS_SHOWN else line[:_WORDS_SHOWN] + "…"
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds that `Retry-After` asks for: a number, or an HTTP date; None where it is missing or unreadable.
+
+    >>> parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT", 1445412470.0)
+    10.0
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", value):
+        return float(value)
+    moment = parse_http_date(value)
+    return None if moment is None else max(moment - now, 0.0)
+
+
+def parse_http_date(value: str) -> float | None:
+    """Seconds since the epoch, or None where `value` is no date."""
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+# --- verdicts that rows make ---
+
+
+def _accepted(_case: Case) -> Verdict:
+    return Accepted()
+
+
+def _passing(case: Case) -> Verdict:
+    return Unavailable(case.told, case.status, case.retry_after_seconds)
+
+
+def _unknown_failure(case: Case) -> Verdict:
+    return Unavailable(case.told, case.status, case.retry_after_seconds, suspicious=True)
+
+
+def _too_large(case: Case) -> Verdict:
+    found = _LIMIT.search(case.message)
+    limit = int(next(group for group in found.groups() if group)) if found else None
+    return TooLarge(case.told, limit, case.status)
+
+
+_LIMIT = re.compile(r"\((\d{1,15}) bytes\) exceeded|\b(?:limit|maximum)(?: of| is|:)? (\d{4,15})\b")
+
+
+def _stop(code: str, hint: str) -> Callable[[Case], Verdict]:
+    def verdict(case: Case) -> Verdict:
+        return Impossible(case.told, hint, case.status, code)
+
+    return verdict
+
+
+def _redirect(case: Case) -> Verdict:
+    target = _without_secrets(case.headers.get("location", ""))
+    where = f" to {target}" if target else ""
+    return Impossible(
+        f"the server answered {case.status}: it redirects{where}",
+        "redirects are not followed, since the token would go along: set `url` to the address of InfluxDB itself",
+        case.status,
+        "IFX725",
+    )
+
+
+def _without_secrets(location: str) -> str:
+    """An address without user, password and query (where 1.x keeps credentials)."""
+    bare = plain_words(location.split("?", 1)[0].split("#", 1)[0])
+    scheme, separator, rest = bare.partition("://")
+    if not separator:
+        return bare.rpartition("@")[2]
+    host, slash, path = rest.partition("/")
+    return scheme + separator + host.rpartition("@")[2] + slash + path
+
+
+def _refused_by_number(case: Case) -> Verdict | None:
+    """3.x: `data` is a list where the rest is stored, an object where nothing is."""
+    data = case.tree.get("data")
+    entries = data if isinstance(data, list) else [data] if isinstance(data, dict) else []
+    numbered = lines_numbered(entries, case.lines)
+    if not numbered:
+        return None
+    return Refused(
+        tuple(Refusal(line, plain_words(why), case.status, _code_of(why)) for line, why in numbered.items()),
+        rest_stored=isinstance(data, list),
+        conflicts=tuple(
+            {
+                conflict: None
+                for line, why in numbered.items()
+                for conflict in find_conflicts(why, line=case.lines[line])
+            }
+        ),
+    )
+
+
+def _refused_by_name(case: Case) -> Verdict | None:
+    """1.x, 2.x: each line that does not parse is quoted; 1.x has stored the rest if it says `partial write`."""
+    named = lines_named(case.message, case.lines)
+    if named is None:
+        return None
+    refusals = tuple(Refusal(line, plain_words(why), case.status) for line, why in named.whys.items())
+    return Refused(refusals, rest_stored=named.all_exact and case.message.startswith("partial write:"))
+
+
+def _dropped(case: Case) -> Verdict | None:
+    """1.x, 2.x: `dropped=N` never says which, but N lines of N are all of them."""
+    if case.dropped < len(case.lines):
+        return None
+    why = plain_words(case.message)
+    refusals = tuple(Refusal(line, why, case.status, _code_of(why)) for line in range(len(case.lines)))
+    return Refused(refusals, rest_stored=True, conflicts=case.conflicts)
+
+
+def _stripped(case: Case) -> Verdict | None:
+    """2.9: a field `time` was taken off and the rest of the point stored; other errors may hide behind it."""
+    if len(case.lines) > 1:
+        return None
+    return Refused((Refusal(0, _STRIPPED, case.status),), rest_stored=True)
+
+
+def _refused_some(case: Case) -> Verdict:
+    return RefusedSome(
+        case.words or case.told,
+        case.status,
+        suspects_of(case.message, case.lines, case.dropped),
+        case.conflicts,
+        _code_of(case.message),
+    )
+
+
+def _code_of(why: str) -> str:
+    return "IFX609" if find_conflicts(why) else "IFX601"
+
+
+def _unauthorized(case: Case) -> Verdict:
+    return Impossible(case.told, _CREDENTIALS.get(case.flavor, _CREDENTIALS["v2"]), case.status, "IFX721")
+
+
+_CREDENTIALS = {
+    "v1": "check `username` and `password` (or `token`, a JWT) of this connection",
+    "v2": "check `token`: wrong, deleted, or of another server",
+    "victoriametrics": "check `token` (or `username` and `password`) of this connection",
+}
+
+
+def _unknown(case: Case) -> Verdict:
+    return Impossible(
+        case.told, "this is no answer that InfluxDB gives to a write: is `url` right?", case.status, "IFX731"
+    )
+
+
+# --- the table ---
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`status` and, where given, `words`, `page` and `quotes` must fit; `verdict` may still decline with None.
+
+    `seen` says who answers so.
+    """
+
+    status: Container[int]
+    verdict: Callable[[Case], Verdict | None]
+    words: re.Pattern[str] | None = None
+    page: bool | None = None
+    quotes: bool | None = None
+    seen: str = ""
+
+    def fits(self, case: Case) -> bool:
+        return (
+            case.status in self.status
+            and (self.page is None or self.page == case.is_page)
+            and (self.quotes is None or self.quotes == case.quotes)
+            and (self.words is None or self.words.search(case.message) is not None)
+        )
+
+
+def _words(*alternatives: str) -> re.Pattern[str]:
+    return re.compile("|".join(alternatives), re.IGNORECASE)
+
+
+_ANY = range(100, 1000)
+_CONTENT = frozenset({400, 422})
+_CONTENT_OR_FAILURE = frozenset({400, 422, 500})
+
+_ADDRESS = "is `url` the address of InfluxDB (with its path, behind a proxy), and `flavor` what it speaks?"
+
+ROWS: Final[tuple[Row, ...]] = (
+    Row({204}, _accepted, seen="every server; nothing else acknowledges"),
+    Row({401}, _unauthorized, seen="wrong or missing credentials"),
+    Row(
+        {403},
+        _stop("IFX722", "the credentials are known, but may not write here: give them write permission"),
+        seen="no write permission; 2.x also: an inactive token",
+    ),
+    Row({407}, _stop("IFX726", "a proxy wants credentials: put them into HTTPS_PROXY or HTTP_PROXY"), seen="proxies"),
+    Row(range(300, 400), _redirect, seen="load balancers; 2.x: 308 for a trailing slash"),
+    Row({413}, _too_large, seen="1.x, 3.x, every proxy"),
+    Row(
+        _CONTENT_OR_FAILURE,
+        _too_large,
+        _words(r"max request size \(\d+ bytes\) exceeded", "request (entity |body )?too large"),
+        quotes=False,
+        seen="3.6 answers 500 to more than 10 MiB",
+    ),
+    Row(
+        {408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530},
+        _passing,
+        seen="overload and balancers, with a page or without",
+    ),
+    Row(range(200, 300), _stop("IFX720", _ADDRESS), seen="2.x serves its user interface on unknown paths, as 200"),
+    Row(range(400, 500), _stop("IFX720", _ADDRESS), page=True, seen="web servers, firewalls"),
+    Row(range(500, 600), _passing, page=True, seen="balancers whose server is away"),
+    Row(
+        {404},
+        _stop("IFX723", "create it, or set `create: true` (1.x, 2.x), or correct the name"),
+        _words("database not found", r"bucket .*not found", "not find bucket", "no dbrp mapping", "organization name"),
+        seen="1.x, 2.x: the database, bucket or organisation is missing, or hidden from this token",
+    ),
+    Row({404, 405}, _stop("IFX720", _ADDRESS), seen="this server has no such route"),
+    Row(
+        _CONTENT_OR_FAILURE,
+        _passing,
+        _words(
+            "queue length exceeded",
+            "cache-max-memory-size exceeded",
+            "memory allocation limit reached",
+            r"\btimeout$",
+            "request throttled",
+            "queue full",
+            "shutting down",
+            "shut down",
+            "node (is|has) stopped",
+            "no space left on device",
+            "(engine|shard) is (closed|disabled)",
+            "engine: closed",
+            "unexpected EOF",
+            "too many open files",
+            "hinted handoff queue",
+        ),
+        quotes=False,
+        seen="passing faults as 400 and 500: 2.x under load, 3.x while it stops, a full disk, a body cut on its way",
+    ),
+    Row(
+        _CONTENT_OR_FAILURE,
+        _stop("IFX724", "create the retention policy, or correct `retention_policy`"),
+        _words("retention policy not found"),
+        quotes=False,
+        seen="1.x answers 500 to it, for ever",
+    ),
+    Row(
+        _CONTENT_OR_FAILURE,
+        _stop("IFX731", "something between here and there alters compressed bodies: try `gzip: off`"),
+        _words("gzip: invalid (header|checksum)", "invalid gzip", "error decoding gzip"),
+        quotes=False,
+        seen="2.x: 500; 1.x, 3.x: 400",
+    ),
+    Row(
+        _CONTENT,
+        _stop("IFX728", "check `org`, `bucket`, `database`, `precision` and the credentials of this connection"),
+        _words(
+            "database is required",
+            "^bucket not found",
+            "either orgID or org",
+            "missing field `db`",
+            "^invalid precision",
+            "precision must be",
+            "invalid consistency",
+            "malformed .*auth",
+            "authorization header",
+            "(db|database) name .*(invalid|must|empty|character)",
+            "invalid (db|database) name",
+        ),
+        quotes=False,
+        seen="a request that is wrong whatever its lines are",
+    ),
+    Row(
+        _CONTENT,
+        _stop("IFX735", "raise the limit of the server, or write to a database that exists"),
+        _words(r"exceed.*(number|limit) of \d* ?databases", r"limit of \d+ databases"),
+        quotes=False,
+        seen="3.x Core",
+    ),
+    Row(_CONTENT, _refused_by_number, seen="3.x"),
+    Row(_CONTENT_OR_FAILURE, _refused_by_name, _words("unable to parse '", r"error parsing line \d+"), seen="1.x, 2.x"),
+    Row(_CONTENT, _stripped, _words("has been stripped from point"), seen="1.12, 2.9"),
+    Row(_CONTENT, _dropped, _words(r"\bdropped(=| )\d"), seen="1.x, 2.x: every line of the request is refused"),
+    Row(
+        {400},
+        _stop("IFX731", _ADDRESS),
+        re.compile(r"\A\s*(400 )?(bad request)?\s*\Z", re.IGNORECASE),
+        seen="balancers and web servers: InfluxDB always says why",
+    ),
+    Row(_CONTENT, _refused_some, seen="everything else that is about lines: bisect"),
+    Row(
+        {500},
+        _refused_some,
+        _words("unable to parse", "partial write", "field type conflict", "invalid (number|boolean|tag format)"),
+        seen="1.x, 2.x: a line that the engine cannot read; other shards have stored their points",
+    ),
+    Row({501, 505}, _stop("IFX731", _ADDRESS), seen="proxies and web servers"),
+    Row(range(500, 600), _unknown_failure, seen="bisected when it does not pass"),
+    Row(_ANY, _unknown),
+)
