@@ -1,0 +1,298 @@
+"""Line protocol as InfluxDB 3 reads it, with its words for what is wrong.
+
+Lines are numbered as that server numbers them: only those that are neither blank nor comments count, while the text
+it shows beside a number comes from a second walk over all lines.  Nothing here stores or answers.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import NamedTuple, TypeAlias
+
+from iggyflux.sim.classic import scan_line
+from iggyflux.sim.plain import LINE, Fields, Value, plain_fields, plain_tags
+
+STRING_LIMIT = 65_536
+SHOWN = 20
+"""Bytes of a line that an answer shows."""
+
+
+class Series(NamedTuple):
+    """A measurement and its tags in the order in which they were sent; a tag key may come twice."""
+
+    measurement: bytes
+    tags: tuple[tuple[bytes, bytes], ...]
+
+
+class Line(NamedTuple):
+    """A line that was parsed, with its number; `fields` may hold a key twice."""
+
+    number: int
+    series: Series
+    fields: list[tuple[bytes, Value]]
+    time: int | None
+
+
+class Bad(NamedTuple):
+    """A line that was refused: number, reason, and the text that the server shows."""
+
+    number: int
+    reason: str
+    shown: str
+
+
+Plain: TypeAlias = "tuple[int, bytes, Fields, int | None]"
+"""A line of the common shape: number, text of the series, fields, time."""
+
+
+class LineError(Exception):
+    """Why the server cannot parse a line."""
+
+
+class _NoMatch(Exception):
+    """What is tried here does not begin here; the caller decides what that means."""
+
+
+def parse(text: bytes) -> tuple[list[Plain | Line], list[Bad]]:
+    """All lines of a body that is valid UTF-8, the good and the refused."""
+    good: list[Plain | Line] = []
+    bad: list[Bad] = []
+    shown = _Shown(text)
+    position, end, number = 0, len(text), 0
+    match = LINE.match
+    while position < end:
+        found = match(text, position)
+        if found is not None:
+            series, fields_text, time = found.groups()
+            fields = plain_fields(fields_text)
+            if fields is not None and len(series) < STRING_LIMIT:
+                number += 1
+                good.append((number, series, fields, None if time is None else int(time)))
+                position = found.end()
+                continue
+        position, block = scan_line(text, position)
+        position += 1
+        line = _trim(block.decode())
+        if not line:
+            continue
+        number += 1
+        try:
+            series_read, fields_read, timestamp = parse_line(line)
+        except LineError as reason:
+            bad.append(Bad(number, str(reason), shown.line(number)))
+        else:
+            good.append(Line(number, series_read, fields_read, timestamp))
+    return good, bad
+
+
+class _Shown:
+    """The lines of a body as the server's second walk sees them, made only when one is needed."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._lines: list[str] | None = None
+
+    def line(self, number: int) -> str:
+        if self._lines is None:
+            self._lines = [line.removesuffix("\r") for line in self._text.decode().split("\n")]
+        return cut(self._lines[min(number, len(self._lines)) - 1])
+
+
+def cut(line: str) -> str:
+    """The first bytes of a line, as answers show them (the server itself fails on a character that is cut through)."""
+    return line.encode()[:SHOWN].decode("utf-8", "ignore")
+
+
+def read_series(text: bytes) -> Series:
+    """Measurement and tags of a line of the common shape."""
+    return Series(*plain_tags(text))
+
+
+def parse_line(line: str) -> tuple[Series, list[tuple[bytes, Value]], int | None]:
+    """One line without leading space.  Raises `LineError`."""
+    measurement, rest = _measurement(line)
+    tags, rest = _tags(rest) if rest.startswith(",") else ((), rest)
+    spaces = _SPACES.match(rest)
+    if spaces is None:
+        raise LineError(f"Expected at least one space character, got {_got(rest, shorten=False)}")
+    fields, rest = _fields(rest[spaces.end() :])
+    timestamp = _TIMESTAMP.match(rest)
+    time = None
+    if timestamp is not None:
+        time = int(timestamp[1])
+        if not -(2**63) <= time < 2**63:
+            raise LineError(f"Unable to parse timestamp value `{timestamp[1]}`")
+        rest = rest[timestamp.end() :]
+    if rest:
+        raise LineError(f"Could not parse entire line. Found trailing content: `{_shorten(rest)}`")
+    return Series(measurement.encode(), tags), fields, time
+
+
+_SPACES = re.compile(r" +")
+_TIMESTAMP = re.compile(r" +(-?[0-9]+) *")
+_MEASUREMENT = re.compile(r"[^ \t\n\x00,\\]+")
+_KEY = re.compile(r"[^ \t\n=\\]+")
+_TAG_VALUE = re.compile(r"[^ \t\n,\\]+")
+_STRING = re.compile(r'"((?:\\"|\\\\|\\|[^\\"]+)*+)"')
+_ESCAPED_IN_STRING = re.compile(r'\\([\\"])')
+_INTEGER = re.compile(r"(-?[0-9]+)i")
+_UNSIGNED = re.compile(r"([0-9]+)u")
+_FLOAT = re.compile(r"-?[0-9]+\.[0-9]+[eE][+-]?[0-9]+|-?[0-9]+[eE][+-]?[0-9]+|-?[0-9]+\.[0-9]+|-?[0-9]+")
+_BOOLEAN = re.compile(r"true|True|TRUE|t|T|false|False|FALSE|f|F")
+
+
+def _trim(line: str) -> str:
+    while True:
+        line = line.lstrip(" \t\n")
+        if not line.startswith("#"):
+            return line
+        line = line.partition("\n")[2]
+
+
+def _measurement(line: str) -> tuple[str, str]:
+    try:
+        return _escaped(line, _MEASUREMENT, ", \\")
+    except _NoMatch:
+        raise LineError("Invalid measurement was provided") from None
+
+
+def _tags(rest: str) -> tuple[tuple[tuple[bytes, bytes], ...], str]:
+    """The tags after the measurement; `rest` begins with the comma."""
+    first = rest[1:]
+    tags = []
+    while rest.startswith(","):
+        rest = rest[1:]
+        try:
+            key, after = _escaped(rest, _KEY, "\\,= ")
+        except _NoMatch:
+            raise LineError(f"Expected tag key, got {_got(rest)}") from None
+        if not after.startswith("="):
+            raise LineError(f"Tag set malformed: could not find equals sign in `{_shorten(first)}`")
+        rest = after[1:]
+        try:
+            value, rest = _escaped(rest, _TAG_VALUE, "\\,= ")
+        except _NoMatch:
+            raise LineError(f"Expected tag value, got {_got(rest)}") from None
+        tags.append((key.encode(), value.encode()))
+    return tuple(tags), rest
+
+
+def _fields(rest: str) -> tuple[list[tuple[bytes, Value]], str]:
+    try:
+        field, rest = _field(rest)
+    except _NoMatch:
+        raise LineError("No fields were provided") from None
+    fields = [field]
+    while rest.startswith(","):
+        try:
+            field, after = _field(rest[1:])
+        except _NoMatch:  # the first comma is taken, a later one is not
+            return fields, rest[1:] if len(fields) == 1 else rest
+        fields.append(field)
+        rest = after
+    return fields, rest
+
+
+def _field(rest: str) -> tuple[tuple[bytes, Value], str]:
+    key, rest = _escaped(rest, _KEY, "\\,= ")
+    if not rest.startswith("="):
+        raise _NoMatch
+    value, rest = _value(rest[1:])
+    return (key.encode(), value), rest
+
+
+def _value(rest: str) -> tuple[Value, str]:
+    if found := _INTEGER.match(rest):
+        number = int(found[1])
+        if not -(2**63) <= number < 2**63:
+            raise LineError(f"Unable to parse integer value `{found[1]}`")
+        return number, rest[found.end() :]
+    if found := _UNSIGNED.match(rest):
+        number = int(found[1])
+        if number >= 2**64:
+            raise LineError(f"Unable to parse unsigned integer value `{found[1]}`")
+        return [number], rest[found.end() :]
+    if found := _FLOAT.match(rest):
+        return float(found[0]), rest[found.end() :]
+    if found := _STRING.match(rest):
+        text = _ESCAPED_IN_STRING.sub(r"\1", found[1]).encode()
+        if len(text) > STRING_LIMIT:
+            raise LineError("String is greater than 64KB")
+        return text, rest[found.end() :]
+    if found := _BOOLEAN.match(rest):
+        return found[0] in ("true", "True", "TRUE", "t", "T"), rest[found.end() :]
+    raise _NoMatch
+
+
+def _escaped(text: str, normal: re.Pattern[str], escapable: str) -> tuple[str, str]:
+    """A name with its escapes taken away, and what follows it."""
+    parts: list[str] = []
+    position = 0
+    while position < len(text):
+        if found := normal.match(text, position):
+            parts.append(found[0])
+            position = found.end()
+        elif text[position] != "\\":
+            break
+        elif text[position + 1 : position + 2] and text[position + 1] in escapable:
+            parts.append(text[position + 1])
+            position += 2
+        else:
+            parts.append(text[position : position + 2])
+            position += 2
+    if not parts:
+        raise _NoMatch
+    name = "".join(parts)
+    if name.endswith("\\"):
+        raise LineError("Measurements, tag keys and values, and field keys may not end with a backslash")
+    if len(name.encode()) > STRING_LIMIT:
+        raise LineError("String is greater than 64KB")
+    return name, text[position:]
+
+
+def _got(rest: str, *, shorten: bool = True) -> str:
+    if not rest:
+        return "end of input"
+    return f"`{_shorten(rest) if shorten else rest}`"
+
+
+def _shorten(text: str) -> str:
+    return f"{text[:10]}..." if len(text.encode()) > 10 else text
+
+
+def format_line(series: Series, fields: list[tuple[bytes, Value]], time: int | None) -> str:
+    """A line as the server writes it again when a schema refuses it: strings without quotes, floats without exponent."""
+    out = [_escape(series.measurement, ", ")]
+    out += [f",{_escape(key, ',= ')}={_escape(value, ',= ')}" for key, value in series.tags]
+    out.append(" ")
+    out.append(",".join(f"{_escape(key, ',= ')}={_format(value)}" for key, value in fields))
+    if time is not None:
+        out.append(f" {time}")
+    return "".join(out)
+
+
+def _escape(text: bytes, characters: str) -> str:
+    return "".join("\\" + character if character in characters else character for character in text.decode())
+
+
+def _format(value: Value) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value}i"
+        case list():
+            return f"{value[0]}u"
+        case bytes():
+            return _escape(value, '"')
+        case _:
+            return format_rust_float(value)
+
+
+def format_rust_float(value: float) -> str:
+    """The shortest digits that give the value back, never with an exponent."""
+    if value != value or value in (float("inf"), float("-inf")):
+        return {"inf": "inf", "-inf": "-inf"}.get(repr(value), "NaN")
+    text = format(Decimal(repr(value)), "f")
+    return text.removesuffix(".0")

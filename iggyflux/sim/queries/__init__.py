@@ -1,0 +1,22 @@
+"""The query languages of the simulator: enough of InfluxQL, SQL and Flux to read back what was written.
+
+Each language has a parser, which knows nothing of the store, and an evaluation, which knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+
+class QueryError(Exception):
+    """A statement that cannot be parsed, is not known to the simulator, or fails; the dialect words the answer."""
+
+
+class ParseError(QueryError):
+    """A statement that is not of the language, or beyond what the simulator knows of it."""
+
+
+class NotFound(QueryError):
+    """A database, bucket or table that is not there; `name` is its name."""
+
+    def __init__(self, message: str, name: str) -> None:
+        self.name = name
+        super().__init__(message)

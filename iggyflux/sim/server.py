@@ -1,0 +1,522 @@
+"""The simulator as a server: a thread for each connection, faults done to requests, and a record of them all.
+
+A server has one store and one dialect.  It listens on loopback, in threads of its own, between `start` and `stop`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from iggyflux.lineprotocol import Point
+from iggyflux.sim import export
+from iggyflux.sim.classic import ServerKilled
+from iggyflux.sim.dialects.base import ALL_RIGHTS, Dialect, Settings, Tally
+from iggyflux.sim.dialects.v1 import V1
+from iggyflux.sim.faults import Chaos, Fault, Faults, ScenarioError, Strike, read_faults, read_scenario
+from iggyflux.sim.store import Store
+from iggyflux.sim.wire import (
+    Answer,
+    BadRequest,
+    ConnectionGone,
+    Request,
+    TooLarge,
+    Undecodable,
+    Wire,
+    gunzip,
+    head_of,
+    pieces_of,
+    read_request,
+)
+
+log = logging.getLogger("iggyflux.sim")
+
+DIALECTS: dict[int, tuple[type[Dialect], str]] = {1: (V1, "1.8.10")}
+"""Each dialect with the version that it is when none is asked for."""
+ADMIN = "/__sim__/"
+_REMEMBERED = 10_000
+
+
+class Seen(NamedTuple):
+    """A request as it was: `status` is None where no answer went out whole."""
+
+    method: str
+    target: str
+    status: int | None
+    lines: int
+    stored: int
+    refused: int
+    bytes: int
+    faults: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Stats:
+    """What happened so far.  `lines` counts lines that were parsed or refused, `stored` those that were stored."""
+
+    requests: Counter[int] = field(default_factory=Counter)
+    broken: int = 0
+    lines: int = 0
+    stored: int = 0
+    refused: int = 0
+    points: int = 0
+    series: int = 0
+    overwritten: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "requests": {str(status): number for status, number in sorted(self.requests.items())},
+            "broken": self.broken,
+            "lines": self.lines,
+            "stored": self.stored,
+            "refused": self.refused,
+            "points": self.points,
+            "series": self.series,
+            "overwritten": self.overwritten,
+            "faults": dict(sorted(self.faults.items())),
+        }
+
+
+class SimServer:
+    """An InfluxDB stand-in on loopback.
+
+    `dialect` is 1, 2 or 3; `port` 0 takes a free one.  `database` is the database or bucket that is there from the
+    start.  `tokens` gives rights (`read`, `write`) to tokens (`user:password` for dialect 1); `token` is short for one
+    with all of them; without any, everybody may do everything.  `db_file` keeps the points; else they are in memory.
+    """
+
+    def __init__(
+        self,
+        dialect: int = 2,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        version: str | None = None,
+        database: str | None = "test",
+        org: str = "org",
+        token: str | None = None,
+        tokens: Mapping[str, frozenset[str] | set[str]] | None = None,
+        retention_seconds: int = 0,
+        max_body: int | None = None,
+        assets: bool = True,
+        wal_flush_seconds: float = 0.0,
+        db_file: Path | None = None,
+    ) -> None:
+        if dialect not in DIALECTS:
+            raise ValueError(f"dialect: expected one of {', '.join(map(str, DIALECTS))}, found {dialect}")
+        kind, usual = DIALECTS[dialect]
+        rights = {name: frozenset(each) for name, each in (tokens or {}).items()}
+        if token is not None:
+            rights[token] = ALL_RIGHTS
+        self.dialect = dialect
+        self.store = Store(db_file)
+        self.faults = Faults()
+        self.settings = Settings(
+            version=version or usual,
+            database=database,
+            org=org,
+            retention_ns=retention_seconds * 10**9,
+            tokens=rights,
+            max_body=max_body,
+            assets=assets,
+            now_ns=time.time_ns,
+        )
+        self._api = kind(self.store, self.settings)
+        self._host, self._port = host, port
+        self._wal_flush = wal_flush_seconds
+        self._stats = Stats()
+        self._seen: deque[Seen] = deque(maxlen=_REMEMBERED)
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._listener: socket.socket | None = None
+        self._acceptor: threading.Thread | None = None
+        self._workers: dict[threading.Thread, Wire] = {}
+        self._waker: threading.Timer | None = None
+        self._make_database()
+
+    # --- life ---
+
+    def start(self) -> SimServer:
+        """Listen; returns when requests are taken.  Raises `OSError` where the port is not free."""
+        self._stopping.clear()
+        self._listen()
+        return self
+
+    def stop(self) -> None:
+        """Take no more requests, end every connection, let go of the store; idempotent."""
+        self._stopping.set()
+        if self._waker is not None:
+            self._waker.cancel()
+            self._waker.join()
+        self._silence()
+        for worker in list(self._workers):
+            worker.join(timeout=5)
+        self.store.close()
+
+    def __enter__(self) -> SimServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://{self._host}:{self._port}"
+
+    def down(self, seconds: float) -> None:
+        """Break every connection and refuse new ones for a time."""
+        self._silence()
+        self._waker = threading.Timer(seconds, self._wake)
+        self._waker.daemon = True
+        self._waker.start()
+
+    # --- what happened ---
+
+    @property
+    def stats(self) -> Stats:
+        """Counts up to now."""
+        with self._lock:
+            stats = self._stats
+            copy = Stats(Counter(stats.requests), stats.broken, stats.lines, stats.stored, stats.refused)
+            copy.faults = Counter(stats.faults)
+        copy.points = self.store.count()
+        copy.series = sum(len(each.series) for each in export.measurements(self.store))
+        copy.overwritten = self.store.overwritten
+        return copy
+
+    @property
+    def requests(self) -> list[Seen]:
+        """The last requests, at most 10,000, the oldest first; those under `/__sim__/` are not among them."""
+        with self._lock:
+            return list(self._seen)
+
+    def points(self, database: str | None = None) -> list[Point]:
+        """All stored points in the order of `dump`."""
+        return export.points(self.store, database)
+
+    def dump(self, database: str | None = None) -> list[str]:
+        """All stored points as canonical line protocol (tags and fields sorted, nanoseconds), sorted."""
+        return export.dump(self.store, database)
+
+    def inject(self, *faults: Fault | Chaos) -> None:
+        """Arm faults."""
+        for fault in faults:
+            if isinstance(fault, Chaos):
+                self.faults.unleash(fault)
+            else:
+                self.faults.add(fault)
+
+    def reset(self) -> None:
+        """Forget points, faults and counts, as if just started."""
+        self.faults.clear()
+        self.store.clear()
+        with self._lock:
+            self._stats = Stats()
+            self._seen.clear()
+        self._make_database()
+
+    # --- sockets ---
+
+    def _make_database(self) -> None:
+        name = self.settings.database
+        if name is not None and (self.dialect != 3 or self.settings.retention_ns):
+            self.store.create_database(name, duration_ns=self.settings.retention_ns)
+
+    def _listen(self) -> None:
+        listener = socket.create_server((self._host, self._port), backlog=128, reuse_port=False)
+        self._port = listener.getsockname()[1]
+        self._listener = listener
+        self._acceptor = threading.Thread(target=self._accept, args=(listener,), name="iggyflux-sim", daemon=True)
+        self._acceptor.start()
+
+    def _wake(self) -> None:
+        if not self._stopping.is_set():
+            with contextlib.suppress(OSError):
+                self._listen()
+
+    def _silence(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        if self._acceptor is not None and self._acceptor is not threading.current_thread():
+            self._acceptor.join(timeout=5)
+        with self._lock:
+            wires = list(self._workers.values())
+        for wire in wires:
+            with contextlib.suppress(OSError):
+                wire.socket.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wire = Wire(connection)
+            worker = threading.Thread(target=self._serve, args=(wire,), name="iggyflux-sim-connection", daemon=True)
+            with self._lock:
+                self._workers[worker] = wire
+            worker.start()
+
+    def _serve(self, wire: Wire) -> None:
+        try:
+            while not self._stopping.is_set():
+                request = read_request(wire)
+                if request is None or not self._handle(wire, request):
+                    break
+        except BadRequest:
+            with contextlib.suppress(ConnectionGone):
+                wire.send(
+                    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n400 Bad Request"
+                )
+        except ConnectionGone:
+            pass
+        finally:
+            wire.close()
+            with self._lock:
+                self._workers.pop(threading.current_thread(), None)
+
+    # --- one request ---
+
+    def _handle(self, wire: Wire, request: Request) -> bool:
+        """Answer one request; False where the connection is over."""
+        if request.path.startswith(ADMIN):
+            return self._send(wire, request, self._administer(request), Strike())
+        kind = self._api.kind(request)
+        strike = self.faults.strike(kind, request.path)
+        tally = Tally()
+        status: int | None = None
+        try:
+            answer = self._suffer(wire, request, strike, tally)
+            if answer is None:
+                return False
+            if kind == "write" and self._wal_flush and answer.status == 204:
+                self._wait(self._wal_flush - time.monotonic() % self._wal_flush)
+            keep = self._send(wire, request, answer, strike)
+            status = answer.status if strike.of("truncate") is None else None
+            return keep
+        finally:
+            self._record(request, status, tally, strike)
+
+    def _suffer(self, wire: Wire, request: Request, strike: Strike, tally: Tally) -> Answer | None:
+        """What is answered under these faults; None where the connection was broken."""
+        if fault := strike.of("latency"):
+            self._wait(fault.seconds)
+        if fault := strike.of("down"):
+            wire.reset()
+            self.down(fault.seconds)
+            return None
+        reset, status = strike.of("reset"), strike.of("status")
+        if reset is not None and reset.when != "after":
+            if reset.when == "during":
+                request.body.read_half()
+            wire.reset()
+            return None
+        if status is not None and status.early:
+            return self._forced(status)
+        if (large := strike.of("too_large")) is not None:
+            try:
+                request.body.read(large.bytes)
+            except TooLarge:
+                return self._api.too_large(request, large.bytes)
+        if (killer := strike.of("killer")) is not None and killer.text.encode() in self._text(request):
+            self._die(wire)
+            return None
+        final = reset or status
+        if final is None or final.stored:
+            answer = self._apply(wire, request, tally, twice=strike.of("duplicate") is not None)
+            if answer is None:
+                return None
+        else:
+            request.body.read()
+        if reset is not None:
+            wire.reset()
+            return None
+        return self._forced(status) if status is not None else answer
+
+    def _apply(self, wire: Wire, request: Request, tally: Tally, *, twice: bool) -> Answer | None:
+        try:
+            if twice:
+                request.body.read()
+                self._api.answer(request, Tally())
+            return self._api.answer(request, tally)
+        except ServerKilled:
+            self._die(wire)
+            return None
+
+    def _die(self, wire: Wire) -> None:
+        """What every client sees when the process ends: all connections break.  The stand-in is back at once."""
+        with self._lock:
+            wires = list(self._workers.values())
+        for each in wires:
+            if each is not wire:
+                with contextlib.suppress(OSError):
+                    each.socket.shutdown(socket.SHUT_RDWR)
+        wire.close()
+
+    def _text(self, request: Request) -> bytes:
+        data = request.body.read()
+        if "gzip" not in request.headers.get("content-encoding", ""):
+            return data
+        try:
+            return gunzip(data)
+        except Undecodable:
+            return b""
+
+    def _forced(self, fault: Fault) -> Answer:
+        headers = dict(fault.headers)
+        if fault.retry_after is not None:
+            if fault.retry_after_form == "date":
+                headers["Retry-After"] = formatdate(time.time() + fault.retry_after, usegmt=True)
+            else:
+                headers["Retry-After"] = f"{fault.retry_after:g}"
+        text = fault.text or f"{fault.status}: a fault on purpose"
+        if fault.body == "own":
+            own = self._api.failure(fault.status, text)
+            return Answer(fault.status, {**own.headers, **headers}, own.body, close=fault.early)
+        content, body = {
+            "text": ("text/plain; charset=utf-8", text + "\n"),
+            "json": ("application/json", json.dumps({"error": text})),
+            "html": (
+                "text/html",
+                f"<html><head><title>{fault.status}</title></head><body><h1>{text}</h1></body></html>\n",
+            ),
+            "empty": ("", ""),
+        }[fault.body]
+        if content:
+            headers.setdefault("Content-Type", content)
+        return Answer(fault.status, headers, body.encode(), close=fault.early)
+
+    def _send(self, wire: Wire, request: Request, answer: Answer, strike: Strike) -> bool:
+        """Send an answer; False where the connection is over after it."""
+        close = answer.close or not request.keep_alive or not request.body.finished
+        head = head_of(answer, close=close, method=request.method)
+        pieces = iter(()) if request.method == "HEAD" else iter(pieces_of(answer))
+        if fault := strike.of("truncate"):
+            whole = head + b"".join(pieces)
+            wire.send(whole[: min(fault.bytes or len(head) + (len(whole) - len(head)) // 2, len(whole) - 1)])
+            self._hang_up(wire)
+            return False
+        if fault := strike.of("drip"):
+            self._drip(wire, head + b"".join(pieces), fault)
+            return not close
+        first = next(pieces, b"")
+        wire.send(head + first)
+        for piece in pieces:
+            wire.send(piece)
+        if close:
+            self._hang_up(wire)
+        return not close
+
+    def _drip(self, wire: Wire, data: bytes, fault: Fault) -> None:
+        for start in range(0, len(data), fault.bytes):
+            wire.send(data[start : start + fault.bytes])
+            self._wait(fault.seconds)
+
+    def _hang_up(self, wire: Wire) -> None:
+        """End what is sent; what is still coming in is taken for a moment, so that the answer is not lost to a reset."""
+        with contextlib.suppress(OSError):
+            wire.socket.shutdown(socket.SHUT_WR)
+            wire.socket.settimeout(0.5)
+            while wire.socket.recv(65_536):
+                pass
+
+    def _wait(self, seconds: float) -> None:
+        self._stopping.wait(seconds)
+
+    def _record(self, request: Request, status: int | None, tally: Tally, strike: Strike) -> None:
+        size = request.body.received
+        seen = Seen(
+            request.method, request.target, status, tally.lines, tally.stored, tally.refused, size, strike.names
+        )
+        with self._lock:
+            stats = self._stats
+            self._seen.append(seen)
+            if status is None:
+                stats.broken += 1
+            else:
+                stats.requests[status] += 1
+            stats.lines += tally.lines
+            stats.stored += tally.stored
+            stats.refused += tally.refused
+            stats.faults.update(strike.names)
+        log.debug(
+            "sim.answered method=%s path=%s status=%s lines=%d faults=%s",
+            request.method,
+            request.path,
+            status,
+            tally.lines,
+            ",".join(strike.names),
+        )
+
+    # --- the admin endpoint ---
+
+    def _administer(self, request: Request) -> Answer:
+        name = request.path[len(ADMIN) :].strip("/")
+        body = request.body.read()
+        try:
+            return self._administer_known(request, name, json.loads(body) if body else None)
+        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+            return _json(400, {"error": f"the body is no JSON: {exc}"})
+        except ScenarioError as exc:
+            return _json(400, {"error": str(exc), "code": exc.code})
+
+    def _administer_known(self, request: Request, name: str, tree: Any) -> Answer:
+        match request.method, name:
+            case "GET", "stats":
+                return _json(200, self.stats.as_dict())
+            case "GET", "requests":
+                return _json(200, [seen._asdict() for seen in self.requests])
+            case "GET", "dump":
+                lines = self.dump(request.query.get("db"))
+                return Answer(200, {"Content-Type": "text/plain; charset=utf-8"}, _lines(lines))
+            case "GET", "faults":
+                return _json(200, self.faults.pending())
+            case "POST", "faults":
+                if isinstance(tree, Mapping) and "kind" not in tree:
+                    faults, chaos = read_scenario(tree)
+                    self.inject(*faults, *([chaos] if chaos else []))
+                else:
+                    self.inject(*read_faults(tree))
+                return _json(200, self.faults.pending())
+            case "DELETE", "faults":
+                self.faults.clear()
+                return _json(200, [])
+            case "POST", "reset":
+                self.reset()
+                return _json(200, self.stats.as_dict())
+        known = "GET stats, requests, dump, faults; POST faults, reset; DELETE faults"
+        return _json(404, {"error": f"the simulator knows under {ADMIN}: {known}"})
+
+
+def _json(status: int, tree: object) -> Answer:
+    return Answer(status, {"Content-Type": "application/json"}, (json.dumps(tree) + "\n").encode())
+
+
+def _lines(lines: list[str]) -> Iterator[bytes]:
+    for start in range(0, len(lines), 1_000):
+        yield ("\n".join(lines[start : start + 1_000]) + "\n").encode("utf-8", "surrogateescape")

@@ -1,0 +1,95 @@
+"""JSON, CSV and times in the exact form that servers in Go and Rust write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from math import isfinite
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_GO_SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]|\\\\[bf]")
+
+
+def go_string(text: str) -> str:
+    """A JSON string as Go's encoding/json writes it; bytes that were no UTF-8 become U+FFFD, one by one."""
+    return _GO_SPECIAL.sub(_go_escape, json.dumps(text, ensure_ascii=False))
+
+
+def _go_escape(found: re.Match[str]) -> str:
+    text = found[0]
+    if text in ("\\b", "\\f"):
+        return "\\u0008" if text == "\\b" else "\\u000c"
+    return "\\ufffd" if "\ud800" <= text <= "\udfff" else f"\\u{ord(text):04x}"
+
+
+def go_float(value: float) -> str:
+    """A JSON number as Go writes a float64: no `.0`, an exponent below 1e-6 and from 1e21."""
+    if value == int(value) if isfinite(value) else False:
+        if abs(value) < 1e15:
+            return "-0" if value == 0 and str(value)[0] == "-" else str(int(value))
+    if not isfinite(value):
+        raise ValueError(value)
+    digits = repr(value)
+    if 1e-6 <= abs(value) < 1e21:
+        return plain_digits(digits)
+    if value == 0:
+        return digits.removesuffix(".0")
+    mantissa, _, exponent = _scientific(value).partition("e")
+    return f"{mantissa}e{exponent[0]}{exponent[1:].lstrip('0')}"
+
+
+def plain_digits(digits: str) -> str:
+    """A number's shortest digits without an exponent and without `.0`."""
+    from decimal import Decimal
+
+    text = format(Decimal(digits), "f")
+    return text.removesuffix(".0")
+
+
+def _scientific(value: float) -> str:
+    mantissa, _, exponent = repr(value).partition("e")
+    if exponent:
+        return f"{mantissa.removesuffix('.0')}e{exponent if exponent[0] in '+-' else '+' + exponent}"
+    from decimal import Decimal
+
+    sign, numbers, shift = Decimal(repr(value)).as_tuple()
+    text = "".join(map(str, numbers)).rstrip("0") or "0"
+    power = len(numbers) - 1 + int(shift)
+    body = text[0] + ("." + text[1:] if len(text) > 1 else "")
+    return f"{'-' if sign else ''}{body}e{'+' if power >= 0 else '-'}{abs(power)}"
+
+
+def go_json(value: object) -> str:
+    """A value as Go's encoding/json writes it; stored strings (bytes) and unsigned integers (`[n]` in a list subclass)
+    must have been turned into text and integers before."""
+    if value is None:
+        return "null"
+    if value is True or value is False:
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return go_string(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return go_float(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{go_string(str(key))}:{go_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(go_json(item) for item in value) + "]"
+    raise TypeError(type(value))
+
+
+def rfc3339(time_ns: int, *, zone: str = "Z") -> str:
+    """A time with as many digits of fraction as it needs, at most nine."""
+    seconds, fraction = divmod(time_ns, 10**9)
+    text = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    if text[:1] != "1" and text[:1] != "2":  # years below 1000 are not padded by strftime everywhere
+        text = text.rjust(19, "0")
+    return text + (f".{fraction:09d}".rstrip("0") if fraction else "") + zone
+
+
+def csv_cell(text: str, special: str = '",\r\n') -> str:
+    """A cell, quoted where it must be."""
+    return '"' + text.replace('"', '""') + '"' if any(character in special for character in text) else text
