@@ -1,0 +1,175 @@
+"""A run: every route of a pipeline in one process, each for itself, until the end or until it is told to stop.
+
+A route that stops holds up no other: the others go on, and the exit code tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from iggyflux.errors import IggyfluxError, NotConnected, Stopped
+from iggyflux.pipeline import Pipeline
+from iggyflux.runner.deliver import Clock, SystemClock
+from iggyflux.runner.events import emit
+from iggyflux.runner.route import Route, RouteRun
+from iggyflux.runner.status import RouteStatus, Status, Summary
+from iggyflux.runner.stop import Stop
+from iggyflux.transports.base import Lagging
+
+_TICK_SECONDS = 1.0
+_GC_THRESHOLD = 50_000
+
+log = logging.getLogger("iggyflux.runner")
+
+
+async def run_pipeline(
+    pipeline: Pipeline,
+    *,
+    until_end: bool = False,
+    only: Sequence[str] = (),
+    stop: Stop | None = None,
+    status: Status | None = None,
+    status_file: Path | None = None,
+) -> Summary:
+    """Run `pipeline`, or the routes that `only` names, and return what it came to.
+
+    With `until_end` it ends when everything that was there at the start is settled, else when `stop` says so.  `status`
+    is kept up to date as long as it runs; `status_file` holds it as JSON, new every second.  Raises `DocumentError`
+    for what can be known before the start; a route that stops later is told in the summary.
+    """
+    from iggyflux.runner.open import open_routes  # brings the mapping language; `run_routes` needs none of it
+
+    routes = open_routes(pipeline, until_end=until_end, only=only)
+    return await run_routes(
+        routes,
+        stop=stop,
+        status=status,
+        status_file=status_file,
+        shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
+    )
+
+
+async def run_routes(
+    routes: Sequence[Route],
+    *,
+    stop: Stop | None = None,
+    status: Status | None = None,
+    status_file: Path | None = None,
+    shutdown_timeout_seconds: float = 30.0,
+    clock: Clock | None = None,
+    tick_seconds: float | None = _TICK_SECONDS,
+) -> Summary:
+    """Run `routes` side by side."""
+    stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
+    status.routes[:] = [RouteStatus(route.name) for route in routes]
+    started = clock.monotonic()
+    _calm_garbage_collector()
+    tasks = [
+        asyncio.create_task(_run_one(route, counters, stop, clock), name=f"route {route.name}")
+        for route, counters in zip(routes, status.routes, strict=True)
+    ]
+    ticking = None
+    if tick_seconds is not None:
+        ticking = asyncio.create_task(_tick(routes, status, status_file, started, clock, tick_seconds))
+    try:
+        in_time = await _until_done(tasks, stop, clock, shutdown_timeout_seconds)
+    finally:
+        for task in (*tasks, *([ticking] if ticking else [])):
+            task.cancel()
+        await asyncio.gather(*tasks, *([ticking] if ticking else []), return_exceptions=True)
+    status.seconds = clock.monotonic() - started
+    if status_file:
+        _write_status(status, status_file)
+    return Summary(tuple(status.routes), status.seconds, interrupted=not in_time)
+
+
+async def _run_one(route: Route, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+    """Run one route; whatever ends it is kept in its status and touches no other."""
+    try:
+        await RouteRun(route, status, stop, clock).run()
+    except Stopped as error:
+        status.error = error
+    except IggyfluxError as error:
+        status.error = Stopped(str(error), code="IFX690")
+    except asyncio.CancelledError:
+        status.state = "stopped"
+        raise
+    except Exception as error:  # a bug, or the machine's limits: the other routes go on
+        log.exception("route.broken")
+        status.error = Stopped(f"this should not happen: {error!r}", "please report it, with the log", "IFX699")
+    if status.error is None:
+        emit(log, logging.INFO, "route.done", route=route.name, **status.counters())
+        return
+    status.state = "stopped"
+    why = status.error
+    emit(log, logging.ERROR, "route.stopped", route=route.name, code=why.code, reason=why.reason, hint=why.hint)
+
+
+async def _until_done(
+    tasks: Sequence[asyncio.Task[None]], stop: Stop, clock: Clock, shutdown_timeout_seconds: float
+) -> bool:
+    """Wait until all routes are done; once told to stop, no longer than given: False where that was too short."""
+    everything = asyncio.ensure_future(asyncio.wait(tasks))
+    try:
+        await _either(everything, stop.requested.wait())
+        if everything.done():
+            return True
+        emit(log, logging.INFO, "run.stopping", seconds=shutdown_timeout_seconds)
+        await _either(everything, stop.at_once.wait(), clock.sleep(shutdown_timeout_seconds))
+        if not everything.done():
+            emit(log, logging.WARNING, "run.interrupted", reason="not everything was finished in time; it comes again")
+        return everything.done()
+    finally:
+        everything.cancel()
+
+
+async def _either(first: asyncio.Future[Any], *others: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them is done; all but the first are then cancelled."""
+    tasks = [asyncio.ensure_future(other) for other in others]
+    try:
+        await asyncio.wait([first, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _tick(
+    routes: Sequence[Route], status: Status, file: Path | None, started: float, clock: Clock, seconds: float
+) -> None:
+    """Keep what takes work to know up to date."""
+    while True:
+        await clock.sleep(seconds)
+        status.seconds = clock.monotonic() - started
+        for route, counters in zip(routes, status.routes, strict=True):
+            if isinstance(route.source, Lagging) and counters.state in ("running", "idle", "finishing"):
+                with suppress(NotConnected, Stopped, RuntimeError):  # the route itself tells what is wrong
+                    counters.lag = await route.source.lag()
+        if file:
+            _write_status(status, file)
+
+
+def _write_status(status: Status, file: Path) -> None:
+    """Replace the status file; a disk that takes no more does not stop the run."""
+    beside = file.with_name(f"{file.name}.new")
+    tree = {"time_unix": round(time.time(), 3), **status.as_dict()}
+    try:
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(tree)) + b"\n")
+        beside.replace(file)
+    except OSError as error:
+        emit(log, logging.WARNING, "status.not_written", file=file, reason=error.strerror)
+
+
+def _calm_garbage_collector() -> None:
+    """What was made so far stays; batches are freed by reference counts, so the collector may look less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
