@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from iggyflux.errors import EvaluationError, ExpressionError, closest
 from iggyflux.expressions.syntax import CLOSERS, OPENERS, Node, Token, children_in_order
 from iggyflux.functions import FUNCTIONS, META_NAMES, ConstantError, Function, Parameter
-from iggyflux.functions.table import make_check, type_of
+from iggyflux.functions.table import in_words, make_check, type_of
 from iggyflux.records import JSON
 
 Tables: TypeAlias = Mapping[str, Mapping[str, JSON]]
@@ -49,7 +49,10 @@ class Checker:
         for token in self.tokens:
             if "deprecated" in token:
                 message = f"{self._shown(token)} is not JSON and is taken as a text"
-                self._warn("IFX221", message, token, f"write '{token['value']}' for the text")
+                hint = f"write '{token['value']}' for the text"
+                if token["value"][:1] in ("{", "["):
+                    hint = "in JSON, names and texts stand in double quotes"
+                self._warn("IFX221", message, token, hint)
         return self._kinds(node, ALL)
 
     def _place(self, node: Node, next_leaf: Callable[[], int]) -> int:
@@ -216,8 +219,10 @@ class Checker:
         name, children = node["value"], node["children"]
         function = FUNCTIONS.get(name)
         if function is None:
-            close = closest(name, list(FUNCTIONS))
-            hint = f"did you mean {close}?" if close else "the functions are listed in docs/functions.md"
+            hint = _OTHER_NAMES.get(name.lower().replace("_", ""))
+            if hint is None:
+                close = closest(name, list(FUNCTIONS)) if len(name) > 2 else None
+                hint = f"did you mean {close}?" if close else "the functions are listed in docs/functions.md"
             raise self._at("IFX203", f"unknown function {name}()", node, hint)
         count = len(children)
         if count < function.least or (function.most is not None and count > function.most):
@@ -245,9 +250,12 @@ class Checker:
         types = parameter.types or tuple(ALL)
         allowed = {word.partition("-")[0] for word in types} | ({"null"} if function.propagates_null else set())
         if (checked and not kinds & allowed) or (kinds == {"expref"} and "expref" not in allowed):
-            found = " or ".join(sorted(kinds)) if kinds != {"expref"} else "an expression (&…)"
+            found = (
+                "a value" if kinds == ALL else "an expression (&…)" if "expref" in kinds else in_words(sorted(kinds))
+            )
             hint = f"write &{self._text_of(call, position)}" if allowed == {"expref"} else function.signature
-            message = f"{function.name}() expects {' or '.join(types)} as {parameter.name}, got {found}"
+            expected = in_words(parameter.types) if parameter.types else "a value"
+            message = f"{function.name}() expects {expected} as {parameter.name}, got {found}"
             raise self._at_argument("IFX205", message, call, position, hint)
         if checked and child["type"] == "literal" and parameter.types:
             self._check_literal(call, function, parameter, position, child["value"])
@@ -290,6 +298,58 @@ class Checker:
                 raise self._at_argument("IFX208", f"there is no table {value!r}", call, position, hint)
             return self.tables[value]
         return value
+
+
+_CLOCK: Final = "there is no clock: one message always makes the same point; see meta('timestamp')"
+_OTHER_NAMES: Final = {
+    "len": "did you mean length?",
+    "size": "did you mean length?",
+    "count": "did you mean length?",
+    "concat": "texts are put together by join('', [a, b]) or format('{}{}', a, b)",
+    "substr": "did you mean substring?",
+    "slice": "did you mean substring? A part of a list is a[1:3]",
+    "strip": "did you mean trim?",
+    "lowercase": "did you mean lower?",
+    "tolower": "did you mean lower?",
+    "downcase": "did you mean lower?",
+    "uppercase": "did you mean upper?",
+    "toupper": "did you mean upper?",
+    "upcase": "did you mean upper?",
+    "int": "a field has a type: {expr: a, type: integer, cast: true}; a number is made by parse_number",
+    "integer": "a field has a type: {expr: a, type: integer, cast: true}; a number is made by parse_number",
+    "toint": "a field has a type: {expr: a, type: integer, cast: true}; a number is made by parse_number",
+    "float": "a field has a type: {expr: a, type: float, cast: true}; a number is made by parse_number",
+    "tofloat": "a field has a type: {expr: a, type: float, cast: true}; a number is made by parse_number",
+    "number": "did you mean to_number, or parse_number?",
+    "str": "did you mean to_string?",
+    "string": "did you mean to_string?",
+    "now": _CLOCK,
+    "today": _CLOCK,
+    "uuid": "there is no random: one message always makes the same point; see meta('id')",
+    "random": "there is no random: one message always makes the same point",
+    "env": "a mapping reads no environment; constants are {const: value}",
+    "not": "not is written !",
+    "and": "and is written &&",
+    "or": "or is written ||",
+    "mod": "did you mean modulo?",
+    "sub": "did you mean subtract?",
+    "minus": "did you mean subtract?",
+    "plus": "did you mean add?",
+    "mul": "did you mean multiply?",
+    "times": "did you mean multiply?",
+    "div": "did you mean divide?",
+    "ifelse": "did you mean if?",
+    "iif": "did you mean if?",
+    "exists": "a != `null` is true where a is there",
+    "entries": "did you mean items?",
+    "fromjson": "did you mean parse_json?",
+    "tojson": "did you mean to_string?",
+    "regex": "did you mean regex_match?",
+    "match": "did you mean regex_match?",
+    "strftime": "did you mean format_time?",
+    "strptime": "did you mean parse_time?",
+}
+"""What people call things elsewhere; without underscores, in lower case."""
 
 
 def known_meta(kind: str | None) -> list[str]:

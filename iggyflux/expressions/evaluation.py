@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from iggyflux.errors import EvaluationError
 from iggyflux.expressions.syntax import Node
-from iggyflux.functions.table import Function, Reference, make_checks, type_of
+from iggyflux.functions.table import Function, Reference, in_words, make_checks, type_of
 from iggyflux.records import JSON, Message, Row
 
 Run: TypeAlias = Callable[[Any, Any], Any]
@@ -310,7 +310,7 @@ def _failed(function: Function, arguments: list[Any], error: BaseException) -> N
     expected = getattr(error, "expected_types", None)
     if expected is not None:  # JMESPathTypeError, of a key that an expression gave
         found = str(getattr(error, "actual_type", ""))
-        raise EvaluationError("IFX300", f"{name} expected {' or '.join(expected)}, got {found}") from error
+        raise EvaluationError("IFX300", f"{name} expected {in_words(expected)}, got {found}") from error
     if isinstance(error, RecursionError | MemoryError):
         raise EvaluationError("IFX303", f"{name}: the value is too large, or nested too deeply") from error
     if isinstance(error, ArithmeticError):

@@ -334,6 +334,9 @@ def _operator(place: _Place) -> Iterator[tuple[str, str | None]]:
         yield "& is not an operator of expressions", "and is written &&"
     if place.type == "gt" and place.before_type == "lt":
         yield "<> is not an operator of expressions", "unequal is written !="
+    if place.type == "literal" and place.before_type == "dot" and isinstance(place.token["value"], str):
+        name = json.dumps(place.token["value"], ensure_ascii=False)
+        yield "a name stands in double quotes, or without any", f"write .{name}"
     if place.type == "dot" and place.before_type == "dot":
         yield "there is no search through all levels", "name the members on the way, or use * for any member"
     if place.type == "dot" and not place.before:
@@ -388,6 +391,8 @@ def _unexpected(text: str, tokens: list[Token], error: exceptions.ParseError) ->
         start = next(b["start"] for a, b in pairs if (a["type"], b["type"]) == ("quoted_identifier", "lparen"))
     index = next((i for i, token in enumerate(tokens) if token["start"] == start), len(tokens) - 1)
     place = _Place(text, tokens, index)
+    if place.type == "eof":
+        return _unfinished(text, tokens)
     message, hint = f"unexpected {place.shown}", None
     if place.after_value:
         message = f"expected an operator or the end, found {place.shown}"

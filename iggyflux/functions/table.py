@@ -6,7 +6,7 @@ A function is pure, deterministic on every machine, and bounded: what it makes o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -82,7 +82,7 @@ class Parameter:
     @property
     def words(self) -> str:
         """The types as a reader of the signature sees them."""
-        return "|".join(self.types) or "any"
+        return _signed(self.types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Function:
         for parameter in self.parameters:
             word = f"{parameter.name}{'...' if parameter.variadic else ''}: {parameter.words}"
             words.append(f"[{word}]" if parameter.optional else word)
-        return f"{self.name}({', '.join(words)}) -> {'|'.join(self.result) or 'any'}"
+        return f"{self.name}({', '.join(words)}) -> {_signed(self.result)}"
 
 
 class ConstantError(ValueError):
@@ -158,9 +158,20 @@ def check_size(function: str, characters: int) -> None:
         raise EvaluationError("IFX303", f"{function}(): the result would be longer than {MAX_TEXT} characters")
 
 
+def _signed(types: Types) -> str:
+    """`number[]|string`: the types as a signature shows them."""
+    return "|".join(f"{word.partition('-')[2]}[]" if "-" in word else word for word in types) or "any"
+
+
+def in_words(types: Iterable[str]) -> str:
+    """`array of numbers or string`: the types as a sentence has them."""
+    words = [f"array of {word.partition('-')[2]}s" if "-" in word else word for word in types]
+    return " or ".join("an expression (&…)" if word == "expref" else word for word in words)
+
+
 def wrong_type(function: str, types: Types, found: str) -> EvaluationError:
     """The failure of an argument whose type does not fit; it never shows the value, which may be anything."""
-    return EvaluationError("IFX300", f"{function}() expected {' or '.join(types)}, got {found}")
+    return EvaluationError("IFX300", f"{function}() expected {in_words(types)}, got {found}")
 
 
 Check: TypeAlias = Callable[[Any], None]
