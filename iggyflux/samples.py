@@ -71,7 +71,9 @@ class Coordinates:
         return cls(source.stream, names[0] if names else source.topics[0].replace("*", "1").replace("?", "1"))
 
 
-def read_samples(lines: Lines, coordinates: Coordinates, *, form: str = "json", envelope: bool = False) -> Iterator[Sample]:
+def read_samples(
+    lines: Lines, coordinates: Coordinates, *, form: str = "json", envelope: bool = False
+) -> Iterator[Sample]:
     """The messages of `lines`, as they come: `form` is the format of payloads (a name of `payloads.FORMATS`).
 
     Raises SampleError where a line is no envelope, or where payloads of the format cannot stand in lines.
@@ -82,7 +84,9 @@ def read_samples(lines: Lines, coordinates: Coordinates, *, form: str = "json", 
             try:
                 message = decode_envelope(line, number - 1, stream=stream, topic=topic)
             except EnvelopeError as error:
-                hint = 'an envelope is {"payload": …, "offset": 0, "headers": {…}}; without --envelope a line is a payload'
+                hint = (
+                    'an envelope is {"payload": …, "offset": 0, "headers": {…}}; without --envelope a line is a payload'
+                )
                 raise SampleError(NOT_AN_ENVELOPE, str(error), number, hint) from error
             yield Sample(number, message)
         return
@@ -97,8 +101,10 @@ def check_lines_can_hold(form: str) -> None:
     from iggyflux.payloads import FORMATS
 
     if FORMATS[form].binary:
-        hint = "give --envelope, and lines such as {\"payload_base64\": \"…\"}"
-        raise SampleError(NEEDS_ENVELOPE, f"payloads of format {form} are binary and cannot be lines of a file", 0, hint)
+        hint = 'give --envelope, and lines such as {"payload_base64": "…"}'
+        raise SampleError(
+            NEEDS_ENVELOPE, f"payloads of format {form} are binary and cannot be lines of a file", 0, hint
+        )
 
 
 def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:

@@ -1,0 +1,274 @@
+"""`iggyflux dry-run`: what a mapping makes of samples, byte for byte as it would be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from iggyflux.cli.inputs import MAPPING_FILE, STDIN, input_name, open_input, open_mapping
+from iggyflux.cli.output import ExitCode, json_text, note, result, styled_problem, talk
+
+if TYPE_CHECKING:
+    from iggyflux.cli.tally import Tally
+    from iggyflux.mapping import Mapping
+    from iggyflux.records import Failure
+    from iggyflux.samples import Sample
+
+_CHUNK: Final = 500
+_SHOWN_FAILURES: Final = 50
+_LOG_MESSAGES: Final = 10
+
+
+@click.command(name="dry-run")
+@click.argument("mapping", type=MAPPING_FILE)
+@click.argument("samples", required=False)
+@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not bare payloads.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
+@click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
+@click.option("--plan", type=click.Choice(["compiled", "reference"]), default="compiled", show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N messages (of a log: the last N)."
+)
+@click.option(
+    "--rows", type=click.Choice(["jsonl", "csv"]), help="How a reader's rows are written (by the file's ending)."
+)
+def command(
+    mapping: Path,
+    samples: str | None,
+    envelope: bool,
+    form: str,
+    precision: str,
+    dialect: str,
+    plan: str,
+    limit: int | None,
+    rows: str | None,
+) -> int:
+    """Show what a mapping makes of sample messages.
+
+    SAMPLES is a file of payloads, one a line, or one JSON document; `-` is stdin, `log:DIR` a message log. Without
+    it the document's own examples are taken. Of a reader, SAMPLES is a file of rows. The lines that would be sent go to
+    stdout, records that fail and a summary to stderr; the exit code is 1 where a record failed.
+
+    \b
+    Example:
+      iggyflux dry-run mapping.yaml samples.ndjson
+      tail -1 messages.ndjson | iggyflux dry-run mapping.yaml -
+    """
+    document = open_mapping(mapping)
+    if document.kind == "reader":
+        from iggyflux.cli.dry_run_reader import dry_run_reader
+
+        return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
+    run = _WriterRun(document, plan, dialect, precision, form)
+    source = _samples(document, samples, envelope, limit)
+    run(islice(source, limit))
+    return ExitCode.PROBLEMS if run.tally.failed else ExitCode.OK
+
+
+# --- where samples come from ---
+
+
+def _samples(mapping: Mapping, samples: str | None, envelope: bool, limit: int | None) -> Iterator[Sample]:
+    if samples is None:
+        return _example_samples(mapping)
+    if samples.startswith("log:"):
+        return _log_samples(mapping, Path(samples.removeprefix("log:")), limit)
+    return _file_samples(mapping, Path(samples), envelope)
+
+
+def _file_samples(mapping: Mapping, path: Path, envelope: bool) -> Iterator[Sample]:
+    from iggyflux.cli.eval import sample_problem
+    from iggyflux.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples
+
+    assert mapping.writer is not None  # noqa: S101
+    source = mapping.writer.source
+    coordinates = Coordinates.of(source)
+    with open_input(path) as lines:
+        try:
+            found = read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+            for index, sample in enumerate(found):
+                if not index and not envelope:
+                    _say_coordinates(coordinates.stream, coordinates.topic)
+                yield sample
+        except SampleError as error:
+            if error.code == NEEDS_ENVELOPE:
+                raise click.UsageError(f"{error.reason} ({error.hint})") from error
+            raise sample_problem(error, path) from error
+
+
+def _say_coordinates(stream: str, topic: str) -> None:
+    note(
+        f"samples are bare payloads: stream {stream}, topic {topic}, partition 0, offset = line number from 0, "
+        "time = 2000-01-01 + offset µs (--envelope says otherwise)"
+    )
+
+
+def _example_samples(mapping: Mapping) -> Iterator[Sample]:
+    from iggyflux.errors import RecordError
+    from iggyflux.examples import example_message, example_trees
+    from iggyflux.samples import Sample
+
+    trees = example_trees(mapping)
+    if not trees:
+        raise click.UsageError(f"{mapping.document.file} has no examples: name a file of SAMPLES, or - for stdin")
+    note(f"no SAMPLES: these are the document's own {len(trees)} examples")
+    for number, tree in enumerate(trees):
+        try:
+            yield Sample(mapping.locate(f"/examples/{number}").line, example_message(mapping, tree, number))
+        except RecordError as error:
+            talk(styled_problem(mapping.document.problem(error.code, f"/examples/{number}", error.reason)))
+
+
+def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[Sample]:
+    from iggyflux.samples import Sample
+    from iggyflux.transports.log import Log
+
+    assert mapping.writer is not None  # noqa: S101
+    log = Log.open(folder)
+    source = mapping.writer.source
+    messages = [
+        message for topic in source.topics for message in log.tail(source.stream, topic, limit or _LOG_MESSAGES)
+    ]
+    note(f"the last {len(messages)} messages of {source.stream}/{','.join(source.topics)} in {folder}")
+    for message in messages[-(limit or _LOG_MESSAGES) :]:
+        yield Sample(message.offset, message)
+
+
+# --- the run ---
+
+
+class _WriterRun:
+    """Renders samples chunk by chunk and prints as it goes."""
+
+    def __init__(self, mapping: Mapping, plan: str, dialect: str, precision: str, form: str) -> None:
+        from iggyflux.cli.tally import Tally
+
+        self.mapping = mapping
+        self.plan: Any = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
+        self.form = form
+        self.tally: Tally = Tally()
+        self.shown = 0
+        self.seen: set[tuple[str, str]] = set()
+
+    def __call__(self, samples: Iterable[Sample], name: str = "") -> None:
+        samples = iter(samples)
+        while chunk := list(islice(samples, _CHUNK)):
+            self._chunk(chunk)
+        self._summary()
+
+    def _chunk(self, samples: list[Sample]) -> None:
+        rendered = self.plan.render([sample.message for sample in samples])
+        self.tally.skipped += len(rendered.skipped)
+        self.tally.empty += len(rendered.empty)
+        lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
+        failures = _grouped(((failure.index, failure) for failure in rendered.failures), len(samples))
+        outcomes = {**dict.fromkeys(rendered.skipped, "skipped"), **dict.fromkeys(rendered.empty, "empty")}
+        for index, sample in enumerate(samples):
+            self.tally.add_message(sample.line, lines[index], failures[index])
+            if self.form == "json":
+                self._print_json(sample, lines[index], failures[index], outcomes.get(index))
+        if self.form == "text":
+            result("".join(f"{line}\n" for line in rendered.lines))
+            click.get_binary_stream("stdout").flush()
+            for failure in rendered.failures:
+                self._tell(samples[failure.index], failure)
+
+    def _print_json(self, sample: Sample, lines: list[str], failures: list[Failure], outcome: str | None) -> None:
+        message = sample.message
+        made: dict[str, object] = {
+            "sample": sample.line,
+            "partition": message.partition,
+            "offset": message.offset,
+            "outcome": outcome or ("failed" if failures else "points"),
+            "lines": lines,
+            "failures": [self._failure_dict(failure) for failure in failures],
+        }
+        result(json_text(made) + "\n")
+
+    def _failure_dict(self, failure: Failure) -> dict[str, object]:
+        place = self.mapping.locate(failure.location)
+        return {
+            "code": failure.code,
+            "reason": failure.reason,
+            "pointer": failure.location,
+            "file": place.file,
+            "line": place.line,
+            "column": place.column,
+            "element": failure.element,
+            "point": failure.point,
+        }
+
+    def _tell(self, sample: Sample, failure: Failure) -> None:
+        """A failure: the first of its kind with source line and hint, the others in one line."""
+        self.shown += 1
+        if self.shown > _SHOWN_FAILURES:
+            return
+        element = "" if failure.element is None else f", element {failure.element}"
+        place = click.style(f"sample {sample.line}{element}", bold=True)
+        kind = (failure.code, failure.location)
+        if kind in self.seen:
+            mark = click.style(f"error[{failure.code}]", fg="red", bold=True)
+            talk(f"{place}: {mark}: {failure.reason} (at {self.mapping.locate(failure.location)})")
+            return
+        self.seen.add(kind)
+        talk(f"{place}: {styled_problem(failure_problem(self.mapping, failure))}")
+
+    def _summary(self) -> None:
+        if self.form == "json":
+            result(json_text({"summary": self.tally.as_dict()}) + "\n")
+            return
+        if self.shown > _SHOWN_FAILURES:
+            talk(f"… and {self.shown - _SHOWN_FAILURES:,} more failures")
+        for line in summary_lines(self.tally, self.mapping):
+            talk(line)
+
+
+def _grouped(pairs: Iterable[tuple[int, Any]], size: int) -> list[list[Any]]:
+    groups: list[list[Any]] = [[] for _ in range(size)]
+    for index, group in groupby(pairs, key=lambda pair: pair[0]):
+        groups[index].extend(value for _, value in group)
+    return groups
+
+
+def failure_problem(mapping: Mapping, failure: Failure) -> Any:
+    """A failure as a problem of the document, with the hint of its code."""
+    from iggyflux.codes import CODES
+
+    entry = CODES.get(failure.code)
+    hint = entry.fix if entry else None
+    return mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)
+
+
+def summary_lines(tally: Tally, mapping: Mapping) -> Iterator[str]:
+    """The summary for people, a line each."""
+    about = "" if tally.is_exact else "at least "
+    others = [
+        text
+        for count, text in (
+            (tally.skipped, f"{tally.skipped:,} skipped by `where`"),
+            (tally.empty, f"{tally.empty:,} without elements"),
+            (tally.failed, f"{tally.failed:,} failed"),
+        )
+        if count
+    ]
+    yield f"messages    {tally.messages:>7,}" + (f"   {', '.join(others)}" if others else "")
+    yield f"lines       {tally.lines:>7,}"
+    width = max(map(len, tally.points), default=0)
+    for measurement, count in sorted(tally.points.items()):
+        series = tally.series(measurement)
+        yield f"  {measurement:<{max(width, 9)}} {count:>7,}   in {about}{series:,} series"
+    if tally.failures:
+        yield f"failures    {sum(tally.failures.values()):>7,}"
+        for (code, pointer), count in sorted(tally.failures.items()):
+            yield f"  {code:<9} {count:>7,}   at {mapping.locate(pointer)} ({pointer or '/'})"
+    if tally.collisions and tally.first_collision:
+        first, second = tally.first_collision
+        yield (
+            f"collisions  {tally.collisions:>7,}   points overwrite one of another message: same measurement, tags and "
+            f"time, such as those of samples {first} and {second}"
+        )

@@ -1,0 +1,141 @@
+"""`iggyflux eval`: one expression on JSON documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, open_input, open_mapping, stdin_is_terminal
+from iggyflux.cli.output import ExitCode, json_text, result, styled_problem, talk
+
+if TYPE_CHECKING:
+    from iggyflux.errors import ExpressionError, Problem
+    from iggyflux.expressions import Expression
+    from iggyflux.records import Message
+
+
+@click.command(name="eval", context_settings={"ignore_unknown_options": True})
+@click.argument("expression")
+@click.argument("file", required=False, type=INPUT_FILE)
+@click.option("--message", "envelope", is_flag=True, help="FILE holds messages with coordinates: meta and header work.")
+@click.option("--compact", is_flag=True, help="One line a result, also on a terminal.")
+@click.option("--raw", is_flag=True, help="A result that is a string without its quotes.")
+@click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (json).")
+@click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Take tables and payload format from a mapping.")
+def command(
+    expression: str,
+    file: Path | None,
+    envelope: bool,
+    compact: bool,
+    raw: bool,
+    form: str | None,
+    mapping_file: Path | None,
+) -> int:
+    """Evaluate one expression on JSON documents.
+
+    FILE is a JSON document, or one a line; `-` is stdin, which is also read where it is piped in. `root()` is the
+    document; `meta` and `header` are null unless --message is given.
+
+    \b
+    Example:
+      echo '{"readings": [{"celsius": 21.5}]}' | iggyflux eval 'readings[0].celsius'
+      iggyflux eval "meta('topic')" messages.ndjson --message
+    """
+    from iggyflux.errors import ExpressionError
+    from iggyflux.expressions import compile_expression
+
+    tables, options = None, {}
+    if mapping_file is not None:
+        mapping = open_mapping(mapping_file)
+        if mapping.writer is not None:
+            tables, source = mapping.writer.tables, mapping.writer.source.payload
+            if form is None:
+                form, options = source.format, source.options
+    form = _known_format(form or "json")
+    try:
+        compiled = compile_expression(expression, tables=tables)
+    except ExpressionError as error:
+        talk(styled_problem(expression_problem(error)))
+        return ExitCode.PROBLEMS
+    pretty = click.get_text_stream("stdout").isatty() and not compact
+    code = ExitCode.OK
+    for value in _values(compiled, file, form, options, envelope):
+        if value is _FAILED:
+            code = ExitCode.PROBLEMS
+        elif raw and isinstance(value, str):
+            result(value + "\n")
+        else:
+            result(json_text(value, indent=pretty) + "\n")
+    return code
+
+
+_FAILED = object()
+
+
+def _known_format(form: str) -> str:
+    from iggyflux.errors import closest
+    from iggyflux.payloads import FORMATS
+
+    if form in FORMATS:
+        return form
+    near = closest(form, list(FORMATS))
+    hint = f"did you mean {near!r}?" if near else f"one of {', '.join(FORMATS)}"
+    raise click.BadParameter(f"{form!r} is not a payload format ({hint})", param_hint="--payload")
+
+
+def _values(
+    expression: Expression, file: Path | None, form: str, options: Mapping[str, Any], envelope: bool
+) -> Iterator[Any]:
+    """The result on each document; `_FAILED` where that was told already."""
+    from iggyflux.errors import RecordError
+    from iggyflux.payloads import FORMATS
+
+    for place, message in _documents(file, form, envelope):
+        try:
+            if message is None:
+                yield expression.evaluate(None)
+            else:
+                document = FORMATS[form].decode(message.payload, options, None, False)
+                yield expression.evaluate(document, message if envelope else None)
+        except RecordError as error:
+            talk(f"{place}{click.style(f'error[{error.code}]', fg='red', bold=True)}: {error.reason}")
+            yield _FAILED
+
+
+def _documents(file: Path | None, form: str, envelope: bool) -> Iterator[tuple[str, Message | None]]:
+    """The documents with their places; None where there is no input at all."""
+    from iggyflux.samples import Coordinates, SampleError, read_samples
+
+    if file is None and stdin_is_terminal():
+        yield "", None
+        return
+    path = STDIN if file is None else file
+    count = 0
+    with open_input(path) as lines:
+        try:
+            for sample in read_samples(lines, Coordinates(), form=form, envelope=envelope):
+                count += 1
+                yield f"{input_name(path)}:{sample.line}: ", sample.message
+        except SampleError as error:
+            raise sample_problem(error, path) from error
+    if not count and file is None:
+        yield "", None
+
+
+def sample_problem(error: Any, path: Path) -> Exception:
+    """A sample that cannot be read, as a problem of its file."""
+    from iggyflux.errors import DocumentError, Location, Problem
+
+    place = Location(input_name(path), error.line, 1 if error.line else 0)
+    return DocumentError([Problem(error.code, error.reason, place, hint=error.hint)])
+
+
+def expression_problem(error: ExpressionError) -> Problem:
+    """A problem inside the expression of the command line."""
+    from iggyflux.documents.nodes import Lines
+
+    lines = Lines(error.text)
+    return lines.problem(error.code, error.message, error.position, error.length, file="<expression>", hint=error.hint)

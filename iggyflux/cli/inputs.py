@@ -1,0 +1,53 @@
+"""What commands read: lines of a file or of stdin, and mapping files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from iggyflux.mapping import Mapping
+
+STDIN = Path("-")
+INPUT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+MAPPING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@contextmanager
+def open_input(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, or of stdin for `-`.  What the user named wrongly is wrong usage."""
+    if path == STDIN:
+        yield click.get_binary_stream("stdin")
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def input_name(path: Path) -> str:
+    """How the input is called in messages."""
+    return "<stdin>" if path == STDIN else str(path)
+
+
+def stdin_is_terminal() -> bool:
+    """Whether nobody piped anything in."""
+    return sys.stdin is None or sys.stdin.isatty()
+
+
+def open_mapping(path: Path) -> Mapping:
+    """The mapping in a file, with its warnings said.  Raises MappingError with all its problems."""
+    from iggyflux.cli.output import styled_problem, talk
+    from iggyflux.mapping import load_mapping
+
+    mapping = load_mapping(path)
+    for problem in mapping.warnings:
+        talk(styled_problem(problem))
+    return mapping

@@ -1,0 +1,154 @@
+"""Problems as machines read them: JSON, GitHub's annotations, SARIF 2.1.0; and the text form for people.
+
+Each form is a function from checked files and their problems to text, listed in `FORMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from iggyflux import __version__
+from iggyflux.cli.output import json_text, styled_problem
+
+if TYPE_CHECKING:
+    from iggyflux.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """A file that was looked at: `kind` is writer, reader, pipeline, or empty where that could not be told."""
+
+    path: str
+    kind: str
+    problems: tuple[Problem, ...] = ()
+
+
+def sorted_problems(files: Sequence[CheckedFile]) -> list[Problem]:
+    """All problems, each once, by file, line, column and code."""
+    seen = dict.fromkeys(problem for file in files for problem in file.problems)
+    return sorted(seen, key=_order)
+
+
+def _order(problem: Problem) -> tuple[str, int, int, str, str]:
+    place = problem.location
+    return place.file or "", place.line, place.column, problem.code, problem.message
+
+
+def as_text(files: Sequence[CheckedFile]) -> str:
+    """Each problem with its source line, a blank line between them."""
+    return "\n".join(styled_problem(problem) + "\n" for problem in sorted_problems(files))
+
+
+def as_json(files: Sequence[CheckedFile]) -> str:
+    """One object: the files, and all problems."""
+    problems = sorted_problems(files)
+    content = {
+        "files": [{"file": file.path, "kind": file.kind or None, "ok": not _errors(file.problems)} for file in files],
+        "problems": [problem.as_dict() for problem in problems],
+        "errors": len(_errors(problems)),
+        "warnings": len(problems) - len(_errors(problems)),
+    }
+    return json_text(content, indent=True) + "\n"
+
+
+def _errors(problems: Sequence[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+def as_github(files: Sequence[CheckedFile]) -> str:
+    """Workflow commands: each problem becomes an annotation of its line."""
+    return "".join(_annotation(problem) + "\n" for problem in sorted_problems(files))
+
+
+def _annotation(problem: Problem) -> str:
+    place = problem.location
+    properties = {"file": place.file or ""}
+    if place.line:
+        properties["line"] = str(place.line)
+        properties["col"] = str(place.column)
+        properties["endColumn"] = str(place.column + problem.length)
+    properties["title"] = problem.code
+    text = ",".join(f"{key}={_escape(value, ',:')}" for key, value in properties.items())
+    return f"::{problem.severity} {text}::{_escape(full_message(problem))}"
+
+
+def _escape(text: str, also: str = "") -> str:
+    """As actions/toolkit's command.ts: percent signs and line ends everywhere, commas and colons in properties too."""
+    for character in "%\r\n" + also:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
+
+
+def full_message(problem: Problem) -> str:
+    """The message with what was expected, found and may help, a line each."""
+    parts = (("expected", problem.expected), ("found", problem.found), ("hint", problem.hint))
+    return "\n".join([problem.message, *(f"{label}: {text}" for label, text in parts if text)])
+
+
+SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def as_sarif(files: Sequence[CheckedFile]) -> str:
+    """A SARIF 2.1.0 log with one run; its rules are the codes that were found."""
+    from iggyflux.codes import CODES
+
+    problems = sorted_problems(files)
+    codes = sorted({problem.code for problem in problems})
+    rules: list[dict[str, Any]] = []
+    for code in codes:
+        entry = CODES.get(code)
+        rule: dict[str, Any] = {"id": code}
+        if entry is not None:
+            rule["shortDescription"] = {"text": entry.title}
+            rule["fullDescription"] = {"text": entry.meaning}
+            rule["help"] = {"text": entry.fix}
+        rules.append(rule)
+    run = {
+        "tool": {"driver": {"name": "iggyflux", "semanticVersion": __version__, "rules": rules}},
+        "columnKind": "unicodeCodePoints",
+        "artifacts": [{"location": {"uri": _uri(file.path)}} for file in files],
+        "results": [_sarif_result(problem, codes.index(problem.code)) for problem in problems],
+    }
+    return json_text({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=True) + "\n"
+
+
+def _sarif_result(problem: Problem, rule: int) -> dict[str, Any]:
+    place = problem.location
+    physical: dict[str, Any] = {"artifactLocation": {"uri": _uri(place.file or "")}}
+    if place.line:
+        region: dict[str, Any] = {
+            "startLine": place.line,
+            "startColumn": place.column,
+            "endColumn": place.column + problem.length,
+        }
+        if problem.source is not None:
+            region["snippet"] = {"text": problem.source}
+        physical["region"] = region
+    location: dict[str, Any] = {"physicalLocation": physical}
+    if place.pointer:
+        location["logicalLocations"] = [{"fullyQualifiedName": place.pointer}]
+    return {
+        "ruleId": problem.code,
+        "ruleIndex": rule,
+        "level": problem.severity,
+        "message": {"text": full_message(problem)},
+        "locations": [location],
+    }
+
+
+def _uri(path: str) -> str:
+    """A relative path as a relative reference, an absolute one as a file URI."""
+    posix = Path(path).as_posix()
+    return f"file://{quote(posix)}" if posix.startswith("/") else quote(posix)
+
+
+FORMS: Final[dict[str, Callable[[Sequence[CheckedFile]], str]]] = {
+    "text": as_text,
+    "json": as_json,
+    "github": as_github,
+    "sarif": as_sarif,
+}

@@ -1,0 +1,92 @@
+"""Counting what a dry run made: points, series, failures, and points that overwrite those of other messages.
+
+Pure; fed with lines and failures in the order of messages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from iggyflux.delivery.lines import point_key
+from iggyflux.records import Failure
+
+MOST_KEYS: Final = 1_000_000
+"""Beyond so many, series and collisions are no longer counted exactly: the figure is then a lower bound."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was seen so far."""
+
+    messages: int = 0
+    lines: int = 0
+    skipped: int = 0
+    empty: int = 0
+    failed: int = 0
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By code and pointer."""
+    points: Counter[str] = field(default_factory=Counter)
+    """By measurement, as it is written."""
+    collisions: int = 0
+    first_collision: tuple[int, int] | None = None
+    """The sample lines of the first two messages of which one overwrites a point of the other."""
+    is_exact: bool = True
+    _series: dict[str, set[int]] = field(default_factory=dict)
+    _keys: dict[int, int] = field(default_factory=dict)
+
+    def add_message(self, sample: int, lines: Sequence[str], failures: Sequence[Failure]) -> None:
+        """Count one message; `sample` is the line that it came from."""
+        self.messages += 1
+        self.lines += len(lines)
+        self.failed += bool(failures)
+        self.failures.update((failure.code, failure.location) for failure in failures)
+        for line in lines:
+            self._add_line(sample, line)
+
+    def _add_line(self, sample: int, line: str) -> None:
+        series, time = point_key(line)
+        measurement = measurement_of(series)
+        self.points[measurement] += 1
+        if len(self._keys) >= MOST_KEYS:
+            self.is_exact = False
+            return
+        self._series.setdefault(measurement, set()).add(hash(series))
+        first = self._keys.setdefault(hash((series, time)), sample)
+        if first != sample:
+            self.collisions += 1
+            if self.first_collision is None:
+                self.first_collision = (first, sample)
+
+    def series(self, measurement: str) -> int:
+        """How many series the points of `measurement` make (at least)."""
+        return len(self._series.get(measurement, ()))
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--format json`."""
+        return {
+            "messages": self.messages,
+            "lines": self.lines,
+            "skipped": self.skipped,
+            "empty": self.empty,
+            "failed": self.failed,
+            "failures": [
+                {"code": code, "pointer": pointer, "records": count}
+                for (code, pointer), count in sorted(self.failures.items())
+            ],
+            "measurements": {
+                name: {"points": count, "series": self.series(name)} for name, count in sorted(self.points.items())
+            },
+            "collisions": self.collisions,
+            "exact": self.is_exact,
+        }
+
+
+def measurement_of(series: str) -> str:
+    """The measurement of a series key, as it is written (escapes kept)."""
+    end = series.find(",")
+    while end > 0 and series[end - 1] == "\\":
+        end = series.find(",", end + 1)
+    return series if end < 0 else series[:end]

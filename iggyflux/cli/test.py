@@ -1,0 +1,232 @@
+"""`iggyflux test`: the examples of documents, and what is not as they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
+from iggyflux.cli.output import ExitCode, json_text, plural, result, result_line, styled_problem, talk
+
+if TYPE_CHECKING:
+    from iggyflux.errors import Problem
+    from iggyflux.examples import Difference, ExampleResult
+
+
+@dataclass(frozen=True, slots=True)
+class TestedFile:
+    """What came of one document: problems where it does not compile, else the results of its examples."""
+
+    __test__ = False  # not a test class, whatever its name says
+
+    path: str
+    results: tuple[ExampleResult, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    untested: bool = False
+
+    @property
+    def failures(self) -> int:
+        """How many examples did not pass; a document that does not compile counts as one."""
+        return sum(not each.passed for each in self.results) + bool(self.problems)
+
+
+@click.command(name="test")
+@click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
+@click.option("--format", "form", type=click.Choice(["text", "json", "junit"]), default="text", show_default=True)
+@click.option("-k", "words", metavar="TEXT", help="Only examples with TEXT in their name or in their file's name.")
+@click.option("--plan", type=click.Choice(["compiled", "reference"]), default="compiled", show_default=True)
+def command(paths: tuple[Path, ...], form: str, words: str | None, plan: str) -> int:
+    """Run the examples that mapping files hold.
+
+    PATHS are files or folders. An example says everything that comes of its message: lines byte for byte and in order,
+    or the code of the failure, or that it is skipped. A document without examples is named.
+
+    \b
+    Example:
+      iggyflux test mappings/
+      iggyflux test mapping.yaml -k "without a state"
+    """
+    files, _ = find_documents(paths)
+    tested = [each for each in (_test(file, plan, words) for file in files) if each is not None]
+    _FORMS[form](tested)
+    failures = sum(each.failures for each in tested)
+    if form != "text" or not tested:
+        talk(_summary(tested))
+    return ExitCode.PROBLEMS if failures or not any(each.results or each.untested for each in tested) else ExitCode.OK
+
+
+def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
+    """None for a pipeline file, and where nothing of the file was asked for."""
+    from iggyflux.documents import parse_document
+    from iggyflux.errors import DocumentError
+    from iggyflux.examples import run_examples
+    from iggyflux.mapping import load_mapping
+
+    try:
+        if kind_of(parse_document(file.read_bytes(), file=str(file)).tree) == "pipeline":
+            return None
+        mapping = load_mapping(file)
+    except DocumentError as error:
+        return TestedFile(str(file), problems=tuple(error.problems))
+    results = tuple(run_examples(mapping, plan))  # type: ignore[arg-type]  # click has checked the choice
+    if not results:
+        return TestedFile(str(file), untested=True) if words is None else None
+    if words is not None and words.lower() not in file.name.lower():
+        results = tuple(each for each in results if words.lower() in each.title.lower())
+        if not results:
+            return None
+    return TestedFile(str(file), results)
+
+
+def _summary(tested: Sequence[TestedFile]) -> str:
+    results = [each for file in tested for each in file.results]
+    passed = sum(each.passed for each in results)
+    parts = [f"{passed:,} passed"]
+    if failed := len(results) - passed:
+        parts.append(click.style(f"{failed:,} failed", fg="red", bold=True))
+    if broken := sum(bool(file.problems) for file in tested):
+        parts.append(click.style(f"{plural(broken, 'document')} with problems", fg="red", bold=True))
+    if untested := sum(file.untested for file in tested):
+        parts.append(click.style(f"{plural(untested, 'document')} without examples", fg="yellow"))
+    if not tested:
+        return "no examples found"
+    return f"{plural(len(tested), 'document')}, {plural(len(results), 'example')}: {', '.join(parts)}"
+
+
+# --- text ---
+
+
+def _print_text(tested: Sequence[TestedFile]) -> None:
+    for file in tested:
+        result_line(click.style(file.path, bold=True))
+        for problem in file.problems:
+            result_line(styled_problem(problem))
+        if file.untested:
+            result_line(f"  {click.style('no examples', fg='yellow')}: nothing says what it should do")
+        for each in file.results:
+            mark = click.style("ok  ", fg="green") if each.passed else click.style("FAIL", fg="red", bold=True)
+            place = "" if each.passed else f" ({each.location})"
+            result_line(f"  {mark} {each.title}{place}")
+            for difference in each.differences:
+                for line in difference_lines(difference):
+                    result_line(f"       {line}")
+    if tested:
+        talk(_summary(tested))
+
+
+def difference_lines(difference: Difference, *, styled: bool = True) -> list[str]:
+    """A difference as people read it: both sides one above the other, a caret where they part, then words."""
+    lines = [f"{difference.title} [{difference.code}]"]
+    if difference.expected is not None:
+        lines.append(f"  expected  {_coloured(difference.expected, 'green', styled)}")
+    if difference.actual is not None:
+        lines.append(f"  actual    {_coloured(difference.actual, 'red', styled)}")
+    if difference.expected is not None and difference.actual is not None:
+        lines.append(f"            {_caret(difference.expected, difference.actual)}")
+    lines += [f"  {detail}" for detail in difference.details]
+    return lines
+
+
+def _coloured(text: str, colour: str, styled: bool) -> str:
+    return click.style(text, fg=colour) if styled else text
+
+
+def _caret(expected: str, actual: str) -> str:
+    """A caret under the first character that differs, as wide as a terminal shows what is before it."""
+    same = next(
+        (index for index, (one, other) in enumerate(zip(expected, actual, strict=False)) if one != other),
+        min(len(expected), len(actual)),
+    )
+    return " " * _width(expected[:same]) + "^"
+
+
+def _width(text: str) -> int:
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
+# --- machines ---
+
+
+def _print_json(tested: Sequence[TestedFile]) -> None:
+    content = {
+        "documents": [
+            {
+                "file": file.path,
+                "problems": [problem.as_dict() for problem in file.problems],
+                "examples": [_as_dict(each) for each in file.results],
+            }
+            for file in tested
+        ],
+        "failures": sum(file.failures for file in tested),
+    }
+    result(json_text(content, indent=True) + "\n")
+
+
+def _as_dict(each: ExampleResult) -> dict[str, Any]:
+    return {
+        "number": each.number,
+        "name": each.name,
+        "line": each.location.line,
+        "passed": each.passed,
+        "differences": [
+            {
+                "code": difference.code,
+                "title": difference.title,
+                "expected": difference.expected,
+                "actual": difference.actual,
+                "details": list(difference.details),
+            }
+            for difference in each.differences
+        ],
+    }
+
+
+def _print_junit(tested: Sequence[TestedFile]) -> None:
+    """JUnit's XML as CI systems read it: a suite a document, a case an example."""
+    from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+    total = sum(max(len(file.results), bool(file.problems)) for file in tested)
+    root = Element("testsuites", name="iggyflux", tests=str(total), failures=str(sum(f.failures for f in tested)))
+    for file in tested:
+        count = max(len(file.results), bool(file.problems))
+        suite = SubElement(root, "testsuite", name=_xml(file.path), tests=str(count), failures=str(file.failures))
+        if file.problems:
+            case = SubElement(suite, "testcase", classname=_xml(file.path), name="compiles")
+            text = "\n".join(problem.render() for problem in file.problems)
+            SubElement(
+                case, "failure", type=file.problems[0].code, message=_xml(str(file.problems[0].message))
+            ).text = _xml(text)
+        for each in file.results:
+            case = SubElement(
+                suite,
+                "testcase",
+                classname=_xml(file.path),
+                name=_xml(each.title),
+                file=_xml(file.path),
+                line=str(each.location.line),
+            )
+            if each.differences:
+                lines = [line for difference in each.differences for line in difference_lines(difference, styled=False)]
+                first = each.differences[0]
+                SubElement(case, "failure", type=first.code, message=_xml(first.title)).text = _xml("\n".join(lines))
+    indent(root)
+    result(b'<?xml version="1.0" encoding="utf-8"?>\n' + tostring(root, encoding="utf-8") + b"\n")
+
+
+def _xml(text: str) -> str:
+    """`text` with what XML 1.0 cannot hold written out."""
+    return "".join(
+        c
+        if c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff" or c in "\n\t"
+        else f"\\u{ord(c):04x}"
+        for c in text
+    )
+
+
+_FORMS = {"text": _print_text, "json": _print_json, "junit": _print_junit}

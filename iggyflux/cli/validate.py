@@ -1,0 +1,140 @@
+"""`iggyflux validate`: every problem of every document, in the form that the reader likes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
+from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, result_line, talk
+from iggyflux.cli.reports import FORMS, CheckedFile, sorted_problems
+
+if TYPE_CHECKING:
+    from iggyflux.documents import Document
+    from iggyflux.errors import Problem
+
+NEITHER: Final = "IFX520"
+UNREADABLE: Final = "IFX521"
+_OF_THE_ENVIRONMENT: Final = frozenset({"IFX802", "IFX803"})
+"""What only says that this is not the machine where the pipeline runs."""
+
+
+@click.command(name="validate")
+@click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
+@click.option("--format", "form", type=click.Choice(list(FORMS)), default="text", show_default=True)
+@click.option("--strict", is_flag=True, help="Take warnings as errors.")
+def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
+    """Check mapping and pipeline files.
+
+    PATHS are files or folders; of a folder, every .yaml, .yml and .toml file that says `iggyflux`. Nothing is connected
+    to. Of a pipeline, the mappings that it names are checked too; variables and secret files that are not set here are
+    warnings.
+
+    \b
+    Example:
+      iggyflux validate mappings/ pipeline.yaml
+      iggyflux validate --format sarif mappings/ > problems.sarif
+    """
+    files, others = find_documents(paths)
+    checked = _check_all(files)
+    problems = sorted_problems(checked)
+    if strict:
+        checked = [replace(file, problems=tuple(map(_as_error, file.problems))) for file in checked]
+        problems = sorted_problems(checked)
+    if form == "text" and problems:
+        result_line(FORMS[form](checked).removesuffix("\n"))
+    else:
+        result(FORMS[form](checked))
+    if others:
+        note(f"{plural(len(others), 'other file')} left out: no `iggyflux` in {'it' if len(others) == 1 else 'them'}")
+    if not checked:
+        talk("no documents found")
+        return ExitCode.PROBLEMS
+    talk(f"{plural(len(checked), 'document')}: {count_problems(problems)}")
+    return ExitCode.PROBLEMS if any(problem.severity == "error" for problem in problems) else ExitCode.OK
+
+
+def _as_error(problem: Problem) -> Problem:
+    return replace(problem, severity="error")
+
+
+def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
+    """Each file, and the mappings that pipelines name, once."""
+    checked: dict[Path, CheckedFile] = {}
+    waiting = list(files)
+    while waiting:
+        path = waiting.pop(0)
+        key = path.resolve()
+        if key not in checked:
+            checked[key], named = check_file(path)
+            waiting += named
+    return list(checked.values())
+
+
+def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
+    """One file with its problems, and the mapping files that it names."""
+    from iggyflux.documents import parse_document
+    from iggyflux.errors import DocumentError, Location, Problem
+
+    name = str(path)
+    try:
+        document = parse_document(path.read_bytes(), file=name)
+    except OSError as error:
+        problem = Problem(UNREADABLE, f"cannot be read: {error.strerror}", Location(name))
+        return CheckedFile(name, "", (problem,)), []
+    except DocumentError as error:
+        return CheckedFile(name, "", tuple(error.problems)), []
+    kind = kind_of(document.tree)
+    if kind == "pipeline":
+        return _check_pipeline(document, path)
+    if kind == "mapping":
+        return _check_mapping(document, path), []
+    hint = "a mapping says `kind: writer` or `kind: reader`, a pipeline has `run`"
+    problem = document.problem(NEITHER, "", "neither a mapping nor a pipeline", hint=hint)
+    return CheckedFile(name, "", (problem,)), []
+
+
+def _check_mapping(document: Document, path: Path) -> CheckedFile:
+    from iggyflux.errors import DocumentError
+    from iggyflux.mapping import parse_mapping
+
+    try:
+        mapping = parse_mapping(document.text, file=str(path))
+    except DocumentError as error:
+        return CheckedFile(str(path), "", tuple(error.problems))
+    return CheckedFile(str(path), mapping.kind, tuple(mapping.warnings))
+
+
+def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[Path]]:
+    from iggyflux.errors import DocumentError
+    from iggyflux.pipeline import parse_pipeline
+
+    try:
+        pipeline = parse_pipeline(document.text, file=path)
+    except DocumentError as error:
+        problems = tuple(_of_this_machine(error.problems))
+        return CheckedFile(str(path), "pipeline", problems), list(_named_mappings(document.tree, path))
+    return CheckedFile(str(path), "pipeline", pipeline.warnings), [route.mapping for route in pipeline.routes]
+
+
+def _of_this_machine(problems: Sequence[Problem]) -> Iterator[Problem]:
+    """Problems of a pipeline, with what is only not set here as a warning, and what follows from it left out."""
+    unset = {problem.location.pointer for problem in problems if problem.code in _OF_THE_ENVIRONMENT}
+    for problem in problems:
+        if problem.code in _OF_THE_ENVIRONMENT:
+            yield replace(problem, severity="warning")
+        elif problem.location.pointer not in unset:
+            yield problem
+
+
+def _named_mappings(tree: object, path: Path) -> Iterator[Path]:
+    """The mapping files that a pipeline names which has problems of its own."""
+    routes = tree.get("run") if isinstance(tree, dict) else None
+    for route in routes if isinstance(routes, list) else ():
+        named = route.get("mapping") if isinstance(route, Mapping) else None
+        if isinstance(named, str) and (path.parent / named).is_file():
+            yield path.parent / named
