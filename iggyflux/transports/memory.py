@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from iggyflux.delivery.verdicts import Accepted, Refused, Verdict
-from iggyflux.errors import EndOfInput
+from iggyflux.errors import EndOfInput, NotConnected
 from iggyflux.records import Batch, DeadLetter, Message, OutgoingMessage, Partition, Position
 
-ReadStep: TypeAlias = Batch | None | Exception
+ReadStep: TypeAlias = Batch | Exception | None
 WriteStep: TypeAlias = "Verdict | Exception | Callable[[Sequence[str]], Awaitable[Verdict]]"
 
 
@@ -35,7 +35,7 @@ class ScriptedSource:
     """A `Source` that gives the steps of `script`: a batch, None, or an exception to raise; then `EndOfInput`.
 
     After a raised exception, and on every `connect`, what was given and not acknowledged is given again, as a server
-    does.  `connects` and `acks` are scripts of exceptions (or None) for those calls.  `acked` holds every acknowledgement.
+    does.  `connects` and `acks` are scripts of exceptions (or None) for those calls; `acked` holds every position.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class ScriptedSource:
         self._script.extendleft(reversed(again))
 
     async def read(self) -> Batch | None:
-        assert self._is_connected, "read before connect"  # noqa: S101  # a fake tells what its caller did wrong
+        if not self._is_connected:
+            raise NotConnected("connect first")
         self.reads += 1
         await asyncio.sleep(0)
         step = self._script.popleft() if self._script else EndOfInput("the script has ended")
@@ -87,7 +88,7 @@ class ScriptedSource:
         for position in positions:
             before = self._settled.get(position.partition, -1)
             given = max((b.last.offset for b in self._given if b.partition == position.partition), default=-1)
-            assert position.offset > before, f"{position} after {before}"  # noqa: S101
+            assert position.offset > before, f"{position} after {before}"  # noqa: S101  # tells the caller's mistake
             assert position.offset <= given, f"{position} was not given"  # noqa: S101
             self._settled[position.partition] = position.offset
             self.acked.append(position)

@@ -1,0 +1,564 @@
+"""The runner's table, row by row, with scripted transports; then random scripts of faults."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.mapping import OnError
+from iggyflux.records import Batch, Failure, Message, Partition, Position, Reason, Rendered
+from iggyflux.runner import Route, RouteStatus, Stop, Summary, run_routes
+from iggyflux.runner.ledger import Job
+from iggyflux.runner.requests import RequestBuilder
+from iggyflux.runner.route import collisions
+from iggyflux.transports.memory import (
+    CollectingDeadLetters,
+    ImmediateClock,
+    ScriptedSink,
+    ScriptedSource,
+    batch,
+)
+
+
+class EchoPlan:
+    """A plan whose payload says what happens: `bad…` fails, `skip…` is skipped, `two…` makes two lines."""
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        lines: list[str] = []
+        origins: list[int] = []
+        failures: list[Failure] = []
+        skipped: list[int] = []
+        for index, message in enumerate(messages):
+            text = message.payload.decode()
+            made = [f'm v="{text}" {message.partition}{message.offset:06d}']
+            if text.startswith("skip"):
+                skipped.append(index)
+                continue
+            if text.startswith("bad"):
+                failures.append(Failure(index, None, 0, "IFX301", "/points/0/fields/v", f"{text} is bad"))
+                continue
+            if text.startswith("two"):
+                made.append(f'n v="{text}" {message.partition}{message.offset:06d}')
+            lines += made
+            origins += [index] * len(made)
+        return Rendered(lines, origins, failures, skipped)
+
+
+def expected_lines(batches: Iterable[Batch]) -> set[str]:
+    return {line for each in batches for line in EchoPlan().render(each.messages).lines}
+
+
+def route(
+    source: ScriptedSource, sink: ScriptedSink, letters: CollectingDeadLetters | None = None, **more: object
+) -> Route:
+    values: dict[str, object] = {
+        "name": "r",
+        "source": source,
+        "plan": EchoPlan(),
+        "sink": sink,
+        "dead_letters": letters or CollectingDeadLetters(),
+        "mapping": "m",
+        "mapping_hash": "0123",
+        "policy": Policy(retry_backoff_seconds=0.1),
+    }
+    return Route(**{**values, **more})  # type: ignore[arg-type]
+
+
+def run(*routes: Route, stop: Callable[[Stop], Awaitable[None]] | None = None, deadline: float = 30.0) -> Summary:
+    async def main() -> Summary:
+        wish = Stop()
+        stopper = asyncio.ensure_future(stop(wish)) if stop else None
+        try:
+            return await run_routes(
+                routes, stop=wish, clock=ImmediateClock(), tick_seconds=None, shutdown_timeout_seconds=deadline
+            )
+        finally:
+            if stopper:
+                await stopper
+
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def payloads(count: int, text: str = "p") -> list[bytes]:
+    return [f"{text}{index}".encode() for index in range(count)]
+
+
+FIRST = batch(payloads(3))
+SECOND = batch(payloads(3), offset=3)
+HERE = Partition("s", "t", 0)
+
+
+def test_every_batch_is_delivered_and_acknowledged_in_order() -> None:
+    source, sink = ScriptedSource([FIRST, SECOND]), ScriptedSink()
+
+    summary = run(route(source, sink))
+
+    assert set(sink.stored) == expected_lines([FIRST, SECOND])
+    assert source.settled == {HERE: 5}
+    assert summary.exit_code == 0
+    assert summary.routes[0].counters() | {"requests": 0} == {
+        "read": 6, "points": 6, "delivered": 6, "skipped": 0, "empty": 0, "failed": 0, "refused": 0, "dead_letters": 0,
+        "dropped": 0, "collisions": 0, "acknowledged": 6, "requests": 0, "retries": 0, "reconnects": 0,
+    }  # fmt: skip
+    assert source.closed
+    assert sink.closed
+
+
+def test_small_batches_of_several_partitions_are_joined_into_one_request() -> None:
+    """`given_multiple_messages_should_batch_into_single_request`, in the runner."""
+    other = batch(payloads(3, "q"), partition=1)
+    source, sink = ScriptedSource([FIRST, other, SECOND]), ScriptedSink()
+
+    run(route(source, sink))
+
+    assert len(sink.writes) == 1
+    assert source.settled == {HERE: 5, Partition("s", "t", 1): 2}
+
+
+def test_a_batch_without_lines_is_settled_without_a_request() -> None:
+    source, sink = ScriptedSource([batch([b"skip", b"skip"])]), ScriptedSink()
+
+    summary = run(route(source, sink))
+
+    assert sink.writes == []
+    assert source.settled == {HERE: 1}
+    assert summary.routes[0].skipped == 2
+
+
+def test_a_connection_that_fails_is_tried_again_with_growing_waits() -> None:
+    source = ScriptedSource([FIRST], connects=[NotConnected("no")] * 3)
+    sink = ScriptedSink(connects=[NotConnected("not yet")])
+
+    summary = run(route(source, sink))
+
+    assert source.settled == {HERE: 2}
+    assert summary.routes[0].reconnects == 4
+
+
+@pytest.mark.parametrize("where", ["source", "sink"])
+def test_a_connection_that_needs_a_person_stops_the_route(where: str) -> None:
+    fault = [Stopped("no such bucket", "make it", "IFX612")]
+    source = ScriptedSource([FIRST], connects=fault if where == "source" else [])
+    sink = ScriptedSink(connects=fault if where == "sink" else [])
+
+    summary = run(route(source, sink))
+
+    assert summary.exit_code == 3
+    assert [error.code for error in summary.errors] == ["IFX612"]
+    assert source.settled == {}
+    assert source.closed
+
+
+def test_nothing_to_read_is_no_end() -> None:
+    source, sink = ScriptedSource([None, None, FIRST, None, SECOND, None]), ScriptedSink()
+
+    run(route(source, sink))
+
+    assert source.settled == {HERE: 5}
+
+
+def test_what_lingers_is_sent_when_its_time_is_over() -> None:
+    """With more than `linger` between two reads the first batch goes out alone."""
+    source, sink = ScriptedSource([FIRST, *[None] * 20, SECOND]), ScriptedSink()
+
+    run(route(source, sink, linger_seconds=0.5))
+
+    assert len(sink.writes) == 2
+
+
+def test_a_source_that_loses_its_connection_is_read_again_from_what_was_acknowledged() -> None:
+    source, sink = ScriptedSource([FIRST, NotConnected("reset"), SECOND]), ScriptedSink()
+
+    summary = run(route(source, sink))
+
+    assert set(sink.stored) == expected_lines([FIRST, SECOND])
+    assert source.settled == {HERE: 5}
+    assert summary.routes[0].reconnects == 1
+
+
+def test_an_acknowledgement_that_fails_makes_the_batch_come_again() -> None:
+    source, sink = ScriptedSource([FIRST, SECOND], acks=[NotConnected("reset")]), ScriptedSink()
+
+    summary = run(route(source, sink))
+
+    assert source.settled == {HERE: 5}
+    assert set(sink.stored) == expected_lines([FIRST, SECOND])
+    assert summary.routes[0].acknowledged == 6
+
+
+def test_failed_records_become_dead_letters_and_their_siblings_are_sent() -> None:
+    bad = batch([b"one", b"bad", b"two"])
+    source, sink, letters = ScriptedSource([bad]), ScriptedSink(), CollectingDeadLetters()
+
+    summary = run(route(source, sink, letters))
+
+    assert set(sink.stored) == expected_lines([bad])
+    assert [letter.message for letter in letters.letters] == [bad.messages[1]]
+    assert letters.letters[0].reasons == (Reason("IFX301", "bad is bad", "/points/0/fields/v", None, 0),)
+    assert (letters.letters[0].mapping, letters.letters[0].mapping_hash) == ("m", "0123")
+    assert source.settled == {HERE: 2}
+    assert summary.routes[0].dead_letters == 1
+
+
+def test_a_batch_of_failed_records_only_is_settled_when_they_are_kept() -> None:
+    source, letters = ScriptedSource([batch([b"bad1", b"bad2"])]), CollectingDeadLetters()
+
+    run(route(source, ScriptedSink(), letters))
+
+    assert len(letters.letters) == 2
+    assert source.settled == {HERE: 1}
+
+
+def test_rule_21_skip_acknowledges_failed_records_and_counts_them() -> None:
+    source, letters = ScriptedSource([batch([b"one", b"bad"])]), CollectingDeadLetters()
+
+    summary = run(route(source, ScriptedSink(), letters, on_error=OnError.SKIP))
+
+    assert letters.letters == []
+    assert source.settled == {HERE: 1}
+    assert summary.routes[0].dropped == 1
+
+
+def test_rule_21_fail_stops_and_acknowledges_nothing_of_the_batch() -> None:
+    source = ScriptedSource([batch([b"one", b"bad"])])
+
+    summary = run(route(source, ScriptedSink(), on_error=OnError.FAIL))
+
+    assert source.settled == {}
+    assert summary.exit_code == 3
+    assert summary.errors[0].code == "IFX620"
+    assert "s/t/0@1: IFX301: bad is bad at /points/0/fields/v" in summary.errors[0].reason
+
+
+def test_refused_lines_become_dead_letters_of_their_messages() -> None:
+    source, letters = ScriptedSource([FIRST, SECOND]), CollectingDeadLetters()
+    sink = ScriptedSink([Refused((Refusal(1, "no", 400), Refusal(4, "never", 422)), rest_stored=True)])
+
+    summary = run(route(source, sink, letters))
+
+    assert [letter.message.offset for letter in letters.letters] == [1, 4]
+    assert letters.letters[1].reasons == (Reason("IFX601", "never", line='m v="p1" 0000004', status=422),)
+    assert source.settled == {HERE: 5}
+    assert (summary.routes[0].refused, summary.routes[0].delivered) == (2, 4)
+
+
+def test_a_message_with_a_failure_and_a_refused_line_is_kept_once_with_both_reasons() -> None:
+    class Half:
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            return Rendered(["m v=1 1"], [0], [Failure(0, 1, 0, "IFX301", "/x", "half")])
+
+    source, letters = ScriptedSource([batch([b"x"])]), CollectingDeadLetters()
+    sink = ScriptedSink([Refused((Refusal(0, "no", 400),), rest_stored=True)])
+
+    run(route(source, sink, letters, plan=Half()))
+
+    assert [[reason.code for reason in letter.reasons] for letter in letters.letters] == [["IFX301", "IFX601"]]
+
+
+@pytest.mark.parametrize("policy", [OnError.SKIP, OnError.FAIL])
+def test_rule_21_holds_for_refused_lines_too(policy: OnError) -> None:
+    source = ScriptedSource([FIRST])
+    sink = ScriptedSink([Refused((Refusal(1, "no", 400),), rest_stored=True)])
+
+    summary = run(route(source, sink, on_error=policy))
+
+    assert source.settled == ({HERE: 2} if policy is OnError.SKIP else {})
+    assert summary.exit_code == (0 if policy is OnError.SKIP else 3)
+    assert summary.routes[0].dropped == (1 if policy is OnError.SKIP else 0)
+
+
+@pytest.mark.parametrize(
+    "verdict", [Unavailable("503", 503), Unavailable("reset", connection_died=True), TooLarge("413")]
+)
+def test_a_sink_that_is_away_is_tried_again_until_it_takes_everything(verdict: Verdict) -> None:
+    source, sink = ScriptedSource([FIRST, SECOND]), ScriptedSink([verdict])
+
+    run(route(source, sink))
+
+    assert set(sink.stored) == expected_lines([FIRST, SECOND])
+    assert source.settled == {HERE: 5}
+
+
+def test_an_answer_that_needs_a_person_stops_and_nothing_in_flight_is_acknowledged() -> None:
+    source, sink = ScriptedSource([FIRST]), ScriptedSink([Impossible("401", "renew the token")])
+
+    summary = run(route(source, sink))
+
+    assert source.settled == {}
+    assert summary.errors[0].hint == "renew the token"
+
+
+def test_a_dead_letter_store_that_is_full_stops_the_route() -> None:
+    source, letters = ScriptedSource([batch([b"bad"])]), CollectingDeadLetters([Stopped("full", code="IFX720")])
+
+    summary = run(route(source, ScriptedSink(), letters))
+
+    assert source.settled == {}
+    assert summary.errors[0].code == "IFX720"
+
+
+def test_requests_overlap_up_to_the_limit_and_are_acknowledged_in_order() -> None:
+    """The first request is answered last; until then nothing is acknowledged."""
+    gate = asyncio.Event()
+    batches = [batch(payloads(2), offset=2 * index) for index in range(10)]
+    source = ScriptedSource(batches)
+    seen: list[int] = []
+
+    async def last(lines: Sequence[str]) -> Verdict:
+        await gate.wait()
+        return Accepted()
+
+    async def note(lines: Sequence[str]) -> Verdict:
+        seen.append(len(source.acked))
+        if len(seen) == 6:
+            gate.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return Accepted()
+
+    sink = ScriptedSink([last, *[note] * 9])
+
+    run(route(source, sink, batch_size=2, max_in_flight=3))
+
+    assert sink.most_at_once == 3
+    assert seen[:6] == [0] * 6
+    assert source.settled == {HERE: 19}
+
+
+def test_a_slow_sink_slows_reading() -> None:
+    gate = asyncio.Event()
+    source = ScriptedSource([batch(payloads(2), offset=2 * index) for index in range(100)])
+    reads = []
+
+    async def slow(lines: Sequence[str]) -> Verdict:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        reads.append(source.reads)
+        gate.set()
+        return Accepted()
+
+    run(route(source, ScriptedSink([slow, slow]), batch_size=2, max_in_flight=2))
+
+    assert max(reads) <= 5  # two under way, one that waits for its turn, one read ahead
+
+
+def test_told_to_stop_it_finishes_what_is_in_flight() -> None:
+    source, sink = ScriptedSource([FIRST, *[None] * 100_000]), ScriptedSink()
+
+    async def stop(wish: Stop) -> None:
+        while not source.reads:
+            await asyncio.sleep(0)
+        wish.request()
+
+    summary = run(route(source, sink), stop=stop)
+
+    assert source.settled in ({HERE: 2}, {})
+    assert set(sink.stored) == (expected_lines([FIRST]) if source.settled else set())
+    assert summary.exit_code == 0
+
+
+@pytest.mark.parametrize("asked_twice", [True, False], ids=["asked twice", "deadline"])
+def test_told_to_stop_while_the_sink_hangs_it_leaves_without_acknowledging(asked_twice: bool) -> None:
+    source = ScriptedSource([FIRST, *[None] * 100])
+    arrived = asyncio.Event()
+
+    async def hang(lines: Sequence[str]) -> Verdict:
+        arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def stop(wish: Stop) -> None:
+        await arrived.wait()
+        wish.request()
+        if asked_twice:
+            wish.request()
+
+    summary = run(route(source, ScriptedSink([hang]), linger_seconds=0), stop=stop)
+
+    assert summary.interrupted
+    assert summary.exit_code == 3
+    assert source.settled == {}
+    assert source.closed
+
+
+def test_a_route_that_stops_holds_up_no_other() -> None:
+    broken = ScriptedSource([FIRST])
+    source, sink = ScriptedSource([FIRST, SECOND]), ScriptedSink()
+
+    summary = run(route(broken, ScriptedSink([Impossible("401")]), name="broken"), route(source, sink, name="fine"))
+
+    assert [status.state for status in summary.routes] == ["stopped", "done"]
+    assert source.settled == {HERE: 5}
+    assert summary.exit_code == 3
+
+
+def test_a_route_whose_sink_hangs_holds_up_no_other() -> None:
+    async def hang(lines: Sequence[str]) -> Verdict:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    hung, fine = ScriptedSource([FIRST]), ScriptedSource([FIRST, SECOND])
+
+    async def stop(wish: Stop) -> None:
+        while fine.settled != {HERE: 5}:
+            await asyncio.sleep(0)
+        wish.request()
+        wish.request()
+
+    run(route(hung, ScriptedSink([hang]), name="hung"), route(fine, ScriptedSink(), name="fine"), stop=stop)
+
+    assert fine.settled == {HERE: 5}
+    assert hung.settled == {}
+
+
+def test_a_bug_in_a_plan_stops_its_route_with_a_code_and_not_the_process() -> None:
+    class Broken:
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            raise ZeroDivisionError("oops")
+
+    summary = run(route(ScriptedSource([FIRST]), ScriptedSink(), plan=Broken()))
+
+    assert summary.errors[0].code == "IFX699"
+    assert "oops" in summary.errors[0].reason
+
+
+COLLISIONS = {
+    "different times": (["m,a=1 v=1 1", "m,a=1 v=1 2"], 0),
+    "different tags": (["m,a=1 v=1 1", "m,a=2 v=1 1"], 0),
+    "one point twice with different fields": (["m,a=1 v=1 1", "m,a=1 v=2 1"], 1),
+    "one point three times": (["m v=1 1", "m v=2 1", "m v=3 1"], 2),
+    "the same line twice is no collision": (["m v=1 1", "m v=1 1"], 0),
+    "escaped spaces in tags": (["m,a=x\\ y v=1 1", "m,a=x\\ z v=1 1"], 0),
+    "spaces in strings": (['m v="a b" 1', 'm v="c d" 1'], 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "count"), COLLISIONS.values(), ids=COLLISIONS)
+def test_rule_22_collisions_across_messages_are_counted(lines: list[str], count: int) -> None:
+    assert collisions(lines) == count
+
+
+@given(
+    st.lists(st.lists(st.text("ab", max_size=8), max_size=12), max_size=6),
+    st.integers(1, 10),
+    st.integers(1, 60),
+)
+def test_requests_hold_every_line_once_in_order_within_their_bounds(
+    batches: list[list[str]], max_lines: int, max_bytes: int
+) -> None:
+    builder = RequestBuilder(max_lines, max_bytes)
+    jobs = [Job(FIRST, Rendered(lines, [0] * len(lines)), len(lines)) for lines in batches]
+
+    requests = [request for job in jobs for request in builder.add(job)]
+    if len(builder):
+        requests.append(builder.take())
+
+    assert [line for request in requests for line in request.lines] == [line for lines in batches for line in lines]
+    for request in requests:
+        assert 1 <= len(request.lines) <= max_lines
+        assert len(request.lines) == 1 or sum(len(line) + 1 for line in request.lines) <= max_bytes
+        assert [line for part in request.parts for line in part.job.rendered.lines[part.start : part.stop]] == [
+            *request.lines
+        ]
+
+
+# --- Random scripts of faults ---
+
+SOME_PAYLOADS = st.lists(st.sampled_from([b"one", b"two", b"bad", b"skip"]), min_size=1, max_size=4)
+VERDICTS = st.sampled_from(
+    [
+        Accepted(),
+        Unavailable("503", 503),
+        Unavailable("reset", connection_died=True),
+        TooLarge("413"),
+        "refuse the first",
+        "refuse all",
+    ]
+)
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> list[Batch | NotConnected | None]:
+    """Batches of three partitions with faults and pauses between them."""
+    ends = [0, 0, 0]
+    script: list[Batch | NotConnected | None] = []
+    for _ in range(draw(st.integers(1, 12))):
+        kind = draw(st.sampled_from(["batch", "batch", "batch", "nothing", "fault"]))
+        if kind == "batch":
+            partition, texts = draw(st.integers(0, 2)), draw(SOME_PAYLOADS)
+            script.append(batch(texts, partition=partition, offset=ends[partition]))
+            ends[partition] += len(texts)
+        else:
+            script.append(None if kind == "nothing" else NotConnected("reset"))
+    return script
+
+
+def answer(verdict: Verdict | str) -> Callable[[Sequence[str]], Awaitable[Verdict]]:
+    async def write(lines: Sequence[str]) -> Verdict:
+        await asyncio.sleep(0)
+        if isinstance(verdict, str):
+            count = 1 if verdict == "refuse the first" else len(lines)
+            return Refused(tuple(Refusal(index, "no", 400) for index in range(count)), rest_stored=True)
+        return verdict
+
+    return write
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    scripts(),
+    st.lists(VERDICTS, max_size=8),
+    st.lists(st.sampled_from([None, NotConnected("reset")]), max_size=4),
+    st.integers(1, 6),
+    st.integers(1, 3),
+)
+def test_whatever_fails_every_message_is_settled_and_positions_move_without_gaps(
+    script: list[Batch | NotConnected | None],
+    verdicts: list[Verdict | str],
+    acks: list[NotConnected | None],
+    batch_size: int,
+    max_in_flight: int,
+) -> None:
+    """Every line is stored or its message a dead letter; every failed record's message is one; all is acknowledged."""
+    batches = [step for step in script if isinstance(step, Batch)]
+    source = ScriptedSource(script, acks=acks)
+    sink, letters = ScriptedSink(answer(verdict) for verdict in verdicts), CollectingDeadLetters()
+
+    summary = run(route(source, sink, letters, batch_size=batch_size, max_in_flight=max_in_flight))
+
+    assert summary.exit_code == 0
+    kept = {(letter.message.partition, letter.message.offset) for letter in letters.letters}
+    for each in batches:
+        rendered = EchoPlan().render(each.messages)
+        for line, origin in zip(rendered.lines, rendered.origins, strict=True):
+            message = each.messages[origin]
+            assert line in sink.stored or (message.partition, message.offset) in kept
+        for failure in rendered.failures:
+            message = each.messages[failure.index]
+            assert (message.partition, message.offset) in kept
+    assert set(sink.stored) <= expected_lines(batches)
+    ends = {each.partition: each.last.offset for each in batches}
+    assert source.settled == ends
+    assert_monotone(source.acked)
+
+
+def assert_monotone(acked: Sequence[Position]) -> None:
+    last: dict[Partition, int] = {}
+    for position in acked:
+        assert position.offset > last.get(position.partition, -1)
+        last[position.partition] = position.offset
+
+
+def test_the_status_has_a_json_form_with_every_counter() -> None:
+    tree = RouteStatus("r").as_dict()
+
+    fields = {field.name for field in dataclasses.fields(RouteStatus)}
+    assert set(tree) == fields
