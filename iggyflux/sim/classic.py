@@ -410,6 +410,8 @@ def _walk_fields(text: bytes) -> list[tuple[bytes, bytes]]:
     fields = []
     while text:
         end = _scan_to(text, 0, _EQUALS)
+        if end > len(text) - 2:
+            raise LineError(f"invalid value: field-key={_text(text[:end])}")
         name, text = text[:end], text[end + 1 :]
         end = _scan_field_value(text, 0)
         fields.append((name, text[:end]))
@@ -509,34 +511,41 @@ def _escape_tag(text: bytes) -> bytes:
 
 
 class Series(NamedTuple):
-    """A series as the index knows it.  `readable` is false where the key that the index makes of its name and tags is
-    not the key under which the points lie: such points are listed and never found (a backslash in a measurement)."""
+    """A series as the index knows it.  `readable` is false where points lie under another name or key than the one that
+    the index makes: such points are listed and never found (a backslash in a measurement)."""
 
     measurement: bytes
     tags: tuple[tuple[bytes, bytes], ...]
     readable: bool
 
 
-def read_series(key: bytes) -> Series:
-    """Measurement and tags of a series key."""
+def read_series(key: bytes, *, in_memory: bool) -> Series:
+    """Measurement and tags of a series key, as the index in memory (1.x) or on disk (2.x) has them."""
     if b"\\" not in key:
         measurement, tags = plain_tags(key) if b"=" in key else (key, ())
         return Series(measurement, tags, True)
     end = _scan_to(key, 0, _COMMA)
     measurement = unescape_name(key[:end])
-    tags: list[tuple[bytes, bytes]] = []  # type: ignore[no-redef]
-    position = end + 1
+    pairs = _read_tags(key, end + 1)
+    if in_memory:
+        name = unescape_name(measurement)  # this index takes escapes away twice, the points have it once
+        return Series(name, pairs, name == measurement)
+    made = measurement.replace(b"\\,", b",").replace(b"\\ ", b" ").replace(b",", b"\\,").replace(b" ", b"\\ ")
+    made += b"".join(b",%s=%s" % (_escape_tag(name), _escape_tag(value)) for name, value in pairs)
+    return Series(measurement, pairs, made == key)
+
+
+def _read_tags(key: bytes, position: int) -> tuple[tuple[bytes, bytes], ...]:
+    tags = []
     while position < len(key):
         stop = _scan_to(key, position, _EQUALS)
         name = key[position:stop]
         position = stop + 1
         while position < len(key) and not (key[position] == _COMMA and key[position - 1] != _BACKSLASH):
             position += 1
-        tags.append((_unescape_tag(name), _unescape_tag(key[stop + 1 : position])))  # type: ignore[attr-defined]
+        tags.append((_unescape_tag(name), _unescape_tag(key[stop + 1 : position])))
         position += 1
-    made = measurement.replace(b"\\,", b",").replace(b"\\ ", b" ").replace(b",", b"\\,").replace(b" ", b"\\ ")
-    made += b"".join(b",%s=%s" % (_escape_tag(name), _escape_tag(value)) for name, value in tags)
-    return Series(measurement, tuple(tags), made == key)
+    return tuple(tags)
 
 
 def _text(data: bytes) -> str:

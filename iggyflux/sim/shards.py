@@ -113,7 +113,7 @@ def _write(store: Store, policy: Policy, points: Sequence[Parsed], rules: Rules,
             shard = shards[number] = _Shard()
         series = known.get(key)
         if series is None:
-            series = _new_series(store, policy, key, shard)
+            series = _new_series(store, policy, key, shard, in_memory=not rules.immediate)
             if series is None:
                 continue
         columns = series.measurement.columns.get(number)
@@ -132,8 +132,8 @@ def _write(store: Store, policy: Policy, points: Sequence[Parsed], rules: Rules,
     return Outcome(len(stored), trouble, tuple(beyond))
 
 
-def _new_series(store: Store, policy: Policy, key: bytes, shard: _Shard) -> Series | None:
-    read = read_series(key)
+def _new_series(store: Store, policy: Policy, key: bytes, shard: _Shard, *, in_memory: bool) -> Series | None:
+    read = read_series(key, in_memory=in_memory)
     if any(name == b"time" for name, _ in read.tags):
         _drop(shard, f'invalid tag key: input tag "time" on measurement "{_text(read.measurement)}" is invalid')
         return None

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from math import isfinite
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_GO_SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]|\\\\[bf]")
+_GO_SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]|\\\\.")
 
 
 def go_string(text: str) -> str:
@@ -19,8 +19,8 @@ def go_string(text: str) -> str:
 
 def _go_escape(found: re.Match[str]) -> str:
     text = found[0]
-    if text in ("\\b", "\\f"):
-        return "\\u0008" if text == "\\b" else "\\u000c"
+    if text[0] == "\\":
+        return {"\\b": "\\u0008", "\\f": "\\u000c"}.get(text, text)
     return "\\ufffd" if "\ud800" <= text <= "\udfff" else f"\\u{ord(text):04x}"
 
 

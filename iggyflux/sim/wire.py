@@ -257,10 +257,10 @@ def gunzip(data: bytes, *, all_members: bool = True) -> bytes:
         raise Undecodable("EOF")
     pieces = []
     while data:
-        if len(data) < 10 or data[:3] != b"\x1f\x8b\x08":
-            raise Undecodable(
-                "unexpected EOF" if len(data) < 10 and b"\x1f\x8b\x08".startswith(data[:3]) else "gzip: invalid header"
-            )
+        if len(data) < 10:
+            raise Undecodable("unexpected EOF")
+        if data[:3] != b"\x1f\x8b\x08":
+            raise Undecodable("gzip: invalid header")
         inflater = zlib.decompressobj(wbits=31)
         try:
             pieces.append(inflater.decompress(data))

@@ -489,7 +489,8 @@ def cast_value(value: Stored | None, kind: type) -> Stored | None:
         return None
     if kind is float:
         return float(number)
-    return int(number) if kind is int else [int(number)]
+    whole = int(number) if -(2**63) <= number < 2**63 else -(2**63)  # what the processor makes of it
+    return whole if kind is int else [whole]
 
 
 def _rows(points: Iterator[Point], columns: Sequence[_Column]) -> Iterator[tuple[Point, Sequence[object]]]:
@@ -626,7 +627,8 @@ def _show_measurements(show: Show, found: _Found) -> list[Frame]:
 def _show_field_keys(show: Show, found: _Found) -> list[Frame]:
     frames = []
     for name, measurements in found.items():
-        pairs = {(key, kind) for each in measurements for key, kinds in each.kinds().items() for kind in kinds}
+        seen = [each for each in measurements if any(series.readable for series in each.series.values())]
+        pairs = {(key, kind) for each in seen for key, kinds in each.kinds().items() for kind in kinds}
         rows = [
             [to_text(key), KIND_NAMES[kind]]
             for key, kind in sorted(pairs, key=lambda pair: (pair[0], _PRECEDENCE.index(pair[1])))
@@ -662,14 +664,13 @@ def _show_tag_values(show: Show, found: _Found) -> list[Frame]:
 
 
 def _show_series(show: Show, found: _Found) -> list[Frame]:
-    keys = []
-    for measurements in found.values():
-        for name, tags in _series_of(show, measurements):
-            keys.append(
-                [b",".join((_escape(name, b", "), *(b"=".join((_escape(key), _escape(value))) for key, value in tags)))]
-            )
-    rows = [[to_text(key[0])] for key in sorted(keys)]
+    keys = sorted({series for measurements in found.values() for series in _series_of(show, measurements)})
+    rows = [[to_text(b",".join((_escape(name, b", "), *map(_escape_tag, tags))))] for name, tags in keys]
     return [Frame("", ["key"], rows)] if rows else []
+
+
+def _escape_tag(tag: tuple[bytes, bytes]) -> bytes:
+    return b"=".join(map(_escape, tag))
 
 
 _SHOWS: dict[str, Callable[[Show, _Found], list[Frame]]] = {
