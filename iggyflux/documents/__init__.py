@@ -25,7 +25,7 @@ def parse_document(text: str | bytes, *, file: str | None = None, format: str | 
     if chosen not in ("yaml", "toml"):
         raise ValueError(f"unknown format {format!r}: it is yaml or toml")
     clean = read_text(text, file)
-    # Each reader is imported when a document needs it: ruamel.yaml alone takes longer to import than a TOML file to read.
+    # Each reader is imported when a document needs it: ruamel.yaml takes longer to import than a TOML file to read.
     if chosen == "toml":
         from iggyflux.documents.toml_reader import read_toml
 

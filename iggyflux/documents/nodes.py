@@ -63,7 +63,15 @@ class Lines:
         return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self._text[start:end].rstrip("\r\n"))
 
     def problem(
-        self, code: str, message: str, offset: int, length: int = 1, *, file: str | None, pointer: str = "", **more: str | None
+        self,
+        code: str,
+        message: str,
+        offset: int,
+        length: int = 1,
+        *,
+        file: str | None,
+        pointer: str = "",
+        **more: str | None,
     ) -> Problem:
         """A problem at `offset`; the caret never passes the end of its line."""
         line, column = self.place(offset)
@@ -102,7 +110,7 @@ class Document:
         return Lines(self.text)
 
     def locate(self, pointer: str, *, key: bool = False) -> Location:
-        """Where the node at `pointer` stands, or with `key` its key; of a node that is not there, its nearest parent."""
+        """Where the node at `pointer` stands, or with `key` its key; for one that is not there, its nearest parent."""
         start, _, _ = self._span(pointer, key)
         line, column = self.lines.place(start)
         return Location(self.file, line, column, pointer)

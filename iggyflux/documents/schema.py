@@ -5,8 +5,8 @@ a validator that answers valid or not says "not valid under any of the given sch
 which of the forms he was writing, and importing it takes longer than all the rest of `validate`.  A test holds the
 verdicts equal to jsonschema's, and another the keywords to those that are known here.
 
-Three annotations of our own help to tell a problem: `x-hint` (a hint by what was found), `x-instead` (words that people
-write and what we call them) and `x-expected` (what a pattern means).
+Annotations of our own help to tell a problem: `x-hint` (a hint by what was found), `x-instead` (words that people write
+and what we call them), `x-expected` (what a pattern means), `x-code` (a code of its own), `x-unknown` (a hint for keys).
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ _BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
     ("exclusiveMaximum", "less than", operator.lt),
 )
 ANNOTATIONS = frozenset(
-    ("$schema", "$id", "$defs", "$comment", "title", "description", "examples", "default", "deprecated")
-    + ("x-hint", "x-code", "x-instead", "x-expected", "x-unknown")
+    "$schema $id $defs $comment title description examples default x-hint x-code x-instead x-expected x-unknown".split()
 )
 """Keywords that say nothing about validity."""
 
@@ -262,7 +261,11 @@ class _Checker:
                 hint=_did_you_mean(value[key], [str(word) for word in allowed], instead),
             )
         attempts = [
-            [found for found in self.check(branch, value, pointer) if found.pointer != own and not _misses(found, key, pointer)]
+            [
+                found
+                for found in self.check(branch, value, pointer)
+                if found.pointer != own and not _misses(found, key, pointer)
+            ]
             for branch in branches
         ]
         near = closest(str(value.get(key, "")), [str(word) for word in allowed])
@@ -316,14 +319,24 @@ class _Checker:
             return []
         least, most = schema.get("minLength", 0), schema.get("maxLength")
         if not value and least:
-            return [Finding(OUT_OF_BOUNDS, pointer, "the text is empty", expected=schema.get("title"), hint=_hint(schema, value, "empty"))]
+            return [
+                Finding(
+                    OUT_OF_BOUNDS,
+                    pointer,
+                    "the text is empty",
+                    expected=schema.get("title"),
+                    hint=_hint(schema, value, "empty"),
+                )
+            ]
         if len(value) < least or (most is not None and len(value) > most):
             expected = f"at least {least} characters" if len(value) < least else f"at most {most} characters"
             return [Finding(OUT_OF_BOUNDS, pointer, f"the text has {len(value)} characters", expected=expected)]
         if "pattern" in schema and re.search(schema["pattern"], value) is None:
             expected = schema.get("x-expected") or f"a text that matches {schema['pattern']}"
             hint = _hint(schema, value, "pattern")
-            return [Finding(OUT_OF_BOUNDS, pointer, _not_taken(pointer), expected=expected, found=show(value), hint=hint)]
+            return [
+                Finding(OUT_OF_BOUNDS, pointer, _not_taken(pointer), expected=expected, found=show(value), hint=hint)
+            ]
         return []
 
     def check_list(self, schema: Schema, value: JSON, pointer: str) -> list[Finding]:
@@ -332,14 +345,18 @@ class _Checker:
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if len(value) < least or (most is not None and len(value) > most):
             message = "the list is empty" if not value else f"the list has {len(value)} items"
-            expected = f"{least} items" if least == most else f"at least {least}" if len(value) < least else f"at most {most}"
+            expected = (
+                f"{least} items" if least == most else f"at least {least}" if len(value) < least else f"at most {most}"
+            )
             return [Finding(OUT_OF_BOUNDS, pointer, message, expected=expected)]
         if schema.get("uniqueItems"):
             texts = [json.dumps(item, sort_keys=True) for item in value]
             for index, text in enumerate(texts):
                 if text in texts[:index]:
                     place = join_pointer(pointer, index)
-                    return [Finding(OUT_OF_BOUNDS, place, f"{show(value[index])} is here twice", hint="keep one of them")]
+                    return [
+                        Finding(OUT_OF_BOUNDS, place, f"{show(value[index])} is here twice", hint="keep one of them")
+                    ]
         return []
 
 
@@ -395,7 +412,9 @@ def _type_words(schema: Schema) -> str:
 
 def _general_hint(kinds: Sequence[str], value: JSON) -> str | None:
     if "boolean" in kinds and isinstance(value, str):
-        word = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}.get(value.lower())
+        word = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}.get(
+            value.lower()
+        )
         return f"write {word or 'true or false, without quotes'}"
     if kinds == ["string"] and isinstance(value, (bool, int, float)):
         return f'a text that looks like this has quotes: "{show(value)}"'

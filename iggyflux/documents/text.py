@@ -68,12 +68,20 @@ def _decode(data: bytes, file: str | None) -> str:
 
 def _forbidden(text: str, found: re.Match[str], file: str | None) -> Problem:
     character = ord(found.group())
-    what = "a lone surrogate" if 0xD800 <= character <= 0xDFFF else "a control character" if character < 0xA0 else "no character"
+    what = (
+        "a lone surrogate"
+        if 0xD800 <= character <= 0xDFFF
+        else "a control character"
+        if character < 0xA0
+        else "no character"
+    )
     name = "a NUL byte" if character == 0 else f"U+{character:04X}, {what},"
     return Lines(text).problem(
         "IFX103",
         f"{name} cannot stand in a document",
         found.start(),
         file=file,
-        hint=None if character < 9 or character > 0xA0 else f'inside double quotes it can be written "\\u{character:04x}"',
+        hint=None
+        if character < 9 or character > 0xA0
+        else f'inside double quotes it can be written "\\u{character:04x}"',
     )

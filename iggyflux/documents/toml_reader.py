@@ -61,7 +61,7 @@ def read_toml(text: str, file: str | None) -> tuple[str, Node]:
     return text, scanner.root
 
 
-class _Lost(Exception):  # noqa: N818  # not an error of anybody: tomllib says what is wrong
+class _Lost(Exception):  # nobody's error: tomllib says what is wrong
     """The scanner does not understand the text at `offset`."""
 
     def __init__(self, offset: int) -> None:
@@ -274,14 +274,10 @@ def _unescape(text: str) -> str:
         return text[1:-1]
 
 
-def _fill(
-    node: Node, value: Any, text: str, lines: Lines, file: str | None, problems: list[Problem]
-) -> JSON:
+def _fill(node: Node, value: Any, text: str, lines: Lines, file: str | None, problems: list[Problem]) -> JSON:
     """Put what tomllib read into the nodes; the plain value of `node`."""
     if isinstance(value, dict):
-        node.value = {
-            key: _fill(_child(node, key), child, text, lines, file, problems) for key, child in value.items()
-        }
+        node.value = {key: _fill(_child(node, key), child, text, lines, file, problems) for key, child in value.items()}
     elif isinstance(value, list):
         node.value = [
             _fill(_child(node, index), child, text, lines, file, problems) for index, child in enumerate(value)
@@ -315,7 +311,11 @@ _ANSWERS: tuple[tuple[str, str, str | None], ...] = (
     ("Invalid initial character for a key part", "no key can begin with this", "quote the key"),
     ("Expected newline or end of document", "the value has ended, and something follows", _QUOTE_IT),
     ("Unescaped '\\'", "a backslash that escapes nothing", "in single quotes a backslash is a backslash"),
-    ("Illegal character '\\n'", "the quote that opens here is not closed on its line", "a text of several lines has three quotes"),
+    (
+        "Illegal character '\\n'",
+        "the quote that opens here is not closed on its line",
+        "a text of several lines has three quotes",
+    ),
     ("Unterminated string", "the quote that opens here is never closed", None),
     ("Unclosed array", "the [ is never closed, or a comma is missing", None),
     ("Unclosed inline table", "the { is never closed, or a comma is missing", None),
@@ -342,15 +342,14 @@ def _explain(error: ValueError, text: str, lines: Lines, file: str | None, scann
     if "quote" in reason or "string" in reason or "'\\n'" in reason:
         offset = scanner.lost if scanner.lost is not None else offset
     offset = max(min(offset, len(text) - 1), 0)
-    for begin, message, hint in _ANSWERS:
+    for begin, message, advice in _ANSWERS:
         if reason.startswith(begin):
-            if hint == _QUOTE_IT:
-                hint = f"a text has quotes: {_quoted(text, lines, offset)}"
+            hint = f"a text has quotes: {_quoted(lines, offset)}" if advice == _QUOTE_IT else advice
             return [*problems, lines.problem("IFX102", message, offset, file=file, hint=hint)]
     return [*problems, lines.problem("IFX102", f"this is not TOML: {reason}", offset, file=file)]
 
 
-def _quoted(text: str, lines: Lines, offset: int) -> str:
+def _quoted(lines: Lines, offset: int) -> str:
     """The statement at `offset` with quotes around its value, or an ellipsis in them."""
     number, _ = lines.place(offset)
     match = re.match(r"\s*([^=]+?)\s*=\s*([^'\"].*?)\s*\Z", lines.line(number).split(" #")[0])

@@ -18,7 +18,9 @@ from iggyflux.errors import Problem
 SYNTAX = "IFX101"
 UNQUOTED = "IFX109"
 
-_KEY = re.compile(r"""(?:^|[{\[,]|-[ ])[ ]*(?:"[^"\n]*"|'[^'\n]*'|[^\s{}\[\],:'"#&*!|>%@`][^\s{}\[\],:]*):[ ]+""", re.MULTILINE)
+_KEY = re.compile(
+    r"""(?:^|[{\[,]|-[ ])[ ]*(?:"[^"\n]*"|'[^'\n]*'|[^\s{}\[\],:'"#&*!|>%@`][^\s{}\[\],:]*):[ ]+""", re.MULTILINE
+)
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
 _LONGEST_HINT = 80
 
@@ -144,7 +146,9 @@ def _flow(fault: _Fault) -> _Answer | None:
     if "<stream end>" in fault.problem or fault.character == ":":
         return _Answer(f"the {bracket} is never closed", fault.since, hint=f"close it with {_PAIRS.get(bracket, ']')}")
     if bracket != "{":
-        return _Answer(f"inside of [ … ] a comma is missing before {fault.character}", fault.at, hint="quote expressions")
+        return _Answer(
+            f"inside of [ … ] a comma is missing before {fault.character}", fault.at, hint="quote expressions"
+        )
     what = {"[": "[ begins a list", "{": "{ begins an object"}.get(fault.character, "the value ends before this")
     return _unquoted(fault, f"inside of {{ … }} {what}")
 
@@ -159,7 +163,9 @@ def _mapping_value(fault: _Fault) -> _Answer | None:
     if before.strip() and ":" not in before and not before.lstrip().startswith(("-", "#")):
         return _Answer("this line has no colon after its key", fault.line_start - len(before) - 1 + _indent(before))
     start = fault.line_start + _indent(fault.text[fault.line_start : fault.at])
-    return _Answer("this key stands deeper than the keys before it", start, fault.at - start, "indent it like its neighbours")
+    return _Answer(
+        "this key stands deeper than the keys before it", start, fault.at - start, "indent it like its neighbours"
+    )
 
 
 def _indent(line: str) -> int:
@@ -175,7 +181,9 @@ def _block_end(fault: _Fault) -> _Answer | None:
         return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED)
     if fault.character == "-":
         return _Answer("a list item stands where a key was expected", fault.at, hint="indent the list under its key")
-    return _Answer("this line is indented unlike the lines it belongs to", fault.at, hint="indent it like its neighbours")
+    return _Answer(
+        "this line is indented unlike the lines it belongs to", fault.at, hint="indent it like its neighbours"
+    )
 
 
 def _quote_open(fault: _Fault) -> _Answer | None:

@@ -38,20 +38,20 @@ _STYLES = {None: Style.PLAIN, "": Style.PLAIN, "'": Style.SINGLE, '"': Style.DOU
 
 # https://yaml.org/spec/1.2.2/#1032-tag-resolution
 _RESOLVERS: tuple[tuple[str, re.Pattern[str], Callable[[str], JSON]], ...] = (
-    ("null", re.compile(r"null|Null|NULL|~|"), lambda text: None),
+    ("null", re.compile(r"null|Null|NULL|~|"), lambda _: None),
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), lambda text: text in ("true", "True", "TRUE")),
     ("int", re.compile(r"[-+]?[0-9]+"), int),
-    ("int", re.compile(r"0o[0-7]+"), lambda text: int(text[2:], 8)),
-    ("int", re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text[2:], 16)),
+    ("int", re.compile(r"0o[0-7]+"), lambda text: int(text, 0)),
+    ("int", re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text, 0)),
     ("float", re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"), float),
     ("float", re.compile(r"[-+]?\.(?:inf|Inf|INF)"), lambda text: -math.inf if text[0] == "-" else math.inf),
-    ("float", re.compile(r"\.(?:nan|NaN|NAN)"), lambda text: math.nan),
+    ("float", re.compile(r"\.(?:nan|NaN|NAN)"), lambda _: math.nan),
 )
 _MAYBE_NOT_A_STRING = frozenset("-+.0123456789nNtTfF~")
 
 
 def read_yaml(text: str, file: str | None) -> tuple[str, Node]:
-    """The text with its line breaks made plain, and its one document.  Raises DocumentError with all that can be seen."""
+    """The text with plain line breaks, and its one document.  Raises DocumentError with all that can be seen."""
     text = text.replace("\r", "\n")
     return text, _Reader(text, file).read()
 
@@ -279,12 +279,17 @@ class _Reader:
     # problems
 
     def report(
-        self, code: str, message: str, offset: int, *, length: int = 1, found: str | None = None, hint: str | None = None
+        self,
+        code: str,
+        message: str,
+        offset: int,
+        *,
+        length: int = 1,
+        found: str | None = None,
+        hint: str | None = None,
     ) -> None:
         """A problem that does not keep the rest from being read."""
-        self.problems.append(
-            self.lines.problem(code, message, offset, length, file=self.file, found=found, hint=hint)
-        )
+        self.problems.append(self.lines.problem(code, message, offset, length, file=self.file, found=found, hint=hint))
 
     def stop(self, code: str, message: str, offset: int, *, length: int = 1, hint: str | None = None) -> NoReturn:
         self.report(code, message, offset, length=length, hint=hint)

@@ -71,7 +71,8 @@ class Star:
     """`"*"` or `"prefix_*"`: the members of an object, each a tag or a field (LANGUAGE 16).
 
     `used` are the top-level keys of the object that other parts of the point use, left out here; `include` and
-    `exclude` are globs on the resulting name; `flatten` is the separator or None.  `type` and `cast` mean nothing for tags.
+    `exclude` are globs on the resulting name; `flatten` is the separator or None.  `type` and `cast` mean nothing for
+    tags.
     """
 
     prefix: str
@@ -157,4 +158,67 @@ class Writer:
     collisions: Collisions
     on_error: OnError
     invalid_names: Literal["fail", "replace"]
+    tables: MappingABC[str, MappingABC[str, JSON]]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a reader reads: a measurement, for which the statement is made, or a statement with `$start` and `$stop`.
+
+    `where` are tags with the values that are taken; `fields` and `tags` are the columns, all of them where empty.
+    """
+
+    measurement: str | None
+    statement: str | None
+    language: Literal["auto", "sql", "influxql", "flux"]
+    where: tuple[tuple[str, tuple[Scalar, ...]], ...]
+    fields: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where reading begins and how it moves on; spans and times in nanoseconds.  `end_ns` is exclusive."""
+
+    column: str = "time"
+    start: int | Literal["beginning", "now"] = "beginning"
+    end_ns: int | None = None
+    settle_ns: int = 10_000_000_000
+    overlap_ns: int = 60_000_000_000
+    window_ns: int = 300_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSpec:
+    """One item of `messages`.  A template of a payload is one expression by now.
+
+    `for_each` says what `@` is: a row, or the list of the rows of a series or of a window.  `timestamp` gives an
+    integer of nanoseconds.
+    """
+
+    payload: Source
+    key: Source | None
+    headers: tuple[tuple[str, Source], ...]
+    timestamp: Expression | None
+    for_each: Literal["row", "series", "window"]
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a reader's messages go; `payload` is the name of the format."""
+
+    stream: str
+    topic: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A reader document."""
+
+    source: Query
+    cursor: Cursor
+    messages: tuple[MessageSpec, ...]
+    target: Target
     tables: MappingABC[str, MappingABC[str, JSON]]

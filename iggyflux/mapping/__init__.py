@@ -1,0 +1,197 @@
+"""Mapping documents: text to frozen types, checked, with every problem told at once.
+
+The one crossing from a document's tree to types.  What a mapping does with messages is for `plan` to say:
+`Mapping.plan` imports it when it is called, which is the one import against the direction of the house.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from iggyflux.documents import Document, parse_document
+from iggyflux.errors import DocumentError, Location, MappingError, Problem
+from iggyflux.mapping.reader import read_reader
+from iggyflux.mapping.reading import Reading
+from iggyflux.mapping.types import (
+    Collisions,
+    Const,
+    Cursor,
+    Field,
+    From,
+    MessageSpec,
+    OnError,
+    Payload,
+    PointSpec,
+    Query,
+    Reader,
+    Source,
+    Star,
+    Tag,
+    Target,
+    Timestamp,
+    TimestampFormat,
+    Writer,
+)
+from iggyflux.mapping.writer import read_writer
+from iggyflux.records import JSON
+from iggyflux.values import FieldType
+
+if TYPE_CHECKING:
+    from iggyflux.plan import CompiledPlan, ReferencePlan
+
+__all__ = [
+    "Collisions",
+    "Const",
+    "Cursor",
+    "Field",
+    "FieldType",
+    "From",
+    "Mapping",
+    "MappingError",
+    "MessageSpec",
+    "OnError",
+    "Payload",
+    "PointSpec",
+    "Query",
+    "Reader",
+    "Source",
+    "Star",
+    "Tag",
+    "Target",
+    "Timestamp",
+    "TimestampFormat",
+    "Writer",
+    "load_mapping",
+    "parse_mapping",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, eq=False)
+class Mapping:
+    """A mapping document that compiles.  Immutable, shared by threads; pickles as its document.
+
+    `writer` or `reader` is set, by `kind`.  `warnings` are problems that do not keep it from being used.
+    """
+
+    name: str
+    kind: Literal["writer", "reader"]
+    writer: Writer | None
+    reader: Reader | None
+    document: Document = field(repr=False)
+    warnings: tuple[Problem, ...] = field(default=(), repr=False)
+
+    @property
+    def examples(self) -> Sequence[dict[str, JSON]]:
+        """The document's own tests, as it has them; their form is checked."""
+        tree = self.document.tree
+        found = tree.get("examples", []) if isinstance(tree, dict) else []
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits that tell this document from every other, the same for YAML and TOML of one tree."""
+        text = json.dumps(self.document.tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def plan(
+        self,
+        kind: Literal["compiled", "reference"] = "compiled",
+        *,
+        dialect: str = "v2",
+        precision: str = "ns",
+    ) -> CompiledPlan | ReferencePlan:
+        """The plan of this document: what turns batches of messages into lines, or of rows into messages."""
+        from iggyflux.plan import compile_plan
+
+        return compile_plan(self, kind, dialect=dialect, precision=precision)
+
+    def locate(self, pointer: str) -> Location:
+        """Where the node at `pointer` stands: the place of a failure's `location`."""
+        return self.document.locate(pointer)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and (self.name, self.hash) == (other.name, other.hash)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.hash))
+
+    def __reduce__(self) -> tuple[Callable[..., Mapping], tuple[Any, ...]]:
+        document = self.document
+        return _restore, (document.text, self.name, document.format, document.file)
+
+
+def load_mapping(path: str | os.PathLike[str]) -> Mapping:
+    """The mapping in the file at `path`.  Raises MappingError with every problem of it."""
+    file = os.fspath(path)
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        message = f"cannot read the file: {(error.strerror or str(error)).lower()}"
+        raise MappingError([Problem("IFX100", message, Location(file=str(file)))]) from error
+    return parse_mapping(data, name=Path(file).stem, file=str(file))
+
+
+def parse_mapping(
+    text: str | bytes,
+    *,
+    name: str | None = None,
+    format: str | None = None,  # noqa: A002  # the word of LANGUAGE 33
+    file: str | None = None,
+) -> Mapping:
+    """The mapping in `text`.
+
+    `name` is its name where the document has none, `file` what problems call it, `format` "yaml" or "toml" (else the
+    ending of `file` says, and YAML is meant where there is none).  Raises MappingError with every problem of it.
+    """
+    try:
+        document = parse_document(text, file=file, format=format)
+    except DocumentError as error:
+        raise MappingError(error.problems) from error
+    tree = document.tree if isinstance(document.tree, dict) else {}
+    kind: Literal["writer", "reader"] = "reader" if _is_reader(tree) else "writer"
+    reading = Reading(document, kind)
+    chosen = _name_of(reading, tree, name)
+    writer = read_writer(reading) if kind == "writer" else None
+    reader = read_reader(reading) if kind == "reader" else None
+    if reading.problems:
+        raise MappingError(in_order([*reading.problems, *reading.warnings]))
+    return Mapping(chosen, kind, writer, reader, document, tuple(in_order(reading.warnings)))
+
+
+def in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """Problems in the order of the text."""
+    return sorted(problems, key=lambda problem: (problem.location.line, problem.location.column))
+
+
+def _is_reader(tree: dict[str, JSON]) -> bool:
+    """Which kind a document means to be, also where `kind` is missing or misspelt."""
+    kind = tree.get("kind")
+    if kind in ("writer", "reader"):
+        return kind == "reader"
+    return "points" not in tree and ("to" in tree or "messages" in tree or "cursor" in tree)
+
+
+def _name_of(reading: Reading, tree: dict[str, JSON], given: str | None) -> str:
+    name = tree.get("name")
+    if isinstance(name, str):
+        return name
+    if given is None:
+        return "mapping"
+    if _NAME.fullmatch(given) is None:
+        hint = "add `name:` to the document"
+        reading.report("IFX114", "", f"the file's name {given!r} is no name for a mapping", hint=hint)
+    return given
+
+
+def _restore(text: str, name: str, format: str, file: str | None) -> Mapping:  # noqa: A002
+    return parse_mapping(text, name=name, format=format, file=file)

@@ -1,0 +1,95 @@
+"""`examples` of a document: is each one something that can be run and compared?  Running them is `iggyflux test`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+
+from iggyflux.codes import CODES
+from iggyflux.documents import join_pointer
+from iggyflux.errors import LineProtocolError, closest
+from iggyflux.lineprotocol import parse_lines
+from iggyflux.mapping.reading import Reading, items_of, texts_of
+from iggyflux.mapping.types import Payload
+from iggyflux.records import JSON
+
+BAD_EXAMPLE = "IFX129"
+_BINARY = frozenset({"msgpack", "cbor"})
+
+
+def check_writer_examples(reading: Reading, payload: Payload) -> None:
+    """A message in one form, and what is expected of it."""
+    for tree, pointer in _examples(reading):
+        _exactly_one(reading, tree, pointer, ("message", "message_json", "payload_base64"), "its message")
+        _at_least_one(reading, tree, pointer, ("points", "fails", "skipped"))
+        if tree.get("skipped") is True:
+            for key in ("points", "fails"):
+                if tree.get(key):
+                    place = join_pointer(pointer, key)
+                    reading.report(BAD_EXAMPLE, place, f"a message that is skipped has no `{key}`", key=True)
+        if "message_json" in tree and payload.format in _BINARY:
+            place = join_pointer(pointer, "message_json")
+            hint = "`message` is encoded, `payload_base64` is taken as it is"
+            reading.report(BAD_EXAMPLE, place, f"{payload.format} payloads are not text", key=True, hint=hint)
+        _check_base64(reading, tree.get("payload_base64"), join_pointer(pointer, "payload_base64"))
+        _check_codes(reading, tree.get("fails"), join_pointer(pointer, "fails"))
+        for index, line in enumerate(texts_of(tree.get("points"))):
+            _check_line(reading, line, join_pointer(join_pointer(pointer, "points"), index))
+
+
+def check_reader_examples(reading: Reading) -> None:
+    """A row or rows, and what is expected of them."""
+    for tree, pointer in _examples(reading):
+        _exactly_one(reading, tree, pointer, ("row", "rows"), "its rows")
+        _at_least_one(reading, tree, pointer, ("messages", "fails"))
+        _check_codes(reading, tree.get("fails"), join_pointer(pointer, "fails"))
+
+
+def _examples(reading: Reading) -> Iterator[tuple[Mapping[str, JSON], str]]:
+    examples = reading.tree.get("examples")
+    return items_of(examples if isinstance(examples, list) else None, "/examples")
+
+
+def _exactly_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys: tuple[str, ...], what: str) -> None:
+    given = [key for key in keys if key in tree]
+    if not given:
+        reading.report(BAD_EXAMPLE, pointer, f"an example names {what}", expected=" | ".join(keys))
+    for key in given[1:]:
+        message = f"`{given[0]}` and `{key}` exclude each other"
+        reading.report(BAD_EXAMPLE, join_pointer(pointer, key), message, key=True, hint="keep one of them")
+
+
+def _at_least_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys: tuple[str, ...]) -> None:
+    if not any(key in tree for key in keys):
+        message = "an example says what comes of it"
+        reading.report(BAD_EXAMPLE, pointer, message, expected=" | ".join(keys))
+
+
+def _check_base64(reading: Reading, value: JSON, pointer: str) -> None:
+    if isinstance(value, str):
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError:
+            reading.report(BAD_EXAMPLE, pointer, "this is not base64")
+
+
+def _check_codes(reading: Reading, value: JSON, pointer: str) -> None:
+    for index, code in enumerate(texts_of(value)):
+        place = pointer if isinstance(value, str) else join_pointer(pointer, index)
+        if code not in CODES and place not in reading.told:
+            near = closest(code, list(CODES))
+            hint = f"did you mean {near}?" if near else "the codes are listed in docs/errors.md"
+            reading.report(BAD_EXAMPLE, place, f"there is no code {code}", hint=hint)
+
+
+def _check_line(reading: Reading, line: str, pointer: str) -> None:
+    try:
+        count = len(parse_lines(line))
+    except LineProtocolError as error:
+        before = line.split("\n")[: error.line]
+        offset = sum(len(part) + 1 for part in before[:-1])
+        offset += len((before[-1] if before else "").encode()[: error.column - 1].decode("utf-8", "replace"))
+        reading.report(BAD_EXAMPLE, pointer, f"this is not line protocol: {error.reason}", offset=offset)
+    else:
+        if count != 1:
+            reading.report(BAD_EXAMPLE, pointer, f"this is not one line but {count}", hint="one item a line")

@@ -1,0 +1,149 @@
+"""A reader document's tree to types: the query, the cursor, and what each message is made of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from iggyflux.documents import join_pointer
+from iggyflux.expressions import compile_expression
+from iggyflux.mapping.examples import check_reader_examples
+from iggyflux.mapping.reading import NOTHING, Reading, items_of, object_of, scalar_of, texts_of
+from iggyflux.mapping.tables import warn_unused_tables
+from iggyflux.mapping.times import read_duration, read_time
+from iggyflux.mapping.types import Const, Cursor, MessageSpec, Query, Reader, Source, Target
+from iggyflux.records import JSON, Scalar
+
+BAD_STATEMENT = "IFX131"
+_NOW = re.compile(r"\bnow\s*\(\s*\)", re.IGNORECASE)
+
+
+def read_reader(reading: Reading) -> Reader:
+    """The reader that the document says; where `reading` has problems after this, it stands for nothing."""
+    tree = reading.tree
+    query = _read_query(reading, object_of(tree.get("from")))
+    cursor = _read_cursor(reading, object_of(tree.get("cursor")))
+    messages = tuple(
+        _read_message(reading, item, pointer) for item, pointer in items_of(tree.get("messages"), "/messages")
+    )
+    if "messages" not in tree:
+        messages = (MessageSpec(compile_expression("@"), None, (), None, "row", ""),)
+    check_reader_examples(reading)
+    warn_unused_tables(reading)
+    target = object_of(tree.get("to"))
+    payload = reading.choice(target, "payload", ("json", "msgpack", "cbor", "csv", "influx"))
+    return Reader(
+        source=query,
+        cursor=cursor,
+        messages=messages,
+        target=Target(str(target.get("stream", "")), str(target.get("topic", "")), payload),
+        tables=reading.tables,
+    )
+
+
+def _read_query(reading: Reading, tree: Mapping[str, JSON]) -> Query:
+    language = reading.choice(tree, "language", ("auto", "sql", "influxql", "flux"))
+    measurement, statement = tree.get("measurement"), tree.get("statement")
+    if "measurement" in tree and "statement" in tree:
+        message = "`measurement` and `statement` exclude each other"
+        reading.report("IFX117", "/from/statement", message, key=True, hint="keep one of them")
+    elif "measurement" not in tree and "statement" not in tree and isinstance(reading.tree.get("from"), dict):
+        hint = "measurement: env makes the statement for you"
+        message = "what is read is a measurement or a statement"
+        reading.report("IFX111", "/from", message, key=True, expected="measurement | statement", hint=hint)
+    if isinstance(statement, str):
+        _check_statement(reading, statement, tree)
+    return Query(
+        measurement=measurement if isinstance(measurement, str) else None,
+        statement=statement if isinstance(statement, str) else None,
+        language=language,
+        where=tuple((tag, _values(value)) for tag, value in object_of(tree.get("where")).items()),
+        fields=texts_of(tree.get("fields")),
+        tags=texts_of(tree.get("tags")),
+    )
+
+
+def _values(value: JSON) -> tuple[Scalar, ...]:
+    items = value if isinstance(value, list) else [value]
+    return tuple(item for item in map(scalar_of, items) if item is not None)
+
+
+def _check_statement(reading: Reading, statement: str, tree: Mapping[str, JSON]) -> None:
+    place = "/from/statement"
+    for name in ("$start", "$stop"):
+        if re.search(re.escape(name) + r"\b", statement) is None:
+            hint = "such as … WHERE time >= $start AND time < $stop …"
+            reading.report(
+                BAD_STATEMENT,
+                place,
+                f"the statement does not use {name}: it would read everything each time",
+                hint=hint,
+            )
+    for match in _NOW.finditer(statement):
+        hint = "the window is [$start, $stop); `settle` keeps it behind the server's clock"
+        message = "a window depends on its bounds alone, not on the clock"
+        reading.report(BAD_STATEMENT, place, message, offset=match.start(), length=len(match.group()), hint=hint)
+    if tree.get("language", "auto") == "auto":
+        hint = "add `language: sql`, influxql or flux"
+        reading.report(BAD_STATEMENT, place, "a statement names its language", key=True, hint=hint)
+    for key in ("where", "fields", "tags"):
+        if key in tree:
+            message = f"`{key}` has no meaning here: the statement says it"
+            reading.report("IFX126", join_pointer("/from", key), message, key=True)
+
+
+def _read_cursor(reading: Reading, tree: Mapping[str, JSON]) -> Cursor:
+    default = Cursor()
+    start = tree.get("start", "beginning")
+    begin = start if start in ("beginning", "now") else read_time(reading, start, "/cursor/start")
+    end = read_time(reading, tree.get("end"), "/cursor/end")
+    if isinstance(begin, int) and end is not None and end <= begin:
+        reading.report("IFX125", "/cursor/end", "the end is not after the start")
+    window = read_duration(tree.get("window"), default.window_ns)
+    if window == 0:
+        reading.report("IFX125", "/cursor/window", "a window of no length reads nothing")
+    return Cursor(
+        column=str(tree.get("column", default.column)),
+        start="beginning" if begin is None or begin == "beginning" else "now" if begin == "now" else int(begin),
+        end_ns=end,
+        settle_ns=read_duration(tree.get("settle"), default.settle_ns),
+        overlap_ns=read_duration(tree.get("overlap"), default.overlap_ns),
+        window_ns=window,
+    )
+
+
+def _read_message(reading: Reading, tree: Mapping[str, JSON], pointer: str) -> MessageSpec:
+    headers = object_of(tree.get("headers"))
+    place = join_pointer(pointer, "headers")
+    for name in headers:
+        if not name or len(name.encode("utf-8", "surrogatepass")) > 255:
+            reading.report("IFX122", join_pointer(place, name), "a header's name has 1 to 255 bytes", key=True)
+    return MessageSpec(
+        payload=_read_payload(reading, tree.get("payload", "@"), join_pointer(pointer, "payload")),
+        key=reading.source(tree["key"], join_pointer(pointer, "key")) if "key" in tree else None,
+        headers=tuple((name, reading.source(value, join_pointer(place, name))) for name, value in headers.items()),
+        timestamp=reading.expression(tree.get("timestamp"), join_pointer(pointer, "timestamp")),
+        for_each=reading.choice(tree, "for_each", ("row", "series", "window")),
+        pointer=pointer,
+    )
+
+
+def _read_payload(reading: Reading, value: JSON, pointer: str) -> Source:
+    """An expression, or a template: its members are compiled one by one, for the places, and then as one."""
+    if not isinstance(value, dict):
+        return reading.expression(value, pointer) or NOTHING
+    parts = []
+    before = len(reading.problems)
+    for name, member in value.items():
+        source = reading.source(member, join_pointer(pointer, name))
+        parts.append(f"{json.dumps(name)}: ({_text_of(source)})")
+    if len(reading.problems) > before or reading.problems:
+        return NOTHING
+    return reading.expression("{" + ", ".join(parts) + "}", pointer) or NOTHING
+
+
+def _text_of(source: Source) -> str:
+    if isinstance(source, Const):
+        return "`" + json.dumps(source.value, ensure_ascii=False).replace("`", "\\`") + "`"
+    return source.text

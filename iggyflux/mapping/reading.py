@@ -1,0 +1,120 @@
+"""What reading a document needs everywhere: typed access to a tree that may be wrong, and a place for every problem.
+
+A problem never stops the reading: what is wrong is told, and a stand-in goes on, so that one look at a document finds
+everything.  What the schema has found already is not told again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from iggyflux.documents import Document, check_schema, join_pointer
+from iggyflux.documents.offsets import Style
+from iggyflux.errors import ExpressionError, Problem
+from iggyflux.expressions import Expression, compile_expression
+from iggyflux.mapping.types import Const, Source
+from iggyflux.records import JSON, Scalar
+
+NOTHING = Const("")
+"""Stands for a value that has a problem."""
+
+# Of these the finding is about a key, and the value under it is still worth reading.
+_ABOUT_KEYS = frozenset({"IFX110", "IFX111"})
+
+
+class Reading:
+    """One document being read: its problems so far, and what every part of it needs to know."""
+
+    def __init__(self, document: Document, kind: str) -> None:
+        self.document = document
+        self.kind = kind
+        self.problems: list[Problem] = check_schema(document, "mapping")
+        self.warnings: list[Problem] = []
+        self.told = {problem.location.pointer for problem in self.problems if problem.code not in _ABOUT_KEYS}
+        self.tree = object_of(document.tree)
+        self.tables = {
+            name: table for name, table in object_of(self.tree.get("tables")).items() if isinstance(table, dict)
+        }
+        self.expressions: list[Expression] = []
+
+    # problems
+
+    def report(self, code: str, pointer: str, message: str, *, key: bool = False, **more: Any) -> None:
+        """An error, unless the schema has told one of this very node."""
+        if pointer not in self.told or key:
+            self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
+
+    def warn(self, code: str, pointer: str, message: str, *, key: bool = False, hint: str | None = None) -> None:
+        """A warning."""
+        self.warnings.append(self.document.problem(code, pointer, message, key=key, hint=hint, severity="warning"))
+
+    # values
+
+    def expression(self, value: JSON, pointer: str) -> Expression | None:
+        """The expression that `value` is; None where it is none, which is told."""
+        if not isinstance(value, str) or not value:
+            return None
+        try:
+            expression = compile_expression(value, tables=self.tables, kind=self.kind, location=pointer)
+        except ExpressionError as error:
+            hint = self.split_hint(value, pointer) or error.hint
+            self.report(
+                error.code, pointer, error.message, offset=error.position, length=max(error.length, 1), hint=hint
+            )
+            return None
+        self.expressions.append(expression)
+        return expression
+
+    def split_hint(self, value: str, pointer: str) -> str | None:
+        """`{x: f(a, b)}` without quotes is the text `f(a` to YAML."""
+        node = self.document.node(pointer)
+        if node is None or not node.in_flow or node.style is not Style.PLAIN:
+            return None
+        if value.count("(") > value.count(")"):
+            return "a comma ends a value inside of { … }: quote the whole expression"
+        return None
+
+    def source(self, value: JSON, pointer: str) -> Source:
+        """An expression, `{const: …}` or `{expr: …}`."""
+        if isinstance(value, dict):
+            if "const" in value:
+                constant = scalar_of(value["const"])
+                return NOTHING if constant is None else Const(constant)
+            return self.expression(value.get("expr"), join_pointer(pointer, "expr")) or NOTHING
+        return self.expression(value, pointer) or NOTHING
+
+    def choice(self, tree: Mapping[str, JSON], key: str, allowed: tuple[str, ...]) -> Any:
+        """The word under `key`, or the first of `allowed` where there is none or a wrong one."""
+        value = tree.get(key, allowed[0])
+        return value if value in allowed else allowed[0]
+
+
+Kind = Literal["writer", "reader"]
+
+
+def object_of(value: JSON) -> Mapping[str, JSON]:
+    """`value` if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def scalar_of(value: JSON) -> Scalar | None:
+    """`value` if it is a scalar, else None."""
+    return value if isinstance(value, (str, int, float, bool)) else None
+
+
+def texts_of(value: JSON) -> tuple[str, ...]:
+    """A string, or the strings of a list."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def items_of(value: JSON, pointer: str) -> Iterator[tuple[Mapping[str, JSON], str]]:
+    """The objects of something that is one or a list of them, each with its pointer."""
+    if isinstance(value, dict):
+        yield value, pointer
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                yield item, join_pointer(pointer, index)

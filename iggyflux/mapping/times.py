@@ -1,0 +1,171 @@
+"""`timestamp` of a point, and the times and spans of a cursor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from iggyflux.documents import join_pointer
+from iggyflux.mapping.reading import Reading, object_of, scalar_of
+from iggyflux.mapping.types import Const, Source, Timestamp, TimestampFormat
+from iggyflux.records import JSON, Scalar
+from iggyflux.timestamps import (
+    TimestampError,
+    check_pattern,
+    load_zone,
+    parse_flexible,
+    parse_pattern,
+    parse_rfc3339,
+    scale_number,
+)
+
+NO_TIMESTAMP = "IFX150"
+_DURATION = re.compile(r"([0-9]{1,18})(ns|us|ms|s|m|h|d)")
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+}
+_NUMBERS = {
+    TimestampFormat.UNIX_S: 1_000_000_000,
+    TimestampFormat.UNIX_MS: 1_000_000,
+    TimestampFormat.UNIX_US: 1_000,
+    TimestampFormat.UNIX_NS: 1,
+}
+
+
+def read_timestamp(reading: Reading, point: Mapping[str, JSON], point_pointer: str) -> Timestamp:
+    """`timestamp` of a point; without one, the message's own, which is worth a warning."""
+    if "timestamp" not in point:
+        reading.warn(
+            NO_TIMESTAMP,
+            point_pointer,
+            "points without `timestamp` have the message's time: those of one microsecond and the same tags"
+            " overwrite each other",
+            key=True,
+            hint="timestamp: {expr: …, format: …} takes it from the message; {spread: offset} keeps messages apart",
+        )
+        return Timestamp(None, TimestampFormat.UNIX_US, None, None, False, False, point_pointer)
+    return _Timestamp(reading, object_of(point["timestamp"]), join_pointer(point_pointer, "timestamp")).read()
+
+
+class _Timestamp:
+    def __init__(self, reading: Reading, tree: Mapping[str, JSON], pointer: str) -> None:
+        self.reading = reading
+        self.tree = tree
+        self.pointer = pointer
+
+    def read(self) -> Timestamp:
+        source = self.source()
+        written, pattern = self.format()
+        zone = self.zone(written, pattern)
+        if "expr" not in self.tree and "const" not in self.tree:
+            for key in ("format", "timezone", "default"):
+                self.meaningless(key, "without `expr` the time is the message's own")
+        if "const" in self.tree:
+            self.meaningless("default", "a constant is always there")
+        if isinstance(source, Const) and not self.reading.problems:
+            self.check_constant(source.value, written, pattern, zone)
+        return Timestamp(
+            source=source,
+            format=written,
+            pattern=pattern,
+            timezone=zone,
+            default_message=self.tree.get("default") == "message",
+            spread_offset=self.tree.get("spread") == "offset",
+            pointer=self.pointer,
+        )
+
+    def at(self, key: str) -> str:
+        return join_pointer(self.pointer, key)
+
+    def meaningless(self, key: str, why: str) -> None:
+        if key in self.tree:
+            self.reading.report("IFX126", self.at(key), f"`{key}` has no meaning here: {why}", key=True)
+
+    def source(self) -> Source | None:
+        if "expr" in self.tree and "const" in self.tree:
+            hint = "keep one of them"
+            self.reading.report(
+                "IFX117", self.at("const"), "`expr` and `const` exclude each other", key=True, hint=hint
+            )
+        if "expr" in self.tree:
+            return self.reading.expression(self.tree["expr"], self.at("expr"))
+        constant = scalar_of(self.tree.get("const"))
+        return None if constant is None else Const(constant)
+
+    def format(self) -> tuple[TimestampFormat, str | None]:
+        value = self.tree.get("format")
+        if isinstance(value, str) and "%" in value:
+            return TimestampFormat.PATTERN, value
+        known = {kind.value: kind for kind in TimestampFormat if kind is not TimestampFormat.PATTERN}
+        return known.get(str(value), TimestampFormat.UNIX_US), None
+
+    def zone(self, written: TimestampFormat, pattern: str | None) -> str | None:
+        zone = self.tree.get("timezone")
+        if zone is not None and not isinstance(zone, str):
+            return None
+        has_offset = False
+        if pattern is not None:
+            try:
+                has_offset = check_pattern(pattern)
+            except TimestampError as error:
+                self.reading.report("IFX125", self.at("format"), error.reason)
+                return None
+        if zone is None:
+            if pattern is not None and not has_offset:
+                hint = "add `timezone: UTC`, or the zone in which these times are"
+                self.reading.report(
+                    "IFX125", self.at("format"), "the pattern has no offset (%z), and no timezone is named", hint=hint
+                )
+            return None
+        if has_offset:
+            self.meaningless("timezone", "the pattern's %z says the offset")
+        elif written in _NUMBERS or written is TimestampFormat.RFC3339:
+            if "format" in self.tree and self.at("format") not in self.reading.told:
+                self.meaningless("timezone", f"{written.value} says it all")
+        else:
+            try:
+                load_zone(zone)
+            except TimestampError as error:
+                self.reading.report(
+                    "IFX125", self.at("timezone"), error.reason, hint="a name such as Europe/Berlin, or UTC"
+                )
+                return None
+        return zone
+
+    def check_constant(self, value: Scalar, written: TimestampFormat, pattern: str | None, zone: str | None) -> None:
+        try:
+            if written in _NUMBERS:
+                if isinstance(value, bool):
+                    return
+                scale_number(value, _NUMBERS[written])
+            elif not isinstance(value, str):
+                raise TimestampError(f"{written.value} is written as a string")
+            elif pattern is not None:
+                parse_pattern(value, pattern, zone)
+            else:
+                (parse_rfc3339(value) if written is TimestampFormat.RFC3339 else parse_flexible(value, zone))
+        except TimestampError as error:
+            self.reading.report("IFX125", self.at("const"), error.reason)
+
+
+def read_time(reading: Reading, value: JSON, pointer: str) -> int | None:
+    """The nanoseconds of an RFC 3339 time in the document."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_rfc3339(value)
+    except TimestampError as error:
+        reading.report("IFX125", pointer, error.reason)
+        return None
+
+
+def read_duration(value: JSON, default_ns: int) -> int:
+    """The nanoseconds of a span such as `10s`; its form is the schema's."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return int(match[1]) * _UNITS_NS[match[2]] if match else default_ns

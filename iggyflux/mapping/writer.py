@@ -1,0 +1,311 @@
+"""A writer document's tree to types: what is read, and what each point is made of.
+
+Everything that can be known without a message is checked here: names, types of defaults, times, globs, clashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from iggyflux.documents import join_pointer
+from iggyflux.errors import PointError, RecordError
+from iggyflux.expressions import compile_expression
+from iggyflux.lineprotocol import check_field_key, check_measurement, check_tag_key, check_tag_value
+from iggyflux.mapping.examples import check_writer_examples
+from iggyflux.mapping.reading import NOTHING, Reading, items_of, object_of, scalar_of, texts_of
+from iggyflux.mapping.stars import used_keys
+from iggyflux.mapping.tables import warn_unused_tables
+from iggyflux.mapping.times import read_timestamp
+from iggyflux.mapping.types import (
+    Collisions,
+    Const,
+    Field,
+    From,
+    OnError,
+    Payload,
+    PointSpec,
+    Source,
+    Star,
+    Tag,
+    Writer,
+)
+from iggyflux.records import JSON, Scalar
+from iggyflux.values import FieldType, convert, tag_text
+
+TYPES = tuple(kind.value for kind in FieldType)
+
+
+def read_writer(reading: Reading) -> Writer:
+    """The writer that the document says; where `reading` has problems after this, it stands for nothing."""
+    tree = reading.tree
+    invalid_names = reading.choice(tree, "invalid_names", ("fail", "replace"))
+    for_each = reading.expression(tree.get("for_each"), "/for_each")
+    where = reading.expression(tree.get("where"), "/where")
+    points = tuple(
+        _Point(reading, item, pointer, for_each is not None, invalid_names == "fail").read()
+        for item, pointer in items_of(tree.get("points"), "/points")
+    )
+    source = read_from(reading, object_of(tree.get("from")))
+    check_writer_examples(reading, source.payload)
+    warn_unused_tables(reading)
+    return Writer(
+        source=source,
+        where=where,
+        for_each=for_each,
+        points=points,
+        collisions=Collisions(reading.choice(tree, "collisions", ("error", "merge", "keep_last"))),
+        on_error=OnError(reading.choice(tree, "on_error", ("dead_letter", "fail", "skip"))),
+        invalid_names=invalid_names,
+        tables=reading.tables,
+    )
+
+
+def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
+    """`from`: the topics are names or globs."""
+    topics = texts_of(tree.get("topic"))
+    for topic in topics:
+        _check_glob(reading, topic, _item("/from/topic", tree.get("topic"), topic))
+    return From(
+        stream=str(tree.get("stream", "")),
+        topics=topics,
+        payload=_read_payload(reading, tree.get("payload", "json")),
+        strict=tree.get("strict") is True,
+    )
+
+
+def _read_payload(reading: Reading, value: JSON) -> Payload:
+    if not isinstance(value, dict):
+        return Payload(value if isinstance(value, str) else "json")
+    name = value.get("format")
+    options = {key: option for key, option in value.items() if key != "format"}
+    if not isinstance(name, str):
+        return Payload("json")
+    if options and not any(pointer.startswith("/from/payload") for pointer in reading.told):
+        from iggyflux.payloads import FORMATS, OptionError  # decoders are not needed to check most documents
+
+        try:
+            if name in FORMATS:
+                FORMATS[name].check(options)
+        except OptionError as error:
+            pointer = join_pointer("/from/payload", error.option) if error.option else "/from/payload"
+            reading.report("IFX118", pointer, error.reason)
+    return Payload(name, options)
+
+
+def _item(pointer: str, items: JSON, item: str) -> str:
+    return join_pointer(pointer, items.index(item)) if isinstance(items, list) else pointer
+
+
+def _check_glob(reading: Reading, glob: str, pointer: str) -> None:
+    opened = glob.find("[")
+    if opened >= 0 and "]" not in glob[opened + 2 :]:
+        hint = "[ and ] hold the characters of which one may stand there; [[] is the character ["
+        reading.report("IFX127", pointer, "the [ of this glob is never closed", offset=opened, hint=hint)
+
+
+class _Point:
+    """One item of `points` being read."""
+
+    def __init__(
+        self, reading: Reading, tree: Mapping[str, JSON], pointer: str, in_elements: bool, strict_names: bool
+    ) -> None:
+        self.reading = reading
+        self.tree = tree
+        self.pointer = pointer
+        self.in_elements = in_elements
+        self.strict_names = strict_names
+
+    def read(self) -> PointSpec:
+        measurement = self.measurement()
+        tags, tag_stars = self.tags()
+        fields, field_stars = self.fields()
+        timestamp = read_timestamp(self.reading, self.tree, self.pointer)
+        self.check_clashes(tags, fields)
+        spec = PointSpec(
+            measurement=measurement,
+            tags=tuple(sorted(tags, key=lambda tag: tag.key.encode("utf-8", "surrogatepass"))),
+            tag_stars=tuple(tag_stars),
+            fields=tuple(sorted(fields, key=lambda field: field.key.encode("utf-8", "surrogatepass"))),
+            field_stars=tuple(field_stars),
+            timestamp=timestamp,
+            where=self.reading.expression(self.tree.get("where"), self.at("where")),
+            pointer=self.pointer,
+        )
+        return replace(
+            spec,
+            tag_stars=tuple(replace(star, used=used_keys(spec, star, self.in_elements)) for star in tag_stars),
+            field_stars=tuple(replace(star, used=used_keys(spec, star, self.in_elements)) for star in field_stars),
+        )
+
+    def at(self, *parts: str | int) -> str:
+        pointer = self.pointer
+        for part in parts:
+            pointer = join_pointer(pointer, part)
+        return pointer
+
+    def measurement(self) -> Source:
+        source = self.reading.source(self.tree.get("measurement"), self.at("measurement"))
+        if isinstance(source, Const) and source is not NOTHING:
+            place = self.at("measurement", "const")
+            if not isinstance(source.value, str):
+                hint = f'a text has quotes: {{const: "{source.value}"}}'
+                self.reading.report("IFX123", place, "a measurement is a string", hint=hint)
+            elif self.strict_names:
+                self.check_name(check_measurement, source.value, place, key=False)
+        return source
+
+    # members of tags and fields
+
+    def members(self, key: str) -> Iterator[tuple[str, JSON, str]]:
+        """Name, value and pointer of each tag or field; a name in a list is its own expression."""
+        value = self.tree.get(key)
+        if isinstance(value, dict):
+            for name, member in value.items():
+                yield name, member, self.at(key, name)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, str) and self.at(key, index) not in self.reading.told:
+                    yield item, item, self.at(key, index)
+
+    def check_name(
+        self, check: Callable[[str], str], name: str, pointer: str, *, key: bool = True, hint: str | None = None
+    ) -> None:
+        try:
+            check(name)
+        except PointError as error:
+            reserved = error.code == "IFX314"
+            self.reading.report(
+                "IFX121" if reserved else "IFX122",
+                pointer,
+                error.reason,
+                key=key,
+                hint=hint or ("give it another name" if reserved else None),
+            )
+
+    def tags(self) -> tuple[list[Tag], list[Star]]:
+        tags: list[Tag] = []
+        stars: list[Star] = []
+        for name, value, pointer in self.members("tags"):
+            if name.endswith("*"):
+                stars.append(self.star(name[:-1], value, pointer, is_tag=True))
+                continue
+            self.check_name(check_tag_key, name, pointer)
+            source = self.reading.source(value, pointer)
+            options = object_of(value)
+            default = scalar_of(options.get("default"))
+            if default is not None:
+                self.check_tag_text(default, join_pointer(pointer, "default"), "a default")
+            if isinstance(source, Const) and source is not NOTHING:
+                self.check_tag_text(source.value, join_pointer(pointer, "const"), "a constant")
+            required = self.required(options, pointer)
+            tags.append(Tag(name, source, default, required, pointer))
+        return tags, stars
+
+    def check_tag_text(self, value: Scalar, pointer: str, what: str) -> None:
+        try:
+            text = tag_text(value)
+            if text is None:
+                message = f"{what} that is empty leaves the tag out"
+                self.reading.report("IFX123", pointer, message, hint="leave it away")
+            elif self.strict_names:
+                check_tag_value(text)
+        except RecordError as error:
+            self.reading.report("IFX122", pointer, error.reason)
+
+    def fields(self) -> tuple[list[Field], list[Star]]:
+        if "fields" not in self.tree:
+            return [], [self.star("", "@", self.pointer, is_tag=False)]
+        fields: list[Field] = []
+        stars: list[Star] = []
+        count = 0
+        for name, value, pointer in self.members("fields"):
+            count += 1
+            if name.endswith("*"):
+                stars.append(self.star(name[:-1], value, pointer, is_tag=False))
+                continue
+            hint = "the time of a point is its `timestamp`" if name == "time" else None
+            self.check_name(check_field_key, name, pointer, hint=hint)
+            fields.append(self.field(name, value, pointer))
+        if not count and isinstance(self.tree["fields"], (dict, list)) and not self.tree["fields"]:
+            hint = 'leave `fields` away and every member that nothing else uses is a field: {"*": "@"}'
+            self.reading.report("IFX128", self.at("fields"), "a point has at least one field", key=True, hint=hint)
+        return fields, stars
+
+    def field(self, name: str, value: JSON, pointer: str) -> Field:
+        options = object_of(value)
+        source = self.reading.source(value, pointer)
+        kind = FieldType(self.reading.choice(options, "type", TYPES))
+        cast = options.get("cast") is True
+        default = scalar_of(options.get("default"))
+        if default is not None:
+            default = self.typed(default, kind, join_pointer(pointer, "default"), "the default")
+        if isinstance(source, Const) and source is not NOTHING:
+            kind = kind if "type" in options else _type_of(source.value)
+            source = Const(self.typed(source.value, kind, join_pointer(pointer, "const"), "the constant"))
+        required = self.required(options, pointer)
+        return Field(name, source, kind, cast, default, required, pointer)
+
+    def typed(self, value: Scalar, kind: FieldType, pointer: str, what: str) -> Scalar:
+        """`value` as the field writes it."""
+        try:
+            return convert(value, kind, cast=False)
+        except RecordError as error:
+            hint = None
+            if kind is FieldType.FLOAT and isinstance(value, (str, bool)):
+                hint = f"the field is a float unless it says type: {_type_of(value).value}"
+            reason = error.reason.partition(" (cast: ")[0]
+            self.reading.report("IFX123", pointer, f"{what} is not of the field's type: {reason}", hint=hint)
+            return value
+
+    def required(self, options: Mapping[str, JSON], pointer: str) -> bool:
+        required = options.get("required") is True
+        if required and "default" in options:
+            message = "a value with a `default` is never missing: `required` has no meaning"
+            place = join_pointer(pointer, "required")
+            self.reading.report("IFX124", place, message, key=True, hint="keep one of them")
+        return required
+
+    def star(self, prefix: str, value: JSON, pointer: str, *, is_tag: bool) -> Star:
+        options = object_of(value)
+        source: Source = NOTHING
+        if pointer == self.pointer:
+            source = compile_expression("@", location=pointer)
+        elif isinstance(value, dict):
+            source = self.reading.expression(value.get("expr"), join_pointer(pointer, "expr")) or NOTHING
+        else:
+            source = self.reading.expression(value, pointer) or NOTHING
+        globs = {}
+        for key in ("include", "exclude"):
+            place = join_pointer(pointer, key)
+            globs[key] = texts_of(options.get(key))
+            for glob in globs[key]:
+                _check_glob(self.reading, glob, _item(place, options.get(key), glob))
+        flatten = options.get("flatten")
+        return Star(
+            prefix=prefix,
+            source=source,
+            flatten=flatten if isinstance(flatten, str) else None,
+            include=globs["include"],
+            exclude=globs["exclude"],
+            used=frozenset(),
+            type=FieldType.AUTO if is_tag else FieldType(self.reading.choice(options, "type", ("auto", *TYPES))),
+            cast=options.get("cast") is True,
+            pointer=pointer,
+        )
+
+    def check_clashes(self, tags: list[Tag], fields: list[Field]) -> None:
+        names = {tag.key: tag.pointer for tag in tags}
+        for field in fields:
+            if field.key in names:
+                line = self.reading.document.locate(names[field.key], key=True).line
+                hint = f"give one of them another name; the tag is on line {line}"
+                message = f"`{field.key}` is a tag and a field"
+                self.reading.report("IFX120", field.pointer, message, key=True, hint=hint)
+
+
+def _type_of(value: Scalar) -> FieldType:
+    """What a constant is where nothing is said: numbers are floats."""
+    if isinstance(value, bool):
+        return FieldType.BOOLEAN
+    return FieldType.STRING if isinstance(value, str) else FieldType.FLOAT
