@@ -43,10 +43,14 @@ class SampleError(IggyfluxError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A message and the line where it begins."""
+    """A message and where it comes from: `line` is the place in its source, `name` what to call it in a message."""
 
     line: int
     message: Message
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or f"sample {self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Coordinates:
 
     @classmethod
     def of(cls, source: From) -> Coordinates:
-        """The stream and topic of `from`: the first name among its topics, else the first glob with its stars taken as `1`."""
+        """The stream and topic of `from`: the first name among its topics, else the first glob with `1` for `*`."""
         names = [topic for topic in source.topics if not set("*?[") & set(topic)]
         return cls(source.stream, names[0] if names else source.topics[0].replace("*", "1").replace("?", "1"))
 

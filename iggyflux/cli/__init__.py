@@ -98,7 +98,7 @@ class CommandLine(click.Group):
             with self.make_context(prog_name, list(sys.argv[1:] if args is None else args), **extra) as ctx:
                 code = self.invoke(ctx) or ExitCode.OK
             sys.stdout.flush()
-        except BaseException as error:  # noqa: BLE001  (the one place where everything ends)
+        except BaseException as error:  # the one place where everything ends
             code = exit_code_of(error)
         silence_closed_pipes()
         sys.exit(int(code))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from iggyflux.cli.inputs import MAPPING_FILE, STDIN, input_name, open_input, open_mapping
+from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping
 from iggyflux.cli.output import ExitCode, json_text, note, result, styled_problem, talk
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _example_samples(mapping: Mapping) -> Iterator[Sample]:
     note(f"no SAMPLES: these are the document's own {len(trees)} examples")
     for number, tree in enumerate(trees):
         try:
-            yield Sample(mapping.locate(f"/examples/{number}").line, example_message(mapping, tree, number))
+            yield Sample(number + 1, example_message(mapping, tree, number), f"example {number + 1}")
         except RecordError as error:
             talk(styled_problem(mapping.document.problem(error.code, f"/examples/{number}", error.reason)))
 
@@ -136,7 +136,8 @@ def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[
     ]
     note(f"the last {len(messages)} messages of {source.stream}/{','.join(source.topics)} in {folder}")
     for message in messages[-(limit or _LOG_MESSAGES) :]:
-        yield Sample(message.offset, message)
+        place = f"{message.topic}/{message.partition}"
+        yield Sample(message.offset, message, f"message {place} at offset {message.offset}")
 
 
 # --- the run ---
@@ -155,7 +156,7 @@ class _WriterRun:
         self.shown = 0
         self.seen: set[tuple[str, str]] = set()
 
-    def __call__(self, samples: Iterable[Sample], name: str = "") -> None:
+    def __call__(self, samples: Iterable[Sample]) -> None:
         samples = iter(samples)
         while chunk := list(islice(samples, _CHUNK)):
             self._chunk(chunk)
@@ -169,7 +170,7 @@ class _WriterRun:
         failures = _grouped(((failure.index, failure) for failure in rendered.failures), len(samples))
         outcomes = {**dict.fromkeys(rendered.skipped, "skipped"), **dict.fromkeys(rendered.empty, "empty")}
         for index, sample in enumerate(samples):
-            self.tally.add_message(sample.line, lines[index], failures[index])
+            self.tally.add_message(str(sample), lines[index], failures[index])
             if self.form == "json":
                 self._print_json(sample, lines[index], failures[index], outcomes.get(index))
         if self.form == "text":
@@ -209,7 +210,7 @@ class _WriterRun:
         if self.shown > _SHOWN_FAILURES:
             return
         element = "" if failure.element is None else f", element {failure.element}"
-        place = click.style(f"sample {sample.line}{element}", bold=True)
+        place = click.style(f"{sample}{element}", bold=True)
         kind = (failure.code, failure.location)
         if kind in self.seen:
             mark = click.style(f"error[{failure.code}]", fg="red", bold=True)
@@ -269,6 +270,6 @@ def summary_lines(tally: Tally, mapping: Mapping) -> Iterator[str]:
     if tally.collisions and tally.first_collision:
         first, second = tally.first_collision
         yield (
-            f"collisions  {tally.collisions:>7,}   points overwrite one of another message: same measurement, tags and "
-            f"time, such as those of samples {first} and {second}"
+            f"collisions  {tally.collisions:>7,}   with the measurement, tags and time of a point of another message, "
+            f"which is overwritten (such as {first} by {second})"
         )

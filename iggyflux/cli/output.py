@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -180,8 +181,8 @@ def _bug(error: BaseException) -> int:
     ours = [frame for frame in frames if f"{os.sep}iggyflux{os.sep}" in frame.filename] or list(frames)
     place = f" in {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
     talk(
-        f"{click.style('a bug in iggyflux', fg='red', bold=True)}: {type(error).__name__}{place}; please report it with "
-        "the command (IGGYFLUX_TRACEBACK=1 shows the traceback)"
+        f"{click.style('a bug in iggyflux', fg='red', bold=True)}: {type(error).__name__}{place}; please report it "
+        "with the command (IGGYFLUX_TRACEBACK=1 shows the traceback)"
     )
     return ExitCode.STOPPED
 
@@ -192,7 +193,5 @@ def silence_closed_pipes() -> None:
         try:
             stream.flush()
         except (BrokenPipeError, ValueError):
-            try:
+            with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            except (OSError, ValueError):
-                pass

@@ -31,14 +31,14 @@ class Tally:
     points: Counter[str] = field(default_factory=Counter)
     """By measurement, as it is written."""
     collisions: int = 0
-    first_collision: tuple[int, int] | None = None
-    """The sample lines of the first two messages of which one overwrites a point of the other."""
+    first_collision: tuple[str, str] | None = None
+    """The first two samples of which one overwrites a point of the other."""
     is_exact: bool = True
     _series: dict[str, set[int]] = field(default_factory=dict)
-    _keys: dict[int, int] = field(default_factory=dict)
+    _keys: dict[int, str] = field(default_factory=dict)
 
-    def add_message(self, sample: int, lines: Sequence[str], failures: Sequence[Failure]) -> None:
-        """Count one message; `sample` is the line that it came from."""
+    def add_message(self, sample: str, lines: Sequence[str], failures: Sequence[Failure]) -> None:
+        """Count one message; `sample` is what it is called."""
         self.messages += 1
         self.lines += len(lines)
         self.failed += bool(failures)
@@ -46,7 +46,7 @@ class Tally:
         for line in lines:
             self._add_line(sample, line)
 
-    def _add_line(self, sample: int, line: str) -> None:
+    def _add_line(self, sample: str, line: str) -> None:
         series, time = point_key(line)
         measurement = measurement_of(series)
         self.points[measurement] += 1

@@ -221,11 +221,14 @@ def _print_junit(tested: Sequence[TestedFile]) -> None:
 
 def _xml(text: str) -> str:
     """`text` with what XML 1.0 cannot hold written out."""
-    return "".join(
-        c
-        if c >= " " and not "\ud800" <= c <= "\udfff" and c not in "\ufffe\uffff" or c in "\n\t"
-        else f"\\u{ord(c):04x}"
-        for c in text
+    return "".join(character if _is_xml(character) else f"\\u{ord(character):04x}" for character in text)
+
+
+def _is_xml(character: str) -> bool:
+    return (
+        character in "\n\t"
+        or (character >= " " and not "\ud800" <= character <= "\udfff" and character < "\ufffe")
+        or character > "\uffff"
     )
 
 

@@ -1,0 +1,137 @@
+"""What a person sees of a run: a live table on a terminal, and the summary at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from iggyflux.runner import RouteStatus, Status, Summary
+
+_REFRESH_PER_SECOND: Final = 4
+_STATE_STYLES: Final = {"running": "green", "done": "green", "stopped": "bold red", "connecting": "yellow"}
+
+
+class _Rates:
+    """Messages a second of each route, over the last moments; the clock is the caller's."""
+
+    def __init__(self, smoothing_seconds: float = 3.0) -> None:
+        self._smoothing = smoothing_seconds
+        self._last: dict[str, tuple[float, int]] = {}
+        self._rates: dict[str, float] = {}
+
+    def of(self, name: str, count: int, now: float) -> float:
+        """The rate, given that `count` were read up to `now`."""
+        then, before = self._last.get(name, (now, count))
+        seconds = now - then
+        if seconds > 0:
+            share = min(seconds / self._smoothing, 1.0)
+            fresh = (count - before) / seconds
+            self._rates[name] = self._rates.get(name, fresh) * (1 - share) + fresh * share
+        self._last[name] = (now, count)
+        return self._rates.get(name, 0.0)
+
+
+@contextmanager
+def live_display(status: Status) -> Iterator[None]:
+    """The table on stderr, kept up to date; events above it from warnings on."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from iggyflux.cli.run import attached
+    from iggyflux.runner.events import TextFormatter
+
+    console = Console(stderr=True)
+    rates = _Rates()
+
+    class Above(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            style = "red" if record.levelno >= logging.ERROR else "yellow"
+            console.print(Text(self.format(record), style=style), soft_wrap=True)
+
+    handler = Above(logging.WARNING)
+    handler.setFormatter(TextFormatter())
+    live = Live(
+        get_renderable=lambda: route_table(status.routes, rates, monotonic()),
+        console=console,
+        refresh_per_second=_REFRESH_PER_SECOND,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with attached(handler, logging.WARNING), live:
+        yield
+
+
+def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
+    """One row a route."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("route", "state"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("messages", "a second", "points", "failed", "dead letters", "behind"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", style="yellow", overflow="ellipsis", no_wrap=True)
+    for route in routes:
+        bad = "red" if route.failed or route.refused else ""
+        behind = f"{sum(route.lag.values()):,}" if route.lag else ""
+        table.add_row(
+            route.name,
+            Text(route.state, style=_STATE_STYLES.get(route.state, "")),
+            f"{route.read:,}",
+            f"{rates.of(route.name, route.read, now):,.0f}",
+            f"{route.delivered:,}",
+            Text(f"{route.failed + route.refused:,}", style=bad),
+            f"{route.dead_letters:,}",
+            behind,
+            Text(route.waiting_for or ""),
+        )
+    return table
+
+
+_WORDS: Final = (
+    ("skipped", "skipped by `where`"),
+    ("empty", "without elements"),
+    ("failed", "records failed"),
+    ("refused", "lines refused"),
+    ("dead_letters", "dead letters"),
+    ("dropped", "dropped (on_error: skip)"),
+    ("collisions", "points overwrote another's"),
+    ("retries", "requests sent again"),
+    ("reconnects", "reconnects"),
+)
+
+
+def summary_lines(summary: Summary) -> Iterator[str]:
+    """What a run came to, for people."""
+    width = max((len(route.name) for route in summary.routes), default=0)
+    for route in summary.routes:
+        mark = click.style("stopped", fg="red", bold=True) if route.error else click.style(route.state, fg="green")
+        rate = (
+            f", {route.read / summary.seconds:,.0f} messages a second" if summary.seconds > 0.5 and route.read else ""
+        )
+        yield (
+            f"{route.name:<{width}}  {mark}: {route.read:,} messages, {route.delivered:,} points written, "
+            f"{route.acknowledged:,} acknowledged{rate}"
+        )
+        others = [f"{getattr(route, name):,} {words}" for name, words in _WORDS if getattr(route, name)]
+        if others:
+            yield f"{'':<{width}}  {', '.join(others)}"
+        if route.error is not None:
+            yield f"{'':<{width}}  {click.style('error', fg='red')}[{route.error.code}]: {route.error.reason}"
+            if route.error.hint:
+                yield f"{'':<{width}}    {click.style('hint:', fg='cyan')} {route.error.hint}"
+    if summary.interrupted:
+        yield click.style("interrupted", fg="yellow") + ": not everything was finished in time; it comes again"
+    if not summary.routes:
+        yield "no routes"

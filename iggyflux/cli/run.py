@@ -1,0 +1,122 @@
+"""`iggyflux run`: a pipeline, with events or a live display, and a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from iggyflux.cli.inputs import MAPPING_FILE
+from iggyflux.cli.output import ExitCode, styled_problem, talk
+
+if TYPE_CHECKING:
+    from iggyflux.pipeline import Pipeline
+    from iggyflux.runner import Status, Summary
+
+
+@click.command(name="run")
+@click.argument("pipeline", type=MAPPING_FILE)
+@click.option("--until-end", is_flag=True, help="End when everything that is there now is settled.")
+@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only the route of this name; may be repeated.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="One line an event, also on a terminal.")
+@click.option("--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the counters here, as JSON.")
+@click.option("--quiet", is_flag=True, help="Say only what is wrong.")
+def command(
+    pipeline: Path,
+    until_end: bool,
+    only: tuple[str, ...],
+    log_format: str | None,
+    status_file: Path | None,
+    quiet: bool,
+) -> int:
+    """Run the routes of a pipeline file.
+
+    Messages are acknowledged when every point made of them was accepted, or when they were kept as dead letters.
+    SIGTERM and SIGINT finish what is in flight; a second one leaves at once. Exit code 0 when everything ended well, 3
+    when a route had to stop.
+
+    \b
+    Example:
+      iggyflux run pipeline.yaml
+      iggyflux run pipeline.yaml --until-end --mapping factory-env
+    """
+    from iggyflux.pipeline import load_pipeline
+
+    loaded = load_pipeline(pipeline)
+    for problem in loaded.warnings:
+        talk(styled_problem(problem))
+    summary = asyncio.run(_run(loaded, until_end, only, log_format, status_file, quiet))
+    if not quiet or summary.exit_code:
+        from iggyflux.cli.progress import summary_lines
+
+        for line in summary_lines(summary):
+            talk(line)
+    if "apache_iggy" in sys.modules:  # its threads sometimes abort a process that shuts down
+        leave_at_once(summary.exit_code)
+    return summary.exit_code
+
+
+async def _run(
+    pipeline: Pipeline,
+    until_end: bool,
+    only: Sequence[str],
+    log_format: str | None,
+    status_file: Path | None,
+    quiet: bool,
+) -> Summary:
+    from iggyflux.runner import Status, Stop, run_pipeline, stopping_on_signals
+
+    stop, status = Stop(), Status()
+    with _display(status, log_format, quiet), stopping_on_signals(stop):
+        return await run_pipeline(
+            pipeline, until_end=until_end, only=only, stop=stop, status=status, status_file=status_file
+        )
+
+
+def _display(status: Status, log_format: str | None, quiet: bool) -> AbstractContextManager[None]:
+    """A live table where a person watches, else a line an event."""
+    if log_format is None and not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from iggyflux.cli.progress import live_display
+
+        return live_display(status)
+    return logging_to_stderr(log_format or "text", logging.WARNING if quiet else logging.INFO)
+
+
+@contextmanager
+def logging_to_stderr(log_format: str, level: int) -> Iterator[None]:
+    """Events of `iggyflux`, a line each, as long as this lasts."""
+    from iggyflux.runner.events import JsonFormatter, TextFormatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter({"text": TextFormatter, "json": JsonFormatter}[log_format]())
+    with attached(handler, level):
+        yield
+
+
+@contextmanager
+def attached(handler: logging.Handler, level: int) -> Iterator[None]:
+    """`handler` on the logger of the package."""
+    logger = logging.getLogger("iggyflux")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def leave_at_once(code: int) -> None:
+    """End the process without the interpreter's shutdown; everything was closed and flushed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code or ExitCode.OK)
