@@ -31,6 +31,7 @@ RESERVED_TAG_KEYS = frozenset(
 
 _SURROGATE = "\ud800-\udfff"
 _CONTROL = r"\x00-\x1f\x7f"
+_KEY_CONTROL = _CONTROL + r"\x80-\x9f"  # in keys, 3.x means all of Unicode's by control characters
 _SHOWN = 60
 
 
@@ -66,12 +67,11 @@ class _Policy:
     reserved: frozenset[str] = frozenset()
 
 
-_TRAILING = rf"[{_CONTROL}{_SURROGATE}]|\\\Z"
 _POLICIES = {
     Part.MEASUREMENT: _Policy(re.compile(rf"[{_CONTROL}{_SURROGATE}\\=]|\A#")),
-    Part.TAG_KEY: _Policy(re.compile(_TRAILING), RESERVED_TAG_KEYS),
-    Part.TAG_VALUE: _Policy(re.compile(_TRAILING)),
-    Part.FIELD_KEY: _Policy(re.compile(rf"[{_CONTROL}{_SURROGATE}\\]"), RESERVED_FIELD_KEYS),
+    Part.TAG_KEY: _Policy(re.compile(rf"[{_KEY_CONTROL}{_SURROGATE}]|\\\Z"), RESERVED_TAG_KEYS),
+    Part.TAG_VALUE: _Policy(re.compile(rf"[{_CONTROL}{_SURROGATE}]|\\\Z")),
+    Part.FIELD_KEY: _Policy(re.compile(rf"[{_KEY_CONTROL}{_SURROGATE}\\]"), RESERVED_FIELD_KEYS),
 }
 _LONE_SURROGATE = re.compile(f"[{_SURROGATE}]")
 

@@ -17,7 +17,10 @@ from iggyflux.lineprotocol.checks import (
     MIN_NS,
     RESERVED_TAG_KEYS,
     Part,
+    check_integer,
     check_part,
+    check_string,
+    check_unsigned,
     shorten,
 )
 from iggyflux.lineprotocol.encode import Dialect, Precision
@@ -62,7 +65,7 @@ _FLOAT = {
 _TIMESTAMP = re.compile(r"-?[0-9]+")
 
 # A whole line without escapes, with numbers that cannot leave their ranges: it means the same in every dialect.
-_NAME = r'[^\\"#,= \x00-\x1f\x7f\ud800-\udfff]++'
+_NAME = r'[^\\"#,= \x00-\x1f\x7f-\x9f\ud800-\udfff]++'
 _PLAIN_VALUE = (
     r"-?[0-9]{1,17}(?:\.[0-9]{1,17}(?:e[+-]?[0-9]{1,2})?|i)?+"
     r'|"[^"\\\ud800-\udfff]*+"'
@@ -261,19 +264,20 @@ class _Parser:
         found = _STRING.match(self.text, self.position)
         if found is None:
             self._refuse("the string is never closed")
+        text = check_string(_UNESCAPE_STRING.sub(r"\1", found.group(1)))
         self.position = found.end()
         if self._peek() not in ("", ",", " "):
             self._refuse(f"expected ',' or ' ' after the closing quote, got {self._peek()!r}", self.position)
-        return _UNESCAPE_STRING.sub(r"\1", found.group(1))
+        return text
 
     def _bare_value(self) -> FieldValue:
         raw = self._match(_BARE)
         if raw in _BOOLEANS:
             return _BOOLEANS[raw]
         if _INTEGER.fullmatch(raw):
-            return self._integer(raw[:-1])
+            return check_integer(self._integer(raw[:-1]))
         if _UNSIGNED.fullmatch(raw) and self.dialect.has_unsigned:
-            return Unsigned(self._integer(raw[:-1]))
+            return Unsigned(check_unsigned(self._integer(raw[:-1])))
         if _FLOAT[self.dialect].fullmatch(raw):
             value = float(raw)
             if value - value != 0.0:
