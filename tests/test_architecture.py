@@ -1,0 +1,123 @@
+"""The house: imports go one way, foreign packages stay behind one file, and starting costs no more than is used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "iggyflux"
+
+LAYERS: list[set[str]] = [
+    {"errors", "codes"},
+    {"records"},
+    {"reads", "lineprotocol"},
+    {"timestamps"},
+    {"values"},
+    {"payloads", "functions"},
+    {"expressions"},
+    {"documents"},
+    {"mapping"},
+    {"pipeline"},
+    {"plan", "delivery"},
+    {"transports", "checkpoints"},
+    {"samples"},
+    {"examples", "generate"},
+    {"runner"},
+    {"sim"},
+    {"cli"},
+    {"__main__"},
+]
+"""From the ground up; modules of one layer do not import each other, save those in `SIBLINGS`."""
+
+SIBLINGS = {("transports", "checkpoints")}
+UPWARD = {("mapping", "plan"), ("functions", "expressions")}
+"""`Mapping.plan()` is the one place where a document reaches up, inside the method."""
+
+BEHIND_ONE_DOOR = {
+    "jmespath": {"functions", "expressions"},
+    "ruamel": {"documents"},
+    "jsonschema": {"documents"},
+    "referencing": {"documents"},
+    "tomllib": {"documents"},
+    "dateutil": {"timestamps"},
+    "re2": {"functions", "payloads", "documents", "mapping"},
+    "cbor2": {"payloads"},
+    "urllib3": {"transports"},
+    "apache_iggy": {"transports"},
+    "click": {"cli"},
+    "rich": {"cli"},
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "iggyflux")
+    return found
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def test_every_module_has_a_layer():
+    """A new room has its place in the order."""
+    assert {room(path) for path in MODULES} - set(LEVEL) == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    """A module imports only from layers below its own."""
+    here = room(path)
+    wrong = []
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "iggyflux" or len(parts) < 2 or parts[1] == here or parts[1] not in LEVEL:
+            continue
+        if LEVEL[parts[1]] < LEVEL[here] or (here, parts[1]) in SIBLINGS | UPWARD:
+            continue
+        wrong.append(name)
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_foreign_package_stays_behind_its_door(path):
+    """Each dependency is known in as few places as can be."""
+    here = room(path)
+    wrong = [
+        name for name in imports(path) if here not in BEHIND_ONE_DOOR.get(name.split(".")[0], {here})
+    ]
+
+    assert wrong == []
+
+
+def test_only_one_file_knows_the_iggy_sdk():
+    """apache_iggy is imported in transports/iggy.py and nowhere else."""
+    found = [path.name for path in MODULES if any(name.split(".")[0] == "apache_iggy" for name in imports(path))]
+
+    assert found in ([], ["iggy.py"])
+
+
+HEAVY = ["jmespath", "ruamel.yaml", "jsonschema", "dateutil", "rich", "urllib3", "apache_iggy", "cbor2", "re2", "asyncio"]
+
+
+@pytest.mark.parametrize("code", ["import iggyflux", "sys.argv = ['iggyflux', '--version']; from iggyflux.cli import main; main()"])
+def test_starting_imports_only_what_is_used(code):
+    """`import iggyflux` and `iggyflux --version` pay for nothing else."""
+    script = f"import sys, atexit\natexit.register(lambda: print(*[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr))\n{code}"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stderr.strip()) == (0, "")
