@@ -262,6 +262,13 @@ _DOCUMENTS: tuple[Code, ...] = (
         example="statement: SELECT * FROM env",
     ),
     Code(
+        "IFX132",
+        "expression that never fits",
+        meaning="Whatever the message, the expression gives values of a type that its place does not take.",
+        fix="Declare the field's type, or convert the value, as the hint says.",
+        example="name: upper(name)",
+    ),
+    Code(
         "IFX150",
         "no timestamp (warning)",
         meaning=(
@@ -301,7 +308,7 @@ _EXPRESSIONS: tuple[Code, ...] = (
         "bad literal",
         meaning="Between backticks stands what is not JSON, or between double quotes what is not a JSON string.",
         fix="Write JSON between backticks (`5`, `null`), names in double quotes, texts in single quotes.",
-        example="a == `{x}`",
+        example='a == `{"b"}`',
     ),
     Code(
         "IFX203",
@@ -561,7 +568,7 @@ _EVALUATION: tuple[Code, ...] = (
     Code(
         "IFX300",
         "value of another type",
-        meaning="A function got a value of a type that it does not take; most often it is null, because a field is missing.",
+        meaning="A function got a value of a type that it does not take: most often null, because a field is missing.",
         fix="Convert the value, or guard it: `name && upper(name)`; `coalesce(name, 'none')`.",
         example="""abs(a) on {"a": "x"}""",
     ),

@@ -12,23 +12,31 @@ from typing import Final, cast
 from iggyflux.expressions.syntax import Node
 from iggyflux.reads import Reads
 
+_DEEPEST: Final = 128
+"""No payload is nested deeper (LANGUAGE 25), so what stands there is not told apart, and no path is too long for us."""
+
 
 class _Place:
     """A place in a document, and what is read there so far."""
 
-    __slots__ = ("items", "keys", "whole")
+    __slots__ = ("depth", "items", "keys", "whole")
 
-    def __init__(self) -> None:
-        self.whole = False
+    def __init__(self, depth: int = 0) -> None:
+        self.depth = depth
+        self.whole = depth >= _DEEPEST
         self.keys: dict[str, _Place] = {}
         self.items: _Place | None = None
 
     def key(self, name: str) -> _Place:
-        return self.keys.setdefault(name, _Place())
+        if self.depth >= _DEEPEST:
+            return self
+        return self.keys.setdefault(name, _Place(self.depth + 1))
 
     def item(self) -> _Place:
+        if self.depth >= _DEEPEST:
+            return self
         if self.items is None:
-            self.items = _Place()
+            self.items = _Place(self.depth + 1)
         return self.items
 
     def read(self, reads: Reads) -> None:

@@ -159,7 +159,7 @@ TEXT: tuple[Function, ...] = (
         "format",
         "text",
         "The pattern with each `{}` replaced by the next value: a text as it is, anything else as JSON. `{{` is `{`.",
-        (Parameter("pattern", ("string",), constant=True), Parameter("values", variadic=True)),
+        (Parameter("pattern", ("string",), constant=True), Parameter("values", variadic=True, optional=True)),
         ("string",),
         _format,
         (

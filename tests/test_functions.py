@@ -1,0 +1,376 @@
+"""The functions of expressions: the table's examples, and the corners that examples don't show."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import jmespath
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux.errors import EvaluationError, ExpressionError
+from iggyflux.expressions import compile_expression
+from iggyflux.functions import FUNCTIONS, GROUPS
+from iggyflux.functions.reference import EXAMPLE_MESSAGE, EXAMPLE_TABLES, render_reference
+from iggyflux.functions.table import MAX_TEXT
+
+
+def run(text: str, **document: Any) -> Any:
+    return compile_expression(text, tables=EXAMPLE_TABLES).evaluate(document)
+
+
+def code_of(text: str, **document: Any) -> str:
+    with pytest.raises(EvaluationError) as caught:
+        run(text, **document)
+    return caught.value.code
+
+
+EXAMPLES = [
+    pytest.param(*example, id=f"{function.name}: {example[0]} on {example[1]}")
+    for function in FUNCTIONS.values()
+    for example in function.examples
+]
+
+
+@pytest.mark.parametrize(("text", "document", "result"), EXAMPLES)
+def test_an_example_gives_what_it_says(text: str, document: str, result: str) -> None:
+    """The examples of the table are those of the reference, and they are run."""
+    expression = compile_expression(text, tables=EXAMPLE_TABLES)
+    if result.startswith("IFX"):
+        with pytest.raises(EvaluationError) as caught:
+            expression.evaluate(json.loads(document), EXAMPLE_MESSAGE)
+        assert result == caught.value.code
+        return
+
+    actual = expression.evaluate(json.loads(document), EXAMPLE_MESSAGE)
+
+    assert repr(json.loads(result)) == repr(actual)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=lambda function: function.name)
+def test_a_function_is_described_and_has_an_example_that_uses_it(function: Any) -> None:
+    """An entry of the table is whole."""
+    assert function.examples
+    assert all(f"{function.name}(" in expression for expression, _, _ in function.examples)
+    assert function.description.endswith(".")
+    assert function.group in GROUPS
+    assert all(not later.variadic or later is function.parameters[-1] for later in function.parameters)
+
+
+def test_the_standard_functions_are_all_there() -> None:
+    """jmespath.py's table and ours name the same functions, with the same types."""
+    theirs = jmespath.functions.Functions.FUNCTION_TABLE
+
+    ours = {name: function for name, function in FUNCTIONS.items() if function.builtin}
+    assert set(theirs) == set(ours)
+    for name, spec in theirs.items():
+        assert [tuple(p["types"]) for p in spec["signature"]] == [p.types for p in ours[name].parameters]
+        assert [bool(p.get("variadic")) for p in spec["signature"]] == [p.variadic for p in ours[name].parameters]
+
+
+def test_the_reference_shows_every_function() -> None:
+    """docs/functions.md is made of the table."""
+    page = render_reference()
+
+    assert all(f"### `{name}`" in page for name in FUNCTIONS)
+    assert all(f"## {group.capitalize()}\n" in page for group in GROUPS)
+
+
+ADDED = [f for f in FUNCTIONS.values() if f.propagates_null and f.parameters]
+
+
+@pytest.mark.parametrize("function", ADDED, ids=lambda function: function.name)
+def test_an_added_function_gives_null_for_null(function: Any) -> None:
+    """A missing field leaves out the tag or field, calculated or not."""
+    expression = next(example[0] for example in function.examples if example[1] != "{}")
+
+    result = compile_expression(expression, tables=EXAMPLE_TABLES).evaluate({})
+
+    assert result is None
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("multiply(`235`, `0.1`)", 23.5),
+        ("add(`0.1`, `0.2`)", 0.3),
+        ("subtract(`1.1`, `1`)", 0.1),
+        ("divide(`1`, `3`)", 1 / 3),
+        ("divide(`6`, `3`)", 2),
+        ("divide(`6.0`, `3`)", 2.0),
+        ("divide(`0.3`, `0.1`)", 3.0),
+        ("add(`9007199254740993`, `1`)", 9007199254740994),
+        ("add(`9007199254740993`, `1.0`)", 9007199254740994.0),
+        ("add(`1e308`, `-1e308`, `5e-324`)", 5e-324),
+        ("multiply(`1e308`, `1e-308`)", 1.0),
+        ("multiply(`5e-324`, `0.1`)", 0.0),
+        ("modulo(`0.3`, `0.1`)", 0.0),
+        ("modulo(`-1`, `3`)", 2),
+        ("modulo(`7`, `-3`)", -2),
+        ("modulo(`7.5`, `2`)", 1.5),
+        ("round(`-2.5`)", -3),
+        ("round(`0.5`)", 1),
+        ("round(`1.005`, `2`)", 1.01),
+        ("round(`12345678901234567890`, `-1`)", 12345678901234567890),
+        ("round(`15`, `-1`)", 20),
+        ("round(`1e308`, `2`)", 1e308),
+        ("round(`5e-324`, `2`)", 0.0),
+        ("round(`7`, `2`)", 7),
+        ("floor(`9007199254740993`)", 9007199254740993),
+        ("ceil(`-9007199254740993`)", -9007199254740993),
+        ("parse_number('-0')", 0),
+        ("parse_number('-0.0')", -0.0),
+        ("parse_number('1e3')", 1000.0),
+        ("parse_number(`7`)", 7),
+        ("parse_number(`null`)", None),
+        ("parse_number('7', `null`)", 7),
+        ("parse_integer('+7')", 7),
+        ("parse_integer('-zz', `36`)", -1295),
+        ("parse_integer('0')", 0),
+    ],
+)
+def test_rule_8_arithmetic_is_exact(text: str, expected: Any) -> None:
+    """A float counts as its shortest decimal; integers stay integers."""
+    assert repr(expected) == repr(run(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "divide(`1`, `0`)",
+        "divide(`1.5`, `0.0`)",
+        "modulo(`1`, `0`)",
+        "modulo(`1.5`, `0`)",
+        "multiply(`1e308`, `10`)",
+        "divide(`1e308`, `1e-10`)",
+        "add(to_number('1e400'), `1`)",
+        "round(to_number('1e400'))",
+        "add(`1" + "0" * 500 + "`, `1`)",
+        "multiply(`1" + "0" * 300 + "`, `1" + "0" * 300 + "`)",
+    ],
+)
+def test_rule_8_a_calculation_without_a_result_fails(text: str) -> None:
+    """Zero divisors, infinities, and numbers without end."""
+    assert code_of(text) == "IFX302"
+
+
+@pytest.mark.parametrize(
+    "text", ["", " 1", "1 ", "+1", "01", "1.", ".5", "1_000", "0x10", "NaN", "Infinity", "1e400", "١"]
+)
+def test_rule_17_a_number_is_read_by_the_syntax_of_json(text: str) -> None:
+    """No trimming, no guessing."""
+    assert code_of("parse_number(a)", a=text) == "IFX304"
+    assert run("parse_number(a, 'none')", a=text) == "none"
+
+
+@pytest.mark.parametrize("text", ["", "+", "+-1", "1 ", "1_0", "0x1", "12a", "１"])
+def test_an_integer_is_digits_and_a_sign(text: str) -> None:
+    """Nothing of Python's looser rules."""
+    assert code_of("parse_integer(a)", a=text) == "IFX304"
+
+
+reals = st.one_of(st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False))
+
+
+def exact(number: Any) -> Fraction:
+    return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
+
+
+def nearest(value: Fraction) -> Any:
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+@settings(max_examples=500)
+@given(a=reals, b=reals)
+def test_rule_8_arithmetic_is_that_of_fractions(a: Any, b: Any) -> None:
+    """Against exact rational arithmetic: the same integer, or the nearest float."""
+    operations = {"add": exact(a) + exact(b), "subtract": exact(a) - exact(b), "multiply": exact(a) * exact(b)}
+    if b:
+        operations |= {"divide": exact(a) / exact(b), "modulo": exact(a) % exact(b)}
+    whole = isinstance(a, int) and isinstance(b, int)
+    for name, expected in operations.items():
+        want = int(expected) if whole and expected.denominator == 1 else nearest(expected)
+        if want is None:
+            assert code_of(f"{name}(a, b)", a=a, b=b) == "IFX302"
+            continue
+        got = run(f"{name}(a, b)", a=a, b=b)
+        assert (type(want), want) == (type(got), got), name
+
+
+@settings(max_examples=300)
+@given(number=reals, digits=st.integers(-30, 30))
+def test_rounding_is_exact_in_decimals(number: Any, digits: int) -> None:
+    """Halves go away from zero."""
+    unit = Fraction(10) ** -digits
+    scaled = abs(exact(number)) / unit
+    rounded = (scaled + Fraction(1, 2)).__floor__() * unit * (-1 if number < 0 else 1)
+    want = int(rounded) if rounded.denominator == 1 and (digits <= 0 or isinstance(number, int)) else float(rounded)
+
+    got = run("round(a, b)", a=number, b=digits)
+
+    assert (type(want), want) == (type(got), got)
+
+
+# --- text ---
+
+
+def test_limits_keep_one_payload_from_filling_the_memory() -> None:
+    """What would grow beyond the limit fails before it is made."""
+    long = "x" * (MAX_TEXT // 8)
+    many = [long] * 9
+
+    assert code_of("replace(a, 'x', '1234567890')", a=long) == "IFX303"
+    assert code_of("join(',', a)", a=many) == "IFX303"
+    assert code_of("join(a, b)", a=long, b=["x"] * 10) == "IFX303"
+    assert code_of(f"regex_replace(a, 'x{{100}}', '{'y' * 1000}')", a=long) == "IFX303"
+    assert code_of("format('{}{}{}{}{}{}{}{}{}', a, a, a, a, a, a, a, a, a)", a=long) == "IFX303"
+
+
+def test_an_evil_pattern_takes_linear_time() -> None:
+    """Rule 8: a payload must not stop a partition."""
+    text = "a" * 5000
+
+    assert run("regex_match(a, '^(a+)+$')", a=text + "b") is False
+    assert run("regex_match(a, '^(a|a?)+$')", a=text) is True
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("regex_replace('abc', '', '-')", "-a-b-c-"),
+        ("regex_replace('a1b2', '[0-9]', '')", "ab"),
+        (r"regex_replace('x', '(a)|x', '[\1]')", "[]"),
+        (r"regex_replace('a', 'a', '\\')", "\\"),
+        (r"regex_replace('aé🎉b', '(?P<e>🎉)', '<\g<e>>')", "aé<🎉>b"),
+        ("regex_capture('aé🎉b', '🎉(.)')", "b"),
+        ("regex_capture('b', '(a)?b')", None),
+        ("regex_capture('ab', 'a(b)', `0`)", "ab"),
+        ("regex_groups('b', '(?P<y>b)(?P<x>a)?')", {"y": "b", "x": None}),
+        ("regex_groups('', '(?P<x>a)')", None),
+        ("format('{{}} {}', `1.0`)", "{} 1.0"),
+        ("format('{}', `[\"é\", null]`)", '["é",null]'),
+        ("format('plain')", "plain"),
+        ("split('', ',')", [""]),
+        ("split('a,b,c', ',', `1`)", ["a,b,c"]),
+        ("substring('abc', `-5`, `4`)", "abc"),
+        ("substring('abc', `1`, `0`)", ""),
+        ("lower('İ')", "i̇"),
+        ("trim('\u00a0x\t')", "x"),
+        ("trim('--x-', '-')", "x"),
+        ("parse_json('18446744073709551616')", 18446744073709551616),
+        ("zip(`[1]`, `[]`)", []),
+        ("items(`{}`)", []),
+        ("lookup('sites', `7`)", "Oslo"),
+        ("lookup('sites', `true`, 'none')", "none"),
+        ("lookup('sites', `null`, 'none')", "none"),
+        ("lookup('sites', `null`)", None),
+        ("coalesce(`null`, `false`)", False),
+        ("if(`0`, 'true', 'false')", "true"),
+        ("if(`\"\"`, 'true')", None),
+    ],
+)
+def test_corners_of_functions(text: str, expected: Any) -> None:
+    """What the examples of the reference leave out."""
+    assert repr(expected) == repr(run(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("split(a, ',', `0`)", {"a": ""}),
+        ("split(a, ',', `1.5`)", {"a": ""}),
+        ("substring(a, `1.0`)", {"a": ""}),
+        ("substring(a, `0`, `-1`)", {"a": ""}),
+        ("round(a, `0.5`)", {"a": 1.5}),
+        ("round(a, `31`)", {"a": 1.5}),
+        ("bits(a, `0`)", {"a": -1}),
+        ("bits(a, `0`)", {"a": 1.0}),
+        ("bits(a, `128`)", {"a": 1}),
+        ("parse_integer(a, `1`)", {"a": "1"}),
+        ("base64_decode(a)", {"a": "/w=="}),
+        ("base64_decode(a)", {"a": "é"}),
+        ("hex_decode(a)", {"a": "ff"}),
+        ("bytes(a, 'hex')", {"a": "f f"}),
+        ("hash(a)", {"a": "\ud800"}),
+        ("regex_match(a, 'x')", {"a": "\ud800"}),
+        ("date_part('year', a)", {"a": 1.0}),
+        ("from_items(a)", {"a": [{"key": 1}]}),
+    ],
+)
+def test_values_that_do_not_suit_a_function_fail(text: str, document: Any) -> None:
+    """The right type with the wrong content."""
+    assert code_of(text, **document) == "IFX304"
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("format_time(a, '%Y')", {"a": 10**30}),
+        ("date_part('year', a)", {"a": -(10**30)}),
+        ("parse_time(a, 'unix_s')", {"a": 1e300}),
+    ],
+)
+def test_times_out_of_range_fail_as_timestamps_do(text: str, document: Any) -> None:
+    """The code is that of the cause."""
+    assert code_of(text, **document) == "IFX322"
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("regex_match(a, '(a')", "'(a'"),
+        (r"regex_match(a, '(a)\1')", r"'(a)\1'"),
+        ("regex_capture(a, 'x', `1`)", "`1`"),
+        ("regex_groups(a, '(x)')", "'(x)'"),
+        (r"regex_replace(a, 'x', '\1')", r"'\1'"),
+        ("regex_match(a, b)", "b"),
+        ("format('{', a)", "'{'"),
+        ("format('{}', a, b)", "'{}'"),
+        ("format_time(a, 'rfc3339', 'Europe/Berlin')", "'Europe/Berlin'"),
+        ("format_time(a, '%Z')", "'%Z'"),
+        ("parse_time(a, '%H')", "'%H'"),
+        ("parse_time(a, 'unix')", "'unix'"),
+        ("date_part('hour', a, 'Mars')", "'Mars'"),
+        ("hash(a, 'md6')", "'md6'"),
+        ("bytes(a, 'hexx')", "'hexx'"),
+    ],
+)
+def test_a_constant_that_cannot_work_is_found_when_it_is_compiled(text: str, marked: str) -> None:
+    """The finding points at the argument."""
+    with pytest.raises(ExpressionError) as caught:
+        compile_expression(text)
+    error = caught.value
+
+    assert error.code in ("IFX212", "IFX209")
+    assert marked == text[error.position : error.position + error.length]
+
+
+def test_what_is_not_needed_is_not_evaluated() -> None:
+    """`if` and `coalesce` stop where they know."""
+    assert run("if(is_string(a), 'text', abs(a))", a="x") == "text"
+    assert run("coalesce(a, abs(b))", a=1, b="x") == 1
+    assert run("if(`false`, abs(a), 'ok')", a="x") == "ok"
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_encodings_go_there_and_back(text: str) -> None:
+    """base64 and hexadecimal digits lose nothing."""
+    assert run("base64_decode(base64_encode(a))", a=text) == text
+    assert run("hex_decode(hex_encode(a))", a=text) == text
+    assert run("bytes(base64_encode(a))", a=text) == list(text.encode())
+
+
+@given(value=st.dictionaries(st.text(), st.one_of(st.none(), st.integers(), st.text())))
+def test_items_go_there_and_back(value: dict[str, Any]) -> None:
+    """An object is its items."""
+    assert run("from_items(items(a))", a=value) == value
+    assert run("zip_object(keys(a), values(a))", a=value) == value
