@@ -100,10 +100,10 @@ def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
 
 def _check_mapping(document: Document, path: Path) -> CheckedFile:
     from iggyflux.errors import DocumentError
-    from iggyflux.mapping import parse_mapping
+    from iggyflux.mapping import compile_document
 
     try:
-        mapping = parse_mapping(document.text, file=str(path))
+        mapping = compile_document(document)
     except DocumentError as error:
         return CheckedFile(str(path), "", tuple(error.problems))
     return CheckedFile(str(path), mapping.kind, tuple(mapping.warnings))
