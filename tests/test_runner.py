@@ -72,13 +72,18 @@ def route(
     return Route(**{**values, **more})  # type: ignore[arg-type]
 
 
-def run(*routes: Route, stop: Callable[[Stop], Awaitable[None]] | None = None, deadline: float = 30.0) -> Summary:
+def run(
+    *routes: Route,
+    stop: Callable[[Stop], Awaitable[None]] | None = None,
+    deadline: float = 30.0,
+    clock: ImmediateClock | None = None,
+) -> Summary:
     async def main() -> Summary:
         wish = Stop()
         stopper = asyncio.ensure_future(stop(wish)) if stop else None
         try:
             return await run_routes(
-                routes, stop=wish, clock=ImmediateClock(), tick_seconds=None, shutdown_timeout_seconds=deadline
+                routes, stop=wish, clock=clock or ImmediateClock(), tick_seconds=None, shutdown_timeout_seconds=deadline
             )
         finally:
             if stopper:
@@ -172,6 +177,21 @@ def test_what_lingers_is_sent_when_its_time_is_over() -> None:
     run(route(source, sink, linger_seconds=0.5))
 
     assert len(sink.writes) == 2
+
+
+def test_what_lingers_is_sent_in_time_although_more_keeps_coming() -> None:
+    clock = ImmediateClock()
+
+    class SlowPlan(EchoPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            clock.now += 0.3
+            return super().render(messages)
+
+    source, sink = ScriptedSource([batch(payloads(1), offset=index) for index in range(9)]), ScriptedSink()
+
+    run(route(source, sink, plan=SlowPlan(), linger_seconds=0.5), clock=clock)
+
+    assert [len(lines) for lines in sink.writes] == [3, 3, 3]
 
 
 def test_a_source_that_loses_its_connection_is_read_again_from_what_was_acknowledged() -> None:
