@@ -5,8 +5,9 @@ a validator that answers valid or not says "not valid under any of the given sch
 which of the forms he was writing, and importing it takes longer than all the rest of `validate`.  A test holds the
 verdicts equal to jsonschema's, and another the keywords to those that are known here.
 
-Annotations of our own help to tell a problem: `x-hint` (a hint by what was found), `x-instead` (words that people write
-and what we call them), `x-expected` (what a pattern means), `x-code` (a code of its own), `x-unknown` (a hint for keys).
+Annotations of our own help to tell a problem: `x-hint` (a hint by what was found), `x-instead` (words that people
+write, and what we call them), `x-expected` (what a pattern means), `x-code` (a code of its own) and `x-unknown` (a hint
+for keys that are not known).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ _BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
     ("exclusiveMaximum", "less than", operator.lt),
 )
 ANNOTATIONS = frozenset(
-    "$schema $id $defs $comment title description examples default x-hint x-code x-instead x-expected x-unknown".split()
+    {"$schema", "$id", "$defs", "$comment", "title", "description", "examples", "default"}
+    | {"x-hint", "x-code", "x-instead", "x-expected", "x-unknown"}
 )
 """Keywords that say nothing about validity."""
 

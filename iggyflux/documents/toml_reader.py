@@ -325,7 +325,8 @@ _ANSWERS: tuple[tuple[str, str, str | None], ...] = (
 
 
 def _explain(error: ValueError, text: str, lines: Lines, file: str | None, scanner: _Scanner) -> list[Problem]:
-    problems = []
+    problems: list[Problem] = []
+    hint: str | None
     for part, first in scanner.duplicates:
         line, _ = lines.place(first)
         hint = f"keep one of them; the first is on line {line}"

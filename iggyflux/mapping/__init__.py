@@ -69,6 +69,7 @@ __all__ = [
     "Timestamp",
     "TimestampFormat",
     "Writer",
+    "compile_document",
     "load_mapping",
     "parse_mapping",
 ]
@@ -138,7 +139,7 @@ def load_mapping(path: str | os.PathLike[str]) -> Mapping:
     except OSError as error:
         message = f"cannot read the file: {(error.strerror or str(error)).lower()}"
         raise MappingError([Problem("IFX100", message, Location(file=str(file)))]) from error
-    return parse_mapping(data, name=Path(file).stem, file=str(file))
+    return parse_mapping(data, file=str(file))
 
 
 def parse_mapping(
@@ -150,17 +151,23 @@ def parse_mapping(
 ) -> Mapping:
     """The mapping in `text`.
 
-    `name` is its name where the document has none, `file` what problems call it, `format` "yaml" or "toml" (else the
-    ending of `file` says, and YAML is meant where there is none).  Raises MappingError with every problem of it.
+    `name` is its name where the document has none (else the stem of `file`), `file` what problems call it, `format`
+    "yaml" or "toml" (else the ending of `file` says, and YAML is meant where there is none).  Raises MappingError with
+    every problem of it.
     """
     try:
         document = parse_document(text, file=file, format=format)
     except DocumentError as error:
         raise MappingError(error.problems) from error
+    return compile_document(document, name=name)
+
+
+def compile_document(document: Document, *, name: str | None = None) -> Mapping:
+    """The mapping that a document is which was read already; `name` as for `parse_mapping`.  Raises MappingError."""
     tree = document.tree if isinstance(document.tree, dict) else {}
     kind: Literal["writer", "reader"] = "reader" if _is_reader(tree) else "writer"
     reading = Reading(document, kind)
-    chosen = _name_of(reading, tree, name)
+    chosen = _name_of(reading, tree, name if name is not None or document.file is None else Path(document.file).stem)
     writer = read_writer(reading) if kind == "writer" else None
     reader = read_reader(reading) if kind == "reader" else None
     if reading.problems:

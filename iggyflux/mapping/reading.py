@@ -19,6 +19,17 @@ from iggyflux.records import JSON, Scalar
 NOTHING = Const("")
 """Stands for a value that has a problem."""
 
+_SCALAR = frozenset({"string", "number", "boolean"})
+_FITTING = {
+    "a list": frozenset({"array"}),
+    "a string": frozenset({"string"}),
+    "a number": frozenset({"number"}),
+    "a boolean": frozenset({"boolean"}),
+    "a string or a number": frozenset({"string", "number"}),
+    "a string, a number or a boolean": _SCALAR,
+    "an object": frozenset({"object"}),
+}
+
 # Of these the finding is about a key, and the value under it is still worth reading.
 _ABOUT_KEYS = frozenset({"IFX110", "IFX111"})
 
@@ -51,8 +62,8 @@ class Reading:
 
     # values
 
-    def expression(self, value: JSON, pointer: str) -> Expression | None:
-        """The expression that `value` is; None where it is none, which is told."""
+    def expression(self, value: JSON, pointer: str, fitting: str | None = None) -> Expression | None:
+        """The expression that `value` is; None where it is none, which is told.  `fitting` is what its place needs."""
         if not isinstance(value, str) or not value:
             return None
         try:
@@ -63,8 +74,31 @@ class Reading:
                 error.code, pointer, error.message, offset=error.position, length=max(error.length, 1), hint=hint
             )
             return None
+        for doubt in expression.warnings:
+            self.warnings.append(
+                self.document.problem(
+                    doubt.code,
+                    pointer,
+                    doubt.message,
+                    offset=doubt.position,
+                    length=max(doubt.length, 1),
+                    hint=doubt.hint,
+                    severity="warning",
+                )
+            )
+        self.check_types(expression, fitting, pointer)
         self.expressions.append(expression)
         return expression
+
+    def check_types(self, expression: Expression, fitting: str | None, pointer: str) -> None:
+        """An expression that can't give what its place needs, whatever the message, is a mistake now."""
+        if fitting is None or expression.types & _FITTING[fitting]:
+            return
+        found = " or ".join(sorted(expression.types - {"null"})) or "null"
+        declared = {"string", "boolean"} & expression.types
+        hint = f"declare what it gives: type: {declared.pop()}" if fitting == "a number" and len(declared) == 1 else None
+        message = f"this never gives {fitting}"
+        self.report("IFX132", pointer, message, expected=fitting, found=f"always {found}", hint=hint)
 
     def split_hint(self, value: str, pointer: str) -> str | None:
         """`{x: f(a, b)}` without quotes is the text `f(a` to YAML."""
@@ -75,14 +109,14 @@ class Reading:
             return "a comma ends a value inside of { … }: quote the whole expression"
         return None
 
-    def source(self, value: JSON, pointer: str) -> Source:
+    def source(self, value: JSON, pointer: str, fitting: str | None = None) -> Source:
         """An expression, `{const: …}` or `{expr: …}`."""
         if isinstance(value, dict):
             if "const" in value:
                 constant = scalar_of(value["const"])
                 return NOTHING if constant is None else Const(constant)
-            return self.expression(value.get("expr"), join_pointer(pointer, "expr")) or NOTHING
-        return self.expression(value, pointer) or NOTHING
+            return self.expression(value.get("expr"), join_pointer(pointer, "expr"), fitting) or NOTHING
+        return self.expression(value, pointer, fitting) or NOTHING
 
     def choice(self, tree: Mapping[str, JSON], key: str, allowed: tuple[str, ...]) -> Any:
         """The word under `key`, or the first of `allowed` where there is none or a wrong one."""

@@ -94,7 +94,7 @@ class _Timestamp:
                 "IFX117", self.at("const"), "`expr` and `const` exclude each other", key=True, hint=hint
             )
         if "expr" in self.tree:
-            return self.reading.expression(self.tree["expr"], self.at("expr"))
+            return self.reading.expression(self.tree["expr"], self.at("expr"), "a string or a number")
         constant = scalar_of(self.tree.get("const"))
         return None if constant is None else Const(constant)
 

@@ -34,13 +34,26 @@ from iggyflux.records import JSON, Scalar
 from iggyflux.values import FieldType, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
+SCALAR = "a string, a number or a boolean"
+_GIVING = {
+    FieldType.FLOAT: "a number",
+    FieldType.INTEGER: "a number",
+    FieldType.UNSIGNED: "a number",
+    FieldType.STRING: "a string",
+    FieldType.BOOLEAN: "a boolean",
+    FieldType.AUTO: SCALAR,
+}
+_CASTING = {
+    **dict.fromkeys((FieldType.FLOAT, FieldType.INTEGER, FieldType.UNSIGNED), "a string or a number"),
+    **dict.fromkeys((FieldType.STRING, FieldType.BOOLEAN, FieldType.AUTO), SCALAR),
+}
 
 
 def read_writer(reading: Reading) -> Writer:
     """The writer that the document says; where `reading` has problems after this, it stands for nothing."""
     tree = reading.tree
     invalid_names = reading.choice(tree, "invalid_names", ("fail", "replace"))
-    for_each = reading.expression(tree.get("for_each"), "/for_each")
+    for_each = reading.expression(tree.get("for_each"), "/for_each", "a list")
     where = reading.expression(tree.get("where"), "/where")
     points = tuple(
         _Point(reading, item, pointer, for_each is not None, invalid_names == "fail").read()
@@ -145,7 +158,7 @@ class _Point:
         return pointer
 
     def measurement(self) -> Source:
-        source = self.reading.source(self.tree.get("measurement"), self.at("measurement"))
+        source = self.reading.source(self.tree.get("measurement"), self.at("measurement"), "a string")
         if isinstance(source, Const) and source is not NOTHING:
             place = self.at("measurement", "const")
             if not isinstance(source.value, str):
@@ -191,7 +204,7 @@ class _Point:
                 stars.append(self.star(name[:-1], value, pointer, is_tag=True))
                 continue
             self.check_name(check_tag_key, name, pointer)
-            source = self.reading.source(value, pointer)
+            source = self.reading.source(value, pointer, SCALAR)
             options = object_of(value)
             default = scalar_of(options.get("default"))
             if default is not None:
@@ -234,9 +247,9 @@ class _Point:
 
     def field(self, name: str, value: JSON, pointer: str) -> Field:
         options = object_of(value)
-        source = self.reading.source(value, pointer)
         kind = FieldType(self.reading.choice(options, "type", TYPES))
         cast = options.get("cast") is True
+        source = self.reading.source(value, pointer, _CASTING[kind] if cast else _GIVING[kind])
         default = scalar_of(options.get("default"))
         if default is not None:
             default = self.typed(default, kind, join_pointer(pointer, "default"), "the default")
@@ -272,9 +285,9 @@ class _Point:
         if pointer == self.pointer:
             source = compile_expression("@", location=pointer)
         elif isinstance(value, dict):
-            source = self.reading.expression(value.get("expr"), join_pointer(pointer, "expr")) or NOTHING
+            source = self.reading.expression(value.get("expr"), join_pointer(pointer, "expr"), "an object") or NOTHING
         else:
-            source = self.reading.expression(value, pointer) or NOTHING
+            source = self.reading.expression(value, pointer, "an object") or NOTHING
         globs = {}
         for key in ("include", "exclude"):
             place = join_pointer(pointer, key)
