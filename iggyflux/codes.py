@@ -781,10 +781,177 @@ _PAYLOADS: tuple[Code, ...] = (
 _COMMANDS: tuple[Code, ...] = ()
 
 # --- IFX6xx delivery and run ---
-_DELIVERY: tuple[Code, ...] = ()
+_DELIVERY: tuple[Code, ...] = (
+    Code(
+        "IFX600",
+        "delivery stopped",
+        meaning="A sink cannot go on, for a reason that has no code of its own.",
+        fix="Read the reason and the hint beside it.",
+    ),
+    Code(
+        "IFX601",
+        "line refused by the server",
+        meaning="The server will never take this line; the others of its request are stored.",
+        fix="Read the server's words in the dead letter, correct the mapping or the data, and replay.",
+        example="InfluxDB 2.x: points beyond retention policy",
+    ),
+    Code(
+        "IFX602",
+        "line too large",
+        meaning="The server refused a request as too large that held only this line.",
+        fix="Send less in a point, or raise the limit of the server or of the proxy before it.",
+        example="413 Request Entity Too Large, for a line of 12 MB",
+    ),
+    Code(
+        "IFX603",
+        "line that ends the connection",
+        meaning=(
+            "The connection died each time this line was sent alone, to a server that was there before and after: "
+            "it is kept as a dead letter, since one such line can bring a server down again and again."
+        ),
+        fix="Look into the server's log. Replay the dead letter only to a server that was mended.",
+    ),
+    Code(
+        "IFX604",
+        "lines not told apart",
+        meaning=(
+            "So many requests with lines of one batch were refused that the search for the bad ones was ended: "
+            "most of the batch is refused, usually because a field has another type than before."
+        ),
+        fix="Correct the mapping; a replay then delivers what was good.",
+        example="`type: string` for a field that the server has as float",
+    ),
+    Code(
+        "IFX605",
+        "server not available, kept as dead letter",
+        meaning="The server was not available for `max_retries` retries, and `on_unavailable` is `dead_letter`.",
+        fix="Replay when the server is back, or set `on_unavailable: wait`.",
+    ),
+    Code(
+        "IFX606",
+        "server not available, stopped",
+        meaning="The server was not available for `max_retries` retries, and `on_unavailable` is `stop`.",
+        fix="Start again when the server is back: nothing was acknowledged, nothing is lost.",
+    ),
+    Code(
+        "IFX607",
+        "line that the server fails on",
+        meaning="The server answers an error of its own each time this line is sent alone, and takes other lines.",
+        fix="Read the server's words in the dead letter and its log.",
+        example="InfluxDB 2.x: 500 engine: unable to parse bool value",
+    ),
+    Code(
+        "IFX608",
+        "connection dies whatever is sent",
+        meaning="The connection died many times in a row while lines were sent, and nothing was accepted between.",
+        fix="Look at the server's log, and at proxies and firewalls on the way.",
+    ),
+    Code(
+        "IFX609",
+        "field type conflict",
+        meaning="The line has a field in another type than the server has stored.",
+        fix="Declare the stored type in the mapping, or write to another field or measurement; then replay.",
+        example='field "f" is sent as string, but stored as float',
+    ),
+)
 
 # --- IFX7xx transports ---
-_TRANSPORTS: tuple[Code, ...] = ()
+_TRANSPORTS: tuple[Code, ...] = (
+    Code(
+        "IFX720",
+        "not InfluxDB's write address",
+        meaning="Something answered a write as InfluxDB never does: a web page, a 200, an unknown route.",
+        fix="Correct `url` (with the path, behind a proxy) and `flavor`. Only the status 204 acknowledges a write.",
+        example="url: http://influx.example.org/signin",
+    ),
+    Code(
+        "IFX721",
+        "credentials refused",
+        meaning="InfluxDB does not know the token, or the user and password.",
+        fix="Correct `token` (2.x, 3.x) or `username` and `password` (1.x).",
+    ),
+    Code(
+        "IFX722",
+        "no permission to write",
+        meaning="InfluxDB knows the credentials, but they may not write to this database or bucket.",
+        fix="Give them write permission; in 2.x also look whether the token is active.",
+    ),
+    Code(
+        "IFX723",
+        "database, bucket or organization missing",
+        meaning="InfluxDB does not have what `database`, `bucket` or `org` names, or hides it from this token.",
+        fix="Create it, set `create: true`, or correct the name.",
+    ),
+    Code(
+        "IFX724",
+        "retention policy missing",
+        meaning="The database of an InfluxDB 1.x has no retention policy of that name.",
+        fix="Create it, or correct `retention_policy`.",
+    ),
+    Code(
+        "IFX725",
+        "redirect",
+        meaning="The address answers with a redirect. None is followed: the token would go along.",
+        fix="Set `url` to the address of InfluxDB itself.",
+        example="url: http://influx.example.org, which redirects to https",
+    ),
+    Code(
+        "IFX726",
+        "proxy in the way",
+        meaning="The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names wants credentials or cannot be used.",
+        fix="Put user and password into the variable, or name the host in NO_PROXY.",
+    ),
+    Code(
+        "IFX727",
+        "TLS refused",
+        meaning="No trust between us and the server: its certificate, ours, or no TLS at all on that port.",
+        fix="Set `ca_file`, or `client_cert` and `client_key`; use http:// where the server speaks no TLS.",
+    ),
+    Code(
+        "IFX728",
+        "setting that the server cannot follow",
+        meaning="A setting of the connection is missing, or means nothing to this flavour of InfluxDB.",
+        fix="Follow the hint, or pin another `flavor`.",
+        example="flavor: v1 with org: acme",
+    ),
+    Code(
+        "IFX729",
+        "server not recognized",
+        meaning="The answer to /ping does not tell what the server is, or tells something else than `flavor`.",
+        fix="Check `url`, or set `flavor` to what the server speaks.",
+    ),
+    Code(
+        "IFX730",
+        "server not reached",
+        meaning="No answer: the name does not resolve, nothing listens, or the server is overloaded.",
+        fix="Start the server, correct `url`, or look at the network.",
+    ),
+    Code(
+        "IFX731",
+        "answer that fits no write",
+        meaning="The server, or something before it, refuses the request whatever its lines are.",
+        fix="Read the answer: is a proxy, a firewall or another product at that address?",
+    ),
+    Code(
+        "IFX732",
+        "URL not usable",
+        meaning="`url` is not an http or https address with a host.",
+        fix="Write it as scheme, host, port and, behind a proxy, path.",
+        example="url: influx.example.org",
+    ),
+    Code(
+        "IFX733",
+        "certificate files not usable",
+        meaning="`ca_file`, `client_cert` or `client_key` cannot be read, or do not fit together.",
+        fix="Give PEM files; the key without a passphrase.",
+    ),
+    Code(
+        "IFX735",
+        "limit of the server reached",
+        meaning="InfluxDB 3 has as many databases as it may have.",
+        fix="Raise the limit, or write to a database that exists.",
+    ),
+)
 
 # --- IFX8xx pipeline files ---
 _PIPELINES: tuple[Code, ...] = (

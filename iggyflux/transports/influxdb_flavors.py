@@ -1,0 +1,302 @@
+"""What each flavour of InfluxDB is called, speaks and cannot do: one table.  Pure: no socket, no clock.
+
+A flavour is a route, an authorisation, the spelling of precisions and a dialect of line protocol; nothing else in the
+package tells servers apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlencode
+
+from iggyflux.delivery.answers import Answer
+from iggyflux.lineprotocol import Dialect
+from iggyflux.pipeline import InfluxSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """`precisions` spells ours in the words of the write route; `max_in_flight` is the default for writes.
+
+    `query` are the parameters of a write but for the precision; `authorize` is the value of `Authorization`, or None.
+    `misfits` says what of the settings this flavour cannot do, as (key, why, hint).
+    """
+
+    name: str
+    product: str
+    dialect: Dialect
+    route: str
+    precisions: Mapping[str, str]
+    max_in_flight: int
+    query: Callable[[InfluxSettings], list[tuple[str, str]]]
+    authorize: Callable[[InfluxSettings], str | None]
+    misfits: Callable[[InfluxSettings], list[Misfit]]
+    database_word: str
+    creates_on_write: bool = False
+
+    def write_target(self, settings: InfluxSettings) -> str:
+        """Path and query of a write; the precision is always said."""
+        precision = ("precision", self.precisions[settings.precision])
+        return f"{self.route}?{urlencode([*self.query(settings), precision])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A setting that does not go with a flavour."""
+
+    key: str
+    why: str
+    hint: str
+
+
+# 1.6 takes every word that it does not know, also `us`, as nanoseconds, and says 204.
+_PRECISIONS_1 = MappingProxyType({"ns": "n", "us": "u", "ms": "ms", "s": "s"})
+_PRECISIONS_2 = MappingProxyType({"ns": "ns", "us": "us", "ms": "ms", "s": "s"})
+# The short words exist from 3.6 on only; without any, 3.x guesses by the size of the number.
+_PRECISIONS_3 = MappingProxyType({"ns": "nanosecond", "us": "microsecond", "ms": "millisecond", "s": "second"})
+
+
+def database_of(settings: InfluxSettings) -> str:
+    """The database, by either of its names; a bucket `db/rp` is the 1.x spelling of both."""
+    return settings.database or (settings.bucket or "").partition("/")[0]
+
+
+def retention_policy_of(settings: InfluxSettings) -> str:
+    """The retention policy of 1.x; empty for the database's default."""
+    return settings.retention_policy or (settings.bucket or "").partition("/")[2]
+
+
+def bucket_of(settings: InfluxSettings) -> str:
+    """The bucket, by either of its names."""
+    return settings.bucket or settings.database or ""
+
+
+def _query_1(settings: InfluxSettings) -> list[tuple[str, str]]:
+    policy = retention_policy_of(settings)
+    return [("db", database_of(settings)), *([("rp", policy)] if policy else [])]
+
+
+def _query_2(settings: InfluxSettings) -> list[tuple[str, str]]:
+    return [*([("org", settings.org)] if settings.org else []), ("bucket", bucket_of(settings))]
+
+
+def _query_3(settings: InfluxSettings) -> list[tuple[str, str]]:
+    return [
+        ("db", database_of(settings)),
+        ("accept_partial", "true" if settings.accept_partial else "false"),
+        *([("no_sync", "true")] if settings.no_sync else []),
+    ]
+
+
+def _query_metrics(settings: InfluxSettings) -> list[tuple[str, str]]:
+    database = database_of(settings)
+    return [("db", database)] if database else []
+
+
+def _basic(settings: InfluxSettings) -> str | None:
+    if settings.username is None and settings.password is None:
+        return None
+    password = settings.password.reveal() if settings.password else ""
+    return "Basic " + base64.b64encode(f"{settings.username or ''}:{password}".encode()).decode()
+
+
+def _token(scheme: str) -> Callable[[InfluxSettings], str | None]:
+    def authorize(settings: InfluxSettings) -> str | None:
+        return f"{scheme} {settings.token.reveal()}" if settings.token else _basic(settings)
+
+    return authorize
+
+
+def _no_version_3(settings: InfluxSettings, name: str) -> list[Misfit]:
+    found = []
+    if settings.no_sync:
+        found.append(Misfit("no_sync", f"{name} has no such switch", "remove `no_sync`"))
+    if not settings.accept_partial:
+        found.append(Misfit("accept_partial", f"{name} has no such switch", "remove `accept_partial`"))
+    return found
+
+
+def _misfits_1(settings: InfluxSettings) -> list[Misfit]:
+    found = _no_version_3(settings, "1.x")
+    if not database_of(settings):
+        found.append(Misfit("database", "1.x writes to a database", "add `database: NAME`"))
+    if settings.org:
+        found.append(Misfit("org", "1.x knows no organizations", "remove `org`, or set `flavor: v2`"))
+    return found
+
+
+def _misfits_2(settings: InfluxSettings) -> list[Misfit]:
+    found = _no_version_3(settings, "2.x")
+    if not bucket_of(settings):
+        found.append(Misfit("bucket", "2.x writes to a bucket", "add `bucket: NAME`"))
+    if settings.retention_policy:
+        found.append(Misfit("retention_policy", "a bucket of 2.x has its retention", "remove it, and name the bucket"))
+    if not settings.token and (settings.username or settings.password):
+        found.append(Misfit("username", "2.x wants a token for writes", "add `token`"))
+    return found
+
+
+def _misfits_3(settings: InfluxSettings) -> list[Misfit]:
+    found = []
+    if not database_of(settings):
+        found.append(Misfit("database", "3.x writes to a database", "add `database: NAME`"))
+    if retention_policy_of(settings):
+        found.append(Misfit("retention_policy", "3.x has no retention policies", "remove it, and name the database"))
+    if not settings.token and (settings.username or settings.password):
+        found.append(Misfit("username", "3.x wants a token for writes", "add `token`"))
+    return found
+
+
+def _misfits_metrics(settings: InfluxSettings) -> list[Misfit]:
+    found = _no_version_3(settings, "VictoriaMetrics")
+    if retention_policy_of(settings):
+        found.append(Misfit("retention_policy", "VictoriaMetrics has one retention for all", "remove it"))
+    if settings.create:
+        found.append(Misfit("create", "VictoriaMetrics has no databases to create", "remove `create`"))
+    return found
+
+
+# `max_in_flight`: 3.x answers at its next flush of the log, once a second, so many requests must be under way.
+FLAVORS: Mapping[str, Flavor] = MappingProxyType(
+    {
+        flavor.name: flavor
+        for flavor in (
+            Flavor(
+                "v1",
+                "InfluxDB 1.x",
+                Dialect.V1,
+                "/write",
+                _PRECISIONS_1,
+                2,
+                _query_1,
+                _token("Bearer"),
+                _misfits_1,
+                "database",
+            ),
+            Flavor(
+                "v2",
+                "InfluxDB 2.x",
+                Dialect.V2,
+                "/api/v2/write",
+                _PRECISIONS_2,
+                2,
+                _query_2,
+                _token("Token"),
+                _misfits_2,
+                "bucket",
+            ),
+            Flavor(
+                "v3",
+                "InfluxDB 3.x",
+                Dialect.V3,
+                "/api/v3/write_lp",
+                _PRECISIONS_3,
+                16,
+                _query_3,
+                _token("Bearer"),
+                _misfits_3,
+                "database",
+                creates_on_write=True,
+            ),
+            Flavor(
+                "victoriametrics",
+                "VictoriaMetrics",
+                Dialect.V3,  # it reads two backslashes as one
+                "/write",
+                _PRECISIONS_2,  # to it `n` is no word: it guesses the unit then
+                4,
+                _query_metrics,
+                _token("Bearer"),
+                _misfits_metrics,
+                "database",
+                creates_on_write=True,
+            ),
+        )
+    }
+)
+
+
+def misfits(settings: InfluxSettings) -> list[Misfit]:
+    """What of `settings` cannot be, as far as it is known before a server was asked."""
+    found = []
+    token = settings.token.reveal() if settings.token else ""
+    if re.search(r"[^\x21-\x7e]", token):
+        found.append(Misfit("token", "a token holds no spaces, line ends or accents", "is a line end in the file?"))
+    if settings.client_key and not settings.client_cert:
+        found.append(Misfit("client_key", "a key is of no use without its certificate", "add `client_cert`"))
+    if settings.database and settings.bucket and settings.database != settings.bucket:
+        found.append(Misfit("bucket", "`bucket` and `database` name different places", "keep the one you mean"))
+    flavor = FLAVORS.get(settings.flavor)
+    return found + (flavor.misfits(settings) if flavor else [])
+
+
+# --- detection ---
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """What a server is: `version` may be empty."""
+
+    flavor: str
+    product: str
+    version: str
+
+
+def detect(ping: Answer) -> Detected | None:
+    """What answered `GET /ping`, or None where that does not tell."""
+    version = ping.headers.get("x-influxdb-version", "").strip().removeprefix("v")
+    build = ping.headers.get("x-influxdb-build", "").strip()
+    said = _tree(ping).get("version")
+    if ping.status == 200 and isinstance(said, str):
+        version = said.strip().removeprefix("v")
+    if ping.status not in (200, 204):
+        return None
+    if "cluster-uuid" in ping.headers or build in ("Core", "Enterprise"):
+        return Detected("v3", f"InfluxDB 3 {build}".strip(), version)
+    if build.startswith("cloud"):
+        return Detected("v2", "InfluxDB Cloud", version)
+    flavor = _BY_MAJOR.get(version.partition(".")[0])
+    return Detected(flavor, f"InfluxDB {build}".strip(), version) if flavor else None
+
+
+_BY_MAJOR = {"1": "v1", "2": "v2", "3": "v3"}
+
+
+def detect_by_health(health: Answer) -> Detected | None:
+    """What answered `GET /health`, for a server whose ping tells nothing: early 2.x."""
+    tree = _tree(health)
+    if health.status == 200 and tree.get("name") == "influxdb":
+        version = str(tree.get("version") or "").removeprefix("v")
+        return Detected(_BY_MAJOR.get(version.partition(".")[0], "v2"), "InfluxDB", version)
+    return None
+
+
+def detect_by_metrics(metrics: Answer) -> Detected | None:
+    """What answered `GET /metrics`: VictoriaMetrics names itself there."""
+    if metrics.status != 200:
+        return None
+    found = re.search(rb'\bvm_app_version\{[^}]*version="([^"]*)"[^}]*short_version="([^"]*)"', metrics.body)
+    if found is None:
+        return None
+    return Detected("victoriametrics", "VictoriaMetrics", (found[2] or found[1]).decode("utf-8", "replace"))
+
+
+def is_influxdb(answer: Answer) -> bool:
+    """Whether the headers say that an InfluxDB answered, whatever it said."""
+    return any(key.startswith("x-influxdb-") or key == "cluster-uuid" for key in answer.headers)
+
+
+def _tree(answer: Answer) -> dict[str, Any]:
+    if not answer.body.lstrip().startswith(b"{"):
+        return {}
+    try:
+        tree = json.loads(answer.body)
+    except ValueError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
