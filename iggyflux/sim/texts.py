@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GO_SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]|\\\\.")
 
 
@@ -93,3 +93,47 @@ def rfc3339(time_ns: int, *, zone: str = "Z") -> str:
 def csv_cell(text: str, special: str = '",\r\n') -> str:
     """A cell, quoted where it must be."""
     return '"' + text.replace('"', '""') + '"' if any(character in special for character in text) else text
+
+
+def rust_json(value: object) -> str:
+    """A value as serde_json writes it: floats keep `.0`, nothing but quotes and control characters is escaped."""
+    if value is None:
+        return "null"
+    if value is True or value is False:
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return rust_float(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{rust_json(str(key))}:{rust_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(rust_json(item) for item in value) + "]"
+    raise TypeError(type(value))
+
+
+def rust_float(value: float) -> str:
+    """A JSON number as Rust's ryu writes it: an exponent below 1e-5 and from 1e16, without sign or zeros before it."""
+    if not isfinite(value):
+        return "null"
+    if value == 0 or 1e-5 <= abs(value) < 1e16:
+        text = plain_digits(repr(value))
+        if value == 0:
+            return "-0.0" if repr(value)[0] == "-" else "0.0"
+        return text if "." in text else f"{text}.0"
+    mantissa, _, exponent = _scientific(value).partition("e")
+    return f"{mantissa}e{exponent.removeprefix('+')}"
+
+
+def rust_time(time_ns: int) -> str:
+    """A time without zone and with 0, 3, 6 or 9 digits of fraction."""
+    fraction = time_ns % 10**9
+    text = rfc3339(time_ns - fraction, zone="")
+    if not fraction:
+        return text
+    digits = f"{fraction:09d}"
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    return f"{text}.{digits}"

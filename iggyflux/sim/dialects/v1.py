@@ -26,7 +26,7 @@ UNITS = {"u": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**
 _CONSISTENCIES = ("any", "one", "quorum", "all")
 
 
-class Failed(Exception):  # noqa: N818 (an answer on its way)
+class Failed(Exception):
     """An answer with an error."""
 
     def __init__(self, status: int, message: str) -> None:

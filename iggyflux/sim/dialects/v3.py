@@ -1,0 +1,639 @@
+"""InfluxDB 3 Core: `/api/v3/write_lp`, the two older write routes, SQL and InfluxQL queries."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from iggyflux.sim import modern, tables
+from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
+from iggyflux.sim.dialects.v1 import UNITS as EPOCHS
+from iggyflux.sim.dialects.v1 import parameters, query_form
+from iggyflux.sim.queries import ParseError, QueryError, influxql, sql
+from iggyflux.sim.queries.influxql import Frame
+from iggyflux.sim.store import Database
+from iggyflux.sim.texts import csv_cell, rfc3339, rust_json, rust_time
+from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
+
+MAX_BODY = 10 * 2**20
+MAX_NAME = 64
+CHUNK = 10_000
+_UNITS = {
+    **dict.fromkeys(("ns", "n", "nanosecond"), 1),
+    **dict.fromkeys(("us", "u", "microsecond"), 10**3),
+    **dict.fromkeys(("ms", "millisecond"), 10**6),
+    **dict.fromkeys(("s", "second"), 10**9),
+}
+_CONTENT_TYPES = {
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "csv": "text/csv",
+    "pretty": "text/plain; charset=utf-8",
+}
+_ACCEPTS = {"text/csv": "csv", "text/plain": "pretty", "application/json": "json", "*/*": "json", "": "json"}
+_GZIP_WORDS = {
+    "EOF": "unexpected end of file",
+    "unexpected EOF": "unexpected end of file",
+    "gzip: invalid header": "invalid gzip header",
+    "gzip: invalid checksum": "corrupt gzip stream does not have a matching checksum",
+    "flate: corrupt input before offset 0": "corrupt deflate stream",
+}
+_MALFORMED = (
+    "Authorization header was malformed, the request was not in the form of 'Authorization: <auth-scheme> <token>', "
+    "supported auth-schemes are Bearer, Token and Basic"
+)
+
+
+class Failed(Exception):
+    """An answer with an error: plain text, or JSON where `data` or `is_json` is given."""
+
+    def __init__(
+        self, status: int, message: str, *, is_json: bool = False, data: object = None, code: str = "invalid"
+    ) -> None:
+        self.status = status
+        self.message = message
+        self.is_json = is_json
+        self.data = data
+        self.code = code
+        super().__init__(message)
+
+
+class V3(Dialect):
+    """InfluxDB 3 Core."""
+
+    write_paths = frozenset(("/api/v3/write_lp", "/api/v2/write", "/write"))
+    query_paths = frozenset(("/api/v3/query_sql", "/api/v3/query_influxql", "/query"))
+
+    def answer(self, request: Request, tally: Tally) -> Answer:
+        if request.method == "OPTIONS":
+            allow = {f"Access-Control-Allow-{name}": "*" for name in ("Origin", "Methods", "Headers")}
+            return Answer(204, {**allow, "Access-Control-Max-Age": "86400"})
+        try:
+            rights = self._authenticate(request)
+            handler = self._routes().get((request.method, request.path))
+            if handler is None:
+                raise Failed(404, "not found")
+            return self._finish(handler(request, tally, rights))
+        except Failed as failed:
+            return self._finish(self._failed(request, failed))
+
+    def failure(self, status: int, message: str) -> Answer:
+        return Answer(status, self._product(), _json({"error": message}))
+
+    def too_large(self, request: Request, limit: int) -> Answer:
+        failed = Failed(500, f"max request size ({limit} bytes) exceeded", code="request too large")
+        return self._finish(self._failed(request, failed))
+
+    def _routes(self) -> dict[tuple[str, str], Callable[[Request, Tally, frozenset[str]], Answer]]:
+        routes: dict[tuple[str, str], Callable[[Request, Tally, frozenset[str]], Answer]] = {
+            ("POST", "/api/v3/write_lp"): self._write_v3,
+            ("POST", "/api/v2/write"): self._write_v2,
+            ("POST", "/write"): self._write_v1,
+            ("GET", "/api/v3/configure/database"): self._databases,
+            ("POST", "/api/v3/configure/database"): self._create_database,
+            ("DELETE", "/api/v3/configure/database"): self._delete_database,
+        }
+        for method in ("GET", "POST"):
+            routes[method, "/api/v3/query_sql"] = self._query_sql
+            routes[method, "/api/v3/query_influxql"] = self._query_influxql
+            routes[method, "/query"] = self._query_v1
+            routes[method, "/ping"] = self._ping
+        for path in ("/health", "/api/v1/health"):
+            routes["GET", path] = self._health
+        if self.settings.newer(3, 10):
+            routes["GET", "/ready"] = self._health
+        return routes
+
+    def _finish(self, answer: Answer) -> Answer:
+        if not self.settings.newer(3, 7):
+            return answer
+        return Answer(
+            answer.status, {**answer.headers, "cluster-uuid": self.settings.process}, answer.body, answer.close
+        )
+
+    def _product(self) -> dict[str, str]:
+        return {}
+
+    def _failed(self, request: Request, failed: Failed) -> Answer:
+        if request.path == "/api/v2/write" and failed.status not in (401, 403) and failed.message != _MALFORMED:
+            status = {"request too large": 413, "internal error": 500}.get(failed.code, 400)
+            return Answer(status, self._product(), _json({"code": failed.code, "message": _v2_message(failed)}))
+        if failed.message == _MALFORMED:
+            return Answer(400, self._product(), f'{{"error": "{failed.message}"}}'.encode())
+        if failed.data is not None:
+            return Answer(failed.status, self._product(), _json({"error": failed.message, "data": failed.data}))
+        if failed.is_json:
+            return Answer(failed.status, self._product(), _json({"error": failed.message}))
+        return Answer(failed.status, self._product(), failed.message.encode("utf-8", "replace"))
+
+    # --- small ones ---
+
+    def _ping(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        number = str(uuid.uuid4())
+        headers = {
+            "Content-Type": "application/json",
+            "Request-Id": number,
+            "X-Influxdb-Build": "Core",
+            "X-Influxdb-Version": self.settings.version,
+            "X-Request-Id": number,
+        }
+        body = {"version": self.settings.version, "revision": "simulator", "process_id": self.settings.process}
+        return Answer(200, headers, _json(body))
+
+    def _health(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        return Answer(200, self._product(), b"OK")
+
+    def _databases(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        rows = [{"iox::database": name} for name in sorted(self.store.databases)]
+        kind = "jsonl" if request.query.get("format") in ("jsonl", "json_lines") else "json"
+        lines = [rust_json(row) for row in rows]
+        body = "".join(f"{line}\n" for line in lines) if kind == "jsonl" else f"[{','.join(lines)}]"
+        return Answer(200, {"Content-Type": _CONTENT_TYPES[kind]}, body.encode())
+
+    def _create_database(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        tree = _read_json(request)
+        name = tree.get("db")
+        if not isinstance(name, str):
+            raise Failed(400, "serde json error: missing field `db`")
+        _check_name(name)
+        if name in self.store.databases:
+            raise Failed(409, "attempted to create a resource that already exists")
+        self.store.create_database(name)
+        return Answer(200, self._product())
+
+    def _delete_database(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        name = request.query.get("db", "")
+        if name not in self.store.databases:
+            raise Failed(404, "the requested resource was not found")
+        self.store.drop_database(name)
+        return Answer(200, self._product())
+
+    # --- who asks ---
+
+    def _authenticate(self, request: Request) -> frozenset[str]:
+        if not self.settings.tokens:
+            return self.rights(None) or frozenset()
+        token = request.query.get("p") if request.path in ("/query", "/write") else None
+        header = request.headers.get("authorization")
+        if token is None and header is not None:
+            token = _token(header)
+        rights = self.rights(token)
+        if rights is None:
+            raise Failed(
+                401,
+                "the request was not authenticated" if self.settings.newer(3, 7) else "",
+                is_json=self.settings.newer(3, 7),
+            )
+        return rights
+
+    def _allow(self, rights: frozenset[str], needed: str) -> None:
+        if needed not in rights:
+            raise Failed(
+                403,
+                "requestor is forbidden from requested resource" if self.settings.newer(3, 7) else "",
+                is_json=self.settings.newer(3, 7),
+            )
+
+    # --- writing ---
+
+    def _write_v3(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        self._allow(rights, WRITE)
+        query = request.query
+        if "?" not in request.target:
+            raise Failed(400, "missing query parameter 'db'")
+        precision = query.get("precision")
+        if precision is not None and precision not in _UNITS and precision != "auto":
+            known = "`auto`, `second`, `millisecond`, `microsecond`, `nanosecond`"
+            raise Failed(400, f"serde error: unknown variant `{precision}`, expected one of {known}")
+        for name in ("accept_partial", "no_sync"):
+            if query.get(name, "true") not in ("true", "false"):
+                raise Failed(400, "serde error: provided string was not `true` or `false`")
+        if "db" not in query:
+            raise Failed(400, "serde error: missing field `db`")
+        unit = _UNITS.get(precision) if precision is not None else None
+        return self._write(request, tally, query["db"], unit, partial=query.get("accept_partial") != "false")
+
+    def _write_v2(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        self._allow(rights, WRITE)
+        if "?" not in request.target:
+            raise Failed(400, "no org/bucket destination provided")
+        precision = _old_precision(request, "org/bucket/precision")
+        if not request.query.get("bucket"):
+            raise Failed(400, "missing bucket value")
+        return self._write(request, tally, request.query["bucket"], precision, partial=False)
+
+    def _write_v1(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        self._allow(rights, WRITE)
+        if "?" not in request.target:
+            raise Failed(400, "no db destination provided", is_json=True)
+        precision = _old_precision(request, "db/rp/precision")
+        if "db" not in request.query:
+            raise Failed(400, "failed to deserialize db/rp/precision in request: missing field `db`", is_json=True)
+        policy = request.query.get("rp", "").lower()
+        name = request.query["db"] + (f"/{policy}" if policy not in ("", "''", "autogen", "default") else "")
+        return self._write(request, tally, name, precision, partial=False)
+
+    def _write(self, request: Request, tally: Tally, name: str, unit: int | None, *, partial: bool) -> Answer:
+        _check_name(name)
+        data = self._body(request)
+        try:
+            data.decode()
+        except UnicodeDecodeError as exc:
+            words = f"invalid utf-8 sequence of {max(exc.end - exc.start, 1)} bytes from index {exc.start}"
+            raise Failed(500, f"body content is not valid utf8: {words}", code="invalid") from exc
+        good, bad = modern.parse(data)
+        tally.lines = len(good) + len(bad)
+        tally.refused = tally.lines
+        if not good and not bad:
+            raise Failed(400, "incoming write was empty", code="invalid")
+        if bad and not partial:
+            good = [line for line in good if line[0] < bad[0].number]
+        database = self.store.create_database(name)
+        policy = database.policy()
+        assert policy is not None  # noqa: S101 (made with the database)
+        if bad and not partial:
+            earlier = tables.check(self.store, policy, good, unit, self.settings.now_ns())
+            self._refuse_all((earlier or bad)[0])
+        stored, refused = tables.write(self.store, policy, good, unit, self.settings.now_ns(), partial=partial)
+        if refused and not partial:
+            self._refuse_all(refused[0])
+        tally.stored, tally.refused = stored, tally.lines - stored
+        found = sorted((*bad, *refused), key=lambda line: line.number)
+        if found:
+            limits = ("Update to schema would exceed number of", "Adding a new database would exceed limit of")
+            status = 422 if any(line.reason.startswith(limits) for line in found) else 400
+            raise Failed(status, "partial write of line protocol occurred", data=[_line_error(line) for line in found])
+        return Answer(204, self._product())
+
+    def _refuse_all(self, line: modern.Bad) -> None:
+        words = "line protocol parsing error" if self.settings.newer(3, 10) else "parsing failed for write_lp endpoint"
+        raise Failed(400, words, data=_line_error(line))
+
+    def _body(self, request: Request) -> bytes:
+        encoding = request.headers.get("content-encoding")
+        if encoding not in (None, "identity", "gzip"):
+            raise Failed(400, f"unacceptable content-encoding: {encoding}")
+        limit = self.settings.max_body or MAX_BODY
+        too_large = Failed(500, f"max request size ({limit} bytes) exceeded", code="request too large")
+        try:
+            data = request.body.read(
+                None if request.body.length is not None and request.body.length < 4 * limit else limit
+            )
+        except TooLarge:
+            raise too_large from None
+        if len(data) > limit:
+            raise too_large
+        if encoding != "gzip":
+            return data
+        try:
+            data = gunzip(data, all_members=self.settings.newer(3, 7))
+        except Undecodable as exc:
+            raise Failed(500, f"error decoding gzip stream: {_GZIP_WORDS[str(exc)]}", code="invalid") from exc
+        if len(data) > limit:
+            raise too_large
+        return data
+
+    # --- reading ---
+
+    def _query_sql(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        self._allow(rights, READ)
+        asked = self._asked(request)
+        if asked.database is None:
+            raise Failed(
+                400,
+                "serde error: missing field `db`"
+                if request.method == "GET"
+                else "serde json error: missing field `db`",
+            )
+        database = self._database(asked.database)
+        try:
+            columns, rows = sql.run(self.store, database, asked.text, asked.parameters, self.settings.now_ns())
+        except QueryError as exc:
+            raise Failed(500, f"query error: error while planning query: {exc}") from exc
+        return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, _FORMATS[asked.format](columns, rows))
+
+    def _query_influxql(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        self._allow(rights, READ)
+        asked = self._asked(request)
+        frames = self._run_influxql(asked.text, asked.database, asked.parameters)
+        columns, rows = _flatten(frames)
+        return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, _FORMATS[asked.format](columns, rows))
+
+    def _query_v1(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+        self._allow(rights, READ)
+        form = query_form(request)
+        if "q" not in form:
+            raise Failed(400, "missing query parameter 'q'")
+        accept = request.headers.get("accept", "")
+        if accept not in ("", "*/*", "application/json", "application/csv", "text/csv"):
+            raise Failed(500, f"invalid mime type ({accept})")
+        try:
+            frames = self._run_influxql(form["q"], form.get("db") or None, parameters(form))
+        except ParseError as exc:
+            raise Failed(400, str(exc)) from exc
+        epoch = form.get("epoch", "")
+        if accept.endswith("/csv"):
+            return Answer(200, {"Content-Type": "application/csv"}, _v1_csv(frames, epoch or "ns"))
+        size = form.get("chunk_size", "")
+        chunk = (int(size) if size.isdigit() and int(size) else CHUNK) if form.get("chunked") == "true" else None
+        return Answer(200, {"Content-Type": "application/json"}, _v1_json(frames, epoch, chunk))
+
+    def _run_influxql(self, text: str, name: str | None, values: Mapping[str, object]) -> Iterator[Frame]:
+        try:
+            statements = influxql.parse(text, values, self.settings.now_ns())  # type: ignore[arg-type]
+            if len(statements) != 1:
+                raise Failed(500, "must provide only one InfluxQl statement per query")
+            statement = statements[0]
+            if isinstance(statement, influxql.Change):
+                raise QueryError(f"{statement.what.split()[0]} is not supported")
+            shows_all = isinstance(statement, influxql.Show) and statement.what == "DATABASES"
+            if not shows_all:
+                named = name or getattr(statement, "database", None)
+                if named is None:
+                    raise Failed(500, "must specify a 'db' parameter, or provide the database in the InfluxQL query")
+                self._check_readable(self._database(named), statement)
+            return influxql.run(self.store, statement, name or "")
+        except ParseError as exc:
+            raise Failed(500, f"error in InfluxQL statement: parsing error: {exc}") from exc
+        except QueryError as exc:
+            raise Failed(500, f"query error: error while planning query: Error during planning: {exc}") from exc
+
+    def _check_readable(self, database: Database, statement: influxql.Statement) -> None:
+        if not isinstance(statement, influxql.Select):
+            return
+        for source in statement.sources:
+            for policy in database.policies.values():
+                found = policy.measurements.get(source.name.encode())
+                if found is not None and found.poisoned:
+                    raise QueryError(sql.POISONED)
+
+    def _database(self, name: str) -> Database:
+        found = self.store.databases.get(name)
+        if found is None:
+            raise Failed(404, f"query error: database not found: {name}", is_json=True)
+        return found
+
+    def _asked(self, request: Request) -> _Asked:
+        accept = request.headers.get("accept", "")
+        format_name = _ACCEPTS.get(accept, "json" if "text/html" in accept or "*/*" in accept else None)
+        if format_name is None:
+            raise Failed(500, f"invalid mime type ({accept})")
+        tree: Mapping[str, object] = request.query if request.method == "GET" else _read_json(request)
+        if request.method == "GET" and "?" not in request.target:
+            raise Failed(400, "missing query parameters 'db' and 'q'")
+        prefix = "serde error" if request.method == "GET" else "serde json error"
+        text, name, values = tree.get("q"), tree.get("db"), tree.get("params")
+        if not isinstance(text, str):
+            raise Failed(400, f"{prefix}: missing field `q`")
+        wanted = {"json_lines": "jsonl"}.get(str(tree.get("format")), tree.get("format") or format_name)
+        if wanted not in _CONTENT_TYPES:
+            known = "the simulator knows json, jsonl, csv and pretty"
+            raise Failed(400, f"{prefix}: unknown variant `{wanted}`: {known}")
+        if isinstance(values, str):
+            try:
+                values = json.loads(values)
+            except json.JSONDecodeError as exc:
+                raise Failed(400, f"serde json error: {exc}") from exc
+        found = dict(values) if isinstance(values, Mapping) else {}
+        return _Asked(text, name if isinstance(name, str) else None, str(wanted), found)
+
+
+class _Asked:
+    """A query as it was asked."""
+
+    def __init__(self, text: str, database: str | None, format_name: str, values: Mapping[str, object]) -> None:
+        self.text = text
+        self.database = database
+        self.format = format_name
+        self.parameters: Mapping[str, sql.Scalar] = values  # type: ignore[assignment]  # JSON scalars
+
+
+def _read_json(request: Request) -> Mapping[str, object]:
+    data = request.body.read()
+    try:
+        tree = json.loads(data)
+    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        words = "EOF while parsing a value at line 1 column 0" if not data else str(exc)
+        raise Failed(400, f"serde json error: {words}") from exc
+    if not isinstance(tree, dict):
+        raise Failed(400, "serde json error: invalid type: expected an object")
+    return tree
+
+
+def _token(header: str) -> str | None:
+    parts = header.split(" ")
+    if len(parts) != 2 or parts[0] not in ("Bearer", "Token", "Basic"):
+        raise Failed(400, _MALFORMED)
+    if parts[0] != "Basic":
+        return parts[1]
+    credentials = basic_credentials(header)
+    if credentials is None or ":" in credentials[1]:
+        raise Failed(400, _MALFORMED)
+    return credentials[1]
+
+
+def _check_name(name: str) -> None:
+    characters = "invalid character in database or rp name: must be ASCII, containing only letters, numbers, underscores, or hyphens"
+    policy = "db name with invalid retention policy, if providing a retention policy name, must be of form '<db_name>/<rp_name>'"
+    words = None
+    if not name:
+        words = "db name cannot be empty"
+    elif len(name.encode()) > MAX_NAME:
+        words = f"db name too long: max {MAX_NAME}"
+    elif not name.isascii():
+        words = characters
+    elif not name[0].isalnum():
+        words = "db name did not start with a number or letter"
+    elif not re.fullmatch(r"[A-Za-z0-9_\-/]+", name):
+        words = characters
+    elif name.count("/") > 1 or name.endswith("/"):
+        words = policy
+    if words is not None:
+        raise Failed(400, words, is_json=True)
+
+
+def _old_precision(request: Request, names: str) -> int:
+    word = request.query.get("precision", "ns")
+    if word in _UNITS:
+        return _UNITS[word]
+    known = "`second`, `millisecond`, `microsecond`, `nanosecond`"
+    words = f"failed to deserialize {names} in request: unknown variant `{word}`, expected one of {known}"
+    raise Failed(400, words, is_json=True)
+
+
+def _v2_message(failed: Failed) -> str:
+    if isinstance(failed.data, dict):
+        return "write buffer error: parsing for line protocol failed"
+    return f"write buffer error: {failed.message}" if failed.message == "incoming write was empty" else failed.message
+
+
+def _line_error(line: modern.Bad) -> dict[str, object]:
+    return {"error_message": line.reason, "line_number": line.number, "original_line": line.shown}
+
+
+def _json(tree: object) -> bytes:
+    return rust_json(tree).encode("utf-8", "replace")
+
+
+# --- how rows are written ---
+
+Columns = Sequence[tuple[str, str]]
+"""Names and kinds of columns; kind `time` is an integer of nanoseconds that is written as a time."""
+Rows = Iterable[Sequence[object]]
+
+
+def _cells(columns: Columns, row: Sequence[object]) -> list[object]:
+    return [
+        rust_time(value) if kind == "time" and isinstance(value, int) else _scalar(value)
+        for (_, kind), value in zip(columns, row, strict=True)
+    ]
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value[0] if isinstance(value, list) else value
+
+
+def _objects(columns: Columns, rows: Rows) -> Iterator[str]:
+    names = [name for name, _ in columns]
+    for row in rows:
+        cells = _cells(columns, row)
+        yield rust_json({name: cell for name, cell in zip(names, cells, strict=True) if cell is not None})
+
+
+def _as_jsonl(columns: Columns, rows: Rows) -> Iterator[bytes]:
+    yield from _batched((line + "\n" for line in _objects(columns, rows)), "")
+
+
+def _as_json(columns: Columns, rows: Rows) -> Iterator[bytes]:
+    yield b"["
+    yield from _batched(_objects(columns, rows), ",")
+    yield b"]"
+
+
+def _as_csv(columns: Columns, rows: Rows) -> Iterator[bytes]:
+    def lines() -> Iterator[str]:
+        yield ",".join(csv_cell(name) for name, _ in columns) + "\n"
+        for row in rows:
+            yield ",".join(csv_cell(_csv_text(cell)) for cell in _cells(columns, row)) + "\n"
+
+    yield from _batched(lines(), "")
+
+
+def _as_pretty(columns: Columns, rows: Rows) -> Iterator[bytes]:
+    table = [[name for name, _ in columns], *([_csv_text(cell) for cell in _cells(columns, row)] for row in rows)]
+    widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
+    rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
+    ]
+    yield "\n".join([rule, lines[0], rule, *lines[1:], rule]).encode()
+
+
+def _csv_text(cell: object) -> str:
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else rust_json(cell)
+
+
+def _batched(texts: Iterable[str], separator: str) -> Iterator[bytes]:
+    buffer: list[str] = []
+    first = True
+    for text in texts:
+        buffer.append(text)
+        if len(buffer) == 1_000:
+            yield (("" if first else separator) + separator.join(buffer)).encode("utf-8", "replace")
+            buffer, first = [], False
+    if buffer:
+        yield (("" if first else separator) + separator.join(buffer)).encode("utf-8", "replace")
+
+
+_FORMATS: dict[str, Callable[[Columns, Rows], Iterator[bytes]]] = {
+    "json": _as_json,
+    "jsonl": _as_jsonl,
+    "csv": _as_csv,
+    "pretty": _as_pretty,
+}
+
+
+def _flatten(frames: Iterator[Frame]) -> tuple[Columns, Rows]:
+    """Frames as one table, with the measurement in a column of its own."""
+    found = list(frames)
+    if not found:
+        return [], []
+    if found[0].name == "databases":
+        return [("iox::database", "string")], [row for frame in found for row in frame.rows]
+    heads: list[str] = []
+    for frame in found:
+        for name in (*frame.columns[:1], *sorted(frame.tags), *frame.columns[1:]):
+            if name not in heads:
+                heads.append(name)
+    columns = [("iox::measurement", "string"), *((name, "time" if name == "time" else "other") for name in heads)]
+
+    def rows() -> Iterator[Sequence[object]]:
+        for frame in found:
+            for row in frame.rows:
+                values = {
+                    **{key: text or None for key, text in frame.tags.items()},
+                    **dict(zip(frame.columns, row, strict=True)),
+                }
+                yield [frame.name, *(values.get(name) for name in heads)]
+
+    return columns, rows()
+
+
+def _v1_cells(frame: Frame, row: Sequence[object], epoch: str) -> list[object]:
+    cells = [_scalar(value) for value in row]
+    time = cells[0]
+    if frame.columns[0] == "time" and isinstance(time, int):
+        unit = EPOCHS.get(epoch, 1)
+        cells[0] = (time // unit if time >= 0 else -(-time // unit)) if epoch else rfc3339(time)
+    return cells
+
+
+def _v1_series(frame: Frame, rows: Iterable[Sequence[object]], epoch: str) -> dict[str, object]:
+    head: dict[str, object] = {"name": frame.name}
+    if frame.tags:
+        head["tags"] = dict(frame.tags)
+    return {**head, "columns": list(frame.columns), "values": [_v1_cells(frame, row, epoch) for row in rows]}
+
+
+def _v1_json(frames: Iterator[Frame], epoch: str, chunk: int | None) -> Iterator[bytes]:
+    if chunk is None:
+        series = [_v1_series(frame, frame.rows, epoch) for frame in frames]
+        series.reverse()  # the server gives the last group first
+        yield _v1_line(series)
+        return
+    empty = True
+    for frame in frames:
+        rows: list[Sequence[object]] = []
+        for row in frame.rows:
+            if len(rows) == chunk:
+                yield _v1_line([_v1_series(frame, rows, epoch)])
+                rows = []
+            rows.append(row)
+        empty = False
+        yield _v1_line([_v1_series(frame, rows, epoch)])
+    if empty:
+        yield _v1_line([])
+
+
+def _v1_line(series: list[dict[str, object]]) -> bytes:
+    result: dict[str, object] = {"statement_id": 0}
+    if series:
+        result["series"] = series
+    return _json({"results": [result]}) + b"\r\n"
+
+
+def _v1_csv(frames: Iterator[Frame], epoch: str) -> Iterator[bytes]:
+    first = True
+    for frame in frames:
+        lines = [",".join(("name", "tags", *frame.columns))] if first else []
+        first = False
+        for row in frame.rows:
+            lines.append(",".join((frame.name, "", *(_csv_text(cell) for cell in _v1_cells(frame, row, epoch)))))
+        yield ("\n".join(lines) + "\n").encode("utf-8", "replace")
+    yield b"\r\n"
