@@ -19,7 +19,7 @@ def compile_plan(
     precision: Precision | str = Precision.NS,
 ) -> CompiledPlan | ReferencePlan:
     """The plan of a writer document.  Raises ValueError for an unknown kind, dialect or precision."""
-    plans = {"compiled": CompiledPlan, "reference": ReferencePlan}
+    plans: dict[str, type[CompiledPlan | ReferencePlan]] = {"compiled": CompiledPlan, "reference": ReferencePlan}
     if kind not in plans:
         raise ValueError(f"a plan is 'compiled' or 'reference', not {kind!r}")
     return plans[kind](mapping, Dialect(dialect), Precision(precision))

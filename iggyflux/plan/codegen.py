@@ -1,8 +1,8 @@
 """A writer document as Python source: columns instead of records, straight-line code instead of interpretation.
 
 The generated `render` takes decoded payloads and gives, for each item of `points`, lines and the records that they
-are of.  It adds to `odd` every message that is not what it assumes; the caller takes what was made of those back and asks
-the reference plan.  So generated code may be wrong about a message only where it says so.
+are of.  It adds to `odd` every message that is not what it assumes; the caller takes what was made of those back and
+asks the reference plan.  So generated code may be wrong about a message only where it says so.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import msgspec
 
 from iggyflux.errors import RecordError
-from iggyflux.expressions import Expression, scope_call, static_path
+from iggyflux.expressions import Expression, scope_call, static_path, truth
 from iggyflux.functions.scope import header_value
 from iggyflux.lineprotocol import (
     Dialect,
@@ -36,7 +37,6 @@ from iggyflux.records import JSON
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
 from iggyflux.values import FieldType, convert, tag_text
 
-SUFFIXES = {FieldType.INTEGER: "i", FieldType.UNSIGNED: "u"}
 SERIES_BYTES = 60_000
 """What the memoised parts of one series key may take together: 65,535 less the longest field key's usual share."""
 
@@ -90,7 +90,7 @@ class _Generator:
             if callable(getattr(columns, name)) and not name.startswith("_")
         }
         self.names.update(layout.NAMESPACE)
-        self.names["header_value"] = header_value
+        self.names.update(compress=compress, header_value=header_value, truth=truth)
         self.root = Node()
         self.element = self.root if self.writer.for_each is None else Node()
         self.for_each_path = _list_path(self.writer.for_each) if self.writer.for_each is not None else None
@@ -181,7 +181,7 @@ class _Generator:
 
     def _comment(self, pointer: str) -> None:
         line = self.mapping.locate(pointer).line
-        text = f"line {line}: {self.mapping.document.source_line(line).strip()}" if line else pointer
+        text = f"line {line}: {self.mapping.document.lines.line(line).strip()}" if line else pointer
         self.out.add(f"# {_printable(text)}")
 
     def _where(self) -> None:
@@ -340,7 +340,9 @@ class _Generator:
             named.append(text)
         objects = self._star_objects(spec.tag_stars, "tag")
         taken = frozenset(item.key for item in spec.fields)
-        made = stars.StarTags(spec.tag_stars, tuple(tag.key for tag in spec.tags), taken, self.dialect, self._valid)
+        made = stars.StarTags(
+            spec.tag_stars, tuple(tag.key for tag in spec.tags), taken, self.dialect, self._valid, SERIES_BYTES
+        )
         name = self._name("star_tags", made)
         column = f"tag_set_{number}"
         self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number})")
@@ -361,7 +363,7 @@ class _Generator:
         pairs: list[tuple[str, str]] = []
         for position, item in enumerate(spec.fields):
             key = escape_key(self._valid(item.key, Part.FIELD_KEY), self.dialect)
-            suffix = "" if item.cast and item.type is FieldType.AUTO else SUFFIXES.get(item.type, "")
+            suffix = stars.SUFFIXES.get(item.type, "")
             if isinstance(item.source, Const):
                 text = columns.scalar_text(convert(item.source.value, item.type, item.cast))
                 if text is None or (item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned):
@@ -380,7 +382,7 @@ class _Generator:
         if spec.tag_stars:
             raise NotCompiled("tags and fields both take members of objects")
         named = tuple(item.key for item in spec.fields)
-        made = stars.StarFields(spec.field_stars, named, tags, self.dialect, self._valid)
+        made = stars.StarFields(spec.field_stars, named, tags, self.dialect, self._valid, SERIES_BYTES)
         name = self._name("star_fields", made)
         return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number})", []
 
@@ -393,8 +395,9 @@ class _Generator:
         if item.cast:
             text = f"cast_texts({raw.name}, {odd}, {self._name('type', item.type)})"
         else:
-            typed = raw.kind == item.type.value
-            text = f"{_TEXTS[item.type][0 if typed else 1]}({raw.name}, {odd})"
+            general = columns.COLUMNS[item.type].__name__
+            function = _TYPED.get(item.type, general) if raw.kind == item.type.value else general
+            text = f"{function}({raw.name}, {odd})"
         self.out.add(f"{column} = {text}")
         self._proves(item.source, column)
         if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
@@ -652,15 +655,12 @@ _META = {
     "id": "id",
 }
 
-_TEXTS: dict[FieldType, tuple[str, str]] = {
-    FieldType.FLOAT: ("float_texts", "any_float_texts"),
-    FieldType.INTEGER: ("integer_texts", "any_integer_texts"),
-    FieldType.UNSIGNED: ("integer_texts", "any_unsigned_texts"),
-    FieldType.STRING: ("string_texts", "string_texts"),
-    FieldType.BOOLEAN: ("boolean_texts", "boolean_texts"),
-    FieldType.AUTO: ("auto_texts", "auto_texts"),
+_TYPED = {
+    FieldType.FLOAT: "float_texts",
+    FieldType.INTEGER: "integer_texts",
+    FieldType.UNSIGNED: "integer_texts",
 }
-"""The column function of a type: for values of a known type, and for any."""
+"""The column functions for values whose type was checked when they were decoded, where that is another than for any."""
 
 
 def _wanted(item: Field) -> str:

@@ -73,7 +73,7 @@ def any_float_texts(column: Sequence[JSON], odd: Odd) -> Column:
     return _each(column, odd, FieldType.FLOAT, False)
 
 
-def _to_float(index: int, value: float | None, odd: Odd) -> float | None:
+def _to_float(index: int, value: object, odd: Odd) -> object:
     if not isinstance(value, int):
         return value
     if -EXACT_INTEGERS < value < EXACT_INTEGERS:
@@ -131,7 +131,23 @@ _BOOLEANS: dict[bool | None, str | None] = {True: "true", False: "false", None: 
 
 def auto_texts(column: Sequence[JSON], odd: Odd) -> Column:
     """Numbers as floats, strings, booleans."""
+    kinds = set(map(type, column)) - {type(None)}
+    if kinds <= {float, int}:
+        return any_float_texts(column, odd)
+    if kinds == {str}:
+        return string_texts(column, odd)  # type: ignore[arg-type]
     return _each(column, odd, FieldType.AUTO, False)
+
+
+COLUMNS: dict[FieldType, Callable[[Sequence[Any], Odd], Column]] = {
+    FieldType.FLOAT: any_float_texts,
+    FieldType.INTEGER: any_integer_texts,
+    FieldType.UNSIGNED: any_unsigned_texts,
+    FieldType.STRING: string_texts,
+    FieldType.BOOLEAN: boolean_texts,
+    FieldType.AUTO: auto_texts,
+}
+"""The column function of each type, for values of any type."""
 
 
 def cast_texts(column: Sequence[JSON], odd: Odd, kind: FieldType) -> Column:
@@ -199,7 +215,7 @@ def is_dense(*columns: object) -> bool:
     return Texts not in map(type, columns)
 
 
-def join_fields(columns: Sequence[tuple[str, Column, str]], odd: Odd) -> list[str]:
+def join_fields(columns: Sequence[tuple[str, Sequence[str | None], str]], odd: Odd) -> list[str]:
     """The field set of each record, of (`key=`, texts, suffix) in the order of keys; one with no field left is odd."""
     parts = [
         ["" if text is None else f",{prefix}{text}{suffix}" for text in texts] for prefix, texts, suffix in columns
@@ -247,7 +263,7 @@ def memo_texts(column: Sequence[JSON], memo: Memo, odd: Odd) -> Column:
     if not kinds <= _MEMO_KEYS:
         column = [_as_tag(index, value, odd) for index, value in enumerate(column)]
     try:
-        texts = list(map(memo.__getitem__, column))  # type: ignore[arg-type]
+        texts = list(map(memo.__getitem__, column))
     except Unusual:
         texts = [_remembered(index, value, memo, odd) for index, value in enumerate(column)]
     return Texts(texts) if type(None) in kinds else texts

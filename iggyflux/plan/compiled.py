@@ -58,9 +58,8 @@ class CompiledPlan:
         self._decode: Decode
         if not self._is_json:
             decode = FORMATS[writer.source.payload.format].decode
-            self._decode = partial(
-                decode, options=writer.source.payload.options, reads=reads, strict=writer.source.strict
-            )
+            options, strict = writer.source.payload.options, writer.source.strict
+            self._decode = lambda payload: decode(payload, options, reads, strict)
         elif generated.is_static:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:

@@ -25,8 +25,10 @@ def payload_reads(writer: Writer) -> Reads:
 
 def point_expressions(point: PointSpec) -> Iterator[Expression]:
     """Every expression of one item of `points`."""
-    sources = [point.where, point.measurement, point.timestamp.source]
-    sources += [item.source for item in (*point.tags, *point.tag_stars, *point.fields, *point.field_stars)]
+    sources: list[object] = [point.where, point.measurement, point.timestamp.source]
+    sources += [tag.source for tag in point.tags]
+    sources += [field.source for field in point.fields]
+    sources += [star.source for star in (*point.tag_stars, *point.field_stars)]
     for source in sources:
         if isinstance(source, Expression):
             yield source

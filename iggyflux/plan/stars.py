@@ -1,41 +1,47 @@
-"""Members of objects as tags or fields (`"*"`), for generated plans: which member goes where is worked out once for
-each set of names that messages come with, and remembered.
+"""Members of objects as tags or fields (`"*"`), for generated plans.
 
-As in `columns`, whatever is unusual makes its record odd, and the reference plan judges it.
+Records whose objects have the same members are one group: which member goes where is worked out once for each set of
+names and remembered, and a group's members are columns like any other.  As in `columns`, whatever is unusual makes its
+record odd, and the reference plan judges it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from iggyflux.errors import RecordError
-from iggyflux.lineprotocol import Dialect, Part, Unsigned, escape_key, escape_tag_value, format_string
+from iggyflux.lineprotocol import Dialect, Part, escape_key, escape_tag_value
 from iggyflux.mapping import Star
-from iggyflux.plan.columns import Odd, scalar_text
-from iggyflux.plan.reference import leaves, selected
+from iggyflux.plan.columns import COLUMNS, Column, Memo, Odd, cast_texts, join_fields, memo_texts, refuse
+from iggyflux.plan.reference import selected
 from iggyflux.records import JSON
-from iggyflux.values import EXACT_INTEGERS, FieldType, convert, tag_text
+from iggyflux.values import FieldType
 
 Names = tuple[tuple[str, ...], ...]
+Group = list[tuple[int, list[JSON]]]
 _LAYOUTS = 10_000
 _LONGEST_NAME = 1_000
-_LONGEST_SET = 10_000
+SUFFIXES = {FieldType.INTEGER: "i", FieldType.UNSIGNED: "u"}
 
 
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    """One place of a set, in order: a named column, or a member of an object.  `prefix` is `key=`; None: not valid."""
+    """One place of a set: the named column at `index`, or (with a star) the member at `index` of a record's values.
 
-    __slots__ = ("index", "is_named", "prefix", "star")
+    `prefix` is `key=`; None where the name is not valid, so that a record with such a member is odd.
+    """
 
-    def __init__(self, index: int, *, is_named: bool, prefix: str | None, star: Star | None = None) -> None:
-        self.index = index
-        self.is_named = is_named
-        self.prefix = prefix
-        self.star = star
+    index: int
+    prefix: str | None = None
+    star: Star | None = None
+    memo: Memo | None = None
 
 
 class _Stars:
-    """What tags and fields share: from objects to ordered entries."""
+    """What tags and fields share: from objects to groups, from names to entries in order."""
 
     part: Part
 
@@ -46,40 +52,39 @@ class _Stars:
         taken: frozenset[str],
         dialect: Dialect,
         valid: Callable[[str, Part], str],
+        series_bytes: int,
     ) -> None:
         self._stars = stars
         self._named = named
         self._taken = taken
         self._dialect = dialect
         self._valid = valid
+        self._series_bytes = series_bytes
         self._layouts: dict[Names, list[_Entry] | None] = {}
 
-    def _records(self, objects: Sequence[Sequence[JSON]], odd: Odd) -> Iterator[tuple[int, list[_Entry], list[JSON]]]:
-        """Index, entries and member values of each record; a record that is odd has no entries."""
-        for index in range(len(objects[0])):
+    def _groups(self, objects: Sequence[Sequence[JSON]], odd: Odd) -> list[tuple[list[_Entry], Group]]:
+        """The records by what their objects are made of; those that are odd are in no group."""
+        groups: dict[Names, Group] = {}
+        for index, found in enumerate(zip(*objects, strict=True)):
             names: list[tuple[str, ...]] = []
             values: list[JSON] = []
-            for star, column in zip(self._stars, objects, strict=True):
-                found = column[index]
-                if found is None:
+            for star, members in zip(self._stars, found, strict=True):
+                if type(members) is dict:
+                    names.append(_take(star, members, values))
+                elif members is None:
                     names.append(())
-                elif type(found) is not dict:
-                    odd.add(index)
-                elif star.flatten is None:
-                    names.append(tuple(found))
-                    values += found.values()
                 else:
-                    flat = [leaf for key, member in found.items() for leaf in self._flat(star, key, member)]
-                    names.append(tuple(name for name, _ in flat))
-                    values += [value for _, value in flat]
-            layout = self._layout(tuple(names)) if len(names) == len(self._stars) else None
+                    odd.add(index)
+            if len(names) == len(self._stars):
+                groups.setdefault(tuple(names), []).append((index, values))
+        known: list[tuple[list[_Entry], Group]] = []
+        for key, group in groups.items():
+            layout = self._layout(key)
             if layout is None:
-                odd.add(index)
-            yield index, layout or [], values
-
-    @staticmethod
-    def _flat(star: Star, key: str, member: JSON) -> Iterator[tuple[str, JSON]]:
-        return iter(()) if key in star.used else leaves(key, member, star.flatten)
+                odd.update(index for index, _ in group)
+            else:
+                known.append((layout, group))
+        return known
 
     def _layout(self, names: Names) -> list[_Entry] | None:
         """The entries for objects of these members, in the order of their names; None where two have one name."""
@@ -92,7 +97,8 @@ class _Stars:
             return layout
 
     def _arrange(self, names: Names) -> list[_Entry] | None:
-        entries = {name: _Entry(index, is_named=True, prefix="") for index, name in enumerate(self._named)}
+        entries = {name: _Entry(index) for index, name in enumerate(self._named)}
+        share = self._series_bytes // (sum(map(len, names)) + len(self._named) + 1)
         index = -1
         for star, members in zip(self._stars, names, strict=True):
             for member in members:
@@ -110,8 +116,35 @@ class _Stars:
                     pass
                 if name in entries:
                     return None
-                entries[name] = _Entry(index, is_named=False, prefix=prefix, star=star)
+                entries[name] = _Entry(index, prefix, star, self._memo(prefix, share))
         return [entries[name] for name in sorted(entries)]
+
+    def _memo(self, prefix: str | None, share: int) -> Memo | None:  # noqa: ARG002  (fields remember nothing)
+        return None
+
+
+def _take(star: Star, members: dict[str, JSON], values: list[JSON]) -> tuple[str, ...]:
+    """The names of what `star` finds in `members`; the values are appended to `values`."""
+    if star.flatten is None:
+        values += members.values()
+        return tuple(members)
+    names: list[str] = []
+    for key, member in members.items():
+        if key not in star.used:
+            _flatten(key, member, star.flatten, names, values)
+    return tuple(names)
+
+
+def _flatten(name: str, member: JSON, separator: str, names: list[str], values: list[JSON]) -> None:
+    if type(member) is dict:
+        for key, inner in member.items():
+            _flatten(f"{name}{separator}{key}", inner, separator, names, values)
+    elif type(member) is list:
+        for index, inner in enumerate(member):
+            _flatten(f"{name}{separator}{index}", inner, separator, names, values)
+    else:
+        names.append(name)
+        values.append(member)
 
 
 class StarFields(_Stars):
@@ -120,49 +153,34 @@ class StarFields(_Stars):
     part = Part.FIELD_KEY
 
     def __call__(
-        self, named: Sequence[tuple[str, Sequence[str | None], str]], objects: Sequence[Sequence[JSON]], odd: Odd
+        self, named: Sequence[tuple[str, Column, str]], objects: Sequence[Sequence[JSON]], odd: Odd
     ) -> list[str]:
         """The field set of each record; one with no field is odd."""
-        made: list[str] = []
-        for index, layout, values in self._records(objects, odd):
-            fields: list[str] = []
+        made = [""] * len(objects[0])
+        for layout, group in self._groups(objects, odd):
+            inner: Odd = set()
+            parts: list[tuple[str, Sequence[str | None], str]] = []
             for entry in layout:
-                if entry.is_named:
+                if entry.star is None:
                     prefix, texts, suffix = named[entry.index]
-                    if texts[index] is not None:
-                        fields.append(f"{prefix}{texts[index]}{suffix}")
-                    continue
-                value = values[entry.index]
-                if value is None:
-                    continue
-                text = None if entry.prefix is None else self._text(value, entry.star)
-                if text is None:
-                    odd.add(index)
+                    parts.append((prefix, [texts[index] for index, _ in group], suffix))
                 else:
-                    fields.append(f"{entry.prefix}{text}")
-            if not fields:
-                odd.add(index)
-            made.append(",".join(fields))
+                    parts.append(self._member(entry, entry.star, [values[entry.index] for _, values in group], inner))
+            fields = join_fields(parts, inner) if parts else []
+            for (index, _), text in zip(group, fields, strict=False):
+                made[index] = text
+            odd.update(group[position][0] for position in inner)
+            odd.update(index for index, _ in group if not made[index])
         return made
 
-    def _text(self, value: JSON, star: Star | None) -> str | None:
-        assert star is not None  # noqa: S101
-        if star.type is FieldType.AUTO:
-            if isinstance(value, (float, int)) and not isinstance(value, bool):
-                # As in `columns`: beyond 2**53 only the reference plan can tell.
-                return repr(float(value)) if -EXACT_INTEGERS < value < EXACT_INTEGERS else None
-            if isinstance(value, str) and value.isascii() and len(value) < _LONGEST_SET:
-                return format_string(value)
-        try:
-            converted = convert(value, star.type, star.cast)
-        except RecordError:
-            return None
-        text = scalar_text(converted)
-        if text is None or isinstance(converted, (str, bool, float)):
-            return text
-        if isinstance(converted, Unsigned):
-            return f"{text}u" if self._dialect.has_unsigned else None
-        return f"{text}i"
+    def _member(self, entry: _Entry, star: Star, column: list[JSON], odd: Odd) -> tuple[str, Column, str]:
+        if star.cast:
+            texts = cast_texts(column, odd, star.type)
+        else:
+            texts = COLUMNS[star.type](column, odd)
+        if entry.prefix is None or (star.type is FieldType.UNSIGNED and not self._dialect.has_unsigned):
+            texts = refuse(texts, odd)
+        return entry.prefix or "", texts, SUFFIXES.get(star.type, "")
 
 
 class StarTags(_Stars):
@@ -170,31 +188,29 @@ class StarTags(_Stars):
 
     part = Part.TAG_KEY
 
-    def __call__(self, named: Sequence[Sequence[str]], objects: Sequence[Sequence[JSON]], odd: Odd) -> list[str]:
+    def __call__(self, named: Sequence[Column], objects: Sequence[Sequence[JSON]], odd: Odd) -> list[str]:
         """The tag set of each record, a comma before each tag."""
-        made: list[str] = []
-        for index, layout, values in self._records(objects, odd):
-            tags: list[str] = []
+        made = [""] * len(objects[0])
+        for layout, group in self._groups(objects, odd):
+            inner: Odd = set()
+            parts: list[list[Any]] = []
             for entry in layout:
-                if entry.is_named:
-                    tags.append(named[entry.index][index])
-                    continue
-                value = values[entry.index]
-                if value is None or value == "":
-                    continue
-                text = None if entry.prefix is None else self._text(value)
-                if text is None:
-                    odd.add(index)
+                if entry.memo is None:
+                    parts.append([named[entry.index][index] for index, _ in group])
                 else:
-                    tags.append(f",{entry.prefix}{text}")
-            made.append("".join(tags))
-            if len(made[-1]) > _LONGEST_SET:
-                odd.add(index)
+                    parts.append(memo_texts([values[entry.index] for _, values in group], entry.memo, inner))
+            if parts:
+                for (index, _), texts in zip(group, zip(*parts, strict=True), strict=True):
+                    made[index] = "".join(texts)
+            odd.update(group[position][0] for position in inner)
         return made
 
-    def _text(self, value: JSON) -> str | None:
-        try:
-            text = tag_text(value)
-            return None if text is None else escape_tag_value(self._valid(text, Part.TAG_VALUE), self._dialect)
-        except RecordError:
-            return None
+    def _memo(self, prefix: str | None, share: int) -> Memo:
+        return Memo(partial(self._tag, prefix), share)
+
+    def _tag(self, prefix: str | None, value: str | None) -> str:
+        if not value:
+            return ""
+        if prefix is None:
+            raise RecordError("", "a name that is not valid")
+        return f",{prefix}{escape_tag_value(self._valid(value, Part.TAG_VALUE), self._dialect)}"
