@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, kind: str) -> Any:
         raise _damaged(path, f"it is not a checkpoint ({error})") from error
     if tree.iggyflux != kind:
         raise _damaged(path, f"it holds {tree.iggyflux!r}, not {kind!r}")
-    if tree.version > VERSION:
+    if tree.version != VERSION:
         raise _damaged(path, f"it has version {tree.version}, and this program knows {VERSION}")
     if zlib.crc32(tree.content) != tree.crc32:
         raise _damaged(path, "its checksum does not fit")

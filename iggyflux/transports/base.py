@@ -101,11 +101,15 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"iggyflux-{name}")
+        self._is_finished = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `function`, run in the thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
 
-    def close(self) -> None:
-        """No more calls; those that were made are finished."""
-        self._executor.shutdown(wait=True)
+    async def finish(self, function: Callable[[], None] = lambda: None) -> None:
+        """Run `function` as the last call and let the thread go; idempotent."""
+        if not self._is_finished:
+            self._is_finished = True
+            await self.call(function)
+            self._executor.shutdown(wait=False)

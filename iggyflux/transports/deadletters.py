@@ -85,8 +85,7 @@ class DirectoryDeadLetters:
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
-        await self._worker.call(self._close)
-        self._worker.close()
+        await self._worker.finish(self._close)
 
     def _put(self, letters: Sequence[DeadLetter]) -> None:
         data = b"".join(encode_letter(letter) + b"\n" for letter in letters)
@@ -94,7 +93,7 @@ class DirectoryDeadLetters:
             if self._file is not None and self._size + len(data) > self._max_bytes and self._size:
                 self._close()
             if self._file is None:
-                self._file = self._open()
+                self._file = self._open(len(data))
             if self._max_total_bytes is not None and self._total + len(data) > self._max_total_bytes:
                 raise self._stopped(f"the limit of {self._max_total_bytes} bytes is reached")
             self._append(self._file, data)
@@ -111,8 +110,8 @@ class DirectoryDeadLetters:
             os.ftruncate(file, self._size)
             raise
 
-    def _open(self) -> int:
-        """The last file, where it has room and nobody else has it, else a new one."""
+    def _open(self, need: int) -> int:
+        """The last file, where it has room for `need` bytes and nobody else has it, else a new one."""
         self.path.mkdir(parents=True, exist_ok=True)
         paths = dead_letter_files(self.path)
         self._total = sum(path.stat().st_size for path in paths)
@@ -121,7 +120,8 @@ class DirectoryDeadLetters:
             path = self.path / f"{number:08d}{_SUFFIX}"
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self._size = os.fstat(file).st_size
-            if self._size < self._max_bytes and _is_free(file) and _ends_whole(file, self._size):
+            has_room = not self._size or self._size + need <= self._max_bytes
+            if has_room and _is_free(file) and _ends_whole(file, self._size):
                 sync_folder(self.path)
                 return file
             os.close(file)

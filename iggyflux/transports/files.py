@@ -171,8 +171,7 @@ class FileSource(_LineSource):
 
     async def close(self) -> None:
         """As `Source.close`."""
-        await self._worker.call(self._close)
-        self._worker.close()
+        await self._worker.finish(self._close)
 
     def _connect(self) -> None:
         if self._lock is None:
@@ -195,7 +194,11 @@ class FileSource(_LineSource):
             return self._begin(descriptor, size)
         position, number = content["position"], content["line"]
         continues = position > size or os.pread(descriptor, 1, position - 1) == b"\n"
-        if position > size + 1 or not continues or _fingerprint(descriptor, position) != content["fingerprint"]:
+        if (
+            position > size + 1
+            or not continues
+            or _fingerprint(descriptor, content["sample"]) != content["fingerprint"]
+        ):
             hint = f"remove {self._state} to read it from its beginning"
             raise Stopped(f"{self._path} is not the file that was read before (it was cut or replaced)", hint, "IFX712")
         return min(position, size), number
@@ -211,11 +214,14 @@ class FileSource(_LineSource):
 
     def _store(self, position: int, number: int) -> None:
         if self._lines is not None:
+            descriptor = self._lines.descriptor
+            sample = min(position, os.fstat(descriptor).st_size, _FINGERPRINT_BYTES)
             content = {
                 "file": str(self._path),
                 "position": position,
                 "line": number,
-                "fingerprint": _fingerprint(self._lines.descriptor, position),
+                "sample": sample,
+                "fingerprint": _fingerprint(descriptor, sample),
             }
             write_checkpoint(self._state, _KIND, content)
 
@@ -264,7 +270,7 @@ class StdinSource(_LineSource):
 
     async def close(self) -> None:
         """As `Source.close`."""
-        self._worker.close()
+        await self._worker.finish()
 
     def _more(self, lines: _Lines) -> bool:
         # A read that blocks could not be stopped; so ask first, for a short while.
@@ -301,8 +307,7 @@ class LineFileSink:
 
     async def close(self) -> None:
         """As `LineSink.close`."""
-        await self._worker.call(self._close)
-        self._worker.close()
+        await self._worker.finish(self._close)
 
     def _connect(self) -> None:
         if self._file is not None:
@@ -366,7 +371,7 @@ class StdoutSink:
 
     async def close(self) -> None:
         """As `LineSink.close`."""
-        self._worker.close()
+        await self._worker.finish()
 
     def _write(self, lines: Sequence[str]) -> Verdict:
         try:
@@ -376,6 +381,6 @@ class StdoutSink:
         return Accepted()
 
 
-def _fingerprint(descriptor: int, position: int) -> int:
-    """A checksum of the beginning of what was read."""
-    return zlib.crc32(os.pread(descriptor, min(position, _FINGERPRINT_BYTES), 0))
+def _fingerprint(descriptor: int, sample: int) -> int:
+    """A checksum of the first bytes of what was read."""
+    return zlib.crc32(os.pread(descriptor, sample, 0))

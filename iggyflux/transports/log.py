@@ -560,8 +560,7 @@ class LogSource:
 
     async def close(self) -> None:
         """As `Source.close`."""
-        await self._worker.call(self._close)
-        self._worker.close()
+        await self._worker.finish(self._close)
 
     def _connect(self) -> None:
         Log.open(self._log.folder)
@@ -645,8 +644,7 @@ class LogSink:
 
     async def close(self) -> None:
         """As `MessageSink.close`."""
-        await self._worker.call(self._log.close)
-        self._worker.close()
+        await self._worker.finish(self._log.close)
 
     def _connect(self) -> None:
         Log.open(self._log.folder, create=True)

@@ -1,0 +1,415 @@
+"""Files, stdin and stdout: the contract of sources, durable positions, envelopes, and lines that are on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.delivery.verdicts import Accepted, Impossible
+from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.pipeline import Start
+from iggyflux.records import Batch, Message, Partition
+from iggyflux.transports.envelopes import EnvelopeError, decode_envelope, envelope_of
+from iggyflux.transports.files import FileSource, LineFileSink, StdinSource, StdoutSink
+from tests.transports.contract import SourceContract, drive
+
+
+class TestContract(SourceContract):
+    """A file keeps what every source promises."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "in.ndjson"
+        self.state = tmp_path / "state" / "c.json"
+
+    def fill(self, payloads: Sequence[bytes], partition: int = 0) -> None:
+        with self.path.open("ab") as file:
+            file.writelines(payload + b"\n" for payload in payloads)
+
+    def source(self, *, until_end: bool = True, batch_size: int = 10) -> FileSource:
+        return FileSource(self.path, state=self.state, until_end=until_end, batch_size=batch_size)
+
+
+def source(path: Path, **more: object) -> FileSource:
+    values: dict[str, object] = {"state": path.with_suffix(".state"), "until_end": True, "stream": "s", "topic": "t"}
+    return FileSource(path, **{**values, **more})  # type: ignore[arg-type]
+
+
+async def read_all(source: FileSource | StdinSource, *, ack: int = 0) -> list[Message]:
+    """Every message to the end; the first `ack` batches are acknowledged."""
+    await source.connect()
+    batches: list[Batch] = []
+    try:
+        while True:
+            if batch := await source.read():
+                batches.append(batch)
+                if len(batches) <= ack:
+                    await source.ack([batch.last])
+    except EndOfInput:
+        return [message for batch in batches for message in batch.messages]
+    finally:
+        await source.close()
+
+
+def payloads(path: Path, **more: object) -> list[bytes]:
+    return [message.payload for message in drive(read_all(source(path, **more)))]
+
+
+def test_rule_28_a_line_is_a_payload_with_coordinates_that_are_the_same_on_every_run(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b'{"a":1}\n{"a":2}\n')
+
+    first, second = drive(read_all(source(path)))
+
+    assert (first.payload, first.stream, first.topic, first.partition) == (b'{"a":1}', "s", "t", 0)
+    assert [(m.offset, m.timestamp_us) for m in (first, second)] == [(0, 946684800000000), (1, 946684800000001)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"\n\n", []),
+        (b"1", [b"1"]),
+        (b"1\n2", [b"1", b"2"]),
+        (b"\xef\xbb\xbf1\r\n2\r\n", [b"1", b"2"]),
+        (b"\n1\n\n2\n", [b"1", b"2"]),
+    ],
+    ids=["empty", "blank lines", "no line end", "last line without end", "BOM and CRLF", "blank lines between"],
+)
+def test_lines_are_taken_as_editors_leave_them(tmp_path: Path, data: bytes, expected: list[bytes]) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(data)
+
+    assert payloads(path) == expected
+
+
+def test_a_line_longer_than_a_chunk_is_read_whole(tmp_path: Path) -> None:
+    path, long = tmp_path / "in.ndjson", b"x" * 3_000_000
+    path.write_bytes(b"1\n" + long + b"\n2\n")
+
+    assert payloads(path) == [b"1", long, b"2"]
+
+
+def test_an_offset_is_the_line_number_after_a_restart_too(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n\n2\n3\n4\n")
+    drive(read_all(source(path, batch_size=2), ack=1))
+
+    again = drive(read_all(source(path)))
+
+    assert [(m.offset, m.payload) for m in again] == [(2, b"2"), (3, b"3"), (4, b"4")]
+
+
+def test_a_last_line_without_its_end_is_waited_for_while_following(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n2")
+
+    async def main() -> list[list[bytes] | None]:
+        following = source(path, until_end=False)
+        await following.connect()
+        found = [await following.read(), await following.read()]
+        with path.open("ab") as file:
+            file.write(b"2\n")
+        found.append(await following.read())
+        await following.close()
+        return [batch and [message.payload for message in batch.messages] for batch in found]
+
+    assert drive(main()) == [[b"1"], None, [b"22"]]
+
+
+@pytest.mark.parametrize(
+    "replaced", [b"9\n2\n3\n", b"1\n", b"1\n22\n3\n"], ids=["other content", "cut", "other line ends"]
+)
+def test_a_file_that_was_replaced_is_not_read_from_the_old_position(tmp_path: Path, replaced: bytes) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n2\n")
+    drive(read_all(source(path), ack=1))
+    path.write_bytes(replaced)
+
+    with pytest.raises(Stopped, match="not the file that was read before") as stopped:
+        payloads(path)
+    assert stopped.value.code == "IFX712"
+    assert str(path.with_suffix(".state")) in (stopped.value.hint or "")
+
+
+def test_a_last_line_without_end_counts_and_what_follows_it_is_read_later(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n2")
+    assert drive(read_all(source(path), ack=2))[-1].payload == b"2"
+    assert payloads(path) == []
+    path.write_bytes(b"1\n2\n3\n")
+
+    assert payloads(path) == [b"3"]
+
+
+def test_start_last_takes_what_comes_from_now_on(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n2\n")
+
+    assert payloads(path, start=Start("last")) == []
+    with pytest.raises(Stopped, match="cannot start at an offset"):
+        payloads(path, start=Start("offset", 3))
+
+
+def test_a_missing_file_and_a_second_reader_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="No such file") as stopped:
+        payloads(tmp_path / "none")
+    assert stopped.value.code == "IFX710"
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n")
+
+    async def main() -> None:
+        first = source(path)
+        await first.connect()
+        with pytest.raises(Stopped, match=f"in use by process {os.getpid()}"):
+            await source(path).connect()
+        await first.close()
+
+    drive(main())
+
+
+# Envelopes
+
+
+def test_an_envelope_brings_its_coordinates_and_the_position_stays_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(
+        b'{"payload": {"b": 1.0, "a": [1 ,2]}, "stream": "x", "topic": "y", "partition": 3, "offset": 99, '
+        b'"timestamp_us": 5, "origin_timestamp_us": 4, "id": "7", '
+        b'"headers": {"k": "v", "n": 1, "raw": {"base64": "AAE="}}}\n'
+        b'{"payload_text": "h\\u00e9"}\n{"payload_base64": "AP8="}\n'
+    )
+
+    found = drive(read_all(source(path, envelope=True), ack=1))
+
+    assert found[0] == Message(
+        b'{"b": 1.0, "a": [1 ,2]}', "x", "y", 3, 99, 5, 4, 7, {"k": "v", "n": 1, "raw": b"\x00\x01"}
+    )
+    assert [(m.payload, m.stream, m.topic, m.offset) for m in found[1:]] == [
+        ("hé".encode(), "s", "t", 1),
+        (b"\x00\xff", "s", "t", 2),
+    ]
+    assert payloads(path, envelope=True) == []
+
+
+BAD_ENVELOPES = {
+    "not JSON": (b"{", "not a message"),
+    "not an object": (b"[]", "not a message"),
+    "unknown key": (b'{"payload": 1, "ofset": 2}', "ofset"),
+    "no payload": (b'{"offset": 2}', "found none of them"),
+    "two payloads": (b'{"payload": 1, "payload_text": "x"}', "found payload and payload_text"),
+    "bad base64": (b'{"payload_base64": "?"}', "payload_base64 is not base64"),
+    "bad header": (b'{"payload": 1, "headers": {"a": {"b": "c"}}}', "a header is"),
+    "bad id": (b'{"payload": 1, "id": "x"}', "id is not a number"),
+    "large id": (b'{"payload": 1, "id": "340282366920938463463374607431768211456"}', "128 bits"),
+    "not UTF-8": (b'{"payload_text": "\xff"}', "not a message"),
+}
+
+
+@pytest.mark.parametrize(("line", "words"), BAD_ENVELOPES.values(), ids=BAD_ENVELOPES)
+def test_a_line_that_is_no_envelope_stops_with_its_place(tmp_path: Path, line: bytes, words: str) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b'{"payload": 1}\n' + line + b"\n")
+
+    with pytest.raises(Stopped) as stopped:
+        payloads(path, envelope=True)
+    assert stopped.value.code == "IFX711"
+    assert stopped.value.reason.startswith(f"{path}:2: ")
+    assert words in stopped.value.reason
+
+
+SCALARS = st.text(max_size=5) | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.booleans() | st.binary(max_size=9)
+
+
+@given(
+    st.builds(
+        Message,
+        st.binary(max_size=50),
+        st.text(max_size=5),
+        st.text(max_size=5),
+        st.integers(0, 2**31),
+        st.integers(0, 2**63 - 1),
+        st.integers(0, 2**63 - 1),
+        st.integers(0, 2**63 - 1),
+        st.integers(0, 2**128 - 1),
+        st.dictionaries(st.text(max_size=5), SCALARS, max_size=3),
+    )
+)
+def test_an_envelope_gives_the_same_message_back(message: Message) -> None:
+    again = decode_envelope(msgspec.json.encode(envelope_of(message)), 5)
+
+    assert without_nan(again) == without_nan(message)
+    assert [type(value) for value in again.headers.values()] == [type(value) for value in message.headers.values()]
+
+
+def without_nan(message: Message) -> Message:
+    headers = {
+        key: "NaN" if isinstance(value, float) and math.isnan(value) else value
+        for key, value in message.headers.items()
+    }
+    return msgspec.structs.replace(message, headers=headers)
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_an_envelope_or_an_envelope_error(line: bytes) -> None:
+    try:
+        message = decode_envelope(line, 0)
+    except EnvelopeError:
+        return
+    assert isinstance(message, Message)
+
+
+# Standard input
+
+
+def test_standard_input_is_read_to_its_end_and_never_blocks_the_run(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+
+    async def main() -> list[bytes]:
+        stdin = StdinSource(stream="s", topic="t", descriptor=reading)
+        await stdin.connect()
+        assert await stdin.read() is None
+        os.write(writing, b"1\n2")
+        first = await stdin.read()
+        os.write(writing, b"2\n3")
+        os.close(writing)
+        found = [first]
+        found += [await stdin.read(), await stdin.read()]
+        with pytest.raises(EndOfInput):
+            await stdin.read()
+        await stdin.ack([])
+        await stdin.close()
+        return [message.payload for batch in found if batch for message in batch.messages]
+
+    assert drive(main()) == [b"1", b"22", b"3"]
+    os.close(reading)
+
+
+# Lines out
+
+
+def test_lines_are_appended_and_on_the_disk_when_they_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out.lp"
+
+    async def main() -> None:
+        sink = LineFileSink(path)
+        await sink.connect()
+        assert await sink.write(["a v=1 1", "b v=2 2"]) == Accepted()
+        assert await sink.write(["ü v=1 1"]) == Accepted()
+        await sink.close()
+        await sink.close()
+
+    drive(main())
+    drive(main())
+    assert path.read_text("utf-8") == "a v=1 1\nb v=2 2\nü v=1 1\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b""),
+        (b"a v=1 1\n", b"a v=1 1\n"),
+        (b"a v=1 1\nb v=2", b"a v=1 1\n"),
+        (b"b v=2", b""),
+        (b"x" * 3_000_000, b""),
+    ],
+    ids=["empty", "whole", "torn", "only a torn line", "a long torn line"],
+)
+def test_a_torn_last_line_is_cut_off_when_the_file_is_opened(tmp_path: Path, before: bytes, after: bytes) -> None:
+    path = tmp_path / "out.lp"
+    path.write_bytes(before)
+
+    async def main() -> None:
+        sink = LineFileSink(path)
+        await sink.connect()
+        await sink.close()
+
+    drive(main())
+    assert path.read_bytes() == after
+
+
+def test_a_torn_line_of_a_file_that_another_writes_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out.lp"
+
+    async def main() -> None:
+        first, second = LineFileSink(path), LineFileSink(path)
+        await first.connect()
+        path.write_bytes(b"half a li")
+        await second.connect()
+        assert path.read_bytes() == b"half a li"
+        await first.close()
+        await second.close()
+
+    drive(main())
+
+
+def test_a_disk_that_takes_no_more_is_impossible_and_leaves_no_half_line(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "out.lp"
+
+    async def main() -> None:
+        sink = LineFileSink(path)
+        await sink.connect()
+        assert await sink.write(["a v=1 1"]) == Accepted()
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50, limit[1]))
+        try:
+            verdict = await sink.write(["b v=1 1"] * 100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert isinstance(verdict, Impossible)
+        assert "File too large" in verdict.reason
+        await sink.close()
+
+    drive(main())
+    assert path.read_bytes() == b"a v=1 1\n"
+
+
+def test_a_place_that_cannot_be_written_stops(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="Is a directory") as stopped:
+        drive(LineFileSink(tmp_path).connect())
+    assert stopped.value.code == "IFX710"
+
+
+def test_standard_output_takes_lines_and_a_closed_one_is_impossible() -> None:
+    reading, writing = os.pipe()
+
+    async def main() -> None:
+        sink = StdoutSink(writing)
+        await sink.connect()
+        assert await sink.write(["a v=1 1", "b v=1 1"]) == Accepted()
+        assert os.read(reading, 100) == b"a v=1 1\nb v=1 1\n"
+        os.close(reading)
+        verdict = await sink.write(["a v=1 1"])
+        assert isinstance(verdict, Impossible)
+        assert "Broken pipe" in verdict.reason
+        await sink.close()
+
+    asyncio.run(main())
+    os.close(writing)
+
+
+def test_a_batch_of_a_file_knows_its_own_partition(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n")
+
+    async def main() -> Batch | None:
+        one = source(path)
+        await one.connect()
+        batch = await one.read()
+        await one.close()
+        return batch
+
+    batch = drive(main())
+    assert batch
+    assert batch.partition == Partition("s", "t", 0)
+    assert batch.last.offset == 2

@@ -1,0 +1,501 @@
+"""`log:DIR`: the contract of sources, then what a log on disk has of its own: repair, damage, locks, rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.pipeline import Start
+from iggyflux.records import Message, OutgoingMessage, Partition, Position, Scalar
+from iggyflux.transports import segments
+from iggyflux.transports.log import Consumption, Log, LogSink, LogSource
+from tests.transports.contract import SourceContract, drive
+
+HERE = Partition("s", "t", 0)
+
+
+def messages(count: int, first: int = 0) -> list[Message]:
+    return [Message(b"%d" % number) for number in range(first, first + count)]
+
+
+def payloads(log: Log, partition: Partition = HERE, offset: int = 0) -> list[bytes]:
+    reader = log.reader(partition, offset)
+    found = reader.read(1_000_000)
+    reader.close()
+    return [message.payload for message in found]
+
+
+def segment_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.log"))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log.open(tmp_path / "log", create=True)
+
+
+class TestContract(SourceContract):
+    """A log keeps what every source promises."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def fill(self, payloads: Sequence[bytes], partition: int = 0) -> None:
+        Log.open(self.folder).append("s", "t", [Message(payload) for payload in payloads], partition=partition)
+
+    def source(self, *, until_end: bool = True, batch_size: int = 10) -> LogSource:
+        return LogSource(self.folder, "s", ["t"], consumer="c", until_end=until_end, batch_size=batch_size)
+
+
+SCALARS = st.text(max_size=5) | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.booleans()
+MESSAGES = st.builds(
+    Message,
+    st.binary(max_size=50),
+    st.just("s"),
+    st.just("t"),
+    st.just(0),
+    st.just(0),
+    st.integers(1, 2**62),
+    st.integers(1, 2**62),
+    st.integers(0, 2**128 - 1),
+    st.dictionaries(st.text(max_size=5), SCALARS | st.binary(max_size=9), max_size=3),
+)
+
+
+def as_read(given: Sequence[Message]) -> list[tuple[bytes, int, int, int, int, dict[str, Scalar | bytes]]]:
+    return [
+        (message.payload, offset, message.timestamp_us, message.origin_timestamp_us, message.id, dict(message.headers))
+        for offset, message in enumerate(given)
+    ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.lists(st.lists(MESSAGES, max_size=5), max_size=5), st.integers(100, 400))
+def test_what_is_appended_is_read_back_over_any_rotation(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Message]], segment_bytes: int
+) -> None:
+    log = Log.open(tmp_path_factory.mktemp("log"), segment_bytes=segment_bytes)
+    for batch in batches:
+        log.append("s", "t", batch, sync=False)
+    reader = log.reader(HERE, 0)
+
+    found = reader.read(1000)
+
+    assert [
+        (m.payload, m.offset, m.timestamp_us, m.origin_timestamp_us, m.id, dict(m.headers)) for m in found
+    ] == as_read([message for batch in batches for message in batch])
+    reader.close()
+    log.close()
+
+
+def test_a_payload_larger_than_a_chunk_is_read_whole(log: Log) -> None:
+    large = os.urandom(5 * 2**20)
+    log.append("s", "t", [Message(b"before"), Message(large), Message(b"after")])
+
+    assert payloads(log) == [b"before", large, b"after"]
+
+
+def test_a_message_without_a_time_arrived_when_it_was_appended(tmp_path: Path) -> None:
+    log = Log.open(tmp_path, clock=lambda: 1_700_000_000_123_456_789)
+
+    log.append("s", "t", [Message(b"x"), Message(b"y", timestamp_us=5, origin_timestamp_us=4)])
+
+    found = log.tail("s", "t")
+    assert [(m.timestamp_us, m.origin_timestamp_us) for m in found] == [(1_700_000_000_123_456,) * 2, (5, 4)]
+
+
+def test_reading_starts_at_any_offset_in_any_segment(tmp_path: Path) -> None:
+    log = Log.open(tmp_path, segment_bytes=300)
+    for number in range(20):
+        log.append("s", "t", messages(1, number))
+
+    assert len(segment_files(tmp_path)) > 3
+    for offset in range(21):
+        assert payloads(log, offset=offset) == [b"%d" % number for number in range(offset, 20)]
+
+
+def test_names_of_topics_may_hold_anything(log: Log) -> None:
+    names = ["a/b", "..", ".", "ü", "with space", "%2F", "CON", "*"]
+    for name in names:
+        log.append(name, name, [Message(name.encode())])
+
+    assert log.topics() == sorted((name, name) for name in names)
+    for name in names:
+        assert [m.payload for m in log.tail(name, name)] in ([name.encode()], sorted(n.encode() for n in [name]))
+
+
+def test_keys_choose_the_partition_and_the_rest_takes_turns(log: Log) -> None:
+    log.create_topic("s", "t", 3)
+    keys = ["a", "b", "c", "d"] * 5
+
+    log.append("s", "t", [Message(key.encode()) for key in keys], keys=keys)
+    log.append("s", "t", messages(9))
+
+    for partition in log.partitions("s"):
+        found = payloads(log, partition)
+        assert all(zlib.crc32(p) % 3 == partition.partition for p in found if p.isalpha())
+        assert len([p for p in found if p.isdigit()]) == 3
+    assert len(log.partitions("s")) == 3
+
+
+def test_info_tells_offsets_sizes_and_consumers(log: Log) -> None:
+    log.append("s", "t", messages(7))
+    Consumption(log.folder, "c").store([Position(HERE, 4)])
+
+    (info,) = log.info()
+
+    assert (info.partition, info.first, info.end, info.segments, info.consumers) == (HERE, 0, 7, 1, {"c": 5})
+    assert info.size == sum(path.stat().st_size for path in segment_files(log.folder))
+
+
+def test_tail_gives_the_last_messages_of_each_partition(log: Log) -> None:
+    log.create_topic("s", "t", 2)
+    log.append("s", "t", messages(10), partition=0)
+    log.append("s", "t", messages(1), partition=1)
+
+    assert [(m.partition, m.payload) for m in log.tail("s", "t", 2)] == [(0, b"8"), (0, b"9"), (1, b"0")]
+    assert [(m.partition, m.payload) for m in log.tail("s", "t", 2, partition=1)] == [(1, b"0")]
+
+
+# Repair and damage
+
+
+def test_a_torn_end_at_every_byte_is_cut_off_by_the_next_append(tmp_path: Path) -> None:
+    """A crash may leave any prefix of what was being written."""
+    log = Log.open(tmp_path / "whole", create=True)
+    log.append("s", "t", messages(3))
+    log.append("s", "t", [Message(b"torn", headers={"k": "v"})])
+    whole = segment_files(log.folder)[0].read_bytes()
+    third = list(segments.sound_records(whole))[2].end
+    for cut in range(third, len(whole)):
+        torn = Log.open(tmp_path / str(cut), create=True)
+        torn.create_topic("s", "t")
+        path = torn.folder / "s" / "t" / "0" / f"{0:020d}.log"
+        path.write_bytes(whole[:cut])
+
+        assert payloads(torn) == [b"0", b"1", b"2"]
+        torn.append("s", "t", messages(1, 3), sync=False)
+        assert payloads(torn) == [b"0", b"1", b"2", b"3"]
+        torn.close()
+
+
+def test_a_torn_end_of_rubbish_is_cut_off_too(log: Log) -> None:
+    log.append("s", "t", messages(3))
+    log.close()
+    with segment_files(log.folder)[0].open("ab") as file:
+        file.write(bytes(1000))
+
+    assert payloads(log) == [b"0", b"1", b"2"]
+    log.append("s", "t", messages(1, 3))
+    assert payloads(log) == [b"0", b"1", b"2", b"3"]
+
+
+def test_a_reader_waits_at_a_torn_end_and_goes_on_when_it_is_whole(log: Log) -> None:
+    log.append("s", "t", messages(2))
+    path = segment_files(log.folder)[0]
+    whole = path.read_bytes()
+    reader = log.reader(HERE, 0)
+    for end in range(len(whole) // 2, len(whole)):
+        path.write_bytes(whole[:end])
+        assert len(reader.read(10)) == (1 if end == len(whole) // 2 else 0)
+    path.write_bytes(whole)
+
+    assert [message.payload for message in reader.read(10)] == [b"1"]
+    reader.close()
+
+
+@pytest.mark.parametrize("where", ["magic", "size", "offset", "payload", "checksum"])
+def test_damage_in_the_middle_stops_with_its_place_and_a_way_on(log: Log, where: str) -> None:
+    log.append("s", "t", [Message(b"x" * 40, headers={"k": 1})] * 5)
+    log.close()
+    path = segment_files(log.folder)[0]
+    data = bytearray(path.read_bytes())
+    places = list(segments.sound_records(bytes(data)))
+    second = places[1]
+    data[
+        {"magic": 0, "size": 5, "offset": 12, "payload": 60, "checksum": -1}[where] % (second.end - second.position)
+        + second.position
+    ] ^= 0x40
+    path.write_bytes(data)
+    reader = log.reader(HERE, 0)
+
+    assert [message.offset for message in reader.read(1)] == [0]
+    with pytest.raises(Stopped) as stopped:
+        reader.read(10)
+
+    assert stopped.value.code == "IFX705"
+    assert f"at byte {second.position}, in s/t/0@1" in stopped.value.reason
+    assert "start: {offset: 2}" in (stopped.value.hint or "")
+    assert [message.offset for message in log.reader(HERE, 2).read(10)] == [2, 3, 4]
+    with pytest.raises(Stopped, match="damaged"):
+        log.append("s", "t", messages(1))
+    reader.close()
+
+
+def test_every_flipped_bit_is_noticed(log: Log) -> None:
+    """Whatever bit is wrong: the messages before it come, and none that was never written."""
+    log.append("s", "t", messages(4))
+    path = segment_files(log.folder)[0]
+    whole = path.read_bytes()
+    size = len(whole) // 4
+    for bit in range(size * 8, size * 16):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        reader = log.reader(HERE, 0)
+
+        found = [message.payload for message in reader.read(1)]
+        with pytest.raises(Stopped):
+            reader.read(10)
+
+        assert found == [b"0"]
+        reader.close()
+
+
+def test_a_position_beyond_the_end_is_an_error_and_not_silence(log: Log) -> None:
+    log.append("s", "t", messages(3))
+
+    with pytest.raises(Stopped, match="beyond the end") as stopped:
+        log.reader(HERE, 7).read(1)
+    assert stopped.value.code == "IFX706"
+
+
+def test_a_disk_that_takes_no_more_leaves_what_was_there_whole(log: Log) -> None:
+    resource = pytest.importorskip("resource")
+    log.append("s", "t", messages(3))
+    size = segment_files(log.folder)[0].stat().st_size
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limit[1]))
+    try:
+        with pytest.raises(Stopped) as stopped:
+            log.append("s", "t", messages(50))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    assert stopped.value.code == "IFX704"
+    log.append("s", "t", messages(1, 3))
+    assert payloads(log) == [b"0", b"1", b"2", b"3"]
+
+
+# Several at once
+
+
+def append_many(folder: Path, name: bytes, count: int) -> None:
+    log = Log.open(folder, segment_bytes=2000)
+    for number in range(count):
+        log.append("s", "t", [Message(b"%s-%d" % (name, number))], sync=False)
+    log.close()
+
+
+def test_processes_append_at_once_while_another_reads(tmp_path: Path) -> None:
+    """Every message is there once, and each writer's own are in its order."""
+    log = Log.open(tmp_path)
+    log.create_topic("s", "t")
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=append_many, args=(tmp_path, name, 150)) for name in (b"a", b"b")]
+    for writer in writers:
+        writer.start()
+    reader, found = log.reader(HERE, 0), []
+    while any(writer.is_alive() for writer in writers) and len(found) < 300:
+        found += [message.payload for message in reader.read(50)]
+    for writer in writers:
+        writer.join()
+    found += [message.payload for message in reader.read(1000)]
+
+    assert [payload for payload in found if payload.startswith(b"a")] == [b"a-%d" % number for number in range(150)]
+    assert [payload for payload in found if payload.startswith(b"b")] == [b"b-%d" % number for number in range(150)]
+    assert [message.offset for message in log.tail("s", "t", 300)] == list(range(300))
+    reader.close()
+
+
+def test_a_consumer_is_one_process_and_the_error_names_it(log: Log) -> None:
+    log.append("s", "t", messages(1))
+    source, other = (LogSource(log.folder, "s", ["t"], consumer="c") for _ in range(2))
+
+    async def main() -> None:
+        await source.connect()
+        with pytest.raises(Stopped) as stopped:
+            await other.connect()
+        assert stopped.value.code == "IFX702"
+        assert f"consumer 'c' of this log is in use by process {os.getpid()}" in stopped.value.reason
+        await source.close()
+        await other.connect()
+        await other.close()
+
+    drive(main())
+
+
+# The source
+
+
+async def offsets(source: LogSource) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    await source.connect()
+    try:
+        while batch := await source.read():
+            found.setdefault(str(batch.partition), []).extend(message.offset for message in batch.messages)
+    except EndOfInput:
+        pass
+    await source.close()
+    return found
+
+
+def test_topics_are_taken_by_name_list_and_glob(log: Log) -> None:
+    for topic in ("env-1", "env-2", "other", "env-[x]"):
+        log.append("s", topic, messages(1))
+    log.append("elsewhere", "env-1", messages(1))
+
+    def found(*topics: str) -> set[str]:
+        source = LogSource(log.folder, "s", topics, consumer="-".join(topics).replace("*", "x"), until_end=True)
+        return set(drive(offsets(source)))
+
+    assert found("env-1") == {"s/env-1/0"}
+    assert found("env-1", "other") == {"s/env-1/0", "s/other/0"}
+    assert found("env-?") == {"s/env-1/0", "s/env-2/0"}
+    assert found("*") == {"s/env-1/0", "s/env-2/0", "s/other/0", "s/env-[x]/0"}
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (Start("first"), [0, 1, 2, 3, 4]),
+        (Start("offset", 3), [3, 4]),
+        (Start("timestamp", 1_000_002), [2, 3, 4]),
+        (Start("timestamp", 9_000_000), []),
+        (Start("last"), []),
+    ],
+    ids=str,
+)
+def test_a_consumer_without_a_position_begins_where_start_says(log: Log, start: Start, expected: list[int]) -> None:
+    log.append("s", "t", [Message(b"x", timestamp_us=1_000_000 + number) for number in range(5)])
+
+    source = LogSource(log.folder, "s", ["t"], consumer="c", start=start, until_end=True)
+
+    assert drive(offsets(source)).get("s/t/0", []) == expected
+
+
+def test_a_stored_position_comes_before_start(log: Log) -> None:
+    log.append("s", "t", messages(5))
+    Consumption(log.folder, "c").store([Position(HERE, 3)])
+
+    source = LogSource(log.folder, "s", ["t"], consumer="c", start=Start("first"), until_end=True)
+
+    assert drive(offsets(source)) == {"s/t/0": [4]}
+
+
+def test_only_the_chosen_partitions_are_read(log: Log) -> None:
+    log.create_topic("s", "t", 3)
+    log.append("s", "t", messages(9))
+
+    source = LogSource(log.folder, "s", ["t"], consumer="c", partitions=[0, 2], until_end=True)
+
+    assert set(drive(offsets(source))) == {"s/t/0", "s/t/2"}
+
+
+def test_partitions_and_topics_that_appear_later_are_found(log: Log) -> None:
+    log.append("s", "a", messages(1))
+
+    async def main() -> list[str]:
+        source = LogSource(log.folder, "s", ["*"], consumer="c")
+        await source.connect()
+        found = [await source.read()]
+        log.append("s", "b", messages(1))
+        while len(found) < 2:
+            if batch := await source.read():
+                found.append(batch)
+        await source.close()
+        return [str(batch.partition) for batch in found if batch]
+
+    assert drive(main()) == ["s/a/0", "s/b/0"]
+
+
+def test_until_the_end_means_what_was_there_at_the_start(log: Log) -> None:
+    log.append("s", "t", messages(3))
+
+    async def main() -> int:
+        source = LogSource(log.folder, "s", ["t"], consumer="c", until_end=True, batch_size=2)
+        await source.connect()
+        count = 0
+        for _ in range(2):
+            batch = await source.read()
+            count += len(batch.messages) if batch else 0
+            log.append("s", "t", messages(2))
+        with pytest.raises(EndOfInput):
+            await source.read()
+        await source.close()
+        return count
+
+    assert drive(main()) == 3
+
+
+def test_a_torn_end_does_not_keep_a_run_from_ending(log: Log) -> None:
+    log.append("s", "t", messages(3))
+    log.close()
+    path = segment_files(log.folder)[0]
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+
+    source = LogSource(log.folder, "s", ["t"], consumer="c", until_end=True)
+
+    assert drive(offsets(source)) == {"s/t/0": [0, 1]}
+
+
+def test_the_lag_counts_messages_that_are_not_settled(log: Log) -> None:
+    log.append("s", "t", messages(10))
+
+    async def main() -> list[int]:
+        source = LogSource(log.folder, "s", ["t"], consumer="c", batch_size=4)
+        await source.connect()
+        found = [(await source.lag())[HERE]]
+        batch = await source.read()
+        assert batch
+        found.append((await source.lag())[HERE])
+        await source.ack([batch.last])
+        found.append((await source.lag())[HERE])
+        log.append("s", "t", messages(5))
+        found.append((await source.lag())[HERE])
+        await source.close()
+        return found
+
+    assert drive(main()) == [10, 10, 6, 11]
+
+
+def test_a_log_that_is_not_there_says_how_to_fill_it(tmp_path: Path) -> None:
+    with pytest.raises(Stopped) as stopped:
+        drive(LogSource(tmp_path / "no", "s", ["t"], consumer="c").connect())
+
+    assert stopped.value.code == "IFX703"
+    assert "iggyflux log" in (stopped.value.hint or "")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_topic_that_is_not_there_is_an_error_at_the_end_with_a_suggestion(log: Log) -> None:
+    log.append("factory", "readings", messages(1))
+
+    with pytest.raises(Stopped, match="did you mean factory/readings") as stopped:
+        drive(LogSource(log.folder, "factory", ["reading"], consumer="c", until_end=True).connect())
+    assert stopped.value.code == "IFX707"
+
+
+def test_rule_29_a_message_that_is_sent_keeps_its_time_id_and_headers(tmp_path: Path) -> None:
+    sink = LogSink(tmp_path / "log", "s", "t")
+
+    async def main() -> None:
+        await sink.connect()
+        await sink.send([OutgoingMessage(b"x", "key", {"h": 1}, 1_700_000_000_123_456_000, 7)])
+        await sink.close()
+
+    asyncio.run(main())
+    (message,) = Log.open(tmp_path / "log").tail("s", "t")
+    assert (message.payload, message.timestamp_us, message.id, message.headers) == (
+        b"x", 1_700_000_000_123_456, 7, {"h": 1},
+    )  # fmt: skip
