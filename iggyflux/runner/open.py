@@ -177,12 +177,19 @@ def _stdout_sink(_opening: Opening, _end: Endpoint) -> LineSink:
     return StdoutSink()
 
 
+def _influxdb_sink(opening: Opening, _end: Endpoint) -> LineSink:
+    from iggyflux.transports.influxdb import InfluxLineSink
+
+    return InfluxLineSink(opening.influxdb)
+
+
 _SOURCES: dict[str, Callable[[Opening, Endpoint], Source]] = {
     "log": _log_source,
     "file": _file_source,
     "stdin": _stdin_source,
 }
 _SINKS: dict[str, Callable[[Opening, Endpoint], LineSink]] = {
+    "influxdb": _influxdb_sink,
     "file": _file_sink,
     "stdout": _stdout_sink,
 }
@@ -255,7 +262,17 @@ def _end(opening: Opening, key: str, problems: list[Problem]) -> Endpoint | None
     if key == "from" and isinstance(item.dead_letters, TopicAddress) and given.kind not in ("log", "iggy"):
         message = f"dead letters cannot go to a topic: {given} has none"
         problems.append(pipeline.problem("IFX813", item, message, hint="name a directory"))
+    if given.kind == "influxdb":
+        problems += _influxdb_problems(opening)
     return given
+
+
+def _influxdb_problems(opening: Opening) -> list[Problem]:
+    """What the sink knows to be wrong with its settings, at the route's place."""
+    from iggyflux.transports.influxdb import settings_problems
+
+    found = settings_problems(opening.influxdb)
+    return [opening.pipeline.problem(each.code, opening.item, each.message, hint=each.hint) for each in found]
 
 
 def _wrong_kind(pipeline: Pipeline, item: Item, mapping: Mapping) -> Problem:
