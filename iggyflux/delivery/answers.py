@@ -46,8 +46,8 @@ class Answer:
 def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> Verdict:
     """What `answer` to a request with `lines` means; `now` is seconds since the epoch.
 
-    `flavor` is one of `v1`, `v2`, `cloud`, `v3`, `victoriametrics`, `generic`; it chooses the hint, never the verdict:
-    what a server is can change behind an address, its words say what it did.
+    `flavor` is one of `v1`, `v2`, `v3`, `victoriametrics`; it chooses the hint, never the verdict: what a server is can
+    change behind an address, its words say what it did.
     """
     case = Case(flavor, answer, lines, now)
     for row in ROWS:

@@ -300,10 +300,16 @@ class Machine:
     def _look_at(self, suspects: Sequence[int], width: int) -> bool:
         """Put the suspects of the last request first, where that cannot change which of two equal points comes last."""
         chosen = [line for line in dict.fromkeys(suspects) if 0 <= line < width]
-        if not 0 < len(chosen) < width:
+        if not chosen:
             return False
         sent = self._todo[:width]
         first = [sent[line] for line in chosen]
+        if len(chosen) == width:  # all of them, but now with those together that may share a fate
+            if not _keeps_order(chosen, [self._lines[index] for index in sent]):
+                return False
+            self._todo = [*first, *self._todo[width:]]
+            self._halve(width)
+            return True
         among = frozenset(chosen)
         others = [index for line, index in enumerate(sent) if line not in among]
         keys = {point_key(self._lines[index]) for index in first}
@@ -359,6 +365,17 @@ class Machine:
             if size - 1 > self.max_bytes:
                 return max(count, 1)
         return width
+
+
+def _keeps_order(permutation: Sequence[int], lines: Sequence[str]) -> bool:
+    """Whether lines of one point stay in their order."""
+    last: dict[tuple[str, str], int] = {}
+    for line in permutation:
+        key = point_key(lines[line])
+        if last.get(key, -1) > line:
+            return False
+        last[key] = line
+    return True
 
 
 def _failure_of(verdict: Unavailable) -> object:

@@ -11,7 +11,7 @@ import logging
 import random as _random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
@@ -26,6 +26,7 @@ from iggyflux.delivery.verdicts import (
     Verdict,
 )
 from iggyflux.errors import NotConnected, Stopped
+from iggyflux.runner.events import emit
 from iggyflux.transports.base import LineSink
 
 log = logging.getLogger("iggyflux.delivery")
@@ -112,8 +113,6 @@ async def deliver(
 def _with_learnt(policy: Policy, journal: Journal) -> Policy:
     if journal.max_bytes is None or journal.max_bytes >= policy.max_bytes:
         return policy
-    from dataclasses import replace
-
     return replace(policy, max_bytes=journal.max_bytes)
 
 
@@ -152,7 +151,7 @@ def _note(journal: Journal, policy: Policy, machine: Machine, verdict: Verdict, 
         case TooLarge():
             journal.retries += 1
             journal.max_bytes = machine.max_bytes
-            log.info("delivery.too_large max_bytes=%d reason=%r", machine.max_bytes, verdict.reason)
+            emit(log, logging.INFO, "delivery.too_large", max_bytes=machine.max_bytes, reason=verdict.reason)
         case Refused(conflicts=conflicts) | RefusedSome(conflicts=conflicts):
             _tell_back(journal)
             _tell_conflicts(journal, conflicts)
@@ -164,25 +163,26 @@ def _tell_conflicts(journal: Journal, conflicts: Sequence[SchemaConflict]) -> No
     for conflict in conflicts:
         if conflict not in journal.conflicts:
             journal.conflicts.add(conflict)
-            log.error(
-                "delivery.schema_conflict measurement=%r field=%r sent=%s stored=%s hint=%r",
-                conflict.measurement,
-                conflict.field,
-                conflict.sent,
-                conflict.stored,
-                "a field keeps its first type: change `type` in the mapping, or write to another field or measurement",
+            emit(
+                log,
+                logging.ERROR,
+                "delivery.schema_conflict",
+                measurement=conflict.measurement,
+                field=conflict.field,
+                sent=conflict.sent,
+                stored=conflict.stored,
+                hint="a field keeps its first type: change `type` in the mapping, or write to another field",
             )
 
 
 def _tell_wait(journal: Journal, seconds: float, attempt: int, reason: str, away: bool) -> None:
-    if away and not journal.away:
-        journal.away = True
-        log.warning("delivery.away attempt=%d seconds=%.1f reason=%r", attempt, seconds, reason)
-    else:
-        log.info("delivery.waiting attempt=%d seconds=%.1f reason=%r", attempt, seconds, reason)
+    newly = away and not journal.away
+    journal.away = journal.away or away
+    level, event = (logging.WARNING, "delivery.away") if newly else (logging.INFO, "delivery.waiting")
+    emit(log, level, event, attempt=attempt, seconds=round(seconds, 2), reason=reason)
 
 
 def _tell_back(journal: Journal) -> None:
     if journal.away:
         journal.away = False
-        log.info("delivery.back")
+        emit(log, logging.INFO, "delivery.back")
