@@ -853,10 +853,119 @@ _DELIVERY: tuple[Code, ...] = (
         fix="Declare the stored type in the mapping, or write to another field or measurement; then replay.",
         example='field "f" is sent as string, but stored as float',
     ),
+    Code(
+        "IFX620",
+        "record failed, and on_error is fail",
+        meaning="A record could not be mapped, or its line was refused, and the mapping says `on_error: fail`. Nothing of its batch is acknowledged.",
+        fix="Correct the mapping or the data and run again: the message is read again. Or choose `on_error: dead_letter`.",
+    ),
+    Code(
+        "IFX690",
+        "route stopped",
+        meaning="A route stopped for a reason that has no code of its own.",
+        fix="Read the reason; the messages that were not acknowledged come again.",
+    ),
+    Code(
+        "IFX699",
+        "a fault of the program",
+        meaning="Something happened that should not; the route stopped, the others went on, nothing was acknowledged too early.",
+        fix="Report it, with the log of the run.",
+    ),
 )
 
 # --- IFX7xx transports ---
 _TRANSPORTS: tuple[Code, ...] = (
+    Code(
+        "IFX701",
+        "positions not usable",
+        meaning="The file of a consumer's positions cannot be written, or is damaged, or was written by another version.",
+        fix="Free space or correct the permissions; put back a copy of the file, or remove it to begin where `start` says.",
+    ),
+    Code(
+        "IFX702",
+        "consumer in use",
+        meaning="Another process reads under this consumer's name; two would acknowledge each other's messages.",
+        fix="Stop the other process, or give this run another consumer name.",
+        example="two `iggyflux run` of one pipeline on `log:data`",
+    ),
+    Code(
+        "IFX703",
+        "no such log",
+        meaning="`log:DIR` names a folder that does not exist or cannot be made.",
+        fix="Fill it first with `iggyflux log append` or `iggyflux log generate`, or correct the path.",
+        example="from: log:no-such-folder",
+    ),
+    Code(
+        "IFX704",
+        "log takes no more",
+        meaning="A message could not be appended: the disk is full, or the folder may not be written. What was appended before is whole.",
+        fix="Free space or correct the permissions.",
+    ),
+    Code(
+        "IFX705",
+        "log damaged",
+        meaning="A record inside a log is not what its checksum says, and sound records follow: this is no torn end of a crash, which is repaired by itself.",
+        fix="Put back a copy of the segment file, or begin behind the damage with a new consumer and `start: {offset: N}`.",
+    ),
+    Code(
+        "IFX706",
+        "position beyond the end",
+        meaning="A consumer's position, or `start`, lies beyond the last message: the log was cut or replaced.",
+        fix="Give the consumer a new name, or correct `start`.",
+        example="start: {offset: 1000} on a log of 10 messages",
+    ),
+    Code(
+        "IFX707",
+        "no topic matches",
+        meaning="No topic of the log is the mapping's `from.stream` and `from.topic`, and the run is to end with what is there.",
+        fix="Correct the names in the mapping; `iggyflux log info` shows what there is.",
+        example="from: {stream: factory, topic: reading}",
+    ),
+    Code(
+        "IFX710",
+        "file not usable",
+        meaning="An input file cannot be read, or an output file cannot be written.",
+        fix="Check the path and its permissions.",
+        example="to: file:/",
+    ),
+    Code(
+        "IFX711",
+        "line is no message",
+        meaning="A line of an input file with `envelope: true` is not a message: JSON with one of payload, payload_text and payload_base64.",
+        fix="Correct the line, or leave `envelope` out where lines are bare payloads.",
+        example='{"ofset": 2}',
+    ),
+    Code(
+        "IFX712",
+        "file was replaced",
+        meaning="An input file is shorter than what was read of it, or begins otherwise: its position means nothing any more.",
+        fix="Remove the file of its position (named in the hint) to read it from its beginning.",
+    ),
+    Code(
+        "IFX713",
+        "a file has no offsets",
+        meaning="`start` of a file is an offset or a time.",
+        fix="Take `first` or `last`.",
+        example="start: {offset: 3}",
+    ),
+    Code(
+        "IFX715",
+        "dead letters cannot be kept",
+        meaning="The place of dead letters is full or cannot be written. The run stops, since nothing is dropped.",
+        fix="Free space or correct the permissions, and run again.",
+    ),
+    Code(
+        "IFX716",
+        "dead letter damaged",
+        meaning="A line of a dead-letter file is no dead letter.",
+        fix="Remove or correct the line; file and line number are named.",
+    ),
+    Code(
+        "IFX717",
+        "no dead letters",
+        meaning="There is nothing at the place where dead letters were to be read.",
+        fix="Check the path: by default it is `dead-letters/NAME` beside the pipeline file.",
+    ),
     Code(
         "IFX720",
         "not InfluxDB's write address",
@@ -1052,6 +1161,13 @@ _PIPELINES: tuple[Code, ...] = (
         meaning="A token or password is written into the pipeline file in plain (a warning).",
         fix="Write `${VARIABLE}` or `file:PATH` instead.",
         example="token: my-token",
+    ),
+    Code(
+        "IFX815",
+        "no such route",
+        meaning="`--mapping` names a route that the pipeline does not have.",
+        fix="Take one of the names that the hint lists.",
+        example="iggyflux run pipeline.yaml --mapping nothing",
     ),
 )
 

@@ -133,7 +133,7 @@ def test_a_damaged_line_in_the_middle_stops_with_its_place(tmp_path: Path) -> No
 
     with pytest.raises(Stopped, match=r"00000001\.ndjson:1: ") as stopped:
         list(read_dead_letters(tmp_path))
-    assert stopped.value.code == "IFX721"
+    assert stopped.value.code == "IFX716"
 
 
 def test_one_file_can_be_read_alone_and_a_missing_place_is_an_error(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_one_file_can_be_read_alone_and_a_missing_place_is_an_error(tmp_path: Pa
     assert len(list(read_dead_letters(tmp_path / "00000001.ndjson"))) == 1
     with pytest.raises(Stopped, match="there are no dead letters") as stopped:
         list(read_dead_letters(tmp_path / "none"))
-    assert stopped.value.code == "IFX722"
+    assert stopped.value.code == "IFX717"
 
 
 def test_two_writers_share_a_directory_and_not_a_file(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_full_directory_stops_and_what_was_kept_stays(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="limit of 500 bytes") as stopped:
         put(tmp_path, *(letters(1, number) for number in range(9)), max_total_bytes=500)
 
-    assert stopped.value.code == "IFX720"
+    assert stopped.value.code == "IFX715"
     assert len(list(read_dead_letters(tmp_path))) == 2
     with pytest.raises(Stopped, match="limit of 500 bytes"):
         put(tmp_path, letters(1), max_total_bytes=500)
@@ -188,7 +188,7 @@ def test_a_place_that_cannot_be_written_stops(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped) as stopped:
         put(tmp_path / "file", letters(1))
-    assert stopped.value.code == "IFX720"
+    assert stopped.value.code == "IFX715"
     assert stopped.value.hint
 
 
@@ -209,7 +209,7 @@ def test_a_topic_holds_the_same_letters(tmp_path: Path) -> None:
 def test_a_topic_that_cannot_be_reached_stops(tmp_path: Path) -> None:
     with pytest.raises(Stopped) as stopped:
         drive(TopicDeadLetters(CollectingMessages([NotConnected("gone")])).put([LETTER]))
-    assert stopped.value.code == "IFX720"
+    assert stopped.value.code == "IFX715"
 
 
 def test_letters_are_on_the_disk_when_put_returns(tmp_path: Path) -> None:

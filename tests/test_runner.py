@@ -317,12 +317,12 @@ def test_an_answer_that_needs_a_person_stops_and_nothing_in_flight_is_acknowledg
 
 
 def test_a_dead_letter_store_that_is_full_stops_the_route() -> None:
-    source, letters = ScriptedSource([batch([b"bad"])]), CollectingDeadLetters([Stopped("full", code="IFX720")])
+    source, letters = ScriptedSource([batch([b"bad"])]), CollectingDeadLetters([Stopped("full", code="IFX715")])
 
     summary = run(route(source, ScriptedSink(), letters))
 
     assert source.settled == {}
-    assert summary.errors[0].code == "IFX720"
+    assert summary.errors[0].code == "IFX715"
 
 
 def test_requests_overlap_up_to_the_limit_and_are_acknowledged_in_order() -> None:

@@ -80,7 +80,7 @@ class DirectoryDeadLetters:
         self._worker = Worker("dead-letters")
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """As `DeadLetterSink.put`: fsynced when it returns.  Raises `Stopped` (IFX720)."""
+        """As `DeadLetterSink.put`: fsynced when it returns.  Raises `Stopped` (IFX715)."""
         await self._worker.call(self._put, letters)
 
     async def close(self) -> None:
@@ -129,7 +129,7 @@ class DirectoryDeadLetters:
 
     def _stopped(self, reason: str) -> Stopped:
         hint = "free space or correct the permissions, and run again: nothing is lost"
-        return Stopped(f"cannot keep dead letters in {self.path}: {reason}", hint, "IFX720")
+        return Stopped(f"cannot keep dead letters in {self.path}: {reason}", hint, "IFX715")
 
     def _close(self) -> None:
         if self._file is not None:
@@ -145,7 +145,7 @@ class TopicDeadLetters:
         self._connected = False
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """As `DeadLetterSink.put`: confirmed by the topic when it returns.  Raises `Stopped` (IFX720)."""
+        """As `DeadLetterSink.put`: confirmed by the topic when it returns.  Raises `Stopped` (IFX715)."""
         try:
             if not self._connected:
                 await self._sink.connect()
@@ -154,7 +154,7 @@ class TopicDeadLetters:
         except NotConnected as error:
             self._connected = False
             raise Stopped(
-                f"cannot keep dead letters: {error}", "run again when the topic is there", "IFX720"
+                f"cannot keep dead letters: {error}", "run again when the topic is there", "IFX715"
             ) from error
 
     async def close(self) -> None:
@@ -181,11 +181,11 @@ def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = 
     """The letters of a directory, or of one file, in the order in which they were kept.
 
     A last line without its end is the trace of a crash: its message was never acknowledged and comes again; `torn` is
-    told file and line number, else a warning is logged.  Raises `Stopped` (IFX721) with the place of a damaged line,
-    (IFX722) where there is nothing to read.
+    told file and line number, else a warning is logged.  Raises `Stopped` (IFX716) with the place of a damaged line,
+    (IFX717) where there is nothing to read.
     """
     if not path.exists():
-        raise Stopped(f"there are no dead letters in {path}", "is it the path of `dead_letters`?", "IFX722")
+        raise Stopped(f"there are no dead letters in {path}", "is it the path of `dead_letters`?", "IFX717")
     for file in dead_letter_files(path):
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -195,7 +195,7 @@ def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = 
                 try:
                     yield decode_letter(line)
                 except EnvelopeError as error:
-                    raise Stopped(f"{file}:{number}: {error}", "remove or correct the line", "IFX721") from error
+                    raise Stopped(f"{file}:{number}: {error}", "remove or correct the line", "IFX716") from error
 
 
 def _tell_torn(file: Path, number: int) -> None:
