@@ -27,6 +27,12 @@ STANDARD = [function for function in FUNCTIONS.values() if function.builtin]
 DEVIATIONS = {"IFX203", "IFX204", "IFX205", "IFX206", "IFX211", "IFX213"}
 """Codes of texts that jmespath.py compiles, and that can only fail, or are hardly meant (LANGUAGE 5, 7)."""
 
+
+def examples(count: int) -> settings:
+    """So many random examples, and far more of them in `make test-long`."""
+    return settings(max_examples=count * (50 if "--long" in sys.argv else 1), deadline=None)
+
+
 # --- random documents and expressions ---
 
 NAMES = ["a", "b", "c", "é"]
@@ -199,7 +205,7 @@ def compiled_or_none(text: str) -> Any:
 # --- jmespath.py is the law ---
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(600)
 @given(text=expressions(STANDARD), document=objects)
 def test_rule_7_values_and_failures_are_those_of_jmespath_py(text: str, document: JSON) -> None:
     """What jmespath.py gives we give, and where it raises anything the record fails."""
@@ -218,7 +224,7 @@ def test_rule_7_values_and_failures_are_those_of_jmespath_py(text: str, document
     assert expected == outcome(lambda: ours.evaluate(document))
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(600)
 @given(text=soups)
 def test_the_texts_that_compile_are_those_of_jmespath_py(text: str) -> None:
     """A random text compiles here and there, or nowhere, but for the deviations that are told."""
@@ -292,7 +298,7 @@ def test_rule_9_truth_is_jmespaths() -> None:
 # --- never anything else ---
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(400)
 @given(text=st.one_of(soups, expressions(list(FUNCTIONS.values()))), document=documents)
 def test_an_expression_works_or_raises_ours(text: str, document: JSON) -> None:
     """Random text on random documents: a value, or one of our errors, and the document unchanged."""
@@ -311,7 +317,7 @@ def test_an_expression_works_or_raises_ours(text: str, document: JSON) -> None:
         assert found.length >= 1
 
 
-@settings(max_examples=500, deadline=None)
+@examples(200)
 @given(text=expressions(list(FUNCTIONS.values())), document=objects)
 def test_the_types_of_an_expression_hold_what_it_gives(text: str, document: JSON) -> None:
     """`types` may say too much and never too little."""
@@ -363,7 +369,7 @@ def test_a_deep_document_is_evaluated() -> None:
 # --- reads ---
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(600)
 @given(text=expressions(list(FUNCTIONS.values())), document=objects)
 def test_an_expression_sees_no_more_than_its_reads(text: str, document: JSON) -> None:
     """Pruned to what is read, a document gives the same value, or the same failure with the same words."""
@@ -374,7 +380,7 @@ def test_an_expression_sees_no_more_than_its_reads(text: str, document: JSON) ->
     assert evaluated(text, document) == evaluated(text, reads.prune(document))
 
 
-@settings(max_examples=700, deadline=None)
+@examples(300)
 @given(text=expressions(list(FUNCTIONS.values())), document=objects, element=documents)
 def test_reads_of_the_element_and_of_the_payload_are_told_apart(text: str, document: JSON, element: JSON) -> None:
     """Under `for_each` the element is pruned to `reads`, the payload to `root_reads`."""
@@ -395,7 +401,7 @@ reads_trees: st.SearchStrategy[Reads] = st.recursive(
 )
 
 
-@settings(max_examples=700, deadline=None)
+@examples(300)
 @given(text=expressions(list(FUNCTIONS.values())), document=objects, result=reads_trees)
 def test_reads_for_a_part_of_the_result_suffice_for_that_part(text: str, document: JSON, result: Reads) -> None:
     """A `for_each` whose elements are read in parts needs those parts of the payload only."""
@@ -695,7 +701,7 @@ paths = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@examples(200)
 @given(text=paths, document=objects, element=documents)
 def test_a_static_path_walked_by_hand_gives_what_evaluation_gives(text: str, document: JSON, element: JSON) -> None:
     """What is lowered means the same."""

@@ -268,18 +268,26 @@ _LAZY: Final = {"if": _if, "coalesce": _coalesce}
 
 
 def _call(node: Node) -> Run:
+    """A call: evaluate the arguments in order, look at their types, let null through, run the body."""
     function: Function = node["function"]
     if function.lazy:
         return _LAZY[function.name](node)
-    constants: dict[int, Any] = node["constants"]
+    count = len(node["children"])
+    constants: dict[int, Any] = {  # literals too: their types were looked at when the expression was checked
+        position: child["value"]
+        for position, child in enumerate(node["children"])
+        if child["type"] == "literal" and child["value"] is not None
+    } | node["constants"]
+    plain = [position for position in range(count) if position not in constants]
+    if len(plain) == 1 and not function.scoped:
+        return _call_of_one(function, constants, plain[0], build(node["children"][plain[0]]))
     body, scoped = function.call, function.scoped
     arguments = [
         _constant(constants[position]) if position in constants else build(child)
         for position, child in enumerate(node["children"])
     ]
-    added = tuple(constants[position] for position in sorted(constants) if position >= len(arguments))
-    checks = make_checks(function, len(arguments), skip=constants)
-    plain = [position for position in range(len(arguments)) if position not in constants]
+    added = tuple(constants[position] for position in sorted(constants) if position >= count)
+    checks = make_checks(function, count, skip=constants)
     nullable = plain if function.propagates_null else []
 
     def run(scope: Any, value: Any) -> Any:
@@ -295,6 +303,30 @@ def _call(node: Node) -> Run:
             raise
         except RAISED as error:
             _failed(function, [given[position] for position in plain], error)
+
+    return run
+
+
+def _call_of_one(function: Function, constants: dict[int, Any], position: int, argument: Run) -> Run:
+    """As `_call`, with one argument that is not a constant: most calls are such."""
+    body, propagates = function.call, function.propagates_null
+    before = tuple(constants[place] for place in sorted(constants) if place < position)
+    after = tuple(constants[place] for place in sorted(constants) if place > position)
+    checks = make_checks(function, position + 1, skip=constants)
+    check = checks[0][1] if checks else None
+
+    def run(scope: Any, value: Any) -> Any:
+        given = argument(scope, value)
+        if given is None and propagates:
+            return None
+        if check is not None:
+            check(given)
+        try:
+            return body(*before, given, *after)
+        except EvaluationError:
+            raise
+        except RAISED as error:
+            _failed(function, [given], error)
 
     return run
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from base64 import b64decode, b64encode
-from binascii import Error
+from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,12 +13,19 @@ from iggyflux.records import JSON
 
 _TEXT = Parameter("text", ("string",))
 
-_ALGORITHMS: dict[str, Callable[[bytes], str]] = {
-    "sha256": lambda data: hashlib.sha256(data).hexdigest(),
-    "sha512": lambda data: hashlib.sha512(data).hexdigest(),
-    "sha1": lambda data: hashlib.sha1(data, usedforsecurity=False).hexdigest(),
-    "md5": lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest(),
-    "crc32": lambda data: f"{zlib.crc32(data):08x}",
+
+def _hexdigest(name: str) -> Callable[[bytes], str]:
+    import hashlib
+
+    return lambda data: hashlib.new(name, data, usedforsecurity=False).hexdigest()
+
+
+_ALGORITHMS: dict[str, Callable[[], Callable[[bytes], str]]] = {
+    "sha256": lambda: _hexdigest("sha256"),
+    "sha512": lambda: _hexdigest("sha512"),
+    "sha1": lambda: _hexdigest("sha1"),
+    "md5": lambda: _hexdigest("md5"),
+    "crc32": lambda: lambda data: f"{zlib.crc32(data):08x}",
 }
 
 
@@ -30,7 +35,7 @@ def _algorithm(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
         close = closest(name, list(_ALGORITHMS))
         hint = f"did you mean '{close}'?" if close else "known: " + ", ".join(_ALGORITHMS)
         raise ConstantError("algorithm", f"{name!r} is not known", hint)
-    return {"algorithm": _ALGORITHMS[name]}
+    return {"algorithm": _ALGORITHMS[name]()}
 
 
 def _hash(text: str, algorithm: Callable[[bytes], str]) -> str:
@@ -39,7 +44,7 @@ def _hash(text: str, algorithm: Callable[[bytes], str]) -> str:
 
 def _base64_bytes(name: str, text: str) -> bytes:
     try:
-        return b64decode(text.encode("ascii"), validate=True)
+        return a2b_base64(text.encode("ascii"), strict_mode=True)
     except (Error, ValueError) as error:
         raise cannot(name, "the text is not base64") from error
 
@@ -94,7 +99,7 @@ ENCODINGS: tuple[Function, ...] = (
         "The text in base64.",
         (_TEXT,),
         ("string",),
-        lambda text: b64encode(text.encode()).decode("ascii"),
+        lambda text: b2a_base64(text.encode(), newline=False).decode("ascii"),
         (("base64_encode(a)", '{"a": "hé"}', '"aMOp"'),),
     ),
     Function(

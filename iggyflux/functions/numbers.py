@@ -1,22 +1,19 @@
 """Arithmetic that is exact in decimals: a float counts as the shortest decimal that is written for it.
 
 Integers with integers stay integers.  Anything else is calculated exactly and given as the nearest float, so
-`multiply(`235`, `0.1`)` is 23.5.  `decimal` is imported by the first call that needs it.
+`multiply(`235`, `0.1`)` is 23.5.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact
+from typing import Any, TypeAlias, cast
 
 from iggyflux.errors import EvaluationError
 from iggyflux.functions.table import ANY, MAX_DIGITS, Function, Parameter, cannot
-from iggyflux.lineprotocol.checks import shorten
 from iggyflux.records import JSON
-
-if TYPE_CHECKING:
-    from decimal import Decimal
 
 Number: TypeAlias = int | float
 _MAX_BITS = MAX_DIGITS * 10 // 3
@@ -33,9 +30,11 @@ def _checked(name: str, value: int) -> int:
     return value
 
 
-def _decimal(name: str, value: Number) -> Decimal:
-    from decimal import Decimal
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= 40 else f"{text[:40]!r}…"
 
+
+def _decimal(name: str, value: Number) -> Decimal:
     if type(value) is int:
         return Decimal(_checked(name, value))
     if value - value != 0.0:
@@ -43,7 +42,57 @@ def _decimal(name: str, value: Number) -> Decimal:
     return Decimal(repr(value))
 
 
-def _float(name: str, numerator: int, denominator: int = 1) -> float:
+_EXACT = Context(prec=5000, Emax=99999, Emin=-99999, traps=[Inexact])
+"""Exact or a failure: sums and products of a few floats have some 700 digits, and nothing is rounded twice."""
+
+_FINE = Context(prec=40, Emax=99999, Emin=-99999, traps=[])
+_BELOW, _ABOVE = 1 - Decimal("1e-36"), 1 + Decimal("1e-36")
+_ROUNDING = Context(prec=5000, Emax=99999, Emin=-99999)
+_UNITS = {digits: Decimal(1).scaleb(-digits) for digits in range(-30, 31)}
+
+
+def _float(name: str, value: Decimal) -> float:
+    result = float(value)
+    if result - result != 0.0:
+        raise _out_of_range(name)
+    return result
+
+
+def _exactly(name: str, of_integers: Callable[[int, int], int]) -> Callable[..., Number]:
+    """A function of two or more numbers whose decimal result is exact; `name` is also that of Context's method."""
+
+    calculate: Callable[[Decimal, Decimal], Decimal] = getattr(_EXACT, name)
+
+    def call(first: Number, *rest: Number) -> Number:
+        if type(first) is int and all(type(number) is int for number in rest):
+            total = _checked(name, first)
+            for number in rest:
+                total = _checked(name, of_integers(total, _checked(name, cast(int, number))))
+            return total
+        exact = _decimal(name, first)
+        for number in rest:
+            exact = calculate(exact, _decimal(name, number))
+        return _float(name, exact)
+
+    return call
+
+
+def _divide(dividend: Number, divisor: Number) -> Number:
+    if not divisor:
+        raise EvaluationError("IFX302", "divide(): division by zero")
+    if type(dividend) is int and type(divisor) is int:
+        quotient, rest = divmod(_checked("divide", dividend), _checked("divide", divisor))
+        return quotient if not rest else _nearest("divide", dividend, divisor)
+    top, bottom = _decimal("divide", dividend), _decimal("divide", divisor)
+    about = _FINE.divide(top, bottom)
+    below, above = float(_FINE.multiply(about, _BELOW)), float(_FINE.multiply(about, _ABOVE))
+    if below == above and below - below == 0.0:  # so it is the float nearest to all that lies between
+        return below
+    (a, b), (c, d) = top.as_integer_ratio(), bottom.as_integer_ratio()
+    return _nearest("divide", a * d, b * c)
+
+
+def _nearest(name: str, numerator: int, denominator: int) -> float:
     """The float nearest to a fraction: Python divides integers so."""
     try:
         return numerator / denominator
@@ -51,51 +100,13 @@ def _float(name: str, numerator: int, denominator: int = 1) -> float:
         raise _out_of_range(name) from None
 
 
-def _exactly(name: str, calculate: Callable[[Any, Any], Any]) -> Callable[..., Number]:
-    """A function of two or more numbers whose decimal result is exact."""
-
-    def call(*numbers: Number) -> Number:
-        if all(type(number) is int for number in numbers):
-            total = numbers[0]
-            for number in numbers[1:]:
-                total = _checked(name, calculate(_checked(name, int(total)), _checked(name, int(number))))
-            return total
-        from decimal import Context, Inexact, localcontext
-
-        # Enough digits for any sum or product of a few floats; more than that is refused, never rounded twice.
-        with localcontext(Context(prec=5000, Emax=99999, Emin=-99999, traps=[Inexact])):
-            exact = _decimal(name, numbers[0])
-            for number in numbers[1:]:
-                exact = calculate(exact, _decimal(name, number))
-        result = float(exact)
-        if result - result != 0.0:
-            raise _out_of_range(name)
-        return result
-
-    return call
-
-
-def _divide(dividend: Number, divisor: Number) -> Number:
-    top, bottom = _fraction("divide", dividend, divisor)
-    if type(dividend) is int and type(divisor) is int and top % bottom == 0:
-        return top // bottom
-    return _float("divide", top, bottom)
-
-
 def _modulo(dividend: Number, divisor: Number) -> Number:
-    if type(dividend) is int and type(divisor) is int and divisor:
+    if not divisor:
+        raise EvaluationError("IFX302", "modulo(): division by zero")
+    if type(dividend) is int and type(divisor) is int:
         return _checked("modulo", dividend) % _checked("modulo", divisor)
-    top, bottom = _fraction("modulo", dividend, divisor)
-    unit = _decimal("modulo", divisor).as_integer_ratio()[1] * _decimal("modulo", dividend).as_integer_ratio()[1]
-    return _float("modulo", top % bottom, unit)
-
-
-def _fraction(name: str, dividend: Number, divisor: Number) -> tuple[int, int]:
-    """Two integers whose quotient is that of the two decimals."""
-    top, bottom = (_decimal(name, number).as_integer_ratio() for number in (dividend, divisor))
-    if not bottom[0]:
-        raise EvaluationError("IFX302", f"{name}(): division by zero")
-    return top[0] * bottom[1], bottom[0] * top[1]
+    (a, b), (c, d) = (_decimal("modulo", number).as_integer_ratio() for number in (dividend, divisor))
+    return _nearest("modulo", a * d % (b * c), b * d)
 
 
 def _round(number: Number, digits: Any = 0) -> Number:
@@ -103,11 +114,7 @@ def _round(number: Number, digits: Any = 0) -> Number:
         raise cannot("round", "the number of digits is not an integer from -30 to 30")
     if type(number) is int and digits >= 0:
         return number
-    from decimal import ROUND_HALF_UP, Context, Decimal
-
-    exact = _decimal("round", number)
-    context = Context(prec=5000, Emax=99999, Emin=-99999)
-    rounded = exact.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP, context=context)
+    rounded = _decimal("round", number).quantize(_UNITS[digits], ROUND_HALF_UP, _ROUNDING)
     return int(rounded) if digits <= 0 else float(rounded)
 
 
@@ -124,7 +131,7 @@ def _parse_number(text: Any, otherwise: JSON = _FAIL) -> JSON:
         if value - value == 0:
             return value
     if otherwise is _FAIL:
-        raise cannot("parse_number", f"{shorten(text)} is not a number in JSON's syntax, or out of range")
+        raise cannot("parse_number", f"{_shown(text)} is not a number in JSON's syntax, or out of range")
     return otherwise
 
 
@@ -132,10 +139,10 @@ def _parse_integer(text: str, base: Any = 10) -> int:
     if type(base) is not int or not 2 <= base <= 36:
         raise cannot("parse_integer", "the base is not an integer from 2 to 36")
     if len(text) > MAX_DIGITS or not re.fullmatch(r"[+-]?[0-9A-Za-z]+", text):
-        raise cannot("parse_integer", f"{shorten(text)} is not an integer")
+        raise cannot("parse_integer", f"{_shown(text)} is not an integer")
     digits = text.lstrip("+-").lower()
     if any(int(digit, 36) >= base for digit in digits):
-        raise cannot("parse_integer", f"{shorten(text)} is not an integer of base {base}")
+        raise cannot("parse_integer", f"{_shown(text)} is not an integer of base {base}")
     return int(text[0].replace("+", "").replace(digits[0], "") + digits, base)
 
 

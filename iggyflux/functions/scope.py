@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,7 +48,7 @@ def header_value(value: object) -> JSON:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return b64encode(value).decode("ascii")
+        return b2a_base64(value, newline=False).decode("ascii")
     for kind in (str, int, float):
         if isinstance(value, kind):
             return value if type(value) is kind else kind(value)  # exact classes only

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from iggyflux.functions.table import MAX_TEXT, ConstantError, Function, Parameter, cannot, check_size
 from iggyflux.records import JSON
 
@@ -62,9 +64,12 @@ def _read_pattern(constants: Mapping[str, Any], count: int) -> dict[str, Any]:
     return {"pattern": parts}
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def text_of(value: JSON) -> str:
     """A string as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return value if isinstance(value, str) else _ENCODE(value)
 
 
 def _format(parts: list[str], *values: JSON) -> str:
@@ -74,8 +79,6 @@ def _format(parts: list[str], *values: JSON) -> str:
 
 
 def _parse_json(text: str) -> JSON:
-    import msgspec
-
     try:
         value: JSON = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:

@@ -53,13 +53,17 @@ def _known(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConstantError(name, f"{value!r} is not known", hint)
 
 
-def _run(name: str, body: Callable[..., JSON], value: Any) -> JSON:
+def _guarded(name: str, body: Callable[[Any], JSON]) -> Callable[[Any], JSON]:
+    """`body`, whose failures are those of evaluation."""
     from iggyflux.timestamps import TimestampError
 
-    try:
-        return body(value)
-    except TimestampError as error:
-        raise EvaluationError(error.code, f"{name}(): {error.reason}") from error
+    def call(value: Any) -> JSON:
+        try:
+            return body(value)
+        except TimestampError as error:
+            raise EvaluationError(error.code, f"{name}(): {error.reason}") from error
+
+    return call
 
 
 def _reader(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def _reader(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
 
     form, zone = constants["format"], _zone(constants)
     if form in _UNITS:
-        body: Callable[..., int] = partial(_swapped, timestamps.scale_number, _UNITS[form])
+        body: Callable[[Any], int] = partial(_swapped, timestamps.scale_number, _UNITS[form])
     elif form == "rfc3339":
         body = timestamps.parse_rfc3339
     elif form == "flexible":
@@ -81,7 +85,7 @@ def _reader(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
         except timestamps.TimestampError as error:
             raise ConstantError("format", error.reason) from error
         body = partial(_with_two, timestamps.parse_pattern, form, zone)
-    return {"format": body, "timezone": None}
+    return {"format": _guarded("parse_time", body), "timezone": None}
 
 
 def _swapped(body: Callable[[Any, Any], int], second: Any, first: Any) -> int:
@@ -93,7 +97,7 @@ def _with_two(body: Callable[[Any, Any, Any], Any], second: Any, third: Any, fir
 
 
 def _parse_time(value: Any, read: Callable[..., JSON], _: None = None) -> JSON:
-    return _run("parse_time", read, value)
+    return read(value)
 
 
 def _writer(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
@@ -104,33 +108,35 @@ def _writer(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
     if form == "rfc3339":
         if zone is not None:
             raise ConstantError("timezone", "rfc3339 is written in UTC", "use a pattern: '%Y-%m-%dT%H:%M:%S%:z'")
-        return {"format": timestamps.format_rfc3339, "timezone": None}
+        return {"format": _guarded("format_time", timestamps.format_rfc3339), "timezone": None}
     if "%" not in form:
         _known("format", form, ("rfc3339", "a pattern such as %Y-%m-%d"))
     try:
         timestamps.format_time(0, form, zone)
     except timestamps.TimestampError as error:
         raise ConstantError("format", error.reason) from error
-    return {"format": partial(_with_two, timestamps.format_time, form, zone), "timezone": None}
+    body = partial(_with_two, timestamps.format_time, form, zone)
+    return {"format": _guarded("format_time", body), "timezone": None}
 
 
 def _format_time(time: Any, write: Callable[..., JSON], _: None = None) -> JSON:
     if type(time) is not int:
         raise cannot("format_time", "the time is not an integer of nanoseconds")
-    return _run("format_time", write, time)
+    return write(time)
 
 
 def _part(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
-    _known("part", constants["part"], _PARTS)
-    return {"part": constants["part"], "timezone": _zone(constants)}
-
-
-def _date_part(part: str, time: Any, zone: str | None = None) -> JSON:
     from iggyflux.timestamps import date_parts
 
+    part, zone = constants["part"], _zone(constants)
+    _known("part", part, _PARTS)
+    return {"part": _guarded("date_part", lambda ns: getattr(date_parts(ns, zone), part)), "timezone": None}
+
+
+def _date_part(read: Callable[..., JSON], time: Any, _: None = None) -> JSON:
     if type(time) is not int:
         raise cannot("date_part", "the time is not an integer of nanoseconds")
-    return _run("date_part", lambda ns: getattr(date_parts(ns, zone), part), time)
+    return read(time)
 
 
 TIMES: tuple[Function, ...] = (
