@@ -396,7 +396,9 @@ _EXPRESSIONS: tuple[Code, ...] = (
     Code(
         "IFX221",
         "literal that is not JSON",
-        meaning="What stands in backticks is not JSON, and JMESPath takes it as a text for old times' sake (a warning).",
+        meaning=(
+            "What stands in backticks is not JSON, and JMESPath takes it as a text for old times' sake (a warning)."
+        ),
         fix="Write the text in single quotes.",
         example="state == `ok`",
     ),
@@ -606,7 +608,9 @@ _VALUES: tuple[Code, ...] = (
     Code(
         "IFX340",
         "value of the wrong type",
-        meaning="A value is not of the type that the field or tag has. Types are declared, never guessed from one value.",
+        meaning=(
+            "A value is not of the type that the field or tag has. Types are declared, never guessed from one value."
+        ),
         fix="Declare the type that the values have (`type: string`), or let `cast: true` do the lossless conversions.",
         example='"21.5" (a string) for a field without `type`, which is a float',
     ),
@@ -647,7 +651,10 @@ _VALUES: tuple[Code, ...] = (
         "IFX346",
         "no field is left",
         meaning="Every field of the point is null or missing; line protocol has no point without a field.",
-        fix="Give one field a `default`, or skip such messages with `where`. Look whether the paths are spelled as in the message.",
+        fix=(
+            "Give one field a `default`, or skip such messages with `where`. Look whether the paths are spelled as in "
+            "the message."
+        ),
     ),
     Code(
         "IFX347",
@@ -671,14 +678,18 @@ _VALUES: tuple[Code, ...] = (
     Code(
         "IFX350",
         "timestamp is missing",
-        meaning="The timestamp's expression gave null. The wall clock is never used: a redelivery would make another point.",
+        meaning=(
+            "The timestamp's expression gave null. The wall clock is never used: a redelivery would make another point."
+        ),
         fix="`default: message` takes the message's own timestamp where the value is null.",
     ),
     Code(
         "IFX351",
         "two points of one message overwrite each other",
         meaning="They have the same measurement, tags and time, so that a server would keep one of them.",
-        fix="Add a tag that tells them apart (`index()`), a finer timestamp, or say `collisions: merge` or `keep_last`.",
+        fix=(
+            "Add a tag that tells them apart (`index()`), a finer timestamp, or say `collisions: merge` or `keep_last`."
+        ),
     ),
 )
 
@@ -856,8 +867,14 @@ _DELIVERY: tuple[Code, ...] = (
     Code(
         "IFX620",
         "record failed, and on_error is fail",
-        meaning="A record could not be mapped, or its line was refused, and the mapping says `on_error: fail`. Nothing of its batch is acknowledged.",
-        fix="Correct the mapping or the data and run again: the message is read again. Or choose `on_error: dead_letter`.",
+        meaning=(
+            "A record could not be mapped, or its line was refused, and the mapping says `on_error: fail`. Nothing of "
+            "its batch is acknowledged."
+        ),
+        fix=(
+            "Correct the mapping or the data and run again: the message is read again. Or choose `on_error: "
+            "dead_letter`."
+        ),
     ),
     Code(
         "IFX690",
@@ -868,7 +885,10 @@ _DELIVERY: tuple[Code, ...] = (
     Code(
         "IFX699",
         "a fault of the program",
-        meaning="Something happened that should not; the route stopped, the others went on, nothing was acknowledged too early.",
+        meaning=(
+            "Something happened that should not; the route stopped, the others went on, nothing was acknowledged too "
+            "early."
+        ),
         fix="Report it, with the log of the run.",
     ),
 )
@@ -878,8 +898,13 @@ _TRANSPORTS: tuple[Code, ...] = (
     Code(
         "IFX701",
         "positions not usable",
-        meaning="The file of a consumer's positions cannot be written, or is damaged, or was written by another version.",
-        fix="Free space or correct the permissions; put back a copy of the file, or remove it to begin where `start` says.",
+        meaning=(
+            "The file of a consumer's positions cannot be written, or is damaged, or was written by another version."
+        ),
+        fix=(
+            "Free space or correct the permissions; put back a copy of the file, or remove it to begin where `start` "
+            "says."
+        ),
     ),
     Code(
         "IFX702",
@@ -898,14 +923,23 @@ _TRANSPORTS: tuple[Code, ...] = (
     Code(
         "IFX704",
         "log takes no more",
-        meaning="A message could not be appended: the disk is full, or the folder may not be written. What was appended before is whole.",
+        meaning=(
+            "A message could not be appended: the disk is full, or the folder may not be written. What was appended "
+            "before is whole."
+        ),
         fix="Free space or correct the permissions.",
     ),
     Code(
         "IFX705",
         "log damaged",
-        meaning="A record inside a log is not what its checksum says, and sound records follow: this is no torn end of a crash, which is repaired by itself.",
-        fix="Put back a copy of the segment file, or begin behind the damage with a new consumer and `start: {offset: N}`.",
+        meaning=(
+            "A record inside a log is not what its checksum says, and sound records follow: this is no torn end of a "
+            "crash, which is repaired by itself."
+        ),
+        fix=(
+            "Put back a copy of the segment file, or begin behind the damage with a new consumer and `start: {offset: "
+            "N}`."
+        ),
     ),
     Code(
         "IFX706",
@@ -917,7 +951,10 @@ _TRANSPORTS: tuple[Code, ...] = (
     Code(
         "IFX707",
         "no topic matches",
-        meaning="No topic of the log is the mapping's `from.stream` and `from.topic`, and the run is to end with what is there.",
+        meaning=(
+            "No topic of the log is the mapping's `from.stream` and `from.topic`, and the run is to end with what is "
+            "there."
+        ),
         fix="Correct the names in the mapping; `iggyflux log info` shows what there is.",
         example="from: {stream: factory, topic: reading}",
     ),
@@ -931,14 +968,20 @@ _TRANSPORTS: tuple[Code, ...] = (
     Code(
         "IFX711",
         "line is no message",
-        meaning="A line of an input file with `envelope: true` is not a message: JSON with one of payload, payload_text and payload_base64.",
+        meaning=(
+            "A line of an input file with `envelope: true` is not a message: JSON with one of payload, payload_text "
+            "and payload_base64."
+        ),
         fix="Correct the line, or leave `envelope` out where lines are bare payloads.",
         example='{"ofset": 2}',
     ),
     Code(
         "IFX712",
         "file was replaced",
-        meaning="An input file is shorter than what was read of it, or begins otherwise: its position means nothing any more.",
+        meaning=(
+            "An input file is shorter than what was read of it, or begins otherwise: its position means nothing any "
+            "more."
+        ),
         fix="Remove the file of its position (named in the hint) to read it from its beginning.",
     ),
     Code(
@@ -1103,7 +1146,10 @@ _PIPELINES: tuple[Code, ...] = (
         "IFX806",
         "unknown end of a route",
         meaning="`from` or `to` names a place that this version does not know, or lacks its path.",
-        fix="Take one of `iggy`, `log:DIR`, `file:PATH`, `stdin` to read messages, `influxdb`, `file:PATH`, `stdout` to write lines.",
+        fix=(
+            "Take one of `iggy`, `log:DIR`, `file:PATH`, `stdin` to read messages, `influxdb`, `file:PATH`, `stdout` "
+            "to write lines."
+        ),
         example="from: logs:data",
     ),
     Code(
@@ -1151,7 +1197,10 @@ _PIPELINES: tuple[Code, ...] = (
     Code(
         "IFX813",
         "ends that do not suit the mapping",
-        meaning="A writer mapping goes from messages to lines, a reader mapping from rows to messages; the route's ends do not.",
+        meaning=(
+            "A writer mapping goes from messages to lines, a reader mapping from rows to messages; the route's ends do"
+            " not."
+        ),
         fix="Correct `from` and `to`, or name the other mapping.",
         example="{mapping: a-writer.yaml, from: influxdb, to: stdout}",
     ),
