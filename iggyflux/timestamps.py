@@ -100,7 +100,9 @@ def _scale_decimal(text: str, ns_per_unit: int) -> int:
     sign, whole, fraction, exponent_digits = found.groups(default="")
     mantissa = int(whole + fraction) * ns_per_unit
     exponent = (int(exponent_digits) if exponent_digits else 0) - len(fraction)
-    if mantissa and exponent > 20:
+    if not mantissa:
+        return 0
+    if exponent > 20:
         raise _out_of_range(text)
     if exponent >= 0:
         return _in_range((-mantissa if sign else mantissa) * 10**exponent, text)
@@ -303,12 +305,11 @@ _NEEDS = {
 
 
 @lru_cache(maxsize=256)
-def _read_pattern(pattern: str) -> tuple[tuple[str | _Directive, ...], frozenset[str]]:
-    """The literals and directives of `pattern`, and the parts they say."""
+def _read_pattern(pattern: str) -> tuple[str | _Directive, ...]:
+    """The literals and directives of `pattern`."""
     for shorthand, meaning in _SHORTHANDS.items():
         pattern = re.sub(rf"(?<!%)((?:%%)*)%{shorthand}", rf"\g<1>{meaning}", pattern)
     tokens: list[str | _Directive] = []
-    parts: list[str] = []
     for name, spaces, literal in _TOKEN.findall(pattern):
         if not name or name == "%":
             tokens.append(spaces or literal or "%")
@@ -318,11 +319,8 @@ def _read_pattern(pattern: str) -> tuple[tuple[str | _Directive, ...], frozenset
         directive = _DIRECTIVES.get(name)
         if directive is None:
             raise TimestampError(_unknown_directive(name), "IFX332")
-        if directive.part in parts:
-            raise TimestampError(f"the pattern {pattern!r} says the {directive.part} twice", "IFX332")
         tokens.append(directive)
-        parts.append(directive.part)
-    return tuple(tokens), frozenset(parts)
+    return tuple(tokens)
 
 
 def _unknown_directive(name: str) -> str:
@@ -336,7 +334,12 @@ def _unknown_directive(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    tokens, parts = _read_pattern(pattern)
+    tokens = _read_pattern(pattern)
+    said = [token.part for token in tokens if isinstance(token, _Directive)]
+    parts = frozenset(said)
+    if len(parts) != len(said):
+        twice = next(part for part in said if said.count(part) > 1)
+        raise TimestampError(f"the pattern {pattern!r} says the {twice} twice", "IFX332")
     if "year" not in parts:
         raise TimestampError(f"the pattern {pattern!r} has no year (%Y)", "IFX332")
     if "yearday" in parts and parts & {"month", "day"}:
@@ -364,8 +367,7 @@ def check_pattern(pattern: str) -> bool:
 
     Raises `TimestampError` where no text of the pattern could say one instant.
     """
-    _compile_pattern(pattern)
-    return "offset" in _read_pattern(pattern)[1]
+    return "offset" in _compile_pattern(pattern).groupindex
 
 
 def parse_pattern(text: str, pattern: str, zone: str | None = None) -> int:
@@ -432,17 +434,14 @@ def parse_flexible(text: str, zone: str | None = None) -> int:
         raise TimestampError(f"expected a time as text, got {shorten(text)}")
     if _RFC3339.fullmatch(text):
         return parse_rfc3339(text)
-    clock = _parse_with_dateutil(text)
-    given = clock.utcoffset()
-    naive = clock.replace(tzinfo=None)
-    if given is None:
-        offset = _local_offset_seconds(naive, zone, text) * SECOND
-    else:
-        offset = given // timedelta(microseconds=1) * 1000
-    return _in_range(_wall_ns(naive) - offset, text)
+    clock, offset = _parse_with_dateutil(text)
+    if offset is None:
+        offset = timedelta(seconds=_local_offset_seconds(clock, zone, text))
+    return _in_range(_wall_ns(clock) - offset // timedelta(microseconds=1) * 1000, text)
 
 
-def _parse_with_dateutil(text: str) -> datetime:
+def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
+    """The clock that `text` shows, and its offset if it has one."""
     from dateutil import parser, tz
 
     class Pure(parser.parserinfo):
@@ -469,13 +468,15 @@ def _parse_with_dateutil(text: str) -> datetime:
     defaults = (datetime(2000, 1, 1), datetime(2004, 2, 2))  # noqa: DTZ001
     try:
         first, second = (reader.parse(text, default=default, tzinfos=named_zone) for default in defaults)
+        offset = first.utcoffset()
     except TimestampError:
         raise
     except (ValueError, ArithmeticError, TypeError, LookupError, AttributeError) as exc:
         raise TimestampError(f"no time can be read in {shorten(text)}") from exc
-    if first != second:
+    clock = first.replace(tzinfo=None)
+    if clock != second.replace(tzinfo=None):
         raise TimestampError(f"{shorten(text)} does not say the whole date")
-    return first
+    return clock, offset
 
 
 # --- zones and calendars ---
@@ -522,7 +523,7 @@ def date_parts(timestamp_ns: int, zone: str | None = None) -> DateParts:
 
 def format_time(timestamp_ns: int, pattern: str, zone: str | None = None) -> str:
     """The instant by a pattern of `parse_pattern`'s directives, in `zone` (UTC if None); `%f` writes nine digits."""
-    tokens, _ = _read_pattern(pattern)
+    tokens = _read_pattern(pattern)
     parts = date_parts(timestamp_ns, zone)
     return "".join(token.write(parts) if isinstance(token, _Directive) else token for token in tokens)
 
