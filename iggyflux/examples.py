@@ -10,7 +10,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -71,14 +71,8 @@ def run_examples(mapping: mappings.Mapping, kind: Literal["compiled", "reference
     run = _WriterExamples(mapping, kind) if mapping.kind == "writer" else _ReaderExamples(mapping)
     return [
         ExampleResult(number, _name(tree), mapping.locate(f"/examples/{number - 1}"), tuple(run(tree, number - 1)))
-        for number, tree in enumerate(example_trees(mapping), 1)
+        for number, tree in enumerate(mapping.examples, 1)
     ]
-
-
-def example_trees(mapping: mappings.Mapping) -> list[dict[str, Any]]:
-    """The examples as the document has them; their shape was checked with it."""
-    tree = cast("dict[str, Any]", mapping.document.tree)
-    return tree.get("examples") or []
 
 
 def example_message(mapping: mappings.Mapping, tree: Mapping[str, Any], number: int) -> Message:
@@ -97,7 +91,7 @@ def example_message(mapping: mappings.Mapping, tree: Mapping[str, Any], number: 
             payload = b64decode(tree["payload_base64"], validate=True)
         except ValueError as error:
             raise RecordError(NOT_ENCODED, f"payload_base64 is not base64: {error}") from error
-    meta = dict(tree.get("meta") or {})
+    meta: dict[str, Any] = dict(tree.get("meta") or {})
     coordinates = Coordinates.of(source)
     offset = meta.get("offset", number)
     filled = bare_message(payload, offset, stream=coordinates.stream, topic=coordinates.topic)
@@ -113,6 +107,14 @@ def example_message(mapping: mappings.Mapping, tree: Mapping[str, Any], number: 
         meta.get("id", 0),
         tree.get("headers") or {},
     )
+
+
+def example_rows(tree: Mapping[str, Any], measurement: str) -> list[Row]:
+    """The rows of a reader's example; `measurement` is that of the document."""
+    meta = tree.get("meta") or {}
+    window = tuple(meta["window"]) if "window" in meta else None
+    columns = tree["rows"] if "rows" in tree else [tree["row"]]
+    return [Row(each, meta.get("measurement", measurement), window) for each in columns]
 
 
 def _name(tree: Mapping[str, Any]) -> str | None:
@@ -163,14 +165,13 @@ class _ReaderExamples:
     """Runs the examples of a reader document."""
 
     def __init__(self, mapping: mappings.Mapping) -> None:
+        assert mapping.reader is not None  # noqa: S101
         self._mapping = mapping
+        self._measurement = mapping.reader.source.measurement or ""
         self._plan: Any = mapping.plan()
 
     def __call__(self, tree: Mapping[str, Any], _number: int) -> Iterator[Difference]:
-        meta = tree.get("meta") or {}
-        window = tuple(meta["window"]) if "window" in meta else None
-        rows = [Row(columns, meta.get("measurement", ""), window) for columns in tree.get("rows") or [tree.get("row")]]
-        rendered = self._plan.render(rows)
+        rendered = self._plan.render(example_rows(tree, self._measurement))
         expected = _codes(tree)
         found = [failure.code for failure in rendered.failures]
         if expected != found:

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from iggyflux import __version__
-from iggyflux.cli.output import ExitCode, exit_code_of, silence_closed_pipes
+from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, silence_closed_pipes
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class CommandLine(click.Group):
         try:
             with self.make_context(prog_name, list(sys.argv[1:] if args is None else args), **extra) as ctx:
                 code = self.invoke(ctx) or ExitCode.OK
-            sys.stdout.flush()
+            flush_results()
         except BaseException as error:  # the one place where everything ends
             code = exit_code_of(error)
         silence_closed_pipes()

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 from iggyflux.cli.output import ExitCode, json_text, result, result_line, talk
 
 
-class CodeName(click.ParamType):
+class CodeName(click.ParamType[str]):
     """A code, completed from the registry; any case is taken."""
 
     name = "code"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping
-from iggyflux.cli.output import ExitCode, json_text, note, result, styled_problem, talk
+from iggyflux.cli.output import ExitCode, flush_results, json_text, note, result, styled_problem, talk
 
 if TYPE_CHECKING:
     from iggyflux.cli.tally import Tally
@@ -110,10 +110,10 @@ def _say_coordinates(stream: str, topic: str) -> None:
 
 def _example_samples(mapping: Mapping) -> Iterator[Sample]:
     from iggyflux.errors import RecordError
-    from iggyflux.examples import example_message, example_trees
+    from iggyflux.examples import example_message
     from iggyflux.samples import Sample
 
-    trees = example_trees(mapping)
+    trees = mapping.examples
     if not trees:
         raise click.UsageError(f"{mapping.document.file} has no examples: name a file of SAMPLES, or - for stdin")
     note(f"no SAMPLES: these are the document's own {len(trees)} examples")
@@ -135,7 +135,7 @@ def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[
         message for topic in source.topics for message in log.tail(source.stream, topic, limit or _LOG_MESSAGES)
     ]
     note(f"the last {len(messages)} messages of {source.stream}/{','.join(source.topics)} in {folder}")
-    for message in messages[-(limit or _LOG_MESSAGES) :]:
+    for message in messages:
         place = f"{message.topic}/{message.partition}"
         yield Sample(message.offset, message, f"message {place} at offset {message.offset}")
 
@@ -175,7 +175,7 @@ class _WriterRun:
                 self._print_json(sample, lines[index], failures[index], outcomes.get(index))
         if self.form == "text":
             result("".join(f"{line}\n" for line in rendered.lines))
-            click.get_binary_stream("stdout").flush()
+            flush_results()
             for failure in rendered.failures:
                 self._tell(samples[failure.index], failure)
 

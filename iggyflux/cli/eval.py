@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from iggyflux.cli.output import ExitCode, json_text, result, styled_problem, tal
 if TYPE_CHECKING:
     from iggyflux.errors import ExpressionError, Problem
     from iggyflux.expressions import Expression
+    from iggyflux.expressions.checks import Tables
     from iggyflux.records import Message
 
 
@@ -47,7 +49,8 @@ def command(
     from iggyflux.errors import ExpressionError
     from iggyflux.expressions import compile_expression
 
-    tables, options = None, {}
+    tables: Tables | None = None
+    options: Mapping[str, Any] = {}
     if mapping_file is not None:
         mapping = open_mapping(mapping_file)
         if mapping.writer is not None:
@@ -60,7 +63,7 @@ def command(
     except ExpressionError as error:
         talk(styled_problem(expression_problem(error)))
         return ExitCode.PROBLEMS
-    pretty = click.get_text_stream("stdout").isatty() and not compact
+    pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
     code = ExitCode.OK
     for value in _values(compiled, file, form, options, envelope):
         if value is _FAILED:

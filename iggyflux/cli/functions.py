@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from iggyflux.functions import Function
 
 
-class FunctionName(click.ParamType):
+class FunctionName(click.ParamType[str]):
     """A function's name, completed from the table."""
 
     name = "function"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -22,7 +23,7 @@ MAPPING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 def open_input(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, or of stdin for `-`.  What the user named wrongly is wrong usage."""
     if path == STDIN:
-        yield click.get_binary_stream("stdin")
+        yield sys.stdin.buffer if sys.stdin is not None else BytesIO()
         return
     try:
         file = path.open("rb")

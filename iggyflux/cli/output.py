@@ -31,8 +31,14 @@ class ExitCode(IntEnum):
 
 def result(text: str | bytes) -> None:
     """Write to stdout, byte for byte: text in UTF-8, nothing added."""
-    stream = click.get_binary_stream("stdout")
-    stream.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+    if sys.stdout is not None:  # closed by whoever started us
+        sys.stdout.buffer.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+
+
+def flush_results() -> None:
+    """Let the reader of stdout see what was written so far."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def result_line(text: str) -> None:
@@ -81,6 +87,8 @@ _SEVERITY_COLOURS = {"error": "red", "warning": "yellow"}
 def styled_problem(problem: Any) -> str:
     """The text form of a `Problem`, with colours."""
     head, *rest = problem.render().split("\n")
+    if problem.location.file is None and not problem.location.line:
+        head = head.removeprefix("<document>: ")
     colour = _SEVERITY_COLOURS[problem.severity]
     place, mark, message = head.partition(f": {problem.severity}[{problem.code}]: ")
     if mark:
@@ -189,7 +197,7 @@ def _bug(error: BaseException) -> int:
 
 def silence_closed_pipes() -> None:
     """Keep the interpreter from complaining about a closed stdout or stderr when it exits."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except (BrokenPipeError, ValueError):

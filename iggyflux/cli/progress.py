@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from iggyflux.cli.output import plural
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -102,13 +104,13 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
 _WORDS: Final = (
     ("skipped", "skipped by `where`"),
     ("empty", "without elements"),
-    ("failed", "records failed"),
-    ("refused", "lines refused"),
-    ("dead_letters", "dead letters"),
+    ("failed", "failed"),
+    ("refused", "refused by the server"),
+    ("dead_letters", "kept as dead letters"),
     ("dropped", "dropped (on_error: skip)"),
-    ("collisions", "points overwrote another's"),
-    ("retries", "requests sent again"),
-    ("reconnects", "reconnects"),
+    ("collisions", "overwrote a point of another message"),
+    ("retries", "times sent again"),
+    ("reconnects", "times reconnected"),
 )
 
 
@@ -117,13 +119,9 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     width = max((len(route.name) for route in summary.routes), default=0)
     for route in summary.routes:
         mark = click.style("stopped", fg="red", bold=True) if route.error else click.style(route.state, fg="green")
-        rate = (
-            f", {route.read / summary.seconds:,.0f} messages a second" if summary.seconds > 0.5 and route.read else ""
-        )
-        yield (
-            f"{route.name:<{width}}  {mark}: {route.read:,} messages, {route.delivered:,} points written, "
-            f"{route.acknowledged:,} acknowledged{rate}"
-        )
+        rate = f", {route.read / summary.seconds:,.0f} messages a second" if summary.seconds > 2 and route.read else ""
+        counts = f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
+        yield f"{route.name:<{width}}  {mark}: {counts}, {route.acknowledged:,} acknowledged{rate}"
         others = [f"{getattr(route, name):,} {words}" for name, words in _WORDS if getattr(route, name)]
         if others:
             yield f"{'':<{width}}  {', '.join(others)}"

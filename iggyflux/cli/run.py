@@ -90,12 +90,14 @@ def _display(status: Status, log_format: str | None, quiet: bool) -> AbstractCon
 
 
 @contextmanager
-def logging_to_stderr(log_format: str, level: int) -> Iterator[None]:
-    """Events of `iggyflux`, a line each, as long as this lasts."""
+def logging_to_stderr(log_format: str, level: int, *, without: str | None = None) -> Iterator[None]:
+    """Events of `iggyflux`, a line each, as long as this lasts; not the one called `without`."""
     from iggyflux.runner.events import JsonFormatter, TextFormatter
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter({"text": TextFormatter, "json": JsonFormatter}[log_format]())
+    if without is not None:
+        handler.addFilter(lambda record: getattr(record, "event", None) != without)
     with attached(handler, level):
         yield
 

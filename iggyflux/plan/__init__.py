@@ -7,9 +7,10 @@ from typing import Literal
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.mapping import Mapping
 from iggyflux.plan.compiled import CompiledPlan
+from iggyflux.plan.reader import ReaderPlan
 from iggyflux.plan.reference import ReferencePlan
 
-__all__ = ["CompiledPlan", "ReferencePlan", "compile_plan"]
+__all__ = ["CompiledPlan", "ReaderPlan", "ReferencePlan", "compile_plan"]
 
 
 def compile_plan(
@@ -18,8 +19,13 @@ def compile_plan(
     dialect: Dialect | str = Dialect.V2,
     precision: Precision | str = Precision.NS,
 ) -> CompiledPlan | ReferencePlan:
-    """The plan of a writer document.  Raises ValueError for an unknown kind, dialect or precision."""
+    """The plan of a document; of a reader it is a `ReaderPlan`, whatever is asked for.
+
+    Raises ValueError for an unknown kind, dialect or precision.
+    """
     plans: dict[str, type[CompiledPlan | ReferencePlan]] = {"compiled": CompiledPlan, "reference": ReferencePlan}
     if kind not in plans:
         raise ValueError(f"a plan is 'compiled' or 'reference', not {kind!r}")
+    if mapping.kind == "reader":
+        return ReaderPlan(mapping)  # type: ignore[return-value]  # typed for writers, which nearly all callers have
     return plans[kind](mapping, Dialect(dialect), Precision(precision))

@@ -1,0 +1,255 @@
+"""`iggyflux explain`: what a mapping reads, what it writes, and the code that it compiles to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
+from iggyflux.cli.output import ExitCode, json_text, result, result_line
+
+if TYPE_CHECKING:
+    from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer
+    from iggyflux.reads import Reads
+
+Row = tuple[str, ...]
+
+
+@click.command(name="explain")
+@click.argument("mapping", type=MAPPING_FILE)
+@click.option("--source", "source_only", is_flag=True, help="Only the generated source.")
+@click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
+@click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
+def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> int:
+    """Say what a mapping reads and writes, and show its code.
+
+    What is read is all that is decoded of a payload; what identifies a point decides what overwrites what. The code is
+    what `run` runs; a record that it does not assume goes to the reference plan.
+
+    \b
+    Example:
+      iggyflux explain mapping.yaml
+      iggyflux explain mapping.yaml --source --dialect v1 > plan.py
+    """
+    document = open_mapping(mapping)
+    if document.reader is not None:
+        _print(_reader_lines(document, document.reader))
+        return ExitCode.OK
+    assert document.writer is not None  # noqa: S101
+    plan: Any = document.plan(dialect=dialect, precision=precision)
+    if source_only:
+        result(plan.source)
+        return ExitCode.OK
+    _print(_writer_lines(document, document.writer, precision))
+    result_line("")
+    if plan.source:
+        result_line(click.style(f"code (dialect {dialect}, precision {precision})", bold=True))
+        result_line("")
+        result("".join(f"  {line}\n" if line else "\n" for line in plan.source.rstrip("\n").split("\n")))
+    else:
+        result_line(click.style("code", bold=True))
+        result_line(f"  none: the reference plan does all the work ({plan.reason})")
+    return ExitCode.OK
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        result_line(line)
+
+
+def _heading(text: str) -> str:
+    return click.style(text, bold=True)
+
+
+def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
+    """Rows as columns, as wide as they need."""
+    rows = list(rows)
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
+    for row in rows:
+        yield indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+
+
+# --- writers ---
+
+
+def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[str]:
+    from iggyflux.plan.reads import payload_reads
+
+    source = writer.source
+    yield f"{_heading(mapping.name)}  writer, {mapping.document.file}, hash {mapping.hash}"
+    yield ""
+    yield _heading("reads")
+    yield f"  stream {source.stream}, topic {', '.join(source.topics)}, payload {source.payload.format}"
+    paths = list(read_paths(payload_reads(writer)))
+    yield from (f"    {path}" for path in paths or ["nothing of the payload"])
+    for kind, names in _message_parts(writer):
+        yield f"    {kind} {', '.join(names)}"
+    for words, expression in (("only where", writer.where), ("for each of", writer.for_each)):
+        if expression is not None:
+            yield f"  {words}  {expression.text}"
+    for number, point in enumerate(writer.points, 1):
+        yield ""
+        yield (
+            _heading(f"writes point {number}" if len(writer.points) > 1 else "writes")
+            + f"  {mapping.locate(point.pointer)}"
+        )
+        yield from _point_lines(point, precision)
+    yield ""
+    yield _heading("otherwise")
+    yield from _aligned(
+        [
+            ("a record that fails", writer.on_error.value),
+            ("two points of one message with one identity", writer.collisions.value),
+            ("a name that no server keeps", writer.invalid_names),
+        ]
+    )
+
+
+def read_paths(reads: Reads, path: str = "") -> Iterator[str]:
+    """What is read of a payload, a path a line: `a.b`, `readings[].celsius`, `extra.*`."""
+    if reads.is_whole:
+        yield path or "@ (the whole payload)"
+        return
+    if reads.items is not None:
+        yield from read_paths(reads.items, f"{path}[]")
+    for key, child in sorted(reads.keys.items()):
+        name = key if key.isidentifier() and key.isascii() else json_text(key)
+        yield from read_paths(child, f"{path}.{name}" if path else name)
+    if reads.is_bare and path:
+        yield path
+
+
+def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
+    """What is read of the message beside its payload."""
+    from iggyflux.plan.reads import point_expressions
+
+    expressions = [expression for point in writer.points for expression in point_expressions(point)]
+    expressions += [expression for expression in (writer.where, writer.for_each) if expression is not None]
+    found: dict[str, set[str]] = {"meta": set(), "header": set()}
+    for expression in expressions:
+        for node in _nodes(expression.node):
+            if node["type"] == "function_expression" and node["value"] in found:
+                found[node["value"]].add(str(node["children"][0]["value"]))
+    if any(point.timestamp.source is None or point.timestamp.default_message for point in writer.points):
+        found["meta"].add("timestamp")
+    for kind, words in (("meta", "of the message:"), ("header", "headers:")):
+        if found[kind]:
+            yield words, sorted(found[kind])
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node["children"]:
+        if isinstance(child, dict):
+            yield from _nodes(child)
+
+
+def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:
+    rows: list[Row] = [("measurement", "", "", _text(point.measurement))]
+    if point.where is not None:
+        rows.append(("only where", "", "", point.where.text))
+    rows += [("tag", tag.key, "", _text(tag.source), _tag_notes(tag)) for tag in point.tags]
+    rows += [("tags", f"{star.prefix}*", "", _text(star.source), _star_notes(star)) for star in point.tag_stars]
+    rows += [("field", each.key, each.type.value, _text(each.source), _field_notes(each)) for each in point.fields]
+    rows += [
+        ("fields", f"{star.prefix}*", star.type.value, _text(star.source), _star_notes(star))
+        for star in point.field_stars
+    ]
+    rows.append(("time", "", *_time_cells(point.timestamp)))
+    yield from _aligned(rows)
+    yield f"  a point is identified by {_identity(point, precision)}: a later one with the same overwrites it"
+
+
+def _text(source: Source | None) -> str:
+    from iggyflux.expressions import Expression
+
+    if source is None:
+        return "the message's own timestamp"
+    return source.text if isinstance(source, Expression) else f"constant {json_text(source.value)}"
+
+
+def _tag_notes(tag: Tag) -> str:
+    return ", ".join(_default_notes(tag.default, tag.required))
+
+
+def _field_notes(each: Field) -> str:
+    return ", ".join([*(["cast"] if each.cast else []), *_default_notes(each.default, each.required)])
+
+
+def _default_notes(default: object, required: bool) -> Iterator[str]:
+    if default is not None:
+        yield f"default {json_text(default)}"
+    if required:
+        yield "required"
+
+
+def _star_notes(star: Star) -> str:
+    notes = [f"flattened with {star.flatten!r}"] if star.flatten is not None else []
+    notes += [f"only {', '.join(star.include)}"] if star.include else []
+    notes += [f"not {', '.join(star.exclude)}"] if star.exclude else []
+    notes += [f"without {', '.join(sorted(star.used))}, used above"] if star.used else []
+    return "; ".join(notes)
+
+
+def _time_cells(timestamp: Timestamp) -> Row:
+    form = timestamp.pattern or timestamp.format.value
+    notes = [f"in {timestamp.timezone}"] if timestamp.timezone else []
+    notes += ["else the message's own timestamp"] if timestamp.default_message else []
+    notes += ["plus offset mod 1000 ns"] if timestamp.spread_offset else []
+    return form if timestamp.source is not None else "", _text(timestamp.source), ", ".join(notes)
+
+
+def _identity(point: PointSpec, precision: str) -> str:
+    names = [tag.key for tag in point.tags] + [f"{star.prefix}*" for star in point.tag_stars]
+    tags = f"the tags {', '.join(names)}" if names else "no tags"
+    unit = {"ns": "nanosecond", "us": "microsecond", "ms": "millisecond", "s": "second"}[precision]
+    return f"its measurement, {tags}, and its time to the {unit}"
+
+
+# --- readers ---
+
+
+def _reader_lines(mapping: Mapping, reader: Reader) -> Iterator[str]:
+    from iggyflux.timestamps import format_rfc3339
+
+    query, cursor, target = reader.source, reader.cursor, reader.target
+    yield f"{_heading(mapping.name)}  reader, {mapping.document.file}, hash {mapping.hash}"
+    yield ""
+    yield _heading("reads")
+    rows: list[Row] = [("language", query.language)]
+    if query.measurement is not None:
+        rows.insert(0, ("measurement", query.measurement))
+    if query.statement is not None:
+        rows.insert(0, ("statement", query.statement))
+    rows += [(f"only where {tag}", " or ".join(map(json_text, values))) for tag, values in query.where]
+    rows += [(words, ", ".join(names)) for words, names in (("fields", query.fields), ("tags", query.tags)) if names]
+    rows += [
+        ("from", format_rfc3339(cursor.start) if isinstance(cursor.start, int) else cursor.start),
+        ("in windows of", _span(cursor.window_ns)),
+        ("staying behind by", _span(cursor.settle_ns)),
+        ("looking back by", _span(cursor.overlap_ns)),
+    ]
+    yield from _aligned(rows)
+    for number, spec in enumerate(reader.messages, 1):
+        yield ""
+        yield (
+            _heading(f"sends message {number}" if len(reader.messages) > 1 else "sends")
+            + f"  {mapping.locate(spec.pointer)}"
+        )
+        rows = [("for each", spec.for_each), ("payload", _text(spec.payload))]
+        rows += [("key", _text(spec.key))] if spec.key is not None else []
+        rows += [(f"header {name}", _text(source)) for name, source in spec.headers]
+        rows += [("timestamp", spec.timestamp.text)] if spec.timestamp is not None else []
+        yield from _aligned(rows)
+    yield ""
+    yield f"to stream {target.stream}, topic {target.topic}, payload {target.payload}"
+
+
+def _span(ns: int) -> str:
+    for size, unit in ((86_400 * 10**9, "d"), (3600 * 10**9, "h"), (60 * 10**9, "m"), (10**9, "s"), (10**6, "ms")):
+        if ns and ns % size == 0:
+            return f"{ns // size}{unit}"
+    return f"{ns}ns"

@@ -1,0 +1,407 @@
+"""`iggyflux log`: fill, read and inspect a message log on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, open_input, open_mapping
+from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, result_line, talk
+
+if TYPE_CHECKING:
+    from iggyflux.expressions import Expression
+    from iggyflux.records import Message, Partition
+    from iggyflux.samples import Sample
+
+_BATCH: Final = 1000
+_FOLLOW_SECONDS: Final = 0.2
+_NS: Final = 1_000_000_000
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class TopicName(click.ParamType[tuple[str, str]]):
+    """`STREAM/TOPIC`."""
+
+    name = "stream/topic"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        stream, slash, topic = str(value).partition("/")
+        if not (slash and stream and topic):
+            self.fail(f"{value!r} is not STREAM/TOPIC, such as factory/readings", param, ctx)
+        return stream, topic
+
+
+@click.group(name="log")
+def command() -> None:
+    """Fill, read and inspect a message log on disk.
+
+    A log is a folder with the coordinates of Iggy (stream, topic, partition, offset), for work without a server:
+    `from: log:DIR` in a pipeline file reads it.
+
+    \b
+    Example:
+      iggyflux log generate mapping.yaml --into data --count 1000
+      iggyflux log info data
+    """
+
+
+# --- append ---
+
+
+@command.command(name="append")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("target", metavar="STREAM/TOPIC", type=TopicName())
+@click.argument("file", required=False, type=INPUT_FILE, default=STDIN)
+@click.option("--envelope", is_flag=True, help="Lines are messages with headers, id and times, not bare payloads.")
+@click.option("--partition", type=click.IntRange(min=0), help="The partition to append to (else they take turns).")
+@click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="Make the topic with N partitions.")
+@click.option("--key", metavar="EXPR", help="What chooses the partition: messages of one key keep their order.")
+def append(
+    folder: Path,
+    target: tuple[str, str],
+    file: Path,
+    envelope: bool,
+    partition: int | None,
+    partitions: int | None,
+    key: str | None,
+) -> int:
+    """Append messages to a topic of a log.
+
+    FILE has a JSON document a line; without it stdin is read, and every line is in the log as soon as it was read.
+
+    \b
+    Example:
+      iggyflux log append data factory/readings samples.ndjson --partitions 4 --key device.id
+    """
+    if partition is not None and key is not None:
+        raise click.UsageError("--partition and --key exclude each other")
+    from iggyflux.transports.log import Log
+
+    choose = _key_expression(key) if key is not None else None
+    log = Log.open(folder, create=True)
+    stream, topic = target
+    if partitions is not None:
+        log.create_topic(stream, topic, partitions)
+    count = 0
+    ends: dict[Partition, int] = {}
+    for batch in _batches(_read(file, stream, topic, envelope), 1 if file == STDIN else _BATCH):
+        keys = [_key_of(choose, sample) for sample in batch] if choose is not None else None
+        messages = [_arriving_now(sample.message) for sample in batch]
+        ends.update(log.append(stream, topic, messages, partition=partition, keys=keys, sync=file != STDIN))
+        count += len(batch)
+    log.close()
+    places = ", ".join(
+        f"{place.partition}@{end - 1}" for place, end in sorted(ends.items(), key=lambda i: i[0].partition)
+    )
+    talk(f"appended {plural(count, 'message')} to {stream}/{topic}" + (f": now at {places}" if places else ""))
+    return ExitCode.OK
+
+
+def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sample]:
+    from iggyflux.cli.eval import sample_problem
+    from iggyflux.samples import Coordinates, SampleError, read_samples
+
+    with open_input(file) as lines:
+        try:
+            yield from read_samples(lines, Coordinates(stream, topic), envelope=envelope)
+        except SampleError as error:
+            raise sample_problem(error, file) from error
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    samples = iter(samples)
+    while batch := list(islice(samples, size)):
+        yield batch
+
+
+def _arriving_now(message: Message) -> Message:
+    """The message without the times that samples get where they have none."""
+    from msgspec.structs import replace
+
+    from iggyflux.transports.envelopes import default_timestamp_us
+
+    if message.timestamp_us != default_timestamp_us(message.offset):
+        return message
+    return replace(message, timestamp_us=0, origin_timestamp_us=0)
+
+
+def _key_expression(text: str) -> Expression:
+    from iggyflux.cli.eval import expression_problem
+    from iggyflux.errors import DocumentError, ExpressionError
+    from iggyflux.expressions import compile_expression
+
+    try:
+        return compile_expression(text)
+    except ExpressionError as error:
+        raise DocumentError([expression_problem(error)]) from error
+
+
+def _key_of(expression: Expression, sample: Sample) -> str | None:
+    from iggyflux.errors import IggyfluxError, RecordError
+    from iggyflux.payloads import FORMATS
+    from iggyflux.values import tag_text
+
+    try:
+        document = FORMATS["json"].decode(sample.message.payload, {}, None, False)
+        return tag_text(expression.evaluate(document, sample.message))
+    except RecordError as error:
+        raise IggyfluxError(f"{sample}: the key cannot be found: [{error.code}] {error.reason}") from error
+
+
+# --- tail ---
+
+
+@command.command(name="tail")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("target", metavar="STREAM/TOPIC", type=TopicName())
+@click.option(
+    "-n", "count", type=click.IntRange(min=0), default=10, show_default=True, help="The last N of each partition."
+)
+@click.option("--partition", type=click.IntRange(min=0), help="Only this partition.")
+@click.option(
+    "--envelope", is_flag=True, help="Whole messages with coordinates and headers, as dry-run --envelope reads them."
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is appended, until interrupted.")
+def tail(folder: Path, target: tuple[str, str], count: int, partition: int | None, envelope: bool, follow: bool) -> int:
+    """Print the last messages of a topic, a payload a line.
+
+    \b
+    Example:
+      iggyflux log tail data factory/readings -n 5
+      iggyflux log tail data factory/readings --envelope | iggyflux dry-run mapping.yaml - --envelope
+    """
+    from iggyflux.transports.log import Log
+
+    log = Log.open(folder)
+    stream, topic = target
+    if not log.partitions(stream, [topic]):
+        known = ", ".join("/".join(place) for place in log.topics()) or "nothing"
+        raise click.UsageError(f"there is no topic {stream}/{topic} in {folder}; there is {known}")
+    messages = log.tail(stream, topic, count, partition)
+    _print_messages(messages, envelope)
+    if follow:
+        _follow(log, target, partition, envelope)
+    return ExitCode.OK
+
+
+def _follow(log: Any, target: tuple[str, str], partition: int | None, envelope: bool) -> None:
+    stream, topic = target
+    readers = [
+        log.reader(place, log.end(place))
+        for place in log.partitions(stream, [topic])
+        if partition is None or place.partition == partition
+    ]
+    while True:
+        messages = [message for reader in readers for message in reader.read(_BATCH)]
+        _print_messages(messages, envelope)
+        if not messages:
+            time.sleep(_FOLLOW_SECONDS)
+
+
+def _print_messages(messages: Sequence[Message], envelope: bool) -> None:
+    odd = 0
+    for message in messages:
+        if envelope:
+            result(envelope_line(message))
+            continue
+        is_line = b"\n" not in message.payload and _is_text(message.payload)
+        odd += not is_line
+        result(message.payload + b"\n" if is_line else ascii(message.payload) + "\n")
+    flush_results()
+    if odd:
+        note(f"{plural(odd, 'payload')} hold binary data or line ends: --envelope prints them whole")
+
+
+def _is_text(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def envelope_line(message: Message) -> bytes:
+    """The message as a line of NDJSON, its payload as readable as it can be: JSON, text, or base64."""
+    import msgspec
+
+    from iggyflux.transports.envelopes import envelope_of
+
+    tree: dict[str, Any] = dict(envelope_of(message))
+    payload = message.payload
+    if b"\n" not in payload and _is_text(payload):
+        del tree["payload_base64"]
+        try:
+            msgspec.json.decode(payload, type=msgspec.Raw)
+            tree["payload"] = msgspec.Raw(payload)
+        except msgspec.MsgspecError:
+            tree["payload_text"] = payload.decode()
+    return msgspec.json.encode(tree) + b"\n"
+
+
+# --- info ---
+
+
+@command.command(name="info")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def info(folder: Path, form: str) -> int:
+    """Show the partitions of a log, their offsets and sizes, and how far each consumer is.
+
+    \b
+    Example:
+      iggyflux log info data
+    """
+    from iggyflux.transports.log import Log
+
+    partitions = Log.open(folder).info()
+    if form == "json":
+        content = [
+            {
+                "stream": each.partition.stream,
+                "topic": each.partition.topic,
+                "partition": each.partition.partition,
+                "first": each.first,
+                "end": each.end,
+                "messages": each.end - each.first,
+                "bytes": each.size,
+                "segments": each.segments,
+                "consumers": {
+                    name: {"next": next_offset, "behind": each.end - next_offset}
+                    for name, next_offset in sorted(each.consumers.items())
+                },
+            }
+            for each in partitions
+        ]
+        result(json_text(content, indent=True) + "\n")
+        return ExitCode.OK
+    rows: list[tuple[str, ...]] = [("partition", "first", "end", "messages", "bytes", "consumers")]
+    for each in partitions:
+        consumers = ", ".join(
+            f"{name} at {offset:,} ({each.end - offset:,} behind)" for name, offset in sorted(each.consumers.items())
+        )
+        numbers = (each.first, each.end, each.end - each.first, each.size)
+        rows.append((str(each.partition), *(f"{number:,}" for number in numbers), consumers))
+    for line in _table(rows):
+        result_line(line)
+    if not partitions:
+        note(f"{folder} holds no messages")
+    return ExitCode.OK
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Columns under their headings: the first and the last to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+        yield "  ".join((*cells, row[-1])).rstrip()
+
+
+# --- generate ---
+
+
+@command.command(name="generate")
+@click.argument("mapping", type=MAPPING_FILE)
+@click.option(
+    "--into", "folder", metavar="DIR", type=FOLDER, help="Append to the log DIR, instead of printing payloads."
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), metavar="N", help="How many messages (1000; with --rate without end)."
+)
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="R", help="So many a second, with times of now."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another number makes other messages.")
+@click.option("--start", metavar="TIME", help="The first time, RFC 3339 (2026-01-01T00:00:00Z; with --rate now).")
+@click.option("--interval", type=click.FloatRange(min=0), metavar="SECONDS", help="From message to message (1 s).")
+@click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="Make the topic with N partitions.")
+@click.option("--envelope", is_flag=True, help="Print whole messages with coordinates and headers.")
+def generate(
+    mapping: Path,
+    folder: Path | None,
+    count: int | None,
+    rate: float | None,
+    seed: int,
+    start: str | None,
+    interval: float | None,
+    partitions: int | None,
+    envelope: bool,
+) -> int:
+    """Make random messages that suit a mapping.
+
+    They are made like the document's examples, or of what the mapping reads: times advance, tags vary, numbers walk.
+    Each is rendered without a failure. The same mapping and seed make the same messages.
+
+    \b
+    Example:
+      iggyflux log generate mapping.yaml --into data --count 100000 --partitions 4
+      iggyflux log generate mapping.yaml --into data --rate 50
+    """
+    from iggyflux.generate import generate_messages
+
+    document = open_mapping(mapping)
+    interval_ns = round((interval if interval is not None else 1 / rate if rate else 1.0) * _NS)
+    start_ns = _start_ns(start, live=rate is not None)
+    endless = generate_messages(
+        document, seed=seed, start_ns=start_ns, interval_ns=interval_ns, overlap=rate is not None
+    )
+    messages: Iterator[Message] = islice(endless, count if count is not None else None if rate else 1000)
+    if rate is not None:
+        messages = _paced(messages, rate)
+    if folder is None:
+        for message in messages:
+            result(envelope_line(message) if envelope else message.payload + b"\n")
+            if rate is not None:
+                flush_results()
+        return ExitCode.OK
+    _append_generated(messages, folder, partitions, at_once=rate is None)
+    return ExitCode.OK
+
+
+def _start_ns(start: str | None, *, live: bool) -> int:
+    from iggyflux.timestamps import TimestampError, parse_rfc3339
+
+    if start is None:
+        return time.time_ns() if live else 1_767_225_600 * _NS
+    try:
+        return parse_rfc3339(start)
+    except TimestampError as error:
+        raise click.BadParameter(str(error), param_hint="--start") from error
+
+
+def _paced(messages: Iterable[Message], rate: float) -> Iterator[Message]:
+    """`messages`, not faster than `rate` a second."""
+    begun = time.monotonic()
+    for number, message in enumerate(messages):
+        wait = begun + number / rate - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        yield message
+
+
+def _append_generated(messages: Iterable[Message], folder: Path, partitions: int | None, *, at_once: bool) -> None:
+    from iggyflux.transports.log import Log
+
+    log = Log.open(folder, create=True)
+    count = 0
+    messages = iter(messages)
+    place = ""
+    try:
+        while batch := list(islice(messages, _BATCH if at_once else 1)):
+            stream, topic = batch[0].stream, batch[0].topic
+            place = f"{stream}/{topic}"
+            if not count and partitions is not None:
+                log.create_topic(stream, topic, partitions)
+            log.append(stream, topic, batch, sync=False)
+            count += len(batch)
+    finally:
+        log.close()
+        talk(f"appended {plural(count, 'message')} to {place} in {folder}")
