@@ -794,8 +794,7 @@ _COMMANDS: tuple[Code, ...] = (
         "IFX500",
         "not an envelope",
         meaning="With --envelope every line is a JSON object with the payload and the coordinates of one message.",
-        fix='Correct the line, or leave --envelope out where lines are bare payloads. The keys are those of `iggyflux log '
-        "tail --envelope`.",
+        fix="Correct the line (`iggyflux log tail --envelope` shows such lines), or leave --envelope out.",
         example='{"payload": {"celsius": 21.5}, "ofset": 7}',
     ),
     Code(
@@ -848,7 +847,7 @@ _COMMANDS: tuple[Code, ...] = (
     Code(
         "IFX520",
         "neither mapping nor pipeline",
-        meaning="The document has none of the keys that mappings (`kind`, `from`, `points`) and pipelines (`run`) have.",
+        meaning="The document has no key by which mappings (`kind`, `from`, `points`) or pipelines (`run`) are known.",
         fix="Correct the keys, or leave the file out.",
         example="iggyflux validate docker-compose.yaml",
     ),

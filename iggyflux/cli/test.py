@@ -64,12 +64,13 @@ def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
     from iggyflux.documents import parse_document
     from iggyflux.errors import DocumentError
     from iggyflux.examples import run_examples
-    from iggyflux.mapping import load_mapping
+    from iggyflux.mapping import mapping_of
 
     try:
-        if kind_of(parse_document(file.read_bytes(), file=str(file)).tree) == "pipeline":
+        document = parse_document(file.read_bytes(), file=str(file))
+        if kind_of(document.tree) == "pipeline":
             return None
-        mapping = load_mapping(file)
+        mapping = mapping_of(document, name=file.stem)
     except DocumentError as error:
         return TestedFile(str(file), problems=tuple(error.problems))
     results = tuple(run_examples(mapping, plan))  # type: ignore[arg-type]  # click has checked the choice

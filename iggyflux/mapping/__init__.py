@@ -71,6 +71,7 @@ __all__ = [
     "Writer",
     "compile_document",
     "load_mapping",
+    "mapping_of",
     "parse_mapping",
 ]
 
