@@ -64,13 +64,13 @@ def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
     from iggyflux.documents import parse_document
     from iggyflux.errors import DocumentError
     from iggyflux.examples import run_examples
-    from iggyflux.mapping import mapping_of
+    from iggyflux.mapping import compile_document
 
     try:
         document = parse_document(file.read_bytes(), file=str(file))
         if kind_of(document.tree) == "pipeline":
             return None
-        mapping = mapping_of(document, name=file.stem)
+        mapping = compile_document(document)
     except DocumentError as error:
         return TestedFile(str(file), problems=tuple(error.problems))
     results = tuple(run_examples(mapping, plan))  # type: ignore[arg-type]  # click has checked the choice

@@ -71,7 +71,6 @@ __all__ = [
     "Writer",
     "compile_document",
     "load_mapping",
-    "mapping_of",
     "parse_mapping",
 ]
 
