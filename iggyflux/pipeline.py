@@ -225,13 +225,10 @@ def parse_pipeline(
     except DocumentError as error:
         raise PipelineError(error.problems) from error
     reading = _Reading(raw, file.parent if file else Path(), os.environ if environ is None else environ)
-    reading.check()
-    pipeline = None
-    if not reading.problems:
-        pipeline = dataclasses.replace(reading.pipeline(), path=file)
-    if pipeline is None or reading.problems:
+    pipeline = reading.pipeline()
+    if pipeline is None:
         raise PipelineError(reading.masked(reading.problems))
-    return dataclasses.replace(pipeline, warnings=tuple(reading.masked(reading.warnings)))
+    return dataclasses.replace(pipeline, path=file, warnings=tuple(reading.masked(reading.warnings)))
 
 
 # --- From tree to types ---
@@ -264,14 +261,18 @@ class _Reading:
         self.warnings: list[Problem] = []
         self.secrets: set[str] = set()
         self.raw = raw
+        self.unset: set[str] = set()
         self.document = dataclasses.replace(raw, tree=self.filled(raw.tree, "", ""))
-
-    def check(self) -> None:
-        """The schema's problems join those of the variables."""
-        self.problems += check_schema(self.document, "pipeline")
+        misshapen = check_schema(self.document, "pipeline")
+        self.misshapen = {problem.location.pointer for problem in misshapen}
+        self.problems += misshapen
 
     def report(self, code: str, pointer: str, message: str, *, key: bool = False, **more: Any) -> None:
         self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
+
+    def is_sound(self, pointer: str) -> bool:
+        """Whether the schema has nothing against the part of the tree at `pointer`, so that it can be read."""
+        return not any(place == pointer or place.startswith(f"{pointer}/") for place in self.misshapen)
 
     def filled(self, node: JSON, pointer: str, key: str) -> JSON:
         """`node` with every `${VAR}` replaced; what was written in plain under a secret's key is remembered."""
@@ -301,57 +302,68 @@ class _Reading:
         parts = _VARIABLE.fullmatch(match[2])
         if parts is None:
             self.report_raw("IFX802", pointer, f"not a variable: {match[0]!r}", "write ${NAME} or ${NAME:-default}")
-            return ""
+            return match[0]
         name, default = parts[1], parts[2]
         value = self.environ.get(name) or default
         if value is None:
             hint = f"set {name}, or give a default: ${{{name}:-…}}"
             self.report_raw("IFX802", pointer, f"the environment variable {name} is not set", hint)
-            return ""
+            return match[0]
         return value
 
     def report_raw(self, code: str, pointer: str, message: str, hint: str) -> None:
-        """A problem found while the tree is being made."""
+        """A problem found while the tree is being made; what else may be wrong with that value is not told."""
+        self.unset.add(pointer)
         self.problems.append(self.raw.problem(code, pointer, message, hint=hint))
 
     def masked(self, problems: Sequence[Problem]) -> list[Problem]:
-        """The problems with every secret in their texts replaced by `***`."""
-        secrets = sorted((text for text in self.secrets if text), key=len, reverse=True)
+        """The problems in the order of the text, each once, with every secret in their texts replaced by `***`."""
+        secrets = sorted(filter(None, self.secrets), key=len, reverse=True)
 
         def mask(text: str | None) -> str | None:
             for secret in secrets if text else ():
                 text = (text or "").replace(secret, "***")
             return text
 
+        told = [each for each in problems if each.code == "IFX802" or each.location.pointer not in self.unset]
         return [
             dataclasses.replace(
                 problem,
                 message=mask(problem.message) or "",
-                expected=mask(problem.expected),
                 found=mask(problem.found),
-                hint=mask(problem.hint),
                 source=mask(problem.source),
             )
-            for problem in problems
+            for problem in sorted(dict.fromkeys(told), key=lambda each: (each.location.line, each.location.column))
         ]
 
     # The sections
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> Pipeline | None:
+        """The pipeline; None where there are problems.  What the schema has nothing against is read in any case."""
+        if self.misshapen & {"", "/run"}:
+            return None
         tree = cast(Tree, self.document.tree)
-        iggy = self.settings(IggySettings, _IGGY, [(tree["iggy"], "/iggy")]) if "iggy" in tree else None
-        influxdb = self.influxdb([(tree["influxdb"], "/influxdb")]) if "influxdb" in tree else None
-        routes = tuple(
+        iggy = influxdb = None
+        if "iggy" in tree and self.is_sound("/iggy"):
+            iggy = self.settings(IggySettings, _IGGY, [(tree["iggy"], "/iggy")])
+        if "influxdb" in tree and self.is_sound("/influxdb"):
+            influxdb = self.influxdb([(tree["influxdb"], "/influxdb")])
+        routes = [
             self.route(cast(Tree, item), f"/run/{index}", tree)
-            for index, item in enumerate(cast(list[JSON], tree["run"]))
-        )
+            for index, item in enumerate(cast("list[JSON]", tree.get("run", [])))
+            if self.is_sound(f"/run/{index}") and not self.misshapen & {f"/{key}" for key in tree}
+        ]
         self.check_names(routes)
+        state = self.path(tree.get("state", ".iggyflux"), "/state")
+        timeout = _seconds(self, tree.get("shutdown_timeout", "30s"), "/shutdown_timeout")
+        if self.problems:
+            return None
         return Pipeline(
-            routes=routes,
+            routes=tuple(routes),
             iggy=iggy,
             influxdb=influxdb,
-            state=self.path(tree.get("state", ".iggyflux"), "/state"),
-            shutdown_timeout_seconds=_seconds(self, tree.get("shutdown_timeout", "30s"), "/shutdown_timeout"),
+            state=state,
+            shutdown_timeout_seconds=timeout,
             document=self.document,
         )
 
@@ -389,8 +401,8 @@ class _Reading:
             ends[key] = None if value is None else self.endpoint(value, f"{place}/{key}", kinds)
         for end in ends.values():
             self.check_section(end, item, tree, pointer)
-        layers = [(tree[key], f"/{key}") for key in ("influxdb",) if key in tree]
-        layers += [(item[key], f"{pointer}/{key}") for key in ("influxdb",) if key in item]
+        layers = [(tree["influxdb"], "/influxdb")] if "influxdb" in tree and self.is_sound("/influxdb") else []
+        layers += [(item["influxdb"], f"{pointer}/influxdb")] if "influxdb" in item else []
         return Route(
             mapping=mapping,
             name=cast("str | None", item.get("name")),
@@ -468,7 +480,8 @@ class _Reading:
         folder = path.parent
         if not folder.is_dir():
             return f"there is no folder {folder}"
-        near = closest(path.name, sorted(entry.name for entry in folder.iterdir()))
+        files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and str(entry) != self.raw.file)
+        near = closest(path.name, files)
         return f"did you mean `{near}`?" if near else None
 
 

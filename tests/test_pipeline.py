@@ -1,0 +1,458 @@
+"""Pipeline files: what they may say, every problem at once with its place, and secrets that nobody sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.documents import load_schema
+from iggyflux.errors import PipelineError, Problem
+from iggyflux.pipeline import (
+    Consumer,
+    Endpoint,
+    IggySettings,
+    InfluxSettings,
+    Pipeline,
+    Route,
+    Secret,
+    Start,
+    TopicAddress,
+    load_pipeline,
+    parse_pipeline,
+)
+
+SMALLEST = """\
+iggyflux: 1
+from: log:data
+to: file:out.lp
+run:
+  - mapping: m.yaml
+"""
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Pipeline]:
+    """Read a pipeline that stands beside a mapping `m.yaml`."""
+    (tmp_path / "m.yaml").write_text("")
+
+    def read(text: str, **environ: str) -> Pipeline:
+        path = tmp_path / "p.yaml"
+        path.write_text(text)
+        return load_pipeline(path, environ=environ)
+
+    return read
+
+
+@pytest.fixture
+def problems(read: Callable[..., Pipeline]) -> Callable[..., list[Problem]]:
+    def problems(text: str, **environ: str) -> list[Problem]:
+        with pytest.raises(PipelineError) as error:
+            read(text, **environ)
+        return list(error.value.problems)
+
+    return problems
+
+
+def test_the_smallest_pipeline_has_five_lines(read: Callable[..., Pipeline], tmp_path: Path) -> None:
+    pipeline = read(SMALLEST)
+
+    assert pipeline.routes == (
+        Route(
+            mapping=tmp_path / "m.yaml",
+            source=Endpoint("log", tmp_path / "data"),
+            sink=Endpoint("file", tmp_path / "out.lp"),
+            pointer="/run/0",
+        ),
+    )
+    assert pipeline.state == tmp_path / ".iggyflux"
+    assert pipeline.warnings == ()
+
+
+def test_yaml_and_toml_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("")
+    toml = tmp_path / "p.toml"
+    toml.write_text('iggyflux = 1\nfrom = "log:data"\nto = "file:out.lp"\n[[run]]\nmapping = "m.yaml"\n')
+
+    assert load_pipeline(toml).routes == parse_pipeline(SMALLEST, file=tmp_path / "p.yaml").routes
+
+
+def test_everything_that_can_be_said(read: Callable[..., Pipeline], tmp_path: Path) -> None:
+    pipeline = read(
+        """\
+iggyflux: 1
+iggy: {address: "h:1", transport: quic, username: u, password: "${P}", tls: true, poll_interval: 10ms}
+influxdb:
+  url: https://influx.example.org:8086/
+  flavor: v2
+  org: acme
+  bucket: plant
+  token: "${T}"
+  batch_size: 100
+  batch_bytes: 1MiB
+  linger: 250ms
+  gzip: on
+  timeout: 1m
+  max_retries: 0
+  retry_backoff: 0.5s
+  max_in_flight: 8
+  on_unavailable: stop
+  ca_file: ca.pem
+state: positions
+shutdown_timeout: 5s
+run:
+  - mapping: m.yaml
+    name: one
+    dead_letters: {stream: s, topic: dead}
+    consumer: {group: g}
+    start: {timestamp: "2026-01-01T00:00:00Z"}
+  - mapping: m.yaml
+    name: two
+    from: {file: in.ndjson, envelope: true}
+    to: stdout
+    influxdb: {bucket: other, max_in_flight: auto}
+    dead_letters: dead
+    consumer: {single: me, partitions: [0, 2]}
+    start: {offset: 7}
+""",
+        P="p",
+        T="t",
+    )
+
+    assert pipeline.iggy == IggySettings(
+        address="h:1", transport="quic", username="u", password=Secret("p"), tls=True, poll_interval_seconds=0.01
+    )
+    influxdb = InfluxSettings(
+        url="https://influx.example.org:8086",
+        flavor="v2",
+        org="acme",
+        bucket="plant",
+        token=Secret("t"),
+        batch_size=100,
+        batch_bytes=2**20,
+        linger_seconds=0.25,
+        gzip="on",
+        timeout_seconds=60.0,
+        max_retries=0,
+        retry_backoff_seconds=0.5,
+        max_in_flight=8,
+        on_unavailable="stop",
+        ca_file=tmp_path / "ca.pem",
+    )
+    assert pipeline.influxdb == influxdb
+    assert (pipeline.state, pipeline.shutdown_timeout_seconds) == (tmp_path / "positions", 5.0)
+    one, two = pipeline.routes
+    assert one == Route(
+        mapping=tmp_path / "m.yaml",
+        name="one",
+        influxdb=influxdb,
+        dead_letters=TopicAddress("s", "dead"),
+        consumer=Consumer("group", "g"),
+        start=Start("timestamp", 1767225600000000),
+        pointer="/run/0",
+    )
+    assert two == Route(
+        mapping=tmp_path / "m.yaml",
+        name="two",
+        source=Endpoint("file", tmp_path / "in.ndjson", envelope=True),
+        sink=Endpoint("stdout"),
+        influxdb=dataclasses.replace(influxdb, bucket="other", max_in_flight=None),
+        dead_letters=tmp_path / "dead",
+        consumer=Consumer("single", "me", (0, 2)),
+        start=Start("offset", 7),
+        pointer="/run/1",
+    )
+
+
+# Variables and secrets
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("${A}", {"A": "x"}, "x"),
+        ("a-${A}-${B:-c}", {"A": "x"}, "a-x-c"),
+        ("${A:-d}", {"A": ""}, "d"),
+        ("${A:-}", {}, ""),
+        ("$${A}", {"A": "x"}, "${A}"),
+        ("$A", {"A": "x"}, "$A"),
+        ("${A}", {"A": "${B}"}, "${B}"),
+        ("${A}", {"A": 'x", bucket: "y'}, 'x", bucket: "y'),
+    ],
+    ids=["set", "default", "empty is unset", "empty default", "escaped", "not in braces", "once only", "no injection"],
+)
+def test_variables_are_filled_in_after_parsing(
+    read: Callable[..., Pipeline], text: str, environ: dict[str, str], expected: str
+) -> None:
+    pipeline = read(SMALLEST + f"influxdb: {{org: 'x{text}'}}\n", **environ)
+
+    assert pipeline.influxdb
+    assert pipeline.influxdb.org == "x" + expected
+
+
+def test_a_variable_may_hold_a_number_or_a_switch_where_one_is_expected(read: Callable[..., Pipeline]) -> None:
+    text = SMALLEST + 'influxdb: {batch_size: "${N}", verify: "${V}", org: "${O}", max_in_flight: "${M}"}\n'
+
+    settings = read(text, N="12", V="false", O="5", M="auto").influxdb
+
+    assert settings
+    assert (settings.batch_size, settings.verify, settings.org, settings.max_in_flight) == (12, False, "5", None)
+
+
+def test_a_variable_that_is_not_set_is_a_problem_at_its_place(problems: Callable[..., list[Problem]]) -> None:
+    (problem,) = problems(SMALLEST + 'influxdb:\n  org: "${ORG}"\n')
+
+    assert (problem.code, problem.location.line, problem.location.pointer) == ("IFX802", 7, "/influxdb/org")
+    assert "ORG is not set" in problem.message
+    assert "${ORG:-…}" in (problem.hint or "")
+
+
+def test_a_secret_comes_from_a_file_without_its_line_end(read: Callable[..., Pipeline], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("canary-1\n")
+
+    pipeline = read(SMALLEST + "influxdb: {token: 'file:token'}\n")
+
+    assert pipeline.influxdb
+    assert pipeline.influxdb.token == Secret("canary-1")
+    assert "canary" not in repr(pipeline)
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", b"\xff"], ids=["missing", "empty", "blank", "not UTF-8"])
+def test_a_secret_file_that_gives_nothing_is_a_problem(
+    problems: Callable[..., list[Problem]], tmp_path: Path, content: str | bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    (problem,) = problems(SMALLEST + "influxdb: {token: 'file:token'}\n")
+
+    assert problem.code == "IFX803"
+
+
+def test_a_secret_in_the_file_works_and_is_warned_of_without_being_shown(read: Callable[..., Pipeline]) -> None:
+    pipeline = read(SMALLEST + "influxdb: {token: canary-2}\n")
+
+    assert pipeline.influxdb
+    assert pipeline.influxdb.token
+    assert pipeline.influxdb.token.reveal() == "canary-2"
+    (warning,) = pipeline.warnings
+    assert (warning.code, warning.severity) == ("IFX814", "warning")
+    assert "canary" not in warning.render()
+    assert "***" in (warning.source or "")
+
+
+LEAKS = {
+    "misspelt key": "influxdb: {tokn: canary}",
+    "wrong type": "influxdb: {token: [canary]}",
+    "beside another problem": "influxdb: {token: canary, batchsize: 1}",
+    "in the address": "influxdb: {url: 'http://me:canary@h'}",
+    "in the address of another key": "iggy: {address: 'iggy://me:canary@h', addres: 1}",
+    "from a variable": 'influxdb: {token: "${CANARY}", tocken: "${CANARY}", batchsize: 1}',
+    "password without user": "iggy: {password: canary}",
+}
+
+
+@pytest.mark.parametrize("line", LEAKS.values(), ids=LEAKS)
+def test_no_problem_shows_a_secret(problems: Callable[..., list[Problem]], line: str) -> None:
+    found = problems(SMALLEST + line + "\n", CANARY="canary")
+
+    for problem in found:
+        assert "canary" not in problem.render()
+        assert "canary" not in json.dumps(problem.as_dict())
+
+
+def test_a_secret_shows_itself_nowhere() -> None:
+    secret = Secret("canary")
+
+    assert f"{secret} {secret!r} {[secret]} %s" % secret == "*** *** [***] ***"
+    assert secret.reveal() == "canary"
+    assert secret == Secret("canary") != Secret("other")
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+# Problems
+
+
+PROBLEMS: dict[str, tuple[str, str, str, str]] = {
+    "not a duration": ("influxdb: {linger: 10s ago}", "IFX804", "/influxdb/linger", "not a duration: '10s ago'"),
+    "not a size": ("influxdb: {batch_bytes: 5 mega}", "IFX805", "/influxdb/batch_bytes", "not a size: '5 mega'"),
+    "not an address": ("influxdb: {url: localhost}", "IFX809", "/influxdb/url", "not an address: 'localhost'"),
+    "port of an address": ("influxdb: {url: 'http://h:x'}", "IFX809", "/influxdb/url", "not an address"),
+    "token and password": (
+        'influxdb: {token: "${T}", username: u, password: "${T}"}',
+        "IFX810",
+        "/influxdb",
+        "both `token` and `password`",
+    ),
+    "key without certificate": ("influxdb: {client_key: k}", "IFX810", "/influxdb", "`client_key` without"),
+}
+
+
+@pytest.mark.parametrize(("line", "code", "pointer", "words"), PROBLEMS.values(), ids=PROBLEMS)
+def test_a_wrong_value_has_code_place_and_words(
+    problems: Callable[..., list[Problem]], line: str, code: str, pointer: str, words: str
+) -> None:
+    (problem,) = problems(SMALLEST + line + "\n", T="canary")
+
+    assert (problem.code, problem.location.pointer) == (code, pointer)
+    assert problem.location.line == 6
+    assert words in problem.message
+
+
+ENDS: dict[str, tuple[str, str, str, str | None]] = {
+    "misspelt": ("from: logs:data", "IFX806", "/from", "did you mean `log:DIR`?"),
+    "without its path": ("from: log", "IFX806", "/from", "did you mean `log:DIR`?"),
+    "with a path too many": ("from: stdin:x", "IFX806", "/from", "did you mean `stdin`?"),
+    "a sink as a source": ("from: stdout", "IFX806", "/from", None),
+    "no section": ("from: iggy", "IFX807", "/run/0", "add `iggy: {…}` to the file"),
+}
+
+
+@pytest.mark.parametrize(("line", "code", "pointer", "hint"), ENDS.values(), ids=ENDS)
+def test_a_wrong_end_has_code_place_and_hint(
+    problems: Callable[..., list[Problem]], line: str, code: str, pointer: str, hint: str | None
+) -> None:
+    (problem,) = problems(f"iggyflux: 1\n{line}\nto: stdout\nrun:\n  - mapping: m.yaml\n")
+
+    assert (problem.code, problem.location.pointer) == (code, pointer)
+    if hint:
+        assert problem.hint == hint
+
+
+def test_every_problem_of_a_file_is_told_at_once(problems: Callable[..., list[Problem]]) -> None:
+    found = problems(
+        """\
+iggyflux: 1
+from: logs:x
+influxdb: {url: nowhere, linger: 1, token: "file:none"}
+run:
+  - mapping: n.yaml
+    to: influx
+  - mapping: m.yaml
+    start: {timestamp: yesterday}
+"""
+    )
+
+    assert sorted({problem.code for problem in found}) == [
+        "IFX803",
+        "IFX804",
+        "IFX806",
+        "IFX808",
+        "IFX809",
+        "IFX812",
+    ]
+    assert len(found) == len(set(found))
+    by_code = {problem.code: problem for problem in found}
+    assert by_code["IFX808"].hint == "did you mean `m.yaml`?"
+    assert by_code["IFX804"].hint == 'did you mean "1s"?'
+
+
+def test_an_unknown_key_is_a_problem_with_a_suggestion(problems: Callable[..., list[Problem]]) -> None:
+    (problem,) = problems(SMALLEST + "influxdb: {batchsize: 1}\n")
+
+    assert problem.location.line == 6
+    assert "batch_size" in (problem.hint or "")
+
+
+def test_two_routes_of_one_name_would_share_positions(problems: Callable[..., list[Problem]]) -> None:
+    (problem,) = problems(SMALLEST + "  - mapping: m.yaml\n")
+
+    assert (problem.code, problem.location.pointer) == ("IFX811", "/run/1")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "iggyflux: 1", "iggyflux: 2\nrun: [{mapping: m.yaml}]", "a: [", "run: {}"])
+def test_what_is_no_pipeline_at_all_is_told_as_problems(problems: Callable[..., list[Problem]], text: str) -> None:
+    assert problems(text)
+
+
+def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as error:
+        load_pipeline(tmp_path / "none.yaml")
+    assert error.value.problems[0].code == "IFX801"
+
+
+KEYS = ["iggyflux", "run", "from", "to", "mapping", "influxdb", "iggy", "token", "url", "start", "consumer", "file", "offset", "timestamp", "partitions", "single", "group", "linger", "dead_letters", "x"]
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["log:x", "${A}", "10s", "file:x", "stdout", "x"]),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(KEYS),
+            children,
+            max_size=5,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(TREES, st.booleans())
+def test_any_tree_is_a_pipeline_or_a_pipeline_error(tree: Any, is_nearly_right: bool) -> None:
+    if is_nearly_right and isinstance(tree, dict):
+        tree = {**tree, "iggyflux": 1}
+    try:
+        pipeline = parse_pipeline(json.dumps(tree), environ={})
+    except PipelineError as error:
+        assert error.problems  # noqa: PT017  # either is right
+    else:
+        assert pipeline.routes
+
+
+# The schema
+
+
+def schema_nodes(node: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Every property of the schema, with its path."""
+    found = []
+    for key, child in (node.get("properties") or {}).items():
+        found.append((f"{path}/{key}", child))
+        found += schema_nodes(child, f"{path}/{key}")
+    for key, child in (node.get("$defs") or {}).items():
+        found.append((f"{path}/{key}", child))
+        found += schema_nodes(child, f"{path}/{key}")
+    return found
+
+
+def test_every_key_of_the_schema_has_a_description_and_examples() -> None:
+    for path, node in schema_nodes(load_schema("pipeline")):
+        if "$ref" not in node:
+            assert node.get("description"), path
+            assert node.get("examples") or "const" in node or "enum" in node, path
+
+
+@pytest.mark.parametrize(("section", "kind"), [("influxdb", InfluxSettings), ("iggy", IggySettings)])
+def test_schema_and_settings_have_the_same_keys_and_defaults(section: str, kind: type[Any]) -> None:
+    properties = load_schema("pipeline")["$defs"][section]["properties"]
+    fields = {field.name.removesuffix("_seconds"): field.name for field in dataclasses.fields(kind)}
+
+    assert set(properties) == set(fields)
+    text = json.dumps(
+        {
+            "iggyflux": 1,
+            section: {key: node["default"] for key, node in properties.items() if "default" in node},
+            "run": [],
+        }
+    )
+    with pytest.raises(PipelineError):
+        parse_pipeline(text)  # no routes
+    filled = parse_pipeline(text.replace('"run": []', '"run": [{"mapping": "README.md"}]'), file=Path("README.md"))
+    assert getattr(filled, section) == kind()
+
+
+def test_every_example_of_the_schema_is_one() -> None:
+    import jsonschema
+
+    schema = load_schema("pipeline")
+    for _, node in schema_nodes(schema):
+        for example in node.get("examples", ()):
+            if not (isinstance(example, str) and example.startswith("${")):
+                alone = {**schema, "properties": {"x": node}, "required": ["x"], "additionalProperties": False}
+                jsonschema.Draft202012Validator(alone).validate({"x": example})
