@@ -264,7 +264,7 @@ class _Generator:
             series += [self._tag(number, position, tag) for position, tag in enumerate(spec.tags)]
         dense, sparse, columns_of_fields = self._field_set(number, spec)
         times = self._times(number, spec.timestamp)
-        head = "".join(piece.literal if piece.column is None else f"{{{piece.variable}}}" for piece in series)
+        head = "".join(_literal(piece.text) if piece.column is None else f"{{{piece.variable}}}" for piece in series)
         series_columns = [(piece.variable, piece.column) for piece in series if piece.column is not None]
         if self.may_collide:
             self._series(number, head, series_columns)
@@ -309,7 +309,7 @@ class _Generator:
         pointer = f"{spec.pointer}/measurement"
         make = partial(_make_measurement, self.dialect, self._valid)
         if isinstance(spec.measurement, Const):
-            return _Piece(literal=_literal(make(spec.measurement.value)))
+            return _Piece(text=make(spec.measurement.value))
         self._comment(pointer)
         raw = self._raw(spec.measurement, f"measurement_{number}")
         memo = self._name("measurement_text", columns.Memo(make, SERIES_BYTES // (len(spec.tags) + 1)))
@@ -321,7 +321,7 @@ class _Generator:
     def _tag(self, number: int, position: int, tag: Tag) -> _Piece:
         make = partial(_make_tag, self.dialect, self._valid, tag)
         if isinstance(tag.source, Const):
-            return _Piece(literal=_literal(make(tag_text(tag.source.value))))
+            return _Piece(text=make(tag_text(tag.source.value)))
         self._comment(tag.pointer)
         column = self._variable("tag", tag.key)
         raw = self._raw(tag.source, column)
@@ -336,7 +336,7 @@ class _Generator:
         named = []
         for position, tag in enumerate(spec.tags):
             piece = self._tag(number, position, tag)
-            text = piece.column or f"[{_string(piece.literal)}] * len({self.scope['elements']})"
+            text = piece.column or f"[{_string(piece.text)}] * len({self.scope['elements']})"
             named.append(text)
         objects = self._star_objects(spec.tag_stars, "tag")
         taken = frozenset(item.key for item in spec.fields)
@@ -586,9 +586,9 @@ class NotCompiled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of the series: literal text of an f-string, or a column with the variable that runs over it."""
+    """A part of the series: constant text, or a column with the variable that runs over it."""
 
-    literal: str = ""
+    text: str = ""
     column: str | None = None
     variable: str = ""
 

@@ -69,13 +69,14 @@ def any_float_texts(column: Sequence[JSON], odd: Odd) -> Column:
     if kinds <= {float, type(None)}:
         return float_texts(column, odd)  # type: ignore[arg-type]
     if kinds <= {float, int, type(None)}:
-        return float_texts([_to_float(index, value, odd) for index, value in enumerate(column)], odd)  # type: ignore[arg-type]
+        floats = [_to_float(index, value, odd) for index, value in enumerate(column)]
+        return float_texts(floats, odd)
     return _each(column, odd, FieldType.FLOAT, False)
 
 
-def _to_float(index: int, value: object, odd: Odd) -> object:
+def _to_float(index: int, value: Any, odd: Odd) -> float | None:
     if not isinstance(value, int):
-        return value
+        return None if value is None else float(value)
     if -EXACT_INTEGERS < value < EXACT_INTEGERS:
         return float(value)
     odd.add(index)
