@@ -43,6 +43,14 @@ class Broken:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Twofold:
+    """A field that one line gives in two types, in this order."""
+
+    first: type
+    second: type
+
+
 class Bad(NamedTuple):
     """A line that was refused, and the server's reason."""
 
@@ -421,8 +429,8 @@ def _walk_fields(text: bytes) -> list[tuple[bytes, bytes]]:
 
 def read_fields(text: bytes) -> Fields:
     """Keys and values of a field set as the storage engine reads them.  A key that comes twice keeps its last value;
-    with two types it carries a `Broken` of its first type, which conflicts with whatever is there."""
-    fields: dict[bytes, Value | Broken] = {}
+    with two types it carries a `Twofold`, which conflicts with whatever is there."""
+    fields: dict[bytes, Value | Broken | Twofold] = {}
     position = 0
     while position < len(text):
         end = _scan_to(text, position, _EQUALS)
@@ -433,19 +441,13 @@ def read_fields(text: bytes) -> Fields:
         if value is None:
             continue
         before = fields.get(key)
+        if isinstance(before, Twofold):
+            continue
         if before is not None and kind_of(before) is not kind_of(value):
-            value = Broken(_Two, "")
-        fields[key] = value
-    return fields  # type: ignore[return-value]  # Broken values never reach the store
-
-
-class _Two:
-    """The kind of a field that one line gives in two types."""
-
-
-def is_twofold(value: object) -> bool:
-    """Whether a line gave this field in two types."""
-    return isinstance(value, Broken) and value.kind is _Two
+            fields[key] = Twofold(kind_of(before), kind_of(value))
+        else:
+            fields[key] = value
+    return fields  # type: ignore[return-value]  # neither Broken nor Twofold reach the store
 
 
 def kind_of(value: Value | Broken) -> type:

@@ -24,6 +24,7 @@ from iggyflux.sim import export
 from iggyflux.sim.classic import ServerKilled
 from iggyflux.sim.dialects.base import ALL_RIGHTS, Dialect, Settings, Tally
 from iggyflux.sim.dialects.v1 import V1
+from iggyflux.sim.dialects.v2 import V2
 from iggyflux.sim.dialects.v3 import V3
 from iggyflux.sim.faults import Chaos, Fault, Faults, ScenarioError, Strike, read_faults, read_scenario
 from iggyflux.sim.store import Store
@@ -43,7 +44,11 @@ from iggyflux.sim.wire import (
 
 log = logging.getLogger("iggyflux.sim")
 
-DIALECTS: dict[int, tuple[type[Dialect], str]] = {1: (V1, "1.8.10"), 3: (V3, "3.6.0")}
+DIALECTS: dict[int, tuple[type[Dialect], str]] = {
+    1: (V1, "1.8.10"),
+    2: (V2, "v2.7.12"),
+    3: (V3, "3.6.0"),
+}
 """Each dialect with the version that it is when none is asked for."""
 ADMIN = "/__sim__/"
 _REMEMBERED = 10_000

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from iggyflux.sim.classic import Broken, Parsed, go_quote, is_twofold, kind_of, read_series
+from iggyflux.sim.classic import Broken, Parsed, Twofold, go_quote, kind_of, read_series
 from iggyflux.sim.plain import Fields
 from iggyflux.sim.store import DAY_NS, KIND_NAMES, Measurement, Policy, Series, Store
 
@@ -162,24 +162,17 @@ def _take(store: Store, shard: _Shard, number: int, series: Series, time: int, f
             words = f"is too long, {len(value)} > {rules.max_string}"
             _drop(shard, f"input field {go_quote(key)} on measurement {go_quote(measurement.name)} {words}")
             return
-        if is_twofold(value):
-            if rules.immediate:
-                kind = columns.get(key, float)
-                _drop(shard, _conflict(key, measurement, bytes if kind is float else float, kind, rules))  # type: ignore[arg-type]
+        kinds = (value.first, value.second) if isinstance(value, Twofold) else (kind_of(value),)
+        for kind in kinds:
+            before = columns.get(key)
+            if before is None:
+                new.append((measurement, key, kind))
+                if rules.immediate:
+                    store.add_column(measurement, number, key, kind)
+                    columns = measurement.columns[number]
+            elif before is not kind:
+                _drop(shard, _conflict(key, measurement, kind, before, rules))  # type: ignore[arg-type]
                 return
-            new.append((measurement, key, float))
-            new.append((measurement, key, bytes))
-            continue
-        kind = kind_of(value)
-        before = columns.get(key)
-        if before is None:
-            new.append((measurement, key, kind))
-            if rules.immediate:
-                store.add_column(measurement, number, key, kind)
-                columns = measurement.columns[number]
-        elif before is not kind:
-            _drop(shard, _conflict(key, measurement, kind, before, rules))  # type: ignore[arg-type]
-            return
     shard.new.extend(new)
     shard.rows.append((series, time, fields))
     shard.broken = shard.broken or next((value.reason for value in fields.values() if isinstance(value, Broken)), None)

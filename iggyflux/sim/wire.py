@@ -33,7 +33,11 @@ class TooLarge(Exception):
 
 
 class Undecodable(Exception):
-    """A gzip body that cannot be inflated; the text is that of Go's gzip reader."""
+    """A gzip body that cannot be inflated; the text is that of Go's gzip reader.  `in_header`: it failed at the start."""
+
+    def __init__(self, words: str, *, in_header: bool = False) -> None:
+        self.in_header = in_header
+        super().__init__(words)
 
 
 class Wire:
@@ -254,13 +258,13 @@ def pieces_of(answer: Answer) -> Iterable[bytes]:
 def gunzip(data: bytes, *, all_members: bool = True) -> bytes:
     """Inflate; raises `Undecodable` with the words that a Go server has for it."""
     if not data:
-        raise Undecodable("EOF")
+        raise Undecodable("EOF", in_header=True)
     pieces = []
     while data:
         if len(data) < 10:
-            raise Undecodable("unexpected EOF")
+            raise Undecodable("unexpected EOF", in_header=True)
         if data[:3] != b"\x1f\x8b\x08":
-            raise Undecodable("gzip: invalid header")
+            raise Undecodable("gzip: invalid header", in_header=True)
         inflater = zlib.decompressobj(wbits=31)
         try:
             pieces.append(inflater.decompress(data))

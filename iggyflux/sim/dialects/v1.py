@@ -265,6 +265,8 @@ class V1(Dialect):
             if failed:
                 yield Result(number, error="not executed")
                 continue
+            if isinstance(statement, influxql.Show):
+                statement = replace(statement, hides_unreadable=True)
             try:
                 yield Result(number, influxql.run(self.store, statement, database, policy))
             except QueryError as exc:

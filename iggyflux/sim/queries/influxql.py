@@ -80,6 +80,7 @@ class Show:
     keys: Callable[[str], bool] | None = None
     limit: int = 0
     offset: int = 0
+    hides_unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -627,7 +628,7 @@ def _show_measurements(show: Show, found: _Found) -> list[Frame]:
 def _show_field_keys(show: Show, found: _Found) -> list[Frame]:
     frames = []
     for name, measurements in found.items():
-        seen = [each for each in measurements if any(series.readable for series in each.series.values())]
+        seen = [each for each in measurements if not show.hides_unreadable or _is_readable(each)]
         pairs = {(key, kind) for each in seen for key, kinds in each.kinds().items() for kind in kinds}
         rows = [
             [to_text(key), KIND_NAMES[kind]]
@@ -636,6 +637,10 @@ def _show_field_keys(show: Show, found: _Found) -> list[Frame]:
         if rows:
             frames.append(Frame(to_text(name), ["fieldKey", "fieldType"], rows))
     return frames
+
+
+def _is_readable(measurement: Measurement) -> bool:
+    return any(series.readable for series in measurement.series.values())
 
 
 def _show_tag_keys(show: Show, found: _Found) -> list[Frame]:
@@ -665,8 +670,12 @@ def _show_tag_values(show: Show, found: _Found) -> list[Frame]:
 
 def _show_series(show: Show, found: _Found) -> list[Frame]:
     keys = sorted({series for measurements in found.values() for series in _series_of(show, measurements)})
-    rows = [[to_text(b",".join((_escape(name, b", "), *map(_escape_tag, tags))))] for name, tags in keys]
+    rows = [[to_text(b",".join((_escape(_unescape(name), b", "), *map(_escape_tag, tags))))] for name, tags in keys]
     return [Frame("", ["key"], rows)] if rows else []
+
+
+def _unescape(name: bytes) -> bytes:
+    return name.replace(b"\\,", b",").replace(b"\\ ", b" ")
 
 
 def _escape_tag(tag: tuple[bytes, bytes]) -> bytes:

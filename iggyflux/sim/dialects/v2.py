@@ -1,0 +1,472 @@
+"""InfluxDB 2.x: `/api/v2/write`, `/api/v2/query`, `/write` and `/query` of old, buckets, organisations, and the page
+that a real server gives for every path that it does not know, with status 200."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from urllib.parse import quote
+
+from iggyflux.sim import classic, shards
+from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
+from iggyflux.sim.dialects.v1 import Result, go_body, parameters, query_form, render
+from iggyflux.sim.queries import NotFound, ParseError, QueryError, flux, influxql
+from iggyflux.sim.store import Database
+from iggyflux.sim.texts import go_json, go_string, plain_digits, rfc3339
+from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
+
+PAGE = b'<!doctype html><html lang="en"><head><title>InfluxDB</title></head><body><div id="react-root"></div></body></html>'
+CODES = {
+    400: "invalid",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not found",
+    405: "method not allowed",
+    413: "request too large",
+    422: "unprocessable entity",
+    429: "too many requests",
+    500: "internal error",
+    503: "unavailable",
+}
+_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+_UNKNOWN_FAULT = "An internal error has occurred - check server logs"
+_VARYING = ("/write", "/query", "/api/v2/query")
+_NOT_IMPLEMENTED = (
+    "CREATE DATABASE",
+    "DROP DATABASE",
+    "CREATE RETENTION POLICY",
+    "DROP RETENTION POLICY",
+    "DROP SERIES",
+)
+
+
+class Failed(Exception):  # noqa: N818 (an answer on its way)
+    """An answer with an error; `pretty` for the part of the API that indents its JSON."""
+
+    def __init__(self, status: int, message: str, *, pretty: bool = False) -> None:
+        self.status = status
+        self.message = message
+        self.pretty = pretty
+        self.varies = False
+        super().__init__(message)
+
+
+class V2(Dialect):
+    """InfluxDB 2.x."""
+
+    write_paths = frozenset(("/api/v2/write", "/write"))
+    query_paths = frozenset(("/api/v2/query", "/query"))
+
+    def answer(self, request: Request, tally: Tally) -> Answer:
+        known = self._routes().get(request.path)
+        try:
+            if known is None:
+                return self._unknown(request)
+            handler = known.get(request.method)
+            if handler is not None:
+                return handler(request, tally)
+            allowed = ", ".join(sorted((*known, "OPTIONS")))
+            answer = self.failure(405, f"allow: {allowed}")
+            return Answer(405, {"Allow": allowed, **answer.headers}, answer.body)
+        except Failed as failed:
+            failed.varies = request.path in _VARYING and failed.status != 401
+            return self._failed(failed)
+
+    def failure(self, status: int, message: str) -> Answer:
+        return self._failed(Failed(status, message))
+
+    def too_large(self, request: Request, limit: int) -> Answer:
+        return self.failure(413, "unable to read data: points batch is too large")
+
+    def _failed(self, failed: Failed) -> Answer:
+        code = CODES.get(failed.status, "internal error")
+        headers = self._headers("application/json; charset=utf-8")
+        headers["X-Platform-Error-Code"] = code
+        if failed.varies:
+            headers["Vary"] = "Accept-Encoding"
+        tree = {"code": code, "message": failed.message}
+        text = _pretty(tree) if failed.pretty else go_json(tree)
+        return Answer(failed.status, headers, go_body(text.encode("utf-8", "surrogateescape")))
+
+    def _routes(self) -> dict[str, dict[str, Callable[[Request, Tally], Answer]]]:
+        return {
+            "/ping": {"GET": self._ping, "HEAD": self._ping},
+            "/health": {"GET": self._health},
+            "/ready": {"GET": self._ready},
+            "/api/v2/write": {"POST": self._write},
+            "/write": {"POST": self._write_old},
+            "/api/v2/query": {"POST": self._flux},
+            "/query": {"GET": self._influxql, "POST": self._influxql},
+            "/api/v2/buckets": {"GET": self._buckets},
+            "/api/v2/orgs": {"GET": self._orgs},
+            "/api/v2/dbrps": {"GET": self._mappings},
+            "/api/v2/me": {"GET": self._me},
+        }
+
+    def _headers(self, content_type: str | None = None) -> dict[str, str]:
+        headers = {"Content-Type": content_type} if content_type else {}
+        return {**headers, "X-Influxdb-Build": "OSS", "X-Influxdb-Version": self.settings.version}
+
+    def _unknown(self, request: Request) -> Answer:
+        if request.path in ("/api/v2/write/", "/api/v2/query/"):
+            target = request.path.rstrip("/") + (
+                "?" + request.target.partition("?")[2] if "?" in request.target else ""
+            )
+            return Answer(308, {**self._headers(), "Location": target})
+        if request.path.startswith("/api/v2/"):
+            self._authorize(request)
+            raise Failed(404, "path not found", pretty=True)
+        if self.settings.assets:
+            return Answer(
+                200, {**self._headers("text/html; charset=utf-8"), "Cache-Control": "public, max-age=3600"}, PAGE
+            )
+        headers = {**self._headers("text/plain; charset=utf-8"), "X-Content-Type-Options": "nosniff"}
+        return Answer(404, headers, b"404 page not found\n")
+
+    # --- small ones ---
+
+    def _ping(self, request: Request, tally: Tally) -> Answer:
+        return Answer(204, {"Vary": "Accept-Encoding", **self._headers()})
+
+    def _health(self, request: Request, tally: Tally) -> Answer:
+        text = (
+            '{"name":"influxdb", "message":"ready for queries and writes", "status":"pass", "checks":[], '
+            f'"version": "{self.settings.version}", "commit": "simulator"}}'
+        )
+        return Answer(200, self._headers("application/json; charset=utf-8"), text.encode())
+
+    def _ready(self, request: Request, tally: Tally) -> Answer:
+        tree = {"status": "ready", "started": rfc3339(self.settings.now_ns()), "up": "1s"}
+        return Answer(200, self._headers("application/json; charset=utf-8"), (json.dumps(tree, indent=4)).encode())
+
+    def _me(self, request: Request, tally: Tally) -> Answer:
+        self._authorize(request)
+        number = identifier("user")
+        return self._json(
+            {"links": {"self": f"/api/v2/users/{number}"}, "id": number, "name": "simulator", "status": "active"}
+        )
+
+    def _orgs(self, request: Request, tally: Tally) -> Answer:
+        self._authorize(request)
+        name, number = self.settings.org, identifier(self.settings.org)
+        wanted, wanted_number = request.query.get("org"), request.query.get("orgID")
+        if wanted not in (None, name) or wanted_number not in (None, number):
+            raise Failed(404, f'organization name "{wanted or wanted_number}" not found', pretty=True)
+        org = {
+            "links": {"self": f"/api/v2/orgs/{number}", "buckets": f"/api/v2/buckets?org={name}"},
+            "id": number,
+            "name": name,
+        }
+        return self._json({"links": {"self": "/api/v2/orgs"}, "orgs": [{**org, "description": ""}]})
+
+    def _buckets(self, request: Request, tally: Tally) -> Answer:
+        self._authorize(request)
+        query = request.query
+        if query.get("org") not in (None, self.settings.org) or query.get("orgID") not in (
+            None,
+            identifier(self.settings.org),
+        ):
+            raise Failed(404, f'organization name "{query.get("org") or query.get("orgID")}" not found', pretty=True)
+        names = [
+            name
+            for name in sorted(self.store.databases)
+            if query.get("name") in (None, name) and query.get("id") in (None, identifier(name))
+        ]
+        offset, limit = _integer(query.get("offset"), 0), _integer(query.get("limit"), 20)
+        chosen = names[offset : offset + limit]
+        link = f"/api/v2/buckets?{'bucket=' + quote(query['name']) + '&' if 'name' in query else ''}descending=false&limit={limit}&offset={offset}"
+        return self._json(
+            {"links": {"self": link}, "buckets": [self._bucket(self.store.databases[name]) for name in chosen]}
+        )
+
+    def _bucket(self, database: Database) -> Mapping[str, object]:
+        policy = database.policy()
+        assert policy is not None  # noqa: S101 (a bucket has one)
+        rule = {
+            "type": "expire",
+            "everySeconds": policy.duration_ns // 10**9,
+            "shardGroupDurationSeconds": policy.shard_ns // 10**9,
+        }
+        number = identifier(database.name)
+        links = {
+            "self": f"/api/v2/buckets/{number}",
+            "write": f"/api/v2/write?org={identifier(self.settings.org)}&bucket={number}",
+        }
+        head = {"id": number, "orgID": identifier(self.settings.org), "type": "user", "name": database.name}
+        return {**head, "retentionRules": [rule], "links": links, "labels": []}
+
+    def _mappings(self, request: Request, tally: Tally) -> Answer:
+        self._authorize(request)
+        content = []
+        for name in sorted(self.store.databases):
+            head, _, policy = name.partition("/")
+            number, org = identifier(name), identifier(self.settings.org)
+            entry = {"id": number, "database": head, "retention_policy": policy or "autogen", "default": not policy}
+            content.append({**entry, "virtual": True, "orgID": org, "bucketID": number})
+        return self._json({"content": content})
+
+    def _json(self, tree: object) -> Answer:
+        return Answer(200, self._headers("application/json; charset=utf-8"), go_body(_pretty(tree).encode()))
+
+    # --- who asks ---
+
+    def _authorize(self, request: Request) -> frozenset[str]:
+        """The rights of a request to the newer part of the API: `Token x` or `Bearer x`, in any case."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if not self.settings.tokens:
+            return self.rights(None) or frozenset()
+        known = self.rights(token) if scheme.lower() in ("token", "bearer") and token else None
+        if known is None:
+            raise Failed(401, "unauthorized access")
+        return known
+
+    def _authorize_old(self, request: Request) -> frozenset[str]:
+        """The rights of a request to `/write` and `/query`: u and p, Basic, `Token [user:]token`; Bearer is not taken."""
+        if not self.settings.tokens:
+            return self.rights(None) or frozenset()
+        header = request.headers.get("authorization", "")
+        parts = header.split(" ")
+        if request.query.get("u") and request.query.get("p"):
+            token = request.query["p"]
+        elif len(parts) == 2 and parts[0] == "Token":
+            token = parts[1].partition(":")[2] or parts[1]
+        elif (credentials := basic_credentials(header)) is not None:
+            token = credentials[1]
+        else:
+            raise Failed(401, "unauthorized access")
+        known = self.rights(token)
+        if known is None:
+            raise Failed(401, "Unauthorized")
+        return known
+
+    # --- writing ---
+
+    def _write(self, request: Request, tally: Tally) -> Answer:
+        rights = self._authorize(request)
+        query = request.query
+        precision = query.get("precision") or "ns"
+        if precision not in _UNITS:
+            raise Failed(400, "invalid precision; valid precision units are ns, us, ms, and s")
+        bucket = query.get("bucket")
+        if not bucket:
+            raise Failed(404, "bucket not found")
+        self._organization(query)
+        owner = self._find_bucket(bucket)
+        if owner is None:
+            raise Failed(404, f"bucket {go_string(bucket)} not found")
+        return self._store(request, tally, owner, _UNITS[precision], rights)
+
+    def _organization(self, query: Mapping[str, str]) -> None:
+        number, name = query.get("orgID"), query.get("org")
+        if number:
+            if number != identifier(self.settings.org):
+                raise Failed(404, "organization not found")
+            return
+        if not name:
+            raise Failed(400, "Please provide either orgID or org")
+        if name not in (self.settings.org, identifier(self.settings.org)):
+            raise Failed(404, f"organization name {go_string(name)} not found")
+
+    def _find_bucket(self, text: str) -> Database | None:
+        found = next((each for name, each in self.store.databases.items() if identifier(name) == text), None)
+        return found or self.store.databases.get(text)
+
+    def _write_old(self, request: Request, tally: Tally) -> Answer:
+        rights = self._authorize_old(request)
+        query = request.query
+        if not query.get("db"):
+            raise Failed(400, "missing db")
+        owner = self._mapped(query["db"], query.get("rp", ""))
+        if owner is None:
+            raise Failed(404, "no dbrp mapping found")
+        # what is not us, ms or s counts as nanoseconds here, unlike at /api/v2/write
+        unit = {"us": 10**3, "ms": 10**6, "s": 10**9}.get(query.get("precision", ""), 1)
+        return self._store(request, tally, owner, unit, rights)
+
+    def _mapped(self, database: str, policy: str) -> Database | None:
+        if policy and f"{database}/{policy}" in self.store.databases:
+            return self.store.databases[f"{database}/{policy}"]
+        return self.store.databases.get(database) if policy in ("", "autogen") else None
+
+    def _store(self, request: Request, tally: Tally, owner: Database, unit: int, rights: frozenset[str]) -> Answer:
+        if WRITE not in rights:
+            raise Failed(403, "insufficient permissions for write")
+        try:
+            data = self._body(request)
+        except TooLarge:
+            return self.too_large(request, self.settings.max_body or 0)
+        now = self.settings.now_ns()
+        points, bad = classic.parse(data, classic.Rules(unsigned=True, reserved_tags=True), unit, now)
+        tally.lines = tally.refused = len(points) + len(bad)
+        if bad:
+            words = "\n".join(f"unable to parse '{_text(line.line)}': {line.reason}" for line in bad)
+            raise Failed(400, words)
+        policy = owner.policy()
+        assert policy is not None  # noqa: S101 (a bucket has one)
+        rules = shards.Rules(
+            immediate=True, quoted=True, says_stripped=self.settings.newer(2, 9), max_string=shards.MAX_STRING
+        )
+        outcome = shards.write(self.store, policy, points, rules, now)
+        tally.stored, tally.refused = outcome.stored, tally.lines - outcome.stored
+        place = f" for database: {identifier(owner.name)} for retention policy: {policy.name}"
+        if isinstance(outcome.trouble, shards.EngineFailure):
+            raise Failed(500, f"unexpected error writing points to database: {outcome.trouble}")
+        if outcome.trouble is not None:
+            located = isinstance(outcome.trouble, shards.Partial) and outcome.trouble.located
+            raise Failed(422, f"failure writing points to database: {outcome.trouble}{place if located else ''}")
+        if outcome.beyond:
+            raise Failed(
+                422,
+                f"failure writing points to database: partial write: {self._beyond(outcome, now, policy.duration_ns)}{place}",
+            )
+        return Answer(204, self._headers())
+
+    def _beyond(self, outcome: shards.Outcome, now: int, duration: int) -> str:
+        number = len(outcome.beyond)
+        if not self.settings.newer(2, 7, 12):
+            return f"points beyond retention policy dropped={number}"
+        bound = rfc3339(now - duration)
+
+        def show(pair: tuple[bytes, int]) -> str:
+            reason = f"because it violates a Retention Policy Lower Bound at {bound}"
+            return f"point {_text(pair[0])} at {rfc3339(pair[1])} dropped {reason}"
+
+        oldest, newest = min(outcome.beyond, key=lambda pair: pair[1]), max(outcome.beyond, key=lambda pair: pair[1])
+        head = f"dropped {number} points outside retention policy of duration {influxql.go_duration(duration)}"
+        return f"{head} - oldest {show(oldest)}, newest {show(newest)} dropped={number}"
+
+    def _body(self, request: Request) -> bytes:
+        data = request.body.read(self.settings.max_body)
+        if request.headers.get("content-encoding") not in ("gzip", "x-gzip"):
+            return data
+        try:
+            return gunzip(data)
+        except Undecodable as exc:
+            if str(exc) == "gzip: invalid checksum":
+                raise Failed(400, f"unable to read data: {exc}") from exc
+            raise Failed(500, _UNKNOWN_FAULT if exc.in_header else f"unable to read data: {exc}") from exc
+
+    # --- reading ---
+
+    def _flux(self, request: Request, tally: Tally) -> Answer:
+        rights = self._authorize(request)
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        body = request.body.read()
+        tree: Mapping[str, object] = {"query": body.decode("utf-8", "replace")}
+        if content_type not in ("application/vnd.flux", "application/vnd.influx.flux"):
+            tree = _read_query(body)
+        if tree.get("type", "flux") != "flux":
+            raise Failed(400, f"failed to decode request body: unknown query type: {tree.get('type')}")
+        script = tree.get("query")
+        if not script or not isinstance(script, str):
+            raise Failed(400, "failed to decode request body: request body requires either query or AST")
+        query = request.query
+        if query.get("org") not in (None, "", self.settings.org) or query.get("orgID") not in (
+            None,
+            "",
+            identifier(self.settings.org),
+        ):
+            raise Failed(
+                400, f"failed to decode request body: organization name {go_string(query.get('org', ''))} not found"
+            )
+        numbers = {name: identifier(name) for name in self.store.databases}
+        context = flux.Context(self.store, self.settings.now_ns(), identifier(self.settings.org), numbers)
+        try:
+            if READ not in rights:
+                raise NotFound('failed to initialize execute state: could not find bucket "?"', "?")
+            results = flux.run(context, script)
+        except NotFound as exc:
+            raise Failed(404, str(exc)) from exc
+        except QueryError as exc:
+            raise Failed(500 if str(exc).startswith("a panic") else 400, str(exc)) from exc
+        headers = {"Vary": "Accept-Encoding", **self._headers("text/csv; charset=utf-8")}
+        return Answer(200, headers, flux.write(results, _flux_dialect(tree.get("dialect")), rfc3339, _double))
+
+    def _influxql(self, request: Request, tally: Tally) -> Answer:
+        rights = self._authorize_old(request)
+        form = query_form(request)
+        text = form.get("q", "").strip()
+        if not text:
+            raise Failed(400, "mime: no media type")
+        try:
+            statements = influxql.parse(text, parameters(form), self.settings.now_ns())
+        except ParseError as exc:
+            raise Failed(400, f"failed to parse query: {exc}") from exc
+        if all(
+            isinstance(each, influxql.Change) and each.what in ("DROP MEASUREMENT", "DELETE") for each in statements
+        ):
+            for _ in self._results(statements, form, rights):
+                pass
+            return Answer(200, {"Vary": "Accept-Encoding", **self._headers("application/json")}, b"{}\n")
+        results = self._results(statements, form, rights)
+
+        def headers(content_type: str) -> dict[str, str]:
+            return {"Vary": "Accept-Encoding", **self._headers(content_type)}
+
+        return render(results, form, request.headers.get("accept", ""), headers)
+
+    def _results(
+        self, statements: Iterable[influxql.Statement], form: Mapping[str, str], rights: frozenset[str]
+    ) -> Iterator[Result]:
+        database, policy = form.get("db", ""), form.get("rp", "")
+        for number, statement in enumerate(statements):
+            try:
+                if READ not in rights and database:
+                    raise QueryError(f"database not found: {database}")
+                if isinstance(statement, influxql.Change) and statement.what in _NOT_IMPLEMENTED:
+                    raise QueryError(f"not implemented: {statement.what}")
+                name = f"{database}/{policy}" if policy and f"{database}/{policy}" in self.store.databases else database
+                frames = influxql.run(self.store, statement, name, "")
+            except QueryError as exc:
+                # the cause is told for the first statement only, and what follows is absent
+                yield Result(number, error=str(exc) if number == 0 else "not executed")
+                return
+            yield Result(number, frames)
+
+
+def identifier(name: str) -> str:
+    """The id of a bucket or organisation: 16 hexadecimal digits, the same whenever the name is."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _read_query(body: bytes) -> Mapping[str, object]:
+    try:
+        tree = json.loads(body)
+    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        hint = "if sending a raw Flux script, set 'Content-Type: application/vnd.flux' in your request headers"
+        raise Failed(400, f"failed to decode request body: failed parsing request body as JSON; {hint}: {exc}") from exc
+    if not isinstance(tree, dict):
+        raise Failed(400, "failed to decode request body: request body requires either query or AST")
+    return tree
+
+
+def _flux_dialect(tree: object) -> flux.Dialect:
+    if not isinstance(tree, Mapping):
+        return flux.Dialect()
+    annotations = tuple(str(each) for each in tree.get("annotations") or ())
+    for each in annotations:
+        if each not in ("datatype", "group", "default"):
+            raise Failed(400, f"failed to decode request body: unknown dialect annotation type: {each}")
+    header = tree.get("header")
+    return flux.Dialect(
+        annotations, header is not False, str(tree.get("delimiter") or ","), str(tree.get("commentPrefix") or "#")
+    )
+
+
+def _double(value: float) -> str:
+    if value != value:
+        return "NaN"
+    return plain_digits(repr(value)) if abs(value) != float("inf") else ("+Inf" if value > 0 else "-Inf")
+
+
+def _pretty(tree: object) -> str:
+    return json.dumps(tree, indent="\t", ensure_ascii=False).replace("&", "\\u0026")
+
+
+def _integer(text: str | None, default: int) -> int:
+    return int(text) if text and text.isdigit() else default
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

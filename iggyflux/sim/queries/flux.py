@@ -1,0 +1,967 @@
+"""Flux, as far as reading back needs: `from |> range |> filter |> pivot |> keep …`, with the traps of real servers.
+
+A script is read into a tree, the tree is evaluated over tables that are held in memory.  A field with several types in
+several shards ends at the first shard of another type, without a word; a tag key `_time` or `_value` is a panic.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from iggyflux.lineprotocol import Unsigned
+from iggyflux.sim.plain import Value as Stored
+from iggyflux.sim.queries import NotFound, ParseError, QueryError
+from iggyflux.sim.queries.conditions import parse_time
+from iggyflux.sim.shards import ZERO_TIME_NS
+from iggyflux.sim.store import Measurement, Policy, Store
+
+KINDS: dict[type, str] = {}
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}
+_UNITS |= {"d": 86_400 * 10**9, "w": 7 * 86_400 * 10**9, "mo": 30 * 86_400 * 10**9, "y": 365 * 86_400 * 10**9}
+_DURATION = r"(?:[0-9]+(?:ns|us|µs|ms|mo|s|m|h|d|w|y))+"
+_TOKEN = re.compile(
+    r"(?P<space>\s+|//[^\n]*)"
+    r"|(?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9:.]+(?:Z|[+-][0-9]{2}:[0-9]{2}))?)"
+    rf"|(?P<duration>{_DURATION})(?![A-Za-z0-9_])"
+    r"|(?P<number>[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)"
+    r'|(?P<string>"(?:[^"\\]|\\.)*")'
+    r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
+    r"|(?P<symbol>\|>|=>|==|!=|=~|!~|<=|>=|[<>=+\-*/%(){}\[\],:.?])",
+    re.DOTALL,
+)
+_PATTERN = re.compile(r"\s*/((?:[^/\\\n]|\\.)+)/")
+
+
+class Time(int):
+    """Nanoseconds since the epoch."""
+
+
+class Duration(int):
+    """Nanoseconds."""
+
+
+KINDS |= {
+    float: "double",
+    int: "long",
+    Unsigned: "unsignedLong",
+    str: "string",
+    bool: "boolean",
+    Time: "dateTime:RFC3339",
+}
+"""The annotation of a column by the class of its values."""
+FROM_KIND = {name: kind for kind, name in KINDS.items()}
+
+Record: TypeAlias = dict[str, object]
+
+
+@dataclass(slots=True)
+class Table:
+    """Rows with one group key: `columns` names the class of each column's values, in order; `group` the key's columns."""
+
+    columns: dict[str, type]
+    group: tuple[str, ...]
+    rows: list[Record]
+    stored: bool = False
+
+
+@dataclass(slots=True)
+class Stream:
+    """Tables on their way through a pipeline.  `source` is a bucket before its range is known."""
+
+    tables: list[Table] = field(default_factory=list)
+    source: Policy | None = None
+    bucket: str = ""
+
+
+class _RuntimeFault(QueryError):
+    """What goes wrong inside a function; the call adds its place."""
+
+
+class Result(NamedTuple):
+    """A named result of a script."""
+
+    name: str
+    tables: list[Table]
+
+
+Scope: TypeAlias = dict[str, object]
+Expression: TypeAlias = Callable[[Scope], object]
+Function: TypeAlias = Callable[[dict[str, object]], object]
+
+
+@dataclass(slots=True)
+class Context:
+    """What a script runs in: the buckets that may be read, and the time."""
+
+    store: Store
+    now_ns: int
+    organization: str = ""
+    bucket_ids: Mapping[str, str] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+
+
+def run(context: Context, script: str) -> list[Result]:
+    """The results of a script.  Raises `QueryError`."""
+    parser = _Parser(script, context)
+    scope: Scope = _builtins(context)
+    for name, expression in parser.statements():
+        value = expression(scope)
+        if name is not None:
+            scope[name] = value
+        elif isinstance(value, Stream):
+            if value.source is not None:
+                words = (
+                    f"cannot submit unbounded read to \"{value.bucket}\"; try bounding 'from' with a call to 'range'"
+                )
+                raise QueryError(f"error in building plan while starting program: {words}")
+            if not any(result.tables is value.tables for result in context.results):
+                context.results.append(Result("_result", value.tables))
+    if not context.results:
+        raise QueryError("error in building plan while starting program: this Flux script returns no streaming data")
+    return context.results
+
+
+# --- reading ---
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+class _Parser:
+    """Recursive descent; every method gives a closure that is evaluated in a scope."""
+
+    def __init__(self, text: str, context: Context) -> None:
+        self.text = text
+        self.context = context
+        self.position = 0
+
+    def statements(self) -> Iterator[tuple[str | None, Expression]]:
+        found: list[tuple[str | None, Expression]] = []
+        while self.peek().kind != "end":
+            if self.accept("import"):
+                self.next()
+                continue
+            self.accept("option")
+            before = self.position
+            token = self.next()
+            if token.kind == "word" and self.accept("="):
+                found.append((token.text, self.expression()))
+            else:
+                self.position = before
+                found.append((None, self.expression()))
+        return iter(found)
+
+    def peek(self) -> _Token:
+        before = self.position
+        token = self.next()
+        self.position = before
+        return token
+
+    def next(self) -> _Token:
+        while True:
+            found = _TOKEN.match(self.text, self.position)
+            if found is None:
+                if self.position >= len(self.text.rstrip()):
+                    return _Token("end", "EOF", len(self.text), len(self.text))
+                raise self.error(
+                    _Token("strange", self.text[self.position], self.position, self.position + 1), "invalid statement"
+                )
+            self.position = found.end()
+            if found.lastgroup != "space":
+                return _Token(found.lastgroup or "", found[0], found.start(), found.end())
+
+    def accept(self, text: str) -> bool:
+        before = self.position
+        token = self.next()
+        if token.kind in ("word", "symbol") and token.text == text:
+            return True
+        self.position = before
+        return False
+
+    def expect(self, text: str) -> None:
+        token = self.peek()
+        if not self.accept(text):
+            raise self.error(token, f"expected {text}, got {token.text}")
+
+    def error(self, token: _Token, words: str) -> ParseError:
+        return ParseError(f"compilation failed: error {self.place(token)}: {words}")
+
+    def place(self, token: _Token) -> str:
+        return f"@{self._point(token.start)}-{self._point(token.end)}"
+
+    def _point(self, position: int) -> str:
+        before = self.text[:position]
+        return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+
+    def expression(self) -> Expression:
+        return self._either()
+
+    def _either(self) -> Expression:
+        left = self._both()
+        while self.accept("or"):
+            left = _logical(left, self._both(), wanted=True)
+        return left
+
+    def _both(self) -> Expression:
+        left = self._not()
+        while self.accept("and"):
+            left = _logical(left, self._not(), wanted=False)
+        return left
+
+    def _not(self) -> Expression:
+        if self.accept("not"):
+            inner = self._not()
+            return lambda scope: not inner(scope)
+        if self.accept("exists"):
+            inner = self._not()
+            return lambda scope: inner(scope) is not None
+        return self._comparison()
+
+    def _comparison(self) -> Expression:
+        left = self._sum()
+        token = self.peek()
+        if token.kind == "symbol" and token.text in ("=~", "!~"):
+            self.next()
+            return _match(left, self._pattern(), wanted=token.text == "=~")
+        if token.kind == "symbol" and token.text in _COMPARISONS:
+            self.next()
+            return _compare(_COMPARISONS[token.text], left, self._sum())
+        return left
+
+    def _pattern(self) -> re.Pattern[str]:
+        found = _PATTERN.match(self.text, self.position)
+        if found is None:
+            raise self.error(self.peek(), "expected a regular expression")
+        self.position = found.end()
+        return re.compile(found[1].replace("\\/", "/"))
+
+    def _sum(self) -> Expression:
+        left = self._product()
+        while (token := self.peek()).kind == "symbol" and token.text in ("+", "-"):
+            self.next()
+            left = _arithmetic(_ARITHMETIC[token.text], left, self._product())
+        return left
+
+    def _product(self) -> Expression:
+        left = self._unary()
+        while (token := self.peek()).kind == "symbol" and token.text in ("*", "/", "%"):
+            self.next()
+            left = _arithmetic(_ARITHMETIC[token.text], left, self._unary())
+        return left
+
+    def _unary(self) -> Expression:
+        if self.accept("-"):
+            inner = self._unary()
+            return lambda scope: _negate(inner(scope))
+        left = self._postfix()
+        while self.accept("|>"):
+            if self.peek().kind == "end":
+                raise self.error(self.peek(), "pipe destination must be a function call")
+            left = self._postfix(piped=left)
+        return left
+
+    def _postfix(self, piped: Expression | None = None) -> Expression:
+        token = self.peek()
+        value = self._primary()
+        name = token.text
+        while True:
+            if self.accept("("):
+                value, piped = self._call(value, piped, name, token), None
+            elif self.accept("."):
+                part = self.next().text
+                name = f"{name}.{part}"
+                value = _member(value, part)
+            elif self.accept("["):
+                index = self.expression()
+                self.expect("]")
+                value = _index(value, index)
+            else:
+                if piped is not None:
+                    raise self.error(token, "pipe destination must be a function call")
+                return value
+
+    def _call(self, value: Expression, piped: Expression | None, name: str, token: _Token) -> Expression:
+        arguments = self._arguments()
+        whole = self.place(token._replace(end=self.position))
+        return _call(value, arguments, piped, name, whole)
+
+    def _arguments(self) -> dict[str, Expression]:
+        found: dict[str, Expression] = {}
+        while not self.accept(")"):
+            token = self.next()
+            self.expect(":")
+            found[token.text] = self.expression()
+            self.accept(",")
+        return found
+
+    def _primary(self) -> Expression:
+        token = self.next()
+        if token.kind == "word":
+            return self._word(token)
+        if token.kind == "string":
+            return _constant(_unquote(token.text))
+        if token.kind == "time":
+            return _constant(Time(parse_time(token.text)))
+        if token.kind == "duration":
+            parts = re.findall(r"([0-9]+)(ns|us|µs|ms|mo|s|m|h|d|w|y)", token.text)
+            return _constant(Duration(sum(int(number) * _UNITS[unit] for number, unit in parts)))
+        if token.kind == "number":
+            return _constant(float(token.text) if "." in token.text else int(token.text))
+        if token.text == "(":
+            return self._parenthesis()
+        if token.text == "[":
+            return self._list()
+        if token.text == "{":
+            return self._object()
+        raise self.error(token, f"invalid expression: invalid token for primary expression: {token.text}")
+
+    def _word(self, token: _Token) -> Expression:
+        name, place = token.text, self.place(token)
+        if name in ("true", "false"):
+            return _constant(name == "true")
+
+        def look(scope: Scope) -> object:
+            if name not in scope:
+                raise QueryError(f"error {place}: undefined identifier {name}")
+            return scope[name]
+
+        return look
+
+    def _parenthesis(self) -> Expression:
+        """`(r) => …` or an expression in parentheses."""
+        found = re.compile(r"\s*((?:[A-Za-z_]\w*\s*,?\s*)*)\)\s*=>").match(self.text, self.position)
+        if found is None:
+            inner = self.expression()
+            self.expect(")")
+            return inner
+        names = [name.strip() for name in found[1].split(",") if name.strip()]
+        self.position = found.end()
+        body = self.expression()
+
+        def make(scope: Scope) -> object:
+            def call(arguments: dict[str, object]) -> object:
+                return body({**scope, **{name: arguments.get(name) for name in names}})
+
+            return call
+
+        return make
+
+    def _list(self) -> Expression:
+        items: list[Expression] = []
+        while not self.accept("]"):
+            items.append(self.expression())
+            self.accept(",")
+        return lambda scope: [item(scope) for item in items]
+
+    def _object(self) -> Expression:
+        base: Expression | None = None
+        before = self.position
+        if self.next().kind == "word" and self.accept("with"):
+            end, self.position = self.position, before
+            base = self._word(self.next())
+            self.position = end
+        else:
+            self.position = before
+        members: dict[str, Expression] = {}
+        while not self.accept("}"):
+            token = self.next()
+            key = _unquote(token.text) if token.kind == "string" else token.text
+            self.expect(":")
+            members[key] = self.expression()
+            self.accept(",")
+
+        def make(scope: Scope) -> object:
+            record: Record = dict(base(scope)) if base is not None else {}  # type: ignore[call-overload]  # a record
+            record.update((key, value(scope)) for key, value in members.items())
+            return record
+
+        return make
+
+
+_COMPARISONS: dict[str, Callable[[object, object], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_ARITHMETIC: dict[str, Callable[[object, object], object]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": lambda left, right: left / right if isinstance(left, float) else left // right,  # type: ignore[operator]
+    "%": operator.mod,
+}
+
+
+def _constant(value: object) -> Expression:
+    return lambda scope: value
+
+
+def _unquote(text: str) -> str:
+    return re.sub(
+        r"\\(.)", lambda found: {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], found[1]), text[1:-1], flags=re.DOTALL
+    )
+
+
+def _logical(left: Expression, right: Expression, *, wanted: bool) -> Expression:
+    if wanted:
+        return lambda scope: bool(left(scope)) or bool(right(scope))
+    return lambda scope: bool(left(scope)) and bool(right(scope))
+
+
+def _compare(compare: Callable[[object, object], bool], left: Expression, right: Expression) -> Expression:
+    def truth(scope: Scope) -> object:
+        first, second = left(scope), right(scope)
+        if first is None or second is None:
+            return None
+        if isinstance(first, str) != isinstance(second, str):
+            raise QueryError(f"error: type conflict: {KINDS.get(type(first))} != {KINDS.get(type(second))}")
+        return compare(first, second)
+
+    return truth
+
+
+def _match(left: Expression, pattern: re.Pattern[str], *, wanted: bool) -> Expression:
+    def truth(scope: Scope) -> object:
+        value = left(scope)
+        return None if value is None else (pattern.search(str(value)) is not None) is wanted
+
+    return truth
+
+
+def _arithmetic(apply: Callable[[object, object], object], left: Expression, right: Expression) -> Expression:
+    def value(scope: Scope) -> object:
+        first, second = left(scope), right(scope)
+        if first is None or second is None:
+            return None
+        result = apply(first, second)
+        return type(first)(result) if isinstance(first, Time | Duration) else result  # type: ignore[call-overload]
+
+    return value
+
+
+def _negate(value: object) -> object:
+    return Duration(-value) if isinstance(value, Duration) else -value  # type: ignore[operator]  # Flux checks types first
+
+
+def _member(value: Expression, name: str) -> Expression:
+    def read(scope: Scope) -> object:
+        found = value(scope)
+        return found.get(name) if isinstance(found, Mapping) else None
+
+    return read
+
+
+def _index(value: Expression, index: Expression) -> Expression:
+    def read(scope: Scope) -> object:
+        found, key = value(scope), index(scope)
+        if isinstance(found, Mapping):
+            return found.get(key)
+        return found[key] if isinstance(found, Sequence) and isinstance(key, int) else None
+
+    return read
+
+
+def _call(
+    value: Expression, arguments: dict[str, Expression], piped: Expression | None, name: str, place: str
+) -> Expression:
+    def call(scope: Scope) -> object:
+        found = {key: each(scope) for key, each in arguments.items()}
+        if piped is not None:
+            found["tables"] = piped(scope)
+        function = value(scope)
+        if not callable(function):
+            raise QueryError(f"error {place}: the simulator does not know the function {name}")
+        try:
+            return function(found)
+        except _RuntimeFault as exc:
+            raise QueryError(f"runtime error {place}: {exc}") from exc
+
+    return call
+
+
+# --- functions ---
+
+
+def _builtins(context: Context) -> Scope:
+    def bind(function: Callable[[Context, dict[str, object]], object]) -> Function:
+        return lambda arguments: function(context, arguments)
+
+    names = {name: bind(function) for name, function in _FUNCTIONS.items()}
+    schema = {name: bind(function) for name, function in _SCHEMA.items()}
+    return {**names, "v1": schema, "schema": schema, "influxdb": {"cardinality": None}, "inf": float("inf")}
+
+
+def _from(context: Context, arguments: dict[str, object]) -> Stream:
+    name = str(arguments.get("bucket", ""))
+    names = {number: bucket for bucket, number in context.bucket_ids.items()}
+    if "bucketID" in arguments:
+        name = names.get(str(arguments["bucketID"]), "")
+    database = context.store.databases.get(name)
+    policy = database.policy() if database is not None else None
+    if policy is None:
+        raise NotFound(f'failed to initialize execute state: could not find bucket "{name}"', name)
+    return Stream(source=policy, bucket=name)
+
+
+def _range(context: Context, arguments: dict[str, object]) -> Stream:
+    stream = _stream(arguments)
+    start, stop = _bound(context, arguments.get("start")), _bound(context, arguments.get("stop"))
+    if start >= stop:
+        raise QueryError("error in building plan while starting program: cannot query an empty range")
+    if stream.source is None:
+        return Stream(
+            [_with_rows(table, [row for row in table.rows if start <= _time(row) < stop]) for table in stream.tables]
+        )
+    return Stream(list(_read(context.store, stream.source, start, stop)))
+
+
+def _bound(context: Context, value: object) -> int:
+    if value is None:
+        return context.now_ns
+    if isinstance(value, Duration):
+        return context.now_ns + value
+    return int(value) if isinstance(value, Time) else int(value) * 10**9  # type: ignore[call-overload]  # bare integers are seconds
+
+
+def _time(row: Record) -> int:
+    return int(row["_time"])  # type: ignore[call-overload]  # a Time
+
+
+def _read(store: Store, policy: Policy, start: int, stop: int) -> Iterator[Table]:
+    for _, measurement in sorted(policy.measurements.items()):
+        for key in measurement.tag_keys():
+            if key in (b"_time", b"_value"):
+                words = "interface conversion: array.Array is *array.String, not *array.Int64"
+                raise QueryError(f"a panic has occurred: /api/v2/query: {words}")
+        yield from _read_measurement(store, measurement, start, stop)
+
+
+def _read_measurement(store: Store, measurement: Measurement, start: int, stop: int) -> Iterator[Table]:
+    ends = _ends(measurement, start, stop)
+    found: dict[tuple[tuple[tuple[bytes, bytes], ...], bytes], list[Record]] = {}
+    bases: dict[int, Record] = {}
+    kinds: dict[tuple[tuple[tuple[bytes, bytes], ...], bytes], type] = {}
+    for point in store.scan(measurement, start, stop):
+        series = point.series
+        if not series.readable:
+            continue
+        base = bases.get(series.id)
+        if base is None:
+            tags = {_text(key): _text(value) for key, value in series.tags}
+            base = bases[series.id] = {
+                "_start": Time(start),
+                "_stop": Time(stop),
+                "_measurement": _text(measurement.name),
+                **tags,
+            }
+        for key, stored in point.fields.items():
+            if point.time >= ends[key]:
+                continue
+            value = _value(stored)
+            place = (series.tags, key)
+            kinds[place] = type(value)
+            found.setdefault(place, []).append(
+                {**base, "_time": Time(point.time), "_value": value, "_field": _text(key)}
+            )
+    for place in sorted(found):
+        names = sorted(("_field", "_measurement", *(_text(key) for key, _ in place[0])))
+        columns: dict[str, type] = {"_start": Time, "_stop": Time, "_time": Time, "_value": kinds[place]}
+        columns.update(dict.fromkeys(names, str))
+        yield Table(columns, ("_start", "_stop", *names), found[place], stored=True)
+
+
+def _ends(measurement: Measurement, start: int, stop: int) -> dict[bytes, int]:
+    """Where each field ends for a reader of the span: at the first shard that has it in another type."""
+    width = measurement.policy.shard_ns
+    first, last = (start + ZERO_TIME_NS) // width, (stop - 1 + ZERO_TIME_NS) // width
+    ends: dict[bytes, int] = {}
+    kinds: dict[bytes, type | str] = {}
+    for shard in sorted(measurement.columns):
+        for name, kind in measurement.columns[shard].items():
+            ends.setdefault(name, 2**63)
+            if first <= shard <= last and kinds.setdefault(name, kind) is not kind:
+                ends[name] = min(ends[name], shard * width - ZERO_TIME_NS)
+    return ends
+
+
+def _value(stored: Stored) -> object:
+    if isinstance(stored, list):
+        return Unsigned(stored[0])
+    return _text(stored) if isinstance(stored, bytes) else stored
+
+
+def _stream(arguments: dict[str, object]) -> Stream:
+    stream = arguments.get("tables")
+    if not isinstance(stream, Stream):
+        raise QueryError("error: missing required argument tables")
+    return stream
+
+
+def _tables(arguments: dict[str, object]) -> list[Table]:
+    stream = _stream(arguments)
+    if stream.source is not None:
+        words = f"cannot submit unbounded read to \"{stream.bucket}\"; try bounding 'from' with a call to 'range'"
+        raise QueryError(f"error in building plan while starting program: {words}")
+    return stream.tables
+
+
+def _with_rows(table: Table, rows: list[Record]) -> Table:
+    return Table(table.columns, table.group, rows, table.stored)
+
+
+def _filter(context: Context, arguments: dict[str, object]) -> Stream:
+    function = arguments.get("fn")
+    assert callable(function)  # noqa: S101 (the language demands it)
+    keep_empty = arguments.get("onEmpty") == "keep"
+    found = []
+    for table in _tables(arguments):
+        rows = [row for row in table.rows if function({"r": row})]
+        if rows or keep_empty:
+            found.append(_with_rows(table, rows))
+    return Stream(found)
+
+
+def _names(arguments: dict[str, object], key: str = "columns") -> list[str]:
+    value = arguments.get(key)
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
+def _keep(context: Context, arguments: dict[str, object]) -> Stream:
+    return _select(arguments, "keep", set(_names(arguments)), kept=True)
+
+
+def _drop(context: Context, arguments: dict[str, object]) -> Stream:
+    return _select(arguments, "drop", set(_names(arguments)), kept=False)
+
+
+def _select(arguments: dict[str, object], function: str, names: set[str], *, kept: bool) -> Stream:
+    predicate = arguments.get("fn")
+    made = []
+    for table in _tables(arguments):
+        wanted = [
+            name
+            for name in table.columns
+            if (bool(predicate({"column": name})) if callable(predicate) else name in names) is kept
+        ]
+        columns = {name: table.columns[name] for name in wanted}
+        rows = [{name: row.get(name) for name in wanted} for row in table.rows]
+        made.append(Table(columns, tuple(name for name in table.group if name in columns), rows, table.stored))
+    return Stream(_regroup(made, function))
+
+
+def _regroup(tables: Sequence[Table], function: str) -> list[Table]:
+    """Tables that have become one by their group keys, joined; columns of one name must have one type."""
+    joined: dict[tuple[tuple[str, object], ...], Table] = {}
+    for table in tables:
+        for row in table.rows or [{}]:
+            key = tuple((name, row.get(name)) for name in table.group)
+            target = joined.get(key)
+            if target is None:
+                target = joined[key] = Table({}, table.group, [], table.stored)
+            for name, kind in table.columns.items():
+                if target.columns.setdefault(name, kind) is not kind:
+                    kinds = " and ".join(_FLUX_NAMES[each] for each in (kind, target.columns[name]))
+                    words = f'schema collision detected: column "{name}" is both of type {kinds}'
+                    raise _RuntimeFault(f"{function}: {words}")
+            if table.rows:
+                target.rows.append(row)
+    for target in joined.values():
+        if target.stored:
+            target.columns = _in_order(target.columns)
+    return list(joined.values())
+
+
+_FLUX_NAMES: dict[type, str] = {float: "float", int: "int", Unsigned: "uint", str: "string", bool: "bool", Time: "time"}
+_LEADING = ("_start", "_stop", "_time", "_value")
+
+
+def _in_order(columns: dict[str, type]) -> dict[str, type]:
+    names = [name for name in _LEADING if name in columns]
+    names += sorted(name for name in columns if name not in _LEADING)
+    return {name: columns[name] for name in names}
+
+
+def _group(context: Context, arguments: dict[str, object]) -> Stream:
+    names = _names(arguments)
+    mode = arguments.get("mode", "by")
+    made = []
+    for table in _tables(arguments):
+        chosen = [name for name in table.columns if (name in names) is (mode == "by")]
+        made.append(Table(table.columns, tuple(chosen), table.rows, table.stored))
+    return Stream(_regroup(made, "group"))
+
+
+def _pivot(context: Context, arguments: dict[str, object]) -> Stream:
+    row_key, column_key = _names(arguments, "rowKey"), _names(arguments, "columnKey")
+    value_column = str(arguments.get("valueColumn", "_value"))
+    made: dict[tuple[tuple[str, object], ...], tuple[Table, dict[tuple[object, ...], Record]]] = {}
+    for table in _tables(arguments):
+        group = tuple(name for name in table.group if name not in (*column_key, value_column))
+        kept = [name for name in table.columns if name in group or name in row_key]
+        for row in table.rows:
+            key = tuple((name, row.get(name)) for name in group)
+            target, rows = made.setdefault(key, (Table({name: table.columns[name] for name in kept}, group, []), {}))
+            place = tuple(row.get(name) for name in row_key)
+            record = rows.get(place)
+            if record is None:
+                record = rows[place] = {name: row.get(name) for name in kept}
+                target.rows.append(record)
+            name = "_".join(str(row.get(column)) for column in column_key)
+            if name in kept:
+                words = f'value "{name}" appears in a column key column, but a column named "{name}" already exists'
+                raise _RuntimeFault(f'pivot: {words}; consider renaming "{name}" to something else before pivoting')
+            if target.columns.setdefault(name, table.columns[value_column]) is not table.columns[value_column]:
+                raise _RuntimeFault(f'pivot: schema collision detected: column "{name}"')
+            record[name] = row.get(value_column)
+    return Stream([target for target, _ in made.values()])
+
+
+def _sort(context: Context, arguments: dict[str, object]) -> Stream:
+    names = _names(arguments) or ["_value"]
+    made = []
+    for table in _tables(arguments):
+        rows = list(table.rows)
+        for name in reversed(names):
+            rows.sort(
+                key=lambda row: ((value := row.get(name)) is not None, value if value is not None else 0),
+                reverse=arguments.get("desc") is True,
+            )  # type: ignore[arg-type,return-value]  # noqa: B023 (used at once)
+        made.append(_with_rows(table, rows))
+    return Stream(made)
+
+
+def _limit(context: Context, arguments: dict[str, object]) -> Stream:
+    number, offset = int(str(arguments.get("n", 0))), int(str(arguments.get("offset", 0)))
+    return Stream([_with_rows(table, table.rows[offset : offset + number]) for table in _tables(arguments)])
+
+
+def _tail(context: Context, arguments: dict[str, object]) -> Stream:
+    number = int(str(arguments.get("n", 0)))
+    return Stream([_with_rows(table, table.rows[-number:]) for table in _tables(arguments)])
+
+
+def _yield(context: Context, arguments: dict[str, object]) -> Stream:
+    tables = _tables(arguments)
+    name = str(arguments.get("name", "_result"))
+    if any(result.name == name for result in context.results):
+        raise QueryError(
+            f'error in building plan while starting program: tried to produce more than one result with the name "{name}"'
+        )
+    context.results.append(Result(name, tables))
+    return Stream(tables)
+
+
+def _map(context: Context, arguments: dict[str, object]) -> Stream:
+    function = arguments.get("fn")
+    assert callable(function)  # noqa: S101 (the language demands it)
+    made = []
+    for table in _tables(arguments):
+        rows = [function({"r": row}) for row in table.rows]
+        kinds: dict[str, type] = {}
+        for row in rows:
+            for name, value in row.items():
+                if value is not None:
+                    kinds.setdefault(name, type(value))
+        columns = {name: kinds[name] for name in sorted(kinds)}
+        made.append(Table(columns, tuple(name for name in table.group if name in columns), rows))
+    return Stream(_regroup(made, "map"))
+
+
+def _rename(context: Context, arguments: dict[str, object]) -> Stream:
+    given = arguments.get("columns")
+    names = {str(old): str(new) for old, new in given.items()} if isinstance(given, Mapping) else {}
+    made = []
+    for table in _tables(arguments):
+        columns = {names.get(name, name): kind for name, kind in table.columns.items()}
+        rows = [{names.get(name, name): value for name, value in row.items()} for row in table.rows]
+        made.append(Table(columns, tuple(names.get(name, name) for name in table.group), rows))
+    return Stream(made)
+
+
+def _one_row(pick: Callable[[list[Record], str], Record]) -> Callable[[Context, dict[str, object]], Stream]:
+    def apply(context: Context, arguments: dict[str, object]) -> Stream:
+        column = str(arguments.get("column", "_value"))
+        made = []
+        for table in _tables(arguments):
+            rows = [row for row in table.rows if row.get(column) is not None]
+            if rows:
+                made.append(_with_rows(table, [pick(rows, column)]))
+        return Stream(made)
+
+    return apply
+
+
+def _reduced(reduce: Callable[[list[object]], object]) -> Callable[[Context, dict[str, object]], Stream]:
+    def apply(context: Context, arguments: dict[str, object]) -> Stream:
+        column = str(arguments.get("column", "_value"))
+        made = []
+        for table in _tables(arguments):
+            values = [row[column] for row in table.rows if row.get(column) is not None]
+            value = reduce(values)
+            key = {name: table.rows[0].get(name) for name in table.group} if table.rows else {}
+            columns = {name: kind for name, kind in table.columns.items() if name in table.group or name == column}
+            columns[column] = type(value)
+            made.append(Table(columns, table.group, [{**key, column: value}]))
+        return Stream(made)
+
+    return apply
+
+
+def _convert(kind: Callable[[object], object]) -> Callable[[Context, dict[str, object]], object]:
+    return lambda context, arguments: None if arguments.get("v") is None else kind(arguments["v"])
+
+
+def _to_time(value: object) -> Time:
+    return Time(parse_time(value) if isinstance(value, str) else int(value))  # type: ignore[call-overload]
+
+
+def _buckets(context: Context, arguments: dict[str, object]) -> Stream:
+    columns = {"name": str, "id": str, "organizationID": str, "retentionPolicy": str, "retentionPeriod": int}
+    rows: list[Record] = []
+    for name, database in sorted(context.store.databases.items()):
+        policy = database.policy()
+        period = policy.duration_ns if policy is not None else 0
+        row: Record = {"name": name, "id": context.bucket_ids.get(name, ""), "organizationID": context.organization}
+        rows.append({**row, "retentionPolicy": "", "retentionPeriod": period})
+    return Stream([Table(columns, ("organizationID",), rows)])
+
+
+def _schema(names: Callable[[Measurement], Sequence[str]]) -> Callable[[Context, dict[str, object]], Stream]:
+    def apply(context: Context, arguments: dict[str, object]) -> Stream:
+        policy = _from(context, arguments).source
+        assert policy is not None  # noqa: S101 (`_from` raises)
+        wanted = arguments.get("measurement")
+        found = [each for name, each in policy.measurements.items() if wanted is None or _text(name) == wanted]
+        values = sorted({name for each in found for name in names(each)})
+        return Stream([Table({"_value": str}, (), [{"_value": value} for value in values])])
+
+    return apply
+
+
+def _tag_keys(measurement: Measurement) -> list[str]:
+    return [*map(_text, measurement.tag_keys()), "_start", "_stop", "_field", "_measurement"]
+
+
+_SCHEMA: dict[str, Callable[[Context, dict[str, object]], object]] = {
+    "measurements": _schema(lambda measurement: [_text(measurement.name)]),
+    "fieldKeys": _schema(lambda measurement: [*map(_text, measurement.kinds())]),
+    "measurementFieldKeys": _schema(lambda measurement: [*map(_text, measurement.kinds())]),
+    "tagKeys": _schema(_tag_keys),
+    "measurementTagKeys": _schema(_tag_keys),
+    "fieldsAsCols": lambda context, arguments: _pivot(
+        context, {**arguments, "rowKey": ["_time"], "columnKey": ["_field"], "valueColumn": "_value"}
+    ),
+}
+_FUNCTIONS: dict[str, Callable[[Context, dict[str, object]], object]] = {
+    "from": _from,
+    "range": _range,
+    "filter": _filter,
+    "keep": _keep,
+    "drop": _drop,
+    "group": _group,
+    "pivot": _pivot,
+    "sort": _sort,
+    "limit": _limit,
+    "tail": _tail,
+    "yield": _yield,
+    "map": _map,
+    "rename": _rename,
+    "buckets": _buckets,
+    "first": _one_row(lambda rows, column: rows[0]),
+    "last": _one_row(lambda rows, column: rows[-1]),
+    "min": _one_row(lambda rows, column: min(rows, key=lambda row: row[column])),  # type: ignore[arg-type,return-value]
+    "max": _one_row(lambda rows, column: max(rows, key=lambda row: row[column])),  # type: ignore[arg-type,return-value]
+    "count": _reduced(len),
+    "sum": _reduced(lambda values: sum(values)),  # type: ignore[arg-type]
+    "mean": _reduced(lambda values: float(sum(values)) / len(values)),  # type: ignore[arg-type]
+    "now": lambda context, arguments: Time(context.now_ns),
+    "time": _convert(_to_time),
+    "int": _convert(lambda value: int(value)),  # type: ignore[call-overload]
+    "uint": _convert(lambda value: Unsigned(int(value))),  # type: ignore[call-overload]
+    "float": _convert(lambda value: float(value)),  # type: ignore[arg-type]
+    "string": _convert(str),
+    "bool": _convert(bool),
+}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+# --- writing ---
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The form of the answer that was asked for."""
+
+    annotations: tuple[str, ...] = ()
+    header: bool = True
+    delimiter: str = ","
+    comment: str = "#"
+
+
+def write(
+    results: Sequence[Result], dialect: Dialect, time: Callable[[int], str], number: Callable[[float], str]
+) -> Iterator[bytes]:
+    """Annotated CSV.  A complete answer ends with an empty line."""
+    for result in results:
+        before: tuple[object, ...] | None = None
+        index = 0
+        for table in result.tables:
+            shape = (tuple(table.columns.items()), table.group, result.name)
+            lines: list[str] = []
+            if shape != before:
+                if before is not None:
+                    lines.append("")
+                lines += _head(result.name, table, dialect)
+                before = shape
+            label = "" if "default" in dialect.annotations else result.name
+            for row in table.rows:
+                cells = [label, str(index), *(_cell(row.get(name), time, number) for name in table.columns)]
+                lines.append(_line(["", *cells], dialect))
+            index += 1
+            yield "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
+        yield b"\r\n"
+
+
+def _head(name: str, table: Table, dialect: Dialect) -> list[str]:
+    kinds = ["string", "long", *(KINDS[kind] for kind in table.columns.values())]
+    flags = ["false", "false", *("true" if column in table.group else "false" for column in table.columns)]
+    defaults = [name, "", *("" for _ in table.columns)]
+    annotations = {"datatype": kinds, "group": flags, "default": defaults}
+    lines = [_line([dialect.comment + each, *annotations[each]], dialect) for each in dialect.annotations]
+    if dialect.header:
+        lines.append(_line(["", "result", "table", *table.columns], dialect))
+    return lines
+
+
+def _line(cells: Sequence[str], dialect: Dialect) -> str:
+    return dialect.delimiter.join(_quoted(cell, dialect.delimiter) for cell in cells)
+
+
+def _quoted(cell: str, delimiter: str) -> str:
+    if not (cell[:1].isspace() or any(character in cell for character in (delimiter, '"', "\r", "\n"))):
+        return cell
+    return '"' + cell.replace('"', '""').replace("\r", "").replace("\n", "\r\n") + '"'
+
+
+def _cell(value: object, time: Callable[[int], str], number: Callable[[float], str]) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Time):
+        return time(value)
+    return number(value) if isinstance(value, float) else str(int(value)) if isinstance(value, int) else str(value)
