@@ -379,7 +379,28 @@ def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     assert error.value.problems[0].code == "IFX801"
 
 
-KEYS = ["iggyflux", "run", "from", "to", "mapping", "influxdb", "iggy", "token", "url", "start", "consumer", "file", "offset", "timestamp", "partitions", "single", "group", "linger", "dead_letters", "x"]
+KEYS = [
+    "iggyflux",
+    "run",
+    "from",
+    "to",
+    "mapping",
+    "influxdb",
+    "iggy",
+    "token",
+    "url",
+    "start",
+    "consumer",
+    "file",
+    "offset",
+    "timestamp",
+    "partitions",
+    "single",
+    "group",
+    "linger",
+    "dead_letters",
+    "x",
+]
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from(["log:x", "${A}", "10s", "file:x", "stdout", "x"]),
     lambda children: (
