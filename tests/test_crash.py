@@ -1,0 +1,181 @@
+"""kill -9 at random moments of a real run: no point is missing, what is there twice is the same bytes.
+
+A process runs `log:` → file over many messages and is killed, started again and killed again, at moments that a seed
+chooses, until a run comes to the end by itself.  A handful of seeds by default, a hundred with `--long`.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from iggyflux.records import Message, Partition
+from iggyflux.transports.deadletters import read_dead_letters
+from iggyflux.transports.log import Consumption, Log
+
+MESSAGES = 200_000
+PARTITIONS = 2
+BAD_EVERY = 5_000
+SEEDS = range(2)
+LONG_SEEDS = range(100, 200)
+
+MAPPING = """\
+iggyflux: 1
+kind: writer
+name: env
+from: {stream: factory, topic: readings, payload: json}
+points:
+  - measurement: {const: env}
+    tags: {device: device}
+    fields: {n: {expr: n, type: integer}, celsius: celsius}
+    timestamp: {expr: ts, format: unix_ms}
+"""
+
+PIPELINE = """\
+iggyflux: 1
+from: log:data
+to: file:out.lp
+influxdb: {batch_size: 1000, linger: 20ms}
+run:
+  - mapping: env.yaml
+"""
+
+RUN = """\
+import asyncio, sys
+from iggyflux.pipeline import load_pipeline
+from iggyflux.runner import run_pipeline
+print("started", flush=True)
+summary = asyncio.run(run_pipeline(load_pipeline(sys.argv[1]), until_end=True))
+sys.exit(summary.exit_code)
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a mapping, a pipeline and a log of messages, some of which are bad."""
+    folder = tmp_path_factory.mktemp("crash")
+    (folder / "env.yaml").write_text(MAPPING)
+    (folder / "p.yaml").write_text(PIPELINE)
+    log = Log.open(folder / "data", create=True, segment_bytes=4_000_000)
+    log.create_topic("factory", "readings", PARTITIONS)
+    for first in range(0, MESSAGES, 1000):
+        messages = [Message(payload(number)) for number in range(first, first + 1000)]
+        log.append("factory", "readings", messages, partition=first // 1000 % PARTITIONS, sync=False)
+    log.close()
+    return folder
+
+
+def payload(number: int) -> bytes:
+    celsius = b'"warm"' if number % BAD_EVERY == 7 else b"%d.5" % (number % 40)
+    return b'{"device": "d%d", "n": %d, "celsius": %b, "ts": %d}' % (
+        number % 50,
+        number,
+        celsius,
+        1_700_000_000_000 + number,
+    )
+
+
+def clear(folder: Path) -> None:
+    """Forget every earlier run."""
+    (folder / "out.lp").unlink(missing_ok=True)
+    for kept in ("data/.consumers", "dead-letters/env"):
+        for file in (folder / kept).glob("*"):
+            file.unlink()
+
+
+def run_for(folder: Path, seconds: float | None) -> int | None:
+    """Run the pipeline; kill -9 it after `seconds`.  The exit code, or None where it was killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder / "p.yaml")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"started\n"
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return None
+    assert process.returncode == 0, errors.decode()
+    return process.returncode
+
+
+def check(folder: Path) -> Counter[str]:
+    """Compare what there is with what must be; gives the lines with their counts."""
+    lines = Counter((folder / "out.lp").read_text().splitlines())
+    bad = {number for number in range(MESSAGES) if number % BAD_EVERY == 7}
+    numbers = {int(match[1]) for line in lines if (match := re.search(r"[ ,]n=(\d+)i[ ,]", line))}
+
+    assert len(numbers) == len(lines), "two different lines of one message, or a torn one"
+    assert set(range(MESSAGES)) - numbers == bad
+    letters = {
+        (letter.message.partition, letter.message.offset) for letter in read_dead_letters(folder / "dead-letters/env")
+    }
+    assert letters == {
+        (number // 1000 % PARTITIONS, number // 1000 // PARTITIONS * 1000 + number % 1000) for number in bad
+    }
+    settled = Consumption(folder / "data", "env").load()
+    assert settled == {
+        Partition("factory", "readings", number): MESSAGES // PARTITIONS - 1 for number in range(PARTITIONS)
+    }
+    return lines
+
+
+def check_positions(folder: Path) -> int:
+    """No position is past what is settled: each message up to it is a line or a dead letter by now.  How many are."""
+    settled = Consumption(folder / "data", "env").load()
+    if not settled:
+        return 0
+    out = (folder / "out.lp").read_text()
+    numbers = {int(number) for number in re.findall(r"[ ,]n=(\d+)i[ ,].*\n", out)}
+    dead = folder / "dead-letters/env"
+    kept = read_dead_letters(dead) if dead.exists() else ()
+    letters = {(letter.message.partition, letter.message.offset) for letter in kept}
+    for place, offset in settled.items():
+        for number in range(MESSAGES):
+            block, rest = divmod(number, 1000)
+            if block % PARTITIONS == place.partition and block // PARTITIONS * 1000 + rest <= offset:
+                assert number in numbers or (place.partition, block // PARTITIONS * 1000 + rest) in letters, (
+                    place,
+                    number,
+                )
+    return sum(offset + 1 for offset in settled.values())
+
+
+def crash_and_resume(folder: Path, seed: int) -> int:
+    """Kill and start again until a run ends by itself; then once more, which must find nothing new.  How many kills."""
+    clear(folder)
+    chance = random.Random(seed)
+    kills = moved = 0
+    for _ in range(60):
+        if run_for(folder, chance.uniform(0.0, 1.2) if kills < 4 else None) == 0:
+            break
+        kills += 1
+        after = check_positions(folder)
+        assert after >= moved
+        moved = after
+    lines = check(folder)
+    print(f"seed {seed}: {kills} kills, {sum(lines.values()) - len(lines)} lines twice")
+    assert run_for(folder, None) == 0
+    assert check(folder) == lines
+    return kills
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_that_is_killed_at_random_moments_loses_nothing(filled: Path, seed: int) -> None:
+    crash_and_resume(filled, seed)
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_at_a_hundred_random_moments_loses_nothing(filled: Path) -> None:
+    kills = 0
+    for seed in LONG_SEEDS:
+        kills += crash_and_resume(filled, seed)
+
+    assert kills >= 100
