@@ -119,14 +119,13 @@ def _scale_decimal(text: str, ns_per_unit: int) -> int:
 _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_FRACTION_UNITS = tuple(10 ** (9 - digits) for digits in range(10))
-_ZULU = {"Z": 0, "z": 0}
-
+_FRACTION_UNITS: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 # What was read once is looked up after that.  The keys are texts that were found good, so every table but the days'
-# is bounded by the clock; the days' is emptied when it is full.
+# is bounded by the clock; the days' is emptied when it is full, and holds no day so near the ends of the range that a
+# time of it could leave them.
 _days: dict[str, int] = {}
 _minutes: dict[str, int] = {}
-_offsets: dict[str, int] = {}
+_offsets: dict[str, int] = {"Z": 0, "z": 0}
 _SECONDS = {f"{second:02d}": second * SECOND for second in range(60)}
 _MOST_DAYS = 4096
 
@@ -140,21 +139,12 @@ def parse_rfc3339(text: str) -> int:
     try:
         instant = _days[text[:10]] + _minutes[text[10:17]] + _SECONDS[text[17:19]]
         tail = text[19:]
-        if len(tail) > 6:
-            offset = _ZULU[tail[-1]] if tail[-1] in _ZULU else _offsets[tail[-6:]]
-            fraction = tail[1:-1] if tail[-1] in _ZULU else tail[1:-6]
-        else:
-            offset = _ZULU[tail] if tail in _ZULU else _offsets[tail] if tail in _offsets else _ZULU[tail[-1]]
-            fraction = "" if tail in _ZULU or tail in _offsets else tail[1:-1]
-        if fraction:
-            if tail[0] != "." or len(fraction) > 9 or not (fraction.isascii() and fraction.isdigit()):
-                return _parse_rfc3339(text)
-            instant += int(fraction) * _FRACTION_UNITS[len(fraction)]
-        elif len(tail) not in (1, 6):
-            return _parse_rfc3339(text)
-        instant -= offset
-        if MIN_NS <= instant <= MAX_NS:
-            return instant
+        if tail in _offsets:
+            return instant - _offsets[tail]
+        width = 1 if tail[-1] in "Zz" else 6
+        digits = tail[1:-width]
+        if tail[0] == "." and digits.isdecimal() and digits.isascii():
+            return instant - _offsets[tail[-width:]] + int(digits) * _FRACTION_UNITS[len(digits)]
     except (KeyError, IndexError, TypeError):
         pass
     return _parse_rfc3339(text)
@@ -176,12 +166,12 @@ def _parse_rfc3339(text: str) -> int:
         raise TimestampError(f"{shorten(text)} is finer than a nanosecond")
     offset = _offset_ns(offset_text, text)
     minutes = (hour * 60 + minute) * _MINUTE
-    if len(_days) >= _MOST_DAYS:
-        _days.clear()
-    _days[day_text] = day
+    if MIN_NS + 2 * _DAY < day < MAX_NS - 3 * _DAY:
+        if len(_days) >= _MOST_DAYS:
+            _days.clear()
+        _days[day_text] = day
     _minutes[text[10:17]] = minutes
-    if len(offset_text) == 6:
-        _offsets[offset_text] = offset
+    _offsets[offset_text] = offset
     nanoseconds = int(fraction) * _FRACTION_UNITS[len(fraction)] if fraction else 0
     return _in_range(day + minutes + second * SECOND + nanoseconds - offset, text)
 

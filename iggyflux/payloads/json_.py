@@ -172,7 +172,7 @@ def _read(text: bytes | msgspec.Raw, reads: Reads, path: str) -> JSON:
             return [_read(element, reads.items or reads, f"{path}[{index}]") for index, element in enumerate(elements)]
         value: JSON = _any.decode(text)
     except msgspec.DecodeError as exc:
-        raise DecodeError(BAD_NUMBER, f"{_lower(exc)} (in {path})") from None
+        raise DecodeError(BAD_NUMBER, f"{_lower(exc).partition(' - at ')[0]} (in {path})") from None
     return value
 
 

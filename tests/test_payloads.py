@@ -1,0 +1,788 @@
+"""Payload formats: one contract that each of them passes, then what is special in each."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import cbor2
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from iggyflux.codes import CODES
+from iggyflux.errors import DecodeError, RecordError
+from iggyflux.payloads import (
+    FORMATS,
+    MAX_PAYLOAD_BYTES,
+    DuplicateCheck,
+    OptionError,
+    cbor,
+    check_json_bytes,
+    has_duplicate_keys,
+    msgpack,
+)
+from iggyflux.reads import Reads
+
+PLAIN = {dict, list, str, int, float, bool, type(None)}
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="utf-8"), max_size=8),
+)
+trees = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+reads = st.recursive(
+    st.sampled_from([Reads.WHOLE, Reads.BARE]),
+    lambda inner: st.builds(
+        lambda keys, items: Reads(keys=keys, items=items),
+        st.dictionaries(st.sampled_from("abc"), inner, max_size=2),
+        st.none() | inner,
+    ),
+    max_leaves=5,
+)
+
+# What each format gives back just so, with the options that it takes.
+SAMPLES: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {
+    "json": [({"a": [1, 2.5, True, None, "é\n"], "b": {}}, {}), (2**70, {}), ("", {}), ([], {})],
+    "msgpack": [({"a": [1, 2.5, True, None, "é\n", -7, 2**40, -(2**63), 2**64 - 1], "b": {}}, {}), ("x" * 300, {})],
+    "cbor": [({"a": [1, 2.5, True, None, "é\n", -7, 2**40, -(2**63), 2**64 - 1], "b": {}}, {}), ("x" * 300, {})],
+    "csv": [
+        ([{"a": "1", "b": 'x"y,z\r\n'}, {"a": "", "b": "é"}], {}),
+        ([{"a": "1", "b": "'x;\n"}], {"header": ["a", "b"], "delimiter": ";", "quote": "'"}),
+        ([{"a": ""}], {"header": ["a"]}),
+    ],
+    "text": [("hé\0llo\n", {}), ("", {})],
+    "raw": [("", {}), ("AAEC/w==", {})],
+    "influx": [
+        (
+            [
+                {
+                    "measurement": "m",
+                    "tags": {"t": "a b"},
+                    "fields": {"f": 1.5, "i": -3, "s": "x\ny", "b": True},
+                    "time": -5,
+                }
+            ],
+            {},
+        ),
+        ([{"measurement": "m", "tags": {}, "fields": {"f": 1.0}, "time": None}], {"dialect": "v3"}),
+        ([{"measurement": "m", "tags": {}, "fields": {"f": 1.0}, "time": 2_000_000}], {"precision": "ms"}),
+        ([], {}),
+    ],
+}
+LARGE: dict[str, Any] = {
+    "json": [{"name": "x" * 200, "value": 1.5, "list": [1, 2, 3]}] * 85_000,
+    "msgpack": [{"name": "x" * 2000, "value": 1.5, "list": [1, 2, 3]}] * 10_000,
+    "cbor": [{"name": "x" * 2000, "value": 1.5, "list": [1, 2, 3]}] * 10_000,
+    "csv": [{"a": "x" * 200, "b": 'quo"ted', "c": "y" * 200_000}] * 100,
+    "text": "é" * 10_000_000,
+    "raw": "AAEC" * 6_700_000,
+    "influx": [{"measurement": "m", "tags": {}, "fields": {"s": "x\n" * 30_000}, "time": n} for n in range(340)],
+}
+
+
+def decode(name: str, payload: bytes, *, strict: bool = False, reads: Reads | None = None, **options: Any) -> Any:
+    return FORMATS[name].decode(payload, options, reads, strict)
+
+
+def refusal(name: str, payload: bytes, **options: Any) -> DecodeError:
+    with pytest.raises(DecodeError) as refused:
+        decode(name, payload, **options)
+    return refused.value
+
+
+def assert_plain(value: Any) -> None:
+    assert type(value) in PLAIN
+    if type(value) is dict:
+        assert all(type(key) is str for key in value)
+    if type(value) is float:
+        assert math.isfinite(value)
+    for inner in value.values() if type(value) is dict else value if type(value) is list else ():
+        assert_plain(inner)
+
+
+def assert_decodes_or_refuses(name: str, payload: bytes, reads: Reads | None, strict: bool) -> None:
+    """The contract: a plain value, or a `DecodeError` that can be told."""
+    try:
+        value = FORMATS[name].decode(payload, {}, reads, strict)
+    except DecodeError as refused:
+        _assert_tellable(refused)
+    else:
+        assert_plain(value)
+
+
+def _assert_tellable(refused: RecordError) -> None:
+    assert refused.code in CODES
+    assert len(refused.reason) < 400
+    refused.reason.encode()
+
+
+# --- the contract ---
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_is_described_and_has_samples(name: str) -> None:
+    form = FORMATS[name]
+
+    assert form.name == name
+    assert form.description.endswith(".")
+    assert all(option.description.endswith(".") for option in form.options)
+    form.check({})
+    assert SAMPLES[name]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_gives_back_what_it_wrote(name: str) -> None:
+    for value, options in SAMPLES[name]:
+        FORMATS[name].check(options)
+        payload = FORMATS[name].encode(value, options)
+
+        back = FORMATS[name].decode(payload, options, None, True)
+
+        assert back == value
+        assert_plain(back)
+        assert FORMATS[name].encode(back, options) == payload
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=150)
+@given(payload=st.binary(max_size=40), reads=st.none() | reads, strict=st.booleans())
+def test_any_bytes_give_a_plain_value_or_a_decode_error(
+    name: str, payload: bytes, reads: Reads | None, strict: bool
+) -> None:
+    assert_decodes_or_refuses(name, payload, reads, strict)
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack", "cbor"])
+@settings(max_examples=150)
+@given(value=trees, reads=st.none() | reads, data=st.data())
+def test_mutated_payloads_give_a_plain_value_or_a_decode_error(
+    name: str, value: Any, reads: Reads | None, data: st.DataObject
+) -> None:
+    payload = FORMATS[name].encode(value, {})
+    position = data.draw(st.integers(0, len(payload)))
+    removed = data.draw(st.integers(0, 3))
+
+    assert_decodes_or_refuses(
+        name, payload[:position] + data.draw(st.binary(max_size=3)) + payload[position + removed :], reads, False
+    )
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_payload_that_is_cut_off_anywhere_gives_a_plain_value_or_a_decode_error(name: str) -> None:
+    for value, options in SAMPLES[name]:
+        payload = FORMATS[name].encode(value, options)
+        for end in range(len(payload)):
+            assert_decodes_or_refuses(name, payload[:end], None, False)
+            if name in ("msgpack", "cbor") or (name == "json" and payload[:1] in b'{["'):
+                assert refusal(name, payload[:end]).code in ("IFX402", "IFX404")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_good_payload_of_20_mb_passes(name: str) -> None:
+    value = LARGE[name]
+    payload = FORMATS[name].encode(value, {})
+
+    assert len(payload) >= 20_000_000
+    assert decode(name, payload) == value
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_payload_larger_than_any_message_is_refused(name: str) -> None:
+    assert refusal(name, b" " * (MAX_PAYLOAD_BYTES + 1)).code == "IFX401"
+
+
+@pytest.mark.parametrize("name", ["json", "csv", "text", "influx"])
+@pytest.mark.parametrize("payload", [b"\xff", b"\xc3", b"a\x80", b"\xed\xa0\x80", b"\xc0\x80", "é".encode("latin-1")])
+def test_text_that_is_not_utf8_is_refused_with_the_byte(name: str, payload: bytes) -> None:
+    refused = refusal(name, payload)
+
+    assert refused.code == "IFX402"
+    assert f"at byte {payload.find(bytes([max(payload)]))}" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("json", float("nan")),
+        ("json", [float("inf")]),
+        ("json", "\ud800"),
+        ("msgpack", float("nan")),
+        ("msgpack", 2**64),
+        ("msgpack", {"a": "\ud800"}),
+        ("cbor", float("-inf")),
+        ("cbor", "\ud800"),
+        ("csv", 1),
+        ("csv", [{"a": [1]}]),
+        ("csv", [{"a": "1"}, {"b": "1"}]),
+        ("csv", [{"a": "\ud800"}]),
+        ("text", 1),
+        ("text", None),
+        ("text", "\ud800"),
+        ("raw", 1),
+        ("raw", "é"),
+        ("raw", "AAE"),
+        ("influx", 1),
+        ("influx", {"measurement": "m"}),
+        ("influx", {"measurement": 1, "fields": {"f": 1.0}}),
+        ("influx", {"measurement": "m", "fields": {"f": [1]}}),
+        ("influx", {"measurement": "m", "fields": {"f": 1.0}, "tags": {"a": 1}}),
+        ("influx", {"measurement": "m", "fields": {"f": 1.0}, "time": 1.0}),
+        ("influx", {"measurement": "m", "fields": {"f": 1.0}, "extra": 1}),
+        ("influx", {"measurement": "m=", "fields": {"f": 1.0}}),
+        ("influx", {"measurement": "m", "fields": {"f": None}}),
+    ],
+)
+def test_value_that_a_format_cannot_hold_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(RecordError) as refused:
+        FORMATS[name].encode(value, {})
+
+    _assert_tellable(refused.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rule_24_payloads_are_decoded_one_by_one(name: str) -> None:
+    """Parts that make a whole only together are refused, each by itself."""
+    for part in (b'{"a":1,"x":[{}', b"{}]}", b'{"a":8},{"a":9}'):
+        if name == "json":
+            assert refusal(name, part).code == "IFX404"
+        else:
+            assert_decodes_or_refuses(name, part, None, False)
+
+
+def test_libraries_are_imported_when_they_are_used() -> None:
+    program = "import sys, iggyflux.payloads; print(sorted({'cbor2', 're2', 'dateutil', 'csv'} & sys.modules.keys()))"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+# --- json ---
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "reason"),
+    [
+        (b"", "IFX404", "the payload is empty"),
+        (b" \n", "IFX404", "the payload is empty"),
+        (b"\xef\xbb\xbf{}", "IFX404", "byte order mark"),
+        (b'{"a":1', "IFX404", "truncated"),
+        (b'{"a":1}}', "IFX404", "trailing characters"),
+        (b'{"a":1}{"a":2}', "IFX404", "trailing characters"),
+        (b"{'a':1}", "IFX404", "not JSON"),
+        (b'{"a":1,}', "IFX404", "not JSON"),
+        (b'{"a":NaN}', "IFX404", "not JSON"),
+        (b'{"a":Infinity}', "IFX404", "not JSON"),
+        (b'{"a":-}', "IFX404", "not JSON"),
+        (b'{"a":01}', "IFX404", "not JSON"),
+        (b'{"a":1.}', "IFX404", "not JSON"),
+        (b'{"a":+1}', "IFX404", "not JSON"),
+        (b'{"a":"\x01"}', "IFX404", "not JSON"),
+        (b'{"a":"\\x"}', "IFX404", "not JSON"),
+        (b'{"a":"\\ud800"}', "IFX404", "not JSON"),
+        (b'{"a":"\\udc00\\ud800"}', "IFX404", "surrogate"),
+        (b'{"a":1e400}', "IFX406", "out of range (in $)"),
+        (b'{"a":' + b"9" * 5000 + b"}", "IFX406", "out of range"),
+        (b'{"a":1,"a":1}', "IFX405", "the key 'a' stands twice in one object"),
+        (b"\x00", "IFX404", "not JSON"),
+    ],
+)
+def test_rule_25_what_is_not_json_is_refused_with_a_reason(payload: bytes, code: str, reason: str) -> None:
+    refused = refusal("json", payload)
+
+    assert refused.code == code
+    assert reason in refused.reason
+
+
+def test_json_numbers_are_exact_and_keep_their_kind() -> None:
+    value = decode("json", b"[7, -0, 7.0, 1e3, 9007199254740993, 123456789012345678901234567890, 1e-400]")
+
+    assert [repr(number) for number in value] == [
+        "7", "0", "7.0", "1000.0", "9007199254740993", "123456789012345678901234567890", "0.0",
+    ]  # fmt: skip
+
+
+def test_rule_25_what_is_not_read_is_checked_for_syntax_alone() -> None:
+    wanted = Reads(keys={"a": Reads(keys={"b": Reads.WHOLE}), "l": Reads(items=Reads(keys={"x": Reads.BARE}))})
+
+    assert decode(
+        "json", b'{"z":1e400,"a":{"b":[1],"c":1e400},"l":[{"x":1,"y":1e400},7,{"x":{"q":1e400}}],"y":1}', reads=wanted
+    ) == {"a": {"b": [1]}, "l": [{"x": 1}, 7, {"x": {}}]}
+    for payload in (b'{"z":01}', b'{"a":{"c":nul}}', b'{"l":[{"y":"\\ud800"}]}', b'{"z":1}x', b'{"z":[}'):
+        assert refusal("json", payload, reads=wanted).code == "IFX404"
+    for payload in (b'{"a":{"b":[1e400]}}', b'{"l":[{"x":1e400}]}'):
+        assert refusal("json", payload, reads=wanted).code == "IFX406"
+    assert refusal("json", b'{"l":[{"x":1},{"x":1e400}]}', reads=wanted).reason.endswith("(in $.l[1].x)")
+    assert refusal("json", b'{"z":"\xff"}', reads=wanted).code == "IFX402"
+
+
+@settings(max_examples=150)
+@given(trees, reads)
+def test_rule_25_json_decodes_to_what_is_read_and_no_more(value: Any, wanted: Reads) -> None:
+    payload = json.dumps(value).encode()
+
+    assert decode("json", payload, reads=wanted) == wanted.prune(value)
+
+
+@pytest.mark.parametrize(
+    ("payload", "plain", "strict"),
+    [
+        (b'{"a":1,"b":2}', False, False),
+        (b'{"a":1,"a":2}', True, True),
+        (b'{"a":1,"\\u0061":2}', True, True),
+        (b'{"a/b":1,"a\\/b":2}', True, True),
+        (b'{"a" : 1 , "a"\n:\t2}', True, True),
+        (b'{"z":1,"z":2}', False, True),
+        (b'{"o":{"p":1,"p":2}}', True, True),
+        (b'{"o":{"z":1,"z":2}}', False, True),
+        (b'{"z":{"a":1,"a":2}}', False, True),
+        (b'{"l":[{"p":1},{"p":2}]}', False, False),
+        (b'{"l":[{"p":1},{"p":2,"p":3}]}', True, True),
+        (b'{"l":[{"z":1,"z":2}]}', False, True),
+        (b'{"w":{"any":{"x":1,"x":2}}}', True, True),
+        (b'{"w":[{"x":1},{"x":2}]}', False, False),
+        (b'{"a":"a","b":"\\"a\\":"}', False, False),
+        (b'{"a":":","b":["a",":"]}', False, False),
+        (b'{"\xc3\xa9":1,"\\u00e9":2}', True, True),
+        ('{"é":1,"é":2}'.encode(), True, True),
+        (b'{"q\\"":1,"q\\"":2}', True, True),
+        (b'{"q\\"":1,"q\\u0022":2}', True, True),
+        (b'{"o":{"p":1},"o":{"p":2}}', True, True),
+        (b'[{"a":1},{"a":2}]', False, False),
+    ],
+)
+def test_rule_26_duplicate_keys_fail_where_they_are_read(payload: bytes, plain: bool, strict: bool) -> None:
+    wanted = Reads(
+        keys={
+            "a": Reads.WHOLE,
+            "a/b": Reads.WHOLE,
+            "é": Reads.WHOLE,
+            'q"': Reads.WHOLE,
+            "o": Reads(keys={"p": Reads.BARE}),
+            "l": Reads(items=Reads(keys={"p": Reads.WHOLE})),
+            "w": Reads.WHOLE,
+        }
+    )
+
+    assert has_duplicate_keys(payload, wanted) is plain
+    assert has_duplicate_keys(payload, wanted, strict=True) is strict
+    for value, is_strict in ((plain, False), (strict, True)):
+        if value:
+            with pytest.raises(DecodeError, match="stands twice"):
+                decode("json", payload, reads=wanted, strict=is_strict)
+        else:
+            decode("json", payload, reads=wanted, strict=is_strict)
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(
+        st.sampled_from(['"a":1', '"b":{"a":1}', '"a":{"b":1,"b":2}', '"\\u0061":[]', '"c":"a\\":"', '"b":":"']),
+        max_size=4,
+    ),
+    reads,
+    st.booleans(),
+)
+def test_quick_look_for_duplicates_never_misses_one(members: list[str], wanted: Reads, strict: bool) -> None:
+    payload = ("{" + ",".join(members) + "}").encode()
+    check = DuplicateCheck(wanted, strict)
+
+    assert check.suspects(payload) or check.find(payload) is None
+
+
+def test_depth_is_counted_outside_of_strings() -> None:
+    assert decode("json", b"[" * 128 + b"]" * 128)
+    assert decode("json", b'{"a":' * 128 + b"1" + b"}" * 128)
+    assert decode("json", b'["' + b"[" * 1000 + b'\\"{{"]')
+    assert decode("json", b"[" + b"[]," * 1000 + b"[]]")
+    for payload in (
+        b"[" * 129 + b"]" * 129,
+        b"[" * 1_000_000,
+        b'{"a":' * 1_000_000,
+        b'["x",' * 129 + b"1" + b"]" * 129,
+    ):
+        assert refusal("json", payload).code == "IFX403"
+        assert refusal("json", payload, reads=Reads.BARE).code == "IFX403"
+
+
+def test_checking_hostile_bytes_takes_linear_time() -> None:
+    for payload in (
+        b'"' + b'\\"' * 2_000_000,
+        b"\\" * 4_000_000,
+        b'["' * 2_000_000,
+        b'[\\"' * 1_000_000,
+        b"]" * 3_000_000,
+    ):
+        try:
+            check_json_bytes(payload)
+        except DecodeError as refused:
+            _assert_tellable(refused)
+
+
+# --- msgpack and cbor ---
+
+
+def _msgpack(text: str) -> bytes:
+    return bytes.fromhex(text)
+
+
+@pytest.mark.parametrize(
+    ("payload", "value"),
+    [
+        ("80", {}),
+        ("7f", 127),
+        ("e0", -32),
+        ("cc07", 7),
+        ("cd0007", 7),
+        ("cf0000000000000007", 7),
+        ("d3ffffffffffffffff", -1),
+        ("ca3fc00000", 1.5),
+        ("ca3dcccccd", 0.10000000149011612),
+        ("d90161", "a"),
+        ("db0000000161", "a"),
+        ("dc000101", [1]),
+        ("de0001a16101", {"a": 1}),
+        ("c403000102", "AAEC"),
+        ("82a16101a16202", {"a": 1, "b": 2}),
+    ],
+)
+def test_msgpack_takes_every_spelling_of_a_value(payload: str, value: Any) -> None:
+    assert decode("msgpack", _msgpack(payload)) == value
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ("", "IFX404"),
+        ("c1", "IFX404"),
+        ("0101", "IFX404"),
+        ("c0c0", "IFX404"),
+        ("a2ffff", "IFX402"),
+        ("a3eda080", "IFX402"),
+        ("810101", "IFX407"),
+        ("81c001", "IFX407"),
+        ("81900101", "IFX407"),
+        ("81c4016101", "IFX408"),
+        ("d60000000001", "IFX408"),
+        ("d6ff00000001", "IFX408"),
+        ("c7030501020304", "IFX408"),
+        ("cb7ff8000000000000", "IFX406"),
+        ("cb7ff0000000000000", "IFX406"),
+        ("caff800000", "IFX406"),
+        ("82a16101a16102", "IFX405"),
+        ("91" * 129 + "c0", "IFX403"),
+        ("81a161" * 129 + "c0", "IFX403"),
+        ("91" * 100_000, "IFX403"),
+        ("ddffffffff", "IFX404"),
+        ("dbffffffff61", "IFX404"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_msgpack_refuses_what_json_does_not_have(payload: str, code: str) -> None:
+    assert refusal("msgpack", _msgpack(payload)).code == code
+
+
+@pytest.mark.parametrize(
+    ("payload", "value"),
+    [
+        ("a0", {}),
+        ("1807", 7),
+        ("1b0000000000000007", 7),
+        ("3bffffffffffffffff", -(2**64)),
+        ("1bffffffffffffffff", 2**64 - 1),
+        ("f93e00", 1.5),
+        ("fa3fc00000", 1.5),
+        ("fb3ff8000000000000", 1.5),
+        ("7f61616162ff", "ab"),
+        ("5f41004101ff", "AAE="),
+        ("43000102", "AAEC"),
+        ("9f0102ff", [1, 2]),
+        ("bf616101ff", {"a": 1}),
+        ("d9d9f701", 1),
+        ("f6", None),
+    ],
+)
+def test_cbor_takes_every_spelling_of_a_value(payload: str, value: Any) -> None:
+    assert decode("cbor", bytes.fromhex(payload)) == value
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        ("", "IFX404"),
+        ("0101", "IFX404"),
+        ("ff", "IFX404"),
+        ("1c", "IFX404"),
+        ("1f", "IFX404"),
+        ("fc", "IFX404"),
+        ("9f01", "IFX404"),
+        ("7f4161ff", "IFX404"),
+        ("7f7fffff", "IFX404"),
+        ("62ffff", "IFX402"),
+        ("7f61c361a9ff", "IFX402"),
+        ("a10101", "IFX407"),
+        ("a1f601", "IFX407"),
+        ("a1416101", "IFX408"),
+        ("c101", "IFX408"),
+        ("c074323031332d30332d32315432303a30343a30305a", "IFX408"),
+        ("c24101", "IFX408"),
+        ("c249010000000000000000", "IFX408"),
+        ("d81c81d81d00", "IFX408"),
+        ("d9d9f7d9d9f701", "IFX408"),
+        ("f7", "IFX408"),
+        ("e0", "IFX408"),
+        ("f820", "IFX408"),
+        ("f97e00", "IFX406"),
+        ("f97c00", "IFX406"),
+        ("fb7ff0000000000000", "IFX406"),
+        ("a2616101616102", "IFX405"),
+        ("bf616101616102ff", "IFX405"),
+        ("81" * 129 + "01", "IFX403"),
+        ("9f" * 129, "IFX403"),
+        ("81" * 100_000, "IFX403"),
+        ("9bffffffffffffffff", "IFX404"),
+        ("7bffffffffffffffff61", "IFX404"),
+        ("bf6161ff", "IFX404"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_cbor_refuses_what_json_does_not_have(payload: str, code: str) -> None:
+    assert refusal("cbor", bytes.fromhex(payload)).code == code
+
+
+def test_cbor_follows_no_tag_at_all() -> None:
+    """Shared values and string references would unfold without bound."""
+    for tag in (*range(1200), 43000, 55800, 2**16, 2**32, 2**64 - 1):
+        head = cbor2.dumps(cbor2.CBORTag(tag, 0))[:-1]
+        for body in (b"\x00", b"\x80", b"\x41a", b"\x61a", b"\x82\x01\x02"):
+            assert refusal("cbor", head + body).code == "IFX408"
+    laughs = b"\xd8\x1c\x81\x61a"
+    for level in range(60):
+        laughs = b"\xd8\x1c\x82" + laughs + b"\xd8\x1d" + cbor2.dumps(level)
+    assert refusal("cbor", laughs).code == "IFX408"
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [("msgpack", bytes.fromhex("82a17a01a17a02")), ("cbor", bytes.fromhex("a2617a01617a02"))],
+)
+def test_rule_26_holds_for_msgpack_and_cbor_too(name: str, payload: bytes) -> None:
+    wanted = Reads(keys={"a": Reads.WHOLE})
+
+    assert decode(name, payload, reads=wanted) == {"z": 2}
+    assert refusal(name, payload).code == "IFX405"
+    assert refusal(name, payload, reads=Reads(keys={"z": Reads.BARE})).code == "IFX405"
+    assert refusal(name, payload, reads=wanted, strict=True).code == "IFX405"
+
+
+@settings(max_examples=300)
+@given(
+    st.one_of(
+        st.binary(max_size=24),
+        trees.map(msgspec.msgpack.encode),
+        st.tuples(trees.map(msgspec.msgpack.encode), st.binary(max_size=2)).map(b"".join),
+    ),
+    reads,
+)
+@example(bytes.fromhex("82a16101a16101"), Reads.WHOLE)
+@example(bytes.fromhex("ca7f800000"), Reads.WHOLE)
+def test_msgpack_fast_and_careful_path_agree(payload: bytes, wanted: Reads) -> None:
+    _assert_paths_agree("msgpack", msgpack.decode_carefully, payload, wanted)
+
+
+@settings(max_examples=300)
+@given(
+    st.one_of(
+        st.binary(max_size=24),
+        trees.map(cbor2.dumps),
+        trees.map(lambda value: cbor2.dumps(value, canonical=True)),
+        st.tuples(trees.map(cbor2.dumps), st.binary(max_size=2)).map(b"".join),
+    ),
+    reads,
+)
+@example(bytes.fromhex("a2616101616101"), Reads.WHOLE)
+@example(bytes.fromhex("c249010000000000000000"), Reads.WHOLE)
+@example(bytes.fromhex("0101"), Reads.WHOLE)
+def test_cbor_fast_and_careful_path_agree(payload: bytes, wanted: Reads) -> None:
+    _assert_paths_agree("cbor", cbor.decode_carefully, payload, wanted)
+
+
+def _assert_paths_agree(name: str, carefully: Any, payload: bytes, wanted: Reads) -> None:
+    try:
+        expected: object = carefully(payload, wanted)
+    except DecodeError as refused:
+        expected = (refused.code, refused.reason)
+    try:
+        value: object = decode(name, payload, reads=wanted)
+    except DecodeError as refused:
+        value = (refused.code, refused.reason)
+    assert repr(value) == repr(expected)
+
+
+def test_floats_of_msgpack_and_cbor_are_what_the_bytes_say() -> None:
+    for number in (0.1, 5e-324, 1.7976931348623157e308, -0.0):
+        packed = struct.pack(">d", number)
+
+        assert repr(decode("msgpack", b"\xcb" + packed)) == repr(decode("cbor", b"\xfb" + packed)) == repr(number)
+
+
+# --- csv ---
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "rows"),
+    [
+        ("a,b\n1,2\n", {}, [{"a": "1", "b": "2"}]),
+        ("a,b\r\n1,2\r\n3,4", {}, [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]),
+        ("\ufeffa,b\n1,2", {}, [{"a": "1", "b": "2"}]),
+        ("a,b\n\n1,2\n\n", {}, [{"a": "1", "b": "2"}]),
+        ('a,b\n"1,\n""x""", 2 ', {}, [{"a": '1,\n"x"', "b": " 2 "}]),
+        ("a,b\n1,\n,", {}, [{"a": "1", "b": ""}, {"a": "", "b": ""}]),
+        ("a\n1\r2", {}, [{"a": "1"}, {"a": "2"}]),
+        ("a,b", {}, []),
+        ("", {"header": ["a"]}, []),
+        ("1,2", {"header": ["a", "b"]}, [{"a": "1", "b": "2"}]),
+        ("\ufeff1", {"header": ["a"]}, [{"a": "\ufeff1"}]),
+        ("1\t'2'\t3", {"header": ["a", "b", "c"], "delimiter": "\t", "quote": "'"}, [{"a": "1", "b": "2", "c": "3"}]),
+        ('1|"2', {"header": ["a", "b"], "delimiter": "|", "quote": ""}, [{"a": "1", "b": '"2'}]),
+        ("1^2", {"header": ["a", "b"], "delimiter": "^"}, [{"a": "1", "b": "2"}]),
+        ('""', {"header": ["a"]}, [{"a": ""}]),
+    ],
+)
+def test_rule_27_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, Any], rows: Any) -> None:
+    FORMATS["csv"].check(options)
+
+    assert decode("csv", text.encode(), **options) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "code", "reason"),
+    [
+        ("", {}, "IFX410", "first row"),
+        ("\n\n", {}, "IFX410", "first row"),
+        ("a,b\n1\n", {}, "IFX410", "line 2 has 1 cells, but there are 2 columns"),
+        ("a,b\n\n1,2\n1,2,3\n", {}, "IFX410", "line 4 has 3 cells"),
+        ('a,b\n1,"2', {}, "IFX410", "line 2 has a quote"),
+        ('a,b\n1,"2"x\n', {}, "IFX410", "line 2 has a quote"),
+        ('a,b\n"1\n2",3\n1,2"\n', {}, "IFX410", "line 4 has a quote"),
+        ("a,a\n1,2", {}, "IFX405", "the key 'a' stands twice"),
+    ],
+)
+def test_csv_that_is_no_table_is_refused_with_its_line(
+    text: str, options: dict[str, Any], code: str, reason: str
+) -> None:
+    refused = refusal("csv", text.encode(), **options)
+
+    assert refused.code == code
+    assert reason in refused.reason
+
+
+def test_rule_26_columns_of_one_name_fail_where_they_are_read() -> None:
+    wanted = Reads(items=Reads(keys={"a": Reads.BARE}))
+
+    assert decode("csv", b"a,z,z\n1,2,3", reads=wanted) == [{"a": "1", "z": "3"}]
+    assert refusal("csv", b"a,a\n1,2", reads=wanted).code == "IFX405"
+    assert refusal("csv", b"a,z,z\n1,2,3", reads=wanted, strict=True).code == "IFX405"
+
+
+cells = st.text(st.sampled_from("a1é,;\"'\r\n |\t") | st.characters(codec="utf-8"), max_size=5)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.lists(cells, min_size=2, max_size=2), max_size=4), st.sampled_from(",;\t|^"), st.sampled_from("\"'"))
+def test_csv_gives_back_every_cell(rows: list[list[str]], delimiter: str, quote: str) -> None:
+    options = {"header": ["a", "b"], "delimiter": delimiter, "quote": quote}
+    table = [dict(zip("ab", row, strict=True)) for row in rows]
+
+    assert decode("csv", FORMATS["csv"].encode(table, options), **options) == table  # type: ignore[arg-type]
+
+
+def test_csv_writes_scalars_as_tags_do() -> None:
+    row = {"a": 1, "b": 2.5, "c": True, "d": None, "e": "x y"}
+
+    assert FORMATS["csv"].encode(row, {}) == b"a,b,c,d,e\n1,2.5,true,,x y\n"
+    assert FORMATS["csv"].encode({"a": None}, {"header": ["a"]}) == b'""\n'
+
+
+# --- text, raw, influx ---
+
+
+def test_rule_27_text_is_one_string_or_the_named_groups_of_a_pattern() -> None:
+    pattern = r"^(?P<level>[A-Z]+)(?: (?P<user>\w+))?: (?P<text>.*)$"
+
+    assert decode("text", b"WARN: hot") == "WARN: hot"
+    assert decode("text", "WARN bob: heiß".encode(), pattern=pattern) == {
+        "level": "WARN",
+        "user": "bob",
+        "text": "heiß",
+    }
+    assert decode("text", b"WARN: hot", pattern=pattern) == {"level": "WARN", "user": None, "text": "hot"}
+    assert refusal("text", b"hot", pattern=pattern).code == "IFX411"
+
+
+def test_rule_8_patterns_of_text_run_in_linear_time() -> None:
+    assert refusal("text", b"a" * 100_000 + b"!", pattern="^(?P<x>(a+)+)$").code == "IFX411"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "option"),
+    [
+        ("text", {"pattern": "(?P<a>x"}, "pattern"),
+        ("text", {"pattern": "x+"}, "pattern"),
+        ("text", {"pattern": r"(?P<a>x)\1"}, "pattern"),
+        ("text", {"pattern": "(?P<a>\ud800)"}, "pattern"),
+        ("csv", {"delimiter": ""}, "delimiter"),
+        ("csv", {"delimiter": ";;"}, "delimiter"),
+        ("csv", {"delimiter": "\n"}, "delimiter"),
+        ("csv", {"quote": "''"}, "quote"),
+        ("csv", {"quote": ","}, "quote"),
+        ("csv", {"header": []}, "header"),
+        ("csv", {"header": ["a", "a"]}, "header"),
+    ],
+)
+def test_option_that_cannot_be_is_refused_when_the_document_is_compiled(
+    name: str, options: dict[str, Any], option: str
+) -> None:
+    with pytest.raises(OptionError) as refused:
+        FORMATS[name].check(options)
+
+    assert refused.value.option == option
+
+
+def test_rule_27_raw_bytes_are_base64() -> None:
+    assert decode("raw", bytes(range(256)) * 2) == base64.b64encode(bytes(range(256)) * 2).decode()
+
+
+def test_rule_27_influx_is_a_list_of_rows() -> None:
+    payload = b'# c\nm,a=b f=1.5,i=7i,u=18446744073709551615u,s="x",t=T 17\n\nn g=1'
+
+    assert decode("influx", payload) == [
+        {
+            "measurement": "m",
+            "tags": {"a": "b"},
+            "fields": {"f": 1.5, "i": 7, "u": 18446744073709551615, "s": "x", "t": True},
+            "time": 17,
+        },
+        {"measurement": "n", "tags": {}, "fields": {"g": 1.0}, "time": None},
+    ]
+    assert decode("influx", b"m f=1 -2", precision="s")[0]["time"] == -2_000_000_000
+    assert decode("influx", b"m,t=a\\\\b f=1", dialect="v3")[0]["tags"] == {"t": "a\\b"}
+    assert "line 2, column 5" in refusal("influx", b"m f=1\nm f=x").reason
