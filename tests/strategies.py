@@ -99,7 +99,9 @@ def payloads(draw: Any) -> bytes:
 def messages(draw: Any, most: int = 6) -> list[Message]:
     """A batch."""
     found = draw(st.lists(payloads(), max_size=most))
-    headers = st.dictionaries(st.sampled_from(["k", "t"]), st.sampled_from([1, 2.5, "x", "", True, b"\x00\x01"]), max_size=2)
+    headers = st.dictionaries(
+        st.sampled_from(["k", "t"]), st.sampled_from([1, 2.5, "x", "", True, b"\x00\x01"]), max_size=2
+    )
     return [
         Message(
             payload,
@@ -119,9 +121,18 @@ PATHS = [
     "header('k')", "index()", "@", "xs[0].a", "upper(b)", "add(a, `1`)", "not_null(a, id)", "length(b)", "a || id", "d", "@.a",
     "join('-', [b, b])", "type(a)", "xs[].a | [0]",
 ]  # fmt: skip
-SCALARS = st.sampled_from([0, 7, 2.5, "x", "", True, -1])
 STATIC_PATHS = PATHS[:12]
-CONDITIONS = ["a != `null`", "b == 'x'", "c", "length(keys(@)) > `1`", "d != `null`", "xs", "b != 'x'", "a > `1`", "root().a"]
+CONDITIONS = [
+    "a != `null`",
+    "b == 'x'",
+    "c",
+    "length(keys(@)) > `1`",
+    "d != `null`",
+    "xs",
+    "b != 'x'",
+    "a > `1`",
+    "root().a",
+]
 FORMATS = ["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d", "flexible"]
 
 
@@ -135,7 +146,9 @@ def documents(draw: Any) -> dict[str, Any]:
     if draw(st.integers(0, 3)) == 0:
         document["where"] = draw(st.sampled_from(CONDITIONS))
     if draw(st.integers(0, 2)) == 0:
-        document["for_each"] = draw(st.sampled_from(["xs[]", "xs", "xs[*]", "xs[?a]", "@.xs[]", "[@, @]", "d.xs[]", "items(@)"]))
+        document["for_each"] = draw(
+            st.sampled_from(["xs[]", "xs", "xs[*]", "xs[?a]", "@.xs[]", "[@, @]", "d.xs[]", "items(@)"])
+        )
     if draw(st.booleans()):
         document["collisions"] = draw(st.sampled_from(["error", "merge", "keep_last"]))
     if draw(st.integers(0, 2)) == 0:
@@ -146,13 +159,17 @@ def documents(draw: Any) -> dict[str, Any]:
 
 @st.composite
 def points(draw: Any, paths: Any) -> dict[str, Any]:
-    point: dict[str, Any] = {"measurement": draw(st.sampled_from([{"const": "m"}, {"const": "m"}, "b", "meta('topic')", "d.id"]))}
+    point: dict[str, Any] = {
+        "measurement": draw(st.sampled_from([{"const": "m"}, {"const": "m"}, "b", "meta('topic')", "d.id"]))
+    }
     if draw(st.integers(0, 4)) == 0:
         point["where"] = draw(st.sampled_from(CONDITIONS))
     tags: dict[str, Any] = {}
     for key in draw(st.lists(st.sampled_from(["t", "site", "a b", "z"]), max_size=3, unique=True)):
-        tags[key] = draw(st.one_of(paths, st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])}), tag(paths)))
-    if draw(st.integers(0, 4)) == 0:
+        tags[key] = draw(
+            st.one_of(paths, st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])}), tag(paths))
+        )
+    if draw(st.integers(0, 9)) == 0:
         tags["*"] = draw(st.sampled_from(["d", "xs[0]", {"expr": "d", "flatten": "_"}]))
     if tags:
         point["tags"] = tags
@@ -164,7 +181,9 @@ def points(draw: Any, paths: Any) -> dict[str, Any]:
         if draw(st.booleans()):
             star = {"expr": star, "flatten": draw(st.sampled_from(["_", "."]))}
             if draw(st.booleans()):
-                star[draw(st.sampled_from(["include", "exclude"]))] = draw(st.sampled_from([["a*"], ["*d", "b"], ["p_*"]]))
+                star[draw(st.sampled_from(["include", "exclude"]))] = draw(
+                    st.sampled_from([["a*"], ["*d", "b"], ["p_*"]])
+                )
         fields[draw(st.sampled_from(["*", "p_*"]))] = star
     point["fields"] = fields
     if draw(st.integers(0, 3)):
@@ -172,23 +191,46 @@ def points(draw: Any, paths: Any) -> dict[str, Any]:
             "expr": draw(st.sampled_from(['"über"', "id", "a", "root().id", "b", "meta('timestamp')"])),
             "format": draw(st.sampled_from(FORMATS)),
         }
+        if timestamp["format"] in ("%Y-%m-%d", "flexible"):
+            timestamp["timezone"] = draw(st.sampled_from(["UTC", "Europe/Berlin"]))
         if draw(st.booleans()):
             timestamp["default"] = "message"
         point["timestamp"] = timestamp
     return point
 
 
-def tag(paths: Any) -> Any:
-    return st.fixed_dictionaries({"expr": paths}, optional={"default": SCALARS, "required": st.booleans()})
+@st.composite
+def tag(draw: Any, paths: Any) -> dict[str, Any]:
+    item: dict[str, Any] = {"expr": draw(paths)}
+    kind = draw(st.sampled_from(["default", "required", "plain"]))
+    if kind == "default":
+        item["default"] = draw(st.sampled_from([7, 2.5, "x", True]))
+    elif kind == "required":
+        item["required"] = True
+    return item
 
 
-def field(paths: Any) -> Any:
-    return st.fixed_dictionaries(
-        {"expr": paths},
-        optional={
-            "type": st.sampled_from(["float", "integer", "unsigned", "string", "boolean", "auto"]),
-            "cast": st.booleans(),
-            "default": SCALARS,
-            "required": st.booleans(),
-        },
-    )
+DEFAULTS: dict[str, list[Any]] = {
+    "float": [0.5, 7, -1e-7],
+    "integer": [0, -7],
+    "unsigned": [0, 2**64 - 1],
+    "string": ["", 'say "hi"', "x"],
+    "boolean": [True, False],
+    "auto": [1.5, "x", True],
+}
+
+
+@st.composite
+def field(draw: Any, paths: Any) -> dict[str, Any]:
+    item: dict[str, Any] = {"expr": draw(paths)}
+    kind = draw(st.sampled_from(list(DEFAULTS)))
+    if draw(st.booleans()) or kind != "float":
+        item["type"] = kind
+    if draw(st.booleans()):
+        item["cast"] = draw(st.booleans())
+    more = draw(st.sampled_from(["default", "required", "plain"]))
+    if more == "default":
+        item["default"] = draw(st.sampled_from(DEFAULTS[kind]))
+    elif more == "required":
+        item["required"] = True
+    return item
