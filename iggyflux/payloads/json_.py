@@ -55,7 +55,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
         _raw.decode(payload)
     except msgspec.DecodeError as exc:
         raise DecodeError(MALFORMED, _syntax_reason(payload, exc)) from None
-    duplicates = DuplicateCheck(reads, strict)
+    duplicates = _duplicate_check(reads, strict)
     if duplicates.suspects(payload):
         duplicates.check(payload)
     return _read(payload, reads, "$")
@@ -78,7 +78,7 @@ def check_json_bytes(payload: bytes) -> None:
 
 def has_duplicate_keys(payload: bytes, reads: Reads, strict: bool = False) -> bool:
     """Whether a key that `reads` names (any key, if `strict`) stands twice in one object of a valid JSON text."""
-    duplicates = DuplicateCheck(reads, strict)
+    duplicates = _duplicate_check(reads, strict)
     return duplicates.suspects(payload) and duplicates.find(payload) is not None
 
 
@@ -115,6 +115,22 @@ class DuplicateCheck:
         key = self.find(payload)
         if key is not None:
             raise duplicate_key(key)
+
+
+# By identity: a `Reads` has no hash, and a plan uses one and the same for every payload.
+_checks: dict[tuple[int, bool], tuple[Reads, DuplicateCheck]] = {}
+_MOST_CHECKS = 64
+
+
+def _duplicate_check(reads: Reads, strict: bool) -> DuplicateCheck:
+    """The check for `reads`, made once."""
+    kept, check = _checks.get((id(reads), strict), (None, None))
+    if kept is not reads or check is None:
+        check = DuplicateCheck(reads, strict)
+        if len(_checks) >= _MOST_CHECKS:
+            _checks.clear()
+        _checks[id(reads), strict] = (reads, check)
+    return check
 
 
 class _Object(list[tuple[str, object]]):
