@@ -31,7 +31,9 @@ def command(path: Path | None, reader: bool, toml: bool, force: bool) -> int:
     path = path or Path(f"mapping.{form}")
     if toml and path.suffix in (".yaml", ".yml"):
         raise click.UsageError(f"--toml writes TOML, but {path} has the ending of YAML")
-    text = (STARTERS / f"{'reader' if reader else 'writer'}.{form}").read_text("utf-8").replace("FILE", str(path))
+    text = (STARTERS / f"{'reader' if reader else 'writer'}.{form}").read_text("utf-8")
+    name = f"mapping.{form}" if str(path) == "-" else str(path)
+    text = text.replace("FILE", name)
     if str(path) == "-":
         result(text)
         return ExitCode.OK

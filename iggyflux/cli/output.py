@@ -120,6 +120,13 @@ def show_problems(problems: Iterable[Any]) -> None:
     talk(count_problems(problems))
 
 
+def show_stop(error: Any) -> None:
+    """Print why something stopped (a `Stopped`) on stderr."""
+    talk(click.style(f"error[{error.code}]", fg="red", bold=True) + f": {error.reason}")
+    if error.hint:
+        talk(f"    {click.style('hint:', fg='cyan')} {error.hint}")
+
+
 # --- the end ---
 
 
@@ -148,9 +155,7 @@ def _told(error: BaseException) -> int:
         show_problems(error.problems)
         return ExitCode.PROBLEMS
     if isinstance(error, Stopped):
-        talk(click.style("stopped", fg="red", bold=True) + f": {error.reason} [{error.code}]")
-        if error.hint:
-            talk(f"    {click.style('hint:', fg='cyan')} {error.hint}")
+        show_stop(error)
         return ExitCode.STOPPED
     if isinstance(error, IggyfluxError):
         talk(f"{click.style('error', fg='red', bold=True)}: {error}")

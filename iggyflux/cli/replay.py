@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
-from iggyflux.cli.output import ExitCode, note, plural, result, styled_problem, talk, warn
+from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, styled_problem, talk, warn
 from iggyflux.errors import EndOfInput
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
 
@@ -229,9 +229,7 @@ async def _send(letters: Sequence[DeadLetter], path: Path, as_is: bool) -> int:
         counts = f"{plural(route_status.read, 'message')}, {plural(route_status.delivered, 'point')} written"
         talk(f"{route_status.name}: {counts}, {route_status.dead_letters:,} failed again")
     for error in summary.errors:
-        talk(f"{click.style('stopped', fg='red', bold=True)}: {error.reason} [{error.code}]")
-        if error.hint:
-            talk(f"    {click.style('hint:', fg='cyan')} {error.hint}")
+        show_stop(error)
     for text in again.lines():
         talk(text)
     return max(summary.exit_code, code, ExitCode.PROBLEMS if again.letters else ExitCode.OK)

@@ -121,12 +121,14 @@ def _print_text(tested: Sequence[TestedFile]) -> None:
 
 def difference_lines(difference: Difference, *, styled: bool = True) -> list[str]:
     """A difference as people read it: both sides one above the other, a caret where they part, then words."""
+    from iggyflux.examples import DIFFERENT
+
     lines = [f"{difference.title} [{difference.code}]"]
     if difference.expected is not None:
         lines.append(f"  expected  {_coloured(difference.expected, 'green', styled)}")
     if difference.actual is not None:
         lines.append(f"  actual    {_coloured(difference.actual, 'red', styled)}")
-    if difference.expected is not None and difference.actual is not None:
+    if difference.code == DIFFERENT and difference.expected is not None and difference.actual is not None:
         lines.append(f"            {_caret(difference.expected, difference.actual)}")
     lines += [f"  {detail}" for detail in difference.details]
     return lines

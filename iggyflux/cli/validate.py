@@ -105,7 +105,9 @@ def _check_mapping(document: Document, path: Path) -> CheckedFile:
     try:
         mapping = compile_document(document)
     except DocumentError as error:
-        return CheckedFile(str(path), "", tuple(error.problems))
+        tree = document.tree if isinstance(document.tree, dict) else {}
+        kind = tree.get("kind")
+        return CheckedFile(str(path), kind if kind in ("writer", "reader") else "", tuple(error.problems))
     return CheckedFile(str(path), mapping.kind, tuple(mapping.warnings))
 
 

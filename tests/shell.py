@@ -1,0 +1,48 @@
+"""The command line as tests call it: in this process, or as a process of its own; exit code and whole output."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from iggyflux.cli import command_line
+
+TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def iggyflux(*args: str | Path, stdin: str | bytes = "", env: dict[str, str] | None = None) -> Outcome:
+    """Run a command in this process."""
+    texts = [str(arg) for arg in args]
+    result = CliRunner().invoke(command_line, texts, input=stdin, env=env, prog_name="iggyflux")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def process(
+    *args: str | Path, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None
+) -> Outcome:
+    """Run a command as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "iggyflux", *(str(arg) for arg in args)],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        timeout=TIMEOUT_SECONDS,
+    )
+    return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -1,0 +1,154 @@
+"""The package from outside: its names, what they do together, and what importing it costs."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import iggyflux
+from iggyflux.cli import COMMANDS
+
+HEAVY = (
+    "apache_iggy",
+    "asyncio",
+    "cbor2",
+    "dateutil",
+    "importlib.metadata",
+    "jmespath",
+    "jsonschema",
+    "re2",
+    "rich",
+    "ruamel",
+    "urllib3",
+)
+DOCUMENT = """\
+iggyflux: 1
+kind: writer
+from: {stream: factory, topic: readings}
+points:
+  measurement: {const: env}
+  tags: [device]
+  timestamp: {expr: 'ts', format: unix_ms}
+"""
+
+
+def imported(code: str) -> set[str]:
+    """The modules that a fresh interpreter has after `code`."""
+    program = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split("\n"))
+
+
+def heavy(modules: set[str]) -> set[str]:
+    return {name for name in HEAVY if any(module == name or module.startswith(f"{name}.") for module in modules)}
+
+
+def test_importing_the_package_imports_nothing_of_others() -> None:
+    """`import iggyflux` brings the package's own first file, and the standard library's little."""
+    modules = imported("import iggyflux; iggyflux.__version__")
+
+    assert heavy(modules) == set()
+    assert {module for module in modules if module.startswith("iggyflux.")} == set()
+    assert not any(module.split(".")[0] in ("msgspec", "click") for module in modules)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["validate", "--help"], ["nonsense"]], ids=" ".join)
+def test_asking_for_help_imports_no_machinery(arguments: list[str]) -> None:
+    """What does no work imports no library that does it."""
+    code = (
+        "from iggyflux.cli import command_line\n"
+        "import contextlib, io\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()), "
+        f"contextlib.redirect_stderr(io.StringIO()): command_line.main({arguments!r})"
+    )
+
+    assert heavy(imported(code)) == set()
+
+
+def test_evaluating_an_expression_imports_no_transport() -> None:
+    """An engine that embeds expressions or plans pays for these alone."""
+    modules = imported("import iggyflux; iggyflux.compile_expression('a.b').evaluate({})")
+
+    assert heavy(modules) <= {"jmespath", "re2"}
+
+
+@pytest.mark.parametrize("name", iggyflux.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    """`__all__` promises nothing that is not there, and `dir` shows it."""
+    assert getattr(iggyflux, name) is not None
+    assert name in dir(iggyflux)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """A lazy package fails as others do."""
+    with pytest.raises(AttributeError, match="has no attribute 'Mappings'"):
+        iggyflux.Mappings  # noqa: B018
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    """The version stands in two files, and is one."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+
+    assert project["project"]["version"] == iggyflux.__version__
+
+
+def test_a_mapping_makes_lines_of_messages() -> None:
+    """The session of the README, from the public names alone."""
+    mapping = iggyflux.parse_mapping(DOCUMENT, name="env")
+    messages = [
+        iggyflux.Message(b'{"device": "d1", "celsius": 21.5, "ts": 1}'),
+        iggyflux.Message(b'{"device": "d1", "celsius": 21.5, "ts": "x"}'),
+    ]
+
+    rendered = mapping.plan().render(messages)
+
+    assert list(rendered.lines) == ["env,device=d1 celsius=21.5 1000000"]
+    assert list(rendered.origins) == [0]
+    assert [(failure.index, failure.code) for failure in rendered.failures] == [(1, "IFX349")]
+    assert mapping.plan("reference").render(messages) == rendered
+    assert pickle.loads(pickle.dumps(mapping)) == mapping
+
+
+def test_a_document_with_problems_says_all_of_them() -> None:
+    """`MappingError.problems` holds every problem with its place."""
+    with pytest.raises(iggyflux.MappingError) as caught:
+        iggyflux.parse_mapping(DOCUMENT.replace("const", "cosnt").replace("unix_ms", "unix_m"), name="env")
+
+    assert [problem.location.line for problem in caught.value.problems] == [5, 7]
+
+
+def test_an_expression_is_evaluated_with_or_without_a_message() -> None:
+    """`meta` is null where there is no message."""
+    expression = iggyflux.compile_expression("[a, meta('topic')]")
+
+    assert expression.evaluate({"a": 1}) == [1, None]
+    assert expression.evaluate({"a": 1}, iggyflux.Message(b"", topic="readings")) == [1, "readings"]
+
+
+def test_a_point_and_its_line_are_one() -> None:
+    """`parse_lines(point.encode()) == [point]`, and types are part of it."""
+    point = iggyflux.Point("env", {"device": "d 1"}, {"a": 1, "b": 1.0, "c": iggyflux.Unsigned(1)}, 7)
+
+    assert iggyflux.parse_lines(point.encode()) == [point]
+    assert point != iggyflux.Point("env", {"device": "d 1"}, {"a": 1, "b": 1.0, "c": 1}, 7)
+
+
+def test_every_command_is_summed_up_by_the_first_sentence_of_its_help() -> None:
+    """The overview is a table, so that it costs no import; here it is held to the commands."""
+    import click
+
+    from iggyflux.cli import command_line
+
+    context = click.Context(command_line)
+    for name, entry in COMMANDS.items():
+        command = command_line.get_command(context, name)
+        assert command is not None
+        assert (command.help or "").split("\n")[0] == entry.summary
+        for each in (command, *getattr(command, "commands", {}).values()):
+            assert re.search(r"Example:\n +\S.*iggyflux |Example:\n +iggyflux ", each.help or ""), each.name
