@@ -47,12 +47,26 @@ run:
 """
 
 RUN = """\
-import asyncio, sys
+import asyncio, dataclasses, random, sys
 from iggyflux.pipeline import load_pipeline
-from iggyflux.runner import run_pipeline
+from iggyflux.runner import run_routes
+from iggyflux.runner.open import open_routes
+
+class Late:
+    "A sink that answers out of order, so that much is in flight when the process dies."
+    def __init__(self, sink, seed):
+        self.sink, self.chance = sink, random.Random(seed)
+        self.connect, self.close = sink.connect, sink.close
+    async def write(self, lines):
+        await asyncio.sleep(self.chance.uniform(0, 0.04))
+        return await self.sink.write(lines)
+
+routes = [
+    dataclasses.replace(route, sink=Late(route.sink, sys.argv[2]), max_in_flight=4)
+    for route in open_routes(load_pipeline(sys.argv[1]), until_end=True)
+]
 print("started", flush=True)
-summary = asyncio.run(run_pipeline(load_pipeline(sys.argv[1]), until_end=True))
-sys.exit(summary.exit_code)
+sys.exit(asyncio.run(run_routes(routes)).exit_code)
 """
 
 
@@ -89,10 +103,10 @@ def clear(folder: Path) -> None:
             file.unlink()
 
 
-def run_for(folder: Path, seconds: float | None) -> int | None:
+def run_for(folder: Path, seconds: float | None, seed: int = 0) -> int | None:
     """Run the pipeline; kill -9 it after `seconds`.  The exit code, or None where it was killed."""
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder / "p.yaml")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", RUN, str(folder / "p.yaml"), str(seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout
     assert process.stdout.readline() == b"started\n"
@@ -154,7 +168,7 @@ def crash_and_resume(folder: Path, seed: int) -> int:
     chance = random.Random(seed)
     kills = moved = 0
     for _ in range(60):
-        if run_for(folder, chance.uniform(0.0, 1.2) if kills < 4 else None) == 0:
+        if run_for(folder, chance.uniform(0.05, 0.6) if kills < 6 else None, chance.randrange(1000)) == 0:
             break
         kills += 1
         after = check_positions(folder)
