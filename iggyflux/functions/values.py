@@ -34,6 +34,10 @@ def _zip(*arrays: list[JSON]) -> JSON:
     return [list(row) for row in zip(*arrays, strict=False)]
 
 
+def _pair(value: JSON, array: list[JSON] | None) -> JSON:
+    return [[value, element] for element in array or []]
+
+
 def _zip_object(keys: list[str], values: list[JSON]) -> JSON:
     if len(keys) != len(values):
         raise cannot("zip_object", f"there are {len(keys)} keys for {len(values)} values")
@@ -132,6 +136,24 @@ VALUES: tuple[Function, ...] = (
         ("array",),
         _zip,
         (("zip(a, b)", '{"a": [1, 2], "b": ["x", "y", "z"]}', '[[1, "x"], [2, "y"]]'),),
+    ),
+    Function(
+        "pair",
+        "arrays",
+        "A `[value, element]` for each element, none where the array is null: keeps what stands around a list beside what "
+        "stands in it, which `for_each` of nested lists needs.",
+        (Parameter("value", ANY), Parameter("array", ("array", "null"))),
+        ("array",),
+        _pair,
+        (
+            ("pair(a, b)", '{"a": "x", "b": [1, 2]}', '[["x", 1], ["x", 2]]'),
+            (
+                "groups[].pair(name, members)[]",
+                '{"groups": [{"name": "g", "members": [1, 2]}, {"name": "h"}]}',
+                '[["g", 1], ["g", 2]]',
+            ),
+        ),
+        accepts_null=True,
     ),
     Function(
         "zip_object",

@@ -402,7 +402,7 @@ class _Generator:
         self._proves(item.source, column)
         if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
             if item.default is not None:
-                raise NotCompiled(f"dialect {self.dialect.value} has no unsigned, and field {item.key!r} is never missing")
+                raise NotCompiled(f"field {item.key!r} is never missing, and {self.dialect.value} has no unsigned")
             self.out.add(f"{column} = refuse({column}, {odd})")
         if item.default is not None:
             default = columns.scalar_text(convert(item.default, item.type, item.cast))
