@@ -1,7 +1,7 @@
 """kill -9 at random moments of a real run: no point is missing, what is there twice is the same bytes.
 
 A process runs `log:` → file over many messages and is killed, started again and killed again, at moments that a seed
-chooses, until a run comes to the end by itself.  A handful of seeds by default, a hundred with `--long`.
+chooses, until a run comes to the end by itself.  A handful of seeds by default, more than a hundred kills with `--long`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MESSAGES = 200_000
 PARTITIONS = 2
 BAD_EVERY = 5_000
 SEEDS = range(2)
-LONG_SEEDS = range(100, 200)
+LONG_SEEDS = range(100, 125)
 
 MAPPING = """\
 iggyflux: 1
@@ -58,11 +58,11 @@ class Late:
         self.sink, self.chance = sink, random.Random(seed)
         self.connect, self.close = sink.connect, sink.close
     async def write(self, lines):
-        await asyncio.sleep(self.chance.uniform(0, 0.04))
+        await asyncio.sleep(self.chance.uniform(0, 0.15))
         return await self.sink.write(lines)
 
 routes = [
-    dataclasses.replace(route, sink=Late(route.sink, sys.argv[2]), max_in_flight=4)
+    dataclasses.replace(route, sink=Late(route.sink, sys.argv[2]), max_in_flight=8)
     for route in open_routes(load_pipeline(sys.argv[1]), until_end=True)
 ]
 print("started", flush=True)
@@ -168,7 +168,7 @@ def crash_and_resume(folder: Path, seed: int) -> int:
     chance = random.Random(seed)
     kills = moved = 0
     for _ in range(60):
-        if run_for(folder, chance.uniform(0.05, 0.6) if kills < 6 else None, chance.randrange(1000)) == 0:
+        if run_for(folder, chance.uniform(0.1, 0.9) if kills < 6 else None, chance.randrange(1000)) == 0:
             break
         kills += 1
         after = check_positions(folder)
