@@ -929,7 +929,7 @@ _DELIVERY: tuple[Code, ...] = (
     Code(
         "IFX608",
         "connection dies whatever is sent",
-        meaning="The connection died many times in a row while lines were sent, and nothing was accepted between.",
+        meaning="The connection died many times in a row while lines were sent, and there was no answer between.",
         fix="Look at the server's log, and at proxies and firewalls on the way.",
     ),
     Code(
@@ -1177,6 +1177,13 @@ _TRANSPORTS: tuple[Code, ...] = (
         "limit of the server reached",
         meaning="InfluxDB 3 has as many databases as it may have.",
         fix="Raise the limit, or write to a database that exists.",
+    ),
+    Code(
+        "IFX750",
+        "fault not understood",
+        meaning="A fault or a scenario for the simulator has an unknown kind or key, or a value that makes no sense.",
+        fix="Correct it as the message says; docs/simulator.md lists the kinds of faults and their keys.",
+        example="iggyflux sim --fault statu:status=503",
     ),
 )
 

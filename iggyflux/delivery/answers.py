@@ -131,7 +131,7 @@ class Case:
 
 
 # Names of the user stand in such messages, so the count must stand where the server puts it.
-_DROPPED = re.compile(r" dropped=(\d{1,18})(?: for database: \S+ for retention policy: \S+)?\s*\Z")
+_DROPPED = re.compile(r" dropped=(\d{1,18})(?: for database: \S+)?(?: for retention policy: \S+)?\s*\Z")
 _OUTSIDE = re.compile(r"(?:failure writing points to database: )?partial write: dropped (\d{1,18}) points outside")
 _QUOTING = re.compile(r"unable to parse '|error parsing line \d")
 

@@ -27,7 +27,7 @@ from iggyflux.delivery.verdicts import (
 
 OnUnavailable: TypeAlias = Literal["wait", "stop", "dead_letter"]
 
-# A server that dies this often, with nothing accepted in between, is not killed by one line.
+# A server that dies this often, with no answer in between, is not killed by one line.
 _MAX_DEATHS = 40
 # Two deaths of the same request, with a server that was seen alive between them, are no accident.
 _DEATHS_OF_A_KILLER = 2
@@ -124,6 +124,8 @@ class Machine:
         # Lines that alone got an unknown server error, while nothing else was accepted that would lay it on them.
         self._held: list[int] = []
         self._witness = False
+        self._accepted_line: int | None = None
+        self._calling_witness = False
         self._sick = False
         self.max_bytes = policy.max_bytes
         """The limit of a request in bytes, lowered where the server refused one as too large."""
@@ -151,8 +153,11 @@ class Machine:
         width = self._width
         self._width = 0
         if not isinstance(verdict, Unavailable):
-            self._attempts = self._strikes = 0
+            self._attempts = self._strikes = self._deaths = 0
             self._failure = None
+        if self._calling_witness and not isinstance(verdict, Impossible):
+            self._hear_witness(verdict, now, jitter)
+            return
         _RECEIVE[type(verdict)](self, verdict, width, now, jitter)
 
     def probed(self, reason: str | None, now: float, jitter: float) -> None:
@@ -165,8 +170,8 @@ class Machine:
     # --- answers, one method a verdict ---
 
     def _accepted(self, _verdict: Accepted, width: int, _now: float, _jitter: float) -> None:
+        self._accepted_line = self._todo[width - 1]
         self._todo = self._todo[width:]
-        self._deaths = 0
         self._sick = False
         self._witness = True
         if self._suspect > width:
@@ -265,14 +270,34 @@ class Machine:
             self._todo = self._todo[1:]
             self._suspect = 0
             self._window = None
-        else:
-            self._todo = [*self._held, *self._todo]
+        elif self._accepted_line is not None:
+            # Nothing is left to send: a line that is stored already is as good a witness, and changes nothing.
+            self._todo = [self._accepted_line, *self._held, *self._todo]
             self._held = []
-            self._sick = True
-            self._suspect = 0
-            self._window = None
-            self._attempts = self._policy.max_retries
+            self._window = 1
+            self._calling_witness = True
+        else:
+            self._fall_sick()
         self._strikes = 0
+
+    def _hear_witness(self, verdict: Verdict, now: float, jitter: float) -> None:
+        self._calling_witness = False
+        self._todo = self._todo[1:]
+        self._witness = isinstance(verdict, Accepted)
+        self._suspect = self._window = 1
+        if not self._witness:
+            self._fall_sick()
+        if isinstance(verdict, Unavailable):
+            self._wait(verdict, now, jitter)
+
+    def _fall_sick(self) -> None:
+        """The server fails, whatever is sent: no line is to blame, and all of them wait."""
+        self._todo = [*self._held, *self._todo]
+        self._held = []
+        self._sick = True
+        self._suspect = 0
+        self._window = None
+        self._attempts = self._policy.max_retries
 
     def _blame(self, reason: str, code: str, width: int) -> None:
         if width == 1:

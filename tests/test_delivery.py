@@ -1,0 +1,835 @@
+"""What answers mean, and what follows: both pure, so that time, jitter and servers are made up here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.codes import CODES
+from iggyflux.delivery.answers import ROWS, Answer, classify, parse_retry_after, plain_words
+from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
+from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
+from iggyflux.delivery.verdicts import (
+    Accepted,
+    Impossible,
+    Refusal,
+    Refused,
+    RefusedSome,
+    SchemaConflict,
+    TooLarge,
+    Unavailable,
+    Verdict,
+)
+
+NOW = 1_700_000_000.0
+LINES = ["m,t=a f=1 1", "m,t=b f=x 2", "m,t=c f=3 3"]
+JSON = {"content-type": "application/json"}
+HTML = {"content-type": "text/html; charset=utf-8"}
+CONFLICT = 'field type conflict: input field "f" on measurement "m" is type string, already exists as type float'
+
+
+def answer(status: int, body: object = b"", headers: dict[str, str] | None = None) -> Answer:
+    if isinstance(body, dict):
+        return Answer(status, JSON | (headers or {}), json.dumps(body).encode())
+    return Answer(status, headers or {}, body if isinstance(body, bytes) else str(body).encode())
+
+
+def verdict(
+    status: int, body: object = b"", headers: dict[str, str] | None = None, lines: Sequence[str] = LINES
+) -> Verdict:
+    return classify("v2", answer(status, body, headers), lines, NOW)
+
+
+# --- answers ---
+
+
+def test_only_204_acknowledges() -> None:
+    for status in range(200, 300):
+        for body, headers in ((b"", {}), (b"<!doctype html><html>", HTML), (b"{}", JSON)):
+            assert (verdict(status, body, headers) == Accepted()) == (status == 204)
+
+
+# (id, status, body, headers, what it means, code or None)
+STOPS = [
+    ("a web page as 200", 200, b"<!DOCTYPE html><html>", HTML, "IFX720"),
+    ("200 with nothing", 200, b"", {}, "IFX720"),
+    ("202 of something else", 202, {"ok": True}, {}, "IFX720"),
+    ("401 of 1.x", 401, {"error": "authorization failed"}, {"www-authenticate": "Basic"}, "IFX721"),
+    ("401 of 2.x", 401, {"code": "unauthorized", "message": "unauthorized access"}, {}, "IFX721"),
+    ("401 of 3.x", 401, {"error": "the request was not authenticated"}, {}, "IFX721"),
+    ("403 of 2.x", 403, {"code": "forbidden", "message": "insufficient permissions for write"}, {}, "IFX722"),
+    ("403 of a firewall", 403, b"<html>blocked</html>", HTML, "IFX722"),
+    ("404 database of 1.x", 404, {"error": 'database not found: "x"'}, {}, "IFX723"),
+    ("404 bucket of 2.x", 404, {"code": "not found", "message": 'bucket "x" not found'}, {}, "IFX723"),
+    ("404 organization", 404, {"code": "not found", "message": 'organization name "o" not found'}, {}, "IFX723"),
+    ("404 mapping of 2.x", 404, {"code": "not found", "message": "no dbrp mapping found"}, {}, "IFX723"),
+    ("404 of no route", 404, b"404 page not found\n", {}, "IFX720"),
+    ("404 page", 404, b"<html>nginx</html>", HTML, "IFX720"),
+    ("405", 405, b"", {}, "IFX720"),
+    ("407", 407, b"", {}, "IFX726"),
+    ("308 of 2.x", 308, b"", {"location": "/api/v2/write"}, "IFX725"),
+    ("301 to https", 301, b"<html>moved", HTML | {"location": "https://other.example/x?p=secret"}, "IFX725"),
+    ("retention policy of 1.x, as 500", 500, {"error": "retention policy not found: x"}, {}, "IFX724"),
+    ("no database named", 400, {"error": "database is required"}, {}, "IFX728"),
+    ("no org named", 400, {"message": "Please provide either orgID or org"}, {}, "IFX728"),
+    ("no db of 3.x", 400, b"serde error: missing field `db`", {}, "IFX728"),
+    (
+        "precision",
+        400,
+        {"code": "invalid", "message": "invalid precision; valid precision units are ns, us"},
+        {},
+        "IFX728",
+    ),
+    ("gzip as 500", 500, {"message": "gzip: invalid header"}, {}, "IFX731"),
+    ("400 page", 400, b"<html><h1>400 Bad Request</h1>", HTML, "IFX720"),
+    ("400 without words", 400, b"", {}, "IFX731"),
+    ("400 of a balancer", 400, b"400 Bad Request", {}, "IFX731"),
+    ("databases of 3.x", 422, {"error": "Adding a new database would exceed limit of 5 databases"}, {}, "IFX735"),
+    ("415", 415, b"", {}, "IFX731"),
+    ("418", 418, b"", {}, "IFX731"),
+    ("501", 501, b"", {}, "IFX731"),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "code"), [row[1:] for row in STOPS], ids=[row[0] for row in STOPS]
+)
+def test_what_a_person_must_mend_stops(status: int, body: object, headers: dict[str, str], code: str) -> None:
+    found = verdict(status, body, headers)
+
+    assert isinstance(found, Impossible)
+    assert (found.code, found.status) == (code, status)
+    assert found.hint
+    assert code in CODES
+    assert "secret" not in found.reason
+
+
+PASSING = [
+    ("408", 408, b"", {}, None),
+    ("429 with seconds", 429, b"", {"retry-after": "7"}, 7.0),
+    ("429 with a date", 429, b"", {"retry-after": "Tue, 14 Nov 2023 22:13:30 GMT"}, 10.0),
+    ("503 of 1.x", 503, b"request throttled, queue full", {}, None),
+    ("503 page", 503, b"<html>try later", HTML | {"retry-after": "120"}, 120.0),
+    ("502 page", 502, b"<html>bad gateway", HTML, None),
+    ("504", 504, b"", {}, None),
+    ("522 of a network", 522, b"<html>", HTML, None),
+    ("500 page", 500, b"<html>oops", HTML, None),
+    ("query queue, as 400", 400, {"code": "invalid", "message": "queue length exceeded"}, {}, None),
+    ("cache full, as 500", 500, {"message": "engine: cache-max-memory-size exceeded: (1/2)"}, {}, None),
+    ("timeout, as 500", 500, {"error": "timeout"}, {}, None),
+    ("disk full, as 500", 500, {"error": "write wal/1: no space left on device"}, {}, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "seconds"), [row[1:] for row in PASSING], ids=[row[0] for row in PASSING]
+)
+def test_what_passes_is_sent_again_and_blames_no_line(
+    status: int, body: object, headers: dict[str, str], seconds: float | None
+) -> None:
+    found = verdict(status, body, headers)
+
+    assert isinstance(found, Unavailable)
+    assert (found.status, found.retry_after_seconds) == (status, seconds)
+    assert not found.suspicious
+    assert not found.connection_died
+
+
+def test_an_unknown_500_is_suspicious() -> None:
+    found = verdict(500, {"code": "internal error", "message": "An internal error has occurred"})
+
+    assert found == Unavailable("the server answered 500: An internal error has occurred", 500, suspicious=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "limit"),
+    [
+        (413, {"error": "Request Entity Too Large"}, None),
+        (413, b"<html>413 Request Entity Too Large</html>", None),
+        (413, {"code": "request too large", "message": "cannot read data: limit of 50000000"}, 50_000_000),
+        (500, b"max request size (10485760 bytes) exceeded", 10_485_760),
+        (400, b"max request size (10485760 bytes) exceeded", 10_485_760),
+    ],
+)
+def test_too_large_by_status_and_by_words(status: int, body: object, limit: int | None) -> None:
+    found = verdict(status, body)
+
+    assert isinstance(found, TooLarge)
+    assert found.limit_bytes == limit
+
+
+def refused(*lines: tuple[int, str], status: int = 400, stored: bool, code: str = "IFX601") -> Refused:
+    return Refused(tuple(Refusal(line, why, status, code) for line, why in lines), stored)
+
+
+def test_1x_names_lines_and_has_stored_the_rest() -> None:
+    body = {"error": "partial write: unable to parse 'm,t=b f=x 2': invalid boolean dropped=0"}
+
+    assert verdict(400, body) == refused((1, "invalid boolean"), stored=True)
+
+
+def test_1x_with_all_lines_bad_has_stored_nothing() -> None:
+    body = {"error": "unable to parse 'm,t=b f=x 2': invalid boolean\nunable to parse 'm,t=c f=3 3': bad"}
+
+    assert verdict(400, body) == refused((1, "invalid boolean"), (2, "bad"), stored=False)
+
+
+def test_2x_names_every_bad_line_and_has_stored_nothing() -> None:
+    body = {"code": "invalid", "message": "unable to parse 'm,t=b f=x 2': invalid boolean"}
+
+    assert verdict(400, body) == refused((1, "invalid boolean"), stored=False)
+
+
+def test_equal_lines_are_refused_together() -> None:
+    body = {"message": "unable to parse 'bad': missing fields"}
+
+    assert verdict(400, body, lines=["bad", "m f=1 1", "bad"]) == refused(
+        (0, "missing fields"), (2, "missing fields"), stored=False
+    )
+
+
+def test_a_line_with_the_servers_own_phrases_is_matched_as_a_whole() -> None:
+    evil = "m s=\"unable to parse 'm,t=a f=1 1': x\n dropped=99\",f=x 2"
+    body = {"message": f"unable to parse '{evil}': invalid boolean"}
+
+    assert verdict(400, body, lines=[LINES[0], evil]) == refused((1, "invalid boolean"), stored=False)
+
+
+def test_a_quotation_that_may_be_two_lines_names_none() -> None:
+    lines = ["m f", "m f': x"]
+    body = {"message": "unable to parse 'm f': x': missing"}
+
+    assert isinstance(verdict(400, body, lines=lines), RefusedSome)
+
+
+def test_an_unbalanced_quote_swallows_lines_that_are_sent_again() -> None:
+    lines = ["m f=1 1", 'm s="x 2', "m f=3 3"]
+    body = {"error": "partial write: unable to parse 'm s=\"x 2\nm f=3 3': unbalanced quotes dropped=0"}
+
+    found = verdict(400, body, lines=lines)
+
+    assert found == refused((1, "a string that does not end"), stored=False)
+
+
+def test_3x_counts_neither_blank_lines_nor_comments() -> None:
+    body = {
+        "error": "partial write of line protocol occurred",
+        "data": [{"error_message": "No fields were provided", "line_number": 2, "original_line": "m f=1 1"}],
+    }
+
+    found = verdict(400, body, lines=["", "# hello", "m f=1 1", "  ", "m", "m f=3 3"])
+
+    assert found == refused((4, "No fields were provided"), stored=True)
+
+
+def test_3x_with_an_object_has_stored_nothing() -> None:
+    body = {
+        "error": "parsing failed for write_lp endpoint",
+        "data": {"error_message": "bad", "line_number": 3, "original_line": "m"},
+    }
+
+    assert verdict(400, body) == refused((2, "bad"), stored=False)
+
+
+@pytest.mark.parametrize("number", [0, 4, -1, True, None, "1", 1.0])
+def test_3x_with_a_number_that_fits_no_line_names_none(number: object) -> None:
+    body = {"error": "partial write of line protocol occurred", "data": [{"error_message": "x", "line_number": number}]}
+
+    assert isinstance(verdict(400, body), RefusedSome)
+
+
+def test_3x_tells_the_conflict_with_both_types() -> None:
+    why = (
+        "invalid column type for column 'f', expected iox::column_type::field::float, "
+        "got iox::column_type::field::string"
+    )
+    body = {"error": "x", "data": [{"error_message": why, "line_number": 2, "original_line": "m"}]}
+
+    found = verdict(400, body)
+
+    assert found == Refused(
+        (Refusal(1, why, 400, "IFX609"),), True, (SchemaConflict("m", "f", sent="string", stored="float"),)
+    )
+    assert str(found.conflicts[0]) == "field 'f' of measurement 'm' is sent as string, but stored as float"
+
+
+def test_3x_by_the_route_of_2x_names_none() -> None:
+    body = {"code": "invalid", "message": "write buffer error: parsing for line protocol failed"}
+
+    assert verdict(400, body) == RefusedSome("write buffer error: parsing for line protocol failed", 400)
+
+
+def test_cloud_names_lines_by_number_unless_a_string_spans_lines() -> None:
+    body = {"code": "invalid", "line": 2, "message": "failed: error parsing line 2 (1-based): Invalid measurement"}
+
+    assert verdict(400, body) == refused((1, "Invalid measurement"), stored=False)
+    assert isinstance(verdict(400, body, lines=['m s="a\nb" 1', "m", "m f=1 1"]), RefusedSome)
+
+
+def test_dropped_as_many_as_were_sent_refuses_all() -> None:
+    found = verdict(422, {"message": f"failure writing points to database: partial write: {CONFLICT} dropped=3"})
+
+    assert isinstance(found, Refused)
+    assert [refusal.line for refusal in found.refusals] == [0, 1, 2]
+    assert {refusal.code for refusal in found.refusals} == {"IFX609"}
+    assert found.rest_stored
+    assert found.conflicts == (SchemaConflict("m", "f", "string", "float"),)
+
+
+def test_dropped_may_be_followed_by_the_database() -> None:
+    message = f"partial write: {CONFLICT} dropped=3 for database: 0f for retention policy: autogen"
+
+    assert isinstance(verdict(422, {"message": message}), Refused)
+
+
+def test_dropped_in_a_name_counts_nothing() -> None:
+    message = f"partial write: {CONFLICT} dropped=1".replace('"f"', '"a dropped=9 b"')
+
+    assert isinstance(verdict(400, {"error": message}), RefusedSome)
+
+
+def test_fewer_dropped_than_sent_names_none_but_the_suspects() -> None:
+    lines = ['m,t=a f="x" 3', "m,t=a f=1 2", 'm,t=b g=1,f="y" 1', 'mm f="x" 4', 'm,t=c xf="x" 5']
+
+    found = verdict(400, {"error": f"partial write: {CONFLICT} dropped=1"}, lines=lines)
+
+    assert isinstance(found, RefusedSome)
+    assert found.suspects == (2, 0)
+    assert found.code == "IFX609"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "partial write: points beyond retention policy dropped=2",
+        "partial write: dropped 2 points outside retention policy of duration 1h0m0s - oldest point m,t=a at 1970",
+        "failure writing points to database: partial write: points beyond retention policy dropped=2 for database: 0f",
+    ],
+)
+def test_the_oldest_are_suspect_of_being_beyond_retention(message: str) -> None:
+    found = verdict(422, {"message": message}, lines=["m f=1 30", "m f=1 10", "m f=1 -20"])
+
+    assert isinstance(found, RefusedSome)
+    assert found.suspects == (2, 1)
+
+
+def test_a_stripped_time_is_told_of_the_line_that_had_it() -> None:
+    message = (
+        'failure writing points to database: partial write: invalid field name: input field "time" on measurement "m" '
+        "is invalid. Field 'time' has been stripped from point. dropped=0 for database: 0f for retention policy: a"
+    )
+
+    assert isinstance(verdict(422, {"message": message}), RefusedSome)
+    (refusal,) = verdict(422, {"message": message}, lines=LINES[:1]).refusals  # type: ignore[union-attr]
+    assert "stored without" in refusal.reason
+
+
+def test_500_of_a_line_that_the_engine_cannot_read_is_about_lines() -> None:
+    found = verdict(500, {"message": "unexpected error writing points to database: engine: unable to parse bool value"})
+
+    assert isinstance(found, RefusedSome)
+
+
+@pytest.mark.parametrize(
+    "phrase", ["queue length exceeded", "retention policy not found", "database is required", "dropped=3"]
+)
+def test_phrases_inside_of_a_refused_line_prove_nothing(phrase: str) -> None:
+    line = f'm s="{phrase}",f=x 1'
+    quoted = {"message": f"unable to parse '{line}': invalid boolean"}
+    doubtful = {"message": f"unable to parse '{line[1:]}': invalid boolean {phrase}"}
+    numbered = {"error": phrase, "data": [{"error_message": phrase, "line_number": 9}]}
+
+    assert isinstance(verdict(400, quoted, lines=[line, *LINES]), Refused)
+    assert isinstance(verdict(400, doubtful, lines=[line, *LINES]), RefusedSome)
+    assert isinstance(verdict(400, numbered, lines=[line, *LINES]), RefusedSome)
+
+
+def test_words_are_one_line_without_control_characters() -> None:
+    assert plain_words("a\x1b[31m\r\nb\u2028c") == "a [31m b c"
+    assert len(plain_words("x" * 10_000)) == 401
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("120", 120.0),
+        ("1.5", 1.5),
+        (" 3 ", 3.0),
+        ("Tue, 14 Nov 2023 22:14:20 GMT", 60.0),
+        ("Tuesday, 14-Nov-23 22:14:20 GMT", 60.0),
+        ("Tue Nov 14 22:14:20 2023", 60.0),
+        ("Tue, 14 Nov 2023 22:00:00 GMT", 0.0),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("9" * 400, None),
+        ("Tue, 99 Nov 2023 22:14:20 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, NOW) == seconds
+
+
+def test_retry_after_as_a_date_counts_by_the_servers_clock() -> None:
+    headers = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "retry-after": "Wed, 21 Oct 2015 07:28:09 GMT"}
+
+    found = verdict(429, b"", headers)
+
+    assert isinstance(found, Unavailable)
+    assert found.retry_after_seconds == 9.0
+
+
+@given(
+    st.integers(100, 999),
+    st.binary(max_size=300)
+    | st.text(max_size=100).map(str.encode)
+    | st.sampled_from([b"{", b'{"error":3}', b'{"data":[1]}']),
+    st.dictionaries(st.sampled_from(["retry-after", "date", "location", "content-type"]), st.text(max_size=30)),
+    st.lists(st.text(max_size=20), min_size=1, max_size=4),
+)
+def test_every_answer_means_something(status: int, body: bytes, headers: dict[str, str], lines: list[str]) -> None:
+    found = classify("v3", Answer(status, headers, body), lines, NOW)
+
+    assert isinstance(found, Accepted | Refused | RefusedSome | TooLarge | Unavailable | Impossible)
+    assert (found == Accepted()) == (status == 204)
+    if isinstance(found, Refused):
+        assert {refusal.line for refusal in found.refusals} <= set(range(len(lines)))
+        assert found.refusals
+
+
+def test_every_row_of_the_table_says_who_answers_so() -> None:
+    assert [row for row in ROWS[:-1] if not row.seen] == []
+
+
+# --- lines ---
+
+
+def test_the_key_of_a_point_is_its_series_and_time() -> None:
+    assert point_key('m\\ x,t=a\\ b f="c d" 12') == ("m\\ x,t=a\\ b", "12")
+    assert count_collisions(["m f=1 1", "m g=2 1", "m f=1 2", "m f=1 1"]) == 2
+
+
+def test_blank_lines_and_comments_are_ignored() -> None:
+    assert [is_ignored(line) for line in ("", "  ", "# x", " #", "m f=1", '"#" f=1')] == [True] * 4 + [False] * 2
+
+
+def test_bytes_of_a_line_are_those_of_utf_8() -> None:
+    assert [line_bytes(text) for text in ("abc", "ä", "€", "😀")] == [3, 2, 3, 4]
+
+
+# --- the machine ---
+
+
+def test_backoff_doubles_to_its_cap_with_full_jitter() -> None:
+    waits = [backoff_seconds(attempt, 1.0, first=0.5, cap=10.0) for attempt in range(1, 9)]
+
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+    assert backoff_seconds(5, 0.0, first=0.5, cap=10.0) == 0.0
+    assert backoff_seconds(10**9, 1.0, first=0.5, cap=10.0) == 10.0
+
+
+@dataclass
+class Server:
+    """A server that is exactly as bad as it is told: what it stores is what it acknowledged, in order."""
+
+    bad: frozenset[str] = frozenset()
+    killers: frozenset[str] = frozenset()
+    failing: frozenset[str] = frozenset()
+    max_bytes: int = 10**9
+    style: str = "unnamed"  # how bad lines are refused: unnamed, named, partial (named, rest stored), dropped
+    outage: list[Verdict] = field(default_factory=list)
+    suspects: bool = False
+    stored: dict[tuple[str, str], str] = field(default_factory=dict)
+    requests: int = 0
+    sizes: list[int] = field(default_factory=list)
+
+    def write(self, lines: Sequence[str]) -> Verdict:
+        self.requests += 1
+        self.sizes.append(len(lines))
+        if self.outage:
+            return self.outage.pop(0)
+        if sum(map(line_bytes, lines)) + len(lines) - 1 > self.max_bytes:
+            return TooLarge("too large", None)
+        if self.killers.intersection(lines):
+            return Unavailable("reset", connection_died=True)
+        if self.failing.intersection(lines):
+            return Unavailable(f"internal error {self.requests}", 500, suspicious=True)
+        bad = [index for index, line in enumerate(lines) if line in self.bad]
+        if not bad:
+            self.store(lines)
+            return Accepted()
+        suspects = tuple(bad) if self.suspects else ()
+        refusals = tuple(Refusal(index, "bad", 400) for index in bad)
+        if self.style == "named":
+            return Refused(refusals, rest_stored=False)
+        if self.style in ("partial", "dropped"):
+            self.store([line for line in lines if line not in self.bad])
+            if self.style == "partial" or len(bad) == len(lines):
+                return Refused(refusals, rest_stored=True)
+        return RefusedSome("bad", 400, suspects)
+
+    def store(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.stored[point_key(line)] = line
+
+
+def run(
+    server: Server, lines: Sequence[str], policy: Policy | None = None, jitters: Sequence[float] = (0.5,)
+) -> Done | Stop:
+    """Drive the machine as `deliver` does, with a clock that jumps."""
+    machine = Machine(lines, policy or Policy())
+    now = 0.0
+    for step in range(20_000):
+        jitter = jitters[step % len(jitters)]
+        match machine.next(now):
+            case Send(indices):
+                assert len(set(indices)) == len(indices) > 0
+                machine.receive(server.write([lines[index] for index in indices]), now, jitter)
+            case Probe():
+                machine.probed(None, now, jitter)
+            case Wait(seconds):
+                assert seconds > 0
+                now += seconds
+            case Done() | Stop() as end:
+                assert machine.next(now) is end
+                return end
+    raise AssertionError("the machine does not come to an end")
+
+
+def points(count: int) -> list[str]:
+    return [f"m,t=a f={number} {number}" for number in range(count)]
+
+
+def refused_lines(end: Done | Stop, lines: Sequence[str]) -> list[str]:
+    assert isinstance(end, Done)
+    return [lines[refusal.line] for refusal in end.refusals]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 1249, 2499, 2500, 4095, 4096, 4998, 4999])
+def test_one_bad_line_in_5000_is_found_with_at_most_26_requests(at: int) -> None:
+    lines = points(5000)
+    server = Server(bad=frozenset({lines[at]}))
+
+    end = run(server, lines)
+
+    assert refused_lines(end, lines) == [lines[at]]
+    assert len(server.stored) == 4999
+    assert server.requests <= 16
+
+
+def test_one_bad_line_that_3x_names_costs_no_request() -> None:
+    lines = points(5000)
+    server = Server(bad=frozenset({lines[77]}), style="partial")
+
+    assert refused_lines(run(server, lines), lines) == [lines[77]]
+    assert server.requests == 1
+
+
+def test_lines_named_by_2x_cost_one_request() -> None:
+    lines = points(5000)
+    server = Server(bad=frozenset(lines[::100]), style="named")
+
+    assert refused_lines(run(server, lines), lines) == lines[::100]
+    assert server.requests == 2
+
+
+def test_half_of_the_lines_in_the_wrong_type_cost_three_requests() -> None:
+    lines = points(5000)
+    server = Server(bad=frozenset(lines[::2]), style="dropped", suspects=True)
+
+    assert refused_lines(run(server, lines), lines) == lines[::2]
+    assert server.requests == 3
+
+
+def test_when_most_are_bad_the_search_is_bounded_and_nothing_is_lost() -> None:
+    lines = points(5000)
+    server = Server(bad=frozenset(lines[1:]))
+
+    end = run(server, lines, Policy(max_refused_requests=100))
+
+    assert isinstance(end, Done)
+    assert server.requests <= 2 * 100 + 2
+    assert set(refused_lines(end, lines)) | set(server.stored.values()) == set(lines)
+    assert {refusal.code for refusal in end.refusals} == {"IFX601", "IFX604"}
+
+
+def test_a_request_that_is_too_large_is_halved_by_bytes() -> None:
+    lines = ["m f=1 1", *(f'm s="{"x" * 1000}" {number}' for number in range(8)), "m f=1 9"]
+    server = Server(max_bytes=4100)
+
+    assert refused_lines(run(server, lines), lines) == []
+    assert server.requests <= 5
+
+
+def test_one_line_that_is_too_large_alone_is_refused() -> None:
+    lines = ["m f=1 1", f'm s="{"x" * 5000}" 2', "m f=1 3"]
+
+    end = run(Server(max_bytes=3000), lines)
+
+    assert refused_lines(end, lines) == [lines[1]]
+    assert isinstance(end, Done)
+    assert end.refusals[0].code == "IFX602"
+
+
+def test_the_limit_that_the_server_told_is_kept() -> None:
+    lines = points(100)
+    machine = Machine(lines, Policy())
+    machine.next(0)
+    machine.receive(TooLarge("max request size (300 bytes) exceeded", 300), 0, 0)
+
+    action = machine.next(0)
+
+    assert isinstance(action, Send)
+    assert sum(line_bytes(lines[index]) + 1 for index in action.lines) - 1 <= 300
+    assert machine.max_bytes == 300
+
+
+@pytest.mark.parametrize("at", [0, 2500, 4999])
+def test_a_line_that_kills_the_server_is_quarantined_after_two_deaths_alone(at: int) -> None:
+    lines = points(5000)
+    server = Server(killers=frozenset({lines[at]}))
+
+    end = run(server, lines)
+
+    assert refused_lines(end, lines) == [lines[at]]
+    assert isinstance(end, Done)
+    assert end.refusals[0].code == "IFX603"
+    assert server.requests <= 26
+
+
+def test_a_single_line_that_kills_the_server_is_sent_twice() -> None:
+    lines = points(1)
+    server = Server(killers=frozenset(lines))
+
+    assert refused_lines(run(server, lines), lines) == lines
+    assert server.requests == 2
+
+
+def test_a_server_that_is_simply_away_kills_no_line() -> None:
+    lines = points(3)
+    server = Server(outage=[Unavailable("connection refused")] * 500)
+
+    assert refused_lines(run(server, lines), lines) == []
+    assert set(server.sizes) == {3}
+
+
+def test_after_a_death_the_server_is_looked_for_before_lines_are_sent() -> None:
+    machine = Machine(points(2), Policy())
+    machine.next(0)
+    machine.receive(Unavailable("reset", connection_died=True), 0, 0)
+
+    assert machine.next(0) == Probe()
+    machine.probed("still away", 0, 0.5)
+    assert machine.next(0) == Wait(1.0, 2, "still away", away=False)
+    assert machine.next(1.0) == Probe()
+    machine.probed(None, 1.0, 0)
+    assert machine.next(1.0) == Send(range(2))
+
+
+def test_a_server_that_dies_whatever_is_sent_stops_the_run() -> None:
+    end = run(Server(outage=[Unavailable("reset", connection_died=True)] * 500), points(5000))
+
+    assert isinstance(end, Stop)
+    assert end.code == "IFX608"
+
+
+@pytest.mark.parametrize("at", [0, 2500, 4999])
+def test_a_line_that_gets_an_unknown_error_again_and_again_is_found(at: int) -> None:
+    lines = points(5000)
+    server = Server(failing=frozenset({lines[at]}))
+
+    end = run(server, lines)
+
+    assert refused_lines(end, lines) == [lines[at]]
+    assert isinstance(end, Done)
+    assert end.refusals[0].code == "IFX607"
+    assert server.requests <= 30
+
+
+def test_a_server_that_fails_on_everything_blames_no_line() -> None:
+    lines = points(100)
+    server = Server(outage=[Unavailable("internal error", 500, suspicious=True)] * 300)
+
+    assert refused_lines(run(server, lines), lines) == []
+
+
+def test_a_sick_server_stops_the_run_where_the_policy_says_so() -> None:
+    server = Server(outage=[Unavailable("internal error", 500, suspicious=True)] * 300)
+
+    end = run(server, points(10), Policy(on_unavailable="stop"))
+
+    assert isinstance(end, Stop)
+    assert end.code == "IFX606"
+
+
+def test_waits_grow_to_the_cap_and_go_on_for_ever() -> None:
+    machine = Machine(points(1), Policy(retry_backoff_seconds=1.0, max_backoff_seconds=8.0))
+    now, waits = 0.0, []
+    for _ in range(50):
+        assert isinstance(machine.next(now), Send)
+        machine.receive(Unavailable("away"), now, 1.0)
+        action = machine.next(now)
+        assert isinstance(action, Wait)
+        waits.append((action.seconds, action.away))
+        now += action.seconds
+
+    assert waits[:5] == [(1.0, False), (2.0, False), (4.0, False), (8.0, True), (8.0, True)]
+    assert waits[-1] == (8.0, True)
+
+
+def test_retry_after_is_obeyed_up_to_the_cap() -> None:
+    for asked, waited in ((5.0, 5.5), (10_000.0, 600.5), (0.0, 0.5)):
+        machine = Machine(points(1), Policy())
+        machine.next(0)
+        machine.receive(Unavailable("slow down", 429, asked), 0, 0.5)
+
+        assert machine.next(0) == Wait(waited, 1, "slow down", away=False)
+
+
+def test_on_unavailable_stop_stops_after_the_retries() -> None:
+    server = Server(outage=[Unavailable("away")] * 100)
+
+    end = run(server, points(2), Policy(max_retries=3, on_unavailable="stop"))
+
+    assert isinstance(end, Stop)
+    assert end.code == "IFX606"
+    assert server.requests == 4
+
+
+def test_on_unavailable_dead_letter_refuses_what_is_left() -> None:
+    lines = points(4)
+    server = Server(outage=[Unavailable("away", 503)] * 100)
+
+    end = run(server, lines, Policy(max_retries=0, on_unavailable="dead_letter"))
+
+    assert isinstance(end, Done)
+    assert [(refusal.line, refusal.status, refusal.code) for refusal in end.refusals] == [
+        (line, 503, "IFX605") for line in range(4)
+    ]
+
+
+def test_impossible_stops_at_once() -> None:
+    machine = Machine(points(1), Policy())
+    machine.next(0)
+    machine.receive(Impossible("no token", "set one", 401, "IFX721"), 0, 0)
+
+    assert machine.next(0) == Stop("no token", "set one", "IFX721")
+
+
+def test_nothing_to_send_is_done() -> None:
+    assert Machine([], Policy()).next(0) == Done(())
+
+
+def test_requests_keep_to_the_bounds_of_lines_and_bytes() -> None:
+    lines = points(1000)
+    server = Server()
+
+    run(server, lines, Policy(max_lines=64, max_bytes=600))
+
+    assert max(server.sizes) <= 64
+    assert sum(server.sizes) == 1000
+
+
+def test_two_lines_of_one_point_keep_their_order_whatever_is_refused() -> None:
+    lines = [f"m,t=a f={number} {number % 7}" for number in range(50)]
+    for style in ("unnamed", "dropped", "named", "partial"):
+        for suspects in (False, True):
+            server = Server(bad=frozenset(lines[3:40:5]), style=style, suspects=suspects)
+            run(server, lines)
+            expected = Server()
+            expected.store([line for line in lines if line not in server.bad])
+
+            assert server.stored == expected.stored
+
+
+OUTAGES = [
+    Unavailable("connection refused"),
+    Unavailable("busy", 503, 2.0),
+    Unavailable("timeout"),
+    Unavailable("reset", connection_died=True),
+    Unavailable("internal error", 500, suspicious=True),
+]
+
+
+@given(st.data())
+def test_every_line_is_stored_or_refused_and_exactly_the_bad_are_refused(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 120), label="lines")
+    lines = [
+        f'm,t=a s="{"x" * data.draw(st.sampled_from([0, 0, 0, 50, 400]))}",f={number} {number}'
+        for number in range(count)
+    ]
+    some = st.sets(st.sampled_from(lines), max_size=5).map(frozenset)
+    bad = data.draw(st.one_of(some, st.just(frozenset(lines)), st.just(frozenset(lines[::2]))), label="bad")
+    killers = data.draw(st.one_of(st.just(frozenset()), st.sets(st.sampled_from(lines), max_size=2).map(frozenset)))
+    failing = data.draw(st.one_of(st.just(frozenset()), st.sets(st.sampled_from(lines), max_size=1).map(frozenset)))
+    server = Server(
+        bad=bad,
+        killers=killers,
+        failing=failing,
+        max_bytes=data.draw(st.sampled_from([10**9, 2000, 300])),
+        style=data.draw(st.sampled_from(["unnamed", "named", "partial", "dropped"])),
+        suspects=data.draw(st.booleans()),
+        outage=data.draw(st.lists(st.sampled_from(OUTAGES[:3]), max_size=30)),
+    )
+    large = {line for line in lines if line_bytes(line) > server.max_bytes}
+    if not set(lines) - bad - killers - failing - large:
+        server.failing = failing = frozenset()  # with nothing accepted, nobody can tell it from a sick server
+    policy = Policy(max_lines=data.draw(st.sampled_from([5000, 40, 7])), max_refused_requests=10_000)
+
+    end = run(server, lines, policy, data.draw(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5)))
+
+    assert isinstance(end, Done)
+    wrong = bad | killers | failing | large
+    assert set(refused_lines(end, lines)) == wrong
+    assert set(server.stored.values()) == set(lines) - wrong
+    assert len(end.refusals) == len({refusal.line for refusal in end.refusals})
+
+
+@given(st.data())
+def test_whatever_a_server_answers_the_machine_ends_and_loses_nothing(data: st.DataObject) -> None:
+    """A hostile server: any verdict for any request, then peace."""
+    lines = points(data.draw(st.integers(1, 40)))
+    answers = st.one_of(
+        st.sampled_from(
+            [*OUTAGES, Accepted(), TooLarge("x"), TooLarge("x", 50), RefusedSome("x"), RefusedSome("x", 1, (0, 3, 99))]
+        ),
+        st.builds(
+            Refused,
+            st.lists(st.builds(Refusal, st.integers(-1, 41), st.just("x")), max_size=4).map(tuple),
+            st.booleans(),
+        ),
+    )
+    server = Server(outage=data.draw(st.lists(answers, max_size=60)))
+    machine = Machine(lines, Policy(max_lines=data.draw(st.integers(1, 50))))
+    settled: set[int] = set()
+    now = 0.0
+    for _ in range(5000):
+        action = machine.next(now)
+        if isinstance(action, Send):
+            found = server.write([lines[index] for index in action.lines])
+            if isinstance(found, Accepted):
+                settled |= set(action.lines)
+            if isinstance(found, Refused) and found.rest_stored:
+                named = {refusal.line for refusal in found.refusals}
+                if any(0 <= line < len(action.lines) for line in named):
+                    settled |= {index for line, index in enumerate(action.lines) if line not in named}
+            machine.receive(found, now, 0.5)
+        elif isinstance(action, Probe):
+            machine.probed(data.draw(st.sampled_from([None, None, "away"])), now, 0.5)
+        elif isinstance(action, Wait):
+            now += action.seconds
+        else:
+            break
+    else:
+        raise AssertionError("the machine does not come to an end")
+
+    assert isinstance(action, Done)
+    assert settled | {refusal.line for refusal in action.refusals} == set(range(len(lines)))
