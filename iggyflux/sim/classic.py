@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isinf
 from typing import NamedTuple
 
-from iggyflux.sim.plain import LINE, Fields, Parsed, Value, plain_fields, plain_tags
+from iggyflux.sim.plain import LINE, Broken, Fields, Parsed, RawFields, Twofold, Value, plain_fields, plain_tags
 
 MAX_KEY_LENGTH = 65_535
 MIN_TIME, MAX_TIME = -(2**63) + 2, 2**63 - 2
@@ -33,22 +34,6 @@ class ServerKilled(Exception):
 
 class LineError(Exception):
     """Why the server cannot parse a line; the text is the server's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A field value that passes the parser and fails in the storage engine, with a 500, whenever it is written."""
-
-    kind: type
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Twofold:
-    """A field that one line gives in two types, in this order."""
-
-    first: type
-    second: type
 
 
 class Bad(NamedTuple):
@@ -119,7 +104,7 @@ def _is_plain_series(series: bytes, rules: Rules) -> bool:
     keys = [part.split(b"=")[0] for part in series.split(b",")[1:]] if b"\\" not in series else None
     if keys is None:
         return False
-    if any(left >= right for left, right in zip(keys, keys[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(keys)):
         return False
     return not (rules.reserved_tags and any(key in RESERVED_TAG_KEYS for key in keys))
 
@@ -203,7 +188,7 @@ def _scan_key(line: bytes, rules: Rules) -> tuple[int, bytes]:
         for key in keys:
             if key in RESERVED_TAG_KEYS:
                 raise LineError(f"cannot use reserved tag key {go_quote(key)}")
-    if any(left >= right for left, right in zip(keys, keys[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(keys)):
         tags.sort(key=lambda tag: tag[0])
         if len(set(keys)) != len(keys):
             raise LineError("duplicate tags")
@@ -307,43 +292,37 @@ def _scan_value(line: bytes, position: int, rules: Rules) -> int | None:
 
 def _scan_number(line: bytes, start: int, rules: Rules) -> int:
     invalid = LineError("invalid number")
-    position, end = start, len(line)
-    if line[position] == 0x2D:  # -
-        position += 1
-        if position == end:
-            raise invalid
-    integer = unsigned = decimal = scientific = False
-    while position < end and line[position] not in b", ":
-        byte = line[position : position + 1]
-        if byte in b"iu" and position > start and not (integer or unsigned):
-            integer, unsigned = byte == b"i", byte == b"u"
-        elif byte in b"eE" and position > start:
-            scientific = True
-        elif byte in b"+-" and line[position - 1] in b"eE":
-            pass
-        elif byte == b"." and not decimal:
-            decimal = True
-        elif not byte.isdigit():
-            raise invalid
-        position += 1
-    text = line[start:position]
-    digits = len(text) - integer - decimal - (text[:1] == b"-")
-    if ((integer or unsigned) and (decimal or scientific)) or digits == 0:
+    end = start
+    while end < len(line) and line[end] not in b", ":
+        end += 1
+    text = line[start:end]
+    sign = text[:1] == b"-"
+    if _NUMBER_BYTES.fullmatch(text) is None or text == b"-" or text.count(b".") > 1:
         raise invalid
-    if unsigned and not rules.unsigned:
+    suffixes = [byte for byte in text if byte in b"iu"]
+    integer, unsigned = suffixes[:1] == [0x69], suffixes[:1] == [0x75]
+    decimal, scientific = b"." in text, any(byte in b"eE" for byte in text)
+    if len(suffixes) > 1 or ((integer or unsigned) and (decimal or scientific)):
+        raise invalid
+    if len(text) - integer - decimal - sign == 0 or (unsigned and not rules.unsigned):
         raise invalid
     if integer or unsigned:
-        if text[-1:] not in b"iu" or (unsigned and text[:1] == b"-"):
+        if text[-1:] not in b"iu" or (unsigned and sign):
             raise invalid
         _check_range(text[:-1], unsigned)
-    elif scientific or len(text) >= 25:
-        try:
-            overflow = isinf(float(text))
-        except ValueError:
-            overflow = True
-        if overflow:
-            raise LineError("invalid float")
-    return position
+    elif (scientific or len(text) >= 25) and not _is_finite(text):
+        raise LineError("invalid float")
+    return end
+
+
+_NUMBER_BYTES = re.compile(rb"-?(?:[0-9.]|(?<=[0-9.eEiu+-])[eEiu]|(?<=[eE])[+-])*")
+
+
+def _is_finite(text: bytes) -> bool:
+    try:
+        return not isinf(float(text))
+    except ValueError:
+        return False
 
 
 def _check_range(digits: bytes, unsigned: bool) -> None:
@@ -427,7 +406,7 @@ def _walk_fields(text: bytes) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def read_fields(text: bytes) -> Fields:
+def read_fields(text: bytes) -> RawFields:
     """Keys and values of a field set as the storage engine reads them.  A key that comes twice keeps its last value;
     with two types it carries a `Twofold`, which conflicts with whatever is there."""
     fields: dict[bytes, Value | Broken | Twofold] = {}
@@ -447,10 +426,10 @@ def read_fields(text: bytes) -> Fields:
             fields[key] = Twofold(kind_of(before), kind_of(value))
         else:
             fields[key] = value
-    return fields  # type: ignore[return-value]  # neither Broken nor Twofold reach the store
+    return fields
 
 
-def kind_of(value: Value | Broken) -> type:
+def kind_of(value: Value | Broken | Twofold) -> type:
     """The class that stands for the type of a value."""
     return value.kind if isinstance(value, Broken) else type(value)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -22,6 +22,10 @@ KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "latency": ("wait `seconds` before anything else", frozenset(("seconds",))),
     "reset": ("break the connection `when`: before, during or after the body", frozenset(("when", "stored"))),
     "truncate": ("send only the first `bytes` of the answer, then break the connection", frozenset(("bytes",))),
+    "splice": (
+        "send the body up to the last line end within `bytes`, then `text`, and end it cleanly",
+        frozenset(("bytes", "text")),
+    ),
     "drip": ("send the answer slowly, `bytes` each `seconds`", frozenset(("bytes", "seconds"))),
     "too_large": ("refuse bodies over `bytes` as the dialect does", frozenset(("bytes",))),
     "duplicate": ("take the request twice, answer once", frozenset()),
@@ -44,7 +48,7 @@ class ScenarioError(IggyfluxError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of trouble and the requests that it strikes: the next `times` ones (None: all) of kind `on` whose path
+    """One kind of trouble and the requests that it strikes: the next `times` (None: all) of kind `on` whose path
     begins with `path`, after letting `skip` of them pass.  `KINDS` says which of the other keys belong to which kind."""
 
     kind: str
@@ -205,7 +209,7 @@ def _draw_reset(generator: random.Random, _: Chaos) -> Fault:
     return Fault("reset", when=generator.choice(WHENS), stored=generator.random() < 0.5)
 
 
-_DRAWS = {
+_DRAWS: dict[str, Callable[[random.Random, Chaos], Fault]] = {
     "status": _draw_status,
     "reset": _draw_reset,
     "latency": lambda generator, chaos: Fault("latency", seconds=generator.random() * chaos.max_seconds),
@@ -215,6 +219,33 @@ _DRAWS = {
     "down": lambda generator, chaos: Fault("down", seconds=generator.random() * chaos.max_seconds),
     "too_large": lambda generator, _: Fault("too_large", bytes=generator.randrange(1_000, 100_000)),
 }
+
+
+def parse_fault(text: str) -> Fault:
+    """A fault from `KIND` or `KIND:KEY=VALUE,KEY=VALUE`; values are numbers, true, false, null or text.
+    Raises `ScenarioError`."""
+    kind, _, rest = text.partition(":")
+    item: dict[str, object] = {"kind": kind.strip()}
+    for part in rest.split(",") if rest else ():
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ScenarioError(f"{text}: expected KEY=VALUE, found {part!r}")
+        item[key.strip()] = _plain_value(value.strip())
+    return _read_fault(item, 0, place=text)
+
+
+def _plain_value(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+_WORDS: dict[str, object] = {"true": True, "false": False, "null": None}
 
 
 def read_faults(tree: object) -> list[Fault]:
@@ -240,8 +271,8 @@ def read_scenario(tree: object) -> tuple[list[Fault], Chaos | None]:
     return read_faults(list(tree.get("faults") or [])), chaos
 
 
-def _read_fault(item: object, index: int) -> Fault:
-    place = f"faults[{index}]"
+def _read_fault(item: object, index: int, place: str | None = None) -> Fault:
+    place = place or f"faults[{index}]"
     if not isinstance(item, Mapping):
         raise ScenarioError(f"{place}: expected an object, found {type(item).__name__}")
     kind = item.get("kind")

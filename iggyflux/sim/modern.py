@@ -66,9 +66,11 @@ def parse(text: bytes) -> tuple[list[Plain | Line], list[Bad]]:
         if found is not None:
             series, fields_text, time = found.groups()
             fields = plain_fields(fields_text)
-            if fields is not None and len(series) < STRING_LIMIT:
+            stamp = None if time is None else int(time)
+            in_range = stamp is None or -(2**63) <= stamp < 2**63
+            if fields is not None and in_range and len(series) < STRING_LIMIT:
                 number += 1
-                good.append((number, series, fields, None if time is None else int(time)))
+                good.append((number, series, fields, stamp))
                 position = found.end()
                 continue
         position, block = scan_line(text, position)
@@ -262,7 +264,7 @@ def _shorten(text: str) -> str:
 
 
 def format_line(series: Series, fields: list[tuple[bytes, Value]], time: int | None) -> str:
-    """A line as the server writes it again when a schema refuses it: strings without quotes, floats without exponent."""
+    """A line as the server writes it again when a schema refuses it: strings unquoted, floats without exponent."""
     out = [_escape(series.measurement, ", ")]
     out += [f",{_escape(key, ',= ')}={_escape(value, ',= ')}" for key, value in series.tags]
     out.append(" ")

@@ -7,6 +7,8 @@ outside strings, numbers that are in range by their length.  So a fast line and 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 Value: TypeAlias = "float | int | bool | bytes | list[int]"
@@ -15,7 +17,26 @@ Value: TypeAlias = "float | int | bool | bytes | list[int]"
 Fields: TypeAlias = dict[bytes, Value]
 
 
-Parsed: TypeAlias = tuple[bytes, Fields, int | None]
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A field value that passes a server's parser and fails in its storage engine, with a 500, whenever it is sent."""
+
+    kind: type
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Twofold:
+    """A field that one line gives in two types, in this order."""
+
+    first: type
+    second: type
+
+
+RawFields: TypeAlias = "Mapping[bytes, Value | Broken | Twofold]"
+"""Fields as a parser of 1.x and 2.x gives them; only plain values reach the store."""
+
+Parsed: TypeAlias = tuple[bytes, RawFields, int | None]
 """One line: the text of its series as it was sent, its fields, its time in units of the request's precision."""
 
 LONGEST = 65_000
@@ -28,7 +49,7 @@ _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _BOOLEAN = rb"(?:t(?:rue)?+|T(?:rue|RUE)?+|f(?:alse)?+|F(?:alse|ALSE)?+)"
 _FIELD = rb"%s=(?:%s|%s|%s)" % (_KEY, _NUMBER, _STRING, _BOOLEAN)
 LINE = re.compile(
-    rb"([^\x00-\x20,=\\\"#\x7f]%s*+(?:,%s=%s)*+) (%s(?:,%s)*+)(?: (-?[0-9]{1,18}+))?+(?:\n|\Z)"
+    rb"([^\x00-\x20,=\\\"#\x7f]%s*+(?:,%s=%s)*+) (%s(?:,%s)*+)(?: (-?[0-9]{1,19}+))?+(?:\n|\Z)"
     % (_REST, _KEY, _KEY, _FIELD, _FIELD),
     re.DOTALL,
 )

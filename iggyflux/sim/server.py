@@ -419,6 +419,8 @@ class SimServer:
 
     def _send(self, wire: Wire, request: Request, answer: Answer, strike: Strike) -> bool:
         """Send an answer; False where the connection is over after it."""
+        if fault := strike.of("splice"):
+            answer = _spliced(answer, fault)
         close = answer.close or not request.keep_alive or not request.body.finished
         head = head_of(answer, close=close, method=request.method)
         pieces = iter(()) if request.method == "HEAD" else iter(pieces_of(answer))
@@ -512,11 +514,22 @@ class SimServer:
             case "DELETE", "faults":
                 self.faults.clear()
                 return _json(200, [])
+            case "POST", "down":
+                seconds = tree.get("seconds", 1) if isinstance(tree, Mapping) else 1
+                threading.Timer(0.05, self.down, (float(seconds),)).start()
+                return _json(200, {"down_for_seconds": seconds})
             case "POST", "reset":
                 self.reset()
                 return _json(200, self.stats.as_dict())
-        known = "GET stats, requests, dump, faults; POST faults, reset; DELETE faults"
+        known = "GET stats, requests, dump, faults; POST faults, reset, down; DELETE faults"
         return _json(404, {"error": f"the simulator knows under {ADMIN}: {known}"})
+
+
+def _spliced(answer: Answer, fault: Fault) -> Answer:
+    """The answer with its body cut at a line's end and something else behind it."""
+    body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
+    kept = body[: body.rfind(b"\n", 0, fault.bytes or len(body) // 2) + 1]
+    return Answer(answer.status, answer.headers, (kept, fault.text.encode()), answer.close)
 
 
 def _json(status: int, tree: object) -> Answer:

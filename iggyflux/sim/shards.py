@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from iggyflux.sim.classic import Broken, Parsed, Twofold, go_quote, kind_of, read_series
-from iggyflux.sim.plain import Fields
+from iggyflux.sim.classic import go_quote, kind_of, read_series
+from iggyflux.sim.plain import Broken, Fields, Parsed, RawFields, Twofold
 from iggyflux.sim.store import DAY_NS, KIND_NAMES, Measurement, Policy, Series, Store
 
 ZERO_TIME_NS = 719_162 * DAY_NS
@@ -123,7 +123,7 @@ def _write(store: Store, policy: Policy, points: Sequence[Parsed], rules: Rules,
                     break
             else:
                 if len(fields) > 0 and b"time" not in fields:
-                    shard.rows.append((series, time, fields))
+                    shard.rows.append((series, time, fields))  # type: ignore[arg-type]  # types of columns are plain
                     continue
         _take(store, shard, number, series, time, fields, rules)
     stored = [row for shard in shards.values() for row in _settle(store, shard, shards, rules)]
@@ -141,7 +141,7 @@ def _new_series(store: Store, policy: Policy, key: bytes, shard: _Shard, *, in_m
     return store.series(measurement, key, read.tags, readable=read.readable)
 
 
-def _take(store: Store, shard: _Shard, number: int, series: Series, time: int, fields: Fields, rules: Rules) -> None:
+def _take(store: Store, shard: _Shard, number: int, series: Series, time: int, fields: RawFields, rules: Rules) -> None:
     """Check one point against the types of its shard, slowly and with all reasons."""
     measurement = series.measurement
     name = _text(measurement.name)
@@ -174,7 +174,7 @@ def _take(store: Store, shard: _Shard, number: int, series: Series, time: int, f
                 _drop(shard, _conflict(key, measurement, kind, before, rules))  # type: ignore[arg-type]
                 return
     shard.new.extend(new)
-    shard.rows.append((series, time, fields))
+    shard.rows.append((series, time, fields))  # type: ignore[arg-type]  # what is broken is not stored
     shard.broken = shard.broken or next((value.reason for value in fields.values() if isinstance(value, Broken)), None)
 
 

@@ -152,7 +152,7 @@ class Body:
         return data
 
     def _read_chunks(self, limit: int | None) -> bytes:
-        pieces = []
+        pieces: list[bytes] = []
         while True:
             try:
                 size = int(self.wire.read_line().split(b";")[0], 16)

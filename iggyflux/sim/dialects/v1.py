@@ -68,7 +68,7 @@ class V1(Dialect):
             )
         return Answer(status, headers, go_body(_json({"error": message}) + b"\n"))
 
-    def too_large(self, request: Request, limit: int) -> Answer:
+    def too_large(self, _request: Request, _limit: int) -> Answer:
         return self.failure(413, "Request Entity Too Large")
 
     def _routes(self) -> dict[str, dict[str, Callable[[Request, Tally], Answer]]]:
@@ -98,15 +98,15 @@ class V1(Dialect):
 
     # --- small ones ---
 
-    def _ping(self, request: Request, tally: Tally) -> Answer:
+    def _ping(self, request: Request, _tally: Tally) -> Answer:
         if request.query.get("verbose") not in (None, "", "0", "false") and self.settings.newer(1, 8):
             return Answer(200, self._headers(), go_json({"version": self.settings.version}).encode())
         return Answer(204, self._headers())
 
-    def _status(self, request: Request, tally: Tally) -> Answer:
+    def _status(self, _request: Request, _tally: Tally) -> Answer:
         return Answer(204, self._headers())
 
-    def _health(self, request: Request, tally: Tally) -> Answer:
+    def _health(self, _request: Request, _tally: Tally) -> Answer:
         body = {
             "checks": [],
             "message": "ready for queries and writes",
@@ -116,7 +116,7 @@ class V1(Dialect):
         }
         return Answer(200, self._headers(), go_json(body).encode())
 
-    def _flux(self, request: Request, tally: Tally) -> Answer:
+    def _flux(self, _request: Request, _tally: Tally) -> Answer:
         text = "Flux query service disabled. Verify flux-enabled=true in the [http] section of the InfluxDB config.\n"
         return self._plain(403, text)
 
@@ -199,7 +199,7 @@ class V1(Dialect):
 
     # --- who asks ---
 
-    def _authorize(self, request: Request, form: Mapping[str, str] | None = None) -> frozenset[str]:
+    def _authorize(self, request: Request, _form: Mapping[str, str] | None = None) -> frozenset[str]:
         if not self.settings.tokens:
             return self.rights(None) or frozenset()
         credentials = self._credentials(request)
@@ -233,7 +233,7 @@ class V1(Dialect):
 
     # --- reading ---
 
-    def _query(self, request: Request, tally: Tally) -> Answer:
+    def _query(self, request: Request, _tally: Tally) -> Answer:
         form = query_form(request)
         rights = self._authorize(request, form)
         text = form.get("q", "").strip()

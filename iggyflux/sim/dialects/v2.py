@@ -41,7 +41,7 @@ _NOT_IMPLEMENTED = (
 )
 
 
-class Failed(Exception):  # noqa: N818 (an answer on its way)
+class Failed(Exception):
     """An answer with an error; `pretty` for the part of the API that indents its JSON."""
 
     def __init__(self, status: int, message: str, *, pretty: bool = False) -> None:
@@ -67,6 +67,9 @@ class V2(Dialect):
             if handler is not None:
                 return handler(request, tally)
             allowed = ", ".join(sorted((*known, "OPTIONS")))
+            if not request.path.startswith(("/api/", "/write", "/query")):
+                headers = {**self._headers("text/plain; charset=utf-8"), "X-Content-Type-Options": "nosniff"}
+                return Answer(405, {"Allow": allowed, "Vary": "Accept-Encoding", **headers}, b"Method Not Allowed\n")
             answer = self.failure(405, f"allow: {allowed}")
             return Answer(405, {"Allow": allowed, **answer.headers}, answer.body)
         except Failed as failed:
@@ -76,7 +79,7 @@ class V2(Dialect):
     def failure(self, status: int, message: str) -> Answer:
         return self._failed(Failed(status, message))
 
-    def too_large(self, request: Request, limit: int) -> Answer:
+    def too_large(self, _request: Request, _limit: int) -> Answer:
         return self.failure(413, "unable to read data: points batch is too large")
 
     def _failed(self, failed: Failed) -> Answer:
@@ -126,28 +129,28 @@ class V2(Dialect):
 
     # --- small ones ---
 
-    def _ping(self, request: Request, tally: Tally) -> Answer:
+    def _ping(self, _request: Request, _tally: Tally) -> Answer:
         return Answer(204, {"Vary": "Accept-Encoding", **self._headers()})
 
-    def _health(self, request: Request, tally: Tally) -> Answer:
+    def _health(self, _request: Request, _tally: Tally) -> Answer:
         text = (
             '{"name":"influxdb", "message":"ready for queries and writes", "status":"pass", "checks":[], '
-            f'"version": "{self.settings.version}", "commit": "simulator"}}'
+            f'"version": "{self.settings.version}", "commit": "simulator"}}\n'
         )
         return Answer(200, self._headers("application/json; charset=utf-8"), text.encode())
 
-    def _ready(self, request: Request, tally: Tally) -> Answer:
+    def _ready(self, _request: Request, _tally: Tally) -> Answer:
         tree = {"status": "ready", "started": rfc3339(self.settings.now_ns()), "up": "1s"}
         return Answer(200, self._headers("application/json; charset=utf-8"), (json.dumps(tree, indent=4)).encode())
 
-    def _me(self, request: Request, tally: Tally) -> Answer:
+    def _me(self, request: Request, _tally: Tally) -> Answer:
         self._authorize(request)
         number = identifier("user")
         return self._json(
             {"links": {"self": f"/api/v2/users/{number}"}, "id": number, "name": "simulator", "status": "active"}
         )
 
-    def _orgs(self, request: Request, tally: Tally) -> Answer:
+    def _orgs(self, request: Request, _tally: Tally) -> Answer:
         self._authorize(request)
         name, number = self.settings.org, identifier(self.settings.org)
         wanted, wanted_number = request.query.get("org"), request.query.get("orgID")
@@ -160,7 +163,7 @@ class V2(Dialect):
         }
         return self._json({"links": {"self": "/api/v2/orgs"}, "orgs": [{**org, "description": ""}]})
 
-    def _buckets(self, request: Request, tally: Tally) -> Answer:
+    def _buckets(self, request: Request, _tally: Tally) -> Answer:
         self._authorize(request)
         query = request.query
         if query.get("org") not in (None, self.settings.org) or query.get("orgID") not in (
@@ -196,7 +199,7 @@ class V2(Dialect):
         head = {"id": number, "orgID": identifier(self.settings.org), "type": "user", "name": database.name}
         return {**head, "retentionRules": [rule], "links": links, "labels": []}
 
-    def _mappings(self, request: Request, tally: Tally) -> Answer:
+    def _mappings(self, request: Request, _tally: Tally) -> Answer:
         self._authorize(request)
         content = []
         for name in sorted(self.store.databases):
@@ -349,7 +352,7 @@ class V2(Dialect):
 
     # --- reading ---
 
-    def _flux(self, request: Request, tally: Tally) -> Answer:
+    def _flux(self, request: Request, _tally: Tally) -> Answer:
         rights = self._authorize(request)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip()
         body = request.body.read()
@@ -383,7 +386,7 @@ class V2(Dialect):
         headers = {"Vary": "Accept-Encoding", **self._headers("text/csv; charset=utf-8")}
         return Answer(200, headers, flux.write(results, _flux_dialect(tree.get("dialect")), rfc3339, _double))
 
-    def _influxql(self, request: Request, tally: Tally) -> Answer:
+    def _influxql(self, request: Request, _tally: Tally) -> Answer:
         rights = self._authorize_old(request)
         form = query_form(request)
         text = form.get("q", "").strip()

@@ -130,7 +130,7 @@ class V3(Dialect):
 
     # --- small ones ---
 
-    def _ping(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _ping(self, _request: Request, _tally: Tally, _rights: frozenset[str]) -> Answer:
         number = str(uuid.uuid4())
         headers = {
             "Content-Type": "application/json",
@@ -142,17 +142,17 @@ class V3(Dialect):
         body = {"version": self.settings.version, "revision": "simulator", "process_id": self.settings.process}
         return Answer(200, headers, _json(body))
 
-    def _health(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _health(self, _request: Request, _tally: Tally, _rights: frozenset[str]) -> Answer:
         return Answer(200, self._product(), b"OK")
 
-    def _databases(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _databases(self, request: Request, _tally: Tally, _rights: frozenset[str]) -> Answer:
         rows = [{"iox::database": name} for name in sorted(self.store.databases)]
         kind = "jsonl" if request.query.get("format") in ("jsonl", "json_lines") else "json"
         lines = [rust_json(row) for row in rows]
         body = "".join(f"{line}\n" for line in lines) if kind == "jsonl" else f"[{','.join(lines)}]"
         return Answer(200, {"Content-Type": _CONTENT_TYPES[kind]}, body.encode())
 
-    def _create_database(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _create_database(self, request: Request, _tally: Tally, _rights: frozenset[str]) -> Answer:
         tree = _read_json(request)
         name = tree.get("db")
         if not isinstance(name, str):
@@ -163,7 +163,7 @@ class V3(Dialect):
         self.store.create_database(name)
         return Answer(200, self._product())
 
-    def _delete_database(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _delete_database(self, request: Request, _tally: Tally, _rights: frozenset[str]) -> Answer:
         name = request.query.get("db", "")
         if name not in self.store.databases:
             raise Failed(404, "the requested resource was not found")
@@ -297,7 +297,7 @@ class V3(Dialect):
 
     # --- reading ---
 
-    def _query_sql(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _query_sql(self, request: Request, _tally: Tally, rights: frozenset[str]) -> Answer:
         self._allow(rights, READ)
         asked = self._asked(request)
         if asked.database is None:
@@ -314,14 +314,14 @@ class V3(Dialect):
             raise Failed(500, f"query error: error while planning query: {exc}") from exc
         return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, _FORMATS[asked.format](columns, rows))
 
-    def _query_influxql(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _query_influxql(self, request: Request, _tally: Tally, rights: frozenset[str]) -> Answer:
         self._allow(rights, READ)
         asked = self._asked(request)
         frames = self._run_influxql(asked.text, asked.database, asked.parameters)
         columns, rows = _flatten(frames)
         return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, _FORMATS[asked.format](columns, rows))
 
-    def _query_v1(self, request: Request, tally: Tally, rights: frozenset[str]) -> Answer:
+    def _query_v1(self, request: Request, _tally: Tally, rights: frozenset[str]) -> Answer:
         self._allow(rights, READ)
         form = query_form(request)
         if "q" not in form:

@@ -338,10 +338,10 @@ def _is_time(node: Node) -> bool:
 def compile_condition(node: Node | None, tags: frozenset[str], *, sql: bool = False) -> Callable[[Row], bool]:
     """The truth of a condition for a row.  In InfluxQL a missing tag is the empty string, in SQL it is null."""
     if node is None:
-        return lambda row: True
+        return lambda _row: True
     if isinstance(node, Value):
         truth = bool(node.value)
-        return lambda row: truth
+        return lambda _row: truth
     if not isinstance(node, Operation):
         value = compile_value(node, tags, sql=sql)
         return lambda row: value(row) is True
@@ -384,7 +384,7 @@ def compile_value(node: Node, tags: frozenset[str], *, sql: bool = False) -> Cal
     """The value of a node for a row."""
     if isinstance(node, Value):
         constant = node.value
-        return lambda row: constant
+        return lambda _row: constant
     if isinstance(node, Name):
         name = node.name
         if not sql and name in tags and node.cast != "field":

@@ -404,7 +404,7 @@ _ARITHMETIC: dict[str, Callable[[object, object], object]] = {
 
 
 def _constant(value: object) -> Expression:
-    return lambda scope: value
+    return lambda _scope: value
 
 
 def _unquote(text: str) -> str:
@@ -620,7 +620,7 @@ def _with_rows(table: Table, rows: list[Record]) -> Table:
     return Table(table.columns, table.group, rows, table.stored)
 
 
-def _filter(context: Context, arguments: dict[str, object]) -> Stream:
+def _filter(_context: Context, arguments: dict[str, object]) -> Stream:
     function = arguments.get("fn")
     assert callable(function)  # noqa: S101 (the language demands it)
     keep_empty = arguments.get("onEmpty") == "keep"
@@ -637,11 +637,11 @@ def _names(arguments: dict[str, object], key: str = "columns") -> list[str]:
     return [str(each) for each in value] if isinstance(value, list) else []
 
 
-def _keep(context: Context, arguments: dict[str, object]) -> Stream:
+def _keep(_context: Context, arguments: dict[str, object]) -> Stream:
     return _select(arguments, "keep", set(_names(arguments)), kept=True)
 
 
-def _drop(context: Context, arguments: dict[str, object]) -> Stream:
+def _drop(_context: Context, arguments: dict[str, object]) -> Stream:
     return _select(arguments, "drop", set(_names(arguments)), kept=False)
 
 
@@ -679,7 +679,18 @@ def _regroup(tables: Sequence[Table], function: str) -> list[Table]:
     for target in joined.values():
         if target.stored:
             target.columns = _in_order(target.columns)
-    return list(joined.values())
+    return _by_key(list(joined.values()))
+
+
+def _by_key(tables: list[Table]) -> list[Table]:
+    """Tables in the order of their group keys; where a key lacks a column, it comes first."""
+    names = sorted({name for table in tables for name in table.group})
+
+    def key(table: Table) -> list[tuple[int, object]]:
+        row = table.rows[0] if table.rows else {}
+        return [(1, row[name]) if name in table.group and row.get(name) is not None else (0, 0) for name in names]
+
+    return sorted(tables, key=key)
 
 
 _FLUX_NAMES: dict[type, str] = {float: "float", int: "int", Unsigned: "uint", str: "string", bool: "bool", Time: "time"}
@@ -692,7 +703,7 @@ def _in_order(columns: dict[str, type]) -> dict[str, type]:
     return {name: columns[name] for name in names}
 
 
-def _group(context: Context, arguments: dict[str, object]) -> Stream:
+def _group(_context: Context, arguments: dict[str, object]) -> Stream:
     names = _names(arguments)
     mode = arguments.get("mode", "by")
     made = []
@@ -702,7 +713,7 @@ def _group(context: Context, arguments: dict[str, object]) -> Stream:
     return Stream(_regroup(made, "group"))
 
 
-def _pivot(context: Context, arguments: dict[str, object]) -> Stream:
+def _pivot(_context: Context, arguments: dict[str, object]) -> Stream:
     row_key, column_key = _names(arguments, "rowKey"), _names(arguments, "columnKey")
     value_column = str(arguments.get("valueColumn", "_value"))
     made: dict[tuple[tuple[str, object], ...], tuple[Table, dict[tuple[object, ...], Record]]] = {}
@@ -724,10 +735,10 @@ def _pivot(context: Context, arguments: dict[str, object]) -> Stream:
             if target.columns.setdefault(name, table.columns[value_column]) is not table.columns[value_column]:
                 raise _RuntimeFault(f'pivot: schema collision detected: column "{name}"')
             record[name] = row.get(value_column)
-    return Stream([target for target, _ in made.values()])
+    return Stream(_by_key([target for target, _ in made.values()]))
 
 
-def _sort(context: Context, arguments: dict[str, object]) -> Stream:
+def _sort(_context: Context, arguments: dict[str, object]) -> Stream:
     names = _names(arguments) or ["_value"]
     made = []
     for table in _tables(arguments):
@@ -736,17 +747,17 @@ def _sort(context: Context, arguments: dict[str, object]) -> Stream:
             rows.sort(
                 key=lambda row: ((value := row.get(name)) is not None, value if value is not None else 0),
                 reverse=arguments.get("desc") is True,
-            )  # type: ignore[arg-type,return-value]  # noqa: B023 (used at once)
+            )  # type: ignore[arg-type,return-value]
         made.append(_with_rows(table, rows))
     return Stream(made)
 
 
-def _limit(context: Context, arguments: dict[str, object]) -> Stream:
+def _limit(_context: Context, arguments: dict[str, object]) -> Stream:
     number, offset = int(str(arguments.get("n", 0))), int(str(arguments.get("offset", 0)))
     return Stream([_with_rows(table, table.rows[offset : offset + number]) for table in _tables(arguments)])
 
 
-def _tail(context: Context, arguments: dict[str, object]) -> Stream:
+def _tail(_context: Context, arguments: dict[str, object]) -> Stream:
     number = int(str(arguments.get("n", 0)))
     return Stream([_with_rows(table, table.rows[-number:]) for table in _tables(arguments)])
 
@@ -762,7 +773,7 @@ def _yield(context: Context, arguments: dict[str, object]) -> Stream:
     return Stream(tables)
 
 
-def _map(context: Context, arguments: dict[str, object]) -> Stream:
+def _map(_context: Context, arguments: dict[str, object]) -> Stream:
     function = arguments.get("fn")
     assert callable(function)  # noqa: S101 (the language demands it)
     made = []
@@ -778,7 +789,7 @@ def _map(context: Context, arguments: dict[str, object]) -> Stream:
     return Stream(_regroup(made, "map"))
 
 
-def _rename(context: Context, arguments: dict[str, object]) -> Stream:
+def _rename(_context: Context, arguments: dict[str, object]) -> Stream:
     given = arguments.get("columns")
     names = {str(old): str(new) for old, new in given.items()} if isinstance(given, Mapping) else {}
     made = []
@@ -790,7 +801,7 @@ def _rename(context: Context, arguments: dict[str, object]) -> Stream:
 
 
 def _one_row(pick: Callable[[list[Record], str], Record]) -> Callable[[Context, dict[str, object]], Stream]:
-    def apply(context: Context, arguments: dict[str, object]) -> Stream:
+    def apply(_context: Context, arguments: dict[str, object]) -> Stream:
         column = str(arguments.get("column", "_value"))
         made = []
         for table in _tables(arguments):
@@ -803,7 +814,7 @@ def _one_row(pick: Callable[[list[Record], str], Record]) -> Callable[[Context, 
 
 
 def _reduced(reduce: Callable[[list[object]], object]) -> Callable[[Context, dict[str, object]], Stream]:
-    def apply(context: Context, arguments: dict[str, object]) -> Stream:
+    def apply(_context: Context, arguments: dict[str, object]) -> Stream:
         column = str(arguments.get("column", "_value"))
         made = []
         for table in _tables(arguments):
@@ -819,14 +830,14 @@ def _reduced(reduce: Callable[[list[object]], object]) -> Callable[[Context, dic
 
 
 def _convert(kind: Callable[[object], object]) -> Callable[[Context, dict[str, object]], object]:
-    return lambda context, arguments: None if arguments.get("v") is None else kind(arguments["v"])
+    return lambda _context, arguments: None if arguments.get("v") is None else kind(arguments["v"])
 
 
 def _to_time(value: object) -> Time:
     return Time(parse_time(value) if isinstance(value, str) else int(value))  # type: ignore[call-overload]
 
 
-def _buckets(context: Context, arguments: dict[str, object]) -> Stream:
+def _buckets(context: Context, _arguments: dict[str, object]) -> Stream:
     columns = {"name": str, "id": str, "organizationID": str, "retentionPolicy": str, "retentionPeriod": int}
     rows: list[Record] = []
     for name, database in sorted(context.store.databases.items()):
@@ -878,14 +889,14 @@ _FUNCTIONS: dict[str, Callable[[Context, dict[str, object]], object]] = {
     "map": _map,
     "rename": _rename,
     "buckets": _buckets,
-    "first": _one_row(lambda rows, column: rows[0]),
-    "last": _one_row(lambda rows, column: rows[-1]),
+    "first": _one_row(lambda rows, _column: rows[0]),
+    "last": _one_row(lambda rows, _column: rows[-1]),
     "min": _one_row(lambda rows, column: min(rows, key=lambda row: row[column])),  # type: ignore[arg-type,return-value]
     "max": _one_row(lambda rows, column: max(rows, key=lambda row: row[column])),  # type: ignore[arg-type,return-value]
     "count": _reduced(len),
     "sum": _reduced(lambda values: sum(values)),  # type: ignore[arg-type]
     "mean": _reduced(lambda values: float(sum(values)) / len(values)),  # type: ignore[arg-type]
-    "now": lambda context, arguments: Time(context.now_ns),
+    "now": lambda context, _arguments: Time(context.now_ns),
     "time": _convert(_to_time),
     "int": _convert(lambda value: int(value)),  # type: ignore[call-overload]
     "uint": _convert(lambda value: Unsigned(int(value))),  # type: ignore[call-overload]

@@ -36,7 +36,7 @@ _CAST_KINDS = {"float": float, "integer": int, "unsigned": list, "string": bytes
 
 
 class Item(NamedTuple):
-    """One item of a select list: a name or `*`, the cast or `tag`/`field` after `::`, the function round it, its alias."""
+    """One item of a select list: a name or `*`, what stands after `::`, the function round it, its alias."""
 
     name: str
     cast: str | None = None
@@ -213,10 +213,9 @@ def _group(cursor: Cursor) -> tuple[str, ...]:
 
 
 def _numbers(cursor: Cursor) -> tuple[int, int, int, int]:
-    found = []
-    for word in ("LIMIT", "OFFSET", "SLIMIT", "SOFFSET"):
-        found.append(_number(cursor) if cursor.accept(word) else 0)
-    return found[0], found[1], found[2], found[3]
+    words = ("LIMIT", "OFFSET", "SLIMIT", "SOFFSET")
+    limit, offset, series_limit, series_offset = (_number(cursor) if cursor.accept(word) else 0 for word in words)
+    return limit, offset, series_limit, series_offset
 
 
 def _number(cursor: Cursor) -> int:
@@ -276,7 +275,7 @@ def _keys(cursor: Cursor) -> Callable[[str], bool]:
     return lambda key: key == name
 
 
-def _create(cursor: Cursor, reader: Reader) -> Change:
+def _create(cursor: Cursor, _reader: Reader) -> Change:
     if cursor.accept("DATABASE"):
         name = cursor.name()
         duration, policy = None, ""
@@ -721,9 +720,9 @@ def _change(store: Store, change: Change, database: str) -> None:
         case "DROP DATABASE":
             store.drop_database(change.name)
         case "DROP RETENTION POLICY":
-            owner = store.databases.get(change.database or "")
-            if owner is not None:
-                store.drop_policy(owner, change.name)
+            holder = store.databases.get(change.database or "")
+            if holder is not None:
+                store.drop_policy(holder, change.name)
         case "DROP MEASUREMENT":
             for policy in database_of(store, database).policies.values():
                 found = policy.measurements.get(change.name.encode("utf-8", "surrogateescape"))

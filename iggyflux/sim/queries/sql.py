@@ -93,7 +93,9 @@ def run(
         raise QueryError(f"SQL error: ParserError: the simulator knows SELECT and SHOW, found {cursor.peek().value!r}")
     select = _select(cursor, Reader(cursor, parameters, now_ns))
     if not select.table:
-        row = [compile_value(item.node, frozenset(), sql=True)(lambda name: None) for item in select.items if item.node]
+        row = [
+            compile_value(item.node, frozenset(), sql=True)(lambda _name: None) for item in select.items if item.node
+        ]
         return [(item.name, "other") for item in select.items], [row]
     return _run(select, _table(store, database, select.table))
 
@@ -233,7 +235,7 @@ def _information_schema(database: Database, view: str) -> _Table:
     if view == "columns":
         heads = ["table_catalog", "table_schema", "table_name", "column_name", "ordinal_position", "column_default"]
         heads += ["is_nullable", "data_type"]
-        rows = [
+        rows: list[list[object]] = [
             [
                 "public",
                 "iox",
@@ -253,8 +255,17 @@ def _information_schema(database: Database, view: str) -> _Table:
         raise QueryError(f"Error during planning: table 'public.information_schema.{view}' not found")
     return _Table(
         [(head, "other") for head in heads],
-        lambda start, stop, descending: (dict(zip(heads, row, strict=True)).get for row in rows),
+        lambda _start, _stop, _descending: (dict(zip(heads, row, strict=True)).get for row in rows),
     )
+
+
+def _of(values: dict[str, object]) -> Row:
+    def read(name: str) -> Scalar:
+        value = values.get(name)
+        assert value is None or isinstance(value, str | int)  # noqa: S101 (what the views hold)
+        return value
+
+    return read
 
 
 _TABLE_HEADS = ["table_catalog", "table_schema", "table_name", "table_type"]
@@ -283,7 +294,7 @@ def _show(database: Database, cursor: Cursor) -> tuple[Columns, Iterable[Sequenc
         name = _identifier(cursor)
         table = _information_schema(database, "columns")
         heads = ["table_catalog", "table_schema", "table_name", "column_name", "data_type", "is_nullable"]
-        rows = [
+        rows: list[list[object]] = [
             [row(head) for head in heads] for row in table.scan(MIN_TIME, MAX_TIME, False) if row("table_name") == name
         ]
         return [(head, "other") for head in heads], rows
@@ -425,7 +436,7 @@ def _maker(node: Node) -> Callable[[list[Row]], object]:
     if isinstance(node, Call) and node.function == "cast" and _is_aggregate(node.arguments[0]):
         inner = _maker(node.arguments[0])
         convert = compile_value(Call("cast", (Name("value"), node.arguments[1])), frozenset(), sql=True)
-        return lambda members: convert(lambda name: inner(members))  # type: ignore[arg-type,return-value]
+        return lambda members: convert(lambda _name: inner(members))  # type: ignore[arg-type,return-value]
     if not (isinstance(node, Call) and node.function in AGGREGATES):
         value = compile_value(node, frozenset(), sql=True)
         return lambda members: value(members[0]) if members else None

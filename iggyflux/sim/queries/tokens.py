@@ -1,4 +1,4 @@
-"""Text of InfluxQL or SQL to tokens, and a cursor over them.  The two differ in quoting, durations and patterns only."""
+"""Text of InfluxQL or SQL to tokens, and a cursor over them; the two differ in quoting, durations and patterns."""
 
 from __future__ import annotations
 

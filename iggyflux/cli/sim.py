@@ -1,0 +1,193 @@
+"""`iggyflux sim`: an InfluxDB stand-in on loopback."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from iggyflux.cli.output import flush_results, note, plural, result_line, talk
+
+if TYPE_CHECKING:
+    from iggyflux.sim import Chaos, Fault, SimServer
+    from iggyflux.sim.server import Stats
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+
+
+class Seconds(click.ParamType[int]):
+    """`7d`, `1h`, `90s`, or a bare number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]+)([smhdw]?)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a duration such as 7d, 1h or 90s", param, ctx)
+        return int(found[1]) * _UNITS[found[2] or "s"]
+
+
+@click.command(name="sim")
+@click.option(
+    "--dialect", type=click.Choice(("1", "2", "3")), default="2", show_default=True, help="InfluxDB 1, 2 or 3."
+)
+@click.option(
+    "--server-version", metavar="VERSION", help="Be this version, where versions differ (1.6.7, v2.9.1, 3.6.0)."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen here.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8086, show_default=True, help="Listen there; 0 takes a free one."
+)
+@click.option(
+    "--database",
+    "--bucket",
+    "database",
+    default="test",
+    show_default=True,
+    help="The database or bucket that is there.",
+)
+@click.option("--org", default="org", show_default=True, help="The organisation (dialect 2).")
+@click.option(
+    "--token",
+    "tokens",
+    multiple=True,
+    help="Take this token (dialect 1: USER:PASSWORD); without any, everybody may do all.",
+)
+@click.option("--read-token", "read_tokens", multiple=True, help="A token that may only read.")
+@click.option("--write-token", "write_tokens", multiple=True, help="A token that may only write.")
+@click.option("--retention", type=Seconds(), default="0", help="Refuse points older than this (7d, 1h).")
+@click.option(
+    "--max-body", type=click.IntRange(1), help="Bytes of the largest body, instead of the server's own limit."
+)
+@click.option(
+    "--wal-flush", type=click.FloatRange(0), default=0.0, help="Answer writes at the next multiple of these seconds."
+)
+@click.option("--no-ui", is_flag=True, help="Dialect 2: unknown paths are 404, as in a build without pages.")
+@click.option(
+    "--db-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep points in this file, not in memory."
+)
+@click.option("--fault", "faults", multiple=True, metavar="KIND[:KEY=VALUE,…]", help="Arm a fault; can be given again.")
+@click.option(
+    "--scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Arm the faults of this file."
+)
+@click.option("--chaos", metavar="SEED[:RATE]", help="Random faults, the same for the same seed.")
+@click.option("--seconds", type=click.FloatRange(0), help="Stop after this time.")
+def sim(**given: Any) -> None:
+    """Stand in for an InfluxDB server, for tests and demos.
+
+    Prints its URL, then serves until it is interrupted, and ends with a summary on stderr.  Faults can also be armed
+    while it runs: POST to /__sim__/faults.
+
+    \b
+    Example:
+      iggyflux sim --dialect 3 --port 0 --fault status:status=503,times=2,retry_after=1
+    """
+    from iggyflux.sim import SimServer
+
+    troubles = list(_troubles(given))
+    try:
+        server = SimServer(
+            int(given["dialect"]),
+            given["port"],
+            host=given["host"],
+            version=given["server_version"],
+            database=given["database"] or None,
+            org=given["org"],
+            tokens=_rights(given),
+            retention_seconds=given["retention"],
+            max_body=given["max_body"],
+            assets=not given["no_ui"],
+            wal_flush_seconds=given["wal_flush"],
+            db_file=given["db_file"],
+        )
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
+    server.inject(*troubles)
+    with _until_told() as told, _listening(server):
+        result_line(server.url)
+        flush_results()
+        if not given["tokens"] and not given["read_tokens"] and not given["write_tokens"]:
+            note("every token is taken; --token NAME asks for one")
+        told.wait(given["seconds"])
+        stats = server.stats
+    for line in summary(stats):
+        talk(line)
+
+
+@contextmanager
+def _listening(server: SimServer) -> Iterator[None]:
+    try:
+        server.start()
+    except OSError as exc:
+        server.stop()
+        raise click.UsageError(f"cannot listen: {exc.strerror or exc} (--port 0 takes a free port)") from exc
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _until_told() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _rights(given: dict[str, Any]) -> dict[str, set[str]]:
+    rights: dict[str, set[str]] = {}
+    for option, allowed in (("tokens", ("read", "write")), ("read_tokens", ("read",)), ("write_tokens", ("write",))):
+        for token in given[option]:
+            rights.setdefault(token, set()).update(allowed)
+    return rights
+
+
+def _troubles(given: dict[str, Any]) -> Iterator[Fault | Chaos]:
+    from iggyflux.sim.faults import Chaos, ScenarioError, parse_fault, read_scenario
+
+    try:
+        for text in given["faults"]:
+            yield parse_fault(text)
+        if given["scenario"] is not None:
+            from iggyflux.documents import parse_document
+
+            path: Path = given["scenario"]
+            faults, chaos = read_scenario(parse_document(path.read_bytes(), file=str(path)).tree)
+            yield from faults
+            if chaos is not None:
+                yield chaos
+        if given["chaos"] is not None:
+            seed, _, rate = given["chaos"].partition(":")
+            yield Chaos(seed=int(seed), rate=float(rate or 0.1))
+    except ScenarioError as exc:
+        raise click.UsageError(f"{exc.code}: {exc}") from exc
+    except ValueError as exc:
+        raise click.UsageError(f"--chaos: expected SEED[:RATE] such as 7:0.1, found {given['chaos']!r}") from exc
+
+
+def summary(stats: Stats) -> list[str]:
+    """What is said at the end."""
+    answers = ", ".join(f"{status} × {number:,}" for status, number in sorted(stats.requests.items())) or "none"
+    broken = f", broken off × {stats.broken:,}" if stats.broken else ""
+    lines = [
+        f"requests: {answers}{broken}",
+        f"lines: {stats.lines:,} ({stats.stored:,} stored, {stats.refused:,} refused)",
+        f"points: {stats.points:,} in {plural(stats.series, 'series', 'series')} ({stats.overwritten:,} overwritten)",
+    ]
+    if stats.faults:
+        lines.append("faults: " + ", ".join(f"{kind} × {number:,}" for kind, number in sorted(stats.faults.items())))
+    return lines
