@@ -53,10 +53,9 @@ class Problem:
 
     def render(self) -> str:
         """The text form, without colours: place, code, message; the source line with a caret; then what helps."""
-        head = f"{self.location}: {self.severity}[{self.code}]: {self.message}"
-        lines = [head]
+        lines = [f"{self.location}: {self.severity}[{self.code}]: {_shown(self.message)}"]
         if self.location.pointer:
-            lines[0] += f" (at {self.location.pointer})"
+            lines[0] += f" (at {_shown(self.location.pointer)})"
         if self.source is not None and self.location.line:
             number = str(self.location.line)
             before = self.source[: max(self.location.column - 1, 0)]
@@ -65,7 +64,7 @@ class Problem:
             lines.append(f"  {' ' * len(number)} | {indent}{'^' * max(self.length, 1)}")
         for label, text in (("expected", self.expected), ("found", self.found), ("hint", self.hint)):
             if text:
-                lines.append(f"    {label}: {text}")
+                lines.append(f"    {label}: {_shown(text)}")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,6 +82,11 @@ class Problem:
             "found": self.found,
             "hint": self.hint,
         }
+
+
+def _shown(text: str) -> str:
+    """`text` on one line, with nothing in it that a terminal would act on: a document may quote what it likes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class DocumentError(IggyfluxError):

@@ -30,6 +30,7 @@ _NAMED_ESCAPES = {
     " ": " ", '"': '"', "/": "/", "\\": "\\", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
 }  # fmt: skip
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
+_PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 _QUOTES = {
     Style.PLAIN: 0,
@@ -55,7 +56,8 @@ def source_offsets(source: str, style: Style, value: str) -> list[int] | None:
         units = [(offset, source[offset], False) for offset in range(first, len(source))] if first else []
     else:
         quotes = _QUOTES[style]
-        units = _units(source, quotes, len(source) - quotes, style)
+        skipped = quotes == 3 and source[3:4] == "\n"  # the line break after the quotes means nothing
+        units = _units(source, quotes + skipped, len(source) - quotes, style)
     return _lay(value, units)
 
 
@@ -80,6 +82,9 @@ def _units(source: str, start: int, end: int, style: Style) -> list[_Unit]:
 
 def _escape(source: str, at: int) -> tuple[str | None, int]:
     """What the escape at `at` means and its length; None for a continued line, which means nothing."""
+    pair = _PAIR.match(source, at)
+    if pair is not None:  # as JSON writes what lies beyond the first 65,536 characters
+        return (chr(int(pair[1], 16)) + chr(int(pair[2], 16))).encode("utf-16", "surrogatepass").decode("utf-16"), 12
     name = source[at + 1 : at + 2]
     digits = _HEX_DIGITS.get(name)
     if digits:
@@ -90,23 +95,26 @@ def _escape(source: str, at: int) -> tuple[str | None, int]:
 
 
 def _lay(value: str, units: list[_Unit]) -> list[int] | None:
+    """The units' offsets for the characters of `value`: space that was folded away is passed over."""
     offsets: list[int] = []
     index = 0
     for character in value:
-        if not character.isspace():
-            while index < len(units) and not units[index][2] and units[index][1].isspace():
-                index += 1
+        folded = character in " \n"  # what folding makes of line breaks and the space around them
+        while index < len(units) and units[index][1] != character and _is_loose(units[index]) and not folded:
+            index += 1
         if index >= len(units):
-            if not character.isspace() or not offsets:
+            if not folded or not offsets:
                 return None
             offsets.append(offsets[-1])  # the line break that a block scalar ends with
             continue
-        offset, text, escaped = units[index]
-        if text == character:
+        offset, text, _ = units[index]
+        if text == character or (folded and _is_loose(units[index])):
             index += 1
-        elif escaped or not (character.isspace() and (text.isspace() or character in " \n")):
+        elif not folded:
             return None
         offsets.append(offset)
-        if text != character and text.isspace():
-            index += 1
     return offsets
+
+
+def _is_loose(unit: _Unit) -> bool:
+    return unit[1].isspace() and not unit[2]

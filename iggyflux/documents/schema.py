@@ -331,8 +331,19 @@ class _Checker:
                 )
             ]
         if len(value) < least or (most is not None and len(value) > most):
-            expected = f"at least {least} characters" if len(value) < least else f"at most {most} characters"
-            return [Finding(OUT_OF_BOUNDS, pointer, f"the text has {len(value)} characters", expected=expected)]
+            expected = (
+                f"at least {least} characters"
+                if len(value) < least
+                else f"at most {most} character{'' if most == 1 else 's'}"
+            )
+            return [
+                Finding(
+                    OUT_OF_BOUNDS,
+                    pointer,
+                    f"the text has {len(value)} character{'' if len(value) == 1 else 's'}",
+                    expected=expected,
+                )
+            ]
         if "pattern" in schema and re.search(schema["pattern"], value) is None:
             expected = schema.get("x-expected") or f"a text that matches {schema['pattern']}"
             hint = _hint(schema, value, "pattern")

@@ -79,6 +79,12 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def quoted_from(text: str, start: int, in_flow: bool) -> str:
+    """The value that begins at `start`, as `quoted` writes it."""
+    line_end = text.find("\n", start)
+    return quoted(text[start : _value_end(text, start, line_end if line_end >= 0 else len(text), in_flow)])
+
+
 def _value_around(fault: _Fault, *, outermost: bool = False) -> tuple[int, int, str] | None:
     """The offsets of the value that the place stands in, on its line, and the key's text before it."""
     line_end = fault.text.find("\n", fault.at)

@@ -27,11 +27,12 @@ from ruamel.yaml.events import (
 from iggyflux.documents.nodes import Lines, Node
 from iggyflux.documents.offsets import Style
 from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS, MAX_NODES
-from iggyflux.documents.yaml_faults import explain, quoted
+from iggyflux.documents.yaml_faults import explain, quoted_from
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.records import JSON
 
 _CORE = "tag:yaml.org,2002:"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")
 _LONG_ESCAPE = re.compile(r"\\U([0-9A-Fa-f]{8})")
 _STYLES = {None: Style.PLAIN, "": Style.PLAIN, "'": Style.SINGLE, '"': Style.DOUBLE, "|": Style.BLOCK, ">": Style.BLOCK}
@@ -131,11 +132,19 @@ class _Reader:
             self.tagged(node, tag)
         elif style is Style.PLAIN:
             node.value = self.resolved(node, event.value)
-        if isinstance(node.value, str) and (bad := re.search("[\ud800-\udfff]", node.value)):
-            name = f"U+{ord(bad.group()):04X}"
-            self.report("IFX103", f"{name} is half of a surrogate pair and no character", start, length=end - start)
+        if isinstance(node.value, str) and _SURROGATE.search(node.value):
+            node.value = self.joined(node.value, start, end)
         self.anchor(event, node)
         self.place(node)
+
+    def joined(self, text: str, start: int, end: int) -> str:
+        """`text` with the escaped surrogate pairs of JSON joined; half of one is no character."""
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        bad = _SURROGATE.search(text)
+        if bad is not None:
+            name = f"U+{ord(bad.group()):04X}"
+            self.report("IFX103", f"{name} is half of a surrogate pair and no character", start, length=end - start)
+        return text
 
     def after_tag(self, start: int, end: int) -> int:
         """Where the scalar itself begins: ruamel's mark stands before its anchor and tag."""
@@ -174,12 +183,12 @@ class _Reader:
         self.refuse_tag(node, tag)
 
     def refuse_tag(self, node: Node, tag: str) -> None:
-        start = self.text.rfind("!", 0, node.start + 1)
-        start = node.start if start < 0 or "\n" in self.text[start : node.start] else start
-        line_end = self.text.find("\n", start)
-        rest = self.text[start : line_end if line_end >= 0 else len(self.text)]
         shown = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
-        hint = f"if this is an expression, quote it: {quoted(rest)}" if rest.startswith("!") else "leave the tag away"
+        start = max(self.text.rfind(shown, 0, node.start + len(shown)), 0)
+        hint = "leave the tag away"
+        if self.text.startswith("!", start) and not shown.startswith("!!"):
+            in_flow = bool(self.open and self.open[-1].flow)
+            hint = f"if this is an expression, quote it: {quoted_from(self.text, start, in_flow)}"
         self.report("IFX107", f"the YAML tag {shown[:40]} has no meaning here", start, length=len(shown), hint=hint)
 
     # collections
@@ -213,7 +222,8 @@ class _Reader:
         start, end = event.start_mark.index, event.end_mark.index
         name = event.anchor
         if name not in self.anchors:
-            hint = f"if this is an expression, quote it: {quoted(self.rest_of_line(start))}"
+            in_flow = bool(self.open and self.open[-1].flow)
+            hint = f"if this is an expression, quote it: {quoted_from(self.text, start, in_flow)}"
             self.report("IFX107", f"there is no anchor &{name}", start, length=end - start, hint=hint)
             self.place(Node(None, start, end, Style.PLAIN))
             return
@@ -223,10 +233,6 @@ class _Reader:
         if len(self.open) + node.depth > MAX_DEPTH:
             self.stop("IFX104", f"the document is nested deeper than {MAX_DEPTH}", start)
         self.place(node, (start, end))
-
-    def rest_of_line(self, start: int) -> str:
-        end = self.text.find("\n", start)
-        return self.text[start : end if end >= 0 else len(self.text)]
 
     def place(self, node: Node, alias: tuple[int, int] | None = None) -> None:
         """Put a finished node where it belongs: it is the document, an element, a key, or a key's value."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from iggyflux.codes import CODES
 from iggyflux.documents import join_pointer
-from iggyflux.errors import LineProtocolError, closest
+from iggyflux.errors import LineProtocolError
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping.reading import Reading, items_of, texts_of
 from iggyflux.mapping.types import Payload
@@ -52,7 +52,7 @@ def _examples(reading: Reading) -> Iterator[tuple[Mapping[str, JSON], str]]:
 
 def _exactly_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys: tuple[str, ...], what: str) -> None:
     given = [key for key in keys if key in tree]
-    if not given:
+    if not given and pointer not in reading.misspelt:
         reading.report(BAD_EXAMPLE, pointer, f"an example names {what}", expected=" | ".join(keys))
     for key in given[1:]:
         message = f"`{given[0]}` and `{key}` exclude each other"
@@ -60,7 +60,7 @@ def _exactly_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys:
 
 
 def _at_least_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys: tuple[str, ...]) -> None:
-    if not any(key in tree for key in keys):
+    if not any(key in tree for key in keys) and pointer not in reading.misspelt:
         message = "an example says what comes of it"
         reading.report(BAD_EXAMPLE, pointer, message, expected=" | ".join(keys))
 
@@ -77,8 +77,7 @@ def _check_codes(reading: Reading, value: JSON, pointer: str) -> None:
     for index, code in enumerate(texts_of(value)):
         place = pointer if isinstance(value, str) else join_pointer(pointer, index)
         if code not in CODES and place not in reading.told:
-            near = closest(code, list(CODES))
-            hint = f"did you mean {near}?" if near else "the codes are listed in docs/errors.md"
+            hint = "the codes are listed in docs/errors.md"
             reading.report(BAD_EXAMPLE, place, f"there is no code {code}", hint=hint)
 
 

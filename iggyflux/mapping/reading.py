@@ -42,7 +42,9 @@ class Reading:
         self.kind = kind
         self.problems: list[Problem] = check_schema(document, "mapping")
         self.warnings: list[Problem] = []
+        # Values and objects of which something is told already: what follows from it is not worth telling.
         self.told = {problem.location.pointer for problem in self.problems if problem.code not in _ABOUT_KEYS}
+        self.misspelt = {parent_of(problem.location.pointer) for problem in self.problems if problem.code == "IFX110"}
         self.tree = object_of(document.tree)
         self.tables = {
             name: table for name, table in object_of(self.tree.get("tables")).items() if isinstance(table, dict)
@@ -96,7 +98,9 @@ class Reading:
             return
         found = " or ".join(sorted(expression.types - {"null"})) or "null"
         declared = {"string", "boolean"} & expression.types
-        hint = f"declare what it gives: type: {declared.pop()}" if fitting == "a number" and len(declared) == 1 else None
+        hint = (
+            f"declare what it gives: type: {declared.pop()}" if fitting == "a number" and len(declared) == 1 else None
+        )
         message = f"this never gives {fitting}"
         self.report("IFX132", pointer, message, expected=fitting, found=f"always {found}", hint=hint)
 
@@ -125,6 +129,11 @@ class Reading:
 
 
 Kind = Literal["writer", "reader"]
+
+
+def parent_of(pointer: str) -> str:
+    """The pointer of the object or list that `pointer`'s node stands in."""
+    return pointer.rpartition("/")[0]
 
 
 def object_of(value: JSON) -> Mapping[str, JSON]:

@@ -84,7 +84,7 @@ class _Timestamp:
         return join_pointer(self.pointer, key)
 
     def meaningless(self, key: str, why: str) -> None:
-        if key in self.tree:
+        if key in self.tree and self.pointer not in self.reading.misspelt:
             self.reading.report("IFX126", self.at(key), f"`{key}` has no meaning here: {why}", key=True)
 
     def source(self) -> Source | None:
@@ -161,7 +161,8 @@ def read_time(reading: Reading, value: JSON, pointer: str) -> int | None:
     try:
         return parse_rfc3339(value)
     except TimestampError as error:
-        reading.report("IFX125", pointer, error.reason)
+        hint = "beginning and now are known too" if pointer.endswith("/start") else None
+        reading.report("IFX125", pointer, error.reason, hint=hint)
         return None
 
 

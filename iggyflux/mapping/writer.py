@@ -5,6 +5,7 @@ Everything that can be known without a message is checked here: names, types of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -265,9 +266,13 @@ class _Point:
             return convert(value, kind, cast=False)
         except RecordError as error:
             hint = None
-            if kind is FieldType.FLOAT and isinstance(value, (str, bool)):
+            if isinstance(value, str) and re.fullmatch(r"-?[0-9][0-9_]*", value):
+                hint = f"this is a text; the number is {value.replace('_', '')}, without `_` and quotes"
+            elif kind is FieldType.FLOAT and isinstance(value, (str, bool)):
                 hint = f"the field is a float unless it says type: {_type_of(value).value}"
-            reason = error.reason.partition(" (cast: ")[0]
+            elif kind is FieldType.FLOAT:
+                hint = "type: integer keeps it"
+            reason = error.reason.partition(" (")[0]
             self.reading.report("IFX123", pointer, f"{what} is not of the field's type: {reason}", hint=hint)
             return value
 

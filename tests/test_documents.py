@@ -1,0 +1,696 @@
+"""Documents: text to trees with places, in both formats, and the check against a schema."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux.documents import Document, check_schema, join_pointer, load_schema, parse_document
+from iggyflux.documents.nodes import Node
+from iggyflux.documents.offsets import Style, source_offsets
+from iggyflux.documents.schema import KEYWORDS, check_tree
+from iggyflux.documents.text import MAX_BYTES, MAX_DEPTH
+from iggyflux.errors import DocumentError
+from iggyflux.payloads import FORMATS
+from iggyflux.timestamps import parse_rfc3339
+from iggyflux.values import FieldType
+
+DESIGN = (Path(__file__).parent / "cases" / "design.yaml").read_text()
+
+
+def problems_of(text: str | bytes, format: str = "yaml") -> list[tuple[str, int, int]]:
+    """Code, line and column of everything that keeps `text` from being read."""
+    with pytest.raises(DocumentError) as caught:
+        parse_document(text, format=format)
+    return [(found.code, found.location.line, found.location.column) for found in caught.value.problems]
+
+
+# --- scalars ---
+
+CORE_SCALARS = [
+    *((text, None) for text in ("", "~", "null", "Null", "NULL")),
+    *((text, True) for text in ("true", "True", "TRUE")),
+    *((text, False) for text in ("false", "False", "FALSE")),
+    *((text, text) for text in ("yes", "no", "on", "off", "y", "n", "Yes", "NO", "nULL", "tRue")),
+    *((text, text) for text in ("1_000", "0b11", "0O17", "0o18", "0xG", "1:30", "190:20:30", "1e", "e3", ".", "+")),
+    *((text, text) for text in ("2026-01-01", "2026-01-01T00:00:00Z", "2026-01-01 00:00:00", "=", "<<")),
+    *((text, text) for text in ("+0x1F", "-0o7", ".Nan", "+.nan", "0.1.2", "١٢")),
+    ("0", 0),
+    ("-0", 0),
+    ("012", 12),
+    ("+7", 7),
+    ("0o17", 15),
+    ("0x1F", 31),
+    ("18446744073709551616", 2**64),
+    ("1e3", 1000.0),
+    ("1.", 1.0),
+    (".5", 0.5),
+    ("-.5", -0.5),
+    ("+1.5E-2", 0.015),
+    ("1E+2", 100.0),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), CORE_SCALARS, ids=[repr(text) for text, _ in CORE_SCALARS])
+def test_rule_03_a_plain_scalar_is_what_yaml_1_2_says(text: str, value: object) -> None:
+    """The core schema and nothing else: no dates, no `no`, no underscores."""
+    tree = parse_document(f"key: {text}").tree
+
+    assert tree == {"key": value}
+    assert type(tree["key"]) is type(value)  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("text", ["'5'", '"true"', '"null"', "'~'", "!!str 5", "! 5", "|-\n  5", ">-\n  5"])
+def test_a_scalar_with_quotes_is_a_string(text: str) -> None:
+    assert isinstance(parse_document(f"key: {text}").tree["key"], str)  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("text", [".inf", "-.INF", "+.Inf", ".nan", "1e400", "-1e999", "9" * 401, "0x" + "f" * 400])
+def test_a_number_that_no_double_holds_is_refused(text: str) -> None:
+    assert problems_of(f"key: {text}") == [("IFX108", 1, 6)]
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e400", "9" * 5000])
+def test_a_number_that_no_double_holds_is_refused_in_toml(text: str) -> None:
+    assert problems_of(f"key = {text}", "toml") == [("IFX108", 1, 7)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-01",
+        "07:32:00",
+        "07:32:00.999999",
+        "2026-01-01T00:00:00Z",
+        "2026-01-01 00:00:00.5+02:00",
+        "2026-01-01t00:00:00",
+    ],
+)
+def test_rule_03_a_toml_datetime_counts_as_its_source_text(text: str) -> None:
+    assert parse_document(f"a = [{text}, 1] # x\nb = {text}", format="toml").tree == {"a": [text, 1], "b": text}
+
+
+# --- what cannot be read ---
+
+REFUSED = {
+    "nul byte": (b"a: \0", "IFX103"),
+    "invalid utf-8": (b"a: \xff", "IFX103"),
+    "truncated utf-8": (b"a: \xe2\x82", "IFX103"),
+    "utf-16": ("a: b".encode("utf-16"), "IFX103"),
+    "control character": ("a: \x1b", "IFX103"),
+    "lone surrogate": ("a: \ud800", "IFX103"),
+    "escaped lone surrogate": ('a: "\\ud800"', "IFX103"),
+    "line separator": ("a: b\u2028c", "IFX103"),
+    "next line": ("a: b\x85c", "IFX103"),
+    "too long": ("a" * (MAX_BYTES + 1), "IFX104"),
+    "too deep in flow": ("[" * (MAX_DEPTH + 1), "IFX104"),
+    "too deep in blocks": ("- " * (MAX_DEPTH + 1), "IFX104"),
+    "too deep by aliases": (
+        "a: &a " + "[" * 60 + "]" * 60 + "\nb: " + "[" * 60 + "*a" + "]" * 60,
+        "IFX104",
+    ),
+    "exploding aliases": (
+        "a: &a [" + "1," * 99 + "1]\nb: &b [" + "*a," * 99 + "*a]\nc: [" + "*b," * 99 + "*b]",
+        "IFX104",
+    ),
+    "alias in its own anchor": ("a: &a [*a]", "IFX107"),
+    "alias without anchor": ("a: *b", "IFX107"),
+    "python tag": ("a: !!python/object:os.system x", "IFX107"),
+    "tag on an object": ("a: !!set {b: c}", "IFX107"),
+    "number tag on a word": ("a: !!int x", "IFX107"),
+    "second document": ("a: b\n---\nc: d", "IFX107"),
+    "yaml 1.1": ("%YAML 1.1\n---\na: b", "IFX107"),
+    "duplicate key": ("a: 1\nb: 2\na: 3", "IFX105"),
+    "duplicate key in other quotes": ("{a: 1, 'a': 2}", "IFX105"),
+    "number as key": ("1: a", "IFX106"),
+    "null as key": ("~: a", "IFX106"),
+    "no key": (": a", "IFX106"),
+    "list as key": ("? [a]\n: b", "IFX106"),
+    "object as key": ("{a: b}: c", "IFX106"),
+    "tab": ("a:\n\tb: c", "IFX101"),
+    "empty": ("", "IFX101"),
+    "comment only": ("# a\n\n", "IFX101"),
+    "escape beyond unicode": ('a: "\\U00110000"', "IFX101"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_told_with_its_place(name: str) -> None:
+    text, code = REFUSED[name]
+
+    found = problems_of(text)
+
+    assert [code] == [kind for kind, _, _ in found]
+    assert all(line > 0 and column > 0 for _, line, column in found)
+
+
+def test_every_problem_of_the_text_is_told_at_once() -> None:
+    found = problems_of("a: 1\na: 2\n1: x\nb: .inf\nc: !x y\nd: *e")
+
+    assert found == [("IFX105", 2, 1), ("IFX106", 3, 1), ("IFX108", 4, 4), ("IFX107", 5, 4), ("IFX107", 6, 4)]
+
+
+def test_a_toml_document_that_is_nested_too_deeply_is_refused() -> None:
+    deep = MAX_DEPTH + 1
+    for text in ("a = " + "[" * deep + "]" * deep, ".".join("a" * deep) + " = 1", f"[{'.'.join('a' * deep)}]"):
+        assert [code for code, _, _ in problems_of(text, "toml")] == ["IFX104"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a = 1\na = 2", (2, 1)),
+        ("[a]\n[b]\n[a]", (3, 2)),
+        ("a = {b = 1, b = 2}", (1, 13)),
+        ("[a]\nb.c = 1\nb.c = 2", (3, 3)),
+        ('"a" = 1\na = 2', (2, 1)),
+    ],
+)
+def test_a_key_that_is_twice_in_toml_has_the_code_and_place_that_it_has_in_yaml(
+    text: str, place: tuple[int, int]
+) -> None:
+    assert problems_of(text, "toml") == [("IFX105", *place)]
+
+
+@pytest.mark.parametrize("text", ["a = b", "a", "a = ", 'a = "b', "[a", "a = 'b\nc'", "= 1", 'a = "\\d"', "\ra = 1"])
+def test_text_that_is_not_toml_is_told_with_its_place(text: str) -> None:
+    [(code, line, column)] = problems_of(text, "toml")
+
+    assert code == "IFX102"
+    assert line > 0
+    assert column > 0
+
+
+def test_a_byte_order_mark_and_any_line_ends_change_nothing() -> None:
+    plain = parse_document("a: 1\nb:\n  - c\n")
+
+    for text in ("\ufeffa: 1\r\nb:\r\n  - c\r\n", b"\xef\xbb\xbfa: 1\nb:\n  - c\n", "a: 1\rb:\r  - c\r"):
+        document = parse_document(text)
+
+        assert document.tree == plain.tree
+        assert document.locate("/b/0") == plain.locate("/b/0")
+
+
+def test_aliases_stand_for_what_they_name() -> None:
+    document = parse_document("a: &a {x: 1}\nb: [*a, *a]\n")
+
+    assert document.tree == {"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}]}
+    assert document.locate("/b/1/x").line == 1
+
+
+def test_json_is_read_as_yaml() -> None:
+    tree = {"a": [1, 2.5, None, True, "x\ny", {'\u00e9"\\': "\U0001f600"}]}
+
+    assert parse_document(json.dumps(tree)).tree == tree
+    assert parse_document(json.dumps(tree, indent=2, ensure_ascii=False)).tree == tree
+
+
+def test_a_million_brackets_cost_no_more_than_a_long_text() -> None:
+    for text in ("[" * 900_000, "a: " * 300_000, "{" * 900_000, "- " * 400_000, "&a " * 300_000, "? " * 400_000):
+        with pytest.raises(DocumentError):
+            parse_document(text)
+        with pytest.raises(DocumentError):
+            parse_document(f"a = {text}", format="toml")
+
+
+# --- places ---
+
+POSITIONS = {
+    "yaml": 'name: x\npoints:\n  - tags: {device: "root().id"}\n    fields:\n      "a b": |\n        one\n        two\n',
+    "toml": "name = 'x'\n[[points]]\ntags = {device = \"root().id\"}\n[points.fields]\n'a b' = '''\none\ntwo\n'''\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("format", "pointer", "key", "place"),
+    [
+        ("yaml", "", False, (1, 1)),
+        ("yaml", "/name", False, (1, 7)),
+        ("yaml", "/name", True, (1, 1)),
+        ("yaml", "/points/0", False, (3, 5)),
+        ("yaml", "/points/0/tags/device", True, (3, 12)),
+        ("yaml", "/points/0/tags/device", False, (3, 20)),
+        ("yaml", "/points/0/fields/a b", True, (5, 7)),
+        ("yaml", "/points/0/nothing/here", False, (3, 5)),
+        ("yaml", "/points/7", False, (3, 3)),
+        ("toml", "", False, (1, 1)),
+        ("toml", "/name", False, (1, 8)),
+        ("toml", "/points", True, (2, 3)),
+        ("toml", "/points/0", False, (2, 1)),
+        ("toml", "/points/0/tags/device", True, (3, 9)),
+        ("toml", "/points/0/tags/device", False, (3, 18)),
+        ("toml", "/points/0/fields", True, (4, 9)),
+        ("toml", "/points/0/fields/a b", True, (5, 1)),
+        ("toml", "/points/0/nothing/here", False, (2, 1)),
+    ],
+)
+def test_every_node_has_a_place(format: str, pointer: str, key: bool, place: tuple[int, int]) -> None:
+    location = parse_document(POSITIONS[format], format=format).locate(pointer, key=key)
+
+    assert (location.line, location.column) == place
+    assert location.pointer == pointer
+
+
+INSIDE = [
+    ("yaml", "a: xyz", "z", (1, 6)),
+    ("yaml", "a: 'it''s z'", "z", (1, 11)),
+    ("yaml", 'a: "\\u0041\\t\\"z"', "z", (1, 15)),
+    ("yaml", "a: |\n  x\n    z\n", "z", (3, 5)),
+    ("yaml", "a: >-\n  x\n  y\n\n  z\n", "z", (5, 3)),
+    ("yaml", "a: |2-\n    x\n   z\n", "z", (3, 4)),
+    ("yaml", 'a: "x\n\n   y \\\n   z"', "z", (4, 4)),
+    ("yaml", "a: x\n  y z", "z", (2, 5)),
+    ("yaml", "a: &b !!str xz", "z", (1, 14)),
+    ("yaml", "{a: [x, 'y z']}", "z", (1, 12)),
+    ("toml", 'a = "\\u0041\\t\\"z"', "z", (1, 16)),
+    ("toml", "a = 'x\\z'", "z", (1, 8)),
+    ("toml", 'a = """\nx\n  z"""', "z", (3, 3)),
+    ("toml", 'a = """x \\\n\n   z"""', "z", (3, 4)),
+    ("toml", "a = '''\nx\n\tz'''", "z", (3, 2)),
+]
+
+
+@pytest.mark.parametrize(("format", "text", "character", "place"), INSIDE, ids=[text for _, text, _, _ in INSIDE])
+def test_a_place_inside_a_scalar_is_the_place_in_the_source(
+    format: str, text: str, character: str, place: tuple[int, int]
+) -> None:
+    document = parse_document(text, format=format)
+    pointer = "/a/1" if "[" in text else "/a"
+    node = document.node(pointer)
+    assert node is not None
+    assert isinstance(node.value, str)
+
+    location = document.problem("IFX200", pointer, "", offset=node.value.rindex(character)).location
+
+    assert (location.line, location.column) == place
+
+
+def test_a_place_after_the_end_of_an_expression_is_just_after_it() -> None:
+    document = parse_document("a: 'x('\n")
+
+    problem = document.problem("IFX200", "/a", "", offset=2)
+
+    assert (problem.location.column, problem.length) == (7, 1)
+
+
+def test_a_caret_does_not_pass_the_end_of_its_line() -> None:
+    document = parse_document("a: |\n  one\n  two\n")
+
+    problem = document.problem("IFX200", "/a", "", offset=0, length=7)
+
+    assert problem.length == 3
+
+
+def test_what_a_terminal_would_act_on_is_not_shown() -> None:
+    document = parse_document('"\\e[31m\\n": x\n')
+
+    problem = document.problem("IFX110", "/\x1b[31m\n", "unknown key `\x1b[31m\n`", key=True)
+
+    assert "\x1b" not in problem.render()
+    assert len(problem.render().splitlines()) == 3
+
+
+# --- both formats give one tree ---
+
+TEXTS = st.text(
+    st.one_of(
+        st.sampled_from(string.ascii_letters + string.digits + "_-.'\"\\ \n\t#:,[]{}&*!|>%@`~"),
+        st.characters(exclude_categories=["Cs"]),
+    ),
+    max_size=12,
+)
+KEYS = st.one_of(st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=6), TEXTS)
+SCALARS = st.one_of(
+    TEXTS, st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False)
+)
+TREES = st.dictionaries(
+    KEYS,
+    st.recursive(
+        SCALARS,
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+        max_leaves=8,
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def yaml_text(draw: Any, value: Any, indent: int = 0) -> str:
+    """`value` in any style that YAML has for it; begins after a key or a dash."""
+    pad = "\n" + "  " * indent
+    if isinstance(value, dict) and value and draw(st.booleans()):
+        return pad + pad.join(
+            f"{yaml_scalar(draw, key)}: {yaml_text(draw, item, indent + 1)}" for key, item in value.items()
+        )
+    if isinstance(value, list) and value and draw(st.booleans()):
+        return pad + pad.join(f"- {yaml_text(draw, item, indent + 1)}" for item in value)
+    if isinstance(value, (dict, list)):
+        return flow_text(value)
+    return yaml_scalar(draw, value)
+
+
+def flow_text(value: Any) -> str:
+    return json.dumps(value)
+
+
+def yaml_scalar(draw: Any, value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if (
+        re.fullmatch(r"[A-Za-z]\w*", value, re.ASCII)
+        and value.lower() not in ("null", "true", "false")
+        and draw(st.booleans())
+    ):
+        return value
+    if value.isprintable() and value.isascii() and draw(st.booleans()):
+        return "'" + value.replace("'", "''") + "'"
+    return json.dumps(value)
+
+
+def toml_text(draw: Any, tree: dict[str, Any], header: str = "") -> str:
+    """`tree` with tables, arrays of tables, dotted keys and inline values."""
+    lines, later = [], []
+    for key, value in tree.items():
+        name = toml_key(draw, key)
+        full = f"{header}.{name}" if header else name
+        if isinstance(value, dict) and draw(st.booleans()):
+            later.append(f"[{full}]\n" + toml_text(draw, value, full))
+        elif (
+            isinstance(value, list) and value and all(isinstance(item, dict) for item in value) and draw(st.booleans())
+        ):
+            later += [f"[[{full}]]\n" + toml_text(draw, item, full) for item in value]
+        elif isinstance(value, dict) and value and draw(st.booleans()):
+            lines += [f"{name} . {toml_key(draw, inner)} = {toml_value(draw, item)}" for inner, item in value.items()]
+        else:
+            lines.append(f"{name} = {toml_value(draw, value)}  # end")
+    return "\n".join([*lines, *later, ""])
+
+
+def toml_key(draw: Any, key: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_-]+", key) and draw(st.booleans()):
+        return key
+    return toml_string(draw, key, multiline=False)
+
+
+def toml_value(draw: Any, value: Any) -> str:
+    if isinstance(value, dict):
+        return (
+            "{ " + ", ".join(f"{toml_key(draw, key)} = {toml_value(draw, item)}" for key, item in value.items()) + " }"
+        )
+    if isinstance(value, list):
+        space = draw(st.sampled_from(["", " ", "\n  # why\n  "]))
+        return "[" + ",".join(space + toml_value(draw, item) for item in value) + space + "]"
+    if isinstance(value, str):
+        return toml_string(draw, value, multiline=True)
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value)
+
+
+def toml_string(draw: Any, value: str, *, multiline: bool) -> str:
+    styles = ["basic"]
+    if value.isprintable() and "'" not in value:
+        styles += ["literal", "long literal"] if multiline else ["literal"]
+    if multiline:
+        styles.append("long basic")
+    style = draw(st.sampled_from(styles))
+    if style == "literal":
+        return f"'{value}'"
+    if style == "long literal":
+        return f"'''\n{value}'''"
+    escaped = json.dumps(value, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
+    escaped = re.sub("[\x80-\x9f\ufffe\uffff]", lambda found: f"\\u{ord(found.group()):04x}", escaped)
+    return f'"{escaped}"' if style == "basic" else f'"""\n{escaped}"""'
+
+
+@st.composite
+def spelled_trees(draw: Any) -> tuple[dict[str, Any], str, str]:
+    tree = draw(TREES)
+    return tree, yaml_text(draw, tree).lstrip("\n"), toml_text(draw, tree)
+
+
+def typed(value: Any) -> Any:
+    """A form in which 1, 1.0 and True differ."""
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    return type(value).__name__, repr(value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(spelled_trees())
+def test_both_formats_give_the_tree_that_was_written(spelled: tuple[dict[str, Any], str, str]) -> None:
+    tree, yaml, toml = spelled
+
+    assert typed(parse_document(yaml, format="yaml").tree) == typed(tree)
+    assert typed(parse_document(toml, format="toml").tree) == typed(tree)
+
+
+@settings(max_examples=100, deadline=None)
+@given(spelled_trees())
+def test_every_key_and_scalar_stands_where_its_place_says(spelled: tuple[dict[str, Any], str, str]) -> None:
+    _, yaml, toml = spelled
+    for text, format, prefix in ((yaml, "yaml", "- "), (toml, "toml", "x = ")):
+        document = parse_document(text, format=format)
+        for node, key in walk(document.root):
+            if key is not None:
+                name, (start, end) = key
+                whole = document.text[start:end]
+                again = parse_document(f"{whole}: 1" if format == "yaml" else f"{whole} = 1", format=format).tree
+                assert again == {name: 1}
+            if node.style is not Style.COLLECTION:
+                again = parse_document(prefix + document.text[node.start : node.end], format=format).tree
+                assert typed(again) == typed([node.value] if format == "yaml" else {"x": node.value})
+
+
+def walk(node: Node, key: tuple[str, tuple[int, int]] | None = None) -> Any:
+    yield node, key
+    for name, child in node.children.items():
+        yield from walk(
+            child,
+            (str(name), node.keys[str(name)]) if str(name) in node.keys and isinstance(node.value, dict) else None,
+        )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_letter_of_a_value_is_found_in_its_source(data: st.DataObject) -> None:
+    tree, yaml, toml = data.draw(spelled_trees())
+    for text, format in ((yaml, "yaml"), (toml, "toml")):
+        document = parse_document(text, format=format)
+        for node, _ in walk(document.root):
+            if isinstance(node.value, str):
+                source = document.text[node.start : node.end]
+                offsets = source_offsets(source, node.style, node.value)
+                assert offsets is not None
+                for character, offset in zip(node.value, offsets, strict=True):
+                    assert character == source[offset] or source[offset] == "\\" or not character.isalnum()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(st.text(max_size=80), st.binary(max_size=80), st.text("ab:- \n\t'\"[]{}#&*!|>%@`,?=.\\~01", max_size=60))
+)
+@pytest.mark.parametrize("format", ["yaml", "toml"])
+def test_any_text_is_a_document_or_has_problems_with_places(format: str, text: str | bytes) -> None:
+    try:
+        parse_document(text, format=format)
+    except DocumentError as error:
+        assert error.problems
+        assert all(problem.location.line > 0 and problem.location.column > 0 for problem in error.problems)
+        assert all(problem.render() for problem in error.problems)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_document_with_an_accident_has_problems_with_places_or_none(data: st.DataObject) -> None:
+    text = DESIGN
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        cut = data.draw(st.integers(0, 3))
+        text = text[:at] + data.draw(st.text("{}[]:,'\"@*`& \n\t-#!|", max_size=2)) + text[at + cut :]
+    try:
+        parse_document(text)
+    except DocumentError as error:
+        assert all(problem.location.line > 0 for problem in error.problems)
+
+
+# --- schemas ---
+
+SCHEMAS = ("mapping", "pipeline")
+
+
+def subschemas(schema: Any, path: str = "") -> Any:
+    """Every schema inside of `schema`, with where it stands."""
+    yield path, schema
+    for keyword in ("properties", "patternProperties", "$defs"):
+        for name, sub in schema.get(keyword, {}).items():
+            yield from subschemas(sub, f"{path}/{keyword}/{name}")
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(schema.get(keyword), dict):
+            yield from subschemas(schema[keyword], f"{path}/{keyword}")
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        for index, sub in enumerate(schema.get(keyword, ())):
+            yield from subschemas(sub, f"{path}/{keyword}/{index}")
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_is_valid_and_uses_keywords_that_are_interpreted(name: str) -> None:
+    schema = load_schema(name)
+
+    jsonschema.Draft202012Validator.check_schema(schema)
+    unknown = {(path, key) for path, sub in subschemas(schema) for key in sub if key not in KEYWORDS}
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_key_of_a_schema_has_a_description_and_examples_that_are_valid(name: str) -> None:
+    schema = load_schema(name)
+    validator = jsonschema.Draft202012Validator(schema)
+    for path, sub in subschemas(schema):
+        if not path.rpartition("/")[0].endswith("/properties"):
+            continue
+        target = {**schema["$defs"][sub["$ref"].rpartition("/")[2]], **sub} if "$ref" in sub else sub
+
+        assert target.get("description"), path
+        assert target.get("examples"), path
+        for example in target["examples"]:
+            assert list(validator.evolve(schema={**sub, "$defs": schema["$defs"]}).iter_errors(example)) == [], path
+
+
+def test_the_words_of_the_schema_are_those_of_the_tables() -> None:
+    defs = load_schema("mapping")["$defs"]
+    named, with_options = defs["payload"]["anyOf"]
+    branches = {branch["properties"]["format"]["const"]: branch["properties"] for branch in with_options["oneOf"]}
+
+    assert named["enum"] == list(FORMATS)
+    assert set(branches) == set(FORMATS)
+    for name, format in FORMATS.items():
+        assert set(branches[name]) == {"format", *(option.name for option in format.options)}
+        for option in format.options:
+            assert branches[name][option.name].get("default") == option.default
+            assert tuple(branches[name][option.name].get("enum", ())) == option.choices
+    assert set(defs["type"]["enum"]) == {kind.value for kind in FieldType}
+    assert set(defs["to"]["properties"]["payload"]["enum"]) <= set(FORMATS)
+    assert parse_rfc3339(defs["cursor"]["properties"]["start"]["examples"][0])
+
+
+def valid_documents() -> list[Any]:
+    reader = {
+        "iggyflux": 1,
+        "kind": "reader",
+        "from": {"measurement": "env", "where": {"site": ["a", "b"]}},
+        "cursor": {"start": "2026-01-01T00:00:00Z", "settle": "10s"},
+        "messages": [{"payload": {"a": "b", "c": {"const": 1}}, "headers": {"h": "x"}, "for_each": "row"}],
+        "to": {"stream": "s", "topic": "t"},
+        "examples": [{"row": {"time": 1}, "messages": [{"payload": {}}]}],
+    }
+    writer = parse_document(DESIGN).tree
+    small = {"iggyflux": 1, "kind": "writer", "from": {"stream": "s", "topic": ["t"], "payload": {"format": "csv", "header": ["a"]}},
+             "points": {"measurement": {"const": "m"}, "tags": ["a", "b"], "timestamp": {"spread": "offset"}}}  # fmt: skip
+    return [writer, reader, small]
+
+
+ACCIDENTS = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 3), st.just(0.5), st.sampled_from(["", "x", "writer", "json", "unix_ms", "%Y", "10s"]),
+    st.just({}), st.just([]), st.just(["a", "a"]), st.just({"const": 1}), st.just({"expr": "x", "typ": 1}), st.just({"format": "csv", "x": 1}),
+)  # fmt: skip
+NAMES = st.sampled_from(
+    ["x", "expr", "const", "type", "from", "points", "fields", "*", "a*", "a*b", "format", "kind", "message", "default"]
+)
+
+
+@st.composite
+def accidents(draw: Any) -> Any:
+    """A valid document with some nodes replaced, removed or added."""
+    tree = copy.deepcopy(draw(st.sampled_from(valid_documents())))
+    for _ in range(draw(st.integers(0, 3))):
+        parents = [node for node in containers(tree) if node]
+        if not parents:
+            break
+        parent = draw(st.sampled_from(parents))
+        key = draw(st.sampled_from(sorted(parent) if isinstance(parent, dict) else range(len(parent))))
+        action = draw(st.sampled_from(["replace", "remove", "add"]))
+        if action == "replace":
+            parent[key] = copy.deepcopy(draw(ACCIDENTS))
+        elif action == "remove":
+            del parent[key]
+        elif isinstance(parent, dict):
+            parent[draw(NAMES)] = copy.deepcopy(draw(ACCIDENTS))
+        else:
+            parent.append(copy.deepcopy(draw(ACCIDENTS)))
+    return tree
+
+
+def containers(value: Any) -> Any:
+    if isinstance(value, (dict, list)):
+        yield value
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from containers(item)
+
+
+@settings(max_examples=200, deadline=None)
+@given(accidents())
+def test_the_verdict_on_a_document_is_that_of_jsonschema(tree: Any) -> None:
+    document = parse_document(json.dumps(tree))
+
+    problems = check_schema(document, "mapping")
+
+    valid = jsonschema.Draft202012Validator(load_schema("mapping")).is_valid(tree)
+    assert (problems == []) == valid
+    assert all(problem.location.line > 0 for problem in problems)
+    assert not any("schema" in problem.render() for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("schema", "tree", "told"),
+    [
+        ({"minimum": 1, "maximum": 3}, {"a": 5}, "expected: at least 1 and at most 3"),
+        ({"exclusiveMinimum": 0}, {"a": 0}, "expected: more than 0"),
+        ({"type": "integer"}, {"a": "7"}, "hint: write it without quotes: 7"),
+        ({"type": "integer"}, {"a": True}, "expected: an integer"),
+        ({"type": "integer"}, {"a": 7.0}, "found: the number 7.0"),
+        ({"type": "string"}, {"a": 7}, 'hint: a text that looks like this has quotes: "7"'),
+        ({"type": "boolean"}, {"a": "no"}, "hint: write false"),
+        ({"type": "array"}, {"a": "x"}, 'hint: a list of one: ["x"]'),
+        ({"minItems": 2, "maxItems": 2}, {"a": [1]}, "expected: 2 items"),
+        ({"type": "object", "minProperties": 1, "maxProperties": 1, "properties": {"x": {}, "y": {}}}, {"a": {"x": 1, "y": 2}}, "expected: only one of x | y"),
+        ({"allOf": [{"type": "string"}, {"minLength": 3}]}, {"a": "xy"}, "expected: at least 3 characters"),
+        ({"enum": ["on", 1]}, {"a": True}, "expected: on | 1"),
+    ],
+)  # fmt: skip
+def test_a_finding_says_what_was_expected(schema: dict[str, Any], tree: dict[str, Any], told: str) -> None:
+    document = parse_document(json.dumps(tree))
+
+    [problem] = check_tree(document, {"type": "object", "properties": {"a": schema}})
+
+    assert told in problem.render()
+    assert problem.location.pointer.startswith("/a")
+
+
+def test_pointers_escape_what_rfc_6901_escapes() -> None:
+    document = parse_document('"a/b": {"c~d": 1}')
+    pointer = join_pointer(join_pointer("", "a/b"), "c~d")
+
+    assert pointer == "/a~1b/c~0d"
+    assert document.locate(pointer).column == 16
+
+
+def test_a_document_is_what_it_was_parsed_from() -> None:
+    document = parse_document("a: 1\n", file="x.yaml")
+
+    assert isinstance(document, Document)
+    assert (document.file, document.format, document.text) == ("x.yaml", "yaml", "a: 1\n")
+    assert parse_document("a = 1", file="X.TOML").format == "toml"
+    with pytest.raises(ValueError, match="unknown format"):
+        parse_document("", format="json5")
