@@ -196,7 +196,10 @@ class Machine:
         )
         if verdict.rest_stored:
             self._todo = self._todo[width:]
-            self._witness = self._witness or len(named) < width
+            others = [index for line, index in enumerate(sent) if line not in named]
+            if others:
+                self._witness = True
+                self._accepted_line = others[-1]
         else:
             self._todo = [*(index for line, index in enumerate(sent) if line not in named), *self._todo[width:]]
         self._suspect = 0
