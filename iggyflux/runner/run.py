@@ -6,7 +6,6 @@ A route that stops holds up no other: the others go on, and the exit code tells.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Coroutine, Sequence
@@ -26,7 +25,6 @@ from iggyflux.runner.stop import Stop
 from iggyflux.transports.base import Lagging
 
 _TICK_SECONDS = 1.0
-_GC_THRESHOLD = 50_000
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -72,7 +70,6 @@ async def run_routes(
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name) for route in routes]
     started = clock.monotonic()
-    _calm_garbage_collector()
     tasks = [
         asyncio.create_task(_run_one(route, counters, stop, clock), name=f"route {route.name}")
         for route, counters in zip(routes, status.routes, strict=True)
@@ -166,10 +163,3 @@ def _write_status(status: Status, file: Path) -> None:
         beside.replace(file)
     except OSError as error:
         emit(log, logging.WARNING, "status.not_written", file=file, reason=error.strerror)
-
-
-def _calm_garbage_collector() -> None:
-    """What was made so far stays; batches are freed by reference counts, so the collector may look less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])

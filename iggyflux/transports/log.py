@@ -29,6 +29,7 @@ from iggyflux.transports import segments
 from iggyflux.transports.base import Worker
 
 SEGMENT_BYTES = 32 * 2**20
+BATCH_BYTES = 8 * 10**6
 _CHUNK_BYTES = 2**20
 _SUFFIX = ".log"
 _CONSUMERS = ".consumers"
@@ -147,11 +148,12 @@ class Log:
     def tail(self, stream: str, topic: str, count: int = 10, partition: int | None = None) -> list[Message]:
         """The last `count` messages of each partition, in the order of partition and offset."""
         found: list[Message] = []
-        for place in self.partitions(stream, [topic]):
+        for place in self.partitions(stream, [_literal(topic)]):
             if partition is None or place.partition == partition:
                 end = self.end(place)
                 reader = self.reader(place, max(end - count, self.first(place)))
-                found += reader.read(count)
+                while (left := end - reader.offset) > 0 and (part := reader.read(left)):
+                    found += part
                 reader.close()
         return found
 
@@ -250,15 +252,17 @@ class PartitionReader:
         self._start = 0  # the place in the file of chunk[0]
         self._chunk = b""
         self._at = 0
+        self._read_bytes = 0
         self._searched = (-1, -1)
 
-    def read(self, limit: int) -> list[Message]:
-        """The next messages, at most `limit`; empty where nothing whole is there yet.
+    def read(self, limit: int, max_bytes: int = BATCH_BYTES) -> list[Message]:
+        """The next messages, at most `limit` and about `max_bytes`; empty where nothing whole is there yet.
 
         Raises `Stopped`: IFX705 at a damaged record that others follow, IFX706 where the offset is beyond the end.
         """
         messages: list[Message] = []
-        while len(messages) < limit:
+        self._read_bytes = 0
+        while len(messages) < limit and self._read_bytes < max_bytes:
             if self._file is None and not self._open():
                 break
             if not self._decode(limit, messages) and not self._fill():
@@ -285,6 +289,7 @@ class PartitionReader:
             if end == before:
                 self._chunk = self._chunk[:before]
         self._at = end
+        self._read_bytes += end - before
         self.offset += len(messages) - count
         return end > before
 
