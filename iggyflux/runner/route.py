@@ -100,8 +100,8 @@ class RouteRun:
     """One run of one route.  `run` returns when the route is done and raises `Stopped` when it stops."""
 
     def __init__(self, route: Route, status: RouteStatus, stop: Stop, clock: Clock) -> None:
-        self._route = route
-        self._status = status
+        self.route = route
+        self.status = status
         self._stop = stop
         self._clock = clock
         self._journal = Journal()
@@ -109,11 +109,11 @@ class RouteRun:
 
     async def run(self) -> None:
         """Connect, move everything, reconnect as often as needed; closes the transports in any case."""
-        route = self._route
+        route = self.route
         attempt = 0
         try:
             while not self._stop.requested.is_set():
-                session = _Session(route, self._status, self._stop, self._clock, self._journal, self._told)
+                session = _Session(route, self.status, self._stop, self._clock, self._journal, self._told)
                 try:
                     await self._connect()
                     await session.run()
@@ -122,25 +122,33 @@ class RouteRun:
                     await self._wait(attempt, error)
                 else:
                     break
-            self._status.state = "done"
+            self.status.state = "done"
         finally:
+            self.refresh()
             for transport in (route.source, route.sink, route.dead_letters):
                 await transport.close()
 
+    def refresh(self) -> None:
+        """Bring what delivery counts by itself to the status: also while a request waits for a sink that is away."""
+        status, journal = self.status, self._journal
+        status.requests, status.retries = journal.requests, journal.retries
+        if status.state not in ("starting", "connecting"):
+            status.waiting_for = "the sink is away" if journal.away else None
+
     async def _connect(self) -> None:
-        self._status.state = "connecting"
-        await self._route.sink.connect()
-        await self._route.source.connect()
-        self._status.waiting_for = None
-        emit(log, logging.INFO, "route.connected", route=self._route.name)
+        self.status.state = "connecting"
+        await self.route.sink.connect()
+        await self.route.source.connect()
+        self.status.waiting_for = None
+        emit(log, logging.INFO, "route.connected", route=self.route.name)
 
     async def _wait(self, attempt: int, error: NotConnected) -> None:
         first, cap = _CONNECT_BACKOFF_SECONDS
         seconds = backoff_seconds(attempt, random.random(), first=first, cap=cap)  # noqa: S311  # jitter
-        self._status.reconnects += 1
-        self._status.waiting_for = str(error)
+        self.status.reconnects += 1
+        self.status.waiting_for = str(error)
         emit(
-            log, logging.WARNING, "route.not_connected", route=self._route.name, seconds=round(seconds, 2), reason=error
+            log, logging.WARNING, "route.not_connected", route=self.route.name, seconds=round(seconds, 2), reason=error
         )
         await _first_of(self._clock.sleep(seconds), self._stop.requested.wait())
 
@@ -313,7 +321,6 @@ class _Session:
             self._route.sink, request.lines, self._route.policy, self._clock, journal=self._journal
         )
         self._status.in_flight -= 1
-        self._status.requests, self._status.retries = self._journal.requests, self._journal.retries
         self._status.refused += len(refusals)
         self._status.delivered += len(request.lines) - len(refusals)
         for part, refused in request.shares(refusals):

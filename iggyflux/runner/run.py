@@ -70,13 +70,11 @@ async def run_routes(
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name) for route in routes]
     started = clock.monotonic()
-    tasks = [
-        asyncio.create_task(_run_one(route, counters, stop, clock), name=f"route {route.name}")
-        for route, counters in zip(routes, status.routes, strict=True)
-    ]
+    runs = [RouteRun(route, counters, stop, clock) for route, counters in zip(routes, status.routes, strict=True)]
+    tasks = [asyncio.create_task(_run_one(each), name=f"route {each.route.name}") for each in runs]
     ticking = None
     if tick_seconds is not None:
-        ticking = asyncio.create_task(_tick(routes, status, status_file, started, clock, tick_seconds))
+        ticking = asyncio.create_task(_tick(runs, status, status_file, started, clock, tick_seconds))
     try:
         in_time = await _until_done(tasks, stop, clock, shutdown_timeout_seconds)
     finally:
@@ -89,10 +87,11 @@ async def run_routes(
     return Summary(tuple(status.routes), status.seconds, interrupted=not in_time)
 
 
-async def _run_one(route: Route, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+async def _run_one(run: RouteRun) -> None:
     """Run one route; whatever ends it is kept in its status and touches no other."""
+    route, status = run.route, run.status
     try:
-        await RouteRun(route, status, stop, clock).run()
+        await run.run()
     except Stopped as error:
         status.error = error
     except IggyfluxError as error:
@@ -140,16 +139,17 @@ async def _either(first: asyncio.Future[Any], *others: Coroutine[Any, Any, objec
 
 
 async def _tick(
-    routes: Sequence[Route], status: Status, file: Path | None, started: float, clock: Clock, seconds: float
+    runs: Sequence[RouteRun], status: Status, file: Path | None, started: float, clock: Clock, seconds: float
 ) -> None:
     """Keep what takes work to know up to date."""
     while True:
         await clock.sleep(seconds)
         status.seconds = clock.monotonic() - started
-        for route, counters in zip(routes, status.routes, strict=True):
-            if isinstance(route.source, Lagging) and counters.state in ("running", "idle", "finishing"):
+        for run in runs:
+            run.refresh()
+            if isinstance(run.route.source, Lagging) and run.status.state in ("running", "idle", "finishing"):
                 with suppress(NotConnected, Stopped, RuntimeError):  # the route itself tells what is wrong
-                    counters.lag = await route.source.lag()
+                    run.status.lag = await run.route.source.lag()
         if file:
             _write_status(status, file)
 
