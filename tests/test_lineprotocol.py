@@ -321,6 +321,9 @@ REFUSED_LINES: dict[str, tuple[int, int, str]] = {
     "m f=1\nm g=\n": (2, 5, "has no value"),
     "# é\n\n  é,t=é g=x": (3, 13, "expected a number"),
     "m f=\ud800": (1, 5, "expected a number"),
+    f"m,t={'x' * 65536} f=1": (1, 5, "65536 bytes"),
+    f'm f="{"x" * 65536}"': (1, 5, "65536 bytes"),
+    f"m,a={'x' * 40000},b={'x' * 30000} f=1": (1, 1, "together"),
 }
 
 
