@@ -17,6 +17,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 venv: $(VENV)/.ready  ## make .venv from the lock
 
+demo: $(VENV)/.ready  ## see it work: a log, a mapping, a pipeline into a simulated InfluxDB
+	@$(BIN)/python examples/demo.py
+
 test: $(VENV)/.ready  ## run the tests
 	$(BIN)/python -m pytest
 
@@ -33,4 +36,12 @@ check: $(VENV)/.ready  ## format, lint, types, layers, tests, docs: what a chang
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-.PHONY: help venv test test-long format check
+bench: $(VENV)/.ready  ## measure; ratios against something measured in the same run
+	$(BIN)/python -m bench
+
+lock: $(VENV)/.ready  ## make requirements.lock anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet \
+		--python-version 3.11 --group dev --extra fast pyproject.toml -o requirements.lock
+
+.PHONY: help venv demo bench lock test test-long format check
