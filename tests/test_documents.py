@@ -223,7 +223,7 @@ def test_a_million_brackets_cost_no_more_than_a_long_text() -> None:
 # --- places ---
 
 POSITIONS = {
-    "yaml": 'name: x\npoints:\n  - tags: {device: "root().id"}\n    fields:\n      "a b": |\n        one\n        two\n',
+    "yaml": 'name: x\npoints:\n  - tags: {device: "root().id"}\n    fields:\n      "a b": |\n        one\n',
     "toml": "name = 'x'\n[[points]]\ntags = {device = \"root().id\"}\n[points.fields]\n'a b' = '''\none\ntwo\n'''\n",
 }
 

@@ -590,6 +590,7 @@ def test_rule_29_without_messages_a_row_is_a_message() -> None:
     assert mapping.reader.cursor == Cursor()
 
 
+ENV = "from: {measurement: env}\nto: {stream: s, topic: t}\n"
 STATEMENT = "iggyflux: 1\nkind: reader\nto: {stream: s, topic: t}\nfrom: {statement: '%s', language: sql}\n"
 
 
@@ -619,15 +620,11 @@ def test_a_statement_is_bounded_by_its_window_alone(statement: str, expected: li
         ("from: {measurement: a, statement: 'x $start $stop', language: sql}\nto: {stream: s, topic: t}", ["IFX117"]),
         ("from: {statement: 'x $start $stop'}\nto: {stream: s, topic: t}", ["IFX131"]),
         ("from: {statement: 'x $start $stop', language: sql, tags: [a]}\nto: {stream: s, topic: t}", ["IFX126"]),
-        ("from: {measurement: a}\nto: {stream: s, topic: t}\ncursor: {start: tomorrow}", ["IFX125"]),
-        (
-            "from: {measurement: a}\nto: {stream: s, topic: t}\n"
-            + "cursor: {start: 2026-01-02T00:00:00Z, end: 2026-01-01T00:00:00Z}",
-            ["IFX125"],
-        ),
-        ("from: {measurement: a}\nto: {stream: s, topic: t}\ncursor: {window: 0s}", ["IFX125"]),
-        ("from: {measurement: a}\nto: {stream: s, topic: t}\ncursor: {settle: 10}", ["IFX112"]),
-        ("from: {measurement: a}\nto: {stream: s, topic: t}\ncursor: {settle: 10 s}", ["IFX114"]),
+        (ENV + "cursor: {start: tomorrow}", ["IFX125"]),
+        (ENV + "cursor: {start: 1970-01-01T00:00:00Z, end: 1970-01-01T00:00:00Z}", ["IFX125"]),
+        (ENV + "cursor: {window: 0s}", ["IFX125"]),
+        (ENV + "cursor: {settle: 10}", ["IFX112"]),
+        (ENV + "cursor: {settle: 10 s}", ["IFX114"]),
         ("from: {measurement: a}", ["IFX111"]),
     ],
 )

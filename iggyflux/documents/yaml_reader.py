@@ -27,7 +27,6 @@ from ruamel.yaml.events import (
 from iggyflux.documents.nodes import Lines, Node
 from iggyflux.documents.offsets import Style
 from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS, MAX_NODES
-from iggyflux.documents.yaml_faults import explain, quoted_from
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.records import JSON
 
@@ -95,6 +94,8 @@ class _Reader:
         try:
             yield from YAML(typ="safe", pure=True).parse(self.text)
         except MarkedYAMLError as error:
+            from iggyflux.documents.yaml_faults import explain  # good documents need none of its patterns
+
             self.problems.append(explain(error, self.text, self.lines, self.file))
         except (YAMLError, ValueError, IndexError) as error:  # ruamel reads "\U00110000" with a bare chr()
             self.unreadable(error)
@@ -187,9 +188,14 @@ class _Reader:
         start = max(self.text.rfind(shown, 0, node.start + len(shown)), 0)
         hint = "leave the tag away"
         if self.text.startswith("!", start) and not shown.startswith("!!"):
-            in_flow = bool(self.open and self.open[-1].flow)
-            hint = f"if this is an expression, quote it: {quoted_from(self.text, start, in_flow)}"
+            hint = self.quote_hint(start)
         self.report("IFX107", f"the YAML tag {shown[:40]} has no meaning here", start, length=len(shown), hint=hint)
+
+    def quote_hint(self, start: int) -> str:
+        from iggyflux.documents.yaml_faults import quoted_from
+
+        in_flow = bool(self.open and self.open[-1].flow)
+        return f"if this is an expression, quote it: {quoted_from(self.text, start, in_flow)}"
 
     # collections
 
@@ -222,8 +228,7 @@ class _Reader:
         start, end = event.start_mark.index, event.end_mark.index
         name = event.anchor
         if name not in self.anchors:
-            in_flow = bool(self.open and self.open[-1].flow)
-            hint = f"if this is an expression, quote it: {quoted_from(self.text, start, in_flow)}"
+            hint = self.quote_hint(start)
             self.report("IFX107", f"there is no anchor &{name}", start, length=end - start, hint=hint)
             self.place(Node(None, start, end, Style.PLAIN))
             return
