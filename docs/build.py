@@ -1,0 +1,185 @@
+"""Writes the pages of the reference from what the program itself goes by: schemas, tables and commands.
+
+`python docs/build.py` writes them, `python docs/build.py --check` fails where a page is not what would be written.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+GENERATED = "<!-- made by docs/build.py: change the schema or the table, not this page -->\n"
+
+
+def schema_page(name: str, title: str, introduction: str) -> str:
+    """The reference of a document: every kind of node, with its keys."""
+    from iggyflux.documents import load_schema
+
+    schema = load_schema(name)
+    lines = [GENERATED, f"# {title}\n", introduction, f"{schema['description']}\n"]
+    if "properties" in schema:
+        lines += object_section("document", schema, level=2)
+    definitions = schema.get("$defs", {})
+    for key in reached(schema, definitions):
+        lines += object_section(key, definitions[key], level=2)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def reached(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
+    """The definitions in the order in which a reader meets them, from the whole to its parts."""
+    found: list[str] = []
+    waiting: list[Any] = [{key: value for key, value in schema.items() if key != "$defs"}]
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            name = node.get("$ref", "").rsplit("/", 1)[-1] if isinstance(node.get("$ref"), str) else ""
+            if name in definitions and name not in found:
+                found.append(name)
+                waiting.append(definitions[name])
+            waiting += [value for key, value in node.items() if key not in ("examples", "default", "const", "enum")]
+    return found
+
+
+def object_section(name: str, node: dict[str, Any], level: int) -> Iterator[str]:
+    """One kind of node: what it is, what it may be, its keys, examples."""
+    yield f"{'#' * level} {name}\n"
+    yield f"{node.get('description', '')}\n"
+    branches = node.get("anyOf") or node.get("oneOf")
+    if branches:
+        yield f"One of: {', '.join(kind(branch) for branch in branches)}.\n"
+    keys = {**node.get("properties", {}), **node.get("patternProperties", {})}
+    if keys:
+        yield "| key | is | |\n|---|---|---|"
+        required = set(node.get("required", ()))
+        for key, value in keys.items():
+            notes = [value.get("description", "")]
+            if "enum" in value:
+                notes.append(f"One of {', '.join(code(item) for item in value['enum'])}.")
+            if "default" in value:
+                notes.append(f"Default {code(value['default'])}.")
+            if value.get("examples"):
+                notes.append(f"For instance {code(value['examples'][0])}.")
+            must = " (required)" if key in required else ""
+            yield f"| {code(key)}{must} | {kind(value)} | {cell(' '.join(filter(None, notes)))} |"
+        yield ""
+    examples = node.get("examples", [])
+    if examples and not keys:
+        yield f"Examples: {', '.join(code(example) for example in examples)}\n"
+
+
+def kind(node: dict[str, Any]) -> str:
+    """What a node may be, in a few words."""
+    if "$ref" in node:
+        name = node["$ref"].rsplit("/", 1)[1]
+        return f"[{name}](#{name})"
+    if "const" in node:
+        return code(node["const"])
+    if "enum" in node:
+        return "a word"
+    if "anyOf" in node or "oneOf" in node:
+        return " or ".join(kind(branch) for branch in node.get("anyOf") or node["oneOf"])
+    types = node.get("type", "object")
+    words = {"array": "list", "object": "object"}
+    names = [words.get(word, word) for word in ([types] if isinstance(types, str) else types)]
+    if types == "array" and "items" in node:
+        return f"list of {kind(node['items'])}"
+    return " or ".join(names)
+
+
+def code(value: object) -> str:
+    """A value as it is written in a document, as code inside a table."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    fence = "``" if "`" in text else "`"
+    pad = " " if fence == "``" else ""
+    return f"{fence}{pad}{cell(text)}{pad}{fence}"
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def errors_page() -> str:
+    """Every code: what was found, what to do."""
+    from iggyflux.codes import CODES
+
+    lines = [
+        GENERATED,
+        "# Codes\n",
+        "Every problem, failure and stop carries a code that never changes its meaning; `iggyflux codes IFX304` says the",
+        "same as this page. 1xx documents, 2xx expressions, 3xx records, 4xx payloads, 5xx samples and commands,",
+        "6xx delivery and run, 7xx transports, 8xx pipeline files.\n",
+    ]
+    for entry in sorted(CODES.values(), key=lambda entry: entry.code):
+        lines += [f"## {entry.code}\n", f"**{entry.title}.** {entry.meaning}\n", f"*What to do*: {entry.fix}\n"]
+        if entry.example:
+            lines += [f"*For instance*: {code(entry.example)}\n"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def functions_page() -> str:
+    from iggyflux.functions.reference import render_reference
+
+    return GENERATED + "\n" + render_reference().rstrip() + "\n"
+
+
+def commands_page() -> str:
+    """Every command with its help, as a terminal of 90 columns shows it."""
+    import click
+
+    from iggyflux.cli import command_line
+
+    lines = [GENERATED, "# Commands\n", "Results go to stdout, talk goes to stderr. Exit codes: 0 ok, 1 problems found, 2 wrong",
+             "usage, 3 the run stopped.\n"]  # fmt: skip
+
+    def add(command: click.Command, path: str) -> None:
+        context = click.Context(command, info_name=path, terminal_width=90, max_content_width=90)
+        lines.extend([f"## {path}\n", "```text", command.get_help(context).rstrip(), "```\n"])
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                add(inner, f"{path} {name}")
+
+    add(command_line, "iggyflux")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+PAGES = {
+    "mapping.md": lambda: schema_page(
+        "mapping",
+        "Mapping documents",
+        "YAML or TOML, the same tree. The rules on which people differ are in [the language](language.md). "
+        "`iggyflux schema mapping` prints the JSON Schema for an editor.\n",
+    ),
+    "pipeline.md": lambda: schema_page(
+        "pipeline", "Pipeline files", "Where and how: connections, routes, secrets. `iggyflux schema pipeline` prints the JSON Schema.\n"
+    ),
+    "functions.md": functions_page,
+    "errors.md": errors_page,
+    "commands.md": commands_page,
+}
+
+
+def main() -> int:
+    stale = []
+    for name, make in PAGES.items():
+        page = DOCS / name
+        text = make()
+        if "--check" in sys.argv:
+            if not page.exists() or page.read_text() != text:
+                stale.append(name)
+        else:
+            page.write_text(text)
+    if stale:
+        print(f"not up to date: {', '.join(stale)} (python docs/build.py)", file=sys.stderr)
+    return bool(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
