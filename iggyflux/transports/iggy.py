@@ -1,0 +1,443 @@
+"""The only file that knows the Iggy SDK: one connection, its calls in our words, its errors translated.
+
+What the SDK makes necessary, all of it seen on a real server:
+
+- Every call has a timeout, and none is ever cancelled: an abandoned request leaves its answer in the connection for the
+  next one.  Where a call takes too long, the connection is not used again.
+- Its own reconnecting is off: a client that comes back by itself has lost its groups.  Whoever meets `NotConnected`
+  makes a new `Connection`.
+- A client that is merely dropped goes on beating, and stays a member that holds its partitions: it must be logged out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from base64 import b64encode
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+import apache_iggy as sdk
+
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.pipeline import IggySettings
+from iggyflux.records import Message, OutgoingMessage, Partition, Scalar
+from iggyflux.transports import iggy_wire as wire
+from iggyflux.transports.iggy_errors import Meaning, Refusal, translated
+from iggyflux.transports.iggy_wire import StoredOffset
+
+T = TypeVar("T")
+At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
+_LEAVE_SECONDS: Final = 2.0
+_INT64 = range(-(2**63), 2**63)
+_UINT64 = range(2**64)
+_STRATEGIES: Final[Mapping[str, Any]] = {
+    "offset": sdk.PollingStrategy.Offset,
+    "timestamp": sdk.PollingStrategy.Timestamp,
+    "first": lambda _: sdk.PollingStrategy.First(),
+    "next": lambda _: sdk.PollingStrategy.Next(),
+}
+
+log = logging.getLogger("iggyflux.iggy")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Under which name messages are polled and offsets stored."""
+
+    kind: Literal["single", "group"]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """What the server says of a partition: `end` is the offset that the next message will get."""
+
+    number: int
+    end: int
+    messages: int
+    size: int
+
+
+class Connection:
+    """One client of one server: `open` it, call it, `close` it; after `NotConnected` make another.
+
+    All calls raise `NotConnected` (as `Refusal`, with what the server meant) or `Stopped`.
+    """
+
+    def __init__(self, settings: IggySettings) -> None:
+        self._settings = settings
+        self._client: Any = None
+        self._handles: dict[tuple[str, str, str], Any] = {}
+        self._http = settings.transport == "http"
+        self._speaks_wire = not self._http and wire.is_known(version("apache-iggy"))
+
+    async def open(self) -> None:
+        """Connect and log in."""
+        try:
+            self._client = _client(self._settings)
+        except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+            raise Stopped(
+                f"the `iggy` section cannot be used: {_masked(error, self._settings)}", code="IFX760"
+            ) from error
+        where = address_of(self._settings)
+        try:
+            await self._call(self._client.connect(), f"connecting to {where}", logging_in=True)
+            if self._http and self._settings.connection_string is None:
+                name, password = self._settings.username or "", self._settings.password
+                login = self._client.login_user(name, password.reveal() if password else "")
+                await self._call(login, f"logging in to {where}", logging_in=True)
+        except (NotConnected, Stopped):
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Leave the groups and log out, as far as the server still answers; idempotent, never raises."""
+        client, self._client = self._client, None
+        handles, self._handles = self._handles, {}
+        if client is None:
+            return
+        for stream, topic, group in handles:
+            await _quietly(client.leave_consumer_group(stream, topic, group))
+        await _quietly(client.logout_user())
+
+    # What is there
+
+    async def topics(self, stream: str) -> list[str] | None:
+        """The names of the topics of `stream`; None where there is no such stream."""
+        doing = f"asking for the topics of {stream}"
+        if await self._call(self._alive.get_stream(stream), doing) is None:
+            return None
+        return sorted(topic.name for topic in await self._call(self._alive.get_topics(stream), doing))
+
+    async def partitions(self, stream: str, topic: str) -> list[PartitionInfo] | None:
+        """The partitions of a topic; None where there is no such topic."""
+        details = await self._call(self._alive.get_topic(stream, topic), f"asking for {stream}/{topic}")
+        if details is None:
+            return None
+        infos = [PartitionInfo(each.id, _end(each), each.messages_count, each.size) for each in details.partitions]
+        return sorted(infos, key=lambda info: info.number)
+
+    async def create(self, stream: str, topic: str, partitions: int) -> None:
+        """Make a topic, and its stream, where they are missing.  Raises `Stopped` (IFX767) with the server's words."""
+        doing = f"creating {stream}/{topic}"
+        try:
+            if await self._call(self._alive.get_stream(stream), doing) is None:
+                await self._unless_there(self._alive.create_stream(stream), doing)
+            if await self._call(self._alive.get_topic(stream, topic), doing) is None:
+                await self._unless_there(self._alive.create_topic(stream, topic, partitions), doing)
+        except Refusal as refusal:
+            if refusal.meaning is Meaning.AWAY:
+                raise
+            hint = f"create it by hand: iggy topic create {stream} {topic} {partitions} none"
+            raise Stopped(f"Iggy: {refusal}", hint, "IFX767") from refusal
+
+    # Groups
+
+    async def join(self, stream: str, topic: str, group: str) -> None:
+        """Be a member of `group`, which is made where it is missing."""
+        handle = await self._call(
+            self._alive.consumer_group(
+                group,
+                stream,
+                topic,
+                auto_commit=sdk.AutoCommit.Disabled(),
+                polling_strategy=sdk.PollingStrategy.Next(),
+                batch_length=1,
+                poll_interval=timedelta(seconds=1),
+                allow_replay=True,
+            ),
+            f"joining group {group} of {stream}/{topic}",
+        )
+        self._handles[stream, topic, group] = handle
+
+    async def members(self, stream: str, topic: str, group: str) -> dict[int, tuple[int, ...]]:
+        """The members of a group by number, with the partitions that each holds."""
+        doing = f"asking for group {group} of {stream}/{topic}"
+        details = await self._call(self._alive.get_consumer_group(stream, topic, group), doing)
+        return {} if details is None else {each.id: tuple(sorted(each.partitions)) for each in details.members}
+
+    # Offsets
+
+    async def stored(self, reader: Reader, place: Partition) -> StoredOffset | None:
+        """What is stored for `reader`; None where nothing is."""
+        doing = f"asking for the offset of {reader.name} in {place}"
+        if self._speaks_wire:
+            body = wire.offset_request(reader.kind, reader.name, place.stream, place.topic, place.partition)
+            try:
+                return wire.parse_offset(
+                    await self._call(self._alive.send_binary_request(wire.GET_OFFSET, body), doing), place.partition
+                )
+            except (ValueError, Stopped) as error:
+                self._do_without_wire(error)
+        return await self._stored_by_polling(reader, place)
+
+    async def store(self, reader: Reader, place: Partition, offset: int) -> None:
+        """Store that everything up to `offset` is settled.  Raises `Refusal` (NOT_OWNER) where it may not any more."""
+        doing = f"storing offset {offset} of {reader.name} in {place}"
+        if reader.kind == "group":
+            handle = self._handles.get((place.stream, place.topic, reader.name))
+            if handle is None:
+                raise Refusal(f"{doing}: not a member", Meaning.NO_MEMBER)
+            await self._call(handle.store_offset(offset, place.partition), doing)
+            return
+        if self._speaks_wire:
+            body = wire.store_request(reader.name, place.stream, place.topic, place.partition, offset)
+            try:
+                await self._call(self._alive.send_binary_request(wire.STORE_OFFSET, body), doing)
+            except Stopped as error:
+                self._do_without_wire(error)
+            else:
+                return
+        await self._poll(reader, place, ("offset", offset), 1, doing, auto_commit=True)
+
+    # Messages
+
+    async def poll(self, reader: Reader, place: Partition, at: At, count: int) -> list[Message]:
+        """At most `count` messages of a partition; empty where there are none, or it is another member's."""
+        polled = await self._poll(reader, place, at, count, f"polling {place}")
+        stream, topic, number = place.stream, place.topic, place.partition
+        return [
+            Message(
+                each.payload(),
+                stream,
+                topic,
+                number,
+                each.offset(),
+                each.timestamp(),
+                each.origin_timestamp(),
+                each.id(),
+                Headers(each),
+            )
+            for each in polled
+        ]
+
+    async def send(self, stream: str, topic: str, partition: int, messages: Sequence[OutgoingMessage]) -> None:
+        """Append `messages` to a partition; returns when the server has confirmed them."""
+        doing = f"sending to {stream}/{topic}/{partition}"
+        try:
+            batch = [sdk.SendMessage(each.payload, _headers(each.headers), each.id or None) for each in messages]
+        except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+            hint = "payloads have 1 byte to 64 MB, headers 1 to 255 bytes each"
+            raise Stopped(f"Iggy takes no such message: {error}", hint, "IFX775") from error
+        partitioning = sdk.Partitioning.partition_id(partition)
+        answer = await self._call(self._alive.send_messages(stream, topic, partitioning, batch), doing)
+        confirmed = {each.partition_id for each in answer.confirmations}
+        if confirmed - {partition}:
+            raise Refusal(f"{doing}: the server confirmed partitions {sorted(confirmed)}", Meaning.AWAY)
+
+    # How calls are made
+
+    @property
+    def _alive(self) -> Any:
+        if self._client is None:
+            raise Refusal("not connected to Iggy", Meaning.AWAY)
+        return self._client
+
+    async def _call(self, answer: Awaitable[T], doing: str, *, logging_in: bool = False) -> T:
+        """The answer, within the timeout; the call itself is never cancelled."""
+        future = asyncio.ensure_future(answer)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), self._settings.timeout_seconds)
+        except TimeoutError as error:
+            future.add_done_callback(_forget)
+            seconds = f"{self._settings.timeout_seconds:g} s"
+            raise Refusal(f"{doing}: no answer in {seconds}", Meaning.AWAY) from error
+        except asyncio.CancelledError:
+            future.add_done_callback(_forget)
+            raise
+        except (RuntimeError, ValueError, OverflowError) as error:
+            raise translated(_masked(error, self._settings), doing, logging_in=logging_in) from error
+
+    async def _unless_there(self, answer: Awaitable[None], doing: str) -> None:
+        try:
+            await self._call(answer, doing)
+        except Refusal as refusal:
+            if refusal.meaning is not Meaning.EXISTS:
+                raise
+
+    async def _poll(
+        self, reader: Reader, place: Partition, at: At, count: int, doing: str, *, auto_commit: bool = False
+    ) -> Any:
+        kind = sdk.Consumer.Group if reader.kind == "group" else sdk.Consumer.Single
+        return await self._call(
+            self._alive.poll_messages(
+                place.stream,
+                place.topic,
+                consumer=kind(reader.name),
+                partition_id=place.partition,
+                polling_strategy=_STRATEGIES[at[0]](at[1]),
+                count=count,
+                auto_commit=auto_commit,
+            ),
+            doing,
+        )
+
+    async def _stored_by_polling(self, reader: Reader, place: Partition) -> StoredOffset | None:
+        """The stored offset by what comes next: without a message there, it is taken to be that of the last one."""
+        infos = await self.partitions(place.stream, place.topic) or []
+        end = next((info.end for info in infos if info.number == place.partition), 0)
+        polled = await self._poll(reader, place, ("next", 0), 1, f"polling {place}")
+        following = polled[0].offset() if polled else end
+        return StoredOffset(end - 1, following - 1) if following else None
+
+    def _do_without_wire(self, reason: Exception) -> None:
+        self._speaks_wire = False
+        log.warning("iggy.slower_offsets reason=%r", str(reason))
+
+
+class Headers(Mapping[str, "Scalar | bytes"]):
+    """The headers of a message, decoded when they are first looked at: most mappings never do."""
+
+    __slots__ = ("_found", "_message")
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def __getitem__(self, key: str) -> Scalar | bytes:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+    def _all(self) -> dict[str, Scalar | bytes]:
+        if self._message is not None:
+            self._found = _decoded(self._message.user_headers())
+            self._message = None
+        return self._found
+
+
+def address_of(settings: IggySettings) -> str:
+    """The server, for people; never a secret."""
+    if settings.connection_string is not None:
+        return settings.connection_string.reveal().rpartition("@")[2].partition("?")[0]
+    return f"{settings.transport}://{settings.address}"
+
+
+def _client(settings: IggySettings) -> Any:
+    """The SDK's client for these settings, not connected."""
+    if settings.connection_string is not None:
+        return sdk.IggyClient.from_connection_string(_without_reconnecting(settings.connection_string.reveal()))
+    return sdk.IggyClient(_TRANSPORTS[settings.transport](settings))
+
+
+def _tcp(settings: IggySettings) -> Any:
+    return sdk.TcpConfig(
+        server_address=settings.address,
+        auto_login=_login(settings),
+        reconnection=sdk.TcpReconnectionConfig(enabled=False),
+        tls_enabled=settings.tls,
+        tls_domain=settings.domain,
+        tls_ca_file=str(settings.ca_file) if settings.ca_file else None,
+        nodelay=True,
+    )
+
+
+def _websocket(settings: IggySettings) -> Any:
+    return sdk.WebSocketConfig(
+        server_address=settings.address,
+        auto_login=_login(settings),
+        reconnection=sdk.WebSocketReconnectionConfig(enabled=False),
+        tls_enabled=settings.tls,
+        tls_domain=settings.domain,
+        tls_ca_file=str(settings.ca_file) if settings.ca_file else None,
+        tls_validate_certificate=settings.tls,
+    )
+
+
+def _quic(settings: IggySettings) -> Any:
+    return sdk.QuicConfig(
+        server_address=settings.address,
+        server_name=settings.domain,
+        auto_login=_login(settings),
+        reconnection=sdk.QuicReconnectionConfig(enabled=False),
+        validate_certificate=settings.tls,
+    )
+
+
+def _http(settings: IggySettings) -> Any:
+    scheme = "https" if settings.tls else "http"
+    return sdk.HttpConfig(api_url=f"{scheme}://{settings.address}", retries=0)
+
+
+_TRANSPORTS: Final[Mapping[str, Any]] = {"tcp": _tcp, "websocket": _websocket, "quic": _quic, "http": _http}
+
+
+def _login(settings: IggySettings) -> Any:
+    if settings.token is not None:
+        return sdk.AutoLogin.personal_access_token(settings.token.reveal())
+    password = settings.password.reveal() if settings.password else ""
+    return sdk.AutoLogin.username_password(settings.username or "", password)
+
+
+def _without_reconnecting(text: str) -> str:
+    if "reconnection_retries=" in text or text.startswith("iggy+http"):
+        return text
+    return text + ("&" if "?" in text else "?") + "reconnection_retries=0"
+
+
+def _masked(error: BaseException, settings: IggySettings) -> str:
+    """The text of an error, without what must not be seen."""
+    text = str(error)
+    for secret in (settings.password, settings.token, settings.connection_string):
+        if secret is not None and secret.reveal():
+            text = text.replace(secret.reveal(), "***")
+    return text
+
+
+def _end(partition: Any) -> int:
+    """The offset that the next message will get: the last one is told as 0 where there was never any."""
+    return int(partition.current_offset) + 1 if partition.messages_count or partition.current_offset else 0
+
+
+def _decoded(headers: Any) -> dict[str, Scalar | bytes]:
+    """Headers of every kind, by text keys; where two keys have one text, the later stands."""
+    if not headers:
+        return {}
+    found: dict[str, Scalar | bytes] = {}
+    for key, value in headers.items():
+        name = key.value
+        if isinstance(name, bytes):
+            name = b64encode(name).decode("ascii")
+        elif not isinstance(name, str):
+            name = str(name).lower() if isinstance(name, bool) else str(name)
+        found[name] = value.value
+    return found
+
+
+def _headers(headers: Mapping[str, Scalar]) -> dict[str, Any] | None:
+    """Headers of kinds that do not depend on their value; an empty text cannot be sent and is left out."""
+    return {key: _header(value) for key, value in headers.items() if value != ""} or None
+
+
+def _header(value: Scalar | bytes) -> Any:
+    kinds = sdk.HeaderValue
+    if isinstance(value, bool):
+        return kinds.Bool(value)
+    if isinstance(value, int):
+        kind = kinds.Int64 if value in _INT64 else kinds.UnsignedInt64 if value in _UINT64 else kinds.Int128
+        return kind(value)
+    if isinstance(value, float):
+        return kinds.Float64(value)
+    return kinds.Raw(value) if isinstance(value, bytes) else kinds.String(value)
+
+
+async def _quietly(answer: Awaitable[object]) -> None:
+    """Wait for an answer that may never come, for a moment."""
+    future = asyncio.ensure_future(answer)
+    future.add_done_callback(_forget)
+    await asyncio.wait({future}, timeout=_LEAVE_SECONDS)
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

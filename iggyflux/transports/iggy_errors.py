@@ -1,0 +1,97 @@
+"""What the texts of Iggy's errors mean.  The SDK raises bare `RuntimeError`s with a text and no code: this is the one
+place that reads them.
+
+A text that is not in the table is taken as a fault that may pass: it is tried again, and shown whole.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from iggyflux.errors import IggyfluxError, NotConnected, Stopped
+
+
+class Meaning(Enum):
+    """What a caller can do about an error."""
+
+    AWAY = "connect again"
+    NO_SESSION = "connect again; while logging in: not let in"
+    NOT_LET_IN = "wrong name, password or token"
+    NOT_ALLOWED = "the user lacks a permission"
+    OTHER_VERSION = "client and server do not understand each other"
+    TLS = "certificates"
+    MISSING = "no such stream, topic, partition or group"
+    NO_MEMBER = "the group does not know us: join again"
+    NOT_OWNER = "the partition is another member's"
+    BAD_OFFSET = "an offset beyond the end"
+    EXISTS = "already there"
+    NO_SUCH_OPTION = "the server knows no such option"
+    BAD_MESSAGE = "a message that Iggy does not take"
+
+
+# Looked for in this order, in lower case; the first that is found counts.
+TEXTS: tuple[tuple[str, Meaning], ...] = (
+    ("consumer group member", Meaning.NO_MEMBER),
+    ("does not own partition", Meaning.NOT_OWNER),
+    ("resource with key", Meaning.NOT_OWNER),
+    ("invalid offset", Meaning.BAD_OFFSET),
+    ("already exists", Meaning.EXISTS),
+    ("unsupported option key", Meaning.NO_SUCH_OPTION),
+    ("invalid option value", Meaning.NO_SUCH_OPTION),
+    ("invalid credentials", Meaning.NOT_LET_IN),
+    ("invalid username", Meaning.NOT_LET_IN),
+    ("invalid password", Meaning.NOT_LET_IN),
+    ("user inactive", Meaning.NOT_LET_IN),
+    ("personal access token", Meaning.NOT_LET_IN),
+    ("unauthenticated", Meaning.NO_SESSION),
+    ("access token", Meaning.NO_SESSION),
+    ("jwt", Meaning.NO_SESSION),
+    ("stale client", Meaning.NO_SESSION),
+    ("unauthorized", Meaning.NOT_ALLOWED),
+    ("invalid version", Meaning.OTHER_VERSION),
+    ("feature is unavailable", Meaning.OTHER_VERSION),
+    ("invalid command", Meaning.OTHER_VERSION),
+    ("tls", Meaning.TLS),
+    ("certificate", Meaning.TLS),
+    ("too big", Meaning.BAD_MESSAGE),
+    ("empty message payload", Meaning.BAD_MESSAGE),
+    ("invalid message payload", Meaning.BAD_MESSAGE),
+    ("invalid header", Meaning.BAD_MESSAGE),
+    ("invalid key value length", Meaning.BAD_MESSAGE),
+    ("was not found", Meaning.MISSING),
+    ("not found", Meaning.MISSING),
+)
+
+_STOPS: dict[Meaning, tuple[str, str]] = {
+    Meaning.NOT_LET_IN: ("IFX763", "check `username` and `password`, or `token`, of the `iggy` section"),
+    Meaning.NOT_ALLOWED: ("IFX763", "give the user the right to read, poll and send on this stream and topic"),
+    Meaning.OTHER_VERSION: ("IFX764", "this client speaks with servers 0.9.x, and with no other"),
+    Meaning.TLS: ("IFX761", "check `tls`, `ca_file` and `domain` of the `iggy` section"),
+    Meaning.BAD_MESSAGE: ("IFX775", "payloads have 1 byte to 64 MB, headers at most 255 bytes each"),
+}
+
+
+def meaning_of(text: str) -> Meaning:
+    """What the text of an error means; `AWAY` where it is unknown."""
+    folded = text.lower()
+    return next((meaning for part, meaning in TEXTS if part in folded), Meaning.AWAY)
+
+
+class Refusal(NotConnected):
+    """An answer of the server that a caller may know how to take; whoever does not, connects again."""
+
+    def __init__(self, text: str, meaning: Meaning) -> None:
+        self.meaning = meaning
+        super().__init__(text)
+
+
+def translated(text: str, doing: str, *, logging_in: bool = False) -> IggyfluxError:
+    """The exception of ours for an error that came while `doing` something."""
+    meaning = meaning_of(text)
+    if meaning is Meaning.NO_SESSION and logging_in:
+        meaning = Meaning.NOT_LET_IN
+    told = f"{doing}: {text or 'no reason given'}"
+    if meaning in _STOPS:
+        code, hint = _STOPS[meaning]
+        return Stopped(f"Iggy: {told}", hint, code)
+    return Refusal(told, meaning)

@@ -1,0 +1,352 @@
+"""Topics of Apache Iggy as a source: own positions, offsets stored only when told to, groups and consumers alone.
+
+How it keeps the guarantee:
+
+- It polls by offset, from a position of its own in memory.  In a group, where everything that was read of a partition
+  is settled, it asks for `next` instead: then a partition that was away and came back goes on where the others stopped.
+- The server gives a partition of a group to one member at a time.  What another member holds comes back as an empty
+  poll, and storing an offset there is refused: then the partition is forgotten, its work in flight is never
+  acknowledged, and it begins again at what is stored.  The server hands over when all that was polled is stored.
+- A stored offset 0 is not trusted, for a server that lost its log gives 0 for whatever was stored: message 0 comes
+  again.  A stored offset behind the end of the log tells the same: everything comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from iggyflux.errors import EndOfInput, NotConnected, Stopped, closest
+from iggyflux.pipeline import IggySettings, Start
+from iggyflux.records import Batch, Message, Partition, Position
+from iggyflux.transports.iggy import At, Connection, PartitionInfo, Reader, address_of
+from iggyflux.transports.iggy_errors import Meaning, Refusal
+
+_DISCOVER_SECONDS = 5.0
+_STARVING_SECONDS = 10.0
+_FIRST_COUNT = 1000  # of a poll, as long as nobody knows how large messages are
+_MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose offsets others store too
+
+log = logging.getLogger("iggyflux.iggy")
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where we are in a partition."""
+
+    place: Partition
+    end: int
+    average_bytes: float = 0.0
+    at: At | None = None
+    """Where the next poll begins; None: not known yet, ask what is stored."""
+    position: int = 0
+    """The offset that is expected next."""
+    settled: int = -1
+    """The offset that is stored, as far as we know."""
+    stop: int | None = None
+    """The offset to stop before."""
+    not_before: float = 0.0
+    most: int | None = None
+    """The size that polls may have after one that failed."""
+
+    @property
+    def is_at_stop(self) -> bool:
+        return self.stop is not None and self.position >= self.stop
+
+
+class IggySource:
+    """A `Source` on topics of one stream, by names and globs.
+
+    `partitions` bounds a consumer alone.  Without `until_end` new topics and partitions are found as they come; with
+    it, `EndOfInput` comes when what was there at `connect` is read, by us or by other members of the group.
+    """
+
+    def __init__(
+        self,
+        settings: IggySettings,
+        stream: str,
+        topics: Sequence[str],
+        *,
+        reader: Reader,
+        partitions: Sequence[int] | None = None,
+        start: Start = Start(),  # noqa: B008  # frozen
+        until_end: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._stream = stream
+        self._wanted = tuple(topics)
+        self._reader = reader
+        self._only = None if partitions is None else frozenset(partitions)
+        self._start = start
+        self._until_end = until_end
+        self._now = monotonic
+        self._connection: Connection | None = None
+        self._cursors: dict[Partition, _Cursor] = {}
+        self._turns: list[_Cursor] = []
+        self._discover_at = 0.0
+        self._starving = _Starving()
+        self._was_connected = False
+        self._largest_polls: dict[Partition, int] = {}
+
+    @property
+    def about(self) -> str:
+        """What this is, for people."""
+        who = f"{self._reader.kind} {self._reader.name}"
+        return f"{self._stream}/{','.join(self._wanted)} of {address_of(self._settings)}, {who}"
+
+    async def connect(self) -> None:
+        """As `Source.connect`.  Raises `Stopped` where a stream or topic that is named is not there (IFX766)."""
+        await self._let_go()
+        self._connection = Connection(self._settings)
+        await self._connection.open()
+        await self._discover()
+        if self._until_end:
+            for cursor in self._cursors.values():
+                cursor.stop = cursor.end
+        self._was_connected = True
+        self._starving = _Starving(self._now())
+
+    async def read(self) -> Batch | None:
+        """As `Source.read`.  Where nothing is there, it takes up to `poll_interval` to say so."""
+        connection, now = self._connected, self._now()
+        for _ in range(len(self._turns)):
+            cursor = self._turns.pop(0)
+            self._turns.append(cursor)
+            if now < cursor.not_before or cursor.is_at_stop:
+                continue
+            if messages := await self._poll(connection, cursor):
+                self._starving = _Starving(now)
+                return Batch(cursor.place, messages)
+            cursor.not_before = self._now() + self._settings.poll_interval_seconds
+        if self._until_end and all(cursor.is_at_stop for cursor in self._turns):
+            raise EndOfInput("the end of the topics is reached")
+        await self._look_around(connection)
+        await self._rest()
+        return None
+
+    async def ack(self, positions: Sequence[Position]) -> None:
+        """As `Source.ack`.  A partition that is another member's now is let go of: its messages are that member's."""
+        connection = self._connected
+        for position in positions:
+            cursor = self._cursors.get(position.partition)
+            if cursor is None or position.offset <= cursor.settled:
+                continue
+            try:
+                await connection.store(self._reader, position.partition, position.offset)
+            except Refusal as refusal:
+                if refusal.meaning is not Meaning.NOT_OWNER:
+                    raise
+                log.info("iggy.partition_lost partition=%s offset=%d", position.partition, position.offset)
+                cursor.at = None
+            else:
+                cursor.settled = position.offset
+
+    async def lag(self) -> dict[Partition, int]:
+        """How many messages of each partition are not settled yet."""
+        connection, found = self._connected, {}
+        shared = self._reader.kind == "group" and len(self._cursors) <= _MOST_PARTITIONS_ASKED
+        for topic in dict.fromkeys(cursor.place.topic for cursor in self._turns):
+            for info in await connection.partitions(self._stream, topic) or []:
+                cursor = self._cursors.get(Partition(self._stream, topic, info.number))
+                if cursor is None:
+                    continue
+                cursor.end = info.end
+                settled = cursor.settled
+                if shared and info.end and (stored := await connection.stored(self._reader, cursor.place)):
+                    settled = stored.stored
+                begin = settled + 1 if settled >= 0 or cursor.at is None else min(cursor.position, info.end)
+                found[cursor.place] = max(min(info.end - begin, info.messages), 0)
+        return found
+
+    async def close(self) -> None:
+        """As `Source.close`: the groups know at once that we are gone."""
+        await self._let_go()
+
+    # What there is to read
+
+    @property
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise NotConnected("not connected to Iggy")
+        return self._connection
+
+    async def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        self._cursors.clear()
+        self._turns.clear()
+        if connection is not None:
+            await connection.close()
+
+    async def _discover(self) -> None:
+        """Find topics and partitions that are not known yet."""
+        connection = self._connected
+        self._discover_at = self._now() + _DISCOVER_SECONDS
+        for topic in await self._matching(connection):
+            infos = await connection.partitions(self._stream, topic)
+            if infos is None:
+                raise self._missing(f"{self._stream}/{topic}", [])
+            new = [info for info in infos if Partition(self._stream, topic, info.number) not in self._cursors]
+            if new and len(new) == len(infos) and self._reader.kind == "group":
+                await connection.join(self._stream, topic, self._reader.name)
+            for info in new:
+                if self._only is None or info.number in self._only:
+                    self._take_up(Partition(self._stream, topic, info.number), info)
+
+    async def _matching(self, connection: Connection) -> list[str]:
+        known = await connection.topics(self._stream)
+        if known is None:
+            raise self._missing(self._stream, [])
+        for wanted in self._wanted:
+            if not any(character in wanted for character in "*?[") and wanted not in known:
+                raise self._missing(f"{self._stream}/{wanted}", [f"{self._stream}/{topic}" for topic in known])
+        return [topic for topic in known if any(fnmatch.fnmatchcase(topic, wanted) for wanted in self._wanted)]
+
+    def _missing(self, what: str, known: Sequence[str]) -> Exception:
+        """Nobody waits for what may be a slip of the pen; what was there once comes again."""
+        if self._was_connected:
+            return NotConnected(f"Iggy has no {what} any more")
+        near = closest(what, known)
+        hint = f"did you mean {near}?" if near else f"there is: {', '.join(known[:10]) or 'nothing of that name'}"
+        return Stopped(f"Iggy has no {what}", hint, "IFX766")
+
+    def _take_up(self, place: Partition, info: PartitionInfo) -> None:
+        average = info.size / info.messages if info.messages else 0.0
+        cursor = _Cursor(place, info.end, average, most=self._largest_polls.get(place))
+        self._cursors[place] = cursor
+        self._turns.append(cursor)
+
+    # Reading
+
+    async def _poll(self, connection: Connection, cursor: _Cursor) -> list[Message]:
+        """The next messages of a partition; moves its cursor."""
+        try:
+            if cursor.at is None:
+                await self._begin(connection, cursor)
+                if cursor.is_at_stop or cursor.at is None:
+                    return []
+            count = self._count(cursor)
+            messages = await connection.poll(self._reader, cursor.place, self._where(cursor), count)
+        except Refusal as refusal:
+            self._largest_polls[cursor.place] = max((cursor.most or self._count(cursor)) // 2, 1)
+            raise refusal
+        if cursor.stop is not None:
+            messages = [message for message in messages if message.offset < cursor.stop]
+        if not messages:
+            if self._until_end:
+                await self._judge_emptiness(connection, cursor)
+            return messages
+        first, last = messages[0].offset, messages[-1].offset
+        if cursor.at is not None and cursor.at[0] == "offset" and first > cursor.position:
+            log.warning("iggy.messages_gone partition=%s from=%d to=%d", cursor.place, cursor.position, first - 1)
+        cursor.at, cursor.position = ("offset", last + 1), last + 1
+        size = sum([len(message.payload) for message in messages]) / len(messages)
+        cursor.average_bytes = max(size, cursor.average_bytes * 0.9)
+        if cursor.most is not None:
+            cursor.most = None if cursor.most >= self._settings.batch_size else cursor.most * 2
+            self._largest_polls.pop(cursor.place, None)
+        return messages
+
+    async def _begin(self, connection: Connection, cursor: _Cursor) -> None:
+        """Where to begin in a partition: after what is stored, else where the pipeline says."""
+        try:
+            stored = await connection.stored(self._reader, cursor.place)
+        except Refusal as refusal:
+            if refusal.meaning is Meaning.NOT_OWNER:
+                return
+            raise
+        if stored is None:
+            cursor.settled = -1
+            cursor.at, cursor.position = _STARTS[self._start.kind](cursor, self._start.value)
+        elif stored.stored > stored.last:
+            log.warning("iggy.log_shrunk partition=%s stored=%d last=%d", cursor.place, stored.stored, stored.last)
+            cursor.settled, cursor.at, cursor.position = -1, ("first", 0), 0
+        else:
+            cursor.settled = stored.stored
+            begin = stored.stored + 1 if stored.stored else 0
+            cursor.at, cursor.position = ("offset", begin), begin
+
+    def _where(self, cursor: _Cursor) -> At:
+        """`next` where the server's offset and ours are the same, so that a hand-over in between is noticed."""
+        at = cursor.at or ("next", 0)
+        if self._reader.kind == "group" and at[0] == "offset" and 0 < cursor.settled == at[1] - 1:
+            return ("next", 0)
+        return at
+
+    def _count(self, cursor: _Cursor) -> int:
+        settings = self._settings
+        fitting = int(settings.batch_bytes / cursor.average_bytes) if cursor.average_bytes else _FIRST_COUNT
+        count = max(min(settings.batch_size, fitting, cursor.most or settings.batch_size), 1)
+        if cursor.stop is not None and cursor.at is not None and cursor.at[0] == "offset":
+            count = max(min(count, cursor.stop - cursor.position), 1)
+        return count
+
+    async def _judge_emptiness(self, connection: Connection, cursor: _Cursor) -> None:
+        """Nothing came, though the end was not reached: others read it, or it is not there any more."""
+        if self._reader.kind == "group":
+            place = cursor.place
+            members = await connection.members(place.stream, place.topic, self._reader.name)
+            if len(members) > 1:
+                stored = await connection.stored(self._reader, place)
+                if cursor.stop and (stored is None or stored.stored + 1 < cursor.stop):
+                    return
+        cursor.position = max(cursor.position, cursor.stop or 0)
+
+    # Whenever there is nothing to read
+
+    async def _rest(self) -> None:
+        """Until the first partition may be asked again."""
+        due = [cursor.not_before for cursor in self._turns if not cursor.is_at_stop]
+        seconds = min(due, default=self._now() + self._settings.poll_interval_seconds) - self._now()
+        if seconds > 0:
+            await asyncio.sleep(min(seconds, self._settings.poll_interval_seconds))
+
+    async def _look_around(self, connection: Connection) -> None:
+        now = self._now()
+        if now >= self._discover_at and not self._until_end:
+            await self._discover()
+        if self._reader.kind == "group" and now >= self._starving.since + _STARVING_SECONDS:
+            await self._ask_who_holds_what(connection)
+
+    async def _ask_who_holds_what(self, connection: Connection) -> None:
+        """Nothing came for long: where messages wait and nobody moves on, say who holds the partitions (once)."""
+        before, self._starving = self._starving, _Starving(self._now(), told=self._starving.told)
+        behind = {place: count for place, count in (await self.lag()).items() if count}
+        self._starving.behind = behind
+        stuck = [place for place, count in behind.items() if before.behind.get(place, count + 1) <= count]
+        if not stuck or before.told:
+            return
+        self._starving.told = True
+        for topic in dict.fromkeys(place.topic for place in stuck):
+            members = await connection.members(self._stream, topic, self._reader.name)
+            holders = "; ".join(f"member {each} holds {list(held)}" for each, held in sorted(members.items()))
+            log.warning(
+                "iggy.starving group=%s topic=%s waiting=%d members=%r hint=%r",
+                self._reader.name,
+                f"{self._stream}/{topic}",
+                sum(count for place, count in behind.items() if place.topic == topic),
+                holders,
+                "members that died with the server keep their partitions: restart the server gracefully, take "
+                "another group with `start`, or `consumer: {single: NAME}`",
+            )
+
+
+@dataclass(slots=True)
+class _Starving:
+    """Since when nothing came, and how much was waiting when we looked last."""
+
+    since: float = 0.0
+    behind: Mapping[Partition, int] = field(default_factory=dict)
+    told: bool = False
+
+
+_STARTS: dict[str, Callable[[_Cursor, int], tuple[At, int]]] = {
+    "first": lambda _cursor, _value: (("first", 0), 0),
+    "last": lambda cursor, _value: (("offset", cursor.end), cursor.end),
+    "offset": lambda _cursor, value: (("offset", value), value),
+    "timestamp": lambda _cursor, value: (("timestamp", value), 0),
+}

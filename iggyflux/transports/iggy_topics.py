@@ -1,0 +1,219 @@
+"""Topics of Apache Iggy beside a run: sending to one, and looking at one without touching any offset."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.pipeline import IggySettings
+from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
+from iggyflux.transports.iggy import At, Connection, Reader, address_of
+from iggyflux.transports.iggy_keys import by_partition
+
+_SEND_COUNT = 1000
+_LOOKING = Reader("single", "iggyflux-look")  # stores nothing
+
+
+class IggySink:
+    """A `MessageSink` on a topic: dead letters, or a reader's messages.
+
+    Messages with a key go to the partition that every Iggy client gives it; those without take turns, batch by batch.
+    """
+
+    def __init__(self, settings: IggySettings, stream: str, topic: str, *, partitions: int = 1) -> None:
+        self._settings = settings
+        self._address = (stream, topic)
+        self._new_partitions = partitions
+        self._connection: Connection | None = None
+        self._numbers: list[int] = []
+        self._turn = 0
+
+    @property
+    def about(self) -> str:
+        """What this is, for people."""
+        return f"{'/'.join(self._address)} of {address_of(self._settings)}"
+
+    async def connect(self) -> None:
+        """As `MessageSink.connect`; with `create` a missing topic is made.  Raises `Stopped` (IFX766, IFX767)."""
+        await self.close()
+        connection = Connection(self._settings)
+        await connection.open()
+        self._connection = connection
+        infos = await connection.partitions(*self._address)
+        if infos is None and self._settings.create:
+            await connection.create(*self._address, self._new_partitions)
+            infos = await connection.partitions(*self._address)
+        if not infos:
+            stream, topic = self._address
+            hint = f"add `create: true` to the `iggy` section, or run: iggy topic create {stream} {topic} 1 none"
+            raise Stopped(f"Iggy has no {stream}/{topic} to send to", hint, "IFX766")
+        self._numbers = [info.number for info in infos]
+
+    async def send(self, messages: Sequence[OutgoingMessage]) -> None:
+        """As `MessageSink.send`.  Raises `Stopped` (IFX775) for what Iggy cannot hold."""
+        if self._connection is None:
+            raise NotConnected("not connected to Iggy")
+        for message in messages:
+            if message.timestamp_ns is not None:
+                hint = "put the time into a header or the payload; Iggy gives messages the time of their arrival"
+                raise Stopped("a message cannot be sent to Iggy with a timestamp of its own", hint, "IFX776")
+        parts = by_partition(messages, len(self._numbers), self._turn)
+        self._turn += 1
+        try:
+            for slot, part in sorted(parts.items()):
+                for chunk in _chunks(part, self._settings.batch_bytes):
+                    await self._connection.send(*self._address, self._numbers[slot], chunk)
+        except NotConnected:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """As `MessageSink.close`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One end of a range: an offset, or a time of arrival in microseconds."""
+
+    kind: Literal["offset", "timestamp"]
+    value: int
+
+    def takes(self, message: Message) -> bool:
+        """Whether `message` is at the bound or after it."""
+        return (message.offset if self.kind == "offset" else message.timestamp_us) >= self.value
+
+
+class IggyRange:
+    """A `Source` of what stands between two bounds of a topic, the second one exclusive; it acknowledges nothing.
+
+    It reads beside whoever reads the topic: no group is joined, no offset stored.  Reading ends at what was there when
+    it was connected.  `total` is an upper bound of the messages, known then.
+    """
+
+    def __init__(
+        self,
+        settings: IggySettings,
+        places: Sequence[tuple[str, str]],
+        *,
+        since: Bound | None = None,
+        until: Bound | None = None,
+        partition: int | None = None,
+    ) -> None:
+        self._settings = settings
+        self._places = tuple(places)
+        self._since = since
+        self._until = until
+        self._partition = partition
+        self._connection: Connection | None = None
+        self._left: list[tuple[Partition, At, int]] = []
+        self.total = 0
+
+    async def connect(self) -> None:
+        """As `Source.connect`: begin, or begin again."""
+        await self.close()
+        self._connection = Connection(self._settings)
+        await self._connection.open()
+        self._left.clear()
+        self.total = 0
+        for stream, topic in self._places:
+            infos = await self._connection.partitions(stream, topic)
+            if infos is None:
+                raise Stopped(f"Iggy has no {stream}/{topic}", code="IFX766")
+            for info in infos:
+                if info.end and self._partition in (None, info.number):
+                    begin = self._begin()
+                    self.total += min(info.messages, info.end - (begin[1] if begin[0] == "offset" else 0))
+                    self._left.append((Partition(stream, topic, info.number), begin, info.end))
+
+    async def read(self) -> Batch | None:
+        """The next messages.  Raises `EndOfInput`."""
+        if self._connection is None:
+            raise NotConnected("not connected to Iggy")
+        while self._left:
+            place, at, end = self._left[0]
+            messages = await self._connection.poll(_LOOKING, place, at, self._settings.batch_size)
+            within = [message for message in messages if message.offset < end and not self._is_behind(message)]
+            if len(within) < len(messages) or not messages or messages[-1].offset + 1 >= end:
+                self._left.pop(0)
+            else:
+                self._left[0] = (place, ("offset", messages[-1].offset + 1), end)
+            if within:
+                return Batch(place, within)
+        raise EndOfInput("the end of the range is reached")
+
+    async def ack(self, positions: Sequence[Position]) -> None:
+        """Nothing: no offset is touched."""
+
+    async def close(self) -> None:
+        """As `Source.close`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    def _begin(self) -> At:
+        return ("first", 0) if self._since is None else (self._since.kind, self._since.value)
+
+    def _is_behind(self, message: Message) -> bool:
+        return self._until is not None and self._until.takes(message)
+
+
+async def read_range(source: IggyRange) -> AsyncIterator[Message]:
+    """Every message of a range; closes it."""
+    try:
+        await source.connect()
+        while batch := await source.read():
+            for message in batch.messages:
+                yield message
+    except EndOfInput:
+        pass
+    finally:
+        await source.close()
+
+
+async def last_messages(settings: IggySettings, stream: str, topics: Sequence[str], count: int) -> list[Message]:
+    """The last `count` messages of the topics that are, or match by glob, one of `topics`, oldest first.
+
+    Without touching any offset.  Raises `NotConnected` or `Stopped`.
+    """
+    import fnmatch
+
+    connection = Connection(settings)
+    await connection.open()
+    found: list[Message] = []
+    try:
+        known = await connection.topics(stream)
+        chosen = [t for t in known or [] if any(fnmatch.fnmatchcase(t, pattern) for pattern in topics)]
+        if not chosen:
+            hint = f"there is: {', '.join(known or []) or 'no such stream'}"
+            raise Stopped(f"Iggy has no {stream}/{','.join(topics)}", hint, "IFX766")
+        for topic in chosen:
+            for info in await connection.partitions(stream, topic) or []:
+                place, position = Partition(stream, topic, info.number), max(info.end - count, 0)
+                while info.end and position < info.end:
+                    polled = await connection.poll(_LOOKING, place, ("offset", position), min(count, 1000))
+                    if not polled:
+                        break
+                    found += polled
+                    position = polled[-1].offset + 1
+    finally:
+        await connection.close()
+    found.sort(key=lambda message: (message.timestamp_us, message.topic, message.partition, message.offset))
+    return found[-count:]
+
+
+def _chunks(messages: Sequence[OutgoingMessage], most_bytes: int) -> list[list[OutgoingMessage]]:
+    """`messages` in requests that the server takes."""
+    chunks: list[list[OutgoingMessage]] = [[]]
+    size = 0
+    for message in messages:
+        if chunks[-1] and (len(chunks[-1]) >= _SEND_COUNT or size + len(message.payload) > most_bytes):
+            chunks.append([])
+            size = 0
+        chunks[-1].append(message)
+        size += len(message.payload)
+    return chunks

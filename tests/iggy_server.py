@@ -1,0 +1,203 @@
+"""A real Iggy for tests: an `iggy-server` of their own on loopback, killed and restarted at will, or one that is there.
+
+Looked for in this order: `IGGYFLUX_TEST_IGGY=HOST:PORT` (user and password iggy), an `iggy-server` on PATH, the image
+of `IMAGE` by testcontainers.  What is not there is named at the end of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iggyflux.pipeline import IggySettings, Secret
+
+IMAGE = "apache/iggy:0.9.0"
+USER = PASSWORD = "iggy"
+_START_SECONDS = 60
+
+
+@dataclass
+class IggyServer:
+    """A server; `kill` and `start` only where it is a process of ours."""
+
+    tcp: str
+    http: str | None
+    folder: Path | None = None
+    process: subprocess.Popen[bytes] | None = None
+    container: Any = None
+
+    @property
+    def is_ours(self) -> bool:
+        return self.folder is not None
+
+    def settings(self, **more: Any) -> IggySettings:
+        """How to reach it."""
+        given = {"address": self.tcp, "username": USER, "password": Secret(PASSWORD), "poll_interval_seconds": 0.02}
+        return IggySettings(**{**given, **more})
+
+    def start(self) -> None:
+        """Start, or start again on the same ports and data."""
+        assert self.folder is not None
+        binary = shutil.which("iggy-server")
+        assert binary is not None
+        own = {
+            "IGGY_TCP_ADDRESS": self.tcp,
+            "IGGY_HTTP_ADDRESS": (self.http or "").removeprefix("http://"),
+            "IGGY_QUIC_ENABLED": "false",
+            "IGGY_WEBSOCKET_ENABLED": "false",
+            "IGGY_ROOT_USERNAME": USER,
+            "IGGY_ROOT_PASSWORD": PASSWORD,
+            "IGGY_SYSTEM_PATH": str(self.folder / "data"),
+            "IGGY_PATH": str(self.folder / "data"),
+            "IGGY_SYSTEM_SHARDING_CPU_ALLOCATION": "1",
+            "IGGY_SHARDING_CPU_ALLOCATION": "1",
+            "IGGY_SYSTEM_MEMORY_POOL_SIZE": "512 MiB",
+            "IGGY_MEMORY_POOL_SIZE": "512 MiB",
+        }
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("IGGY")}
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [binary], cwd=self.folder, env={**inherited, **own}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it answers."""
+        until = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self.process is not None and self.process.poll() is not None:
+                text = (self.folder / "server.log").read_text()[-2000:] if self.folder else ""
+                raise RuntimeError(f"iggy-server left with {self.process.returncode}: {text}")
+            if time.monotonic() > until:
+                raise RuntimeError("iggy-server did not answer in time")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """As a crash does it."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """As an operator does it."""
+        self._end(signal.SIGTERM)
+
+    def close(self) -> None:
+        if self.container is not None:
+            self.container.stop()
+        self._end(signal.SIGTERM)
+
+    def create_topic(self, stream: str, topic: str, partitions: int = 1, **options: str) -> None:
+        """By the HTTP API: `create_topic` of the SDK does not suit every server of these versions."""
+        self.rest("POST", "/streams", {"name": stream})
+        body = {"name": topic, "partitions_count": partitions, "compression_algorithm": "none", "message_expiry": 0}
+        tree: dict[str, object] = {**body, "max_topic_size": 0}
+        if options:
+            tree["options"] = options
+        status, answer = self.rest("POST", f"/streams/{stream}/topics", tree)
+        assert status in (200, 201), answer
+
+    def rest(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        """A call of the HTTP API, logged in."""
+        login = self._http("POST", "/users/login", {"username": USER, "password": PASSWORD}, None)[1]
+        return self._http(method, path, body, login["access_token"]["token"])
+
+    def _http(self, method: str, path: str, body: dict[str, Any] | None, token: str | None) -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.http}{path}", data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                text = answer.read()
+                return answer.status, json.loads(text) if text[:1] in (b"{", b"[") else None
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def _answers(self) -> bool:
+        host, _, port = self.tcp.rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=1):
+                pass
+            return self.http is None or self._http("GET", "/ping", None, None)[0] == 200
+        except OSError:
+            return False
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(60)
+        self.process = None
+
+
+def find_server(folder: Path) -> IggyServer | str:
+    """A running server, or why there is none."""
+    if address := os.environ.get("IGGYFLUX_TEST_IGGY"):
+        return IggyServer(address, os.environ.get("IGGYFLUX_TEST_IGGY_HTTP"))
+    if shutil.which("iggy-server"):
+        return start_server(folder)
+    return _container()
+
+
+def start_server(folder: Path) -> IggyServer:
+    """A server of our own, with its data in `folder`."""
+    tcp, http = _free_ports(2)
+    server = IggyServer(f"127.0.0.1:{tcp}", f"http://127.0.0.1:{http}", folder)
+    try:
+        server.start()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _container() -> IggyServer | str:
+    if shutil.which("docker") is None:
+        return f"no IGGYFLUX_TEST_IGGY, no iggy-server on PATH, and no docker to run {IMAGE}"
+    try:
+        from testcontainers.core.container import DockerContainer
+
+        container = (
+            DockerContainer(IMAGE)
+            .with_exposed_ports(8090, 3000)
+            .with_env("IGGY_TCP_ADDRESS", "0.0.0.0:8090")
+            .with_env("IGGY_HTTP_ADDRESS", "0.0.0.0:3000")
+            .with_env("IGGY_NODE_ADVERTISED_ADDRESS", "localhost")
+            .with_env("IGGY_SHARDING_CPU_ALLOCATION", "all")
+            .with_env("IGGY_ROOT_USERNAME", USER)
+            .with_env("IGGY_ROOT_PASSWORD", PASSWORD)
+            .with_kwargs(cap_add=["SYS_NICE"], security_opt=["seccomp=unconfined"], ulimits=[_unlimited_memlock()])
+        )
+        container.start()
+    except Exception as error:  # docker is somebody else's: whatever it says is the reason
+        return f"no iggy-server on PATH, and {IMAGE} cannot be run: {str(error).splitlines()[0][:120]}"
+    host = container.get_container_host_ip()
+    ports = [container.get_exposed_port(port) for port in (8090, 3000)]
+    server = IggyServer(f"{host}:{ports[0]}", f"http://{host}:{ports[1]}", container=container)
+    server.wait()
+    return server
+
+
+def _unlimited_memlock() -> Any:
+    from docker.types import Ulimit
+
+    return Ulimit(name="memlock", soft=-1, hard=-1)
+
+
+def _free_ports(count: int) -> Sequence[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
