@@ -140,6 +140,7 @@ REFUSED = {
     "empty": ("", "IFX101"),
     "comment only": ("# a\n\n", "IFX101"),
     "escape beyond unicode": ('a: "\\U00110000"', "IFX101"),
+    "escape beyond an int": ('a: "\\UFFFFFFFF"', "IFX101"),
 }
 
 
@@ -268,6 +269,8 @@ INSIDE = [
     ("yaml", 'a: "x\n\n   y \\\n   z"', "z", (4, 4)),
     ("yaml", "a: x\n  y z", "z", (2, 5)),
     ("yaml", "a: &b !!str xz", "z", (1, 14)),
+    ("yaml", "a: &b xz", "z", (1, 8)),
+    ("yaml", "a: !!str &b 'xz'", "z", (1, 15)),
     ("yaml", "{a: [x, 'y z']}", "z", (1, 12)),
     ("toml", 'a = "\\u0041\\t\\"z"', "z", (1, 16)),
     ("toml", "a = 'x\\z'", "z", (1, 8)),
@@ -685,6 +688,7 @@ def test_the_verdict_on_a_document_is_that_of_jsonschema(tree: Any) -> None:
             {"a": {"x": 1, "y": 2}},
             "expected: only one of x | y",
         ),
+        ({"pattern": "^[a-z]+$"}, {"a": "x\n"}, 'found: "x\\n"'),
         ({"allOf": [{"type": "string"}, {"minLength": 3}]}, {"a": "xy"}, "expected: at least 3 characters"),
         ({"enum": ["on", 1]}, {"a": True}, "expected: on | 1"),
     ],

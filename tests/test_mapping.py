@@ -136,7 +136,9 @@ def test_rule_01_the_name_is_that_of_the_file_unless_the_document_says_one(tmp_p
     assert parse_mapping(text, file="a/b.yaml", name="c").name == "c"
     assert parse_mapping("name: d\n" + text, file="a/b.yaml", name="c").name == "d"
     assert parse_mapping(text).name == "mapping"
+    assert parse_mapping(text, file="<stdin>").name == "mapping"
     assert codes(text, file="a/so so.yaml") == ["IFX114"]
+    assert codes('name: "a\\n"\n' + text) == ["IFX114"]
 
 
 def test_rule_01_the_smallest_useful_writer_has_at_most_8_lines() -> None:
@@ -656,6 +658,8 @@ def test_a_value_may_be_an_object_with_nothing_but_its_expression() -> None:
     [
         ("{measurement: {const: 5}}", ["IFX123"]),
         ("{measurement: {const: ''}}", ["IFX122"]),
+        ("{measurement: \"'a=b'\"}", ["IFX122"]),
+        ("{measurement: '`5`'}", ["IFX132"]),
         ("{measurement: {const: m}, fields: {}}", ["IFX128"]),
         ("{measurement: {const: m}, fields: []}", ["IFX128"]),
         ("{measurement: {const: m}, tags: {a: {const: ''}}}", ["IFX123"]),
@@ -682,6 +686,14 @@ def test_a_point_that_cannot_be_made_is_an_error(text: str, expected: list[str])
 @pytest.mark.parametrize("text", ["upper(b)", "'a'"])
 def test_an_expression_that_fits_after_a_cast_is_fine(text: str) -> None:
     assert "a" in fields('{a: {expr: "%s", type: integer, cast: true}}' % text)  # noqa: UP031
+
+
+def test_names_of_streams_and_topics_are_counted_in_bytes() -> None:
+    long = "\u00e9" * 200
+    rest = "points: {measurement: {const: m}}\n"
+
+    assert codes(f"iggyflux: 1\nkind: writer\nfrom: {{stream: {long}, topic: [a, {long}]}}\n{rest}") == ["IFX114"] * 2
+    assert codes(f"iggyflux: 1\nkind: reader\nfrom: {{measurement: m}}\nto: {{stream: a, topic: {long}}}") == ["IFX114"]
 
 
 def test_problems_of_every_layer_are_told_together() -> None:

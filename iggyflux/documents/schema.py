@@ -179,7 +179,7 @@ class _Checker:
             return []
         findings: list[Finding] = []
         properties = schema.get("properties", {})
-        patterns = [(re.compile(text), sub) for text, sub in schema.get("patternProperties", {}).items()]
+        patterns = [(_pattern(text), sub) for text, sub in schema.get("patternProperties", {}).items()]
         rest = schema.get("additionalProperties", True)
         for key, member in value.items():
             place = join_pointer(pointer, key)
@@ -346,7 +346,7 @@ class _Checker:
                     expected=expected,
                 )
             ]
-        if "pattern" in schema and re.search(schema["pattern"], value) is None:
+        if "pattern" in schema and _pattern(schema["pattern"]).search(value) is None:
             expected = schema.get("x-expected") or f"a text that matches {schema['pattern']}"
             hint = _hint(schema, value, "pattern")
             return [
@@ -392,6 +392,12 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[_Checker, Schema, Any, str], list
 )
 KEYWORDS = ANNOTATIONS | {"$ref", "type"} | {keyword for keywords, _ in _CHECKS for keyword in keywords}
 """Every keyword that a schema of ours may use."""
+
+
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern of JSON Schema, where a last `$` is the end of the text and not the line break before it."""
+    return re.compile(text.removesuffix("$") + r"\Z" if text.endswith("$") else text)
 
 
 # --- types ---

@@ -33,6 +33,8 @@ from iggyflux.records import JSON
 _CORE = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")
+# What ruamel raises for a text besides its own errors: it reads "\UFFFFFFFF" with a bare chr(), for one.
+_FAULTS = (YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError, AssertionError)
 _LONG_ESCAPE = re.compile(r"\\U([0-9A-Fa-f]{8})")
 _STYLES = {None: Style.PLAIN, "": Style.PLAIN, "'": Style.SINGLE, '"': Style.DOUBLE, "|": Style.BLOCK, ">": Style.BLOCK}
 
@@ -97,7 +99,7 @@ class _Reader:
             from iggyflux.documents.yaml_faults import explain  # good documents need none of its patterns
 
             self.problems.append(explain(error, self.text, self.lines, self.file))
-        except (YAMLError, ValueError, IndexError) as error:  # ruamel reads "\U00110000" with a bare chr()
+        except _FAULTS as error:
             self.unreadable(error)
         else:
             return
@@ -128,8 +130,9 @@ class _Reader:
         start, end = event.start_mark.index, event.end_mark.index
         node = Node(event.value, start, end, style, in_flow=bool(self.open and self.open[-1].flow))
         tag = str(event.ctag) if event.ctag is not None else None
-        if tag is not None:
+        if tag is not None or event.anchor is not None:
             node.start = self.after_tag(start, end)
+        if tag is not None:
             self.tagged(node, tag)
         elif style is Style.PLAIN:
             node.value = self.resolved(node, event.value)

@@ -167,7 +167,7 @@ def compile_document(document: Document, *, name: str | None = None) -> Mapping:
     tree = document.tree if isinstance(document.tree, dict) else {}
     kind: Literal["writer", "reader"] = "reader" if _is_reader(tree) else "writer"
     reading = Reading(document, kind)
-    chosen = _name_of(reading, tree, name if name is not None or document.file is None else Path(document.file).stem)
+    chosen = _name_of(reading, tree, _stem(document.file) if name is None else name)
     writer = read_writer(reading) if kind == "writer" else None
     reader = read_reader(reading) if kind == "reader" else None
     if reading.problems:
@@ -198,6 +198,11 @@ def _name_of(reading: Reading, tree: dict[str, JSON], given: str | None) -> str:
         hint = "add `name:` to the document"
         reading.report("IFX114", "", f"the file's name {given!r} is no name for a mapping", hint=hint)
     return given
+
+
+def _stem(file: str | None) -> str | None:
+    """The stem of a file's name; what stands for a stream, such as `-` or `<stdin>`, has none."""
+    return None if file is None or file == "-" or file.startswith("<") else Path(file).stem
 
 
 def _restore(text: str, name: str, format: str, file: str | None) -> Mapping:  # noqa: A002

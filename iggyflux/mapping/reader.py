@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from iggyflux.documents import join_pointer
 from iggyflux.expressions import compile_expression
 from iggyflux.mapping.examples import check_reader_examples
-from iggyflux.mapping.reading import NOTHING, Reading, items_of, object_of, scalar_of, texts_of
+from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_duration, read_time
 from iggyflux.mapping.types import Const, Cursor, MessageSpec, Query, Reader, Source, Target
@@ -32,6 +32,8 @@ def read_reader(reading: Reading) -> Reader:
     check_reader_examples(reading)
     warn_unused_tables(reading)
     target = object_of(tree.get("to"))
+    check_length(reading, target.get("stream"), "/to/stream")
+    check_length(reading, target.get("topic"), "/to/topic")
     payload = reading.choice(target, "payload", ("json", "msgpack", "cbor", "csv", "influx"))
     return Reader(
         source=query,

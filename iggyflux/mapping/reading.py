@@ -136,6 +136,12 @@ def parent_of(pointer: str) -> str:
     return pointer.rpartition("/")[0]
 
 
+def check_length(reading: Reading, name: JSON, pointer: str) -> None:
+    """The name of a stream or topic has at most 255 bytes on an Iggy server."""
+    if isinstance(name, str) and len(name) <= 255 < len(name.encode()):
+        reading.report("IFX114", pointer, f"the name has {len(name.encode())} bytes", expected="at most 255")
+
+
 def object_of(value: JSON) -> Mapping[str, JSON]:
     """`value` if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}

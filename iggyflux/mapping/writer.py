@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from iggyflux.documents import join_pointer
 from iggyflux.errors import PointError, RecordError
-from iggyflux.expressions import compile_expression
+from iggyflux.expressions import Expression, compile_expression, literal_value
 from iggyflux.lineprotocol import check_field_key, check_measurement, check_tag_key, check_tag_value
 from iggyflux.mapping.examples import check_writer_examples
-from iggyflux.mapping.reading import NOTHING, Reading, items_of, object_of, scalar_of, texts_of
+from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
 from iggyflux.mapping.stars import used_keys
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_timestamp
@@ -80,6 +80,8 @@ def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
     topics = texts_of(tree.get("topic"))
     for topic in topics:
         _check_glob(reading, topic, _item("/from/topic", tree.get("topic"), topic))
+        check_length(reading, topic, _item("/from/topic", tree.get("topic"), topic))
+    check_length(reading, tree.get("stream"), "/from/stream")
     return From(
         stream=str(tree.get("stream", "")),
         topics=topics,
@@ -160,7 +162,11 @@ class _Point:
 
     def measurement(self) -> Source:
         source = self.reading.source(self.tree.get("measurement"), self.at("measurement"), "a string")
-        if isinstance(source, Const) and source is not NOTHING:
+        if isinstance(source, Expression):
+            literal = literal_value(source)
+            if literal is not None and isinstance(literal[0], str) and self.strict_names:
+                self.check_name(check_measurement, literal[0], source.location, key=False)
+        elif source is not NOTHING:
             place = self.at("measurement", "const")
             if not isinstance(source.value, str):
                 hint = f'a text has quotes: {{const: "{source.value}"}}'
