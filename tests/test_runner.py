@@ -409,6 +409,38 @@ def test_told_to_stop_while_the_sink_hangs_it_leaves_without_acknowledging(asked
     assert source.closed
 
 
+def test_told_to_stop_while_it_connects_it_is_done() -> None:
+    class Hanging(ScriptedSink):
+        async def connect(self) -> None:
+            await asyncio.Event().wait()
+
+    source = ScriptedSource([FIRST])
+
+    async def stop(wish: Stop) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        wish.request()
+
+    summary = run(route(source, Hanging()), stop=stop)
+
+    assert summary.exit_code == 0
+    assert source.closed
+
+
+def test_told_to_stop_while_it_waits_to_connect_again_it_is_done() -> None:
+    source = ScriptedSource([FIRST], connects=[NotConnected("no")] * 1000)
+
+    async def stop(wish: Stop) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        wish.request()
+
+    summary = run(route(source, ScriptedSink()), stop=stop)
+
+    assert summary.exit_code == 0
+    assert summary.routes[0].reconnects < 5
+
+
 def test_a_route_that_stops_holds_up_no_other() -> None:
     broken = ScriptedSource([FIRST])
     source, sink = ScriptedSource([FIRST, SECOND]), ScriptedSink()

@@ -115,8 +115,8 @@ class RouteRun:
             while not self._stop.requested.is_set():
                 session = _Session(route, self.status, self._stop, self._clock, self._journal, self._told)
                 try:
-                    await self._connect()
-                    await session.run()
+                    if await self._connect():
+                        await session.run()
                 except NotConnected as error:
                     attempt = 1 if session.has_settled else attempt + 1
                     await self._wait(attempt, error)
@@ -135,12 +135,21 @@ class RouteRun:
         if status.state not in ("starting", "connecting"):
             status.waiting_for = "the sink is away" if journal.away else None
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> bool:
+        """Connect both ends; False where the wish to stop came first: nothing is in flight then."""
         self.status.state = "connecting"
-        await self.route.sink.connect()
-        await self.route.source.connect()
+        connecting = asyncio.ensure_future(self._connect_both())
+        await _first_of(connecting, self._stop.requested.wait())
+        if connecting.cancelled():
+            return False
+        connecting.result()
         self.status.waiting_for = None
         emit(log, logging.INFO, "route.connected", route=self.route.name)
+        return True
+
+    async def _connect_both(self) -> None:
+        await self.route.sink.connect()
+        await self.route.source.connect()
 
     async def _wait(self, attempt: int, error: NotConnected) -> None:
         first, cap = _CONNECT_BACKOFF_SECONDS
@@ -414,10 +423,11 @@ def _worst(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _first_of(*waits: Awaitable[object]) -> None:
-    """Return when one of `waits` does; the others are cancelled."""
+    """Return when one of `waits` does, whatever it comes to; the others are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
