@@ -12,7 +12,7 @@ from pathlib import Path
 from iggyflux.delivery.machine import Policy
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest
 from iggyflux.mapping import Mapping, Writer, load_mapping
-from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, TopicAddress
+from iggyflux.pipeline import Endpoint, IggySettings, InfluxSettings, Pipeline, TopicAddress
 from iggyflux.pipeline import Route as Item
 from iggyflux.records import Message, Rendered
 from iggyflux.runner.route import Route, WriterPlan
@@ -36,6 +36,11 @@ class Opening:
     def consumer(self) -> str:
         """The name under which positions are stored."""
         return self.item.consumer.name or self.name
+
+    @property
+    def iggy(self) -> IggySettings:
+        """How to reach Iggy."""
+        return self.pipeline.iggy or IggySettings()
 
     @property
     def influxdb(self) -> InfluxSettings:
@@ -165,6 +170,22 @@ def _stdin_source(opening: Opening, end: Endpoint) -> Source:
     return StdinSource(stream=stream, topic=topic, envelope=end.envelope, batch_size=opening.influxdb.batch_size)
 
 
+def _iggy_source(opening: Opening, _end: Endpoint) -> Source:
+    from iggyflux.transports.iggy import Reader
+    from iggyflux.transports.iggy_source import IggySource
+
+    item, origin = opening.item, opening.writer.source
+    return IggySource(
+        opening.iggy,
+        origin.stream,
+        origin.topics,
+        reader=Reader(item.consumer.kind, opening.consumer),
+        partitions=item.consumer.partitions,
+        start=item.start,
+        until_end=opening.until_end,
+    )
+
+
 def _file_sink(_opening: Opening, end: Endpoint) -> LineSink:
     from iggyflux.transports.files import LineFileSink
 
@@ -184,6 +205,7 @@ def _influxdb_sink(opening: Opening, _end: Endpoint) -> LineSink:
 
 
 _SOURCES: dict[str, Callable[[Opening, Endpoint], Source]] = {
+    "iggy": _iggy_source,
     "log": _log_source,
     "file": _file_source,
     "stdin": _stdin_source,
@@ -201,11 +223,15 @@ def _dead_letters(opening: Opening, source: Endpoint) -> DeadLetterSink:
 
     place = opening.item.dead_letters
     if isinstance(place, TopicAddress):
-        return TopicDeadLetters(_topic_sink(source, place))
+        return TopicDeadLetters(_topic_sink(opening, source, place))
     return DirectoryDeadLetters(place or opening.pipeline.folder / _DEAD_LETTERS / opening.name)
 
 
-def _topic_sink(source: Endpoint, place: TopicAddress) -> MessageSink:
+def _topic_sink(opening: Opening, source: Endpoint, place: TopicAddress) -> MessageSink:
+    if source.kind == "iggy":
+        from iggyflux.transports.iggy_topics import IggySink
+
+        return IggySink(opening.iggy, place.stream, place.topic)
     from iggyflux.transports.log import LogSink
 
     return LogSink(source.path or Path(), place.stream, place.topic)
@@ -264,6 +290,8 @@ def _end(opening: Opening, key: str, problems: list[Problem]) -> Endpoint | None
         problems.append(pipeline.problem("IFX813", item, message, hint="name a directory"))
     if given.kind == "influxdb":
         problems += _influxdb_problems(opening)
+    if given.kind == "iggy":
+        problems += _iggy_problems(opening)
     return given
 
 
@@ -272,6 +300,14 @@ def _influxdb_problems(opening: Opening) -> list[Problem]:
     from iggyflux.transports.influxdb import settings_problems
 
     found = settings_problems(opening.influxdb)
+    return [opening.pipeline.problem(each.code, opening.item, each.message, hint=each.hint) for each in found]
+
+
+def _iggy_problems(opening: Opening) -> list[Problem]:
+    """What cannot work with these settings and this consumer, at the route's place."""
+    from iggyflux.transports.iggy_settings import settings_problems
+
+    found = settings_problems(opening.iggy, dataclasses.replace(opening.item.consumer, name=opening.consumer))
     return [opening.pipeline.problem(each.code, opening.item, each.message, hint=each.hint) for each in found]
 
 
