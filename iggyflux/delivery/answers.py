@@ -36,11 +36,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as it came: header names in lower case, the body as bytes (cut where it is absurdly long)."""
+    """An answer as it came: header names in lower case, the body as bytes (cut where it is absurdly long).
+
+    `whole` is false where it broke off: then there is a status, and perhaps less than all of headers and body.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
+    whole: bool = True
 
 
 def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> Verdict:
@@ -54,8 +58,13 @@ def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> V
         if row.fits(case):
             verdict = row.verdict(case)
             if verdict is not None:
-                return verdict
-    return _unknown(case)
+                break
+    else:
+        verdict = _unknown(case)
+    if not answer.whole and isinstance(verdict, Impossible | Refused | RefusedSome):
+        # Half of an answer accuses nobody: the server may have died over it.
+        return Unavailable(f"the answer broke off; {case.told}", case.status, connection_died=True)
+    return verdict
 
 
 class Case:

@@ -225,6 +225,7 @@ class HttpClient:
     ) -> None:
         """Raises `AddressError` for a proxy that cannot be used, `OSError` and `ssl.SSLError` for certificate files."""
         self.address = address
+        self._where = f"{address.host}:{address.port}"
         self._scrub = scrub
         self._timeout_seconds = timeout_seconds
         options: dict[str, Any] = {"maxsize": connections, "block": False, "retries": False}
@@ -266,7 +267,10 @@ class HttpClient:
                 preload_content=False,
                 timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, ticket.seconds), read=ticket.seconds),
             )
-            return _read(response, ticket, began)
+            answer = _read(response, ticket, began)
+            if ticket.is_cut and not answer.whole and answer.status != 204:
+                return Unavailable(f"no complete answer from {self._where} within {ticket.seconds:g} s")
+            return answer
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return self._failure(error, ticket)
         finally:
@@ -277,15 +281,13 @@ class HttpClient:
         self._pools.clear()
 
     def _failure(self, error: Exception, ticket: Ticket) -> Failure:
-        where = f"{self.address.host}:{self.address.port}"
-        for kind, explain in _FAILURES:
-            if isinstance(error, kind):
-                return explain(_Failed(error, where, ticket, self._scrub, str(self.proxy or "")))
-        return _broken(_Failed(error, where, ticket, self._scrub, str(self.proxy or "")))
+        failed = _Failed(error, self._where, ticket, self._scrub, str(self.proxy or ""))
+        explain = next((explain for kind, explain in _FAILURES if isinstance(error, kind)), _broken)
+        return explain(failed)
 
 
 def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket, began: float) -> Answer:
-    """The answer; a body that breaks off is taken as far as it came, since the status already decides much."""
+    """The answer; one that breaks off is taken as far as it came, since the status already decides much."""
     body = bytearray()
     whole = False
     try:
@@ -297,14 +299,25 @@ def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket, began: float) -> A
             body += chunk
     except (HTTPError, DecodeError, OSError, http.client.HTTPException):
         pass
-    if whole:
+    if len(body) >= _MOST_BODY_BYTES:
+        whole = True  # enough of it; the rest is left unread
+        response.close()
+    elif whole:
         response.release_conn()
     else:
         response.close()
     headers: dict[str, str] = {}
     for key, value in response.headers.items():
         headers.setdefault(key.lower(), value.split(",")[0] if key.lower() == "x-influxdb-version" else value)
-    return Answer(response.status, headers, bytes(body))
+    return Answer(response.status, headers, bytes(body), whole and not _ends_early(response, headers))
+
+
+def _ends_early(response: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bool:
+    """Whether the end of the connection ended the answer, though nothing said that it would: headers may be missing."""
+    if response.status == 204 or response.version < 11:
+        return False
+    said = headers.get("connection", "").lower()
+    return not (headers.keys() & {"content-length", "transfer-encoding"} or "close" in said)
 
 
 # --- proxies ---
