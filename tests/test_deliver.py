@@ -1,0 +1,213 @@
+"""The driver of delivery: it does what the machine says, and tells what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+
+from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.verdicts import (
+    Accepted,
+    Impossible,
+    Refusal,
+    Refused,
+    RefusedSome,
+    SchemaConflict,
+    TooLarge,
+    Unavailable,
+    Verdict,
+)
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.runner.deliver import Journal, deliver
+
+T = TypeVar("T")
+
+LINES = [f"m f={number} {number}" for number in range(4)]
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    async def bounded() -> T:
+        return await asyncio.wait_for(coroutine, 10)
+
+    return asyncio.run(bounded())
+
+
+@dataclass
+class Clock:
+    """A clock that jumps; `slept` are the waits."""
+
+    now: float = 100.0
+    slept: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Sink:
+    """A sink that follows a script of verdicts, then accepts; `connects` are what `connect` raises."""
+
+    script: list[Verdict]
+    connects: list[Exception] = field(default_factory=list)
+    sent: list[list[str]] = field(default_factory=list)
+    probes: int = 0
+
+    async def connect(self) -> None:
+        self.probes += 1
+        if self.connects:
+            raise self.connects.pop(0)
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        self.sent.append(list(lines))
+        return self.script.pop(0) if self.script else Accepted()
+
+    async def close(self) -> None:
+        pass
+
+
+def delivering(
+    sink: Sink,
+    lines: Sequence[str] = LINES,
+    *,
+    clock: Clock | None = None,
+    journal: Journal | None = None,
+    **policy: Any,
+) -> tuple[Refusal, ...]:
+    return drive(deliver(sink, lines, Policy(**policy), clock or Clock(), journal=journal, random=lambda: 0.5))
+
+
+def test_accepted_lines_are_sent_once_and_not_copied() -> None:
+    sink, journal = Sink([]), Journal()
+
+    assert delivering(sink, journal=journal) == ()
+    assert sink.sent == [LINES]
+    assert (journal.requests, journal.retries, journal.refused_lines) == (1, 0, 0)
+
+
+def test_nothing_to_deliver_sends_nothing() -> None:
+    sink = Sink([])
+
+    assert delivering(sink, []) == ()
+    assert sink.sent == []
+
+
+def test_refusals_come_back_by_their_index() -> None:
+    sink = Sink([RefusedSome("bad"), Accepted(), RefusedSome("bad", 400)])
+    journal = Journal()
+
+    assert delivering(sink, journal=journal) == (Refusal(2, "bad", 400),)
+    assert sink.sent == [LINES, LINES[:2], LINES[2:3], LINES[3:]]
+    assert journal.refused_lines == 1
+
+
+def test_waits_are_those_of_the_policy() -> None:
+    clock, journal = Clock(), Journal()
+
+    delivering(
+        Sink([Unavailable("away")] * 4),
+        clock=clock,
+        journal=journal,
+        retry_backoff_seconds=2.0,
+        max_backoff_seconds=6.0,
+    )
+
+    assert clock.slept == [1.0, 2.0, 3.0, 3.0]
+    assert (journal.retries, journal.seconds_waited) == (4, 9.0)
+
+
+def test_one_delivery_told_to_wait_holds_back_the_others() -> None:
+    clock, journal = Clock(), Journal()
+    delivering(Sink([Unavailable("slow down", 429, 30.0)]), clock=clock, journal=journal)
+    before = clock.now
+
+    clock.now -= 20.0  # as if another one had been under way meanwhile
+    clock.slept.clear()
+    delivering(Sink([]), clock=clock, journal=journal)
+
+    assert clock.now >= before - 0.5
+    assert len(clock.slept) == 1
+
+
+def test_what_a_person_must_mend_stops() -> None:
+    with pytest.raises(Stopped) as stopped:
+        delivering(Sink([Impossible("no such bucket", "create it", 404, "IFX723")]))
+
+    assert (stopped.value.reason, stopped.value.hint, stopped.value.code) == ("no such bucket", "create it", "IFX723")
+
+
+def test_after_a_death_the_sink_is_connected_again_until_it_is_there() -> None:
+    sink = Sink([Unavailable("reset", connection_died=True)], [NotConnected("refused")] * 3)
+
+    assert delivering(sink) == ()
+    assert sink.probes == 4
+    assert sink.sent == [LINES, LINES]
+
+
+def test_a_sink_that_is_somebody_else_after_a_death_stops() -> None:
+    sink = Sink([Unavailable("reset", connection_died=True)], [Stopped("not InfluxDB", None, "IFX729")])
+
+    with pytest.raises(Stopped, match="not InfluxDB"):
+        delivering(sink)
+
+
+def test_a_size_that_was_refused_is_not_tried_again_by_the_next_delivery() -> None:
+    journal = Journal()
+    sink = Sink([TooLarge("413")])
+    delivering(sink, journal=journal)
+    delivering(sink, journal=journal)
+
+    assert [len(lines) for lines in sink.sent] == [4, 2, 2, 2, 2]
+    assert journal.max_bytes == sum(len(line) + 1 for line in LINES) // 2
+
+
+def test_a_schema_conflict_is_told_once_with_both_types(caplog: pytest.LogCaptureFixture) -> None:
+    conflict = SchemaConflict("m", "f", "string", "float")
+    verdict = Refused((Refusal(0, "conflict"),), True, (conflict,))
+    journal = Journal()
+    with caplog.at_level(logging.INFO, "iggyflux.delivery"):
+        for _ in range(3):
+            delivering(Sink([verdict]), journal=journal)
+
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage().startswith(
+        "delivery.schema_conflict measurement=m field=f sent=string stored=float hint="
+    )
+
+
+def test_an_outage_is_told_when_it_begins_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "iggyflux.delivery"):
+        delivering(Sink([Unavailable("away")] * 6), max_retries=2)
+
+    events = [(record.levelname, record.getMessage().split()[0]) for record in caplog.records]
+    assert events == [
+        *[("INFO", "delivery.waiting")] * 2,
+        ("WARNING", "delivery.away"),
+        *[("INFO", "delivery.waiting")] * 3,
+        ("INFO", "delivery.back"),
+    ]
+
+
+def test_a_delivery_that_is_cancelled_ends() -> None:
+    class Patient(Clock):
+        async def sleep(self, seconds: float) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(deliver(Sink([Unavailable("away")]), LINES, Policy(), Patient()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    drive(main())
