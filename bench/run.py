@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.table import Figure, best_seconds, show
 from iggyflux.mapping import parse_mapping
 from iggyflux.records import Message, Partition
-from iggyflux.runner.route import collisions
+from iggyflux.runner.footprint import Footprint
 from iggyflux.transports.log import Log
 
 COUNT = 1_000_000
@@ -113,7 +113,7 @@ def main() -> None:
             [
                 lambda: log.reader(Partition("factory", "readings", 0), 0).read(BATCH),
                 lambda: plan.render(batch),
-                lambda: collisions(lines),
+                lambda: Footprint(lines).collisions(),
             ],
             20,
         )

@@ -16,9 +16,9 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, Failure, Message, Partition, Position, Reason, Rendered
 from iggyflux.runner import Route, RouteStatus, Stop, Summary, run_routes
+from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import RequestBuilder
-from iggyflux.runner.route import collisions
 from iggyflux.transports.memory import (
     CollectingDeadLetters,
     ImmediateClock,
@@ -495,7 +495,44 @@ COLLISIONS = {
 
 @pytest.mark.parametrize(("lines", "count"), COLLISIONS.values(), ids=COLLISIONS)
 def test_rule_22_collisions_across_messages_are_counted(lines: list[str], count: int) -> None:
-    assert collisions(lines) == count
+    assert Footprint(lines).collisions() == count
+
+
+OVERLAPS: dict[str, tuple[list[str], list[str], bool]] = {
+    "other times": (["m v=1 1", "m v=1 2"], ["m v=1 3"], False),
+    "other tags at one time": (["m,a=1 v=1 1"], ["m,a=2 v=1 1"], False),
+    "one point": (["m v=1 1", "m v=1 2"], ["m v=5 3", "m v=5 2"], True),
+    "one point with escapes": (["m,a=x\\ y v=1 1"], ["m,a=x\\ y w=1 1"], True),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "expected"), OVERLAPS.values(), ids=OVERLAPS)
+def test_requests_overlap_where_they_write_one_point(one: list[str], other: list[str], expected: bool) -> None:
+    assert Footprint(one).overlaps(Footprint(other)) is expected
+    assert Footprint(other).overlaps(Footprint(one)) is expected
+
+
+def test_a_point_that_is_written_twice_ends_as_the_later_message_says() -> None:
+    """Although its first request is answered late, and others that do not touch it overlap."""
+
+    class Same(EchoPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            lines = [f"m v={message.offset} {message.payload.decode()}" for message in messages]
+            return Rendered(lines, range(len(lines)))
+
+    async def late(lines: Sequence[str]) -> Verdict:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return Accepted()
+
+    source = ScriptedSource([batch([time], offset=offset) for offset, time in enumerate([b"7", b"8", b"7", b"9"])])
+    sink = ScriptedSink([late])
+
+    run(route(source, sink, plan=Same(), batch_size=1, max_in_flight=4))
+
+    assert [line for line in sink.stored if line.endswith(" 7")] == ["m v=0 7", "m v=2 7"]
+    assert sink.most_at_once == 2
+    assert source.settled == {HERE: 3}
 
 
 @given(

@@ -18,6 +18,7 @@ Everything that can happen, and what the route then does:
 |              | lines refused                       | as failed records: on_error says                              |
 |              | sink away, overloaded, too large    | `deliver` waits, repeats, splits; reading stops when          |
 |              |                                     | `max_in_flight` requests are under way                        |
+|              | a request writes a point of another | waits until that one, under way, is settled: order is kept    |
 |              | Stopped                             | stops                                                         |
 | dead letters | kept                                | settles the batch                                             |
 |              | Stopped (full, unwritable)          | stops                                                         |
@@ -39,18 +40,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from iggyflux.delivery.backoff import backoff_seconds
-from iggyflux.delivery.lines import point_key
 from iggyflux.delivery.machine import Policy
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Position, Reason, Rendered
 from iggyflux.runner.deliver import Clock, Journal, deliver
 from iggyflux.runner.events import emit
+from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.status import RouteStatus
@@ -182,7 +183,7 @@ class _Session:
         self._told = told
         self._ledger = Ledger()
         self._builder = RequestBuilder(route.batch_size, route.batch_bytes)
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._deliveries: dict[asyncio.Task[None], Footprint] = {}
         self._news = asyncio.Event()  # something was settled, or the end is near
         self._is_over = False
         self.has_settled = False
@@ -310,14 +311,20 @@ class _Session:
             await self._dispatch(self._builder.take(), tasks)
 
     async def _dispatch(self, request: Request, tasks: asyncio.TaskGroup) -> None:
-        """Start a delivery, as soon as not too many are under way: this is where a slow sink slows reading."""
+        """Start a delivery, as soon as not too many are under way, and none that writes a point of this one.
+
+        This is where a slow sink slows reading.
+        """
+        footprint = Footprint(request.lines)
         if self._route.count_collisions:
-            self._status.collisions += collisions(request.lines)
+            self._status.collisions += footprint.collisions()
         while len(self._deliveries) >= self._most_in_flight():
             await asyncio.wait(self._deliveries, return_when=asyncio.FIRST_COMPLETED)
+        if before := [task for task, other in self._deliveries.items() if footprint.overlaps(other)]:
+            await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request))
-        self._deliveries.add(delivery)
-        delivery.add_done_callback(self._deliveries.discard)
+        self._deliveries[delivery] = footprint
+        delivery.add_done_callback(self._deliveries.pop)
         await asyncio.sleep(0)
 
     def _most_in_flight(self) -> int:
@@ -378,23 +385,6 @@ class _Session:
                 return
             if not self._is_over:
                 await self._clock.sleep(_ACK_INTERVAL_SECONDS)
-
-
-def collisions(lines: Iterable[str]) -> int:
-    """How many of `lines` overwrite the point of an earlier, different one.
-
-    Most requests hold no two equal times: then nothing else is looked at.
-    """
-    lines = list(lines)
-    times = {line[line.rfind(" ") :] for line in lines}
-    if len(times) == len(lines):
-        return 0
-    keys = {
-        (line[: line.index(" ")], line[line.rindex(" ") :]) if "\\" not in line else point_key(line) for line in lines
-    }
-    if len(keys) == len(lines):
-        return 0
-    return len(set(lines)) - len(keys)
 
 
 def _reasons(job: Job) -> dict[int, list[Reason]]:

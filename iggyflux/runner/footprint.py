@@ -1,0 +1,44 @@
+"""Which points a request writes: to count those that overwrite each other, and to keep the order of those that do.
+
+Two requests that are under way at once may be stored in either order, and a point that both write would end as chance
+has it.  So a request that writes a point of one under way waits for it.  Most requests share no time with each other;
+then nothing but the times is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iggyflux.delivery.lines import point_key
+
+
+class Footprint:
+    """The points of one request."""
+
+    __slots__ = ("_lines", "_points", "_times")
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = lines
+        self._times = {line[line.rfind(" ") :] for line in lines}
+        self._points: set[tuple[str, str]] | None = None
+
+    def collisions(self) -> int:
+        """How many lines overwrite the point of an earlier, different one."""
+        if len(self._times) == len(self._lines):
+            return 0
+        points = self._known_points()
+        return 0 if len(points) == len(self._lines) else len(set(self._lines)) - len(points)
+
+    def overlaps(self, other: Footprint) -> bool:
+        """Whether both requests write one point."""
+        if self._times.isdisjoint(other._times):
+            return False
+        return not self._known_points().isdisjoint(other._known_points())
+
+    def _known_points(self) -> set[tuple[str, str]]:
+        if self._points is None:
+            self._points = {
+                (line[: line.index(" ")], line[line.rindex(" ") + 1 :]) if "\\" not in line else point_key(line)
+                for line in self._lines
+            }
+        return self._points
