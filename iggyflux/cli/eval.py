@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from iggyflux.records import Message
 
 
-@click.command(name="eval", context_settings={"ignore_unknown_options": True})
+@click.command(name="eval")
 @click.argument("expression")
 @click.argument("file", required=False, type=INPUT_FILE)
 @click.option("--message", "envelope", is_flag=True, help="FILE holds messages with coordinates: meta and header work.")
