@@ -82,8 +82,8 @@ def parse(data: bytes, rules: Rules, unit: int, now_ns: int) -> tuple[list[Parse
         if not line or line[0] == _HASH:
             continue
         try:
-            series, fields, parsed_time = parse_line(line, rules)
-            good.append((series, fields, now_ns if parsed_time is None else scale_time(parsed_time, unit)))
+            key, values, parsed_time = parse_line(line, rules)
+            good.append((key, values, now_ns if parsed_time is None else scale_time(parsed_time, unit)))
         except LineError as reason:
             bad.append(Bad(line, str(reason)))
     return good, bad

@@ -49,7 +49,7 @@ class ScenarioError(IggyfluxError):
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One kind of trouble and the requests that it strikes: the next `times` (None: all) of kind `on` whose path
-    begins with `path`, after letting `skip` of them pass.  `KINDS` says which of the other keys belong to which kind."""
+    begins with `path`, after letting `skip` of them pass.  `KINDS` says which other keys belong to which kind."""
 
     kind: str
     times: int | None = 1

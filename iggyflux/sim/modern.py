@@ -263,6 +263,18 @@ def _shorten(text: str) -> str:
     return f"{text[:10]}..." if len(text.encode()) > 10 else text
 
 
+def format_plain(series: bytes, fields: Fields, time: int | None) -> bytes:
+    """A line of the common shape, written again so that it reads the same."""
+    out = []
+    for key, value in fields.items():
+        name = re.sub(rb"([, =])", rb"\\\1", key)
+        text = _format(value).encode()
+        if isinstance(value, bytes):
+            text = b'"' + value.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+        out.append(name + b"=" + text)
+    return series + b" " + b",".join(out) + (b"" if time is None else b" %d" % time)
+
+
 def format_line(series: Series, fields: list[tuple[bytes, Value]], time: int | None) -> str:
     """A line as the server writes it again when a schema refuses it: strings unquoted, floats without exponent."""
     out = [_escape(series.measurement, ", ")]

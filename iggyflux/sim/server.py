@@ -12,12 +12,12 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from iggyflux.lineprotocol import Point
 from iggyflux.sim import export
@@ -52,6 +52,9 @@ DIALECTS: dict[int, tuple[type[Dialect], str]] = {
 """Each dialect with the version that it is when none is asked for."""
 ADMIN = "/__sim__/"
 _REMEMBERED = 10_000
+
+Break: TypeAlias = Callable[[Wire], None]
+"""A way to end a connection without an answer."""
 
 
 class Seen(NamedTuple):
@@ -148,6 +151,7 @@ class SimServer:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
+        self._reserved: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
         self._workers: dict[threading.Thread, Wire] = {}
         self._waker: threading.Timer | None = None
@@ -155,7 +159,7 @@ class SimServer:
 
     # --- life ---
 
-    def start(self) -> SimServer:
+    def start(self) -> Self:
         """Listen; returns when requests are taken.  Raises `OSError` where the port is not free."""
         self._stopping.clear()
         self._listen()
@@ -168,12 +172,15 @@ class SimServer:
             self._waker.cancel()
             self._waker.join()
         self._silence()
+        if self._reserved is not None:
+            self._reserved.close()
         for worker in list(self._workers):
             worker.join(timeout=5)
         self.store.close()
 
-    def __enter__(self) -> SimServer:
-        return self.start()
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -193,6 +200,7 @@ class SimServer:
     def down(self, seconds: float) -> None:
         """Break every connection and refuse new ones for a time."""
         self._silence()
+        self._reserved = self._reserve()
         self._waker = threading.Timer(seconds, self._wake)
         self._waker.daemon = True
         self._waker.start()
@@ -250,16 +258,29 @@ class SimServer:
             self.store.create_database(name, duration_ns=self.settings.retention_ns)
 
     def _listen(self) -> None:
-        listener = socket.create_server((self._host, self._port), backlog=128, reuse_port=False)
-        self._port = listener.getsockname()[1]
+        listener = self._reserve() if self._reserved is None else self._reserved
+        self._reserved = None
+        listener.listen(128)
         self._listener = listener
         self._acceptor = threading.Thread(target=self._accept, args=(listener,), name="iggyflux-sim", daemon=True)
         self._acceptor.start()
 
+    def _reserve(self) -> socket.socket:
+        """A socket that holds the port without listening, so that connections are refused and nobody takes it."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        holder = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((self._host, self._port))
+        except OSError:
+            holder.close()
+            raise
+        self._port = holder.getsockname()[1]
+        return holder
+
     def _wake(self) -> None:
         if not self._stopping.is_set():
-            with contextlib.suppress(OSError):
-                self._listen()
+            self._listen()
 
     def _silence(self) -> None:
         listener, self._listener = self._listener, None
@@ -315,33 +336,31 @@ class SimServer:
         kind = self._api.kind(request)
         strike = self.faults.strike(kind, request.path)
         tally = Tally()
-        status: int | None = None
         try:
-            answer = self._suffer(wire, request, strike, tally)
-            if answer is None:
-                return False
-            if kind == "write" and self._wal_flush and answer.status == 204:
-                self._wait(self._wal_flush - time.monotonic() % self._wal_flush)
-            keep = self._send(wire, request, answer, strike)
-            status = answer.status if strike.of("truncate") is None else None
-            return keep
-        finally:
-            self._record(request, status, tally, strike)
+            outcome = self._suffer(request, strike, tally)
+        except (ConnectionGone, BadRequest):
+            self._record(request, None, tally, strike)
+            raise
+        if not isinstance(outcome, Answer):
+            self._record(request, None, tally, strike)
+            outcome(wire)
+            return False
+        self._record(request, outcome.status if strike.of("truncate") is None else None, tally, strike)
+        if kind == "write" and self._wal_flush and outcome.status == 204:
+            self._wait(self._wal_flush - time.monotonic() % self._wal_flush)
+        return self._send(wire, request, outcome, strike)
 
-    def _suffer(self, wire: Wire, request: Request, strike: Strike, tally: Tally) -> Answer | None:
-        """What is answered under these faults; None where the connection was broken."""
+    def _suffer(self, request: Request, strike: Strike, tally: Tally) -> Answer | Break:
+        """What is answered under these faults, or how the connection is broken."""
         if fault := strike.of("latency"):
             self._wait(fault.seconds)
         if fault := strike.of("down"):
-            wire.reset()
-            self.down(fault.seconds)
-            return None
+            return self._go_down(fault.seconds)
         reset, status = strike.of("reset"), strike.of("status")
         if reset is not None and reset.when != "after":
             if reset.when == "during":
                 request.body.read_half()
-            wire.reset()
-            return None
+            return Wire.reset
         if status is not None and status.early:
             return self._forced(status)
         if (large := strike.of("too_large")) is not None:
@@ -350,29 +369,32 @@ class SimServer:
             except TooLarge:
                 return self._api.too_large(request, large.bytes)
         if (killer := strike.of("killer")) is not None and killer.text.encode() in self._text(request):
-            self._die(wire)
-            return None
+            return self._die
         final = reset or status
+        answer: Answer | Break = Wire.reset
         if final is None or final.stored:
-            answer = self._apply(wire, request, tally, twice=strike.of("duplicate") is not None)
-            if answer is None:
-                return None
+            answer = self._apply(request, tally, twice=strike.of("duplicate") is not None)
         else:
             request.body.read()
-        if reset is not None:
-            wire.reset()
-            return None
-        return self._forced(status) if status is not None else answer
+        if status is not None:
+            return self._forced(status)
+        return Wire.reset if reset is not None else answer
 
-    def _apply(self, wire: Wire, request: Request, tally: Tally, *, twice: bool) -> Answer | None:
+    def _go_down(self, seconds: float) -> Break:
+        def go(wire: Wire) -> None:
+            wire.reset()
+            self.down(seconds)
+
+        return go
+
+    def _apply(self, request: Request, tally: Tally, *, twice: bool) -> Answer | Break:
         try:
             if twice:
                 request.body.read()
                 self._api.answer(request, Tally())
             return self._api.answer(request, tally)
         except ServerKilled:
-            self._die(wire)
-            return None
+            return self._die
 
     def _die(self, wire: Wire) -> None:
         """What every client sees when the process ends: all connections break.  The stand-in is back at once."""
@@ -446,7 +468,7 @@ class SimServer:
             self._wait(fault.seconds)
 
     def _hang_up(self, wire: Wire) -> None:
-        """End what is sent; what is still coming in is taken for a moment, so that the answer is not lost to a reset."""
+        """End what is sent; take what still comes in for a moment, so that the answer is not lost to a reset."""
         with contextlib.suppress(OSError):
             wire.socket.shutdown(socket.SHUT_WR)
             wire.socket.settimeout(0.5)

@@ -294,14 +294,6 @@ class Store:
                 return
             last = rows[-1][:2]
 
-    def scan_series(self, measurement: Measurement, start: int, stop: int) -> Iterator[Point]:
-        """Points of `[start, stop)`, one series after another, each in the order of time."""
-        sql = "SELECT time, series, fields FROM points WHERE measurement = ? AND time >= ? AND time < ? ORDER BY series, time"
-        low, high = max(start, -(2**63)), min(stop, 2**63 - 1)
-        with self.lock:
-            rows = self._connection.execute(sql, (measurement.id, low, high)).fetchall()
-        return (self._point(measurement, *row) for row in rows)
-
     def delete(self, measurement: Measurement, points: Iterable[tuple[int, Series]]) -> None:
         """Remove points by time and series."""
         with self.lock:
@@ -352,7 +344,7 @@ class Store:
             measurement = Measurement(number, key, policies[owner], poisoned=bool(poisoned))
             measurements[number] = policies[owner].measurements[key] = measurement
         for number, shard, name, kind in execute("SELECT measurement, shard, name, kind FROM columns"):
-            measurements[number].columns.setdefault(shard, {})[name] = _KINDS.get(kind, kind)
+            measurements[number].columns.setdefault(shard, {})[name] = _KINDS.get(kind, TAG)
         for number, owner, key, tags, readable in execute("SELECT id, measurement, key, tags, readable FROM series"):
             measurement = measurements[owner]
             pairs = tuple((name, value) for name, value in self._decode(tags))

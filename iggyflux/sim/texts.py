@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from math import isfinite
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,24 +27,21 @@ def _go_escape(found: re.Match[str]) -> str:
 
 def go_float(value: float) -> str:
     """A JSON number as Go writes a float64: no `.0`, an exponent below 1e-6 and from 1e21."""
-    if value == int(value) if isfinite(value) else False:
-        if abs(value) < 1e15:
-            return "-0" if value == 0 and str(value)[0] == "-" else str(int(value))
     if not isfinite(value):
         raise ValueError(value)
+    if value == 0:
+        return repr(value).removesuffix(".0")
     digits = repr(value)
     if 1e-6 <= abs(value) < 1e21:
         return plain_digits(digits)
-    if value == 0:
-        return digits.removesuffix(".0")
     mantissa, _, exponent = _scientific(value).partition("e")
     return f"{mantissa}e{exponent[0]}{exponent[1:].lstrip('0')}"
 
 
 def plain_digits(digits: str) -> str:
     """A number's shortest digits without an exponent and without `.0`."""
-    from decimal import Decimal
-
+    if "e" not in digits and digits[-2:] == ".0":
+        return digits[:-2]
     text = format(Decimal(digits), "f")
     return text.removesuffix(".0")
 
@@ -52,8 +50,6 @@ def _scientific(value: float) -> str:
     mantissa, _, exponent = repr(value).partition("e")
     if exponent:
         return f"{mantissa.removesuffix('.0')}e{exponent if exponent[0] in '+-' else '+' + exponent}"
-    from decimal import Decimal
-
     sign, numbers, shift = Decimal(repr(value)).as_tuple()
     text = "".join(map(str, numbers)).rstrip("0") or "0"
     power = len(numbers) - 1 + int(shift)

@@ -33,7 +33,7 @@ class TooLarge(Exception):
 
 
 class Undecodable(Exception):
-    """A gzip body that cannot be inflated; the text is that of Go's gzip reader.  `in_header`: it failed at the start."""
+    """A gzip body that cannot be inflated, in the words of Go's gzip reader; `in_header`: it failed at the start."""
 
     def __init__(self, words: str, *, in_header: bool = False) -> None:
         self.in_header = in_header
@@ -57,7 +57,7 @@ class Wire:
                 if self._buffer.strip():
                     raise ConnectionGone
                 return None
-            self._buffer = (self._buffer + piece).lstrip(b"\r\n") if not self._buffer else self._buffer + piece
+            self._buffer += piece
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         return head
 

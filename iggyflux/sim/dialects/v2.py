@@ -16,7 +16,7 @@ from iggyflux.sim.store import Database
 from iggyflux.sim.texts import go_json, go_string, plain_digits, rfc3339
 from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
-PAGE = b'<!doctype html><html lang="en"><head><title>InfluxDB</title></head><body><div id="react-root"></div></body></html>'
+PAGE = b'<!doctype html><html><head><title>InfluxDB</title></head><body><div id="react-root"></div></body></html>'
 CODES = {
     400: "invalid",
     401: "unauthorized",
@@ -178,7 +178,8 @@ class V2(Dialect):
         ]
         offset, limit = _integer(query.get("offset"), 0), _integer(query.get("limit"), 20)
         chosen = names[offset : offset + limit]
-        link = f"/api/v2/buckets?{'bucket=' + quote(query['name']) + '&' if 'name' in query else ''}descending=false&limit={limit}&offset={offset}"
+        named = f"bucket={quote(query['name'])}&" if "name" in query else ""
+        link = f"/api/v2/buckets?{named}descending=false&limit={limit}&offset={offset}"
         return self._json(
             {"links": {"self": link}, "buckets": [self._bucket(self.store.databases[name]) for name in chosen]}
         )
@@ -225,7 +226,7 @@ class V2(Dialect):
         return known
 
     def _authorize_old(self, request: Request) -> frozenset[str]:
-        """The rights of a request to `/write` and `/query`: u and p, Basic, `Token [user:]token`; Bearer is not taken."""
+        """The rights of a request to `/write` and `/query`: u and p, Basic, `Token [user:]token`, but not Bearer."""
         if not self.settings.tokens:
             return self.rights(None) or frozenset()
         header = request.headers.get("authorization", "")
@@ -319,9 +320,10 @@ class V2(Dialect):
             located = isinstance(outcome.trouble, shards.Partial) and outcome.trouble.located
             raise Failed(422, f"failure writing points to database: {outcome.trouble}{place if located else ''}")
         if outcome.beyond:
+            words = self._beyond(outcome, now, policy.duration_ns)
             raise Failed(
                 422,
-                f"failure writing points to database: partial write: {self._beyond(outcome, now, policy.duration_ns)}{place}",
+                f"failure writing points to database: partial write: {words}{place}",
             )
         return Answer(204, self._headers())
 

@@ -407,7 +407,9 @@ class _Asked:
         self.text = text
         self.database = database
         self.format = format_name
-        self.parameters: Mapping[str, sql.Scalar] = values  # type: ignore[assignment]  # JSON scalars
+        self.parameters = {
+            key: value for key, value in values.items() if value is None or isinstance(value, str | int | float)
+        }
 
 
 def _read_json(request: Request) -> Mapping[str, object]:
@@ -435,8 +437,14 @@ def _token(header: str) -> str | None:
 
 
 def _check_name(name: str) -> None:
-    characters = "invalid character in database or rp name: must be ASCII, containing only letters, numbers, underscores, or hyphens"
-    policy = "db name with invalid retention policy, if providing a retention policy name, must be of form '<db_name>/<rp_name>'"
+    characters = (
+        "invalid character in database or rp name: must be ASCII, "
+        "containing only letters, numbers, underscores, or hyphens"
+    )
+    policy = (
+        "db name with invalid retention policy, if providing a retention policy name, "
+        "must be of form '<db_name>/<rp_name>'"
+    )
     words = None
     if not name:
         words = "db name cannot be empty"
@@ -633,7 +641,7 @@ def _v1_csv(frames: Iterator[Frame], epoch: str) -> Iterator[bytes]:
     for frame in frames:
         lines = [",".join(("name", "tags", *frame.columns))] if first else []
         first = False
-        for row in frame.rows:
-            lines.append(",".join((frame.name, "", *(_csv_text(cell) for cell in _v1_cells(frame, row, epoch)))))
+        rows = (_v1_cells(frame, row, epoch) for row in frame.rows)
+        lines += [",".join((frame.name, "", *map(_csv_text, cells))) for cells in rows]
         yield ("\n".join(lines) + "\n").encode("utf-8", "replace")
     yield b"\r\n"

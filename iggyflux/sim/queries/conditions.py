@@ -410,6 +410,13 @@ _CASTS: dict[str, Callable[[Scalar], Scalar]] = {
 }
 
 
+def order_key(value: object, *, nulls_last: bool = True) -> tuple[int, float, str]:
+    """What a value is sorted by: numbers before text, null at the end or at the beginning."""
+    if value is None:
+        return (2 if nulls_last else 0, 0, "")
+    return (1, 0, value) if isinstance(value, str) else (1, value if isinstance(value, int | float) else 0, "")
+
+
 def _compare(compare: Callable[[Scalar, Scalar], bool], left: Scalar, right: Scalar) -> bool:
     if left is None or right is None:
         return False

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import NotFound, ParseError, QueryError
-from iggyflux.sim.queries.conditions import parse_time
+from iggyflux.sim.queries.conditions import order_key, parse_time
 from iggyflux.sim.shards import ZERO_TIME_NS
 from iggyflux.sim.store import Measurement, Policy, Store
 
@@ -60,7 +60,7 @@ Record: TypeAlias = dict[str, object]
 
 @dataclass(slots=True)
 class Table:
-    """Rows with one group key: `columns` names the class of each column's values, in order; `group` the key's columns."""
+    """Rows with one group key: `columns` has the class of each column's values, in order; `group` the key's columns."""
 
     columns: dict[str, type]
     group: tuple[str, ...]
@@ -389,10 +389,10 @@ class _Parser:
 _COMPARISONS: dict[str, Callable[[object, object], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+    "<": lambda left, right: order_key(left) < order_key(right),
+    "<=": lambda left, right: order_key(left) <= order_key(right),
+    ">": lambda left, right: order_key(left) > order_key(right),
+    ">=": lambda left, right: order_key(left) >= order_key(right),
 }
 _ARITHMETIC: dict[str, Callable[[object, object], object]] = {
     "+": operator.add,
@@ -535,7 +535,8 @@ def _bound(context: Context, value: object) -> int:
 
 
 def _time(row: Record) -> int:
-    return int(row["_time"])  # type: ignore[call-overload]  # a Time
+    value = row.get("_time")
+    return value if isinstance(value, int) else 0
 
 
 def _read(store: Store, policy: Policy, start: int, stop: int) -> Iterator[Table]:
@@ -744,10 +745,8 @@ def _sort(_context: Context, arguments: dict[str, object]) -> Stream:
     for table in _tables(arguments):
         rows = list(table.rows)
         for name in reversed(names):
-            rows.sort(
-                key=lambda row: ((value := row.get(name)) is not None, value if value is not None else 0),
-                reverse=arguments.get("desc") is True,
-            )  # type: ignore[arg-type,return-value]
+            descending = arguments.get("desc") is True
+            rows.sort(key=lambda row: order_key(row.get(name), nulls_last=False), reverse=descending)
         made.append(_with_rows(table, rows))
     return Stream(made)
 
@@ -767,7 +766,7 @@ def _yield(context: Context, arguments: dict[str, object]) -> Stream:
     name = str(arguments.get("name", "_result"))
     if any(result.name == name for result in context.results):
         raise QueryError(
-            f'error in building plan while starting program: tried to produce more than one result with the name "{name}"'
+            f'error in building plan while starting program: tried to produce more than one result named "{name}"'
         )
     context.results.append(Result(name, tables))
     return Stream(tables)
@@ -891,8 +890,8 @@ _FUNCTIONS: dict[str, Callable[[Context, dict[str, object]], object]] = {
     "buckets": _buckets,
     "first": _one_row(lambda rows, _column: rows[0]),
     "last": _one_row(lambda rows, _column: rows[-1]),
-    "min": _one_row(lambda rows, column: min(rows, key=lambda row: row[column])),  # type: ignore[arg-type,return-value]
-    "max": _one_row(lambda rows, column: max(rows, key=lambda row: row[column])),  # type: ignore[arg-type,return-value]
+    "min": _one_row(lambda rows, column: min(rows, key=lambda row: order_key(row[column]))),
+    "max": _one_row(lambda rows, column: max(rows, key=lambda row: order_key(row[column]))),
     "count": _reduced(len),
     "sum": _reduced(lambda values: sum(values)),  # type: ignore[arg-type]
     "mean": _reduced(lambda values: float(sum(values)) / len(values)),  # type: ignore[arg-type]
@@ -929,8 +928,7 @@ def write(
     """Annotated CSV.  A complete answer ends with an empty line."""
     for result in results:
         before: tuple[object, ...] | None = None
-        index = 0
-        for table in result.tables:
+        for index, table in enumerate(result.tables):
             shape = (tuple(table.columns.items()), table.group, result.name)
             lines: list[str] = []
             if shape != before:
@@ -942,7 +940,6 @@ def write(
             for row in table.rows:
                 cells = [label, str(index), *(_cell(row.get(name), time, number) for name in table.columns)]
                 lines.append(_line(["", *cells], dialect))
-            index += 1
             yield "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
         yield b"\r\n"
 

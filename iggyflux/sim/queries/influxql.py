@@ -23,6 +23,7 @@ from iggyflux.sim.queries.conditions import (
     Row,
     Scalar,
     compile_condition,
+    order_key,
     split_time,
 )
 from iggyflux.sim.queries.tokens import Cursor, duration_ns
@@ -422,7 +423,7 @@ def _points(
     for _, ties in groupby(found, key=lambda point: point.time):
         points = list(ties)
         if len(points) > 1:
-            points.sort(key=lambda point: ((point.series.id * 2_654_435_761) ^ salt) & 0xFFFFFFFF)
+            points.sort(key=lambda point: ((point.series.id ^ salt) * 2_654_435_761) & 0xFFFFFFFF)
         for point in points:
             if point.series.readable and (truth is None or truth(_lookup(point))):
                 yield point
@@ -544,8 +545,8 @@ def _aggregate(
     groups: dict[tuple[str, ...], list[list[tuple[int, Stored]]]] = {}
     for point in points:
         columns = groups.setdefault(_group_of(point, grouped or ()), [[] for _ in wanted])
-        for column, (_, _, key, kind) in zip(columns, wanted, strict=True):
-            value = cast_value(point.fields.get(key), kind)
+        for column, (_, _, key, wanted_kind) in zip(columns, wanted, strict=True):
+            value = cast_value(point.fields.get(key), wanted_kind)
             if value is not None:
                 column.append((point.time, value))
     heads = ["time", *_unique([head for head, *_ in wanted])]
@@ -563,9 +564,8 @@ def _aggregate(
         yield Frame(name, heads, [row], dict(zip(grouped or (), group, strict=True)))
 
 
-def _order(pair: tuple[int, Stored]) -> tuple[object, int]:
-    value = pair[1]
-    return (value[0] if isinstance(value, list) else value), pair[0]
+def _order(pair: tuple[int, Stored]) -> tuple[tuple[int, float, str], int]:
+    return order_key(plain(pair[1])), pair[0]
 
 
 def _sum(values: list[tuple[int, Stored]]) -> tuple[int, Stored]:
@@ -581,8 +581,8 @@ _AGGREGATES: dict[str, Callable[[list[tuple[int, Stored]]], tuple[int, Stored]]]
     "count": lambda values: (0, len(values)),
     "sum": _sum,
     "mean": _mean,
-    "min": lambda values: min(values, key=_order),  # type: ignore[arg-type,return-value]
-    "max": lambda values: max(values, key=_order),  # type: ignore[arg-type,return-value]
+    "min": lambda values: min(values, key=_order),
+    "max": lambda values: max(values, key=_order),
     "first": lambda values: min(values, key=lambda pair: pair[0]),
     "last": lambda values: max(values, key=lambda pair: pair[0]),
 }

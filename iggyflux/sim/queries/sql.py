@@ -24,6 +24,7 @@ from iggyflux.sim.queries.conditions import (
     Value,
     compile_condition,
     compile_value,
+    order_key,
     split_time,
 )
 from iggyflux.sim.queries.tokens import Cursor
@@ -212,7 +213,7 @@ def _rows(store: Store, measurement: Measurement, start: int, stop: int, descend
     salt = (start * 40_503 + stop * 9_973) & 0xFFFFFFFF
     for _, ties in groupby(store.scan(measurement, start, stop, descending=descending), key=lambda point: point.time):
         points = list(ties)
-        points.sort(key=lambda point: ((point.series.id * 2_654_435_761) ^ salt) & 0xFFFFFFFF)
+        points.sort(key=lambda point: ((point.series.id ^ salt) * 2_654_435_761) & 0xFFFFFFFF)
         yield from map(_lookup, points)
 
 
@@ -255,7 +256,7 @@ def _information_schema(database: Database, view: str) -> _Table:
         raise QueryError(f"Error during planning: table 'public.information_schema.{view}' not found")
     return _Table(
         [(head, "other") for head in heads],
-        lambda _start, _stop, _descending: (dict(zip(heads, row, strict=True)).get for row in rows),
+        lambda _start, _stop, _descending: (_of(dict(zip(heads, row, strict=True))) for row in rows),
     )
 
 
@@ -310,7 +311,7 @@ def _run(select: Select, table: _Table) -> tuple[Columns, Iterable[Sequence[obje
     start, stop, rest = split_time(select.condition) if "time" in known else (MIN_TIME, MAX_TIME, select.condition)
     truth = compile_condition(rest, frozenset(), sql=True)
     by_time = bool(select.order) and _is_time(select.order[0].node)
-    rows = (
+    rows: Iterator[Row] = (
         row for row in table.scan(start, stop, by_time and select.order[0].descending) if rest is None or truth(row)
     )
     if select.group or any(_is_aggregate(item.node) for item in select.items):
@@ -329,17 +330,19 @@ def _run(select: Select, table: _Table) -> tuple[Columns, Iterable[Sequence[obje
             else [compile_value(item.node, frozenset(), sql=True)]
         )
     if not select.order:
-        rows = _scrambled(rows)
-    elif not (by_time and len(select.order) == 1):
-        rows = iter(_sorted(list(rows), select.order))
-    made: Iterator[Sequence[object]] = ([read(row) for read in readers] for row in rows)
+        ordered = _scrambled(rows)
+    elif by_time and len(select.order) == 1:
+        ordered = rows
+    else:
+        ordered = iter(_sorted(list(rows), select.order))
+    made: Iterator[Sequence[object]] = ([read(row) for read in readers] for row in ordered)
     if select.distinct:
         made = iter(list(dict.fromkeys(tuple(row) for row in made)))
     return columns, _cut(made, select)
 
 
 def _scrambled(rows: Iterator[Row]) -> Iterator[Row]:
-    """Rows in an order of which only this is sure, that it is not that of time: blocks, the later half of each first."""
+    """Rows in an order that is surely not that of time: blocks, the later half of each first."""
     while block := list(islice(rows, 1_000)):
         middle = len(block) // 2
         yield from block[middle:]
@@ -349,9 +352,7 @@ def _scrambled(rows: Iterator[Row]) -> Iterator[Row]:
 def _sorted(rows: list[Row], order: Sequence[Order]) -> list[Row]:
     for item in reversed(order):
         value = compile_value(item.node, frozenset(), sql=True)
-        rows.sort(
-            key=lambda row: ((found := value(row)) is None, found if found is not None else 0), reverse=item.descending
-        )
+        rows.sort(key=lambda row: order_key(value(row)), reverse=item.descending)
     return rows
 
 
@@ -426,9 +427,7 @@ def _aggregate(select: Select, rows: Iterable[Row], table: _Table) -> tuple[Colu
         if name not in names:
             raise QueryError(f"Schema error: No field named {name}.")
         index = names.index(name)
-        found.sort(
-            key=lambda row: (row[index] is None, row[index] if row[index] is not None else 0), reverse=order.descending
-        )  # type: ignore[arg-type,return-value]
+        found.sort(key=lambda row: order_key(row[index]), reverse=order.descending)
     return columns, found
 
 
@@ -447,7 +446,7 @@ def _maker(node: Node) -> Callable[[list[Row]], object]:
     reduce = _REDUCERS[node.function]
 
     def make(members: list[Row]) -> object:
-        values = [value for row in members if (value := read(row)) is not None]
+        values: list[Scalar] = [value for row in members if (value := read(row)) is not None]
         return reduce(values) if values or node.function == "count" else None
 
     return make
