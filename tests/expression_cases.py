@@ -44,7 +44,12 @@ class Maker:
     # --- documents ---
 
     def document(self) -> dict[str, Any]:
-        return {name: self.value(3) for name in ("a", "b", "c") if self.random.random() < 0.9}
+        shapes = self.random.choices((self.rows, lambda: self.value(3), lambda: self.value(0)), (3, 3, 1), k=3)
+        return {name: made() for name, made in zip("abc", shapes, strict=True) if self.random.random() < 0.9}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What most payloads with a list are: objects of the same few scalars."""
+        return [{name: self.value(0) for name in "abc"} for _ in range(self.random.randrange(1, 5))]
 
     def value(self, depth: int) -> Any:
         kind = self.random.random()
@@ -65,8 +70,8 @@ class Maker:
 
     def expression(self, depth: int = 3) -> str:
         made = self.random.choices(
-            (self.chain, self.atom, self.binary, self.unary, self.many, self.call, self.stepped),
-            (4, 1, 3, 1, 1, 2, 2) if depth else (4, 1, 0, 0, 0, 0, 0),
+            (self.chain, self.filtered, self.atom, self.binary, self.unary, self.many, self.call, self.stepped),
+            (3, 3, 1, 2, 1, 1, 2, 1) if depth else (4, 1, 1, 0, 0, 0, 0, 0),
         )[0]
         return made(depth)
 
@@ -85,6 +90,9 @@ class Maker:
 
     def chain(self, depth: int = 0) -> str:
         return self.name() + "".join(self.step(depth) for _ in range(self.random.choice([0, 0, 1, 1, 2, 3])))
+
+    def filtered(self, depth: int = 0) -> str:
+        return f"{self.name()}[?{self.condition(depth)}]" + self.random.choice(["", ".a", ".b", "[].a", " | [0]"])
 
     def step(self, depth: int) -> str:
         kind = self.random.randrange(14)
