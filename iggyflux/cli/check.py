@@ -1,10 +1,17 @@
-"""`iggyflux check`: connects to what a pipeline names, moves nothing."""
+"""`iggyflux check`: asks what a pipeline names whether it is there; reads, writes and acknowledges nothing.
+
+Nothing is joined and no lock is taken, so that a pipeline can be checked while it runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +19,28 @@ from iggyflux.cli.inputs import MAPPING_FILE
 from iggyflux.cli.output import ExitCode, plural, result_line, styled_problem, talk
 
 if TYPE_CHECKING:
-    from iggyflux.pipeline import Endpoint, Pipeline
-    from iggyflux.runner.route import Route
+    from iggyflux.mapping import From
+    from iggyflux.pipeline import Endpoint, Pipeline, Route
 
-_DEFAULTS = {"from": "iggy", "to": "influxdb"}
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `ok` None is not known."""
+
+    ok: bool | None
+    text: str
+    hint: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a route, with what is needed to ask it."""
+
+    pipeline: Pipeline
+    route: Route
+    endpoint: Endpoint
+    messages: From
 
 
 @click.command(name="check")
@@ -24,7 +49,8 @@ _DEFAULTS = {"from": "iggy", "to": "influxdb"}
 def command(pipeline: Path, only: tuple[str, ...]) -> int:
     """Connect to what a pipeline file names, and verify it.
 
-    Both ends of every route are connected and asked what they are; nothing is read, written or acknowledged.
+    Both ends of every route are asked whether they are there, and whether we may do there what `run` does. No message
+    is read or acknowledged, no point written; it can be checked while it runs.
 
     \b
     Example:
@@ -41,38 +67,158 @@ def command(pipeline: Path, only: tuple[str, ...]) -> int:
 
 
 async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
+    from iggyflux.mapping import load_mapping
     from iggyflux.runner.open import open_routes
 
+    open_routes(pipeline, only=only)  # raises with all problems of the file and its mappings
     faults = 0
-    items = {item.label: item for item in pipeline.routes}
-    for route in open_routes(pipeline, only=only):
-        item = items.get(route.name)
-        result_line(click.style(route.name, bold=True))
-        faults += await _check_route(route, item.source if item else None, item.sink if item else None)
+    for route in pipeline.routes:
+        mapping = load_mapping(route.mapping)
+        name = route.name or mapping.name
+        if mapping.writer is None or (only and name not in only):
+            continue
+        result_line(click.style(name, bold=True))
+        for key, endpoint in (("from", route.source or _server("iggy")), ("to", route.sink or _server("influxdb"))):
+            async for finding in _find(key, End(pipeline, route, endpoint, mapping.writer.source)):
+                _show(key, endpoint, finding)
+                faults += finding.ok is False
     return faults
 
 
-async def _check_route(route: Route, source: Endpoint | None, sink: Endpoint | None) -> int:
+def _server(kind: str) -> Endpoint:
+    from iggyflux.pipeline import Endpoint
+
+    return Endpoint(kind)  # type: ignore[arg-type]  # both words are endpoint kinds
+
+
+async def _find(key: str, end: End) -> AsyncIterator[Finding]:
+    from iggyflux.errors import NotConnected, Stopped
+
     try:
-        faults = await _try("from", source, route.source)
-        return faults + await _try("to", sink, route.sink)
+        async for finding in _CHECKS[key, end.endpoint.kind](end):
+            yield finding
+    except Stopped as error:
+        yield Finding(False, error.reason, error.hint, error.code)
+    except NotConnected as error:
+        yield Finding(False, str(error), "is it running, and is its address right?")
+
+
+_MARKS = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("?   ", "yellow")}
+
+
+def _show(key: str, endpoint: Endpoint, finding: Finding) -> None:
+    word, colour = _MARKS[finding.ok]
+    code = f" [{finding.code}]" if finding.code else ""
+    result_line(f"  {click.style(word, fg=colour, bold=finding.ok is False)} {key:<5} {endpoint}: {finding.text}{code}")
+    if finding.hint and finding.ok is not True:
+        result_line(f"             {click.style('hint:', fg='cyan')} {finding.hint}")
+
+
+# --- the ends ---
+
+
+async def _from_log(end: End) -> AsyncIterator[Finding]:
+    from iggyflux.transports.log import Log
+
+    log = Log.open(end.endpoint.path or Path())
+    infos = [
+        info
+        for info in log.info()
+        if info.partition.stream == end.messages.stream and _takes(end.messages, info.partition.topic)
+    ]
+    if not infos:
+        known = ", ".join("/".join(topic) for topic in log.topics()) or "nothing"
+        yield Finding(False, f"there is no topic {_named(end.messages)}", f"there is: {known}")
+    else:
+        messages = sum(info.end - info.first for info in infos)
+        yield Finding(
+            True, f"{plural(messages, 'message')} in {plural(len(infos), 'partition')} of {_named(end.messages)}"
+        )
+
+
+async def _from_iggy(end: End) -> AsyncIterator[Finding]:
+    from iggyflux.pipeline import IggySettings
+    from iggyflux.transports.iggy import Connection
+
+    stream = end.messages.stream
+    connection = Connection(end.pipeline.iggy or IggySettings())
+    try:
+        await connection.open()
+        yield Finding(True, "connected and logged in")
+        topics = await connection.topics(stream)
+        chosen = [topic for topic in topics or () if _takes(end.messages, topic)]
+        if topics is None:
+            yield Finding(False, f"there is no stream {stream}", "create it, or correct `from.stream` of the mapping")
+        elif not chosen:
+            yield Finding(
+                False, f"there is no topic {_named(end.messages)}", f"there is: {', '.join(topics) or 'none'}"
+            )
+        for topic in chosen:
+            partitions = await connection.partitions(stream, topic) or []
+            count = sum(each.messages for each in partitions)
+            yield Finding(
+                True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
+            )
     finally:
-        for transport in (route.source, route.sink, route.dead_letters):
-            await transport.close()
+        await connection.close()
 
 
-async def _try(key: str, end: Endpoint | None, transport: Any) -> int:
-    """1 where the end is not there, after saying why."""
-    from iggyflux.errors import IggyfluxError, Stopped
+async def _from_file(end: End) -> AsyncIterator[Finding]:
+    path = end.endpoint.path or Path()
+    if not path.is_file():
+        yield Finding(False, "there is no such file")
+    elif not os.access(path, os.R_OK):
+        yield Finding(False, "it may not be read")
+    else:
+        yield Finding(True, f"{path.stat().st_size:,} bytes")
 
-    about = getattr(transport, "about", None) or str(end or _DEFAULTS[key])
+
+async def _to_file(end: End) -> AsyncIterator[Finding]:
+    path = end.endpoint.path or Path()
+    place = path if path.exists() else path.parent
+    if not place.exists():
+        yield Finding(False, f"there is no folder {place}")
+    elif not os.access(place, os.W_OK):
+        yield Finding(False, f"{place} may not be written")
+    else:
+        yield Finding(True, "may be written")
+
+
+async def _standard(_end: End) -> AsyncIterator[Finding]:
+    yield Finding(None, "what is there shows when it runs")
+
+
+async def _to_influxdb(end: End) -> AsyncIterator[Finding]:
+    from iggyflux.pipeline import InfluxSettings
+    from iggyflux.transports.influxdb import InfluxLineSink
+
+    sink = InfluxLineSink(end.route.influxdb or end.pipeline.influxdb or InfluxSettings())
     try:
-        await transport.connect()
-    except IggyfluxError as error:
-        reason = f"{error.reason} [{error.code}]" if isinstance(error, Stopped) else str(error)
-        result_line(f"  {click.style('FAIL', fg='red', bold=True)} {key:<5} {about}: {reason}")
-        if isinstance(error, Stopped) and error.hint:
-            result_line(f"             {click.style('hint:', fg='cyan')} {error.hint}")
-        return 1
-    result_line(f"  {click.style('ok  ', fg='green')} {key:<5} {about}")
-    return 0
+        report = await sink.check()
+        if report.product is not None:
+            yield Finding(True, f"{report.product} at {report.url}")
+        for found in report.findings:
+            yield Finding(
+                found.ok, f"{found.topic}: {found.text}", found.hint, found.code if found.ok is False else None
+            )
+    finally:
+        await sink.close()
+
+
+_CHECKS = {
+    ("from", "iggy"): _from_iggy,
+    ("from", "log"): _from_log,
+    ("from", "file"): _from_file,
+    ("from", "stdin"): _standard,
+    ("to", "influxdb"): _to_influxdb,
+    ("to", "file"): _to_file,
+    ("to", "stdout"): _standard,
+}
+
+
+def _takes(messages: From, topic: str) -> bool:
+    return any(fnmatchcase(topic, pattern) for pattern in messages.topics)
+
+
+def _named(messages: From) -> str:
+    return f"{messages.stream}/{','.join(messages.topics)}"

@@ -16,6 +16,7 @@ from iggyflux.cli.reports import FORMS, CheckedFile, sorted_problems
 if TYPE_CHECKING:
     from iggyflux.documents import Document
     from iggyflux.errors import Problem
+    from iggyflux.pipeline import Pipeline
 
 NEITHER: Final = "IFX520"
 UNREADABLE: Final = "IFX521"
@@ -120,7 +121,22 @@ def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[P
     except DocumentError as error:
         problems = tuple(_of_this_machine(error.problems))
         return CheckedFile(str(path), "pipeline", problems), list(_named_mappings(document.tree, path))
-    return CheckedFile(str(path), "pipeline", pipeline.warnings), [route.mapping for route in pipeline.routes]
+    problems = (*pipeline.warnings, *_misfits(pipeline))
+    return CheckedFile(str(path), "pipeline", problems), [route.mapping for route in pipeline.routes]
+
+
+def _misfits(pipeline: Pipeline) -> Sequence[Problem]:
+    """What does not go together, as `run` would say it; problems of mappings are told with their own files."""
+    from iggyflux.errors import DocumentError, MappingError
+    from iggyflux.runner.open import open_routes
+
+    try:
+        open_routes(pipeline)
+    except MappingError:
+        return ()
+    except DocumentError as error:
+        return error.problems
+    return ()
 
 
 def _of_this_machine(problems: Sequence[Problem]) -> Iterator[Problem]:
