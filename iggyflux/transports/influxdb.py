@@ -46,6 +46,7 @@ from iggyflux.transports.influxdb_flavors import (
     misfits,
 )
 from iggyflux.transports.influxdb_http import (
+    STALE_SECONDS,
     Address,
     AddressError,
     HttpClient,
@@ -84,7 +85,9 @@ def _problem(misfit: Misfit) -> Problem:
 class InfluxLineSink:
     """A `LineSink`.  `dialect`, `precision` and `max_in_flight` are known after `connect`."""
 
-    def __init__(self, settings: InfluxSettings, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: InfluxSettings, *, now: Callable[[], float] = time.time, stale_seconds: float = STALE_SECONDS
+    ) -> None:
         """Opens nothing.  Raises `PipelineError` where the settings cannot be used."""
         problems = settings_problems(settings)
         if problems:
@@ -93,6 +96,7 @@ class InfluxLineSink:
         self._settings = _with_login(settings, login)
         self._scrub = Scrubber(_secrets(self._settings, login, self.address))
         self._now = now
+        self._stale_seconds = stale_seconds
         self._flavor = FLAVORS.get(settings.flavor)
         self.detected: Detected | None = None
         """What the server is, once it was asked."""
@@ -207,6 +211,7 @@ class InfluxLineSink:
                     timeout_seconds=settings.timeout_seconds,
                     scrub=self._scrub,
                     connections=self._most_in_flight() + _SPARE_THREADS,
+                    stale_seconds=self._stale_seconds,
                 )
             except AddressError as error:
                 raise Stopped(self._scrub(str(error)), "an http:// address, with user and password", "IFX726") from None

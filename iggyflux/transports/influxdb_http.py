@@ -41,6 +41,8 @@ from iggyflux.delivery.verdicts import Impossible, Unavailable
 _MOST_BODY_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _CONNECT_SECONDS = 10.0
+# A kept connection that was quiet for so long may just have been closed by the server, for being quiet.
+STALE_SECONDS = 2.0
 
 Failure: TypeAlias = Unavailable | Impossible
 
@@ -154,7 +156,7 @@ class Ticket:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.connection: HTTPConnection | None = None
-        self.reused = False
+        self.idle_seconds = 0.0
         self.is_cut = False
 
     def cut(self) -> None:
@@ -171,9 +173,10 @@ _current = threading.local()
 
 
 class _Watched:
-    """Mixed into urllib3's connections: tells the ticket which connection serves it, and whether it served before."""
+    """Mixed into urllib3's connections: tells the ticket which connection serves it, and how long it was quiet."""
 
     _sent = 0
+    _heard = 0.0
     sock: socket.socket | None
     timeout: float | None
 
@@ -187,13 +190,18 @@ class _Watched:
     def request(self, *args: Any, **kwargs: Any) -> None:
         ticket: Ticket = _current.ticket
         ticket.connection = self  # type: ignore[assignment]  # it is one, by the class it is mixed into
-        ticket.reused = self.sock is not None and self._sent > 0
+        ticket.idle_seconds = time.monotonic() - self._heard if self.sock is not None and self._sent else 0.0
         if self.sock is None:
             self.connect()
         # Sending may take as long as the whole exchange; only connecting is bounded more tightly.
         self.timeout = ticket.seconds
         self._sent += 1
         super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()  # type: ignore[misc]
+        self._heard = time.monotonic()
+        return response
 
 
 class _PlainConnection(_Watched, HTTPConnection):
@@ -221,12 +229,20 @@ class HttpClient:
     """Exchanges with one server.  Safe to be used by several threads at once."""
 
     def __init__(
-        self, address: Address, *, tls: Tls | None, timeout_seconds: float, scrub: Scrubber, connections: int
+        self,
+        address: Address,
+        *,
+        tls: Tls | None,
+        timeout_seconds: float,
+        scrub: Scrubber,
+        connections: int,
+        stale_seconds: float = STALE_SECONDS,
     ) -> None:
         """Raises `AddressError` for a proxy that cannot be used, `OSError` and `ssl.SSLError` for certificate files."""
         self.address = address
         self._where = f"{address.host}:{address.port}"
         self._scrub = scrub
+        self._stale_seconds = stale_seconds
         self._timeout_seconds = timeout_seconds
         options: dict[str, Any] = {"maxsize": connections, "block": False, "retries": False}
         if address.scheme == "https":
@@ -281,7 +297,7 @@ class HttpClient:
         self._pools.clear()
 
     def _failure(self, error: Exception, ticket: Ticket) -> Failure:
-        failed = _Failed(error, self._where, ticket, self._scrub, str(self.proxy or ""))
+        failed = _Failed(error, self._where, ticket, self._scrub, str(self.proxy or ""), self._stale_seconds)
         explain = next((explain for kind, explain in _FAILURES if isinstance(error, kind)), _broken)
         return explain(failed)
 
@@ -366,6 +382,7 @@ class _Failed:
     ticket: Ticket
     scrub: Scrubber
     proxy: str
+    stale_seconds: float
 
     @property
     def cause(self) -> BaseException:
@@ -450,7 +467,7 @@ def _broken(failed: _Failed) -> Failure:
         return Unavailable(f"the TLS handshake with {failed.where} broke off: {failed.words}")
     return Unavailable(
         f"the connection to {failed.where} broke before an answer came: {failed.words}",
-        connection_died=_has_sent(ticket) and not ticket.reused,
+        connection_died=_has_sent(ticket) and ticket.idle_seconds <= failed.stale_seconds,
     )
 
 

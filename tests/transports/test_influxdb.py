@@ -291,13 +291,22 @@ def test_a_connection_that_breaks_under_a_request_has_died(reply: Reply) -> None
         assert second.connection_died
 
 
-def test_an_idle_connection_that_the_server_closed_has_not_died() -> None:
+@pytest.mark.parametrize(("stale_seconds", "died"), [(0.0, False), (60.0, True)])
+def test_a_connection_that_was_quiet_may_have_been_closed_for_that(stale_seconds: float, died: bool) -> None:
     with RawServer([http(204), Reply(b"", close=True)]) as server:
-        first, second = drive(writing(settings(server.url), LINES, LINES))
 
-    assert first == Accepted()
-    assert isinstance(second, Unavailable)
-    assert not second.connection_died
+        async def main() -> Verdict:
+            sink = InfluxLineSink(settings(server.url), stale_seconds=stale_seconds)
+            await sink.connect()
+            assert await sink.write(LINES) == Accepted()
+            verdict = await sink.write(LINES)
+            await sink.close()
+            return verdict
+
+        found = drive(main())
+
+    assert isinstance(found, Unavailable)
+    assert found.connection_died == died
 
 
 def test_a_truncated_answer_still_says_its_status() -> None:
