@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from iggy_server import IggyServer, find_server
 
-from iggyflux.pipeline import IggySettings
-from iggyflux.records import OutgoingMessage, Partition
+from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.pipeline import IggySettings, Secret, Start
+from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports.iggy import Connection, Reader
 from iggyflux.transports.iggy_source import IggySource
+from iggyflux.transports.iggy_topics import IggySink, last_messages
 from tests.transports.contract import SourceContract, drive
 
 _NAMES = itertools.count()
@@ -105,3 +107,419 @@ class TestSingle(_Contract):
     """A consumer alone keeps what every source promises."""
 
     kind = "single"
+
+
+# Reading
+
+
+async def read_all(source: IggySource) -> list[Message]:
+    """Everything up to the end; closes the source and acknowledges nothing."""
+    found: list[Message] = []
+    await source.connect()
+    try:
+        while True:
+            if batch := await source.read():
+                found += batch.messages
+    except EndOfInput:
+        return found
+    finally:
+        await source.close()
+
+
+async def next_batch(source: IggySource, tries: int = 100) -> Batch | None:
+    for _ in range(tries):
+        if batch := await source.read():
+            return batch
+    return None
+
+
+async def next_batch_or_end(source: IggySource) -> Batch | None:
+    try:
+        return await next_batch(source)
+    except EndOfInput:
+        return None
+
+
+def test_headers_of_every_kind_are_readable(topic: Topic) -> None:
+    given = {"text": "ü", "whole": 7, "large": 2**64 - 1, "huge": -(2**100), "real": 0.5, "yes": True, "raw": b"\0\1"}
+    topic.fill([b"{}"], **given)
+
+    (message,) = drive(read_all(topic.source(until_end=True)))
+
+    assert dict(message.headers) == given
+    assert type(message.headers["yes"]) is bool
+    assert topic.server is not None
+
+
+def test_a_message_brings_its_coordinates(topic: Topic) -> None:
+    topic.fill([b"a", b"b"])
+
+    found = drive(read_all(topic.source(until_end=True)))
+
+    assert [(m.stream, m.topic, m.partition, m.offset) for m in found] == [(topic.stream, "t", 0, n) for n in (0, 1)]
+    assert all(m.timestamp_us > 1_700_000_000_000_000 and m.id for m in found)
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [(Start("first"), 0), (Start("offset", 7), 7), (Start("timestamp", 1), 0), (Start("last"), None)],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["group", "single"])
+def test_a_consumer_without_an_offset_begins_where_it_is_told(
+    topic: Topic, kind: str, start: Start, expected: int | None
+) -> None:
+    topic.fill([b"%d" % number for number in range(20)])
+
+    found = drive(read_all(topic.source(kind, start=start, until_end=True)))
+
+    assert (found[0].offset if found else None) == expected
+
+
+def test_a_start_by_time_begins_with_the_first_message_at_or_after_it(topic: Topic) -> None:
+    topic.fill([b"0"])
+    topic.fill([b"1"])
+    first, second = drive(read_all(topic.source(until_end=True)))
+
+    found = drive(read_all(topic.source(name="d", start=Start("timestamp", first.timestamp_us + 1), until_end=True)))
+
+    assert found == [second]
+
+
+def test_a_stored_offset_wins_over_start_and_is_the_servers(topic: Topic) -> None:
+    topic.fill([b"%d" % number for number in range(20)])
+
+    async def main() -> list[Message]:
+        source = topic.source()
+        await source.connect()
+        await next_batch(source)
+        await source.ack([Position(topic.place(), 11)])
+        await source.close()
+        return await read_all(topic.source(start=Start("last"), until_end=True))
+
+    assert [message.offset for message in drive(main())] == list(range(12, 20))
+    assert drive(topic.stored()) == 11
+
+
+@pytest.mark.parametrize("kind", ["group", "single"])
+def test_an_acknowledgement_never_goes_backwards(topic: Topic, kind: str) -> None:
+    topic.fill([b"x"] * 20)
+
+    async def main() -> None:
+        source = topic.source(kind)
+        await source.connect()
+        await next_batch(source)
+        for offset in (15, 3, 12):
+            await source.ack([Position(topic.place(), offset)])
+        await source.close()
+
+    drive(main())
+    assert drive(topic.stored(kind=kind)) == 15
+
+
+def test_offset_zero_is_not_trusted_so_that_a_lost_log_loses_nothing(topic: Topic) -> None:
+    topic.fill([b"a", b"b"])
+
+    async def main() -> list[Message]:
+        source = topic.source()
+        await source.connect()
+        await next_batch(source)
+        await source.ack([Position(topic.place(), 0)])
+        await source.close()
+        return await read_all(topic.source(until_end=True))
+
+    assert [message.offset for message in drive(main())] == [0, 1]
+
+
+def test_polls_are_bounded_by_bytes(topic: Topic) -> None:
+    topic.fill([b"x" * 10_000] * 30)
+
+    async def main() -> list[int]:
+        source = topic.source(batch_bytes=50_000, until_end=True)
+        await source.connect()
+        sizes = []
+        while batch := await next_batch_or_end(source):
+            sizes.append(len(batch.messages))
+        await source.close()
+        return sizes
+
+    sizes = drive(main())
+    assert sum(sizes) == 30
+    assert max(sizes) <= 5
+
+
+def test_partitions_are_read_in_turn_and_an_idle_source_rests(server: IggyServer) -> None:
+    topic = Topic(server, 3)
+    for partition in range(3):
+        topic.fill([b"x"] * 20, partition)
+
+    async def main() -> tuple[list[int], float]:
+        source = topic.source(batch_size=10)
+        await source.connect()
+        order = [batch.partition.partition for batch in [await next_batch(source) for _ in range(6)] if batch]
+        begin = asyncio.get_running_loop().time()
+        for _ in range(5):
+            assert await source.read() is None
+        seconds = asyncio.get_running_loop().time() - begin
+        await source.close()
+        return order, seconds
+
+    order, seconds = drive(main())
+    assert order == [0, 1, 2, 0, 1, 2]
+    assert seconds > 0.05
+
+
+def test_only_the_partitions_that_are_named_are_read(server: IggyServer) -> None:
+    topic = Topic(server, 3)
+    for partition in range(3):
+        topic.fill([b"x"], partition)
+
+    found = drive(read_all(topic.source("single", partitions=[0, 2], until_end=True)))
+
+    assert [message.partition for message in found] == [0, 2]
+
+
+def test_topics_are_taken_by_glob_and_new_ones_are_found(topic: Topic) -> None:
+    topic.server.create_topic(topic.stream, "t-2")
+    topic.fill([b"x"])
+
+    async def main() -> set[str]:
+        time = [0.0]
+        source = IggySource(
+            topic.settings(), topic.stream, ["t*"], reader=Reader("group", "c"), monotonic=lambda: time[0]
+        )
+        await source.connect()
+        first = await next_batch(source)
+        topic.server.create_topic(topic.stream, "t-3")
+        sink = IggySink(topic.settings(), topic.stream, "t-3")
+        await sink.connect()
+        await sink.send([OutgoingMessage(b"y")])
+        await sink.close()
+        time[0] = 100.0
+        second = await next_batch(source)
+        await source.close()
+        return {batch.partition.topic for batch in (first, second) if batch}
+
+    assert drive(main()) == {"t", "t-3"}
+
+
+def test_lag_is_what_is_not_settled(topic: Topic) -> None:
+    topic.fill([b"x"] * 20)
+
+    async def main() -> list[int]:
+        source, found = topic.source(), []
+        await source.connect()
+        found += (await source.lag()).values()
+        await next_batch(source)
+        found += (await source.lag()).values()
+        await source.ack([Position(topic.place(), 14)])
+        found += (await source.lag()).values()
+        await source.close()
+        return found
+
+    assert drive(main()) == [20, 20, 5]
+
+
+# Several members
+
+
+def test_two_members_share_the_partitions_and_one_that_leaves_hands_over_at_once(server: IggyServer) -> None:
+    topic = Topic(server, 4)
+    for partition in range(4):
+        topic.fill([b"%d" % number for number in range(10)], partition)
+
+    async def main() -> tuple[set[int], set[int], set[int]]:
+        first, second = topic.source(), topic.source()
+        await first.connect()
+        await second.connect()
+        batches = [[b for _ in range(12) if (b := await each.read())] for each in (first, second)]
+        owned = [{batch.partition.partition for batch in each} for each in batches]
+        await first.ack([batch.last for batch in batches[0]])
+        await second.close()
+        for partition in range(4):
+            await topic.send([b"later"], partition)
+        after: set[int] = set()
+        for _ in range(40):
+            if batch := await first.read():
+                after.add(batch.partition.partition)
+                await first.ack([batch.last])
+        await first.close()
+        return owned[0], owned[1], after
+
+    first, second, after = drive(main())
+    assert (first | second, first & second) == ({0, 1, 2, 3}, set())
+    assert len(first) == len(second) == 2
+    assert after == {0, 1, 2, 3}
+
+
+def test_an_acknowledgement_for_a_partition_that_was_taken_away_is_refused_and_the_other_begins_there(
+    server: IggyServer,
+) -> None:
+    topic = Topic(server, 2)
+    for partition in range(2):
+        topic.fill([b"%d" % number for number in range(10)], partition)
+
+    async def main() -> tuple[set[int], dict[int, int | None]]:
+        first = topic.source()
+        await first.connect()
+        read = [batch for _ in range(4) if (batch := await first.read())]
+        second = topic.source()
+        await second.connect()
+        assert await second.read() is None  # handed over only when what was polled is stored
+        await first.ack([Position(batch.partition, 4) for batch in read])
+        stored = {partition: await topic.stored(partition) for partition in range(2)}
+        await first.close()
+        found = [batch for _ in range(20) if (batch := await second.read())]
+        await second.close()
+        return {batch.messages[0].offset for batch in found}, stored
+
+    begun, stored = drive(main())
+    assert stored == {0: 4, 1: 4}
+    assert begun == {5}
+
+
+# Sending
+
+
+def test_keys_go_where_every_client_sends_them(server: IggyServer) -> None:
+    import apache_iggy as sdk
+
+    topic = Topic(server, 3)
+    keys = [f"device-{number}" for number in range(40)] + ["", "ü" * 20, "a-rather-long-key-of-more-than-sixteen-bytes"]
+
+    async def main() -> None:
+        sink = IggySink(topic.settings(), topic.stream, "t")
+        await sink.connect()
+        await sink.send([OutgoingMessage(key.encode() or b"-", key=key) for key in keys if key])
+        client = sink._connection._client  # type: ignore[union-attr]
+        for key in keys:
+            if key:
+                message = sdk.SendMessage(key)
+                await client.send_messages(topic.stream, "t", sdk.Partitioning.messages_key(key), [message])
+        await sink.close()
+
+    drive(main())
+    found = drive(read_all(topic.source(until_end=True)))
+    places: dict[bytes, set[int]] = {}
+    for message in found:
+        places.setdefault(message.payload, set()).add(message.partition)
+    assert len(found) == 2 * len([key for key in keys if key])
+    assert all(len(each) == 1 for each in places.values())
+
+
+def test_what_is_sent_arrives_in_order_with_headers_of_stable_types(topic: Topic) -> None:
+    async def main() -> None:
+        sink = IggySink(topic.settings(batch_bytes=5000), topic.stream, "t")
+        await sink.connect()
+        await sink.send([OutgoingMessage(b"%04d" % n, "k", {"n": n, "f": 1.0, "e": ""}, id=n + 1) for n in range(3000)])
+        await sink.close()
+
+    drive(main())
+    found = drive(read_all(topic.source(until_end=True)))
+    assert [message.payload for message in found] == [b"%04d" % number for number in range(3000)]
+    assert [message.id for message in found] == list(range(1, 3001))
+    assert dict(found[7].headers) == {"n": 7, "f": 1.0}
+
+
+def test_a_message_that_iggy_cannot_hold_stops_with_the_reason(topic: Topic) -> None:
+    async def send(message: OutgoingMessage) -> str:
+        sink = IggySink(topic.settings(), topic.stream, "t")
+        await sink.connect()
+        try:
+            with pytest.raises(Stopped) as stopped:
+                await sink.send([message])
+        finally:
+            await sink.close()
+        return stopped.value.code
+
+    assert drive(send(OutgoingMessage(b""))) == "IFX775"
+    assert drive(send(OutgoingMessage(b"x", headers={"k": "v" * 256}))) == "IFX775"
+    assert drive(send(OutgoingMessage(b"x", timestamp_ns=1))) == "IFX776"
+
+
+def test_a_missing_topic_is_made_where_it_may_be_or_told_how(topic: Topic) -> None:
+    async def connect(create: bool) -> None:
+        sink = IggySink(topic.settings(create=create), topic.stream, "new")
+        try:
+            await sink.connect()
+        finally:
+            await sink.close()
+
+    with pytest.raises(Stopped, match="iggy topic create") as stopped:
+        drive(connect(create=False))
+    assert stopped.value.code == "IFX766"
+    created: Stopped | None = None
+    try:
+        drive(connect(create=True))
+    except Stopped as error:  # a server older than the SDK knows no such request
+        created = error
+    assert created is None or (created.code, "iggy topic create" in (created.hint or "")) == ("IFX767", True)
+
+
+def test_the_last_messages_are_seen_without_touching_an_offset(server: IggyServer) -> None:
+    topic = Topic(server, 2)
+    for partition in range(2):
+        topic.fill([b"%d-%d" % (partition, number) for number in range(30)], partition)
+
+    found = drive(last_messages(topic.settings(), topic.stream, ["t"], 5))
+
+    assert [message.payload for message in found] == [b"1-%d" % number for number in range(25, 30)]
+    assert drive(topic.stored()) is None
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [({"password": Secret("wrong-secret")}, "IFX763"), ({"username": "nobody"}, "IFX763")],
+    ids=["password", "user"],
+)
+def test_who_is_not_let_in_stops_and_no_secret_is_told(topic: Topic, more: dict[str, Any], code: str) -> None:
+    async def main() -> None:
+        await Connection(topic.settings(**more)).open()
+
+    with pytest.raises(Stopped) as stopped:
+        drive(main())
+    assert stopped.value.code == code
+    assert "wrong-secret" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:8090"])
+def test_a_server_that_is_not_there_is_tried_again(address: str) -> None:
+    settings = IggySettings(address=address, username="u", password=Secret("p"))
+
+    async def main() -> None:
+        await Connection(settings).open()
+
+    with pytest.raises(NotConnected, match="connecting to tcp://"):
+        drive(main())
+
+
+def test_a_topic_that_is_not_there_stops_with_what_was_meant(topic: Topic) -> None:
+    async def main(wanted: str) -> None:
+        source = IggySource(topic.settings(), topic.stream, [wanted], reader=Reader("group", "c"))
+        try:
+            await source.connect()
+        finally:
+            await source.close()
+
+    topic.server.create_topic(topic.stream, "readings")
+    with pytest.raises(Stopped, match="did you mean") as stopped:
+        drive(main("readngs"))
+    assert stopped.value.code == "IFX766"
+
+
+def test_a_connection_string_connects_too(topic: Topic) -> None:
+    text = Secret(f"iggy://iggy:iggy@{topic.server.tcp}")
+    settings = IggySettings(connection_string=text)
+
+    async def main() -> list[str] | None:
+        connection = Connection(settings)
+        await connection.open()
+        try:
+            return await connection.topics(topic.stream)
+        finally:
+            await connection.close()
+
+    assert drive(main()) == ["t"]

@@ -45,6 +45,8 @@ class _Cursor:
     """Where the next poll begins; None: not known yet, ask what is stored."""
     position: int = 0
     """The offset that is expected next."""
+    begin: int = 0
+    """The offset that was expected first, where nothing was stored."""
     settled: int = -1
     """The offset that is stored, as far as we know."""
     stop: int | None = None
@@ -91,7 +93,9 @@ class IggySource:
         self._discover_at = 0.0
         self._starving = _Starving()
         self._was_connected = False
+        self._knows_topics = False
         self._largest_polls: dict[Partition, int] = {}
+        self._begins: dict[Partition, tuple[At, int]] = {}  # where nothing is stored: the same after a reconnection
 
     @property
     def about(self) -> str:
@@ -159,7 +163,7 @@ class IggySource:
                 settled = cursor.settled
                 if shared and info.end and (stored := await connection.stored(self._reader, cursor.place)):
                     settled = stored.stored
-                begin = settled + 1 if settled >= 0 or cursor.at is None else min(cursor.position, info.end)
+                begin = settled + 1 if settled >= 0 else min(cursor.begin, info.end)
                 found[cursor.place] = max(min(info.end - begin, info.messages), 0)
         return found
 
@@ -196,6 +200,7 @@ class IggySource:
             for info in new:
                 if self._only is None or info.number in self._only:
                     self._take_up(Partition(self._stream, topic, info.number), info)
+        self._knows_topics = True
 
     async def _matching(self, connection: Connection) -> list[str]:
         known = await connection.topics(self._stream)
@@ -217,6 +222,9 @@ class IggySource:
     def _take_up(self, place: Partition, info: PartitionInfo) -> None:
         average = info.size / info.messages if info.messages else 0.0
         cursor = _Cursor(place, info.end, average, most=self._largest_polls.get(place))
+        if place not in self._begins:  # what came into being while we run is read from its first message
+            start = Start() if self._knows_topics else self._start
+            self._begins[place] = _STARTS[start.kind](info.end, start.value)
         self._cursors[place] = cursor
         self._turns.append(cursor)
 
@@ -239,9 +247,13 @@ class IggySource:
         if not messages:
             if self._until_end:
                 await self._judge_emptiness(connection, cursor)
+            if self._reader.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
+                cursor.at = None  # perhaps it is another's: when it comes to us, something may be stored
             return messages
         first, last = messages[0].offset, messages[-1].offset
-        if cursor.at is not None and cursor.at[0] == "offset" and first > cursor.position:
+        if cursor.at is not None and cursor.at[0] != "offset":
+            cursor.begin = first
+        elif first > cursor.position:
             log.warning("iggy.messages_gone partition=%s from=%d to=%d", cursor.place, cursor.position, first - 1)
         cursor.at, cursor.position = ("offset", last + 1), last + 1
         size = sum([len(message.payload) for message in messages]) / len(messages)
@@ -261,7 +273,7 @@ class IggySource:
             raise
         if stored is None:
             cursor.settled = -1
-            cursor.at, cursor.position = _STARTS[self._start.kind](cursor, self._start.value)
+            cursor.at, cursor.position = self._begins[cursor.place]
         elif stored.stored > stored.last:
             log.warning("iggy.log_shrunk partition=%s stored=%d last=%d", cursor.place, stored.stored, stored.last)
             cursor.settled, cursor.at, cursor.position = -1, ("first", 0), 0
@@ -269,6 +281,7 @@ class IggySource:
             cursor.settled = stored.stored
             begin = stored.stored + 1 if stored.stored else 0
             cursor.at, cursor.position = ("offset", begin), begin
+        cursor.begin = cursor.position
 
     def _where(self, cursor: _Cursor) -> At:
         """`next` where the server's offset and ours are the same, so that a hand-over in between is noticed."""
@@ -344,9 +357,9 @@ class _Starving:
     told: bool = False
 
 
-_STARTS: dict[str, Callable[[_Cursor, int], tuple[At, int]]] = {
-    "first": lambda _cursor, _value: (("first", 0), 0),
-    "last": lambda cursor, _value: (("offset", cursor.end), cursor.end),
-    "offset": lambda _cursor, value: (("offset", value), value),
-    "timestamp": lambda _cursor, value: (("timestamp", value), 0),
+_STARTS: dict[str, Callable[[int, int], tuple[At, int]]] = {
+    "first": lambda _end, _value: (("first", 0), 0),
+    "last": lambda end, _value: (("offset", end), end),
+    "offset": lambda _end, value: (("offset", value), value),
+    "timestamp": lambda _end, value: (("timestamp", value), 0),
 }
