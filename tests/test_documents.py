@@ -174,6 +174,8 @@ def test_a_toml_document_that_is_nested_too_deeply_is_refused() -> None:
         ("a = {b = 1, b = 2}", (1, 13)),
         ("[a]\nb.c = 1\nb.c = 2", (3, 3)),
         ('"a" = 1\na = 2', (2, 1)),
+        ("[[a]]\n[a]\nb = 1\n[a.c]", (2, 2)),
+        ("a = [1]\n[a]\nb = 1\n[a.c]", (2, 2)),
     ],
 )
 def test_a_key_that_is_twice_in_toml_is_told_as_in_yaml(text: str, place: tuple[int, int]) -> None:
@@ -197,6 +199,12 @@ def test_a_byte_order_mark_and_any_line_ends_change_nothing() -> None:
 
         assert document.tree == plain.tree
         assert document.locate("/b/0") == plain.locate("/b/0")
+
+    for text in ("\ufeffa = 1\r\n[b]\r\nc = 2\r\n", b"\xef\xbb\xbfa = 1\n[b]\nc = 2\n"):
+        document = parse_document(text, format="toml")
+
+        assert document.tree == {"a": 1, "b": {"c": 2}}
+        assert (document.locate("/b/c").line, document.locate("/b/c").column) == (3, 5)
 
 
 def test_aliases_stand_for_what_they_name() -> None:

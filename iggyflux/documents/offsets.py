@@ -56,8 +56,7 @@ def source_offsets(source: str, style: Style, value: str) -> list[int] | None:
         units = [(offset, source[offset], False) for offset in range(first, len(source))] if first else []
     else:
         quotes = _QUOTES[style]
-        skipped = quotes == 3 and source[3:4] == "\n"  # the line break after the quotes means nothing
-        units = _units(source, quotes + skipped, len(source) - quotes, style)
+        units = _units(source, quotes, len(source) - quotes, style)
     return _lay(value, units)
 
 

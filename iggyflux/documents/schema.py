@@ -236,7 +236,7 @@ class _Checker:
         if not fitting:
             return [self.no_branch(schema, branches, value, pointer)]
         attempts = [(self.check(branch, value, pointer), branch) for branch in fitting]
-        findings = min((found for found, _ in attempts), key=_badness)
+        findings = min((found for found, _ in attempts), key=len)
         if findings and len(attempts) > 1 and all(_is_scalar_finding(found, pointer) for found, _ in attempts):
             return [self.no_value(schema, branches, value, pointer)]
         return findings
@@ -276,7 +276,7 @@ class _Checker:
         for branch, attempt in zip(branches, attempts, strict=True):
             if near in _words(branch["properties"][key]):
                 return [told, *attempt]
-        return [told, *min(attempts, key=_badness)]
+        return [told, *min(attempts, key=len)]
 
     def no_branch(self, schema: Schema, branches: Sequence[Schema], value: JSON, pointer: str) -> Finding:
         """A value of a type that no branch takes."""
@@ -517,12 +517,6 @@ def _alternatives(names: Iterable[str]) -> str:
 
 
 # --- alternatives ---
-
-
-def _badness(findings: Sequence[Finding]) -> tuple[int, int]:
-    """How far a value is from a branch: first by the keys that make it up, then by what is wrong in them."""
-    keys = sum(finding.code in (UNKNOWN_KEY, MISSING_KEY) for finding in findings)
-    return keys, len(findings)
 
 
 def _is_scalar_finding(findings: Sequence[Finding], pointer: str) -> bool:

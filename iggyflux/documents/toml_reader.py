@@ -156,7 +156,8 @@ class _Scanner:
             if child is None:
                 child = node.children[last.name] = Node({}, start, self.at)
             elif id(child) in self.declared or not isinstance(child.value, dict):
-                self.duplicates.append((last, node.keys[last.name][0]))
+                self.duplicates.append((last, node.keys.get(last.name, (last.start, 0))[0]))
+                child = Node({}, start, self.at)  # read on, apart from what is there
             child.start, child.end = start, self.at
             self.declared.add(id(child))
             self.table = child

@@ -138,11 +138,12 @@ class _Point:
         fields, field_stars = self.fields()
         timestamp = read_timestamp(self.reading, self.tree, self.pointer)
         self.check_clashes(tags, fields)
+        # The order of code points, in which Python compares texts, is that of their UTF-8 bytes.
         spec = PointSpec(
             measurement=measurement,
-            tags=tuple(sorted(tags, key=lambda tag: tag.key.encode("utf-8", "surrogatepass"))),
+            tags=tuple(sorted(tags, key=lambda tag: tag.key)),
             tag_stars=tuple(tag_stars),
-            fields=tuple(sorted(fields, key=lambda field: field.key.encode("utf-8", "surrogatepass"))),
+            fields=tuple(sorted(fields, key=lambda field: field.key)),
             field_stars=tuple(field_stars),
             timestamp=timestamp,
             where=self.reading.expression(self.tree.get("where"), self.at("where")),
