@@ -42,7 +42,6 @@ from iggyflux.transports.influxdb_flavors import (
     detect,
     detect_by_health,
     detect_by_metrics,
-    is_influxdb,
     misfits,
 )
 from iggyflux.transports.influxdb_http import (
@@ -292,7 +291,7 @@ class InfluxLineSink:
             found = detect_by_health(self._ask("GET", "/health")) or detect_by_metrics(self._ask("GET", "/metrics"))
             if found:
                 return found
-        hint = _PIN if is_influxdb(ping) or ping.status == 204 else f"is `url` the address of InfluxDB? Else {_PIN}"
+        hint = _PIN if ping.status == 204 else f"is `url` the address of InfluxDB, with the right path? Else {_PIN}"
         raise Stopped(f"{self.address}/ping answered {ping.status}: not known as InfluxDB", hint, "IFX729")
 
     def _verify(self) -> None:

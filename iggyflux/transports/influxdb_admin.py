@@ -84,7 +84,13 @@ def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
         error = _influxql_error(answer)
     else:
         organization = ask("GET", "/api/v2/orgs?" + urlencode({"org": settings.org or ""}))
-        found = _tree(organization).get("orgs") or [{}]
+        found = _tree(organization).get("orgs")
+        if not found:
+            raise Stopped(
+                f"bucket {bucket_of(settings)!r} cannot be created: this token sees no organization {settings.org!r}",
+                "create it by hand, or use a token that may",
+                "IFX723",
+            )
         body = {"orgID": found[0].get("id", ""), "name": bucket_of(settings), "retentionRules": []}
         answer = ask("POST", "/api/v2/buckets", json.dumps(body).encode(), **{"content-type": "application/json"})
         error = None if answer.status in (201, 422) else _message(answer)  # 422: somebody else was faster
@@ -133,7 +139,7 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
         # A token that may only write sees no bucket; the write tells whether it is there.
         return Finding("database", None, f"bucket {bucket!r} may not be looked at with this token")
     seconds = next((rule.get("everySeconds") for rule in buckets[0].get("retentionRules") or []), 0)
-    kept = f"for {seconds / 86400:g} days" if seconds else "for ever"
+    kept = f"for {_span(seconds)}" if seconds else "for ever"
     return Finding("database", True, f"bucket {bucket!r} keeps points {kept}")
 
 
@@ -189,6 +195,11 @@ _LOOKS: dict[str, tuple[_Look, ...]] = {
     "v3": (_database_3, _write_3),
     "victoriametrics": (_write,),
 }
+
+
+def _span(seconds: int) -> str:
+    days, hours = divmod(seconds, 86400)
+    return f"{days} days" if days and not hours else f"{seconds / 3600:g} hours"
 
 
 # --- answers ---

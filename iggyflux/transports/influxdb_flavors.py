@@ -287,11 +287,6 @@ def detect_by_metrics(metrics: Answer) -> Detected | None:
     return Detected("victoriametrics", "VictoriaMetrics", (found[2] or found[1]).decode("utf-8", "replace"))
 
 
-def is_influxdb(answer: Answer) -> bool:
-    """Whether the headers say that an InfluxDB answered, whatever it said."""
-    return any(key.startswith("x-influxdb-") or key == "cluster-uuid" for key in answer.headers)
-
-
 def _tree(answer: Answer) -> dict[str, Any]:
     if not answer.body.lstrip().startswith(b"{"):
         return {}

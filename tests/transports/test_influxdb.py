@@ -680,9 +680,12 @@ def test_a_missing_bucket_of_2x_is_created_where_asked() -> None:
 
 def test_what_may_not_be_created_stops_the_run() -> None:
     missing = http(404, '{"code":"not found","message":"bucket \\"plant\\" not found"}')
-    script = [missing, http(200, '{"orgs":[]}'), http(403, '{"message":"forbidden"}')]
-    with RawServer(script, probe=None) as server, pytest.raises(Stopped, match="cannot be created: forbidden"):
-        drive(writing(settings(server.url, create=True), []))
+    for script, said in (
+        ([missing, http(200, '{"orgs":[{"id":"07"}]}'), http(403, '{"message":"forbidden"}')], "created: forbidden"),
+        ([missing, http(200, '{"orgs":[]}')], "sees no organization"),
+    ):
+        with RawServer(script, probe=None) as server, pytest.raises(Stopped, match=said):
+            drive(writing(settings(server.url, create=True), []))
 
 
 def findings(server: RawServer, **given: Any) -> dict[str, bool | None]:
