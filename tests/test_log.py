@@ -29,7 +29,9 @@ def messages(count: int, first: int = 0) -> list[Message]:
 
 def payloads(log: Log, partition: Partition = HERE, offset: int = 0) -> list[bytes]:
     reader = log.reader(partition, offset)
-    found = reader.read(1_000_000, 10**9)
+    found: list[Message] = []
+    while part := reader.read(1_000_000):
+        found += part
     reader.close()
     return [message.payload for message in found]
 
@@ -240,7 +242,7 @@ def test_damage_in_the_middle_stops_with_its_place_and_a_way_on(log: Log, where:
     path.write_bytes(data)
     reader = log.reader(HERE, 0)
 
-    assert [message.offset for message in reader.read(1)] == [0]
+    assert [message.offset for message in reader.read(10)] == [0]
     with pytest.raises(Stopped) as stopped:
         reader.read(10)
 
@@ -251,6 +253,38 @@ def test_damage_in_the_middle_stops_with_its_place_and_a_way_on(log: Log, where:
     with pytest.raises(Stopped, match="damaged"):
         log.append("s", "t", messages(1))
     reader.close()
+
+
+def test_a_torn_end_of_a_segment_that_others_follow_is_damage(tmp_path: Path) -> None:
+    """A segment is whole before the next one is made, so this is no trace of a crash."""
+    log = Log.open(tmp_path, segment_bytes=100)
+    for number in range(3):
+        log.append("s", "t", messages(2, 2 * number))
+    first = segment_files(tmp_path)[0]
+    first.write_bytes(first.read_bytes()[:-1])
+
+    with pytest.raises(Stopped, match="damaged") as stopped:
+        payloads(log)
+    assert stopped.value.code == "IFX705"
+
+
+def test_a_segment_that_is_missing_between_two_is_damage(tmp_path: Path) -> None:
+    log = Log.open(tmp_path, segment_bytes=100)
+    for number in range(3):
+        log.append("s", "t", messages(2, 2 * number))
+    segment_files(tmp_path)[1].unlink()
+
+    with pytest.raises(Stopped, match="damaged"):
+        payloads(log)
+
+
+def test_offsets_that_do_not_follow_are_damage(log: Log) -> None:
+    log.append("s", "t", messages(3))
+    with segment_files(log.folder)[0].open("ab") as file:
+        file.write(segments.encode_records(messages(1), 1, 1))
+
+    with pytest.raises(Stopped, match="damaged"):
+        payloads(log)
 
 
 def test_every_flipped_bit_is_noticed(log: Log) -> None:

@@ -265,8 +265,13 @@ class PartitionReader:
         while len(messages) < limit and self._read_bytes < max_bytes:
             if self._file is None and not self._open():
                 break
-            if not self._decode(limit, messages) and not self._fill():
-                break
+            try:
+                if not self._decode(limit, messages) and not self._fill():
+                    break
+            except Stopped:
+                if not messages:
+                    raise
+                break  # what stands before the damage is given first
         return messages
 
     def close(self) -> None:
@@ -278,14 +283,14 @@ class PartitionReader:
     def _decode(self, limit: int, messages: list[Message]) -> bool:
         """Decode from the chunk; whether there was anything."""
         before, count = self._at, len(messages)
-        end = segments.decode_records(self._chunk, before, self.partition, self.offset, limit - count, messages)
-        if end > before and not self._is_sound(before, end):
+        end = segments.decode_records(self._chunk, before, self.partition, limit - count, messages)
+        if end > before and not self._is_sound(before, end, messages[count:]):
             del messages[count:]
             end = before
             for place in segments.sound_records(self._chunk, before):
                 if place.offset != self.offset + (len(messages) - count) or len(messages) == limit:
                     break
-                end = segments.decode_records(self._chunk, end, self.partition, place.offset, 1, messages)
+                end = segments.decode_records(self._chunk, end, self.partition, 1, messages)
             if end == before:
                 self._chunk = self._chunk[:before]
         self._at = end
@@ -293,9 +298,10 @@ class PartitionReader:
         self.offset += len(messages) - count
         return end > before
 
-    def _is_sound(self, start: int, end: int) -> bool:
-        first = segments.sound_record(self._chunk, start)
-        return first is not None and first.offset == self.offset and segments.is_sound(self._chunk, first.end, end)
+    def _is_sound(self, start: int, end: int, found: Sequence[Message]) -> bool:
+        """Whether what was decoded is what was written, and the offsets go on without a gap."""
+        follow = found[0].offset == self.offset and found[-1].offset == self.offset + len(found) - 1
+        return follow and segments.is_sound(self._chunk, start, end)
 
     def _open(self) -> bool:
         bases = _bases(self._folder)
@@ -321,24 +327,36 @@ class PartitionReader:
 
     def _fill(self) -> bool:
         """Get more bytes, from this segment or the next; whether there were any."""
+        if self._take_chunk():
+            return True
+        following = [base for base in _bases(self._folder) if base > self._base]
+        if following and self._take_chunk():  # a segment that others follow has got its last bytes before
+            return True
         if self._file is None:
             return False
         position = self._start + self._at
         size = os.fstat(self._file).st_size
-        is_last = self.offset == self._base or not _segment(self._folder, self.offset).exists()
-        data = self._bytes(position, size)
-        if place := segments.sound_record(data, 0):
-            if place.offset != self.offset:
-                raise _damage(_segment(self._folder, self._base), position, self.partition, self.offset, place)
-            self._start, self._chunk, self._at = position, data, 0
-            return True
-        if not data and not is_last:
+        if position == size and following[:1] == [self.offset]:
             self.close()
             return True
-        if data and self._searched != (position, size):
-            self._look_behind(position, size, is_last=is_last)
+        if following or (position < size and self._searched != (position, size)):
+            self._look_behind(position, size, is_last=not following)
             self._searched = (position, size)
         return False
+
+    def _take_chunk(self) -> bool:
+        """Take the bytes from here on, where a sound record begins here."""
+        if self._file is None:
+            return False
+        position = self._start + self._at
+        data = self._bytes(position, os.fstat(self._file).st_size)
+        place = segments.sound_record(data, 0)
+        if place is None:
+            return False
+        if place.offset != self.offset:
+            raise _damage(_segment(self._folder, self._base), position, self.partition, self.offset, place)
+        self._start, self._chunk, self._at = position, data, 0
+        return True
 
     def _bytes(self, position: int, size: int) -> bytes:
         """A chunk of the file from `position` on that holds a whole record, where there is one."""

@@ -27,7 +27,7 @@ RESIDUE = 0x2144_DF1C
 
 # magic, payload size, headers size, offset, timestamp, origin timestamp, id (low and high half)
 _HEADER = struct.Struct("<IIIQqqQQ")
-_FIELDS = struct.Struct("<4xII8xqqQQ")
+_FIELDS = struct.Struct("<4xIIQqqQQ")
 _PLACE = struct.Struct("<IIIQq")
 _SIZES = struct.Struct("<III")
 _CRC = struct.Struct("<I")
@@ -62,7 +62,7 @@ def encode_records(messages: Sequence[Message], offset: int, now_us: int) -> byt
     return b"".join(pieces)
 
 
-def decode_records(chunk: bytes, at: int, partition: Partition, offset: int, limit: int, out: list[Message]) -> int:
+def decode_records(chunk: bytes, at: int, partition: Partition, limit: int, out: list[Message]) -> int:
     """Append to `out` the messages of the whole records of `chunk` from `at` on, at most `limit`; where it stopped.
 
     Nothing is verified here: the caller checks what was passed over with `is_sound`, and throws it away if it is not.
@@ -71,9 +71,10 @@ def decode_records(chunk: bytes, at: int, partition: Partition, offset: int, lim
     stream, topic, number = partition.stream, partition.topic, partition.partition
     no_headers, header_size, size_of_chunk = _NO_HEADERS, _HEADER.size, len(chunk)
     last_start = size_of_chunk - _OVERHEAD
-    stop = offset + limit
-    while at <= last_start and offset < stop:
-        size, headers_size, timestamp, origin, low, high = unpack(chunk, at)
+    for _ in range(limit):
+        if at > last_start:
+            break
+        size, headers_size, offset, timestamp, origin, low, high = unpack(chunk, at)
         body = at + header_size
         end = body + size
         if headers_size:
@@ -89,7 +90,6 @@ def decode_records(chunk: bytes, at: int, partition: Partition, offset: int, lim
             payload = chunk[body:end]
         append(build(payload, stream, topic, number, offset, timestamp, origin, low | high << 64, headers))
         at = end + 4
-        offset += 1
     return at
 
 
