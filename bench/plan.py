@@ -1,4 +1,4 @@
-"""Rendering: the compiled plan against a script by hand, against the bare typed decode, and against the reference plan."""
+"""Rendering: the compiled plan against a script by hand, the bare typed decode, and the reference plan."""
 
 from __future__ import annotations
 
@@ -75,7 +75,12 @@ def messages(make: object, count: int = COUNT) -> list[Message]:
     """`count` messages of what `make` gives for a random source and a number."""
     source = random.Random(7)
     return [
-        Message(json.dumps(make(source, number), separators=(",", ":")).encode(), stream="factory", topic="readings", offset=number)  # type: ignore[operator]
+        Message(
+            json.dumps(make(source, number), separators=(",", ":")).encode(),
+            stream="factory",
+            topic="readings",
+            offset=number,
+        )  # type: ignore[operator]
         for number in range(count)
     ]
 
@@ -94,7 +99,11 @@ def eight(source: random.Random, number: int) -> dict[str, object]:
 
 def ten(source: random.Random, number: int) -> dict[str, object]:
     readings = [
-        {"celsius": round(source.uniform(-20, 40), 2), "count": source.randrange(1000), "ts": 1_700_000_000_000 + number * 100 + i}
+        {
+            "celsius": round(source.uniform(-20, 40), 2),
+            "count": source.randrange(1000),
+            "ts": 1_700_000_000_000 + number * 100 + i,
+        }
         for i in range(10)
     ]
     return {"device": {"id": f"dev-{source.randrange(200):03}"}, "readings": readings}
@@ -110,7 +119,8 @@ def labels(source: random.Random, number: int) -> dict[str, object]:
 
 
 PATHS = {name: jmespath.compile(text) for name, text in {
-    "device": "device.id", "site": "device.site", "temperature": "celsius", "humidity": "humidity", "pressure": "pressure",
+    "device": "device.id", "site": "device.site", "temperature": "celsius", "humidity": "humidity",
+    "pressure": "pressure",
     "count": "count", "state": "state", "ts": "ts",
 }.items()}  # fmt: skip
 
@@ -147,7 +157,9 @@ def main() -> None:
     mapping = parse_mapping(EIGHT)
     compiled, reference = mapping.plan(), mapping.plan("reference")
     assert list(compiled.render(batch).lines) == list(reference.render(batch).lines)
-    assert sorted(by_hand(payloads[0]).split(" ")[1].split(",")) == sorted(compiled.render(batch[:1]).lines[0].split(" ")[1].split(","))
+    assert sorted(by_hand(payloads[0]).split(" ")[1].split(",")) == sorted(
+        compiled.render(batch[:1]).lines[0].split(" ")[1].split(",")
+    )
     decode = msgspec.json.Decoder(Reading).decode
     hand, bare, fast, slow = best_seconds(
         [
@@ -166,14 +178,26 @@ def main() -> None:
         Figure("compiled plan", fast * micro, "µs/msg", "the decode", fast / bare, "≤ 5.5", fast / bare <= 5.5),
         Figure("reference plan", slow * micro, "µs/msg", "compiled", slow / fast),
     ]
-    for name, text, make in (("for_each of 10", TEN, ten), ("flatten", FLATTEN, eight), ("dynamic tags", DYNAMIC_TAGS, labels)):
+    for name, text, make in (
+        ("for_each of 10", TEN, ten),
+        ("flatten", FLATTEN, eight),
+        ("dynamic tags", DYNAMIC_TAGS, labels),
+    ):
         sample = messages(make, 1_000)
         other = parse_mapping(text)
         one, two = other.plan(), other.plan("reference")
         assert list(one.render(sample).lines) == list(two.render(sample).lines), name
         points = len(one.render(sample).lines)
-        quick, plain = best_seconds([lambda one=one, sample=sample: one.render(sample), lambda two=two, sample=sample: two.render(sample[:200])], 5)
-        figures.append(Figure(f"{name}: compiled", quick * 1e6 / points, "µs/line", "reference, faster", plain * 5 / quick))
+        quick, plain = best_seconds(
+            [
+                lambda one=one, sample=sample: one.render(sample),
+                lambda two=two, sample=sample: two.render(sample[:200]),
+            ],
+            5,
+        )
+        figures.append(
+            Figure(f"{name}: compiled", quick * 1e6 / points, "µs/line", "reference, faster", plain * 5 / quick)
+        )
     show("rendering, a batch of 5,000", figures)
 
 

@@ -40,5 +40,8 @@ def show(title: str, figures: Sequence[Figure]) -> None:
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:8.2f} × {figure.against}"
         mark = {True: "reached", False: "MISSED", None: ""}[figure.reached]
-        print(f"  {figure.name:<{width}}  {figure.value:10.3f} {figure.unit:<8} {ratio:<44} {figure.goal} {mark}", file=sys.stderr)
+        print(
+            f"  {figure.name:<{width}}  {figure.value:10.3f} {figure.unit:<8} {ratio:<44} {figure.goal} {mark}",
+            file=sys.stderr,
+        )
     print(json.dumps({"benchmark": title, "figures": [asdict(figure) for figure in figures]}), flush=True)

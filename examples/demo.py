@@ -1,7 +1,7 @@
 """`make demo`: the whole of iggyflux in a minute, each step shown as the command that you would type.
 
-Realistic messages go into a log on disk; a pipeline renders them and sends them to a simulated InfluxDB over HTTP, which
-is made to fail on the way; a second run shows that positions survive.  Needs no server and leaves everything in `.demo/`.
+Realistic messages go into a log on disk; a pipeline renders them and sends them to a simulated InfluxDB over HTTP,
+which is made to fail on the way; a second run shows that positions survive.  Needs no server; leaves all in `.demo/`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def main() -> None:
     run("log", "tail", str(DEMO / "log"), "home/zigbee2mqtt", "-n", "3")
 
     say("3. What comes of them, byte for byte as it will be sent")
-    tail = subprocess.run(
-        [BIN, "log", "tail", str(DEMO / "log"), "home/zigbee2mqtt", "-n", "3", "--envelope"], capture_output=True, check=True
-    )
+    last = [BIN, "log", "tail", str(DEMO / "log"), "home/zigbee2mqtt", "-n", "3", "--envelope"]
+    tail = subprocess.run(last, capture_output=True, check=True)
     (DEMO / "three.ndjson").write_bytes(tail.stdout)
     run("dry-run", MAPPING, str(DEMO / "three.ndjson"), "--envelope")
 
     say("4. A simulated InfluxDB 2.x, which answers 503 to two requests and breaks one connection")
     command = ["sim", "--dialect", "2", "--port", "0", "--org", "home", "--bucket", "sensors", "--token", "demo-token"]
-    command += ["--fault", "status:status=503,times=2,retry_after=1,path=/api/v2/write,skip=2", "--fault", "reset:when=after,stored=true,times=1,path=/api/v2/write,skip=5"]
+    command += ["--fault", "status:status=503,times=2,retry_after=1,path=/api/v2/write,skip=2"]
+    command += ["--fault", "reset:when=after,stored=true,times=1,path=/api/v2/write,skip=4"]
     print(f"$ iggyflux {' '.join(command)} &", flush=True)
     simulator = subprocess.Popen([BIN, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -75,11 +75,14 @@ def main() -> None:
     print(summary)
 
     say("What to try next")
-    print(f"""  iggyflux init my-mapping.yaml                 a commented starter for your own messages
+    where = BIN.relative_to(ROOT) if BIN.is_relative_to(ROOT) else BIN
+    print(
+        f"""  iggyflux init my-mapping.yaml                 a commented starter for your own messages
   iggyflux dry-run {MAPPING} mappings/samples/zigbee2mqtt.ndjson
   iggyflux explain {MAPPING}      what is read, what is written, the generated code
   docs/tutorial.md                              from a JSON message to a tested mapping in ten minutes
-(the command is {BIN.relative_to(ROOT) if BIN.is_relative_to(ROOT) else BIN}; `source .venv/bin/activate` puts it on your PATH)""")
+(the command is {where}; `source .venv/bin/activate` puts it on your PATH)"""
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def test_compiled_equals_reference(examples):
             expected = outcome(reference.render(batch))
 
             assert outcome(compiled.render(batch)) == expected
-            settled = set(expected[1]) | {failure.index for failure in expected[2]} | set(expected[3]) | set(expected[4])
+            settled = (
+                set(expected[1]) | {failure.index for failure in expected[2]} | set(expected[3]) | set(expected[4])
+            )
             assert settled == set(range(len(batch)))
 
     law()
@@ -62,7 +64,9 @@ def test_compiled_equals_reference(examples):
 def test_rendering_twice_gives_the_same(document_of_the_design):
     """A plan keeps nothing between calls."""
     mapping = parse_mapping(document_of_the_design)
-    batch = [Message(b'{"device":{"id":"d1"},"readings":[{"celsius":21.5,"count":3,"state":"ok","ts":1700000000000}]}')] * 3
+    batch = [
+        Message(b'{"device":{"id":"d1"},"readings":[{"celsius":21.5,"count":3,"state":"ok","ts":1700000000000}]}')
+    ] * 3
     plan = mapping.plan()
 
     assert outcome(plan.render(batch)) == outcome(plan.render(batch))
