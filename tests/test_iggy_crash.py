@@ -1,0 +1,290 @@
+"""The whole way from Apache Iggy to (a stand-in of) InfluxDB under faults: real processes, a real server, kill -9.
+
+At the end of each: every message's point is in the store, or its dead letter is kept, and the stored offsets are the
+ends of the partitions.  A seeded handful by default, the full numbers with `--long`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from iggy_server import IggyServer, find_server
+
+from iggyflux.records import OutgoingMessage, Partition
+from iggyflux.sim import Fault, SimServer
+from iggyflux.transports.deadletters import read_dead_letters
+from iggyflux.transports.iggy import Connection, Reader
+
+PARTITIONS = 2
+BAD_EVERY = 400
+
+MAPPING = """\
+iggyflux: 1
+kind: writer
+name: env
+from: {{stream: {stream}, topic: t}}
+points:
+  - measurement: {{const: env}}
+    tags: {{device: device}}
+    fields: {{n: {{expr: n, type: integer}}}}
+    timestamp: {{expr: ts, format: unix_us}}
+"""
+
+PIPELINE = """\
+iggyflux: 1
+iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}", timeout: 3s, batch_size: 200}}
+influxdb: {{url: "{url}", org: org, bucket: test, batch_size: 100, linger: 50ms, retry_backoff: 100ms}}
+consumer: {consumer}
+run:
+  - mapping: env.yaml
+"""
+
+
+class Plant:
+    """A topic, a store, a pipeline between them, and its processes."""
+
+    def __init__(self, server: IggyServer, sim: SimServer, folder: Path, stream: str, consumer: str = "{}") -> None:
+        self.server, self.sim, self.folder, self.stream = server, sim, folder, stream
+        self.sent = 0
+        self.kind = "single" if "single" in consumer else "group"
+        # what the server confirmed is on its disk: else a killed server loses messages, which nobody can deliver
+        server.create_topic(stream, "t", PARTITIONS, messages_required_to_save="1", enforce_fsync="true")
+        (folder / "env.yaml").write_text(MAPPING.format(stream=stream))
+        (folder / "p.yaml").write_text(PIPELINE.format(tcp=server.tcp, url=sim.url, consumer=consumer))
+
+    def send(self, count: int) -> None:
+        """Messages of which each makes one point, but for one in `BAD_EVERY`."""
+
+        async def main() -> None:
+            connection = Connection(self.server.settings())
+            await connection.open()
+            for first in range(self.sent, self.sent + count, 250):
+                messages = [OutgoingMessage(payload(number)) for number in range(first, first + 250)]
+                await connection.send(self.stream, "t", first // 250 % PARTITIONS, messages)
+            await connection.close()
+
+        asyncio.run(main())
+        self.sent += count
+
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / "run.log").open("ab")
+        with log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "iggyflux", "run", "p.yaml", "--log-format", "text", *args],
+                cwd=self.folder,
+                env={"PATH": "/usr/bin:/bin", "IGGY_PASSWORD": "iggy"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def finish(self, *args: str) -> None:
+        """A run to the end."""
+        process = self.start("--until-end", *args)
+        assert process.wait(120) == 0, self.log
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "run.log").read_text()[-6000:]
+
+    def stored(self) -> dict[int, tuple[int, int]]:
+        """Of each partition: the stored offset, and the last one there is."""
+
+        async def main() -> dict[int, tuple[int, int]]:
+            connection = Connection(self.server.settings())
+            await connection.open()
+            reader, found = Reader(self.kind, "c"), {}  # type: ignore[arg-type]
+            for number in range(PARTITIONS):
+                stored = await connection.stored(reader, Partition(self.stream, "t", number))
+                found[number] = (stored.stored, stored.last) if stored else (-1, -1)
+            await connection.close()
+            return found
+
+        return asyncio.run(main())
+
+    def wait_until_settled(self, seconds: float = 60) -> None:
+        until = time.monotonic() + seconds
+        while not all(stored == last >= 0 for stored, last in self.stored().values()):
+            assert time.monotonic() < until, (self.stored(), self.log)
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """Nothing is missing, nothing is there that was not sent, and it is known that all of it is there."""
+        numbers = {int(dict(point.fields)["n"]) for point in self.sim.points()}
+        bad = {number for number in range(self.sent) if is_bad(number)}
+        kept = set()
+        for folder in sorted((self.folder / "dead-letters").glob("*")):
+            kept |= {int(letter.message.payload.split(b'"ts": ')[1][:-1]) for letter in read_dead_letters(folder)}
+        assert numbers == set(range(self.sent)) - bad
+        assert {each - 1_700_000_000_000_000 for each in kept} == bad
+        assert len(self.sim.points()) == len(numbers)
+        for stored, last in self.stored().values():
+            assert stored == last
+
+
+def payload(number: int) -> bytes:
+    n = b'"many"' if is_bad(number) else b"%d" % number
+    return b'{"device": "d%d", "n": %b, "ts": %d}' % (number % 7, n, 1_700_000_000_000_000 + number)
+
+
+def is_bad(number: int) -> bool:
+    return number % BAD_EVERY == 13
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[IggyServer]:
+    """A server that may be killed."""
+    found = find_server(tmp_path)
+    if isinstance(found, str):
+        pytest.skip(found)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def sim() -> Iterator[SimServer]:
+    with SimServer(2) as running:
+        running.inject(Fault("latency", seconds=0.02))
+        yield running
+
+
+def folder_of(tmp_path: Path) -> Path:
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    running: list[subprocess.Popen[bytes]] = []
+    yield running
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(("seed", "kills"), [(1, 3), pytest.param(2, 100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("consumer", ["{group: c}", "{single: c}"])
+def test_our_process_killed_at_random_moments_loses_nothing(
+    server: IggyServer, sim: SimServer, tmp_path: Path, consumer: str, seed: int, kills: int
+) -> None:
+    chance = random.Random(seed)
+    plant = Plant(server, sim, folder_of(tmp_path), "crash", consumer)
+    for _ in range(kills):
+        plant.send(2000)
+        process = plant.start()
+        time.sleep(chance.uniform(0.3, 2.0))
+        process.kill()
+        process.wait()
+    plant.finish()
+    plant.check()
+
+
+@pytest.mark.parametrize(("seed", "kills"), [(1, 2), pytest.param(2, 10, marks=pytest.mark.long)])
+def test_the_server_killed_at_random_moments_loses_nothing(
+    server: IggyServer,
+    sim: SimServer,
+    tmp_path: Path,
+    processes: list[subprocess.Popen[bytes]],
+    seed: int,
+    kills: int,
+) -> None:
+    """With a consumer alone: this server keeps dead members of groups as owners of their partitions."""
+    if not server.is_ours:
+        pytest.skip("this server is not ours to kill")
+    chance = random.Random(seed)
+    plant = Plant(server, sim, folder_of(tmp_path), "crash", "{single: c}")
+    processes.append(process := plant.start())
+    for _ in range(kills):
+        plant.send(3000)
+        time.sleep(chance.uniform(0.0, 1.0))
+        server.kill()
+        server.start()
+    plant.wait_until_settled()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, plant.log
+    plant.check()
+
+
+@pytest.mark.parametrize(("seed", "rounds"), [(1, 4), pytest.param(2, 40, marks=pytest.mark.long)])
+def test_members_that_join_leave_and_die_lose_nothing(
+    server: IggyServer,
+    sim: SimServer,
+    tmp_path: Path,
+    processes: list[subprocess.Popen[bytes]],
+    seed: int,
+    rounds: int,
+) -> None:
+    chance = random.Random(seed)
+    plant = Plant(server, sim, folder_of(tmp_path), "crash", "{group: c}")
+    for _ in range(rounds):
+        living = [process for process in processes if process.poll() is None]
+        if len(living) < 3:
+            processes.append(plant.start())
+        if len(living) > 1:
+            leaving = chance.choice(living)
+            if chance.random() < 0.5:
+                leaving.kill()
+            else:
+                leaving.send_signal(signal.SIGTERM)
+        plant.send(1000)
+        time.sleep(chance.uniform(0.2, 1.5))
+    if all(process.poll() is not None for process in processes):
+        processes.append(plant.start())
+    plant.wait_until_settled()
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    assert {process.wait(60) for process in processes} <= {0, -signal.SIGKILL}, plant.log
+    plant.check()
+
+
+@pytest.mark.parametrize("runs", [3, pytest.param(50, marks=pytest.mark.long)])
+def test_the_exit_code_of_a_run_can_be_trusted(server: IggyServer, sim: SimServer, tmp_path: Path, runs: int) -> None:
+    """The threads of the SDK sometimes abort a process that shuts down: it leaves without."""
+    plant = Plant(server, sim, folder_of(tmp_path), "codes", "{group: c}")
+    for _ in range(runs):
+        plant.send(500)
+        plant.finish()
+    plant.check()
+
+
+def test_a_run_that_is_told_to_stop_finishes_what_is_in_flight_and_leaves_the_group(
+    server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    plant = Plant(server, sim, folder_of(tmp_path), "stop", "{group: c}")
+    plant.send(4000)
+    processes.append(process := plant.start())
+    while b"route.connected" not in (plant.folder / "run.log").read_bytes():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0, plant.log
+
+    delivered = {int(dict(point.fields)["n"]) for point in sim.points()}
+    settled = sum(stored + 1 for stored, _ in plant.stored().values())
+    bad = sum(is_bad(number) for number in range(plant.sent))
+    assert len(delivered) <= settled <= len(delivered) + bad
+    assert members(plant) == {}
+    plant.finish()
+    plant.check()
+
+
+def members(plant: Plant) -> dict[int, Sequence[int]]:
+    async def main() -> dict[int, Sequence[int]]:
+        connection = Connection(plant.server.settings())
+        await connection.open()
+        found = await connection.members(plant.stream, "t", "c")
+        await connection.close()
+        return dict(found)
+
+    return asyncio.run(main())
