@@ -151,6 +151,16 @@ def test_a_last_line_without_end_counts_and_what_follows_it_is_read_later(tmp_pa
     assert payloads(path) == [b"3"]
 
 
+def test_a_last_line_that_was_read_and_then_grew_is_not_cut_in_two(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b"1\n2")
+    drive(read_all(source(path), ack=2))
+    path.write_bytes(b"1\n2345\n3\n")
+
+    with pytest.raises(Stopped, match="not the file that was read before"):
+        payloads(path)
+
+
 def test_start_last_takes_what_comes_from_now_on(tmp_path: Path) -> None:
     path = tmp_path / "in.ndjson"
     path.write_bytes(b"1\n2\n")
