@@ -145,7 +145,10 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
 
 def _database_3(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> Finding:
     database = database_of(settings)
-    known = _databases_3(ask)
+    answer = ask("GET", _LIST_DATABASES_3)
+    if answer.status == 401:
+        return Finding("database", False, "credentials: the server does not know them", "check `token`", "IFX721")
+    known = _databases_3(answer)
     if known is None:
         return Finding("database", None, f"database {database!r} may not be looked at with this token")
     if database in known:
@@ -154,7 +157,7 @@ def _database_3(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
 
 
 def _write_3(settings: InfluxSettings, ask: Ask, probe: Callable[[], Verdict]) -> Finding:
-    if database_of(settings) not in (_databases_3(ask) or ()):
+    if database_of(settings) not in (_databases_3(ask("GET", _LIST_DATABASES_3)) or ()):
         return Finding("write", None, "not tried: even a comment would make the database")
     verdict = probe()
     if isinstance(verdict, RefusedSome):  # a body without points is refused after we were let in
@@ -162,8 +165,10 @@ def _write_3(settings: InfluxSettings, ask: Ask, probe: Callable[[], Verdict]) -
     return _told(verdict)
 
 
-def _databases_3(ask: Ask) -> list[str] | None:
-    answer = ask("GET", "/api/v3/configure/database?format=json")
+_LIST_DATABASES_3 = "/api/v3/configure/database?format=json"
+
+
+def _databases_3(answer: Answer) -> list[str] | None:
     if answer.status != 200:
         return None
     try:

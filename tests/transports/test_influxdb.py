@@ -749,6 +749,11 @@ def test_check_of_3x_does_not_make_a_database() -> None:
     assert {request.method for request in server.requests} == {"GET"}
 
 
+def test_check_of_3x_tells_that_the_token_is_not_known() -> None:
+    with RawServer([http(401), http(401)], ping=http(401)) as server:
+        assert findings(server, flavor="v3")["database"] is False
+
+
 def test_check_of_3x_is_let_in_and_then_refused_for_having_no_points() -> None:
     known = http(200, '[{"iox::database":"plant"}]')
     with RawServer([known, known], ping=PING_3, probe=http(400, "incoming write was empty")) as server:
