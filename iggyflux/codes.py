@@ -591,7 +591,10 @@ _EVALUATION: tuple[Code, ...] = (
     Code(
         "IFX303",
         "result too large",
-        meaning="A function would make a text of more than 16 million characters, or a value is nested too deeply.",
+        meaning=(
+            "A function would make a text of more than 16 million characters or a list of more than a million "
+            "elements, or a value is nested too deeply."
+        ),
         fix="Refuse such messages with `where`.",
     ),
     Code(

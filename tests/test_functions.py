@@ -15,7 +15,7 @@ from iggyflux.errors import EvaluationError, ExpressionError
 from iggyflux.expressions import compile_expression
 from iggyflux.functions import FUNCTIONS, GROUPS
 from iggyflux.functions.reference import EXAMPLE_MESSAGE, EXAMPLE_TABLES, render_reference
-from iggyflux.functions.table import MAX_TEXT
+from iggyflux.functions.table import MAX_ITEMS, MAX_TEXT
 
 
 def run(text: str, **document: Any) -> Any:
@@ -232,6 +232,13 @@ def test_limits_keep_one_payload_from_filling_the_memory() -> None:
     assert code_of("join(',', a)", a=many) == "IFX303"
     assert code_of("join(a, b)", a=long, b=["x"] * 10) == "IFX303"
     assert code_of(f"regex_replace(a, 'x{{100}}', '{'y' * 1000}')", a=long) == "IFX303"
+    assert code_of("split(a, 'x')", a=long) == "IFX303"
+    assert code_of("bytes(a)", a="AAAA" * (MAX_ITEMS // 3 + 1)) == "IFX303"
+    assert code_of("enumerate(a)", a=[0] * (MAX_ITEMS + 1)) == "IFX303"
+    assert code_of("zip(a, a)", a=[0] * (MAX_ITEMS // 2 + 1)) == "IFX303"
+    assert code_of("parse_json(a)", a="[" * 129 + "]" * 129) == "IFX303"
+    assert code_of("parse_json(a)", a="[" * 9000 + "]" * 9000) == "IFX303"
+    assert run("parse_json(a)", a="[" * 128 + "]" * 128) is not None
     assert code_of("format('{}{}{}{}{}{}{}{}{}', a, a, a, a, a, a, a, a, a)", a=long) == "IFX303"
 
 

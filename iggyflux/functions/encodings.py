@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from iggyflux.errors import closest
-from iggyflux.functions.table import ConstantError, Function, Parameter, cannot
+from iggyflux.functions.table import ConstantError, Function, Parameter, cannot, check_count
 from iggyflux.records import JSON
 
 _TEXT = Parameter("text", ("string",))
@@ -76,7 +76,9 @@ def _encoding(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
 
 
 def _bytes(text: str, read: Callable[[str, str], bytes]) -> JSON:
-    return list(read("bytes", text))
+    data = read("bytes", text)
+    check_count("bytes", len(data))
+    return list(data)
 
 
 ENCODINGS: tuple[Function, ...] = (

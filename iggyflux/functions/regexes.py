@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from iggyflux.functions.table import ConstantError, Function, Parameter, check_size
+from iggyflux.functions.table import ConstantError, Function, Parameter, check_count, check_size
 from iggyflux.records import JSON
 
 _TEXT = Parameter("text", ("string",))
@@ -92,7 +92,8 @@ def _with_template(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
 def _replace(text: str, pattern: Any, replacement: list[str | int]) -> str:
     parts: list[str] = []
     size = position = 0
-    for found in pattern.finditer(text):
+    for number, found in enumerate(pattern.finditer(text)):
+        check_count("regex_replace", number)
         piece = [text[position : found.start()]]
         piece += [part if isinstance(part, str) else found.group(part) or "" for part in replacement]
         position = found.end()

@@ -25,6 +25,12 @@ ANY: Types = ()
 MAX_TEXT: Final = 16 * 2**20
 """No function makes a text of more characters than this."""
 
+MAX_ITEMS: Final = 2**20
+"""No function that is not JMESPath's own makes a list of more elements than this, or finds more matches."""
+
+MAX_DEPTH: Final = 128
+"""No function makes a value that is nested deeper than a payload may be."""
+
 MAX_DIGITS: Final = 400
 """No function reads or makes an integer of more digits than about this."""
 
@@ -167,6 +173,12 @@ def in_words(types: Iterable[str]) -> str:
     """`array of numbers or string`: the types as a sentence has them."""
     words = [f"array of {word.partition('-')[2]}s" if "-" in word else word for word in types]
     return " or ".join("an expression (&…)" if word == "expref" else word for word in words)
+
+
+def check_count(function: str, items: int) -> None:
+    """Raise where a function is about to make too long a list."""
+    if items > MAX_ITEMS:
+        raise EvaluationError("IFX303", f"{function}(): the result would have more than {MAX_ITEMS} elements")
 
 
 def wrong_type(function: str, types: Types, found: str) -> EvaluationError:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from iggyflux.functions.table import MAX_TEXT, ConstantError, Function, Parameter, cannot, check_size
+from iggyflux.errors import EvaluationError
+from iggyflux.functions.table import (
+    MAX_DEPTH,
+    MAX_TEXT,
+    ConstantError,
+    Function,
+    Parameter,
+    cannot,
+    check_count,
+    check_size,
+)
 from iggyflux.records import JSON
 
 _TEXT = Parameter("text", ("string",))
@@ -20,9 +30,11 @@ def _split(text: str, separator: str, most: Any = None) -> list[str]:
     if not separator:
         raise cannot("split", "the separator is empty")
     if most is None:
+        check_count("split", text.count(separator) + 1)
         return text.split(separator)
     if type(most) is not int or most < 1:
         raise cannot("split", "the largest number of parts is not an integer above 0")
+    check_count("split", min(most, text.count(separator) + 1))
     return text.split(separator, min(most, MAX_TEXT) - 1)
 
 
@@ -83,7 +95,19 @@ def _parse_json(text: str) -> JSON:
         value: JSON = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise cannot("parse_json", "the text is not JSON") from error
-    return value
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [part for whole in level for part in _parts(whole)]
+        if not level:
+            return value
+    raise EvaluationError("IFX303", f"parse_json(): the value is nested more than {MAX_DEPTH} levels deep")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """The objects and lists in an object or a list."""
+    if not isinstance(value, dict | list):
+        return ()
+    return [part for part in (value.values() if isinstance(value, dict) else value) if isinstance(part, dict | list)]
 
 
 def _case(name: str, description: str, *example: str) -> Function:
@@ -175,7 +199,7 @@ TEXT: tuple[Function, ...] = (
     Function(
         "parse_json",
         "text",
-        "The value that a text holds as JSON.",
+        "The value that a text holds as JSON; of two equal keys the last one counts.",
         (_TEXT,),
         (),
         _parse_json,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from iggyflux.functions.table import ANY, Function, Parameter, cannot
+from iggyflux.functions.table import ANY, Function, Parameter, cannot, check_count
 from iggyflux.records import JSON
 
 
@@ -18,6 +18,7 @@ def _if(condition: JSON, then: JSON, otherwise: JSON = None) -> JSON:
 
 
 def _items(value: dict[str, JSON]) -> JSON:
+    check_count("items", len(value))
     return [{"key": key, "value": member} for key, member in value.items()]
 
 
@@ -31,10 +32,12 @@ def _from_items(items: list[Any]) -> JSON:
 
 
 def _zip(*arrays: list[JSON]) -> JSON:
+    check_count("zip", min(map(len, arrays)) * len(arrays))
     return [list(row) for row in zip(*arrays, strict=False)]
 
 
 def _pair(value: JSON, array: list[JSON] | None) -> JSON:
+    check_count("pair", len(array or []))
     return [[value, element] for element in array or []]
 
 
@@ -45,6 +48,7 @@ def _zip_object(keys: list[str], values: list[JSON]) -> JSON:
 
 
 def _enumerate(array: list[JSON]) -> JSON:
+    check_count("enumerate", len(array))
     return [{"index": index, "value": value} for index, value in enumerate(array)]
 
 
@@ -140,8 +144,8 @@ VALUES: tuple[Function, ...] = (
     Function(
         "pair",
         "arrays",
-        "A `[value, element]` for each element, none where the array is null: keeps what stands around a list beside what "
-        "stands in it, which `for_each` of nested lists needs.",
+        "A `[value, element]` for each element, none where the array is null: keeps what stands around a list beside "
+        "what stands in it, which `for_each` of nested lists needs.",
         (Parameter("value", ANY), Parameter("array", ("array", "null"))),
         ("array",),
         _pair,
