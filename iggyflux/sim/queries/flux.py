@@ -657,7 +657,7 @@ def _select(arguments: dict[str, object], function: str, names: set[str], *, kep
         ]
         columns = {name: table.columns[name] for name in wanted}
         rows = [{name: row.get(name) for name in wanted} for row in table.rows]
-        made.append(Table(columns, tuple(name for name in table.group if name in columns), rows, table.stored))
+        made.append(Table(columns, tuple(name for name in table.group if name in columns), rows))
     return Stream(_regroup(made, function))
 
 
@@ -710,6 +710,8 @@ def _group(_context: Context, arguments: dict[str, object]) -> Stream:
     made = []
     for table in _tables(arguments):
         chosen = [name for name in table.columns if (name in names) is (mode == "by")]
+        if table.stored and mode == "by":  # done by the storage, which keeps the bounds in the key
+            chosen = [name for name in table.columns if name in names or name in ("_start", "_stop")]
         made.append(Table(table.columns, tuple(chosen), table.rows, table.stored))
     return Stream(_regroup(made, "group"))
 
