@@ -1,0 +1,191 @@
+"""Problems for machines: each form's own escapes and shape, held against its specification."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from shell import iggyflux
+
+from iggyflux.cli.reports import CheckedFile, as_github, as_json, as_sarif, as_text, sorted_problems
+from iggyflux.codes import CODES
+from iggyflux.errors import Location, Problem
+
+ODD = Problem(
+    "IFX110",
+    "100% wrong,\nin two: lines",
+    Location("a folder/b,c:d%.yaml", 2, 5, "/points/0"),
+    hint="mend it\r",
+    source="    ünder: it",
+    length=5,
+)
+OTHER = Problem("IFX150", "doubtful", Location("a.yaml"), severity="warning")
+FILES = [CheckedFile("a folder/b,c:d%.yaml", "writer", (ODD,)), CheckedFile("a.yaml", "reader", (OTHER, ODD))]
+
+
+def test_github_annotations_are_escaped_as_the_runner_reads_them() -> None:
+    """%, CR and LF everywhere; commas and colons in properties too."""
+    first, second = as_github(FILES).splitlines()
+
+    assert first == (
+        "::error file=a folder/b%2Cc%3Ad%25.yaml,line=2,col=5,endColumn=10,title=IFX110"
+        "::100%25 wrong,%0Ain two: lines%0Ahint: mend it%0D"
+    )
+    assert second == "::warning file=a.yaml,title=IFX150::doubtful"
+
+
+def test_sarif_has_the_shape_that_its_readers_ask_for() -> None:
+    """SARIF 2.1.0: rules by id, results that point to them, regions from 1, URIs that are URIs."""
+    log = json.loads(as_sarif(FILES))
+
+    assert log["version"] == "2.1.0"
+    assert log["$schema"].endswith("sarif-2.1.0.json")
+    (run,) = log["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == ["IFX110", "IFX150"]
+    assert rules[0]["shortDescription"]["text"] == CODES["IFX110"].title
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["level"] in ("error", "warning", "note", "none")
+        assert result["message"]["text"]
+    (odd, other) = run["results"]
+    place = odd["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "a%20folder/b%2Cc%3Ad%25.yaml"
+    assert place["region"] == {"startLine": 2, "startColumn": 5, "endColumn": 10, "snippet": {"text": "    ünder: it"}}
+    assert "region" not in other["locations"][0]["physicalLocation"]
+
+
+def test_absolute_paths_are_file_uris() -> None:
+    """As SARIF asks for."""
+    problem = Problem("IFX110", "x", Location("/data/a b.yaml", 1, 1))
+
+    assert '"uri": "file:///data/a%20b.yaml"' in as_sarif([CheckedFile("/data/a b.yaml", "", (problem,))])
+
+
+def test_json_holds_every_problem_once_and_counts() -> None:
+    """A problem that two files tell is one."""
+    content = json.loads(as_json(FILES))
+
+    assert (content["errors"], content["warnings"]) == (1, 1)
+    assert [file["ok"] for file in content["files"]] == [False, False]
+    assert [problem["code"] for problem in content["problems"]] == ["IFX110", "IFX150"]
+
+
+def test_problems_are_sorted_by_place() -> None:
+    """The same order in every form and on every machine."""
+    problems = [
+        Problem("IFX111", "b", Location("b", 1, 1)),
+        Problem("IFX111", "a10", Location("a", 10, 1)),
+        Problem("IFX111", "a2", Location("a", 2, 9)),
+        Problem("IFX110", "a2", Location("a", 2, 9)),
+    ]
+
+    found = sorted_problems([CheckedFile("x", "", tuple(problems))])
+
+    assert [(each.location.file, each.location.line, each.code) for each in found] == [
+        ("a", 2, "IFX110"),
+        ("a", 2, "IFX111"),
+        ("a", 10, "IFX111"),
+        ("b", 1, "IFX111"),
+    ]
+
+
+def test_text_shows_the_line_with_its_caret() -> None:
+    """A blank line between problems."""
+    import click
+
+    text = click.unstyle(as_text(FILES))
+
+    assert "  2 |     ünder: it\n    |     ^^^^^\n" in text
+    assert text.count("\n\n") == 1
+
+
+DOCUMENT = """\
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t}
+points: {measurement: {const: m}, fields: {a: a}, timestamp: {expr: ts, format: unix_s}}
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github", "sarif"])
+def test_a_document_without_problems_is_0_in_every_form(form: str, tmp_path: Path) -> None:
+    """And the machine's forms are still whole."""
+    (tmp_path / "a.yaml").write_text(DOCUMENT, "utf-8")
+
+    outcome = iggyflux("validate", tmp_path, "--format", form)
+
+    assert outcome.code == 0
+    assert outcome.err == "1 document: no problems\n"
+    if form in ("json", "sarif"):
+        json.loads(outcome.out)
+
+
+def test_a_folder_is_walked_in_order_without_what_is_hidden_or_others(tmp_path: Path) -> None:
+    """Endings .yaml, .yml and .toml; a file that does not say `iggyflux` is none of ours."""
+    for name in ("b.yml", "a.yaml", "sub/c.yaml", ".hidden/d.yaml", "e.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(DOCUMENT, "utf-8")
+    (tmp_path / "compose.yaml").write_text("services: {}\n", "utf-8")
+
+    outcome = iggyflux("validate", tmp_path, "--format", "json")
+
+    files = [Path(file["file"]).relative_to(tmp_path).as_posix() for file in json.loads(outcome.out)["files"]]
+    assert files == ["a.yaml", "b.yml", "sub/c.yaml"]
+    assert "1 other file left out" in outcome.err
+
+
+def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
+    """A CI job that checks nothing does not pass."""
+    assert iggyflux("validate", tmp_path).code == 1
+    assert iggyflux("test", tmp_path).code == 1
+
+
+def test_variables_that_are_not_set_here_are_warnings(tmp_path: Path) -> None:
+    """CI has no tokens; what follows from a missing variable is not told twice."""
+    (tmp_path / "m.yaml").write_text(DOCUMENT, "utf-8")
+    pipeline = tmp_path / "p.yaml"
+    pipeline.write_text(
+        'iggyflux: 1\ninfluxdb: {url: "${NOT_SET_URL}", token: "${NOT_SET_TOKEN}", org: a, bucket: b}\n'
+        "from: log:data\nrun: [{mapping: m.yaml}]\n",
+        "utf-8",
+    )
+
+    outcome, strict = iggyflux("validate", pipeline), iggyflux("validate", pipeline, "--strict")
+
+    assert outcome.code == 0
+    assert outcome.out.count("IFX802") == 2
+    assert "2 documents: 2 warnings" in outcome.err
+    assert strict.code == 1
+
+
+def test_a_pipeline_is_checked_with_its_mappings_and_for_what_run_would_refuse(tmp_path: Path) -> None:
+    """Each mapping once, also where it is named twice."""
+    (tmp_path / "m.yaml").write_text(DOCUMENT.replace("fields", "feilds"), "utf-8")
+    pipeline = tmp_path / "p.yaml"
+    pipeline.write_text("iggyflux: 1\nfrom: log:data\nrun: [{mapping: m.yaml}, {mapping: m.yaml, name: b}]\n", "utf-8")
+
+    broken = iggyflux("validate", pipeline)
+    (tmp_path / "m.yaml").write_text(DOCUMENT, "utf-8")
+    misfit = iggyflux("validate", pipeline)
+
+    assert broken.out.count("IFX110") == 1
+    assert misfit.code == 1
+    assert "IFX807" in misfit.out
+
+
+def test_junit_is_xml_whatever_names_hold(tmp_path: Path) -> None:
+    """Control characters and markup in names and lines do not break it."""
+    (tmp_path / "a.yaml").write_text(
+        DOCUMENT + 'examples:\n  - {name: "a <b> & \\x07", message: {a: 1, ts: 1}, points: []}\n', "utf-8"
+    )
+
+    outcome = iggyflux("test", tmp_path, "--format", "junit")
+
+    root = ElementTree.fromstring(outcome.out)
+    assert outcome.code == 1
+    assert [case.get("name") for case in root.iter("testcase")] == ["a <b> & \\u0007"]
+    assert root.get("failures") == "1"

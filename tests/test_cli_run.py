@@ -1,0 +1,303 @@
+"""`run`, `check`, `replay` and `log` as processes and in this one: what they move, and how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shell import iggyflux, process
+
+DOCUMENT = """\
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t}
+points:
+  measurement: {const: m}
+  tags: [d]
+  fields: {a: a}
+  timestamp: {expr: ts, format: unix_s}
+examples:
+  - {message: {d: d1, a: 1.5, ts: 1}, points: ['m,d=d1 a=1.5 1000000000']}
+"""
+PIPELINE = "iggyflux: 1\nfrom: log:data\nto: file:points.lp\ndead_letters: dead\nrun: [{mapping: env.yaml}]\n"
+GOOD = b'{"d": "d1", "a": 1, "ts": 1}\n'
+BAD = b'{"d": "d1", "a": "x", "ts": 2}\n'
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a mapping and a pipeline."""
+    (tmp_path / "env.yaml").write_text(DOCUMENT, "utf-8")
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fill(*lines: bytes) -> None:
+    outcome = iggyflux("log", "append", "data", "s/t", stdin=b"".join(lines))
+    assert outcome.code == 0, outcome.err
+
+
+def points() -> list[str]:
+    return Path("points.lp").read_text("utf-8").splitlines()
+
+
+def test_a_second_run_has_nothing_to_do() -> None:
+    """Positions are durable."""
+    fill(GOOD, GOOD)
+
+    first, second = (iggyflux("run", "pipeline.yaml", "--until-end") for _ in range(2))
+
+    assert (first.code, second.code) == (0, 0)
+    assert points() == ["m,d=d1 a=1.0 1000000000"] * 2
+    assert "env  done: 2 messages, 2 points written, 2 acknowledged" in first.err
+    assert "env  done: 0 messages" in second.err
+
+
+def test_a_route_that_must_stop_exits_3_and_says_why() -> None:
+    """`on_error: fail` acknowledges nothing of what is in flight."""
+    Path("env.yaml").write_text(DOCUMENT + "on_error: fail\n", "utf-8")
+    fill(GOOD, BAD)
+
+    outcome = iggyflux("run", "pipeline.yaml", "--until-end", "--quiet")
+
+    assert outcome.code == 3
+    assert "env  stopped: " in outcome.err
+    assert "0 acknowledged" in outcome.err
+
+
+def test_events_are_json_where_machines_read_and_the_status_file_is_kept() -> None:
+    """One object a line; the counters of the end are in the file."""
+    fill(GOOD, BAD)
+
+    outcome = process("run", "pipeline.yaml", "--until-end", "--log-format", "json", "--status-file", "status.json")
+
+    events = [json.loads(line) for line in outcome.err.splitlines() if line.startswith("{")]
+    assert [event["event"] for event in events][-1] == "route.done"
+    status = json.loads(Path("status.json").read_text("utf-8"))
+    assert status["routes"][0]["acknowledged"] == 2
+    assert status["routes"][0]["dead_letters"] == 1
+
+
+def test_a_run_that_follows_ends_well_on_sigterm() -> None:
+    """What is in flight is finished, and the exit code is 0."""
+    fill(GOOD)
+    command = [sys.executable, "-m", "iggyflux", "run", "pipeline.yaml", "--log-format", "text"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert "route.connected" in running.stderr.readline()
+        running.send_signal(signal.SIGTERM)
+        said = running.stderr.read()
+        code = running.wait(60)
+
+    assert code == 0
+    assert "Traceback" not in said
+    assert "env  done: " in said
+
+
+def test_replay_sends_what_was_mended() -> None:
+    """Mend the mapping, replay, and every point is there; the letters stay."""
+    fill(GOOD, BAD)
+    iggyflux("run", "pipeline.yaml", "--until-end")
+    Path("env.yaml").write_text(DOCUMENT.replace("{a: a}", '{a: {expr: "parse_number(a, `0`)"}}'), "utf-8")
+
+    shown = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml", "--dry-run")
+    sent = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml")
+
+    assert (shown.code, shown.out) == (0, "m,d=d1 a=0.0 2000000000\n")
+    assert sent.code == 0
+    assert "env: 1 message, 1 point written, 0 failed again" in sent.err
+    assert points() == ["m,d=d1 a=1.0 1000000000", "m,d=d1 a=0.0 2000000000"]
+    assert len(list(Path("dead").glob("*"))) >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ([], 2),
+        (["--reason", "ifx340"], 1),
+        (["--reason", "IFX404", "--reason", "IFX340"], 2),
+        (["--mapping-name", "other"], 0),
+        (["--since", "2100-01-01T00:00:00Z"], 0),
+        (["--until", "2100-01-01T00:00:00Z"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_replay_takes_the_letters_that_are_meant(options: list[str], count: int) -> None:
+    """By code, by time of arrival, by mapping."""
+    fill(GOOD, BAD, b'{"a":\n')
+    iggyflux("run", "pipeline.yaml", "--until-end")
+
+    outcome = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml", "--dry-run", *options)
+
+    assert outcome.err.startswith(f"{count} dead letter")
+
+
+def test_replay_names_letters_without_a_route() -> None:
+    """A pipeline that does not have the mapping cannot send them."""
+    fill(BAD)
+    iggyflux("run", "pipeline.yaml", "--until-end")
+    Path("env.yaml").rename("other.yaml")
+    Path("pipeline.yaml").write_text(PIPELINE.replace("env.yaml", "other.yaml"), "utf-8")
+
+    outcome = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml")
+
+    assert outcome.code == 1
+    assert "1 letter of mapping 'env', for which pipeline.yaml has no route (it has other)" in outcome.err
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of a stand-in for InfluxDB 2."""
+    command = [sys.executable, "-m", "iggyflux", "sim", "--port", "0", "--bucket", "plant", "--org", "acme"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+        assert running.stdout is not None
+        match = re.search(r"http://[\w.:]+", running.stdout.readline())
+        assert match
+        yield match[0]
+        running.send_signal(signal.SIGINT)
+        running.wait(30)
+
+
+def test_check_and_run_with_a_server(server: str) -> None:
+    """`check` says what is there, `run` writes it, and a token never shows."""
+    text = f"influxdb: {{url: '{server}', org: acme, bucket: plant, token: \"${{TOKEN}}\"}}\n"
+    Path("pipeline.yaml").write_text(PIPELINE.replace("to: file:points.lp\n", text), "utf-8")
+    fill(GOOD, GOOD)
+    env = {"TOKEN": "do-not-print-me"}
+
+    checked = iggyflux("check", "pipeline.yaml", env=env)
+    ran = iggyflux("run", "pipeline.yaml", "--until-end", env=env)
+    again = iggyflux("check", "pipeline.yaml", env=env)
+
+    assert (checked.code, ran.code, again.code) == (0, 0, 0), checked.out + ran.err
+    assert "ok   from  log:data: 2 messages in 1 partition of s/t" in checked.out
+    assert f"at {server}" in checked.out
+    assert "2 points written, 2 acknowledged" in ran.err
+    assert "do-not-print-me" not in checked.out + checked.err + ran.out + ran.err
+
+
+def test_check_finds_every_fault() -> None:
+    """A topic that is not there, a folder that is not there, a server that is away."""
+    fill(GOOD)
+    Path("env.yaml").write_text(DOCUMENT.replace("topic: t", "topic: u"), "utf-8")
+    Path("pipeline.yaml").write_text(PIPELINE.replace("file:points.lp", "file:nowhere/points.lp"), "utf-8")
+
+    outcome = iggyflux("check", "pipeline.yaml")
+
+    assert outcome.code == 1
+    assert "FAIL from  log:data: there is no topic s/u" in outcome.out
+    assert "FAIL to    file:" in outcome.out
+    assert "2 faults found" in outcome.err
+
+
+# --- log ---
+
+
+def test_keys_keep_messages_of_one_key_in_one_partition() -> None:
+    """`--key` chooses the partition."""
+    lines = [b'{"d": "d%d", "a": 1, "ts": %d}\n' % (number % 5, number) for number in range(40)]
+
+    outcome = iggyflux("log", "append", "data", "s/t", "--partitions", "4", "--key", "d", stdin=b"".join(lines))
+
+    assert outcome.code == 0
+    shown = iggyflux("log", "tail", "data", "s/t", "-n", "100", "--envelope").out.splitlines()
+    places: dict[str, set[int]] = {}
+    for envelope in map(json.loads, shown):
+        places.setdefault(envelope["payload"]["d"], set()).add(envelope["partition"])
+    assert len(shown) == 40
+    assert all(len(partitions) == 1 for partitions in places.values())
+
+
+def test_what_tail_prints_is_what_append_and_dry_run_read() -> None:
+    """Envelopes carry headers, ids and times through, and payloads of any bytes."""
+    envelopes = (
+        b'{"payload": {"d":  "x", "a": 1, "ts": 1}, "headers": {"k": 1.5, "b": {"base64": "AAE="}}, "id": "7"}\n'
+        b'{"payload_text": "{broken", "timestamp_us": 1700000000000000}\n'
+        b'{"payload_base64": "AAEK"}\n'
+    )
+    iggyflux("log", "append", "data", "s/t", "--envelope", stdin=envelopes)
+
+    shown = iggyflux("log", "tail", "data", "s/t", "--envelope").out
+    iggyflux("log", "append", "copy", "s/t", "--envelope", stdin=shown)
+
+    assert iggyflux("log", "tail", "copy", "s/t", "--envelope").out == shown
+    trees = [json.loads(line) for line in shown.splitlines()]
+    assert '"payload":{"d":  "x", "a": 1, "ts": 1}' in shown
+    assert trees[0]["headers"] == {"k": 1.5, "b": {"base64": "AAE="}}
+    assert trees[1]["timestamp_us"] == 1700000000000000
+    assert trees[2]["payload_base64"] == "AAEK"
+    assert iggyflux("dry-run", "env.yaml", "-", "--envelope", stdin=shown).out == "m,d=x a=1.0 1000000000\n"
+
+
+def test_payloads_that_are_no_lines_are_shown_escaped() -> None:
+    """So that a line is a message; a note says how to see them whole."""
+    iggyflux("log", "append", "data", "s/t", "--envelope", stdin=b'{"payload_base64": "AAEK"}\n')
+
+    outcome = iggyflux("log", "tail", "data", "s/t")
+
+    assert outcome.out == "b'\\x00\\x01\\n'\n"
+    assert "--envelope prints them whole" in outcome.err
+
+
+def test_tail_follows_what_is_appended() -> None:
+    """Until it is interrupted."""
+    fill(GOOD)
+    command = [sys.executable, "-m", "iggyflux", "log", "tail", "data", "s/t", "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        fill(BAD)
+        second = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        code = running.wait(60)
+
+    assert [first, second] == [GOOD, BAD]
+    assert code == 130
+
+
+def test_generated_messages_are_the_same_for_a_seed_and_run_without_failures() -> None:
+    """Into a log or to stdout, the same payloads."""
+    printed = iggyflux("log", "generate", "env.yaml", "--count", "30", "--seed", "7").out
+    iggyflux("log", "generate", "env.yaml", "--count", "30", "--seed", "7", "--into", "data", "--partitions", "1")
+
+    assert iggyflux("log", "tail", "data", "s/t", "-n", "100").out == printed
+    assert iggyflux("log", "generate", "env.yaml", "--count", "30", "--seed", "8").out != printed
+    outcome = iggyflux("dry-run", "env.yaml", "-", stdin=printed)
+    assert outcome.code == 0
+    assert len(outcome.out.splitlines()) == 30
+    assert "collisions" not in outcome.err
+
+
+def test_a_rate_makes_messages_of_now() -> None:
+    """With times from now on."""
+    outcome = iggyflux("log", "generate", "env.yaml", "--rate", "1000", "--count", "3", "--envelope")
+
+    times = [json.loads(line)["timestamp_us"] for line in outcome.out.splitlines()]
+    assert times[0] > 1_750_000_000_000_000
+    assert [time - times[0] for time in times] == [0, 1000, 2000]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", "env.yaml", "--start", "yesterday"], "--start"),
+        (["append", "data", "s/t", "--key", "d[", "x.ndjson"], "IFX201"),
+        (["append", "data", "s/t", "--key", "d", "--partition", "1"], "exclude each other"),
+        (["append", "data", "s", "x.ndjson"], "is not STREAM/TOPIC"),
+        (["append", "data", "s/t", "nowhere.ndjson"], "cannot read nowhere.ndjson"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_what_log_cannot_do_is_said(arguments: list[str], words: str) -> None:
+    """Never a traceback."""
+    outcome = iggyflux("log", *arguments)
+
+    assert outcome.code in (1, 2)
+    assert words in outcome.err
