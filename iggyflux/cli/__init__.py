@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from iggyflux import __version__
-from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, silence_closed_pipes
+from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, leave_at_once, silence_closed_pipes
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +132,10 @@ def command_line(ctx: click.Context) -> None:
 
 
 def main() -> NoReturn:
-    """The `iggyflux` command."""
-    command_line.main()
+    """The `iggyflux` command, as a process of its own."""
+    try:
+        command_line.main()
+    except SystemExit as leaving:
+        if "apache_iggy" in sys.modules:  # its threads sometimes abort a process that shuts down
+            leave_at_once(leaving.code if isinstance(leaving.code, int) else ExitCode.OK)
+        raise

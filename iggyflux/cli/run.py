@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE
-from iggyflux.cli.output import ExitCode, styled_problem, talk
+from iggyflux.cli.output import leave_at_once, styled_problem, talk
 
 if TYPE_CHECKING:
     from iggyflux.pipeline import Pipeline
@@ -58,8 +58,7 @@ def command(
 
         for line in summary_lines(summary):
             talk(line)
-    # A request that hangs is not waited for; the threads of the Iggy client sometimes abort a process that shuts down.
-    if summary.interrupted or "apache_iggy" in sys.modules:
+    if summary.interrupted:  # a request that hangs is not waited for
         leave_at_once(summary.exit_code)
     return summary.exit_code
 
@@ -115,11 +114,3 @@ def attached(handler: logging.Handler, level: int) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-def leave_at_once(code: int) -> None:
-    """End the process without the interpreter's shutdown; everything was closed and flushed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    logging.shutdown()
-    os._exit(code or ExitCode.OK)

@@ -21,6 +21,7 @@ Everything that can happen, and what the route then does:
 |              | a request writes a point of another | waits until that one, under way, is settled: order is kept    |
 |              | Stopped                             | stops                                                         |
 | dead letters | kept                                | settles the batch                                             |
+|              | NotConnected (a topic)              | abandons what is in flight, connects again: it comes again    |
 |              | Stopped (full, unwritable)          | stops                                                         |
 | acking       | stored                              | counts                                                        |
 |              | NotConnected                        | abandons what is in flight, connects again: it comes again    |

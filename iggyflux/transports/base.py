@@ -90,7 +90,10 @@ class DeadLetterSink(Protocol):
     """Where messages are kept that could not be delivered."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep durably; returns when they would survive a crash.  Raises `Stopped` where it can't: never drops."""
+        """Keep durably; returns when they would survive a crash.
+
+        Never drops: raises `NotConnected` where it may work later (their messages come again), else `Stopped`.
+        """
 
     async def close(self) -> None:
         """Let go; idempotent."""

@@ -145,17 +145,18 @@ class TopicDeadLetters:
         self._connected = False
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """As `DeadLetterSink.put`: confirmed by the topic when it returns.  Raises `Stopped` (IFX715)."""
+        """As `DeadLetterSink.put`: confirmed by the topic when it returns.
+
+        Raises `NotConnected` where it cannot be reached: the messages come again, and so do their letters.
+        """
         try:
             if not self._connected:
                 await self._sink.connect()
                 self._connected = True
             await self._sink.send([_outgoing(letter) for letter in letters])
-        except NotConnected as error:
+        except NotConnected:
             self._connected = False
-            raise Stopped(
-                f"cannot keep dead letters: {error}", "run again when the topic is there", "IFX715"
-            ) from error
+            raise
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
