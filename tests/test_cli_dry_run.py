@@ -1,0 +1,247 @@
+"""`dry-run`, `eval` and `explain`: what goes to stdout is what is sent, what is said helps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shell import iggyflux
+
+from iggyflux.cli.tally import Tally, measurement_of
+from iggyflux.mapping import load_mapping
+from iggyflux.records import Failure
+from iggyflux.samples import Coordinates, read_samples
+
+DOCUMENT = """\
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t}
+tables: {sites: {d1: berlin}}
+points:
+  measurement: {const: m}
+  tags: {d: d, site: "lookup('sites', d)", topic: "meta('topic')"}
+  fields: {a: a, u: {expr: u, type: unsigned}}
+  timestamp: {expr: ts, format: unix_ms}
+"""
+SAMPLES = b'{"d": "d1", "a": 1, "ts": 1700000000123}\n{"d": "d2", "a": "x", "ts": 2}\n{"d": "d2", "u": 7, "ts": 2}\n'
+
+
+@pytest.fixture
+def mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = Path("env.yaml")
+    path.write_text(DOCUMENT, "utf-8")
+    return path
+
+
+def dry_run(*options: str, stdin: bytes = SAMPLES) -> tuple[int, str, str]:
+    outcome = iggyflux("dry-run", "env.yaml", "-", *options, stdin=stdin)
+    return outcome.code, outcome.out, outcome.err
+
+
+@pytest.mark.usefixtures("mapping")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ["m,d=d1,site=berlin,topic=t a=1.0 1700000000123000000", "m,d=d2,topic=t u=7u 2000000"]),
+        (["--precision", "s"], ["m,d=d1,site=berlin,topic=t a=1.0 1700000000", "m,d=d2,topic=t u=7u 0"]),
+        (["--dialect", "v1"], ["m,d=d1,site=berlin,topic=t a=1.0 1700000000123000000"]),
+        (
+            ["--plan", "reference"],
+            ["m,d=d1,site=berlin,topic=t a=1.0 1700000000123000000", "m,d=d2,topic=t u=7u 2000000"],
+        ),
+        (["--limit", "1"], ["m,d=d1,site=berlin,topic=t a=1.0 1700000000123000000"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value and value[0].startswith("--") else "",
+)
+def test_rule_23_dialect_and_precision_belong_to_the_run(options: list[str], expected: list[str]) -> None:
+    """stdout is the lines as they would be sent, a line feed after each."""
+    code, out, _ = dry_run(*options)
+
+    assert out == "".join(f"{line}\n" for line in expected)
+    assert code == (0 if options[:1] == ["--limit"] else 1)
+
+
+def test_lines_are_those_of_the_plan(mapping: Path) -> None:
+    """Byte for byte, over more samples than are rendered at once."""
+    payloads = [b'{"d": "d%d", "a": %d.5, "ts": %d}\n' % (number % 7, number, number) for number in range(1300)]
+    writer = load_mapping(mapping).writer
+    assert writer is not None
+    messages = [sample.message for sample in read_samples(payloads, Coordinates.of(writer.source))]
+
+    code, out, err = dry_run(stdin=b"".join(payloads))
+
+    assert code == 0
+    assert out.splitlines() == list(load_mapping(mapping).plan().render(messages).lines)
+    assert "in 7 series" in err
+
+
+@pytest.mark.usefixtures("mapping")
+def test_a_refusal_names_sample_place_code_reason_and_help() -> None:
+    """The first of a kind with its source line, the next in one line."""
+    _, _, err = dry_run(stdin=SAMPLES + b'{"d": "d2", "a": "y", "ts": 2}\n')
+
+    assert "sample 2: env.yaml:8:15: error[IFX340]: expected a number, got string 'x'" in err
+    assert "  8 |   fields: {a: a, u: {expr: u, type: unsigned}}\n    |               ^\n    hint: " in err
+    assert "sample 4: error[IFX340]: expected a number, got string 'y'" in err
+
+
+@pytest.mark.usefixtures("mapping")
+def test_many_failures_are_counted_not_listed() -> None:
+    """Fifty are enough to read."""
+    _, _, err = dry_run(stdin=b'{"d": "d2", "a": "y", "ts": 2}\n' * 200)
+
+    assert "… and 150 more failures" in err
+    assert err.count("error[IFX340]") == 50
+    assert "IFX340        200   at env.yaml:8:15" in err
+
+
+@pytest.mark.usefixtures("mapping")
+def test_json_has_a_message_a_line_and_a_summary() -> None:
+    """With places that an editor can jump to."""
+    _, out, _ = dry_run("--format", "json")
+
+    first, second, third, summary = map(json.loads, out.splitlines())
+    assert first["lines"] == ["m,d=d1,site=berlin,topic=t a=1.0 1700000000123000000"]
+    assert (second["outcome"], second["failures"][0]["line"], second["failures"][0]["column"]) == ("failed", 8, 15)
+    assert third["sample"] == 3
+    assert summary["summary"]["measurements"] == {"m": {"points": 2, "series": 2}}
+
+
+@pytest.mark.usefixtures("mapping")
+def test_rule_22_points_that_overwrite_those_of_other_messages_are_counted() -> None:
+    """The plan cannot see them, a dry run can."""
+    _, _, err = dry_run(
+        stdin=b'{"d": "d1", "a": 1, "ts": 1}\n{"d": "d2", "a": 1, "ts": 1}\n{"d": "d1", "a": 2, "ts": 1}\n'
+    )
+
+    assert "collisions        1" in err
+    assert "(such as sample 1 by sample 3)" in err
+
+
+@pytest.mark.usefixtures("mapping")
+def test_a_log_is_a_source_of_samples() -> None:
+    """The last messages of the mapping's topics."""
+    iggyflux("log", "append", "data", "s/t", stdin=b"".join(b'{"d": "d1", "a": %d, "ts": 1}\n' % n for n in range(30)))
+
+    outcome = iggyflux("dry-run", "env.yaml", "log:data", "--limit", "2")
+
+    assert outcome.out == "m,d=d1,site=berlin,topic=t a=28.0 1000000\nm,d=d1,site=berlin,topic=t a=29.0 1000000\n"
+
+
+@pytest.mark.usefixtures("mapping")
+def test_binary_payloads_ask_for_envelopes() -> None:
+    """As usage, before anything is read."""
+    Path("env.yaml").write_text(DOCUMENT.replace("topic: t}", "topic: t, payload: msgpack}"), "utf-8")
+
+    code, out, err = dry_run()
+
+    assert (code, out) == (2, "")
+    assert "--envelope" in err
+
+
+@given(st.lists(st.tuples(st.sampled_from(["m", "m,t=a", "n\\ x", "n\\,x,t=a"]), st.integers(0, 3)), max_size=12))
+def test_series_and_collisions_are_counted_as_a_server_tells_points_apart(points: list[tuple[str, int]]) -> None:
+    """A series is measurement and tags; two messages collide where series and time are the same."""
+    tally = Tally()
+    for number, (series, time) in enumerate(points):
+        tally.add_message(
+            f"sample {number}", [f"{series} f=1 {time}"], [Failure(0, None, None, "IFX340", "/points", "")]
+        )
+
+    assert tally.collisions == len(points) - len(set(points))
+    assert sum(map(tally.series, tally.points)) == len({series for series, _ in points})
+    assert tally.failed == len(points)
+
+
+@pytest.mark.parametrize(
+    ("series", "measurement"), [("m", "m"), ("m,t=a", "m"), ("a\\,b,t=a", "a\\,b"), ("a\\ b", "a\\ b")]
+)
+def test_a_measurement_ends_at_the_first_comma_that_is_not_escaped(series: str, measurement: str) -> None:
+    """As it is written, escapes kept."""
+    assert measurement_of(series) == measurement
+
+
+# --- eval ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "out"),
+    [
+        (["a"], '{"a": 1}', "1\n"),
+        (["a"], '{"a": 1}\n{"a": [1.0, null]}\n', "1\n[1.0,null]\n"),
+        (["a"], '{\n"a":\n"x"}', '"x"\n'),
+        (["a", "--raw"], '{"a": "x y"}', "x y\n"),
+        (["@"], "12345678901234567890123", "12345678901234567890123\n"),
+        (["@"], '"ünï"', '"ünï"\n'),
+        (["add(`0.1`, `0.2`)"], "", "0.3\n"),
+        (["root().a"], '{"a": 1}', "1\n"),
+        (["[meta('topic'), header('k')]"], "{}", "[null,null]\n"),
+        (
+            ["[meta('topic'), header('k')]", "--message"],
+            '{"payload": {}, "topic": "t", "headers": {"k": 2}}',
+            '["t",2]\n',
+        ),
+        (["[0].v", "--payload", "csv", "--message"], '{"payload_text": "v,w\\n1,2"}', '"1"\n'),
+        (["lookup('sites', d)", "--mapping", "env.yaml"], '{"d": "d1"}', '"berlin"\n'),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.usefixtures("mapping")
+def test_eval_prints_the_result_as_json(arguments: list[str], stdin: str, out: str) -> None:
+    """One a document; compact where nobody watches."""
+    outcome = iggyflux("eval", *arguments, stdin=stdin)
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, out, "")
+
+
+def test_eval_points_inside_the_expression() -> None:
+    """Line, column, caret, hint."""
+    outcome = iggyflux("eval", "a.lenght(b)")
+
+    assert outcome.code == 1
+    assert "<expression>:1:" in outcome.err
+    assert "^" in outcome.err
+
+
+def test_eval_goes_on_after_a_document_that_fails() -> None:
+    """And says which it was."""
+    outcome = iggyflux("eval", "add(a, `1`)", stdin='{"a": 1}\n{"a": "x"}\n{"a": 3}\n')
+
+    assert (outcome.code, outcome.out) == (1, "2\n4\n")
+    assert outcome.err.startswith("<stdin>:2: error[IFX300]: ")
+
+
+# --- explain ---
+
+
+@pytest.mark.usefixtures("mapping")
+def test_explain_says_what_is_read_and_what_makes_a_point() -> None:
+    """Paths of the payload, coordinates, types, identity, and the code."""
+    out = iggyflux("explain", "env.yaml", "--precision", "ms").out
+
+    for words in (
+        "    ts\n",
+        "of the message: topic",
+        "unsigned  u",
+        "unix_ms   ts",
+        "its measurement, the tags d, site, topic, and its time to the millisecond",
+        "code (dialect v2, precision ms)",
+        "def render(",
+    ):
+        assert words in out
+
+
+@pytest.mark.usefixtures("mapping")
+def test_the_source_of_explain_is_python_and_nothing_else() -> None:
+    """It compiles, and depends on dialect and precision."""
+    sources = {
+        option: iggyflux("explain", "env.yaml", "--source", *option.split()).out for option in ("", "--precision s")
+    }
+
+    for source in sources.values():
+        compile(source, "<plan>", "exec")
+    assert len(set(sources.values())) == 2
