@@ -285,6 +285,13 @@ _DOCUMENTS: tuple[Code, ...] = (
         fix="Use it, or take it out.",
         example="tables: {sites: {a: b}}",
     ),
+    Code(
+        "IFX152",
+        "an expression that is the name of a type (warning)",
+        meaning="`celsius: float` reads a member that is called `float`: what stands there is an expression.",
+        fix="Declare the type beside the expression: {expr: celsius, type: float}.",
+        example="fields: {celsius: float}",
+    ),
 )
 
 # --- IFX2xx expressions ---
@@ -1318,8 +1325,10 @@ _PIPELINES: tuple[Code, ...] = (
     Code(
         "IFX811",
         "two routes of one name",
-        meaning="Two routes would store their positions under one name and acknowledge each other's messages.",
-        fix="Give one of them a `name`.",
+        meaning=(
+            "Two routes have one name, or read one place as one consumer: they would acknowledge each other's messages."
+        ),
+        fix="Give one of them a `name`, or another `consumer`.",
         example="run: [{mapping: a.yaml}, {mapping: a.yaml}]",
     ),
     Code(

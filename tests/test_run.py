@@ -153,15 +153,10 @@ def test_only_the_named_routes_run(folder: Path) -> None:
     assert problems(folder, text, only=["twins"]) == [("IFX815", "")]
 
 
-def test_two_routes_that_share_a_consumer_are_refused_by_the_lock(folder: Path) -> None:
-    text = (
-        PIPELINE + "    consumer: {single: env}\n  - mapping: env.yaml\n    name: twin\n    consumer: {single: env}\n"
-    )
+def test_two_routes_that_read_as_one_consumer_are_told_before_anything_runs(folder: Path) -> None:
+    text = PIPELINE + "    consumer: {single: x}\n  - mapping: env.yaml\n    name: twin\n    consumer: {group: x}\n"
 
-    summary = run(folder, text)
-
-    assert sorted(route.state for route in summary.routes) == ["done", "stopped"]
-    assert [error.code for error in summary.errors] == ["IFX702"]
+    assert problems(folder, text) == [("IFX811", "/run/1")]
 
 
 WRONG: dict[str, tuple[str, list[tuple[str, str]]]] = {

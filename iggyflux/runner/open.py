@@ -72,6 +72,7 @@ def open_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[s
         raise (MappingError if broken else PipelineError)(problems)
     chosen = _chosen(pipeline, openings, only)
     ends = [(_end(opening, "from", problems), _end(opening, "to", problems)) for opening in chosen]
+    problems += _shared_consumers(chosen, [source for source, _ in ends])
     if problems:
         raise PipelineError(problems)
     return [
@@ -266,6 +267,25 @@ def _chosen(pipeline: Pipeline, openings: list[Opening], only: Sequence[str]) ->
     if problems:
         raise PipelineError(problems)
     return [opening for opening in openings if not only or opening.name in only]
+
+
+def _shared_consumers(openings: Sequence[Opening], sources: Sequence[Endpoint | None]) -> list[Problem]:
+    """Routes that read one place under one name: a log lets only one in, and a group would give each a part only."""
+    problems: list[Problem] = []
+    seen: dict[tuple[str, ...], Opening] = {}
+    for opening, source in zip(openings, sources, strict=True):
+        if source is None or source.kind not in ("log", "iggy"):
+            continue
+        origin, item = opening.writer.source, opening.item
+        place: tuple[str, ...] = (str(source), opening.consumer)
+        if source.kind == "iggy":
+            place += (origin.stream, *sorted(origin.topics), str(item.consumer.partitions))
+        first = seen.setdefault(place, opening)
+        if first is not opening:
+            message = f"routes {first.name!r} and {opening.name!r} read as one consumer, {opening.consumer!r}"
+            hint = "give one of them another `consumer`: each would get a part of the messages only"
+            problems.append(opening.pipeline.problem("IFX811", item, message, hint=hint))
+    return problems
 
 
 def _end(opening: Opening, key: str, problems: list[Problem]) -> Endpoint | None:
