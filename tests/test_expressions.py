@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jmespath
@@ -708,3 +710,34 @@ def test_compiling_brings_in_nothing_heavy() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# --- the guide ---
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "expressions.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| (?:`` (.+?) ``|`([^`]+)`) \| `([^`]+)` \| `([^`]+)` \|$", re.MULTILINE)
+
+
+def rows_of_the_guide() -> list[Any]:
+    rows = [(long or short, document, result) for long, short, document, result in ROW.findall(GUIDE)]
+    return [pytest.param(text.replace("\\|", "|"), document, result, id=text) for text, document, result in rows]
+
+
+@pytest.mark.parametrize(("text", "document", "result"), rows_of_the_guide())
+def test_a_row_of_the_guide_is_true(text: str, document: str, result: str) -> None:
+    """docs/expressions.md shows what happens."""
+    try:
+        actual: Any = compile_expression(text, tables=EXAMPLE_TABLES).evaluate(json.loads(document), EXAMPLE_MESSAGE)
+    except (ExpressionError, EvaluationError) as error:
+        actual = error.code
+
+    assert repr(actual) == repr(result if result.startswith("IFX") else json.loads(result))
+
+
+def test_every_row_of_the_guide_is_run() -> None:
+    """None of its tables escapes the test above."""
+    lines = [
+        line for line in GUIDE.splitlines() if line.startswith("|") and not line.startswith(("| expression", "|--"))
+    ]
+
+    assert len(lines) == len(rows_of_the_guide()) > 50
