@@ -189,7 +189,10 @@ class _Checker:
                 for sub in schemas or [rest]:
                     findings += self.check(sub, member, place)
             elif rest is False:
-                findings.append(_unknown_key(schema, key, value, place))
+                unknown = _unknown_key(schema, key, value, place)
+                findings.append(unknown)
+                if unknown.meant in properties and isinstance(member, (dict, list)):
+                    findings += self.check(properties[unknown.meant], member, place)
         return findings
 
     def check_required(self, schema: Schema, value: JSON, pointer: str) -> list[Finding]:
@@ -492,7 +495,7 @@ def _unknown_key(schema: Schema, key: str, value: Mapping[str, JSON], place: str
     near = closest(key, known)
     if key == "<<":
         return Finding(UNKNOWN_KEY, place, message, key=True, hint="YAML 1.2 has no merge keys: write the keys out")
-    if near is None and instead is not None:
+    if instead is not None:
         hint = instead if " " in instead else f"did you mean `{instead}`?"
         return Finding(UNKNOWN_KEY, place, message, key=True, hint=hint, meant=instead)
     if near is not None:

@@ -71,7 +71,7 @@ class Reading:
         try:
             expression = compile_expression(value, tables=self.tables, kind=self.kind, location=pointer)
         except ExpressionError as error:
-            hint = self.split_hint(value, pointer) or error.hint
+            hint = self.split_hint(value, pointer) or self.quotes_hint(error.hint, pointer)
             self.report(
                 error.code, pointer, error.message, offset=error.position, length=max(error.length, 1), hint=hint
             )
@@ -112,6 +112,15 @@ class Reading:
         if value.count("(") > value.count(")"):
             return "a comma ends a value inside of { … }: quote the whole expression"
         return None
+
+    def quotes_hint(self, hint: str | None, pointer: str) -> str | None:
+        """A name in quotes needs other quotes around it in YAML, or they would be YAML's own."""
+        node = self.document.node(pointer)
+        if hint is None or node is None or 'in quotes: "' not in hint:
+            return hint
+        if node.style not in (Style.PLAIN, Style.DOUBLE) or self.document.format != "yaml":
+            return hint
+        return hint + "; in YAML the whole stands in single quotes: '\"…\"'"
 
     def source(self, value: JSON, pointer: str, fitting: str | None = None) -> Source:
         """An expression, `{const: …}` or `{expr: …}`."""

@@ -264,6 +264,10 @@ class _Point:
         if isinstance(source, Const) and source is not NOTHING:
             kind = kind if "type" in options else _type_of(source.value)
             source = Const(self.typed(source.value, kind, join_pointer(pointer, "const"), "the constant"))
+        if isinstance(source, Expression) and source.text in TYPES and source.text != name:
+            message = f"this reads a member that is called {source.text!r}"
+            hint = f"a type is declared so: {{expr: {name}, type: {source.text}}}"
+            self.reading.warn("IFX152", source.location, message, hint=hint)
         required = self.required(options, pointer)
         return Field(name, source, kind, cast, default, required, pointer)
 
