@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from fractions import Fraction
 from typing import Any
@@ -359,6 +361,16 @@ def test_a_constant_that_cannot_work_is_found_when_it_is_compiled(text: str, mar
 
     assert error.code in ("IFX212", "IFX209")
     assert marked == text[error.position : error.position + error.length]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=lambda function: function.name)
+def test_a_literal_of_any_type_compiles_or_is_refused(function: Any) -> None:
+    """Literals in every place: an expression, or an error of ours, and never anything else."""
+    literals = ["'x'", "`null`", "`1.5`", "`[[]]`", "''", "`true`", "`0`", "`-1`", "'('", "'%'", "'\\'", "`{}`"]
+    for count in range(function.least, min(len(function.parameters), 3) + 1):
+        for arguments in itertools.product(literals[:4] if count > 2 else literals, repeat=count):
+            with contextlib.suppress(ExpressionError, EvaluationError):
+                run(f"{function.name}({', '.join(arguments)})")
 
 
 def test_what_is_not_needed_is_not_evaluated() -> None:

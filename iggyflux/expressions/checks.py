@@ -248,7 +248,9 @@ class Checker:
         else:
             kinds = self._kinds(child, given)
         types = parameter.types or tuple(ALL)
-        allowed = {word.partition("-")[0] for word in types} | ({"null"} if function.propagates_null else set())
+        allowed = {word.partition("-")[0] for word in types}
+        if function.propagates_null and not parameter.constant:
+            allowed.add("null")
         if (checked and not kinds & allowed) or (kinds == {"expref"} and "expref" not in allowed):
             found = (
                 "a value" if kinds == ALL else "an expression (&…)" if "expref" in kinds else in_words(sorted(kinds))
