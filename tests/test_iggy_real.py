@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from iggy_server import IggyServer, find_server
+from shell import process
 
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, Secret, Start
@@ -523,3 +525,103 @@ def test_a_connection_string_connects_too(topic: Topic) -> None:
             await connection.close()
 
     assert drive(main()) == ["t"]
+
+
+# Commands
+
+
+@pytest.fixture
+def pipeline(topic: Topic, tmp_path: Path) -> Path:
+    """A pipeline from the topic to a file, with dead letters in a topic of its own."""
+    topic.server.create_topic(topic.stream, "dead")
+    (tmp_path / "env.yaml").write_text(MAPPING.format(stream=topic.stream))
+    path = tmp_path / "p.yaml"
+    path.write_text(PIPELINE.format(tcp=topic.server.tcp, stream=topic.stream))
+    return path
+
+
+MAPPING = """\
+iggyflux: 1
+kind: writer
+name: env
+from: {{stream: {stream}, topic: t}}
+points:
+  - measurement: {{const: env}}
+    tags: {{tenant: header('tenant')}}
+    fields: {{n: {{expr: n, type: integer}}}}
+    timestamp: {{expr: "meta('offset')", format: unix_s}}
+"""
+
+PIPELINE = """\
+iggyflux: 1
+iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}"}}
+to: file:out.lp
+dead_letters: {{stream: {stream}, topic: dead}}
+run:
+  - mapping: env.yaml
+"""
+ENV = {"IGGY_PASSWORD": "iggy"}
+
+
+def lines_of(path: Path) -> list[str]:
+    return (path.parent / "out.lp").read_text().splitlines()
+
+
+def test_dead_letters_go_to_a_topic_and_are_replayed_from_it(topic: Topic, pipeline: Path) -> None:
+    topic.fill([b'{"n": 0}', b'{"n": "one"}', b'{"n": 2}', b"broken"], tenant="acme")
+
+    ran = process("run", pipeline, "--until-end", env=ENV)
+    assert (ran.code, lines_of(pipeline)) == (0, ["env,tenant=acme n=0i 0", "env,tenant=acme n=2i 2000000000"])
+    mapping = pipeline.with_name("env.yaml")
+    mapping.write_text(
+        mapping.read_text().replace("n: {expr: n,", "n: {expr: \"to_number(replace(to_string(n), 'one', '1'))\",")
+    )
+    replayed = process("replay", f"iggy:{topic.stream}/dead", "--pipeline", pipeline, env=ENV)
+
+    assert "2 dead letters chosen" in replayed.err
+    assert (replayed.code, lines_of(pipeline)[2:]) == (1, ["env,tenant=acme n=1i 1000000000"]), replayed.err
+    assert f"{topic.stream}/t/0@3" in replayed.err
+
+
+def test_dry_run_reads_the_live_topic_without_touching_an_offset(topic: Topic, pipeline: Path) -> None:
+    topic.fill([b'{"n": %d}' % number for number in range(30)])
+
+    shown = process(
+        "dry-run", pipeline.with_name("env.yaml"), "--from", "iggy", "--last", "3", "--pipeline", pipeline, env=ENV
+    )
+    by_environment = process(
+        "dry-run",
+        pipeline.with_name("env.yaml"),
+        "--from",
+        "iggy",
+        env={**ENV, "IGGY_ADDRESS": topic.server.tcp, "IGGY_USERNAME": "iggy"},
+    )
+
+    assert (shown.code, shown.out) == (0, "".join(f"env n={n}i {n}000000000\n" for n in (27, 28, 29)))
+    assert len(by_environment.out.splitlines()) == 10
+    assert drive(topic.stored(name="env")) is None
+
+
+def test_resend_sends_a_range_again_and_touches_no_offset(topic: Topic, pipeline: Path) -> None:
+    topic.fill([b'{"n": %d}' % number for number in range(30)])
+    assert process("run", pipeline, "--until-end", env=ENV).code == 0
+    stored = drive(topic.stored(name="env"))
+    lines = lines_of(pipeline)
+
+    sent = process("resend", pipeline, "--mapping", "env", "--from", "5", "--to", "9", env=ENV)
+    by_time = process(
+        "resend", pipeline, "--mapping", "env", "--from", "2000-01-01T00:00:00Z", "--partition", "0", env=ENV
+    )
+
+    assert (sent.code, lines_of(pipeline)[30:34]) == (0, lines[5:9]), sent.err
+    assert "4 messages read, 4 points sent again, 0 failed" in sent.err.replace("env: ", "")
+    assert (by_time.code, lines_of(pipeline)[34:]) == (0, lines), by_time.err
+    assert drive(topic.stored(name="env")) == stored == 29
+
+
+def test_check_joins_nothing(topic: Topic, pipeline: Path) -> None:
+    checked = process("check", pipeline, env=ENV)
+
+    assert checked.code == 0, checked.out
+    assert f"0 messages in 1 partition of {topic.stream}/t" in checked.out
+    assert topic.server.rest("GET", f"/streams/{topic.stream}/topics/t/consumer-groups")[1] == []

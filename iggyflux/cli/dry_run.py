@@ -14,7 +14,7 @@ from iggyflux.cli.output import ExitCode, flush_results, json_text, note, result
 
 if TYPE_CHECKING:
     from iggyflux.cli.tally import Tally
-    from iggyflux.mapping import Mapping
+    from iggyflux.mapping import Mapping, Writer
     from iggyflux.records import Failure
     from iggyflux.samples import Sample
 
@@ -37,6 +37,9 @@ _LOG_MESSAGES: Final = 10
 @click.option(
     "--rows", type=click.Choice(["jsonl", "csv"]), help="How a reader's rows are written (by the file's ending)."
 )
+@click.option("--from", "origin", type=click.Choice(["iggy"]), help="Take live messages instead; no offset is touched.")
+@click.option("--last", type=click.IntRange(1, 10_000), metavar="N", help="With --from: how many.  [default: 10]")
+@click.option("--pipeline", type=MAPPING_FILE, help="With --from: its `iggy` section says where (or IGGY_ADDRESS, …).")
 def command(
     mapping: Path,
     samples: str | None,
@@ -47,6 +50,9 @@ def command(
     plan: str,
     limit: int | None,
     rows: str | None,
+    origin: str | None,
+    last: int | None,
+    pipeline: Path | None,
 ) -> int:
     """Show what a mapping makes of sample messages.
 
@@ -58,14 +64,24 @@ def command(
     Example:
       iggyflux dry-run mapping.yaml samples.ndjson
       tail -1 messages.ndjson | iggyflux dry-run mapping.yaml -
+      iggyflux dry-run mapping.yaml --from iggy --last 20 --pipeline pipeline.yaml
     """
     document = open_mapping(mapping)
+    if origin is None and (last, pipeline) != (None, None):
+        raise click.UsageError("--last and --pipeline go with --from iggy")
+    if origin is not None and (samples is not None or document.kind == "reader"):
+        raise click.UsageError("--from takes the place of SAMPLES, and is of writers only")
     if document.kind == "reader":
         from iggyflux.cli.dry_run_reader import dry_run_reader
 
         return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
     run = _WriterRun(document, plan, dialect, precision, form)
-    source = _samples(document, samples, envelope, limit)
+    if origin is not None:
+        from iggyflux.cli.iggy import iggy_settings, last_samples
+
+        source = last_samples(document, iggy_settings(pipeline), last or _LOG_MESSAGES)
+    else:
+        source = _samples(document, samples, envelope, limit)
     run(islice(source, limit))
     return ExitCode.PROBLEMS if run.tally.failed else ExitCode.OK
 
@@ -92,13 +108,25 @@ def _file_samples(mapping: Mapping, path: Path, envelope: bool) -> Iterator[Samp
         try:
             found = read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
             for index, sample in enumerate(found):
-                if not index and not envelope:
+                if not index and not envelope and _uses_coordinates(mapping.writer):
                     _say_coordinates(coordinates.stream, coordinates.topic)
                 yield sample
         except SampleError as error:
             if error.code == NEEDS_ENVELOPE:
                 raise click.UsageError(f"{error.reason} ({error.hint})") from error
             raise sample_problem(error, path) from error
+
+
+def _uses_coordinates(writer: Writer) -> bool:
+    """Whether anything of a line may come from the coordinates or headers of its message."""
+    sources: list[object] = [writer.where, writer.for_each]
+    for point in writer.points:
+        time = point.timestamp
+        if time.source is None or time.default_message or time.spread_offset:
+            return True
+        parts = (*point.tags, *point.tag_stars, *point.fields, *point.field_stars)
+        sources += [point.measurement, point.where, time.source, *(part.source for part in parts)]
+    return any({"meta", "header"} & getattr(source, "uses", frozenset()) for source in sources)
 
 
 def _say_coordinates(stream: str, topic: str) -> None:

@@ -10,12 +10,13 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, topic_letters
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
 from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, styled_problem, talk, warn
 from iggyflux.errors import EndOfInput
@@ -50,7 +51,7 @@ class Chosen:
 
 
 @click.command(name="replay")
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=LettersPlace())
 @click.option(
     "--pipeline", type=MAPPING_FILE, help="Send through the routes of this pipeline, by the letters' mappings."
 )
@@ -64,7 +65,7 @@ class Chosen:
 @click.option("--until", metavar="TIME", help="Only messages that arrived before this time (RFC 3339).")
 @click.option("--mapping-name", metavar="NAME", help="Only letters of the mapping of this name.")
 def command(
-    path: Path,
+    path: Path | tuple[str, str],
     pipeline: Path | None,
     mapping_file: Path | None,
     as_is: bool,
@@ -76,13 +77,15 @@ def command(
 ) -> int:
     """Send dead letters again.
 
-    PATH is a directory of dead letters, or one of its files. Mend the mapping or the server first; every message is
-    then rendered and delivered as `run` does it. What fails again is told, and the exit code is 1. Nothing is removed.
+    PATH is a directory of dead letters, one of its files, or `iggy:STREAM/TOPIC`, a topic of them. Mend the mapping or
+    the server first; every message is then rendered and delivered as `run` does it. What fails again is told, and the
+    exit code is 1. Nothing is removed.
 
     \b
     Example:
       iggyflux replay dead-letters/factory-env --pipeline pipeline.yaml --dry-run
       iggyflux replay dead-letters/factory-env --pipeline pipeline.yaml --reason IFX340
+      iggyflux replay iggy:factory/dead-letters --pipeline pipeline.yaml
     """
     if (pipeline is None) == (mapping_file is None) and not (as_is and dry_run):
         raise click.UsageError("give --pipeline, or --mapping with --dry-run")
@@ -94,8 +97,9 @@ def command(
         _time_us(until, "--until"),
         mapping_name,
     )
-    letters = [letter for letter in _read(path) if chosen.takes(letter)]
-    talk(f"{plural(len(letters), 'dead letter')} chosen in {path}")
+    letters = [letter for letter in _read(path, pipeline) if chosen.takes(letter)]
+    where = path if isinstance(path, Path) else f"{TOPIC_PREFIX}{'/'.join(path)}"
+    talk(f"{plural(len(letters), 'dead letter')} chosen in {where}")
     if not letters:
         return ExitCode.OK
     if dry_run:
@@ -115,9 +119,11 @@ def _time_us(text: str | None, option: str) -> int | None:
         raise click.BadParameter(str(error), param_hint=option) from error
 
 
-def _read(path: Path) -> Iterator[DeadLetter]:
+def _read(path: Path | tuple[str, str], pipeline: Path | None) -> Iterable[DeadLetter]:
     from iggyflux.transports.deadletters import read_dead_letters
 
+    if not isinstance(path, Path):
+        return topic_letters(iggy_settings(pipeline), *path)
     return read_dead_letters(
         path, torn=lambda file, line: warn(f"{file}:{line} is not whole: it comes again by itself")
     )
@@ -212,7 +218,7 @@ async def _send(letters: Sequence[DeadLetter], path: Path, as_is: bool) -> int:
     from iggyflux.runner import Stop, run_routes, stopping_on_signals
 
     found, code = _routes_of(letters, path)
-    again = _FailedAgain()
+    again = FailedAgain()
     routes = []
     for way, of_route in found:
         chosen = [letter for letter in of_route if _kept_lines(letter)] if as_is else of_route
@@ -272,7 +278,7 @@ class _KeptLines:
         return Rendered([line for _, line in pairs], [index for index, _ in pairs])
 
 
-class _FailedAgain:
+class FailedAgain:
     """A `DeadLetterSink` that only remembers: these letters are still where they were."""
 
     def __init__(self) -> None:

@@ -171,6 +171,16 @@ class IggySource:
         """As `Source.close`: the groups know at once that we are gone."""
         await self._let_go()
 
+    async def places(self) -> list[tuple[str, str]]:
+        """The topics that are meant, without joining anything."""
+        connection = Connection(self._settings)
+        self._connection = connection
+        try:
+            await connection.open()
+            return [(self._stream, topic) for topic in await self._matching(connection)]
+        finally:
+            await self._let_go()
+
     # What there is to read
 
     @property

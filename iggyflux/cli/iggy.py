@@ -1,0 +1,90 @@
+"""What commands share that look at Apache Iggy: which server, the last messages of a topic, dead letters of a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iggyflux.cli.output import note, plural
+
+if TYPE_CHECKING:
+    from iggyflux.mapping import Mapping
+    from iggyflux.pipeline import IggySettings
+    from iggyflux.records import DeadLetter
+    from iggyflux.samples import Sample
+
+TOPIC_PREFIX = "iggy:"
+
+
+class LettersPlace(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
+    """A directory or file of dead letters, or `iggy:STREAM/TOPIC`."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | tuple[str, str]:
+        if isinstance(value, str) and value.startswith(TOPIC_PREFIX):
+            stream, _, topic = value.removeprefix(TOPIC_PREFIX).partition("/")
+            if not stream or not topic:
+                self.fail(f"expected iggy:STREAM/TOPIC, found {value!r}", param, ctx)
+            return stream, topic
+        path: Path = click.Path(exists=True, path_type=Path).convert(value, param, ctx)
+        return path
+
+
+def iggy_settings(pipeline: Path | None) -> IggySettings:
+    """The `iggy` section of a pipeline; without one IGGY_ADDRESS, IGGY_USERNAME and IGGY_PASSWORD say."""
+    from iggyflux.pipeline import IggySettings, Secret, load_pipeline
+
+    if pipeline is not None:
+        settings = load_pipeline(pipeline).iggy
+        if settings is None:
+            raise click.UsageError(f"{pipeline} has no `iggy` section")
+        return settings
+    name, password = os.environ.get("IGGY_USERNAME"), os.environ.get("IGGY_PASSWORD")
+    if not name or not password:
+        raise click.UsageError("name the server: --pipeline FILE, or IGGY_ADDRESS, IGGY_USERNAME and IGGY_PASSWORD")
+    return IggySettings(
+        address=os.environ.get("IGGY_ADDRESS") or IggySettings().address, username=name, password=Secret(password)
+    )
+
+
+def last_samples(mapping: Mapping, settings: IggySettings, count: int) -> Iterator[Sample]:
+    """The last messages of the topics that the mapping reads."""
+    from iggyflux.samples import Sample
+    from iggyflux.transports.iggy_topics import last_messages
+
+    assert mapping.writer is not None  # noqa: S101
+    source = mapping.writer.source
+    messages = asyncio.run(last_messages(settings, source.stream, source.topics, count))
+    note(
+        f"the last {plural(len(messages), 'message')} of {source.stream}/{','.join(source.topics)}; no offset is stored"
+    )
+    for message in messages:
+        place = f"{message.topic}/{message.partition}"
+        yield Sample(message.offset, message, f"message {place} at offset {message.offset}")
+
+
+def topic_letters(settings: IggySettings, stream: str, topic: str) -> list[DeadLetter]:
+    """The dead letters of a topic, a letter that came twice once.  Raises `Stopped` (IFX716) at what is none."""
+    return asyncio.run(_letters(settings, stream, topic))
+
+
+async def _letters(settings: IggySettings, stream: str, topic: str) -> list[DeadLetter]:
+    from iggyflux.errors import Stopped
+    from iggyflux.transports.deadletters import decode_letter
+    from iggyflux.transports.envelopes import EnvelopeError
+    from iggyflux.transports.iggy_topics import IggyRange, read_range
+
+    found: dict[bytes, DeadLetter] = {}
+    async for message in read_range(IggyRange(settings, [(stream, topic)])):
+        try:
+            found[message.payload] = decode_letter(message.payload)
+        except EnvelopeError as error:
+            place = f"{stream}/{topic}/{message.partition}@{message.offset}"
+            raise Stopped(f"{place}: {error}", "is it a topic of dead letters?", "IFX716") from error
+    return list(found.values())

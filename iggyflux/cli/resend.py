@@ -1,0 +1,97 @@
+"""`iggyflux resend`: a range of a topic, rendered and sent again beside whoever runs.
+
+A server that crashes can lose points that it had accepted.  Sending them again is harmless: the same message makes the
+same points.  No offset is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from iggyflux.cli.inputs import MAPPING_FILE
+from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
+
+if TYPE_CHECKING:
+    from iggyflux.pipeline import Pipeline
+    from iggyflux.transports.iggy_topics import Bound
+
+
+@click.command(name="resend")
+@click.argument("pipeline", type=MAPPING_FILE)
+@click.option("--mapping", "name", required=True, metavar="NAME", help="The route whose messages are sent again.")
+@click.option("--from", "since", metavar="OFFSET|TIME", help="The first message: an offset, or a time (RFC 3339).")
+@click.option("--to", "until", metavar="OFFSET|TIME", help="Up to here, exclusive; without it the end as it is now.")
+@click.option("--partition", type=click.IntRange(min=0), metavar="P", help="Only this partition.")
+def command(pipeline: Path, name: str, since: str | None, until: str | None, partition: int | None) -> int:
+    """Send a range of messages of Apache Iggy again.
+
+    The messages are read beside the running writer and rendered and delivered as `run` does it; no offset is stored,
+    and points that are still there are overwritten by themselves. Messages that fail are told and counted, not kept
+    again. Exit code 1 where some failed.
+
+    \b
+    Example:
+      iggyflux resend pipeline.yaml --mapping factory-env --from 2026-01-31T12:00:00Z --to 2026-01-31T13:00:00Z
+      iggyflux resend pipeline.yaml --mapping factory-env --from 120000 --to 125000 --partition 1
+    """
+    from iggyflux.pipeline import load_pipeline
+
+    loaded = load_pipeline(pipeline)
+    for problem in loaded.warnings:
+        talk(styled_problem(problem))
+    bounds = _bound(since, "--from"), _bound(until, "--to")
+    return asyncio.run(_resend(loaded, name, bounds, partition))
+
+
+async def _resend(
+    pipeline: Pipeline, name: str, bounds: tuple[Bound | None, Bound | None], partition: int | None
+) -> int:
+    from iggyflux.cli.replay import FailedAgain
+    from iggyflux.cli.run import logging_to_stderr
+    from iggyflux.mapping import OnError
+    from iggyflux.pipeline import IggySettings
+    from iggyflux.runner import Stop, run_routes, stopping_on_signals
+    from iggyflux.runner.open import open_routes
+    from iggyflux.transports.iggy_source import IggySource
+    from iggyflux.transports.iggy_topics import IggyRange
+
+    (route,) = open_routes(pipeline, only=[name])
+    if not isinstance(route.source, IggySource):
+        raise click.UsageError(f"{name} does not read Apache Iggy: start it again from where you want with `start`")
+    settings = pipeline.iggy or IggySettings()
+    since, until = bounds
+    places = await route.source.places()
+    source = IggyRange(settings, places, since=since, until=until, partition=partition)
+    failed, stop = FailedAgain(), Stop()
+    chosen = dataclasses.replace(route, source=source, dead_letters=failed, on_error=OnError.DEAD_LETTER)
+    with logging_to_stderr("text", logging.WARNING, without="record.failed"), stopping_on_signals(stop):
+        summary = await run_routes([chosen], stop=stop)
+    (status,) = summary.routes
+    counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"
+    talk(f"{name}: {counts}, {status.dead_letters:,} failed; no offset was touched")
+    for error in summary.errors:
+        talk(f"{click.style('stopped', fg='red', bold=True)}: {error.reason} [{error.code}]")
+    for text in failed.lines():
+        talk(text)
+    return max(summary.exit_code, ExitCode.PROBLEMS if failed.letters else ExitCode.OK)
+
+
+def _bound(text: str | None, option: str) -> Bound | None:
+    from iggyflux.timestamps import TimestampError, parse_rfc3339
+    from iggyflux.transports.iggy_topics import Bound
+
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]+", text):
+        return Bound("offset", int(text))
+    try:
+        return Bound("timestamp", -(-parse_rfc3339(text) // 1000))
+    except TimestampError as error:
+        raise click.BadParameter(f"neither an offset nor a time: {error}", param_hint=option) from error
