@@ -65,27 +65,43 @@ def json_object(draw: Any, depth: int = 3) -> str:
 
 
 @st.composite
-def good_object(draw: Any) -> str:
-    """An object that suits most documents of `documents`."""
-    value = {
-        "a": draw(st.sampled_from([1, 2.5, 7, -3.25, 1e-7, 0])),
-        "b": draw(st.sampled_from(["x", "d1", "a b", "über"])),
-        "c": draw(st.sampled_from([True, False])),
-        "d": {"id": draw(st.sampled_from(["d1", "d2", 7])), "a": 1.5},
-        "id": draw(st.integers(-(2**63), 2**63 - 1)),
-        "xs": [{"a": number / 4, "id": number, "b": "x"} for number in range(draw(st.integers(0, 3)))],
-        "über": 1700000000000 + draw(st.integers(0, 3)),
+def good_object(draw: Any, spoiled: bool = False) -> str:
+    """An object that suits most documents of `documents`; with `spoiled`, but for a member or two."""
+    members = {
+        "a": draw(st.sampled_from(["1", "2.5", "7", "-3.25", "0.0001", "0", "21.75"])),
+        "b": json.dumps(draw(st.sampled_from(["x", "d1", "a b", "über"])), ensure_ascii=False),
+        "c": draw(st.sampled_from(["true", "false"])),
+        "d": draw(st.sampled_from(['{"id":"d1","a":1.5}', '{"id":7,"a":0.25}', '{"a":2,"id":"d2"}'])),
+        "id": str(draw(st.sampled_from([0, 7, -7, 2**53 - 1, 1_700_000_000_000, 2**63 - 1]))),
+        "xs": "["
+        + ",".join(f'{{"a":{number / 4},"id":{number},"b":"x"}}' for number in range(draw(st.integers(0, 3))))
+        + "]",
+        "über": str(1_700_000_000_000 + draw(st.integers(0, 3))),
     }
-    for key in draw(st.lists(st.sampled_from(KEYS), max_size=2)):
-        value.pop(key, None)
-    return json.dumps(value, ensure_ascii=False, separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])))
+    for key in draw(st.lists(st.sampled_from(KEYS), max_size=2)) if draw(st.booleans()) else []:
+        members.pop(key, None)
+    if spoiled:
+        for key in draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2)):
+            value = draw(st.one_of(NUMBERS, NUMBERS, json_text(1)))
+            members[key] = draw(
+                st.sampled_from(
+                    [value, value, f'{{"id":{value},"a":{value}}}', f'[{{"a":{value}}},{{"a":1,"b":"x","id":{value}}}]']
+                )
+            )
+    pairs = [f"{json.dumps(key, ensure_ascii=False)}:{value}" for key, value in members.items()]
+    if spoiled and pairs and draw(st.integers(0, 4)) == 0:
+        pairs.append(draw(st.sampled_from(pairs)).replace(":", draw(st.sampled_from([":", " :"])), 1))
+    return "{" + draw(st.sampled_from([",", ", "])).join(pairs) + "}"
 
 
 @st.composite
 def payloads(draw: Any) -> bytes:
     """Bytes of a message."""
-    kind = draw(st.sampled_from("ggggoooojtu"))
-    text = draw(good_object() if kind == "g" else json_object() if kind in "otu" else json_text())
+    kind = draw(st.sampled_from("ggggggssssssssoootuj"))
+    if kind in "gs":
+        text = draw(good_object(spoiled=kind == "s"))
+    else:
+        text = draw(json_text() if kind == "j" else json_object())
     payload = text.encode("utf-8", "surrogatepass")
     if kind == "t":
         return payload[: draw(st.integers(0, len(payload)))]
@@ -136,47 +152,50 @@ CONDITIONS = [
 FORMATS = ["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d", "flexible"]
 
 
+STATIC_CONDITIONS = ["a != `null`", "b == 'x'", "c", "d != `null`", "b != 'x'", "d.id == 'd1'"]
+LISTS = ["xs[]", "xs", "xs[*]"]
+
+
 @st.composite
 def documents(draw: Any) -> dict[str, Any]:
-    """A writer document as a tree; not each one compiles."""
-    paths = st.sampled_from(STATIC_PATHS if draw(st.booleans()) else PATHS)
+    """A writer document as a tree; not each one compiles.  Half of them are plain paths only."""
+    plain = draw(st.booleans())
+    paths = st.sampled_from(STATIC_PATHS if plain else PATHS)
+    conditions = st.sampled_from(STATIC_CONDITIONS if plain else CONDITIONS)
     document: dict[str, Any] = {"iggyflux": 1, "kind": "writer", "name": "law", "from": {"stream": "s", "topic": "t"}}
-    if draw(st.integers(0, 5)) == 0:
+    if not plain and draw(st.integers(0, 5)) == 0:
         document["from"]["strict"] = True
-    if draw(st.integers(0, 3)) == 0:
-        document["where"] = draw(st.sampled_from(CONDITIONS))
+    if draw(st.integers(0, 4)) == 0:
+        document["where"] = draw(conditions)
     if draw(st.integers(0, 2)) == 0:
-        document["for_each"] = draw(
-            st.sampled_from(["xs[]", "xs", "xs[*]", "xs[?a]", "@.xs[]", "[@, @]", "d.xs[]", "items(@)"])
-        )
+        more = [] if plain else ["xs[?a]", "@.xs[]", "[@, @]", "d.xs[]", "items(@)"]
+        document["for_each"] = draw(st.sampled_from(LISTS + more))
     if draw(st.booleans()):
         document["collisions"] = draw(st.sampled_from(["error", "merge", "keep_last"]))
     if draw(st.integers(0, 2)) == 0:
         document["invalid_names"] = "replace"
-    document["points"] = draw(st.lists(points(paths), min_size=1, max_size=2))
+    document["points"] = draw(st.lists(points(paths, conditions, stars=not plain), min_size=1, max_size=2))
     return document
 
 
 @st.composite
-def points(draw: Any, paths: Any) -> dict[str, Any]:
-    point: dict[str, Any] = {
-        "measurement": draw(st.sampled_from([{"const": "m"}, {"const": "m"}, "b", "meta('topic')", "d.id"]))
-    }
+def points(draw: Any, paths: Any, conditions: Any, stars: bool) -> dict[str, Any]:
+    names = [{"const": "m"}, {"const": "m"}, {"const": "m"}, "b", "meta('topic')", "d.id"]
+    point: dict[str, Any] = {"measurement": draw(st.sampled_from(names))}
     if draw(st.integers(0, 4)) == 0:
-        point["where"] = draw(st.sampled_from(CONDITIONS))
+        point["where"] = draw(conditions)
+    constant = st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])})
     tags: dict[str, Any] = {}
     for key in draw(st.lists(st.sampled_from(["t", "site", "a b", "z"]), max_size=3, unique=True)):
-        tags[key] = draw(
-            st.one_of(paths, st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])}), tag(paths))
-        )
-    if draw(st.integers(0, 9)) == 0:
+        tags[key] = draw(st.one_of(paths, constant, tag(paths)))
+    if stars and draw(st.integers(0, 5)) == 0:
         tags["*"] = draw(st.sampled_from(["d", "xs[0]", {"expr": "d", "flatten": "_"}]))
     if tags:
         point["tags"] = tags
     fields: dict[str, Any] = {}
-    for key in draw(st.lists(st.sampled_from(["f", "g", "h", "i j"]), max_size=4, unique=True)):
-        fields[key] = draw(st.one_of(paths, field(paths)))
-    if draw(st.integers(0, 3)) == 0 or not fields:
+    for key in draw(st.lists(st.sampled_from(["f", "g", "h", "i j"]), min_size=not stars, max_size=4, unique=True)):
+        fields[key] = draw(st.one_of(st.sampled_from(["a", "d.a"]), paths, field(paths)))
+    if stars and ("*" not in tags or not fields) and (draw(st.booleans()) or not fields):
         star: Any = draw(st.sampled_from(["@", "d", "root().d"]))
         if draw(st.booleans()):
             star = {"expr": star, "flatten": draw(st.sampled_from(["_", "."]))}
@@ -188,12 +207,12 @@ def points(draw: Any, paths: Any) -> dict[str, Any]:
     point["fields"] = fields
     if draw(st.integers(0, 3)):
         timestamp: dict[str, Any] = {
-            "expr": draw(st.sampled_from(['"über"', "id", "a", "root().id", "b", "meta('timestamp')"])),
-            "format": draw(st.sampled_from(FORMATS)),
+            "expr": draw(st.sampled_from(['"über"', '"über"', "id", "a", "root().id", "b", "meta('timestamp')"])),
+            "format": draw(st.sampled_from(["unix_ms", *FORMATS])),
         }
         if timestamp["format"] in ("%Y-%m-%d", "flexible"):
             timestamp["timezone"] = draw(st.sampled_from(["UTC", "Europe/Berlin"]))
-        if draw(st.booleans()):
+        if draw(st.integers(0, 2)) == 0:
             timestamp["default"] = "message"
         point["timestamp"] = timestamp
     return point
