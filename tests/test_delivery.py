@@ -654,6 +654,14 @@ def test_a_line_that_gets_an_unknown_error_again_and_again_is_found(at: int) -> 
     assert server.requests <= 30
 
 
+def test_points_that_were_stored_beside_refused_ones_bear_witness_too() -> None:
+    lines = points(4)
+    server = Server(failing=frozenset(lines[:1]), bad=frozenset(lines[1:2]), style="partial")
+
+    assert refused_lines(run(server, lines), lines) == lines[:2]
+    assert list(server.stored.values()) == lines[2:]
+
+
 def test_a_server_that_fails_on_everything_blames_no_line() -> None:
     lines = points(100)
     server = Server(outage=[Unavailable("internal error", 500, suspicious=True)] * 300)
@@ -748,6 +756,14 @@ def test_two_lines_of_one_point_keep_their_order_whatever_is_refused() -> None:
             expected.store([line for line in lines if line not in server.bad])
 
             assert server.stored == expected.stored
+
+
+def test_a_wrong_hint_does_not_let_an_older_line_overwrite_a_newer_one() -> None:
+    lines = ["m f=1 1", "m f=2 1", "m f=3 2", "m f=x 3"]
+    server = Server(bad=frozenset(lines[3:]), outage=[RefusedSome("x", 400, (1, 3))])
+
+    assert refused_lines(run(server, lines), lines) == lines[3:]
+    assert list(server.stored.values()) == lines[1:3]
 
 
 OUTAGES = [
