@@ -234,6 +234,10 @@ _THROUGH: Final[dict[str, Callable[[list[_Seen], list[_Seen]], _Seen]]] = {
     "max_by": _chosen,
     "min_by": _chosen,
     "if": lambda plain, _: _either([seen for seen in plain[1:] if plain[0].read() is not None], []),
+    "reverse": lambda plain, _: _Seen(elements=plain[0].item()),
+    "enumerate": lambda plain, _: _Seen(elements=_Seen(members={"value": plain[0].item()})),
+    "zip": lambda plain, _: _Seen(elements=_Seen(elements=_either([each.item() for each in plain], []))),
+    "pair": lambda plain, _: _Seen(elements=_Seen(elements=plain[0].either(plain[1].item()))),
     "to_array": lambda plain, _: plain[0].either(_Seen(elements=plain[0])),
 }
 """Functions that look at the kind of an argument only, or hand a part of one on: what is read is up to who gets it.
