@@ -621,7 +621,7 @@ _VALUES: tuple[Code, ...] = (
         meaning=(
             "A value is not of the type that the field or tag has. Types are declared, never guessed from one value."
         ),
-        fix="Declare the type that the values have (`type: string`), or let `cast: true` do the lossless conversions.",
+        fix="Declare the type that the values have (`type: string`), allow `cast: true`, or name a value inside the object.",
         example='"21.5" (a string) for a field without `type`, which is a float',
     ),
     Code(

@@ -246,3 +246,14 @@ def test_the_group_keeps_its_name_in_usage() -> None:
     """Whoever starts it, however."""
     assert process("--help").out.startswith("Usage: iggyflux ")
     assert command_line.name == "command-line" or command_line.name
+
+
+@pytest.mark.parametrize("part", ["tags: {t: \"meta('topic')\"}", "tags: {t: \"header('k')\"}", "where: index()", ""])
+def test_dry_run_says_which_coordinates_payloads_get_where_lines_depend_on_them(tmp_path: Path, part: str) -> None:
+    """Elsewhere it would be noise."""
+    path = tmp_path / "m.yaml"
+    time = "timestamp: {expr: ts, format: unix_s" + (", default: message}" if not part else "}")
+    path.write_text(DOCUMENT.replace("timestamp: {expr: ts, format: unix_s}", ", ".join(filter(None, [part, time]))))
+
+    told = iggyflux("dry-run", path, "-", stdin='{"a":1,"ts":1}').err
+    assert ("note: samples are bare payloads" in told) == (part != "where: index()")

@@ -124,8 +124,9 @@ def _uses_coordinates(writer: Writer) -> bool:
         time = point.timestamp
         if time.source is None or time.default_message or time.spread_offset:
             return True
-        parts = (*point.tags, *point.tag_stars, *point.fields, *point.field_stars)
-        sources += [point.measurement, point.where, time.source, *(part.source for part in parts)]
+        sources += [point.measurement, point.where, time.source]
+        for parts in (point.tags, point.tag_stars, point.fields, point.field_stars):
+            sources += [part.source for part in parts]
     return any({"meta", "header"} & getattr(source, "uses", frozenset()) for source in sources)
 
 
