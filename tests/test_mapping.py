@@ -424,6 +424,7 @@ def test_rule_18_a_timestamp_says_how_it_is_written(text: str, expected: Timesta
         ("{expr: t, format: '%Y-%m-%dT%H:%M:%S%z', timezone: UTC}", ["IFX126"]),
         ("{expr: t, format: flexible, timezone: Mars/Olympus}", ["IFX125"]),
         ("{expr: t, format: unix_s, timezone: UTC}", ["IFX126"]),
+        ("{expr: t, format: flexible, timezone: ''}", ["IFX114"]),
         ("{expr: t, const: 1, format: unix_s}", ["IFX117"]),
         ("{format: unix_s}", ["IFX126"]),
         ("{const: x, format: unix_s}", ["IFX125"]),
@@ -694,6 +695,14 @@ def test_names_of_streams_and_topics_are_counted_in_bytes() -> None:
 
     assert codes(f"iggyflux: 1\nkind: writer\nfrom: {{stream: {long}, topic: [a, {long}]}}\n{rest}") == ["IFX114"] * 2
     assert codes(f"iggyflux: 1\nkind: reader\nfrom: {{measurement: m}}\nto: {{stream: a, topic: {long}}}") == ["IFX114"]
+
+
+def test_a_field_that_reads_a_member_with_the_name_of_a_type_is_doubtful() -> None:
+    text = HEAD + "points: {measurement: {const: m}, timestamp: {spread: offset}, fields: {a: float, string: string}}\n"
+
+    [warning] = parse_mapping(text).warnings
+
+    assert (warning.code, warning.location.pointer) == ("IFX152", "/points/fields/a")
 
 
 def test_problems_of_every_layer_are_told_together() -> None:
