@@ -16,6 +16,10 @@ class IggyfluxError(Exception):
     """The root of everything that iggyflux raises on purpose."""
 
 
+_LONGEST_SOURCE = 160
+"""Characters of a source line that are shown: a document of one line may have a million."""
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A place in a document: `line` and `column` count from 1 (0: unknown), `pointer` is an RFC 6901 JSON pointer."""
@@ -58,10 +62,11 @@ class Problem:
             lines[0] += f" (at {_shown(self.location.pointer)})"
         if self.source is not None and self.location.line:
             number = str(self.location.line)
-            before = self.source[: max(self.location.column - 1, 0)]
-            indent = "".join("\t" if character == "\t" else " " for character in before)
-            lines.append(f"  {number} | {self.source}")
-            lines.append(f"  {' ' * len(number)} | {indent}{'^' * max(self.length, 1)}")
+            source, before = _window(self.source, max(self.location.column - 1, 0))
+            indent = "".join("\t" if character == "\t" else " " for character in source[:before])
+            carets = "^" * max(min(self.length, len(source) - before), 1)
+            lines.append(f"  {number} | {source}")
+            lines.append(f"  {' ' * len(number)} | {indent}{carets}")
         for label, text in (("expected", self.expected), ("found", self.found), ("hint", self.hint)):
             if text:
                 lines.append(f"    {label}: {_shown(text)}")
@@ -82,6 +87,16 @@ class Problem:
             "found": self.found,
             "hint": self.hint,
         }
+
+
+def _window(source: str, before: int) -> tuple[str, int]:
+    """What is shown of a line that is too long to be shown whole, and where in it the place is then."""
+    if len(source) <= _LONGEST_SOURCE:
+        return source, before
+    start = max(0, min(before - _LONGEST_SOURCE // 2, len(source) - _LONGEST_SOURCE))
+    end = start + _LONGEST_SOURCE
+    left, right = "…" if start else "", "…" if end < len(source) else ""
+    return f"{left}{source[start:end]}{right}", before - start + len(left)
 
 
 def _shown(text: str) -> str:

@@ -319,6 +319,17 @@ def test_a_caret_does_not_pass_the_end_of_its_line() -> None:
     assert problem.length == 3
 
 
+def test_of_a_long_line_the_part_around_the_place_is_shown() -> None:
+    document = parse_document(json.dumps({"x": ["y" * 10] * 500, "z": 1}))
+
+    for pointer, marked in (("/x/250", '"yyyyyyyyyy"'), ("/z", "1"), ("/x/0", '"yyyyyyyyyy"')):
+        _, source, carets = document.problem("IFX112", pointer, "", key=False).render().splitlines()
+        start, length = carets.index("^"), carets.count("^")
+
+        assert source[start : start + length] == marked
+        assert len(source) < 180
+
+
 def test_what_a_terminal_would_act_on_is_not_shown() -> None:
     document = parse_document('"\\e[31m\\n": x\n')
 

@@ -19,7 +19,6 @@ from iggyflux.records import JSON
 
 Format: TypeAlias = Literal["yaml", "toml"]
 
-LONGEST_SOURCE_LINE = 400
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -84,7 +83,7 @@ class Lines:
             expected=more.get("expected"),
             found=more.get("found"),
             hint=more.get("hint"),
-            source=source if len(source) <= LONGEST_SOURCE_LINE else None,
+            source=source,
             length=length,
             severity="warning" if more.get("severity") == "warning" else "error",
         )

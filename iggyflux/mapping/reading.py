@@ -7,7 +7,7 @@ everything.  What the schema has found already is not told again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from iggyflux.documents import Document, check_schema, join_pointer
 from iggyflux.documents.offsets import Style
@@ -135,9 +135,6 @@ class Reading:
         """The word under `key`, or the first of `allowed` where there is none or a wrong one."""
         value = tree.get(key, allowed[0])
         return value if value in allowed else allowed[0]
-
-
-Kind = Literal["writer", "reader"]
 
 
 def parent_of(pointer: str) -> str:
