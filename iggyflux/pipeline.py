@@ -144,6 +144,7 @@ class InfluxSettings:
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    domain: str | None = None
     verify: bool = True
     accept_partial: bool = True
     no_sync: bool = False

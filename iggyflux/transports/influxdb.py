@@ -202,7 +202,7 @@ class InfluxLineSink:
     def _http(self) -> HttpClient:
         if self._client is None:
             settings = self._settings
-            tls = Tls(settings.ca_file, settings.client_cert, settings.client_key, settings.verify)
+            tls = Tls(settings.ca_file, settings.client_cert, settings.client_key, settings.verify, settings.domain)
             try:
                 self._client = HttpClient(
                     self.address,

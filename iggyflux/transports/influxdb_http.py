@@ -132,12 +132,13 @@ class Scrubber:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Whom to trust and who we are."""
+    """Whom to trust and who we are; `domain` is the name to be found in the certificate, if not the address's."""
 
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
     verify: bool = True
+    domain: str | None = None
 
     def context(self) -> ssl.SSLContext:
         """Raises `OSError` or `ssl.SSLError` where a file cannot be used."""
@@ -246,7 +247,10 @@ class HttpClient:
         self._timeout_seconds = timeout_seconds
         options: dict[str, Any] = {"maxsize": connections, "block": False, "retries": False}
         if address.scheme == "https":
-            options["ssl_context"] = (tls or Tls()).context()
+            tls = tls or Tls()
+            options["ssl_context"] = tls.context()
+            if tls.domain:
+                options["server_hostname"] = tls.domain
         proxy = _proxy_for(address)
         self._pools: urllib3.PoolManager
         if proxy is None:

@@ -807,6 +807,26 @@ def test_a_certificate_with_another_name_stops_the_run() -> None:
     assert stopped.value.code == "IFX727"
 
 
+def test_the_name_in_the_certificate_may_be_told() -> None:
+    given = {"ca_file": TLS / "ca.pem", "domain": "other.example"}
+    with RawServer(context=tls_server("other.pem")) as server:
+        assert write(server, **given) == Accepted()
+    with RawServer(context=tls_server("server.pem")) as server, pytest.raises(Stopped, match="not trusted"):
+        write(server, **given)
+
+
+def test_the_name_that_is_told_is_the_name_that_is_asked_for() -> None:
+    asked: list[str | None] = []
+    context = tls_server("other.pem")
+    context.sni_callback = lambda _socket, name, _context: asked.append(name)
+    for domain in ("other.example", None):
+        with RawServer(context=context) as server:
+            url = server.url.replace("127.0.0.1", "localhost")
+            drive(writing(settings(url, verify=False, domain=domain), []))
+
+    assert sorted(set(asked), key=str) == ["localhost", "other.example"]
+
+
 def test_verify_off_trusts_everybody_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), RawServer(context=tls_server("other.pem")) as server:
         assert write(server, verify=False) == Accepted()
