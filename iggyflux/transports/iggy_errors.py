@@ -33,6 +33,7 @@ class Meaning(Enum):
 TEXTS: tuple[tuple[str, Meaning], ...] = (
     ("consumer group member", Meaning.NO_MEMBER),
     ("does not own partition", Meaning.NOT_OWNER),
+    ("resource with key: {", Meaning.MISSING),  # over http, with the answer's body
     ("resource with key", Meaning.NOT_OWNER),
     ("invalid offset", Meaning.BAD_OFFSET),
     ("already exists", Meaning.EXISTS),

@@ -1,0 +1,434 @@
+"""The Iggy transport without a server of Iggy: tables and pure parts, then the real SDK against a fake of the API."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.codes import CODES
+from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.pipeline import Consumer, IggySettings, Secret, Start
+from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position, Rendered
+from iggyflux.runner import Route, Stop, run_routes
+from iggyflux.transports import iggy_wire as wire
+from iggyflux.transports.iggy import Connection, Reader
+from iggyflux.transports.iggy_errors import TEXTS, Meaning, Refusal, meaning_of, translated
+from iggyflux.transports.iggy_keys import by_partition, partition_of, xxhash32
+from iggyflux.transports.iggy_settings import settings_problems
+from iggyflux.transports.iggy_source import IggySource
+from iggyflux.transports.iggy_topics import Bound, IggyRange, IggySink, read_range
+from iggyflux.transports.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink
+from tests.transports.contract import SourceContract, drive
+from tests.transports.fake_iggy import FakeIggy
+
+HERE = Partition("s", "t", 0)
+ALONE = Reader("single", "c")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeIggy]:
+    with FakeIggy() as running:
+        running.create("s", "t")
+        yield running
+
+
+def fill(fake: FakeIggy, payloads: Sequence[bytes], partition: int = 0) -> None:
+    fake.fill("s", "t", [b64encode(payload).decode() for payload in payloads], partition)
+
+
+def source(fake: FakeIggy, **more: Any) -> IggySource:
+    settings = fake.settings(**{key: more.pop(key) for key in ("batch_size", "timeout_seconds") if key in more})
+    return IggySource(settings, "s", ["t"], reader=ALONE, **more)
+
+
+async def read_all(source: IggySource) -> list[Message]:
+    found: list[Message] = []
+    await source.connect()
+    try:
+        while True:
+            if batch := await source.read():
+                found += batch.messages
+    except EndOfInput:
+        return found
+    finally:
+        await source.close()
+
+
+class TestContract(SourceContract):
+    """Over HTTP a source keeps what every source promises."""
+
+    @pytest.fixture(autouse=True)
+    def _fake(self, fake: FakeIggy) -> None:
+        self.fake = fake
+
+    def fill(self, payloads: Sequence[bytes], partition: int = 0) -> None:
+        fill(self.fake, payloads, partition)
+
+    def source(self, *, until_end: bool = True, batch_size: int = 10) -> IggySource:
+        return source(self.fake, until_end=until_end, batch_size=batch_size)
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("Invalid credentials", Meaning.NOT_LET_IN),
+        ("Unauthenticated", Meaning.NO_SESSION),
+        ("Unauthorized", Meaning.NOT_ALLOWED),
+        ("Disconnected", Meaning.AWAY),
+        ("Cannot establish connection", Meaning.AWAY),
+        ("Topic with ID: 0 for stream with ID: 0 was not found.", Meaning.MISSING),
+        ("Resource with key:  was not found.", Meaning.NOT_OWNER),
+        ('Resource with key: {"id":404,"code":"not_found"} was not found.', Meaning.MISSING),
+        ("Consumer group member with client ID: 0 for group with ID: 0 was not found.", Meaning.NO_MEMBER),
+        ("Consumer group member with client ID: 1 does not own partition: 2", Meaning.NO_MEMBER),
+        ("Invalid offset: 0", Meaning.BAD_OFFSET),
+        ("Stream with name:  already exists.", Meaning.EXISTS),
+        ("Unsupported option key: ", Meaning.NO_SUCH_OPTION),
+        ("Feature is unavailable", Meaning.OTHER_VERSION),
+        ("Too big message payload", Meaning.BAD_MESSAGE),
+        ("something that nobody has seen yet", Meaning.AWAY),
+        ("", Meaning.AWAY),
+    ],
+)
+def test_the_texts_of_errors_mean(text: str, meaning: Meaning) -> None:
+    assert meaning_of(text) is meaning
+
+
+def test_an_unknown_error_is_tried_again_and_shown_whole() -> None:
+    error = translated("the moon is in the wrong house", "polling s/t/0")
+
+    assert isinstance(error, NotConnected)
+    assert str(error) == "polling s/t/0: the moon is in the wrong house"
+
+
+def test_every_text_has_its_effect_and_every_code_is_registered() -> None:
+    for text, meaning in TEXTS:
+        error = translated(text, "doing")
+        assert meaning_of(text) is meaning
+        if isinstance(error, Stopped):
+            assert error.code in CODES
+            assert error.hint
+        else:
+            assert isinstance(error, Refusal)
+    assert isinstance(translated("Unauthenticated", "logging in", logging_in=True), Stopped)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", 0x02CC5D05),
+        (b"a", 0x550D7456),
+        (b"abc", 0x32D153FF),
+        (b"Nobody inspects the spammish repetition", 0xE2293B2F),
+    ],
+)
+def test_keys_are_hashed_as_published(data: bytes, expected: int) -> None:
+    """The vectors of the specification's own tests and of xxhash's documentation."""
+    assert xxhash32(data) == expected
+
+
+@given(st.lists(st.tuples(st.none() | st.text(max_size=40), st.binary(max_size=3)), max_size=30), st.integers(1, 9))
+def test_sorting_into_partitions_keeps_messages_and_their_order(
+    given_messages: list[tuple[str | None, bytes]], partitions: int
+) -> None:
+    messages = [OutgoingMessage(payload, key) for key, payload in given_messages]
+
+    parts = by_partition(messages, partitions, 5)
+
+    assert sorted(map(id, messages)) == sorted(id(each) for part in parts.values() for each in part)
+    for number, part in parts.items():
+        assert part == [
+            m for m in messages if number == (partition_of(m.key, partitions) if m.key is not None else 5 % partitions)
+        ]
+
+
+def test_the_requests_for_offsets_have_the_bytes_of_the_protocol() -> None:
+    asked = wire.offset_request("group", "g", "st", "t", 7)
+    stored = wire.store_request("one", "st", "t", 7, 258)
+
+    assert asked == b"\x02\x02\x01g\x02\x02st\x02\x01t\x01\x07\0\0\0"
+    assert stored == b"\x01\x02\x03one\x02\x02st\x02\x01t\x01\x07\0\0\0\x02\x01\0\0\0\0\0\0\x01"
+    answer = b"\x07\0\0\0\x63\0\0\0\0\0\0\0\x14\0\0\0\0\0\0\0"
+    assert wire.parse_offset(answer, 7) == wire.StoredOffset(last=99, stored=20)
+    assert wire.parse_offset(b"", 7) is None
+    for bad, partition in ((answer, 6), (answer[:-1], 7)):
+        with pytest.raises(ValueError, match="an answer"):
+            wire.parse_offset(bad, partition)
+    assert (wire.is_known("0.9.3"), wire.is_known("0.10.0")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "consumer", "words"),
+    [
+        ({}, Consumer(), "who logs in"),
+        ({"username": "u"}, Consumer(), "no `password`"),
+        ({"transport": "http", "username": "u", "password": Secret("p")}, Consumer(), "no consumer groups"),
+        ({"transport": "http", "token": Secret("t")}, Consumer("single"), "no personal access token"),
+        ({"token": Secret("t"), "client_cert": "c"}, Consumer(), "client certificates"),
+        ({"token": Secret("t")}, Consumer("group", "x" * 256), "255 bytes"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_connects(
+    settings: dict[str, Any], consumer: Consumer, words: str
+) -> None:
+    (problem,) = settings_problems(IggySettings(**settings), consumer)
+
+    assert problem.code == "IFX760"
+    assert words in problem.message
+    assert problem.hint
+
+
+def test_sound_settings_have_no_problems() -> None:
+    for settings in ({"token": Secret("t")}, {"username": "u", "password": Secret("p")}):
+        assert settings_problems(IggySettings(**settings), Consumer()) == []  # type: ignore[arg-type]
+
+
+# Faults
+
+
+@pytest.mark.parametrize("fault", ["error", "drop", "logged_out", "lost_answer"])
+@pytest.mark.parametrize("call", ["connect", "read", "ack"])
+def test_a_fault_is_not_connected_and_everything_comes_again(fake: FakeIggy, fault: Any, call: str) -> None:
+    fill(fake, [b"%d" % number for number in range(20)])
+
+    async def main() -> list[Message]:
+        flawed = source(fake, batch_size=10, until_end=True)
+        if call != "connect":
+            await flawed.connect()
+        if call == "ack":
+            assert await flawed.read()
+        fake.faults = [fault]
+        with pytest.raises(NotConnected):
+            await (flawed.ack([Position(HERE, 9)]) if call == "ack" else getattr(flawed, call)())
+        fake.topics["s", "t"][0].offsets.clear()  # what a lost answer has stored
+        await flawed.connect()
+        found: list[Message] = []
+        while len(found) < 20:
+            if batch := await flawed.read():
+                found += batch.messages
+        await flawed.close()
+        return found
+
+    assert [message.offset for message in drive(main())] == list(range(20))
+
+
+def test_a_call_that_takes_too_long_is_not_connected() -> None:
+    with FakeIggy() as fake:
+        fake.create("s", "t")
+        fill(fake, [b"x"])
+
+        async def main() -> None:
+            slow = source(fake, timeout_seconds=0.2)
+            await slow.connect()
+            fake.faults = ["slow"]
+            with pytest.raises(NotConnected, match=r"no answer in 0\.2 s"):
+                await slow.read()
+            fake.stopping.set()
+            await slow.close()
+
+        drive(main())
+
+
+def test_who_is_not_let_in_stops(fake: FakeIggy) -> None:
+    async def main() -> None:
+        await Connection(fake.settings(password=Secret("hidden-word"))).open()
+
+    with pytest.raises(Stopped) as stopped:
+        drive(main())
+    assert stopped.value.code == "IFX763"
+    assert "hidden-word" not in str(stopped.value)
+
+
+def test_a_server_that_lost_its_log_and_gives_zero_for_any_offset_loses_no_new_message(fake: FakeIggy) -> None:
+    fill(fake, [b"old"] * 20)
+
+    async def settle_all() -> None:
+        reading = source(fake)
+        await reading.connect()
+        batch = await reading.read()
+        assert batch
+        await reading.ack([batch.last])
+        await reading.close()
+
+    drive(settle_all())
+    fake.lose_log("s", "t")
+    fill(fake, [b"new-0", b"new-1"])
+
+    found = drive(read_all(source(fake, until_end=True)))
+
+    assert [message.payload for message in found] == [b"new-0", b"new-1"]
+
+
+def test_messages_that_retention_took_are_passed_over_and_told(
+    fake: FakeIggy, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(fake, [b"%d" % number for number in range(20)])
+
+    async def main() -> Batch | None:
+        reading = source(fake, batch_size=5)
+        await reading.connect()
+        await reading.read()
+        fake.expire("s", "t", 12)
+        batch = await reading.read()
+        await reading.close()
+        return batch
+
+    batch = drive(main())
+    assert batch
+    assert [message.offset for message in batch.messages] == [12, 13, 14, 15, 16]
+    assert "iggy.messages_gone partition=s/t/0 from=5 to=11" in caplog.text
+
+
+def test_a_poll_that_fails_is_tried_with_less(fake: FakeIggy) -> None:
+    fill(fake, [b"x"] * 40)
+
+    async def main() -> list[int]:
+        reading, sizes = source(fake, batch_size=16), []
+        for fault in (["error"], ["error"], []):
+            await reading.connect()
+            fake.faults = [*fault]  # type: ignore[list-item]
+            try:
+                while batch := await reading.read():
+                    sizes.append(len(batch.messages))
+            except NotConnected:
+                fake.faults = []
+        await reading.close()
+        return sizes
+
+    sizes = drive(main())
+    assert sizes[0] < 16
+    assert sum(sizes) == 40
+
+
+def test_last_does_not_move_when_the_connection_comes_back(fake: FakeIggy) -> None:
+    """What came while a writer with `start: last` was away for a moment belongs to it."""
+    fill(fake, [b"before"] * 3)
+
+    async def main() -> list[bytes]:
+        reading = source(fake, start=Start("last"))
+        await reading.connect()
+        assert await reading.read() is None
+        fill(fake, [b"after"])
+        await reading.connect()
+        batch = await reading.read()
+        await reading.close()
+        return [message.payload for message in batch.messages] if batch else []
+
+    assert drive(main()) == [b"after"]
+
+
+class OnePlan:
+    """A line a message."""
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        lines = [f"m n={message.payload.decode()} {message.offset}" for message in messages]
+        return Rendered(lines, range(len(lines)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_faults_lose_nothing_on_the_way(seed: int) -> None:
+    """Every message is delivered, and the stored offsets are the ends, whatever happens to the requests."""
+    chance = random.Random(seed)
+    kinds: list[Any] = ["error", "drop", "logged_out", "lost_answer", None, None, None, None]
+    with FakeIggy() as fake:
+        fake.create("s", "t", 2)
+        for partition in range(2):
+            fill(fake, [b"%d" % (partition * 1000 + number) for number in range(200)], partition)
+        fake.faults = [chance.choice(kinds) for _ in range(60)]
+        sink = ScriptedSink()
+        reading = source(fake, batch_size=chance.randint(1, 60), until_end=True)
+        route = Route(name="r", source=reading, plan=OnePlan(), sink=sink, dead_letters=CollectingDeadLetters())
+
+        summary = drive(run_routes([route], stop=Stop(), clock=ImmediateClock(), tick_seconds=None))
+
+        assert summary.errors == ()
+        delivered = {line.split()[1] for line in sink.stored}
+        assert delivered == {f"n={partition * 1000 + number}" for partition in range(2) for number in range(200)}
+        assert [partition.offsets["c"] for partition in fake.topics["s", "t"]] == [199, 199]
+
+
+# Sending and looking
+
+
+def test_what_is_sent_over_http_comes_back_with_headers_and_ids(fake: FakeIggy) -> None:
+    async def main() -> list[Message]:
+        sink = IggySink(fake.settings(), "s", "t")
+        await sink.connect()
+        await sink.send([OutgoingMessage(b"a", headers={"k": "v", "n": 7, "f": 1.0, "yes": True}, id=5)])
+        await sink.close()
+        return await read_all(source(fake, until_end=True))
+
+    (message,) = drive(main())
+    assert (message.payload, message.id, dict(message.headers)) == (b"a", 5, {"k": "v", "n": 7, "f": 1.0, "yes": True})
+
+
+def test_a_topic_that_the_server_refuses_to_make_is_told_with_its_words(fake: FakeIggy) -> None:
+    async def connect() -> None:
+        sink = IggySink(fake.settings(create=True), "s", "new", partitions=3)
+        await sink.connect()
+        await sink.close()
+
+    fake.knows_options = False
+    with pytest.raises(Stopped, match="Unsupported option key: durability") as stopped:
+        drive(connect())
+    assert (stopped.value.code, "iggy topic create s new 3 none" in (stopped.value.hint or "")) == ("IFX767", True)
+    fake.knows_options = True
+    drive(connect())
+    assert len(fake.topics["s", "new"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        (None, None, range(30)),
+        (Bound("offset", 12), None, range(12, 30)),
+        (None, Bound("offset", 12), range(12)),
+        (Bound("offset", 5), Bound("offset", 6), range(5, 6)),
+        (Bound("offset", 6), Bound("offset", 6), range(0)),
+        (Bound("offset", 99), None, range(0)),
+        (Bound("timestamp", 1_700_000_000_000_011), Bound("timestamp", 1_700_000_000_000_021), range(10, 20)),
+    ],
+    ids=str,
+)
+def test_a_range_holds_what_stands_between_its_bounds(
+    fake: FakeIggy, since: Bound | None, until: Bound | None, expected: range
+) -> None:
+    fill(fake, [b"x"] * 30)
+
+    async def main() -> list[int]:
+        wanted = IggyRange(fake.settings(batch_size=7), [("s", "t")], since=since, until=until)
+        return [message.offset async for message in read_range(wanted)]
+
+    assert drive(main()) == list(expected)
+    assert fake.topics["s", "t"][0].offsets == {}
+
+
+def test_cancelling_a_read_does_not_cancel_the_request(fake: FakeIggy) -> None:
+    """An abandoned answer would be taken for that of the next request."""
+    fill(fake, [b"x"] * 3)
+
+    async def main() -> list[int]:
+        reading = source(fake, until_end=True)
+        await reading.connect()
+        task = asyncio.ensure_future(reading.read())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        found: list[int] = []
+        await reading.connect()
+        if batch := await reading.read():
+            found += (message.offset for message in batch.messages)
+        await reading.close()
+        return found
+
+    assert drive(main()) == [0, 1, 2]
