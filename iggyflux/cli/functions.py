@@ -37,7 +37,7 @@ def command(name: str | None, form: str) -> int:
 
     \b
     Example:
-      iggyflux functions regex_extract
+      iggyflux functions regex_capture
     """
     from iggyflux.errors import closest
     from iggyflux.functions import FUNCTIONS
