@@ -549,6 +549,15 @@ def test_half_of_the_lines_in_the_wrong_type_cost_three_requests() -> None:
     assert server.requests == 3
 
 
+@pytest.mark.parametrize(("every", "most"), [(1, 115), (2, 165), (5, 110), (10, 75)])
+def test_the_more_lines_are_bad_the_fewer_are_looked_at_together(every: int, most: int) -> None:
+    lines = points(100)
+    server = Server(bad=frozenset(lines[::every]))
+
+    assert refused_lines(run(server, lines), lines) == lines[::every]
+    assert server.requests <= most
+
+
 def test_when_most_are_bad_the_search_is_bounded_and_nothing_is_lost() -> None:
     lines = points(5000)
     server = Server(bad=frozenset(lines[1:]))

@@ -24,7 +24,7 @@ from iggyflux.pipeline import InfluxSettings, Secret
 from iggyflux.runner.deliver import SystemClock, deliver
 from iggyflux.transports.influxdb import InfluxLineSink, compress, settings_problems
 from iggyflux.transports.influxdb_admin import CheckReport
-from iggyflux.transports.influxdb_flavors import FLAVORS
+from iggyflux.transports.influxdb_flavors import FLAVORS, Flavor
 from iggyflux.transports.influxdb_http import AddressError, Scrubber, parse_address
 from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Script, http
 
@@ -998,3 +998,16 @@ def test_one_bad_line_is_isolated_through_the_wire() -> None:
 
         assert drive(main()) == [(321, "failure writing points: partial write: strange")]
         assert len(server.writes) <= 26
+
+
+# --- the page ---
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "influxdb.md"
+
+
+@pytest.mark.parametrize("flavor", FLAVORS.values(), ids=FLAVORS)
+def test_the_page_knows_every_flavor_with_route_and_requests_at_once(flavor: Flavor) -> None:
+    (row,) = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| `{flavor.name}` |")]
+
+    assert f"| `{flavor.route}` |" in row
+    assert row.endswith(f"| {flavor.max_in_flight} |")
