@@ -317,6 +317,33 @@ def test_an_expression_sees_no_more_than_its_reads() -> None:
     check_all(4000 * LONG, ALL, check)
 
 
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("a[].b", {"a": [[{"b": 1, "c": 2}], {"b": 3}]}),
+        ("a[]", {"a": [[[1]], [2], 3]}),
+        ("a[?b].c", {"a": [{"b": [0], "c": 1}, {"b": [], "c": 2}]}),
+        ("a == b", {"a": {"x": [1]}, "b": {"x": [2]}}),
+        ("a || b", {"a": {"x": 1}, "b": 2}),
+        ("!a", {"a": [1]}),
+        ("a && b", {"a": {}, "b": 1}),
+        ("if(a, 'full', 'empty')", {"a": {"x": 1}}),
+        ("sort_by(a, &b)[*].c", {"a": [{"b": 2, "c": [1]}, {"b": 1, "c": [2]}]}),
+        ("max_by(a, &b)", {"a": [{"b": {"x": 1}}]}),
+        ("a.*.b", {"a": {"x": {"b": 1}, "y": {}}}),
+        ("length(a[*].b)", {"a": [{"b": [1]}, {}]}),
+        ("map(&[b, root().c], a)", {"a": [{"b": {"x": 1}}], "c": {"y": 2}}),
+        ("{x: a, x: b}.x.c", {"a": {"c": 1}, "b": {"c": 2}}),
+    ],
+)
+def test_reads_hold_what_is_easily_overlooked(text: str, document: JSON) -> None:
+    """Emptiness, nested lists, lists of keys: cases of the rule above, written out."""
+    expression = compile_expression(text)
+
+    expected = evaluated(expression, document)
+    assert expected == evaluated(expression, expression.reads.union(expression.root_reads).prune(document))
+
+
 def test_reads_of_the_element_and_of_the_payload_are_told_apart() -> None:
     """Under `for_each` the element is pruned to `reads`, the payload to `root_reads`."""
 
