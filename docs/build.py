@@ -42,7 +42,8 @@ def reached(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
             if name in definitions and name not in found:
                 found.append(name)
                 waiting.append(definitions[name])
-            waiting += [value for key, value in node.items() if key not in ("examples", "default", "const", "enum")]
+            # A document has a key `examples` too: that one is a schema, and not a list of values.
+            waiting += [value for key, value in node.items() if key != "examples" or isinstance(value, dict)]
     return found
 
 

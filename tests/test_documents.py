@@ -595,10 +595,13 @@ def test_every_key_of_a_schema_has_a_description_and_examples_that_are_valid(nam
 
 def test_the_words_of_the_schema_are_those_of_the_tables() -> None:
     defs = load_schema("mapping")["$defs"]
-    named, with_options = defs["payload"]["anyOf"]
-    branches = {branch["properties"]["format"]["const"]: branch["properties"] for branch in with_options["oneOf"]}
+    branches: dict[str, Any] = {}
+    for branch in defs["payload_object"]["oneOf"]:
+        properties = defs[branch["$ref"].rpartition("/")[2]]["properties"]
+        words = properties["format"].get("enum") or [properties["format"]["const"]]
+        branches |= dict.fromkeys(words, properties)
 
-    assert named["enum"] == list(FORMATS)
+    assert defs["payload"]["anyOf"][0]["enum"] == list(FORMATS)
     assert set(branches) == set(FORMATS)
     for name, form in FORMATS.items():
         assert set(branches[name]) == {"format", *(option.name for option in form.options)}
