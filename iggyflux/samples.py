@@ -130,7 +130,7 @@ def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
     if not _is_json(first[1]):
         rest = list(pieces)
         whole = b"\n".join(line for _, line in (first, *rest))
-        if rest and _is_json(whole):
+        if _is_json(whole):
             yield first[0], whole
             return
         pieces = iter(rest)

@@ -149,7 +149,7 @@ def test_variables_that_are_not_set_here_are_warnings(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(DOCUMENT, "utf-8")
     pipeline = tmp_path / "p.yaml"
     pipeline.write_text(
-        'iggyflux: 1\ninfluxdb: {url: "${NOT_SET_URL}", token: "${NOT_SET_TOKEN}", org: a, bucket: b}\n'
+        'iggyflux: 1\ninfluxdb: {url: "${NOT_SET_URL}", batch_size: "${NOT_SET_SIZE}", org: a, bucket: b}\n'
         "from: log:data\nrun: [{mapping: m.yaml}]\n",
         "utf-8",
     )

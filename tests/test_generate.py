@@ -103,6 +103,39 @@ def test_elements_of_a_message_keep_their_distance_and_do_not_meet_the_next() ->
     assert [int(line.split()[-1]) // SECOND_NS - START_NS // SECOND_NS for line in lines] == [0, 5, 6, 11, 12, 17]
 
 
+def test_values_that_walk_out_of_where_are_taken_back() -> None:
+    """A message that would be skipped is replaced by the sample itself, at its own time."""
+    text = (
+        HEAD
+        + "where: 'a < `11`'\npoints: {measurement: {const: m}, fields: {a: a}, timestamp: {expr: t, format: unix_s}}\n"
+        "examples: [{message: {a: 9.9, t: 1}, points: ['m a=9.9 1000000000']}]"
+    )
+    mapping = parse_mapping(text, name="env")
+    messages = made(mapping, 300)
+
+    rendered = mapping.plan().render(messages)
+
+    assert list(rendered.skipped) == []
+    assert len(rendered.lines) == 300
+    assert len({json.loads(message.payload)["t"] for message in messages}) == 300
+
+
+def test_what_tells_the_elements_of_a_list_apart_stays() -> None:
+    """Two sensors of one message are never taken for one."""
+    text = (
+        HEAD
+        + "for_each: '@'\npoints: {measurement: {const: m}, tags: [s], fields: {a: a}, timestamp: {expr: t, format:"
+        " unix_s}}\nexamples: [{message: [{s: s1, a: 1, t: 1}, {s: s2, a: 2, t: 1}],"
+        " points: ['m,s=s1 a=1.0 1000000000', 'm,s=s2 a=2.0 1000000000']}]"
+    )
+    mapping = parse_mapping(text, name="env")
+
+    trees = [json.loads(message.payload) for message in made(mapping)]
+
+    assert {tuple(element["s"] for element in tree) for tree in trees} == {("s1", "s2")}
+    assert len({tree[0]["a"] for tree in trees}) > 1
+
+
 def test_the_same_seed_makes_the_same_messages() -> None:
     """And another one makes others."""
     mapping = parse_mapping(DOCUMENTS["the smallest"], name="env")

@@ -106,6 +106,8 @@ def test_an_envelope_says_what_a_message_is() -> None:
     assert message.payload == b'{"a":  1.0}'
     assert (message.stream, message.topic, message.offset, message.timestamp_us) == ("factory", "t", 9, 5)
     assert dict(message.headers) == {"k": 1}
+    bare = next(read_samples([b"\n", b'{"payload": 1}\n'], PLACE, envelope=True)).message
+    assert (bare.topic, bare.partition, bare.offset, bare.timestamp_us) == ("readings", 0, 1, FIRST_US + 1)
 
 
 @pytest.mark.parametrize("line", [b"{}", b"[]", b"x", b'{"payload":1,"ofset":1}', b'{"payload":1,"payload_text":"1"}'])
