@@ -755,6 +755,14 @@ def test_requests_keep_to_the_bounds_of_lines_and_bytes() -> None:
     assert sum(server.sizes) == 1000
 
 
+def test_a_request_may_be_just_as_large_as_its_bound() -> None:
+    for most, sizes in ((23, [3]), (22, [2, 1])):
+        server = Server()
+        run(server, ["m f=1 1", "m f=2 2", "m f=3 3"], Policy(max_bytes=most))
+
+        assert server.sizes == sizes
+
+
 def test_two_lines_of_one_point_keep_their_order_whatever_is_refused() -> None:
     lines = [f"m,t=a f={number} {number % 7}" for number in range(50)]
     for style in ("unnamed", "dropped", "named", "partial"):

@@ -230,9 +230,11 @@ class InfluxLineSink:
         if authorization:
             given["authorization"] = authorization
         answer = self._http().exchange(method, target, given, body)
-        if isinstance(answer, Answer):
-            return answer
-        raise self._as_error(answer)
+        if not isinstance(answer, Answer):
+            raise self._as_error(answer)
+        # Nothing of such an answer is compared with what was sent, so it can be scrubbed as a whole.
+        headers = {key: self._scrub(value) for key, value in answer.headers.items()}
+        return replace(answer, headers=headers, body=self._scrub(answer.body.decode("utf-8", "replace")).encode())
 
     def _authorization(self) -> str | None:
         # 3.x asks for it even on /ping; which scheme word is right is not known yet, and every 3.x takes Bearer.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import re
 import socket
 import ssl
@@ -115,7 +116,11 @@ class Scrubber:
     def __init__(self, secrets: Iterable[str]) -> None:
         forms: set[str] = set()
         for secret in secrets:
-            forms |= {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}
+            as_json = json.dumps(secret)[1:-1]
+            forms |= {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1], as_json}
+            forms |= {
+                as_json.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+            }  # as Go writes it
             forms |= {base64.b64encode(secret.encode()).decode(), secret.encode().hex()}
         # Longest first, so that no part of a longer form is left; short ones only as words, to keep texts legible.
         ordered = sorted((form for form in forms if form), key=len, reverse=True)
@@ -156,21 +161,19 @@ class Ticket:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.connection: HTTPConnection | None = None
+        self.connection: _Watched | None = None
         self.idle_seconds = 0.0
         self.is_cut = False
 
     def cut(self) -> None:
         """End the exchange now: whoever waits for the socket wakes up."""
         self.is_cut = True
-        sock = getattr(self.connection, "sock", None)
-        if isinstance(sock, socket.socket):
-            with suppress(OSError):
-                # The plain method also for TLS: unwrapping is not thread-safe, and nobody reads on.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        if self.connection is not None:
+            self.connection.cut(self)
 
 
 _current = threading.local()
+_handing_over = threading.Lock()
 
 
 class _Watched:
@@ -178,6 +181,7 @@ class _Watched:
 
     _sent = 0
     _heard = 0.0
+    _ticket: Ticket | None = None
     sock: socket.socket | None
     timeout: float | None
 
@@ -185,12 +189,14 @@ class _Watched:
         self._sent = 0
         ticket = getattr(_current, "ticket", None)
         if ticket is not None:
-            ticket.connection = self
+            with _handing_over:
+                self._ticket, ticket.connection = ticket, self
         super().connect()  # type: ignore[misc]  # the connection that this is mixed into
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         ticket: Ticket = _current.ticket
-        ticket.connection = self  # type: ignore[assignment]  # it is one, by the class it is mixed into
+        with _handing_over:
+            self._ticket, ticket.connection = ticket, self
         ticket.idle_seconds = time.monotonic() - self._heard if self.sock is not None and self._sent else 0.0
         if self.sock is None:
             self.connect()
@@ -198,6 +204,18 @@ class _Watched:
         self.timeout = ticket.seconds
         self._sent += 1
         super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def cut(self, ticket: Ticket) -> None:
+        """End what `ticket` began, unless the connection serves another one by now."""
+        with _handing_over, suppress(OSError):
+            if self._ticket is ticket and self.sock is not None:
+                # The plain method also for TLS: unwrapping is not thread-safe, and nobody reads on.
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether a request was begun on it."""
+        return self._sent > 0
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]
@@ -476,7 +494,7 @@ def _broken(failed: _Failed) -> Failure:
 
 
 def _has_sent(ticket: Ticket) -> bool:
-    return getattr(ticket.connection, "_sent", 0) > 0
+    return ticket.connection is not None and ticket.connection.has_sent
 
 
 _FAILURES: tuple[tuple[type[Exception], Callable[[_Failed], Failure]], ...] = (

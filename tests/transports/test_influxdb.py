@@ -918,7 +918,12 @@ def test_a_proxy_that_cannot_be_spoken_to_stops_the_run(monkeypatch: pytest.Monk
 
 ECHOES = [
     http(status, f"no: {form} {{}}", *more)
-    for form in (CANARY, "canary-t0ken%2F%2B%3D%3D%26%25", base64.b64encode(CANARY.encode()).decode())
+    for form in (
+        CANARY,
+        json.dumps(CANARY).replace("&", "\\u0026"),
+        "canary-t0ken%2F%2B%3D%3D%26%25",
+        base64.b64encode(CANARY.encode()).decode(),
+    )
     for status, more in (
         (200, ("Content-Type: text/html",)),
         (302, (f"Location: http://x:{form.replace('/', '')}@h/{form}",)),
@@ -942,9 +947,18 @@ def test_no_text_holds_a_secret_even_where_the_server_repeats_it(
     with caplog.at_level(logging.DEBUG):
         with RawServer([reply]) as server:
             texts.append(repr(write(server, flavor="v2")))
-        for place in ({"ping": reply}, {"probe": reply}, {"script": [reply] * 4}):
-            with RawServer(**place) as server:  # type: ignore[arg-type]
-                given = settings(server.url.replace("//", f"//us:{CANARY.replace('/', '')}@"))
+        missing = http(404, '{"message":"bucket \\"plant\\" not found"}')
+        orgs = http(200, '{"orgs":[{"id":"07"}]}')
+        places: list[dict[str, Any]] = [
+            {"ping": reply},
+            {"probe": reply},
+            {"script": [reply] * 4},
+            {"script": [missing, reply, missing, orgs, reply] * 2, "probe": None},
+            {"ping": http(204, "", f"X-Influxdb-Version: 2.{CANARY}", f"X-Influxdb-Build: {CANARY}")},
+        ]
+        for place in places:
+            with RawServer(**place) as server:
+                given = settings(server.url.replace("//", f"//us:{CANARY.replace('/', '')}@"), create=True)
                 texts.append(repr(checked(given)))
                 try:
                     drive(writing(given, LINES))
