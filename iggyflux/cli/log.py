@@ -185,25 +185,20 @@ def tail(folder: Path, target: tuple[str, str], count: int, partition: int | Non
     if not log.partitions(stream, [topic]):
         known = ", ".join("/".join(place) for place in log.topics()) or "nothing"
         raise click.UsageError(f"there is no topic {stream}/{topic} in {folder}; there is {known}")
-    messages = log.tail(stream, topic, count, partition)
-    _print_messages(messages, envelope)
-    if follow:
-        _follow(log, target, partition, envelope)
-    return ExitCode.OK
-
-
-def _follow(log: Any, target: tuple[str, str], partition: int | None, envelope: bool) -> None:
-    stream, topic = target
+    # One reader a partition, for what is there and for what comes: between two of them something could be missed.
     readers = [
-        log.reader(place, log.end(place))
+        log.reader(place, max(log.end(place) - count, log.first(place)))
         for place in log.partitions(stream, [topic])
         if partition is None or place.partition == partition
     ]
-    while True:
+    for reader in readers:
+        _print_messages(reader.read(count), envelope)
+    while follow:
         messages = [message for reader in readers for message in reader.read(_BATCH)]
         _print_messages(messages, envelope)
         if not messages:
             time.sleep(_FOLLOW_SECONDS)
+    return ExitCode.OK
 
 
 def _print_messages(messages: Sequence[Message], envelope: bool) -> None:
