@@ -337,7 +337,7 @@ def test_500_of_a_line_that_the_engine_cannot_read_is_about_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "phrase", ["queue length exceeded", "retention policy not found", "database is required", "dropped=3"]
+    "phrase", ["queue length exceeded", "retention policy not found", "database is required", "x dropped=4"]
 )
 def test_phrases_inside_of_a_refused_line_prove_nothing(phrase: str) -> None:
     line = f'm s="{phrase}",f=x 1'
