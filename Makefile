@@ -44,4 +44,7 @@ lock: $(VENV)/.ready  ## make requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet \
 		--python-version 3.11 --group dev --extra fast pyproject.toml -o requirements.lock
 
-.PHONY: help venv demo bench lock test test-long format check
+bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
+	$(BIN)/python -m bench.iggy
+
+.PHONY: help venv demo bench bench-iggy lock test test-long format check

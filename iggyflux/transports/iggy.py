@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
+from itertools import repeat
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import apache_iggy as sdk
@@ -200,6 +202,11 @@ class Connection:
         """At most `count` messages of a partition; empty where there are none, or it is another member's."""
         polled = await self._poll(reader, place, at, count, f"polling {place}")
         stream, topic, number = place.stream, place.topic, place.partition
+        # to ask costs less than to keep the question
+        has_headers = True in {each.user_headers() is not None for each in polled}
+        all_headers: Iterable[Mapping[str, Scalar | bytes]] = (
+            map(Headers, polled) if has_headers else repeat(_NO_HEADERS, len(polled))
+        )
         return [
             Message(
                 each.payload(),
@@ -210,9 +217,9 @@ class Connection:
                 each.timestamp(),
                 each.origin_timestamp(),
                 each.id(),
-                Headers(each),
+                headers,
             )
-            for each in polled
+            for each, headers in zip(polled, all_headers, strict=True)
         ]
 
     async def send(self, stream: str, topic: str, partition: int, messages: Sequence[OutgoingMessage]) -> None:
@@ -314,6 +321,9 @@ class Headers(Mapping[str, "Scalar | bytes"]):
             self._found = _decoded(self._message.user_headers())
             self._message = None
         return self._found
+
+
+_NO_HEADERS: Final[Mapping[str, Scalar | bytes]] = MappingProxyType({})
 
 
 def address_of(settings: IggySettings) -> str:

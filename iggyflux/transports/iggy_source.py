@@ -28,6 +28,7 @@ from iggyflux.transports.iggy_errors import Meaning, Refusal
 
 _DISCOVER_SECONDS = 5.0
 _STARVING_SECONDS = 10.0
+_SAMPLED = 64  # messages of a poll whose size is looked at
 _FIRST_COUNT = 1000  # of a poll, as long as nobody knows how large messages are
 _MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose offsets others store too
 
@@ -248,7 +249,8 @@ class IggySource:
                 if cursor.is_at_stop or cursor.at is None:
                     return []
             count = self._count(cursor)
-            messages = await connection.poll(self._reader, cursor.place, self._where(cursor), count)
+            at = self._where(cursor)
+            messages = await connection.poll(self._reader, cursor.place, at, count)
         except Refusal as refusal:
             self._largest_polls[cursor.place] = max((cursor.most or self._count(cursor)) // 2, 1)
             raise refusal
@@ -263,10 +265,11 @@ class IggySource:
         first, last = messages[0].offset, messages[-1].offset
         if cursor.at is not None and cursor.at[0] != "offset":
             cursor.begin = first
-        elif first > cursor.position:
+        elif at[0] == "offset" and first > cursor.position:
             log.warning("iggy.messages_gone partition=%s from=%d to=%d", cursor.place, cursor.position, first - 1)
         cursor.at, cursor.position = ("offset", last + 1), last + 1
-        size = sum([len(message.payload) for message in messages]) / len(messages)
+        sample = messages[:: len(messages) // _SAMPLED + 1]
+        size = sum([len(message.payload) for message in sample]) / len(sample)
         cursor.average_bytes = max(size, cursor.average_bytes * 0.9)
         if cursor.most is not None:
             cursor.most = None if cursor.most >= self._settings.batch_size else cursor.most * 2

@@ -1,0 +1,206 @@
+"""`make bench-iggy`: from a real Iggy to a null HTTP server, as a user runs it; what commits cost; what idling costs.
+
+CPU is that of our own process, from its first read to its last acknowledgement, so the figure holds on a busy machine;
+messages a second do not: they share the machine with the server, the null server and whatever else runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bench.table import Figure, show
+from iggyflux.records import OutgoingMessage, Partition
+from iggyflux.transports.iggy import Connection, Reader
+from tests.iggy_server import IggyServer, find_server
+
+COUNT = 1_000_000
+PARTITIONS = 2
+MAPPING = """\
+iggyflux: 1
+kind: writer
+name: env
+from: {stream: bench, topic: readings}
+points:
+  - measurement: {const: env}
+    tags: {device: device}
+    fields: {a: a, b: b, c: c, n: {expr: n, type: integer}, state: {expr: state, type: string}}
+    timestamp: {expr: ts, format: unix_us}
+"""
+PIPELINE = """\
+iggyflux: 1
+iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}"}}
+influxdb: {{url: "http://127.0.0.1:{port}", database: bench, flavor: v1, gzip: {gzip}}}
+consumer: {{group: "{group}"}}
+run:
+  - mapping: env.yaml
+"""
+RUN = """\
+import asyncio, json, os, sys, time
+from iggyflux.pipeline import load_pipeline
+from iggyflux.runner import Stop, run_pipeline
+pipeline, seconds = load_pipeline(sys.argv[1]), float(sys.argv[2])
+async def main():
+    stop = Stop()
+    if seconds:
+        asyncio.get_running_loop().call_later(seconds, stop.request)
+    return await run_pipeline(pipeline, until_end=not seconds, stop=stop)
+wall, cpu = time.perf_counter(), time.process_time()
+summary = asyncio.run(main())
+wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+rss = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+print(json.dumps({"read": summary.routes[0].acknowledged, "wall": wall, "cpu": cpu, "rss": rss}), flush=True)
+os._exit(summary.exit_code)
+"""
+
+
+def payload(number: int) -> bytes:
+    """171 bytes, five values, a tag and a time."""
+    text = json.dumps(
+        {
+            "device": f"device-{number % 200:03d}",
+            "a": 21.5 + number % 7,
+            "b": number % 1000 / 8,
+            "c": number % 97 * 0.25,
+            "n": number,
+            "state": "running",
+            "ts": 1_700_000_000_000_000 + number,
+            "note": "",
+        }
+    )
+    return (text[:-2] + "x" * (171 - len(text)) + '"}').encode()
+
+
+async def fill(server: IggyServer, count: int) -> None:
+    connection = Connection(server.settings())
+    await connection.open()
+    for first in range(0, count, 1000):
+        messages = [OutgoingMessage(payload(number)) for number in range(first, first + 1000)]
+        await connection.send("bench", "readings", first // 1000 % PARTITIONS, messages)
+    await connection.close()
+
+
+class Bench:
+    """A folder with a pipeline to a null server."""
+
+    def __init__(self, server: IggyServer, folder: Path, port: int) -> None:
+        self.server, self.folder, self.port = server, folder, port
+        (folder / "env.yaml").write_text(MAPPING)
+
+    def start(self, group: str, *, gzip: str = "auto", seconds: float = 0) -> subprocess.Popen[bytes]:
+        path = self.folder / f"{group}.yaml"
+        path.write_text(PIPELINE.format(tcp=self.server.tcp, port=self.port, group=group, gzip=gzip))
+        command = [sys.executable, "-c", RUN, str(path), str(seconds)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "IGGY_PASSWORD": "iggy"})
+
+    def run(self, group: str, **more: object) -> dict[str, float]:
+        return finish(self.start(group, **more))  # type: ignore[arg-type]
+
+
+def finish(process: subprocess.Popen[bytes]) -> dict[str, float]:
+    output, _ = process.communicate()
+    found: dict[str, float] = json.loads(output)
+    return found
+
+
+def throughput(bench: Bench) -> list[Figure]:
+    figures = []
+    for gzip in ("off", "auto"):
+        best = min((bench.run(f"one-{gzip}-{turn}", gzip=gzip) for turn in range(3)), key=lambda found: found["cpu"])
+        assert best["read"] == COUNT, best
+        name = f"one process, gzip {gzip}"
+        rate, cost = best["read"] / best["wall"], best["cpu"] / best["read"] * 1e6
+        figures += [
+            Figure(name, rate / 1000, "k msg/s", goal="≥ 300", reached=rate >= 300_000),
+            Figure(f"{name}: our CPU", cost, "µs/msg", goal="≤ 3", reached=cost <= 3),
+            Figure(f"{name}: memory", best["rss"], "MiB"),
+        ]
+    return figures
+
+
+def two_processes(bench: Bench) -> list[Figure]:
+    """Two members of a group; each ends when all of it is settled, by whomever."""
+    both = [finish(process) for process in [bench.start("two") for _ in range(2)]]
+    shares = sorted(found["read"] / COUNT for found in both)
+    return [
+        Figure(
+            "two processes, together", sum(f["read"] for f in both) / max(f["wall"] for f in both) / 1000, "k msg/s"
+        ),
+        Figure("two processes: the smaller share", shares[0], "of all"),
+    ]
+
+
+def idling(bench: Bench) -> list[Figure]:
+    """A run over a topic that has nothing new, less what starting and ending cost."""
+    bench.run("idle")
+    short, long = (bench.run("idle", seconds=seconds) for seconds in (2, 12))
+    share = (long["cpu"] - short["cpu"]) / 10 * 100
+    return [Figure("polling an idle topic", share, "% of CPU", goal="< 1", reached=share < 1)]
+
+
+async def commits(server: IggyServer) -> list[Figure]:
+    """What storing an offset costs, by each way that there is."""
+    connection = Connection(server.settings())
+    await connection.open()
+    await connection.join("bench", "readings", "commits")
+    place, turns = Partition("bench", "readings", 0), 300
+    single, group = Reader("single", "commits"), Reader("group", "commits")
+
+    async def cost(call: Callable[[int], Awaitable[object]]) -> float:
+        start = time.perf_counter()
+        for turn in range(1, turns + 1):
+            await call(turn)
+        return (time.perf_counter() - start) / turns * 1e6
+
+    figures = [
+        Figure("store: group's handle", await cost(lambda n: connection.store(group, place, n)), "µs"),
+        Figure("store: request 121", await cost(lambda n: connection.store(single, place, n)), "µs"),
+        Figure("ask: request 120", await cost(lambda _: connection.stored(single, place)), "µs"),
+    ]
+    connection._speaks_wire = False  # noqa: SLF001  # the way that is left over http
+    polled = await cost(lambda n: connection.store(single, place, n))
+    figures.append(Figure("store: polling it again", polled, "µs"))
+    await connection.close()
+    return figures
+
+
+def run_on(server: IggyServer, folder: Path) -> Sequence[Figure]:
+    server.create_topic("bench", "readings", PARTITIONS)
+    asyncio.run(fill(server, COUNT))
+    null = subprocess.Popen([sys.executable, "-m", "bench.null_server"], stdout=subprocess.PIPE)
+    assert null.stdout is not None
+    try:
+        bench = Bench(server, folder, int(null.stdout.readline()))
+        return [*asyncio.run(commits(server)), *throughput(bench), *two_processes(bench), *idling(bench)]
+    finally:
+        null.terminate()
+        null.communicate()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        server = find_server(Path(name))
+        if isinstance(server, str):
+            print(f"iggy: not measured: {server}", file=sys.stderr)
+            return
+        try:
+            load = os.getloadavg()[0]
+            figures = run_on(server, Path(name))
+        finally:
+            with suppress(OSError):
+                server.close()
+        show(f"iggy → null HTTP, {COUNT:,} messages of 171 bytes, 2 partitions, load {load:.1f} before", figures)
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)
