@@ -250,7 +250,7 @@ class _Sample:
     def _probe(self, path: Path, value: JSON) -> _Leaf | None:
         for candidate, setter in self._time_candidates(value):
             role, shift_ns = self._outcome(path, candidate)
-            if role is Role.TIME and shift_ns:
+            if role is Role.TIME and shift_ns > 0:
                 return _Leaf(path, role, value, setter(shift_ns))
         other = _other(value)
         if other is None:
@@ -290,8 +290,7 @@ class _Sample:
         elif isinstance(value, str):
             if _NUMBER.fullmatch(value):
                 number = float(value) if "." in value else int(value)
-                later = f"{number + 1:.{_decimals(value)}f}"
-                yield later, lambda shift_ns: _as_text(self._number_time(number, shift_ns))
+                yield _next_number(value), lambda shift_ns: _as_text(self._number_time(number, shift_ns))
             for form in self._text_forms():
                 try:
                     ns = form.read(value)
@@ -311,7 +310,7 @@ class _Sample:
     def _number_time(self, value: float, shift_ns: int) -> Setter:
         def set_time(_random: Random, _number: int, time_ns: int) -> JSON:
             moved = time_ns - self._base_ns
-            if isinstance(value, int):
+            if isinstance(value, int):  # exact, also in nanoseconds
                 return value + moved // shift_ns
             return round(value + moved / shift_ns, 6)
 
@@ -409,6 +408,11 @@ def _numbered(text: str, variants: int) -> list[JSON]:
     ]
 
 
+def _next_number(text: str) -> str:
+    """The number in `text`, one more, with as many decimals; digits beyond a double's stay exact."""
+    return f"{float(text) + 1:.{_decimals(text)}f}" if "." in text else str(int(text) + 1)
+
+
 def _other(value: JSON) -> JSON:
     """Another value of the same kind; None where there is none to try."""
     if isinstance(value, bool):
@@ -417,7 +421,7 @@ def _other(value: JSON) -> JSON:
         return value + 1
     if isinstance(value, str):
         if _NUMBER.fullmatch(value):
-            return f"{float(value) + 1:.{_decimals(value)}f}"
+            return _next_number(value)
         return (_numbered(value, 2) or [value + "x"])[0]
     return None
 

@@ -24,6 +24,9 @@ DOCUMENTS = {
     + "points: {measurement: {const: env}, tags: [device], timestamp: {expr: ts, format: unix_ms}}",
     "no timestamp": HEAD + "points: {measurement: {const: env}, fields: {a: a}}",
     "rfc3339": HEAD + "points: {measurement: {const: env}, fields: {a: a}, timestamp: {expr: at, format: rfc3339}}",
+    "nanoseconds in a string": HEAD
+    + "points: {measurement: m, fields: {a: a}, timestamp: {expr: at, format: unix_ns}}\n"
+    "examples: [{message: {a: 1, m: x, at: '1700000000000000001'}, points: ['x a=1.0 1700000000000000001']}]",
     "a pattern": HEAD
     + "points: {measurement: m, fields: {a: a}, timestamp: {expr: at, format: '%d.%m.%Y %H:%M:%S', timezone: UTC}}",
     "every type": HEAD
@@ -78,7 +81,9 @@ def test_messages_for_every_ready_mapping_render_without_failures(path: Path) ->
     assert set(rendered.origins) == set(range(COUNT))
 
 
-@pytest.mark.parametrize("name", ["the smallest", "rfc3339", "a pattern", "no timestamp", "for_each"])
+@pytest.mark.parametrize(
+    "name", ["the smallest", "rfc3339", "a pattern", "no timestamp", "for_each", "nanoseconds in a string"]
+)
 def test_times_advance_so_that_no_point_overwrites_another(name: str) -> None:
     """The first time is the start, each message is later than the one before."""
     mapping = parse_mapping(DOCUMENTS[name], name="env")
