@@ -1,0 +1,222 @@
+"""Plans: every awkward value in every place, by table; what a batch mixes; what plans share and carry.
+
+`test_law.py` draws documents and messages at random; this file walks through all that one value in one place can be, so
+that a fault in a column function shows every time.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+
+import pytest
+
+from iggyflux import Message, parse_mapping
+
+NUMBERS = [
+    "0", "-0", "7", "-7", "7.0", "-0.0", "1e3", "1E-7", "0.00001", "0.0001", "1.5e-5", "1e15", "1e16", "123456789012345680.0",
+    "3.7", "0.1", "9007199254740991", "9007199254740992", "9007199254740993", "-9007199254740993", "9007199254740994.0",
+    "9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809",
+    "18446744073709551615", "18446744073709551616", "1e400", "-1e400", "5e-324", "1" + "0" * 400, "1.", "01", "-", "NaN", "1e",
+]  # fmt: skip
+TEXTS = [
+    "", "x", "7", "7.0", "1e3", " 7", "true", "false", "a,b", "a=b", "a b", "a\\", "a\\b", 'say "hi"', "lf\n", "\x00", "\x7f",
+    "time", "_field", "#x", "über", "日本", "a" * 20_000, "ü" * 40_000, "9007199254740993.0", "2024-01-01T00:00:00Z",
+]  # fmt: skip
+VALUES = [
+    *NUMBERS,
+    *(json.dumps(text, ensure_ascii=False) for text in TEXTS),
+    '"\\u0041"', '"\\ud800"', "true", "false", "null", "[]", "[1]", "{}", '{"a":1}', '{"a":1,"a":2}', "", "tru",
+]  # fmt: skip
+GOOD = '{"a":1.5,"b":"x","t":1700000000000}'
+
+
+def payloads(value: str) -> list[bytes]:
+    """A value as the member `a`, alone, spaced, twice, and beside what nobody reads."""
+    return [
+        f'{{"a":{value},"b":"x","t":1700000000000}}'.encode(),
+        f'{{ "b" : "x", "a" : {value}, "t":1700000000000 }}'.encode(),
+        f'{{"a":1,"b":"x","t":1700000000000,"a":{value}}}'.encode(),
+        f'{{"a":1,"b":"x","t":1700000000000,"unread":{value}}}'.encode(),
+    ]
+
+
+BATCH = [Message(payload, offset=number) for number, payload in enumerate(p for v in VALUES for p in payloads(v))]
+FIELDS = [
+    {"expr": "a", **({"type": kind} if kind else {}), **({"cast": True} if cast else {}), **more}
+    for kind in ("", "integer", "unsigned", "string", "boolean", "auto")
+    for cast in (False, True)
+    for more in ({}, {"required": True})
+]
+PLACES = {
+    **{f"field {json.dumps(item)[13:-1]}": {"fields": {"f": item}} for item in FIELDS},
+    "default": {"fields": {"f": {"expr": "a", "default": 7.5}}},
+    "tag": {"tags": {"t": "a"}, "fields": {"b": {"expr": "b", "type": "string"}}},
+    "tag, replaced": {"tags": {"t": "a"}, "fields": {"b": {"expr": "b", "type": "string"}}},
+    "tag with default": {"tags": {"t": {"expr": "a", "default": "none"}}, "fields": {"b": {"const": 1}}},
+    "measurement": {"measurement": "a", "fields": {"b": {"expr": "b", "type": "string"}}},
+    "two fields": {"fields": {"f": "a", "b": {"expr": "b", "type": "string"}}},
+    "star": {"fields": {"*": "@"}},
+    "star flattened": {"fields": {"*": {"expr": "@", "flatten": "_"}}},
+    "star of it": {"tags": {"*": {"expr": "a", "flatten": "."}}, "fields": {"b": {"expr": "b", "type": "string"}}},
+    **{
+        f"time {form}": {
+            "fields": {"b": {"expr": "b", "type": "string"}},
+            "timestamp": {"expr": "a", "format": form, **default},
+        }
+        for form in ("unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339")
+        for default in ({}, {"default": "message"})
+    },
+}
+
+
+def document(place: str, dynamic: bool) -> dict:
+    point = {"measurement": {"const": "m"}, "timestamp": {"expr": "t", "format": "unix_ms"}, **PLACES[place]}
+    tree = {"iggyflux": 1, "kind": "writer", "from": {"stream": "s", "topic": "t"}, "points": [point]}
+    if dynamic:
+        tree["where"] = "length(keys(@)) > `0`"
+    if place.endswith("replaced"):
+        tree["invalid_names"] = "replace"
+    return tree
+
+
+def outcome(rendered):
+    return [
+        list(part) for part in (rendered.lines, rendered.origins, rendered.failures, rendered.skipped, rendered.empty)
+    ]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("place", PLACES)
+def test_every_value_in_every_place(place, dynamic):
+    """One message at a time, each with a good one beside it, and all of them in one batch."""
+    mapping = parse_mapping(json.dumps(document(place, dynamic)), name="m", format="yaml")
+    good = Message(GOOD.encode(), offset=9999)
+    for dialect, precision in (("v1", "s"), ("v2", "ns"), ("v3", "us")):
+        compiled = mapping.plan(dialect=dialect, precision=precision)
+        reference = mapping.plan("reference", dialect=dialect, precision=precision)
+        if dialect == "v2":
+            for message in BATCH:
+                for batch in ([message], [good, message]):
+                    assert outcome(compiled.render(batch)) == outcome(reference.render(batch)), message.payload[:200]
+
+        assert outcome(compiled.render(BATCH)) == outcome(reference.render(BATCH))
+
+
+NESTED = """
+iggyflux: 1
+kind: writer
+name: nested
+from: {stream: s, topic: t}
+where: 'xs != `null`'
+for_each: 'xs[]'
+collisions: %s
+points:
+  - {measurement: {const: m}, tags: {d: root().d.id}, fields: {f: a}, timestamp: {expr: t, format: unix_ms}}
+  - {measurement: n, where: 'n != `null`', fields: {g: {expr: a, type: auto}}, timestamp: {expr: t, format: unix_ms}}
+"""
+ELEMENTS = [
+    '{"a":1,"t":1}', '{"a":2,"t":2}', '{"a":1,"t":1,"n":"m"}', '{"a":2.5,"t":1,"n":"k"}', '{"a":null,"t":3}', '{"t":3}',
+    '{"a":"x","t":3,"n":"k"}', "null", "[]", '[{"a":9,"t":9}]', "7", '{"a":1,"a":2,"t":4}', '{"a":1,"t":null}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", ["error", "merge", "keep_last"])
+def test_every_pair_of_elements(policy):
+    """for_each with every pair of elements: collisions, duplicate keys, nulls, nested lists, roots of all kinds."""
+    mapping = parse_mapping(NESTED % policy)
+    roots = ['"d":{"id":"d1"},', '"d":null,', "", '"d":{"id":7,"id":8},', '"d":[1],']
+    batch = [
+        Message(f'{{{root}"xs":[{first},{second}]}}'.encode(), offset=number)
+        for number, (root, first, second) in enumerate((r, f, s) for r in roots for f in ELEMENTS for s in ELEMENTS)
+    ]
+    batch += [Message(text.encode()) for text in ("{}", '{"xs":null}', '{"xs":[]}', '{"xs":{}}', '{"xs":[null]}', "[]")]
+    compiled, reference = mapping.plan(), mapping.plan("reference")
+
+    for message in batch:
+        assert outcome(compiled.render([message])) == outcome(reference.render([message])), message.payload
+    assert outcome(compiled.render(batch)) == outcome(reference.render(batch))
+
+
+def test_a_deep_payload_fails_in_both_and_a_large_one_passes():
+    """Depth and size are looked at on the bytes; 20 MB of what nobody reads is no reason to fail."""
+    mapping = parse_mapping(json.dumps(document("default", False)), name="m", format="yaml")
+    deep = b'{"a":1,"t":1,"x":' + b"[" * 127 + b"]" * 127 + b"}"
+    deeper = b'{"a":1,"t":1,"x":' + b"[" * 128 + b"]" * 128 + b"}"
+    large = b'{"a":1,"t":1,"x":"' + b"y" * 20_000_000 + b'"}'
+    batch = [Message(payload) for payload in (deep, deeper, large, b'{"a":1,"t":1,"x":"' + b"[" * 500 + b'"}')]
+    rendered = mapping.plan().render(batch)
+
+    assert list(rendered.origins) == [0, 2, 3]
+    assert [failure.code for failure in rendered.failures] == ["IFX403"]
+    assert outcome(rendered) == outcome(mapping.plan("reference").render(batch))
+
+
+def test_bytes_that_are_no_utf8_spoil_only_their_own_message():
+    """Two halves of a character in neighbouring messages do not make one."""
+    mapping = parse_mapping(json.dumps(document("default", False)), name="m", format="yaml")
+    batch = [
+        Message(b'{"a":1,"t":1,"x":"\xc3"}'),
+        Message(b'{"a":1,"t":1,"x":"\xbc"}'),
+        Message('{"a":1,"t":1,"x":"ü"}'.encode()),
+    ]
+    rendered = mapping.plan().render(batch)
+
+    assert list(rendered.origins) == [2]
+    assert outcome(rendered) == outcome(mapping.plan("reference").render(batch))
+
+
+def test_messages_are_never_joined():
+    """Three broken messages that would join into three clean ones stay three failures (LANGUAGE 24)."""
+    mapping = parse_mapping(json.dumps(document("default", False)), name="m", format="yaml")
+    batch = [Message(payload) for payload in (b'{"a":1,"x":[{}', b"{}]}", b'{"a":8,"t":1},{"a":9,"t":1}')]
+
+    assert [failure.index for failure in mapping.plan().render(batch).failures] == [0, 1, 2]
+
+
+def test_threads_share_a_plan():
+    """Memos only grow: eight threads render what one renders."""
+    mapping = parse_mapping(json.dumps(document("tag", False)), name="m", format="yaml")
+    plan = mapping.plan()
+    batches = [
+        [Message(f'{{"a":"d{n % 40}","b":"{n}","t":{n + 1}}}'.encode()) for n in range(k, k + 200)] for k in range(8)
+    ]
+    expected = [outcome(mapping.plan().render(batch)) for batch in batches]
+    found: dict[int, list] = {}
+    threads = [
+        threading.Thread(target=lambda k=k, batch=batch: found.update({k: outcome(plan.render(batch))}))
+        for k, batch in enumerate(batches)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [found[k] for k in range(8)] == expected
+
+
+def test_a_mapping_pickles_and_its_plan_is_made_where_it_lands():
+    """Other engines can carry it."""
+    mapping = parse_mapping(json.dumps(document("two fields", False)), name="m", format="yaml")
+    landed = pickle.loads(pickle.dumps(mapping))
+
+    assert (landed, landed.hash) == (mapping, mapping.hash)
+    assert outcome(landed.plan().render([Message(GOOD.encode())])) == outcome(
+        mapping.plan().render([Message(GOOD.encode())])
+    )
+
+
+def test_an_empty_batch_makes_nothing():
+    """No message, no line."""
+    plan = parse_mapping(json.dumps(document("tag", False)), name="m", format="yaml").plan()
+
+    assert outcome(plan.render([])) == [[], [], [], [], []]
+
+
+def test_unknown_plans_are_refused():
+    """A wrong word is an error with the words that there are."""
+    mapping = parse_mapping(json.dumps(document("tag", False)), name="m", format="yaml")
+
+    with pytest.raises(ValueError, match="'compiled' or 'reference'"):
+        mapping.plan("fast")
