@@ -133,6 +133,28 @@ def test_a_log_is_a_source_of_samples() -> None:
 
 
 @pytest.mark.usefixtures("mapping")
+@pytest.mark.parametrize(
+    ("samples", "notes"),
+    [
+        (b'{\n"a": 1\n}', ["one JSON document, so it is one message\n"]),
+        (
+            b'[\n{"a": 1}\n]',
+            ["one JSON document, so it is one message; `jq -c '.[]'` makes a message of each element\n"],
+        ),
+        (b'[{"a": 1}]\n', []),
+    ],
+    ids=["an object", "a list", "a line"],
+)
+def test_rule_28_what_is_assumed_of_samples_is_said(samples: bytes, notes: list[str]) -> None:
+    """Coordinates where a line depends on them; that a file is one message where it could be taken for many."""
+    _, _, err = dry_run(stdin=samples)
+
+    assert "stream s, topic t, partition 0, offset = line number from 0, time = 2000-01-01 + offset µs" in err
+    assert ("one JSON document" in err) is bool(notes)
+    assert all(words in err for words in notes)
+
+
+@pytest.mark.usefixtures("mapping")
 def test_binary_payloads_ask_for_envelopes() -> None:
     """As usage, before anything is read."""
     Path("env.yaml").write_text(DOCUMENT.replace("topic: t}", "topic: t, payload: msgpack}"), "utf-8")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from iggyflux.cli.tally import Tally
     from iggyflux.mapping import Mapping, Writer
     from iggyflux.records import Failure
-    from iggyflux.samples import Sample
+    from iggyflux.samples import Coordinates, Sample
 
 _CHUNK: Final = 500
 _SHOWN_FAILURES: Final = 50
@@ -108,8 +108,8 @@ def _file_samples(mapping: Mapping, path: Path, envelope: bool) -> Iterator[Samp
         try:
             found = read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
             for index, sample in enumerate(found):
-                if not index and not envelope and _uses_coordinates(mapping.writer):
-                    _say_coordinates(coordinates.stream, coordinates.topic)
+                if not index and not envelope:
+                    _say_what_is_assumed(sample, coordinates, mapping.writer)
                 yield sample
         except SampleError as error:
             if error.code == NEEDS_ENVELOPE:
@@ -130,10 +130,16 @@ def _uses_coordinates(writer: Writer) -> bool:
     return any({"meta", "header"} & getattr(source, "uses", frozenset()) for source in sources)
 
 
-def _say_coordinates(stream: str, topic: str) -> None:
+def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer) -> None:
+    """That the samples are one document, where they could be taken for many; their coordinates, where they matter."""
+    if b"\n" in first.message.payload:
+        hint = "; `jq -c '.[]'` makes a message of each element" if first.message.payload.startswith(b"[") else ""
+        note(f"the input is one JSON document, so it is one message{hint}")
+    if not _uses_coordinates(writer):
+        return
     note(
-        f"samples are bare payloads: stream {stream}, topic {topic}, partition 0, offset = line number from 0, "
-        "time = 2000-01-01 + offset µs (--envelope says otherwise)"
+        f"samples are bare payloads: stream {coordinates.stream}, topic {coordinates.topic}, partition 0, "
+        "offset = line number from 0, time = 2000-01-01 + offset µs (--envelope says otherwise)"
     )
 
 
