@@ -350,6 +350,21 @@ def test_phrases_inside_of_a_refused_line_prove_nothing(phrase: str) -> None:
     assert isinstance(verdict(400, numbered, lines=[line, *LINES]), RefusedSome)
 
 
+@pytest.mark.parametrize(
+    "piece", ["unable to parse '", "': ", "'m': ", 'input field "', " dropped=1 for database: ", "exceeded limit of 1 "]
+)
+def test_an_answer_that_is_made_to_be_slow_is_not(piece: str) -> None:
+    line = f'm s="{piece * (1_000_000 // len(piece))}" x'
+    lines = [*(f"m{'m' * number}" for number in range(1000)), line]
+    for body in (
+        {"message": f"unable to parse '{line}': bad timestamp"},
+        {"message": line},
+        {"error": "x", "data": [{"error_message": line, "line_number": 1}]},
+    ):
+        for status in (400, 500):
+            assert not isinstance(verdict(status, body, lines=lines), Accepted)
+
+
 def test_words_are_one_line_without_control_characters() -> None:
     assert plain_words("a\x1b[31m\r\nb\u2028c") == "a [31m b c"
     assert len(plain_words("x" * 10_000)) == 401

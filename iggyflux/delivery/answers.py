@@ -30,6 +30,7 @@ from iggyflux.delivery.verdicts import (
 )
 
 _WORDS_SHOWN = 400
+_GIST = 4096
 _STRIPPED = "stored without its field 'time': no server keeps a field of that name"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -109,6 +110,12 @@ class Case:
         return self.text or self.headers.get("x-influxdb-error", "")
 
     @cached_property
+    def gist(self) -> str:
+        """Where the server speaks for itself: the beginning and the end.  Between them may be megabytes of ours."""
+        said = self.message
+        return said if len(said) <= 2 * _GIST else said[:_GIST] + "\n" + said[-_GIST:]
+
+    @cached_property
     def words(self) -> str:
         """The message for people: one line, no control characters, cut."""
         return "an HTML page" if self.is_page else plain_words(self.message)
@@ -126,17 +133,17 @@ class Case:
     @cached_property
     def dropped(self) -> int:
         """How many points a partial write says were dropped: a lower bound, or 0."""
-        found = None if self.quotes else _DROPPED.search(self.message) or _OUTSIDE.match(self.message)
+        found = None if self.quotes else _DROPPED.search(self.gist) or _OUTSIDE.match(self.gist)
         return int(found.group(1)) if found else 0
 
     @cached_property
     def quotes(self) -> bool:
         """Whether the message repeats what was sent: then phrases in it prove nothing."""
-        return "data" in self.tree or _QUOTING.search(self.message) is not None
+        return "data" in self.tree or _QUOTING.search(self.gist) is not None
 
     @cached_property
     def conflicts(self) -> tuple[SchemaConflict, ...]:
-        return find_conflicts(self.message)
+        return find_conflicts(self.gist)
 
 
 # Names of the user stand in such messages, so the count must stand where the server puts it.
@@ -192,7 +199,7 @@ def _unknown_failure(case: Case) -> Verdict:
 
 
 def _too_large(case: Case) -> Verdict:
-    found = _LIMIT.search(case.message)
+    found = _LIMIT.search(case.gist)
     limit = int(next(group for group in found.groups() if group)) if found else None
     return TooLarge(case.told, limit, case.status)
 
@@ -277,9 +284,9 @@ def _refused_some(case: Case) -> Verdict:
     return RefusedSome(
         case.words or case.told,
         case.status,
-        suspects_of(case.message, case.lines, case.dropped),
+        suspects_of(case.gist, case.lines, case.dropped),
         case.conflicts,
-        _code_of(case.message),
+        _code_of(case.gist),
     )
 
 
@@ -326,7 +333,7 @@ class Row:
             case.status in self.status
             and (self.page is None or self.page == case.is_page)
             and (self.quotes is None or self.quotes == case.quotes)
-            and (self.words is None or self.words.search(case.message) is not None)
+            and (self.words is None or self.words.search(case.gist) is not None)
         )
 
 

@@ -16,6 +16,9 @@ from iggyflux.delivery.verdicts import SchemaConflict
 
 _QUOTE = "unable to parse '"
 _QUOTE_END = "': "
+# What a server echoes was made by whoever sends messages: looking through it must end, even if it was made to be slow.
+_MOST_LOOKS = 200_000
+_MOST_CONFLICT = 8192
 _NUMBERED = re.compile(r"error parsing line (\d{1,9}) \(1-based\): ?([^\n]*)")
 _TRAILER = re.compile(r" dropped=0\s*\Z")
 
@@ -47,10 +50,11 @@ def lines_named(message: str, lines: Sequence[str]) -> Named | None:
     """The lines that `message` quotes as unparsable, or None where it leaves a doubt."""
     if _QUOTE in message:
         return _quoted(message, lines)
+    if any("\n" in line or is_ignored(line) for line in lines):
+        return None  # a line feed inside of a string may be counted as a line by whoever wrote this message
     whys: dict[int, str] = {}
     for number, why in _NUMBERED.findall(message):
-        # A line feed inside of a string may be counted as a line by whoever wrote this message.
-        if not 0 < int(number) <= len(lines) or any("\n" in line or is_ignored(line) for line in lines):
+        if not 0 < int(number) <= len(lines):
             return None
         whys[int(number) - 1] = why or "refused"
     return Named(whys, all_exact=False) if whys else None
@@ -63,10 +67,20 @@ def _quoted(message: str, lines: Sequence[str]) -> Named | None:
     longest = max(map(len, lines), default=0)
     whys: dict[int, str] = {}
     all_exact = True
+    lengths = frozenset(map(len, indices))
+    looks = _MOST_LOOKS
     at = message.find(_QUOTE)
     while at >= 0:
         start = at + len(_QUOTE)
-        ends = _ends(message, start, longest, indices)
+        ends = []
+        end = message.find(_QUOTE_END, start)
+        while 0 <= end <= start + longest:
+            looks -= 1
+            if end - start in lengths and message[start:end] in indices:
+                ends.append(end)
+            end = message.find(_QUOTE_END, end + 1)
+            if looks < 0:
+                return None
         if len(ends) > 1:
             return None
         if ends:
@@ -85,17 +99,6 @@ def _quoted(message: str, lines: Sequence[str]) -> Named | None:
     return Named(whys, all_exact)
 
 
-def _ends(message: str, start: int, longest: int, indices: Mapping[str, Any]) -> list[int]:
-    """Where a quotation that starts at `start` may end so that what it holds was sent."""
-    ends = []
-    end = message.find(_QUOTE_END, start)
-    while 0 <= end <= start + longest:
-        if message[start:end] in indices:
-            ends.append(end)
-        end = message.find(_QUOTE_END, end + 1)
-    return ends
-
-
 # --- schema conflicts, and who is suspect ---
 
 _CONFLICT = re.compile(
@@ -110,6 +113,7 @@ _TYPES = {"timestamp": "the time", "uinteger": "unsigned", "bool": "boolean"}
 
 def find_conflicts(message: str, *, line: str | None = None) -> tuple[SchemaConflict, ...]:
     """The types that `message` says do not go together; `line` is the line it speaks of, where that is known."""
+    message = message[:_MOST_CONFLICT]
     found = [
         SchemaConflict(measurement, key, _type(sent), _type(stored))
         for key, measurement, sent, stored in _CONFLICT.findall(message)
