@@ -625,3 +625,31 @@ def test_check_joins_nothing(topic: Topic, pipeline: Path) -> None:
     assert checked.code == 0, checked.out
     assert f"0 messages in 1 partition of {topic.stream}/t" in checked.out
     assert topic.server.rest("GET", f"/streams/{topic.stream}/topics/t/consumer-groups")[1] == []
+
+
+def test_a_member_that_starves_says_who_holds_the_partitions(topic: Topic, caplog: pytest.LogCaptureFixture) -> None:
+    topic.fill([b"x"] * 5)
+
+    async def main() -> str | None:
+        time = [0.0]
+        holder = topic.source()
+        await holder.connect()
+        assert await next_batch(holder)  # and never acknowledges
+        starving = IggySource(
+            topic.settings(), topic.stream, ["t"], reader=Reader("group", "c"), monotonic=lambda: time[0]
+        )
+        await starving.connect()
+        for _ in range(3):
+            assert await starving.read() is None
+            time[0] += 11.0
+        trouble = starving.trouble
+        await starving.close()
+        await holder.close()
+        return trouble
+
+    trouble = drive(main())
+    assert (
+        trouble == f"nothing comes from {topic.stream}/t, though messages wait: member 0 holds [0]; member 1 holds []"
+    )
+    assert caplog.text.count("iggy.starving") == 1
+    assert "consumer: {single: NAME}" in caplog.text

@@ -135,7 +135,8 @@ class RouteRun:
         status, journal = self.status, self._journal
         status.requests, status.retries = journal.requests, journal.retries
         if status.state not in ("starting", "connecting"):
-            status.waiting_for = "the sink is away" if journal.away else None
+            trouble: str | None = getattr(self.route.source, "trouble", None)
+            status.waiting_for = "the sink is away" if journal.away else trouble
 
     async def _connect(self) -> bool:
         """Connect both ends; False where the wish to stop came first: nothing is in flight then."""

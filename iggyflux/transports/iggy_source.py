@@ -104,6 +104,11 @@ class IggySource:
         who = f"{self._reader.kind} {self._reader.name}"
         return f"{self._stream}/{','.join(self._wanted)} of {address_of(self._settings)}, {who}"
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing comes though messages wait, where that is so."""
+        return self._starving.told
+
     async def connect(self) -> None:
         """As `Source.connect`.  Raises `Stopped` where a stream or topic that is named is not there (IFX766)."""
         await self._let_go()
@@ -346,10 +351,10 @@ class IggySource:
         stuck = [place for place, count in behind.items() if before.behind.get(place, count + 1) <= count]
         if not stuck or before.told:
             return
-        self._starving.told = True
         for topic in dict.fromkeys(place.topic for place in stuck):
             members = await connection.members(self._stream, topic, self._reader.name)
             holders = "; ".join(f"member {each} holds {list(held)}" for each, held in sorted(members.items()))
+            self._starving.told = f"nothing comes from {self._stream}/{topic}, though messages wait: {holders}"
             log.warning(
                 "iggy.starving group=%s topic=%s waiting=%d members=%r hint=%r",
                 self._reader.name,
@@ -367,7 +372,7 @@ class _Starving:
 
     since: float = 0.0
     behind: Mapping[Partition, int] = field(default_factory=dict)
-    told: bool = False
+    told: str | None = None
 
 
 _STARTS: dict[str, Callable[[int, int], tuple[At, int]]] = {
