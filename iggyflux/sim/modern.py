@@ -35,11 +35,11 @@ class Line(NamedTuple):
 
 
 class Bad(NamedTuple):
-    """A line that was refused: number, reason, and the text that the server shows."""
+    """A line that was refused: number, reason, and the text that the server shows; None where it fails to show it."""
 
     number: int
     reason: str
-    shown: str
+    shown: str | None
 
 
 Plain: TypeAlias = "tuple[int, bytes, Fields, int | None]"
@@ -47,15 +47,23 @@ Plain: TypeAlias = "tuple[int, bytes, Fields, int | None]"
 
 
 class LineError(Exception):
-    """Why the server cannot parse a line."""
+    """Why the server cannot parse a line; `older` is what versions before 3.10 say, where that differs."""
+
+    def __init__(self, words: str, older: str | None = None) -> None:
+        self.older = words if older is None else older
+        super().__init__(words)
+
+
+_GENERIC = "A generic parsing error occurred: TakeWhile1"
+_MALFORMED = "Tag Set Malformed"
 
 
 class _NoMatch(Exception):
     """What is tried here does not begin here; the caller decides what that means."""
 
 
-def parse(text: bytes) -> tuple[list[Plain | Line], list[Bad]]:
-    """All lines of a body that is valid UTF-8, the good and the refused."""
+def parse(text: bytes, *, older: bool) -> tuple[list[Plain | Line], list[Bad]]:
+    """All lines of a body that is valid UTF-8, the good and the refused; `older` takes the words before 3.10."""
     good: list[Plain | Line] = []
     bad: list[Bad] = []
     shown = _Shown(text)
@@ -82,7 +90,7 @@ def parse(text: bytes) -> tuple[list[Plain | Line], list[Bad]]:
         try:
             series_read, fields_read, timestamp = parse_line(line)
         except LineError as reason:
-            bad.append(Bad(number, str(reason), shown.line(number)))
+            bad.append(Bad(number, reason.older if older else str(reason), shown.line(number)))
         else:
             good.append(Line(number, series_read, fields_read, timestamp))
     return good, bad
@@ -95,15 +103,19 @@ class _Shown:
         self._text = text
         self._lines: list[str] | None = None
 
-    def line(self, number: int) -> str:
+    def line(self, number: int) -> str | None:
         if self._lines is None:
             self._lines = [line.removesuffix("\r") for line in self._text.decode().split("\n")]
         return cut(self._lines[min(number, len(self._lines)) - 1])
 
 
-def cut(line: str) -> str:
-    """The first bytes of a line, as answers show them (the server itself fails on a character that is cut through)."""
-    return line.encode()[:SHOWN].decode("utf-8", "ignore")
+def cut(line: str) -> str | None:
+    """The first bytes of a line, as answers show them; None where that cuts through a character: there the server
+    breaks the connection."""
+    try:
+        return line.encode()[:SHOWN].decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def read_series(text: bytes) -> Series:
@@ -117,17 +129,18 @@ def parse_line(line: str) -> tuple[Series, list[tuple[bytes, Value]], int | None
     tags, rest = _tags(rest) if rest.startswith(",") else ((), rest)
     spaces = _SPACES.match(rest)
     if spaces is None:
-        raise LineError(f"Expected at least one space character, got {_got(rest, shorten=False)}")
+        raise LineError(f"Expected at least one space character, got {_got(rest, shorten=False)}", _GENERIC)
     fields, rest = _fields(rest[spaces.end() :])
     timestamp = _TIMESTAMP.match(rest)
     time = None
     if timestamp is not None:
         time = int(timestamp[1])
         if not -(2**63) <= time < 2**63:
-            raise LineError(f"Unable to parse timestamp value `{timestamp[1]}`")
+            raise _unreadable("timestamp", timestamp[1])
         rest = rest[timestamp.end() :]
     if rest:
-        raise LineError(f"Could not parse entire line. Found trailing content: `{_shorten(rest)}`")
+        words = "Could not parse entire line. Found trailing content: "
+        raise LineError(f"{words}`{_shorten(rest)}`", f"{words}'{rest}'")
     return Series(measurement.encode(), tags), fields, time
 
 
@@ -162,20 +175,21 @@ def _measurement(line: str) -> tuple[str, str]:
 def _tags(rest: str) -> tuple[tuple[tuple[bytes, bytes], ...], str]:
     """The tags after the measurement; `rest` begins with the comma."""
     first = rest[1:]
-    tags = []
+    tags: list[tuple[bytes, bytes]] = []
     while rest.startswith(","):
         rest = rest[1:]
+        older = _GENERIC if tags else _MALFORMED  # after one good tag, the comma is where a space was expected
         try:
             key, after = _escaped(rest, _KEY, "\\,= ")
         except _NoMatch:
-            raise LineError(f"Expected tag key, got {_got(rest)}") from None
+            raise LineError(f"Expected tag key, got {_got(rest)}", older) from None
         if not after.startswith("="):
-            raise LineError(f"Tag set malformed: could not find equals sign in `{_shorten(first)}`")
+            raise LineError(f"Tag set malformed: could not find equals sign in `{_shorten(first)}`", older)
         rest = after[1:]
         try:
             value, rest = _escaped(rest, _TAG_VALUE, "\\,= ")
         except _NoMatch:
-            raise LineError(f"Expected tag value, got {_got(rest)}") from None
+            raise LineError(f"Expected tag value, got {_got(rest)}", older) from None
         tags.append((key.encode(), value.encode()))
     return tuple(tags), rest
 
@@ -208,12 +222,12 @@ def _value(rest: str) -> tuple[Value, str]:
     if found := _INTEGER.match(rest):
         number = int(found[1])
         if not -(2**63) <= number < 2**63:
-            raise LineError(f"Unable to parse integer value `{found[1]}`")
+            raise _unreadable("integer", found[1])
         return number, rest[found.end() :]
     if found := _UNSIGNED.match(rest):
         number = int(found[1])
         if number >= 2**64:
-            raise LineError(f"Unable to parse unsigned integer value `{found[1]}`")
+            raise _unreadable("unsigned integer", found[1])
         return [number], rest[found.end() :]
     if found := _FLOAT.match(rest):
         return float(found[0]), rest[found.end() :]
@@ -251,6 +265,10 @@ def _escaped(text: str, normal: re.Pattern[str], escapable: str) -> tuple[str, s
     if len(name.encode()) > STRING_LIMIT:
         raise LineError("String is greater than 64KB")
     return name, text[position:]
+
+
+def _unreadable(kind: str, digits: str) -> LineError:
+    return LineError(f"Unable to parse {kind} value `{digits}`", f"Unable to parse {kind} value '{digits}'")
 
 
 def _got(rest: str, *, shorten: bool = True) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from iggyflux.lineprotocol import Point
 from iggyflux.sim import export
 from iggyflux.sim.classic import ServerKilled
-from iggyflux.sim.dialects.base import ALL_RIGHTS, Dialect, Settings, Tally
+from iggyflux.sim.dialects.base import ALL_RIGHTS, Dialect, Dropped, Settings, Tally
 from iggyflux.sim.dialects.v1 import V1
 from iggyflux.sim.dialects.v2 import V2
 from iggyflux.sim.dialects.v3 import V3
@@ -320,7 +320,7 @@ class SimServer:
                 wire.send(
                     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n400 Bad Request"
                 )
-        except ConnectionGone:
+        except (ConnectionGone, Dropped):
             pass
         finally:
             wire.close()
@@ -395,6 +395,8 @@ class SimServer:
             return self._api.answer(request, tally)
         except ServerKilled:
             return self._die
+        except Dropped:
+            return Wire.close
 
     def _die(self, wire: Wire) -> None:
         """What every client sees when the process ends: all connections break.  The stand-in is back at once."""

@@ -20,6 +20,8 @@ from iggyflux.sim.plain import Fields, Value
 DAY_NS = 86_400 * 10**9
 WEEK_NS = 7 * DAY_NS
 TAG = "tag"
+TIME = "time"
+"""What columns of 3.x are, beside the types of fields."""
 
 _KINDS: dict[str, type] = {"float": float, "integer": int, "unsigned": list, "string": bytes, "boolean": bool}
 KIND_NAMES: dict[type, str] = {kind: name for name, kind in _KINDS.items()}
@@ -344,7 +346,7 @@ class Store:
             measurement = Measurement(number, key, policies[owner], poisoned=bool(poisoned))
             measurements[number] = policies[owner].measurements[key] = measurement
         for number, shard, name, kind in execute("SELECT measurement, shard, name, kind FROM columns"):
-            measurements[number].columns.setdefault(shard, {})[name] = _KINDS.get(kind, TAG)
+            measurements[number].columns.setdefault(shard, {})[name] = _KINDS.get(kind, TIME if kind == TIME else TAG)
         for number, owner, key, tags, readable in execute("SELECT id, measurement, key, tags, readable FROM series"):
             measurement = measurements[owner]
             pairs = tuple((name, value) for name, value in self._decode(tags))

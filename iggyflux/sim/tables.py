@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from iggyflux.sim.modern import Bad, Line, Plain, Series, cut, format_line, read_series
 from iggyflux.sim.plain import Fields, Value
-from iggyflux.sim.store import TAG, Measurement, Policy, Store
+from iggyflux.sim.store import TAG, TIME, Measurement, Policy, Store
 from iggyflux.sim.store import Series as StoredSeries
 
 MAX_COLUMNS, MAX_TAGS = 500, 250
@@ -22,8 +22,8 @@ TYPE_NAMES: dict[type | str, str] = {
     bytes: "iox::column_type::field::string",
     bool: "iox::column_type::field::boolean",
     TAG: "iox::column_type::tag",
+    TIME: "iox::column_type::timestamp",
 }
-_TIMESTAMP = "iox::column_type::timestamp"
 _GUESSES = ((5, 10**9), (5_000, 10**6), (5_000_000, 10**3))
 
 
@@ -128,20 +128,20 @@ def _check(batch: _Batch, series: Series, fields: list[tuple[bytes, Value]]) -> 
         present = batch.policy.measurements.get(table)
         batch.columns[table] = dict(present.columns.get(0, {})) if present is not None else {}
     columns = batch.columns[table]
-    is_new = not columns
     for name, _ in series.tags:
-        _make(columns, name, TAG, is_new=is_new)
+        _make(columns, name, TAG)
     if len({name for name, _ in series.tags}) != len(series.tags):
         batch.poisoned.add(table)
     seen = set()
     for name, value in fields:
-        _make(columns, name, type(value), is_new=is_new)
+        _make(columns, name, type(value))
         if name in seen:
             raise Refused(f"invalid line protocol - multiple instances of '{_text(name)}' field found")
         seen.add(name)
+    columns.setdefault(b"time", TIME)
 
 
-def _make(columns: dict[bytes, type | str], name: bytes, kind: type | str, *, is_new: bool) -> None:
+def _make(columns: dict[bytes, type | str], name: bytes, kind: type | str) -> None:
     before = columns.get(name)
     if before is kind:
         return
@@ -149,14 +149,12 @@ def _make(columns: dict[bytes, type | str], name: bytes, kind: type | str, *, is
     if before is not None:
         names = f"expected {TYPE_NAMES[before]}, got {TYPE_NAMES[kind]}"
         raise Refused(f"invalid column type for column '{text}', {names}")
-    if name == b"time" and not is_new:
-        raise Refused(f"invalid column type for column 'time', expected {_TIMESTAMP}, got {TYPE_NAMES[kind]}")
     if any(character < " " or "\x7f" <= character < "\xa0" for character in text):
         word = "tag" if kind is TAG else "field"
         raise Refused(f"invalid configuration provided: {word} key cannot contain control characters")
     if kind is TAG and sum(each is TAG for each in columns.values()) >= MAX_TAGS:
         raise Refused(f"Update to schema would exceed number of tag columns per table limit of {MAX_TAGS} columns")
-    if len(columns) + 1 >= MAX_COLUMNS:
+    if len(columns) >= MAX_COLUMNS:
         raise Refused(f"Update to schema would exceed number of columns per table limit of {MAX_COLUMNS} columns")
     if name in RESERVED:
         raise Refused(f"'{text}' is a reserved column")

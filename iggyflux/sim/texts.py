@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -91,8 +91,9 @@ def csv_cell(text: str, special: str = '",\r\n') -> str:
     return '"' + text.replace('"', '""') + '"' if any(character in special for character in text) else text
 
 
-def rust_json(value: object) -> str:
-    """A value as serde_json writes it: floats keep `.0`, nothing but quotes and control characters is escaped."""
+def rust_json(value: object, number: Callable[[float], str] | None = None) -> str:
+    """A value as serde_json writes it: floats keep `.0`, nothing but quotes and control characters is escaped.
+    `number` writes floats, by default as ryu does."""
     if value is None:
         return "null"
     if value is True or value is False:
@@ -102,25 +103,35 @@ def rust_json(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return rust_float(value)
+        return (number or ryu_float)(value) if isfinite(value) else "null"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{rust_json(str(key))}:{rust_json(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{rust_json(str(key))}:{rust_json(item, number)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence):
-        return "[" + ",".join(rust_json(item) for item in value) + "]"
+        return "[" + ",".join(rust_json(item, number) for item in value) + "]"
     raise TypeError(type(value))
 
 
-def rust_float(value: float) -> str:
-    """A JSON number as Rust's ryu writes it: an exponent below 1e-5 and from 1e16, without sign or zeros before it."""
+def ryu_float(value: float) -> str:
+    """A float as serde_json and Arrow's CSV write it: an exponent below 1e-5 and from 1e16."""
     if not isfinite(value):
-        return "null"
+        return {"inf": "inf", "-inf": "-inf"}.get(repr(value), "NaN")
     if value == 0 or 1e-5 <= abs(value) < 1e16:
-        text = plain_digits(repr(value))
-        if value == 0:
-            return "-0.0" if repr(value)[0] == "-" else "0.0"
-        return text if "." in text else f"{text}.0"
+        return _with_point(value)
     mantissa, _, exponent = _scientific(value).partition("e")
-    return f"{mantissa}e{exponent.removeprefix('+')}"
+    return f"{mantissa}e{int(exponent)}"
+
+
+def arrow_float(value: float) -> str:
+    """A float as Arrow's JSON writes it: an exponent below 1e-5 and from 1e10, and always a point."""
+    if value == 0 or 1e-5 <= abs(value) < 1e10:
+        return _with_point(value)
+    mantissa, _, exponent = _scientific(value).partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent)}"
+
+
+def _with_point(value: float) -> str:
+    text = plain_digits(repr(value))
+    return text if "." in text else f"{text}.0"
 
 
 def rust_time(time_ns: int) -> str:

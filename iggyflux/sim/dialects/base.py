@@ -40,6 +40,10 @@ class Settings:
         return own >= version
 
 
+class Dropped(Exception):
+    """The server breaks this connection, without an answer or in the middle of one."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What one request did, for the statistics."""
@@ -63,7 +67,8 @@ class Dialect(ABC):
     def answer(self, request: Request, tally: Tally) -> Answer:
         """Do what the request asks and say what the server would say.  Reads the body where the server reads it.
 
-        Raises `wire.ConnectionGone`, `wire.BadRequest`, and `classic.ServerKilled` where a real server would die.
+        Raises `wire.ConnectionGone`, `wire.BadRequest`, `Dropped` where a real server breaks the connection, and
+        `classic.ServerKilled` where it dies.
         """
 
     @abstractmethod

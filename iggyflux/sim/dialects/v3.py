@@ -6,15 +6,17 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
 
 from iggyflux.sim import modern, tables
-from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
+from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Dropped, Tally, basic_credentials
 from iggyflux.sim.dialects.v1 import UNITS as EPOCHS
 from iggyflux.sim.dialects.v1 import parameters, query_form
 from iggyflux.sim.queries import ParseError, QueryError, influxql, sql
 from iggyflux.sim.queries.influxql import Frame
-from iggyflux.sim.store import Database
-from iggyflux.sim.texts import csv_cell, rfc3339, rust_json, rust_time
+from iggyflux.sim.store import DAY_NS, Database
+from iggyflux.sim.texts import arrow_float, csv_cell, rfc3339, rust_json, rust_time, ryu_float
 from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
 MAX_BODY = 10 * 2**20
@@ -40,6 +42,8 @@ _GZIP_WORDS = {
     "gzip: invalid checksum": "corrupt gzip stream does not have a matching checksum",
     "flate: corrupt input before offset 0": "corrupt deflate stream",
 }
+_PRECISIONS = "`s`, `second`, `millisecond`, `ms`, `microsecond`, `u`, `us`, `n`, `nanosecond`, `ns`"
+_NO_ROUTE = "not found"
 _MALFORMED = (
     "Authorization header was malformed, the request was not in the form of 'Authorization: <auth-scheme> <token>', "
     "supported auth-schemes are Bearer, Token and Basic"
@@ -74,17 +78,17 @@ class V3(Dialect):
             rights = self._authenticate(request)
             handler = self._routes().get((request.method, request.path))
             if handler is None:
-                raise Failed(404, "not found")
+                raise Failed(404, _NO_ROUTE)
             return self._finish(handler(request, tally, rights))
         except Failed as failed:
-            return self._finish(self._failed(request, failed))
+            return self._finish(self._failed(request, failed), failed=failed.message != _NO_ROUTE)
 
     def failure(self, status: int, message: str) -> Answer:
         return Answer(status, self._product(), _json({"error": message}))
 
     def too_large(self, request: Request, limit: int) -> Answer:
         failed = Failed(500, f"max request size ({limit} bytes) exceeded", code="request too large")
-        return self._finish(self._failed(request, failed))
+        return self._finish(self._failed(request, failed), failed=True)
 
     def _routes(self) -> dict[tuple[str, str], Callable[[Request, Tally, frozenset[str]], Answer]]:
         routes: dict[tuple[str, str], Callable[[Request, Tally, frozenset[str]], Answer]] = {
@@ -106,12 +110,12 @@ class V3(Dialect):
             routes["GET", "/ready"] = self._health
         return routes
 
-    def _finish(self, answer: Answer) -> Answer:
-        if not self.settings.newer(3, 7):
-            return answer
-        return Answer(
-            answer.status, {**answer.headers, "cluster-uuid": self.settings.process}, answer.body, answer.close
-        )
+    def _finish(self, answer: Answer, *, failed: bool = False) -> Answer:
+        """What every answer carries; failures do without the leave for other origins."""
+        headers = {**answer.headers} if failed else {**answer.headers, "Access-Control-Allow-Origin": "*"}
+        if self.settings.newer(3, 7):
+            headers["cluster-uuid"] = self.settings.process
+        return Answer(answer.status, headers, answer.body, answer.close)
 
     def _product(self) -> dict[str, str]:
         return {}
@@ -205,8 +209,7 @@ class V3(Dialect):
             raise Failed(400, "missing query parameter 'db'")
         precision = query.get("precision")
         if precision is not None and precision not in _UNITS and precision != "auto":
-            known = "`auto`, `second`, `millisecond`, `microsecond`, `nanosecond`"
-            raise Failed(400, f"serde error: unknown variant `{precision}`, expected one of {known}")
+            raise Failed(400, f"serde error: unknown variant `{precision}`, expected one of `auto`, {_PRECISIONS}")
         for name in ("accept_partial", "no_sync"):
             if query.get(name, "true") not in ("true", "false"):
                 raise Failed(400, "serde error: provided string was not `true` or `false`")
@@ -243,22 +246,22 @@ class V3(Dialect):
         except UnicodeDecodeError as exc:
             words = f"invalid utf-8 sequence of {max(exc.end - exc.start, 1)} bytes from index {exc.start}"
             raise Failed(500, f"body content is not valid utf8: {words}", code="invalid") from exc
-        good, bad = modern.parse(data)
+        good, bad = modern.parse(data, older=not self.settings.newer(3, 10))
         tally.lines = len(good) + len(bad)
         tally.refused = tally.lines
-        if not good and not bad:
-            raise Failed(400, "incoming write was empty", code="invalid")
         if bad and not partial:
             good = [line for line in good if line[0] < bad[0].number]
         database = self.store.create_database(name)
         policy = database.policy()
         assert policy is not None  # noqa: S101 (made with the database)
+        if not tally.lines:
+            raise Failed(400, "incoming write was empty", code="invalid")
         if bad and not partial:
             earlier = tables.check(self.store, policy, good, unit, self.settings.now_ns())
-            self._refuse_all((earlier or bad)[0])
+            self._refuse_all(request, (earlier or bad)[0])
         stored, refused = tables.write(self.store, policy, good, unit, self.settings.now_ns(), partial=partial)
         if refused and not partial:
-            self._refuse_all(refused[0])
+            self._refuse_all(request, refused[0])
         tally.stored, tally.refused = stored, tally.lines - stored
         found = sorted((*bad, *refused), key=lambda line: line.number)
         if found:
@@ -267,9 +270,9 @@ class V3(Dialect):
             raise Failed(status, "partial write of line protocol occurred", data=[_line_error(line) for line in found])
         return Answer(204, self._product())
 
-    def _refuse_all(self, line: modern.Bad) -> None:
+    def _refuse_all(self, request: Request, line: modern.Bad) -> None:
         words = "line protocol parsing error" if self.settings.newer(3, 10) else "parsing failed for write_lp endpoint"
-        raise Failed(400, words, data=_line_error(line))
+        raise Failed(400, words, data={} if request.path == "/api/v2/write" else _line_error(line))
 
     def _body(self, request: Request) -> bytes:
         encoding = request.headers.get("content-encoding")
@@ -354,11 +357,14 @@ class V3(Dialect):
                 if named is None:
                     raise Failed(500, "must specify a 'db' parameter, or provide the database in the InfluxQL query")
                 self._check_readable(self._database(named), statement)
+            if isinstance(statement, influxql.Show) and statement.what == "TAG VALUES" and statement.condition is None:
+                statement = replace(statement, since_ns=self.settings.now_ns() - DAY_NS)
             return influxql.run(self.store, statement, name or "")
         except ParseError as exc:
             raise Failed(500, f"error in InfluxQL statement: parsing error: {exc}") from exc
         except QueryError as exc:
-            raise Failed(500, f"query error: error while planning query: Error during planning: {exc}") from exc
+            prefix = "" if str(exc).startswith(("Schema error", "Execution error")) else "Error during planning: "
+            raise Failed(500, f"query error: error while planning query: {prefix}{exc}") from exc
 
     def _check_readable(self, database: Database, statement: influxql.Statement) -> None:
         if not isinstance(statement, influxql.Select):
@@ -368,6 +374,8 @@ class V3(Dialect):
                 found = policy.measurements.get(source.name.encode())
                 if found is not None and found.poisoned:
                     raise QueryError(sql.POISONED)
+                if found is not None and b"time" not in found.columns.get(0, {}):
+                    raise QueryError(f"Schema error: No field named time. Valid fields are {sql.valid_fields(found)}.")
 
     def _database(self, name: str) -> Database:
         found = self.store.databases.get(name)
@@ -386,7 +394,9 @@ class V3(Dialect):
         prefix = "serde error" if request.method == "GET" else "serde json error"
         text, name, values = tree.get("q"), tree.get("db"), tree.get("params")
         if not isinstance(text, str):
-            raise Failed(400, f"{prefix}: missing field `q`")
+            known = "" if request.method == "GET" else f" at line 1 column {len(request.body.read())}"
+            first = "db" if "db" not in tree and request.method != "GET" else "q"
+            raise Failed(400, f"{prefix}: missing field `{first}`{known}")
         wanted = {"json_lines": "jsonl"}.get(str(tree.get("format")), tree.get("format") or format_name)
         if wanted not in _CONTENT_TYPES:
             known = "the simulator knows json, jsonl, csv and pretty"
@@ -466,8 +476,7 @@ def _old_precision(request: Request, names: str) -> int:
     word = request.query.get("precision", "ns")
     if word in _UNITS:
         return _UNITS[word]
-    known = "`second`, `millisecond`, `microsecond`, `nanosecond`"
-    words = f"failed to deserialize {names} in request: unknown variant `{word}`, expected one of {known}"
+    words = f"failed to deserialize {names} in request: unknown variant `{word}`, expected one of {_PRECISIONS}"
     raise Failed(400, words, is_json=True)
 
 
@@ -478,6 +487,8 @@ def _v2_message(failed: Failed) -> str:
 
 
 def _line_error(line: modern.Bad) -> dict[str, object]:
+    if line.shown is None:
+        raise Dropped("a character at the place where the line is cut")
     return {"error_message": line.reason, "line_number": line.number, "original_line": line.shown}
 
 
@@ -509,7 +520,8 @@ def _objects(columns: Columns, rows: Rows) -> Iterator[str]:
     names = [name for name, _ in columns]
     for row in rows:
         cells = _cells(columns, row)
-        yield rust_json({name: cell for name, cell in zip(names, cells, strict=True) if cell is not None})
+        row_object = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
+        yield rust_json(row_object, arrow_float)
 
 
 def _as_jsonl(columns: Columns, rows: Rows) -> Iterator[bytes]:
@@ -524,8 +536,9 @@ def _as_json(columns: Columns, rows: Rows) -> Iterator[bytes]:
 
 def _as_csv(columns: Columns, rows: Rows) -> Iterator[bytes]:
     def lines() -> Iterator[str]:
-        yield ",".join(csv_cell(name) for name, _ in columns) + "\n"
-        for row in rows:
+        for number, row in enumerate(rows):
+            if not number:  # without a row there is no head
+                yield ",".join(csv_cell(name) for name, _ in columns) + "\n"
             yield ",".join(csv_cell(_csv_text(cell)) for cell in _cells(columns, row)) + "\n"
 
     yield from _batched(lines(), "")
@@ -544,6 +557,8 @@ def _as_pretty(columns: Columns, rows: Rows) -> Iterator[bytes]:
 def _csv_text(cell: object) -> str:
     if cell is None:
         return ""
+    if isinstance(cell, float):
+        return ryu_float(cell)
     return cell if isinstance(cell, str) else rust_json(cell)
 
 
@@ -595,6 +610,8 @@ def _flatten(frames: Iterator[Frame]) -> tuple[Columns, Rows]:
 
 def _v1_cells(frame: Frame, row: Sequence[object], epoch: str) -> list[object]:
     cells = [_scalar(value) for value in row]
+    if any(isinstance(cell, float) and not isfinite(cell) for cell in cells):
+        raise Dropped("a value that this JSON cannot hold")
     time = cells[0]
     if frame.columns[0] == "time" and isinstance(time, int):
         unit = EPOCHS.get(epoch, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from typing import NamedTuple, TypeAlias
 
@@ -72,7 +72,10 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """A SHOW statement: `what` such as `FIELD KEYS`; `keys` are those of SHOW TAG VALUES."""
+    """A SHOW statement: `what` such as `FIELD KEYS`; `keys` are those of SHOW TAG VALUES.
+
+    `hides_unreadable` leaves out the fields of measurements that cannot be read (1.x); `since_ns` leaves out series
+    without newer points (3.x), by the ids in `only`."""
 
     what: str
     database: str | None = None
@@ -82,6 +85,8 @@ class Show:
     limit: int = 0
     offset: int = 0
     hides_unreadable: bool = False
+    since_ns: int | None = None
+    only: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -609,6 +614,10 @@ def _run_show(store: Store, show: Show, database: str) -> list[Frame]:
         for found in [*policy.measurements.values()]:
             if not show.sources or any(found in _matching(policy, source) for source in show.sources):
                 measurements.setdefault(found.name, []).append(found)
+    if show.since_ns is not None:
+        listed = [each for several in measurements.values() for each in several]
+        recent = {point.series.id for each in listed for point in store.scan(each, show.since_ns, MAX_TIME)}
+        show = replace(show, only=frozenset(recent))
     frames = _SHOWS[show.what](show, dict(sorted(measurements.items())))
     if not (show.limit or show.offset):
         return frames
@@ -620,7 +629,11 @@ _Found: TypeAlias = dict[bytes, list[Measurement]]
 
 
 def _show_measurements(show: Show, found: _Found) -> list[Frame]:
-    rows = [[to_text(name)] for name, measurements in found.items() if any(_series_of(show, measurements))]
+    rows = [
+        [to_text(name)]
+        for name, measurements in found.items()
+        if any(_series_of(show, measurements)) or (show.condition is None and any(map(_is_table, measurements)))
+    ]
     return [Frame("measurements", ["name"], rows)] if rows else []
 
 
@@ -638,6 +651,11 @@ def _show_field_keys(show: Show, found: _Found) -> list[Frame]:
     return frames
 
 
+def _is_table(measurement: Measurement) -> bool:
+    """Whether this is a table of 3.x, which has columns of its own, also without a row."""
+    return 0 in measurement.columns
+
+
 def _is_readable(measurement: Measurement) -> bool:
     return any(series.readable for series in measurement.series.values())
 
@@ -645,7 +663,10 @@ def _is_readable(measurement: Measurement) -> bool:
 def _show_tag_keys(show: Show, found: _Found) -> list[Frame]:
     frames = []
     for name, measurements in found.items():
-        keys = sorted({key for _, tags in _series_of(show, measurements) for key, _ in tags})
+        found_keys = {key for _, tags in _series_of(show, measurements) for key, _ in tags}
+        if show.condition is None:
+            found_keys |= {key for each in measurements if _is_table(each) for key in each.tag_keys()}
+        keys = sorted(found_keys)
         if keys:
             frames.append(Frame(to_text(name), ["tagKey"], [[to_text(key)] for key in keys]))
     return frames
@@ -696,7 +717,7 @@ def _series_of(show: Show, measurements: list[Measurement]) -> Iterator[tuple[by
         _, _, rest = split_time(show.condition)
         truth = compile_condition(rest, tag_keys)
         for series in list(measurement.series.values()):
-            if truth(_lookup(Point(0, series, {}))):
+            if (show.only is None or series.id in show.only) and truth(_lookup(Point(0, series, {}))):
                 yield measurement.name, series.tags
 
 

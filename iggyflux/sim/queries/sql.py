@@ -5,6 +5,7 @@ Without ORDER BY rows come in no useful order, and among rows of one time in non
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -28,10 +29,11 @@ from iggyflux.sim.queries.conditions import (
     split_time,
 )
 from iggyflux.sim.queries.tokens import Cursor
-from iggyflux.sim.store import TAG, Database, Measurement, Point, Store
+from iggyflux.sim.store import TAG, TIME, Database, Measurement, Point, Store
 
 POISONED = (
-    "External error: Arrow error: Invalid argument error: all columns in a record batch must have the same length"
+    "Execution error: error getting batches Error creating record batch: Invalid argument error: "
+    "all columns in a record batch must have the same length"
 )
 AGGREGATES = ("count", "min", "max", "sum", "avg", "mean")
 _DATA_TYPES: dict[type | str, str] = {
@@ -41,6 +43,7 @@ _DATA_TYPES: dict[type | str, str] = {
     bytes: "Utf8",
     bool: "Boolean",
     TAG: "Dictionary(Int32, Utf8)",
+    TIME: "Timestamp(Nanosecond, None)",
 }
 Columns: TypeAlias = list[tuple[str, str]]
 
@@ -51,6 +54,7 @@ class Item:
 
     node: Node | None
     name: str = ""
+    is_named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +149,10 @@ def _item(cursor: Cursor, reader: Reader) -> Item:
         return Item(None)
     node = reader.value()
     if cursor.accept("AS"):
-        return Item(node, _identifier(cursor))
+        return Item(node, _identifier(cursor), is_named=True)
     token = cursor.peek()
     if token.kind == "quoted" or (token.kind == "word" and token.value.upper() not in _AFTER_ITEM):
-        return Item(node, cursor.name())
+        return Item(node, cursor.name(), is_named=True)
     return Item(node, _name_of(node))
 
 
@@ -205,8 +209,16 @@ def _table(store: Store, database: Database, path: tuple[str, ...]) -> _Table:
 
 def _columns(measurement: Measurement) -> Columns:
     kinds = measurement.columns.get(0, {})
-    names = sorted({*kinds, b"time"})
-    return [(_text(name), "time" if name == b"time" else "other") for name in names]
+    return [(_text(name), "time" if kinds[name] is TIME else "other") for name in sorted(kinds)]
+
+
+def valid_fields(measurement: Measurement) -> str:
+    """The columns of a table as errors list them."""
+    return ", ".join(_qualified(_text(measurement.name), name) for name, _ in _columns(measurement))
+
+
+def _qualified(table: str, name: str) -> str:
+    return ".".join(part if re.fullmatch(r"[a-z_][a-z0-9_]*", part) else f'"{part}"' for part in (table, name))
 
 
 def _rows(store: Store, measurement: Measurement, start: int, stop: int, descending: bool) -> Iterator[Row]:
@@ -279,8 +291,6 @@ def _table_rows(measurements: Iterable[Measurement]) -> list[list[object]]:
 
 
 def _data_type(measurement: Measurement, name: str) -> str:
-    if name == "time":
-        return "Timestamp(Nanosecond, None)"
     return _DATA_TYPES[measurement.columns[0][name.encode("utf-8", "surrogateescape")]]
 
 
@@ -317,6 +327,7 @@ def _run(select: Select, table: _Table) -> tuple[Columns, Iterable[Sequence[obje
     if select.group or any(_is_aggregate(item.node) for item in select.items):
         columns, found = _aggregate(select, rows, table)
         return columns, _cut(found, select)
+    _check_unique(select)
     columns = [
         pair
         for item in select.items
@@ -393,8 +404,23 @@ def _check_names(select: Select, known: set[str], table: _Table) -> None:
     later = [name for each in select.order for name in _names(each.node) if name not in aliases]
     for name in (*(name for node in nodes for name in _names(node)), *later):
         if name not in known and name != "*":
-            valid = ", ".join(each for each, _ in table.columns)
+            valid = ", ".join(_qualified(select.table[-1], each) for each, _ in table.columns)
             raise QueryError(f"Schema error: No field named {name}. Valid fields are {valid}.")
+
+
+def _check_unique(select: Select) -> None:
+    """A cast keeps the name of its column, so ordering by the column itself needs an alias."""
+    plain = {item.name for item in select.items if isinstance(item.node, Name)}
+    for position, item in enumerate(select.items):
+        if not isinstance(item.node, Call) or item.is_named or item.name in plain:
+            continue
+        if any(isinstance(each.node, Name) and each.node.name == item.name for each in select.order):
+            whole = _qualified(select.table[-1], item.name)
+            words = f'the expression "CAST({whole} AS Int64)" at position {position} and "{whole}" at position'
+            raise QueryError(
+                f"Error during planning: Projections require unique expression names but {words} {len(select.items)} "
+                'have the same name. Consider aliasing ("AS") one of them.'
+            )
 
 
 def _names(node: Node) -> Iterator[str]:
@@ -418,7 +444,7 @@ def _aggregate(select: Select, rows: Iterable[Row], table: _Table) -> tuple[Colu
     for item in select.items:
         if item.node is None:
             raise QueryError("Error during planning: the simulator does not know * beside an aggregate")
-        columns.append((item.name, _kind(item.node, table)))
+        columns.append((item.name if item.is_named else _aggregate_name(item.node, select), _kind(item.node, table)))
         makers.append(_maker(item.node))
     found: list[Sequence[object]] = [[make(members) for make in makers] for members in groups.values()]
     names = [name for name, _ in columns]
@@ -429,6 +455,16 @@ def _aggregate(select: Select, rows: Iterable[Row], table: _Table) -> tuple[Colu
         index = names.index(name)
         found.sort(key=lambda row: order_key(row[index]), reverse=order.descending)
     return columns, found
+
+
+def _aggregate_name(node: Node, select: Select) -> str:
+    if isinstance(node, Call) and node.function in AGGREGATES:
+        parts = (
+            _qualified(select.table[-1], each.name) if isinstance(each, Name) and each.name != "*" else _name_of(each)
+            for each in node.arguments
+        )
+        return f"{node.function}({', '.join(parts)})"
+    return _name_of(node)
 
 
 def _maker(node: Node) -> Callable[[list[Row]], object]:
