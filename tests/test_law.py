@@ -22,12 +22,16 @@ def outcome(rendered):
     )
 
 
-EXAMPLES = 2_500
+EXAMPLES = 500
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(50_000, marks=pytest.mark.long)])
-def test_compiled_equals_reference(examples):
-    """For every document, every batch, each dialect and each precision."""
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("part", "examples"),
+    [*((part, EXAMPLES) for part in range(5)), pytest.param(5, 100_000, marks=pytest.mark.long, id="long")],
+)
+def test_compiled_equals_reference(part, examples):
+    """For every document, every batch, each dialect and each precision; in parts, so that they run side by side."""
 
     @settings(
         max_examples=examples,
