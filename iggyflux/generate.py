@@ -54,7 +54,7 @@ class GenerateError(IggyfluxError):
         self.code = CANNOT_GENERATE
         self.reason = reason
         self.hint = hint
-        super().__init__(f"[{CANNOT_GENERATE}] {reason} ({hint})")
+        super().__init__(f"{reason} ({hint})")
 
 
 def generate_messages(

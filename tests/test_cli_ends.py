@@ -257,3 +257,24 @@ def test_dry_run_says_which_coordinates_payloads_get_where_lines_depend_on_them(
 
     told = iggyflux("dry-run", path, "-", stdin='{"a":1,"ts":1}').err
     assert ("note: samples are bare payloads" in told) == (part != "where: index()")
+
+
+def test_a_mapping_where_a_pipeline_is_wanted_is_said_in_one_line(tmp_path: Path, mapping: Path) -> None:
+    """And the other way round: not a list of all keys that the other kind does not have."""
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text("iggyflux: 1\nfrom: log:data\nto: stdout\nrun: [{mapping: env.yaml}]\n", "utf-8")
+
+    for command in ("run", "check"):
+        outcome = iggyflux(command, mapping)
+        assert outcome.code == 2
+        assert f"Error: {mapping} is a mapping, and a pipeline is wanted" in outcome.err
+    for command in ("dry-run", "explain"):
+        outcome = iggyflux(command, pipeline)
+        assert outcome.code == 2
+        assert f"Error: {pipeline} is a pipeline, and a mapping is wanted" in outcome.err
+
+
+def test_the_beginning_of_a_code_lists_those_that_begin_so() -> None:
+    """A whole code is explained."""
+    assert [line.split()[0] for line in iggyflux("codes", "ifx50").out.splitlines()] == ["IFX500", "IFX501", "IFX502"]
+    assert iggyflux("codes", "IFX500").out.startswith("IFX500: not an envelope\n")

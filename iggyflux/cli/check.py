@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iggyflux.cli.inputs import MAPPING_FILE
-from iggyflux.cli.output import ExitCode, plural, result_line, styled_problem, talk
+from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.output import ExitCode, plural, result_line, talk
 
 if TYPE_CHECKING:
     from iggyflux.mapping import From
@@ -56,11 +56,7 @@ def command(pipeline: Path, only: tuple[str, ...]) -> int:
     Example:
       iggyflux check pipeline.yaml
     """
-    from iggyflux.pipeline import load_pipeline
-
-    loaded = load_pipeline(pipeline)
-    for problem in loaded.warnings:
-        talk(styled_problem(problem))
+    loaded = open_pipeline(pipeline)
     faults = asyncio.run(_check(loaded, only))
     talk(f"{plural(faults, 'fault')} found" if faults else "everything is there")
     return ExitCode.PROBLEMS if faults else ExitCode.OK

@@ -36,7 +36,8 @@ class CodeName(click.ParamType[str]):
 def command(code: str | None, form: str) -> int:
     """List the codes of problems, or explain one.
 
-    Every problem, failed record and stop carries a code that never changes its meaning.
+    Every problem, failed record and stop carries a code that never changes its meaning. The beginning of one lists all
+    that begin so.
 
     \b
     Example:
@@ -47,14 +48,14 @@ def command(code: str | None, form: str) -> int:
     from iggyflux.codes import CODES
     from iggyflux.errors import closest
 
-    if code is not None and code not in CODES:
-        near = closest(code, list(CODES))
+    entries = [CODES[key] for key in sorted(CODES) if key.startswith(code or "")]
+    if not entries:
+        near = closest(code or "", list(CODES))
         talk(f"no such code: {code}" + (f" (did you mean {near}?)" if near else ""))
         return ExitCode.PROBLEMS
-    entries = [CODES[code]] if code is not None else [CODES[key] for key in sorted(CODES)]
     if form == "json":
         result(json_text([asdict(entry) for entry in entries], indent=True) + "\n")
-    elif code is None:
+    elif code not in CODES:
         for entry in entries:
             result_line(f"{click.style(entry.code, bold=True)}  {entry.title}")
     else:

@@ -92,6 +92,8 @@ def command(
 def _samples(mapping: Mapping, samples: str | None, envelope: bool, limit: int | None) -> Iterator[Sample]:
     if samples is None:
         return _example_samples(mapping)
+    if samples == "log:":
+        raise click.BadParameter("'log:' names no folder; such as log:data", param_hint="SAMPLES")
     if samples.startswith("log:"):
         return _log_samples(mapping, Path(samples.removeprefix("log:")), limit)
     return _file_samples(mapping, Path(samples), envelope)

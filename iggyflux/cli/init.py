@@ -44,6 +44,8 @@ def command(path: Path | None, reader: bool, toml: bool, force: bool) -> int:
         talk(f"{path} is there already; --force overwrites it")
         return ExitCode.PROBLEMS
     except FileNotFoundError as error:
+        if path.parent.is_dir():
+            raise
         raise click.UsageError(f"there is no folder {path.parent}") from error
     talk(f"wrote {path}")
     talk(f"try: iggyflux test {path}")

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from iggyflux.mapping import Mapping
+    from iggyflux.pipeline import Pipeline
 
 STDIN = Path("-")
 INPUT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -46,9 +47,45 @@ def stdin_is_terminal() -> bool:
 def open_mapping(path: Path) -> Mapping:
     """The mapping in a file, with its warnings said.  Raises MappingError with all its problems."""
     from iggyflux.cli.output import styled_problem, talk
+    from iggyflux.errors import DocumentError
     from iggyflux.mapping import load_mapping
 
-    mapping = load_mapping(path)
+    try:
+        mapping = load_mapping(path)
+    except DocumentError:
+        if _kind(path) == "pipeline":
+            raise click.UsageError(f"{path} is a pipeline, and a mapping is wanted (its `run` names some)") from None
+        raise
     for problem in mapping.warnings:
         talk(styled_problem(problem))
     return mapping
+
+
+def open_pipeline(path: Path) -> Pipeline:
+    """The pipeline in a file, with its warnings said.  Raises PipelineError with all its problems."""
+    from iggyflux.cli.output import styled_problem, talk
+    from iggyflux.errors import DocumentError
+    from iggyflux.pipeline import load_pipeline
+
+    try:
+        pipeline = load_pipeline(path)
+    except DocumentError:
+        if _kind(path) == "mapping":
+            hint = f"a pipeline file says where it runs: run: [{{mapping: {path}}}]"
+            raise click.UsageError(f"{path} is a mapping, and a pipeline is wanted ({hint})") from None
+        raise
+    for problem in pipeline.warnings:
+        talk(styled_problem(problem))
+    return pipeline
+
+
+def _kind(path: Path) -> str:
+    """What a document that does not compile was meant to be."""
+    from iggyflux.cli.documents import kind_of
+    from iggyflux.documents import parse_document
+    from iggyflux.errors import DocumentError
+
+    try:
+        return kind_of(parse_document(path.read_bytes(), file=str(path)).tree)
+    except (DocumentError, OSError):
+        return ""

@@ -122,7 +122,7 @@ def show_problems(problems: Iterable[Any]) -> None:
 
 
 def show_stop(error: Any) -> None:
-    """Print why something stopped (a `Stopped`) on stderr."""
+    """Print an error that has a code, a reason and a hint (`Stopped`, and those of commands) on stderr."""
     talk(click.style(f"error[{error.code}]", fg="red", bold=True) + f": {error.reason}")
     if error.hint:
         talk(f"    {click.style('hint:', fg='cyan')} {error.hint}")
@@ -158,6 +158,9 @@ def _told(error: BaseException) -> int:
     if isinstance(error, Stopped):
         show_stop(error)
         return ExitCode.STOPPED
+    if isinstance(error, IggyfluxError) and hasattr(error, "code") and hasattr(error, "hint"):
+        show_stop(error)
+        return ExitCode.PROBLEMS
     if isinstance(error, IggyfluxError):
         talk(f"{click.style('error', fg='red', bold=True)}: {error}")
         return ExitCode.PROBLEMS

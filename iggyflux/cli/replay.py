@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, topic_letters
-from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
+from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, styled_problem, talk, warn
 from iggyflux.errors import EndOfInput
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
@@ -185,10 +185,9 @@ class _Way:
 def _routes_of(letters: Sequence[DeadLetter], path: Path) -> tuple[list[tuple[_Way, list[DeadLetter]]], int]:
     """The letters by the route of their mapping; 1 where some have none."""
     from iggyflux.mapping import load_mapping
-    from iggyflux.pipeline import load_pipeline
     from iggyflux.runner.open import open_routes
 
-    pipeline = load_pipeline(path)
+    pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
     mappings = {mapping.name: mapping for mapping in documents.values()}
     routes = {route.mapping: route for route in open_routes(pipeline)}

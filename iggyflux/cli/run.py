@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iggyflux.cli.inputs import MAPPING_FILE
-from iggyflux.cli.output import leave_at_once, styled_problem, talk
+from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.output import leave_at_once, talk
 
 if TYPE_CHECKING:
     from iggyflux.pipeline import Pipeline
@@ -47,11 +47,7 @@ def command(
       iggyflux run pipeline.yaml
       iggyflux run pipeline.yaml --until-end --mapping factory-env
     """
-    from iggyflux.pipeline import load_pipeline
-
-    loaded = load_pipeline(pipeline)
-    for problem in loaded.warnings:
-        talk(styled_problem(problem))
+    loaded = open_pipeline(pipeline)
     summary = asyncio.run(_run(loaded, until_end, only, log_format, status_file, quiet))
     if not quiet or summary.exit_code:
         from iggyflux.cli.progress import summary_lines
