@@ -22,9 +22,7 @@ DEVICES = 20
 async def main(count: int) -> None:
     name, password = os.environ.get("IGGY_USERNAME", "iggy"), os.environ.get("IGGY_PASSWORD", "iggy")
     login = AutoLogin.username_password(name, password)
-    client = IggyClient(
-        TcpConfig(server_address=os.environ.get("IGGY_ADDRESS", "127.0.0.1:8090"), auto_login=login)
-    )
+    client = IggyClient(TcpConfig(server_address=os.environ.get("IGGY_ADDRESS", "127.0.0.1:8090"), auto_login=login))
     await client.connect()
     await ensure_topics(client)
     for first in range(0, count, 1000):

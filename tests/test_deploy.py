@@ -1,0 +1,107 @@
+"""What we publish to run iggyflux with: the factory example on a real server, compose, systemd and Kubernetes files."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from iggy_server import IggyServer, find_server
+from ruamel.yaml import YAML
+from shell import process
+
+from iggyflux.pipeline import Pipeline, parse_pipeline
+from iggyflux.sim import SimServer
+
+ROOT = Path(__file__).parents[1]
+FACTORY = ROOT / "examples" / "factory"
+DEPLOY = ROOT / "deploy"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IggyServer]:
+    found = find_server(tmp_path_factory.mktemp("iggy"))
+    if isinstance(found, str):
+        pytest.skip(found)
+    yield found
+    found.close()
+
+
+def test_the_factory_example_works_from_end_to_end(server: IggyServer, tmp_path: Path) -> None:
+    """The numbers are those that its README tells."""
+    folder = shutil.copytree(FACTORY, tmp_path / "factory")
+    server.create_topic("factory", "readings", 4)  # as send.py does where the server is as new as the SDK
+    server.create_topic("factory", "dead-letters")
+    with SimServer(2, database="plant", org="acme", token="factory-token") as sim:  # the example's
+        env = {"IGGY_ADDRESS": server.tcp, "INFLUX_URL": sim.url}
+        sent = subprocess.run([sys.executable, folder / "send.py", "10000"], env=env, capture_output=True, check=False)
+        ran = process("run", folder / "pipeline.yaml", "--until-end", env=env)
+        replayed = process(
+            "replay", "iggy:factory/dead-letters", "--pipeline", folder / "pipeline.yaml", "--dry-run", env=env
+        )
+        points = sim.points()
+
+    assert (sent.returncode, sent.stdout) == (0, b"sent 10000 messages to factory/readings\n"), sent.stderr
+    assert ran.code == 0, ran.err
+    assert "10,000 messages, 9,900 points written, 10,000 acknowledged" in ran.err
+    assert "100 kept as dead letters" in ran.err
+    assert len(points) == 9_900
+    assert (replayed.code, "100 dead letters chosen" in replayed.err) == (1, True)
+
+
+@pytest.mark.parametrize("path", [FACTORY / "compose.yaml"], ids=lambda path: path.name)
+def test_a_compose_file_is_sound(path: Path) -> None:
+    tree = load_all(path)[0]
+    images = {name: service["image"] for name, service in tree["services"].items()}
+    assert images == {"iggy": "apache/iggy:0.9.0", "influxdb2": "influxdb:2.7", "influxdb3": "influxdb:3-core"}
+    named = {volume.split(":")[0] for service in tree["services"].values() for volume in service["volumes"]}
+    assert named == set(tree["volumes"])
+
+
+def test_docker_takes_the_compose_file() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("there is no `docker compose` here")
+    checked = subprocess.run(
+        [docker, "compose", "-f", FACTORY / "compose.yaml", "config", "--quiet"], capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+def test_the_kubernetes_file_runs_a_pipeline_that_is_sound(tmp_path: Path) -> None:
+    config, deployment = load_all(DEPLOY / "kubernetes.yaml")
+    for name in ("iggy-password", "influx-token"):
+        (tmp_path / name).write_text("secret")
+    for name, text in config["data"].items():
+        (tmp_path / name).write_text(text.replace("/run/secrets/iggyflux", str(tmp_path)))
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    pipeline = parse_pipeline(
+        (tmp_path / "pipeline.yaml").read_bytes(), file=tmp_path / "pipeline.yaml", environ={"IGGY_USERNAME": "u"}
+    )
+    validated = process("validate", tmp_path / "pipeline.yaml", env={"IGGY_USERNAME": "u"})
+
+    assert validated.code == 0, validated.err
+    assert container["args"][:2] == ["run", "/etc/iggyflux/pipeline.yaml"]
+    assert pod["terminationGracePeriodSeconds"] > pipeline.shutdown_timeout_seconds
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_unit_file_gives_a_run_time_to_end() -> None:
+    lines = dict(
+        line.split("=", 1)
+        for line in (DEPLOY / "iggyflux.service").read_text().splitlines()
+        if "=" in line and line[0] != "#"
+    )
+
+    assert lines["ExecStart"].startswith("/opt/iggyflux/bin/iggyflux run ")
+    assert float(lines["TimeoutStopSec"]) > Pipeline(routes=()).shutdown_timeout_seconds
+
+
+def load_all(path: Path) -> list[Any]:
+    return list(YAML(typ="safe", pure=True).load_all(path.read_text("utf-8")))
