@@ -323,6 +323,21 @@ def test_lines_are_appended_and_on_the_disk_when_they_are_accepted(tmp_path: Pat
     assert path.read_text("utf-8") == "a v=1 1\nb v=2 2\nü v=1 1\n" * 2
 
 
+def test_writes_at_once_are_each_whole_and_all_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "out.lp"
+
+    async def main() -> None:
+        sink = LineFileSink(path)
+        await sink.connect()
+        verdicts = await asyncio.gather(*(sink.write([f"a v={n} 1", f"b v={n} 1"]) for n in range(30)))
+        assert verdicts == [Accepted()] * 30
+        await sink.close()
+
+    drive(main())
+    lines = path.read_text().splitlines()
+    assert lines == [f"{name} v={number} 1" for number in range(30) for name in "ab"]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -113,7 +113,7 @@ def _open(opening: Opening, source: Endpoint, sink: Endpoint) -> Route:
         batch_size=settings.batch_size,
         batch_bytes=settings.batch_bytes,
         linger_seconds=settings.linger_seconds,
-        max_in_flight=settings.max_in_flight if sink.kind == "influxdb" else 2,
+        max_in_flight=settings.max_in_flight if sink.kind == "influxdb" else None,
     )
 
 

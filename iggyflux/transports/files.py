@@ -7,6 +7,8 @@ is noticed.  Lines that go out are on the disk before they count as accepted.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -289,13 +291,19 @@ class StdinSource(_LineSource):
 class LineFileSink:
     """A `LineSink` on a file: lines are appended, and fsynced before they are accepted.
 
-    A last line without its end is the trace of a crash: it was never accepted, comes again, and is cut off.
+    A last line without its end is the trace of a crash: it was never accepted, comes again, and is cut off.  Writes
+    that are under way at once share an fsync.
     """
+
+    max_in_flight = 8
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
         self._worker = Worker("line-sink")
+        self._syncer = Worker("line-sink-sync")
+        self._syncing: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         """As `LineSink.connect`; raises `Stopped` where the file cannot be written."""
@@ -303,11 +311,30 @@ class LineFileSink:
 
     async def write(self, lines: Sequence[str]) -> Verdict:
         """As `LineSink.write`."""
-        return await self._worker.call(self._write, lines)
+        try:
+            await self._worker.call(self._append, lines)
+            await self._synced()
+        except OSError as error:
+            return Impossible(f"cannot write to {self._path}: {error.strerror}", "free space, and run again")
+        return Accepted()
 
     async def close(self) -> None:
         """As `LineSink.close`."""
+        await self._syncer.finish()
         await self._worker.finish(self._close)
+
+    async def _synced(self) -> None:
+        """Return after an fsync that began after this call did: the next one, for all who wait by then."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._sync_after(self._syncing))
+        await asyncio.shield(self._next)
+
+    async def _sync_after(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        self._syncing, self._next = self._next, None
+        if self._file is not None:
+            await self._syncer.call(os.fsync, self._file)
 
     def _connect(self) -> None:
         if self._file is not None:
@@ -337,17 +364,15 @@ class LineFileSink:
             os.ftruncate(file, end)
             log.warning("files.repaired path=%s cut_bytes=%d", self._path, size - end)
 
-    def _write(self, lines: Sequence[str]) -> Verdict:
+    def _append(self, lines: Sequence[str]) -> None:
         if self._file is None:
-            return Impossible(f"{self._path} is closed")
+            raise OSError(errno.EBADF, "it is closed")
         size = os.fstat(self._file).st_size
         try:
             write_whole(self._file, ("\n".join(lines) + "\n").encode())
-            os.fsync(self._file)
-        except OSError as error:
+        except OSError:
             os.ftruncate(self._file, size)
-            return Impossible(f"cannot write to {self._path}: {error.strerror}", "free space, and run again")
-        return Accepted()
+            raise
 
     def _close(self) -> None:
         if self._file is not None:

@@ -564,6 +564,7 @@ class LogSource:
         self._ends: dict[Partition, _End] = {}
         self._turns: list[PartitionReader] = []
         self._worker = Worker("log-source")
+        self._keeper = Worker("log-positions")  # an fsync must not hold up reading
 
     async def connect(self) -> None:
         """As `Source.connect`; raises `Stopped` where there is no such log or stream, or the consumer is taken."""
@@ -575,7 +576,7 @@ class LogSource:
 
     async def ack(self, positions: Sequence[Position]) -> None:
         """As `Source.ack`: one fsynced file a call."""
-        await self._worker.call(self._consumption.store, positions)
+        await self._keeper.call(self._consumption.store, positions)
 
     async def lag(self) -> dict[Partition, int]:
         """How many messages of each partition are not settled yet."""
@@ -583,6 +584,7 @@ class LogSource:
 
     async def close(self) -> None:
         """As `Source.close`."""
+        await self._keeper.finish()
         await self._worker.finish(self._close)
 
     def _connect(self) -> None:
