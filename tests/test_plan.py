@@ -38,6 +38,7 @@ def payloads(value: str) -> list[bytes]:
         f'{{"a":{value},"b":"x","t":1700000000000}}'.encode(),
         f'{{ "b" : "x", "a" : {value}, "t":1700000000000 }}'.encode(),
         f'{{"a":1,"b":"x","t":1700000000000,"a":{value}}}'.encode(),
+        f'{{"a":1,"b":"x","t":1700000000000,"a" :{value}}}'.encode(),
         f'{{"a":1,"b":"x","t":1700000000000,"unread":{value}}}'.encode(),
     ]
 
