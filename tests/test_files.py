@@ -338,6 +338,25 @@ def test_writes_at_once_are_each_whole_and_all_accepted(tmp_path: Path) -> None:
     assert lines == [f"{name} v={number} 1" for number in range(30) for name in "ab"]
 
 
+def test_a_sink_is_closed_well_while_writes_that_were_cancelled_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "out.lp"
+
+    async def main(rounds: int) -> None:
+        sink = LineFileSink(path)
+        await sink.connect()
+        writes = [asyncio.ensure_future(sink.write([f"a v={n} 1"])) for n in range(5)]
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        for write in writes:
+            write.cancel()
+        await asyncio.gather(*writes, return_exceptions=True)
+        await sink.close()
+
+    for rounds in range(0, 60, 3):
+        drive(main(rounds))
+    assert all(line.endswith(" 1") for line in path.read_text().splitlines())
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

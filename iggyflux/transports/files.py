@@ -320,6 +320,8 @@ class LineFileSink:
 
     async def close(self) -> None:
         """As `LineSink.close`."""
+        while pending := {task for task in (self._syncing, self._next) if task is not None and not task.done()}:
+            await asyncio.wait(pending)  # whose writer was cancelled
         await self._syncer.finish()
         await self._worker.finish(self._close)
 
