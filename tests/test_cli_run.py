@@ -275,6 +275,21 @@ def test_generated_messages_are_the_same_for_a_seed_and_run_without_failures() -
     assert "collisions" not in outcome.err
 
 
+def test_generated_messages_go_to_the_topics_of_their_examples() -> None:
+    """A mapping of several topics is filled in all that its examples name."""
+    text = DOCUMENT.replace("topic: t}", "topic: 't-*'}").replace("{message:", "{meta: {topic: t-a}, message:")
+    more = "  - {meta: {topic: t-b}, message: {d: d1, a: 1.5, ts: 1}, points: ['m,d=d1 a=1.5 1000000000']}\n"
+    Path("env.yaml").write_text(text + more, "utf-8")
+
+    outcome = iggyflux("log", "generate", "env.yaml", "--count", "40", "--into", "data")
+
+    counts = {line.split()[4]: int(line.split()[1]) for line in outcome.err.splitlines() if line.startswith("appended")}
+    assert set(counts) == {"s/t-a", "s/t-b"}
+    assert sum(counts.values()) == 40
+    for topic, count in counts.items():
+        assert len(iggyflux("log", "tail", "data", topic, "-n", "100").out.splitlines()) == count
+
+
 def test_a_rate_makes_messages_of_now() -> None:
     """With times from now on."""
     outcome = iggyflux("log", "generate", "env.yaml", "--rate", "1000", "--count", "3", "--envelope")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -383,20 +384,23 @@ def _paced(messages: Iterable[Message], rate: float) -> Iterator[Message]:
 
 
 def _append_generated(messages: Iterable[Message], folder: Path, partitions: int | None, *, at_once: bool) -> None:
+    """Append each message to the topic that it names: examples of a mapping may name several."""
     from iggyflux.transports.log import Log
 
     log = Log.open(folder, create=True)
-    count = 0
+    counts: Counter[tuple[str, str]] = Counter()
     messages = iter(messages)
-    place = ""
     try:
         while batch := list(islice(messages, _BATCH if at_once else 1)):
-            stream, topic = batch[0].stream, batch[0].topic
-            place = f"{stream}/{topic}"
-            if not count and partitions is not None:
-                log.create_topic(stream, topic, partitions)
-            log.append(stream, topic, batch, sync=False)
-            count += len(batch)
+            topics: dict[tuple[str, str], list[Message]] = {}
+            for message in batch:
+                topics.setdefault((message.stream, message.topic), []).append(message)
+            for (stream, topic), part in topics.items():
+                if partitions is not None and not counts[stream, topic]:
+                    log.create_topic(stream, topic, partitions)
+                log.append(stream, topic, part, sync=False)
+                counts[stream, topic] += len(part)
     finally:
         log.close()
-        talk(f"appended {plural(count, 'message')} to {place} in {folder}")
+        for (stream, topic), count in sorted(counts.items()):
+            talk(f"appended {plural(count, 'message')} to {stream}/{topic} in {folder}")
