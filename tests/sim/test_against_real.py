@@ -1,6 +1,7 @@
 """Real servers, the same requests: where simulator and server differ, the simulator is wrong.
 
-InfluxDB 1.x runs as a process where `influxd` is found; 2.x where IGGYFLUX_TEST_INFLUXDB2=URL,ORG,BUCKET,TOKEN names one.
+InfluxDB 1.x runs as a process where `influxd` is found; IGGYFLUX_TEST_INFLUXDB2=URL,ORG,BUCKET,TOKEN and
+IGGYFLUX_TEST_INFLUXDB3=URL,DB,TOKEN name a 2.x and a 3.x.
 Statuses, headers, bodies of writes, and what every query then reads, must be equal byte for byte.
 """
 
@@ -169,10 +170,8 @@ QUERIES = (
     "SELECT * FROM m ORDER BY time DESC LIMIT 1",
     "SELECT count(f), max(g) FROM m",
 )
-FLUX = (
-    "|> range(start: 1677-09-22T00:00:00Z, stop: 2262-01-01T00:00:00Z)",
-    '|> range(start: 1677-09-22T00:00:00Z, stop: 2262-01-01T00:00:00Z) |> filter(fn: (r) => r._field == "f") |> group()',
-)
+ALWAYS = "|> range(start: 1677-09-22T00:00:00Z, stop: 2262-01-01T00:00:00Z)"
+FLUX = (ALWAYS, f'{ALWAYS} |> filter(fn: (r) => r._field == "f") |> group()')
 CHANGING = ("date", "request-id", "x-request-id", "connection", "content-length", "transfer-encoding")
 
 
@@ -350,3 +349,72 @@ def test_replies_are_compared_whole() -> None:
         assert seen(one, "POST", "/write?db=test", "bad") == seen(other, "POST", "/write?db=test", "bad")
         assert seen(one, "POST", "/write?db=test", "bad") != seen(other, "POST", "/write?db=test", "worse")
     assert isinstance(Reply(204, {}, b""), tuple)
+
+
+# --- 3.x ---
+
+SQL = (
+    "SELECT *, cast(time as bigint) AS nanoseconds FROM m ORDER BY time",
+    "SELECT count(*) AS n, min(time) AS a, max(time) AS b FROM m",
+    "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'm' ORDER BY column_name",
+)
+SOME_3 = (
+    "a line",
+    "all bad",
+    "some bad",
+    "conflict",
+    "conflict in a batch",
+    "field time",
+    "one name",
+    "unsorted tags",
+    "markup",
+)
+SOME_3 += ("a newline in a string", "line ends", "stray text", "gzip", "gzip, plain", "deflate, plain")
+SOME_3 += tuple(name for name in BOTH if name.startswith(("number", "tag value")))
+
+
+def test_3_x_answers_and_reads_the_same() -> None:
+    """One database, a table a case: 3.x Core takes few databases, and forgets none at once."""
+    named = os.environ.get("IGGYFLUX_TEST_INFLUXDB3")
+    if not named:
+        pytest.skip("IGGYFLUX_TEST_INFLUXDB3=URL,DB,TOKEN is not set")
+    url, database, token = named.split(",")
+    if urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
+        pytest.skip("IGGYFLUX_TEST_INFLUXDB3 is not on this host")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    version = call(port_of(url), "GET", "/ping", headers=headers).headers["x-influxdb-version"]
+    run = f"t{time.time_ns()}_"
+
+    with SimServer(3, version=version, database=None) as double:
+        differences = [
+            found
+            for number, name in enumerate(SOME_3)
+            for found in compare_3(double, port_of(url), database, headers, name, f"{run}{number}")
+        ]
+
+    assert differences == []
+
+
+def compare_3(
+    double: SimServer, port: int, database: str, headers: dict[str, str], name: str, table: str
+) -> Iterator[tuple[object, ...]]:
+    """What differs in a case; the lines go to a table of their own."""
+
+    def both(target: str, body: bytes | str, **more: str) -> Iterator[tuple[object, ...]]:
+        own, theirs = (seen(server, "POST", target, body, **headers, **more) for server in (double, port))
+        if own != theirs:
+            yield name, body, own, theirs
+
+    def renamed(body: bytes | str) -> bytes | str:
+        if isinstance(body, bytes):
+            return body
+        return re.sub(r"^(\s*)m(?=[ ,\t]|$)", rf"\1{table}", body, flags=re.MULTILINE)
+
+    for send in BOTH[name]:
+        more = {"Content_Encoding": send.encoding} if send.encoding else {}
+        yield from both(f"/api/v3/write_lp?db={database}&precision=nanosecond", renamed(send.body), **more)
+        yield from both(f"/write?db={database}", renamed(send.body), **more)
+    for query in SQL:
+        for form in ("jsonl", "csv"):
+            statement = query.replace("FROM m", f'FROM "{table}"').replace("'m'", f"'{table}'")
+            yield from both("/api/v3/query_sql", json.dumps({"db": database, "q": statement, "format": form}))

@@ -12,6 +12,10 @@ from tests.sim.client import call, influxql, rows, write
 
 WEEK = 7 * 86_400 * 10**9
 START = 1_600_000_000 * 10**9
+CONFLICT = (
+    'partial write: field type conflict: input field "f" on measurement "m" is type string, '
+    "already exists as type float dropped=1"
+)
 
 
 class Case(NamedTuple):
@@ -43,7 +47,7 @@ CASES = [
         "another type than before",
         'm f="s" 2\nm f=2 3',
         400,
-        'partial write: field type conflict: input field "f" on measurement "m" is type string, already exists as type float dropped=1',
+        CONFLICT,
         before="m f=1 1",
     ),
     Case("two types for a new field in one batch", 'm f=1 1\nm f="s" 2\nm g=1 3', 400, "field type conflict"),
@@ -51,7 +55,7 @@ CASES = [
         "a conflict hides a malformed line",
         'm f="s" 2\nbad',
         400,
-        'partial write: field type conflict: input field "f" on measurement "m" is type string, already exists as type float dropped=1',
+        CONFLICT,
         before="m f=1 1",
     ),
     Case(
@@ -75,7 +79,8 @@ CASES = [
         "an integer out of range",
         "m f=9223372036854775808i",
         400,
-        "unable to parse 'm f=9223372036854775808i': unable to parse integer 9223372036854775808: strconv.ParseInt: parsing \"9223372036854775808\": value out of range",
+        "unable to parse 'm f=9223372036854775808i': unable to parse integer 9223372036854775808: "
+        'strconv.ParseInt: parsing "9223372036854775808": value out of range',
     ),
     Case("a float out of range", "m f=1e400", 400, "unable to parse 'm f=1e400': invalid float"),
     Case(

@@ -148,7 +148,8 @@ def test_2_9_tells_of_a_stripped_time_though_the_rest_is_stored() -> None:
     with SimServer(2, version="v2.9.1") as server:
         reply = write(server, "m time=1,z=2 1")
 
-        words = 'invalid field name: input field "time" on measurement "m" is invalid. Field "time" has been stripped from point.'
+        words = 'invalid field name: input field "time" on measurement "m" is invalid. '
+        words += 'Field "time" has been stripped from point.'
         place = f" for database: {identifier('test')} for retention policy: autogen"
         assert (reply.status, reply.json["message"]) == (422, f"{FAILURE}{words} dropped=0{place}")
         assert server.dump() == ["m z=2.0 1"]

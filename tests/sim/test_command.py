@@ -58,7 +58,7 @@ def test_a_scenario_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--fault", "statu"], "IFX750: statu: expected `kind`"),
+        (["--fault", "statu"], "IFX750: statu.kind: expected one of status"),
         (["--fault", "statu:times=1"], "did you mean 'status'?"),
         (["--fault", "status:status"], "expected KEY=VALUE"),
         (["--chaos", "x"], "expected SEED[:RATE]"),

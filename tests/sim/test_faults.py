@@ -307,7 +307,8 @@ def test_a_connection_is_kept_for_many_requests(any_dialect: SimServer) -> None:
 
 
 def test_chunked_bodies_and_100_continue(any_dialect: SimServer) -> None:
-    head = f"POST {WRITES[any_dialect.dialect]} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
+    head = f"POST {WRITES[any_dialect.dialect]} HTTP/1.1\r\nHost: x\r\n"
+    head += "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
 
     answer = raw(any_dialect, head.encode() + b"Connection: close\r\n\r\n3\r\nm f\r\n4;x=y\r\n=1 1\r\n0\r\n\r\n")
 

@@ -405,7 +405,7 @@ def _check_names(select: Select, known: set[str], table: _Table) -> None:
     for name in (*(name for node in nodes for name in _names(node)), *later):
         if name not in known and name != "*":
             valid = ", ".join(_qualified(select.table[-1], each) for each, _ in table.columns)
-            raise QueryError(f"Schema error: No field named {name}. Valid fields are {valid}.")
+            raise QueryError(f"Schema error: No field named {name}." + (f" Valid fields are {valid}." if valid else ""))
 
 
 def _check_unique(select: Select) -> None:
