@@ -15,8 +15,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class IggyServer:
     folder: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     container: Any = None
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_ours(self) -> bool:
@@ -68,7 +69,12 @@ class IggyServer:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("IGGY")}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [binary], cwd=self.folder, env={**inherited, **own}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [binary],
+                cwd=self.folder,
+                env={**inherited, **own, **self.extra},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self.wait()
 
@@ -148,10 +154,10 @@ def find_server(folder: Path) -> IggyServer | str:
     return _container()
 
 
-def start_server(folder: Path) -> IggyServer:
-    """A server of our own, with its data in `folder`."""
-    tcp, http = _free_ports(2)
-    server = IggyServer(f"127.0.0.1:{tcp}", f"http://127.0.0.1:{http}", folder)
+def start_server(folder: Path, **extra: str) -> IggyServer:
+    """A server of our own, with its data in `folder`; `extra` are variables of its environment."""
+    tcp, http = free_ports(2)
+    server = IggyServer(f"127.0.0.1:{tcp}", f"http://127.0.0.1:{http}", folder, extra=extra)
     try:
         server.start()
     except BaseException:
@@ -193,7 +199,7 @@ def _unlimited_memlock() -> Any:
     return Ulimit(name="memlock", soft=-1, hard=-1)
 
 
-def _free_ports(count: int) -> Sequence[int]:
+def free_ports(count: int) -> Sequence[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

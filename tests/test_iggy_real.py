@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from iggy_server import IggyServer, find_server
+from iggy_server import IggyServer, find_server, free_ports, start_server
 from shell import process
 
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
@@ -653,3 +656,164 @@ def test_a_member_that_starves_says_who_holds_the_partitions(topic: Topic, caplo
     )
     assert caplog.text.count("iggy.starving") == 1
     assert "consumer: {single: NAME}" in caplog.text
+
+
+# Ways to connect
+
+
+@dataclass(frozen=True)
+class Ways:
+    """A server that listens in every way, and what it takes to get in."""
+
+    server: IggyServer
+    websocket: str
+    quic: str
+    ca: Path
+    token: str
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
+    if shutil.which("iggy-server") is None:
+        pytest.skip("no iggy-server on PATH to be started with certificates")
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make certificates with")
+    folder = tmp_path_factory.mktemp("ways")
+    certificates(folder)
+    websocket, quic = (f"127.0.0.1:{port}" for port in free_ports(2))
+    server = start_server(
+        folder,
+        IGGY_TCP_TLS_ENABLED="true",
+        IGGY_TCP_TLS_SELF_SIGNED="false",
+        IGGY_TCP_TLS_CERT_FILE=str(folder / "server.pem"),
+        IGGY_TCP_TLS_KEY_FILE=str(folder / "server.key"),
+        IGGY_WEBSOCKET_ENABLED="true",
+        IGGY_WEBSOCKET_ADDRESS=websocket,
+        IGGY_QUIC_ENABLED="true",
+        IGGY_QUIC_ADDRESS=quic,
+    )
+    try:
+        server.create_topic("ways", "t")
+        token = server.rest("POST", "/personal-access-tokens", {"name": "flux", "expiry": 0})[1]["token"]
+        yield Ways(server, websocket, quic, folder / "ca.pem", token)
+    finally:
+        server.close()
+
+
+def certificates(folder: Path) -> None:
+    """An authority, and a certificate of it for localhost."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    (folder / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    for arguments in (
+        ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority"],
+        ["req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"],
+        [
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "extensions",
+            "-out",
+            "server.pem",
+        ],
+    ):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+async def way_through(settings: IggySettings, kind: Any) -> tuple[list[bytes], int]:
+    """Connect, send, read, acknowledge."""
+    name = f"c{next(_NAMES)}"
+    sink = IggySink(settings, "ways", "t")
+    await sink.connect()
+    await sink.send([OutgoingMessage(name.encode())])
+    await sink.close()
+    source = IggySource(settings, "ways", ["t"], reader=Reader(kind, name), until_end=True)
+    await source.connect()
+    batch = await next_batch(source)
+    assert batch
+    await source.ack([batch.last])
+    await source.close()
+    connection = Connection(settings)
+    await connection.open()
+    stored = await connection.stored(Reader(kind, name), Partition("ways", "t", 0))
+    await connection.close()
+    return [batch.messages[-1].payload, name.encode()], batch.last.offset - (stored.stored if stored else -1)
+
+
+WAYS: dict[str, Callable[[Ways], dict[str, Any]]] = {
+    "tls": lambda w: {"address": w.server.tcp, "tls": True, "ca_file": w.ca, "domain": "localhost"},
+    "tls by name": lambda w: {"address": f"localhost:{w.server.tcp.split(':')[1]}", "tls": True, "ca_file": w.ca},
+    "websocket": lambda w: {"address": w.websocket, "transport": "websocket"},
+    "quic": lambda w: {"address": w.quic, "transport": "quic"},
+    "http": lambda w: {"address": (w.server.http or "")[7:], "transport": "http"},
+    "token": lambda w: {"address": w.websocket, "transport": "websocket", "token": Secret(w.token), "username": None},
+    "string, tls": lambda w: {
+        "connection_string": Secret(
+            f"iggy://iggy:iggy@localhost:{w.server.tcp.split(':')[1]}?tls=true&tls_domain=localhost&tls_ca_file={w.ca}"
+        )
+    },
+    "string, websocket": lambda w: {"connection_string": Secret(f"iggy+ws://iggy:iggy@{w.websocket}")},
+    "string, quic": lambda w: {"connection_string": Secret(f"iggy+quic://iggy:iggy@{w.quic}")},
+    "string, http": lambda w: {"connection_string": Secret(f"iggy+http://iggy:iggy@{(w.server.http or '')[7:]}")},
+    "string, token": lambda w: {"connection_string": Secret(f"iggy+ws://{w.token}@{w.websocket}")},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_there_are_many_ways_to_connect(ways: Ways, way: str) -> None:
+    settings = ways.server.settings(**WAYS[way](ways))
+
+    (last, sent), behind = drive(way_through(settings, "single" if "http" in way else "group"))
+
+    assert (last, behind) == (sent, 0)
+
+
+@pytest.mark.parametrize(
+    ("way", "more", "words"),
+    [
+        ("tls", {"domain": "other.example"}, "does it carry the name"),
+        ("tls", {"ca_file": None}, "is its certificate trusted"),
+        ("tls", {"tls": False}, "tls: true"),
+        ("tls", {"ca_file": Path("nowhere.pem")}, "IFX761"),
+        ("token", {"token": Secret("no-such-token-at-all")}, "IFX763"),
+    ],
+)
+def test_a_way_that_is_closed_says_why(ways: Ways, way: str, more: dict[str, Any], words: str) -> None:
+    settings = ways.server.settings(**{**WAYS[way](ways), **more})
+
+    with pytest.raises((NotConnected, Stopped)) as failed:
+        drive(Connection(settings).open())
+
+    told = f"{failed.value} {getattr(failed.value, 'code', '')}"
+    assert words in told
+    assert "no-such-token-at-all" not in told
+
+
+def test_a_read_that_is_cancelled_leaves_its_answer_to_nobody_else(topic: Topic) -> None:
+    """As a run does it that is told to stop: what it then stores has to get its own answer."""
+    topic.fill([b"%d" % number for number in range(3000)])
+
+    async def main() -> None:
+        source = topic.source(batch_size=1000)
+        await source.connect()
+        batch = await next_batch(source)
+        assert batch
+        for turn in range(5):
+            task = asyncio.ensure_future(source.read())
+            for _ in range(turn * 3):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await source.ack([Position(topic.place(), 100 * (turn + 1))])
+        await source.close()
+
+    drive(main())
+    assert drive(topic.stored()) == 500

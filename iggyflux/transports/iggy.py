@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import apache_iggy as sdk
 
-from iggyflux.errors import NotConnected, Stopped
+from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import Message, OutgoingMessage, Partition, Scalar
 from iggyflux.transports import iggy_wire as wire
@@ -74,7 +74,7 @@ class Connection:
         self._settings = settings
         self._client: Any = None
         self._handles: dict[tuple[str, str, str], Any] = {}
-        self._http = settings.transport == "http"
+        self._http = settings.transport == "http" or _in_string(settings).startswith("iggy+http:")
         self._speaks_wire = not self._http and wire.is_known(version("apache-iggy"))
 
     async def open(self) -> None:
@@ -88,13 +88,15 @@ class Connection:
         where = address_of(self._settings)
         try:
             await self._call(self._client.connect(), f"connecting to {where}", logging_in=True)
-            if self._http and self._settings.connection_string is None:
-                name, password = self._settings.username or "", self._settings.password
-                login = self._client.login_user(name, password.reveal() if password else "")
+            if self._http:  # there `connect` logs nobody in
+                login = self._client.login_user(*_name_and_password(self._settings))
                 await self._call(login, f"logging in to {where}", logging_in=True)
-        except (NotConnected, Stopped):
+        except Stopped:
             await self.close()
             raise
+        except Refusal as refusal:
+            await self.close()
+            raise Refusal(f"{refusal}{_of_encryption(str(refusal), self._settings)}", refusal.meaning) from refusal
 
     async def close(self) -> None:
         """Leave the groups and log out, as far as the server still answers; idempotent, never raises."""
@@ -389,8 +391,29 @@ def _login(settings: IggySettings) -> Any:
     return sdk.AutoLogin.username_password(settings.username or "", password)
 
 
+def _in_string(settings: IggySettings) -> str:
+    return settings.connection_string.reveal() if settings.connection_string else ""
+
+
+def _name_and_password(settings: IggySettings) -> tuple[str, str]:
+    if settings.connection_string is None:
+        return settings.username or "", settings.password.reveal() if settings.password else ""
+    name, _, password = _in_string(settings).partition("://")[2].rpartition("@")[0].partition(":")
+    return name, password
+
+
+def _of_encryption(text: str, settings: IggySettings) -> str:
+    """A guess, where the SDK does not say why: it tells nothing of certificates."""
+    if settings.tls and "cannot establish" in text.lower():
+        return " (where it is there: is its certificate trusted, and does it carry the name? see `ca_file`, `domain`)"
+    if not settings.tls and "disconnected" in text.lower() and not settings.connection_string:
+        return " (where it expects encryption: `tls: true`)"
+    return ""
+
+
 def _without_reconnecting(text: str) -> str:
-    if "reconnection_retries=" in text or text.startswith("iggy+http"):
+    """TCP and WebSocket reconnect for ever where nothing is said; the others know no such option."""
+    if "reconnection_retries=" in text or not text.startswith(("iggy:", "iggy+tcp:", "iggy+ws:")):
         return text
     return text + ("&" if "?" in text else "?") + "reconnection_retries=0"
 
