@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping
+from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping, sample_problem
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, result, styled_problem, talk
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _LOG_MESSAGES: Final = 10
 @click.argument("mapping", type=MAPPING_FILE)
 @click.argument("samples", required=False)
 @click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not bare payloads.")
+@click.option("--whole", is_flag=True, help="SAMPLES is one payload, such as a csv with its header.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
 @click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
@@ -100,7 +101,6 @@ def _samples(mapping: Mapping, samples: str | None, envelope: bool, limit: int |
 
 
 def _file_samples(mapping: Mapping, path: Path, envelope: bool) -> Iterator[Sample]:
-    from iggyflux.cli.eval import sample_problem
     from iggyflux.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples
 
     assert mapping.writer is not None  # noqa: S101

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iggyflux.cli.inputs import open_input
+from iggyflux.cli.inputs import open_input, sample_problem
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, styled_problem, talk
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def message_dict(mapping: Mapping, message: OutgoingMessage) -> dict[str, Any]:
 
 
 def _rows(mapping: Mapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:
-    from iggyflux.cli.eval import sample_problem
     from iggyflux.samples import SampleError, read_rows
 
     assert mapping.reader is not None  # noqa: S101

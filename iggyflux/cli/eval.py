@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, open_input, open_mapping, stdin_is_terminal
+from iggyflux.cli.inputs import (
+    INPUT_FILE,
+    MAPPING_FILE,
+    STDIN,
+    expression_problem,
+    input_name,
+    open_input,
+    open_mapping,
+    sample_problem,
+    stdin_is_terminal,
+)
 from iggyflux.cli.output import ExitCode, json_text, result, styled_problem, talk
 
 if TYPE_CHECKING:
-    from iggyflux.errors import ExpressionError, Problem
     from iggyflux.expressions import Expression
     from iggyflux.expressions.checks import Tables
     from iggyflux.records import Message
@@ -126,19 +135,3 @@ def _documents(file: Path | None, form: str, envelope: bool) -> Iterator[tuple[s
             raise sample_problem(error, path) from error
     if not count and file is None:
         yield "", None
-
-
-def sample_problem(error: Any, path: Path) -> Exception:
-    """A sample that cannot be read, as a problem of its file."""
-    from iggyflux.errors import DocumentError, Location, Problem
-
-    place = Location(input_name(path), error.line, 1 if error.line else 0)
-    return DocumentError([Problem(error.code, error.reason, place, hint=error.hint)])
-
-
-def expression_problem(error: ExpressionError) -> Problem:
-    """A problem inside the expression of the command line."""
-    from iggyflux.documents.nodes import Lines
-
-    lines = Lines(error.text)
-    return lines.problem(error.code, error.message, error.position, error.length, file="<expression>", hint=error.hint)

@@ -12,8 +12,10 @@ from typing import IO, TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from iggyflux.errors import ExpressionError, Problem
     from iggyflux.mapping import Mapping
     from iggyflux.pipeline import Pipeline
+    from iggyflux.samples import SampleError
 
 STDIN = Path("-")
 INPUT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -89,3 +91,19 @@ def _kind(path: Path) -> str:
         return kind_of(parse_document(path.read_bytes(), file=str(path)).tree)
     except (DocumentError, OSError):
         return ""
+
+
+def sample_problem(error: SampleError, path: Path) -> Exception:
+    """A sample that cannot be read, as a problem of its file."""
+    from iggyflux.errors import DocumentError, Location, Problem
+
+    place = Location(input_name(path), error.line, 1 if error.line else 0)
+    return DocumentError([Problem(error.code, error.reason, place, hint=error.hint)])
+
+
+def expression_problem(error: ExpressionError) -> Problem:
+    """A problem inside the expression of the command line."""
+    from iggyflux.documents.nodes import Lines
+
+    lines = Lines(error.text)
+    return lines.problem(error.code, error.message, error.position, error.length, file="<expression>", hint=error.hint)

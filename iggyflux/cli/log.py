@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, open_input, open_mapping
+from iggyflux.cli.inputs import (
+    INPUT_FILE,
+    MAPPING_FILE,
+    STDIN,
+    expression_problem,
+    open_input,
+    open_mapping,
+    sample_problem,
+)
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, result_line, talk
 
 if TYPE_CHECKING:
@@ -107,7 +115,6 @@ def append(
 
 
 def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sample]:
-    from iggyflux.cli.eval import sample_problem
     from iggyflux.samples import Coordinates, SampleError, read_samples
 
     with open_input(file) as lines:
@@ -135,7 +142,6 @@ def _arriving_now(message: Message) -> Message:
 
 
 def _key_expression(text: str) -> Expression:
-    from iggyflux.cli.eval import expression_problem
     from iggyflux.errors import DocumentError, ExpressionError
     from iggyflux.expressions import compile_expression
 
