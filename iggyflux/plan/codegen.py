@@ -31,8 +31,8 @@ from iggyflux.lineprotocol import (
 from iggyflux.mapping import Const, Field, Mapping, PointSpec, Source, Tag, Timestamp, TimestampFormat
 from iggyflux.plan import columns, layout, stars
 from iggyflux.plan.layout import Node
-from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
+from iggyflux.plan.shape import find_condition, find_shape
 from iggyflux.records import JSON
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
 from iggyflux.values import FieldType, convert, tag_text
@@ -91,57 +91,13 @@ class _Generator:
         }
         self.names.update(layout.NAMESPACE)
         self.names.update(compress=compress, header_value=header_value, truth=truth)
-        self.root = Node()
-        self.element = self.root if self.writer.for_each is None else Node()
-        self.for_each_path = _list_path(self.writer.for_each) if self.writer.for_each is not None else None
-        self.is_static = self._plan_layout()
+        self.shape = find_shape(self.writer)
+        self.root, self.element = self.shape.root, self.shape.element
+        self.for_each_path = self.shape.list_path
+        self.is_static = self.shape.is_static
         self.cache: dict[str, _Column] = {}
         self.variables: set[str] = set()
         self.proofs: dict[tuple[str, tuple[str, ...]], str] = {}
-
-    # --- what is decoded -------------------------------------------------------------------------------------------
-
-    def _plan_layout(self) -> bool:
-        """Enter every path into the tree of what is decoded; False where a payload must be decoded whole."""
-        writer = self.writer
-        if writer.source.payload.format != "json" or writer.source.strict:
-            return False
-        if any(spec.tag_stars or spec.field_stars for spec in writer.points):
-            return False
-        if writer.where is not None and not self._enter_condition(writer.where, self.root):
-            return False
-        if writer.for_each is not None:
-            if not self.for_each_path:
-                return False
-            self.root.at(self.for_each_path).items = self.element
-        for spec in writer.points:
-            if spec.where is not None and not self._enter_condition(spec.where, self.element):
-                return False
-            wanted = {id(item.source): _wanted(item) for item in spec.fields}
-            wanted[id(spec.measurement)] = "string"
-            if spec.timestamp.source is not None:
-                wanted[id(spec.timestamp.source)] = "number" if spec.timestamp.format in UNITS else "string"
-            for expression in point_expressions(spec):
-                if expression is not spec.where and not self._enter(expression, wanted.get(id(expression), "scalar")):
-                    return False
-        return bool(self.root.children) and self.root.is_sound() and self.element.is_sound()
-
-    def _enter(self, expression: Expression, wanted: str) -> bool:
-        if scope_call(expression) is not None:
-            return True
-        path = static_path(expression)
-        if path is None or not path[1]:
-            return False
-        scope, names = path
-        (self.root if scope == "root" else self.element).at(names).wanted.add(wanted)
-        return True
-
-    def _enter_condition(self, expression: Expression, node: Node) -> bool:
-        condition = _condition(expression)
-        if condition is None:
-            return False
-        node.at(condition.path).wanted.add("presence" if condition.literal is None else "scalar")
-        return True
 
     # --- source ----------------------------------------------------------------------------------------------------
 
@@ -202,7 +158,7 @@ class _Generator:
     def _keep(self, where: Expression, scope: str, messages: str, roots: str, indices: str, odd: str) -> str:
         """Source of a list of truths.  `odd` gets positions in `scope`."""
         if self.is_static:
-            condition = _condition(where)
+            condition = find_condition(where)
             assert condition is not None  # noqa: S101
             node = self.root if scope == "roots" else self.element
             return f"[{condition.source(node)} for value in {scope}]"
@@ -595,58 +551,6 @@ class _Piece:
     variable: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
-    """`path == literal`, `path != literal`, or the truth of `path`; a literal is null or a string."""
-
-    path: tuple[str, ...]
-    operator: str
-    literal: str | None
-
-    def source(self, node: Node) -> str:
-        """Source of the condition for `value`, a struct of `node`."""
-        chain = "value"
-        for key in self.path:
-            node = node.children[key]
-            chain = f"{chain}.{node.attribute}"
-        if self.operator == "true":
-            return f"truth({chain})"
-        if self.literal is not None:
-            return f"{chain} {self.operator} {self.literal!r}"
-        missing = f"NO_{node.name.upper()}" if node.children else "None"
-        return f"{chain} {'is' if self.operator == '==' else 'is not'} {missing}"
-
-
-def _condition(expression: Expression) -> _Condition | None:
-    """`expression` as a condition that generated code can test by itself."""
-    node: dict[str, Any] = expression.node
-    if node["type"] == "comparator" and node["value"] in ("eq", "ne"):
-        left, right = node["children"]
-        path = _member_path(left)
-        if path and right["type"] == "literal" and (right["value"] is None or type(right["value"]) is str):
-            return _Condition(path, "==" if node["value"] == "eq" else "!=", right["value"])
-    return None
-
-
-def _list_path(expression: Expression) -> tuple[str, ...] | None:
-    """The members that lead to the list of `a.b`, `a.b[]` or `a.b[*]`."""
-    node: dict[str, Any] = expression.node
-    if node["type"] == "projection" and node["children"][1]["type"] == "identity":
-        node = node["children"][0]
-        if node["type"] == "flatten":
-            node = node["children"][0]
-    return _member_path(node)
-
-
-def _member_path(node: dict[str, Any]) -> tuple[str, ...] | None:
-    if node["type"] == "field":
-        return (node["value"],)
-    if node["type"] == "subexpression":
-        left, right = (_member_path(child) for child in node["children"])
-        return left + right if left and right else None
-    return None
-
-
 _META = {
     "stream": "stream",
     "topic": "topic",
@@ -663,10 +567,6 @@ _TYPED = {
     FieldType.UNSIGNED: "integer_texts",
 }
 """The column functions for values whose type was checked when they were decoded, where that is another than for any."""
-
-
-def _wanted(item: Field) -> str:
-    return "scalar" if item.cast or item.type is FieldType.AUTO else item.type.value
 
 
 def _make_measurement(dialect: Dialect, valid: Callable[[str, Part], str], value: JSON) -> str:

@@ -165,7 +165,10 @@ class ReferencePlan:
         tags = self._tags(scope, value, spec)
         fields = self._fields(scope, value, spec)
         if not fields:
-            raise RecordError(NO_FIELD, "no field is left: every field is null or missing", f"{pointer}/fields")
+            reason = "no field is left: every field is null or missing"
+            if not isinstance(value, dict):
+                reason += f" (what they are looked for in is {describe(value)})"
+            raise RecordError(NO_FIELD, reason, f"{pointer}/fields")
         timestamp_ns = self._timestamp(scope, value, spec)
         try:
             point = Point(measurement, tags, fields, timestamp_ns)
@@ -178,7 +181,11 @@ class ReferencePlan:
         pointer = f"{spec.pointer}/measurement"
         name = _evaluate(scope, spec.measurement, value, pointer)
         if name is None or name == "":
-            raise RecordError(MISSING, "the measurement is null, missing or empty", pointer)
+            reason = "the measurement is null, missing or empty"
+            text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
+            if text.isidentifier():
+                reason += f": {text} is looked for in the message; as a fixed name write {{const: {text}}}"
+            raise RecordError(MISSING, reason, pointer)
         if not isinstance(name, str):
             raise RecordError(NOT_A_STRING, f"the measurement must be a string, got {describe(name)}", pointer)
         return self._name(Part.MEASUREMENT, name, pointer)

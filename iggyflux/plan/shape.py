@@ -1,0 +1,141 @@
+"""Whether a writer document is static, and the tree of what is then decoded.
+
+Static means that every expression is a plain path, a call that looks beside the payload, or a condition on a path that
+generated code can test by itself; everything else needs the payload decoded whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from iggyflux.expressions import Expression, scope_call, static_path
+from iggyflux.mapping import Field, Writer
+from iggyflux.plan.layout import Node
+from iggyflux.plan.reads import point_expressions
+from iggyflux.plan.reference import UNITS
+from iggyflux.values import FieldType
+
+
+@dataclass(slots=True)
+class Shape:
+    """`root` is the tree of the payload, `element` that of what points are made of (the same without `for_each`).
+
+    `list_path` leads from the one to the list of the other; None where it must be evaluated.
+    """
+
+    root: Node = field(default_factory=Node)
+    element: Node = field(default_factory=Node)
+    list_path: tuple[str, ...] | None = None
+    is_static: bool = False
+
+
+def find_shape(writer: Writer) -> Shape:
+    """The shape of `writer`."""
+    shape = Shape()
+    if writer.for_each is None:
+        shape.element = shape.root
+    else:
+        shape.list_path = _list_path(writer.for_each)
+    shape.is_static = _enter_all(shape, writer)
+    return shape
+
+
+def _enter_all(shape: Shape, writer: Writer) -> bool:
+    """Enter every path into the trees; False where a payload must be decoded whole."""
+    if writer.source.payload.format != "json" or writer.source.strict:
+        return False
+    if any(spec.tag_stars or spec.field_stars for spec in writer.points):
+        return False
+    if writer.where is not None and not _enter_condition(writer.where, shape.root):
+        return False
+    if writer.for_each is not None:
+        if not shape.list_path:
+            return False
+        shape.root.at(shape.list_path).items = shape.element
+    for spec in writer.points:
+        if spec.where is not None and not _enter_condition(spec.where, shape.element):
+            return False
+        wanted = {id(item.source): _wanted(item) for item in spec.fields}
+        wanted[id(spec.measurement)] = "string"
+        if spec.timestamp.source is not None:
+            wanted[id(spec.timestamp.source)] = "number" if spec.timestamp.format in UNITS else "string"
+        for expression in point_expressions(spec):
+            if expression is not spec.where and not _enter(shape, expression, wanted.get(id(expression), "scalar")):
+                return False
+    return bool(shape.root.children) and shape.root.is_sound() and shape.element.is_sound()
+
+
+def _enter(shape: Shape, expression: Expression, wanted: str) -> bool:
+    if scope_call(expression) is not None:
+        return True
+    path = static_path(expression)
+    if path is None or not path[1]:
+        return False
+    scope, names = path
+    (shape.root if scope == "root" else shape.element).at(names).wanted.add(wanted)
+    return True
+
+
+def _enter_condition(expression: Expression, node: Node) -> bool:
+    condition = find_condition(expression)
+    if condition is None:
+        return False
+    node.at(condition.path).wanted.add("presence" if condition.literal is None else "scalar")
+    return True
+
+
+def _wanted(item: Field) -> str:
+    return "scalar" if item.cast or item.type is FieldType.AUTO else item.type.value
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`path == literal`, `path != literal`, or the truth of `path`; a literal is null or a string."""
+
+    path: tuple[str, ...]
+    operator: str
+    literal: str | None
+
+    def source(self, node: Node) -> str:
+        """Source of the condition for `value`, a struct of `node`."""
+        chain = "value"
+        for key in self.path:
+            node = node.children[key]
+            chain = f"{chain}.{node.attribute}"
+        if self.operator == "true":
+            return f"truth({chain})"
+        if self.literal is not None:
+            return f"{chain} {self.operator} {self.literal!r}"
+        missing = f"NO_{node.name.upper()}" if node.children else "None"
+        return f"{chain} {'is' if self.operator == '==' else 'is not'} {missing}"
+
+
+def find_condition(expression: Expression) -> Condition | None:
+    """`expression` as a condition that generated code can test by itself."""
+    node: dict[str, Any] = expression.node
+    if node["type"] == "comparator" and node["value"] in ("eq", "ne"):
+        left, right = node["children"]
+        path = _member_path(left)
+        if path and right["type"] == "literal" and (right["value"] is None or type(right["value"]) is str):
+            return Condition(path, "==" if node["value"] == "eq" else "!=", right["value"])
+    return None
+
+
+def _list_path(expression: Expression) -> tuple[str, ...] | None:
+    """The members that lead to the list of `a.b`, `a.b[]` or `a.b[*]`."""
+    node: dict[str, Any] = expression.node
+    if node["type"] == "projection" and node["children"][1]["type"] == "identity":
+        node = node["children"][0]
+        if node["type"] == "flatten":
+            node = node["children"][0]
+    return _member_path(node)
+
+
+def _member_path(node: dict[str, Any]) -> tuple[str, ...] | None:
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] == "subexpression":
+        left, right = (_member_path(child) for child in node["children"])
+        return left + right if left and right else None
+    return None
