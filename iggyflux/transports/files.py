@@ -295,7 +295,7 @@ class LineFileSink:
     that are under way at once share an fsync.
     """
 
-    max_in_flight = 4
+    max_in_flight = 2
 
     def __init__(self, path: Path) -> None:
         self._path = path
