@@ -292,6 +292,16 @@ _DOCUMENTS: tuple[Code, ...] = (
         fix="Declare the type beside the expression: {expr: celsius, type: float}.",
         example="fields: {celsius: float}",
     ),
+    Code(
+        "IFX153",
+        "rows that are not walked (warning)",
+        meaning=(
+            "Payloads of csv and influx are lists of rows. Without `for_each` an expression sees the list, and a member "
+            "of a list is always null."
+        ),
+        fix="Add `for_each: '@'`.",
+        example="from: {stream: met, topic: stations, payload: csv}",
+    ),
 )
 
 # --- IFX2xx expressions ---
@@ -621,7 +631,10 @@ _VALUES: tuple[Code, ...] = (
         meaning=(
             "A value is not of the type that the field or tag has. Types are declared, never guessed from one value."
         ),
-        fix="Declare the type that the values have (`type: string`), allow `cast: true`, or name a value inside the object.",
+        fix=(
+            "Declare the type that the values have (`type: string`), allow `cast: true`, "
+            'or go into the object: `a.b`, or `"*": a` for all that it holds.'
+        ),
         example='"21.5" (a string) for a field without `type`, which is a float',
     ),
     Code(
@@ -655,7 +668,7 @@ _VALUES: tuple[Code, ...] = (
         "IFX345",
         "required value is missing",
         meaning="A measurement, or a tag or field with `required: true`, is null or missing (for names also: empty).",
-        fix="Give it a `default`, drop `required`, or skip such messages with `where`.",
+        fix="Give the tag or field a `default`, drop `required`, or skip such messages with `where`.",
     ),
     Code(
         "IFX346",

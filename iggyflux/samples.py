@@ -100,12 +100,17 @@ def read_samples(
         yield Sample(number, bare_message(payload, number - 1, stream=stream, topic=topic))
 
 
+def whole_sample(payload: bytes, coordinates: Coordinates) -> Iterator[Sample]:
+    """The one message whose payload is everything that was read, of whatever format."""
+    yield Sample(1, bare_message(payload, 0, stream=coordinates.stream, topic=coordinates.topic))
+
+
 def check_lines_can_hold(form: str) -> None:
     """Raise SampleError where payloads of this format are binary: those come in envelopes."""
     from iggyflux.payloads import FORMATS
 
     if FORMATS[form].binary:
-        hint = 'give --envelope, and lines such as {"payload_base64": "…"}'
+        hint = 'give --whole where the file is one payload, or --envelope and lines such as {"payload_base64": "…"}'
         raise SampleError(
             NEEDS_ENVELOPE, f"payloads of format {form} are binary and cannot be lines of a file", 0, hint
         )

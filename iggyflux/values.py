@@ -46,9 +46,9 @@ def describe(value: JSON) -> str:
     if value is None:
         return "null"
     if isinstance(value, dict):
-        return f"an object of {len(value)} members"
+        return f"an object of {len(value)} member{'s' * (len(value) != 1)}"
     if isinstance(value, list):
-        return f"a list of {len(value)} elements"
+        return f"a list of {len(value)} element{'s' * (len(value) != 1)}"
     if isinstance(value, str):
         return f"string {shorten(value)}"
     if isinstance(value, bool):
@@ -105,7 +105,7 @@ def _finite(value: float) -> float:
 def _number(text: str, expected: str) -> int | float:
     """The number that `text` is by JSON's syntax exactly, integers exact."""
     if len(text) > _LONGEST_NUMBER or not _JSON_NUMBER.fullmatch(text):
-        raise _wrong(text, expected, "not a number by JSON's syntax")
+        raise _wrong(text, expected, "not a number by JSON's syntax; parse_number(…, `null`) takes other texts for null")
     return int(text) if _JSON_INTEGER.fullmatch(text) else float(text)
 
 

@@ -248,6 +248,20 @@ def test_the_group_keeps_its_name_in_usage() -> None:
     assert command_line.name == "command-line" or command_line.name
 
 
+def test_dry_run_takes_a_file_as_one_payload_with_whole(tmp_path: Path) -> None:
+    """A csv with its header is one payload of several lines; a binary payload is a file of its own."""
+    (tmp_path / "m.csv").write_text("a,ts\n1,1\n2,2\n")
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        DOCUMENT.replace("topic: t", "topic: t, payload: csv")
+        .replace("fields: {a: a}", "fields: {a: {expr: a, cast: true}}")
+        .replace("points:", "for_each: '@'\npoints:")
+    )
+
+    assert iggyflux("dry-run", path, tmp_path / "m.csv", "--whole").out == "m a=1.0 1000000000\nm a=2.0 2000000000\n"
+    assert iggyflux("dry-run", path, tmp_path / "m.csv", "--whole", "--envelope").code == 2
+
+
 @pytest.mark.parametrize("part", ["tags: {t: \"meta('topic')\"}", "tags: {t: \"header('k')\"}", "where: index()", ""])
 def test_dry_run_says_which_coordinates_payloads_get_where_lines_depend_on_them(tmp_path: Path, part: str) -> None:
     """Elsewhere it would be noise."""

@@ -755,6 +755,19 @@ def test_rule_27_rows_and_texts_of_each_format() -> None:
     assert list(render(influx, b'x,a=b v=1i,s="t" 5\ny v=2 6').lines) == ['m,a=b s="t",v=1.0 5', "m v=2.0 6"]
 
 
+def test_rule_27_rows_that_are_not_walked_are_a_warning() -> None:
+    """Without `for_each` an expression sees the list, of which a member is always null."""
+    for payload in ("csv", "{format: csv, header: [v]}", "influx"):
+        text = document("{v: v}", head=with_payload(payload))
+        assert [warning.code for warning in parse_mapping(text).warnings] == ["IFX153"]
+        assert parse_mapping(text.replace("points:", "for_each: '@'\npoints:")).warnings == ()
+        assert (
+            parse_mapping(text.replace("{v: v}", "{v: 'length(@)'}").replace("expr: ts", "expr: '[0].t'")).warnings
+            == ()
+        )
+    assert "a list of 1 element" in failure(text, b"x v=1 5").reason
+
+
 def test_rule_27_binary_formats_are_held_to_what_json_has() -> None:
     for name, encode in (("msgpack", msgspec.msgpack.encode), ("cbor", cbor2.dumps)):
         text = document("{v: v}", head=with_payload(name))

@@ -45,6 +45,7 @@ def command(
     mapping: Path,
     samples: str | None,
     envelope: bool,
+    whole: bool,
     form: str,
     precision: str,
     dialect: str,
@@ -68,6 +69,10 @@ def command(
       iggyflux dry-run mapping.yaml --from iggy --last 20 --pipeline pipeline.yaml
     """
     document = open_mapping(mapping)
+    if whole and envelope:
+        raise click.UsageError(
+            "--whole takes SAMPLES as one payload, --envelope as lines of messages: give one of them"
+        )
     if origin is None and (last, pipeline) != (None, None):
         raise click.UsageError("--last and --pipeline go with --from iggy")
     if origin is not None and (samples is not None or document.kind == "reader"):
@@ -82,7 +87,7 @@ def command(
 
         source = last_samples(document, iggy_settings(pipeline), last or _LOG_MESSAGES)
     else:
-        source = _samples(document, samples, envelope, limit)
+        source = _samples(document, samples, envelope, whole, limit)
     run(islice(source, limit))
     return ExitCode.PROBLEMS if run.tally.failed else ExitCode.OK
 
@@ -90,28 +95,32 @@ def command(
 # --- where samples come from ---
 
 
-def _samples(mapping: Mapping, samples: str | None, envelope: bool, limit: int | None) -> Iterator[Sample]:
+def _samples(mapping: Mapping, samples: str | None, envelope: bool, whole: bool, limit: int | None) -> Iterator[Sample]:
     if samples is None:
         return _example_samples(mapping)
     if samples == "log:":
         raise click.BadParameter("'log:' names no folder; such as log:data", param_hint="SAMPLES")
     if samples.startswith("log:"):
         return _log_samples(mapping, Path(samples.removeprefix("log:")), limit)
-    return _file_samples(mapping, Path(samples), envelope)
+    return _file_samples(mapping, Path(samples), envelope, whole)
 
 
-def _file_samples(mapping: Mapping, path: Path, envelope: bool) -> Iterator[Sample]:
-    from iggyflux.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples
+def _file_samples(mapping: Mapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
+    from iggyflux.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples, whole_sample
 
     assert mapping.writer is not None  # noqa: S101
     source = mapping.writer.source
     coordinates = Coordinates.of(source)
     with open_input(path) as lines:
         try:
-            found = read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+            found = (
+                whole_sample(lines.read(), coordinates)
+                if whole
+                else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+            )
             for index, sample in enumerate(found):
                 if not index and not envelope:
-                    _say_what_is_assumed(sample, coordinates, mapping.writer)
+                    _say_what_is_assumed(sample, coordinates, mapping.writer, whole)
                 yield sample
         except SampleError as error:
             if error.code == NEEDS_ENVELOPE:
@@ -132,9 +141,9 @@ def _uses_coordinates(writer: Writer) -> bool:
     return any({"meta", "header"} & getattr(source, "uses", frozenset()) for source in sources)
 
 
-def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer) -> None:
+def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer, whole: bool) -> None:
     """That the samples are one document, where they could be taken for many; their coordinates, where they matter."""
-    if b"\n" in first.message.payload:
+    if b"\n" in first.message.payload and not whole:
         hint = "; `jq -c '.[]'` makes a message of each element" if first.message.payload.startswith(b"[") else ""
         note(f"the input is one JSON document, so it is one message{hint}")
     if not _uses_coordinates(writer):

@@ -98,9 +98,11 @@ class Reading:
             return
         found = " or ".join(sorted(expression.types - {"null"})) or "null"
         declared = {"string", "boolean"} & expression.types
-        hint = (
-            f"declare what it gives: type: {declared.pop()}" if fitting == "a number" and len(declared) == 1 else None
-        )
+        hint = None
+        if fitting == "a number" and len(declared) == 1:
+            hint = f"declare what it gives: type: {declared.pop()}"
+        elif fitting != "an object" and "array" in expression.types and expression.types <= {"array", "null"}:
+            hint = f"take the first: {expression.text} | [0]"
         message = f"this never gives {fitting}"
         self.report("IFX132", pointer, message, expected=fitting, found=f"always {found}", hint=hint)
 

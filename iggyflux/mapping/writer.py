@@ -35,6 +35,7 @@ from iggyflux.records import JSON, Scalar
 from iggyflux.values import FieldType, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
+LISTS_OF_ROWS = ("csv", "influx")
 SCALAR = "a string, a number or a boolean"
 _GIVING = {
     FieldType.FLOAT: "a number",
@@ -63,6 +64,7 @@ def read_writer(reading: Reading) -> Writer:
     source = read_from(reading, object_of(tree.get("from")))
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
+    _warn_rows_not_walked(reading, source.payload.format, for_each is not None)
     return Writer(
         source=source,
         where=where,
@@ -73,6 +75,14 @@ def read_writer(reading: Reading) -> Writer:
         invalid_names=invalid_names,
         tables=reading.tables,
     )
+
+
+def _warn_rows_not_walked(reading: Reading, form: str, walked: bool) -> None:
+    """A member of a list is null, whatever the message: `temp_c` of a csv payload without `for_each` says nothing."""
+    if form in LISTS_OF_ROWS and not walked and any(expression.reads.keys for expression in reading.expressions):
+        pointer = "/from/payload" if "payload" in object_of(reading.tree.get("from")) else "/from"
+        message = f"a payload of {form} is a list of rows, and without `for_each` expressions see the list, not a row"
+        reading.warn("IFX153", pointer, message, hint="add `for_each: '@'`, and a row makes points")
 
 
 def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
