@@ -189,6 +189,8 @@ def seen(
     except (http.client.HTTPException, OSError):
         return ("broken",)
     kept = {name: value for name, value in reply.headers.items() if name not in CHANGING}
+    if "allow" in kept:  # in no order of its own
+        kept["allow"] = ", ".join(sorted(kept["allow"].split(", ")))
     return reply.status, kept, reply.body
 
 

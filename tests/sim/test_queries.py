@@ -250,8 +250,10 @@ def test_the_order_of_ties_depends_on_the_query(v1: SimServer) -> None:
             [{"celsius": 23.0, "device": "d1"}],
         ),
         (
-            'SELECT cast(time as bigint) AS t, "count" FROM "env" '
-            "WHERE device IN ('d1', 'd2') ORDER BY time, device LIMIT 2",
+            (
+                'SELECT cast(time as bigint) AS t, "count" FROM "env" '
+                "WHERE device IN ('d1', 'd2') ORDER BY time, device LIMIT 2"
+            ),
             [{"t": 1000, "count": 3}, {"t": 1000, "count": 4}],
         ),
         (
@@ -273,8 +275,10 @@ def test_the_order_of_ties_depends_on_the_query(v1: SimServer) -> None:
             [{"table_name": "env"}, {"table_name": "other"}],
         ),
         (
-            "SELECT column_name, data_type FROM information_schema.columns "
-            "WHERE table_name = 'other' ORDER BY column_name",
+            (
+                "SELECT column_name, data_type FROM information_schema.columns "
+                "WHERE table_name = 'other' ORDER BY column_name"
+            ),
             [
                 {"column_name": "time", "data_type": "Timestamp(Nanosecond, None)"},
                 {"column_name": "value", "data_type": "Float64"},
@@ -282,8 +286,10 @@ def test_the_order_of_ties_depends_on_the_query(v1: SimServer) -> None:
         ),
         ("SELECT 1 AS one", [{"one": 1}]),
         (
-            "SELECT celsius FROM env WHERE time >= to_timestamp_nanos(2000) "
-            "AND time < TIMESTAMP '1970-01-01T00:00:01Z' AND celsius > 0",
+            (
+                "SELECT celsius FROM env WHERE time >= to_timestamp_nanos(2000) "
+                "AND time < TIMESTAMP '1970-01-01T00:00:01Z' AND celsius > 0"
+            ),
             [{"celsius": 23.0}],
         ),
         (
@@ -388,13 +394,17 @@ def test_flux_without_annotations_names_the_result_in_each_row(env2: SimServer) 
     ("pipe", "last"),
     [
         (
-            '|> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
-            ' |> filter(fn: (r) => r.device == "d3")',
+            (
+                '|> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
+                ' |> filter(fn: (r) => r.device == "d3")'
+            ),
             f',,0,{BOUNDS},1970-01-01T00:00:00.000003Z,env,d3,b,"a,""b"',
         ),
         (
-            '|> filter(fn: (r) => r._field == "count") |> group() |> sort(columns: ["_value"], desc: true)'
-            ' |> limit(n: 1) |> keep(columns: ["_value"])',
+            (
+                '|> filter(fn: (r) => r._field == "count") |> group() |> sort(columns: ["_value"], desc: true)'
+                ' |> limit(n: 1) |> keep(columns: ["_value"])'
+            ),
             ",,0,4",
         ),
         ('|> filter(fn: (r) => r._field == "celsius") |> group() |> count()', f",,0,{BOUNDS},3"),
@@ -403,18 +413,24 @@ def test_flux_without_annotations_names_the_result_in_each_row(env2: SimServer) 
             ",,0,23,d1",
         ),
         (
-            '|> filter(fn: (r) => r._field == "state" and r.device =~ /^d3$/)'
-            " |> map(fn: (r) => ({v: r._value, n: int(v: r._time)}))",
+            (
+                '|> filter(fn: (r) => r._field == "state" and r.device =~ /^d3$/)'
+                " |> map(fn: (r) => ({v: r._value, n: int(v: r._time)}))"
+            ),
             ',,0,3000,"a,""b"',
         ),
         (
-            '|> filter(fn: (r) => r._field == "on") |> rename(columns: {_value: "is_on"})'
-            " |> drop(fn: (column) => column =~ /^_/)",
+            (
+                '|> filter(fn: (r) => r._field == "on") |> rename(columns: {_value: "is_on"})'
+                " |> drop(fn: (column) => column =~ /^_/)"
+            ),
             ",,0,true,d1,a",
         ),
         (
-            '|> filter(fn: (r) => exists r.site and r._field == "count") |> last() |> yield(name: "x")'
-            ' |> keep(columns: ["_value"])',
+            (
+                '|> filter(fn: (r) => exists r.site and r._field == "count") |> last() |> yield(name: "x")'
+                ' |> keep(columns: ["_value"])'
+            ),
             ",,0,3",
         ),
     ],
