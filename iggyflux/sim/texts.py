@@ -144,3 +144,16 @@ def rust_time(time_ns: int) -> str:
     while digits.endswith("000"):
         digits = digits[:-3]
     return f"{text}.{digits}"
+
+
+def go_duration(nanoseconds: int) -> str:
+    """A duration as Go prints it: `168h0m0s`, `0s`."""
+    if nanoseconds == 0:
+        return "0s"
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    hours, rest = divmod(seconds, 3_600)
+    minutes, seconds = divmod(rest, 60)
+    tail = f"{seconds}.{fraction:09d}".rstrip("0") if fraction else str(seconds)
+    if hours:
+        return f"{hours}h{minutes}m{tail}s"
+    return f"{minutes}m{tail}s" if minutes else f"{tail}s"

@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 from iggyflux.sim import classic, shards
 from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
-from iggyflux.sim.dialects.v1 import Result, go_body, parameters, query_form, render
-from iggyflux.sim.queries import NotFound, ParseError, QueryError, flux, influxql
+from iggyflux.sim.dialects.results import Result, render
+from iggyflux.sim.dialects.v1 import go_body, parameters, query_form
+from iggyflux.sim.queries import NotFound, ParseError, QueryError, flux, flux_csv, influxql
 from iggyflux.sim.store import Database
-from iggyflux.sim.texts import go_json, go_string, plain_digits, rfc3339
+from iggyflux.sim.texts import go_duration, go_json, go_string, plain_digits, rfc3339
 from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
 PAGE = b'<!doctype html><html><head><title>InfluxDB</title></head><body><div id="react-root"></div></body></html>'
@@ -338,7 +339,7 @@ class V2(Dialect):
             return f"point {_text(pair[0])} at {rfc3339(pair[1])} dropped {reason}"
 
         oldest, newest = min(outcome.beyond, key=lambda pair: pair[1]), max(outcome.beyond, key=lambda pair: pair[1])
-        head = f"dropped {number} points outside retention policy of duration {influxql.go_duration(duration)}"
+        head = f"dropped {number} points outside retention policy of duration {go_duration(duration)}"
         return f"{head} - oldest {show(oldest)}, newest {show(newest)} dropped={number}"
 
     def _body(self, request: Request) -> bytes:
@@ -386,7 +387,7 @@ class V2(Dialect):
         except QueryError as exc:
             raise Failed(500 if str(exc).startswith("a panic") else 400, str(exc)) from exc
         headers = {"Vary": "Accept-Encoding", **self._headers("text/csv; charset=utf-8")}
-        return Answer(200, headers, flux.write(results, _flux_dialect(tree.get("dialect")), rfc3339, _double))
+        return Answer(200, headers, flux_csv.write(results, _flux_dialect(tree.get("dialect")), rfc3339, _double))
 
     def _influxql(self, request: Request, _tally: Tally) -> Answer:
         rights = self._authorize_old(request)
@@ -446,15 +447,15 @@ def _read_query(body: bytes) -> Mapping[str, object]:
     return tree
 
 
-def _flux_dialect(tree: object) -> flux.Dialect:
+def _flux_dialect(tree: object) -> flux_csv.Dialect:
     if not isinstance(tree, Mapping):
-        return flux.Dialect()
+        return flux_csv.Dialect()
     annotations = tuple(str(each) for each in tree.get("annotations") or ())
     for each in annotations:
         if each not in ("datatype", "group", "default"):
             raise Failed(400, f"failed to decode request body: unknown dialect annotation type: {each}")
     header = tree.get("header")
-    return flux.Dialect(
+    return flux_csv.Dialect(
         annotations, header is not False, str(tree.get("delimiter") or ","), str(tree.get("commentPrefix") or "#")
     )
 

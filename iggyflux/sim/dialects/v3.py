@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from math import isfinite
 
 from iggyflux.sim import modern, tables
+from iggyflux.sim.dialects import rows
 from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Dropped, Tally, basic_credentials
-from iggyflux.sim.dialects.v1 import UNITS as EPOCHS
 from iggyflux.sim.dialects.v1 import parameters, query_form
 from iggyflux.sim.queries import ParseError, QueryError, influxql, sql
 from iggyflux.sim.queries.influxql import Frame
 from iggyflux.sim.store import DAY_NS, Database
-from iggyflux.sim.texts import arrow_float, csv_cell, rfc3339, rust_json, rust_time, ryu_float
+from iggyflux.sim.texts import rust_json
 from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
 MAX_BODY = 10 * 2**20
@@ -150,9 +149,9 @@ class V3(Dialect):
         return Answer(200, self._product(), b"OK")
 
     def _databases(self, request: Request, _tally: Tally, _rights: frozenset[str]) -> Answer:
-        rows = [{"iox::database": name} for name in sorted(self.store.databases)]
+        names = [{"iox::database": name} for name in sorted(self.store.databases)]
         kind = "jsonl" if request.query.get("format") in ("jsonl", "json_lines") else "json"
-        lines = [rust_json(row) for row in rows]
+        lines = [rust_json(row) for row in names]
         body = "".join(f"{line}\n" for line in lines) if kind == "jsonl" else f"[{','.join(lines)}]"
         return Answer(200, {"Content-Type": _CONTENT_TYPES[kind]}, body.encode())
 
@@ -312,17 +311,17 @@ class V3(Dialect):
             )
         database = self._database(asked.database)
         try:
-            columns, rows = sql.run(self.store, database, asked.text, asked.parameters, self.settings.now_ns())
+            columns, found = sql.run(self.store, database, asked.text, asked.parameters, self.settings.now_ns())
         except QueryError as exc:
             raise Failed(500, f"query error: error while planning query: {exc}") from exc
-        return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, _FORMATS[asked.format](columns, rows))
+        return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, rows.FORMATS[asked.format](columns, found))
 
     def _query_influxql(self, request: Request, _tally: Tally, rights: frozenset[str]) -> Answer:
         self._allow(rights, READ)
         asked = self._asked(request)
         frames = self._run_influxql(asked.text, asked.database, asked.parameters)
-        columns, rows = _flatten(frames)
-        return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, _FORMATS[asked.format](columns, rows))
+        columns, found = rows.flatten(frames)
+        return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, rows.FORMATS[asked.format](columns, found))
 
     def _query_v1(self, request: Request, _tally: Tally, rights: frozenset[str]) -> Answer:
         self._allow(rights, READ)
@@ -338,10 +337,10 @@ class V3(Dialect):
             raise Failed(400, str(exc)) from exc
         epoch = form.get("epoch", "")
         if accept.endswith("/csv"):
-            return Answer(200, {"Content-Type": "application/csv"}, _v1_csv(frames, epoch or "ns"))
+            return Answer(200, {"Content-Type": "application/csv"}, rows.v1_csv(frames, epoch or "ns"))
         size = form.get("chunk_size", "")
         chunk = (int(size) if size.isdigit() and int(size) else CHUNK) if form.get("chunked") == "true" else None
-        return Answer(200, {"Content-Type": "application/json"}, _v1_json(frames, epoch, chunk))
+        return Answer(200, {"Content-Type": "application/json"}, rows.v1_json(frames, epoch, chunk))
 
     def _run_influxql(self, text: str, name: str | None, values: Mapping[str, object]) -> Iterator[Frame]:
         try:
@@ -494,171 +493,3 @@ def _line_error(line: modern.Bad) -> dict[str, object]:
 
 def _json(tree: object) -> bytes:
     return rust_json(tree).encode("utf-8", "replace")
-
-
-# --- how rows are written ---
-
-Columns = Sequence[tuple[str, str]]
-"""Names and kinds of columns; kind `time` is an integer of nanoseconds that is written as a time."""
-Rows = Iterable[Sequence[object]]
-
-
-def _cells(columns: Columns, row: Sequence[object]) -> list[object]:
-    return [
-        rust_time(value) if kind == "time" and isinstance(value, int) else _scalar(value)
-        for (_, kind), value in zip(columns, row, strict=True)
-    ]
-
-
-def _scalar(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value[0] if isinstance(value, list) else value
-
-
-def _objects(columns: Columns, rows: Rows) -> Iterator[str]:
-    names = [name for name, _ in columns]
-    for row in rows:
-        cells = _cells(columns, row)
-        row_object = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
-        yield rust_json(row_object, arrow_float)
-
-
-def _as_jsonl(columns: Columns, rows: Rows) -> Iterator[bytes]:
-    yield from _batched((line + "\n" for line in _objects(columns, rows)), "")
-
-
-def _as_json(columns: Columns, rows: Rows) -> Iterator[bytes]:
-    yield b"["
-    yield from _batched(_objects(columns, rows), ",")
-    yield b"]"
-
-
-def _as_csv(columns: Columns, rows: Rows) -> Iterator[bytes]:
-    def lines() -> Iterator[str]:
-        for number, row in enumerate(rows):
-            if not number:  # without a row there is no head
-                yield ",".join(csv_cell(name) for name, _ in columns) + "\n"
-            yield ",".join(csv_cell(_csv_text(cell)) for cell in _cells(columns, row)) + "\n"
-
-    yield from _batched(lines(), "")
-
-
-def _as_pretty(columns: Columns, rows: Rows) -> Iterator[bytes]:
-    table = [[name for name, _ in columns], *([_csv_text(cell) for cell in _cells(columns, row)] for row in rows)]
-    widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
-    rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
-    ]
-    yield "\n".join([rule, lines[0], rule, *lines[1:], rule]).encode()
-
-
-def _csv_text(cell: object) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, float):
-        return ryu_float(cell)
-    return cell if isinstance(cell, str) else rust_json(cell)
-
-
-def _batched(texts: Iterable[str], separator: str) -> Iterator[bytes]:
-    buffer: list[str] = []
-    first = True
-    for text in texts:
-        buffer.append(text)
-        if len(buffer) == 1_000:
-            yield (("" if first else separator) + separator.join(buffer)).encode("utf-8", "replace")
-            buffer, first = [], False
-    if buffer:
-        yield (("" if first else separator) + separator.join(buffer)).encode("utf-8", "replace")
-
-
-_FORMATS: dict[str, Callable[[Columns, Rows], Iterator[bytes]]] = {
-    "json": _as_json,
-    "jsonl": _as_jsonl,
-    "csv": _as_csv,
-    "pretty": _as_pretty,
-}
-
-
-def _flatten(frames: Iterator[Frame]) -> tuple[Columns, Rows]:
-    """Frames as one table, with the measurement in a column of its own."""
-    found = list(frames)
-    if not found:
-        return [], []
-    if found[0].name == "databases":
-        return [("iox::database", "string")], [row for frame in found for row in frame.rows]
-    heads: list[str] = []
-    for frame in found:
-        for name in (*frame.columns[:1], *sorted(frame.tags), *frame.columns[1:]):
-            if name not in heads:
-                heads.append(name)
-    columns = [("iox::measurement", "string"), *((name, "time" if name == "time" else "other") for name in heads)]
-
-    def rows() -> Iterator[Sequence[object]]:
-        for frame in found:
-            for row in frame.rows:
-                values = {
-                    **{key: text or None for key, text in frame.tags.items()},
-                    **dict(zip(frame.columns, row, strict=True)),
-                }
-                yield [frame.name, *(values.get(name) for name in heads)]
-
-    return columns, rows()
-
-
-def _v1_cells(frame: Frame, row: Sequence[object], epoch: str) -> list[object]:
-    cells = [_scalar(value) for value in row]
-    if any(isinstance(cell, float) and not isfinite(cell) for cell in cells):
-        raise Dropped("a value that this JSON cannot hold")
-    time = cells[0]
-    if frame.columns[0] == "time" and isinstance(time, int):
-        unit = EPOCHS.get(epoch, 1)
-        cells[0] = (time // unit if time >= 0 else -(-time // unit)) if epoch else rfc3339(time)
-    return cells
-
-
-def _v1_series(frame: Frame, rows: Iterable[Sequence[object]], epoch: str) -> dict[str, object]:
-    head: dict[str, object] = {"name": frame.name}
-    if frame.tags:
-        head["tags"] = dict(frame.tags)
-    return {**head, "columns": list(frame.columns), "values": [_v1_cells(frame, row, epoch) for row in rows]}
-
-
-def _v1_json(frames: Iterator[Frame], epoch: str, chunk: int | None) -> Iterator[bytes]:
-    if chunk is None:
-        series = [_v1_series(frame, frame.rows, epoch) for frame in frames]
-        series.reverse()  # the server gives the last group first
-        yield _v1_line(series)
-        return
-    empty = True
-    for frame in frames:
-        rows: list[Sequence[object]] = []
-        for row in frame.rows:
-            if len(rows) == chunk:
-                yield _v1_line([_v1_series(frame, rows, epoch)])
-                rows = []
-            rows.append(row)
-        empty = False
-        yield _v1_line([_v1_series(frame, rows, epoch)])
-    if empty:
-        yield _v1_line([])
-
-
-def _v1_line(series: list[dict[str, object]]) -> bytes:
-    result: dict[str, object] = {"statement_id": 0}
-    if series:
-        result["series"] = series
-    return _json({"results": [result]}) + b"\r\n"
-
-
-def _v1_csv(frames: Iterator[Frame], epoch: str) -> Iterator[bytes]:
-    first = True
-    for frame in frames:
-        lines = [",".join(("name", "tags", *frame.columns))] if first else []
-        first = False
-        rows = (_v1_cells(frame, row, epoch) for row in frame.rows)
-        lines += [",".join((frame.name, "", *map(_csv_text, cells))) for cells in rows]
-        yield ("\n".join(lines) + "\n").encode("utf-8", "replace")
-    yield b"\r\n"

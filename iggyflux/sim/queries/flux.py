@@ -6,91 +6,27 @@ several shards ends at the first shard of another type, without a word; a tag ke
 
 from __future__ import annotations
 
-import operator
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
 
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.sim.plain import Value as Stored
-from iggyflux.sim.queries import NotFound, ParseError, QueryError
+from iggyflux.sim.queries import NotFound, QueryError
 from iggyflux.sim.queries.conditions import order_key, parse_time
+from iggyflux.sim.queries.flux_script import Parser
+from iggyflux.sim.queries.flux_values import (
+    Duration,
+    Function,
+    Record,
+    Result,
+    RuntimeFault,
+    Scope,
+    Stream,
+    Table,
+    Time,
+)
 from iggyflux.sim.shards import ZERO_TIME_NS
 from iggyflux.sim.store import Measurement, Policy, Store
-
-KINDS: dict[type, str] = {}
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}
-_UNITS |= {"d": 86_400 * 10**9, "w": 7 * 86_400 * 10**9, "mo": 30 * 86_400 * 10**9, "y": 365 * 86_400 * 10**9}
-_DURATION = r"(?:[0-9]+(?:ns|us|µs|ms|mo|s|m|h|d|w|y))+"
-_TOKEN = re.compile(
-    r"(?P<space>\s+|//[^\n]*)"
-    r"|(?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9:.]+(?:Z|[+-][0-9]{2}:[0-9]{2}))?)"
-    rf"|(?P<duration>{_DURATION})(?![A-Za-z0-9_])"
-    r"|(?P<number>[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)"
-    r'|(?P<string>"(?:[^"\\]|\\.)*")'
-    r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
-    r"|(?P<symbol>\|>|=>|==|!=|=~|!~|<=|>=|[<>=+\-*/%(){}\[\],:.?])",
-    re.DOTALL,
-)
-_PATTERN = re.compile(r"\s*/((?:[^/\\\n]|\\.)+)/")
-
-
-class Time(int):
-    """Nanoseconds since the epoch."""
-
-
-class Duration(int):
-    """Nanoseconds."""
-
-
-KINDS |= {
-    float: "double",
-    int: "long",
-    Unsigned: "unsignedLong",
-    str: "string",
-    bool: "boolean",
-    Time: "dateTime:RFC3339",
-}
-"""The annotation of a column by the class of its values."""
-FROM_KIND = {name: kind for kind, name in KINDS.items()}
-
-Record: TypeAlias = dict[str, object]
-
-
-@dataclass(slots=True)
-class Table:
-    """Rows with one group key: `columns` has the class of each column's values, in order; `group` the key's columns."""
-
-    columns: dict[str, type]
-    group: tuple[str, ...]
-    rows: list[Record]
-    stored: bool = False
-
-
-@dataclass(slots=True)
-class Stream:
-    """Tables on their way through a pipeline.  `source` is a bucket before its range is known."""
-
-    tables: list[Table] = field(default_factory=list)
-    source: Policy | None = None
-    bucket: str = ""
-
-
-class _RuntimeFault(QueryError):
-    """What goes wrong inside a function; the call adds its place."""
-
-
-class Result(NamedTuple):
-    """A named result of a script."""
-
-    name: str
-    tables: list[Table]
-
-
-Scope: TypeAlias = dict[str, object]
-Expression: TypeAlias = Callable[[Scope], object]
-Function: TypeAlias = Callable[[dict[str, object]], object]
 
 
 @dataclass(slots=True)
@@ -106,7 +42,7 @@ class Context:
 
 def run(context: Context, script: str) -> list[Result]:
     """The results of a script.  Raises `QueryError`."""
-    parser = _Parser(script, context)
+    parser = Parser(script)
     scope: Scope = _builtins(context)
     for name, expression in parser.statements():
         value = expression(scope)
@@ -123,374 +59,6 @@ def run(context: Context, script: str) -> list[Result]:
     if not context.results:
         raise QueryError("error in building plan while starting program: this Flux script returns no streaming data")
     return context.results
-
-
-# --- reading ---
-
-
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    start: int
-    end: int
-
-
-class _Parser:
-    """Recursive descent; every method gives a closure that is evaluated in a scope."""
-
-    def __init__(self, text: str, context: Context) -> None:
-        self.text = text
-        self.context = context
-        self.position = 0
-
-    def statements(self) -> Iterator[tuple[str | None, Expression]]:
-        found: list[tuple[str | None, Expression]] = []
-        while self.peek().kind != "end":
-            if self.accept("import"):
-                self.next()
-                continue
-            self.accept("option")
-            before = self.position
-            token = self.next()
-            if token.kind == "word" and self.accept("="):
-                found.append((token.text, self.expression()))
-            else:
-                self.position = before
-                found.append((None, self.expression()))
-        return iter(found)
-
-    def peek(self) -> _Token:
-        before = self.position
-        token = self.next()
-        self.position = before
-        return token
-
-    def next(self) -> _Token:
-        while True:
-            found = _TOKEN.match(self.text, self.position)
-            if found is None:
-                if self.position >= len(self.text.rstrip()):
-                    return _Token("end", "EOF", len(self.text), len(self.text))
-                raise self.error(
-                    _Token("strange", self.text[self.position], self.position, self.position + 1), "invalid statement"
-                )
-            self.position = found.end()
-            if found.lastgroup != "space":
-                return _Token(found.lastgroup or "", found[0], found.start(), found.end())
-
-    def accept(self, text: str) -> bool:
-        before = self.position
-        token = self.next()
-        if token.kind in ("word", "symbol") and token.text == text:
-            return True
-        self.position = before
-        return False
-
-    def expect(self, text: str) -> None:
-        token = self.peek()
-        if not self.accept(text):
-            raise self.error(token, f"expected {text}, got {token.text}")
-
-    def error(self, token: _Token, words: str) -> ParseError:
-        return ParseError(f"compilation failed: error {self.place(token)}: {words}")
-
-    def place(self, token: _Token) -> str:
-        return f"@{self._point(token.start)}-{self._point(token.end)}"
-
-    def _point(self, position: int) -> str:
-        before = self.text[:position]
-        return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
-
-    def expression(self) -> Expression:
-        return self._either()
-
-    def _either(self) -> Expression:
-        left = self._both()
-        while self.accept("or"):
-            left = _logical(left, self._both(), wanted=True)
-        return left
-
-    def _both(self) -> Expression:
-        left = self._not()
-        while self.accept("and"):
-            left = _logical(left, self._not(), wanted=False)
-        return left
-
-    def _not(self) -> Expression:
-        if self.accept("not"):
-            inner = self._not()
-            return lambda scope: not inner(scope)
-        if self.accept("exists"):
-            inner = self._not()
-            return lambda scope: inner(scope) is not None
-        return self._comparison()
-
-    def _comparison(self) -> Expression:
-        left = self._sum()
-        token = self.peek()
-        if token.kind == "symbol" and token.text in ("=~", "!~"):
-            self.next()
-            return _match(left, self._pattern(), wanted=token.text == "=~")
-        if token.kind == "symbol" and token.text in _COMPARISONS:
-            self.next()
-            return _compare(_COMPARISONS[token.text], left, self._sum())
-        return left
-
-    def _pattern(self) -> re.Pattern[str]:
-        found = _PATTERN.match(self.text, self.position)
-        if found is None:
-            raise self.error(self.peek(), "expected a regular expression")
-        self.position = found.end()
-        return re.compile(found[1].replace("\\/", "/"))
-
-    def _sum(self) -> Expression:
-        left = self._product()
-        while (token := self.peek()).kind == "symbol" and token.text in ("+", "-"):
-            self.next()
-            left = _arithmetic(_ARITHMETIC[token.text], left, self._product())
-        return left
-
-    def _product(self) -> Expression:
-        left = self._unary()
-        while (token := self.peek()).kind == "symbol" and token.text in ("*", "/", "%"):
-            self.next()
-            left = _arithmetic(_ARITHMETIC[token.text], left, self._unary())
-        return left
-
-    def _unary(self) -> Expression:
-        if self.accept("-"):
-            inner = self._unary()
-            return lambda scope: _negate(inner(scope))
-        left = self._postfix()
-        while self.accept("|>"):
-            if self.peek().kind == "end":
-                raise self.error(self.peek(), "pipe destination must be a function call")
-            left = self._postfix(piped=left)
-        return left
-
-    def _postfix(self, piped: Expression | None = None) -> Expression:
-        token = self.peek()
-        value = self._primary()
-        name = token.text
-        while True:
-            if self.accept("("):
-                value, piped = self._call(value, piped, name, token), None
-            elif self.accept("."):
-                part = self.next().text
-                name = f"{name}.{part}"
-                value = _member(value, part)
-            elif self.accept("["):
-                index = self.expression()
-                self.expect("]")
-                value = _index(value, index)
-            else:
-                if piped is not None:
-                    raise self.error(token, "pipe destination must be a function call")
-                return value
-
-    def _call(self, value: Expression, piped: Expression | None, name: str, token: _Token) -> Expression:
-        arguments = self._arguments()
-        whole = self.place(token._replace(end=self.position))
-        return _call(value, arguments, piped, name, whole)
-
-    def _arguments(self) -> dict[str, Expression]:
-        found: dict[str, Expression] = {}
-        while not self.accept(")"):
-            token = self.next()
-            self.expect(":")
-            found[token.text] = self.expression()
-            self.accept(",")
-        return found
-
-    def _primary(self) -> Expression:
-        token = self.next()
-        if token.kind == "word":
-            return self._word(token)
-        if token.kind == "string":
-            return _constant(_unquote(token.text))
-        if token.kind == "time":
-            return _constant(Time(parse_time(token.text)))
-        if token.kind == "duration":
-            parts = re.findall(r"([0-9]+)(ns|us|µs|ms|mo|s|m|h|d|w|y)", token.text)
-            return _constant(Duration(sum(int(number) * _UNITS[unit] for number, unit in parts)))
-        if token.kind == "number":
-            return _constant(float(token.text) if "." in token.text else int(token.text))
-        if token.text == "(":
-            return self._parenthesis()
-        if token.text == "[":
-            return self._list()
-        if token.text == "{":
-            return self._object()
-        raise self.error(token, f"invalid expression: invalid token for primary expression: {token.text}")
-
-    def _word(self, token: _Token) -> Expression:
-        name, place = token.text, self.place(token)
-        if name in ("true", "false"):
-            return _constant(name == "true")
-
-        def look(scope: Scope) -> object:
-            if name not in scope:
-                raise QueryError(f"error {place}: undefined identifier {name}")
-            return scope[name]
-
-        return look
-
-    def _parenthesis(self) -> Expression:
-        """`(r) => …` or an expression in parentheses."""
-        found = re.compile(r"\s*((?:[A-Za-z_]\w*\s*,?\s*)*)\)\s*=>").match(self.text, self.position)
-        if found is None:
-            inner = self.expression()
-            self.expect(")")
-            return inner
-        names = [name.strip() for name in found[1].split(",") if name.strip()]
-        self.position = found.end()
-        body = self.expression()
-
-        def make(scope: Scope) -> object:
-            def call(arguments: dict[str, object]) -> object:
-                return body({**scope, **{name: arguments.get(name) for name in names}})
-
-            return call
-
-        return make
-
-    def _list(self) -> Expression:
-        items: list[Expression] = []
-        while not self.accept("]"):
-            items.append(self.expression())
-            self.accept(",")
-        return lambda scope: [item(scope) for item in items]
-
-    def _object(self) -> Expression:
-        base: Expression | None = None
-        before = self.position
-        if self.next().kind == "word" and self.accept("with"):
-            end, self.position = self.position, before
-            base = self._word(self.next())
-            self.position = end
-        else:
-            self.position = before
-        members: dict[str, Expression] = {}
-        while not self.accept("}"):
-            token = self.next()
-            key = _unquote(token.text) if token.kind == "string" else token.text
-            self.expect(":")
-            members[key] = self.expression()
-            self.accept(",")
-
-        def make(scope: Scope) -> object:
-            record: Record = dict(base(scope)) if base is not None else {}  # type: ignore[call-overload]  # a record
-            record.update((key, value(scope)) for key, value in members.items())
-            return record
-
-        return make
-
-
-_COMPARISONS: dict[str, Callable[[object, object], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": lambda left, right: order_key(left) < order_key(right),
-    "<=": lambda left, right: order_key(left) <= order_key(right),
-    ">": lambda left, right: order_key(left) > order_key(right),
-    ">=": lambda left, right: order_key(left) >= order_key(right),
-}
-_ARITHMETIC: dict[str, Callable[[object, object], object]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": lambda left, right: left / right if isinstance(left, float) else left // right,  # type: ignore[operator]
-    "%": operator.mod,
-}
-
-
-def _constant(value: object) -> Expression:
-    return lambda _scope: value
-
-
-def _unquote(text: str) -> str:
-    return re.sub(
-        r"\\(.)", lambda found: {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], found[1]), text[1:-1], flags=re.DOTALL
-    )
-
-
-def _logical(left: Expression, right: Expression, *, wanted: bool) -> Expression:
-    if wanted:
-        return lambda scope: bool(left(scope)) or bool(right(scope))
-    return lambda scope: bool(left(scope)) and bool(right(scope))
-
-
-def _compare(compare: Callable[[object, object], bool], left: Expression, right: Expression) -> Expression:
-    def truth(scope: Scope) -> object:
-        first, second = left(scope), right(scope)
-        if first is None or second is None:
-            return None
-        if isinstance(first, str) != isinstance(second, str):
-            raise QueryError(f"error: type conflict: {KINDS.get(type(first))} != {KINDS.get(type(second))}")
-        return compare(first, second)
-
-    return truth
-
-
-def _match(left: Expression, pattern: re.Pattern[str], *, wanted: bool) -> Expression:
-    def truth(scope: Scope) -> object:
-        value = left(scope)
-        return None if value is None else (pattern.search(str(value)) is not None) is wanted
-
-    return truth
-
-
-def _arithmetic(apply: Callable[[object, object], object], left: Expression, right: Expression) -> Expression:
-    def value(scope: Scope) -> object:
-        first, second = left(scope), right(scope)
-        if first is None or second is None:
-            return None
-        result = apply(first, second)
-        return type(first)(result) if isinstance(first, Time | Duration) else result  # type: ignore[call-overload]
-
-    return value
-
-
-def _negate(value: object) -> object:
-    return Duration(-value) if isinstance(value, Duration) else -value  # type: ignore[operator]  # Flux checks types first
-
-
-def _member(value: Expression, name: str) -> Expression:
-    def read(scope: Scope) -> object:
-        found = value(scope)
-        return found.get(name) if isinstance(found, Mapping) else None
-
-    return read
-
-
-def _index(value: Expression, index: Expression) -> Expression:
-    def read(scope: Scope) -> object:
-        found, key = value(scope), index(scope)
-        if isinstance(found, Mapping):
-            return found.get(key)
-        return found[key] if isinstance(found, Sequence) and isinstance(key, int) else None
-
-    return read
-
-
-def _call(
-    value: Expression, arguments: dict[str, Expression], piped: Expression | None, name: str, place: str
-) -> Expression:
-    def call(scope: Scope) -> object:
-        found = {key: each(scope) for key, each in arguments.items()}
-        if piped is not None:
-            found["tables"] = piped(scope)
-        function = value(scope)
-        if not callable(function):
-            raise QueryError(f"error {place}: the simulator does not know the function {name}")
-        try:
-            return function(found)
-        except _RuntimeFault as exc:
-            raise QueryError(f"runtime error {place}: {exc}") from exc
-
-    return call
-
-
-# --- functions ---
 
 
 def _builtins(context: Context) -> Scope:
@@ -674,7 +242,7 @@ def _regroup(tables: Sequence[Table], function: str) -> list[Table]:
                 if target.columns.setdefault(name, kind) is not kind:
                     kinds = " and ".join(_FLUX_NAMES[each] for each in (kind, target.columns[name]))
                     words = f'schema collision detected: column "{name}" is both of type {kinds}'
-                    raise _RuntimeFault(f"{function}: {words}")
+                    raise RuntimeFault(f"{function}: {words}")
             if table.rows:
                 target.rows.append(row)
     for target in joined.values():
@@ -734,9 +302,9 @@ def _pivot(_context: Context, arguments: dict[str, object]) -> Stream:
             name = "_".join(str(row.get(column)) for column in column_key)
             if name in kept:
                 words = f'value "{name}" appears in a column key column, but a column named "{name}" already exists'
-                raise _RuntimeFault(f'pivot: {words}; consider renaming "{name}" to something else before pivoting')
+                raise RuntimeFault(f'pivot: {words}; consider renaming "{name}" to something else before pivoting')
             if target.columns.setdefault(name, table.columns[value_column]) is not table.columns[value_column]:
-                raise _RuntimeFault(f'pivot: schema collision detected: column "{name}"')
+                raise RuntimeFault(f'pivot: schema collision detected: column "{name}"')
             record[name] = row.get(value_column)
     return Stream(_by_key([target for target, _ in made.values()]))
 
@@ -909,69 +477,3 @@ _FUNCTIONS: dict[str, Callable[[Context, dict[str, object]], object]] = {
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
-
-
-# --- writing ---
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """The form of the answer that was asked for."""
-
-    annotations: tuple[str, ...] = ()
-    header: bool = True
-    delimiter: str = ","
-    comment: str = "#"
-
-
-def write(
-    results: Sequence[Result], dialect: Dialect, time: Callable[[int], str], number: Callable[[float], str]
-) -> Iterator[bytes]:
-    """Annotated CSV.  A complete answer ends with an empty line."""
-    for result in results:
-        before: tuple[object, ...] | None = None
-        for index, table in enumerate(result.tables):
-            shape = (tuple(table.columns.items()), table.group, result.name)
-            lines: list[str] = []
-            if shape != before:
-                if before is not None:
-                    lines.append("")
-                lines += _head(result.name, table, dialect)
-                before = shape
-            label = "" if "default" in dialect.annotations else result.name
-            for row in table.rows:
-                cells = [label, str(index), *(_cell(row.get(name), time, number) for name in table.columns)]
-                lines.append(_line(["", *cells], dialect))
-            yield "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
-        yield b"\r\n"
-
-
-def _head(name: str, table: Table, dialect: Dialect) -> list[str]:
-    kinds = ["string", "long", *(KINDS[kind] for kind in table.columns.values())]
-    flags = ["false", "false", *("true" if column in table.group else "false" for column in table.columns)]
-    defaults = [name, "", *("" for _ in table.columns)]
-    annotations = {"datatype": kinds, "group": flags, "default": defaults}
-    lines = [_line([dialect.comment + each, *annotations[each]], dialect) for each in dialect.annotations]
-    if dialect.header:
-        lines.append(_line(["", "result", "table", *table.columns], dialect))
-    return lines
-
-
-def _line(cells: Sequence[str], dialect: Dialect) -> str:
-    return dialect.delimiter.join(_quoted(cell, dialect.delimiter) for cell in cells)
-
-
-def _quoted(cell: str, delimiter: str) -> str:
-    if not (cell[:1].isspace() or any(character in cell for character in (delimiter, '"', "\r", "\n"))):
-        return cell
-    return '"' + cell.replace('"', '""').replace("\r", "").replace("\n", "\r\n") + '"'
-
-
-def _cell(value: object, time: Callable[[int], str], number: Callable[[float], str]) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Time):
-        return time(value)
-    return number(value) if isinstance(value, float) else str(int(value)) if isinstance(value, int) else str(value)

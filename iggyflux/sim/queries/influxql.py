@@ -7,334 +7,31 @@ Rows of one time come in an order that depends on the query, as on real servers:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, groupby
 from typing import NamedTuple, TypeAlias
 
 from iggyflux.sim.plain import Value as Stored
-from iggyflux.sim.queries import NotFound, ParseError, QueryError
+from iggyflux.sim.queries import NotFound, QueryError
 from iggyflux.sim.queries.conditions import (
     MAX_TIME,
     MIN_TIME,
-    Node,
-    Parameters,
-    Reader,
     Row,
     Scalar,
     compile_condition,
     order_key,
     split_time,
 )
-from iggyflux.sim.queries.tokens import Cursor, duration_ns
+from iggyflux.sim.queries.influxql_statements import Change, Frame, Select, Show, Source, Statement, parse
 from iggyflux.sim.store import KIND_NAMES, Database, Measurement, Point, Policy, Store
+from iggyflux.sim.texts import go_duration
 
-STATEMENTS = ("SELECT", "DELETE", "SHOW", "CREATE", "DROP")
-AGGREGATES = ("count", "sum", "mean", "min", "max", "first", "last")
+__all__ = ["Change", "Frame", "Select", "Show", "Source", "Statement", "parse", "plain", "run", "to_text"]
+
 SELECTORS = ("min", "max", "first", "last")
 _PRECEDENCE = (float, int, list, bytes, bool)
 _CAST_KINDS = {"float": float, "integer": int, "unsigned": list, "string": bytes, "boolean": bool}
-
-
-class Item(NamedTuple):
-    """One item of a select list: a name or `*`, what stands after `::`, the function round it, its alias."""
-
-    name: str
-    cast: str | None = None
-    function: str | None = None
-    alias: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a select reads: a measurement by name or by pattern, with database and policy where they are named."""
-
-    name: str
-    is_pattern: bool = False
-    database: str | None = None
-    policy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Select:
-    """A select statement; `group` is None without GROUP BY, `("*",)` for all tags."""
-
-    items: tuple[Item, ...]
-    sources: tuple[Source, ...]
-    condition: Node | None = None
-    group: tuple[str, ...] | None = None
-    descending: bool = False
-    limit: int = 0
-    offset: int = 0
-    series_limit: int = 0
-    series_offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """A SHOW statement: `what` such as `FIELD KEYS`; `keys` are those of SHOW TAG VALUES.
-
-    `hides_unreadable` leaves out the fields of measurements that cannot be read (1.x); `since_ns` leaves out series
-    without newer points (3.x), by the ids in `only`."""
-
-    what: str
-    database: str | None = None
-    sources: tuple[Source, ...] = ()
-    condition: Node | None = None
-    keys: Callable[[str], bool] | None = None
-    limit: int = 0
-    offset: int = 0
-    hides_unreadable: bool = False
-    since_ns: int | None = None
-    only: frozenset[int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A statement that changes the store: `what` such as `CREATE DATABASE`."""
-
-    what: str
-    name: str = ""
-    database: str | None = None
-    duration_ns: int | None = None
-    is_default: bool = False
-    sources: tuple[Source, ...] = ()
-    condition: Node | None = None
-
-
-Statement: TypeAlias = Select | Show | Change
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Rows of one series of a result; the first column of a select is `time`.  Values are as stored, strings bytes."""
-
-    name: str
-    columns: Sequence[str]
-    rows: Iterable[Sequence[object]]
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-# --- reading statements ---
-
-
-def parse(text: str, parameters: Parameters, now_ns: int) -> list[Statement]:
-    """The statements of a query.  Raises `ParseError`."""
-    cursor = Cursor(text)
-    statements: list[Statement] = []
-    while True:
-        while cursor.accept(";"):
-            pass
-        if cursor.peek().kind == "end":
-            break
-        statements.append(_statement(cursor, Reader(cursor, parameters, now_ns)))
-        if not cursor.ended():
-            raise cursor.unexpected(";")
-    if not statements:
-        raise cursor.unexpected(", ".join((*STATEMENTS, "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL")))
-    return statements
-
-
-def _statement(cursor: Cursor, reader: Reader) -> Statement:
-    for word, read in (("SELECT", _select), ("SHOW", _show), ("CREATE", _create), ("DROP", _drop), ("DELETE", _delete)):
-        if cursor.accept(word):
-            return read(cursor, reader)
-    raise cursor.unexpected(", ".join((*STATEMENTS, "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL")))
-
-
-def _select(cursor: Cursor, reader: Reader) -> Select:
-    items = [_item(cursor)]
-    while cursor.accept(","):
-        items.append(_item(cursor))
-    cursor.expect("FROM")
-    sources = _sources(cursor)
-    condition = reader.condition() if cursor.accept("WHERE") else None
-    group = _group(cursor) if cursor.accept("GROUP", "BY") else None
-    descending = False
-    if cursor.accept("ORDER", "BY"):
-        cursor.accept("time")
-        descending = cursor.accept("DESC")
-        cursor.accept("ASC")
-    numbers = _numbers(cursor)
-    if cursor.accept("tz", "("):
-        raise ParseError("the simulator does not know tz()")
-    return Select(tuple(items), sources, condition, group, descending, *numbers)
-
-
-def _item(cursor: Cursor) -> Item:
-    if cursor.accept("*"):
-        return Item("*", cursor.name().lower() if cursor.accept("::") else None)
-    quoted = cursor.peek().kind == "quoted"
-    name = cursor.name()
-    if not quoted and cursor.accept("("):
-        if name.lower() not in AGGREGATES:
-            raise ParseError(f"the simulator does not know the function {name}(): only {', '.join(AGGREGATES)}")
-        inner = (
-            Item("*")
-            if cursor.accept("*")
-            else Item(cursor.name(), cursor.name().lower() if cursor.accept("::") else None)
-        )
-        cursor.expect(")")
-        return Item(inner.name, inner.cast, name.lower(), cursor.name() if cursor.accept("AS") else None)
-    cast = cursor.name().lower() if cursor.accept("::") else None
-    return Item(name, cast, None, cursor.name() if cursor.accept("AS") else None)
-
-
-def _sources(cursor: Cursor) -> tuple[Source, ...]:
-    sources = [_source(cursor)]
-    while cursor.accept(","):
-        sources.append(_source(cursor))
-    return tuple(sources)
-
-
-def _source(cursor: Cursor) -> Source:
-    pattern = cursor.pattern()
-    if pattern is not None:
-        return Source(pattern, is_pattern=True)
-    if cursor.accept("("):
-        raise ParseError("the simulator does not know subqueries")
-    names: list[str] = [cursor.name()]
-    while cursor.accept("."):
-        names.append("" if cursor.peek().value == "." else cursor.name())
-    if len(names) == 1:
-        return Source(names[0])
-    if len(names) == 2:
-        return Source(names[1], policy=names[0])
-    return Source(names[2], database=names[0], policy=names[1] or None)
-
-
-def _group(cursor: Cursor) -> tuple[str, ...]:
-    names = []
-    while True:
-        if cursor.accept("*"):
-            names.append("*")
-        elif cursor.accept("time", "("):
-            raise ParseError("the simulator does not know GROUP BY time()")
-        else:
-            names.append(cursor.name())
-            if cursor.accept("::"):
-                cursor.name()
-        if not cursor.accept(","):
-            return ("*",) if "*" in names else tuple(names)
-
-
-def _numbers(cursor: Cursor) -> tuple[int, int, int, int]:
-    words = ("LIMIT", "OFFSET", "SLIMIT", "SOFFSET")
-    limit, offset, series_limit, series_offset = (_number(cursor) if cursor.accept(word) else 0 for word in words)
-    return limit, offset, series_limit, series_offset
-
-
-def _number(cursor: Cursor) -> int:
-    token = cursor.next()
-    if token.kind != "number" or not token.value.isdigit():
-        raise cursor.unexpected("integer", token)
-    return int(token.value)
-
-
-def _show(cursor: Cursor, reader: Reader) -> Show:
-    if cursor.accept("DATABASES"):
-        return Show("DATABASES")
-    if cursor.accept("RETENTION", "POLICIES"):
-        return Show("RETENTION POLICIES", cursor.name() if cursor.accept("ON") else None)
-    for what in ("MEASUREMENTS", "FIELD KEYS", "TAG KEYS", "TAG VALUES", "SERIES"):
-        if cursor.accept(*what.split()):
-            return _show_names(cursor, reader, what)
-    known = "DATABASES, RETENTION POLICIES, MEASUREMENTS, FIELD KEYS, TAG KEYS, TAG VALUES, SERIES"
-    raise cursor.unexpected(f"{known} (the simulator knows no more)")
-
-
-def _show_names(cursor: Cursor, reader: Reader, what: str) -> Show:
-    database = cursor.name() if cursor.accept("ON") else None
-    sources: tuple[Source, ...] = ()
-    keys: Callable[[str], bool] | None = None
-    if cursor.accept("WITH", "MEASUREMENT"):
-        if cursor.accept("=~"):
-            sources = (Source(cursor.pattern() or "", is_pattern=True),)
-        else:
-            cursor.expect("=")
-            sources = (Source(cursor.name()),)
-    if cursor.accept("FROM"):
-        sources = _sources(cursor)
-    if what == "TAG VALUES":
-        cursor.expect("WITH", "KEY")
-        keys = _keys(cursor)
-    condition = reader.condition() if cursor.accept("WHERE") else None
-    if cursor.accept("ORDER", "BY"):
-        cursor.name()
-        _ = cursor.accept("ASC") or cursor.accept("DESC")
-    limit, offset, _, _ = _numbers(cursor)
-    return Show(what, database, sources, condition, keys, limit, offset)
-
-
-def _keys(cursor: Cursor) -> Callable[[str], bool]:
-    if cursor.accept("IN", "("):
-        names = [cursor.name()]
-        while cursor.accept(","):
-            names.append(cursor.name())
-        cursor.expect(")")
-        return lambda key: key in names
-    if cursor.accept("=~"):
-        pattern = re.compile(cursor.pattern() or "")
-        return lambda key: pattern.search(key) is not None
-    cursor.expect("=")
-    name = cursor.name()
-    return lambda key: key == name
-
-
-def _create(cursor: Cursor, _reader: Reader) -> Change:
-    if cursor.accept("DATABASE"):
-        name = cursor.name()
-        duration, policy = None, ""
-        if cursor.accept("WITH"):
-            duration, policy, _ = _policy_options(cursor)
-        return Change("CREATE DATABASE", name, policy or None, duration)
-    cursor.expect("RETENTION", "POLICY")
-    name = cursor.name()
-    cursor.expect("ON")
-    database = cursor.name()
-    duration, _, is_default = _policy_options(cursor)
-    return Change("CREATE RETENTION POLICY", name, database, duration, is_default)
-
-
-def _policy_options(cursor: Cursor) -> tuple[int | None, str, bool]:
-    duration: int | None = None
-    policy, is_default = "", False
-    while True:
-        if cursor.accept("DURATION"):
-            token = cursor.next()
-            duration = 0 if token.value.upper() == "INF" else duration_ns(token.value)
-        elif cursor.accept("REPLICATION"):
-            _number(cursor)
-        elif cursor.accept("SHARD", "DURATION"):
-            cursor.next()
-        elif cursor.accept("NAME"):
-            policy = cursor.name()
-        elif cursor.accept("DEFAULT"):
-            is_default = True
-        else:
-            return duration, policy, is_default
-
-
-def _drop(cursor: Cursor, reader: Reader) -> Change:
-    if cursor.accept("DATABASE"):
-        return Change("DROP DATABASE", cursor.name())
-    if cursor.accept("MEASUREMENT"):
-        return Change("DROP MEASUREMENT", cursor.name())
-    if cursor.accept("RETENTION", "POLICY"):
-        name = cursor.name()
-        cursor.expect("ON")
-        return Change("DROP RETENTION POLICY", name, cursor.name())
-    cursor.expect("SERIES")
-    sources = _sources(cursor) if cursor.accept("FROM") else ()
-    return Change("DROP SERIES", sources=sources, condition=reader.condition() if cursor.accept("WHERE") else None)
-
-
-def _delete(cursor: Cursor, reader: Reader) -> Change:
-    sources = _sources(cursor) if cursor.accept("FROM") else ()
-    return Change("DELETE", sources=sources, condition=reader.condition() if cursor.accept("WHERE") else None)
-
-
-# --- answering them ---
 
 
 def run(store: Store, statement: Statement, database: str, policy: str = "") -> Iterator[Frame]:
@@ -783,16 +480,3 @@ def plain(value: Stored) -> Scalar:
     if isinstance(value, list):
         return value[0]
     return to_text(value) if isinstance(value, bytes) else value
-
-
-def go_duration(nanoseconds: int) -> str:
-    """A duration as Go prints it: `168h0m0s`, `0s`."""
-    if nanoseconds == 0:
-        return "0s"
-    seconds, fraction = divmod(nanoseconds, 10**9)
-    hours, rest = divmod(seconds, 3_600)
-    minutes, seconds = divmod(rest, 60)
-    tail = f"{seconds}.{fraction:09d}".rstrip("0") if fraction else str(seconds)
-    if hours:
-        return f"{hours}h{minutes}m{tail}s"
-    return f"{minutes}m{tail}s" if minutes else f"{tail}s"
