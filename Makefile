@@ -21,20 +21,20 @@ demo: $(VENV)/.ready  ## see it work: a log, a mapping, a pipeline into a simula
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.ready  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: $(VENV)/.ready  ## run the tests with their full numbers (hours)
-	$(BIN)/python -m pytest --long
+	$(BIN)/python -m pytest -n auto --dist worksteal --long --timeout 0
 
 format: $(VENV)/.ready  ## rewrite the code in the house format
-	$(BIN)/ruff format iggyflux tests bench
-	$(BIN)/ruff check --fix iggyflux tests bench
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 check: $(VENV)/.ready  ## format, lint, types, layers, tests, docs: what a change must pass
-	$(BIN)/ruff format --check iggyflux tests bench
-	$(BIN)/ruff check iggyflux tests bench
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 bench: $(VENV)/.ready  ## measure; ratios against something measured in the same run
 	$(BIN)/python -m bench
