@@ -1,7 +1,7 @@
-"""Every code that a problem, a failure or a stop can carry, with its meaning and its cure: docs/errors.md is made of this.
+"""Every code that a problem, failure or stop can carry, with its meaning and its cure: docs/errors.md is made of it.
 
-A code is never reused or renumbered.  IFX1xx documents, 2xx expressions, 3xx records, 4xx payloads, 5xx command line and
-samples, 6xx delivery and run, 7xx transports, 8xx pipeline files.
+A code is never reused or renumbered.  IFX1xx documents, 2xx expressions, 3xx records, 4xx payloads, 5xx command line
+and samples, 6xx delivery and run, 7xx transports, 8xx pipeline files.
 """
 
 from __future__ import annotations
@@ -296,8 +296,8 @@ _DOCUMENTS: tuple[Code, ...] = (
         "IFX153",
         "rows that are not walked (warning)",
         meaning=(
-            "Payloads of csv and influx are lists of rows. Without `for_each` an expression sees the list, and a member "
-            "of a list is always null."
+            "Payloads of csv and influx are lists of rows. Without `for_each` an expression sees the list, and a "
+            "member of a list is always null."
         ),
         fix="Add `for_each: '@'`.",
         example="from: {stream: met, topic: stations, payload: csv}",
@@ -704,7 +704,10 @@ _VALUES: tuple[Code, ...] = (
         meaning=(
             "The timestamp's expression gave null. The wall clock is never used: a redelivery would make another point."
         ),
-        fix="`default: message` takes the message's own timestamp where the value is null.",
+        fix=(
+            "`default: message` takes the message's own timestamp where the value is null. Inside `for_each` paths "
+            "start at the element: `root()` is the whole message, and `pair()` keeps what stands around a list in a list."
+        ),
     ),
     Code(
         "IFX351",

@@ -100,7 +100,8 @@ class Reading:
         declared = {"string", "boolean"} & expression.types
         hint = None
         if fitting == "a number" and len(declared) == 1:
-            hint = f"declare what it gives: type: {declared.pop()}"
+            hint = f"declare what it gives: type: {(given := declared.pop())}"
+            hint += ", or cast: true for a number in a string" if given == "string" else ""
         elif fitting != "an object" and "array" in expression.types and expression.types <= {"array", "null"}:
             hint = f"take the first: {expression.text} | [0]"
         message = f"this never gives {fitting}"

@@ -57,6 +57,11 @@ class _Scope:
     root: JSON
     index: int | None
 
+    @property
+    def inside(self) -> str:
+        """Where a value is missing under `for_each`, that it was looked for in the element."""
+        return "" if self.index is None else " in the element (root() is the whole message)"
+
     def evaluate(self, source: Source, value: JSON) -> JSON:
         if isinstance(source, Expression):
             return source.evaluate(value, self.message, root=self.root, index=self.index)
@@ -165,7 +170,7 @@ class ReferencePlan:
         tags = self._tags(scope, value, spec)
         fields = self._fields(scope, value, spec)
         if not fields:
-            reason = "no field is left: every field is null or missing"
+            reason = f"no field is left: every field is null or missing{scope.inside}"
             if not isinstance(value, dict):
                 reason += f" (what they are looked for in is {describe(value)})"
             raise RecordError(NO_FIELD, reason, f"{pointer}/fields")
@@ -270,7 +275,7 @@ class ReferencePlan:
         else:
             raise RecordError(
                 NO_TIMESTAMP,
-                "the timestamp is null or missing (default: message takes the message's)",
+                f"the timestamp is null or missing{scope.inside} (default: message takes the message's)",
                 timestamp.pointer,
             )
         if timestamp.spread_offset:
