@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from iggyflux import load_mapping
+from iggyflux.documents import parse_document
+from iggyflux.documents.nodes import Style
 from iggyflux.examples import run_examples
 from iggyflux.samples import Coordinates, read_samples
 
@@ -39,3 +42,39 @@ def test_a_ready_mapping_takes_its_samples(path):
     assert messages and rendered.lines
     assert list(rendered.failures) == []
     assert list(rendered.lines) == list(mapping.plan("reference").render(messages).lines)
+
+
+def published_documents():
+    """Every mapping document that we publish: files, starters, and the blocks of pages."""
+    files = [*READY, *ROOT.glob("examples/*/*.yaml"), *ROOT.glob("iggyflux/cli/starters/*.yaml")]
+    for path in files:
+        if "\nkind:" in path.read_text():
+            yield pytest.param(path.read_text(), id=str(path.relative_to(ROOT)))
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)):
+            if "\nkind:" in block and "{first: xs[0]}" not in block:  # the page on this rule shows what goes wrong
+                yield pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
+
+
+def expressions(pointer, node):
+    """Pointers of what stands for an expression: `expr`, conditions, measurements, strings among tags and fields."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            here = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+            inside = pointer.rsplit("/", 1)[-1] in ("tags", "fields", "headers")
+            if isinstance(value, str) and (key in ("expr", "where", "for_each", "measurement") or inside):
+                yield here
+            elif key not in ("examples", "from"):
+                yield from expressions(here, value)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from expressions(f"{pointer}/{index}", value)
+
+
+@pytest.mark.parametrize("text", list(published_documents()))
+def test_rule_02_published_expressions_are_quoted(text):
+    """What people copy goes on working when they add a bracket."""
+    document = parse_document(text, format="yaml")
+    plain = [p for p in expressions("", document.tree) if document.node(p).style is Style.PLAIN]
+
+    assert plain == []
