@@ -16,7 +16,7 @@ from iggyflux.cli.output import flush_results, note, plural, result_line, talk
 
 if TYPE_CHECKING:
     from iggyflux.sim import Chaos, Fault, SimServer
-    from iggyflux.sim.server import Stats
+    from iggyflux.sim.record import Stats
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 

@@ -12,21 +12,22 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Self, TypeAlias
 
 from iggyflux.lineprotocol import Point
 from iggyflux.sim import export
+from iggyflux.sim.admin import ADMIN, administer
 from iggyflux.sim.classic import ServerKilled
 from iggyflux.sim.dialects.base import ALL_RIGHTS, Dialect, Dropped, Settings, Tally
 from iggyflux.sim.dialects.v1 import V1
 from iggyflux.sim.dialects.v2 import V2
 from iggyflux.sim.dialects.v3 import V3
-from iggyflux.sim.faults import Chaos, Fault, Faults, ScenarioError, Strike, read_faults, read_scenario
+from iggyflux.sim.faults import Chaos, Fault, Faults, Strike
+from iggyflux.sim.record import Seen, Stats
 from iggyflux.sim.store import Store
 from iggyflux.sim.wire import (
     Answer,
@@ -50,53 +51,10 @@ DIALECTS: dict[int, tuple[type[Dialect], str]] = {
     3: (V3, "3.6.0"),
 }
 """Each dialect with the version that it is when none is asked for."""
-ADMIN = "/__sim__/"
 _REMEMBERED = 10_000
 
 Break: TypeAlias = Callable[[Wire], None]
 """A way to end a connection without an answer."""
-
-
-class Seen(NamedTuple):
-    """A request as it was: `status` is None where no answer went out whole."""
-
-    method: str
-    target: str
-    status: int | None
-    lines: int
-    stored: int
-    refused: int
-    bytes: int
-    faults: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Stats:
-    """What happened so far.  `lines` counts lines that were parsed or refused, `stored` those that were stored."""
-
-    requests: Counter[int] = field(default_factory=Counter)
-    broken: int = 0
-    lines: int = 0
-    stored: int = 0
-    refused: int = 0
-    points: int = 0
-    series: int = 0
-    overwritten: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "requests": {str(status): number for status, number in sorted(self.requests.items())},
-            "broken": self.broken,
-            "lines": self.lines,
-            "stored": self.stored,
-            "refused": self.refused,
-            "points": self.points,
-            "series": self.series,
-            "overwritten": self.overwritten,
-            "faults": dict(sorted(self.faults.items())),
-        }
 
 
 class SimServer:
@@ -332,7 +290,7 @@ class SimServer:
     def _handle(self, wire: Wire, request: Request) -> bool:
         """Answer one request; False where the connection is over."""
         if request.path.startswith(ADMIN):
-            return self._send(wire, request, self._administer(request), Strike())
+            return self._send(wire, request, administer(self, request), Strike())
         kind = self._api.kind(request)
         strike = self.faults.strike(kind, request.path)
         tally = Tally()
@@ -505,61 +463,9 @@ class SimServer:
             ",".join(strike.names),
         )
 
-    # --- the admin endpoint ---
-
-    def _administer(self, request: Request) -> Answer:
-        name = request.path[len(ADMIN) :].strip("/")
-        body = request.body.read()
-        try:
-            return self._administer_known(request, name, json.loads(body) if body else None)
-        except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-            return _json(400, {"error": f"the body is no JSON: {exc}"})
-        except ScenarioError as exc:
-            return _json(400, {"error": str(exc), "code": exc.code})
-
-    def _administer_known(self, request: Request, name: str, tree: Any) -> Answer:
-        match request.method, name:
-            case "GET", "stats":
-                return _json(200, self.stats.as_dict())
-            case "GET", "requests":
-                return _json(200, [seen._asdict() for seen in self.requests])
-            case "GET", "dump":
-                lines = self.dump(request.query.get("db"))
-                return Answer(200, {"Content-Type": "text/plain; charset=utf-8"}, _lines(lines))
-            case "GET", "faults":
-                return _json(200, self.faults.pending())
-            case "POST", "faults":
-                if isinstance(tree, Mapping) and "kind" not in tree:
-                    faults, chaos = read_scenario(tree)
-                    self.inject(*faults, *([chaos] if chaos else []))
-                else:
-                    self.inject(*read_faults(tree))
-                return _json(200, self.faults.pending())
-            case "DELETE", "faults":
-                self.faults.clear()
-                return _json(200, [])
-            case "POST", "down":
-                seconds = tree.get("seconds", 1) if isinstance(tree, Mapping) else 1
-                threading.Timer(0.05, self.down, (float(seconds),)).start()
-                return _json(200, {"down_for_seconds": seconds})
-            case "POST", "reset":
-                self.reset()
-                return _json(200, self.stats.as_dict())
-        known = "GET stats, requests, dump, faults; POST faults, reset, down; DELETE faults"
-        return _json(404, {"error": f"the simulator knows under {ADMIN}: {known}"})
-
 
 def _spliced(answer: Answer, fault: Fault) -> Answer:
     """The answer with its body cut at a line's end and something else behind it."""
     body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
     kept = body[: body.rfind(b"\n", 0, fault.bytes or len(body) // 2) + 1]
     return Answer(answer.status, answer.headers, (kept, fault.text.encode()), answer.close)
-
-
-def _json(status: int, tree: object) -> Answer:
-    return Answer(status, {"Content-Type": "application/json"}, (json.dumps(tree) + "\n").encode())
-
-
-def _lines(lines: list[str]) -> Iterator[bytes]:
-    for start in range(0, len(lines), 1_000):
-        yield ("\n".join(lines[start : start + 1_000]) + "\n").encode("utf-8", "surrogateescape")

@@ -81,16 +81,17 @@ class Measurement:
     def kinds(self) -> dict[bytes, set[type]]:
         """All types that each field has in any shard."""
         found: dict[bytes, set[type]] = {}
-        for columns in self.columns.values():
-            for name, kind in columns.items():
+        for columns in list(self.columns.values()):
+            for name, kind in list(columns.items()):
                 if isinstance(kind, type):
                     found.setdefault(name, set()).add(kind)
         return found
 
     def tag_keys(self) -> list[bytes]:
         """All tag keys, sorted."""
-        keys = {key for series in self.series.values() for key, _ in series.tags}
-        keys |= {name for columns in self.columns.values() for name, kind in columns.items() if kind is TAG}
+        keys = {key for series in list(self.series.values()) for key, _ in series.tags}
+        tables = list(self.columns.get(0, {}).items())
+        keys |= {name for name, kind in tables if kind is TAG}
         return sorted(keys)
 
 
@@ -139,7 +140,7 @@ class Store:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder().decode
         self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = MEMORY")
+        self._connection.execute("PRAGMA journal_mode = WAL")  # what was committed outlives a kill of the process
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.executescript(_TABLES)
         self._connection.create_function("merge", 2, self._merge, deterministic=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,22 @@ def test_the_fast_way_and_the_slow_way_read_the_same_in_3(text: str) -> None:
             series, fields, time = line[1:]
             again = modern.format_plain(series, fields, time)
             assert modern.parse_line(again.decode()) == (modern.read_series(series), list(fields.items()), time)
+
+
+def test_many_connections_write_and_read_at_once(any_dialect: SimServer) -> None:
+    def work(writer: int) -> list[int]:
+        statuses = []
+        for batch in range(10):
+            lines = [f"m{batch},w={writer} f{writer}={number} {number}" for number in range(50)]
+            statuses.append(write(any_dialect, "\n".join(lines)).status)
+            statuses.append(call(any_dialect, "GET", "/query?db=test&q=SHOW+FIELD+KEYS").status)
+        return statuses
+
+    with ThreadPoolExecutor(8) as pool:
+        found = {status for statuses in pool.map(work, range(8)) for status in statuses}
+
+    assert found == {204, 200}
+    assert any_dialect.stats.points == 8 * 10 * 50
 
 
 @pytest.mark.parametrize(("dialect", "text"), [(1, "m f=1 1"), (2, "m,a=b f=1u 1"), (3, "m f=1 1")])

@@ -108,7 +108,7 @@ def _time(row: Record) -> int:
 
 
 def _read(store: Store, policy: Policy, start: int, stop: int) -> Iterator[Table]:
-    for _, measurement in sorted(policy.measurements.items()):
+    for _, measurement in sorted(policy.measurements.items(), key=lambda item: item[0]):
         for key in measurement.tag_keys():
             if key in (b"_time", b"_value"):
                 words = "interface conversion: array.Array is *array.String, not *array.Int64"
@@ -157,7 +157,7 @@ def _ends(measurement: Measurement, start: int, stop: int) -> dict[bytes, int]:
     ends: dict[bytes, int] = {}
     kinds: dict[bytes, type | str] = {}
     for shard in sorted(measurement.columns):
-        for name, kind in measurement.columns[shard].items():
+        for name, kind in list(measurement.columns[shard].items()):
             ends.setdefault(name, 2**63)
             if first <= shard <= last and kinds.setdefault(name, kind) is not kind:
                 ends[name] = min(ends[name], shard * width - ZERO_TIME_NS)
