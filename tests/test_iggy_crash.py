@@ -40,7 +40,7 @@ points:
 
 PIPELINE = """\
 iggyflux: 1
-iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}", timeout: 3s, batch_size: 200}}
+iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}", timeout: 3s, batch_size: 1000}}
 influxdb: {{url: "{url}", org: org, bucket: test, batch_size: 100, linger: 50ms, retry_backoff: 100ms}}
 consumer: {consumer}
 run:
@@ -152,7 +152,7 @@ def server(tmp_path: Path) -> Iterator[IggyServer]:
 @pytest.fixture
 def sim() -> Iterator[SimServer]:
     with SimServer(2) as running:
-        running.inject(Fault("latency", seconds=0.02))
+        running.inject(Fault("latency", seconds=0.05, times=None))
         yield running
 
 
@@ -178,13 +178,15 @@ def test_our_process_killed_at_random_moments_loses_nothing(
     server: IggyServer, sim: SimServer, tmp_path: Path, consumer: str, seed: int, kills: int
 ) -> None:
     chance = random.Random(seed)
+    sim.inject(Fault("latency", seconds=0.15, times=None))  # so that whenever it is killed, much is in flight
     plant = Plant(server, sim, folder_of(tmp_path), "crash", consumer)
     for _ in range(kills):
-        plant.send(2000)
+        plant.send(10_000 if kills < 10 else 4_000)
         process = plant.start()
-        time.sleep(chance.uniform(0.3, 2.0))
+        time.sleep(chance.uniform(0.7, 2.2))
         process.kill()
         process.wait()
+    sim.faults.clear()
     plant.finish()
     plant.check()
 
@@ -205,7 +207,7 @@ def test_the_server_killed_at_random_moments_loses_nothing(
     plant = Plant(server, sim, folder_of(tmp_path), "crash", "{single: c}")
     processes.append(process := plant.start())
     for _ in range(kills):
-        plant.send(3000)
+        plant.send(6000)
         time.sleep(chance.uniform(0.0, 1.0))
         server.kill()
         server.start()
@@ -236,8 +238,8 @@ def test_members_that_join_leave_and_die_lose_nothing(
                 leaving.kill()
             else:
                 leaving.send_signal(signal.SIGTERM)
-        plant.send(1000)
-        time.sleep(chance.uniform(0.2, 1.5))
+        plant.send(3000)
+        time.sleep(chance.uniform(0.4, 1.8))
     if all(process.poll() is not None for process in processes):
         processes.append(plant.start())
     plant.wait_until_settled()

@@ -1,9 +1,9 @@
 """The only file that knows the Iggy SDK: one connection, its calls in our words, its errors translated.
 
-What the SDK makes necessary, all of it seen on a real server:
+What the SDK makes necessary:
 
-- Every call has a timeout, and none is ever cancelled: an abandoned request leaves its answer in the connection for the
-  next one.  Where a call takes too long, the connection is not used again.
+- Every call has a timeout, and none is ever cancelled: nobody promises what an abandoned request leaves in its
+  connection.  Where a call takes too long, the connection is not used again.
 - Its own reconnecting is off: a client that comes back by itself has lost its groups.  Whoever meets `NotConnected`
   makes a new `Connection`.
 - A client that is merely dropped goes on beating, and stays a member that holds its partitions: it must be logged out.
