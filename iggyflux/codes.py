@@ -690,7 +690,10 @@ _VALUES: tuple[Code, ...] = (
         "IFX348",
         "star needs an object",
         meaning='The expression of `"*"` gave something that is neither an object nor null.',
-        fix="Point it at the object whose members are wanted; `@` is the message itself.",
+        fix=(
+            "Point it at the object whose members are wanted; `@` is the message itself. A list becomes members with "
+            '`{expr: "{cell: list}", flatten: "_"}`: cell_0, cell_1.'
+        ),
     ),
     Code(
         "IFX349",
@@ -706,7 +709,7 @@ _VALUES: tuple[Code, ...] = (
         ),
         fix=(
             "`default: message` takes the message's own timestamp where the value is null. Inside `for_each` paths "
-            "start at the element: `root()` is the whole message, and `pair()` keeps what stands around a list in a list."
+            "start at the element: `root()` is the whole message, and `pair()` keeps what is around an inner list."
         ),
     ),
     Code(

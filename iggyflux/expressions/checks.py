@@ -223,6 +223,9 @@ class Checker:
             if hint is None:
                 close = closest(name, list(FUNCTIONS)) if len(name) > 2 else None
                 hint = f"did you mean {close}?" if close else "the functions are listed in docs/functions.md"
+                stop = self.tokens[max(self.places[id(node)], 0)]["stop"]
+                if self.text[stop : stop + 1].isspace():
+                    hint = 'a member with a blank or a bracket in its name stands in quotes: "name (unit)"'
             raise self._at("IFX203", f"unknown function {name}()", node, hint)
         count = len(children)
         if count < function.least or (function.most is not None and count > function.most):
