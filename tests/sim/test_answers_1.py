@@ -154,7 +154,7 @@ def test_each_shard_has_types_of_its_own(v1: SimServer) -> None:
     assert rows(v1, "SHOW FIELD KEYS") == [["f", "float"], ["f", "integer"], ["f", "string"]]
 
 
-def test_points_beyond_retention_are_refused_unless_a_neighbour_opened_the_shard() -> None:
+def test_points_beyond_retention_are_refused() -> None:
     with SimServer(1, retention_seconds=30 * 86_400) as server:
         old = server.settings.now_ns() - 31 * 86_400 * 10**9
         reply = write(server, f"m f=1 {old}")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux.lineprotocol import Point, Unsigned
-from iggyflux.sim import SimServer, classic, modern
-from iggyflux.sim.store import Store
+from iggyflux.sim import SimServer, classic, modern, shards
+from iggyflux.sim.store import DAY_NS, Store
 from tests.sim.client import call, write
 
 
@@ -173,6 +173,20 @@ def test_the_fast_way_and_the_slow_way_read_the_same_in_3(text: str) -> None:
             series, fields, time = line[1:]
             again = modern.format_plain(series, fields, time)
             assert modern.parse_line(again.decode()) == (modern.read_series(series), list(fields.items()), time)
+
+
+@pytest.mark.parametrize(("neighbours", "stored"), [(0, 0), (1, 2)])
+def test_an_old_point_is_kept_where_a_neighbour_opened_its_shard(neighbours: int, stored: int) -> None:
+    store = Store()
+    policy = store.create_database("x", duration_ns=30 * DAY_NS).policy()
+    assert policy is not None
+    now = 20_000 * DAY_NS + DAY_NS // 2
+    points = [(b"m", {b"f": 1.0}, now - 30 * DAY_NS - 1), *[(b"m", {b"f": 2.0}, now - 30 * DAY_NS + 1)] * neighbours]
+
+    outcome = shards.write(store, policy, points, shards.Rules(immediate=True, quoted=True), now)
+
+    assert (outcome.stored, len(outcome.beyond)) == (stored, 1 - neighbours)
+    store.close()
 
 
 def test_many_connections_write_and_read_at_once(any_dialect: SimServer) -> None:
