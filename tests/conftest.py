@@ -5,8 +5,6 @@ Nothing skips silently: what did not run is named at the end, with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import settings
 
@@ -30,17 +28,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = terminalreporter.stats.get("skipped", [])
-    if skipped:
+    reasons: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reasons.setdefault(_reason(report), []).append(report.nodeid)
+    if reasons:
         terminalreporter.section("did not run")
-        for name, reason in sorted(set(_names(skipped))):
-            terminalreporter.write_line(f"{name}: {reason}")
+    for reason, names in sorted(reasons.items()):
+        files = ", ".join(sorted({name.partition("::")[0] for name in names}))
+        what = names[0] if len(names) == 1 else f"{len(names)} tests of {files}"
+        terminalreporter.write_line(f"{reason} ({what})")
 
 
-def _names(skipped: list[pytest.TestReport]) -> Iterator[tuple[str, str]]:
-    for report in skipped:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        yield report.nodeid, reason.removeprefix("Skipped: ")
+def _reason(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
 
 
 @pytest.fixture

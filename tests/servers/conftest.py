@@ -1,0 +1,57 @@
+"""Each product once for the whole run; tests ask for `server`, and say what it must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.servers.products import LACKS, PRODUCTS, NotThere, Server, find
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        needed = getattr(metafunc.function, "needed", frozenset())
+        able = [name for name in PRODUCTS if not needed & LACKS[name]]
+        metafunc.parametrize("server", able, indirect=True, scope="session")
+
+
+class Found:
+    """The servers that were asked for so far; one that is not there is looked for once."""
+
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self.until = ExitStack()
+        self._folders = folders
+        self._known: dict[str, Server | str] = {}
+
+    def get(self, name: str) -> Server | str:
+        if name not in self._known:
+            try:
+                self._known[name] = find(name, self._folders.mktemp("server"), self.until)
+            except NotThere as error:
+                self._known[name] = str(error)
+        return self._known[name]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
+    found = Found(tmp_path_factory)
+    with found.until:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, servers: Found) -> Server:
+    """A running server of a product."""
+    known = servers.get(request.param)
+    if isinstance(known, str):
+        pytest.skip(f"{request.param}: {known}")
+    return known
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

@@ -1,0 +1,139 @@
+"""A server asked by hand, and its points read back with their types: by InfluxQL, SQL or VictoriaMetrics' export."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from urllib.parse import urlencode
+
+from iggyflux.lineprotocol import FieldValue, Point, Unsigned
+
+if TYPE_CHECKING:
+    from tests.servers.products import Server
+
+Key: TypeAlias = tuple[tuple[tuple[str, str], ...], int]
+Stored: TypeAlias = dict[Key, dict[str, FieldValue]]
+"""The points of a measurement by tags and nanoseconds."""
+_TYPES: Mapping[str, type] = {"float": float, "integer": int, "unsigned": Unsigned, "string": str, "boolean": bool}
+_TYPES_3: Mapping[str, type] = {"Float64": float, "Int64": int, "UInt64": Unsigned, "Utf8": str, "Boolean": bool}
+
+
+class Reply(NamedTuple):
+    status: int
+    body: bytes
+
+    @property
+    def tree(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(server: Server, method: str, target: str, body: object = None) -> Reply:
+    """One request, with the credentials of the tests and past any proxy."""
+    headers = dict(server.headers)
+    if more := headers.pop("X-Query", ""):
+        target += ("&" if "?" in target else "?") + more
+    data = None if body is None else json.dumps(body).encode()
+    if data is not None:
+        headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(server.url + target, data, headers, method=method)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as answer:
+            return Reply(answer.status, answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, error.read())
+
+
+def influxql(server: Server, statement: str, **more: str) -> list[dict[str, Any]]:
+    """The series that a statement gives."""
+    method = "GET" if statement.startswith(("SELECT", "SHOW")) else "POST"
+    reply = ask(server, method, "/query?" + urlencode({"q": statement, **more}))
+    assert reply.status == 200, reply
+    (result,) = reply.tree["results"]
+    assert "error" not in result, result
+    return list(result.get("series", []))
+
+
+def read(server: Server, measurement: str, database: str | None = None) -> Stored:
+    """Every point of a measurement."""
+    reader = {"v3": _read_3, "victoriametrics": _read_metrics}.get(server.flavor, _read_influxql)
+    return reader(server, measurement, database or server.database)
+
+
+def as_stored(server: Server, points: list[Point]) -> Stored:
+    """What must be read once `points` are written: less what the product cannot hold."""
+    found: Stored = {}
+    for point in points:
+        assert point.timestamp_ns is not None
+        kept = dict(point.fields)
+        if "types" in server.lacks:
+            kept = {key: 0.0 if isinstance(value, str) else float(value) for key, value in kept.items()}
+        time = point.timestamp_ns // 10**6 * 10**6 if "nanoseconds" in server.lacks else point.timestamp_ns
+        found.setdefault((tuple(sorted(point.tags.items())), time), {}).update(kept)
+    return found
+
+
+def _read_influxql(server: Server, measurement: str, database: str) -> Stored:
+    name = measurement.replace("\\", "\\\\").replace('"', '\\"')
+    types: dict[str, type] = {}
+    for series in influxql(server, f'SHOW FIELD KEYS FROM "{name}"', db=database):
+        types |= {key: _TYPES[word] for key, word in series["values"]}
+    found: Stored = {}
+    for series in influxql(server, f'SELECT *::field FROM "{name}" GROUP BY *', db=database, epoch="ns"):
+        tags = tuple(sorted((key, value) for key, value in series.get("tags", {}).items() if value != ""))
+        for row in series["values"]:
+            fields = dict(zip(series["columns"], row, strict=True))
+            time = fields.pop("time")
+            found[tags, time] = {key: types[key](value) for key, value in fields.items() if value is not None}
+    return found
+
+
+def _read_3(server: Server, measurement: str, database: str) -> Stored:
+    columns = _sql(
+        server,
+        database,
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = '"
+        + measurement.replace("'", "''")
+        + "'",
+    )
+    if not columns:
+        return {}
+    types = {row["column_name"]: _TYPES_3.get(row["data_type"]) for row in columns}
+    quoted = measurement.replace('"', '""')
+    found: Stored = {}
+    for row in _sql(server, database, f'SELECT *, cast(time as bigint) AS nanoseconds FROM "{quoted}"'):
+        time = row.pop("nanoseconds")
+        del row["time"]
+        tags = tuple(sorted((key, value) for key, value in row.items() if types[key] is None))
+        fields = {key: kind(value) for key, value in row.items() if (kind := types[key]) is not None}
+        found[tags, time] = fields
+    return found
+
+
+def _sql(server: Server, database: str, statement: str) -> list[dict[str, Any]]:
+    reply = ask(server, "POST", "/api/v3/query_sql", {"db": database, "q": statement, "format": "jsonl"})
+    if reply.status == 404:  # a database is made by its first write
+        return []
+    assert reply.status == 200, reply
+    return [
+        {key: value for key, value in json.loads(line).items() if value is not None} for line in reply.body.splitlines()
+    ]
+
+
+def _read_metrics(server: Server, measurement: str, database: str) -> Stored:
+    ask(server, "GET", "/internal/force_flush")
+    reply = ask(server, "GET", "/api/v1/export?" + urlencode({"match[]": '{__name__!=""}'}))
+    assert reply.status == 200, reply
+    found: Stored = {}
+    for line in reply.body.splitlines():
+        series = json.loads(line)
+        name = series["metric"].pop("__name__")
+        tags = tuple(sorted((key, value) for key, value in series["metric"].items() if key != "db"))
+        if name.startswith(f"{measurement}_"):
+            for value, time in zip(series["values"], series["timestamps"], strict=True):
+                found.setdefault((tags, time * 10**6), {})[name.removeprefix(f"{measurement}_")] = float(value)
+    return found

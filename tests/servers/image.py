@@ -1,0 +1,101 @@
+"""Containers for tests: an image of one program and its libraries, and images that are pulled.
+
+Whatever an engine says against it is the reason why a product did not run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+_API_VERSION = "1.40"  # said, because a client that asks for it and finds nobody leaves its socket open
+_DOCKERFILE = """\
+FROM scratch
+COPY root/ /
+ENV INFLUXDB_META_DIR=/var/meta INFLUXDB_DATA_DIR=/var/data INFLUXDB_DATA_WAL_DIR=/var/wal
+EXPOSE 8086
+ENTRYPOINT ["/influxd", "run", "-config", "/dev/null"]
+"""
+
+
+class NoEngine(Exception):
+    """No container can be run here, and why."""
+
+
+@contextmanager
+def _engine() -> Iterator[Any]:
+    """A client of the container engine.  Raises `NoEngine`."""
+    os.environ.setdefault(
+        "TESTCONTAINERS_RYUK_DISABLED", "true"
+    )  # one image less to pull; containers are stopped by us
+    import docker
+
+    with ExitStack() as closing:
+        try:
+            client = docker.DockerClient.from_env(timeout=120, version=_API_VERSION)
+            closing.callback(client.close)
+            client.ping()
+        except Exception as error:  # the engine is somebody else's: whatever it says is the reason
+            raise NoEngine("no Docker engine answers") from error
+        yield client
+
+
+def build(binary: Path) -> str:
+    """An image that holds `binary` and what it is linked with, from nothing; its tag.  Raises `NoEngine`."""
+    context = _context(binary)
+    tag = f"iggyflux-test-{binary.name}:{hashlib.sha256(context).hexdigest()[:12]}"
+    with _engine() as client:
+        try:
+            if not client.images.list(tag):
+                client.images.build(fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True)
+        except Exception as error:
+            raise NoEngine(_first_line(error)) from error
+    return tag
+
+
+def _context(binary: Path) -> bytes:
+    """The files of an image, as an archive that is the same for the same files."""
+    files = {"Dockerfile": _DOCKERFILE.encode(), f"root/{binary.name}": binary.resolve().read_bytes()}
+    if ldd := shutil.which("ldd"):
+        linked = subprocess.run([ldd, str(binary)], capture_output=True, text=True, check=False).stdout
+        for library in re.findall(r"(/\S+) \(0x", linked):
+            files[f"root{library}"] = Path(library).resolve().read_bytes()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o755
+            tar.addfile(entry, io.BytesIO(data))
+    return archive.getvalue()
+
+
+def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, command: str | None = None) -> str:
+    """A container of this image, pulled where it is not there; its URL.  Raises `NoEngine`."""
+    with _engine():
+        pass
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(tag).with_exposed_ports(port)
+    for key, value in environment.items():
+        container = container.with_env(key, value)
+    if command is not None:
+        container = container.with_command(command)
+    try:
+        container.start()
+        until.callback(container.stop)
+        return f"http://{container.get_container_host_ip()}:{container.get_exposed_port(port)}"
+    except Exception as error:
+        raise NoEngine(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
