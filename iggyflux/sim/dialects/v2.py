@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from urllib.parse import quote
 
 from iggyflux.sim import classic, shards
@@ -60,7 +61,8 @@ class V2(Dialect):
     query_paths = frozenset(("/api/v2/query", "/query"))
 
     def answer(self, request: Request, tally: Tally) -> Answer:
-        known = self._routes().get(request.path)
+        is_bucket = request.path.startswith("/api/v2/buckets/")
+        known = {"DELETE": self._drop_bucket} if is_bucket else self._routes().get(request.path)
         try:
             if known is None:
                 return self._unknown(request)
@@ -102,7 +104,7 @@ class V2(Dialect):
             "/write": {"POST": self._write_old},
             "/api/v2/query": {"POST": self._flux},
             "/query": {"GET": self._influxql, "POST": self._influxql},
-            "/api/v2/buckets": {"GET": self._buckets},
+            "/api/v2/buckets": {"GET": self._buckets, "POST": self._make_bucket},
             "/api/v2/orgs": {"GET": self._orgs},
             "/api/v2/dbrps": {"GET": self._mappings},
             "/api/v2/me": {"GET": self._me},
@@ -184,6 +186,30 @@ class V2(Dialect):
         return self._json(
             {"links": {"self": link}, "buckets": [self._bucket(self.store.databases[name]) for name in chosen]}
         )
+
+    def _make_bucket(self, request: Request, _tally: Tally) -> Answer:
+        """The name and the time to keep are looked at, nothing else."""
+        if WRITE not in self._authorize(request):
+            raise Failed(403, "insufficient permissions for create", pretty=True)
+        try:
+            tree = json.loads(request.body.read())
+            name, rules = str(tree["name"]), tree.get("retentionRules") or [{}]
+            seconds = int(rules[0].get("everySeconds", 0))
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise Failed(400, "the body is no bucket", pretty=True) from None
+        if name in self.store.databases:
+            raise Failed(422, f"bucket with name {name} already exists", pretty=True)
+        database = self.store.create_database(name, duration_ns=seconds * 10**9)
+        return replace(self._json(self._bucket(database)), status=201)
+
+    def _drop_bucket(self, request: Request, _tally: Tally) -> Answer:
+        if WRITE not in self._authorize(request):
+            raise Failed(403, "insufficient permissions for delete", pretty=True)
+        number = request.path.rpartition("/")[2]
+        for name in [name for name in self.store.databases if identifier(name) == number]:
+            self.store.drop_database(name)
+            return Answer(204, self._headers())
+        raise Failed(404, "bucket not found", pretty=True)
 
     def _bucket(self, database: Database) -> Mapping[str, object]:
         policy = database.policy()
