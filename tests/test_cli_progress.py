@@ -45,7 +45,7 @@ def test_the_table_says_how_each_route_fares() -> None:
     text = shown([route], rates, 3.0)
 
     assert "connecting" in text
-    for number in ("4,000", "1,000", "2,000", "1,205", "no connection to 127.0.0.1:8086"):
+    for number in ("4,000", "1,000", "2,000", "1,205", "1,200", "s/t/0", "no connection to 127.0.0.1:8086"):
         assert number in text
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from iggyflux.runner import RouteStatus, Status, Summary
 
 _REFRESH_PER_SECOND: Final = 4
+_MOST_PARTITIONS: Final = 16
 _STATE_STYLES: Final = {"running": "green", "done": "green", "stopped": "bold red", "connecting": "yellow"}
 
 
@@ -74,14 +75,14 @@ def live_display(status: Status) -> Iterator[None]:
 
 
 def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
-    """One row a route."""
+    """One row a route, and under it one a partition that is behind, as long as they are few."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("route", "state"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("messages", "a second", "points", "failed", "dead letters", "behind"):
+    for heading in ("messages", "a second", "points", "in flight", "failed", "dead letters", "behind"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", style="yellow", overflow="ellipsis", no_wrap=True)
     for route in routes:
@@ -93,11 +94,16 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
             f"{route.read:,}",
             f"{rates.of(route.name, route.read, now):,.0f}",
             f"{route.delivered:,}",
+            f"{route.in_flight:,}",
             Text(f"{route.failed + route.refused:,}", style=bad),
             f"{route.dead_letters:,}",
             behind,
-            Text(route.waiting_for or ""),
+            Text(route.waiting_for or (plural(route.retries, "retry", "retries") if route.retries else "")),
         )
+        if 1 < len(route.lag) <= _MOST_PARTITIONS:
+            for partition, count in sorted(route.lag.items(), key=lambda item: str(item[0])):
+                if count:
+                    table.add_row(Text(f"  {partition}", style="dim"), *[""] * 7, Text(f"{count:,}", style="dim"), "")
     return table
 
 
