@@ -82,7 +82,7 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("route", "state"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("messages", "a second", "points", "in flight", "failed", "dead letters", "behind"):
+    for heading in ("messages", "a second", "points", "sending", "failed", "dead letters", "behind"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", style="yellow", overflow="ellipsis", no_wrap=True)
     for route in routes:
