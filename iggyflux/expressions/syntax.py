@@ -325,6 +325,16 @@ def _word(place: _Place) -> Iterator[tuple[str, str | None]]:
             yield f"{place.shown} is not an operator of expressions", _WORDS[place.token["value"]]
         if place.before_type == "unquoted_identifier" and place.before_shown == "not":
             yield "not is not an operator of expressions", "not is written !"
+        if place.before_type == "current":
+            yield (
+                f"@ is the whole value, and {place.shown} cannot follow it",
+                f'a member with that name stands in quotes: "@{place.shown}"',
+            )
+        if place.before_type == "unquoted_identifier":
+            yield (
+                f"expected an operator or the end, found {place.shown}",
+                f'a name with a blank stands in quotes: "{place.before_shown} {place.shown}"',
+            )
 
 
 def _operator(place: _Place) -> Iterator[tuple[str, str | None]]:
