@@ -273,3 +273,23 @@ def test_a_poisonous_tag_key_is_a_panic_for_flux_and_none_for_influxql(v2: SimSe
     assert (reply.status, reply.json["code"]) == (500, "internal error")
     assert "panic" in reply.json["message"]
     assert rows(v2, "SELECT * FROM m") == [[1, "x", 1]]
+
+
+@pytest.mark.parametrize(
+    ("statement", "result"),
+    [
+        ("SHOW MEASUREMENTS", {}),
+        ("SHOW TAG KEYS", {"error": "default retention policy not set for: nope"}),
+        ("SHOW FIELD KEYS", {"error": "database not found: nope"}),
+        ("DELETE FROM m", {"error": "no dbrp mappings found: db=nope, rp=, please check to make sure db and rp exist"}),
+        ("CREATE DATABASE x", {"error": "not implemented: CREATE DATABASE"}),
+        (
+            "SHOW RETENTION POLICIES",
+            {"series": [{"columns": ["name", "duration", "shardGroupDuration", "replicaN", "default"]}]},
+        ),
+    ],
+)
+def test_each_statement_has_its_own_words_for_a_missing_database(
+    v2: SimServer, statement: str, result: dict[str, object]
+) -> None:
+    assert influxql(v2, statement, db="nope") == [{"statement_id": 0, **result}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 
 import msgspec
 
@@ -55,15 +56,15 @@ def _whole(results: Iterable[Result], epoch: str) -> Iterator[bytes]:
         for frame in result.frames:
             yield b"," if opened else b',"series":['
             opened = True
-            yield _frame_head(frame)
-            buffer: list[str] = []
-            written = False
-            for row in frame.rows:
-                buffer.append(_row(frame, row, epoch))
-                if len(buffer) == CHUNK:
-                    yield (("," if written else "") + ",".join(buffer)).encode()
-                    buffer, written = [], True
-            yield (("," if written and buffer else "") + ",".join(buffer)).encode() + b"]}"
+            rows = iter(frame.rows)
+            first = next(rows, None)
+            if first is None:
+                yield _frame_head(frame).removesuffix(b',"values":[') + b"}"
+                continue
+            yield _frame_head(frame) + _row(frame, first, epoch).encode("utf-8", "surrogateescape")
+            while batch := [_row(frame, row, epoch) for row in islice(rows, CHUNK)]:
+                yield ("," + ",".join(batch)).encode("utf-8", "surrogateescape")
+            yield b"]}"
         yield b"]}" if opened else b"}"
     yield b"]}\n"
 

@@ -214,7 +214,7 @@ class V1(Dialect):
         header = request.headers.get("authorization", "")
         parts = header.split(" ")
         if len(parts) == 2 and parts[0] == "Bearer":
-            return "bearer auth disabled"
+            return "bearer auth disabled" if self.settings.newer(1, 8) else "bearer auth disabld"
         if len(parts) == 2 and parts[0] == "Token" and self.settings.newer(1, 8):
             name, colon, secret = parts[1].partition(":")
             if colon:
@@ -238,18 +238,23 @@ class V1(Dialect):
             statements = influxql.parse(text, parameters(form), self.settings.now_ns())
         except ParseError as exc:
             raise Failed(400, f"error parsing query: {exc}") from exc
-        self._check_rights(request, statements, rights, form.get("db", ""))
+        self._check_rights(request, statements, rights, text if len(statements) == 1 else "", form.get("db", ""))
         results = self._results(statements, form.get("db", ""), form.get("rp", ""))
         return render(results, form, accept, self._headers)
 
     def _check_rights(
-        self, request: Request, statements: Iterable[influxql.Statement], rights: frozenset[str], database: str
+        self,
+        request: Request,
+        statements: Iterable[influxql.Statement],
+        rights: frozenset[str],
+        text: str,
+        database: str,
     ) -> None:
         for statement in statements:
             needed = WRITE if isinstance(statement, influxql.Change) else READ
             if needed not in rights:
                 user = self._user(request)
-                name = type(statement).__name__.upper()
+                name = text or type(statement).__name__.upper()
                 words = f"{user} not authorized to execute statement '{name}', requires {needed.upper()} on {database}"
                 raise Failed(403, f"error authorizing query: {words}")
 

@@ -438,6 +438,22 @@ class V2(Dialect):
 
         return render(results, form, request.headers.get("accept", ""), headers)
 
+    def _without_mapping(
+        self, statement: influxql.Statement, missing: NotFound
+    ) -> tuple[str | None, Iterator[influxql.Frame]]:
+        """What each statement says of a database that no bucket stands for: an error, or nothing at all."""
+        what = getattr(statement, "what", "SELECT")
+        if what == "RETENTION POLICIES":
+            return None, iter((influxql.Frame("", influxql.POLICY_COLUMNS, ()),))
+        if what == "DROP MEASUREMENT":
+            return None, iter(())
+        words = {
+            "TAG KEYS": f"default retention policy not set for: {missing.name}",
+            "TAG VALUES": f"default retention policy not set for: {missing.name}",
+            "DELETE": f"no dbrp mappings found: db={missing.name}, rp=, please check to make sure db and rp exist",
+        }
+        return words.get(what, str(missing)), iter(())
+
     def _results(
         self, statements: Iterable[influxql.Statement], form: Mapping[str, str], rights: frozenset[str]
     ) -> Iterator[Result]:
@@ -450,6 +466,13 @@ class V2(Dialect):
                     raise QueryError(f"not implemented: {statement.what}")
                 name = f"{database}/{policy}" if policy and f"{database}/{policy}" in self.store.databases else database
                 frames = influxql.run(self.store, statement, name, "")
+            except NotFound as exc:
+                words, frames = self._without_mapping(statement, exc)
+                if words is None:
+                    yield Result(number, frames)
+                    continue
+                yield Result(number, error=words if number == 0 else "not executed")
+                return
             except QueryError as exc:
                 # the cause is told for the first statement only, and what follows is absent
                 yield Result(number, error=str(exc) if number == 0 else "not executed")

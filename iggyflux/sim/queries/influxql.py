@@ -29,6 +29,7 @@ from iggyflux.sim.texts import go_duration
 
 __all__ = ["Change", "Frame", "Select", "Show", "Source", "Statement", "parse", "plain", "run", "to_text"]
 
+POLICY_COLUMNS = ["name", "duration", "shardGroupDuration", "replicaN", "default"]
 SELECTORS = ("min", "max", "first", "last")
 _PRECEDENCE = (float, int, list, bytes, bool)
 _CAST_KINDS = {"float": float, "integer": int, "unsigned": list, "string": bytes, "boolean": bool}
@@ -293,6 +294,8 @@ _AGGREGATES: dict[str, Callable[[list[tuple[int, Stored]]], tuple[int, Stored]]]
 def _run_show(store: Store, show: Show, database: str) -> list[Frame]:
     if show.what == "DATABASES":
         return [Frame("databases", ["name"], [[name] for name in store.databases])]
+    if show.what == "MEASUREMENTS" and (show.database or database) not in store.databases:
+        return []  # this one does not mind
     owner = database_of(store, show.database or database)
     if show.what == "RETENTION POLICIES":
         rows = [
@@ -305,7 +308,7 @@ def _run_show(store: Store, show: Show, database: str) -> list[Frame]:
             ]
             for policy in owner.policies.values()
         ]
-        return [Frame("", ["name", "duration", "shardGroupDuration", "replicaN", "default"], rows)]
+        return [Frame("", POLICY_COLUMNS, rows)]
     measurements: dict[bytes, list[Measurement]] = {}
     for policy in owner.policies.values():
         for found in [*policy.measurements.values()]:
