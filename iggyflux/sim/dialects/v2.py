@@ -425,16 +425,18 @@ class V2(Dialect):
             statements = influxql.parse(text, parameters(form), self.settings.now_ns())
         except ParseError as exc:
             raise Failed(400, f"failed to parse query: {exc}") from exc
-        if all(
-            isinstance(each, influxql.Change) and each.what in ("DROP MEASUREMENT", "DELETE") for each in statements
-        ):
-            for _ in self._results(statements, form, rights):
-                pass
-            return Answer(200, {"Vary": "Accept-Encoding", **self._headers("application/json")}, b"{}\n")
-        results = self._results(statements, form, rights)
 
         def headers(content_type: str) -> dict[str, str]:
             return {"Vary": "Accept-Encoding", **self._headers(content_type)}
+
+        if all(
+            isinstance(each, influxql.Change) and each.what in ("DROP MEASUREMENT", "DELETE") for each in statements
+        ):
+            done = list(self._results(statements, form, rights))
+            if all(result.error is None for result in done):
+                return Answer(200, {"Vary": "Accept-Encoding", **self._headers("application/json")}, b"{}\n")
+            return render(done, form, request.headers.get("accept", ""), headers)
+        results = self._results(statements, form, rights)
 
         return render(results, form, request.headers.get("accept", ""), headers)
 
