@@ -248,6 +248,16 @@ def test_the_group_keeps_its_name_in_usage() -> None:
     assert command_line.name == "command-line" or command_line.name
 
 
+@pytest.mark.parametrize("precision", ["ns", "us", "ms", "s"])
+def test_the_summary_of_dry_run_shows_from_when_to_when(mapping: Path, precision: str) -> None:
+    """A wrong unit of time shows as a wrong century."""
+    told = iggyflux(
+        "dry-run", mapping, "-", "--precision", precision, stdin='{"a":1,"ts":-1}\n{"a":1,"ts":1700000000}\n'
+    )
+
+    assert "lines             2   from 1969-12-31T23:59:59Z to 2023-11-14T22:13:20Z\n" in told.err
+
+
 def test_dry_run_takes_a_file_as_one_payload_with_whole(tmp_path: Path) -> None:
     """A csv with its header is one payload of several lines; a binary payload is a file of its own."""
     (tmp_path / "m.csv").write_text("a,ts\n1,1\n2,2\n")

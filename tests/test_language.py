@@ -558,6 +558,14 @@ def test_rule_18_what_is_no_instant_fails(value: Any, how: str) -> None:
     assert failure(text, {"ts": value, "v": 1}).code == "IFX349"
 
 
+def test_rule_18_a_number_of_another_unit_is_told_which_unit_it_looks_like() -> None:
+    """Where it is no time in the declared one; a time that is only unlikely is no failure."""
+    text = document("{v: v}", rest="timestamp: {expr: ts, format: unix_s}")
+
+    assert failure(text, {"v": 1, "ts": 1700000000123}).reason.endswith("; as unix_ms it would be 2023-11-14")
+    assert timed(1700000000123, "format: unix_ns") == 1700000000123
+
+
 def test_rule_18_null_fails_unless_the_message_s_time_stands_in() -> None:
     text = document("{v: v}", rest="timestamp: {expr: ts, format: unix_s}")
 

@@ -14,6 +14,7 @@ from iggyflux.cli.output import ExitCode, flush_results, json_text, note, result
 
 if TYPE_CHECKING:
     from iggyflux.cli.tally import Tally
+    from iggyflux.lineprotocol import Precision
     from iggyflux.mapping import Mapping, Writer
     from iggyflux.records import Failure
     from iggyflux.samples import Coordinates, Sample
@@ -271,8 +272,18 @@ class _WriterRun:
             return
         if self.shown > _SHOWN_FAILURES:
             talk(f"… and {self.shown - _SHOWN_FAILURES:,} more failures")
-        for line in summary_lines(self.tally, self.mapping):
+        for line in summary_lines(self.tally, self.mapping, self.plan.precision):
             talk(line)
+
+
+def _span(tally: Tally, precision: Precision) -> str:
+    """From when to when: a wrong unit of time shows as a wrong century."""
+    from iggyflux.timestamps import format_rfc3339
+
+    if tally.times is None:
+        return ""
+    first, last = (format_rfc3339(time * precision.divisor) for time in tally.times)
+    return f"   at {first}" if first == last else f"   from {first} to {last}"
 
 
 def _grouped(pairs: Iterable[tuple[int, Any]], size: int) -> list[list[Any]]:
@@ -291,7 +302,7 @@ def failure_problem(mapping: Mapping, failure: Failure) -> Any:
     return mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)
 
 
-def summary_lines(tally: Tally, mapping: Mapping) -> Iterator[str]:
+def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Iterator[str]:
     """The summary for people, a line each."""
     about = "" if tally.is_exact else "at least "
     others = [
@@ -304,7 +315,7 @@ def summary_lines(tally: Tally, mapping: Mapping) -> Iterator[str]:
         if count
     ]
     yield f"messages    {tally.messages:>7,}" + (f"   {', '.join(others)}" if others else "")
-    yield f"lines       {tally.lines:>7,}"
+    yield f"lines       {tally.lines:>7,}{_span(tally, precision)}"
     width = max(map(len, tally.points), default=0)
     for measurement, count in sorted(tally.points.items()):
         series = tally.series(measurement)

@@ -34,6 +34,8 @@ class Tally:
     first_collision: tuple[str, str] | None = None
     """The first two samples of which one overwrites a point of the other."""
     is_exact: bool = True
+    times: tuple[int, int] | None = None
+    """The first and the last time, in the precision of the lines."""
     _series: dict[str, set[int]] = field(default_factory=dict)
     _keys: dict[int, str] = field(default_factory=dict)
 
@@ -48,17 +50,20 @@ class Tally:
 
     def _add_line(self, sample: str, line: str) -> None:
         series, time = point_key(line)
+        number = int(time)
+        first, last = self.times or (number, number)
+        self.times = min(first, number), max(last, number)
         measurement = measurement_of(series)
         self.points[measurement] += 1
         if len(self._keys) >= MOST_KEYS:
             self.is_exact = False
             return
         self._series.setdefault(measurement, set()).add(hash(series))
-        first = self._keys.setdefault(hash((series, time)), sample)
-        if first != sample:
+        other = self._keys.setdefault(hash((series, time)), sample)
+        if other != sample:
             self.collisions += 1
             if self.first_collision is None:
-                self.first_collision = (first, sample)
+                self.first_collision = (other, sample)
 
     def series(self, measurement: str) -> int:
         """How many series the points of `measurement` make (at least)."""

@@ -28,7 +28,14 @@ from iggyflux.mapping import Collisions, Field, Mapping, PointSpec, Source, Star
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import payload_reads
 from iggyflux.records import JSON, Failure, Message, Rendered, Scalar
-from iggyflux.timestamps import TimestampError, parse_flexible, parse_pattern, parse_rfc3339, scale_number
+from iggyflux.timestamps import (
+    TimestampError,
+    format_rfc3339,
+    parse_flexible,
+    parse_pattern,
+    parse_rfc3339,
+    scale_number,
+)
 from iggyflux.values import convert, describe, tag_text
 
 NOT_A_LIST = "IFX343"
@@ -41,6 +48,7 @@ BAD_TIMESTAMP = "IFX349"
 NO_TIMESTAMP = "IFX350"
 COLLISION = "IFX351"
 
+OUR_DAYS = (parse_rfc3339("1990-01-01T00:00:00Z"), parse_rfc3339("2100-01-01T00:00:00Z"))
 UNITS = {
     TimestampFormat.UNIX_S: 1_000_000_000,
     TimestampFormat.UNIX_MS: 1_000_000,
@@ -343,7 +351,17 @@ def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, tim
             return parse_flexible(value, timezone)
         return parse_pattern(value, pattern or "", timezone)
     except TimestampError as error:
-        raise RecordError(BAD_TIMESTAMP, str(error)) from None
+        raise RecordError(BAD_TIMESTAMP, f"{error}{_other_unit(value, kind)}") from None
+
+
+def _other_unit(value: JSON, kind: TimestampFormat) -> str:
+    """For a number that is no time in the declared format: the unit in which it would be one of our days."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    for other, unit in UNITS.items():
+        if other is not kind and OUR_DAYS[0] <= value * unit < OUR_DAYS[1]:
+            return f"; as {other.value} it would be {format_rfc3339(int(value) * unit)[:10]}"
+    return ""
 
 
 def _identity(point: Point, precision: Precision) -> object:
