@@ -24,6 +24,7 @@ from iggyflux.delivery.verdicts import (
 )
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.deliver import Journal, deliver
+from iggyflux.runner.turns import Turns
 
 T = TypeVar("T")
 
@@ -211,3 +212,76 @@ def test_a_delivery_that_is_cancelled_ends() -> None:
             await task
 
     drive(main())
+
+
+@dataclass
+class Fragile:
+    """A server that dies of a line, and takes every request along that is under way."""
+
+    deadly: str
+    generation: int = 0
+    under_way: int = 0
+    most: int = 0
+    stored: set[str] = field(default_factory=set)
+
+    async def connect(self) -> None:
+        pass
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        generation = self.generation
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.under_way -= 1
+        if self.deadly in lines:
+            self.generation += 1
+        if generation != self.generation:
+            return Unavailable("the connection broke", connection_died=True)
+        self.stored |= set(lines)
+        return Accepted()
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_line_that_kills_the_server_is_blamed_and_no_line_that_was_under_way_beside_it() -> None:
+    """Deliveries are side by side, but what died is sent alone: only then is it known what it dies of."""
+    batches = [[f"m,b={batch} f={number} {number}" for number in range(40)] for batch in range(6)]
+    sink, clock, journal = Fragile(batches[2][17]), Clock(), Journal()
+
+    async def main() -> list[tuple[Refusal, ...]]:
+        deliveries = [deliver(sink, lines, Policy(), clock, journal=journal, random=lambda: 0.5) for lines in batches]
+        return list(await asyncio.gather(*deliveries))
+
+    refused = drive(main())
+
+    assert [[refusal.line for refusal in found] for found in refused] == [[], [], [17], [], [], []]
+    assert sink.stored == {line for lines in batches for line in lines} - {sink.deadly}
+    assert sink.most == len(batches)
+
+
+def test_a_delivery_that_is_cancelled_while_it_waits_for_its_turn_holds_up_no_other() -> None:
+    async def main() -> bool:
+        turns = Turns()
+
+        async def hold(alone: bool, until: asyncio.Event) -> None:
+            async with turns.turn(alone=alone):
+                await until.wait()
+
+        first, never, now = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        now.set()
+        holding = asyncio.create_task(hold(False, first))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(hold(True, never))
+        await asyncio.sleep(0)
+        behind = asyncio.create_task(hold(False, now))
+        await asyncio.sleep(0)
+        was_behind = not behind.done()
+        waiting.cancel()
+        await behind
+        first.set()
+        await holding
+        return was_behind
+
+    assert drive(main())

@@ -160,6 +160,11 @@ class Machine:
             return
         _RECEIVE[type(verdict)](self, verdict, width, now, jitter)
 
+    @property
+    def wants_to_be_alone(self) -> bool:
+        """Whether the next `Send` should be the only request under way: only then a death tells what caused it."""
+        return self._deaths > 0
+
     def probed(self, reason: str | None, now: float, jitter: float) -> None:
         """What the last `Probe` came to: None where the server is there, else why not."""
         if reason is None:

@@ -27,6 +27,7 @@ from iggyflux.delivery.verdicts import (
 )
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.events import emit
+from iggyflux.runner.turns import Turns
 from iggyflux.transports.base import LineSink
 
 log = logging.getLogger("iggyflux.delivery")
@@ -69,6 +70,7 @@ class Journal:
     not_before: float = 0.0
     """Until when the server asked to be left alone: for every delivery, not only for the one that was told so."""
     away: bool = False
+    turns: Turns = field(default_factory=Turns)
 
 
 async def deliver(
@@ -93,7 +95,8 @@ async def deliver(
         match action:
             case Send(indices):
                 await _respect(journal, clock)
-                verdict = await sink.write(_chosen(lines, indices))
+                async with journal.turns.turn(alone=machine.wants_to_be_alone):
+                    verdict = await sink.write(_chosen(lines, indices))
                 now = clock.monotonic()
                 machine.receive(verdict, now, random())
                 _note(journal, policy, machine, verdict, now)
