@@ -1252,6 +1252,12 @@ _TRANSPORTS: tuple[Code, ...] = (
         fix="Create it by hand: `iggy topic create STREAM TOPIC PARTITIONS none`.",
     ),
     Code(
+        "IFX768",
+        "the group was joined meanwhile",
+        meaning="While `regroup` made a consumer group anew, another process joined it.",
+        fix="Stop every process of the group, and run it again; the hint holds the offsets that were stored.",
+    ),
+    Code(
         "IFX775",
         "a message that Iggy does not take",
         meaning="A payload is empty or larger than 64 MB, or a header's key or value has no or more than 255 bytes.",

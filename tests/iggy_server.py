@@ -6,6 +6,7 @@ of `IMAGE` by testcontainers.  What is not there is named at the end of the run.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from iggyflux.pipeline import IggySettings, Secret
+from iggyflux.transports.iggy import Connection
 
 IMAGE = "apache/iggy:0.9.0"
 USER = PASSWORD = "iggy"
 _START_SECONDS = 60
+_PULL_SECONDS = 180
 
 
 @dataclass
@@ -100,10 +103,14 @@ class IggyServer:
     def close(self) -> None:
         if self.container is not None:
             self.container.stop()
+            self.container.get_docker_client().client.close()
         self._end(signal.SIGTERM)
 
     def create_topic(self, stream: str, topic: str, partitions: int = 1, **options: str) -> None:
-        """By the HTTP API: `create_topic` of the SDK does not suit every server of these versions."""
+        """By the HTTP API, where it is known: `create_topic` of the SDK does not suit every server."""
+        if self.http is None:
+            asyncio.run(self._create(stream, topic, partitions))
+            return
         self.rest("POST", "/streams", {"name": stream})
         body = {"name": topic, "partitions_count": partitions, "compression_algorithm": "none", "message_expiry": 0}
         tree: dict[str, object] = {**body, "max_topic_size": 0}
@@ -111,6 +118,12 @@ class IggyServer:
             tree["options"] = options
         status, answer = self.rest("POST", f"/streams/{stream}/topics", tree)
         assert status in (200, 201), answer
+
+    async def _create(self, stream: str, topic: str, partitions: int) -> None:
+        connection = Connection(self.settings())
+        await connection.open()
+        await connection.create(stream, topic, partitions)
+        await connection.close()
 
     def rest(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """A call of the HTTP API, logged in."""
@@ -167,8 +180,17 @@ def start_server(folder: Path, **extra: str) -> IggyServer:
 
 
 def _container() -> IggyServer | str:
-    if shutil.which("docker") is None:
-        return f"no IGGYFLUX_TEST_IGGY, no iggy-server on PATH, and no docker to run {IMAGE}"
+    nothing = "no IGGYFLUX_TEST_IGGY, no iggy-server on PATH, and "
+    docker = shutil.which("docker")
+    if docker is None:
+        return f"{nothing}no docker to run {IMAGE}"
+    for arguments, words in ((["info"], "docker does not run"), (["pull", "-q", IMAGE], f"{IMAGE} cannot be pulled")):
+        try:
+            done = subprocess.run([docker, *arguments], capture_output=True, timeout=_PULL_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return f"{nothing}{words}"
+        if done.returncode:
+            return f"{nothing}{words}"
     try:
         from testcontainers.core.container import DockerContainer
 
@@ -185,7 +207,7 @@ def _container() -> IggyServer | str:
         )
         container.start()
     except Exception as error:  # docker is somebody else's: whatever it says is the reason
-        return f"no iggy-server on PATH, and {IMAGE} cannot be run: {str(error).splitlines()[0][:120]}"
+        return f"{nothing}{IMAGE} cannot be run: {str(error).splitlines()[0][:120]}"
     host = container.get_container_host_ip()
     ports = [container.get_exposed_port(port) for port in (8090, 3000)]
     server = IggyServer(f"{host}:{ports[0]}", f"http://{host}:{ports[1]}", container=container)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from iggy_server import IggyServer, find_server
+from shell import process as run_command
 
 from iggyflux.records import OutgoingMessage, Partition
 from iggyflux.sim import Fault, SimServer
@@ -215,6 +216,57 @@ def test_the_server_killed_at_random_moments_loses_nothing(
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0, plant.log
     plant.check()
+
+
+def test_a_server_that_hangs_for_a_while_is_left_and_joined_again(
+    server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    """What was asked of the connection that took too long must not leave a member behind that holds partitions."""
+    if server.process is None:
+        pytest.skip("this server is not ours to stop")
+    plant = Plant(server, sim, folder_of(tmp_path), "hang", "{group: c}")
+    plant.send(4000)
+    processes.append(process := plant.start())
+    while b"route.connected" not in (plant.folder / "run.log").read_bytes():
+        time.sleep(0.02)
+    server.process.send_signal(signal.SIGSTOP)
+    time.sleep(6)
+    server.process.send_signal(signal.SIGCONT)
+    plant.send(2000)
+    plant.wait_until_settled()
+    assert "no answer in 3 s" in (plant.folder / "run.log").read_text()
+    assert len(members(plant)) == 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, plant.log
+    plant.check()
+
+
+@pytest.mark.parametrize("how", ["kill", pytest.param("stop", marks=pytest.mark.long)])
+def test_a_group_goes_on_after_the_server_was_started_again(
+    server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]], how: str
+) -> None:
+    """Where the server keeps the dead as owners of their partitions, the run says so, and `regroup` helps."""
+    if server.process is None:
+        pytest.skip("this server is not ours to stop")
+    plant = Plant(server, sim, folder_of(tmp_path), "again", "{group: c}")
+    plant.send(2000)
+    processes.append(process := plant.start())
+    plant.wait_until_settled()
+    getattr(server, how)()
+    server.start()
+    plant.send(2000)
+    while "iggy.starving group=c" not in (plant.folder / "run.log").read_text():
+        if all(stored == last for stored, last in plant.stored().values()):
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, plant.log
+    regrouped = run_command("regroup", plant.folder / "p.yaml", "--mapping", "env", env={"IGGY_PASSWORD": "iggy"})
+    assert (regrouped.code, "kept 2 offsets" in regrouped.err) == (0, True), regrouped.err
+    plant.finish()
+    plant.check()
+    done = [line for line in plant.log.splitlines() if "route.done" in line]
+    assert int(done[-1].partition(" read=")[2].split()[0]) <= 2000  # and not again what was settled before
 
 
 @pytest.mark.parametrize(("seed", "rounds"), [(1, 4), pytest.param(2, 40, marks=pytest.mark.long)])

@@ -164,6 +164,12 @@ class Connection:
         details = await self._call(self._alive.get_consumer_group(stream, topic, group), doing)
         return {} if details is None else {each.id: tuple(sorted(each.partitions)) for each in details.members}
 
+    async def forget_group(self, stream: str, topic: str, group: str) -> None:
+        """Delete a group, with its members and offsets; fine where there is none."""
+        doing = f"deleting group {group} of {stream}/{topic}"
+        if await self._call(self._alive.get_consumer_group(stream, topic, group), doing) is not None:
+            await self._call(self._alive.delete_consumer_group(stream, topic, group), doing)
+
     # Offsets
 
     async def stored(self, reader: Reader, place: Partition) -> StoredOffset | None:

@@ -80,10 +80,10 @@ class IggySource:
         until_end: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._stream = stream
         self._wanted = tuple(topics)
-        self._reader = reader
+        self.reader = reader
         self._only = None if partitions is None else frozenset(partitions)
         self._start = start
         self._until_end = until_end
@@ -101,8 +101,8 @@ class IggySource:
     @property
     def about(self) -> str:
         """What this is, for people."""
-        who = f"{self._reader.kind} {self._reader.name}"
-        return f"{self._stream}/{','.join(self._wanted)} of {address_of(self._settings)}, {who}"
+        who = f"{self.reader.kind} {self.reader.name}"
+        return f"{self._stream}/{','.join(self._wanted)} of {address_of(self.settings)}, {who}"
 
     @property
     def trouble(self) -> str | None:
@@ -112,7 +112,7 @@ class IggySource:
     async def connect(self) -> None:
         """As `Source.connect`.  Raises `Stopped` where a stream or topic that is named is not there (IFX766)."""
         await self._let_go()
-        self._connection = Connection(self._settings)
+        self._connection = Connection(self.settings)
         await self._connection.open()
         await self._discover()
         if self._until_end:
@@ -132,7 +132,7 @@ class IggySource:
             if messages := await self._poll(connection, cursor):
                 self._starving = _Starving(now)
                 return Batch(cursor.place, messages)
-            cursor.not_before = self._now() + self._settings.poll_interval_seconds
+            cursor.not_before = self._now() + self.settings.poll_interval_seconds
         if self._until_end and all(cursor.is_at_stop for cursor in self._turns):
             raise EndOfInput("the end of the topics is reached")
         await self._look_around(connection)
@@ -147,7 +147,7 @@ class IggySource:
             if cursor is None or position.offset <= cursor.settled:
                 continue
             try:
-                await connection.store(self._reader, position.partition, position.offset)
+                await connection.store(self.reader, position.partition, position.offset)
             except Refusal as refusal:
                 if refusal.meaning is not Meaning.NOT_OWNER:
                     raise
@@ -159,7 +159,7 @@ class IggySource:
     async def lag(self) -> dict[Partition, int]:
         """How many messages of each partition are not settled yet."""
         connection, found = self._connected, {}
-        shared = self._reader.kind == "group" and len(self._cursors) <= _MOST_PARTITIONS_ASKED
+        shared = self.reader.kind == "group" and len(self._cursors) <= _MOST_PARTITIONS_ASKED
         for topic in dict.fromkeys(cursor.place.topic for cursor in self._turns):
             for info in await connection.partitions(self._stream, topic) or []:
                 cursor = self._cursors.get(Partition(self._stream, topic, info.number))
@@ -167,7 +167,7 @@ class IggySource:
                     continue
                 cursor.end = info.end
                 settled = cursor.settled
-                if shared and info.end and (stored := await connection.stored(self._reader, cursor.place)):
+                if shared and info.end and (stored := await connection.stored(self.reader, cursor.place)):
                     settled = stored.stored
                 begin = settled + 1 if settled >= 0 else min(cursor.begin, info.end)
                 found[cursor.place] = max(min(info.end - begin, info.messages), 0)
@@ -179,7 +179,7 @@ class IggySource:
 
     async def places(self) -> list[tuple[str, str]]:
         """The topics that are meant, without joining anything."""
-        connection = Connection(self._settings)
+        connection = Connection(self.settings)
         self._connection = connection
         try:
             await connection.open()
@@ -211,8 +211,8 @@ class IggySource:
             if infos is None:
                 raise self._missing(f"{self._stream}/{topic}", [])
             new = [info for info in infos if Partition(self._stream, topic, info.number) not in self._cursors]
-            if new and len(new) == len(infos) and self._reader.kind == "group":
-                await connection.join(self._stream, topic, self._reader.name)
+            if new and len(new) == len(infos) and self.reader.kind == "group":
+                await connection.join(self._stream, topic, self.reader.name)
             for info in new:
                 if self._only is None or info.number in self._only:
                     self._take_up(Partition(self._stream, topic, info.number), info)
@@ -255,7 +255,7 @@ class IggySource:
                     return []
             count = self._count(cursor)
             at = self._where(cursor)
-            messages = await connection.poll(self._reader, cursor.place, at, count)
+            messages = await connection.poll(self.reader, cursor.place, at, count)
         except Refusal as refusal:
             self._largest_polls[cursor.place] = max((cursor.most or self._count(cursor)) // 2, 1)
             raise refusal
@@ -264,7 +264,7 @@ class IggySource:
         if not messages:
             if self._until_end:
                 await self._judge_emptiness(connection, cursor)
-            if self._reader.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
+            if self.reader.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
                 cursor.at = None  # perhaps it is another's: when it comes to us, something may be stored
             return messages
         first, last = messages[0].offset, messages[-1].offset
@@ -277,14 +277,14 @@ class IggySource:
         size = sum([len(message.payload) for message in sample]) / len(sample)
         cursor.average_bytes = max(size, cursor.average_bytes * 0.9)
         if cursor.most is not None:
-            cursor.most = None if cursor.most >= self._settings.batch_size else cursor.most * 2
+            cursor.most = None if cursor.most >= self.settings.batch_size else cursor.most * 2
             self._largest_polls.pop(cursor.place, None)
         return messages
 
     async def _begin(self, connection: Connection, cursor: _Cursor) -> None:
         """Where to begin in a partition: after what is stored, else where the pipeline says."""
         try:
-            stored = await connection.stored(self._reader, cursor.place)
+            stored = await connection.stored(self.reader, cursor.place)
         except Refusal as refusal:
             if refusal.meaning is Meaning.NOT_OWNER:
                 return
@@ -304,12 +304,12 @@ class IggySource:
     def _where(self, cursor: _Cursor) -> At:
         """`next` where the server's offset and ours are the same, so that a hand-over in between is noticed."""
         at = cursor.at or ("next", 0)
-        if self._reader.kind == "group" and at[0] == "offset" and 0 < cursor.settled == at[1] - 1:
+        if self.reader.kind == "group" and at[0] == "offset" and 0 < cursor.settled == at[1] - 1:
             return ("next", 0)
         return at
 
     def _count(self, cursor: _Cursor) -> int:
-        settings = self._settings
+        settings = self.settings
         fitting = int(settings.batch_bytes / cursor.average_bytes) if cursor.average_bytes else _FIRST_COUNT
         count = max(min(settings.batch_size, fitting, cursor.most or settings.batch_size), 1)
         if cursor.stop is not None and cursor.at is not None and cursor.at[0] == "offset":
@@ -318,11 +318,11 @@ class IggySource:
 
     async def _judge_emptiness(self, connection: Connection, cursor: _Cursor) -> None:
         """Nothing came, though the end was not reached: others read it, or it is not there any more."""
-        if self._reader.kind == "group":
+        if self.reader.kind == "group":
             place = cursor.place
-            members = await connection.members(place.stream, place.topic, self._reader.name)
+            members = await connection.members(place.stream, place.topic, self.reader.name)
             if len(members) > 1:
-                stored = await connection.stored(self._reader, place)
+                stored = await connection.stored(self.reader, place)
                 if cursor.stop and (stored is None or stored.stored + 1 < cursor.stop):
                     return
         cursor.position = max(cursor.position, cursor.stop or 0)
@@ -332,15 +332,15 @@ class IggySource:
     async def _rest(self) -> None:
         """Until the first partition may be asked again."""
         due = [cursor.not_before for cursor in self._turns if not cursor.is_at_stop]
-        seconds = min(due, default=self._now() + self._settings.poll_interval_seconds) - self._now()
+        seconds = min(due, default=self._now() + self.settings.poll_interval_seconds) - self._now()
         if seconds > 0:
-            await asyncio.sleep(min(seconds, self._settings.poll_interval_seconds))
+            await asyncio.sleep(min(seconds, self.settings.poll_interval_seconds))
 
     async def _look_around(self, connection: Connection) -> None:
         now = self._now()
         if now >= self._discover_at and not self._until_end:
             await self._discover()
-        if self._reader.kind == "group" and now >= self._starving.since + _STARVING_SECONDS:
+        if self.reader.kind == "group" and now >= self._starving.since + _STARVING_SECONDS:
             await self._ask_who_holds_what(connection)
 
     async def _ask_who_holds_what(self, connection: Connection) -> None:
@@ -352,17 +352,17 @@ class IggySource:
         if not stuck or before.told:
             return
         for topic in dict.fromkeys(place.topic for place in stuck):
-            members = await connection.members(self._stream, topic, self._reader.name)
+            members = await connection.members(self._stream, topic, self.reader.name)
             holders = "; ".join(f"member {each} holds {list(held)}" for each, held in sorted(members.items()))
             self._starving.told = f"nothing comes from {self._stream}/{topic}, though messages wait: {holders}"
             log.warning(
                 "iggy.starving group=%s topic=%s waiting=%d members=%r hint=%r",
-                self._reader.name,
+                self.reader.name,
                 f"{self._stream}/{topic}",
                 sum(count for place, count in behind.items() if place.topic == topic),
                 holders,
-                "members that died with the server keep their partitions: restart the server gracefully, take "
-                "another group with `start`, or `consumer: {single: NAME}`",
+                "where these are dead (a server that was started again may keep them): stop every process of the "
+                "group and run `iggyflux regroup`, or take `consumer: {single: NAME}`",
             )
 
 
