@@ -302,6 +302,13 @@ _DOCUMENTS: tuple[Code, ...] = (
         fix="Add `for_each: '@'`.",
         example="from: {stream: met, topic: stations, payload: csv}",
     ),
+    Code(
+        "IFX154",
+        "a message that is a text of JSON (warning)",
+        meaning="The `message` of an example is a tree; a string in it is a payload that is a JSON string.",
+        fix="Write the tree without quotes, or the raw text as `message_json`.",
+        example="""message: '{"celsius": 21.5}'""",
+    ),
 )
 
 # --- IFX2xx expressions ---

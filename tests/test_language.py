@@ -819,6 +819,16 @@ examples:
         assert [list(result.differences) for result in run_examples(mapping, kind)] == [[], [], [], []]
 
 
+def test_rule_28_a_message_in_quotes_is_a_string_and_that_is_a_warning() -> None:
+    quoted = document("{v: v}") + "examples: [{message: '{\"v\": 1}', fails: IFX346}]\n"
+
+    assert [warning.code for warning in parse_mapping(quoted).warnings] == ["IFX154"]
+    assert [list(result.differences) for result in run_examples(parse_mapping(quoted), "compiled")] == [[]]
+    assert (
+        parse_mapping(quoted.replace("message:", "message_json:").replace("fails: IFX346", "points: []")).warnings == ()
+    )
+
+
 # --- readers ---
 
 READER = """\

@@ -14,6 +14,7 @@ from iggyflux.mapping.types import Payload
 from iggyflux.records import JSON
 
 BAD_EXAMPLE = "IFX129"
+TEXT_OF_JSON = "IFX154"
 _BINARY = frozenset({"msgpack", "cbor"})
 
 
@@ -31,6 +32,11 @@ def check_writer_examples(reading: Reading, payload: Payload) -> None:
             place = join_pointer(pointer, "message_json")
             hint = "`message` is encoded, `payload_base64` is taken as it is"
             reading.report(BAD_EXAMPLE, place, f"{payload.format} payloads are not text", key=True, hint=hint)
+        message = tree.get("message")
+        if payload.format == "json" and isinstance(message, str) and message.lstrip().startswith(("{", "[")):
+            hint = "write the tree without quotes, or the raw text as `message_json`"
+            place = join_pointer(pointer, "message")
+            reading.warn(TEXT_OF_JSON, place, "this message is one JSON string, not what stands in it", hint=hint)
         _check_base64(reading, tree.get("payload_base64"), join_pointer(pointer, "payload_base64"))
         _check_codes(reading, tree.get("fails"), join_pointer(pointer, "fails"))
         for index, line in enumerate(texts_of(tree.get("points"))):
