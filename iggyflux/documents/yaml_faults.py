@@ -159,11 +159,17 @@ def _flow(fault: _Fault) -> _Answer | None:
     return _unquoted(fault, f"inside of {{ … }} {what}")
 
 
+_BEGINS_AN_OBJECT = ("const: ", "expr: ", "stream: ", "topic: ", "format: ")
+
+
 def _mapping_value(fault: _Fault) -> _Answer | None:
     found = _value_around(fault)
     if found is not None:
         start, end, key = found
-        hint = f"quote the value: {key} {quoted(fault.text[start:end])}"
+        value = fault.text[start:end]
+        hint = f"quote the value: {key} {quoted(value)}"
+        if value.startswith(_BEGINS_AN_OBJECT):
+            hint = f"an object on a line has braces: {key} {{{value}}}"
         return _Answer("a value without quotes cannot hold `: `", fault.at, 1, hint, UNQUOTED)
     before = fault.text[: fault.line_start].rstrip("\n").rsplit("\n", 1)[-1]
     if before.strip() and ":" not in before and not before.lstrip().startswith(("-", "#")):

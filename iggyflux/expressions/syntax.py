@@ -150,8 +150,8 @@ _OPERATORS: Final = {
     "/": "arithmetic is written with functions: divide(a, b)",
     "%": "arithmetic is written with functions: modulo(a, b)",
     "=": "to compare, write ==",
-    "?": "a ? b : c is written a && b || c",
-    "$": "a path starts with a name; @ is the current value, root() the whole payload",
+    "?": "a ? b : c is written if(a, b, c), and a ?? b is coalesce(a, b)",
+    "$": "a path starts with a name; @ is the current value, root() the whole payload (${…} is for pipeline files)",
     "~": "not is written !",
     "^": "there is no such operator",
     "#": "an expression has no comments",
@@ -296,13 +296,16 @@ _WORDS: Final = {
     "in": "a in list is written contains(list, a)",
     "is": "to compare, write ==",
     "eq": "to compare, write ==",
-    "if": "a ? b : c is written a && b || c",
+    "if": "a choice is written if(condition, then, otherwise)",
 }
 
 
 def _number(place: _Place) -> Iterator[tuple[str, str | None]]:
     if place.type != "number":
         return
+    start = place.token["start"]
+    if place.text[:start].rstrip().endswith(".["):
+        yield "[ ] follows a name without a dot", f"an element of a list is name[{place.shown}]"
     if place.before_type == "dot":
         yield f"{place.shown} is not a name", f"an element of a list is taken by [{place.shown}]"
     if place.shown.startswith("-") and place.after_value:
@@ -368,6 +371,8 @@ def _bracket(place: _Place) -> Iterator[tuple[str, str | None]]:
 
 
 def _key(place: _Place) -> Iterator[tuple[str, str | None]]:
+    if place.type == "lbrace" and place.before_type == "lbrace":
+        yield "expected the name of a member, found {", "a value is named as it is, without {{ }}"
     if place.before_type in ("lbrace", "comma") and (opener := place.opener) and opener["type"] == "lbrace":
         if place.type == "literal" and isinstance(place.token["value"], str):
             name = json.dumps(place.token["value"], ensure_ascii=False)
