@@ -627,6 +627,7 @@ def test_check_joins_nothing(topic: Topic, pipeline: Path) -> None:
 
     assert checked.code == 0, checked.out
     assert f"0 messages in 1 partition of {topic.stream}/t" in checked.out
+    assert f"dead letters have their topic, {topic.stream}/dead" in checked.out
     assert topic.server.rest("GET", f"/streams/{topic.stream}/topics/t/consumer-groups")[1] == []
 
 
@@ -817,3 +818,16 @@ def test_a_read_that_is_cancelled_leaves_its_answer_to_nobody_else(topic: Topic)
 
     drive(main())
     assert drive(topic.stored()) == 500
+
+
+def test_a_topic_for_dead_letters_that_is_missing_is_told_before_the_first_message(
+    topic: Topic, pipeline: Path
+) -> None:
+    topic.fill([b'{"n": 0}'])
+    pipeline.write_text(pipeline.read_text().replace("topic: dead}", "topic: lost}"))
+
+    checked, ran = (process(command, pipeline, env=ENV) for command in ("check", "run"))
+
+    assert (checked.code, f"there is no topic {topic.stream}/lost for dead letters" in checked.out) == (1, True)
+    assert (ran.code, "IFX766" in ran.err, f"iggy topic create {topic.stream} lost" in ran.err) == (3, True, True)
+    assert drive(topic.stored(name="env")) is None

@@ -133,7 +133,7 @@ async def _from_log(end: End) -> AsyncIterator[Finding]:
 
 
 async def _from_iggy(end: End) -> AsyncIterator[Finding]:
-    from iggyflux.pipeline import IggySettings
+    from iggyflux.pipeline import IggySettings, TopicAddress
     from iggyflux.transports.iggy import Connection
 
     stream = end.messages.stream
@@ -155,6 +155,15 @@ async def _from_iggy(end: End) -> AsyncIterator[Finding]:
             yield Finding(
                 True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
             )
+        letters = end.route.dead_letters
+        if isinstance(letters, TopicAddress):
+            place = f"{letters.stream}/{letters.topic}"
+            if await connection.partitions(letters.stream, letters.topic) is not None:
+                yield Finding(True, f"dead letters have their topic, {place}")
+            elif end.pipeline.iggy and end.pipeline.iggy.create:
+                yield Finding(None, f"there is no topic {place} for dead letters yet: `run` makes it")
+            else:
+                yield Finding(False, f"there is no topic {place} for dead letters", "create it, or set `iggy.create`")
     finally:
         await connection.close()
 

@@ -10,8 +10,9 @@ import asyncio
 import dataclasses
 import logging
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -21,6 +22,8 @@ from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
 if TYPE_CHECKING:
     from iggyflux.pipeline import Pipeline
     from iggyflux.transports.iggy_topics import Bound
+
+_TOLD_AT_THE_END: Final = "record.failed"
 
 
 @click.command(name="resend")
@@ -53,11 +56,12 @@ def command(pipeline: Path, name: str, since: str | None, until: str | None, par
 async def _resend(
     pipeline: Pipeline, name: str, bounds: tuple[Bound | None, Bound | None], partition: int | None
 ) -> int:
+    from iggyflux.cli.progress import live_display
     from iggyflux.cli.replay import FailedAgain
     from iggyflux.cli.run import logging_to_stderr
     from iggyflux.mapping import OnError
     from iggyflux.pipeline import IggySettings
-    from iggyflux.runner import Stop, run_routes, stopping_on_signals
+    from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
     from iggyflux.runner.open import open_routes
     from iggyflux.transports.iggy_source import IggySource
     from iggyflux.transports.iggy_topics import IggyRange
@@ -71,8 +75,14 @@ async def _resend(
     source = IggyRange(settings, places, since=since, until=until, partition=partition)
     failed, stop = FailedAgain(), Stop()
     chosen = dataclasses.replace(route, source=source, dead_letters=failed, on_error=OnError.DEAD_LETTER)
-    with logging_to_stderr("text", logging.WARNING, without="record.failed"), stopping_on_signals(stop):
-        summary = await run_routes([chosen], stop=stop)
+    progress = Status()
+    watching = (
+        live_display(progress)
+        if sys.stderr.isatty()
+        else logging_to_stderr("text", logging.WARNING, without=_TOLD_AT_THE_END)
+    )
+    with watching, stopping_on_signals(stop):
+        summary = await run_routes([chosen], stop=stop, status=progress)
     (status,) = summary.routes
     counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"
     talk(f"{name}: {counts}, {status.dead_letters:,} failed; no offset was touched")

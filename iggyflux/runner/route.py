@@ -151,6 +151,9 @@ class RouteRun:
         return True
 
     async def _connect_both(self) -> None:
+        connect = getattr(self.route.dead_letters, "connect", None)  # a topic has to be there before it is needed
+        if connect is not None:
+            await connect()
         await self.route.sink.connect()
         await self.route.source.connect()
 

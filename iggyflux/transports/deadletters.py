@@ -144,15 +144,22 @@ class TopicDeadLetters:
         self._sink = sink
         self._connected = False
 
+    async def connect(self) -> None:
+        """See that the topic is there, before the first letter needs it; idempotent.
+
+        Raises `NotConnected` or `Stopped`.
+        """
+        if not self._connected:
+            await self._sink.connect()
+            self._connected = True
+
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """As `DeadLetterSink.put`: confirmed by the topic when it returns.
 
         Raises `NotConnected` where it cannot be reached: the messages come again, and so do their letters.
         """
         try:
-            if not self._connected:
-                await self._sink.connect()
-                self._connected = True
+            await self.connect()
             await self._sink.send([_outgoing(letter) for letter in letters])
         except NotConnected:
             self._connected = False

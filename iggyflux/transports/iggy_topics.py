@@ -149,6 +149,10 @@ class IggyRange:
     async def ack(self, positions: Sequence[Position]) -> None:
         """Nothing: no offset is touched."""
 
+    async def lag(self) -> dict[Partition, int]:
+        """How many messages are not read yet, as far as offsets say."""
+        return {place: max(end - (at[1] if at[0] == "offset" else 0), 0) for place, at, end in self._left}
+
     async def close(self) -> None:
         """As `Source.close`."""
         connection, self._connection = self._connection, None
