@@ -1,11 +1,11 @@
-"""`make bench`: every benchmark, a table on stderr and a line of JSON each on stdout; `python -m bench plan run` some."""
+"""`make bench`: every benchmark, a table on stderr and a line of JSON each on stdout; `python -m bench plan run`."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("plan", "start", "run")
+BENCHMARKS = ("plan", "start", "run", "influx")
 
 
 def main() -> None:

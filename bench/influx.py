@@ -1,0 +1,129 @@
+"""`log:` to InfluxDB over HTTP: render, compress, send; and what one refused line in a request costs.
+
+The server is a process of its own that takes everything and keeps nothing: the figures are those of our process.  Runs
+with and without a refused line are interleaved, and compared by the CPU time of our process too, which a busy machine
+does not change as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.run import BATCH, RUN, fill
+from bench.table import Figure, show
+
+COUNT = 1_000_000
+ROUNDS = 3
+PIPELINE = """\
+iggyflux: 1
+from: log:data
+influxdb: {{url: 'http://127.0.0.1:{port}', flavor: v3, database: bench}}
+run: [{{mapping: env.yaml}}]
+"""
+_MEMORY = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+_HEAD = b"HTTP/1.1 %b\r\nX-Influxdb-Version: 3.6.0\r\nX-Influxdb-Build: Core\r\nContent-Type: application/json\r\n"
+_PING = _HEAD % b"200 OK" + b'Content-Length: 19\r\n\r\n{"version":"3.6.0"}'
+_GOOD = _HEAD % b"204 No Content" + b"\r\n"
+_REFUSAL = {"error_message": "invalid column type for column 'f'", "line_number": BATCH // 2, "original_line": "env,d"}
+_REFUSED = json.dumps({"error": "partial write of line protocol occurred", "data": [_REFUSAL]}).encode()
+_BAD = _HEAD % b"400 Bad Request" + b"Content-Length: %d\r\n\r\n%b" % (len(_REFUSED), _REFUSED)
+
+
+class Run(NamedTuple):
+    """What a run took: seconds of the clock, seconds of CPU in our process, its largest memory in MiB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+async def serve(answer: bytes) -> None:
+    """An InfluxDB 3 that keeps nothing and gives every write the same answer."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lower = head.lower()
+                if (at := lower.find(b"content-length:")) >= 0:
+                    await reader.readexactly(int(lower[at + 15 : lower.index(b"\r\n", at)]))
+                writer.write(answer if head.startswith(b"POST") else _PING)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=2**22)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+@contextmanager
+def serving(kind: str) -> Iterator[int]:
+    """Such a server as a process; its port."""
+    command = [sys.executable, "-m", "bench.influx", "serve", kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def run(folder: Path, port: int, count: int) -> Run:
+    """One run over the whole log, from its beginning."""
+    for old in ("data/.consumers", "dead-letters/env"):
+        for file in (folder / old).glob("*"):
+            file.unlink()
+    (folder / "p.yaml").write_text(PIPELINE.format(port=port))
+    done = subprocess.run(
+        [sys.executable, "-c", RUN + _MEMORY, folder / "p.yaml"], check=True, capture_output=True, text=True
+    )
+    measured, memory = (json.loads(line) for line in done.stdout.splitlines())
+    assert measured["read"] == count
+    return Run(measured["wall"], measured["cpu"], memory / 1024)
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fill(folder, count)
+        good, bad = [], []
+        with serving("good") as good_port, serving("bad") as bad_port:
+            for _ in range(ROUNDS):
+                good.append(run(folder, good_port, count))
+                bad.append(run(folder, bad_port, count))
+    wall, cpu = min(each.wall for each in good), min(each.cpu for each in good)
+    bad_wall, bad_cpu = min(each.wall for each in bad), min(each.cpu for each in bad)
+    rate, memory = count / wall / 1000, max(each.memory for each in (*good, *bad))
+    show(
+        f"run: log to InfluxDB 3 that keeps nothing, {count:,} lines, best of {ROUNDS}",
+        [
+            Figure("lines", rate, "k/s", "", None, "≥ 300 k/s", rate >= 300),
+            Figure("lines a second of CPU of our process", count / cpu / 1000, "k/s"),
+            Figure("CPU a line", cpu * 1e6 / count, "µs"),
+            Figure("largest RSS", memory, "MiB"),
+            Figure("one refused line in 5,000", count / bad_wall / 1000, "k/s", "good", bad_wall / wall),
+            Figure(
+                "… its CPU a line", bad_cpu * 1e6 / count, "µs", "good", bad_cpu / cpu, "< 1.05", bad_cpu < 1.05 * cpu
+            ),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["serve"]:
+        try:
+            asyncio.run(serve(_GOOD if sys.argv[2] == "good" else _BAD))
+        except KeyboardInterrupt:
+            sys.exit(0)
+    else:
+        main()
