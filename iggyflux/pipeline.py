@@ -281,11 +281,13 @@ class _Reading:
             return {name: self.filled(child, f"{pointer}/{_escape(name)}", name) for name, child in node.items()}
         if isinstance(node, list):
             return [self.filled(child, f"{pointer}/{index}", key) for index, child in enumerate(node)]
-        if not isinstance(node, str):
-            return node
         secret = key in SECRET_KEYS or (key and closest(key, sorted(SECRET_KEYS)) is not None)
+        if not isinstance(node, str):
+            if secret and isinstance(node, int | float) and not isinstance(node, bool):
+                self.remember(node, pointer)
+            return node
         if secret and node and not _REFERENCE.search(node) and not node.startswith("file:"):
-            self.secrets.add(node)
+            self.remember(node, pointer)
         self.secrets.update(_userinfo(node))
         text = _REFERENCE.sub(lambda match: self.variable(match, pointer), node)
         whole = _REFERENCE.fullmatch(node)
@@ -296,6 +298,12 @@ class _Reading:
                 if kind in _CORE_SCALARS:
                     return _CORE_SCALARS[kind](text)
         return text
+
+    def remember(self, secret: str | float, pointer: str) -> None:
+        """A secret in plain: what it is, and how the file writes it, for a problem quotes a line of the file."""
+        self.secrets.update((str(secret), *str(secret).splitlines()))
+        if (place := self.raw.node(pointer)) is not None:
+            self.secrets.add(self.raw.text[place.start : place.end].strip("'\""))
 
     def variable(self, match: re.Match[str], pointer: str) -> str:
         if match[1]:
@@ -332,6 +340,7 @@ class _Reading:
                 problem,
                 message=mask(problem.message) or "",
                 found=mask(problem.found),
+                hint=mask(problem.hint),
                 source=mask(problem.source),
             )
             for problem in sorted(dict.fromkeys(told), key=lambda each: (each.location.line, each.location.column))

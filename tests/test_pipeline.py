@@ -268,6 +268,35 @@ def test_no_problem_shows_a_secret(problems: Callable[..., list[Problem]], line:
         assert "canary" not in json.dumps(problem.as_dict())
 
 
+@pytest.mark.parametrize(
+    ("written", "hidden"),
+    [
+        (r'"canary\u002d2"', "canary"),
+        ("'canary''2'", "canary"),
+        ("|-\n    canary\n    two", "canary"),
+        ("60137", "60137"),
+        ("0x60137", "60137"),
+        ("6.0137", "6.0137"),
+        ("[60137]", "60137"),
+    ],
+)
+def test_a_secret_is_masked_however_it_is_written(
+    problems: Callable[..., list[Problem]], written: str, hidden: str
+) -> None:
+    found = problems(f"{SMALLEST}influxdb:\n  batchsize: 1\n  token: {written}\n")
+
+    for problem in found:
+        assert hidden not in json.dumps(problem.as_dict())
+        assert hidden not in problem.render()
+
+
+def test_a_secret_with_escapes_is_not_shown_where_it_is_warned_of(read: Callable[..., Pipeline]) -> None:
+    (warning,) = read(SMALLEST + r'influxdb: {token: "canary\u002d2"}' + "\n").warnings
+
+    assert warning.code == "IFX814"
+    assert "canary" not in warning.render()
+
+
 def test_a_secret_shows_itself_nowhere() -> None:
     secret = Secret("canary")
 
