@@ -258,6 +258,21 @@ def test_the_summary_of_dry_run_shows_from_when_to_when(mapping: Path, precision
     assert "lines             2   from 1969-12-31T23:59:59Z to 2023-11-14T22:13:20Z\n" in told.err
 
 
+def test_dry_run_names_tags_and_fields_that_no_line_had(mapping: Path) -> None:
+    """A missing tag is no failure, so a misspelt path or a forgotten {const: …} would go unseen."""
+    mapping.write_text(
+        DOCUMENT.replace("{a: a}", "{a: a, b: b.c, d: {expr: d, default: 1}}, tags: {site: berlin, x: x}")
+    )
+
+    told = iggyflux("dry-run", mapping, "-", stdin='{"a":1,"ts":1}\n{"a":1,"x":1,"ts":2}\n').err
+
+    assert [line.split(" at ")[0] for line in told.splitlines() if "never set" in line] == [
+        "never set           tag site",
+        "never set           field b",
+    ]
+    assert "the samples have no berlin; the text itself is {const: berlin}" in told
+
+
 def test_dry_run_takes_a_file_as_one_payload_with_whole(tmp_path: Path) -> None:
     """A csv with its header is one payload of several lines; a binary payload is a file of its own."""
     (tmp_path / "m.csv").write_text("a,ts\n1,1\n2,2\n")

@@ -195,11 +195,13 @@ class _WriterRun:
 
     def __init__(self, mapping: Mapping, plan: str, dialect: str, precision: str, form: str) -> None:
         from iggyflux.cli.tally import Tally
+        from iggyflux.cli.unset import Unset
 
         self.mapping = mapping
         self.plan: Any = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
         self.form = form
         self.tally: Tally = Tally()
+        self.unset = Unset(mapping, self.plan.dialect, self.plan.precision)
         self.shown = 0
         self.seen: set[tuple[str, str]] = set()
 
@@ -211,6 +213,7 @@ class _WriterRun:
 
     def _chunk(self, samples: list[Sample]) -> None:
         rendered = self.plan.render([sample.message for sample in samples])
+        self.unset.add(rendered.lines)
         self.tally.skipped += len(rendered.skipped)
         self.tally.empty += len(rendered.empty)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
@@ -274,6 +277,8 @@ class _WriterRun:
             talk(f"… and {self.shown - _SHOWN_FAILURES:,} more failures")
         for line in summary_lines(self.tally, self.mapping, self.plan.precision):
             talk(line)
+        for line in self.unset.told():
+            talk(f"never set           {line}")
 
 
 def _span(tally: Tally, precision: Precision) -> str:
