@@ -2,7 +2,8 @@
 
 In a page, `<!-- file: NAME -->` before a block makes a file of it; a `console` block is a transcript: each line after
 `$ ` is run in the page's folder of files, and what follows it is what it prints, on both streams (`…` at the end of a
-line stands for anything).  `--update-cases` writes what was printed into the page.
+line stands for anything).  A `python` block that is no file is run too.  `--update-cases` writes what was printed into
+the page.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def test_transcripts_are_true(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
         if block["file"]:
             Path(block["file"]).parent.mkdir(parents=True, exist_ok=True)
             Path(block["file"]).write_text(block["text"], "utf-8")
+        if block["kind"] == "python" and not block["file"]:
+            exec(compile(block["text"], str(page), "exec"), {})
         if block["kind"] != "console":
             continue
         actual = "".join(replay(step) for step in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:])
