@@ -831,3 +831,21 @@ def test_a_topic_for_dead_letters_that_is_missing_is_told_before_the_first_messa
     assert (checked.code, f"there is no topic {topic.stream}/lost for dead letters" in checked.out) == (1, True)
     assert (ran.code, "IFX766" in ran.err, f"iggy topic create {topic.stream} lost" in ran.err) == (3, True, True)
     assert drive(topic.stored(name="env")) is None
+
+
+@pytest.mark.parametrize(("stream", "name"), [("", "c"), ("x" * 300, "c"), (None, "g" * 300), (None, "")])
+def test_a_name_that_nothing_can_have_stops(topic: Topic, stream: str | None, name: str) -> None:
+    """The client raises some of these at once, and some by what it returns."""
+    source = IggySource(
+        topic.settings(), topic.stream if stream is None else stream, ["t"], reader=Reader("group", name)
+    )
+
+    async def main() -> None:
+        try:
+            await source.connect()
+        finally:
+            await source.close()
+
+    with pytest.raises(Stopped) as stopped:
+        drive(main())
+    assert (stopped.value.code, "1 to 255 bytes" in (stopped.value.hint or "")) == ("IFX766", True)

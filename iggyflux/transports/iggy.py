@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -80,7 +80,7 @@ class Connection:
     async def open(self) -> None:
         """Connect and log in."""
         try:
-            self._client = _client(self._settings)
+            self._client = _Calls(_client(self._settings))
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
             raise Stopped(
                 f"the `iggy` section cannot be used: {_masked(error, self._settings)}", code="IFX760"
@@ -264,7 +264,7 @@ class Connection:
         except asyncio.CancelledError:
             future.add_done_callback(_forget)
             raise
-        except (RuntimeError, ValueError, OverflowError) as error:
+        except (RuntimeError, ValueError, TypeError, OverflowError) as error:
             raise translated(_masked(error, self._settings), doing, logging_in=logging_in) from error
 
     async def _unless_there(self, answer: Awaitable[None], doing: str) -> None:
@@ -302,6 +302,27 @@ class Connection:
     def _do_without_wire(self, reason: Exception) -> None:
         self._speaks_wire = False
         log.warning("iggy.slower_offsets reason=%r", str(reason))
+
+
+class _Calls:
+    """The SDK's client, failing in one way only: what it raises at once is raised by what it returns."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **named: Any) -> Awaitable[Any]:
+            try:
+                answer: Awaitable[Any] = method(*args, **named)
+            except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+                failed = asyncio.get_running_loop().create_future()
+                failed.set_exception(error)
+                return failed
+            return answer
+
+        return call
 
 
 class Headers(Mapping[str, "Scalar | bytes"]):

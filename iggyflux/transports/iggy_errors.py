@@ -26,6 +26,7 @@ class Meaning(Enum):
     BAD_OFFSET = "an offset beyond the end"
     EXISTS = "already there"
     NO_SUCH_OPTION = "the server knows no such option"
+    BAD_NAME = "a name that nothing in Iggy can have"
     BAD_MESSAGE = "a message that Iggy does not take"
 
 
@@ -54,6 +55,10 @@ TEXTS: tuple[tuple[str, Meaning], ...] = (
     ("invalid command", Meaning.OTHER_VERSION),
     ("tls", Meaning.TLS),
     ("certificate", Meaning.TLS),
+    ("invalid identifier", Meaning.BAD_NAME),
+    ("invalid stream name", Meaning.BAD_NAME),
+    ("invalid topic name", Meaning.BAD_NAME),
+    ("invalid consumer group name", Meaning.BAD_NAME),
     ("too big", Meaning.BAD_MESSAGE),
     ("empty message payload", Meaning.BAD_MESSAGE),
     ("invalid message payload", Meaning.BAD_MESSAGE),
@@ -68,6 +73,7 @@ _STOPS: dict[Meaning, tuple[str, str]] = {
     Meaning.NOT_ALLOWED: ("IFX763", "give the user the right to read, poll and send on this stream and topic"),
     Meaning.OTHER_VERSION: ("IFX764", "this client speaks with servers 0.9.x, and with no other"),
     Meaning.TLS: ("IFX761", "check `tls`, `ca_file` and `domain` of the `iggy` section"),
+    Meaning.BAD_NAME: ("IFX766", "names of streams, topics and consumers have 1 to 255 bytes"),
     Meaning.BAD_MESSAGE: ("IFX775", "payloads have 1 byte to 64 MB, headers at most 255 bytes each"),
 }
 
