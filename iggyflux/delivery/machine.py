@@ -201,10 +201,10 @@ class Machine:
         )
         if verdict.rest_stored:
             self._todo = self._todo[width:]
-            others = [index for line, index in enumerate(sent) if line not in named]
-            if others:
+            other = next((line for line in reversed(range(width)) if line not in named), None)
+            if other is not None:
                 self._witness = True
-                self._accepted_line = others[-1]
+                self._accepted_line = sent[other]
         else:
             self._todo = [*(index for line, index in enumerate(sent) if line not in named), *self._todo[width:]]
         self._suspect = 0

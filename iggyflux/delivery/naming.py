@@ -28,7 +28,10 @@ def lines_numbered(entries: Sequence[Any], lines: Sequence[str]) -> dict[int, st
 
     The server counts from 1, and neither blank lines nor comments.
     """
-    counted = [index for index, line in enumerate(lines) if not is_ignored(line)]
+    # `""` is in every string: whatever may be ignored is looked at, everything else passes at the cost of a comparison.
+    counted: Sequence[int] = range(len(lines))
+    if any(line[:1] in " #\n" for line in lines):
+        counted = [index for index, line in enumerate(lines) if not is_ignored(line)]
     found: dict[int, str] = {}
     for entry in entries:
         number = entry.get("line_number") if isinstance(entry, Mapping) else None
