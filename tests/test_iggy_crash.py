@@ -7,6 +7,7 @@ ends of the partitions.  A seeded handful by default, the full numbers with `--l
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import subprocess
@@ -96,13 +97,13 @@ class Plant:
     def log(self) -> str:
         return (self.folder / "run.log").read_text()[-6000:]
 
-    def stored(self) -> dict[int, tuple[int, int]]:
+    def stored(self, name: str = "c") -> dict[int, tuple[int, int]]:
         """Of each partition: the stored offset, and the last one there is."""
 
         async def main() -> dict[int, tuple[int, int]]:
             connection = Connection(self.server.settings())
             await connection.open()
-            reader, found = Reader(self.kind, "c"), {}  # type: ignore[arg-type]
+            reader, found = Reader(self.kind, name), {}  # type: ignore[arg-type]
             for number in range(PARTITIONS):
                 stored = await connection.stored(reader, Partition(self.stream, "t", number))
                 found[number] = (stored.stored, stored.last) if stored else (-1, -1)
@@ -332,6 +333,30 @@ def test_a_run_that_is_told_to_stop_finishes_what_is_in_flight_and_leaves_the_gr
     assert members(plant) == {}
     plant.finish()
     plant.check()
+
+
+def test_a_route_whose_server_is_away_stalls_no_other_and_acknowledges_nothing(
+    server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    plant = Plant(server, sim, folder_of(tmp_path), "two", "{group: c}")
+    path = plant.folder / "p.yaml"
+    dead = (
+        '  - {mapping: env.yaml, name: dead, consumer: {group: d}, influxdb: {url: "http://127.0.0.1:1", flavor: v2}}\n'
+    )
+    path.write_text(path.read_text() + dead)
+    plant.send(2000)
+    processes.append(process := plant.start("--status-file", "status.json"))
+    plant.wait_until_settled()
+    while not (status := plant.folder / "status.json").exists():
+        time.sleep(0.1)
+    routes = {route["name"]: route for route in json.loads(status.read_bytes())["routes"]}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) in (0, 3), plant.log
+
+    plant.check()
+    assert set(routes) == {"env", "dead"}
+    assert routes["dead"]["acknowledged"] == 0
+    assert plant.stored("d") == {0: (-1, -1), 1: (-1, -1)}
 
 
 def members(plant: Plant) -> dict[int, Sequence[int]]:
