@@ -144,6 +144,15 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("text", ["{", "[\n", "a: {", "a: {b: 1,\n", "a: [1, [\n# more\n"])
+def test_a_document_that_ends_in_an_open_bracket_says_so(text: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse_document(text)
+
+    (problem,) = caught.value.problems
+    assert problem.message == "the document ends where a value or a closing bracket is expected"
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_read_is_told_with_its_place(name: str) -> None:
     text, code = REFUSED[name]

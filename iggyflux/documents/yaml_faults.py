@@ -224,6 +224,9 @@ def _block_scalar(fault: _Fault) -> _Answer | None:
 
 
 def _loose_end(fault: _Fault) -> _Answer | None:
+    if not fault.text[fault.at :].strip():
+        message = "the document ends where a value or a closing bracket is expected"
+        return _Answer(message, fault.at, hint="close what is open with ] or }")
     why = f"{fault.character} closes nothing here"
     return _unquoted(fault, why) or _Answer(why, fault.at, hint="a value that holds it has quotes")
 
