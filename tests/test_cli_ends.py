@@ -317,3 +317,8 @@ def test_the_beginning_of_a_code_lists_those_that_begin_so() -> None:
     """A whole code is explained."""
     assert [line.split()[0] for line in iggyflux("codes", "ifx50").out.splitlines()] == ["IFX500", "IFX501", "IFX502"]
     assert iggyflux("codes", "IFX500").out.startswith("IFX500: not an envelope\n")
+
+
+def test_an_example_of_a_code_keeps_its_lines() -> None:
+    """What is YAML in the registry is YAML on the screen."""
+    assert iggyflux("codes", "IFX101").out.endswith("  example:\n    points:\n    - measurement: {const: env\n")

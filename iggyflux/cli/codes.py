@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import click
@@ -61,10 +62,15 @@ def command(code: str | None, form: str) -> int:
     else:
         entry = entries[0]
         result_line(f"{click.style(entry.code, bold=True)}: {entry.title}")
-        for label, text in (("", entry.meaning), ("fix", entry.fix), ("example", entry.example)):
+        for label, text in (("", entry.meaning), ("fix: ", entry.fix), ("example: ", entry.example)):
             if text:
-                indent = "  "
                 result_line("")
-                text = f"{label}: {text}" if label else text
-                result_line(click.wrap_text(text, 100, initial_indent=indent, subsequent_indent=indent))
+                result_line(_paragraph(label, text))
     return ExitCode.OK
+
+
+def _paragraph(label: str, text: str) -> str:
+    """Wrapped, but for a text of several lines, which is a piece of a document."""
+    if "\n" in text:
+        return f"  {label.rstrip()}\n{textwrap.indent(text, '    ')}"
+    return click.wrap_text(label + text, 100, initial_indent="  ", subsequent_indent="  ")
