@@ -23,6 +23,9 @@ demo: $(VENV)/.ready  ## see it work: a log, a mapping, a pipeline into a simula
 test: $(VENV)/.ready  ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+servers:  ## install the servers that tests can use: InfluxDB 1.6 and VictoriaMetrics, where this is Debian and we are root
+	@sh .ci/servers
+
 test-long: $(VENV)/.ready  ## run the tests with their full numbers (hours)
 	$(BIN)/python -m pytest -n auto --dist worksteal --long --timeout 0
 
@@ -47,4 +50,4 @@ lock: $(VENV)/.ready  ## make requirements.lock anew from pyproject.toml
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv demo bench bench-iggy lock test test-long format check
+.PHONY: help venv servers demo bench bench-iggy lock test test-long format check
