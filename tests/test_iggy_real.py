@@ -849,3 +849,32 @@ def test_a_name_that_nothing_can_have_stops(topic: Topic, stream: str | None, na
     with pytest.raises(Stopped) as stopped:
         drive(main())
     assert (stopped.value.code, "1 to 255 bytes" in (stopped.value.hint or "")) == ("IFX766", True)
+
+
+@pytest.mark.parametrize("kind", ["group", "single"])
+def test_partitions_that_are_added_while_it_runs_are_read_from_their_first_message(topic: Topic, kind: str) -> None:
+    topic.fill([b"old"])
+
+    async def main() -> list[tuple[int, bytes]]:
+        time = [0.0]
+        source = IggySource(
+            topic.settings(),
+            topic.stream,
+            ["t"],
+            reader=Reader(kind, "c"),  # type: ignore[arg-type]
+            start=Start("last"),
+            monotonic=lambda: time[0],
+        )
+        await source.connect()
+        assert await source.read() is None
+        status, _ = topic.server.rest("POST", f"/streams/{topic.stream}/topics/t/partitions", {"partitions_count": 1})
+        assert status in (200, 201, 204)
+        await topic.send([b"new"], 1)
+        time[0] = 100.0
+        batch = await next_batch(source)
+        assert batch
+        await source.ack([batch.last])
+        await source.close()
+        return [(message.partition, message.payload) for message in batch.messages]
+
+    assert drive(main()) == [(1, b"new")]
