@@ -119,7 +119,9 @@ def errors_page() -> str:
     for entry in sorted(CODES.values(), key=lambda entry: entry.code):
         lines += [f"## {entry.code}\n", f"**{entry.title}.** {entry.meaning}\n", f"*What to do*: {entry.fix}\n"]
         if entry.example:
-            lines += [f"*For instance*: {code(entry.example)}\n"]
+            several = "\n" in entry.example
+            shown = f"\n\n```text\n{entry.example}\n```" if several else f" {code(entry.example)}"
+            lines += [f"*For instance*:{shown}\n"]
     return "\n".join(lines).rstrip() + "\n"
 
 
