@@ -105,7 +105,9 @@ def _finite(value: float) -> float:
 def _number(text: str, expected: str) -> int | float:
     """The number that `text` is by JSON's syntax exactly, integers exact."""
     if len(text) > _LONGEST_NUMBER or not _JSON_NUMBER.fullmatch(text):
-        raise _wrong(text, expected, "not a number by JSON's syntax; parse_number(…, `null`) takes other texts for null")
+        raise _wrong(
+            text, expected, "not a number by JSON's syntax; parse_number(…, `null`) takes other texts for null"
+        )
     return int(text) if _JSON_INTEGER.fullmatch(text) else float(text)
 
 
