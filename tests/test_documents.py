@@ -144,6 +144,21 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\n\tb: c", "YAML is not indented with tabs"),
+        ("a:\n  \tb: c", "YAML is not indented with tabs"),
+        ("a:\tb", "a tab cannot stand before a value"),
+    ],
+)
+def test_a_tab_is_told_for_where_it_stands(text: str, message: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse_document(text)
+
+    assert [problem.message for problem in caught.value.problems] == [message]
+
+
 @pytest.mark.parametrize("text", ["{", "[\n", "a: {", "a: {b: 1,\n", "a: [1, [\n# more\n"])
 def test_a_document_that_ends_in_an_open_bracket_says_so(text: str) -> None:
     with pytest.raises(DocumentError) as caught:

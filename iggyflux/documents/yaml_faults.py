@@ -129,6 +129,8 @@ def _unquoted(fault: _Fault, why: str) -> _Answer | None:
 
 def _cannot_start(fault: _Fault) -> _Answer | None:
     if fault.character == "\t":
+        if fault.text[fault.line_start : fault.at].strip():
+            return _Answer("a tab cannot stand before a value", fault.at, hint="write a space")
         return _Answer("YAML is not indented with tabs", fault.at, hint="indent with spaces")
     why = f"a value without quotes cannot begin with {fault.character}"
     answer = _unquoted(fault, why)
