@@ -232,9 +232,9 @@ class Unusual(Exception):
 
 
 class Memo(dict[Any, str]):
-    """Text made of a string once: a tag with its key, or a measurement.  Safe to share: an entry is only ever added.
+    """Text made of a string once: a tag with its key, or a measurement.  Safe to share: no entry ever changes.
 
-    `make` gives the text or raises RecordError; what is long is not remembered, nor more than a bounded number.
+    `make` gives the text or raises RecordError.  What is long is not remembered; at a bound all is forgotten.
     """
 
     def __init__(self, make: Callable[[str | None], str], longest: int) -> None:

@@ -29,7 +29,7 @@ _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, Recursi
 
 
 class CompiledPlan:
-    """A writer document as generated code.  Thread-safe: what calls share are memos that only ever grow.
+    """A writer document as generated code.  Thread-safe: calls share nothing but memos, whose entries never change.
 
     `source` is the generated Python; `reason` says why there is none, where the reference plan does all the work.
     """
