@@ -1,7 +1,7 @@
 """kill -9 at random moments of a real run: no point is missing, what is there twice is the same bytes.
 
 A process runs `log:` → file over many messages and is killed, started again and killed again, at moments that a seed
-chooses, until a run comes to the end by itself.  A handful of seeds by default, more than a hundred kills with `--long`.
+chooses, until a run comes to the end by itself.  A handful of seeds by default, over a hundred kills with `--long`.
 """
 
 from __future__ import annotations
