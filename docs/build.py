@@ -112,8 +112,8 @@ def errors_page() -> str:
     lines = [
         GENERATED,
         "# Codes\n",
-        "Every problem, failure and stop carries a code that never changes its meaning; `iggyflux codes IFX304` says the",
-        "same as this page. 1xx documents, 2xx expressions, 3xx records, 4xx payloads, 5xx samples and commands,",
+        "Every problem, failure and stop carries a code that never changes its meaning; `iggyflux codes IFX304` says",
+        "the same as this page. 1xx documents, 2xx expressions, 3xx records, 4xx payloads, 5xx samples and commands,",
         "6xx delivery and run, 7xx transports, 8xx pipeline files.\n",
     ]
     for entry in sorted(CODES.values(), key=lambda entry: entry.code):
@@ -137,8 +137,12 @@ def commands_page() -> str:
 
     from iggyflux.cli import command_line
 
-    lines = [GENERATED, "# Commands\n", "Results go to stdout, talk goes to stderr. Exit codes: 0 ok, 1 problems found, 2 wrong",
-             "usage, 3 the run stopped.\n"]  # fmt: skip
+    lines = [
+        GENERATED,
+        "# Commands\n",
+        "Results go to stdout, talk goes to stderr. Exit codes: 0 ok, 1 problems found, 2 wrong",
+        "usage, 3 the run stopped.\n",
+    ]
 
     def add(command: click.Command, path: str) -> None:
         context = click.Context(command, info_name=path, terminal_width=90, max_content_width=90)
@@ -161,7 +165,9 @@ PAGES = {
         "`iggyflux schema mapping` prints the JSON Schema for an editor.\n",
     ),
     "pipeline.md": lambda: schema_page(
-        "pipeline", "Pipeline files", "Where and how: connections, routes, secrets. `iggyflux schema pipeline` prints the JSON Schema.\n"
+        "pipeline",
+        "Pipeline files",
+        "Where and how: connections, routes, secrets. `iggyflux schema pipeline` prints the JSON Schema.\n",
     ),
     "functions.md": functions_page,
     "errors.md": errors_page,
