@@ -1,0 +1,188 @@
+"""A token is planted, and then looked for in everything that comes out: output, errors, logs, status, dead letters."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from shell import Outcome, iggyflux, process
+
+from iggyflux.sim import Fault, SimServer
+
+CANARY = "canary-t0ken+Zx/9=="
+FORMS = (
+    CANARY,
+    quote(CANARY, safe=""),
+    base64.b64encode(CANARY.encode()).decode(),
+    CANARY.replace("/", "\\/"),
+    "canary",
+)
+MAPPING = """\
+iggyflux: 1
+kind: writer
+name: env
+from: {stream: s, topic: t}
+points:
+  - measurement: {const: m}
+    tags: [device]
+    fields: {value: value}
+    timestamp: {expr: ts, format: unix_s}
+"""
+CREDENTIALS = {1: 'username: me, password: "${SECRET}"', 2: 'org: org, token: "${SECRET}"', 3: "token: file:token.txt"}
+
+
+@pytest.fixture(params=[1, 2, 3], ids=["1.x", "2.x", "3.x"])
+def simulator(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimServer]:
+    """A server that asks for the canary, and a pipeline that gives it."""
+    dialect: int = request.param
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRET", CANARY)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with SimServer(dialect, database="plant", token=f"me:{CANARY}" if dialect == 1 else CANARY) as started:
+        Path("env.yaml").write_text(MAPPING)
+        Path("token.txt").write_text(CANARY + "\n")
+        Path("pipeline.yaml").write_text(pipeline(started.url, CREDENTIALS[dialect]))
+        lines = ['{"device": "d", "value": 1, "ts": 1}', '{"device": "d", "value": "x", "ts": 2}']
+        assert iggyflux("log", "append", "data", "s/t", stdin="\n".join(lines) + "\n").code == 0
+        yield started
+
+
+def pipeline(url: str, credentials: str) -> str:
+    sending = "linger: 10ms, retry_backoff: 5ms, max_retry_backoff: 10ms, on_unavailable: stop, timeout: 2s"
+    section = f"influxdb: {{url: '{url}', bucket: plant, {credentials}, {sending}}}"
+    return f"iggyflux: 1\nfrom: log:data\n{section}\nrun:\n  - mapping: env.yaml\n"
+
+
+def everything(*more: str) -> list[Outcome]:
+    """Every command that reads a pipeline, once."""
+    target = ("pipeline.yaml", *more)
+    replay = ("replay", "dead-letters/env", "--pipeline", "pipeline.yaml")
+    outcomes = [
+        iggyflux("check", *target),
+        process("run", *target, "--until-end", "--log-format", "json", "--status-file", "status.json"),
+        iggyflux("run", *target, "--until-end", "--log-format", "text"),
+        iggyflux("run", *target, "--until-end", "--quiet"),
+    ]
+    if Path("dead-letters/env").exists():
+        outcomes += [iggyflux(*replay), iggyflux(*replay, "--dry-run"), iggyflux(*replay, "--as-is")]
+    return outcomes
+
+
+def written() -> str:
+    """Every file that was made, but for the one that holds the secret."""
+    files = [file for file in Path().rglob("*") if file.is_file() and file.name not in ("token.txt", "pipeline.yaml")]
+    return "\n".join(file.read_bytes().decode("utf-8", "replace") for file in files)
+
+
+def assert_silent(*outcomes: Outcome) -> None:
+    said = "\n".join(f"{outcome.out}\n{outcome.err}" for outcome in outcomes) + written()
+    assert [form for form in FORMS if form in said] == []
+    assert "Traceback" not in said
+
+
+def forget() -> None:
+    """Begin again at the first message."""
+    for file in Path("data/.consumers").glob("*"):
+        file.unlink()
+
+
+def test_when_all_is_well(simulator: SimServer) -> None:
+    outcomes = everything()
+
+    assert [outcome.code for outcome in outcomes[:4]] == [0, 0, 0, 0], outcomes
+    assert len(outcomes) == 7
+    assert json.loads(Path("status.json").read_text())["routes"][0]["acknowledged"] == 2
+    assert len(simulator.dump("plant")) == 1
+    assert_silent(*outcomes)
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 407])
+def test_when_the_server_repeats_it(simulator: SimServer, status: int) -> None:
+    """In the body, as text and as JSON, and in headers; answers after which a run waits are the transport's tests'."""
+    everything()
+    forget()
+    for body in ("text", "json"):
+        headers = {"Location": f"http://me:{quote(CANARY, safe='')}@h/?p={CANARY}", "X-Influxdb-Error": CANARY}
+        simulator.faults.clear()
+        simulator.inject(
+            Fault("status", status=status, text=f"no: {CANARY}", body=body, headers=headers, times=None, on="any")
+        )
+        replay = ("replay", "dead-letters/env", "--pipeline", "pipeline.yaml")
+        assert_silent(
+            iggyflux("check", "pipeline.yaml"),
+            iggyflux("run", "pipeline.yaml", "--until-end", "--log-format", "json", "--status-file", "status.json"),
+            iggyflux(*replay),
+        )
+
+
+def test_when_the_server_repeats_it_about_a_line(simulator: SimServer) -> None:
+    """What a server says about a line goes to the dead letters."""
+    fault = Fault(
+        "status", status=422 if simulator.dialect == 2 else 400, text=f"{CANARY} is bad", body="json", times=None
+    )
+    simulator.inject(fault)
+
+    outcomes = everything()
+
+    assert "is bad" in written()
+    assert_silent(*outcomes)
+
+
+def test_when_it_is_wrong(simulator: SimServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", f"{CANARY}2")
+    Path("token.txt").write_text(f"{CANARY}2")
+
+    outcomes = everything()
+
+    assert {outcome.code for outcome in outcomes[1:4]} == {3}, outcomes
+    assert_silent(*outcomes)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://me:{quote(CANARY, safe='')}@127.0.0.1:1",
+        f"http://me:{CANARY}@127.0.0.1:1/",
+        f"me:{CANARY}@nowhere",
+        f"http://no.such.host.invalid/?p={CANARY}",
+        f"https://me:{quote(CANARY, safe='')}@127.0.0.1:1",
+    ],
+)
+def test_when_the_address_holds_it(simulator: SimServer, url: str) -> None:
+    """A run would wait for it; `check` says what is wrong."""
+    Path("pipeline.yaml").write_text(pipeline(url, "flavor: v1"))
+
+    assert_silent(iggyflux("check", "pipeline.yaml"))
+
+
+def test_when_the_proxy_holds_it(simulator: SimServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"http://me:{quote(CANARY, safe='')}@127.0.0.1:1")
+    Path("pipeline.yaml").write_text(pipeline("http://influx.invalid", "flavor: v1"))
+
+    assert_silent(iggyflux("check", "pipeline.yaml"))
+
+
+def test_when_the_file_is_wrong(simulator: SimServer) -> None:
+    good = Path("pipeline.yaml").read_text()
+    for wrong in (
+        good + "runn: 1\n",
+        good.replace("linger", "lingr"),
+        good.replace("bucket: plant", "bucket: [plant]"),
+    ):
+        Path("pipeline.yaml").write_text(wrong.replace('"${SECRET}"', f"'{CANARY}'"))
+        assert_silent(*everything())
+
+
+def test_the_search_finds_what_is_there(simulator: SimServer) -> None:
+    for said in (f"x {CANARY}", f"x {FORMS[2]}"):
+        with pytest.raises(AssertionError):
+            assert_silent(Outcome(0, said, ""))
+    Path("a-file").write_text(CANARY)
+    with pytest.raises(AssertionError):
+        assert_silent()
