@@ -601,6 +601,10 @@ def _userinfo(text: str) -> Iterator[str]:
     match = re.match(r"[a-z][a-z0-9+.-]*://([^/@\s]+)@", text)
     if match:
         yield match[1]
+    # Also where the address is none: a password with a slash in it, or no scheme.
+    match = re.match(r"(?!file:|log:)(?:[a-z][a-z0-9+.-]*://)?(\S*:\S*)@", text)
+    if match:
+        yield match[1]
 
 
 def _is_reference(raw: Document, pointer: str) -> bool:
