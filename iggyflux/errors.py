@@ -188,6 +188,10 @@ class NotConnected(TransportError):
     """The connection is gone or was never there: connect again, with backoff."""
 
 
+class TooMuch(TransportError):
+    """A span of a query holds more than can be taken at once: ask for less of it."""
+
+
 class EndOfInput(IggyfluxError):
     """Not a fault: a source that has no more messages and will never have any."""
 

@@ -34,11 +34,15 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A row of a query: typed columns, `time` in integer nanoseconds, and the window `[start, stop)` it came from."""
+    """A row of a query: typed columns, `time` in integer nanoseconds, and the window `[start, stop)` it came from.
+
+    A column without a value is not there.  `tags` names the columns that are tags, where the server told.
+    """
 
     columns: Mapping[str, JSON]
     measurement: str = ""
     window: tuple[int, int] | None = None
+    tags: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ All calls are made from one event loop; a transport that blocks hands its work t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from iggyflux.delivery.verdicts import Verdict
-from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Partition, Position
+from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Partition, Position, Row
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,6 +84,46 @@ class MessageSink(Protocol):
 
     async def close(self) -> None:
         """Let go; idempotent."""
+
+
+class RowSource(Protocol):
+    """Where rows come from: a query that can be asked for any span of time, as often as wanted.
+
+    It holds no position: what was read, and what is to be read next, is the runner's.  All times are integer
+    nanoseconds since the epoch, all spans are half-open `[start, stop)`.
+    """
+
+    async def connect(self) -> None:
+        """Open, find out what the server is and how it is asked; idempotent.  Raises `NotConnected` or `Stopped`."""
+
+    async def now(self) -> int:
+        """The server's clock, never later than it is (a clock of whole seconds is rounded down)."""
+
+    async def first(self) -> int | None:
+        """The time of the oldest row; None where there is none.  Raises `NotConnected` or `Stopped`."""
+
+    async def fetch(self, start: int, stop: int) -> Window:
+        """All rows of the span, taken whole and found complete; who calls closes it.
+
+        Raises `NotConnected` (nothing is known of the span: ask again), `TooMuch` (ask for less of it) or `Stopped`.
+        """
+
+    async def close(self) -> None:
+        """Let go; idempotent."""
+
+
+class Window(Protocol):
+    """The rows of one span, here and complete; memory does not grow with their number."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many, where that is known."""
+
+    def chunks(self) -> AsyncIterator[Sequence[Row]]:
+        """The rows, some thousands at a time, in the order of the answer; may be asked for again."""
+
+    def close(self) -> None:
+        """Let go of what is kept; idempotent."""
 
 
 class DeadLetterSink(Protocol):

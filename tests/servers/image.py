@@ -10,6 +10,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-_API_VERSION = "1.40"  # said, because a client that asks for it and finds nobody leaves its socket open
+_SOCKET = "/var/run/docker.sock"
 _DOCKERFILE = """\
 FROM scratch
 COPY root/ /
@@ -34,19 +35,30 @@ class NoEngine(Exception):
 @contextmanager
 def _engine() -> Iterator[Any]:
     """A client of the container engine.  Raises `NoEngine`."""
-    os.environ.setdefault(
-        "TESTCONTAINERS_RYUK_DISABLED", "true"
-    )  # one image less to pull; containers are stopped by us
+    _knock()
+    # One image less to pull; containers are stopped by us.
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     import docker
 
     with ExitStack() as closing:
         try:
-            client = docker.DockerClient.from_env(timeout=120, version=_API_VERSION)
+            client = docker.DockerClient.from_env(timeout=120)
             closing.callback(client.close)
             client.ping()
         except Exception as error:  # the engine is somebody else's: whatever it says is the reason
             raise NoEngine("no Docker engine answers") from error
         yield client
+
+
+def _knock() -> None:
+    """Ask whether anybody answers at all: the engine's client leaves its socket open where nobody does."""
+    if "DOCKER_HOST" in os.environ:
+        return
+    with socket.socket(socket.AF_UNIX) as knocking:
+        try:
+            knocking.connect(_SOCKET)
+        except OSError as error:
+            raise NoEngine("no Docker engine answers") from error
 
 
 def build(binary: Path) -> str:
