@@ -1,0 +1,109 @@
+"""InfluxDB, and the simulator of it (IFX720 to IFX759)."""
+
+from __future__ import annotations
+
+from iggyflux.codes.code import Code
+
+CODES: tuple[Code, ...] = (
+    Code(
+        "IFX720",
+        "not InfluxDB's write address",
+        meaning="Something answered a write as InfluxDB never does: a web page, a 200, an unknown route.",
+        fix="Correct `url` (with the path, behind a proxy) and `flavor`. Only the status 204 acknowledges a write.",
+        example="url: http://influx.example.org/signin",
+    ),
+    Code(
+        "IFX721",
+        "credentials refused",
+        meaning="InfluxDB does not know the token, or the user and password.",
+        fix="Correct `token` (2.x, 3.x) or `username` and `password` (1.x).",
+    ),
+    Code(
+        "IFX722",
+        "no permission to write",
+        meaning="InfluxDB knows the credentials, but they may not write to this database or bucket.",
+        fix="Give them write permission; in 2.x also look whether the token is active.",
+    ),
+    Code(
+        "IFX723",
+        "database, bucket or organization missing",
+        meaning="InfluxDB does not have what `database`, `bucket` or `org` names, or hides it from this token.",
+        fix="Create it, set `create: true`, or correct the name.",
+    ),
+    Code(
+        "IFX724",
+        "retention policy missing",
+        meaning="The database of an InfluxDB 1.x has no retention policy of that name.",
+        fix="Create it, or correct `retention_policy`.",
+    ),
+    Code(
+        "IFX725",
+        "redirect",
+        meaning="The address answers with a redirect. None is followed: the token would go along.",
+        fix="Set `url` to the address of InfluxDB itself.",
+        example="url: http://influx.example.org, which redirects to https",
+    ),
+    Code(
+        "IFX726",
+        "proxy in the way",
+        meaning="The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names wants credentials or cannot be used.",
+        fix="Put user and password into the variable, or name the host in NO_PROXY.",
+    ),
+    Code(
+        "IFX727",
+        "TLS refused",
+        meaning="No trust between us and the server: its certificate, ours, or no TLS at all on that port.",
+        fix="Set `ca_file`, or `client_cert` and `client_key`; use http:// where the server speaks no TLS.",
+    ),
+    Code(
+        "IFX728",
+        "setting that the server cannot follow",
+        meaning="A setting of the connection is missing, or means nothing to this flavour of InfluxDB.",
+        fix="Follow the hint, or pin another `flavor`.",
+        example="flavor: v1 with org: acme",
+    ),
+    Code(
+        "IFX729",
+        "server not recognized",
+        meaning="The answer to /ping does not tell what the server is, or tells something else than `flavor`.",
+        fix="Check `url`, or set `flavor` to what the server speaks.",
+    ),
+    Code(
+        "IFX730",
+        "server not reached",
+        meaning="No answer: the name does not resolve, nothing listens, or the server is overloaded.",
+        fix="Start the server, correct `url`, or look at the network.",
+    ),
+    Code(
+        "IFX731",
+        "answer that fits no write",
+        meaning="The server, or something before it, refuses the request whatever its lines are.",
+        fix="Read the answer: is a proxy, a firewall or another product at that address?",
+    ),
+    Code(
+        "IFX732",
+        "URL not usable",
+        meaning="`url` is not an http or https address with a host.",
+        fix="Write it as scheme, host, port and, behind a proxy, path.",
+        example="url: influx.example.org",
+    ),
+    Code(
+        "IFX733",
+        "certificate files not usable",
+        meaning="`ca_file`, `client_cert` or `client_key` cannot be read, or do not fit together.",
+        fix="Give PEM files; the key without a passphrase.",
+    ),
+    Code(
+        "IFX735",
+        "limit of the server reached",
+        meaning="InfluxDB 3 has as many databases as it may have.",
+        fix="Raise the limit, or write to a database that exists.",
+    ),
+    Code(
+        "IFX750",
+        "fault not understood",
+        meaning="A fault or a scenario for the simulator has an unknown kind or key, or a value that makes no sense.",
+        fix="Correct it as the message says; docs/simulator.md lists the kinds of faults and their keys.",
+        example="iggyflux sim --fault statu:status=503",
+    ),
+)

@@ -1,0 +1,99 @@
+"""Payloads that do not decode (IFX4xx)."""
+
+from __future__ import annotations
+
+from iggyflux.codes.code import Code
+
+CODES: tuple[Code, ...] = (
+    Code(
+        "IFX401",
+        "payload too large",
+        meaning="A payload has more than 64,000,000 bytes.",
+        fix="Split it where it is produced.",
+    ),
+    Code(
+        "IFX402",
+        "not UTF-8",
+        meaning="A payload, or a string in it, is not valid UTF-8.",
+        fix=("Correct the producer's encoding. Bytes that are no text belong in a `raw`, `msgpack` or `cbor` payload."),
+        example="a JSON payload in Latin-1",
+    ),
+    Code(
+        "IFX403",
+        "nested too deeply",
+        meaning="Lists and objects of a payload are nested more than 128 deep.",
+        fix="Correct the producer: no measurement needs this.",
+        example="[[[[…]]]]",
+    ),
+    Code(
+        "IFX404",
+        "not of the format",
+        meaning=(
+            "The payload is not what `from.payload` says: it is cut off, empty, followed by something else, "
+            "or of another format."
+        ),
+        fix="Look at the payload (dead letters hold it), then correct the producer or `payload`.",
+        example='{"a": 1',
+    ),
+    Code(
+        "IFX405",
+        "duplicate key",
+        meaning=(
+            "A key that the mapping reads stands twice in one object, and nothing says which one is meant. "
+            "With `strict: true` this holds for every key."
+        ),
+        fix="Correct the producer.",
+        example='{"a": 1, "a": 2}',
+    ),
+    Code(
+        "IFX406",
+        "number out of range",
+        meaning=(
+            "A number that the mapping reads is beyond the largest float, has thousands of digits, or is NaN "
+            "or an infinity (msgpack, cbor)."
+        ),
+        fix="Send null, or leave the value out.",
+        example='{"a": 1e400}',
+    ),
+    Code(
+        "IFX407",
+        "key that is not a string",
+        meaning="An object of a msgpack or cbor payload has a key that is not a string.",
+        fix="Use strings as keys.",
+        example='{1: "a"} in msgpack',
+    ),
+    Code(
+        "IFX408",
+        "type without a JSON form",
+        meaning="A msgpack or cbor payload holds an extension type, a tag, `undefined`, or bytes as a key.",
+        fix="Send such values as strings or numbers: times as integers, for one.",
+        example="a msgpack timestamp",
+    ),
+    Code(
+        "IFX410",
+        "not a table",
+        meaning=(
+            "A row of a csv payload has more or fewer cells than there are columns, the first row with the "
+            "names is missing, or a quote stands where none can be."
+        ),
+        fix="Correct the producer, or the options `header`, `delimiter` and `quote`.",
+        example="the header a,b and the row 1,2,3",
+    ),
+    Code(
+        "IFX411",
+        "pattern not found",
+        meaning="The `pattern` of a text payload is not found in it.",
+        fix="Correct the pattern; make parts that may be missing optional.",
+        example='pattern: "^(?P<level>[A-Z]+) " and "hello"',
+    ),
+    Code(
+        "IFX420",
+        "value that the format cannot hold",
+        meaning=(
+            "A reader's payload is of a kind that the format of `to.payload` does not have: a list in csv, "
+            "NaN in json, a number in text."
+        ),
+        fix="Shape the value with the expression, or take another format.",
+        example='payload: csv and {"a": [1]}',
+    ),
+)
