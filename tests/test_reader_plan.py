@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -9,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.mapping import parse_mapping
+from iggyflux.plan.digests import _digest_carefully, digest_rows
 from iggyflux.records import RenderedMessages, Row
 
 HEAD = "iggyflux: 1\nkind: reader\nfrom: {measurement: env}\nto: {stream: s, topic: t}\n"
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=3)
+cells = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.text(max_size=2), scalars, max_size=2)
 
 
 def render(
@@ -41,7 +46,7 @@ def test_without_messages_the_whole_row_is_sent() -> None:
     """The smallest reader."""
     plan = parse_mapping(HEAD, name="history").plan()
 
-    rendered = plan.render([Row({"time": 1, "a": 2})])  # type: ignore[list-item]
+    rendered = plan.render([Row({"time": 1, "a": 2})])
 
     assert [json.loads(message.payload) for message in rendered.messages] == [{"time": 1, "a": 2}]  # type: ignore[attr-defined]
 
@@ -102,3 +107,95 @@ def test_the_same_row_has_the_same_id(time: int, value: float, name: str) -> Non
     assert first.id == again.id
     assert first.id != other.id
     assert 0 <= first.id < 2**128
+
+
+def test_a_digest_is_what_the_row_holds() -> None:
+    """Not the order of columns, nulls, the window, nor what is told of tags; every type counts."""
+    row = Row({"time": 5, "a": 1, "b": "x"}, "m")
+    same = [
+        Row({"b": "x", "time": 5, "a": 1}, "m"),
+        Row({"b": "x", "time": 5, "z": None, "a": 1}, "m", (0, 10), ("b",)),
+    ]
+    others = [
+        Row({"time": 5, "a": 1, "b": "x"}, "n"),
+        Row({"time": 5, "a": 1.0, "b": "x"}, "m"),
+        Row({"time": 5, "a": True, "b": "x"}, "m"),
+        Row({"time": 5, "a": "1", "b": "x"}, "m"),
+        Row({"time": 5, "a": 2**53 + 1, "b": "x"}, "m"),
+        Row({"time": 5, "a": 2**53, "b": "x"}, "m"),
+        Row({"time": 5, "a": 2**70, "b": "x"}, "m"),
+        Row({"time": 5, "a": 0.0, "b": "x"}, "m"),
+        Row({"time": 5, "a": -0.0, "b": "x"}, "m"),
+        Row({"time": 5, "a": 1}, "m"),
+        Row({}, "m"),
+    ]
+
+    assert digest_rows(same) == digest_rows([row]) * 2
+    assert len({*digest_rows([row, *others])}) == len(others) + 1
+
+
+def test_ids_are_made_of_what_is_documented() -> None:
+    """They outlive a release: what is published again next year has the id of today."""
+    rows = [Row({"time": 1700000000000000000, "device": "d1", "celsius": 21.5, "n": 2**63}, "env")]
+    packed = b"\xa3env" + b"\x94\xa7celsius\xa6device\xa1n\xa4time"
+    packed += (
+        b"\x94\xcb\x40\x35\x80\x00\x00\x00\x00\x00\xa2d1\xcf\x80" + bytes(7) + b"\xcf\x17\x97\x9c\xfe\x36\x2a\x00\x00"
+    )
+    digest = hashlib.blake2b(packed).digest()[:16]
+    salt = hashlib.blake2b(b"\xa7history\x01").digest()[:16]
+
+    assert digest_rows(rows) == [digest]
+    plan = parse_mapping(f"{HEAD}messages: [{{payload: a}}, {{payload: b}}]\n", name="history").plan()
+    message = plan.render(rows).messages[1]  # type: ignore[attr-defined, arg-type]
+    assert message.id.to_bytes(16, "big") == bytes(a ^ b for a, b in zip(digest, salt, strict=True))
+
+
+@given(st.lists(st.builds(Row, st.dictionaries(st.text(max_size=3), cells), st.sampled_from(["m", "n", "\ud800"]))))
+def test_every_row_has_a_digest(rows: list[Row]) -> None:
+    """The fast way is the careful way, and nothing that a row can hold makes it raise."""
+    assert digest_rows(rows) == [_digest_carefully(row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("tags", "row_tags", "payload"),
+    [
+        ("", None, [[1, 3], [2], [4]]),  # not told: every column of text
+        ("tags: [d]", None, [[1, 3], [2, 4]]),
+        ("", ("d",), [[1, 3], [2, 4]]),
+        ("", ("e", "d"), [[1, 3], [2], [4]]),
+        ("", (), [[1, 2, 3, 4]]),
+    ],
+)
+def test_a_series_is_what_the_server_says_are_tags(
+    tags: str, row_tags: tuple[str, ...] | None, payload: list[object]
+) -> None:
+    """What it does not say, the document says, else text does."""
+    text = HEAD.replace("measurement: env", f"measurement: env, {tags}" if tags else "measurement: env")
+    plan = parse_mapping(f"{text}messages: {{payload: '[].a', for_each: series}}\n", name="n").plan()
+    rows = [
+        Row({"d": "x", "e": "p", "a": 1}, "m", None, row_tags),
+        Row({"d": "y", "e": "p", "a": 2}, "m", None, row_tags),
+        Row({"d": "x", "e": "p", "a": 3}, "m", None, row_tags),
+        Row({"d": "y", "e": "q", "a": 4}, "m", None, row_tags),
+    ]
+
+    assert payloads(plan.render(rows)) == payload  # type: ignore[arg-type]
+
+
+def test_a_plan_says_whether_it_needs_whole_windows() -> None:
+    """The loop renders chunks apart where it does not."""
+
+    def needs(messages: str) -> bool:
+        return parse_mapping(f"{HEAD}messages: {messages}\n", name="n").plan().whole_windows  # type: ignore[attr-defined, no-any-return]
+
+    assert not needs("{payload: a}")
+    assert needs("[{payload: a}, {payload: a, for_each: window}]")
+    assert needs("{payload: a, for_each: series}")
+
+
+def test_digests_that_are_known_are_not_made_again() -> None:
+    """The overlap needs them before the plan does."""
+    plan = parse_mapping(HEAD, name="history").plan()
+    rows = [Row({"time": 1, "a": 2}), Row({"time": 2, "a": 2})]
+
+    assert plan.render(rows, digest_rows(rows)) == plan.render(rows)

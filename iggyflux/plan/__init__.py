@@ -7,10 +7,11 @@ from typing import Literal
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.mapping import Mapping
 from iggyflux.plan.compiled import CompiledPlan
+from iggyflux.plan.digests import digest_rows
 from iggyflux.plan.reader import ReaderPlan
 from iggyflux.plan.reference import ReferencePlan
 
-__all__ = ["CompiledPlan", "ReaderPlan", "ReferencePlan", "compile_plan"]
+__all__ = ["CompiledPlan", "ReaderPlan", "ReferencePlan", "compile_plan", "digest_rows"]
 
 
 def compile_plan(

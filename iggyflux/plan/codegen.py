@@ -71,6 +71,16 @@ class _Lines:
             self.lines.append("    " * self.indent + line if line else "")
 
 
+_MESSAGES_OF_ELEMENTS = "record_messages = list(map(messages.__getitem__, origins))"
+
+
+def _without_idle(lines: list[str]) -> list[str]:
+    """`lines` without the one that looks up the message of every element, where nobody reads them."""
+    if any("record_messages" in line and _MESSAGES_OF_ELEMENTS not in line for line in lines):
+        return lines
+    return [line for line in lines if _MESSAGES_OF_ELEMENTS not in line]
+
+
 def generate(mapping: Mapping, dialect: Dialect, precision: Precision) -> Generated:
     """The compiled form of `mapping`, a writer."""
     return _Generator(mapping, dialect, precision).generate()
@@ -121,7 +131,7 @@ class _Generator:
         self._duplicates()
         results = ", ".join(f"(lines_{n}, records_{n})" for n in range(len(self.writer.points)))
         out.add(f"return [{results}], positions, origins, skipped, empty")
-        body = "\n".join(out.lines)
+        body = "\n".join(_without_idle(out.lines))
         source = "\n".join(
             [
                 f"# The plan of {_printable(self.mapping.name)} for {self.dialect.value} in {self.precision.value}.",
@@ -185,7 +195,7 @@ class _Generator:
             out.add("odd.update(positions[index] for index in odd_lists)")
         out.add("elements, origins, indices = explode(lists)")
         out.add("empty = [position for position, found in zip(positions, lists) if not found]")
-        out.add("record_messages = [messages[origin] for origin in origins]")
+        out.add(_MESSAGES_OF_ELEMENTS)
         out.add("record_roots = [roots[origin] for origin in origins]")
 
     def _spec(self, number: int, spec: PointSpec) -> None:

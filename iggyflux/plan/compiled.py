@@ -22,7 +22,7 @@ from iggyflux.payloads.json_ import DuplicateCheck
 from iggyflux.plan.codegen import NotCompiled, generate
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import ReferencePlan
-from iggyflux.records import Failure, Message, Rendered
+from iggyflux.records import Failure, LazyMessages, Message, Rendered
 
 Decode = Callable[[bytes], Any]
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, RecursionError)
@@ -71,10 +71,13 @@ class CompiledPlan:
             return self.reference.render(messages)
         if not messages:
             return Rendered()
-        payloads = [message.payload for message in messages]
+        payloads = (
+            messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
+        )
         odd: set[int] = set()
         joined = self._look(payloads, odd)
         kept: Sequence[int] = range(len(messages))
+        messages_kept = messages
         try:
             if odd:
                 raise RecordError("", "some payloads are not to be decoded here")
@@ -85,8 +88,6 @@ class CompiledPlan:
             messages_kept = [messages[index] for index in kept]
             payloads = [payloads[index] for index in kept]
             joined = b"\n".join(payloads) if self._is_json else b""
-        else:
-            messages_kept = list(messages) if type(messages) is not list else messages
         inner_odd: set[int] = set()
         made, positions, origins, skipped, empty = self._run(messages_kept, roots, payloads, joined, inner_odd)
         odd.update(kept[position] for position in inner_odd)
