@@ -17,8 +17,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-_SOCKET = "/var/run/docker.sock"
+_ENGINE = "unix:///var/run/docker.sock"
+_PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
+_KNOCK_SECONDS = 5.0
 _DOCKERFILE = """\
 FROM scratch
 COPY root/ /
@@ -51,12 +54,18 @@ def _engine() -> Iterator[Any]:
 
 
 def _knock() -> None:
-    """Ask whether anybody answers at all: the engine's client leaves its socket open where nobody does."""
-    if "DOCKER_HOST" in os.environ:
+    """Ask whether anybody answers: where nobody does, the engine's client leaves its socket open, and waits long."""
+    address = urlsplit(os.environ.get("DOCKER_HOST") or _ENGINE)
+    if address.scheme not in ("unix", "tcp", "http"):
         return
-    with socket.socket(socket.AF_UNIX) as knocking:
+    unix = address.scheme == "unix"
+    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as knocking:
+        knocking.settimeout(_KNOCK_SECONDS)
         try:
-            knocking.connect(_SOCKET)
+            knocking.connect(address.path if unix else (address.hostname or "", address.port or 2375))
+            if not os.environ.get("DOCKER_TLS_VERIFY"):
+                knocking.sendall(_PING)
+                knocking.recv(1)
         except OSError as error:
             raise NoEngine("no Docker engine answers") from error
 
@@ -110,4 +119,6 @@ def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, c
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    """Why, in one line: the engine's own words where it gave some."""
+    words = str(getattr(error, "explanation", None) or error)
+    return (words.splitlines() or [type(error).__name__])[0][:120]
