@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 _ENGINE = "unix:///var/run/docker.sock"
 _PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
-_KNOCK_SECONDS = 5.0
 _DOCKERFILE = """\
 FROM scratch
 COPY root/ /
@@ -36,9 +35,9 @@ class NoEngine(Exception):
 
 
 @contextmanager
-def _engine() -> Iterator[Any]:
+def _engine(patience_seconds: float = 5.0) -> Iterator[Any]:
     """A client of the container engine.  Raises `NoEngine`."""
-    _knock()
+    _knock(patience_seconds)
     # One image less to pull; containers are stopped by us.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     import docker
@@ -53,14 +52,14 @@ def _engine() -> Iterator[Any]:
         yield client
 
 
-def _knock() -> None:
+def _knock(patience_seconds: float) -> None:
     """Ask whether anybody answers: where nobody does, the engine's client leaves its socket open, and waits long."""
     address = urlsplit(os.environ.get("DOCKER_HOST") or _ENGINE)
     if address.scheme not in ("unix", "tcp", "http"):
         return
     unix = address.scheme == "unix"
     with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as knocking:
-        knocking.settimeout(_KNOCK_SECONDS)
+        knocking.settimeout(patience_seconds)
         try:
             knocking.connect(address.path if unix else (address.hostname or "", address.port or 2375))
             if not os.environ.get("DOCKER_TLS_VERIFY"):

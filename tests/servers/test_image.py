@@ -14,7 +14,7 @@ from tests.servers import image
 
 def _ask_for_an_engine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", address)
-    with pytest.raises(image.NoEngine, match="no Docker engine answers"), image._engine():
+    with pytest.raises(image.NoEngine, match="no Docker engine answers"), image._engine(0.1):
         pytest.fail("there is none")
     gc.collect()  # a socket that is left open would be told now
 
@@ -26,7 +26,6 @@ def test_no_engine_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "_KNOCK_SECONDS", 0.1)
     monkeypatch.chdir(tmp_path)  # the name of such a socket must be short
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind("silent.sock")
