@@ -5,9 +5,9 @@ Everything here is frozen and plain.  Nothing here decides, speaks or formats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import msgspec
 
@@ -31,6 +31,46 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     origin_timestamp_us: int = 0
     id: int = 0
     headers: Mapping[str, Scalar | bytes] = {}
+
+
+class LazyMessages(Sequence[Message]):
+    """Messages whose payloads are here, and whose objects are made by `make(index)` when somebody asks for them.
+
+    Nobody asks for most of them: a plan reads the payloads, and coordinates only where the mapping does.
+    """
+
+    __slots__ = ("_made", "_make", "payloads")
+
+    def __init__(self, payloads: list[bytes], make: Callable[[int], Message]) -> None:
+        self.payloads = payloads
+        self._make = make
+        self._made: list[Message] | None = None
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        if self._made is not None:
+            return self._made[index]
+        chosen = range(len(self.payloads))[index]
+        return self._make(chosen) if isinstance(chosen, int) else [self._make(each) for each in chosen]
+
+    def __iter__(self) -> Iterator[Message]:
+        if self._made is None:
+            self._made = [self._make(index) for index in range(len(self.payloads))]
+        return iter(self._made)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list's
+
+    def __repr__(self) -> str:
+        return repr(list(self))
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

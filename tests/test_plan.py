@@ -11,6 +11,8 @@ import pickle
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from iggyflux import Message, parse_mapping
 
@@ -226,3 +228,42 @@ def test_unknown_plans_are_refused():
 
     with pytest.raises(ValueError, match="'compiled' or 'reference'"):
         mapping.plan("fast")
+
+
+FLAT = """
+iggyflux: 1
+kind: writer
+name: flat
+from: {stream: s, topic: t, payload: json}
+points:
+  - measurement: {const: m}
+    tags: {d: d}
+    fields: {a: a}
+    timestamp: {expr: ts, format: unix_s}
+"""
+MEMBERS = [
+    '"d": "x"',
+    '"a": 1.5',
+    '"ts": 7',
+    '"x": 1',
+    '"y": "p"',
+    '"x" : 2',
+    '"\\u0061": 2',
+    '"y": "q\\": 1"',
+    '"z": {"a": 1}',
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(st.sampled_from(MEMBERS), max_size=4), min_size=1, max_size=3), min_size=2, max_size=4)
+)
+def test_rule_26_keys_are_counted_beside_members_that_nobody_reads(batches):
+    """Most messages have just what the first ones had; any may have a key twice, lack one or have another."""
+    mapping = parse_mapping(FLAT)
+    compiled, reference = mapping.plan("compiled"), mapping.plan("reference")
+    usual = '{"d": "x", "a": 1.5, "ts": 7, "x": 1, "y": "p"'
+    for batch in batches:
+        messages = [Message("".join([usual, *(f", {member}" for member in more), "}"]).encode()) for more in batch]
+
+        assert compiled.render(messages) == reference.render(messages)

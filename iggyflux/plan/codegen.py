@@ -137,7 +137,7 @@ class _Generator:
                 f"# The plan of {_printable(self.mapping.name)} for {self.dialect.value} in {self.precision.value}.",
                 *head,
                 "",
-                "def render(messages, roots, payloads, joined, odd):",
+                "def render(messages, roots, payloads, joined, unread, odd):",
                 body,
                 "",
             ]
@@ -507,7 +507,7 @@ class _Generator:
         for key, size, proof in self._paths("root", self.root, ()):
             uses.setdefault(key, []).append((size, proof))
         out.add("complete = not (odd or skipped or empty)")
-        out.add("find_duplicates(joined, payloads, complete, [")
+        out.add("find_duplicates(joined, payloads, complete, unread, [")
         for key, places in uses.items():
             expected = " + ".join(size for size, _ in places)
             proofs = [proof for _, proof in places]

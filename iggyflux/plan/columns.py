@@ -428,6 +428,7 @@ def find_duplicates(
     joined: bytes,
     payloads: Sequence[bytes],
     complete: bool,
+    unread: int,
     keys: Sequence[tuple[bytes, int, Sequence[object] | None]],
     is_duplicate: Callable[[bytes], bool],
     odd: Odd,
@@ -435,15 +436,14 @@ def find_duplicates(
     """Payloads with a duplicate key on a path that is read are odd.
 
     `keys` are (quoted key, how often it stands in the batch if every record has it, columns that prove by being dense
-    that every record has it).  Where the count is just that, no payload has the key twice.  Else payloads are looked
-    at one by one, first by counting, then with `is_duplicate`, which is exact.
+    that every record has it); `unread` is how many members of other names the batch is known to have.
 
-    Where every record has every key, and colons that end a key are as many as that and all the colons there are, then
-    there is nothing else in the batch: no key twice, none spelled with escapes or set apart from its colon.
+    Where every record has every key, and the text holds no more keys than that, no key stands twice.  Else payloads are
+    looked at one by one, first by counting, then with `is_duplicate`, which is exact.
     """
     if complete and all(proofs is not None and is_dense(*proofs) for _, _, proofs in keys):
-        members = sum(expected for _, expected, _ in keys)
-        if joined.count(b":") == members and joined.count(b'":') == members:
+        members = unread + sum(expected for _, expected, _ in keys)
+        if joined.count(b":") == members or _holds_keys(joined, members):
             return
     suspects: set[int] = set()
     if b"\\" in joined:  # a key may be spelled with escapes
@@ -460,12 +460,17 @@ def find_duplicates_whole(
 ) -> None:
     """The same for payloads that were decoded whole: the text must hold as many keys as the objects have members."""
     members = list(map(count_members, roots))
-    if joined.count(b'":') == sum(members) and not any(space in joined for space in _SPACED_COLONS):
+    if _holds_keys(joined, sum(members)):
         return
     for index, (payload, count) in enumerate(zip(payloads, members, strict=True)):
         suspect = payload.count(b'":') != count or any(space in payload for space in _SPACED_COLONS)
         if suspect and index not in odd and is_duplicate(payload):
             odd.add(index)
+
+
+def _holds_keys(text: bytes, members: int) -> bool:
+    """Whether `text` surely holds no more than so many keys: each is a quote and a colon, if nothing stands between."""
+    return text.count(b'":') == members and not any(space in text for space in _SPACED_COLONS)
 
 
 _SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")

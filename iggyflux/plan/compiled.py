@@ -22,9 +22,11 @@ from iggyflux.payloads.json_ import DuplicateCheck
 from iggyflux.plan.codegen import NotCompiled, generate
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import ReferencePlan
+from iggyflux.plan.unread import Unread, learn_unread
 from iggyflux.records import Failure, LazyMessages, Message, Rendered
 
 Decode = Callable[[bytes], Any]
+_MOST_LESSONS = 4
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, RecursionError)
 
 
@@ -42,6 +44,9 @@ class CompiledPlan:
         self.source = ""
         self.reason: str | None = None
         self._run: Callable[..., Any] | None = None
+        self._unread: Unread | None = None
+        self._payload_type: type[msgspec.Struct] | None = None
+        self._lessons = 0
         writer = self.reference.writer
         reads = payload_reads(writer)
         self._is_json = writer.source.payload.format == "json"
@@ -61,6 +66,8 @@ class CompiledPlan:
             options, strict = writer.source.payload.options, writer.source.strict
             self._decode = lambda payload: decode(payload, options, reads, strict)
         elif generated.is_static:
+            self._payload_type = namespace["Payload"]
+            self._lessons = _MOST_LESSONS
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
             self._decode = msgspec.json.Decoder().decode
@@ -75,23 +82,36 @@ class CompiledPlan:
             messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
         )
         odd: set[int] = set()
+        unread = self._unread
+        decode = self._decode if unread is None else unread.decode
         joined = self._look(payloads, odd)
         kept: Sequence[int] = range(len(messages))
         messages_kept = messages
         try:
             if odd:
                 raise RecordError("", "some payloads are not to be decoded here")
-            roots = list(map(self._decode, payloads))
+            roots = list(map(decode, payloads))
         except _DECODE_ERRORS:
-            roots = self._decode_each(payloads, odd)
+            roots = self._decode_each(decode, payloads, odd)
             kept = [index for index in kept if index not in odd]
             messages_kept = [messages[index] for index in kept]
             payloads = [payloads[index] for index in kept]
             joined = b"\n".join(payloads) if self._is_json else b""
         inner_odd: set[int] = set()
-        made, positions, origins, skipped, empty = self._run(messages_kept, roots, payloads, joined, inner_odd)
+        others = None if unread is None else unread.count(roots)
+        if others is None and self._lessons and payloads:
+            self._learn(payloads[0])
+        made, positions, origins, skipped, empty = self._run(
+            messages_kept, roots, payloads, joined, others or 0, inner_odd
+        )
         odd.update(kept[position] for position in inner_odd)
         return self._assemble(messages, made, kept, positions, origins, skipped, empty, odd)
+
+    def _learn(self, payload: bytes) -> None:
+        """Take a payload as an example of what the next ones hold; a few times, for messages may come to change."""
+        assert self._payload_type is not None  # noqa: S101  (there are lessons for static plans only)
+        self._lessons -= 1
+        self._unread = learn_unread(self._payload_type, payload)
 
     def _look(self, payloads: list[bytes], odd: set[int]) -> bytes:
         """The payloads joined, for what is counted over a whole batch; too large, too deep or no UTF-8 is odd."""
@@ -108,13 +128,13 @@ class CompiledPlan:
                 odd.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
         return joined
 
-    def _decode_each(self, payloads: list[bytes], odd: set[int]) -> list[Any]:
+    def _decode_each(self, decode: Decode, payloads: list[bytes], odd: set[int]) -> list[Any]:
         roots = []
         for index, payload in enumerate(payloads):
             if index in odd:
                 continue
             try:
-                roots.append(self._decode(payload))
+                roots.append(decode(payload))
             except _DECODE_ERRORS:
                 odd.add(index)
         return roots

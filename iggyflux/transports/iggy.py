@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
-from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -26,7 +25,7 @@ import apache_iggy as sdk
 
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
-from iggyflux.records import Message, OutgoingMessage, Partition, Scalar
+from iggyflux.records import LazyMessages, Message, OutgoingMessage, Partition, Scalar
 from iggyflux.transports import iggy_wire as wire
 from iggyflux.transports.iggy_errors import Meaning, Refusal, translated
 from iggyflux.transports.iggy_wire import StoredOffset
@@ -62,6 +61,20 @@ class PartitionInfo:
     end: int
     messages: int
     size: int
+
+
+def _message(polled: Any, place: Partition) -> Message:
+    return Message(
+        polled.payload(),
+        place.stream,
+        place.topic,
+        place.partition,
+        polled.offset(),
+        polled.timestamp(),
+        polled.origin_timestamp(),
+        polled.id(),
+        _NO_HEADERS if polled.user_headers() is None else Headers(polled),
+    )
 
 
 class Connection:
@@ -206,29 +219,10 @@ class Connection:
 
     # Messages
 
-    async def poll(self, reader: Reader, place: Partition, at: At, count: int) -> list[Message]:
+    async def poll(self, reader: Reader, place: Partition, at: At, count: int) -> Sequence[Message]:
         """At most `count` messages of a partition; empty where there are none, or it is another member's."""
         polled = await self._poll(reader, place, at, count, f"polling {place}")
-        stream, topic, number = place.stream, place.topic, place.partition
-        # to ask costs less than to keep the question
-        has_headers = True in {each.user_headers() is not None for each in polled}
-        all_headers: Iterable[Mapping[str, Scalar | bytes]] = (
-            map(Headers, polled) if has_headers else repeat(_NO_HEADERS, len(polled))
-        )
-        return [
-            Message(
-                each.payload(),
-                stream,
-                topic,
-                number,
-                each.offset(),
-                each.timestamp(),
-                each.origin_timestamp(),
-                each.id(),
-                headers,
-            )
-            for each, headers in zip(polled, all_headers, strict=True)
-        ]
+        return LazyMessages([each.payload() for each in polled], lambda index: _message(polled[index], place))
 
     async def send(self, stream: str, topic: str, partition: int, messages: Sequence[OutgoingMessage]) -> None:
         """Append `messages` to a partition; returns when the server has confirmed them."""

@@ -246,7 +246,7 @@ class IggySource:
 
     # Reading
 
-    async def _poll(self, connection: Connection, cursor: _Cursor) -> list[Message]:
+    async def _poll(self, connection: Connection, cursor: _Cursor) -> Sequence[Message]:
         """The next messages of a partition; moves its cursor."""
         try:
             if cursor.at is None:
@@ -259,7 +259,7 @@ class IggySource:
         except Refusal as refusal:
             self._largest_polls[cursor.place] = max((cursor.most or self._count(cursor)) // 2, 1)
             raise refusal
-        if cursor.stop is not None:
+        if cursor.stop is not None and messages and messages[-1].offset >= cursor.stop:
             messages = [message for message in messages if message.offset < cursor.stop]
         if not messages:
             if self._until_end:

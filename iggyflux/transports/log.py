@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 from iggyflux.checkpoints import Lock, read_checkpoint, sync_folder, write_checkpoint, write_whole
 from iggyflux.errors import EndOfInput, Stopped, closest
 from iggyflux.pipeline import Start
-from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
+from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports import segments
 from iggyflux.transports.base import Worker
 
@@ -255,24 +255,28 @@ class PartitionReader:
         self._read_bytes = 0
         self._searched = (-1, -1)
 
-    def read(self, limit: int, max_bytes: int = BATCH_BYTES) -> list[Message]:
+    def read(self, limit: int, max_bytes: int = BATCH_BYTES) -> LazyMessages:
         """The next messages, at most `limit` and about `max_bytes`; empty where nothing whole is there yet.
 
         Raises `Stopped`: IFX705 at a damaged record that others follow, IFX706 where the offset is beyond the end.
         """
-        messages: list[Message] = []
+        payloads: list[bytes] = []
+        places: list[int] = []
+        chunks: list[bytes] = []
         self._read_bytes = 0
-        while len(messages) < limit and self._read_bytes < max_bytes:
+        while len(payloads) < limit and self._read_bytes < max_bytes:
             if self._file is None and not self._open():
                 break
             try:
-                if not self._decode(limit, messages) and not self._fill():
+                if not self._decode(limit, payloads, places) and not self._fill():
                     break
             except Stopped:
-                if not messages:
+                if not payloads:
                     raise
                 break  # what stands before the damage is given first
-        return messages
+            chunks += [self._chunk] * (len(payloads) - len(chunks))
+        partition = self.partition
+        return LazyMessages(payloads, lambda index: segments.message_at(chunks[index], places[index], partition))
 
     def close(self) -> None:
         """Let go of the file; idempotent."""
@@ -280,27 +284,28 @@ class PartitionReader:
             os.close(self._file)
             self._file = None
 
-    def _decode(self, limit: int, messages: list[Message]) -> bool:
-        """Decode from the chunk; whether there was anything."""
-        before, count = self._at, len(messages)
-        end = segments.decode_records(self._chunk, before, self.partition, limit - count, messages)
-        if end > before and not self._is_sound(before, end, messages[count:]):
-            del messages[count:]
+    def _decode(self, limit: int, payloads: list[bytes], places: list[int]) -> bool:
+        """Take payloads from the chunk; whether there were any."""
+        before, count = self._at, len(payloads)
+        end = segments.find_records(self._chunk, before, limit - count, payloads, places)
+        if end > before and not self._is_sound(before, end, places[count:]):
+            del payloads[count:], places[count:]
             end = before
             for place in segments.sound_records(self._chunk, before):
-                if place.offset != self.offset + (len(messages) - count) or len(messages) == limit:
+                if place.offset != self.offset + (len(payloads) - count) or len(payloads) == limit:
                     break
-                end = segments.decode_records(self._chunk, end, self.partition, 1, messages)
+                end = segments.find_records(self._chunk, end, 1, payloads, places)
             if end == before:
                 self._chunk = self._chunk[:before]
         self._at = end
         self._read_bytes += end - before
-        self.offset += len(messages) - count
+        self.offset += len(payloads) - count
         return end > before
 
-    def _is_sound(self, start: int, end: int, found: Sequence[Message]) -> bool:
-        """Whether what was decoded is what was written, and the offsets go on without a gap."""
-        follow = found[0].offset == self.offset and found[-1].offset == self.offset + len(found) - 1
+    def _is_sound(self, start: int, end: int, places: Sequence[int]) -> bool:
+        """Whether what was found is what was written, and the offsets go on without a gap."""
+        first, last = (segments.offset_at(self._chunk, place) for place in (places[0], places[-1]))
+        follow = first == self.offset and last == self.offset + len(places) - 1
         return follow and segments.is_sound(self._chunk, start, end)
 
     def _open(self) -> bool:

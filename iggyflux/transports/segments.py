@@ -30,6 +30,7 @@ _HEADER = struct.Struct("<IIIQqqQQ")
 _FIELDS = struct.Struct("<4xIIQqqQQ")
 _PLACE = struct.Struct("<IIIQq")
 _SIZES = struct.Struct("<III")
+_PAIR = struct.Struct("<4xII")
 _CRC = struct.Struct("<I")
 _OVERHEAD = _HEADER.size + _CRC.size
 _MAGIC_BYTES = MAGIC.to_bytes(4, "little")
@@ -62,35 +63,51 @@ def encode_records(messages: Sequence[Message], offset: int, now_us: int) -> byt
     return b"".join(pieces)
 
 
-def decode_records(chunk: bytes, at: int, partition: Partition, limit: int, out: list[Message]) -> int:
-    """Append to `out` the messages of the whole records of `chunk` from `at` on, at most `limit`; where it stopped.
+def find_records(chunk: bytes, at: int, limit: int, payloads: list[bytes], places: list[int]) -> int:
+    """Append the payloads of the whole records of `chunk` from `at` on, and where each record begins; where it stopped.
 
-    Nothing is verified here: the caller checks what was passed over with `is_sound`, and throws it away if it is not.
+    At most `limit`.  Nothing is verified here: the caller checks what was passed over with `is_sound`, and throws it
+    away if it is not.
     """
-    unpack, build, append = _FIELDS.unpack_from, Message, out.append
-    stream, topic, number = partition.stream, partition.topic, partition.partition
-    no_headers, header_size, size_of_chunk = _NO_HEADERS, _HEADER.size, len(chunk)
+    sizes_at, size_of_chunk, header_size, crc_size = _PAIR.unpack_from, len(chunk), _HEADER.size, _CRC.size
     last_start = size_of_chunk - _OVERHEAD
     for _ in range(limit):
         if at > last_start:
             break
-        size, headers_size, offset, timestamp, origin, low, high = unpack(chunk, at)
+        size, headers_size = sizes_at(chunk, at)
         body = at + header_size
         end = body + size
-        if headers_size:
-            if end + headers_size + 4 > size_of_chunk:
-                break
-            headers = _decode_headers(chunk[end : end + headers_size])
-            payload = chunk[body:end]
-            end += headers_size
-        else:
-            if end + 4 > size_of_chunk:
-                break
-            headers = no_headers
-            payload = chunk[body:end]
-        append(build(payload, stream, topic, number, offset, timestamp, origin, low | high << 64, headers))
-        at = end + 4
+        after = end + headers_size + crc_size
+        if after > size_of_chunk:
+            break
+        payloads.append(chunk[body:end])
+        places.append(at)
+        at = after
     return at
+
+
+def offset_at(chunk: bytes, at: int) -> int:
+    """The offset of the record at `chunk[at]`."""
+    return int(_PLACE.unpack_from(chunk, at)[3])
+
+
+def message_at(chunk: bytes, at: int, partition: Partition) -> Message:
+    """The message of the whole, sound record at `chunk[at]`."""
+    size, headers_size, offset, timestamp, origin, low, high = _FIELDS.unpack_from(chunk, at)
+    body = at + _HEADER.size
+    end = body + size
+    headers = _decode_headers(chunk[end : end + headers_size]) if headers_size else _NO_HEADERS
+    return Message(
+        chunk[body:end],
+        partition.stream,
+        partition.topic,
+        partition.partition,
+        offset,
+        timestamp,
+        origin,
+        low | high << 64,
+        headers,
+    )
 
 
 def is_sound(chunk: bytes, start: int, end: int) -> bool:
