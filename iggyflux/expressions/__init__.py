@@ -24,6 +24,7 @@ from iggyflux.reads import Reads
 from iggyflux.records import JSON, Message, Row
 
 __all__ = [
+    "RAISED",
     "Expression",
     "Reads",
     "compile_expression",

@@ -5,10 +5,13 @@ Each function says None where the expression is not of its form, and never guess
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from iggyflux.expressions.syntax import Node
-from iggyflux.records import JSON
+from iggyflux.expressions.evaluation import Evaluation, build
+from iggyflux.expressions.syntax import Node, children_in_order
+from iggyflux.records import JSON, Row
 
 if TYPE_CHECKING:
     from iggyflux.expressions import Expression
@@ -61,3 +64,72 @@ def path_of(node: Node) -> tuple[Start, tuple[str, ...]] | None:
             return None
         start, path = (start, path + step[1]) if step[0] == "@" else step
     return start, path
+
+
+# --- readers: what stands in the place of an expression on a row, whose `@` and `root()` are an object of columns ---
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The value of a column, null where there is none; the row itself with no name."""
+
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A value that needs no row."""
+
+    value: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """An object with these members, in this order; the last of one name counts."""
+
+    parts: tuple[tuple[str, Lowered], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """A list of these elements."""
+
+    parts: tuple[Lowered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """All else: what gives the value for (row, columns), and raises what the body of a function may raise."""
+
+    run: Callable[[Row, Any], JSON]
+
+
+Lowered: TypeAlias = Column | Fixed | Members | Elements | Call
+
+
+def lower(expression: Expression) -> Lowered:
+    """An expression on a row, taken apart as far as plain Python can say it."""
+    return _lower(expression.node)
+
+
+def _lower(node: Node) -> Lowered:
+    path = path_of(node)
+    if path is not None and len(path[1]) <= 1:
+        return Column(path[1][0] if path[1] else None)
+    kind = node["type"]
+    if kind == "literal":
+        return Fixed(node["value"])
+    if kind == "multi_select_dict":
+        return Members(tuple((child["value"], _lower(child["children"][0])) for child in node["children"]))
+    if kind == "multi_select_list":
+        return Elements(tuple(map(_lower, node["children"])))
+    run = build(node)
+    if not _is_scoped(node):
+        return Call(lambda _, columns: cast(JSON, run(None, columns)))
+    return Call(lambda row, columns: cast(JSON, run(Evaluation(row, columns, None), columns)))
+
+
+def _is_scoped(node: Node) -> bool:
+    if node["type"] == "function_expression" and node["function"].scoped:
+        return True
+    return any(map(_is_scoped, children_in_order(node)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import msgspec
@@ -221,6 +221,34 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
     except (ValueError, TypeError, OverflowError, RecursionError) as exc:
         raise not_encodable("json", f"a JSON value ({exc})", value) from None
     return text
+
+
+def encode_many(values: Sequence[JSON]) -> list[bytes]:
+    """`encode` of each value, sooner: a line feed never stands in JSON as msgspec writes it."""
+    try:
+        text = _encoder.encode_lines(values)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return [encode(value) for value in values]
+    lines = text.split(b"\n")
+    lines.pop()
+    if b"null" in text:
+        for line, value in zip(lines, values, strict=True):
+            if b"null" in line and not _is_flat_and_finite(value):
+                encode(value)
+    return lines
+
+
+def _is_flat_and_finite(value: JSON) -> bool:
+    """Whether `value` is an object of scalars, without NaN and infinities."""
+    if not isinstance(value, dict):
+        return False
+    for member in value.values():
+        if isinstance(member, float):
+            if member - member != 0.0:
+                return False
+        elif isinstance(member, (dict, list)):
+            return False
+    return True
 
 
 FORMAT = Format(

@@ -9,9 +9,10 @@ from iggyflux.mapping import Mapping
 from iggyflux.plan.compiled import CompiledPlan
 from iggyflux.plan.digests import digest_rows
 from iggyflux.plan.reader import ReaderPlan
+from iggyflux.plan.reader_compiled import CompiledReaderPlan
 from iggyflux.plan.reference import ReferencePlan
 
-__all__ = ["CompiledPlan", "ReaderPlan", "ReferencePlan", "compile_plan", "digest_rows"]
+__all__ = ["CompiledPlan", "CompiledReaderPlan", "ReaderPlan", "ReferencePlan", "compile_plan", "digest_rows"]
 
 
 def compile_plan(
@@ -20,7 +21,7 @@ def compile_plan(
     dialect: Dialect | str = Dialect.V2,
     precision: Precision | str = Precision.NS,
 ) -> CompiledPlan | ReferencePlan:
-    """The plan of a document; of a reader it is a `ReaderPlan`, whatever is asked for.
+    """The plan of a document; of a reader it is a `ReaderPlan`.
 
     Raises ValueError for an unknown kind, dialect or precision.
     """
@@ -28,5 +29,6 @@ def compile_plan(
     if kind not in plans:
         raise ValueError(f"a plan is 'compiled' or 'reference', not {kind!r}")
     if mapping.kind == "reader":
-        return ReaderPlan(mapping)  # type: ignore[return-value]  # typed for writers, which nearly all callers have
+        plan = CompiledReaderPlan if kind == "compiled" else ReaderPlan
+        return plan(mapping)  # type: ignore[return-value]  # typed for writers, which nearly all callers have
     return plans[kind](mapping, Dialect(dialect), Precision(precision))

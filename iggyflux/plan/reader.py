@@ -6,15 +6,24 @@ what is new.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from iggyflux.errors import EvaluationError, RecordError
 from iggyflux.expressions import Expression
 from iggyflux.mapping import Mapping, MessageSpec, Reader, Source
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
+from iggyflux.payloads.format import encode_utf8
 from iggyflux.plan.digests import digest_of_many, digest_rows, id_salt
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
-from iggyflux.values import WRONG_TYPE, describe, tag_text
+from iggyflux.values import INT64_MIN, OUT_OF_RANGE, UINT64_MAX, WRONG_TYPE, describe, tag_text
+
+TOO_LARGE = "IFX352"
+
+_MAX_TEXT_BYTES = 255
+"""Of a key, and of a header's value."""
+_SURELY_SHORT = _MAX_TEXT_BYTES // 4
+"""So many characters are never too many bytes."""
 
 
 class ReaderPlan:
@@ -32,7 +41,7 @@ class ReaderPlan:
         self.reader: Reader = mapping.reader
         self.whole_windows = any(spec.for_each != "row" for spec in mapping.reader.messages)
         self._format = FORMATS[mapping.reader.target.payload]
-        self._salts = [id_salt(mapping.name, number) for number in range(len(mapping.reader.messages))]
+        self.salts = [id_salt(mapping.name, number) for number in range(len(mapping.reader.messages))]
 
     def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
         """Messages, origins and failures of `rows`: by item of `messages` within a row, in the order of the rows.
@@ -62,19 +71,29 @@ class ReaderPlan:
         payload = _evaluate(spec.payload, value, row, f"{pointer}/payload")
         try:
             encoded = self._format.encode(payload, {})
+            check_size(encoded)
         except RecordError as error:
             raise error.at(f"{pointer}/payload") from None
         headers = dict(_headers(spec, value, row))
-        key = None if spec.key is None else _text(spec.key, value, row, f"{pointer}/key")
-        timestamp_ns = None
+        key = timestamp_ns = None
+        if spec.key is not None:
+            place = f"{pointer}/key"
+            try:
+                key = key_text(_evaluate(spec.key, value, row, place))
+            except RecordError as error:
+                raise error.at(place) from None
         if spec.timestamp is not None:
-            timestamp_ns = _time(_evaluate(spec.timestamp, value, row, f"{pointer}/timestamp"), f"{pointer}/timestamp")
+            place = f"{pointer}/timestamp"
+            try:
+                timestamp_ns = time_of(_evaluate(spec.timestamp, value, row, place))
+            except RecordError as error:
+                raise error.at(place) from None
         return OutgoingMessage(encoded, key, headers, timestamp_ns, message_id)
 
     def _id(self, number: int, digests: Sequence[bytes], spec: MessageSpec) -> int:
         """128 bits of the mapping, the item and what the rows hold (see `digests`)."""
         digest = digests[0] if spec.for_each == "row" else digest_of_many(digests)
-        return int.from_bytes(digest, "big") ^ self._salts[number]
+        return int.from_bytes(digest, "big") ^ self.salts[number]
 
 
 def _evaluate(source: Source, value: JSON, row: Row, pointer: str) -> JSON:
@@ -86,28 +105,59 @@ def _evaluate(source: Source, value: JSON, row: Row, pointer: str) -> JSON:
         raise error.at(pointer) from None
 
 
-def _text(source: Source, value: JSON, row: Row, pointer: str) -> str | None:
-    try:
-        return tag_text(_evaluate(source, value, row, pointer))
-    except RecordError as error:
-        raise RecordError(error.code, error.reason.replace("a tag is", "a key is"), error.location or pointer) from None
-
-
 def _headers(spec: MessageSpec, value: JSON, row: Row) -> Iterator[tuple[str, Scalar]]:
     """The headers that are not null."""
     for name, source in spec.headers:
         pointer = f"{spec.pointer}/headers/{name.replace('~', '~0').replace('/', '~1')}"
-        found = _evaluate(source, value, row, pointer)
-        if isinstance(found, (list, dict)):
-            raise RecordError(WRONG_TYPE, f"a header is a string, number or boolean, got {describe(found)}", pointer)
+        try:
+            found = header_scalar(_evaluate(source, value, row, pointer))
+        except RecordError as error:
+            raise error.at(pointer) from None
         if found is not None:
             yield name, found
 
 
-def _time(found: JSON, pointer: str) -> int | None:
+def check_size(payload: bytes) -> None:
+    """Iggy takes payloads of 1 byte to 64 MB."""
+    if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
+        hint = "smaller windows, or one message a row, make smaller ones" if payload else "nothing is left to send"
+        raise RecordError(TOO_LARGE, f"a payload has 1 to {MAX_PAYLOAD_BYTES} bytes, got {len(payload)} ({hint})")
+
+
+def key_text(found: JSON) -> str | None:
+    """The text of a key, as of a tag; None for null and the empty string."""
+    if isinstance(found, (list, dict)):
+        raise RecordError(WRONG_TYPE, f"a key is a string, number or boolean, got {describe(found)}")
+    text = tag_text(found)
+    if text is not None and not (len(text) <= _SURELY_SHORT and text.isascii()):
+        _check_text(text, "a key")
+    return text
+
+
+def header_scalar(found: JSON) -> Scalar | None:
+    """What a header can hold; None for null and the empty string, which are no headers."""
+    if isinstance(found, (list, dict)):
+        raise RecordError(WRONG_TYPE, f"a header is a string, number or boolean, got {describe(found)}")
+    if isinstance(found, str) and not (len(found) <= _SURELY_SHORT and found.isascii()):
+        _check_text(found, "a header")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise RecordError(OUT_OF_RANGE, f"a header is a finite number, got {found!r}")
+    if isinstance(found, int) and not INT64_MIN <= found <= UINT64_MAX:
+        raise RecordError(OUT_OF_RANGE, f"a header is within int64 or uint64, got {describe(found)}")
+    return None if found == "" else found
+
+
+def time_of(found: JSON) -> int | None:
+    """Nanoseconds since the epoch, or none."""
     if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
-        raise RecordError(WRONG_TYPE, f"a timestamp is an integer of nanoseconds, got {describe(found)}", pointer)
+        raise RecordError(WRONG_TYPE, f"a timestamp is an integer of nanoseconds, got {describe(found)}")
     return found
+
+
+def _check_text(text: str, what: str) -> None:
+    size = len(encode_utf8(text, what))
+    if size > _MAX_TEXT_BYTES:
+        raise RecordError(TOO_LARGE, f"{what} has at most {_MAX_TEXT_BYTES} bytes, got {size}")
 
 
 # --- what a message is made of: the indices of its rows, and what `@` is ---

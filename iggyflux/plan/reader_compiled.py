@@ -1,0 +1,195 @@
+"""The compiled plan of a reader: columns of values instead of one message at a time, in generated Python.
+
+Equal to the reader's reference plan by law, in messages, ids, origins, failures and order.  It is an optimist: what
+is not as most rows are raises, and the reference plan says what comes of these rows and of few others beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain, repeat
+from typing import Any, TypeAlias
+
+from iggyflux.errors import RecordError
+from iggyflux.expressions import RAISED
+from iggyflux.expressions.lowering import Call, Column, Elements, Fixed, Lowered, Members, lower
+from iggyflux.mapping import Const, Mapping, MessageSpec, Source
+from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
+from iggyflux.payloads.json_ import encode_many
+from iggyflux.plan.digests import digest_rows
+from iggyflux.plan.reader import ReaderPlan, header_scalar, key_text, time_of
+from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
+
+_FEW = 64
+"""So many rows beside one that is not as assumed are given to the reference plan."""
+
+_Item: TypeAlias = Callable[[Sequence[Row], Sequence[Any], Sequence[bytes]], Sequence[OutgoingMessage]]
+
+
+class _Unusual(Exception):
+    """Rows that generated code does not assume."""
+
+
+_DOUBTS = (_Unusual, RecordError, *RAISED)
+
+
+class CompiledReaderPlan(ReaderPlan):
+    """A reader document as generated code; `source` is that.  Where messages are made of many rows, there is none."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        super().__init__(mapping)
+        generator = _Generator(self)
+        self.source = "" if self.whole_windows else generator.source()
+        self._items: Sequence[_Item] = () if self.whole_windows else generator.compile(self.source)
+
+    def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
+        """As `ReaderPlan.render`, sooner."""
+        if digests is None:
+            digests = digest_rows(rows)
+        if self.whole_windows:
+            return super().render(rows, digests)
+        try:
+            return self._render(rows, digests)
+        except _DOUBTS:
+            if len(rows) <= _FEW:
+                return super().render(rows, digests)
+        parts = [
+            (start, rows[start : start + _FEW], digests[start : start + _FEW]) for start in range(0, len(rows), _FEW)
+        ]
+        return _joined([(start, self.render(few, theirs)) for start, few, theirs in parts])
+
+    def _render(self, rows: Sequence[Row], digests: Sequence[bytes]) -> RenderedMessages:
+        columns = [row.columns for row in rows]
+        if not {dict}.issuperset(map(type, columns)):
+            raise _Unusual
+        made = [item(rows, columns, digests) for item in self._items]
+        if len(made) == 1:
+            return RenderedMessages(made[0], range(len(rows)), ())
+        origins = [index for index in range(len(rows)) for _ in made]
+        return RenderedMessages(list(chain.from_iterable(zip(*made, strict=True))), origins, ())
+
+
+def _joined(parts: Sequence[tuple[int, RenderedMessages]]) -> RenderedMessages:
+    """What was made of consecutive rows, as if of all at once; each part with the number of its first row."""
+    return RenderedMessages(
+        [message for _, rendered in parts for message in rendered.messages],
+        [start + origin for start, rendered in parts for origin in rendered.origins],
+        [
+            Failure(start + each.index, each.element, each.point, each.code, each.location, each.reason)
+            for start, rendered in parts
+            for each in rendered.failures
+        ],
+    )
+
+
+class _Generator:
+    """Source for the items of `messages`, a function each; names that it cannot spell out are bound."""
+
+    def __init__(self, plan: ReaderPlan) -> None:
+        self._plan = plan
+        self._names: dict[str, Any] = {
+            "OutgoingMessage": OutgoingMessage,
+            "encode": _encoder(plan.reader.target.payload),
+            "header_scalar": header_scalar,
+            "key_text": key_text,
+            "make_headers": _make_headers,
+            "repeat": repeat,
+            "time_of": time_of,
+        }
+
+    def source(self) -> str:
+        """A function for each item."""
+        return "\n\n".join(self._item(number, spec) for number, spec in enumerate(self._plan.reader.messages))
+
+    def compile(self, source: str) -> list[_Item]:
+        """The functions of `source`, which is what `source()` gave."""
+        name = f"<plan of {self._plan.mapping.name}>"
+        exec(compile(source, name, "exec", dont_inherit=True), self._names)  # noqa: S102  (our own source)
+        return [self._names[f"item_{number}"] for number in range(len(self._plan.reader.messages))]
+
+    def _item(self, number: int, spec: MessageSpec) -> str:
+        lines = [
+            f"def item_{number}(rows, columns, digests):",
+            f"    payloads = encode({self._each(spec.payload)})",
+        ]
+        keys, headers, times = "repeat(None)", self._constant_headers(spec), "repeat(None)"
+        if spec.key is not None:
+            lines.append(f"    keys = {self._each(spec.key, 'key_text')}")
+            keys = "keys"
+        if headers is None:
+            members = ", ".join(f"{name!r}: {self._value(_lowered(source))}" for name, source in spec.headers)
+            lines.append(f"    headers = {self._loop(f'make_headers({{{members}}})')}")
+            headers = "headers"
+        if spec.timestamp is not None:
+            lines.append(f"    times = {self._each(spec.timestamp, 'time_of')}")
+            times = "times"
+        lines += [
+            f"    ids = [int.from_bytes(digest, 'big') ^ {self._plan.salts[number]:#x} for digest in digests]",
+            f"    return list(map(OutgoingMessage, payloads, {keys}, {headers}, {times}, ids))",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _constant_headers(self, spec: MessageSpec) -> str | None:
+        """The headers of every row, where they need none; None also where they are no headers: each row says so."""
+        if not all(isinstance(source, Const) for _, source in spec.headers):
+            return None
+        try:
+            constant = _make_headers({name: source.value for name, source in spec.headers if isinstance(source, Const)})
+        except RecordError:
+            return None
+        return f"repeat({self._bind(constant)})"
+
+    def _each(self, source: Source, function: str = "") -> str:
+        """A list with the value of `source` for each row, or what `function` makes of it."""
+        value = _lowered(source)
+        if not function and value == Column(None):
+            return "columns"
+        return self._loop(f"{function}({self._value(value)})" if function else self._value(value))
+
+    def _loop(self, value: str) -> str:
+        loop = "for row, c in zip(rows, columns)" if "(row, c)" in value else "for c in columns"
+        return f"[{value} {loop}]"
+
+    def _value(self, value: Lowered) -> str:
+        match value:
+            case Column(None):
+                return "c"
+            case Column(name):
+                return f"c.get({name!r})"
+            case Members(parts):
+                return "{" + ", ".join(f"{name!r}: {self._value(part)}" for name, part in parts) + "}"
+            case Elements(parts):
+                return "[" + ", ".join(map(self._value, parts)) + "]"
+            case Call(run):
+                return f"{self._bind(run)}(row, c)"
+            case Fixed(constant):
+                return self._bind(constant)
+
+    def _bind(self, value: Any) -> str:
+        if value is None or isinstance(value, (bool, str)):
+            return repr(value)
+        name = f"v{len(self._names)}"
+        self._names[name] = value
+        return name
+
+
+def _lowered(source: Source) -> Lowered:
+    return Fixed(source.value) if isinstance(source, Const) else lower(source)
+
+
+def _make_headers(values: dict[str, JSON]) -> dict[str, Scalar]:
+    return {name: found for name, value in values.items() if (found := header_scalar(value)) is not None}
+
+
+def _encoder(format_name: str) -> Callable[[Sequence[JSON]], list[bytes]]:
+    """What makes payloads of values, each within the bounds."""
+    encode = FORMATS[format_name].encode
+    encode_all = encode_many if format_name == "json" else lambda values: [encode(value, {}) for value in values]
+
+    def encode_within_bounds(values: Sequence[JSON]) -> list[bytes]:
+        payloads = encode_all(values)
+        if not 0 < min(map(len, payloads), default=1) <= max(map(len, payloads), default=1) <= MAX_PAYLOAD_BYTES:
+            raise _Unusual
+        return payloads
+
+    return encode_within_bounds
