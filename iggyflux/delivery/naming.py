@@ -28,9 +28,9 @@ def lines_numbered(entries: Sequence[Any], lines: Sequence[str]) -> dict[int, st
 
     The server counts from 1, and neither blank lines nor comments.
     """
-    # `""` is in every string: whatever may be ignored is looked at, everything else passes at the cost of a comparison.
+    # Whatever may be ignored is empty or begins with a line feed, a space or `#`: all of them sort low.
     counted: Sequence[int] = range(len(lines))
-    if any(line[:1] in " #\n" for line in lines):
+    if min(lines, default="") < "$":
         counted = [index for index, line in enumerate(lines) if not is_ignored(line)]
     found: dict[int, str] = {}
     for entry in entries:
