@@ -63,13 +63,22 @@ def test_a_compose_file_is_sound(path: Path) -> None:
 
 
 def test_docker_takes_the_compose_file() -> None:
-    docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("there is no `docker compose` here")
+    compose = compose_command()
+    if compose is None:
+        pytest.skip("there is neither `docker compose` nor `docker-compose` here")
     checked = subprocess.run(
-        [docker, "compose", "-f", FACTORY / "compose.yaml", "config", "--quiet"], capture_output=True, check=False
+        [*compose, "-f", FACTORY / "compose.yaml", "config", "--quiet"], capture_output=True, check=False
     )
     assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+def compose_command() -> list[str] | None:
+    """How compose is called here: as docker's plugin, or as the program that it was before."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        found = shutil.which(command[0])
+        if found and not subprocess.run([*command, "version"], capture_output=True, check=False).returncode:
+            return command
+    return None
 
 
 def test_the_kubernetes_file_runs_a_pipeline_that_is_sound(tmp_path: Path) -> None:
