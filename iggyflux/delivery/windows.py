@@ -1,0 +1,372 @@
+"""Which span of time a reader reads next: windows, looks back, backfill beside the live tail.
+
+Pure: no I/O, no clock.  `next` says what to do, the answer to it is told back (`told_time`, `told_first`, `read`,
+`too_much`), and `position` is what has to be stored before the next call.  All times are integer nanoseconds of the
+server's clock, all spans half-open `[start, stop)`; seconds are those of a clock that never goes backwards.
+
+What is known of the time line at any moment, and kept in `Position`:
+
+    … | gap: not read yet, the backfill's | read, final | read, looked at again | not read yet
+                                                     checked                  done
+
+What `next` gives, in this order:
+
+| the reader is …                             | `next` gives          | and then                                       |
+|---------------------------------------------|-----------------------|------------------------------------------------|
+| new                                         | `AskTime`             | `start` says where it opens                    |
+| new, `start: beginning`                     | `AskFirst`            | opens there; no point yet: `Wait`, asks again  |
+| at its end (see below)                      | `Finished`            | nothing more                                   |
+| in a pass over the tail                     | `Read` of the tail    | `read`: on to the next window of the pass;     |
+|                                             |                       | `too_much`: the same with a smaller window     |
+| … whose one nanosecond was too much         | `GiveUp`              | a person must act                              |
+| due for a pass (poll interval; at once      | `AskTime`             | a pass: `[checked or done, now - settle)`;     |
+| where the last one ended far behind)        |                       | far behind and no gap: what is final becomes   |
+|                                             |                       | the gap, the tail jumps behind it              |
+| with a gap, within its rate                 | `Read` of the gap     | as above; after each pass at least one         |
+| none of these                               | `Wait`                | until the pass or the rate is due              |
+
+- **Nothing is skipped.**  `done` moves only over what was read, and never past `now - settle`; the gap shrinks from its
+  beginning; the two meet.
+- **Everything that arrives within `overlap` of its time is seen.**  A time `t` is final when it was read at
+  `t + overlap + settle` or later; `checked` moves only over what is final, and a pass that looks back begins there.  A
+  pass looks back when the last look is a twentieth of `overlap` old, and on every poll where that is shorter.
+  A gap holds only what is final when it is made, so the backfill reads everything once.
+- **Windows adapt**: twice the size after a light one that was not cut short, half after a heavy one, and ever less
+  after `too_much`: half, then a quarter of that, then an eighth.  With a `grid` they never do: every window is one
+  whole cell.
+- **The end.**  With `end`, when the gap is closed and everything before `end` is final.  With `until_end`, when what
+  was settled at the first pass is read, the look back included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+LIGHT_ROWS = 25_000
+HEAVY_ROWS = 100_000
+_LARGEST_NS = 7 * 86_400_000_000_000
+_LOOKS = 20
+_BURST_SECONDS = 10.0
+_FAR_WINDOWS = 12
+_FAR_OVERLAPS = 2
+
+Lane: TypeAlias = Literal["tail", "backfill"]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What was read: everything in `[…, done)` but the gap; what is before `checked` need not be looked at again."""
+
+    checked: int
+    done: int
+    gap: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.checked > self.done or (self.gap and not self.gap[0] < self.gap[1] <= self.checked):
+            raise ValueError(f"not a position: {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How reading moves on; spans in nanoseconds.  `rows_per_second` bounds the backfill, not the tail."""
+
+    start: int | Literal["beginning", "now"] = "beginning"
+    end: int | None = None
+    settle: int = 10_000_000_000
+    overlap: int = 60_000_000_000
+    window: int = 300_000_000_000
+    poll_seconds: float = 5.0
+    rows_per_second: float | None = None
+    grid: bool = False
+    until_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskTime:
+    """Ask the server for its time, and tell it (`told_time`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskFirst:
+    """Ask for the time of the oldest point, and tell it (`told_first`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read `[start, stop)` and tell (`read` or `too_much`).
+
+    What is before `known` was read before, so that only what is new or changed is to be published.  Of what is at
+    `keep` and after, it has to be remembered what was seen: it will be looked at again.
+    """
+
+    start: int
+    stop: int
+    lane: Lane
+    known: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do for so many seconds."""
+
+    seconds: float
+    reason: Literal["poll", "empty", "rate"] = "poll"
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """`[start, stop)` is too much, and cannot be made smaller."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Everything up to the end is read."""
+
+
+Action: TypeAlias = AskTime | AskFirst | Read | Wait | GiveUp | Finished
+
+
+class Windows:
+    """The machine; `position` None is a reader that never ran."""
+
+    def __init__(self, rules: Rules, position: Position | None = None) -> None:
+        self.rules = rules
+        self.position = position
+        self._now: int | None = None  # the server's, at the last pass
+        self._asked: int | None = None  # the server's, told and not used yet
+        self._at = 0  # where the pass is
+        self._target: int | None = None  # where the pass ends; None: there is none
+        self._looks_back = False
+        self._next_pass = 0.0
+        self._last_look: float | None = None
+        self._looking_since = 0.0
+        self._is_empty = False  # `start: beginning`, and there is no point
+        self._backfill_turn = False
+        self._backfill_from = 0.0
+        self._backfill_began = 0.0
+        rate = rules.rows_per_second or float(HEAVY_ROWS)
+        self._sizes: dict[Lane, _Size] = {
+            "tail": _Size(rules.window, adapts=not rules.grid),
+            "backfill": _Size(rules.window, adapts=not rules.grid, rows_per_second=rate),
+        }
+        self._until: int | None = None
+        self._given: Read | None = None
+        self._hopeless: Read | None = None
+
+    @property
+    def live_to(self) -> int | None:
+        """Up to where the tail could have read at the last pass: `done` behind it is lag."""
+        return None if self._now is None else self._upper(self._now)
+
+    def next(self, seconds: float) -> Action:
+        """What to do now; asked again without an answer told, it gives the same (or more time has passed)."""
+        if self._hopeless is not None:
+            return GiveUp(self._hopeless.start, self._hopeless.stop)
+        if self.position is None:
+            return self._open(seconds)
+        if self._is_finished(self.position):
+            return Finished()
+        if self._target is not None and not self._backfill_is_due(self.position, seconds):
+            return self._give(self._tail_window(self.position, self._target))
+        if self._target is None and (seconds >= self._next_pass and not self._backfill_is_due(self.position, seconds)):
+            return AskTime()
+        if self.position.gap is not None and seconds >= self._backfill_from:
+            self._backfill_began = seconds
+            return self._give(self._backfill_window(self.position.gap))
+        if self.position.gap is not None and self._backfill_from < self._next_pass:
+            return Wait(self._backfill_from - seconds, "rate")
+        return Wait(max(self._next_pass - seconds, 0.0))
+
+    def told_time(self, now: int, seconds: float) -> None:
+        """The server's time, asked at `seconds`."""
+        self._asked = now
+        position = self.position
+        if position is None:
+            if self.rules.start != "beginning":
+                self._begin(now if self.rules.start == "now" else self.rules.start)
+            return
+        if self._until is None and self.rules.until_end:
+            self._until = self._upper(now)
+        self._next_pass = seconds + self.rules.poll_seconds
+        self._start_pass(position, now, seconds)
+
+    def told_first(self, first: int | None, seconds: float) -> None:
+        """The time of the oldest point, or that there is none."""
+        if first is None or self._asked is None:
+            self._next_pass = seconds + self.rules.poll_seconds
+            self._asked = None
+            self._is_empty = True
+            return
+        # An older point may still arrive, within the overlap of its time.
+        self._begin(min(first, self._final(self._asked)))
+
+    def read(self, rows: int, seconds: float) -> None:
+        """The span that was given last is read, published and confirmed; `position` is to be stored now."""
+        given, position = self._given, self.position
+        if given is None or position is None:
+            raise ValueError("nothing was given to read")
+        self._given = None
+        size = self._sizes[given.lane]
+        size.taken(given.stop - given.start, rows)
+        if given.lane == "backfill":
+            assert position.gap is not None  # noqa: S101  # it was given from there
+            rest = (given.stop, position.gap[1])
+            self.position = replace(position, gap=rest if rest[0] < rest[1] else None)
+            self._backfill_turn = False
+            if self.rules.rows_per_second:
+                self._backfill_from = max(seconds, self._backfill_began + rows / self.rules.rows_per_second)
+            return
+        done, checked = max(position.done, given.stop), position.checked
+        if given.start <= checked:
+            checked = max(checked, min(given.stop, given.keep))
+        self.position = replace(position, done=done, checked=checked)
+        self._at = given.stop
+        self._backfill_turn = True
+        if self._target is not None and self._at >= self._target:
+            self._end_pass(seconds)
+
+    def too_much(self) -> None:
+        """The span that was given last cannot be taken at once."""
+        given = self._given
+        if given is None:
+            raise ValueError("nothing was given to read")
+        self._given = None
+        if not self._sizes[given.lane].refuse(given.stop - given.start):
+            self._hopeless = given
+
+    # --- opening ---
+
+    def _open(self, seconds: float) -> Action:
+        if self._is_empty:
+            if self.rules.until_end:
+                return Finished()
+            if seconds < self._next_pass:
+                return Wait(self._next_pass - seconds, "empty")
+            self._is_empty = False
+        return AskTime() if self._asked is None else AskFirst()
+
+    def _begin(self, start: int) -> None:
+        if self.rules.end is not None:
+            start = min(start, self.rules.end)
+        self.position = Position(start, start)
+
+    # --- passes over the tail ---
+
+    def _upper(self, now: int) -> int:
+        """Up to where may be read at `now`."""
+        upper = self._floor(now - self.rules.settle)
+        end = self.rules.end
+        # The last cell of a grid is cut by the end.
+        return upper if end is None or now - self.rules.settle < end else end
+
+    def _final(self, now: int) -> int:
+        """What is before this needs no other look after one at `now`."""
+        return self._floor(now - self.rules.settle - self.rules.overlap)
+
+    def _floor(self, time: int) -> int:
+        return time // self.rules.window * self.rules.window if self.rules.grid else time
+
+    def _start_pass(self, position: Position, now: int, seconds: float) -> None:
+        self._now = now
+        upper, final = self._upper(now), self._final(now)
+        end, is_bounded = self.rules.end, self.rules.until_end
+        far = max(_FAR_WINDOWS * self.rules.window, _FAR_OVERLAPS * self.rules.overlap)
+        may_jump = position.gap is None and not is_bounded and (end is None or end > final)
+        is_far = may_jump and final - position.done > far
+        if is_far and position.checked == position.done:
+            position = self.position = Position(final, final, (position.done, final))
+            is_far = False
+        interval = max(self.rules.poll_seconds, self.rules.overlap / 1e9 / _LOOKS)
+        self._looks_back = (
+            is_far or self._last_look is None or seconds - self._last_look >= interval or self._is_closing(position)
+        )
+        self._at = position.checked if self._looks_back else position.done
+        self._target = position.done if is_far else max(upper, position.done)
+        if self._looks_back:
+            self._looking_since = seconds
+        if self._at >= self._target:
+            self._end_pass(seconds)
+
+    def _is_closing(self, position: Position) -> bool:
+        """Whether all that is left to do is to look back."""
+        return self.rules.end is not None and position.done >= self.rules.end
+
+    def _end_pass(self, seconds: float) -> None:
+        if self._looks_back:
+            self._last_look = self._looking_since
+        is_behind = self.position is not None and self.live_to is not None and self.position.done < self.live_to
+        if is_behind:  # it only looked back, before it jumps
+            self._next_pass = seconds
+        self._target = None
+
+    def _tail_window(self, position: Position, target: int) -> Read:
+        assert self._now is not None  # noqa: S101  # a pass has a time
+        stop = self._cut(self._at, self._sizes["tail"].ns, target)
+        return Read(self._at, stop, "tail", position.done, min(self._final(self._now), stop))
+
+    # --- the backfill ---
+
+    def _backfill_is_due(self, position: Position, seconds: float) -> bool:
+        return self._backfill_turn and position.gap is not None and seconds >= self._backfill_from
+
+    def _backfill_window(self, gap: tuple[int, int]) -> Read:
+        stop = self._cut(gap[0], self._sizes["backfill"].ns, gap[1])
+        return Read(gap[0], stop, "backfill", gap[0], stop)
+
+    def _cut(self, start: int, size: int, most: int) -> int:
+        """The end of the window at `start`."""
+        if self.rules.grid:
+            return min(self._floor(start) + self.rules.window, most)
+        return min(start + size, most)
+
+    def _give(self, read: Read) -> Read:
+        self._given = read
+        return read
+
+    # --- the end ---
+
+    def _is_finished(self, position: Position) -> bool:
+        if position.gap is not None:
+            return False
+        end = self.rules.end
+        if end is not None and position.checked >= end:
+            return True
+        if self._until is None or self._target is not None:
+            return False
+        return position.done >= self._until
+
+
+class _Size:
+    """The size of the windows of a lane."""
+
+    def __init__(self, first: int, *, adapts: bool, rows_per_second: float = HEAVY_ROWS) -> None:
+        self.ns = first
+        self._adapts = adapts
+        # A window is not larger than its rate allows in some seconds: what is read at once is a burst.
+        self._light = min(LIGHT_ROWS, rows_per_second * _BURST_SECONDS / 4)
+        self._heavy = min(HEAVY_ROWS, rows_per_second * _BURST_SECONDS)
+        self._largest = max(first, _LARGEST_NS)
+        self._refusals = 0
+
+    def taken(self, span: int, rows: int) -> None:
+        """A window of `span` had so many rows."""
+        self._refusals = 0
+        if not self._adapts:
+            return
+        if rows > self._heavy:
+            self.ns = max(span // 2, 1)
+        elif rows < self._light and span >= self.ns:
+            self.ns = min(self.ns * 2, self._largest)
+
+    def refuse(self, span: int) -> bool:
+        """A window of `span` was too much; False where it cannot be made smaller."""
+        self._refusals += 1
+        if span <= 1 or not self._adapts:
+            return False
+        self.ns = max(span >> self._refusals, 1)
+        return True

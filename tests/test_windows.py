@@ -1,0 +1,377 @@
+"""Which span is read next: no nanosecond is skipped, and what arrives within `overlap` of its time is seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux.delivery.windows import (
+    HEAVY_ROWS,
+    LIGHT_ROWS,
+    AskFirst,
+    AskTime,
+    Finished,
+    GiveUp,
+    Position,
+    Read,
+    Rules,
+    Wait,
+    Windows,
+)
+
+S = 1_000_000_000
+BASE = 1_700_000_000 * S
+
+
+@dataclass(frozen=True)
+class Write:
+    """A value that is visible from `arrives` on, at `time`."""
+
+    arrives: int
+    time: int
+    key: int
+    value: int
+
+
+@dataclass
+class World:
+    """A server with a clock, the machine, and the simplest memory of what was published."""
+
+    rules: Rules
+    writes: list[Write] = field(default_factory=list)
+    position: Position | None = None
+    seconds: float = 0.0
+    read_seconds: float = 0.01
+    most_rows: int | None = None
+    reads: list[Read] = field(default_factory=list)
+    published: list[tuple[int, int, int]] = field(default_factory=list)
+    seen: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.machine = Windows(self.rules, self.position)
+
+    @property
+    def now(self) -> int:
+        return BASE + int(self.seconds * S)
+
+    def rows(self, start: int, stop: int) -> dict[tuple[int, int], int]:
+        found = {}
+        for write in sorted(self.writes, key=lambda each: each.arrives):
+            if write.arrives <= self.now and start <= write.time < stop:
+                found[write.time, write.key] = write.value
+        return found
+
+    def step(self) -> bool:
+        """Do what the machine says; False where it is finished."""
+        match self.machine.next(self.seconds):
+            case AskTime():
+                self.machine.told_time(self.now, self.seconds)
+            case AskFirst():
+                there = [write.time for write in self.writes if write.arrives <= self.now]
+                self.machine.told_first(min(there, default=None), self.seconds)
+            case Wait(seconds):
+                self.seconds += max(seconds, 0.001)
+            case Read() as read:
+                self.take(read)
+            case GiveUp() as action:
+                raise AssertionError(action)
+            case Finished():
+                return False
+        return True
+
+    def take(self, read: Read) -> None:
+        rows = self.rows(read.start, read.stop)
+        self.seconds += self.read_seconds
+        if self.most_rows is not None and len(rows) > self.most_rows:
+            self.machine.too_much()
+            return
+        self.reads.append(read)
+        for (time, key), value in rows.items():
+            if time < read.known and self.seen.get((time, key)) == value:
+                continue
+            self.published.append((time, key, value))
+            if time >= read.keep:
+                self.seen[time, key] = value
+        self.machine.read(len(rows), self.seconds)
+
+    def run(self, until_seconds: float, most_steps: int = 50_000) -> None:
+        for _ in range(most_steps):
+            if self.seconds >= until_seconds or not self.step():
+                return
+        raise AssertionError("too many steps")
+
+    def restart(self) -> None:
+        """As a new process: only the position and what was seen are left."""
+        self.machine = Windows(self.rules, self.machine.position)
+
+
+def covered(reads: list[Read]) -> list[tuple[int, int]]:
+    """The union of what was read, as spans."""
+    spans: list[tuple[int, int]] = []
+    for start, stop in sorted((read.start, read.stop) for read in reads):
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(stop, spans[-1][1]))
+        else:
+            spans.append((start, stop))
+    return spans
+
+
+def expected(position: Position, start: int) -> list[tuple[int, int]]:
+    """What must have been read when the position is this."""
+    if position.gap is None:
+        return [(start, position.done)] if start < position.done else []
+    found = [(start, position.gap[0]), (position.gap[1], position.done)]
+    return [span for span in found if span[0] < span[1]]
+
+
+RULES = st.builds(
+    Rules,
+    start=st.integers(-900, 20).map(lambda seconds: BASE + seconds * S),
+    settle=st.integers(0, 20).map(lambda seconds: seconds * S),
+    overlap=st.integers(0, 120).map(lambda seconds: seconds * S),
+    window=st.sampled_from([7 * S, 60 * S]),
+    poll_seconds=st.sampled_from([2.0, 5.0, 30.0]),
+    grid=st.booleans(),
+)
+WRITES = st.lists(
+    st.tuples(st.integers(-900, 150), st.integers(0, 120), st.integers(0, 2), st.integers(0, 2)), max_size=30
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(RULES, WRITES, st.lists(st.integers(0, 300), max_size=4), st.sampled_from([None, 3, 10]))
+def test_no_nanosecond_is_skipped_and_what_arrives_within_overlap_is_published(
+    rules: Rules, writes: list[tuple[int, int, int, int]], restarts: list[int], most_rows: int | None
+) -> None:
+    """Rule 30, for any rules, arrivals, restarts and refusals of windows that hold too much."""
+    made = [
+        Write(BASE + time * S + min(late * S, rules.overlap), BASE + time * S, key, value)
+        for time, late, key, value in writes
+    ]
+    world = World(rules, made, most_rows=None if rules.grid else most_rows)
+    for moment in sorted(restarts):
+        world.run(moment)
+        world.restart()
+    world.run(400)
+    position = world.machine.position
+
+    assert position is not None
+    assert isinstance(rules.start, int)
+    assert covered(world.reads) == expected(position, rules.start)
+    assert position.gap is None
+    assert position.done >= world.now - rules.settle - 40 * S - (rules.window if rules.grid else 0)
+    final: dict[tuple[int, int], int] = {}
+    for write in sorted(made, key=lambda each: each.arrives):
+        final[write.time, write.key] = write.value
+    for (time, key), value in final.items():
+        if rules.start <= time < position.checked:
+            last = [found for found in world.published if found[:2] == (time, key)]
+            assert last[-1:] == [(time, key, value)]
+    written = {(write.time, write.key, write.value) for write in made}
+    assert set(world.published) <= written
+
+
+@given(RULES, WRITES)
+@settings(max_examples=50, deadline=None)
+def test_without_a_crash_nothing_is_published_twice_unless_it_changed(
+    rules: Rules, writes: list[tuple[int, int, int, int]]
+) -> None:
+    """What was seen is remembered as long as it is looked at."""
+    made = [Write(BASE + time * S + late * S, BASE + time * S, key, 0) for time, late, key, _ in writes]
+    world = World(rules, made)
+    world.run(600)
+
+    assert len(world.published) == len(set(world.published))
+
+
+def test_a_fresh_reader_asks_for_the_time_then_for_the_first_point() -> None:
+    world = World(Rules(), [Write(0, BASE - 100 * S, 0, 0)])
+
+    assert world.machine.next(0.0) == AskTime()
+    world.machine.told_time(BASE, 0.0)
+    assert world.machine.next(0.0) == AskFirst()
+    world.machine.told_first(BASE - 100 * S, 0.0)
+    assert world.machine.position == Position(BASE - 100 * S, BASE - 100 * S)
+
+
+def test_beginning_waits_for_a_first_point_however_old_it_is() -> None:
+    """Somebody who starts a reader and then writes sees what was written."""
+    world = World(Rules(poll_seconds=5))
+    world.run(20)
+    assert world.machine.position is None
+
+    world.writes.append(Write(0, BASE - 86_400 * 365 * S, 0, 0))
+    world.run(30)
+
+    assert (world.writes[0].time, 0, 0) in world.published
+
+
+def test_beginning_of_nothing_ends_at_once_where_the_end_is_wanted() -> None:
+    world = World(Rules(until_end=True))
+    world.run(20)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert world.machine.position is None
+
+
+def test_now_reads_only_what_comes_after_the_start() -> None:
+    world = World(Rules(start="now"), [Write(0, BASE - S, 0, 0), Write(BASE + S, BASE + S, 0, 1)])
+    world.run(120)
+
+    assert world.published == [(BASE + S, 0, 1)]
+
+
+def test_reading_stays_behind_the_servers_clock() -> None:
+    world = World(Rules(start=BASE - 100 * S, settle=10 * S))
+    for _ in range(200):
+        world.step()
+        assert all(read.stop <= world.now - 10 * S for read in world.reads)
+
+
+def test_far_behind_the_tail_goes_first_and_the_backfill_follows_beside_it() -> None:
+    start = BASE - 86_400 * S
+    world = World(Rules(start=start, window=60 * S), read_seconds=1.0)
+    world.run(60)
+    lanes = [read.lane for read in world.reads]
+
+    assert lanes[0] == "tail"
+    assert world.reads[0].stop > BASE - 120 * S
+    assert lanes.count("backfill") > 3
+    tails = [read.stop for read in world.reads if read.lane == "tail"]
+    assert max(tails) >= world.now - 20 * S
+
+
+def test_a_busy_tail_leaves_every_other_window_to_the_backfill() -> None:
+    world = World(Rules(start=BASE - 10**9 * S, window=S, overlap=60 * S, poll_seconds=1), read_seconds=3.0)
+    world.run(400)
+    lanes = [read.lane for read in world.reads]
+
+    assert lanes.count("backfill") >= lanes.count("tail") - 1
+    assert lanes.count("tail") > 10
+
+
+def test_a_backfill_keeps_to_its_rate_and_the_tail_does_not_wait_for_it() -> None:
+    writes = [Write(0, BASE - 5_000 * S + number * S, 0, number) for number in range(1_000)]
+    rules = Rules(start=BASE - 5_000 * S, window=60 * S, overlap=S, poll_seconds=1, rows_per_second=10.0)
+    world = World(rules, writes)
+    world.run(60)
+    backfilled = [found for found in world.published if found[0] < BASE - 1000 * S]
+
+    assert 400 <= len(backfilled) <= 700
+    assert max(read.stop for read in world.reads if read.lane == "tail") >= world.now - 12 * S
+
+
+def test_both_positions_survive_a_restart() -> None:
+    world = World(Rules(start=BASE - 10**7 * S, window=60 * S), read_seconds=1.0)
+    world.run(30)
+    before = world.machine.position
+    assert before is not None
+    assert before.gap is not None
+    world.restart()
+    world.run(60)
+
+    backfill = [read for read in world.reads if read.lane == "backfill"]
+    assert [read.start for read in backfill[1:]] == [read.stop for read in backfill[:-1]]
+
+
+def test_windows_grow_over_empty_time_and_shrink_under_load() -> None:
+    world = World(Rules(start=BASE - 365 * 86_400 * S, end=BASE - 86_400 * S))
+    world.run(1_000)
+
+    assert len(world.reads) < 80
+    machine = Windows(Rules(start=0, end=10**18, window=1000))
+    machine.told_time(BASE, 0.0)
+    machine.told_time(BASE, 0.0)
+    sizes = []
+    for rows in (HEAVY_ROWS + 1, LIGHT_ROWS, LIGHT_ROWS - 1, LIGHT_ROWS - 1):
+        read = machine.next(0.0)
+        assert isinstance(read, Read)
+        sizes.append(read.stop - read.start)
+        machine.read(rows, 0.0)
+    read = machine.next(0.0)
+    assert isinstance(read, Read)
+    assert [*sizes, read.stop - read.start] == [1000, 500, 500, 1000, 2000]
+
+
+def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond() -> None:
+    machine = Windows(Rules(start=0, end=10**18, window=1 << 12))
+    machine.told_time(BASE, 0.0)
+    machine.told_time(BASE, 0.0)
+    sizes = []
+    while not isinstance(read := machine.next(0.0), GiveUp):
+        assert isinstance(read, Read)
+        sizes.append(read.stop - read.start)
+        machine.too_much()
+
+    assert sizes == [4096, 2048, 512, 64, 4, 1]
+    assert read == GiveUp(0, 1)
+
+
+def test_a_grid_has_whole_cells_only() -> None:
+    """Messages of a window are the same whoever asks again."""
+    rules = Rules(start=BASE + 3 * S, window=7 * S, overlap=20 * S, grid=True)
+    world = World(rules)
+    world.run(300)
+
+    assert world.reads
+    for read in world.reads:
+        assert read.stop % (7 * S) == 0
+        assert read.start % (7 * S) == 0 or read.start == rules.start
+        assert read.stop - read.start <= 7 * S
+
+
+def test_a_cell_that_is_too_much_cannot_be_made_smaller() -> None:
+    machine = Windows(Rules(start=0, window=1000, grid=True))
+    machine.told_time(BASE, 0.0)
+    machine.told_time(BASE, 0.0)
+    read = machine.next(0.0)
+    assert isinstance(read, Read)
+    machine.too_much()
+
+    assert machine.next(0.0) == GiveUp(read.start, read.stop)
+
+
+def test_the_end_is_reached_when_nothing_can_come_any_more() -> None:
+    """A point that arrives within overlap of its time, just before the end, is still published."""
+    end = BASE + 50 * S
+    world = World(Rules(start=BASE, end=end, overlap=60 * S, settle=10 * S), [Write(end + 58 * S, end - S, 0, 7)])
+    world.run(10_000)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert world.published == [(end - S, 0, 7)]
+    assert end + 70 * S <= world.now <= end + 80 * S
+    assert world.machine.position == Position(end, end)
+    assert max(read.stop for read in world.reads) == end
+    world.restart()
+    assert world.machine.next(0.0) == Finished()
+
+
+def test_until_end_reads_what_is_settled_now_in_order_and_ends() -> None:
+    world = World(Rules(start=BASE - 10**6 * S, until_end=True), [Write(0, BASE - 11 * S, 0, 1)])
+    world.run(10_000)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert world.seconds < 2
+    assert [read.start for read in world.reads[1:]] == [read.stop for read in world.reads[:-1]]
+    assert world.published == [(BASE - 11 * S, 0, 1)]
+
+
+def test_a_long_overlap_is_not_read_again_on_every_poll() -> None:
+    """A twentieth of it at the most often: what is read is read some twenty times, not hundreds."""
+    hour = 3_600 * S
+    world = World(Rules(start=BASE, overlap=hour, poll_seconds=5))
+    world.run(3 * 3_600)
+    looks = [read for read in world.reads if read.start < read.known]
+
+    assert 40 <= len(looks) <= 80
+
+
+@pytest.mark.parametrize(
+    "wrong", [(2, 1, None), (5, 5, (1, 1)), (5, 5, (3, 1)), (5, 6, (1, 6))], ids=["order", "empty", "turned", "over"]
+)
+def test_a_position_that_makes_no_sense_is_refused(wrong: tuple[int, int, tuple[int, int] | None]) -> None:
+    with pytest.raises(ValueError, match="not a position"):
+        Position(*wrong)
