@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
 from iggyflux import __version__
-from iggyflux.delivery.answers import Answer, classify
+from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.verdicts import (
     Accepted,
     Impossible,
@@ -29,33 +27,14 @@ from iggyflux.delivery.verdicts import (
     Unavailable,
     Verdict,
 )
-from iggyflux.errors import NotConnected, PipelineError, Problem, Stopped
+from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.transports import influxdb_admin as admin
-from iggyflux.transports.influxdb_flavors import (
-    FLAVORS,
-    Detected,
-    Flavor,
-    Misfit,
-    bucket_of,
-    database_of,
-    detect,
-    detect_by_health,
-    detect_by_metrics,
-    misfits,
-)
-from iggyflux.transports.influxdb_http import (
-    STALE_SECONDS,
-    Address,
-    AddressError,
-    HttpClient,
-    Login,
-    Scrubber,
-    Ticket,
-    Tls,
-    parse_address,
-    proxy_secrets,
-)
+from iggyflux.transports.influxdb_connection import InfluxConnection, settings_problems
+from iggyflux.transports.influxdb_flavors import FLAVORS, bucket_of, database_of
+from iggyflux.transports.influxdb_http import STALE_SECONDS, Ticket
+
+__all__ = ["InfluxLineSink", "compress", "settings_problems"]
 
 log = logging.getLogger("iggyflux.influxdb")
 
@@ -64,57 +43,19 @@ T = TypeVar("T")
 _GZIP_FROM_BYTES = 1024
 _SPARE_THREADS = 1
 _PROBE = b"# iggyflux"
-_PIN = "set `flavor` to what it speaks: v1, v2, v3 or victoriametrics"
 
 
-def settings_problems(settings: InfluxSettings) -> list[Problem]:
-    """What is wrong with `settings` before a server is asked; empty where nothing is."""
-    problems = [_problem(misfit) for misfit in misfits(settings)]
-    try:
-        parse_address(settings.url)
-    except AddressError as error:
-        problems.append(Problem("IFX732", str(error), hint="for example `url: http://127.0.0.1:8086`"))
-    return problems
-
-
-def _problem(misfit: Misfit) -> Problem:
-    return Problem("IFX728", f"`{misfit.key}`: {misfit.why}", hint=misfit.hint)
-
-
-class InfluxLineSink:
+class InfluxLineSink(InfluxConnection):
     """A `LineSink`.  `dialect`, `precision` and `max_in_flight` are known after `connect`."""
 
     def __init__(
         self, settings: InfluxSettings, *, now: Callable[[], float] = time.time, stale_seconds: float = STALE_SECONDS
     ) -> None:
         """Opens nothing.  Raises `PipelineError` where the settings cannot be used."""
-        problems = settings_problems(settings)
-        if problems:
-            raise PipelineError(problems)
-        self.address, login = parse_address(settings.url)
-        self._settings = _with_login(settings, login)
-        self._scrub = Scrubber(_secrets(self._settings, login, self.address))
-        self._now = now
-        self._stale_seconds = stale_seconds
-        self._flavor = FLAVORS.get(settings.flavor)
-        self.detected: Detected | None = None
-        """What the server is, once it was asked."""
-        self._client: HttpClient | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        super().__init__(settings, now=now, stale_seconds=stale_seconds)
         self._target = ""
         self._headers: dict[str, str] = {}
         self._plain_headers: dict[str, str] = {}
-        self._ready = False
-
-    def __repr__(self) -> str:
-        return f"InfluxLineSink({self.address}, {self._flavor.name if self._flavor else 'auto'})"
-
-    @property
-    def flavor(self) -> Flavor:
-        """What is spoken.  Raises `RuntimeError` before it is known."""
-        if self._flavor is None:
-            raise RuntimeError("connect first: the flavor is not known yet")
-        return self._flavor
 
     @property
     def dialect(self) -> str:
@@ -173,112 +114,22 @@ class InfluxLineSink:
         """What `iggyflux check` tells: never raises for what is wrong, but says it."""
         return await self._run(self._check)
 
-    async def close(self) -> None:
-        """As `LineSink.close`: what is under way is left to its deadline."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._client is not None:
-            self._client.close()
-        self._threads = self._client = None
-        self._ready = False
-
     # --- in threads ---
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(
-                self._most_in_flight() + _SPARE_THREADS, thread_name_prefix="iggyflux-influxdb"
-            )
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _most_in_flight(self) -> int:
         return self._settings.max_in_flight or max(flavor.max_in_flight for flavor in FLAVORS.values())
+
+    def _threads_wanted(self) -> int:
+        return self._most_in_flight() + _SPARE_THREADS
 
     def _open(self) -> None:
         self._detect()
         self._verify()
         self._ready = True
 
-    def _http(self) -> HttpClient:
-        if self._client is None:
-            settings = self._settings
-            tls = Tls(settings.ca_file, settings.client_cert, settings.client_key, settings.verify, settings.domain)
-            try:
-                self._client = HttpClient(
-                    self.address,
-                    tls=tls,
-                    timeout_seconds=settings.timeout_seconds,
-                    scrub=self._scrub,
-                    connections=self._most_in_flight() + _SPARE_THREADS,
-                    stale_seconds=self._stale_seconds,
-                )
-            except AddressError as error:
-                raise Stopped(self._scrub(str(error)), "an http:// address, with user and password", "IFX726") from None
-            except (OSError, ssl.SSLError) as error:
-                words = self._scrub(str(error))
-                raise Stopped(
-                    f"the certificate files cannot be used: {words}",
-                    "`ca_file`, `client_cert` and `client_key` are PEM files, the key without a passphrase",
-                    "IFX733",
-                ) from None
-        return self._client
-
-    def _ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
-        """One small exchange.  Raises `NotConnected` or `Stopped` where there is no answer."""
-        authorization = self._authorization()
-        given = {"user-agent": f"iggyflux/{__version__}", **headers}
-        if authorization:
-            given["authorization"] = authorization
-        answer = self._http().exchange(method, target, given, body)
-        if not isinstance(answer, Answer):
-            raise self._as_error(answer)
-        # Nothing of such an answer is compared with what was sent, so it can be scrubbed as a whole.
-        headers = {key: self._scrub(value) for key, value in answer.headers.items()}
-        return replace(answer, headers=headers, body=self._scrub(answer.body.decode("utf-8", "replace")).encode())
-
-    def _authorization(self) -> str | None:
-        # 3.x asks for it even on /ping; which scheme word is right is not known yet, and every 3.x takes Bearer.
-        return (self._flavor or FLAVORS["v3"]).authorize(self._settings)
-
-    def _as_error(self, verdict: Verdict) -> NotConnected | Stopped:
-        if isinstance(verdict, Impossible):
-            hint = self._scrub(verdict.hint) if verdict.hint else None
-            return Stopped(self._scrub(verdict.reason), hint, verdict.code)
-        return NotConnected(self._scrub(getattr(verdict, "reason", "not available")))
-
-    def _find_alive(self) -> None:
-        """Raise `NotConnected` unless something answers as a server that is there."""
-        verdict = self._classified(self._ask("GET", "/ping"))
-        if isinstance(verdict, Unavailable):
-            raise self._as_error(verdict)
-
-    def _classified(self, answer: Answer, lines: Sequence[str] = ("",)) -> Verdict:
-        return classify(self._flavor.name if self._flavor else "v2", answer, lines, self._now())
-
     def _detect(self) -> None:
-        ping = self._ask("GET", "/ping")
-        verdict = self._classified(ping)
-        if isinstance(verdict, Unavailable):
-            raise self._as_error(verdict)
-        self.detected = detect(ping)
-        if self._flavor is None:
-            if isinstance(verdict, Impossible) and (ping.status in (401, 403, 407) or 300 <= ping.status < 400):
-                raise self._as_error(verdict)
-            self.detected = self.detected or self._detect_otherwise(ping)
-            self._flavor = FLAVORS[self.detected.flavor]
-            wrong = self._flavor.misfits(self._settings)
-            if wrong:
-                self._flavor = None
-                product = self.detected.product
-                raise Stopped(
-                    f"{self.address} is {product}, and `{wrong[0].key}` does not fit: {wrong[0].why}",
-                    wrong[0].hint,
-                    "IFX728",
-                )
-        elif self.detected and self.detected.flavor == "v2" and self._flavor.name == "v3":
-            # 2.x answers 200 with its user interface to the write route of 3.x, and stores nothing.
-            raise Stopped(f"{self.address} is InfluxDB 2.x", "set `flavor: v2`, or remove it", "IFX729")
-        self._target = self._flavor.write_target(self._settings)
+        super()._detect()
+        self._target = self.flavor.write_target(self._settings)
         authorization = self._authorization()
         self._plain_headers = {
             "user-agent": f"iggyflux/{__version__}",
@@ -287,14 +138,6 @@ class InfluxLineSink:
             **({"authorization": authorization} if authorization else {}),
         }
         self._headers = {**self._plain_headers, "content-encoding": "gzip"}
-
-    def _detect_otherwise(self, ping: Answer) -> Detected:
-        if ping.status == 204:
-            found = detect_by_health(self._ask("GET", "/health")) or detect_by_metrics(self._ask("GET", "/metrics"))
-            if found:
-                return found
-        hint = _PIN if ping.status == 204 else f"is `url` the address of InfluxDB, with the right path? Else {_PIN}"
-        raise Stopped(f"{self.address}/ping answered {ping.status}: not known as InfluxDB", hint, "IFX729")
 
     def _verify(self) -> None:
         """Whether we may write, without a point: servers check everything else first, then find only a comment."""
@@ -388,21 +231,3 @@ def _not_encodable(lines: Sequence[str]) -> Verdict:
         except UnicodeEncodeError as error:
             refusals.append(Refusal(index, f"not text that UTF-8 can hold: {error.reason}"))
     return Refused(tuple(refusals), rest_stored=False)
-
-
-def _with_login(settings: InfluxSettings, login: Login | None) -> InfluxSettings:
-    """User and password of the URL, where the settings have none of their own."""
-    if login is None or settings.username is not None or settings.password is not None:
-        return settings
-    from iggyflux.pipeline import Secret
-
-    return replace(settings, username=login.username, password=Secret(login.password))
-
-
-def _secrets(settings: InfluxSettings, login: Login | None, address: Address) -> list[str]:
-    secrets = [secret.reveal() for secret in (settings.token, settings.password) if secret]
-    if settings.password:
-        secrets.append(f"{settings.username or ''}:{settings.password.reveal()}")
-    if login:
-        secrets += [login.password, f"{login.username}:{login.password}"]
-    return secrets + proxy_secrets(address)
