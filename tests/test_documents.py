@@ -309,6 +309,9 @@ INSIDE = [
     ("toml", 'a = """\nx\n  z"""', "z", (3, 3)),
     ("toml", 'a = """x \\\n\n   z"""', "z", (3, 4)),
     ("toml", "a = '''\nx\n\tz'''", "z", (3, 2)),
+    ("toml", 'a = """\n\\nz"""', "z", (2, 3)),
+    ("toml", 'a = """\\\n\n  \\nz"""', "z", (3, 5)),
+    ("yaml", 'a: "x\\\n   \\nz"', "z", (2, 6)),
 ]
 
 
@@ -393,7 +396,7 @@ def yaml_text(draw: Any, value: Any, indent: int = 0) -> str:
     pad = "\n" + "  " * indent
     if isinstance(value, dict) and value and draw(st.booleans()):
         return pad + pad.join(
-            f"{yaml_scalar(draw, key)}: {yaml_text(draw, item, indent + 1)}" for key, item in value.items()
+            f"{yaml_scalar(draw, key, is_key=True)}: {yaml_text(draw, item, indent + 1)}" for key, item in value.items()
         )
     if isinstance(value, list) and value and draw(st.booleans()):
         return pad + pad.join(f"- {yaml_text(draw, item, indent + 1)}" for item in value)
@@ -406,7 +409,7 @@ def flow_text(value: Any) -> str:
     return json.dumps(value)
 
 
-def yaml_scalar(draw: Any, value: Any) -> str:
+def yaml_scalar(draw: Any, value: Any, *, is_key: bool = False) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     if (
@@ -417,7 +420,16 @@ def yaml_scalar(draw: Any, value: Any) -> str:
         return value
     if value.isprintable() and value.isascii() and draw(st.booleans()):
         return "'" + value.replace("'", "''") + "'"
-    return json.dumps(value)
+    return json.dumps(value) if is_key else f'"{continued(draw, [json.dumps(each)[1:-1] for each in value])}"'
+
+
+def continued(draw: Any, written: list[str]) -> str:
+    """The characters of a text as they are written, perhaps with a line that a backslash ends and the next goes on."""
+    breaks = [index for index, each in enumerate(written) if index and not each.isspace()]
+    if breaks and draw(st.booleans()):
+        written = written.copy()
+        written.insert(draw(st.sampled_from(breaks)), "\\\n" + " " * 40)
+    return "".join(written)
 
 
 def toml_text(draw: Any, tree: dict[str, Any], header: str = "") -> str:
@@ -471,9 +483,12 @@ def toml_string(draw: Any, value: str, *, multiline: bool) -> str:
         return f"'{value}'"
     if style == "long literal":
         return f"'''\n{value}'''"
-    escaped = json.dumps(value, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f")
-    escaped = re.sub("[\x80-\x9f\ufffe\uffff]", lambda found: f"\\u{ord(found.group()):04x}", escaped)
-    return f'"{escaped}"' if style == "basic" else f'"""\n{escaped}"""'
+    escaped = [json.dumps(character, ensure_ascii=False)[1:-1].replace("\x7f", "\\u007f") for character in value]
+    escaped = [re.sub("[\x80-\x9f\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", each) for each in escaped]
+    if style == "basic":
+        return f'"{"".join(escaped)}"'
+    first = draw(st.sampled_from(["\n", ""])) if value[:1] != "\n" else "\n"
+    return f'"""{first}{continued(draw, escaped)}"""'
 
 
 @st.composite

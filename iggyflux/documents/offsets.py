@@ -41,6 +41,9 @@ _QUOTES = {
     Style.MULTILINE_BASIC: 3,
     Style.MULTILINE_LITERAL: 3,
 }
+_MULTILINE = {Style.MULTILINE_BASIC, Style.MULTILINE_LITERAL}
+_CONTINUED = {Style.DOUBLE: " \t", Style.MULTILINE_BASIC: " \t\n"}
+"""What stands for nothing after a backslash that ends a line."""
 _ESCAPING = {Style.DOUBLE, Style.BASIC, Style.MULTILINE_BASIC}
 
 # A character of the source: where it stands, what it means, and whether it was escaped (and so never folded away).
@@ -56,7 +59,8 @@ def source_offsets(source: str, style: Style, value: str) -> list[int] | None:
         units = [(offset, source[offset], False) for offset in range(first, len(source))] if first else []
     else:
         quotes = _QUOTES[style]
-        units = _units(source, quotes, len(source) - quotes, style)
+        trimmed = style in _MULTILINE and source.startswith("\n", quotes)  # TOML: a line break after the quotes is none
+        units = _units(source, quotes + trimmed, len(source) - quotes, style)
     return _lay(value, units)
 
 
@@ -70,6 +74,8 @@ def _units(source: str, start: int, end: int, style: Style) -> list[_Unit]:
             if text is not None:
                 units.append((at, text, True))
             at += length
+            while text is None and at < end and source[at] in _CONTINUED.get(style, ""):
+                at += 1
         elif character == "'" and style is Style.SINGLE:
             units.append((at, "'", False))
             at += 2
