@@ -314,6 +314,40 @@ class HttpClient:
         finally:
             _current.ticket = None
 
+    def download(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        into: Callable[[bytes], None],
+        *,
+        ticket: Ticket,
+    ) -> Answer | Failure:
+        """As `exchange`, but the body of a 200 goes to `into`, piece by piece, and its length has no bound.
+
+        Each step on the socket is bounded, the whole is not: an answer may take as long as it keeps coming.  Whether it
+        came to its end says `whole`.  What `into` raises, but for `OSError`, comes through.
+        """
+        _current.ticket = ticket
+        began = time.monotonic()
+        try:
+            response = self._pools.urlopen(
+                method,
+                str(self.address) + target,
+                body=body,
+                headers=dict(headers),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, ticket.seconds), read=ticket.seconds),
+            )
+            return _read(response, ticket, began) if response.status != 200 else _pass_on(response, ticket, into)
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            return self._failure(error, ticket)
+        finally:
+            _current.ticket = None
+
     def close(self) -> None:
         """Let go of the connections."""
         self._pools.clear()
@@ -344,10 +378,38 @@ def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket, began: float) -> A
         response.release_conn()
     else:
         response.close()
+    headers = _headers(response)
+    return Answer(response.status, headers, bytes(body), whole and not _ends_early(response, headers))
+
+
+def _pass_on(response: urllib3.BaseHTTPResponse, ticket: Ticket, into: Callable[[bytes], None]) -> Answer:
+    """The answer without its body, which `into` has got."""
+    headers = _headers(response)
+    whole = False
+    try:
+        while not ticket.is_cut:
+            try:
+                piece = response.read(_CHUNK_BYTES)
+            except (HTTPError, DecodeError, OSError, http.client.HTTPException):
+                break
+            if not piece:
+                whole = True
+                break
+            into(piece)
+    finally:
+        if whole:
+            response.release_conn()
+        else:
+            response.close()
+    return Answer(200, headers, b"", whole and not _ends_early(response, headers))
+
+
+def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
+    """Names in lower case, the first of several."""
     headers: dict[str, str] = {}
     for key, value in response.headers.items():
         headers.setdefault(key.lower(), value.split(",")[0] if key.lower() == "x-influxdb-version" else value)
-    return Answer(response.status, headers, bytes(body), whole and not _ends_early(response, headers))
+    return headers
 
 
 def _ends_early(response: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bool:

@@ -1,0 +1,85 @@
+"""An answer on its way: kept until it is whole, small ones in memory, others in a file that nobody else sees.
+
+What was kept can be read as often as wanted, by several at once, a block at a time; nothing here knows what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+_IN_MEMORY_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 512 * 1024
+
+
+class SpoolError(Exception):
+    """The disk takes no more; the text says why."""
+
+
+class SpoolFull(Exception):
+    """The answer is larger than it may be."""
+
+
+class Spool:
+    """Bytes that are appended once and read often."""
+
+    def __init__(self, folder: Path | None, most_bytes: int) -> None:
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
+        self.size = 0
+        self.tail = b""
+        """The last bytes, for marks that end an answer."""
+        self.newlines = 0
+
+    def append(self, piece: bytes) -> None:
+        """Keep a piece.  Raises `SpoolFull`, `SpoolError`."""
+        self.size += len(piece)
+        if self.size > self._most_bytes:
+            raise SpoolFull
+        self.newlines += piece.count(b"\n")
+        self.tail = piece[-64:] if len(piece) >= 64 else (self.tail + piece)[-64:]
+        if self._file is None:
+            self._memory += piece
+            if len(self._memory) <= _IN_MEMORY_BYTES:
+                return
+            piece = bytes(self._memory)
+            self._memory = bytearray()
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115  `close` closes it
+            view = memoryview(piece)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise SpoolError(error.strerror or str(error)) from None
+
+    def blocks(self, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """All that was kept, in order.  Raises `SpoolError`."""
+        position = 0
+        while position < self.size:
+            block = self.read(position, size)
+            if not block:
+                raise SpoolError("the file of an answer is shorter than it was")
+            yield block
+            position += len(block)
+
+    def read(self, position: int, size: int) -> bytes:
+        """Up to `size` bytes from `position`.  Raises `SpoolError`."""
+        if self._file is None:
+            return bytes(self._memory[position : position + size])
+        try:
+            return os.pread(self._file.fileno(), size, position)
+        except (OSError, ValueError) as error:
+            raise SpoolError(str(error)) from None
+
+    def close(self) -> None:
+        """Let go; idempotent."""
+        if self._file is not None:
+            self._file.close()
+        self._memory = bytearray()
+        self.size = 0
