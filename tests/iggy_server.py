@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -40,6 +41,7 @@ class IggyServer:
     process: subprocess.Popen[bytes] | None = None
     container: Any = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
 
     @property
     def is_ours(self) -> bool:
@@ -101,10 +103,18 @@ class IggyServer:
         self._end(signal.SIGTERM)
 
     def close(self) -> None:
+        if not self.is_ours and self.http is not None:
+            for stream in self.made:
+                self.rest("DELETE", f"/streams/{stream}")
         if self.container is not None:
             self.container.stop()
             self.container.get_docker_client().client.close()
         self._end(signal.SIGTERM)
+
+    def unique(self, name: str) -> str:
+        """A name of a stream that nobody else uses: no other test, nor whoever else is on their server."""
+        self.made.append(f"iggyflux-test-{name}-{secrets.token_hex(4)}")
+        return self.made[-1]
 
     def create_topic(self, stream: str, topic: str, partitions: int = 1, **options: str) -> None:
         """By the HTTP API, where it is known: `create_topic` of the SDK does not suit every server."""

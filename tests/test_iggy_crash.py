@@ -54,12 +54,12 @@ class Plant:
     """A topic, a store, a pipeline between them, and its processes."""
 
     def __init__(self, server: IggyServer, sim: SimServer, folder: Path, stream: str, consumer: str = "{}") -> None:
-        self.server, self.sim, self.folder, self.stream = server, sim, folder, stream
+        self.server, self.sim, self.folder, self.stream = server, sim, folder, server.unique(stream)
         self.sent = 0
         self.kind = "single" if "single" in consumer else "group"
         # what the server confirmed is on its disk: else a killed server loses messages, which nobody can deliver
-        server.create_topic(stream, "t", PARTITIONS, messages_required_to_save="1", enforce_fsync="true")
-        (folder / "env.yaml").write_text(MAPPING.format(stream=stream))
+        server.create_topic(self.stream, "t", PARTITIONS, messages_required_to_save="1", enforce_fsync="true")
+        (folder / "env.yaml").write_text(MAPPING.format(stream=self.stream))
         (folder / "p.yaml").write_text(PIPELINE.format(tcp=server.tcp, url=sim.url, consumer=consumer))
 
     def send(self, count: int) -> None:

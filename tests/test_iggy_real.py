@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,6 @@ from iggyflux.transports.iggy_source import IggySource
 from iggyflux.transports.iggy_topics import IggySink, last_messages
 from tests.transports.contract import SourceContract, drive
 
-_NAMES = itertools.count()
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IggyServer]:
@@ -40,7 +38,7 @@ class Topic:
 
     def __init__(self, server: IggyServer, partitions: int = 1) -> None:
         self.server = server
-        self.stream = f"s{next(_NAMES)}"
+        self.stream = server.unique("t")
         self.partitions = partitions
         server.create_topic(self.stream, "t", partitions)
 
@@ -731,7 +729,7 @@ def certificates(folder: Path) -> None:
 
 async def way_through(settings: IggySettings, kind: Any) -> tuple[list[bytes], int]:
     """Connect, send, read, acknowledge."""
-    name = f"c{next(_NAMES)}"
+    name = f"c-{secrets.token_hex(4)}"
     sink = IggySink(settings, "ways", "t")
     await sink.connect()
     await sink.send([OutgoingMessage(name.encode())])
