@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
     {"pipeline"},
     {"plan", "delivery"},
     {"transports", "checkpoints"},
+    {"cursors"},
     {"samples"},
     {"examples"},
     {"generate"},

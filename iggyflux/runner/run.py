@@ -19,6 +19,7 @@ from iggyflux.errors import IggyfluxError, NotConnected, Stopped
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner.deliver import Clock, SystemClock
 from iggyflux.runner.events import emit
+from iggyflux.runner.reader_route import ReaderRoute, ReaderRun
 from iggyflux.runner.route import Route, RouteRun
 from iggyflux.runner.status import RouteStatus, Status, Summary
 from iggyflux.runner.stop import Stop
@@ -57,7 +58,7 @@ async def run_pipeline(
 
 
 async def run_routes(
-    routes: Sequence[Route],
+    routes: Sequence[Route | ReaderRoute],
     *,
     stop: Stop | None = None,
     status: Status | None = None,
@@ -70,7 +71,10 @@ async def run_routes(
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name) for route in routes]
     started = clock.monotonic()
-    runs = [RouteRun(route, counters, stop, clock) for route, counters in zip(routes, status.routes, strict=True)]
+    runs = [
+        RouteRun(route, counters, stop, clock) if isinstance(route, Route) else ReaderRun(route, counters, stop, clock)
+        for route, counters in zip(routes, status.routes, strict=True)
+    ]
     tasks = [asyncio.create_task(_run_one(each), name=f"route {each.route.name}") for each in runs]
     ticking = None
     if tick_seconds is not None:
@@ -87,7 +91,7 @@ async def run_routes(
     return Summary(tuple(status.routes), status.seconds, interrupted=not in_time)
 
 
-async def _run_one(run: RouteRun) -> None:
+async def _run_one(run: RouteRun | ReaderRun) -> None:
     """Run one route; whatever ends it is kept in its status and touches no other."""
     route, status = run.route, run.status
     try:
@@ -139,7 +143,12 @@ async def _either(first: asyncio.Future[Any], *others: Coroutine[Any, Any, objec
 
 
 async def _tick(
-    runs: Sequence[RouteRun], status: Status, file: Path | None, started: float, clock: Clock, seconds: float
+    runs: Sequence[RouteRun | ReaderRun],
+    status: Status,
+    file: Path | None,
+    started: float,
+    clock: Clock,
+    seconds: float,
 ) -> None:
     """Keep what takes work to know up to date."""
     while True:

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from iggyflux.delivery.windows import Position
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Partition
+from iggyflux.timestamps import format_rfc3339
 
 State: TypeAlias = Literal["starting", "connecting", "running", "idle", "finishing", "done", "stopped"]
+_CAUGHT_UP_NS = 120_000_000_000
 _COUNTERS = (
     "read",
     "points",
@@ -29,6 +32,70 @@ _COUNTERS = (
     "retries",
     "reconnects",
 )
+
+
+@dataclass(slots=True)
+class ReaderStatus:
+    """What a reader knows beside what every route counts; times are integer nanoseconds.
+
+    Of a reader, the counters of `RouteStatus` mean rows where they say messages, and messages where they say lines.
+    """
+
+    windows: int = 0
+    """Windows read, sent and stored."""
+    seen_again: int = 0
+    """Rows that were read again, and had been sent."""
+    late: int = 0
+    """Rows that came after their time had been read."""
+    changed: int = 0
+    """Rows with another value than was sent; told only where marks are asked for."""
+    position: Position | None = None
+    """How far it is."""
+    live_to: int | None = None
+    """Up to where the tail may read, by the server's clock."""
+    share: float | None = None
+    """How much of what was there at the start of the run is read, 0 to 1; None where it is caught up."""
+    seconds_left: float | None = None
+    """How long the rest will take, at the rate of this run so far."""
+    _began: tuple[float, int] | None = None
+
+    @property
+    def behind_ns(self) -> int | None:
+        """How much time is not read: what the tail lacks, and the gap."""
+        if self.position is None or self.live_to is None:
+            return None
+        gap = self.position.gap
+        return max(self.live_to - self.position.done, 0) + (0 if gap is None else gap[1] - gap[0])
+
+    def measure(self, seconds: float) -> None:
+        """Work out share and time left; `seconds` is the clock's."""
+        behind = self.behind_ns
+        if behind is None:
+            return
+        if self._began is None:
+            self._began = (seconds, behind)
+        since, total = self._began
+        self.share = self.seconds_left = None
+        if behind > _CAUGHT_UP_NS and total:
+            self.share = max(1 - behind / total, 0.0)
+            if self.share > 0 and seconds > since:
+                self.seconds_left = (seconds - since) * (1 - self.share) / self.share
+
+    def as_dict(self) -> dict[str, JSON]:
+        """The JSON form."""
+        position, behind = self.position, self.behind_ns
+        return {
+            "windows": self.windows,
+            "seen_again": self.seen_again,
+            "late": self.late,
+            "changed": self.changed,
+            "done": None if position is None else format_rfc3339(position.done),
+            "final": None if position is None else format_rfc3339(position.checked),
+            "backfill": None if position is None or position.gap is None else [*map(format_rfc3339, position.gap)],
+            "behind_seconds": None if behind is None else round(behind / 1e9, 3),
+            "share": None if self.share is None else round(self.share, 4),
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
+        }
 
 
 @dataclass(slots=True)
@@ -72,6 +139,8 @@ class RouteStatus:
     lag: Mapping[Partition, int] = field(default_factory=dict)
     """Messages behind the end, by partition, where the source knows."""
     error: Stopped | None = None
+    reader: ReaderStatus | None = None
+    """Of a reader, how far it is."""
 
     def counters(self) -> dict[str, int]:
         """Every counter by name."""
@@ -87,6 +156,7 @@ class RouteStatus:
             "in_flight": self.in_flight,
             "waiting_for": self.waiting_for,
             "lag": {str(partition): count for partition, count in self.lag.items()},
+            **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
 

@@ -1,0 +1,577 @@
+"""The reader's table, row by row, with a scripted database and sinks; then faults at every point, and random ones."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux.cursors import CursorStore, Sieve, read_cursor
+from iggyflux.delivery.windows import Position, Rules
+from iggyflux.errors import NotConnected, Stopped, TooMuch
+from iggyflux.mapping import OnError, parse_mapping
+from iggyflux.records import JSON, OutgoingMessage, Row
+from iggyflux.runner.reader_route import ReaderRoute, ReaderRun
+from iggyflux.runner.status import RouteStatus
+from iggyflux.runner.stop import Stop
+from iggyflux.transports.memory import CollectingDeadLetters
+
+S = 1_000_000_000
+BASE = 1_700_000_000 * S
+QUERY: dict[str, JSON] = {"measurement": "env"}
+MAPPING = parse_mapping(
+    """\
+iggyflux: 1
+kind: reader
+name: back
+from: {measurement: env}
+messages: {payload: "{d: device, v: value, t: time}", key: device}
+to: {stream: s, topic: t}
+"""
+)
+
+
+class Crash(Exception):
+    """The process dies here: what is not on the disk is gone."""
+
+
+@dataclasses.dataclass
+class Point:
+    """A value at a time, visible from `arrives` on."""
+
+    time: int
+    value: JSON
+    device: str = "d"
+    arrives: int = 0
+
+
+class Clock:
+    """A clock that moves when somebody sleeps, and at no other time; at `until` it asks for the end."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+        self.until: float | None = None
+        self.stop = Stop()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        if self.until is not None and self.now >= self.until:
+            self.stop.request()
+        await asyncio.sleep(0)
+
+
+class Faults:
+    """Raises what a script says at each named moment: `before send`, `after store`, …"""
+
+    def __init__(self, *script: tuple[str, int, Exception]) -> None:
+        self.script = {(name, number): error for name, number, error in script}
+        self.counts: Counter[str] = Counter()
+
+    def at(self, name: str) -> None:
+        self.counts[name] += 1
+        if error := self.script.get((name, self.counts[name])):
+            raise error
+
+
+class Database:
+    """A `RowSource` in memory, whose clock is the test's."""
+
+    def __init__(self, points: Iterable[Point], clock: Clock, faults: Faults | None = None) -> None:
+        self.points = list(points)
+        self.clock = clock
+        self.faults = faults or Faults()
+        self.most_rows = 10**9
+        self.fetched: list[tuple[int, int]] = []
+        self.open_windows = 0
+        self.closed = False
+
+    async def connect(self) -> None:
+        self.faults.at("connect")
+
+    async def now(self) -> int:
+        self.faults.at("now")
+        return BASE + int(self.clock.monotonic() * S)
+
+    async def first(self) -> int | None:
+        self.faults.at("first")
+        return min((point.time for point in self.visible()), default=None)
+
+    def visible(self) -> list[Point]:
+        now = BASE + int(self.clock.monotonic() * S)
+        return [point for point in self.points if point.arrives <= now]
+
+    async def fetch(self, start: int, stop: int) -> MemoryWindow:
+        self.faults.at("fetch")
+        found = {(p.time, p.device): p for p in self.visible() if start <= p.time < stop}
+        if len(found) > self.most_rows:
+            raise TooMuch(f"{len(found)} rows")
+        self.fetched.append((start, stop))
+        self.open_windows += 1
+        rows = [
+            Row({"time": p.time, "device": p.device, "value": p.value}, "env", (start, stop), ("device",))
+            for p in found.values()
+        ]
+        return MemoryWindow(self, rows)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class MemoryWindow:
+    def __init__(self, database: Database, found: list[Row]) -> None:
+        self.database = database
+        self.found = found
+        self.is_open = True
+
+    @property
+    def rows(self) -> int | None:
+        return len(self.found)
+
+    async def chunks(self) -> AsyncIterator[Sequence[Row]]:
+        for first in range(0, len(self.found), 3):
+            self.database.faults.at("chunk")
+            await asyncio.sleep(0)
+            yield self.found[first : first + 3]
+
+    def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.database.open_windows -= 1
+
+
+class Sink:
+    """A `MessageSink` whose faults come before or after the messages have arrived."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.messages: list[OutgoingMessage] = []
+        self.closed = False
+
+    async def connect(self) -> None:
+        self.faults.at("sink connect")
+
+    async def send(self, messages: Sequence[OutgoingMessage]) -> None:
+        self.faults.at("before send")
+        await asyncio.sleep(0)
+        self.messages += messages
+        self.faults.at("after send")
+
+    async def close(self) -> None:
+        self.closed = True
+
+    @property
+    def values(self) -> list[tuple[int, str, JSON]]:
+        found = [json.loads(message.payload) for message in self.messages]
+        return [(each["t"], each["d"], each["v"]) for each in found]
+
+
+class Store(CursorStore):
+    """A store with faults before and after it stores."""
+
+    faults = Faults()
+
+    def commit(self, position: Position, sieve: Sieve | None = None) -> None:
+        self.faults.at("before store")
+        super().commit(position, sieve)
+        self.faults.at("after store")
+
+
+class World:
+    """Everything that outlives a process: database, sink, state, clock."""
+
+    def __init__(
+        self, folder: Path, points: Iterable[Point] = (), *, faults: Faults | None = None, **rules: Any
+    ) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.faults = faults or Faults()
+        self.database = Database(points, self.clock, self.faults)
+        self.sink = Sink(self.faults)
+        self.letters = CollectingDeadLetters()
+        self.rules = Rules(**{"start": BASE - 100 * S, "window": 60 * S, "poll_seconds": 5, **rules})
+        self.status = RouteStatus("back")
+        self.more: dict[str, Any] = {}
+        self.query = QUERY
+        self.plan: Any = MAPPING.plan()
+
+    def route(self) -> ReaderRoute:
+        store = Store(self.folder, "back", self.query, marks="mark" in self.more)
+        store.faults = self.faults
+        return ReaderRoute(
+            name="back",
+            source=self.database,
+            plan=self.plan,
+            sink=self.sink,
+            store=store,
+            dead_letters=self.letters,
+            rules=self.rules,
+            mapping="back",
+            stream="s",
+            topic="t",
+            **self.more,
+        )
+
+    async def _run(self, seconds: float | None) -> None:
+        self.clock.stop, self.status = Stop(), RouteStatus("back")
+        self.clock.until = None if seconds is None else self.clock.now + seconds
+        await ReaderRun(self.route(), self.status, self.clock.stop, self.clock).run()
+
+    def run(self, seconds: float | None = None) -> World:
+        """One process, told to stop after so many seconds of the clock; to its end without."""
+        asyncio.run(asyncio.wait_for(self._run(seconds), 60))
+        return self
+
+    def run_through_crashes(self, seconds: float) -> int:
+        """Start again after every crash, until a process lives so long."""
+        crashes = 0
+        while True:
+            try:
+                self.run(seconds)
+            except Crash:
+                crashes += 1
+            else:
+                return crashes
+
+
+def points(count: int, *, step: int = S, first: int = BASE - 90 * S) -> list[Point]:
+    return [Point(first + number * step, number, f"d{number % 3}") for number in range(count)]
+
+
+def expected(of: Iterable[Point]) -> list[tuple[int, str, JSON]]:
+    return sorted(((point.time, point.device, point.value) for point in of), key=str)
+
+
+# --- the table ---
+
+
+def test_everything_that_is_settled_is_sent_once_and_the_cursor_is_stored(tmp_path: Path) -> None:
+    world = World(tmp_path, points(50), until_end=True).run()
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+    assert world.status.state == "done"
+    assert (world.status.read, world.status.delivered, world.status.acknowledged) == (50, 50, 50)
+    cursor = read_cursor(tmp_path, "back")
+    assert cursor is not None
+    assert cursor.position.done >= BASE - 10 * S
+    assert world.database.open_windows == 0
+    assert world.database.closed
+    assert world.sink.closed
+    world.run()
+    assert len(world.sink.messages) == 50
+
+
+def test_messages_have_key_and_the_same_id_whenever_a_row_is_read(tmp_path: Path) -> None:
+    first = World(tmp_path / "a", points(5), until_end=True).run()
+    second = World(tmp_path / "b", points(5), until_end=True, window=7 * S).run()
+
+    assert [message.key for message in first.sink.messages] == ["d0", "d1", "d2", "d0", "d1"]
+    assert {message.id for message in first.sink.messages} == {message.id for message in second.sink.messages}
+
+
+def test_late_and_changed_points_are_sent_and_what_was_seen_is_not(tmp_path: Path) -> None:
+    late = Point(BASE - 50 * S, "late", "x", arrives=BASE + 3 * S)
+    changed = Point(BASE - 45 * S, "changed", "d0", arrives=BASE + 8 * S)
+    world = World(tmp_path, [*points(50), late, changed]).run(60)
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+    assert world.status.reader is not None
+    assert world.status.reader.late == 2
+    assert world.status.reader.seen_again > 100
+
+
+def test_marks_tell_late_from_changed_in_the_header_that_is_asked_for(tmp_path: Path) -> None:
+    late = Point(BASE - 50 * S, "late", "x", arrives=BASE + 3 * S)
+    changed = Point(BASE - 45 * S, "changed", "d0", arrives=BASE + 8 * S)
+    world = World(tmp_path, [*points(50), late, changed])
+    world.more["mark"] = "why"
+    world.run(60)
+
+    marks = {
+        value[2]: dict(message.headers) for value, message in zip(world.sink.values, world.sink.messages, strict=True)
+    }
+    assert marks.pop("late") == {"why": "late"}
+    assert marks.pop("changed") == {"why": "changed"}
+    assert all(headers == {} for headers in marks.values())
+
+
+def test_a_value_that_goes_and_comes_back_is_sent_again(tmp_path: Path) -> None:
+    """What counts is what was there last: else the final value would be missing."""
+    time = BASE - 30 * S
+    world = World(
+        tmp_path,
+        [Point(time, "a"), Point(time, "b", arrives=BASE + 6 * S), Point(time, "a", arrives=BASE + 14 * S)],
+    ).run(60)
+
+    assert [value for *_, value in world.sink.values] == ["a", "b", "a"]
+
+
+def test_what_was_seen_survives_a_restart(tmp_path: Path) -> None:
+    world = World(tmp_path, points(50))
+    for _ in range(3):
+        world.run(12)
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+
+
+def test_thousands_of_points_of_one_time_are_sent_once(tmp_path: Path) -> None:
+    ties = [Point(BASE - 20 * S, number, f"d{number}") for number in range(4_000)]
+    world = World(tmp_path, ties)
+    world.run(20).run(20)
+
+    assert sorted(world.sink.values, key=str) == expected(ties)
+
+
+def test_a_window_that_holds_too_much_is_asked_for_in_parts(tmp_path: Path) -> None:
+    world = World(tmp_path, points(80, step=S // 10), until_end=True)
+    world.database.most_rows = 7
+    world.run()
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+
+
+def test_one_nanosecond_that_holds_too_much_stops_with_a_hint(tmp_path: Path) -> None:
+    world = World(tmp_path, [Point(BASE - 20 * S, 1, f"d{number}") for number in range(5)])
+    world.database.most_rows = 4
+    with pytest.raises(Stopped) as error:
+        world.run()
+
+    assert error.value.code == "IFX642"
+    assert "2023-11-14T22:13:00Z" in error.value.reason
+
+
+def test_rows_that_were_not_asked_for_stop_the_reader(tmp_path: Path) -> None:
+    """A statement that does not keep to its window would repeat and lose rows."""
+
+    class Wrong(Database):
+        async def fetch(self, start: int, stop: int) -> MemoryWindow:
+            return await super().fetch(start - 100 * S, stop)
+
+    world = World(tmp_path, points(50), start=BASE - 60 * S)
+    world.database = Wrong(world.database.points, world.clock)
+    with pytest.raises(Stopped) as error:
+        world.run(60)
+
+    assert error.value.code == "IFX644"
+    assert world.sink.messages == []
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["connect", "sink connect", "now", "first", "fetch", "before send"],
+    ids=lambda text: text.replace(" ", "-"),
+)
+def test_what_is_away_is_waited_for_and_nothing_is_sent_twice(tmp_path: Path, where: str) -> None:
+    faults = Faults(*[(where, number, NotConnected("away")) for number in (1, 2, 3)])
+    start = "beginning" if where == "first" else BASE - 100 * S
+    world = World(tmp_path, points(50), faults=faults, until_end=True, start=start).run()
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+    assert world.status.reconnects == 3
+    assert world.clock.slept
+    assert all(0 < seconds <= 30 for seconds in world.clock.slept)
+
+
+def test_what_was_not_confirmed_is_sent_again_with_the_same_ids_and_no_more(tmp_path: Path) -> None:
+    faults = Faults(("after send", 3, NotConnected("no answer")))
+    world = World(tmp_path, points(50), faults=faults, until_end=True).run()
+
+    ids = Counter(message.id for message in world.sink.messages)
+    assert len(ids) == 50
+    assert sorted(ids.values()) == [1] * 47 + [2] * 3
+    assert world.status.retries == 1
+
+
+@pytest.mark.parametrize("where", ["now", "fetch", "before send", "sink connect"])
+def test_a_stop_stops_and_nothing_of_the_window_is_stored(tmp_path: Path, where: str) -> None:
+    world = World(tmp_path, points(50), faults=Faults((where, 1, Stopped("no right", "get one", "IFX700"))))
+    with pytest.raises(Stopped, match="no right"):
+        world.run()
+    cursor = read_cursor(tmp_path, "back")
+
+    assert cursor is None or cursor.position.done == BASE - 100 * S
+    world.run(20)
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+
+
+def test_a_send_that_stops_in_the_middle_of_a_window_skips_no_row(tmp_path: Path) -> None:
+    world = World(tmp_path, points(50), faults=Faults(("before send", 9, Stopped("full"))))
+    with pytest.raises(Stopped):
+        world.run()
+    world.run(20)
+
+    assert set(world.sink.values) == set(expected(world.database.points))
+
+
+def test_told_to_stop_while_the_sink_is_away_it_ends_and_everything_comes_again(tmp_path: Path) -> None:
+    faults = Faults(*[("before send", number, NotConnected("away")) for number in range(1, 100)])
+    world = World(tmp_path, points(50), faults=faults).run(30)
+
+    assert world.sink.messages == []
+    assert world.status.state == "done"
+    world.faults.script.clear()
+    world.run(20)
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+
+
+def bad(count: int = 9) -> list[Point]:
+    return [Point(BASE - 90 * S + number * S, number, ["no key"] if number == 4 else "d") for number in range(count)]  # type: ignore[arg-type]
+
+
+def test_a_row_that_cannot_be_mapped_becomes_a_dead_letter_with_its_place(tmp_path: Path) -> None:
+    world = World(tmp_path, until_end=True)
+    world.database.points = bad()
+    world.database.visible = lambda: world.database.points  # type: ignore[method-assign]
+    rows = [Row({"time": p.time, "device": p.device, "value": p.value}, "env", None, ()) for p in bad()]
+
+    async def fetch(start: int, stop: int) -> MemoryWindow:
+        world.database.open_windows += 1
+        return MemoryWindow(world.database, [row for row in rows if start <= row.columns["time"] < stop])  # type: ignore[operator]
+
+    world.database.fetch = fetch  # type: ignore[method-assign]
+    world.run()
+
+    (letter,) = world.letters.letters
+    assert json.loads(letter.message.payload)["value"] == 4
+    assert (letter.message.stream, letter.message.topic, letter.mapping) == ("s", "t", "back")
+    assert letter.reasons[0].location == "/messages/key"
+    assert len(world.sink.messages) == 8
+    assert (world.status.failed, world.status.dead_letters) == (1, 1)
+    for on_error, outcome in ((OnError.SKIP, None), (OnError.FAIL, "IFX620")):
+        again = World(tmp_path / on_error.value, until_end=True)
+        again.more["on_error"] = on_error
+        again.database.fetch = fetch  # type: ignore[method-assign]
+        if outcome is None:
+            assert again.run().status.dropped == 1
+            continue
+        with pytest.raises(Stopped) as error:
+            again.run()
+        assert error.value.code == outcome
+        assert "env@2023-11-14T22:11:54Z" in error.value.reason
+
+
+def test_the_cursor_of_another_query_is_refused(tmp_path: Path) -> None:
+    World(tmp_path, points(5), until_end=True).run()
+    world = World(tmp_path, points(5), until_end=True)
+    world.query = {"measurement": "air"}
+    with pytest.raises(Stopped) as error:
+        world.run()
+
+    assert error.value.code == "IFX640"
+    assert "measurement was 'env' and is 'air'" in error.value.reason
+
+
+def test_a_second_process_is_not_let_in(tmp_path: Path) -> None:
+    store = CursorStore(tmp_path, "back", QUERY)
+    store.open()
+    with pytest.raises(Stopped) as error:
+        World(tmp_path).run()
+    store.close()
+
+    assert error.value.code == "IFX702"
+
+
+def test_a_plan_of_whole_windows_gets_all_rows_of_a_window_at_once(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        """\
+iggyflux: 1
+kind: reader
+from: {measurement: env}
+messages: {payload: "[].value", for_each: window}
+to: {stream: s, topic: t}
+""",
+        name="back",
+    )
+    world = World(tmp_path, points(50), until_end=True, grid=True, window=20 * S)
+    world.plan = mapping.plan()
+    world.run()
+
+    found = [json.loads(message.payload) for message in world.sink.messages]
+    assert max(map(len, found)) == 20
+    assert [number for part in found for number in part] == list(range(sum(map(len, found))))
+
+
+# --- faults at every point ---
+
+MOMENTS = ("now", "fetch", "chunk", "before send", "after send", "before store", "after store")
+
+BETWEEN_WINDOWS = ("now", "fetch", "after store")
+
+
+def check(world: World, crashes: int) -> None:
+    """Everything final is there, nothing that was never there is, and repeats have the same id."""
+    final = {(p.time, p.device): p.value for p in sorted(world.database.points, key=lambda p: p.arrives)}
+    sent = world.sink.values
+    last = {(time, device): value for time, device, value in sent}
+    assert last == final
+    assert set(sent) <= {(p.time, p.device, p.value) for p in world.database.points}
+    ids = {value: message.id for value, message in zip(sent, world.sink.messages, strict=True)}
+    assert len(set(ids.values())) == len(ids)
+    for value, message in zip(sent, world.sink.messages, strict=True):
+        assert ids[value] == message.id
+    if not crashes:
+        assert len(sent) == len(set(sent))
+
+
+def lively() -> list[Point]:
+    """On time, late, overwritten, and many at one time."""
+    return [
+        *points(60),
+        *[Point(BASE - 40 * S, number, f"tie{number}") for number in range(10)],
+        *[Point(BASE - 45 * S + n * S, f"late{n}", "l", arrives=BASE + n * S) for n in range(0, 30, 3)],
+        *[Point(BASE - 35 * S + n * S, f"new{n}", f"d{(55 + n) % 3}", arrives=BASE + (n + 2) * S) for n in range(5)],
+        *[Point(BASE + n * S, n, "live", arrives=BASE + n * S) for n in range(40)],
+    ]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda text: text.replace(" ", "-"))
+@pytest.mark.parametrize("number", range(1, 5))
+@pytest.mark.parametrize("marks", [False, True], ids=["plain", "marked"])
+def test_a_crash_at_any_point_loses_nothing(tmp_path: Path, moment: str, number: int, marks: bool) -> None:
+    world = World(tmp_path, lively(), faults=Faults((moment, number, Crash())))
+    if marks:
+        world.more["mark"] = "why"
+    assert world.run_through_crashes(70) == 1
+    check(world, 0 if moment in BETWEEN_WINDOWS else 1)
+
+
+@given(
+    crashes=st.lists(st.tuples(st.sampled_from(MOMENTS), st.integers(1, 40), st.booleans()), max_size=8),
+    window=st.sampled_from([7 * S, 60 * S]),
+    overlap=st.sampled_from([60 * S, 90 * S]),
+    most_rows=st.sampled_from([11, 10**9]),
+    marks=st.booleans(),
+)
+@settings(max_examples=15, deadline=None)
+def test_random_crashes_and_absences_lose_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    crashes: list[tuple[str, int, bool]],
+    window: int,
+    overlap: int,
+    most_rows: int,
+    marks: bool,
+) -> None:
+    script = [
+        (moment, number, Crash() if dies or "store" in moment or moment == "chunk" else NotConnected("away"))
+        for moment, number, dies in crashes
+    ]
+    world = World(
+        tmp_path_factory.mktemp("w"), lively(), faults=Faults(*script), window=window, overlap=overlap, poll_seconds=5
+    )
+    world.database.most_rows = most_rows
+    if marks:
+        world.more["mark"] = "why"
+    world.run_through_crashes(90)
+    check(world, len(crashes))
