@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
+from iggyflux.delivery.pace import Pace
 from iggyflux.delivery.verdicts import (
     Accepted,
     Refusal,
@@ -71,6 +72,8 @@ class Journal:
     """Until when the server asked to be left alone: for every delivery, not only for the one that was told so."""
     away: bool = False
     turns: Turns = field(default_factory=Turns)
+    pace: Pace | None = None
+    """How many requests should be under way, where that is not chosen."""
 
 
 async def deliver(
@@ -96,9 +99,13 @@ async def deliver(
             case Send(indices):
                 await _respect(journal, clock)
                 async with journal.turns.turn(alone=machine.wants_to_be_alone):
+                    began = clock.monotonic()
                     verdict = await sink.write(_chosen(lines, indices))
                 now = clock.monotonic()
                 machine.receive(verdict, now, random())
+                if journal.pace is not None:
+                    answered = not isinstance(verdict, Unavailable)
+                    journal.pace.ended(len(indices), began, now, is_answered=answered)
                 _note(journal, policy, machine, verdict, now)
             case Wait(seconds, attempt, reason, away):
                 _tell_wait(journal, seconds, attempt, reason, away)

@@ -47,6 +47,7 @@ from typing import Protocol
 
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Position, Reason, Rendered
@@ -62,7 +63,7 @@ from iggyflux.transports.base import DeadLetterSink, LineSink, Source
 _CONNECT_BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
-_DEFAULT_IN_FLIGHT = 4
+_DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _TOLD_FAILURES = 20
 
 log = logging.getLogger("iggyflux.runner")
@@ -79,7 +80,7 @@ class WriterPlan(Protocol):
 class Route:
     """Everything that one route is made of.
 
-    `max_in_flight` None takes what the sink recommends (its attribute of that name), else a small number.
+    `max_in_flight` None finds out how many pay, between the bounds that the sink gives (its attribute `in_flight`).
     """
 
     name: str
@@ -323,8 +324,10 @@ class _Session:
         footprint = Footprint(request.lines)
         if self._route.count_collisions:
             self._status.collisions += footprint.collisions()
-        while len(self._deliveries) >= self._most_in_flight():
+        pace, ready = self._pace(), self._clock.monotonic()
+        while len(self._deliveries) >= pace.limit:
             await asyncio.wait(self._deliveries, return_when=asyncio.FIRST_COMPLETED)
+        pace.held_up(self._clock.monotonic() - ready)
         if before := [task for task, other in self._deliveries.items() if footprint.overlaps(other)]:
             await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request))
@@ -332,9 +335,13 @@ class _Session:
         delivery.add_done_callback(self._deliveries.pop)
         await asyncio.sleep(0)
 
-    def _most_in_flight(self) -> int:
-        chosen = self._route.max_in_flight or getattr(self._route.sink, "max_in_flight", None)
-        return max(int(chosen or _DEFAULT_IN_FLIGHT), 1)
+    def _pace(self) -> Pace:
+        """How many may be under way: known for good once the sink is connected."""
+        if self._journal.pace is None:
+            chosen, sink = self._route.max_in_flight, self._route.sink
+            bounds = Bounds.exactly(chosen) if chosen else getattr(sink, "in_flight", None) or _DEFAULT_IN_FLIGHT
+            self._journal.pace = Pace(bounds)
+        return self._journal.pace
 
     async def _deliver(self, request: Request) -> None:
         self._status.in_flight += 1

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iggyflux.checkpoints import Lock, read_checkpoint, sync_folder, write_checkpoint, write_whole
+from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
 from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.pipeline import Start
@@ -295,7 +296,7 @@ class LineFileSink:
     that are under way at once share an fsync.
     """
 
-    max_in_flight = 2
+    in_flight = Bounds.exactly(2)
 
     def __init__(self, path: Path) -> None:
         self._path = path

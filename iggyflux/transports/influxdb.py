@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from iggyflux import __version__
 from iggyflux.delivery.answers import Answer
+from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import (
     Accepted,
     Impossible,
@@ -46,7 +47,7 @@ _PROBE = b"# iggyflux"
 
 
 class InfluxLineSink(InfluxConnection):
-    """A `LineSink`.  `dialect`, `precision` and `max_in_flight` are known after `connect`."""
+    """A `LineSink`.  `dialect`, `precision` and `in_flight` are known after `connect`."""
 
     def __init__(
         self, settings: InfluxSettings, *, now: Callable[[], float] = time.time, stale_seconds: float = STALE_SECONDS
@@ -68,9 +69,10 @@ class InfluxLineSink(InfluxConnection):
         return self._settings.precision
 
     @property
-    def max_in_flight(self) -> int:
-        """How many writes may run at once."""
-        return self._settings.max_in_flight or (self._flavor.max_in_flight if self._flavor else 2)
+    def in_flight(self) -> Bounds:
+        """How many writes should run at once: what was chosen, else what pays with servers of this flavor."""
+        chosen = self._settings.max_in_flight
+        return Bounds.exactly(chosen) if chosen else self.flavor.in_flight
 
     # --- the line sink ---
 
@@ -117,7 +119,7 @@ class InfluxLineSink(InfluxConnection):
     # --- in threads ---
 
     def _most_in_flight(self) -> int:
-        return self._settings.max_in_flight or max(flavor.max_in_flight for flavor in FLAVORS.values())
+        return self._settings.max_in_flight or max(flavor.in_flight.most for flavor in FLAVORS.values())
 
     def _threads_wanted(self) -> int:
         return self._most_in_flight() + _SPARE_THREADS

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import NotConnected, PipelineError, Stopped
 from iggyflux.pipeline import InfluxSettings, Secret
@@ -237,10 +238,13 @@ def test_writes_run_side_by_side() -> None:
         assert drive(main()) == [Accepted(), Accepted()]
 
 
-@pytest.mark.parametrize(("flavor", "most"), [("v1", 2), ("v2", 2), ("v3", 16), ("victoriametrics", 4)])
-def test_the_flavor_says_how_many_writes_may_run_at_once(flavor: str, most: int) -> None:
-    assert InfluxLineSink(settings("http://x", flavor=flavor)).max_in_flight == most
-    assert InfluxLineSink(settings("http://x", flavor=flavor, max_in_flight=7)).max_in_flight == 7
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_the_flavor_says_how_many_writes_should_run_at_once(flavor: str) -> None:
+    bounds = InfluxLineSink(settings("http://x", flavor=flavor)).in_flight
+
+    assert bounds == FLAVORS[flavor].in_flight
+    assert bounds.least <= bounds.first <= bounds.most
+    assert InfluxLineSink(settings("http://x", flavor=flavor, max_in_flight=7)).in_flight == Bounds.exactly(7)
 
 
 # --- what answers come to ---
@@ -1025,4 +1029,4 @@ def test_the_page_knows_every_flavor_with_route_and_requests_at_once(flavor: Fla
     (row,) = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| `{flavor.name}` |")]
 
     assert f"| `{flavor.route}` |" in row
-    assert row.endswith(f"| {flavor.max_in_flight} |")
+    assert row.endswith(f"| {flavor.in_flight.least} to {flavor.in_flight.most} |")

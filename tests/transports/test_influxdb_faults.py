@@ -10,14 +10,19 @@ from typing import Any, TypeAlias, TypeVar
 import pytest
 
 from iggyflux.delivery.machine import Policy
-from iggyflux.delivery.verdicts import Refusal
+from iggyflux.delivery.verdicts import Refusal, Verdict
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.pipeline import InfluxSettings
+from iggyflux.records import Message, Rendered
+from iggyflux.runner import Route, run_routes
 from iggyflux.runner.deliver import Journal, SystemClock, deliver
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Chaos, Fault
 from iggyflux.transports.influxdb import InfluxLineSink
 from iggyflux.transports.influxdb_admin import CheckReport
+from iggyflux.transports.influxdb_flavors import FLAVORS
+from iggyflux.transports.memory import CollectingDeadLetters, ScriptedSource
+from iggyflux.transports.memory import batch as batch_of
 
 T = TypeVar("T")
 
@@ -41,7 +46,9 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def settings(server: SimServer, **given: Any) -> InfluxSettings:
     org = "org" if server.dialect == 2 else None
-    return InfluxSettings(url=server.url, database="plant", org=org, timeout_seconds=2.0, max_in_flight=4, **given)
+    return InfluxSettings(
+        url=server.url, database="plant", org=org, timeout_seconds=2.0, **{"max_in_flight": 4, **given}
+    )
 
 
 def delivered(server: SimServer, batches: Sequence[Sequence[str]], *faults: Fault | Chaos) -> list[tuple[Refusal, ...]]:
@@ -160,6 +167,39 @@ def test_a_line_that_kills_the_server_is_quarantined_alone(dialect: int) -> None
 
     assert [(refusal.line, refusal.code) for refusal in refusals] == [(77, "IFX603")]
     assert stored == of([*lines[:77], *lines[78:]])
+
+
+def test_more_requests_are_under_way_where_a_server_takes_its_time() -> None:
+    """As 3.x does: the number begins at that of the flavor and grows, since more at once bring more."""
+
+    class Counted(InfluxLineSink):
+        under_way = most = 0
+
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            try:
+                return await super().write(lines)
+            finally:
+                self.under_way -= 1
+
+    class Line:
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            return Rendered([f"m f=1 {message.offset}" for message in messages], range(len(messages)))
+
+    messages = [batch_of([b""] * 2, offset=2 * number) for number in range(400)]
+    with SimServer(3, database="plant") as server:
+        sink = Counted(settings(server, max_in_flight=None))
+        source = ScriptedSource(messages)
+        server.inject(Fault("latency", times=None, seconds=0.05))
+        route = Route(
+            name="r", source=source, plan=Line(), sink=sink, dead_letters=CollectingDeadLetters(), batch_size=2
+        )
+        summary = drive(run_routes([route]))
+        stored = server.points("plant")
+
+    assert summary.routes[0].acknowledged == len(stored) == 800
+    assert FLAVORS["v3"].in_flight.first < sink.most <= FLAVORS["v3"].in_flight.most
 
 
 @pytest.mark.parametrize(("dialect", "flavor"), [(1, "v1"), (2, "v2"), (3, "v3")])
