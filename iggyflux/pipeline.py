@@ -7,6 +7,7 @@ Connections and secrets live here and never in a mapping.  Nothing here connects
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from iggyflux.documents import Document, check_schema, load_schema, parse_document
+from iggyflux.documents import Document, check_schema, load_schema, read_document, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
 from iggyflux.records import JSON
 from iggyflux.timestamps import TimestampError, parse_rfc3339
@@ -222,7 +223,7 @@ def parse_pipeline(
 ) -> Pipeline:
     """The pipeline in `text`; `file` is where it says it comes from and where relative paths start."""
     try:
-        raw = parse_document(text, file=str(file) if file else None, format=format)
+        raw = read_document(text, file=str(file) if file else None, format=format)
     except DocumentError as error:
         raise PipelineError(error.problems) from error
     reading = _Reading(raw, file.parent if file else Path(), os.environ if environ is None else environ)
@@ -258,15 +259,18 @@ class _Reading:
     def __init__(self, raw: Document, folder: Path, environ: Mapping[str, str]) -> None:
         self.folder = folder
         self.environ = environ
-        self.problems: list[Problem] = []
+        self.problems: list[Problem] = list(raw.faults)
         self.warnings: list[Problem] = []
         self.secrets: set[str] = set()
         self.raw = raw
         self.unset: set[str] = set()
         self.document = dataclasses.replace(raw, tree=self.filled(raw.tree, "", ""))
-        misshapen = check_schema(self.document, "pipeline")
-        self.misshapen = {problem.location.pointer for problem in misshapen}
-        self.problems += misshapen
+        self.misshapen: set[str] = set()
+        if misshapen := check_schema(self.document, "pipeline"):
+            self.problems += misshapen
+            told = {problem.location.pointer for problem in misshapen if problem.code != "IFX111"}
+            self.document = _pruned(self.document, told | raw.broken)
+            self.misshapen = {problem.location.pointer for problem in check_schema(self.document, "pipeline")}
 
     def report(self, code: str, pointer: str, message: str, *, key: bool = False, **more: Any) -> None:
         self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
@@ -493,6 +497,19 @@ class _Reading:
         files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and str(entry) != self.raw.file)
         near = closest(path.name, files)
         return f"did you mean `{near}`?" if near else None
+
+
+def _pruned(document: Document, pointers: set[str] | frozenset[str]) -> Document:
+    """The document without the members at `pointers`: what is wrong with the others is told all the same."""
+    tree = copy.deepcopy(document.tree)
+    for pointer in sorted(pointers - {""}, key=len, reverse=True):
+        *parents, last = split_pointer(pointer)
+        node = tree
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else cast(Tree, node)[part]
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return dataclasses.replace(document, tree=tree)
 
 
 def _plain(_reading: _Reading, value: JSON, _pointer: str) -> object:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.documents import Document, check_schema, join_pointer, load_schema, parse_document
+from iggyflux.documents import Document, check_schema, join_pointer, load_schema, parse_document, read_document
 from iggyflux.documents.nodes import Node
 from iggyflux.documents.offsets import Style, source_offsets
 from iggyflux.documents.schema import KEYWORDS, check_tree
@@ -182,6 +182,90 @@ def test_every_problem_of_the_text_is_told_at_once() -> None:
     found = problems_of("a: 1\na: 2\n1: x\nb: .inf\nc: !x y\nd: *e")
 
     assert found == [("IFX105", 2, 1), ("IFX106", 3, 1), ("IFX108", 4, 4), ("IFX107", 5, 4), ("IFX107", 6, 4)]
+
+
+FAULTS = {
+    "a key twice": ("yaml", "a: 1\nb: {c: x, c: y}\nd: 2\n", {"a": 1, "b": {"c": "x"}, "d": 2}, [("IFX105", "/b/c")]),
+    "a key that is no string": ("yaml", "1: a\nb: c\n", {"1": "a", "b": "c"}, [("IFX106", "/1")]),
+    "a key that is an object": ("yaml", "{a: b}: c\nd: e\n", {"d": "e"}, [("IFX106", "")]),
+    "no finite number": ("yaml", "a: .inf\nb: c\n", {"a": 0, "b": "c"}, [("IFX108", "/a")]),
+    "a tag": ("yaml", "a: !b c\nd: e\n", {"a": "c", "d": "e"}, [("IFX107", "/a")]),
+    "an alias of nothing": ("yaml", "a: [*b, c]\n", {"a": [None, "c"]}, [("IFX107", "/a/0")]),
+    "another YAML": ("yaml", "%YAML 1.1\n---\na: b\n", {"a": "b"}, [("IFX107", "")]),
+    "two documents": ("yaml", "a: b\n---\nc: [\n", {"a": "b"}, [("IFX107", "")]),
+    "half a pair": ("yaml", 'a: "\\ud800"\nb: c\n', {"a": "\ufffd", "b": "c"}, [("IFX103", "/a")]),
+    "a line separator": ("yaml", "a: b\u2028c\nd: e\n", {"a": "b c", "d": "e"}, [("IFX103", "")]),
+    "values without quotes": (
+        "yaml",
+        "a: @\nb: {c: xs[0], d: `1`}\ne: 'x' == y # why\nf: g\n",
+        {"a": "x", "b": {"c": "xxx", "d": "x"}, "e": "xxxxxx", "f": "g"},
+        [("IFX109", "")] * 4,
+    ),
+    "escapes that are none": (
+        "yaml",
+        'a: "\\d+"\nb: ["\\s"]\n',
+        {"a": "xx+", "b": ["xx"]},
+        [("IFX101", ""), ("IFX101", "")],
+    ),
+    "a key twice in TOML": (
+        "toml",
+        "a = 1\na = 2\n[b]\nc = 1\n[b]\nd = 1\n[e]\nf = {g = 1, g = 2}\n",
+        {"a": 1, "b": {"c": 1}, "e": {"f": {"g": 1}}},
+        [("IFX105", "/a"), ("IFX105", "/b"), ("IFX105", "/e/f/g")],
+    ),
+    "values without quotes in TOML": (
+        "toml",
+        "a = b\nc = d == 'e'\nf = [g, 'h']\ni = {j = k, l = 1}\nm = \"\\d\"\nn = 1\nn = 2\n",
+        {"a": 0, "c": "xxxxxx", "f": ["", "h"], "i": {"j": "", "l": 1}, "m": "", "n": 1},
+        [("IFX102", "")] * 5 + [("IFX105", "/n")],
+    ),
+    "numbers that are none in TOML": (
+        "toml",
+        f"a = nan\nb = 1{'0' * 5000}\nc = 1\n",
+        {"a": 0, "b": "x" * 4999, "c": 1},
+        [("IFX108", ""), ("IFX108", "/b")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_leaves_a_tree_is_told_with_it(name: str) -> None:
+    """Whoever checks the tree can tell everything at once."""
+    form, text, tree, faults = FAULTS[name]
+
+    document = read_document(text, format=form)
+
+    assert document.tree == tree
+    assert [(fault.code, fault.location.pointer) for fault in document.faults] == faults
+    with pytest.raises(DocumentError) as caught:
+        parse_document(text, format=form)
+    assert caught.value.problems == document.faults
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("a: @b\n  c: d\ne: @f\n", [(1, 4), (2, 3)]),
+        ("where: 'a' == b\n  || 'c' == d\nx: @\n", [(1, 12)]),
+        ("a: [@b,\n  {c: d}\n", [(1, 5)]),
+        ("a: @b\nc: @d\ne: [f\n", [(1, 4), (2, 4), (3, 4)]),
+    ],
+)
+def test_what_a_fault_leads_to_is_not_told(text: str, places: list[tuple[int, int]]) -> None:
+    """Of a text that cannot be read on, the faults that stand for themselves are told, and no more."""
+    with pytest.raises(DocumentError) as caught:
+        read_document(text)
+
+    assert [(fault.location.line, fault.location.column) for fault in caught.value.problems] == places
+
+
+def test_many_faults_cost_no_more_than_a_few_readings() -> None:
+    text = "".join(f"k{number}: @\n" for number in range(5000))
+
+    with pytest.raises(DocumentError) as caught:
+        read_document(text)
+
+    assert 1 <= len(caught.value.problems) <= 21
 
 
 def test_a_toml_document_that_is_nested_too_deeply_is_refused() -> None:

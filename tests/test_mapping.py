@@ -180,7 +180,7 @@ def test_rule_02_an_expression_without_quotes_in_braces_is_told_to_be_quoted(val
     found = problems(HEAD + f"points:\n  measurement: {{const: m}}\n  fields: {{a: {value}}}\n")
 
     assert any("quote the expression" in (problem.hint or "") for problem in found)
-    assert {problem.location.line for problem in found} == {6}
+    assert {problem.location.line for problem in found if problem.severity == "error"} == {6}
 
 
 @pytest.mark.parametrize("value", ["`x`", "@.a", "*.a", "&a", "!a", "!a && b", "*a", "%a", "'a' == b", "[a].b"])

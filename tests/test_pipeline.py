@@ -384,6 +384,31 @@ run:
     assert by_code["IFX804"].hint == 'did you mean "1s"?'
 
 
+def test_what_the_text_or_the_schema_has_against_one_key_hides_no_other(problems: Callable[..., list[Problem]]) -> None:
+    """A key twice, one without quotes, one of the wrong type and unknown ones leave the others to be looked at."""
+    found = problems(
+        "iggyflux: 1\nnonsense: 3\nstate: 5\n1: x\n"
+        "influxdb: {url: http://a, url: b, batch_size: many, adress: c, linger: 1x, token: @tok}\n"
+        "run: [{mapping: nothing.yaml, frm: iggy, to: influx}, {mapping: [m.yaml]}]\nshutdown_timeout: 3\n"
+    )
+
+    assert [(each.code, each.location.line) for each in found] == [
+        ("IFX110", 2),
+        ("IFX112", 3),
+        ("IFX106", 4),
+        ("IFX105", 5),
+        ("IFX112", 5),
+        ("IFX110", 5),
+        ("IFX804", 5),
+        ("IFX109", 5),
+        ("IFX808", 6),
+        ("IFX110", 6),
+        ("IFX806", 6),
+        ("IFX112", 6),
+        ("IFX804", 7),
+    ]
+
+
 def test_an_unknown_key_is_a_problem_with_a_suggestion(problems: Callable[..., list[Problem]]) -> None:
     (problem,) = problems(SMALLEST + "influxdb: {batchsize: 1}\n")
 

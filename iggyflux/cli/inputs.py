@@ -84,11 +84,11 @@ def open_pipeline(path: Path) -> Pipeline:
 def _kind(path: Path) -> str:
     """What a document that does not compile was meant to be."""
     from iggyflux.cli.documents import kind_of
-    from iggyflux.documents import parse_document
+    from iggyflux.documents import read_document
     from iggyflux.errors import DocumentError
 
     try:
-        return kind_of(parse_document(path.read_bytes(), file=str(path)).tree)
+        return kind_of(read_document(path.read_bytes(), file=str(path)).tree)
     except (DocumentError, OSError):
         return ""
 

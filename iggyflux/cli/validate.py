@@ -78,12 +78,12 @@ def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
 
 def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
     """One file with its problems, and the mapping files that it names."""
-    from iggyflux.documents import parse_document
+    from iggyflux.documents import read_document
     from iggyflux.errors import DocumentError, Location, Problem
 
     name = str(path)
     try:
-        document = parse_document(path.read_bytes(), file=name)
+        document = read_document(path.read_bytes(), file=name)
     except OSError as error:
         problem = Problem(UNREADABLE, f"cannot be read: {error.strerror}", Location(name))
         return CheckedFile(name, "", (problem,)), []
@@ -96,7 +96,7 @@ def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
         return _check_mapping(document, path), []
     hint = "a mapping says `kind: writer` or `kind: reader`, a pipeline has `run`"
     problem = document.problem(NEITHER, "", "neither a mapping nor a pipeline", hint=hint)
-    return CheckedFile(name, "", (problem,)), []
+    return CheckedFile(name, "", (*document.faults, problem)), []
 
 
 def _check_mapping(document: Document, path: Path) -> CheckedFile:

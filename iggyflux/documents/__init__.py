@@ -1,7 +1,8 @@
 """Documents: YAML or TOML text to a tree that knows the place of every node, and its check against a JSON Schema.
 
 What cannot be used is a `DocumentError` with every problem that can be seen, each with its place, and never another
-exception.  ruamel.yaml and tomllib are known here only.  What a document means is for `mapping` and `pipeline` to say.
+exception.  A fault that leaves a tree hides nothing: `read_document` gives the tree with it.  ruamel.yaml and tomllib
+are known here only.  What a document means is for `mapping` and `pipeline` to say.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ from typing import Literal, cast
 from iggyflux.documents.nodes import Document, Format, join_pointer, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema
 from iggyflux.documents.text import read_text
+from iggyflux.errors import DocumentError
 
-__all__ = ["Document", "Format", "check_schema", "join_pointer", "load_schema", "parse_document", "split_pointer"]
+__all__ = [
+    "Document",
+    "Format",
+    "check_schema",
+    "join_pointer",
+    "load_schema",
+    "parse_document",
+    "read_document",
+    "split_pointer",
+]
 
 
 def parse_document(text: str | bytes, *, file: str | None = None, format: str | None = None) -> Document:  # noqa: A002
@@ -20,6 +31,18 @@ def parse_document(text: str | bytes, *, file: str | None = None, format: str | 
 
     `format` is "yaml" or "toml"; without it the ending of `file` says (`.toml` is TOML), and anything else is YAML,
     of which JSON is a part.  Raises DocumentError.
+    """
+    document = read_document(text, file=file, format=format)
+    if document.faults:
+        raise DocumentError(document.faults)
+    return document
+
+
+def read_document(text: str | bytes, *, file: str | None = None, format: str | None = None) -> Document:  # noqa: A002
+    """As `parse_document`, but a document that has a tree in spite of its faults is given with them.
+
+    The caller tells `faults` with whatever else is wrong, and uses nothing of the document.  Raises DocumentError where
+    the text has no tree.
     """
     chosen = format_of(file) if format is None else format
     if chosen not in ("yaml", "toml"):
@@ -29,12 +52,12 @@ def parse_document(text: str | bytes, *, file: str | None = None, format: str | 
     if chosen == "toml":
         from iggyflux.documents.toml_reader import read_toml
 
-        clean, root = read_toml(clean, file)
+        clean, root, faults = read_toml(clean, file)
     else:
         from iggyflux.documents.yaml_reader import read_yaml
 
-        clean, root = read_yaml(clean, file)
-    return Document(tree=root.value, text=clean, file=file, format=cast(Format, chosen), root=root)
+        clean, root, faults = read_yaml(clean, file)
+    return Document(tree=root.value, text=clean, file=file, format=cast(Format, chosen), root=root, faults=faults)
 
 
 def format_of(file: str | None) -> Literal["yaml", "toml"]:

@@ -19,6 +19,7 @@ from iggyflux.records import JSON
 
 Format: TypeAlias = Literal["yaml", "toml"]
 
+_ABOUT_KEYS = frozenset({"IFX105", "IFX106"})
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -27,7 +28,7 @@ class Node:
     """A value with its place: `start` and `end` are offsets in the text, `keys` the places of an object's keys.
 
     `children` are by key for an object and by index for a list.  `size` counts the nodes under it, itself included,
-    with aliases expanded.
+    with aliases expanded.  A `broken` one stands for a value that is told already: what follows from it is not.
     """
 
     value: JSON
@@ -39,6 +40,15 @@ class Node:
     size: int = 1
     depth: int = 1
     in_flow: bool = False
+    broken: bool = False
+
+    def walk(self) -> Iterator[tuple[str, Node]]:
+        """Every node under it and itself, with its pointer; one that aliases name comes once for each of them."""
+        waiting = [("", self)]
+        while waiting:
+            pointer, node = waiting.pop()
+            yield pointer, node
+            waiting += [(join_pointer(pointer, key), child) for key, child in node.children.items()]
 
 
 class Lines:
@@ -95,6 +105,8 @@ class Document:
 
     The tree is dicts, lists, strings, integers, finite floats, booleans and None, nothing else; it is shared, not to be
     changed.  `text` has `\\n` for every line break and no byte order mark.  A pointer is an RFC 6901 JSON pointer.
+    `faults` is what is wrong with the text where the tree could be made all the same; such a document is not to be
+    used, only to be looked at for what else is wrong.
     """
 
     tree: JSON
@@ -102,6 +114,19 @@ class Document:
     file: str | None
     format: Format
     root: Node = field(repr=False, compare=False)
+    faults: tuple[Problem, ...] = ()
+
+    @cached_property
+    def broken(self) -> frozenset[str]:
+        """The pointers of values that a fault is told of already: whatever they seem to be is no news."""
+        if not self.faults:
+            return frozenset()
+        return frozenset(pointer for pointer, node in self.root.walk() if node.broken)
+
+    @cached_property
+    def broken_keys(self) -> frozenset[str]:
+        """The pointers of keys that a fault is told of already."""
+        return frozenset(fault.location.pointer for fault in self.faults if fault.code in _ABOUT_KEYS)
 
     @cached_property
     def lines(self) -> Lines:

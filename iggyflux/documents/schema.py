@@ -83,7 +83,7 @@ def _checker(name: str) -> _Checker:
 
 
 def _told(document: Document, checker: _Checker) -> list[Problem]:
-    findings = checker.check(checker.root, document.tree, "")
+    findings = [each for each in checker.check(checker.root, document.tree, "") if not _is_told(document, each)]
     problems = [
         document.problem(
             finding.code,
@@ -97,6 +97,13 @@ def _told(document: Document, checker: _Checker) -> list[Problem]:
         for finding in findings
     ]
     return sorted(problems, key=lambda problem: (problem.location.line, problem.location.column))
+
+
+def _is_told(document: Document, finding: Finding) -> bool:
+    """Whether a fault of the text says it already."""
+    if finding.code == UNKNOWN_KEY:
+        return finding.pointer in document.broken_keys
+    return finding.pointer in document.broken
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import datetime
 import math
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from iggyflux.documents.nodes import Lines, Node
+from iggyflux.documents.nodes import Lines, Node, join_pointer
 from iggyflux.documents.offsets import Style
 from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS
 from iggyflux.errors import DocumentError, Problem
@@ -37,28 +38,91 @@ _STRINGS = (
 _FAULT_PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)\Z")
 
 
-def read_toml(text: str, file: str | None) -> tuple[str, Node]:
-    """The text and its document.  Raises DocumentError with all that can be seen."""
+_MOST_MENDS = 20
+_LONGEST_TO_MEND = 1 << 16
+"""Each mend costs another reading of the text."""
+
+
+def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ...]]:
+    """The text, its document, and the faults that left it one.
+
+    A value that TOML cannot read (a text without quotes, most often) is told, and the rest read as if it had its
+    quotes: the next one is told too.  Raises DocumentError with all that can be seen.
+    """
     lines = Lines(text)
+    mends: list[_Span] = []
+    told: list[Problem] = []
+    mended = text
     scanner = _Scanner(text)
-    try:
-        scanner.scan()
-    except _Lost as lost:
-        scanner.lost = lost.offset
-    if scanner.refused:
-        raise DocumentError(refusal.problem(lines, file) for refusal in scanner.refused)
-    try:
-        tree = tomllib.loads(text)
-    except ValueError as error:
-        raise DocumentError(_explain(error, text, lines, file, scanner)) from error
+    while scanner.scan() is not None and not scanner.too_deep and (error := _refusal(mended)) is not None:
+        fault = _explain(error, text, lines, file, scanner)
+        is_news = not mends or fault.is_news_after(mends[-1], text)
+        told += [fault.problem] if is_news else []
+        if not is_news or fault.mend is None or len(mends) >= _MOST_MENDS or len(text) > _LONGEST_TO_MEND:
+            raise DocumentError(_in_order([*told, *scanner.faults(lines, file)]))
+        mends.append(fault.mend)
+        mended = _mended(mended, fault.mend)
+        scanner = _Scanner(mended)
+    if scanner.too_deep:
+        raise DocumentError(_in_order([*told, *scanner.faults(lines, file)]))
+    for node in scanner.too_long:
+        mends.append((node.start, node.end))
+        mended = _mended(mended, mends[-1])
+    tree, faults = _tree(scanner, mended, lines, file)
     if not tree:
         hint = "`iggyflux init` writes one to start from"
         raise DocumentError([lines.problem("IFX101", "the document is empty", 0, file=file, hint=hint)])
+    told += faults
+    _fill(scanner.root, tree, text, lines, file, told)
+    for _, node in scanner.root.walk():
+        if not node.children and any(start < node.end and node.start < end for start, end in mends):
+            node.broken = True
+    return text, scanner.root, _in_order([*told, *scanner.faults(lines, file)])
+
+
+def _refusal(text: str) -> ValueError | None:
+    """What tomllib has against `text`."""
+    try:
+        tomllib.loads(text)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _tree(scanner: _Scanner, text: str, lines: Lines, file: str | None) -> tuple[dict[str, Any], list[Problem]]:
+    """The tree, and what is wrong where tomllib makes none: then every value is read by itself."""
+    error = _refusal(text)
+    if error is None:
+        return tomllib.loads(text), []
     problems: list[Problem] = []
-    _fill(scanner.root, tree, text, lines, file, problems)
-    if problems:
-        raise DocumentError(problems)
-    return text, scanner.root
+    tree = _read_alone(scanner.root, text, lines, file, problems)
+    if not problems and not scanner.duplicates:
+        problems.append(_explain(error, text, lines, file, scanner).problem)
+    return tree, problems
+
+
+def _read_alone(node: Node, text: str, lines: Lines, file: str | None, problems: list[Problem]) -> Any:
+    if isinstance(node.value, dict):
+        return {key: _read_alone(child, text, lines, file, problems) for key, child in node.children.items()}
+    if isinstance(node.value, list):
+        return [_read_alone(child, text, lines, file, problems) for child in node.children.values()]
+    source = text[node.start : node.end]
+    try:
+        return tomllib.loads(f"value = {source}")["value"]
+    except ValueError as error:
+        node.broken = True
+        problems.append(_told(str(error), node.start, lines, file, value=source).problem)
+        return ""
+
+
+def _in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda each: (each.location.line, each.location.column)))
+
+
+def _mended(text: str, span: _Span) -> str:
+    """A text in quotes for what stands at `span`, in as many characters."""
+    start, end = span
+    return f"{text[:start]}{'0' if end - start == 1 else repr('x' * (end - start - 2))}{text[end:]}"
 
 
 class _Lost(Exception):  # nobody's error: tomllib says what is wrong
@@ -66,18 +130,6 @@ class _Lost(Exception):  # nobody's error: tomllib says what is wrong
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    code: str
-    message: str
-    start: int
-    end: int
-    hint: str | None = None
-
-    def problem(self, lines: Lines, file: str | None) -> Problem:
-        return lines.problem(self.code, self.message, self.start, self.end - self.start, file=file, hint=self.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +151,41 @@ class _Scanner:
         self.table = self.root
         self.table_depth = 0
         self.declared: set[int] = set()
-        self.duplicates: list[tuple[_Part, int]] = []
-        self.refused: list[_Refusal] = []
+        self.duplicates: list[tuple[_Part, int, Node]] = []
+        self.too_deep: int | None = None
+        self.too_long: list[Node] = []
         self.lost: int | None = None
 
-    def scan(self) -> None:
+    def scan(self) -> int | None:
+        """Read the text; where it is not understood, if it is not."""
+        try:
+            self.document()
+        except _Lost as lost:
+            self.lost = lost.offset
+        return self.lost
+
+    def faults(self, lines: Lines, file: str | None) -> list[Problem]:
+        """What tomllib does not tell, or not all of."""
+        pointers = {id(node): pointer for pointer, node in self.root.walk()}
+
+        def problem(code: str, message: str, start: int, end: int, pointer: str, hint: str | None = None) -> Problem:
+            return lines.problem(code, message, start, end - start, file=file, pointer=pointer, hint=hint)
+
+        found = []
+        for part, first, table in self.duplicates:
+            hint = f"keep one of them; the first is on line {lines.place(first)[0]}"
+            pointer = join_pointer(pointers.get(id(table), ""), part.name)
+            found.append(problem("IFX105", f"the key `{part.name}` is here twice", part.start, part.end, pointer, hint))
+        for node in self.too_long:
+            message = f"a number of {node.end - node.start} characters"
+            pointer = pointers.get(id(node), "")
+            found.append(problem("IFX108", message, node.start, node.end, pointer, "a string has quotes"))
+        if self.too_deep is not None:
+            message = f"the document is nested deeper than {MAX_DEPTH}"
+            found.append(problem("IFX104", message, self.too_deep, self.too_deep + 1, ""))
+        return found
+
+    def document(self) -> None:
         while True:
             self.skip(_BLANK)
             if self.at >= len(self.text):
@@ -125,10 +207,9 @@ class _Scanner:
             raise _Lost(self.at)
         self.at += len(sign)
 
-    def too_deep(self, depth: int, start: int) -> None:
+    def check_depth(self, depth: int, start: int) -> None:
         if depth > MAX_DEPTH:
-            message = f"the document is nested deeper than {MAX_DEPTH}"
-            self.refused.append(_Refusal("IFX104", message, start, start + 1))
+            self.too_deep = start
             raise _Lost(start)
 
     # keys and tables
@@ -139,7 +220,7 @@ class _Scanner:
         self.expect("[[" if is_array else "[")
         parts = self.key()
         self.expect("]]" if is_array else "]")
-        self.too_deep(len(parts) * 2, start)
+        self.check_depth(len(parts) * 2, start)
         *parents, last = parts
         node = self.root
         for part in parents:
@@ -156,7 +237,7 @@ class _Scanner:
             if child is None:
                 child = node.children[last.name] = Node({}, start, self.at)
             elif id(child) in self.declared or not isinstance(child.value, dict):
-                self.duplicates.append((last, node.keys.get(last.name, (last.start, 0))[0]))
+                self.duplicates.append((last, node.keys.get(last.name, (last.start, 0))[0], node))
                 child = Node({}, start, self.at)  # read on, apart from what is there
             child.start, child.end = start, self.at
             self.declared.add(id(child))
@@ -173,7 +254,7 @@ class _Scanner:
             self.skip(_SPACES)
             if not self.text.startswith(".", self.at):
                 return parts
-            self.too_deep(len(parts), start)
+            self.check_depth(len(parts), start)
             self.at += 1
 
     def key_part(self) -> str:
@@ -201,12 +282,12 @@ class _Scanner:
         self.expect("=")
         self.skip(_SPACES)
         *parents, last = parts
-        self.too_deep(depth + len(parts), last.start)
+        self.check_depth(depth + len(parts), last.start)
         for part in parents:
             table = self.member(table, part)
         value = self.value(depth + len(parts))
         if last.name in table.children:
-            self.duplicates.append((last, table.keys.get(last.name, (last.start, 0))[0]))
+            self.duplicates.append((last, table.keys.get(last.name, (last.start, 0))[0], table))
             return
         table.keys[last.name] = (last.start, last.end)
         table.children[last.name] = value
@@ -215,7 +296,7 @@ class _Scanner:
 
     def value(self, depth: int) -> Node:
         start = self.at
-        self.too_deep(depth, start)
+        self.check_depth(depth, start)
         for opening, pattern, style in _STRINGS:
             if self.text.startswith(opening, start):
                 match = pattern.match(self.text, start)
@@ -231,10 +312,10 @@ class _Scanner:
         if match is None:
             raise _Lost(start)
         self.at = match.end()
+        node = Node(None, start, self.at, Style.PLAIN)
         if len(match.group()) > MAX_DIGITS:
-            message = f"a number of {len(match.group())} characters"
-            self.refused.append(_Refusal("IFX108", message, start, self.at, "a string has quotes"))
-        return Node(None, start, self.at, Style.PLAIN)
+            self.too_long.append(node)
+        return node
 
     def array(self, depth: int) -> Node:
         node = Node([], self.at, self.at, in_flow=True)
@@ -292,6 +373,7 @@ def _fill(node: Node, value: Any, text: str, lines: Lines, file: str | None, pro
             hint = f"a string has quotes: '{shown}'"
             message = f"{shown} is no finite number"
             problems.append(lines.problem("IFX108", message, node.start, node.end - node.start, file=file, hint=hint))
+            node.value, node.broken = 0, True
     return node.value
 
 
@@ -325,17 +407,29 @@ _ANSWERS: tuple[tuple[str, str, str | None], ...] = (
 )
 
 
-def _explain(error: ValueError, text: str, lines: Lines, file: str | None, scanner: _Scanner) -> list[Problem]:
-    problems: list[Problem] = []
-    hint: str | None
-    for part, first in scanner.duplicates:
-        line, _ = lines.place(first)
-        hint = f"keep one of them; the first is on line {line}"
-        message = f"the key `{part.name}` is here twice"
-        problems.append(lines.problem("IFX105", message, part.start, part.end - part.start, file=file, hint=hint))
+_Span: TypeAlias = tuple[int, int]
+_STATEMENT = re.compile(r"[ \t]*[A-Za-z0-9_.\"' -]+?[ \t]*=[ \t]*(?P<value>[^\n]*?)[ \t]*(?:[ ]#[^\n]*)?(?:\n|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """A problem at `offset`, and the value that stands for it: with another one the rest could be read."""
+
+    problem: Problem
+    offset: int
+    mend: _Span | None = None
+
+    def is_news_after(self, span: _Span, text: str) -> bool:
+        """Whether this is a fault of its own, and not what a mend led to."""
+        return self.offset >= span[1] and _STATEMENT.match(text, text.rfind("\n", 0, self.offset) + 1) is not None
+
+
+_MENDABLE = {"Invalid value", "Expected newline or end of document", "Unescaped '\\'", "Illegal character '\\n'"}
+"""What is wrong with one value on its line."""
+
+
+def _explain(error: ValueError, text: str, lines: Lines, file: str | None, scanner: _Scanner) -> _Fault:
     said = str(error)
-    if problems and said.startswith(("Cannot ", "Duplicate ")):
-        return problems
     match = _FAULT_PLACE.search(said)
     reason = said[: match.start()] if match else said
     offset = len(text.rstrip()) - 1
@@ -343,18 +437,37 @@ def _explain(error: ValueError, text: str, lines: Lines, file: str | None, scann
         offset = sum(len(line) + 1 for line in text.split("\n")[: int(match[1]) - 1]) + int(match[2]) - 1
     if "quote" in reason or "string" in reason or "'\\n'" in reason:
         offset = scanner.lost if scanner.lost is not None else offset
-    offset = max(min(offset, len(text) - 1), 0)
+    return _told(reason, max(min(offset, len(text) - 1), 0), lines, file, text=text)
+
+
+def _told(
+    reason: str, offset: int, lines: Lines, file: str | None, *, text: str = "", value: str | None = None
+) -> _Fault:
+    """What tomllib says, in words that help; of a `value` by itself, or of the statement at `offset`."""
     for begin, message, advice in _ANSWERS:
         if reason.startswith(begin):
-            hint = f"a text has quotes: {_quoted(lines, offset)}" if advice == _QUOTE_IT else advice
-            return [*problems, lines.problem("IFX102", message, offset, file=file, hint=hint)]
-    return [*problems, lines.problem("IFX102", f"this is not TOML: {reason}", offset, file=file)]
+            quoted = _in_quotes(value) if value is not None else _quoted(lines, offset)
+            hint = f"a text has quotes: {quoted}" if advice == _QUOTE_IT else advice
+            problem = lines.problem("IFX102", message, offset, file=file, hint=hint)
+            return _Fault(problem, offset, _value_at(text, offset) if begin in _MENDABLE else None)
+    return _Fault(lines.problem("IFX102", f"this is not TOML: {reason}", offset, file=file), offset)
+
+
+def _value_at(text: str, offset: int) -> _Span | None:
+    """Where the value of the statement on the line of `offset` stands."""
+    match = _STATEMENT.match(text, text.rfind("\n", 0, offset) + 1)
+    return match.span("value") if match is not None and match["value"] else None
 
 
 def _quoted(lines: Lines, offset: int) -> str:
     """The statement at `offset` with quotes around its value, or an ellipsis in them."""
     number, _ = lines.place(offset)
     match = re.match(r"\s*([^=]+?)\s*=\s*([^'\"].*?)\s*\Z", lines.line(number).split(" #")[0])
-    if match is None or "'" in match[2]:
-        return "'…'"
-    return f"{match[1]} = '{match[2]}'"
+    return "'…'" if match is None else f"{match[1]} = {_in_quotes(match[2])}"
+
+
+def _in_quotes(text: str) -> str:
+    """`text` as a string of TOML, or an ellipsis where neither kind of quotes will do as it is."""
+    if "'" not in text:
+        return f"'{text}'"
+    return "'…'" if '"' in text or "\\" in text else f'"{text}"'

@@ -21,6 +21,9 @@ UNQUOTED = "IFX109"
 _KEY = re.compile(
     r"""(?:^|[{\[,]|-[ ])[ ]*(?:"[^"\n]*"|'[^'\n]*'|[^\s{}\[\],:'"#&*!|>%@`][^\s{}\[\],:]*):[ ]+""", re.MULTILINE
 )
+_KEY_BEGINS = re.compile(
+    r"""^[ ]*(?:-[ ]+)*(?:"[^"\n]*"|'[^'\n]*'|[^\s{}\[\],:'"#&*!|>%@`][^\n{}\[\],:]*):(?:[ ]|$)""", re.MULTILINE
+)
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
 _LONGEST_HINT = 80
 
@@ -51,10 +54,39 @@ class _Answer:
     length: int = 1
     hint: str | None = None
     code: str = SYNTAX
+    mend: Mend | None = None
 
 
-def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -> Problem:
-    """The problem that `error` stands for."""
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """What could stand in the text instead of `start` to `end`, in as many characters, so that the rest is read."""
+
+    start: int
+    end: int
+    text: str
+
+    def applied(self, text: str) -> str:
+        return text[: self.start] + self.text + text[self.end :]
+
+
+def _quotes(start: int, end: int) -> Mend:
+    """A text in quotes for a value that has none."""
+    length = end - start
+    return Mend(start, end, "x" if length == 1 else f"'{'x' * (length - 2)}'")
+
+
+def is_own_fault(text: str, offset: int) -> bool:
+    """Whether a fault on the line of `offset` can have a cause of its own, though one before it was mended.
+
+    A line with a key has; one that only continues what stands before it has not.
+    """
+    start = text.rfind("\n", 0, offset) + 1
+    end = text.find("\n", offset)
+    return _KEY_BEGINS.search(text, start, end if end >= 0 else len(text)) is not None
+
+
+def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -> tuple[Problem, int, Mend | None]:
+    """The problem that `error` stands for, where the parser gave up, and how the text can be read on."""
     mark, since = error.problem_mark, error.context_mark
     at = min(mark.index, len(text)) if mark is not None else 0
     fault = _Fault(text, str(error.problem or ""), str(error.context or ""), at, since.index if since else at)
@@ -64,7 +96,8 @@ def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -
     place = answer.at
     if place >= len(text.rstrip()):  # the end of the file: show the last line that holds something
         place = max(len(text.rstrip()) - 1, 0)
-    return lines.problem(answer.code, answer.message, place, answer.length, file=file, hint=answer.hint)
+    problem = lines.problem(answer.code, answer.message, place, answer.length, file=file, hint=answer.hint)
+    return problem, place, answer.mend
 
 
 def quoted(text: str) -> str:
@@ -124,13 +157,20 @@ def _unquoted(fault: _Fault, why: str) -> _Answer | None:
     start, end, key = found
     value = fault.text[start:end].strip()
     hint = f"quote the expression: {key} {quoted(value)}"
-    return _Answer(why, fault.at, 1, hint, UNQUOTED)
+    return _Answer(why, fault.at, 1, hint, UNQUOTED, _mend_value(fault, start, end))
+
+
+def _mend_value(fault: _Fault, start: int, end: int) -> Mend | None:
+    """The value from `start` to `end` in quotes; None where it is none."""
+    value = re.split(r"\s#", fault.text[start:end])[0].rstrip()
+    return _quotes(start, start + len(value)) if value else None
 
 
 def _cannot_start(fault: _Fault) -> _Answer | None:
     if fault.character == "\t":
         if fault.text[fault.line_start : fault.at].strip():
-            return _Answer("a tab cannot stand before a value", fault.at, hint="write a space")
+            mend = Mend(fault.at, fault.at + 1, " ")
+            return _Answer("a tab cannot stand before a value", fault.at, hint="write a space", mend=mend)
         return _Answer("YAML is not indented with tabs", fault.at, hint="indent with spaces")
     why = f"a value without quotes cannot begin with {fault.character}"
     answer = _unquoted(fault, why)
@@ -172,7 +212,8 @@ def _mapping_value(fault: _Fault) -> _Answer | None:
         hint = f"quote the value: {key} {quoted(value)}"
         if value.startswith(_BEGINS_AN_OBJECT):
             hint = f"an object on a line has braces: {key} {{{value}}}"
-        return _Answer("a value without quotes cannot hold `: `", fault.at, 1, hint, UNQUOTED)
+        mend = _mend_value(fault, start, end)
+        return _Answer("a value without quotes cannot hold `: `", fault.at, 1, hint, UNQUOTED, mend)
     before = fault.text[: fault.line_start].rstrip("\n").rsplit("\n", 1)[-1]
     if before.strip() and ":" not in before and not before.lstrip().startswith(("-", "#")):
         return _Answer("this line has no colon after its key", fault.line_start - len(before) - 1 + _indent(before))
@@ -192,7 +233,8 @@ def _block_end(fault: _Fault) -> _Answer | None:
         start, end, key = found
         what = {"'": "the quoted text", '"': "the quoted text", "{": "the object", "[": "the list"}[fault.text[start]]
         hint = f"quote the whole expression: {key} {quoted(fault.text[start:end])}"
-        return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED)
+        mend = _mend_value(fault, start, end)
+        return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED, mend)
     if fault.character == "-":
         return _Answer("a list item stands where a key was expected", fault.at, hint="indent the list under its key")
     return _Answer(
@@ -209,7 +251,8 @@ def _quote_open(fault: _Fault) -> _Answer | None:
 
 def _bad_escape(fault: _Fault) -> _Answer | None:
     hint = "double the backslash, or use single quotes: in those a backslash is a backslash"
-    return _Answer(f"\\{fault.character} is no escape in double quotes", fault.at - 1, 2, hint)
+    mend = Mend(fault.at - 1, fault.at + 1, "xx")
+    return _Answer(f"\\{fault.character} is no escape in double quotes", fault.at - 1, 2, hint, mend=mend)
 
 
 def _no_colon(fault: _Fault) -> _Answer | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -24,11 +25,14 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from iggyflux.documents.nodes import Lines, Node
+from iggyflux.documents.nodes import Lines, Node, join_pointer
 from iggyflux.documents.offsets import Style
 from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS, MAX_NODES
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.records import JSON
+
+if TYPE_CHECKING:
+    from iggyflux.documents.yaml_faults import Mend
 
 _CORE = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -52,18 +56,70 @@ _RESOLVERS: tuple[tuple[str, re.Pattern[str], Callable[[str], JSON]], ...] = (
 _MAYBE_NOT_A_STRING = frozenset("-+.0123456789nNtTfF~")
 
 
-def read_yaml(text: str, file: str | None) -> tuple[str, Node]:
-    """The text with plain line breaks, and its one document.  Raises DocumentError with all that can be seen."""
+_MOST_MENDS = 20
+_LONGEST_TO_MEND = 1 << 16
+"""Each mend costs another reading of the text."""
+
+
+def read_yaml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ...]]:
+    """The text with plain line breaks, its one document, and the faults that left it one.
+
+    A value that YAML cannot read (an expression without quotes, most often) is told, and the rest read as if it had
+    its quotes: the next one is told too.  Raises DocumentError with all that can be seen.
+    """
     text = text.replace("\r", "\n")
-    return text, _Reader(text, file).read()
+    lines = Lines(text)
+    mends: list[Mend] = []
+    told: list[Problem] = []
+    mended = text
+    while True:
+        reader = _Reader(mended, file, lines, mends)
+        try:
+            root = reader.read()
+        except _Unreadable as fault:
+            is_news = not mends or fault.is_news_after(mends[-1], text)
+            if is_news:
+                told.append(fault.problem)
+            if not is_news or fault.mend is None or len(mends) >= _MOST_MENDS or len(text) > _LONGEST_TO_MEND:
+                raise DocumentError(in_order([*reader.problems, *told])) from fault.__cause__
+            mends.append(fault.mend)
+            mended = fault.mend.applied(mended)
+        except DocumentError as error:
+            raise DocumentError(in_order([*error.problems, *told])) from error
+        else:
+            return text, root, in_order([*reader.located(root), *told])
+
+
+class _Unreadable(Exception):  # nobody's error: `read_yaml` tells it
+    """The parser gave up at `at`; with `mend` it could go on."""
+
+    def __init__(self, problem: Problem, at: int, mend: Mend | None) -> None:
+        self.problem = problem
+        self.at = at
+        self.mend = mend
+
+    def is_news_after(self, mend: Mend, text: str) -> bool:
+        """Whether this is a fault of its own, and not what our mending led to."""
+        from iggyflux.documents.yaml_faults import is_own_fault
+
+        return self.at >= mend.end and is_own_fault(text, self.at)
+
+
+def in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Problems in the order of the text, each once."""
+    return tuple(dict.fromkeys(sorted(problems, key=lambda each: (each.location.line, each.location.column))))
 
 
 class _Reader:
-    def __init__(self, text: str, file: str | None) -> None:
+    """One reading of a text; `lines` shows the text as it was written, before `mends`."""
+
+    def __init__(self, text: str, file: str | None, lines: Lines, mends: Sequence[Mend]) -> None:
         self.text = text
         self.file = file
-        self.lines = Lines(text)
+        self.lines = lines
+        self.mends = mends
         self.problems: list[Problem] = []
+        self.faulty: list[tuple[Node | None, str | None]] = []  # of each problem its node, or a node and its key
         self.anchors: dict[str, Node | None] = {}
         self.open: list[_Open] = []
         self.root: Node | None = None
@@ -73,14 +129,18 @@ class _Reader:
         if found is not None:
             name = f"U+{ord(found.group()):04X}"
             hint = f'inside double quotes it can be written "\\u{ord(found.group()):04x}"'
-            self.stop("IFX103", f"the line separator {name} cannot stand in a YAML document", found.start(), hint=hint)
+            self.report(
+                "IFX103", f"the line separator {name} cannot stand in a YAML document", found.start(), hint=hint
+            )
+            self.text = _SEPARATORS.sub(" ", self.text)
         documents = 0
         for event in self.events():
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
                     hint = "write one document a file"
-                    self.stop("IFX107", "a second document begins here", event.start_mark.index, length=3, hint=hint)
+                    self.report("IFX107", "a second document begins here", event.start_mark.index, length=3, hint=hint)
+                    break
                 if event.version is not None and tuple(event.version) != (1, 2):
                     hint = "leave the %YAML line away: YAML 1.2 is what is read"
                     self.report("IFX107", "this is not YAML 1.2", event.start_mark.index, hint=hint)
@@ -88,9 +148,20 @@ class _Reader:
                 self.take(event)
         if self.root is None:
             self.stop("IFX101", "the document is empty", 0, hint="`iggyflux init` writes one to start from")
-        if self.problems:
-            raise DocumentError(self.problems)
         return self.root
+
+    def located(self, root: Node) -> list[Problem]:
+        """The problems with the pointers of what they are about."""
+        if not self.problems:
+            return []
+        pointers = {id(node): pointer for pointer, node in root.walk()}
+        found = []
+        for problem, (node, key) in zip(self.problems, self.faulty, strict=True):
+            pointer = pointers.get(id(node), "")
+            if key is not None:
+                pointer = join_pointer(pointer, key)
+            found.append(replace(problem, location=replace(problem.location, pointer=pointer)))
+        return found
 
     def events(self) -> Iterator[Any]:
         try:
@@ -98,12 +169,10 @@ class _Reader:
         except MarkedYAMLError as error:
             from iggyflux.documents.yaml_faults import explain  # good documents need none of its patterns
 
-            self.problems.append(explain(error, self.text, self.lines, self.file))
+            raise _Unreadable(*explain(error, self.text, self.lines, self.file)) from error
         except _FAULTS as error:
             self.unreadable(error)
-        else:
-            return
-        raise DocumentError(self.problems)
+            raise DocumentError(self.problems) from error
 
     def unreadable(self, error: Exception) -> None:
         for match in _LONG_ESCAPE.finditer(self.text):
@@ -129,6 +198,7 @@ class _Reader:
         style = _STYLES[event.style]
         start, end = event.start_mark.index, event.end_mark.index
         node = Node(event.value, start, end, style, in_flow=bool(self.open and self.open[-1].flow))
+        node.broken = any(start <= mend.start < end for mend in self.mends)
         tag = str(event.ctag) if event.ctag is not None else None
         if tag is not None or event.anchor is not None:
             node.start = self.after_tag(start, end)
@@ -137,18 +207,19 @@ class _Reader:
         elif style is Style.PLAIN:
             node.value = self.resolved(node, event.value)
         if isinstance(node.value, str) and _SURROGATE.search(node.value):
-            node.value = self.joined(node.value, start, end)
+            node.value = self.joined(node, node.value)
         self.anchor(event, node)
         self.place(node)
 
-    def joined(self, text: str, start: int, end: int) -> str:
+    def joined(self, node: Node, text: str) -> str:
         """`text` with the escaped surrogate pairs of JSON joined; half of one is no character."""
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         bad = _SURROGATE.search(text)
         if bad is not None:
             name = f"U+{ord(bad.group()):04X}"
-            self.report("IFX103", f"{name} is half of a surrogate pair and no character", start, length=end - start)
-        return text
+            message = f"{name} is half of a surrogate pair and no character"
+            self.fault(node, "IFX103", message, node.start, length=node.end - node.start)
+        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
     def after_tag(self, start: int, end: int) -> int:
         """Where the scalar itself begins: ruamel's mark stands before its anchor and tag."""
@@ -165,13 +236,13 @@ class _Reader:
 
     def number(self, node: Node, text: str, convert: Callable[[str], JSON]) -> JSON:
         if len(text) > MAX_DIGITS:
-            self.report("IFX108", f"a number of {len(text)} characters", node.start, hint="a string has quotes")
+            self.fault(node, "IFX108", f"a number of {len(text)} characters", node.start, hint="a string has quotes")
             return 0
         value = convert(text)
         if isinstance(value, float) and not math.isfinite(value):
             hint = f"a string has quotes: '{text}'"
             message = f"{text} is no finite number"
-            self.report("IFX108", message, node.start, length=len(text), hint=hint)
+            self.fault(node, "IFX108", message, node.start, length=len(text), hint=hint)
             return 0
         return value
 
@@ -192,7 +263,9 @@ class _Reader:
         hint = "leave the tag away"
         if self.text.startswith("!", start) and not shown.startswith("!!"):
             hint = self.quote_hint(start)
-        self.report("IFX107", f"the YAML tag {shown[:40]} has no meaning here", start, length=len(shown), hint=hint)
+        self.fault(
+            node, "IFX107", f"the YAML tag {shown[:40]} has no meaning here", start, length=len(shown), hint=hint
+        )
 
     def quote_hint(self, start: int) -> str:
         from iggyflux.documents.yaml_faults import quoted_from
@@ -232,8 +305,9 @@ class _Reader:
         name = event.anchor
         if name not in self.anchors:
             hint = self.quote_hint(start)
-            self.report("IFX107", f"there is no anchor &{name}", start, length=end - start, hint=hint)
-            self.place(Node(None, start, end, Style.PLAIN))
+            stand_in = Node(None, start, end, Style.PLAIN)
+            self.fault(stand_in, "IFX107", f"there is no anchor &{name}", start, length=end - start, hint=hint)
+            self.place(stand_in)
             return
         node = self.anchors[name]
         if node is None:
@@ -260,7 +334,8 @@ class _Reader:
             if key in parent.node.keys:
                 line, _ = self.lines.place(parent.node.keys[key][0])
                 hint = f"keep one of them; the first is on line {line}"
-                self.report("IFX105", f"the key `{key}` is here twice", start, length=end - start, hint=hint)
+                message = f"the key `{key}` is here twice"
+                self.report("IFX105", message, start, length=end - start, hint=hint, about=(parent.node, key))
                 return
             parent.node.keys[key] = (start, end)
             self.add(parent.node, key, node)
@@ -284,11 +359,13 @@ class _Reader:
         if node.style is Style.COLLECTION:
             hint = "quote it" if node.in_flow else None
             self.report("IFX106", "a key is a string, not a list or an object", start, hint=hint)
-        else:
-            shown = self.text[start:end]
-            hint = f'quote it: "{shown}"' if shown.strip(":") else "write a key before the colon"
-            self.report("IFX106", "a key is a string", start, length=end - start, found=shown, hint=hint)
-        return None, start, end
+            return None, start, end
+        shown = self.text[start:end]
+        named = bool(shown.strip(":"))
+        hint = f'quote it: "{shown}"' if named else "write a key before the colon"
+        about = (self.open[-1].node, shown if named else None)
+        self.report("IFX106", "a key is a string", start, length=end - start, found=shown, hint=hint, about=about)
+        return (shown if named else None), start, end
 
     # problems
 
@@ -301,9 +378,18 @@ class _Reader:
         length: int = 1,
         found: str | None = None,
         hint: str | None = None,
+        about: tuple[Node | None, str | None] = (None, None),
     ) -> None:
-        """A problem that does not keep the rest from being read."""
+        """A problem that does not keep the rest from being read, `about` a node or a key of it."""
         self.problems.append(self.lines.problem(code, message, offset, length, file=self.file, found=found, hint=hint))
+        self.faulty.append(about)
+
+    def fault(
+        self, node: Node, code: str, message: str, offset: int, *, length: int = 1, hint: str | None = None
+    ) -> None:
+        """The value of `node` cannot be what is written, and is what it can be."""
+        node.broken = True
+        self.report(code, message, offset, length=length, hint=hint, about=(node, None))
 
     def stop(self, code: str, message: str, offset: int, *, length: int = 1, hint: str | None = None) -> NoReturn:
         self.report(code, message, offset, length=length, hint=hint)

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from iggyflux.documents import Document, parse_document
+from iggyflux.documents import Document, read_document
 from iggyflux.errors import DocumentError, Location, MappingError, Problem
 from iggyflux.mapping.reader import read_reader
 from iggyflux.mapping.reading import Reading
@@ -156,14 +156,17 @@ def parse_mapping(
     every problem of it.
     """
     try:
-        document = parse_document(text, file=file, format=format)
+        document = read_document(text, file=file, format=format)
     except DocumentError as error:
         raise MappingError(error.problems) from error
     return compile_document(document, name=name)
 
 
 def compile_document(document: Document, *, name: str | None = None) -> Mapping:
-    """The mapping that a document is which was read already; `name` as for `parse_mapping`.  Raises MappingError."""
+    """The mapping that a document is which was read already, its faults told with everything else that is wrong.
+
+    `name` as for `parse_mapping`.  Raises MappingError.
+    """
     tree = document.tree if isinstance(document.tree, dict) else {}
     kind: Literal["writer", "reader"] = "reader" if _is_reader(tree) else "writer"
     reading = Reading(document, kind)

@@ -40,10 +40,12 @@ class Reading:
     def __init__(self, document: Document, kind: str) -> None:
         self.document = document
         self.kind = kind
-        self.problems: list[Problem] = check_schema(document, "mapping")
+        found = check_schema(document, "mapping")
+        self.problems: list[Problem] = [*document.faults, *found]
         self.warnings: list[Problem] = []
         # Values and objects of which something is told already: what follows from it is not worth telling.
-        self.told = {problem.location.pointer for problem in self.problems if problem.code not in _ABOUT_KEYS}
+        self.told = {problem.location.pointer for problem in found if problem.code not in _ABOUT_KEYS}
+        self.told |= document.broken
         self.misspelt = {parent_of(problem.location.pointer) for problem in self.problems if problem.code == "IFX110"}
         self.tree = object_of(document.tree)
         self.tables = {
