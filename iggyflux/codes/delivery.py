@@ -89,6 +89,56 @@ CODES: tuple[Code, ...] = (
         ),
     ),
     Code(
+        "IFX640",
+        "cursor of another query",
+        meaning=(
+            "What is stored under the name of this reader is how far another query was read: the measurement, the "
+            "statement or `where` have changed, or the server's database. Going on from there would skip what the new "
+            "query finds before."
+        ),
+        fix=(
+            "`iggyflux cursor reset` begins where `start` says; `iggyflux cursor set --at TIME` goes on from a time "
+            "with the new query; another `name` of the route keeps both."
+        ),
+    ),
+    Code(
+        "IFX641",
+        "digests damaged",
+        meaning=(
+            "A file beside the cursor, which holds what was sent of the last `overlap`, is gone or is not what was "
+            "written."
+        ),
+        fix=(
+            "Put back a copy, or `iggyflux cursor set` to the time that `cursor show` tells: what lies in the overlap "
+            "is then sent again, with the same ids."
+        ),
+    ),
+    Code(
+        "IFX642",
+        "a window too large",
+        meaning=(
+            "A window holds more than can be taken at once and cannot be made smaller: it is one nanosecond wide, or "
+            "its messages are made of all of its rows."
+        ),
+        fix=(
+            "Read less at once: fewer `fields`, a `where` by tag. With `for_each: series` or `window` make "
+            "`cursor.window` smaller."
+        ),
+    ),
+    Code(
+        "IFX644",
+        "rows that were not asked for",
+        meaning=(
+            "The answer to a statement has rows without the cursor's column, or with times outside the window that was "
+            "asked for. Reading on would send rows twice, or never."
+        ),
+        fix=(
+            "Let the statement select the time as it is and bound it on both sides: WHERE time >= $start AND time < "
+            "$stop, without shifting or truncating it. `cursor.column` names the column."
+        ),
+        example="SELECT date_bin('1h', time) AS time, avg(x) FROM env WHERE time >= $start AND time < $stop GROUP BY 1",
+    ),
+    Code(
         "IFX690",
         "route stopped",
         meaning="A route stopped for a reason that has no code of its own.",

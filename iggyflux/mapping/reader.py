@@ -12,7 +12,7 @@ from iggyflux.mapping.examples import check_reader_examples
 from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_duration, read_time
-from iggyflux.mapping.types import Const, Cursor, MessageSpec, Query, Reader, Source, Target
+from iggyflux.mapping.types import Const, Cursor, MessageSpec, OnError, Query, Reader, Source, Target
 from iggyflux.records import JSON, Scalar
 
 BAD_STATEMENT = "IFX131"
@@ -29,6 +29,11 @@ def read_reader(reading: Reading) -> Reader:
     )
     if "messages" not in tree:
         messages = (MessageSpec(compile_expression("@"), None, (), None, "row", ""),)
+    for spec in messages:
+        if cursor.mark in dict(spec.headers):
+            place = join_pointer(join_pointer(spec.pointer, "headers"), cursor.mark or "")
+            message = f"the header {cursor.mark!r} is the mark of late and changed rows"
+            reading.report("IFX117", place, message, key=True, hint="rename one of them")
     check_reader_examples(reading)
     warn_unused_tables(reading)
     target = object_of(tree.get("to"))
@@ -40,6 +45,7 @@ def read_reader(reading: Reading) -> Reader:
         cursor=cursor,
         messages=messages,
         target=Target(str(target.get("stream", "")), str(target.get("topic", "")), payload),
+        on_error=OnError(reading.choice(tree, "on_error", ("dead_letter", "fail", "skip"))),
         tables=reading.tables,
     )
 
@@ -102,6 +108,7 @@ def _read_cursor(reading: Reading, tree: Mapping[str, JSON]) -> Cursor:
     end = read_time(reading, tree.get("end"), "/cursor/end")
     if isinstance(begin, int) and end is not None and end <= begin:
         reading.report("IFX125", "/cursor/end", "the end is not after the start")
+    check_length(reading, tree.get("mark"), "/cursor/mark")
     window = read_duration(tree.get("window"), default.window_ns)
     if window == 0:
         reading.report("IFX125", "/cursor/window", "a window of no length reads nothing")
@@ -112,6 +119,7 @@ def _read_cursor(reading: Reading, tree: Mapping[str, JSON]) -> Cursor:
         settle_ns=read_duration(tree.get("settle"), default.settle_ns),
         overlap_ns=read_duration(tree.get("overlap"), default.overlap_ns),
         window_ns=window,
+        mark=None if "mark" not in tree else str(tree["mark"]),
     )
 
 

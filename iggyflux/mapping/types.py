@@ -178,7 +178,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where reading begins and how it moves on; spans and times in nanoseconds.  `end_ns` is exclusive."""
+    """Where reading begins and how it moves on; spans and times in nanoseconds.  `end_ns` is exclusive.
+
+    `mark` is the header that tells late and changed rows, None asks for none.
+    """
 
     column: str = "time"
     start: int | Literal["beginning", "now"] = "beginning"
@@ -186,6 +189,7 @@ class Cursor:
     settle_ns: int = 10_000_000_000
     overlap_ns: int = 60_000_000_000
     window_ns: int = 300_000_000_000
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +225,5 @@ class Reader:
     cursor: Cursor
     messages: tuple[MessageSpec, ...]
     target: Target
+    on_error: OnError
     tables: MappingABC[str, MappingABC[str, JSON]]
