@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from iggyflux.documents import Document, check_schema, load_schema, read_document, split_pointer
+from iggyflux.documents import Document, check_schema, load_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
 from iggyflux.records import JSON
 from iggyflux.timestamps import TimestampError, parse_rfc3339
@@ -151,6 +151,7 @@ class InfluxSettings:
     no_sync: bool = False
     poll_interval_seconds: float = 5.0
     page_size: int = 1000
+    backfill_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +208,12 @@ def load_pipeline(path: str | os.PathLike[str], *, environ: Mapping[str, str] | 
     """The pipeline in the file at `path`.  Raises `PipelineError` with every problem of it; connects to nothing."""
     file = Path(path)
     try:
-        data = file.read_bytes()
+        data = read_source(file)
     except OSError as error:
         problem = Problem("IFX801", f"cannot read the pipeline file: {error.strerror}", Location(file=str(file)))
         raise PipelineError([problem]) from error
+    except DocumentError as error:
+        raise PipelineError(error.problems) from error
     return parse_pipeline(data, file=file, environ=environ)
 
 
@@ -235,6 +238,7 @@ def parse_pipeline(
 
 # --- From tree to types ---
 
+_LONGEST_SECRET = 1 << 16
 SECRET_KEYS = frozenset({"token", "password", "connection_string"})
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -430,11 +434,11 @@ class _Reading:
         )
 
     def endpoint(self, value: JSON, pointer: str, kinds: Sequence[str]) -> Endpoint | None:
-        envelope = False
+        envelope, standard = False, "stdin" if "stdin" in kinds else "stdout"
         if isinstance(value, dict):
             envelope = bool(value.get("envelope", False))
             pointer = f"{pointer}/file"
-            value = f"file:{value['file']}" if value.get("file") != "-" else "stdin"
+            value = f"file:{value['file']}" if value.get("file") != "-" else standard
         kind, _, rest = str(value).partition(":")
         for known in kinds:
             name, _, argument = known.partition(":")
@@ -532,15 +536,21 @@ def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
         return Secret(text)
     path = reading.path(text.removeprefix("file:"), pointer)
     try:
-        content = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        content = read_source(path, limit=_LONGEST_SECRET).decode("utf-8").strip()
+    except (OSError, UnicodeDecodeError, DocumentError) as error:
+        reason = _why_unreadable(error)
         reading.report("IFX803", pointer, f"cannot read the secret in {path}: {reason}")
         return Secret("")
     if not content:
         reading.report("IFX803", pointer, f"the secret file {path} is empty")
     reading.secrets.add(content)
     return Secret(content)
+
+
+def _why_unreadable(error: OSError | UnicodeDecodeError | DocumentError) -> str:
+    if isinstance(error, DocumentError):
+        return error.problems[0].message.replace("the document", "it")
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
 
 
 def _seconds(reading: _Reading, value: JSON, pointer: str) -> float:
