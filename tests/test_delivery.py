@@ -462,6 +462,8 @@ class Server:
     style: str = "unnamed"  # how bad lines are refused: unnamed, named, partial (named, rest stored), dropped
     outage: list[Verdict] = field(default_factory=list)
     suspects: bool = False
+    first_only: bool = False
+    """A named answer names only the first bad line, as 3.x does where it may store nothing."""
     stored: dict[tuple[str, str], str] = field(default_factory=dict)
     requests: int = 0
     sizes: list[int] = field(default_factory=list)
@@ -482,7 +484,7 @@ class Server:
             self.store(lines)
             return Accepted()
         suspects = tuple(bad) if self.suspects else ()
-        refusals = tuple(Refusal(index, "bad", 400) for index in bad)
+        refusals = tuple(Refusal(index, "bad", 400) for index in (bad[:1] if self.first_only else bad))
         if self.style == "named":
             return Refused(refusals, rest_stored=False)
         if self.style in ("partial", "dropped"):
@@ -582,6 +584,30 @@ def test_when_most_are_bad_the_search_is_bounded_and_nothing_is_lost() -> None:
     assert isinstance(end, Done)
     assert server.requests <= 2 * 100 + 2
     assert set(refused_lines(end, lines)) | set(server.stored.values()) == set(lines)
+    assert {refusal.code for refusal in end.refusals} == {"IFX601", "IFX604"}
+
+
+def test_where_each_answer_names_one_line_many_bad_ones_cost_no_good_one() -> None:
+    """3.x with `accept_partial: false`."""
+    lines = points(5000)
+    server = Server(bad=frozenset(lines[::8]), style="named", first_only=True)
+
+    end = run(server, lines)
+
+    assert refused_lines(end, lines) == lines[::8]
+    assert len(server.stored) == 5000 - 625
+    assert server.requests == 626
+
+
+def test_where_each_answer_names_one_line_and_most_are_bad_the_search_ends() -> None:
+    lines = points(5000)
+    server = Server(bad=frozenset(lines[1:]), style="named", first_only=True)
+
+    end = run(server, lines)
+
+    assert isinstance(end, Done)
+    assert server.requests == 2500
+    assert refused_lines(end, lines) == lines
     assert {refusal.code for refusal in end.refusals} == {"IFX601", "IFX604"}
 
 

@@ -42,8 +42,9 @@ class Policy:
 
     After `max_retries` the policy `on_unavailable` holds: go on for ever at the capped pace, stop, or refuse what is
     left.  `max_refused_requests` bounds the search for refused lines: when that many requests of one delivery were
-    refused, the schema is wrong, and every line not yet settled is refused as it is.  None of them is lost: they go
-    where refused lines go, and come back with a replay.
+    refused (where each answer names a line: that many, or half as many as there are lines), the schema is wrong, and
+    every line not yet settled is refused as it is.  None of them is lost: they go where refused lines go, and come back
+    with a replay.
     """
 
     max_lines: int = 5_000
@@ -210,7 +211,7 @@ class Machine:
         self._suspect = 0
         self._window = None
         if not verdict.rest_stored:
-            self._count_refused_request(next(iter(named.values())).reason)
+            self._count_refused_request(next(iter(named.values())).reason, named=True)
 
     def _refused_some(self, verdict: RefusedSome, width: int, _now: float, _jitter: float) -> None:
         if width == 1:
@@ -353,9 +354,10 @@ class Machine:
         self._window = len(first)
         return True
 
-    def _count_refused_request(self, reason: str) -> None:
+    def _count_refused_request(self, reason: str, *, named: bool = False) -> None:
         self._refused_requests += 1
-        if self._refused_requests >= self._policy.max_refused_requests:
+        most = self._policy.max_refused_requests
+        if self._refused_requests >= (max(most, len(self._lines) // 2) if named else most):
             count = self._refused_requests
             self._refuse_rest(
                 f"not told apart: the server refused {count} requests with lines of this batch, last: {reason}",
