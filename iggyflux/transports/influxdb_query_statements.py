@@ -4,7 +4,8 @@ Pure text.  No name and no value of a document reaches a statement but through `
 nanoseconds all the way.  What comes back is told by position, not by name: a tag and a field may share one.
 """
 
-# Statements are made of texts here, and every name and value in them was quoted: ruff: noqa: S608
+# Statements are made of texts here, and every name and value in them is quoted.
+# ruff: noqa: S608
 
 from __future__ import annotations
 

@@ -1,0 +1,575 @@
+"""Rows off an answer, format by format, at the speed of C: lists of typed values, then dicts made by a generated line.
+
+Pure: each decoder is a function from blocks of bytes, cut anywhere, to lists of `Row`.  What it cannot read raises
+`UnreadableAnswer`; that an answer is complete is known before it comes here.  Times are integers of nanoseconds and
+never anything else.  A column without a value is not in a row; Flux writes the empty text and null alike, so neither
+is there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, Final, TypeAlias, cast
+
+import msgspec
+
+from iggyflux.records import JSON, Row
+from iggyflux.timestamps import TimestampError, parse_rfc3339
+
+CHUNK_ROWS: Final = 5000
+"""About how many rows come at a time."""
+
+Maker: TypeAlias = Callable[..., list[dict[str, JSON]]]
+
+
+class UnreadableAnswer(Exception):
+    """An answer that is whole and yet not what its format says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of an answer by position: the name in a row, and the type that it is read as (`any`: as it comes).
+
+    Several columns of one name are one field in several types: each row has a value in one of them, or the same number
+    as integer and as float; which of the two it is stored as says `Layout.floats`.
+    """
+
+    name: str
+    kind: str = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What an answer holds: the columns after the time, and the names that tags have in rows, by key.
+
+    `tags` None takes them all under their own names.  `floats` are names whose integral numbers are floats.
+    """
+
+    columns: tuple[Column, ...] | None = None
+    tags: Mapping[str, str] | None = None
+    floats: frozenset[str] = field(default_factory=frozenset)
+
+
+# --- dicts ---
+
+
+@lru_cache(maxsize=4096)
+def _maker(names: tuple[str, ...], constants: int, width: int) -> Maker:
+    """A function from rows of values (and constants) to dicts.
+
+    The first value is the first name's; then come the constants, then the other values.
+    """
+    values = [f"v{number}" for number in range(width)]
+    fixed = [f"t{number}" for number in range(constants)]
+    ordered = [*values[:1], *fixed, *values[1:]]
+    members = ", ".join(f"{name!r}: {value}" for name, value in zip(names, ordered, strict=True))
+    target = ", ".join(values) + ","
+    source = f"lambda rows, {''.join(f'{name}, ' for name in fixed)}: [{{{members}}} for {target} in rows]"
+    # Nothing but numbered names and the texts of `names`, as Python writes them.
+    return cast("Maker", eval(source, {"__builtins__": {}}))  # noqa: S307
+
+
+_MOST_GENERATED = 200
+_FEW = 4
+
+
+def _dicts(
+    names: Sequence[str], rows: Sequence[Sequence[JSON]], tags: Mapping[str, JSON], has_nulls: bool
+) -> list[dict[str, JSON]]:
+    """A dict for each row: the first column, the tags, the other columns; what is null is left out."""
+    sparse: list[str] = []
+    if has_nulls and len(rows) < _FEW:
+        return [
+            {
+                names[0]: row[0],
+                **tags,
+                **{name: value for name, value in zip(names[1:], row[1:], strict=True) if value is not None},
+            }
+            for row in rows
+        ]
+    if has_nulls:
+        columns = list(zip(*rows, strict=True))
+        kept = []
+        for number, column in enumerate(columns):
+            if None in column:
+                if column.count(None) == len(column):
+                    continue
+                sparse.append(names[number])
+            kept.append(number)
+        if len(kept) < len(names):
+            names = [names[number] for number in kept]
+            rows = list(zip(*(columns[number] for number in kept), strict=True))
+    if len(names) + len(tags) > _MOST_GENERATED:
+        made = [{names[0]: row[0], **tags, **dict(zip(names[1:], row[1:], strict=True))} for row in rows]
+    else:
+        make = _maker((names[0], *tags, *names[1:]), len(tags), len(names))
+        made = make(rows, *tags.values())
+    if sparse:
+        if len(sparse) * 4 > len(names):
+            return [{name: value for name, value in each.items() if value is not None} for each in made]
+        for name in sparse:
+            for each in made:
+                if each[name] is None:
+                    del each[name]
+    return made
+
+
+def _gathered(pieces: Iterable[list[Row]]) -> Iterator[list[Row]]:
+    """The same rows in chunks of a good size: many series have few rows each."""
+    chunk: list[Row] = []
+    for piece in pieces:
+        if not chunk and len(piece) >= CHUNK_ROWS // 2:
+            yield piece
+            continue
+        chunk += piece
+        if len(chunk) >= CHUNK_ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, without their ends; a line may be many blocks long."""
+    parts: list[bytes] = []
+    for block in blocks:
+        first, newline, rest = block.partition(b"\n")
+        parts.append(first)
+        if not newline:
+            continue
+        yield b"".join(parts)
+        *whole, last = rest.split(b"\n")
+        yield from whole
+        parts = [last]
+    if last := b"".join(parts):
+        yield last
+
+
+# --- InfluxQL: JSON documents of series ---
+
+
+class _Series(msgspec.Struct, gc=False):
+    name: str = ""
+    tags: dict[str, str] | None = None
+    columns: list[str] = []
+    values: list[Any] = []
+
+
+class _Result(msgspec.Struct, gc=False):
+    series: list[_Series] = []
+    error: str | None = None
+    partial: bool = False
+
+
+class Document(msgspec.Struct, gc=False):
+    """One JSON document of an InfluxQL answer, untyped."""
+
+    results: list[_Result] = []
+    error: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """What the server says went wrong."""
+        return self.error or next((result.error for result in self.results if result.error), None)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether more documents follow."""
+        return any(result.partial for result in self.results)
+
+    @property
+    def series(self) -> list[_Series]:
+        """The series of all results."""
+        return [series for result in self.results for series in result.series]
+
+
+_document = msgspec.json.Decoder(Document)
+_KINDS: Mapping[str, Any] = {
+    "float": float | None,
+    "integer": int | None,
+    "unsigned": int | None,
+    "string": str | None,
+    "boolean": bool | None,
+    "any": Any,
+}
+
+
+def read_document(line: bytes) -> Document:
+    """Raises `UnreadableAnswer`."""
+    try:
+        return _document.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableAnswer(f"not an answer to InfluxQL: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _typed_document(kinds: tuple[str, ...]) -> msgspec.json.Decoder[Document]:
+    """A decoder that makes floats of the numbers of float columns: JSON writes 1.0 as 1."""
+    row: Any = tuple.__class_getitem__((int, *(_KINDS[kind] for kind in kinds)))
+    series: Any = msgspec.defstruct(
+        "TypedSeries",
+        [
+            ("name", str, ""),
+            ("tags", dict[str, str] | None, None),
+            ("columns", list[str], []),
+            ("values", list[row], []),
+        ],
+        gc=False,
+    )
+    result: Any = msgspec.defstruct(
+        "TypedResult", [("series", list[series], []), ("error", str | None, None)], gc=False
+    )
+    document: Any = msgspec.defstruct(
+        "TypedDocument", [("results", list[result], []), ("error", str | None, None)], bases=(Document,), gc=False
+    )
+    return msgspec.json.Decoder(document)
+
+
+def decode_influxql(
+    blocks: Iterable[bytes], layout: Layout, column: str, window: tuple[int, int]
+) -> Iterator[list[Row]]:
+    """The rows of an answer to `/query` with `chunked=true&epoch=ns`.  Raises `UnreadableAnswer`."""
+    reader = _InfluxqlReader(layout, column, window)
+    return _gathered(rows for line in _lines(blocks) if line.strip() for rows in reader.rows(line))
+
+
+class _InfluxqlReader:
+    """What is the same for all documents of an answer, made once: a series may have a row only."""
+
+    def __init__(self, layout: Layout, column: str, window: tuple[int, int]) -> None:
+        self._layout = layout
+        self._column = column
+        self._window = window
+        self._decoder: msgspec.json.Decoder[Document] | None = None
+        self._names: list[str] | None = None
+        self._tag_names: tuple[str, ...] | None = None
+        if layout.columns is not None:
+            self._decoder = _typed_document(tuple(each.kind for each in layout.columns))
+            self._names = [column, *(each.name for each in layout.columns)]
+        if layout.tags is not None:
+            self._tag_names = tuple(sorted(layout.tags.values()))
+        self._is_merged = self._names is not None and len(set(self._names)) < len(self._names)
+
+    def rows(self, line: bytes) -> Iterator[list[Row]]:
+        """The rows of a document, by series."""
+        has_nulls = b"null" in line
+        document = self._read(line)
+        if document.failure:
+            raise UnreadableAnswer(f"the server says within the answer: {document.failure}")
+        for series in document.series:
+            values: Sequence[Sequence[JSON]] = series.values
+            if not values:
+                continue
+            names = self._names_of(series.columns)
+            if self._is_merged:
+                names, values = _merged(names, self._layout, values)
+            yield list(
+                map(
+                    Row,
+                    _dicts(names, values, self._tags_of(series.tags), has_nulls),
+                    repeat(series.name),
+                    repeat(self._window),
+                    repeat(self._tag_names),
+                )
+            )
+
+    def _read(self, line: bytes) -> Document:
+        if self._decoder is not None:
+            # Where a type is another than was told, the line is read as it comes.
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                return self._decoder.decode(line)
+        return read_document(line)
+
+    def _names_of(self, columns: list[str]) -> list[str]:
+        if not columns or columns[0] != "time":
+            raise UnreadableAnswer("a series without its time")
+        if self._names is None:
+            return [self._column, *columns[1:]]
+        if len(columns) != len(self._names):
+            raise UnreadableAnswer(f"{len(columns) - 1} columns where {len(self._names) - 1} were asked for")
+        return self._names
+
+    def _tags_of(self, tags: dict[str, str] | None) -> dict[str, JSON]:
+        """The tags of a series that have a value: a missing one comes as the empty text."""
+        if not tags:
+            return {}
+        if self._layout.tags is None:
+            return {key: value for key, value in tags.items() if value}
+        return {name: tags[key] for key, name in self._layout.tags.items() if tags.get(key)}
+
+
+def _merged(names: list[str], layout: Layout, rows: Sequence[Sequence[JSON]]) -> tuple[list[str], list[list[JSON]]]:
+    """Several columns of one name as one: what each point has, in the type that it has it in."""
+    places: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        places.setdefault(name, []).append(number)
+    kinds = ["integer", *(column.kind for column in layout.columns or ())]
+    pickers: list[Callable[[Sequence[JSON]], JSON]] = []
+    for name, numbers in places.items():
+        if len(numbers) == 1:
+            pickers.append(itemgetter(numbers[0]))
+            continue
+        integer = next((number for number in numbers if kinds[number] == "integer"), None)
+        real = next((number for number in numbers if kinds[number] == "float"), None)
+        rest = [number for number in numbers if number not in (integer, real)]
+        pickers.append(_picker(integer, real, rest, name in layout.floats))
+    return list(places), [[pick(row) for pick in pickers] for row in rows]
+
+
+def _picker(
+    integer: int | None, real: int | None, rest: list[int], prefers_float: bool
+) -> Callable[[Sequence[JSON]], JSON]:
+    """Picks the value of a field.  Servers give a number in both of its columns, cut or rounded in the wrong one."""
+
+    def pick(row: Sequence[JSON]) -> JSON:
+        whole = None if integer is None else cast("int | None", row[integer])
+        number = None if real is None else cast("float | None", row[real])
+        if number is not None and (whole is None or prefers_float or float(whole) != number):
+            return number
+        if whole is not None:
+            return whole
+        return next((row[place] for place in rest if row[place] is not None), None)
+
+    return pick
+
+
+# --- SQL: a JSON object a line ---
+
+_objects = msgspec.json.Decoder(dict[str, Any])
+
+
+def decode_jsonl(
+    blocks: Iterable[bytes], measurement: str, window: tuple[int, int], tags: tuple[str, ...] | None
+) -> Iterator[list[Row]]:
+    """The rows of an answer in the format `jsonl`.  Raises `UnreadableAnswer`."""
+    return _gathered(
+        list(map(Row, _objects_of(piece), repeat(measurement), repeat(window), repeat(tags)))
+        for piece in _whole_lines(blocks)
+        if piece.strip()
+    )
+
+
+def _objects_of(piece: bytes) -> list[dict[str, JSON]]:
+    try:
+        found = _objects.decode_lines(piece)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableAnswer(f"not a line of JSON: {error}") from None
+    if b":null" in piece:
+        return [{name: value for name, value in each.items() if value is not None} for each in found]
+    return found
+
+
+def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, cut after line ends."""
+    parts: list[bytes] = []
+    for block in blocks:
+        cut = block.rfind(b"\n") + 1
+        if not cut:
+            parts.append(block)
+            continue
+        yield b"".join([*parts, block[:cut]])
+        parts = [block[cut:]]
+    if last := b"".join(parts):
+        yield last
+
+
+# --- Flux: annotated CSV ---
+
+_NO_COLUMNS = frozenset({"", "result", "table", "_measurement", "_start", "_stop"})
+csv.field_size_limit(2**31 - 1)  # a text may have a megabyte, the limit of the module is 128 KiB
+
+
+def decode_flux(
+    blocks: Iterable[bytes],
+    column: str,
+    window: tuple[int, int],
+    tags: Mapping[str, str] | None,
+) -> Iterator[list[Row]]:
+    """The rows of an answer in annotated CSV, its times in `column`.  Raises `UnreadableAnswer`.
+
+    `tags` are the names that tags have in rows, by key; None where nobody knows which columns are tags.
+    """
+    reader = _FluxReader(column, window, tags)
+    return _gathered(rows for piece in _whole_records(blocks) for rows in reader.rows(piece))
+
+
+def _whole_records(blocks: Iterable[bytes]) -> Iterator[str]:
+    """The same text, cut after records: a quoted text may hold line ends."""
+    pending = b""
+    for block in blocks:
+        data = pending + block
+        cut = data.rfind(b"\r\n") + 2
+        while cut > 1 and data.count(b'"', 0, cut) % 2:
+            cut = data.rfind(b"\r\n", 0, cut - 2) + 2
+        if cut < 2:
+            pending = data
+            continue
+        yield data[:cut].decode("utf-8", "replace")
+        pending = data[cut:]
+    if pending:
+        raise UnreadableAnswer("the CSV does not end with a line end")
+
+
+class _FluxReader:
+    """Keeps the annotations between pieces."""
+
+    def __init__(self, column: str, window: tuple[int, int], tags: Mapping[str, str] | None) -> None:
+        self._column = column
+        self._window = window
+        self._tags = tags
+        self._tag_names = None if tags is None else tuple(sorted(tags.values()))
+        self._annotations: dict[str, list[str]] = {}
+        self._awaits_header = True
+        self._header: list[str] = []
+        self._minutes: dict[str, int] = {}
+
+    def rows(self, piece: str) -> Iterator[list[Row]]:
+        """The rows of a piece of whole records."""
+        if '"' in piece:
+            yield from self._rows_of_records(list(csv.reader(io.StringIO(piece, newline=""), strict=True)))
+            return
+        position, size = 0, len(piece)
+        while position < size:
+            if piece.startswith("\r\n", position):
+                position += 2
+            elif self._awaits_header or piece[position] == "#":
+                end = piece.index("\r\n", position)
+                self._head(piece[position:end].split(","))
+                position = end + 2
+            else:
+                end = piece.find("\r\n#", position)
+                end = size if end < 0 else end + 2
+                yield self._made(self._plain_columns(piece[position:end].rstrip("\r\n")))
+                position = end
+
+    def _rows_of_records(self, records: list[list[str]]) -> Iterator[list[Row]]:
+        data: list[list[str]] = []
+        for record in records:
+            if record and not self._awaits_header and record[0] == "":
+                data.append(record)
+                continue
+            if data:
+                yield self._made(self._quoted_columns(data))
+                data = []
+            if record:
+                self._head(record)
+        if data:
+            yield self._made(self._quoted_columns(data))
+
+    def _head(self, record: list[str]) -> None:
+        """Take an annotation or the row of names."""
+        if record[0].startswith("#"):
+            if not self._awaits_header:
+                self._annotations = {}
+            self._annotations[record[0]] = record
+            self._awaits_header = True
+            return
+        types = self._annotations.get("#datatype")
+        if record[1:] == ["error", "reference"]:
+            raise UnreadableAnswer("an error where rows were told to be")
+        if types is None or len(types) != len(record):
+            raise UnreadableAnswer(f"columns without their types: {','.join(record)[:200]!r}")
+        self._header = record
+        self._awaits_header = False
+
+    def _plain_columns(self, text: str) -> list[list[str]]:
+        """The cells of many lines by column, when nothing is quoted: at most a split and some slices."""
+        cells = text.replace("\r\n", ",").split(",")
+        width = len(self._header)
+        if len(cells) % width or any(cells[::width]):
+            raise UnreadableAnswer("lines of different lengths")
+        return [cells[number::width] for number in range(width)]
+
+    def _quoted_columns(self, records: list[list[str]]) -> list[list[str]]:
+        try:
+            columns = [list(column) for column in zip(*records, strict=True)]
+        except ValueError:
+            raise UnreadableAnswer("lines of different lengths") from None
+        if len(columns) != len(self._header):
+            raise UnreadableAnswer("lines of another length than their header")
+        # Flux writes each line feed of a text as carriage return and line feed, and drops lone carriage returns.
+        return [
+            [cell.replace("\r\n", "\n") for cell in column] if any("\r" in cell for cell in column) else column
+            for column in columns
+        ]
+
+    def _made(self, cells: list[list[str]]) -> list[Row]:
+        types = self._annotations["#datatype"]
+        defaults = self._annotations.get("#default") or [""] * len(types)
+        time_name = self._column if self._column in self._header else "_time"
+        found: dict[str, list[Any]] = {}
+        has_nulls = False
+        measurements: Iterable[str] = repeat("")
+        for name, kind, default, column in zip(self._header, types, defaults, cells, strict=True):
+            if name == "_measurement":
+                measurements = column
+                continue
+            if name in _NO_COLUMNS and name != time_name:
+                continue
+            if name in found:
+                raise UnreadableAnswer(f"two columns of the name {name!r}")
+            if default:
+                column = [cell or default for cell in column]
+            is_sparse = "" in column
+            has_nulls = has_nulls or is_sparse
+            found[name] = self._converted(kind, column, is_sparse)
+        if time_name not in found:
+            raise UnreadableAnswer(f"no column {time_name!r}")
+        times = found.pop(time_name)
+        names = [self._column, *(self._name(name) for name in found)]
+        kept = [column for column, name in zip(found.values(), names[1:], strict=True) if name]
+        rows = list(zip(times, *kept, strict=True))
+        dicts = _dicts([name for name in names if name], rows, {}, has_nulls)
+        return list(map(Row, dicts, measurements, repeat(self._window), repeat(self._tag_names)))
+
+    def _name(self, name: str) -> str:
+        """The name in a row; empty for a tag that is not asked for."""
+        if self._tags is None or not self._is_key(name):
+            return name
+        return self._tags.get(name, "")
+
+    def _is_key(self, name: str) -> bool:
+        groups = self._annotations.get("#group")
+        return groups is not None and groups[self._header.index(name)] == "true"
+
+    def _converted(self, kind: str, cells: list[str], is_sparse: bool) -> list[Any]:
+        is_time = kind.startswith("dateTime")
+        if not is_time and kind not in _CONVERSIONS:
+            return [cell or None for cell in cells] if is_sparse else cells
+        convert = parse_rfc3339 if is_time else _CONVERSIONS[kind]
+        try:
+            if is_time and not is_sparse:
+                return self._times(cells)
+            if is_sparse:
+                return [convert(cell) if cell else None for cell in cells]
+            return list(map(convert, cells))
+        except (ValueError, KeyError, TimestampError) as error:
+            raise UnreadableAnswer(f"not of the type {kind}: {error}") from None
+
+    def _times(self, cells: list[str]) -> list[int]:
+        """Nanoseconds; minutes are looked up, since few are new, and the rest of a text is its seconds as digits."""
+        minutes = self._minutes
+        if len(minutes) > _MOST_MINUTES:
+            minutes.clear()
+        for minute in {text[:16] for text in cells} - minutes.keys():
+            minutes[minute] = parse_rfc3339(f"{minute}:00Z")
+        try:
+            return [minutes[text[:16]] + int((text[17:19] + text[20:-1]).ljust(11, "0")) for text in cells]
+        except ValueError:  # not in UTC
+            return list(map(parse_rfc3339, cells))
+
+
+_MOST_MINUTES = 50_000
+_CONVERSIONS: Mapping[str, Callable[[str], Any]] = {
+    "long": int,
+    "unsignedLong": int,
+    "double": float,
+    "boolean": {"true": True, "false": False}.__getitem__,
+}
