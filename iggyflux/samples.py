@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 NOT_AN_ENVELOPE = "IFX500"
 NEEDS_ENVELOPE = "IFX501"
 NOT_A_ROW = "IFX502"
+TOO_LONG = "IFX503"
+
+MAX_LINE_BYTES = 96 << 20
+"""An envelope with a payload of 64 MB in base64; a longer line is no sample (a device gives one without an end)."""
 
 _BOM = b"\xef\xbb\xbf"
 Lines: TypeAlias = Iterable[bytes]
@@ -39,6 +43,30 @@ class SampleError(IggyfluxError):
         self.line = line
         self.hint = hint
         super().__init__(reason)
+
+
+class SampleFile:
+    """The lines of a file, or all of it, bounded while they are read."""
+
+    def __init__(self, file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> None:
+        self._file = file
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        number = 1
+        while line := self._checked(self._file.readline(self._limit + 1), number, "a line"):
+            yield line
+            number += 1
+
+    def read(self) -> bytes:
+        """Everything.  Raises SampleError where that is too much."""
+        return self._checked(self._file.read(self._limit + 1), 0, "the file")
+
+    def _checked(self, data: bytes, line: int, what: str) -> bytes:
+        if len(data) > self._limit:
+            hint = "a sample is a message: one line of NDJSON, or one payload with --whole"
+            raise SampleError(TOO_LONG, f"{what} has more than {self._limit:,} bytes", line, hint)
+        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +161,20 @@ def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
     if first is None:
         return
     if not _is_json(first[1]):
-        rest = list(pieces)
-        whole = b"\n".join(line for _, line in (first, *rest))
-        if _is_json(whole):
-            yield first[0], whole
-            return
-        pieces = iter(rest)
-    yield first
+        held, size = [first], len(first[1])
+        for piece in pieces:
+            held.append(piece)
+            size += len(piece[1])
+            if size > MAX_LINE_BYTES:  # not one document, then
+                break
+        else:
+            whole = b"\n".join(line for _, line in held)
+            if _is_json(whole):
+                yield first[0], whole
+                return
+        yield from held
+    else:
+        yield first
     yield from pieces
 
 

@@ -315,7 +315,12 @@ def test_a_mapping_where_a_pipeline_is_wanted_is_said_in_one_line(tmp_path: Path
 
 def test_the_beginning_of_a_code_lists_those_that_begin_so() -> None:
     """A whole code is explained."""
-    assert [line.split()[0] for line in iggyflux("codes", "ifx50").out.splitlines()] == ["IFX500", "IFX501", "IFX502"]
+    assert [line.split()[0] for line in iggyflux("codes", "ifx50").out.splitlines()] == [
+        "IFX500",
+        "IFX501",
+        "IFX502",
+        "IFX503",
+    ]
     assert iggyflux("codes", "IFX500").out.startswith("IFX500: not an envelope\n")
 
 

@@ -18,6 +18,8 @@ def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
     A file that is named is always looked at; folders are walked in the order of names, hidden ones left out.
     """
+    from iggyflux.documents import has_mark
+
     chosen: dict[Path, None] = {}
     others: list[Path] = []
     for path in paths:
@@ -25,7 +27,7 @@ def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             chosen[path] = None
             continue
         for file in _walk(path):
-            if _MARK in file.read_bytes():
+            if has_mark(file, _MARK):
                 chosen[file] = None
             else:
                 others.append(file)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from iggyflux.errors import ExpressionError, Problem
     from iggyflux.mapping import Mapping
     from iggyflux.pipeline import Pipeline
-    from iggyflux.samples import SampleError
+    from iggyflux.samples import SampleError, SampleFile
 
 STDIN = Path("-")
 INPUT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -23,17 +23,19 @@ MAPPING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @contextmanager
-def open_input(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, or of stdin for `-`.  What the user named wrongly is wrong usage."""
+def open_input(path: Path) -> Iterator[SampleFile]:
+    """The lines of a file, or of stdin for `-`.  What the user named wrongly is wrong usage."""
+    from iggyflux.samples import SampleFile
+
     if path == STDIN:
-        yield sys.stdin.buffer if sys.stdin is not None else BytesIO()
+        yield SampleFile(sys.stdin.buffer if sys.stdin is not None else BytesIO())
         return
     try:
         file = path.open("rb")
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
     with file:
-        yield file
+        yield SampleFile(file)
 
 
 def input_name(path: Path) -> str:
@@ -84,11 +86,11 @@ def open_pipeline(path: Path) -> Pipeline:
 def _kind(path: Path) -> str:
     """What a document that does not compile was meant to be."""
     from iggyflux.cli.documents import kind_of
-    from iggyflux.documents import read_document
+    from iggyflux.documents import read_document, read_source
     from iggyflux.errors import DocumentError
 
     try:
-        return kind_of(read_document(path.read_bytes(), file=str(path)).tree)
+        return kind_of(read_document(read_source(path), file=str(path)).tree)
     except (DocumentError, OSError):
         return ""
 

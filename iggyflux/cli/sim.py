@@ -163,10 +163,10 @@ def _troubles(given: dict[str, Any]) -> Iterator[Fault | Chaos]:
         for text in given["faults"]:
             yield parse_fault(text)
         if given["scenario"] is not None:
-            from iggyflux.documents import parse_document
+            from iggyflux.documents import parse_document, read_source
 
             path: Path = given["scenario"]
-            faults, chaos = read_scenario(parse_document(path.read_bytes(), file=str(path)).tree)
+            faults, chaos = read_scenario(parse_document(read_source(path), file=str(path)).tree)
             yield from faults
             if chaos is not None:
                 yield chaos

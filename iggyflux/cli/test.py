@@ -61,13 +61,13 @@ def command(paths: tuple[Path, ...], form: str, words: str | None, plan: str) ->
 
 def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
     """None for a pipeline file, and where nothing of the file was asked for."""
-    from iggyflux.documents import read_document
+    from iggyflux.documents import read_document, read_source
     from iggyflux.errors import DocumentError
     from iggyflux.examples import run_examples
     from iggyflux.mapping import compile_document
 
     try:
-        document = read_document(file.read_bytes(), file=str(file))
+        document = read_document(read_source(file), file=str(file))
         if kind_of(document.tree) == "pipeline":
             return None
         mapping = compile_document(document)

@@ -78,12 +78,12 @@ def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
 
 def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
     """One file with its problems, and the mapping files that it names."""
-    from iggyflux.documents import read_document
+    from iggyflux.documents import read_document, read_source
     from iggyflux.errors import DocumentError, Location, Problem
 
     name = str(path)
     try:
-        document = read_document(path.read_bytes(), file=name)
+        document = read_document(read_source(path), file=name)
     except OSError as error:
         problem = Problem(UNREADABLE, f"cannot be read: {error.strerror}", Location(name))
         return CheckedFile(name, "", (problem,)), []

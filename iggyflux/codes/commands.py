@@ -27,6 +27,13 @@ CODES: tuple[Code, ...] = (
         example='{"time": 1.5, "device": "d1"}',
     ),
     Code(
+        "IFX503",
+        "sample too large",
+        meaning="A line of samples, or the file that is one payload, has more than 96 MiB: no message is that large.",
+        fix="Name a file of messages, one a line.",
+        example="iggyflux dry-run mapping.yaml /dev/zero",
+    ),
+    Code(
         "IFX510",
         "other lines than the example says",
         meaning="A line of `points` is missing, differs, or was not expected. Lines are compared byte for byte.",

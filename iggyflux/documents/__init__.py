@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from iggyflux.documents.nodes import Document, Format, join_pointer, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema
+from iggyflux.documents.source import has_mark, read_source
 from iggyflux.documents.text import read_text
 from iggyflux.errors import DocumentError
 
@@ -18,10 +19,12 @@ __all__ = [
     "Document",
     "Format",
     "check_schema",
+    "has_mark",
     "join_pointer",
     "load_schema",
     "parse_document",
     "read_document",
+    "read_source",
     "split_pointer",
 ]
 

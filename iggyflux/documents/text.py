@@ -23,22 +23,20 @@ _WIDE_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 def read_text(data: str | bytes, file: str | None) -> str:
     """`data` as text, every line break as `\\n`, without a byte order mark.  Raises DocumentError."""
     if len(data) > MAX_BYTES:
-        raise refuse(
-            Lines("").problem(
-                "IFX104",
-                f"the document has {len(data):,} {'bytes' if isinstance(data, bytes) else 'characters'}",
-                0,
-                file=file,
-                expected=f"at most {MAX_BYTES:,}",
-                hint="is this a mapping document? samples and tables of that size live in files of their own",
-            )
-        )
+        raise too_large(f"{len(data):,} {'bytes' if isinstance(data, bytes) else 'characters'}", MAX_BYTES, file)
     text = data if isinstance(data, str) else _decode(data, file)
     text = text.removeprefix(_BOM).replace("\r\n", "\n")
     found = _FORBIDDEN.search(text)
     if found is not None:
         raise refuse(_forbidden(text, found, file))
     return text
+
+
+def too_large(found: str, limit: int, file: str | None) -> DocumentError:
+    """The error of a document that is larger than `limit`."""
+    hint = "is this a mapping document? samples and tables of that size live in files of their own"
+    expected = f"at most {limit:,}"
+    return refuse(Lines("").problem("IFX104", f"the document has {found}", 0, file=file, expected=expected, hint=hint))
 
 
 def refuse(problem: Problem) -> DocumentError:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from iggyflux.documents import Document, read_document
+from iggyflux.documents import Document, read_document, read_source
 from iggyflux.errors import DocumentError, Location, MappingError, Problem
 from iggyflux.mapping.reader import read_reader
 from iggyflux.mapping.reading import Reading
@@ -135,10 +135,12 @@ def load_mapping(path: str | os.PathLike[str]) -> Mapping:
     """The mapping in the file at `path`.  Raises MappingError with every problem of it."""
     file = os.fspath(path)
     try:
-        data = Path(file).read_bytes()
+        data = read_source(Path(file))
     except OSError as error:
         message = f"cannot read the file: {(error.strerror or str(error)).lower()}"
         raise MappingError([Problem("IFX100", message, Location(file=str(file)))]) from error
+    except DocumentError as error:
+        raise MappingError(error.problems) from error
     return parse_mapping(data, file=str(file))
 
 

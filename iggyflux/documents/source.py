@@ -1,0 +1,49 @@
+"""The bytes of a document's file, never more than a document may have, and never waited for without an end.
+
+A path can name a device that gives zeros for ever, a pipe that nobody writes to, or a file of any size: what is read is
+bounded while it is read.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from pathlib import Path
+
+from iggyflux.documents.text import MAX_BYTES, refuse, too_large
+from iggyflux.errors import Location, Problem
+
+_CHUNK_BYTES = 1 << 16
+PIPE_SECONDS = 10.0
+"""How long a pipe may give nothing: what makes a document on the fly is done by then."""
+
+
+def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIPE_SECONDS) -> bytes:
+    """What stands in the file at `path`.
+
+    Raises OSError where it cannot be read, and DocumentError where it has more than `limit` bytes, or is a pipe through
+    which nothing comes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a pipe's opening waits for its writer
+    try:
+        mode = os.fstat(descriptor).st_mode
+        waits = stat.S_ISFIFO(mode) or os.isatty(descriptor)
+        data = bytearray()
+        while len(data) <= limit:
+            if waits and not select.select([descriptor], [], [], pipe_seconds if stat.S_ISFIFO(mode) else None)[0]:
+                message = f"nothing came through this pipe in {pipe_seconds:g} s"
+                raise refuse(Problem("IFX100", message, Location(str(path)), hint="does a program write to it?"))
+            chunk = os.read(descriptor, _CHUNK_BYTES)
+            if not chunk:
+                return bytes(data)
+            data += chunk
+    finally:
+        os.close(descriptor)
+    raise too_large(f"more than {limit:,} bytes", limit, str(path))
+
+
+def has_mark(path: Path, mark: bytes) -> bool:
+    """Whether `mark` stands in as much of the file as a document may have."""
+    with path.open("rb") as file:
+        return mark in file.read(MAX_BYTES + 1)

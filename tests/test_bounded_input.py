@@ -1,0 +1,134 @@
+"""Whatever a path names (a device without an end, a pipe nobody writes to, a huge file), commands say so and end."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from iggyflux.cli import command_line
+from iggyflux.documents import has_mark, parse_document, read_source
+from iggyflux.errors import DocumentError, PipelineError
+from iggyflux.pipeline import parse_pipeline
+from iggyflux.samples import Coordinates, SampleError, SampleFile, read_samples
+
+ENDLESS = Path("/dev/zero")
+MAPPING = "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints: {measurement: {const: m}}\n"
+
+pytestmark = [
+    pytest.mark.skipif(not ENDLESS.exists(), reason="no /dev/zero on this system"),
+    pytest.mark.timeout(60),
+]
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> str:
+    path = tmp_path / "m.yaml"
+    path.write_text(MAPPING)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["validate", "/dev/zero"], "IFX104"),
+        (["test", "/dev/zero"], "IFX104"),
+        (["explain", "/dev/zero"], "IFX104"),
+        (["dry-run", "/dev/zero"], "IFX104"),
+        (["run", "/dev/zero"], "IFX104"),
+        (["check", "/dev/zero"], "IFX104"),
+        (["dry-run", "{mapping}", "/dev/zero"], "IFX503"),
+        (["dry-run", "{mapping}", "/dev/zero", "--whole"], "IFX503"),
+        (["dry-run", "{mapping}", "/dev/zero", "--envelope"], "IFX503"),
+        (["eval", "a", "/dev/zero"], "IFX503"),
+    ],
+    ids=" ".join,
+)
+def test_what_has_no_end_is_told_to_be_too_large(arguments: list[str], code: str, mapping: str) -> None:
+    """Sizes are checked while a file is read, not after."""
+    result = CliRunner().invoke(command_line, [each.format(mapping=mapping) for each in arguments])
+
+    assert result.exit_code == 1
+    assert f"[{code}]" in result.output
+    assert "more than" in result.output
+
+
+def test_a_secret_file_without_an_end_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(MAPPING)
+    text = "iggyflux: 1\nfrom: log:data\ninfluxdb: {token: file:/dev/zero}\nrun: [{mapping: m.yaml}]\n"
+
+    with pytest.raises(PipelineError) as caught:
+        parse_pipeline(text, file=tmp_path / "p.yaml", environ={})
+
+    assert [(each.code, each.message) for each in caught.value.problems] == [
+        ("IFX803", "cannot read the secret in /dev/zero: it has more than 65,536 bytes")
+    ]
+
+
+def test_a_huge_file_is_not_read_whole(tmp_path: Path, mapping: str) -> None:
+    """Its size alone tells: nothing of a sparse file of a terabyte is held."""
+    huge = tmp_path / "huge.yaml"
+    with huge.open("wb") as file:
+        file.write(b"# iggyflux\n")
+        file.truncate(1 << 40)
+
+    result = CliRunner().invoke(command_line, ["validate", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "IFX104" in result.output
+    assert has_mark(huge, b"iggyflux")
+
+
+def test_a_pipe_that_nobody_writes_to_is_a_problem(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(DocumentError) as caught:
+        read_source(pipe, pipe_seconds=0.05)
+
+    [problem] = caught.value.problems
+    assert (problem.code, problem.message) == ("IFX100", "nothing came through this pipe in 0.05 s")
+
+
+def test_a_document_may_come_through_a_pipe(tmp_path: Path) -> None:
+    """As `iggyflux validate <(make-mapping)` does it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("a: b\n" * 1,))
+    writer.start()
+
+    data = read_source(pipe)
+    writer.join()
+
+    assert parse_document(data).tree == {"a": "b"}
+
+
+def test_a_first_line_that_is_broken_does_not_hold_all_the_others() -> None:
+    """It could be the begin of one document over many lines: so long as all of them could be one."""
+    given = 0
+
+    def lines() -> object:
+        nonlocal given
+        yield b"{broken\n"
+        while True:
+            given += 1
+            yield b'"' + b"x" * (1 << 20) + b'"\n'
+
+    samples = read_samples(lines(), Coordinates("s", "t"))  # type: ignore[arg-type]
+
+    assert next(samples).message.payload == b"{broken"
+    assert next(samples).line == 2
+    assert given < 200
+
+
+def test_lines_are_bounded_and_told_by_number() -> None:
+    lines = iter(SampleFile(io.BytesIO(b"ab\ncd\nefghij\n"), limit=5))
+
+    assert [next(lines), next(lines)] == [b"ab\n", b"cd\n"]
+    with pytest.raises(SampleError) as caught:
+        next(lines)
+    assert (caught.value.code, caught.value.line) == ("IFX503", 3)
