@@ -19,6 +19,7 @@ from iggyflux.runner import Route, RouteStatus, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import RequestBuilder
+from iggyflux.runner.status import ReaderStatus
 from iggyflux.transports.memory import (
     CollectingDeadLetters,
     ImmediateClock,
@@ -650,4 +651,6 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
     tree = RouteStatus("r").as_dict()
 
     fields = {field.name for field in dataclasses.fields(RouteStatus)}
-    assert set(tree) == fields
+    assert set(tree) == fields - {"reader"}, "only readers have that"
+    reader = RouteStatus("r", reader=ReaderStatus()).as_dict()
+    assert set(reader) == fields

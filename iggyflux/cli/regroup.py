@@ -42,11 +42,11 @@ def command(pipeline: Path, name: str) -> int:
 
 
 async def _regroup(pipeline: Pipeline, name: str) -> int:
-    from iggyflux.runner.open import open_routes
+    from iggyflux.runner.open import open_writers
     from iggyflux.transports.iggy_groups import renew_group
     from iggyflux.transports.iggy_source import IggySource
 
-    (route,) = open_routes(pipeline, only=[name])
+    (route,) = open_writers(pipeline, only=[name])
     source = route.source
     if not isinstance(source, IggySource) or source.reader.kind != "group":
         raise click.UsageError(f"{name} is no member of a consumer group")

@@ -185,12 +185,12 @@ class _Way:
 def _routes_of(letters: Sequence[DeadLetter], path: Path) -> tuple[list[tuple[_Way, list[DeadLetter]]], int]:
     """The letters by the route of their mapping; 1 where some have none."""
     from iggyflux.mapping import load_mapping
-    from iggyflux.runner.open import open_routes
+    from iggyflux.runner.open import open_writers
 
     pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
     mappings = {mapping.name: mapping for mapping in documents.values()}
-    routes = {route.mapping: route for route in open_routes(pipeline)}
+    routes = {route.mapping: route for route in open_writers(pipeline)}
     grouped: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         grouped.setdefault(letter.mapping, []).append(letter)

@@ -62,11 +62,11 @@ async def _resend(
     from iggyflux.mapping import OnError
     from iggyflux.pipeline import IggySettings
     from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
-    from iggyflux.runner.open import open_routes
+    from iggyflux.runner.open import open_writers
     from iggyflux.transports.iggy_source import IggySource
     from iggyflux.transports.iggy_topics import IggyRange
 
-    (route,) = open_routes(pipeline, only=[name])
+    (route,) = open_writers(pipeline, only=[name])
     if not isinstance(route.source, IggySource):
         raise click.UsageError(f"{name} does not read Apache Iggy: start it again from where you want with `start`")
     settings = pipeline.iggy or IggySettings()

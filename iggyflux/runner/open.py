@@ -6,19 +6,23 @@ Two tables say which function builds which end; a transport is imported only whe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.windows import Rules
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest
-from iggyflux.mapping import Mapping, Writer, load_mapping
-from iggyflux.pipeline import Endpoint, IggySettings, InfluxSettings, Pipeline, TopicAddress
+from iggyflux.mapping import Mapping, Reader, Writer, load_mapping
+from iggyflux.pipeline import Endpoint, EndpointKind, IggySettings, InfluxSettings, Pipeline, TopicAddress
 from iggyflux.pipeline import Route as Item
-from iggyflux.records import Message, Rendered
+from iggyflux.records import JSON, Message, Rendered
+from iggyflux.runner.reader_route import ReaderRoute
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
 
 _DEAD_LETTERS = "dead-letters"
+MOST_WINDOW_BYTES = 2**30
+"""How large an answer to a reader's query may be; what is larger is asked for in parts."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,9 +32,25 @@ class Opening:
     pipeline: Pipeline
     item: Item
     mapping: Mapping
-    writer: Writer
     name: str
     until_end: bool
+
+    @property
+    def writer(self) -> Writer:
+        """The document, of a writer."""
+        assert self.mapping.writer is not None  # noqa: S101
+        return self.mapping.writer
+
+    @property
+    def reader(self) -> Reader:
+        """The document, of a reader."""
+        assert self.mapping.reader is not None  # noqa: S101
+        return self.mapping.reader
+
+    @property
+    def kind(self) -> str:
+        """`writer` or `reader`."""
+        return self.mapping.kind
 
     @property
     def consumer(self) -> str:
@@ -44,11 +64,20 @@ class Opening:
 
     @property
     def influxdb(self) -> InfluxSettings:
-        """How lines are sent: also to a file, whose requests have the same bounds."""
+        """How lines are sent: also to a file, whose requests have the same bounds; where a reader's rows are."""
         return self.item.influxdb or self.pipeline.influxdb or InfluxSettings()
 
 
-def open_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[str] = ()) -> list[Route]:
+def open_writers(pipeline: Pipeline, *, only: Sequence[str] = ()) -> list[Route]:
+    """As `open_routes`, the writers; a reader that `only` names is a problem."""
+    routes = open_routes(pipeline, only=only)
+    wrong = [route.name for route in routes if only and isinstance(route, ReaderRoute)]
+    if wrong:
+        raise PipelineError([Problem("IFX813", f"{name!r} is a reader: this is for writers") for name in wrong])
+    return [route for route in routes if isinstance(route, Route)]
+
+
+def open_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[str] = ()) -> list[Route | ReaderRoute]:
     """The routes of `pipeline`, or those that `only` names.
 
     Raises `MappingError` or `PipelineError` with the problems of all of them, before anything is opened.
@@ -64,19 +93,18 @@ def open_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[s
                 problems += error.problems
             broken[item.mapping] = True
             continue
-        if mapping.writer is None:
-            problems.append(_wrong_kind(pipeline, item, mapping))
-        else:
-            openings.append(Opening(pipeline, item, mapping, mapping.writer, item.name or mapping.name, until_end))
+        openings.append(Opening(pipeline, item, mapping, item.name or mapping.name, until_end))
     if problems:
-        raise (MappingError if broken else PipelineError)(problems)
+        raise MappingError(problems)
     chosen = _chosen(pipeline, openings, only)
     ends = [(_end(opening, "from", problems), _end(opening, "to", problems)) for opening in chosen]
     problems += _shared_consumers(chosen, [source for source, _ in ends])
     if problems:
         raise PipelineError(problems)
     return [
-        _open(opening, source, sink) for opening, (source, sink) in zip(chosen, ends, strict=True) if source and sink
+        _open(opening, source, sink) if opening.kind == "writer" else _open_reader(opening, sink)
+        for opening, (source, sink) in zip(chosen, ends, strict=True)
+        if source and sink
     ]
 
 
@@ -114,6 +142,59 @@ def _open(opening: Opening, source: Endpoint, sink: Endpoint) -> Route:
         batch_bytes=settings.batch_bytes,
         linger_seconds=settings.linger_seconds,
         max_in_flight=settings.max_in_flight if sink.kind == "influxdb" else None,
+    )
+
+
+def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
+    from iggyflux.cursors import CursorStore
+    from iggyflux.transports.influxdb_query import InfluxRows
+
+    reader, settings = opening.reader, opening.influxdb
+    plan = opening.mapping.plan()
+    return ReaderRoute(
+        name=opening.name,
+        source=InfluxRows(settings, reader.source, column=reader.cursor.column, most_bytes=MOST_WINDOW_BYTES),
+        plan=plan,  # type: ignore[arg-type]  # of a reader, it is a reader's plan
+        sink=_MESSAGE_SINKS[sink.kind](opening, sink),
+        store=CursorStore(
+            opening.pipeline.state, opening.name, query_of(reader, settings), marks=reader.cursor.mark is not None
+        ),
+        dead_letters=_dead_letters(opening, sink),
+        rules=rules_of(reader, settings, until_end=opening.until_end),
+        column=reader.cursor.column,
+        mark=reader.cursor.mark,
+        mapping=opening.mapping.name,
+        mapping_hash=opening.mapping.hash,
+        stream=reader.target.stream,
+        topic=reader.target.topic,
+        on_error=reader.on_error,
+    )
+
+
+def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:
+    """Which rows are read, as far as a position says something about them and about no others."""
+    query = reader.source
+    return {
+        "place": settings.bucket or settings.database,
+        "measurement": query.measurement,
+        "statement": query.statement,
+        "where": {tag: list(values) for tag, values in query.where},
+    }
+
+
+def rules_of(reader: Reader, settings: InfluxSettings, *, until_end: bool) -> Rules:
+    """How windows move on, by the document and the `influxdb` section."""
+    cursor = reader.cursor
+    return Rules(
+        start=cursor.start,
+        end=cursor.end_ns,
+        settle=cursor.settle_ns,
+        overlap=cursor.overlap_ns,
+        window=cursor.window_ns,
+        poll_seconds=settings.poll_interval_seconds,
+        rows_per_second=settings.backfill_rate,
+        grid=any(spec.for_each != "row" for spec in reader.messages),
+        until_end=until_end,
     )
 
 
@@ -205,6 +286,29 @@ def _influxdb_sink(opening: Opening, _end: Endpoint) -> LineSink:
     return InfluxLineSink(opening.influxdb)
 
 
+def _message_iggy_sink(opening: Opening, _end: Endpoint) -> MessageSink:
+    from iggyflux.transports.iggy_topics import IggySink
+
+    target = opening.reader.target
+    return IggySink(opening.iggy, target.stream, target.topic)
+
+
+def _message_log_sink(opening: Opening, end: Endpoint) -> MessageSink:
+    from iggyflux.transports.log import LogSink
+
+    target = opening.reader.target
+    return LogSink(end.path or Path(), target.stream, target.topic)
+
+
+def _message_line_sink(opening: Opening, end: Endpoint) -> MessageSink:
+    from iggyflux.transports.files import LineFileSink, StdoutSink
+    from iggyflux.transports.message_files import MessageLines
+
+    target = opening.reader.target
+    lines = StdoutSink() if end.path is None else LineFileSink(end.path)
+    return MessageLines(lines, target.stream, target.topic, payload=target.payload, envelope=end.envelope)
+
+
 _SOURCES: dict[str, Callable[[Opening, Endpoint], Source]] = {
     "iggy": _iggy_source,
     "log": _log_source,
@@ -216,26 +320,44 @@ _SINKS: dict[str, Callable[[Opening, Endpoint], LineSink]] = {
     "file": _file_sink,
     "stdout": _stdout_sink,
 }
-_DEFAULTS = {"from": "iggy", "to": "influxdb"}
+_MESSAGE_SINKS: dict[str, Callable[[Opening, Endpoint], MessageSink]] = {
+    "iggy": _message_iggy_sink,
+    "log": _message_log_sink,
+    "file": _message_line_sink,
+    "stdout": _message_line_sink,
+}
+_KNOWN: dict[tuple[str, str], tuple[str, ...]] = {
+    ("writer", "from"): tuple(_SOURCES),
+    ("writer", "to"): tuple(_SINKS),
+    ("reader", "from"): ("influxdb",),
+    ("reader", "to"): tuple(_MESSAGE_SINKS),
+}
+_DEFAULTS: dict[tuple[str, str], tuple[EndpointKind, str]] = {
+    ("writer", "from"): ("iggy", "from: log:data"),
+    ("writer", "to"): ("influxdb", "to: file:points.lp"),
+    ("reader", "from"): ("influxdb", ""),
+    ("reader", "to"): ("iggy", "to: log:data"),
+}
+"""Where a route goes whose file does not say, if there is such a section; and what could be written instead."""
 
 
-def _dead_letters(opening: Opening, source: Endpoint) -> DeadLetterSink:
+def _dead_letters(opening: Opening, messages: Endpoint) -> DeadLetterSink:
     from iggyflux.transports.deadletters import DirectoryDeadLetters, TopicDeadLetters
 
     place = opening.item.dead_letters
     if isinstance(place, TopicAddress):
-        return TopicDeadLetters(_topic_sink(opening, source, place))
+        return TopicDeadLetters(_topic_sink(opening, messages, place))
     return DirectoryDeadLetters(place or opening.pipeline.folder / _DEAD_LETTERS / opening.name)
 
 
-def _topic_sink(opening: Opening, source: Endpoint, place: TopicAddress) -> MessageSink:
-    if source.kind == "iggy":
+def _topic_sink(opening: Opening, messages: Endpoint, place: TopicAddress) -> MessageSink:
+    if messages.kind == "iggy":
         from iggyflux.transports.iggy_topics import IggySink
 
         return IggySink(opening.iggy, place.stream, place.topic)
     from iggyflux.transports.log import LogSink
 
-    return LogSink(source.path or Path(), place.stream, place.topic)
+    return LogSink(messages.path or Path(), place.stream, place.topic)
 
 
 def _coordinates(writer: Writer) -> tuple[str, str]:
@@ -274,7 +396,7 @@ def _shared_consumers(openings: Sequence[Opening], sources: Sequence[Endpoint | 
     problems: list[Problem] = []
     seen: dict[tuple[str, ...], Opening] = {}
     for opening, source in zip(openings, sources, strict=True):
-        if source is None or source.kind not in ("log", "iggy"):
+        if source is None or opening.kind == "reader" or source.kind not in ("log", "iggy"):
             continue
         origin, item = opening.writer.source, opening.item
         place: tuple[str, ...] = (str(source), opening.consumer)
@@ -292,27 +414,54 @@ def _end(opening: Opening, key: str, problems: list[Problem]) -> Endpoint | None
     """The route's end; where the file does not say, the server whose section it has."""
     pipeline, item = opening.pipeline, opening.item
     given = item.source if key == "from" else item.sink
-    section = pipeline.iggy if key == "from" else item.influxdb or pipeline.influxdb
+    usual, example = _DEFAULTS[opening.kind, key]
+    section = pipeline.iggy if usual == "iggy" else item.influxdb or pipeline.influxdb
     if given is None and section is not None:
-        given = Endpoint(_DEFAULTS[key])  # type: ignore[arg-type]  # both are endpoint kinds
+        given = Endpoint(usual)
     if given is None:
-        examples = {"from": "from: log:data", "to": "to: file:points.lp"}
-        hint = f"add `{examples[key]}`, or an `{_DEFAULTS[key]}` section"
+        hint = f"add `{example}`, or an `{usual}` section" if example else f"add an `{usual}` section"
         problems.append(pipeline.problem("IFX807", item, f"nothing says where to go `{key}`", hint=hint))
         return None
-    table: dict[str, object] = dict(_SOURCES) if key == "from" else dict(_SINKS)
-    if given.kind not in table:
-        message = f"a writer mapping cannot go `{key}` {given}"
-        problems.append(pipeline.problem("IFX813", item, message, hint=f"one of: {', '.join(sorted(table))}"))
+    known = _KNOWN[opening.kind, key]
+    if given.kind not in known:
+        message = f"a {opening.kind} mapping cannot go `{key}` {given}"
+        problems.append(pipeline.problem("IFX813", item, message, hint=f"one of: {', '.join(sorted(known))}"))
         return None
-    if key == "from" and isinstance(item.dead_letters, TopicAddress) and given.kind not in ("log", "iggy"):
-        message = f"dead letters cannot go to a topic: {given} has none"
-        problems.append(pipeline.problem("IFX813", item, message, hint="name a directory"))
-    if given.kind == "influxdb":
-        problems += _influxdb_problems(opening)
-    if given.kind == "iggy":
-        problems += _iggy_problems(opening)
+    problems += _end_problems(opening, key, given)
     return given
+
+
+def _end_problems(opening: Opening, key: str, given: Endpoint) -> Iterator[Problem]:
+    pipeline, item = opening.pipeline, opening.item
+    has_messages = (key == "from") == (opening.kind == "writer")
+    if has_messages and isinstance(item.dead_letters, TopicAddress) and given.kind not in ("log", "iggy"):
+        message = f"dead letters cannot go to a topic: {given} has none"
+        yield pipeline.problem("IFX813", item, message, hint="name a directory")
+    if given.kind == "influxdb":
+        yield from _influxdb_problems(opening)
+    if given.kind == "iggy":
+        yield from _iggy_problems(opening)
+    if key == "to" and opening.kind == "reader":
+        yield from _target_problems(opening, given)
+    elif key == "to" and given.envelope:
+        yield pipeline.problem("IFX813", item, "lines of line protocol have no envelope", hint="leave `envelope` out")
+
+
+def _target_problems(opening: Opening, sink: Endpoint) -> Iterator[Problem]:
+    """What a sink cannot do that a reader's document asks for."""
+    from iggyflux.transports.message_files import LINE_FORMATS
+
+    reader = opening.reader
+    if sink.kind == "iggy":
+        hint = "put the time into a header or the payload: Iggy gives messages the time of their arrival"
+        for spec in reader.messages:
+            if spec.timestamp is not None:
+                message = "a message cannot be sent to Iggy with a timestamp of its own"
+                yield opening.mapping.document.problem("IFX776", f"{spec.pointer}/timestamp", message, hint=hint)
+    elif sink.kind in ("file", "stdout") and not sink.envelope and reader.target.payload not in LINE_FORMATS:
+        message = f"payloads of {reader.target.payload} are no lines"
+        hint = "to: {file: PATH, envelope: true} keeps whole messages (`-` is stdout)"
+        yield opening.pipeline.problem("IFX813", opening.item, message, hint=hint)
 
 
 def _influxdb_problems(opening: Opening) -> list[Problem]:
@@ -327,10 +476,6 @@ def _iggy_problems(opening: Opening) -> list[Problem]:
     """What cannot work with these settings and this consumer, at the route's place."""
     from iggyflux.transports.iggy_settings import settings_problems
 
-    found = settings_problems(opening.iggy, dataclasses.replace(opening.item.consumer, name=opening.consumer))
+    consumer = dataclasses.replace(opening.item.consumer, name=opening.consumer) if opening.kind == "writer" else None
+    found = settings_problems(opening.iggy, consumer)
     return [opening.pipeline.problem(each.code, opening.item, each.message, hint=each.hint) for each in found]
-
-
-def _wrong_kind(pipeline: Pipeline, item: Item, mapping: Mapping) -> Problem:
-    message = f"{mapping.name!r} is a {mapping.kind} mapping: only writers can be run"
-    return pipeline.problem("IFX813", item, message, hint="try it with `iggyflux dry-run`")

@@ -30,6 +30,7 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     payload_base64: str | None = None
     stream: str | None = None
     topic: str | None = None
+    key: str | None = None  # for people, and for programs: a message that is read has its partition already
     partition: int = 0
     offset: int | None = None
     timestamp_us: int | None = None
@@ -86,7 +87,7 @@ def envelope_of(message: Message) -> dict[str, JSON]:
         "timestamp_us": message.timestamp_us,
         "origin_timestamp_us": message.origin_timestamp_us,
         "id": str(message.id),
-        "headers": {key: _plain(value) for key, value in message.headers.items()},
+        "headers": {key: plain_header(value) for key, value in message.headers.items()},
         "payload_base64": b64encode(message.payload).decode("ascii"),
     }
 
@@ -138,7 +139,8 @@ def _header(value: Scalar | Mapping[str, str]) -> Scalar | bytes:
     raise EnvelopeError('a header is a text, a number, true, false, or {"base64": "…"}')
 
 
-def _plain(value: Scalar | bytes) -> JSON:
+def plain_header(value: Scalar | bytes) -> JSON:
+    """A header as an envelope has it."""
     if isinstance(value, bytes):
         return {"base64": b64encode(value).decode("ascii")}
     if isinstance(value, float) and not math.isfinite(value):
