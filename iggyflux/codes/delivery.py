@@ -32,7 +32,11 @@ CODES: tuple[Code, ...] = (
             "The connection died each time this line was sent alone, to a server that was there before and after: "
             "it is kept as a dead letter, since one such line can bring a server down again and again."
         ),
-        fix="Look into the server's log. Replay the dead letter only to a server that was mended.",
+        fix=(
+            "Look into the server's log. Replay the dead letter only to a server that was mended. InfluxDB 3.6 breaks "
+            "off where it should refuse a line that has no ASCII character at its 20th byte: there the line itself is "
+            "wrong, by the type of a field for instance."
+        ),
     ),
     Code(
         "IFX604",
@@ -59,7 +63,10 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX607",
         "line that the server fails on",
-        meaning="The server answers an error of its own each time this line is sent alone, and takes other lines.",
+        meaning=(
+            "The server answers an error of its own, or nothing in time, each time this line is sent alone, "
+            "and takes other lines."
+        ),
         fix="Read the server's words in the dead letter and its log.",
         example="InfluxDB 2.x: 500 engine: unable to parse bool value",
     ),

@@ -78,7 +78,7 @@ class Unavailable:
     `connection_died` says that the connection broke while or after the request was sent: it may have been too large,
     it may have been stored, and a line in it may have killed the server.  A connection that was never made, or an idle
     one that the server had closed, did not die.  `suspicious` says that a line in it may be the cause of the answer (an
-    error of the server that nobody knows as passing).
+    error of the server that nobody knows as passing), or of there being none in time.
     """
 
     reason: str

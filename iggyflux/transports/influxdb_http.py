@@ -307,7 +307,7 @@ class HttpClient:
             )
             answer = _read(response, ticket, began)
             if ticket.is_cut and not answer.whole and answer.status != 204:
-                return Unavailable(f"no complete answer from {self._where} within {ticket.seconds:g} s")
+                return _no_answer(self._where, ticket)
             return answer
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return self._failure(error, ticket)
@@ -487,7 +487,12 @@ class _Failed:
 
 
 def _timed_out(failed: _Failed) -> Failure:
-    return Unavailable(f"no complete answer from {failed.where} within {failed.ticket.seconds:g} s")
+    return _no_answer(failed.where, failed.ticket)
+
+
+def _no_answer(where: str, ticket: Ticket) -> Unavailable:
+    """Too slow, as a rule; but it may be what was sent that keeps the server from answering."""
+    return Unavailable(f"no complete answer from {where} within {ticket.seconds:g} s", suspicious=_has_sent(ticket))
 
 
 def _unresolved(failed: _Failed) -> Failure:

@@ -19,7 +19,7 @@ import pytest
 
 from iggyflux.delivery.machine import Policy
 from iggyflux.delivery.pace import Bounds
-from iggyflux.delivery.verdicts import Accepted, Impossible, Refused, TooLarge, Unavailable, Verdict
+from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import NotConnected, PipelineError, Stopped
 from iggyflux.pipeline import InfluxSettings, Secret
 from iggyflux.runner.deliver import SystemClock, deliver
@@ -27,7 +27,7 @@ from iggyflux.transports.influxdb import InfluxLineSink, compress, settings_prob
 from iggyflux.transports.influxdb_admin import CheckReport
 from iggyflux.transports.influxdb_flavors import FLAVORS, Flavor
 from iggyflux.transports.influxdb_http import AddressError, Scrubber, parse_address
-from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Script, http
+from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Request, Script, http
 
 T = TypeVar("T")
 
@@ -341,7 +341,38 @@ def test_no_answer_in_time_is_not_a_death() -> None:
 
     assert isinstance(found, Unavailable)
     assert "within 0.3 s" in found.reason
+    assert found.suspicious
     assert not found.connection_died
+
+
+def test_a_line_that_is_never_answered_is_found_while_the_others_are_stored() -> None:
+    """The server lives and answers others: the line is kept with what is known of it, after a bounded time."""
+    never, lines = threading.Event(), [f"m,t=a f=1 {number}" for number in range(30)]
+    stored: set[str] = set()
+
+    def judge(request: Request) -> Reply:
+        sent = request.text.split("\n")
+        if lines[17] in sent:
+            return Reply(b"", wait=never)
+        stored.update(sent)
+        return NO_CONTENT
+
+    with RawServer([judge] * 60) as server:
+
+        async def main() -> tuple[Refusal, ...]:
+            sink = InfluxLineSink(settings(server.url, timeout_seconds=0.1))
+            await sink.connect()
+            policy = Policy(retry_backoff_seconds=0.001, max_backoff_seconds=0.001)
+            refusals = await deliver(sink, lines, policy, SystemClock())
+            await sink.close()
+            return refusals
+
+        (refusal,) = drive(main())
+
+    assert (refusal.line, refusal.code) == (17, "IFX607")
+    assert "no complete answer" in refusal.reason
+    assert stored == {*lines} - {lines[17]}
+    assert len(server.writes) <= 26
 
 
 def test_an_answer_that_drips_is_cut_at_the_deadline() -> None:
