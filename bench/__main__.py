@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("plan", "start", "run", "influx")
+BENCHMARKS = ("plan", "read", "start", "run", "influx")
 
 
 def main() -> None:

@@ -3,20 +3,22 @@
 A digest says what a row holds and nothing else: not in which order, not when it was read, not by which process.  What
 it is made of is part of the contract (docs/reader.md), since ids outlive a release:
 
-    digest = the first 16 bytes of BLAKE2b-512 of: measurement, names, values, each as MessagePack
-             (names: the array of those of the columns that have a value, in the order of their UTF-8 bytes, and values
-             in that order; integers and strings in their shortest form, floats in 64 bits; of what MessagePack has
-             no form for, such as integers beyond 64 bits, values is a `bin` of the JSON text instead)
+    head   = the first 16 bytes of BLAKE2b-512 of: measurement, names
+             (names: an array of those of the columns that have a value, in the order of their UTF-8 bytes)
+    digest = the first 16 bytes of BLAKE2b-512 of: head, as it is, and values
+             (values: an array in the order of names; integers and strings in their shortest form, floats in 64 bits;
+             of what MessagePack has no form for, such as integers beyond 64 bits, a `bin` of the JSON text instead)
     id     = digest XOR the first 16 bytes of BLAKE2b-512 of: name of the mapping, number of the item of `messages`
-             (from 0), each as MessagePack; a number of 128 bits, its first byte the highest
+             (from 0); a number of 128 bits, its first byte the highest
 
-The digest of a message of many rows is that of their digests, one after the other.
+All but the head are written as MessagePack.  The digest of a message of many rows is that of their digests, one after
+the other.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any
@@ -29,6 +31,8 @@ DIGEST_BYTES = 16
 
 _pack = msgspec.msgpack.Encoder(order="deterministic").encode
 _NIL = b"\xc0"
+_NO_FORM = (ValueError, OverflowError, TypeError, RecursionError)
+"""What packing raises."""
 
 
 def digest_rows(rows: Sequence[Row]) -> list[bytes]:
@@ -37,25 +41,45 @@ def digest_rows(rows: Sequence[Row]) -> list[bytes]:
     `1` and `1.0` differ, as do `0.0` and `-0.0`; the order of columns, the window and what is told of tags do not
     count.  The same on every machine and Python version, for every row that there can be.
     """
-    known: dict[str, dict[tuple[str, ...], _Shape]] = {}
-    digests = []
-    for row in rows:
-        columns = row.columns
-        names = tuple(columns)
+    if not rows:
+        return []
+    columns = [row.columns for row in rows]
+    width, measurement = len(columns[0]), rows[0].measurement
+    is_uniform = {width}.issuperset(map(len, columns)) and {measurement}.issuperset([row.measurement for row in rows])
+    if is_uniform:
         try:
-            prefix, values_of = known[row.measurement][names]
+            return _digest_alike(rows, columns)
         except KeyError:
-            shape = prefix, values_of = _shape(row.measurement, names)
-            known.setdefault(row.measurement, {})[names] = shape
-        values = values_of(columns)
-        try:
-            packed = _pack(values)
-        except (ValueError, OverflowError, TypeError, RecursionError):
-            packed = b""
-        if not packed or (_NIL in packed and None in values):
-            digests.append(_digest_carefully(row))
-        else:
-            digests.append(blake2b(prefix + packed).digest()[:DIGEST_BYTES])
+            pass
+    alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for index, row in enumerate(rows):
+        alike.setdefault((row.measurement, tuple(row.columns)), []).append(index)
+    digests = [b""] * len(rows)
+    for indices in alike.values():
+        made = _digest_alike([rows[index] for index in indices], [columns[index] for index in indices])
+        for index, digest in zip(indices, made, strict=True):
+            digests[index] = digest
+    return digests
+
+
+def _digest_alike(rows: Sequence[Row], columns: Sequence[Mapping[str, JSON]]) -> list[bytes]:
+    """The digests of rows of one measurement, each with as many columns.  KeyError where they are not the same."""
+    ordered = sorted(columns[0])
+    head = _head(rows[0].measurement, ordered)
+    values: list[tuple[JSON, ...]]
+    if len(ordered) > 1:
+        values = list(map(itemgetter(*ordered), columns))
+    else:
+        values = [tuple(each[name] for name in ordered) for each in columns]
+    try:
+        packed = list(map(_pack, values))
+    except _NO_FORM:
+        return list(map(_digest_carefully, rows))
+    digests = [blake2b(head + each).digest()[:DIGEST_BYTES] for each in packed]
+    if _NIL in b"".join(packed):
+        for index, each in enumerate(packed):
+            if _NIL in each and None in values[index]:
+                digests[index] = _digest_carefully(rows[index])
     return digests
 
 
@@ -72,35 +96,22 @@ def id_salt(mapping: str, number: int) -> int:
     return int.from_bytes(blake2b(_pack(mapping) + _pack(number)).digest()[:DIGEST_BYTES], "big")
 
 
-_Values = Callable[[Mapping[str, JSON]], Sequence[JSON]]
-_Shape = tuple[bytes, _Values]
-"""What the bytes begin with for rows of these columns, and the values in the order of the names."""
-
-
-def _shape(measurement: str, names: Sequence[str]) -> _Shape:
-    ordered = sorted(names)
-    prefix = _text(measurement) + _names(ordered)
-    if len(ordered) > 1:
-        getter: Any = itemgetter(*ordered)
-        return prefix, getter
-    return prefix, lambda columns: [columns[name] for name in ordered]
-
-
 def _digest_carefully(row: Row) -> bytes:
     """The specification of `digest_rows`: nulls left out, and values that MessagePack cannot hold."""
     names = sorted(name for name, value in row.columns.items() if value is not None)
     values: Any = [row.columns[name] for name in names]
     try:
         packed = _pack(values)
-    except (ValueError, OverflowError, TypeError, RecursionError):
+    except _NO_FORM:
         packed = _pack(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
-    return blake2b(_text(row.measurement) + _names(names) + packed).digest()[:DIGEST_BYTES]
+    return blake2b(_head(row.measurement, names) + packed).digest()[:DIGEST_BYTES]
 
 
-def _names(names: Sequence[str]) -> bytes:
-    """The names as an array: that of so many nulls, without the nulls, has its head."""
-    head = _pack([None] * len(names))
-    return head[: len(head) - len(names)] + b"".join(map(_text, names))
+def _head(measurement: str, names: Sequence[str]) -> bytes:
+    """What the bytes begin with for all rows of these columns."""
+    array = _pack([None] * len(names))  # without its nulls, what an array of so many names begins with
+    text = _text(measurement) + array[: len(array) - len(names)] + b"".join(map(_text, names))
+    return blake2b(text).digest()[:DIGEST_BYTES]
 
 
 def _text(text: str) -> bytes:

@@ -6,9 +6,9 @@ is not as most rows are raises, and the reference plan says what comes of these 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import RAISED
@@ -90,11 +90,11 @@ class _Generator:
         self._names: dict[str, Any] = {
             "OutgoingMessage": OutgoingMessage,
             "encode": _encoder(plan.reader.target.payload),
-            "header_scalar": header_scalar,
-            "key_text": key_text,
+            "from_bytes": int.from_bytes,
+            "key_texts": _key_texts,
             "make_headers": _make_headers,
             "repeat": repeat,
-            "time_of": time_of,
+            "times_of": _times_of,
         }
 
     def source(self) -> str:
@@ -114,17 +114,18 @@ class _Generator:
         ]
         keys, headers, times = "repeat(None)", self._constant_headers(spec), "repeat(None)"
         if spec.key is not None:
-            lines.append(f"    keys = {self._each(spec.key, 'key_text')}")
+            lines.append(f"    keys = key_texts({self._each(spec.key)})")
             keys = "keys"
         if headers is None:
-            members = ", ".join(f"{name!r}: {self._value(_lowered(source))}" for name, source in spec.headers)
-            lines.append(f"    headers = {self._loop(f'make_headers({{{members}}})')}")
+            names = tuple(name for name, _ in spec.headers)
+            lists = ", ".join(self._each(source) for _, source in spec.headers)
+            lines.append(f"    headers = make_headers({names!r}, {lists})")
             headers = "headers"
         if spec.timestamp is not None:
-            lines.append(f"    times = {self._each(spec.timestamp, 'time_of')}")
+            lines.append(f"    times = times_of({self._each(spec.timestamp)})")
             times = "times"
         lines += [
-            f"    ids = [int.from_bytes(digest, 'big') ^ {self._plan.salts[number]:#x} for digest in digests]",
+            f"    ids = [from_bytes(digest, 'big') ^ {self._plan.salts[number]:#x} for digest in digests]",
             f"    return list(map(OutgoingMessage, payloads, {keys}, {headers}, {times}, ids))",
         ]
         return "\n".join(lines) + "\n"
@@ -134,21 +135,19 @@ class _Generator:
         if not all(isinstance(source, Const) for _, source in spec.headers):
             return None
         try:
-            constant = _make_headers({name: source.value for name, source in spec.headers if isinstance(source, Const)})
+            constant = _headers_of((name, source.value) for name, source in spec.headers if isinstance(source, Const))
         except RecordError:
             return None
         return f"repeat({self._bind(constant)})"
 
-    def _each(self, source: Source, function: str = "") -> str:
-        """A list with the value of `source` for each row, or what `function` makes of it."""
+    def _each(self, source: Source) -> str:
+        """A list with the value of `source` for each row."""
         value = _lowered(source)
-        if not function and value == Column(None):
+        if value == Column(None):
             return "columns"
-        return self._loop(f"{function}({self._value(value)})" if function else self._value(value))
-
-    def _loop(self, value: str) -> str:
-        loop = "for row, c in zip(rows, columns)" if "(row, c)" in value else "for c in columns"
-        return f"[{value} {loop}]"
+        text = self._value(value)
+        loop = "for row, c in zip(rows, columns)" if "(row, c)" in text else "for c in columns"
+        return f"[{text} {loop}]"
 
     def _value(self, value: Lowered) -> str:
         match value:
@@ -177,8 +176,28 @@ def _lowered(source: Source) -> Lowered:
     return Fixed(source.value) if isinstance(source, Const) else lower(source)
 
 
-def _make_headers(values: dict[str, JSON]) -> dict[str, Scalar]:
-    return {name: found for name, value in values.items() if (found := header_scalar(value)) is not None}
+def _headers_of(pairs: Iterable[tuple[str, JSON]]) -> dict[str, Scalar]:
+    return {name: found for name, value in pairs if (found := header_scalar(value)) is not None}
+
+
+def _make_headers(names: Sequence[str], *values: Sequence[JSON]) -> list[dict[str, Scalar]]:
+    """The headers of each row; texts come again and again, so that what is made of them is made once."""
+    rows = list(zip(*values, strict=True))
+    if all({str}.issuperset(map(type, each)) for each in values):
+        known = {row: _headers_of(zip(names, row, strict=True)) for row in set(rows)}
+        return [known[row] for row in rows]
+    return [_headers_of(zip(names, row, strict=True)) for row in rows]
+
+
+def _key_texts(values: Sequence[JSON]) -> list[str | None]:
+    if {str}.issuperset(map(type, values)):
+        known = {value: key_text(value) for value in set(cast("Sequence[str]", values))}
+        return [known[value] for value in cast("Sequence[str]", values)]
+    return list(map(key_text, values))
+
+
+def _times_of(values: Sequence[JSON]) -> Sequence[int | None]:
+    return cast("Sequence[int]", values) if {int}.issuperset(map(type, values)) else list(map(time_of, values))
 
 
 def _encoder(format_name: str) -> Callable[[Sequence[JSON]], list[bytes]]:
