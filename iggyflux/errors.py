@@ -185,7 +185,14 @@ class TransportError(IggyfluxError):
 
 
 class NotConnected(TransportError):
-    """The connection is gone or was never there: connect again, with backoff."""
+    """The connection is gone or was never there: connect again, with backoff.
+
+    `retry_after_seconds` is how long the other side asked to be left alone.
+    """
+
+    def __init__(self, reason: str = "", *, retry_after_seconds: float | None = None) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(reason)
 
 
 class TooMuch(TransportError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -138,14 +138,19 @@ class InfluxConnection:
 
     def _ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
         """One small exchange.  Raises `NotConnected` or `Stopped` where there is no answer."""
-        authorization = self._authorization()
-        given = {"user-agent": f"iggyflux/{__version__}", **headers}
-        if authorization:
-            given["authorization"] = authorization
-        answer = self._http().exchange(method, target, given, body)
+        answer = self._http().exchange(method, target, self._given(headers), body)
         if not isinstance(answer, Answer):
             raise self._as_error(answer)
-        # Nothing of such an answer is compared with what was sent, so it can be scrubbed as a whole.
+        return self._cleaned(answer)
+
+    def _given(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """`headers` with who asks."""
+        given = {"user-agent": f"iggyflux/{__version__}", **headers}
+        authorization = self._authorization()
+        return {**given, "authorization": authorization} if authorization else given
+
+    def _cleaned(self, answer: Answer) -> Answer:
+        """Nothing of such an answer is compared with what was sent, so it can be scrubbed as a whole."""
         headers = {key: self._scrub(value) for key, value in answer.headers.items()}
         return replace(answer, headers=headers, body=self._scrub(answer.body.decode("utf-8", "replace")).encode())
 

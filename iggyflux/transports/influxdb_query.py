@@ -1,25 +1,136 @@
 """Rows of InfluxDB, a span of time at a time: the `RowSource` of a query.
 
-It holds no position and retries nothing: what an answer means stands in `influxdb_query_answers`, how a statement is
-written in `influxdb_query_statements`, how rows are read off an answer in `influxdb_query_rows`.
+It holds no position and retries nothing.  An answer is taken whole, found complete, and only then decoded: what makes
+one complete stands here, what an answer without rows means in `influxdb_query_answers`, how a statement is written in
+`influxdb_query_statements`, how rows are read off in `influxdb_query_rows`, what follows from a schema in
+`influxdb_query_schema`.
+
+The schema of a measurement is asked for after each answer; where it is not the one that the statement was made for,
+the span is asked for again.  So a field, a type or a tag that appears between two windows is in the window in which it
+appeared.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
 
+import msgspec
+
+from iggyflux.delivery.answers import Answer, parse_http_date
+from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import Row
+from iggyflux.transports import influxdb_query_statements as statements
+from iggyflux.transports.influxdb_connection import InfluxConnection
+from iggyflux.transports.influxdb_flavors import bucket_of, database_of, retention_policy_of
+from iggyflux.transports.influxdb_http import Ticket
+from iggyflux.transports.influxdb_query_answers import judge, judge_words
+from iggyflux.transports.influxdb_query_rows import (
+    Document,
+    Layout,
+    UnreadableAnswer,
+    decode_flux,
+    decode_influxql,
+    decode_jsonl,
+    read_document,
+    read_documents,
+)
+from iggyflux.transports.influxdb_query_schema import (
+    Chosen,
+    NamesClash,
+    Schema,
+    choose,
+    cut_by_shards,
+    read_columns,
+    read_field_keys,
+    read_go_duration,
+    unfaithful,
+)
+from iggyflux.transports.influxdb_query_spool import Spool, SpoolError, SpoolFull
 
-MOST_BYTES = 4 * 1024**3
+log = logging.getLogger("iggyflux.influxdb")
+
+MOST_BYTES: Final = 4 * 1024**3
 """How large an answer may be; one that is larger is `TooMuch`."""
+_CELLS_A_DOCUMENT = 20_000
+_ATTEMPTS = 3
+
+Decode = Callable[[Iterator[bytes]], Iterator[list[Row]]]
 
 
-class InfluxRows:
-    """A `RowSource`.  `language`, `dialect` and what the server is are known after `connect`."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One exchange: a statement on its way.  `kind` is what the answer must be: a word of its content type."""
+
+    target: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An answer that is here and complete, and how its rows are read."""
+
+    spool: Spool
+    decode: Decode
+    rows: int | None = None
+
+
+class InfluxWindow:
+    """A `Window`: the answers of one span, decoded in a thread as they are asked for."""
+
+    def __init__(self, taken: Sequence[Taken]) -> None:
+        self._taken = tuple(taken)
+
+    @property
+    def rows(self) -> int | None:
+        """How many, where that is known."""
+        total = 0
+        for each in self._taken:
+            if each.rows is None:
+                return None
+            total += each.rows
+        return total
+
+    async def chunks(self) -> AsyncIterator[Sequence[Row]]:
+        """As `Window.chunks`.  Time is integer nanoseconds in the cursor's column, which comes first."""
+        loop = asyncio.get_running_loop()
+        found = self._decoded()
+        while (chunk := await loop.run_in_executor(None, next, found, None)) is not None:
+            yield chunk
+
+    def _decoded(self) -> Iterator[list[Row]]:
+        for each in self._taken:
+            try:
+                yield from each.decode(each.spool.blocks())
+            except UnreadableAnswer as error:
+                raise Stopped(f"the answer cannot be read: {error}", _REPORT, "IFX747") from None
+            except SpoolError as error:
+                raise Stopped(f"an answer that was kept cannot be read: {error}", _DISK, "IFX746") from None
+
+    def close(self) -> None:
+        """As `Window.close`."""
+        for each in self._taken:
+            each.spool.close()
+
+
+_REPORT = "report it, with the version of the server: it was complete, but not what its format says"
+_DISK = "answers are kept in the folder for temporary files (TMPDIR) while they are read: is there room?"
+
+
+class InfluxRows(InfluxConnection):
+    """A `RowSource`.  `language` and what the server is are known after `connect`."""
 
     def __init__(
         self,
@@ -35,49 +146,474 @@ class InfluxRows:
 
         Raises `PipelineError` where the settings cannot be used.
         """
-        self._settings = settings
+        super().__init__(settings, now=now)
         self._query = query
         self._column = column
         self._folder = folder
         self._most_bytes = most_bytes
-        self._now = now
+        self._language: str = query.language
+        self._schema: Schema | None = None
+        self._tickets: set[Ticket] = set()
+        self._told: set[str] = set()
 
     @property
     def language(self) -> str:
         """What is spoken: `sql`, `influxql` or `flux`; `auto` before it is known."""
-        return self._query.language
+        return self._language
+
+    # --- the row source ---
 
     async def connect(self) -> None:
         """As `RowSource.connect`."""
-        raise NotImplementedError
+        if self._ready:
+            await self._run(self._find_alive)
+            return
+        await self._run(self._open)
 
     async def now(self) -> int:
-        """As `RowSource.now`; raises `NotConnected` or `Stopped`."""
-        raise NotImplementedError
+        """As `RowSource.now`: the header `Date`, which servers round down.  Raises `NotConnected` or `Stopped`."""
+        return await self._run(self._server_now)
 
     async def first(self) -> int | None:
         """As `RowSource.first`."""
-        raise NotImplementedError
+        return await self._run(self._first)
 
     async def fetch(self, start: int, stop: int) -> InfluxWindow:
         """As `RowSource.fetch`."""
-        raise NotImplementedError
+        ticket = Ticket(self._settings.timeout_seconds)
+        self._tickets.add(ticket)
+        try:
+            return await self._run(lambda: self._fetch(start, stop, ticket))
+        except asyncio.CancelledError:
+            ticket.cut()
+            raise
+        finally:
+            self._tickets.discard(ticket)
 
     async def close(self) -> None:
-        """As `RowSource.close`."""
+        """As `RowSource.close`: what is under way is cut."""
+        for ticket in tuple(self._tickets):
+            ticket.cut()
+        await super().close()
 
+    # --- in threads: opening ---
 
-class InfluxWindow:
-    """A `Window`: the answers of one span on disk, complete, decoded in a thread as they are asked for."""
+    def _threads_wanted(self) -> int:
+        return 4
+
+    def _open(self) -> None:
+        self._detect()
+        spoken = _SPOKEN[self.flavor.name]
+        wanted = self._query.language
+        if wanted != "auto" and wanted not in spoken:
+            raise Stopped(
+                f"{self.flavor.product} does not speak {wanted!r}",
+                f"set `language: auto`, or one of {', '.join(spoken)}" if spoken else "it answers no such queries",
+                "IFX743",
+            )
+        if not spoken:
+            raise Stopped(f"{self.flavor.product} answers no such queries", "read from an InfluxDB", "IFX743")
+        self._language = wanted if wanted != "auto" else spoken[0]
+        if self._query.statement is not None:
+            try:
+                statements.check_statement(self._query.statement, self._language)
+            except statements.StatementError as error:
+                raise Stopped(str(error), "correct `statement` in the mapping", "IFX742") from None
+            why = "as the mapping says"
+        else:
+            if self._column != "time":
+                hint = "remove `column`: only a statement can have another"
+                raise Stopped(f"the time of a measurement is not {self._column!r}", hint, "IFX748")
+            why = self._choose_language(self._ask_schema())
+        self._ready = True
+        log.info(
+            "influxdb.query.connected url=%s product=%r version=%s language=%s why=%r",
+            self.address,
+            self.detected.product if self.detected else self.flavor.product,
+            self.detected.version or "?" if self.detected else "?",
+            self._language,
+            why,
+        )
+
+    def _choose_language(self, schema: Schema) -> str:
+        """Decide between the languages of 2.x; why."""
+        self._schema = schema
+        if self._query.language != "auto":
+            if self._language == "flux" and (reason := self._unfaithful(schema)):
+                raise Stopped(
+                    f"Flux would not give the rows as they are stored: {reason}",
+                    "set `language: influxql`, or `auto`",
+                    "IFX745",
+                )
+            return "as the mapping says"
+        if self.flavor.name != "v2":
+            return "what this server speaks best"
+        reason = self._unfaithful(schema)
+        self._language = "influxql" if reason else "flux"
+        return f"not flux: {reason}" if reason else "flux was found faithful for this measurement"
+
+    def _unfaithful(self, schema: Schema) -> str | None:
+        """Why Flux would not give the rows as they are stored, or None."""
+        reason = unfaithful(schema, self._query)
+        if reason is None:
+            for tag in schema.tags:
+                if self._ask_influxql(statements.broken_tags_influxql(self._measurement, tag)).series:
+                    return f"tag {tag!r} has a value with a line end, which Flux changes"
+        return reason
 
     @property
-    def rows(self) -> int | None:
-        """How many, where that is known."""
-        return None
+    def _measurement(self) -> str:
+        return self._query.measurement or ""
 
-    def chunks(self) -> AsyncIterator[Sequence[Row]]:
-        """As `Window.chunks`; time is integer nanoseconds in the cursor's column."""
-        raise NotImplementedError
+    # --- in threads: what is there ---
 
-    def close(self) -> None:
-        """As `Window.close`."""
+    def _server_now(self) -> int:
+        answer = self._ask("GET", "/ping")
+        error = None if answer.status in (200, 204) else judge(answer, self._now())
+        if error is not None:
+            raise error
+        seconds = parse_http_date(answer.headers.get("date", ""))
+        if seconds is None:
+            self._tell_once("influxdb.query.no_date hint=%r", "the server tells no time: this machine's clock is used")
+            seconds = self._now()
+        return int(seconds) * 10**9
+
+    def _ask_schema(self) -> Schema:
+        if self.flavor.name == "v3":
+            return read_columns(self._ask_sql(statements.columns_sql(self._measurement)))
+        fields = self._ask_influxql(statements.fields_influxql(self._measurement))
+        tags = self._ask_influxql(statements.tags_influxql(self._measurement))
+        return Schema(
+            read_field_keys(row for series in fields.series for row in series.values),
+            tuple(sorted({str(row[0]) for series in tags.series for row in series.values})),
+        )
+
+    def _choose(self, schema: Schema) -> Chosen | None:
+        """The columns to be asked for; None where nothing can be found."""
+        try:
+            chosen = choose(schema, self._query)
+        except NamesClash as error:
+            raise Stopped(str(error), "choose with `fields` and `tags`", "IFX744") from None
+        if not schema.fields:
+            return None
+        for name in (*self._query.fields, *self._query.tags):
+            if name not in schema.fields and name not in schema.tags:
+                self._tell_once("influxdb.query.no_such_column name=%r", name)
+        for name in chosen.renamed:
+            self._tell_once("influxdb.query.renamed tag=%r as=%r", name, chosen.tags[name])
+        for name, _ in self._query.where:
+            if name not in schema.tags:
+                self._tell_once("influxdb.query.no_such_tag name=%r hint=%r", name, "`where` takes tags: no row has it")
+                return None
+        return chosen if chosen.fields else None
+
+    def _tell_once(self, event: str, *values: object) -> None:
+        if (told := event % tuple(map(repr, values))) not in self._told:
+            self._told.add(told)
+            log.warning(event, *values)
+
+    def _first(self) -> int | None:
+        if self._query.statement is not None:
+            return self._first_of_statement(self._query.statement)
+        schema = self._schema = self._ask_schema()
+        chosen = self._choose(schema)
+        if chosen is None:
+            return None
+        where = self._query.where
+        if self._language == "sql":
+            found = self._ask_sql(statements.first_sql(self._measurement, where))
+            return _integer(found[0].get("first")) if found else None
+        if self._language == "flux":
+            script = statements.first_flux(bucket_of(self._settings), self._measurement, self._query.fields, where)
+            return self._first_of_flux(script)
+        columns = [(each.name, each.kind) for each in chosen.columns]
+        return _first_of_document(self._ask_influxql(statements.first_influxql(self._measurement, columns, where)))
+
+    def _first_of_statement(self, statement: str) -> int | None:
+        try:
+            if self._language == "sql":
+                found = self._ask_sql(statements.first_of_sql(statement, self._column))
+                return _integer(found[0].get("first")) if found else None
+            if self._language == "flux":
+                return self._first_of_flux(statements.first_of_flux(statement))
+            return _first_of_document(self._ask_influxql(statements.first_of_influxql(statement)))
+        except (TooMuch, Stopped) as error:
+            if isinstance(error, Stopped) and error.code != "IFX742":
+                raise
+            hint = "set `cursor.start` to a time"
+            raise Stopped(f"where this statement begins cannot be found out: {error}", hint, "IFX749") from None
+
+    def _first_of_flux(self, script: str) -> int | None:
+        with ExitStack() as until:
+            spool = self._download(self._flux_request(script), Ticket(self._settings.timeout_seconds), mark=b"")
+            until.callback(spool.close)
+            self._check_flux(spool)
+            rows = [row for chunk in decode_flux(spool.blocks(), "time", (0, 0), None) for row in chunk]
+        return _integer(rows[0].columns.get("time")) if rows else None
+
+    # --- in threads: a span ---
+
+    def _fetch(self, start: int, stop: int, ticket: Ticket) -> InfluxWindow:
+        start, stop = max(start, statements.FIRST_TIME), min(stop, statements.END_OF_TIME)
+        if start >= stop:
+            return InfluxWindow(())
+        if self._query.statement is not None:
+            return InfluxWindow([self._take_statement(self._query.statement, start, stop, ticket)])
+        for _ in range(_ATTEMPTS):
+            schema = self._schema or self._ask_schema()
+            with ExitStack() as until:
+                taken = self._take(schema, start, stop, ticket, until)
+                after = self._ask_schema()
+                if after == schema and not self._turned_unfaithful(after):
+                    until.pop_all()
+                    return InfluxWindow(taken)
+            self._schema = after
+            log.info("influxdb.query.schema_changed measurement=%r", self._measurement)
+        raise NotConnected(f"the schema of {self._measurement!r} changed with every answer")
+
+    def _turned_unfaithful(self, schema: Schema) -> bool:
+        """Whether Flux, which `auto` had chosen, is no longer right: then it is InfluxQL from here on."""
+        if self._language != "flux":
+            return False
+        was = self._language
+        why = self._choose_language(schema)
+        if self._language == was:
+            return False
+        log.warning("influxdb.query.language language=%s why=%r", self._language, why)
+        return True
+
+    def _take(self, schema: Schema, start: int, stop: int, ticket: Ticket, until: ExitStack) -> list[Taken]:
+        self._schema = schema
+        chosen = self._choose(schema)
+        if chosen is None:
+            return []
+        window = (start, stop)
+        if self._language == "sql":
+            return self._take_sql(chosen, window, ticket, until)
+        if self._language == "flux":
+            bucket, where = bucket_of(self._settings), self._query.where
+            script = statements.select_flux(bucket, self._measurement, self._query.fields, where, start, stop)
+            spool = self._kept(self._flux_request(script), ticket, until)
+            self._check_flux(spool)
+            return [Taken(spool, lambda blocks: decode_flux(blocks, "time", window, chosen.tags))]
+        parts = cut_by_shards(start, stop, self._shard_width()) if chosen.mixed else [window]
+        return [self._take_influxql(chosen, part, window, ticket, until) for part in parts]
+
+    def _take_sql(self, chosen: Chosen, window: tuple[int, int], ticket: Ticket, until: ExitStack) -> list[Taken]:
+        statement = statements.select_sql(
+            self._measurement, chosen.tags, tuple(chosen.fields), self._query.where, *window
+        )
+        spool = self._kept(self._sql_request(statement), ticket, until)
+        self._check_jsonl(spool)
+        tags = tuple(sorted(chosen.tags.values()))
+        return [Taken(spool, lambda blocks: decode_jsonl(blocks, self._measurement, window, tags), rows=spool.newlines)]
+
+    def _take_influxql(
+        self, chosen: Chosen, part: tuple[int, int], window: tuple[int, int], ticket: Ticket, until: ExitStack
+    ) -> Taken:
+        floats = frozenset(name for name in chosen.mixed if self._is_float(name, part))
+        columns = chosen.columns
+        statement = statements.select_influxql(
+            self._measurement, ((each.name, each.kind) for each in columns), self._query.where, *part
+        )
+        spool = self._kept(self._influxql_request(statement, len(columns) + 1), ticket, until, mark=b'"error":')
+        self._check_influxql(spool)
+        layout = Layout(columns, chosen.tags, floats)
+        return Taken(spool, lambda blocks: decode_influxql(blocks, layout, "time", window))
+
+    def _take_statement(self, statement: str, start: int, stop: int, ticket: Ticket) -> Taken:
+        column, window = self._column, (start, stop)
+        with ExitStack() as until:
+            if self._language == "sql":
+                text = statements.ordered_sql(statement, column, start, stop)
+                spool = self._kept(self._sql_request(text), ticket, until)
+                self._check_jsonl(spool)
+                taken = Taken(spool, lambda blocks: decode_jsonl(blocks, "", window, None), rows=spool.newlines)
+            elif self._language == "flux":
+                text = statements.fill(statement, "flux", start, stop)
+                spool = self._kept(self._flux_request(text), ticket, until)
+                self._check_flux(spool)
+                taken = Taken(spool, lambda blocks: decode_flux(blocks, column, window, None))
+            else:
+                text = statements.fill(statement, "influxql", start, stop)
+                spool = self._kept(self._influxql_request(text, 10), ticket, until, mark=b'"error":')
+                self._check_influxql(spool)
+                taken = Taken(spool, lambda blocks: decode_influxql(blocks, Layout(), column, window))
+            until.pop_all()
+        return taken
+
+    def _shard_width(self) -> int:
+        """Nanoseconds of a shard group, as servers make them now."""
+        database = statements.LANGUAGES["influxql"].identifier(self._database)
+        document = self._ask_influxql(f"SHOW RETENTION POLICIES ON {database}")
+        for series in document.series:
+            for values in series.values:
+                row = dict(zip(series.columns, values, strict=False))
+                if row.get("name") == self._policy or (not self._policy and row.get("default")):
+                    return read_go_duration(str(row.get("shardGroupDuration"))) or _WEEK_NS
+        return _WEEK_NS
+
+    def _is_float(self, name: str, part: tuple[int, int]) -> bool:
+        """Whether the shard of `part` holds floats of this name: MessagePack tells 7 from 7.0, JSON does not."""
+        statement = statements.one_value_influxql(self._measurement, name, self._query.where, *part)
+        request = self._influxql_request(statement, 0)
+        answer = self._http().exchange(
+            "POST",
+            request.target,
+            self._given({**dict(request.headers), "accept": "application/x-msgpack"}),
+            request.body,
+        )
+        if not isinstance(answer, Answer):
+            raise self._as_error(answer)
+        if answer.status != 200 or not answer.whole or "msgpack" not in answer.headers.get("content-type", ""):
+            return False
+        try:
+            document = msgspec.msgpack.decode(answer.body, type=Document)
+        except msgspec.DecodeError:
+            return False
+        return any(isinstance(row[1], float) for series in document.series for row in series.values[:1])
+
+    # --- in threads: requests ---
+
+    @property
+    def _database(self) -> str:
+        if self.flavor.name == "v2":
+            return bucket_of(self._settings).partition("/")[0]
+        return database_of(self._settings)
+
+    @property
+    def _policy(self) -> str:
+        if self.flavor.name == "v2":
+            return bucket_of(self._settings).partition("/")[2]
+        return retention_policy_of(self._settings)
+
+    def _influxql_request(self, statement: str, width: int) -> Request:
+        """`width` is how many columns a row has; 0 asks for one document."""
+        given = {"db": self._database, "epoch": "ns", "q": statement}
+        if self._policy:
+            given["rp"] = self._policy
+        if width:
+            given |= {"chunked": "true", "chunk_size": str(min(max(_CELLS_A_DOCUMENT // width, 100), 5000))}
+        headers = (("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json"))
+        return Request("/query", urlencode(given).encode(), headers, "json")
+
+    def _sql_request(self, statement: str) -> Request:
+        body = json.dumps({"db": self._database, "q": statement, "format": "jsonl"}).encode()
+        headers = (("content-type", "application/json"),)
+        return Request("/api/v3/query_sql", body, headers, "json")
+
+    def _flux_request(self, script: str) -> Request:
+        target = "/api/v2/query"
+        if self._settings.org:
+            target += "?" + urlencode({"org": self._settings.org})
+        headers = (("content-type", "application/json"), ("accept", "application/csv"))
+        return Request(target, statements.flux_body(script), headers, "csv")
+
+    def _kept(self, request: Request, ticket: Ticket, until: ExitStack, mark: bytes = b"") -> Spool:
+        spool = self._download(request, ticket, mark)
+        until.callback(spool.close)
+        return spool
+
+    def _download(self, request: Request, ticket: Ticket, mark: bytes) -> Spool:
+        """The answer to a request, whole, but not looked at.  Raises `NotConnected`, `TooMuch`, `Stopped`."""
+        with ExitStack() as until:
+            spool = Spool(self._folder, self._most_bytes, mark)
+            until.callback(spool.close)
+            given = self._given(dict(request.headers))
+            try:
+                answer = self._http().download("POST", request.target, given, request.body, spool.append, ticket=ticket)
+            except SpoolFull:
+                raise TooMuch(f"the answer is larger than {self._most_bytes} bytes") from None
+            except SpoolError as error:
+                raise Stopped(f"the answer cannot be kept: {error}", _DISK, "IFX746") from None
+            if not isinstance(answer, Answer):
+                raise self._slow(self._as_error(answer))
+            if answer.status != 200:
+                if told := judge(self._cleaned(answer), self._now()):
+                    raise told
+                spool.is_nothing = True
+            elif not answer.whole:
+                raise NotConnected("the answer broke off before its end")
+            elif request.kind not in answer.headers.get("content-type", ""):
+                page = replace(answer, body=spool.read(0, 4096))
+                raise judge(self._cleaned(page), self._now()) or Stopped("no rows", code="IFX740")
+            until.pop_all()
+            return spool
+
+    def _slow(self, error: NotConnected | Stopped) -> NotConnected | Stopped | TooMuch:
+        """A server that lives but does not answer in time was asked for too much."""
+        if not str(error).startswith("no complete answer"):
+            return error
+        try:
+            self._find_alive()
+        except (NotConnected, Stopped):
+            return error
+        return TooMuch(f"{error}, though the server is there")
+
+    def _ask_influxql(self, statement: str) -> Document:
+        """A small answer.  Raises `NotConnected`, `TooMuch`, `Stopped`."""
+        with ExitStack() as until:
+            spool = self._kept(
+                self._influxql_request(statement, 10), Ticket(self._settings.timeout_seconds), until, mark=b'"error":'
+            )
+            self._check_influxql(spool)
+            series = [series for document in read_documents(spool.blocks()) for series in document.series]
+        return Document.of(series)
+
+    def _ask_sql(self, statement: str) -> list[dict[str, Any]]:
+        with ExitStack() as until:
+            spool = self._kept(self._sql_request(statement), Ticket(self._settings.timeout_seconds), until)
+            self._check_jsonl(spool)
+            rows = [row for chunk in decode_jsonl(spool.blocks(), "", (0, 0), None) for row in chunk]
+        return [dict(row.columns) for row in rows]
+
+    # --- in threads: is an answer complete? ---
+
+    def _check_influxql(self, spool: Spool) -> None:
+        """The last document says that none follows; an error in any of them is one of the whole."""
+        if spool.is_nothing:
+            return
+        try:
+            last = read_document(spool.last_line())
+            documents = read_documents(spool.blocks()) if spool.is_marked else iter((last,))
+            failure = next((document.failure for document in documents if document.failure), None)
+        except UnreadableAnswer as error:
+            raise NotConnected(f"the answer is cut short: {error}") from None
+        if failure is not None and (told := judge_words(self._scrub(failure))):
+            raise told
+        if last.is_partial:
+            raise NotConnected("the answer is cut short: its last part says that more follows")
+
+    def _check_jsonl(self, spool: Spool) -> None:
+        """Only the framing of HTTP tells a short answer from a whole one; a line that broke off is seen as well."""
+        line = spool.last_line() if spool.size else b""
+        if line:
+            try:
+                list(decode_jsonl([line], "", (0, 0), None))
+            except UnreadableAnswer as error:
+                raise NotConnected(f"the answer is cut short: {error}") from None
+
+    def _check_flux(self, spool: Spool) -> None:
+        """A complete answer ends with an empty line; one with an error does not, though its status is 200."""
+        if spool.is_nothing or spool.tail == b"\r\n" or spool.tail.endswith(b"\r\n\r\n"):
+            return
+        end = spool.read(max(spool.size - _TAIL_BYTES, 0), _TAIL_BYTES).decode("utf-8", "replace")
+        for sign in (",error,reference\r\n", '{"code":'):
+            _, found, message = end.rpartition(sign)
+            if found and (told := judge_words(self._scrub(message.strip("\r\n,")))):
+                raise told
+        raise NotConnected("the answer is cut short: it has no end mark")
+
+
+_TAIL_BYTES = 64 * 1024
+_WEEK_NS = 7 * 86_400 * 10**9
+_SPOKEN = {"v1": ("influxql", "flux"), "v2": ("influxql", "flux"), "v3": ("sql", "influxql"), "victoriametrics": ()}
+"""What each flavour speaks; the first is spoken where nothing is said, but for 2.x, where the schema decides."""
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _first_of_document(document: Document) -> int | None:
+    return next((_integer(row[0]) for series in document.series for row in series.values), None)

@@ -174,6 +174,11 @@ class Document(msgspec.Struct, gc=False):
     results: list[_Result] = []
     error: str | None = None
 
+    @classmethod
+    def of(cls, series: list[_Series]) -> Document:
+        """One that holds the series of several."""
+        return cls([_Result(series)])
+
     @property
     def failure(self) -> str | None:
         """What the server says went wrong."""
@@ -207,6 +212,11 @@ def read_document(line: bytes) -> Document:
         return _document.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreadableAnswer(f"not an answer to InfluxQL: {error}") from None
+
+
+def read_documents(blocks: Iterable[bytes]) -> Iterator[Document]:
+    """All documents of an answer, untyped.  Raises `UnreadableAnswer`."""
+    return (read_document(line) for line in _lines(blocks) if line.strip())
 
 
 @lru_cache(maxsize=64)

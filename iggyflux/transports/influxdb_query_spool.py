@@ -26,7 +26,8 @@ class SpoolFull(Exception):
 class Spool:
     """Bytes that are appended once and read often."""
 
-    def __init__(self, folder: Path | None, most_bytes: int) -> None:
+    def __init__(self, folder: Path | None, most_bytes: int, mark: bytes = b"") -> None:
+        """`mark` are bytes whose presence makes an answer worth a closer look."""
         self._folder = folder
         self._most_bytes = most_bytes
         self._memory = bytearray()
@@ -35,6 +36,10 @@ class Spool:
         self.tail = b""
         """The last bytes, for marks that end an answer."""
         self.newlines = 0
+        self.is_marked = False
+        self.is_nothing = False
+        """Whether there was no answer to keep, because there is nothing of that name."""
+        self._mark = mark
 
     def append(self, piece: bytes) -> None:
         """Keep a piece.  Raises `SpoolFull`, `SpoolError`."""
@@ -42,6 +47,8 @@ class Spool:
         if self.size > self._most_bytes:
             raise SpoolFull
         self.newlines += piece.count(b"\n")
+        if self._mark and not self.is_marked:
+            self.is_marked = self._mark in piece or self._mark in self.tail + piece[:64]
         self.tail = piece[-64:] if len(piece) >= 64 else (self.tail + piece)[-64:]
         if self._file is None:
             self._memory += piece
@@ -67,6 +74,16 @@ class Spool:
                 raise SpoolError("the file of an answer is shorter than it was")
             yield block
             position += len(block)
+
+    def last_line(self) -> bytes:
+        """The last line that is not empty, without its end.  Raises `SpoolError`."""
+        length = 4096
+        while True:
+            data = self.read(max(self.size - length, 0), length).rstrip(b"\r\n")
+            line = data.rpartition(b"\n")[2]
+            if len(line) < len(data) or length >= self.size:
+                return line
+            length *= 4
 
     def read(self, position: int, size: int) -> bytes:
         """Up to `size` bytes from `position`.  Raises `SpoolError`."""

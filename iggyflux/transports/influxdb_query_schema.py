@@ -1,0 +1,154 @@
+"""What a measurement holds, and what follows for the way it is asked: columns, their names, the language.
+
+Pure: lists of keys and types go in.  The schema of a measurement changes while it is read, so whoever asks compares the
+schema before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from iggyflux.mapping import Query
+from iggyflux.transports.influxdb_query_rows import Column
+
+FLUX_NAMES: Final = frozenset(
+    {"_time", "_value", "_start", "_stop", "_field", "_measurement", "table", "result", "error"}
+)
+"""Names of tags with which Flux fails, or mixes up columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The fields of a measurement, each with the types that it has in some shard, and its tag keys."""
+
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+
+class NamesClash(ValueError):
+    """A tag and a field of one name, and no other name for the tag either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What of a schema is asked for.
+
+    `tags` are the names in rows by key: a tag that shares its name with a field is `NAME_tag` there.  `mixed` are the
+    fields that are integers in one shard and floats in another: which, only the shard tells.
+    """
+
+    fields: Mapping[str, tuple[str, ...]]
+    tags: Mapping[str, str]
+    renamed: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """A column for each type of each field."""
+        return tuple(Column(name, kind) for name, kinds in self.fields.items() for kind in kinds)
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        return tuple(name for name, kinds in self.fields.items() if {"float", "integer"} <= set(kinds))
+
+
+def choose(schema: Schema, query: Query) -> Chosen:
+    """The columns that `query` asks for, of those that are there.  Raises `NamesClash`."""
+    fields = {name: kinds for name, kinds in schema.fields.items() if not query.fields or name in query.fields}
+    tags: dict[str, str] = {}
+    renamed = []
+    for key in schema.tags:
+        if query.tags and key not in query.tags:
+            continue
+        name = key
+        if key in fields:
+            name = f"{key}_tag"
+            renamed.append(key)
+            if name in fields or name in schema.tags:
+                raise NamesClash(
+                    f"{key!r} is a tag and a field, and {name!r}, as which the tag would be read, is taken as well"
+                )
+        tags[key] = name
+    return Chosen(fields, tags, tuple(renamed))
+
+
+def unfaithful(schema: Schema, query: Query) -> str | None:
+    """Why Flux would not give the rows as they are stored, as far as the schema tells; None where it would."""
+    fields = choose(schema, query).fields
+    for name, kinds in fields.items():
+        if len(kinds) > 1:
+            return (
+                f"field {name!r} has several types ({', '.join(kinds)}), of which Flux gives one and drops the others"
+            )
+        if kinds == ("string",):
+            return f"field {name!r} is text, in which Flux changes line ends and drops empty texts"
+    for key in schema.tags:
+        if key in FLUX_NAMES:
+            return f"tag {key!r} has a name that Flux keeps for itself"
+        if key in fields:
+            return f"{key!r} is a tag and a field, which Flux cannot put beside each other"
+    return next(
+        (f"field {name!r} has a name that Flux keeps for itself" for name in fields if name in FLUX_NAMES), None
+    )
+
+
+def read_field_keys(rows: Iterable[Sequence[object]]) -> dict[str, tuple[str, ...]]:
+    """Fields with their types, in the order of names."""
+    found: dict[str, set[str]] = {}
+    for name, kind, *_ in rows:
+        found.setdefault(str(name), set()).add(str(kind))
+    return {name: tuple(sorted(kinds)) for name, kinds in sorted(found.items())}
+
+
+_KINDS_3 = {"Float64": "float", "Int64": "integer", "UInt64": "unsigned", "Utf8": "string", "Boolean": "boolean"}
+
+
+def read_columns(columns: Iterable[Mapping[str, object]]) -> Schema:
+    """The schema in rows of `information_schema.columns`."""
+    fields: dict[str, tuple[str, ...]] = {}
+    tags = []
+    for column in columns:
+        name, kind = str(column.get("column_name")), str(column.get("data_type"))
+        if name == "time":
+            continue
+        if kind.startswith("Dictionary"):
+            tags.append(name)
+        else:
+            fields[name] = (_KINDS_3.get(kind, "any"),)
+    return Schema(dict(sorted(fields.items())), tuple(sorted(tags)))
+
+
+# --- shards ---
+
+_YEAR_ONE_SECONDS = 62_135_596_800
+
+
+def cut_by_shards(start: int, stop: int, width: int) -> list[tuple[int, int]]:
+    """`[start, stop)` in parts that lie each in one shard group of `width` nanoseconds.
+
+    Servers align groups to multiples of their width since the beginning of the year 1.
+    """
+    offset = _YEAR_ONE_SECONDS * 10**9
+    parts = []
+    while start < stop:
+        end = min(((start + offset) // width + 1) * width - offset, stop)
+        parts.append((start, end))
+        start = end
+    return parts
+
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+def read_go_duration(text: str) -> int:
+    """Nanoseconds of a duration such as `168h0m0s`; 0 where it is none."""
+    seconds, digits = 0, ""
+    for character in text:
+        if character.isdigit():
+            digits += character
+        elif character in _UNITS and digits:
+            seconds, digits = seconds + int(digits) * _UNITS[character], ""
+        else:
+            return 0
+    return seconds * 10**9
