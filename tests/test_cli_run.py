@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,25 @@ def test_a_run_that_follows_ends_well_on_sigterm() -> None:
     assert code == 0
     assert "Traceback" not in said
     assert "env  done: " in said
+
+
+@pytest.mark.parametrize("timeouts", ["shutdown_timeout: 200ms\n", ""])
+def test_a_server_that_never_answers_holds_up_no_end(timeouts: str) -> None:
+    """Told to stop, it waits for no request's own timeout: here it hangs at the first."""
+    fill(GOOD)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody is there
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        to = f"influxdb: {{url: '{url}', database: d, timeout: 5m}}\n"
+        Path("hangs.yaml").write_text(f"iggyflux: 1\nfrom: log:data\n{timeouts}{to}run: [{{mapping: env.yaml}}]\n")
+        command = [sys.executable, "-m", "iggyflux", "run", "hangs.yaml", "--log-format", "text"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(100).startswith(b"GET /ping")
+                running.send_signal(signal.SIGTERM)
+                code = running.wait(20)
+
+    assert code == 0
 
 
 def test_replay_sends_what_was_mended() -> None:

@@ -48,13 +48,13 @@ def command(
       iggyflux run pipeline.yaml --until-end --mapping factory-env
     """
     loaded = open_pipeline(pipeline)
-    summary = asyncio.run(_run(loaded, until_end, only, log_format, status_file, quiet))
+    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, quiet))
     if not quiet or summary.exit_code:
         from iggyflux.cli.progress import summary_lines
 
         for line in summary_lines(summary):
             talk(line)
-    if summary.interrupted:  # a request that hangs is not waited for
+    if was_stopped:  # a request that hangs, or a name that is not resolved, is not waited for
         leave_at_once(summary.exit_code)
     return summary.exit_code
 
@@ -66,14 +66,16 @@ async def _run(
     log_format: str | None,
     status_file: Path | None,
     quiet: bool,
-) -> Summary:
+) -> tuple[Summary, bool]:
+    """What it came to, and whether it was told to stop."""
     from iggyflux.runner import Status, Stop, run_pipeline, stopping_on_signals
 
     stop, status = Stop(), Status()
     with _display(status, log_format, quiet), stopping_on_signals(stop):
-        return await run_pipeline(
+        summary = await run_pipeline(
             pipeline, until_end=until_end, only=only, stop=stop, status=status, status_file=status_file
         )
+    return summary, stop.requested.is_set()
 
 
 def _display(status: Status, log_format: str | None, quiet: bool) -> AbstractContextManager[None]:

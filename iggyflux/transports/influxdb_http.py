@@ -6,20 +6,18 @@ every text that comes from outside goes through `Scrubber`.
 
 from __future__ import annotations
 
-import base64
 import http.client
-import json
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # it is there
 
 import urllib3
@@ -37,6 +35,7 @@ from urllib3.exceptions import (
 
 from iggyflux.delivery.answers import Answer, plain_words
 from iggyflux.delivery.verdicts import Impossible, Unavailable
+from iggyflux.secrets import Scrubber
 
 # An answer that repeats every line of a request fits; nothing larger is of use.
 _MOST_BODY_BYTES = 32 * 1024 * 1024
@@ -108,31 +107,6 @@ def parse_address(url: str) -> tuple[Address, Login | None]:
     if parts.username is None and parts.password is None:
         return address, None
     return address, Login(unquote(parts.username or ""), unquote(parts.password or ""))
-
-
-class Scrubber:
-    """Replaces secrets, in every form in which they travel, by `***`."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        forms: set[str] = set()
-        for secret in secrets:
-            as_json = json.dumps(secret)[1:-1]
-            forms |= {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1], as_json}
-            forms |= {
-                as_json.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-            }  # as Go writes it
-            forms |= {base64.b64encode(secret.encode()).decode(), secret.encode().hex()}
-        # Longest first, so that no part of a longer form is left; short ones only as words, to keep texts legible.
-        ordered = sorted((form for form in forms if form), key=len, reverse=True)
-        patterns = [re.escape(form) if len(form) > 3 else rf"\b{re.escape(form)}\b" for form in ordered]
-        self._pattern = re.compile("|".join(patterns)) if patterns else None
-
-    def __repr__(self) -> str:
-        return "Scrubber(***)"
-
-    def __call__(self, text: str) -> str:
-        """`text` without secrets."""
-        return self._pattern.sub("***", text) if self._pattern else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +251,7 @@ class HttpClient:
             self._pools = urllib3.ProxyManager(str(proxy.address), 1, proxy_headers=proxy.headers(), **options)
         self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
         self.proxy = proxy.address if proxy else None
+        self._under_way: set[Ticket] = set()
 
     def exchange(
         self,
@@ -293,6 +268,7 @@ class HttpClient:
         """
         ticket = ticket or Ticket(self._timeout_seconds)
         _current.ticket = ticket
+        self._under_way.add(ticket)
         began = time.monotonic()
         try:
             response = self._pools.urlopen(
@@ -346,10 +322,13 @@ class HttpClient:
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return self._failure(error, ticket)
         finally:
+            self._under_way.discard(ticket)
             _current.ticket = None
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Let go of the connections; what is under way is cut."""
+        for ticket in tuple(self._under_way):
+            ticket.cut()
         self._pools.clear()
 
     def _failure(self, error: Exception, ticket: Ticket) -> Failure:

@@ -368,6 +368,7 @@ def test_a_line_that_is_never_answered_is_found_while_the_others_are_stored() ->
             return refusals
 
         (refusal,) = drive(main())
+        never.set()
 
     assert (refusal.line, refusal.code) == (17, "IFX607")
     assert "no complete answer" in refusal.reason
@@ -383,6 +384,26 @@ def test_an_answer_that_drips_is_cut_at_the_deadline() -> None:
     assert isinstance(found, Unavailable)
     assert "no complete answer" in found.reason
     assert not found.connection_died
+
+
+def test_closing_lets_go_of_a_connection_that_is_being_made() -> None:
+    hanging = threading.Event()
+    with RawServer(ping=Reply(PING_2.data, wait=hanging)) as server:
+
+        async def main() -> None:
+            sink = InfluxLineSink(settings(server.url, timeout_seconds=60.0))
+            connecting = asyncio.create_task(sink.connect())
+            while not server.requests:
+                await asyncio.sleep(0.005)
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            (thread,) = [each for each in threading.enumerate() if each.name.startswith("iggyflux-influxdb")]
+            await sink.close()
+            thread.join(5)
+            assert not thread.is_alive()
+
+        drive(main())
+        hanging.set()
 
 
 def test_a_cancelled_write_lets_its_thread_go() -> None:
@@ -1019,7 +1040,7 @@ def test_a_scrubber_knows_every_form_of_a_secret() -> None:
     scrub = Scrubber(["s3cret/&", "pw", ""])
 
     assert scrub("a s3cret/& b s3cret%2F%26 c " + base64.b64encode(b"s3cret/&").decode()) == "a *** b *** c ***"
-    assert scrub("pw is not in pwd") == "*** is not in pwd"
+    assert scrub("pw is not in pwd, but in 'pw' and ?p=pw") == "pw is not in pwd, but in '***' and ?p=***"
     assert "s3cret" not in repr(scrub)
     assert Scrubber([])("text") == "text"
 
