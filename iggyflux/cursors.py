@@ -145,9 +145,9 @@ class CursorStore:
     """The cursor of one reader, for one run.  Everything blocks."""
 
     def __init__(self, folder: Path, name: str, query: Mapping[str, JSON], *, marks: bool = False) -> None:
-        self._folder = folder
-        self._name = name
-        self._query = dict(query)
+        self.folder = folder
+        self.name = name
+        self.query = dict(query)
         self._width = 2 * _DIGEST_BYTES if marks else _DIGEST_BYTES
         self._lock: Lock | None = None
         self._slices: tuple[Slice, ...] = ()
@@ -159,12 +159,12 @@ class CursorStore:
         Raises `Stopped`: IFX702 in use, IFX701 damaged, IFX640 of another query.
         """
         if self._lock is None:
-            self._lock = lock_cursor(self._folder, self._name)
-        cursor = read_cursor(self._folder, self._name)
+            self._lock = lock_cursor(self.folder, self.name)
+        cursor = read_cursor(self.folder, self.name)
         self._slices = ()
         if cursor is not None:
-            if cursor.query != self._query:
-                raise _other_query(self._folder, self._name, cursor.query, self._query)
+            if cursor.query != self.query:
+                raise _other_query(self.folder, self.name, cursor.query, self.query)
             # Digests of another width cannot be compared: what is looked at again is then published again.
             self._slices = cursor.slices if cursor.width == self._width else ()
         self._remove_unknown()
@@ -184,7 +184,7 @@ class CursorStore:
         else:
             slices += self._slices
         kept = tuple(sorted((each for each in slices if each.stop > position.checked), key=lambda each: each.start))
-        write_cursor(self._folder, self._name, Cursor(self._query, position, kept, self._width))
+        write_cursor(self.folder, self.name, Cursor(self.query, position, kept, self._width))
         dropped = {each.file for each in self._slices} - {each.file for each in kept}
         self._slices = kept
         for file in dropped:
@@ -201,7 +201,7 @@ class CursorStore:
     @property
     def seen_folder(self) -> Path:
         """Where the files of digests are."""
-        return _seen_folder(self._folder, self._name)
+        return _seen_folder(self.folder, self.name)
 
     @property
     def width(self) -> int:

@@ -19,8 +19,9 @@ from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, plural, result_line, talk
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import From
-    from iggyflux.pipeline import Endpoint, Pipeline, Route
+    from iggyflux.mapping import From, Mapping, Target
+    from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, Route, TopicAddress
+    from iggyflux.transports.iggy import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,26 @@ class End:
     pipeline: Pipeline
     route: Route
     endpoint: Endpoint
-    messages: From
+    mapping: Mapping
+
+    @property
+    def messages(self) -> From:
+        """Which messages a writer reads."""
+        assert self.mapping.writer is not None  # noqa: S101
+        return self.mapping.writer.source
+
+    @property
+    def target(self) -> Target:
+        """Where a reader's messages go."""
+        assert self.mapping.reader is not None  # noqa: S101
+        return self.mapping.reader.target
+
+    @property
+    def influxdb(self) -> InfluxSettings:
+        """How to reach InfluxDB."""
+        from iggyflux.pipeline import InfluxSettings
+
+        return self.route.influxdb or self.pipeline.influxdb or InfluxSettings()
 
 
 @click.command(name="check")
@@ -50,7 +70,7 @@ def command(pipeline: Path, only: tuple[str, ...]) -> int:
     """Connect to what a pipeline file names, and verify it.
 
     Both ends of every route are asked whether they are there, and whether we may do there what `run` does. No message
-    is read or acknowledged, no point written; it can be checked while it runs.
+    is read, acknowledged or sent, no point written; it can be checked while it runs.
 
     \b
     Example:
@@ -71,11 +91,12 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
     for route in pipeline.routes:
         mapping = load_mapping(route.mapping)
         name = route.name or mapping.name
-        if mapping.writer is None or (only and name not in only):
+        if only and name not in only:
             continue
         result_line(click.style(name, bold=True))
-        for key, endpoint in (("from", route.source or _server("iggy")), ("to", route.sink or _server("influxdb"))):
-            async for finding in _find(key, End(pipeline, route, endpoint, mapping.writer.source)):
+        usual = ("iggy", "influxdb") if mapping.writer is not None else ("influxdb", "iggy")
+        for key, endpoint in (("from", route.source or _server(usual[0])), ("to", route.sink or _server(usual[1]))):
+            async for finding in _find(key, End(pipeline, route, endpoint, mapping)):
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
     return faults
@@ -133,7 +154,7 @@ async def _from_log(end: End) -> AsyncIterator[Finding]:
 
 
 async def _from_iggy(end: End) -> AsyncIterator[Finding]:
-    from iggyflux.pipeline import IggySettings, TopicAddress
+    from iggyflux.pipeline import IggySettings
     from iggyflux.transports.iggy import Connection
 
     stream = end.messages.stream
@@ -155,17 +176,77 @@ async def _from_iggy(end: End) -> AsyncIterator[Finding]:
             yield Finding(
                 True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
             )
-        letters = end.route.dead_letters
-        if isinstance(letters, TopicAddress):
-            place = f"{letters.stream}/{letters.topic}"
-            if await connection.partitions(letters.stream, letters.topic) is not None:
-                yield Finding(True, f"dead letters have their topic, {place}")
-            elif end.pipeline.iggy and end.pipeline.iggy.create:
-                yield Finding(None, f"there is no topic {place} for dead letters yet: `run` makes it")
-            else:
-                yield Finding(False, f"there is no topic {place} for dead letters", "create it, or set `iggy.create`")
+        async for finding in _letters_in_iggy(end, connection):
+            yield finding
     finally:
         await connection.close()
+
+
+async def _letters_in_iggy(end: End, connection: Connection) -> AsyncIterator[Finding]:
+    from iggyflux.pipeline import TopicAddress
+
+    if isinstance(end.route.dead_letters, TopicAddress):
+        yield await _topic_in_iggy(end, connection, end.route.dead_letters, "dead letters")
+
+
+async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress, what: str) -> Finding:
+    """Whether a topic is there that `run` sends to."""
+    place = f"{address.stream}/{address.topic}"
+    if await connection.partitions(address.stream, address.topic) is not None:
+        return Finding(True, f"{what} have their topic, {place}")
+    if end.pipeline.iggy and end.pipeline.iggy.create:
+        return Finding(None, f"there is no topic {place} for {what} yet: `run` makes it")
+    return Finding(False, f"there is no topic {place} for {what}", "create it, or set `iggy.create`")
+
+
+async def _to_iggy(end: End) -> AsyncIterator[Finding]:
+    from iggyflux.pipeline import IggySettings, TopicAddress
+    from iggyflux.transports.iggy import Connection
+
+    connection = Connection(end.pipeline.iggy or IggySettings())
+    try:
+        await connection.open()
+        yield Finding(True, "connected and logged in")
+        yield await _topic_in_iggy(end, connection, TopicAddress(end.target.stream, end.target.topic), "messages")
+        async for finding in _letters_in_iggy(end, connection):
+            yield finding
+    finally:
+        await connection.close()
+
+
+async def _to_log(end: End) -> AsyncIterator[Finding]:
+    path = end.endpoint.path or Path()
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not place.is_dir():
+        yield Finding(False, f"{place} is no folder")
+    elif not os.access(place, os.W_OK):
+        yield Finding(False, f"{place} may not be written")
+    else:
+        yield Finding(True, "may be written" if path.exists() else "there is no such log yet: `run` makes it")
+
+
+async def _from_influxdb(end: End) -> AsyncIterator[Finding]:
+    from iggyflux.timestamps import format_rfc3339
+    from iggyflux.transports.influxdb_query import InfluxRows
+
+    assert end.mapping.reader is not None  # noqa: S101
+    reader = end.mapping.reader
+    rows = InfluxRows(end.influxdb, reader.source, column=reader.cursor.column)
+    try:
+        await rows.connect()
+        yield Finding(True, f"connected; rows are asked for in {rows.language}")
+        first, now = await rows.first(), await rows.now()
+        what = reader.source.measurement or "the statement"
+        if first is None:
+            yield Finding(None, f"there are no rows of {what}", "is the measurement written like this?")
+        else:
+            yield Finding(True, f"the oldest row of {what} is at {format_rfc3339(first)}")
+        start = now - 1_000_000_000 if first is None else first
+        window = await rows.fetch(start, start + 1)
+        window.close()
+        yield Finding(True, "a window can be read")
+    finally:
+        await rows.close()
 
 
 async def _from_file(end: End) -> AsyncIterator[Finding]:
@@ -194,10 +275,9 @@ async def _standard(_end: End) -> AsyncIterator[Finding]:
 
 
 async def _to_influxdb(end: End) -> AsyncIterator[Finding]:
-    from iggyflux.pipeline import InfluxSettings
     from iggyflux.transports.influxdb import InfluxLineSink
 
-    sink = InfluxLineSink(end.route.influxdb or end.pipeline.influxdb or InfluxSettings())
+    sink = InfluxLineSink(end.influxdb)
     try:
         report = await sink.check()
         if report.product is not None:
@@ -215,7 +295,10 @@ _CHECKS = {
     ("from", "log"): _from_log,
     ("from", "file"): _from_file,
     ("from", "stdin"): _standard,
+    ("from", "influxdb"): _from_influxdb,
     ("to", "influxdb"): _to_influxdb,
+    ("to", "iggy"): _to_iggy,
+    ("to", "log"): _to_log,
     ("to", "file"): _to_file,
     ("to", "stdout"): _standard,
 }

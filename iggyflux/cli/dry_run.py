@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _CHUNK: Final = 500
 _SHOWN_FAILURES: Final = 50
 _LOG_MESSAGES: Final = 10
+_MOST_MESSAGES: Final = 10_000
+_LIVE_ROWS: Final = 20
 
 
 @click.command(name="dry-run")
@@ -39,9 +41,20 @@ _LOG_MESSAGES: Final = 10
 @click.option(
     "--rows", type=click.Choice(["jsonl", "csv"]), help="How a reader's rows are written (by the file's ending)."
 )
-@click.option("--from", "origin", type=click.Choice(["iggy"]), help="Take live messages instead; no offset is touched.")
-@click.option("--last", type=click.IntRange(1, 10_000), metavar="N", help="With --from: how many.  [default: 10]")
-@click.option("--pipeline", type=MAPPING_FILE, help="With --from: its `iggy` section says where (or IGGY_ADDRESS, …).")
+@click.option(
+    "--from",
+    "origin",
+    type=click.Choice(["iggy", "influxdb"]),
+    help="Take live messages (a reader: rows) instead; no position is touched.",
+)
+@click.option(
+    "--last",
+    metavar="N|TIME",
+    help="With --from: how many messages (10), or of how long rows, such as 1h, of which --limit (20) are taken.",
+)
+@click.option(
+    "--pipeline", type=MAPPING_FILE, help="With --from: its section of that name says where (or IGGY_ADDRESS, …)."
+)
 def command(
     mapping: Path,
     samples: str | None,
@@ -54,7 +67,7 @@ def command(
     limit: int | None,
     rows: str | None,
     origin: str | None,
-    last: int | None,
+    last: str | None,
     pipeline: Path | None,
 ) -> int:
     """Show what a mapping makes of sample messages.
@@ -68,29 +81,49 @@ def command(
       iggyflux dry-run mapping.yaml samples.ndjson
       tail -1 messages.ndjson | iggyflux dry-run mapping.yaml -
       iggyflux dry-run mapping.yaml --from iggy --last 20 --pipeline pipeline.yaml
+      iggyflux dry-run reader.yaml --from influxdb --last 1h --limit 20 --pipeline pipeline.yaml
     """
     document = open_mapping(mapping)
     if whole and envelope:
         raise click.UsageError(
             "--whole takes SAMPLES as one payload, --envelope as lines of messages: give one of them"
         )
-    if origin is None and (last, pipeline) != (None, None):
-        raise click.UsageError("--last and --pipeline go with --from iggy")
-    if origin is not None and (samples is not None or document.kind == "reader"):
-        raise click.UsageError("--from takes the place of SAMPLES, and is of writers only")
+    _check_origin(document, samples, origin, last, pipeline)
     if document.kind == "reader":
-        from iggyflux.cli.dry_run_reader import dry_run_reader
+        from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 
+        if origin is not None:
+            return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
         return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
     run = _WriterRun(document, plan, dialect, precision, form)
     if origin is not None:
         from iggyflux.cli.iggy import iggy_settings, last_samples
 
-        source = last_samples(document, iggy_settings(pipeline), last or _LOG_MESSAGES)
+        source = last_samples(document, iggy_settings(pipeline), _count(last))
     else:
         source = _samples(document, samples, envelope, whole, limit)
     run(islice(source, limit))
     return ExitCode.PROBLEMS if run.tally.failed else ExitCode.OK
+
+
+def _check_origin(
+    document: Mapping, samples: str | None, origin: str | None, last: str | None, pipeline: Path | None
+) -> None:
+    wanted = "influxdb" if document.kind == "reader" else "iggy"
+    if origin is None and (last, pipeline) != (None, None):
+        raise click.UsageError(f"--last and --pipeline go with --from {wanted}")
+    if origin is not None and samples is not None:
+        raise click.UsageError("--from takes the place of SAMPLES")
+    if origin not in (None, wanted):
+        raise click.UsageError(f"a {document.kind} takes --from {wanted}")
+
+
+def _count(last: str | None) -> int:
+    if last is None:
+        return _LOG_MESSAGES
+    if not last.isdecimal() or not 1 <= int(last) <= _MOST_MESSAGES:
+        raise click.BadParameter(f"{last!r} is no number of messages, 1 to {_MOST_MESSAGES:,}", param_hint="--last")
+    return int(last)
 
 
 # --- where samples come from ---

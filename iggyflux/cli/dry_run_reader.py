@@ -1,11 +1,13 @@
-"""`iggyflux dry-run` of a reader: a file of rows, and the messages that would be sent."""
+"""`iggyflux dry-run` of a reader: rows of a file or of a server, and the messages that would be sent."""
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,15 +16,82 @@ from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural
 
 if TYPE_CHECKING:
     from iggyflux.mapping import Mapping
-    from iggyflux.records import OutgoingMessage
+    from iggyflux.pipeline import InfluxSettings
+    from iggyflux.records import OutgoingMessage, Row
     from iggyflux.samples import SampleRow
+
+_FIRST_SPAN_NS: Final = 10_000_000_000
 
 
 def dry_run_reader(mapping: Mapping, samples: str | None, *, form: str, limit: int | None, rows: str | None) -> int:
     """Print what comes of rows, a message a line; failures on stderr, with a summary."""
+    return _print(mapping, list(islice(_rows(mapping, samples, rows), limit)), form)
+
+
+def dry_run_live(mapping: Mapping, pipeline: Path | None, last: str, *, form: str, limit: int) -> int:
+    """As `dry_run_reader`, of the newest rows that the server has of the time `last`."""
+    from iggyflux.mapping.times import read_duration
+
+    if not (span := read_duration(last, 0)):
+        raise click.BadParameter(f"{last!r} is no span of time, such as 1h", param_hint="--last")
+    if pipeline is None:
+        raise click.UsageError("--from influxdb needs --pipeline: its `influxdb` section says where")
+    return _print(mapping, asyncio.run(_newest(mapping, pipeline, span, limit)), form)
+
+
+async def _newest(mapping: Mapping, path: Path, span: int, limit: int) -> list[SampleRow]:
+    """The newest rows, oldest first: asked for backwards, in windows that grow while they hold little."""
+    from iggyflux.errors import TooMuch
+    from iggyflux.samples import SampleRow
+    from iggyflux.transports.influxdb_query import InfluxRows
+
+    assert mapping.reader is not None  # noqa: S101
+    column = mapping.reader.cursor.column
+    source = InfluxRows(_settings(mapping, path), mapping.reader.source, column=column)
+    found: list[Row] = []
+    try:
+        await source.connect()
+        now = await source.now()
+        stop, size = now, min(_FIRST_SPAN_NS, span)
+        while stop > now - span and len(found) < limit:
+            start = max(stop - size, now - span)
+            try:
+                window = await source.fetch(start, stop)
+            except TooMuch:
+                if size == 1:
+                    raise
+                size = max(size // 2, 1)
+                continue
+            try:
+                async for rows in window.chunks():
+                    found = heapq.nlargest(limit, [*found, *rows], key=lambda row: row.columns[column])  # type: ignore[arg-type, return-value]
+            finally:
+                window.close()
+            stop, size = start, size * 2
+    finally:
+        await source.close()
+    if not found:
+        note("there are no rows of that time; --last says how far back to look")
+    return [SampleRow(number, row) for number, row in enumerate(reversed(found), 1)]
+
+
+def _settings(mapping: Mapping, path: Path) -> InfluxSettings:
+    """The `influxdb` section of the route of this mapping, else of the pipeline."""
+    from iggyflux.cli.inputs import open_pipeline
+
+    pipeline = open_pipeline(path)
+    file = Path(mapping.document.file or "")
+    for route in pipeline.routes:
+        if route.influxdb is not None and route.mapping.exists() and route.mapping.samefile(file):
+            return route.influxdb
+    if pipeline.influxdb is None:
+        raise click.UsageError(f"{path} has no `influxdb` section")
+    return pipeline.influxdb
+
+
+def _print(mapping: Mapping, chosen: list[SampleRow], form: str) -> int:
     from iggyflux.cli.dry_run import failure_problem
 
-    chosen = list(islice(_rows(mapping, samples, rows), limit))
     plan: Any = mapping.plan()
     rendered = plan.render([sample.row for sample in chosen])
     for message, origin in zip(rendered.messages, rendered.origins, strict=True):

@@ -13,9 +13,13 @@ import click
 from iggyflux.cli.output import plural
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
+    from iggyflux.delivery.windows import Position
     from iggyflux.runner import RouteStatus, Status, Summary
+    from iggyflux.runner.status import ReaderStatus
 
 _REFRESH_PER_SECOND: Final = 4
 _MOST_PARTITIONS: Final = 16
@@ -100,11 +104,39 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
             behind,
             Text(route.waiting_for or (plural(route.retries, "retry", "retries") if route.retries else "")),
         )
+        if route.reader is not None and route.reader.position is not None:
+            table.add_row(*_reader_row(route.reader, route.reader.position), *[""] * 7)
         if 1 < len(route.lag) <= _MOST_PARTITIONS:
             for partition, count in sorted(route.lag.items(), key=lambda item: str(item[0])):
                 if count:
                     table.add_row(Text(f"  {partition}", style="dim"), *[""] * 7, Text(f"{count:,}", style="dim"), "")
     return table
+
+
+def _reader_row(reader: ReaderStatus, position: Position) -> tuple[Text | str, RenderableType]:
+    """Under a reader: how far it is; a bar and the time left, as long as it is behind."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    from iggyflux.timestamps import format_rfc3339
+
+    at = position.done if position.gap is None else position.gap[0]
+    when = format_rfc3339(at // 1_000_000_000 * 1_000_000_000)
+    if reader.share is None:
+        return Text(f"  read to {when}", style="dim"), ""
+    left = "" if reader.seconds_left is None else f", {_span(reader.seconds_left)} left"
+    bar = ProgressBar(total=1.0, completed=reader.share, width=12)
+    return Text(f"  {'backfill' if position.gap else 'read'} to {when}, {reader.share:.0%}{left}", style="dim"), Group(
+        bar
+    )
+
+
+def _span(seconds: float) -> str:
+    """`3 s`, `12 min`, `4.5 h`: a person plans with it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 _WORDS: Final = (
@@ -120,15 +152,31 @@ _WORDS: Final = (
 )
 
 
+def _reader_words(reader: ReaderStatus) -> Iterator[str]:
+    from iggyflux.timestamps import format_rfc3339
+
+    position = reader.position
+    if position is not None:
+        yield f"read to {format_rfc3339(position.done)}"
+        if position.gap is not None:
+            yield f"still to read {format_rfc3339(position.gap[0])} to {format_rfc3339(position.gap[1])}"
+    for name, words in (("late", "came late"), ("changed", "changed"), ("seen_again", "read again and not sent again")):
+        if count := getattr(reader, name):
+            yield f"{count:,} {words}"
+
+
 def summary_lines(summary: Summary) -> Iterator[str]:
     """What a run came to, for people."""
     width = max((len(route.name) for route in summary.routes), default=0)
     for route in summary.routes:
         mark = click.style("stopped", fg="red", bold=True) if route.error else click.style(route.state, fg="green")
-        rate = f", {route.read / summary.seconds:,.0f} messages a second" if summary.seconds > 2 and route.read else ""
-        counts = f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
-        yield f"{route.name:<{width}}  {mark}: {counts}, {route.acknowledged:,} acknowledged{rate}"
+        reads, counts = "messages", f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
         others = [f"{getattr(route, name):,} {words}" for name, words in _WORDS if getattr(route, name)]
+        if route.reader is not None:
+            reads, counts = "rows", f"{plural(route.read, 'row')}, {plural(route.delivered, 'message')} sent"
+            others = [*_reader_words(route.reader), *others]
+        rate = f", {route.read / summary.seconds:,.0f} {reads} a second" if summary.seconds > 2 and route.read else ""
+        yield f"{route.name:<{width}}  {mark}: {counts}, {route.acknowledged:,} acknowledged{rate}"
         if others:
             yield f"{'':<{width}}  {', '.join(others)}"
         if route.error is not None:

@@ -1,0 +1,212 @@
+"""`iggyflux cursor`: how far readers have read, to be looked at and, after a question, moved."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
+
+if TYPE_CHECKING:
+    from iggyflux.cursors import Cursor, CursorStore
+
+_NAME = click.option("--mapping", "name", required=True, metavar="NAME", help="Whose cursor it is: the route's name.")
+_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group(name="cursor")
+def cursor() -> None:
+    """Show or move how far readers have read.
+
+    \b
+    Example:
+      iggyflux cursor show pipeline.yaml
+    """
+
+
+@cursor.command(name="show")
+@click.argument("pipeline", type=MAPPING_FILE)
+@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only this reader; may be repeated.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def show(pipeline: Path, only: tuple[str, ...], form: str) -> int:
+    """Show how far each reader of a pipeline has read.
+
+    No server is asked; a reader that runs is not disturbed.
+
+    \b
+    Example:
+      iggyflux cursor show pipeline.yaml
+      iggyflux cursor show pipeline.yaml --mapping env-history --format json
+    """
+    from iggyflux.cursors import read_cursor
+
+    stores = _stores(pipeline, only)
+    for store in stores:
+        found = read_cursor(store.folder, store.name)
+        if form == "json":
+            result(json_text(_tree(store, found)) + "\n")
+        else:
+            for line in _lines(store, found):
+                result_line(line)
+    return ExitCode.OK
+
+
+@cursor.command(name="set")
+@click.argument("pipeline", type=MAPPING_FILE)
+@_NAME
+@click.option("--at", required=True, metavar="TIME", help="From when on to read, as RFC 3339.")
+@_YES
+def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
+    """Let a reader go on from another time.
+
+    Everything from that time on is read, and sent again where it had been sent, with the same ids; what lies before and
+    was not read is given up. The reader must not run.
+
+    \b
+    Example:
+      iggyflux cursor set pipeline.yaml --mapping env-history --at 2026-01-31T12:00:00Z
+    """
+    from iggyflux.cursors import Cursor, lock_cursor, read_cursor, remove_cursor, write_cursor
+    from iggyflux.delivery.windows import Position
+    from iggyflux.timestamps import TimestampError, format_rfc3339, parse_rfc3339
+
+    try:
+        time = parse_rfc3339(at)
+    except TimestampError as error:
+        raise click.BadParameter(f"{error} (such as 2026-01-31T12:00:00Z)", param_hint="--at") from error
+    (store,) = _stores(pipeline, [name])
+    lock = lock_cursor(store.folder, store.name)
+    try:
+        before = _stored(store)
+        if before is not None and before.position.gap is not None and before.position.gap[0] < time:
+            gap = (before.position.gap[0], min(before.position.gap[1], time))
+            note(f"the backfill of {format_rfc3339(gap[0])} to {format_rfc3339(gap[1])} is given up")
+        was = "nothing is stored" if before is None else f"it is at {format_rfc3339(before.position.done)}"
+        _ask(f"{name}: go on from {format_rfc3339(time)} ({was})?", yes)
+        if before is not None:
+            remove_cursor(store.folder, store.name)
+        write_cursor(store.folder, store.name, Cursor(store.query, Position(time, time)))
+    finally:
+        lock.release()
+    found = read_cursor(store.folder, store.name)
+    for line in _lines(store, found):
+        result_line(line)
+    return ExitCode.OK
+
+
+@cursor.command(name="reset")
+@click.argument("pipeline", type=MAPPING_FILE)
+@_NAME
+@_YES
+def reset(pipeline: Path, name: str, yes: bool) -> int:
+    """Forget how far a reader has read: it begins again where `start` says.
+
+    What had been sent is sent again, with the same ids. The reader must not run.
+
+    \b
+    Example:
+      iggyflux cursor reset pipeline.yaml --mapping env-history
+    """
+    from iggyflux.cursors import lock_cursor, remove_cursor
+    from iggyflux.timestamps import format_rfc3339
+
+    (store,) = _stores(pipeline, [name])
+    lock = lock_cursor(store.folder, store.name)
+    try:
+        before = _stored(store)
+        was = "cannot be read" if before is None else f"is at {format_rfc3339(before.position.done)}"
+        if before is None and not _exists(store):
+            talk(f"{name}: nothing is stored")
+            return ExitCode.OK
+        _ask(f"{name}: forget the position, which {was}?", yes)
+        remove_cursor(store.folder, store.name)
+    finally:
+        lock.release()
+    talk(f"{name}: forgotten")
+    return ExitCode.OK
+
+
+def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
+    """The cursors of the readers of a pipeline."""
+    from iggyflux.runner import ReaderRoute
+    from iggyflux.runner.open import open_routes
+
+    routes = open_routes(open_pipeline(path), only=tuple(only))
+    readers = [route for route in routes if isinstance(route, ReaderRoute)]
+    for route in routes:
+        if only and route not in readers:
+            raise click.UsageError(f"{route.name!r} is a writer: its positions are kept where its messages are")
+    if not readers:
+        raise click.UsageError(f"{path} has no readers")
+    return [route.store for route in readers]
+
+
+def _exists(store: CursorStore) -> bool:
+    from iggyflux.cursors import cursor_path
+
+    return cursor_path(store.folder, store.name).exists()
+
+
+def _stored(store: CursorStore) -> Cursor | None:
+    """What is stored; None where it is nothing that can be used."""
+    from iggyflux.cursors import read_cursor
+    from iggyflux.errors import Stopped
+
+    try:
+        return read_cursor(store.folder, store.name)
+    except Stopped as error:
+        note(error.reason)
+        return None
+
+
+def _ask(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError(f"{question} nobody can be asked here: say --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def _tree(store: CursorStore, found: Cursor | None) -> dict[str, Any]:
+    from iggyflux.timestamps import format_rfc3339
+
+    made: dict[str, Any] = {"name": store.name, "stored": found is not None}
+    if found is None:
+        return made
+    gap = found.position.gap
+    return {
+        **made,
+        "done": format_rfc3339(found.position.done),
+        "final": format_rfc3339(found.position.checked),
+        "backfill": None if gap is None else [format_rfc3339(time) for time in gap],
+        "remembered": sum(each.count for each in found.slices),
+        "query": found.query,
+        "fits": found.query == store.query,
+    }
+
+
+def _lines(store: CursorStore, found: Cursor | None) -> list[str]:
+    """The cursor for people."""
+    tree = _tree(store, found)
+    if found is None:
+        return [f"{store.name}: nothing is stored; it begins where `start` says"]
+    lines = [click.style(store.name, bold=True), f"  read to     {tree['done']}"]
+    if tree["backfill"]:
+        lines.append(f"  backfill    {tree['backfill'][0]} to {tree['backfill'][1]} is still to be read")
+    lines.append(f"  final to    {tree['final']}   (behind that, what comes late or changes is still found)")
+    lines.append(f"  remembered  {plural(tree['remembered'], 'row')}")
+    lines.append(f"  query       {_query(found)}")
+    if not tree["fits"]:
+        lines.append("              " + click.style("not the query of the mapping as it is now", fg="yellow"))
+    return lines
+
+
+def _query(found: Cursor) -> str:
+    query = found.query
+    what = query.get("measurement") or query.get("statement")
+    where = query.get("where")
+    return f"{what} in {query.get('place')}" + (f", where {json_text(where)}" if where else "")
