@@ -1,0 +1,261 @@
+"""Cursors: the old one or the new one; what was seen is known again, in little memory, whatever a window holds."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux import cursors
+from iggyflux.cursors import Cursor, CursorStore, key_rows, read_cursor, remove_cursor, write_cursor
+from iggyflux.delivery.windows import Position, Read
+from iggyflux.errors import Stopped
+from iggyflux.plan.digests import digest_rows
+from iggyflux.records import Row
+
+QUERY: dict[str, Any] = {"measurement": "env", "where": {}}
+
+
+def row(time: int, device: str = "d", value: object = 1, tags: tuple[str, ...] | None = ("device",)) -> Row:
+    return Row({"time": time, "device": device, "value": value}, "env", None, tags)  # type: ignore[dict-item]
+
+
+def read(start: int, stop: int, known: int, keep: int = 0) -> Read:
+    return Read(start, stop, "tail", known, keep)
+
+
+def sift(store: CursorStore, span: Read, rows: list[Row], position: Position | None = None) -> list[tuple[int, str]]:
+    """One window, read and stored: what is to be published of it, in chunks of 7 rows."""
+    sieve = store.sieve(span, "time")
+    chunks = [rows[first : first + 7] for first in range(0, len(rows), 7)]
+    if sieve.needs_survey:
+        for chunk in chunks:
+            sieve.survey(chunk, digest_rows(chunk))
+    found: list[tuple[int, str]] = []
+    for number, chunk in enumerate(chunks):
+        found += [(7 * number + index, mark) for index, mark in sieve.sift(chunk, digest_rows(chunk))]
+    store.commit(position or Position(0, max(span.stop, span.known)), sieve)
+    sieve.close()
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CursorStore:
+    made = CursorStore(tmp_path, "r", QUERY)
+    assert made.open() is None
+    return made
+
+
+def reopened(store: CursorStore, *, marks: bool = False) -> CursorStore:
+    store.close()
+    again = CursorStore(store.folder, store.name, store.query, marks=marks)
+    again.open()
+    return again
+
+
+def test_what_was_stored_is_read(tmp_path: Path) -> None:
+    cursor = Cursor(QUERY, Position(5, 9, (1, 3)))
+    write_cursor(tmp_path, "r", cursor)
+
+    assert read_cursor(tmp_path, "r") == cursor
+    assert read_cursor(tmp_path, "other") is None
+    remove_cursor(tmp_path, "r")
+    assert read_cursor(tmp_path, "r") is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda data: data[:-20], lambda data: data.replace(b"100", b"101"), lambda _: b"", lambda _: b"{}"],
+    ids=["cut", "changed", "empty", "other"],
+)
+def test_a_damaged_cursor_stops_and_is_not_guessed(store: CursorStore, spoil: Any) -> None:
+    store.commit(Position(100, 100))
+    path = cursors.cursor_path(store.folder, "r")
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(Stopped) as error:
+        read_cursor(store.folder, "r")
+
+    assert error.value.code == "IFX701"
+    assert str(path) in error.value.reason
+
+
+def test_what_was_seen_is_known_and_what_is_new_late_or_changed_is_not(store: CursorStore) -> None:
+    rows = [row(number) for number in range(20)]
+    assert [index for index, _ in sift(store, read(0, 20, 0), rows)] == list(range(20))
+
+    again = [*rows[:10], row(5, "late"), row(11, value=2), *rows[12:], row(20)]
+    assert sift(reopened(store), read(0, 21, 20), again) == [(10, "late"), (11, "late"), (20, "")]
+
+
+def test_with_marks_a_changed_row_is_told_from_a_late_one(tmp_path: Path) -> None:
+    store = CursorStore(tmp_path, "r", QUERY, marks=True)
+    store.open()
+    rows = [row(number) for number in range(20)]
+    sift(store, read(0, 20, 0), rows)
+
+    again = [*rows[:10], row(5, "late"), row(11, value=2), *rows[12:], row(20)]
+    assert sift(reopened(store, marks=True), read(0, 21, 20), again) == [(10, "late"), (11, "changed"), (20, "")]
+
+
+def test_asking_for_marks_later_sends_the_overlap_once_more(store: CursorStore) -> None:
+    """Digests without keys cannot tell what changed."""
+    rows = [row(number) for number in range(3)]
+    sift(store, read(0, 3, 0), rows)
+
+    assert len(sift(reopened(store, marks=True), read(0, 3, 3), rows)) == 3
+
+
+def test_only_what_will_be_looked_at_again_is_remembered(store: CursorStore) -> None:
+    rows = [row(number) for number in range(100)]
+    sift(store, read(0, 100, 0, keep=90), rows, Position(90, 100))
+
+    cursor = read_cursor(store.folder, "r")
+    assert cursor is not None
+    assert [(each.start, each.stop, each.count) for each in cursor.slices] == [(90, 100, 10)]
+    sift(store, read(100, 200, 100, keep=200), [], Position(200, 200))
+    assert list(store.seen_folder.iterdir()) == []
+
+
+def test_files_that_a_crash_left_over_are_removed(store: CursorStore) -> None:
+    sift(store, read(0, 3, 0), [row(1)])
+    (store.seen_folder / "00000099").write_bytes(b"x" * 16)
+    (kept,) = (file.name for file in store.seen_folder.iterdir() if file.name != "00000099")
+    again = reopened(store)
+
+    assert [file.name for file in again.seen_folder.iterdir()] == [kept]
+    assert sift(again, read(0, 3, 3), [row(1)]) == []
+
+
+def test_a_sieve_that_is_not_committed_leaves_nothing(store: CursorStore) -> None:
+    sieve = store.sieve(read(0, 3, 0), "time")
+    sieve.sift([row(1)], digest_rows([row(1)]))
+    sieve.close()
+
+    assert list(store.seen_folder.iterdir()) == []
+    assert [index for index, _ in sift(store, read(0, 3, 0), [row(1)])] == [0]
+
+
+@pytest.mark.parametrize("spoil", ["remove", "cut", "change"])
+def test_damaged_digests_stop_and_say_which(store: CursorStore, spoil: str) -> None:
+    sift(store, read(0, 3, 0), [row(1), row(2)])
+    (file,) = store.seen_folder.iterdir()
+    data = file.read_bytes()
+    file.unlink() if spoil == "remove" else file.write_bytes(data[:16] if spoil == "cut" else data[:-1] + b"x")
+    again = reopened(store)
+    with pytest.raises(Stopped) as error:
+        sift(again, read(0, 3, 3), [row(1)])
+
+    assert error.value.code == "IFX641"
+    assert str(file) in error.value.reason
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from iggyflux.cursors import CursorStore\n"
+        f"CursorStore(Path({str(tmp_path)!r}), 'r', {{}}).open(); print('open', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        with pytest.raises(Stopped) as error:
+            CursorStore(tmp_path, "r", {}).open()
+        holder.kill()
+        holder.wait()
+
+    assert error.value.code == "IFX702"
+    assert str(holder.pid) in error.value.reason
+    CursorStore(tmp_path, "r", {}).open()
+
+
+def test_a_key_is_of_measurement_tags_and_time_whatever_the_fields_are() -> None:
+    first = row(1, value=1)
+    others = [row(1, value=2), row(1, value=None), row(2), row(1, "e"), row(1, tags=None)]
+
+    keys = key_rows([first, *others], "time")
+    assert keys[0] == keys[1] == keys[2]
+    assert len(set(keys)) == 4
+    assert key_rows([row(1, value="text")], "time") == keys[:1], "a field of text is no tag where the tags are told"
+
+
+@given(st.integers(0, 2**32), st.booleans(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_two_passes_come_to_the_same_as_one(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, marks: bool, crowded: bool
+) -> None:
+    """Windows of all sizes and cuts, over values that come late, change and come back: published is what differs from
+    what was seen there last, however much memory there is."""
+    chance = random.Random(seed)
+    before = cursors._IN_MEMORY_BYTES
+    store = CursorStore(tmp_path_factory.mktemp("c"), "r", QUERY, marks=marks)
+    store.open()
+    world: dict[tuple[int, str], int] = {}
+    seen: dict[tuple[int, str], int] = {}
+    done = 0
+    try:
+        cursors._IN_MEMORY_BYTES = 64 if crowded else before
+        for _ in range(12):
+            for _ in range(chance.randrange(8)):
+                world[chance.randrange(40), chance.choice("abc")] = chance.randrange(2)
+            start = chance.randrange(0, done + 1)
+            stop = start + chance.randrange(1, 20)
+            rows = [row(time, device, value) for (time, device), value in world.items() if start <= time < stop]
+            chance.shuffle(rows)
+            found = sift(store, read(start, stop, done), rows, Position(0, max(done, stop)))
+            expected = []
+            for index, each in enumerate(rows):
+                key = (each.columns["time"], each.columns["device"])
+                old = seen.get(key)  # type: ignore[arg-type]
+                if old != each.columns["value"]:
+                    late = "late" if key[0] < done else ""  # type: ignore[operator]
+                    expected.append((index, "changed" if marks and old is not None else late))
+            assert found == expected
+            seen |= {(each.columns["time"], each.columns["device"]): each.columns["value"] for each in rows}  # type: ignore[misc]
+            done = max(done, stop)
+    finally:
+        cursors._IN_MEMORY_BYTES = before
+        store.close()
+
+
+MEMORY = """\
+import resource, sys
+from pathlib import Path
+from iggyflux.cursors import CursorStore
+from iggyflux.delivery.windows import Position, Read
+from iggyflux.plan.digests import digest_rows
+from iggyflux.records import Row
+
+store = CursorStore(Path(sys.argv[1]), "r", {})
+store.open()
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def chunks(changed):
+    for first in range(0, COUNT, 5000):
+        yield [Row({"time": 5, "n": 10**9 if n == changed else n}, "m", None, ()) for n in range(first, first + 5000)]
+COUNT = int(sys.argv[2])
+for known, changed in ((0, -1), (10, 777)):
+    sieve = store.sieve(Read(0, 10, "tail", known, 0), "time")
+    if sieve.needs_survey:
+        for rows in chunks(changed):
+            sieve.survey(rows, digest_rows(rows))
+    found = sum(len(sieve.sift(rows, digest_rows(rows))) for rows in chunks(changed))
+    store.commit(Position(0, 10), sieve)
+    sieve.close()
+    print(found)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // 1024)
+"""
+
+
+def test_memory_is_bounded_whatever_a_window_holds(tmp_path: Path) -> None:
+    """A million points of one nanosecond, read again: a part of them is held at once."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path), "1000000"], capture_output=True, text=True, check=True
+    )
+    first, again, megabytes = map(int, done.stdout.split())
+
+    assert (first, again) == (1_000_000, 1)
+    assert megabytes < 70
