@@ -8,7 +8,7 @@ talks to the user prints it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -39,7 +39,8 @@ class Problem:
     """One thing that is wrong (or, as a warning, doubtful) in a document.
 
     `source` is the line of text at `location`, `length` the number of characters from its column that the caret
-    underlines.  `code` is stable (`IFX101`) and has a section in docs/errors.md.
+    underlines.  `code` is stable (`IFX101`) and has a section in docs/errors.md.  `caret` is the column in `source`
+    where that is not the column of the file, since something before it is hidden.
     """
 
     code: str
@@ -51,6 +52,7 @@ class Problem:
     source: str | None = None
     length: int = 1
     severity: Literal["error", "warning"] = "error"
+    caret: int | None = None
 
     def __str__(self) -> str:
         return self.render()
@@ -62,7 +64,7 @@ class Problem:
             lines[0] += f" (at {_shown(self.location.pointer)})"
         if self.source is not None and self.location.line:
             number = str(self.location.line)
-            source, before = _window(self.source, max(self.location.column - 1, 0))
+            source, before = _window(self.source, max((self.caret or self.location.column) - 1, 0))
             indent = "".join("\t" if character == "\t" else " " for character in source[:before])
             carets = "^" * max(min(self.length, len(source) - before), 1)
             lines.append(f"  {number} | {source}")
@@ -71,6 +73,22 @@ class Problem:
             if text:
                 lines.append(f"    {label}: {_shown(text)}")
         return "\n".join(lines)
+
+    def hiding(self, spans: Iterable[tuple[int, int]]) -> Problem:
+        """The problem with `***` for what stands at `spans` of its source line, whose length is not to be seen."""
+        if self.source is None:
+            return self
+        shown, at, places = "", 0, []
+        for start, end in _merged(spans):
+            places.append((start, end, len(shown) + start - at))
+            shown += f"{self.source[at:start]}***"
+            at = end
+        if not places:
+            return self
+        first = (self.caret or self.location.column) - 1
+        start, end = _moved(first, places, after=False), _moved(first + self.length, places, after=True)
+        length = max(end - start, 1)
+        return replace(self, source=shown + self.source[at:], caret=start + 1, length=length)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form that `validate --format json` prints."""
@@ -87,6 +105,27 @@ class Problem:
             "found": self.found,
             "hint": self.hint,
         }
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        elif end > start:
+            merged.append((start, end))
+    return merged
+
+
+def _moved(offset: int, places: Sequence[tuple[int, int, int]], *, after: bool) -> int:
+    """Where `offset` of a line is when three stars stand for each of `places`; inside of one, its begin or its end."""
+    moved = offset
+    for start, end, shown in places:
+        if offset >= end:
+            moved = shown + 3 + offset - end
+        elif offset > start or (offset == start and not after):
+            moved = shown + 3 * after
+    return moved
 
 
 def _window(source: str, before: int) -> tuple[str, int]:

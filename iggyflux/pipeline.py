@@ -21,33 +21,8 @@ from urllib.parse import urlsplit
 from iggyflux.documents import Document, check_schema, load_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
 from iggyflux.records import JSON
+from iggyflux.secrets import SECRET_KEYS, Scrubber, Secret, is_secret_key, secret_spans, url_secrets
 from iggyflux.timestamps import TimestampError, parse_rfc3339
-
-
-class Secret:
-    """A text that must not be seen: only `reveal()` gives it, everything that prints gives `***`."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """The text itself, for the one line that sends it."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
-        raise TypeError("a secret is not pickled")
-
 
 EndpointKind: TypeAlias = Literal["iggy", "log", "file", "stdin", "stdout", "influxdb"]
 
@@ -239,7 +214,6 @@ def parse_pipeline(
 # --- From tree to types ---
 
 _LONGEST_SECRET = 1 << 16
-SECRET_KEYS = frozenset({"token", "password", "connection_string"})
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -266,6 +240,7 @@ class _Reading:
         self.problems: list[Problem] = list(raw.faults)
         self.warnings: list[Problem] = []
         self.secrets: set[str] = set()
+        self.hidden: list[tuple[int, int]] = []  # where secrets stand in the text
         self.raw = raw
         self.unset: set[str] = set()
         self.document = dataclasses.replace(raw, tree=self.filled(raw.tree, "", ""))
@@ -283,24 +258,28 @@ class _Reading:
         """Whether the schema has nothing against the part of the tree at `pointer`, so that it can be read."""
         return not any(place == pointer or place.startswith(f"{pointer}/") for place in self.misshapen)
 
-    def filled(self, node: JSON, pointer: str, key: str) -> JSON:
+    def filled(self, node: JSON, pointer: str, key: str, secret: bool = False) -> JSON:
         """`node` with every `${VAR}` replaced; what was written in plain under a secret's key is remembered."""
+        secret = secret or is_secret_key(key)
         if isinstance(node, dict):
-            return {name: self.filled(child, f"{pointer}/{_escape(name)}", name) for name, child in node.items()}
+            return {
+                name: self.filled(child, f"{pointer}/{_escape(name)}", name, secret) for name, child in node.items()
+            }
         if isinstance(node, list):
-            return [self.filled(child, f"{pointer}/{index}", key) for index, child in enumerate(node)]
-        secret = key in SECRET_KEYS or (key and closest(key, sorted(SECRET_KEYS)) is not None)
+            return [self.filled(child, f"{pointer}/{index}", key, secret) for index, child in enumerate(node)]
         if not isinstance(node, str):
             if secret and isinstance(node, int | float) and not isinstance(node, bool):
                 self.remember(node, pointer)
             return node
-        if secret and node and not _REFERENCE.search(node) and not node.startswith("file:"):
-            self.remember(node, pointer)
-        self.secrets.update(_userinfo(node))
         text = _REFERENCE.sub(lambda match: self.variable(match, pointer), node)
         whole = _REFERENCE.fullmatch(node)
-        if secret and whole and text:
-            self.secrets.add(text)
+        if secret and node and not node.startswith("file:"):
+            if not whole or ":-" in node:  # text beside a variable, and what stands for one that is not set
+                self.remember(node, pointer)
+            self.secrets.update(filter(None, (text, *_literals(node))))
+        for part in (*url_secrets(node), *url_secrets(text)):
+            self.secrets.add(part)
+            self.hide(pointer, part)
         if whole and not whole[1]:
             for kind in _key_types().get(key, ()):
                 if kind in _CORE_SCALARS:
@@ -312,6 +291,16 @@ class _Reading:
         self.secrets.update((str(secret), *str(secret).splitlines()))
         if (place := self.raw.node(pointer)) is not None:
             self.secrets.add(self.raw.text[place.start : place.end].strip("'\""))
+        self.hide(pointer)
+
+    def hide(self, pointer: str, part: str | None = None) -> None:
+        """The source of the scalar at `pointer`, or of a part of it, is not shown."""
+        node = self.raw.node(pointer)
+        if node is None:
+            return
+        source = self.raw.text[node.start : node.end]
+        at = -1 if part is None else source.find(part)
+        self.hidden.append((node.start + at, node.start + at + len(part or "")) if at >= 0 else (node.start, node.end))
 
     def variable(self, match: re.Match[str], pointer: str) -> str:
         if match[1]:
@@ -335,12 +324,10 @@ class _Reading:
 
     def masked(self, problems: Sequence[Problem]) -> list[Problem]:
         """The problems in the order of the text, each once, with every secret in their texts replaced by `***`."""
-        secrets = sorted(filter(None, self.secrets), key=len, reverse=True)
+        scrub = Scrubber(filter(None, self.secrets))
 
         def mask(text: str | None) -> str | None:
-            for secret in secrets if text else ():
-                text = (text or "").replace(secret, "***")
-            return text
+            return scrub(text) if text else text
 
         told = [each for each in problems if each.code == "IFX802" or each.location.pointer not in self.unset]
         return [
@@ -349,10 +336,20 @@ class _Reading:
                 message=mask(problem.message) or "",
                 found=mask(problem.found),
                 hint=mask(problem.hint),
-                source=mask(problem.source),
-            )
+            ).hiding([*self.hidden_in(problem), *scrub.spans(problem.source or "")])
             for problem in sorted(dict.fromkeys(told), key=lambda each: (each.location.line, each.location.column))
         ]
+
+    def hidden_in(self, problem: Problem) -> Iterator[tuple[int, int]]:
+        """What is not shown of a problem's source line."""
+        if self.raw.faults:  # the second of two keys is in no tree
+            yield from secret_spans(problem.source or "")
+        line = problem.location.line
+        begin = self.raw.lines.start(line) if line else 0
+        end = begin + len(problem.source or "")
+        for first, last in self.hidden:
+            if first < end and begin < last:
+                yield max(first - begin, 0), min(last, end) - begin
 
     # The sections
 
@@ -516,6 +513,12 @@ def _pruned(document: Document, pointers: set[str] | frozenset[str]) -> Document
     return dataclasses.replace(document, tree=tree)
 
 
+def _literals(text: str) -> Iterator[str]:
+    """What stands beside the variables of a text, and the defaults of those."""
+    yield from (part for part in _REFERENCE.sub("\0", text).split("\0") if part)
+    yield from (match[2].partition(":-")[2] for match in _REFERENCE.finditer(text))
+
+
 def _plain(_reading: _Reading, value: JSON, _pointer: str) -> object:
     return value
 
@@ -528,7 +531,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
     """`file:PATH` is read here, so that a missing file is a problem of the pipeline and not of the first request."""
     text = str(value)
     if not text.startswith("file:"):
-        if text in reading.secrets and not _is_reference(reading.raw, pointer):
+        if text and not _is_reference(reading.raw, pointer):
             message = "a secret is written in the file"
             hint = "write ${VARIABLE} or file:PATH instead"
             problem = reading.document.problem("IFX814", pointer, message, hint=hint)
@@ -585,6 +588,9 @@ def _url(reading: _Reading, value: JSON, pointer: str) -> str:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         reading.report("IFX809", pointer, f"not an address: {text!r}", expected="such as http://127.0.0.1:8086")
+    elif parts.query or parts.fragment:
+        message = "the address holds more than a path"
+        reading.report("IFX809", pointer, message, hint="end it with its path; a token stands under `token`")
     elif parts.username is not None or parts.password is not None:
         message = "the address holds a user name or password"
         reading.report("IFX809", pointer, message, hint="use the keys `username` and `password`, or `token`")
@@ -622,16 +628,6 @@ _INFLUX: dict[str, tuple[str, Convert]] = {
 
 def _escape(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
-
-
-def _userinfo(text: str) -> Iterator[str]:
-    match = re.match(r"[a-z][a-z0-9+.-]*://([^/@\s]+)@", text)
-    if match:
-        yield match[1]
-    # Also where the address is none: a password with a slash in it, or no scheme.
-    match = re.match(r"(?!file:|log:)(?:[a-z][a-z0-9+.-]*://)?(\S*:\S*)@", text)
-    if match:
-        yield match[1]
 
 
 def _is_reference(raw: Document, pointer: str) -> bool:

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "iggyflux"
 
 LAYERS: list[set[str]] = [
     {"errors", "codes"},
+    {"secrets"},
     {"records"},
     {"reads", "lineprotocol"},
     {"timestamps"},

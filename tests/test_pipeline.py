@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iggyflux.cli import command_line
 from iggyflux.documents import load_schema
 from iggyflux.errors import PipelineError, Problem
 from iggyflux.pipeline import (
@@ -256,6 +258,18 @@ LEAKS = {
     "in the address of another key": "iggy: {address: 'iggy://me:canary@h', addres: 1}",
     "from a variable": 'influxdb: {token: "${CANARY}", tocken: "${CANARY}", batchsize: 1}',
     "password without user": "iggy: {password: canary}",
+    "beside a variable": 'influxdb: {token: "canary${USER}", batchsize: 1}',
+    "as a default": 'influxdb: {token: "${NOT_SET:-canary}", batchsize: 1}',
+    "beside a variable that is not set": 'influxdb: {token: "canary-${NOT_SET}"}',
+    "in the query of the address": "influxdb: {url: 'http://h:8086/?token=canary&x=1'}",
+    "in the query of an address that is none": "influxdb: {url: 'h:8086?token=canary', batchsize: 1}",
+    "in an object": "influxdb: {token: {value: canary}}",
+    "of several lines": "influxdb:\n  token: >-\n    canary\n    more\n  batchsize: 1",
+    "without quotes": "influxdb: {token: @canary}",
+    "on a line that is not YAML": "influxdb: {url: [, token: canary}",
+    "in a quote that is never closed": "influxdb:\n  token: 'canary",
+    "given twice": "influxdb: {token: one-token, token: canary, batchsize: 1}",
+    "misspelt on a line that is not YAML": "influxdb: {tokn: @canary}",
 }
 
 
@@ -288,6 +302,51 @@ def test_a_secret_is_masked_however_it_is_written(
     for problem in found:
         assert hidden not in json.dumps(problem.as_dict())
         assert hidden not in problem.render()
+
+
+@pytest.mark.parametrize("command", ["validate", "run", "check", "test", "dry-run", "explain"])
+@pytest.mark.parametrize("line", LEAKS.values(), ids=LEAKS)
+def test_no_command_shows_a_secret(line: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is given a pipeline where it wants a mapping, or one that is no pipeline yet."""
+    monkeypatch.setenv("CANARY", "canary")
+    for text in (SMALLEST + line, f"iggyflux: 1\n{line}"):
+        path = tmp_path / "p.yaml"
+        path.write_text(text + "\n")
+
+        said = CliRunner().invoke(command_line, [command, str(path)])
+
+        assert "canary" not in said.output
+        assert said.exit_code in (0, 1, 2)
+
+
+@pytest.mark.parametrize("secret", ["x", "canary", "a-very-long-canary-of-many-letters"])
+def test_nothing_shows_how_long_a_secret_is(read: Callable[..., Pipeline], secret: str) -> None:
+    """Three stars stand for it, under three carets; what follows on its line is marked where it is shown."""
+    (warning,) = read(SMALLEST + f"influxdb: {{token: {secret}, batch_size: 1}}\n").warnings
+
+    assert warning.render().splitlines()[1:3] == [
+        "  6 | influxdb: {token: ***, batch_size: 1}",
+        "    |                   ^^^",
+    ]
+    assert warning.as_dict()["length"] == 3
+
+
+def test_a_place_after_a_secret_is_marked_where_it_is_shown(problems: Callable[..., list[Problem]]) -> None:
+    (problem, *_) = problems(SMALLEST + "influxdb: {token: a-long-canary, batchsize: 1}\n")
+
+    assert problem.location.column == 34
+    assert problem.render().splitlines()[1:3] == [
+        "  6 | influxdb: {token: ***, batchsize: 1}",
+        "    |                        ^^^^^^^^^",
+    ]
+
+
+def test_a_short_secret_leaves_the_words_legible(problems: Callable[..., list[Problem]]) -> None:
+    """Its letters are everywhere: it is hidden where it is a value."""
+    (problem,) = problems(SMALLEST + "influxdb: {token: a, linger: 1a}\n")
+
+    assert problem.message == "not a duration: '1a'"
+    assert problem.source == "influxdb: {token: ***, linger: 1a}"
 
 
 def test_a_secret_with_escapes_is_not_shown_where_it_is_warned_of(read: Callable[..., Pipeline]) -> None:

@@ -48,6 +48,6 @@ def kind_of(tree: object) -> str:
     """Whether a document's tree is a `mapping` or a `pipeline`, by its keys; empty where it is neither."""
     if not isinstance(tree, dict):
         return ""
-    if "run" in tree and "points" not in tree:
+    if {"run", "iggy", "influxdb"} & set(tree) and "points" not in tree:
         return "pipeline"
     return "mapping" if {"kind", "points", "messages", "from", "examples"} & set(tree) else ""

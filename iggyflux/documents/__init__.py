@@ -7,13 +7,15 @@ are known here only.  What a document means is for `mapping` and `pipeline` to s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, cast
 
 from iggyflux.documents.nodes import Document, Format, join_pointer, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema
 from iggyflux.documents.source import has_mark, read_source
 from iggyflux.documents.text import read_text
-from iggyflux.errors import DocumentError
+from iggyflux.errors import DocumentError, Problem
+from iggyflux.secrets import Scrubber, secret_spans
 
 __all__ = [
     "Document",
@@ -50,6 +52,22 @@ def read_document(text: str | bytes, *, file: str | None = None, format: str | N
     chosen = format_of(file) if format is None else format
     if chosen not in ("yaml", "toml"):
         raise ValueError(f"unknown format {format!r}: it is yaml or toml")
+    try:
+        return _read(text, file, chosen)
+    except DocumentError as error:  # what kind of a document it was to be is not known: it may hold secrets
+        raise DocumentError(map(_discreet, error.problems)) from error
+
+
+def _discreet(problem: Problem) -> Problem:
+    """The problem without what looks like a secret in its line."""
+    line = problem.source or ""
+    spans = secret_spans(line)
+    scrub = Scrubber(line[start:end].strip(" \t'\"{}[],") for start, end in spans)
+    hint = scrub(problem.hint) if problem.hint else None
+    return replace(problem, message=scrub(problem.message), hint=hint).hiding(spans)
+
+
+def _read(text: str | bytes, file: str | None, chosen: str) -> Document:
     clean = read_text(text, file)
     # Each reader is imported when a document needs it: ruamel.yaml takes longer to import than a TOML file to read.
     if chosen == "toml":
@@ -60,6 +78,7 @@ def read_document(text: str | bytes, *, file: str | None = None, format: str | N
         from iggyflux.documents.yaml_reader import read_yaml
 
         clean, root, faults = read_yaml(clean, file)
+    faults = tuple(map(_discreet, faults))
     return Document(tree=root.value, text=clean, file=file, format=cast(Format, chosen), root=root, faults=faults)
 
 

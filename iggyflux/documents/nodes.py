@@ -65,6 +65,10 @@ class Lines:
         line = bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
 
+    def start(self, number: int) -> int:
+        """The offset of a line's first character."""
+        return self._starts[number - 1]
+
     def line(self, number: int) -> str:
         """The text of a line, fit to be shown: what a terminal would act on is replaced."""
         start = self._starts[number - 1]

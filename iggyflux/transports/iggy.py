@@ -26,6 +26,7 @@ import apache_iggy as sdk
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import LazyMessages, Message, OutgoingMessage, Partition, Scalar
+from iggyflux.secrets import Scrubber, url_secrets
 from iggyflux.transports import iggy_wire as wire
 from iggyflux.transports.iggy_errors import Meaning, Refusal, translated
 from iggyflux.transports.iggy_wire import StoredOffset
@@ -441,11 +442,9 @@ def _without_reconnecting(text: str) -> str:
 
 def _masked(error: BaseException, settings: IggySettings) -> str:
     """The text of an error, without what must not be seen."""
-    text = str(error)
-    for secret in (settings.password, settings.token, settings.connection_string):
-        if secret is not None and secret.reveal():
-            text = text.replace(secret.reveal(), "***")
-    return text
+    secrets = (settings.password, settings.token, settings.connection_string)
+    hidden = [secret.reveal() for secret in secrets if secret is not None]
+    return Scrubber([*hidden, *(part for each in hidden for part in url_secrets(each))])(str(error))
 
 
 def _end(partition: Any) -> int:
