@@ -33,19 +33,21 @@ _NOTHING: frozenset[str] = frozenset()
 # unsigned: 64 bit integers without a sign.  words: strings.  types: all that are not floats (words are 0 then).
 # nanoseconds: finer than milliseconds.  merge: written twice is there once.  refuses: says which line it did not take.
 # database: one that is not there is refused.  create: one can be made.  retention: what is too old is refused.
-# auth: credentials are looked at.
+# auth: credentials are looked at.  queries: it is asked for rows.  several types: a field has one in each shard, and a
+# tag may have the name of a field.
 LACKS: Mapping[str, frozenset[str]] = {
     "simulator 1": frozenset({"unsigned"}),
     "simulator 2": _NOTHING,
-    "simulator 3": frozenset({"database", "create", "retention"}),
+    "simulator 3": frozenset({"database", "create", "retention", "several types"}),
     "influxd": frozenset({"unsigned"}),
     "influxd image": frozenset({"unsigned"}),
     "VictoriaMetrics": frozenset(
         {"unsigned", "words", "types", "nanoseconds", "merge", "refuses", "database", "create", "retention", "auth"}
+        | {"queries", "several types"}
     ),
     "InfluxDB 1": frozenset({"unsigned"}),
     "InfluxDB 2": _NOTHING,
-    "InfluxDB 3": frozenset({"database", "create", "retention"}),
+    "InfluxDB 3": frozenset({"database", "create", "retention", "several types"}),
 }
 PRODUCTS = tuple(LACKS)
 
