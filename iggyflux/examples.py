@@ -113,7 +113,8 @@ def example_rows(tree: Mapping[str, Any], measurement: str) -> list[Row]:
     """The rows of a reader's example; `measurement` is that of the document."""
     meta = tree.get("meta") or {}
     window = tuple(meta["window"]) if "window" in meta else None
-    columns = tree["rows"] if "rows" in tree else [tree["row"]]
+    rows = tree["rows"] if "rows" in tree else [tree["row"]]
+    columns = [{name: value for name, value in row.items() if value is not None} for row in rows]
     return [Row(each, meta.get("measurement", measurement), window) for each in columns]
 
 

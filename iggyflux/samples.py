@@ -248,7 +248,8 @@ def _cell(text: str) -> JSON:
 
 
 def _with_time(columns: Mapping[str, JSON], line: int) -> dict[str, JSON]:
-    """The columns with `time` in integer nanoseconds."""
+    """The columns that have a value, with `time` in integer nanoseconds."""
+    columns = {name: value for name, value in columns.items() if value is not None}
     found = columns.get("time")
     if isinstance(found, str):
         try:
@@ -257,4 +258,4 @@ def _with_time(columns: Mapping[str, JSON], line: int) -> dict[str, JSON]:
             raise SampleError(NOT_A_ROW, f"time: {error}", line, "nanoseconds as an integer, or RFC 3339") from error
     if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
         raise SampleError(NOT_A_ROW, f"time is {found!r}", line, "nanoseconds as an integer, or RFC 3339")
-    return dict(columns)
+    return columns

@@ -21,7 +21,6 @@ import json
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import itemgetter
-from typing import Any
 
 import msgspec
 
@@ -30,16 +29,16 @@ from iggyflux.records import JSON, Row
 DIGEST_BYTES = 16
 
 _pack = msgspec.msgpack.Encoder(order="deterministic").encode
-_NIL = b"\xc0"
 _NO_FORM = (ValueError, OverflowError, TypeError, RecursionError)
 """What packing raises."""
 
 
 def digest_rows(rows: Sequence[Row]) -> list[bytes]:
-    """16 bytes for each row: equal where measurement and typed columns are, `time` among them; nulls are not there.
+    """16 bytes for each row: equal where measurement and typed columns are, `time` among them.
 
     `1` and `1.0` differ, as do `0.0` and `-0.0`; the order of columns, the window and what is told of tags do not
-    count.  The same on every machine and Python version, for every row that there can be.
+    count.  The same on every machine and Python version, for every row that there can be.  A column without a value
+    is not in a row (see `Row`), and a null that is there all the same counts as a value.
     """
     if not rows:
         return []
@@ -72,15 +71,9 @@ def _digest_alike(rows: Sequence[Row], columns: Sequence[Mapping[str, JSON]]) ->
     else:
         values = [tuple(each[name] for name in ordered) for each in columns]
     try:
-        packed = list(map(_pack, values))
+        return [blake2b(head + packed).digest()[:DIGEST_BYTES] for packed in map(_pack, values)]
     except _NO_FORM:
-        return list(map(_digest_carefully, rows))
-    digests = [blake2b(head + each).digest()[:DIGEST_BYTES] for each in packed]
-    if _NIL in b"".join(packed):
-        for index, each in enumerate(packed):
-            if _NIL in each and None in values[index]:
-                digests[index] = _digest_carefully(rows[index])
-    return digests
+        return [_digest_carefully(head, each) for each in values]
 
 
 def digest_of_many(digests: Sequence[bytes]) -> bytes:
@@ -96,15 +89,12 @@ def id_salt(mapping: str, number: int) -> int:
     return int.from_bytes(blake2b(_pack(mapping) + _pack(number)).digest()[:DIGEST_BYTES], "big")
 
 
-def _digest_carefully(row: Row) -> bytes:
-    """The specification of `digest_rows`: nulls left out, and values that MessagePack cannot hold."""
-    names = sorted(name for name, value in row.columns.items() if value is not None)
-    values: Any = [row.columns[name] for name in names]
+def _digest_carefully(head: bytes, values: Sequence[JSON]) -> bytes:
     try:
         packed = _pack(values)
     except _NO_FORM:
         packed = _pack(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
-    return blake2b(_head(row.measurement, names) + packed).digest()[:DIGEST_BYTES]
+    return blake2b(head + packed).digest()[:DIGEST_BYTES]
 
 
 def _head(measurement: str, names: Sequence[str]) -> bytes:
