@@ -354,6 +354,21 @@ def test_requests_overlap_up_to_the_limit_and_are_acknowledged_in_order() -> Non
     assert source.settled == {HERE: 19}
 
 
+@pytest.mark.parametrize(("on_unavailable", "ends"), [("wait", 0), ("dead_letter", 0), ("stop", 3)])
+def test_a_sink_that_cannot_be_connected_is_waited_for_as_the_policy_says(on_unavailable: str, ends: int) -> None:
+    """Dead letters need a rendered line, and that a server which said what it speaks: so that policy waits, too."""
+    sink = ScriptedSink(connects=[NotConnected("refused")] * 5)
+    policy = Policy(max_retries=3, on_unavailable=on_unavailable)  # type: ignore[arg-type]
+
+    summary = run(route(ScriptedSource([FIRST]), sink, policy=policy))
+
+    assert summary.exit_code == ends
+    assert set(sink.stored) == (set() if ends else expected_lines([FIRST]))
+    if ends:
+        (error,) = summary.errors
+        assert (error.code, error.reason) == ("IFX606", "still not available after 3 retries: refused")
+
+
 def test_a_slow_sink_slows_reading() -> None:
     gate = asyncio.Event()
     source = ScriptedSource([batch(payloads(2), offset=2 * index) for index in range(100)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from iggyflux.cli.output import note, plural
 if TYPE_CHECKING:
     from iggyflux.mapping import Mapping
     from iggyflux.pipeline import IggySettings
-    from iggyflux.records import DeadLetter
     from iggyflux.samples import Sample
 
 TOPIC_PREFIX = "iggy:"
@@ -38,7 +38,8 @@ class LettersPlace(click.ParamType):  # type: ignore[type-arg]  # generic in new
 
 def iggy_settings(pipeline: Path | None) -> IggySettings:
     """The `iggy` section of a pipeline; without one IGGY_ADDRESS, IGGY_USERNAME and IGGY_PASSWORD say."""
-    from iggyflux.pipeline import IggySettings, Secret, load_pipeline
+    from iggyflux.pipeline import IggySettings, load_pipeline
+    from iggyflux.secrets import Secret
 
     if pipeline is not None:
         settings = load_pipeline(pipeline).iggy
@@ -69,22 +70,29 @@ def last_samples(mapping: Mapping, settings: IggySettings, count: int) -> Iterat
         yield Sample(message.offset, message, f"message {place} at offset {message.offset}")
 
 
-def topic_letters(settings: IggySettings, stream: str, topic: str) -> list[DeadLetter]:
-    """The dead letters of a topic, a letter that came twice once.  Raises `Stopped` (IFX716) at what is none."""
-    return asyncio.run(_letters(settings, stream, topic))
+def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
+    """Write the dead letters of a topic into a new file, a letter that came twice once, as a directory keeps them.
+
+    Raises `Stopped` (IFX716) at what is none.
+    """
+    asyncio.run(_save_letters(settings, stream, topic, file))
 
 
-async def _letters(settings: IggySettings, stream: str, topic: str) -> list[DeadLetter]:
+async def _save_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
     from iggyflux.errors import Stopped
-    from iggyflux.transports.deadletters import decode_letter
+    from iggyflux.transports.deadletters import decode_letter, encode_letter
     from iggyflux.transports.envelopes import EnvelopeError
     from iggyflux.transports.iggy_topics import IggyRange, read_range
 
-    found: dict[bytes, DeadLetter] = {}
-    async for message in read_range(IggyRange(settings, [(stream, topic)])):
-        try:
-            found[message.payload] = decode_letter(message.payload)
-        except EnvelopeError as error:
-            place = f"{stream}/{topic}/{message.partition}@{message.offset}"
-            raise Stopped(f"{place}: {error}", "is it a topic of dead letters?", "IFX716") from error
-    return list(found.values())
+    seen: set[bytes] = set()
+    with file.open("xb") as lines:
+        async for message in read_range(IggyRange(settings, [(stream, topic)])):
+            try:
+                letter = decode_letter(message.payload)
+            except EnvelopeError as error:
+                place = f"{stream}/{topic}/{message.partition}@{message.offset}"
+                raise Stopped(f"{place}: {error}", "is it a topic of dead letters?", "IFX716") from error
+            digest = hashlib.blake2b(message.payload, digest_size=16).digest()
+            if digest not in seen:
+                seen.add(digest)
+                lines.write(encode_letter(letter) + b"\n")

@@ -1,7 +1,7 @@
 """`iggyflux replay`: dead letters, rendered again and sent where their route sends.
 
 Nothing is removed: a letter that was sent twice makes the same points, so a replay can be repeated.  What fails again
-is told, and stays where it is.
+is told, and stays where it is.  Letters are read twice, to see which there are and to send them, and never held all.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, topic_letters
+from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, save_topic_letters
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, styled_problem, talk, warn
 from iggyflux.errors import EndOfInput
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 1000
 _TOLD: Final = 20
+_HERE: Final = Partition("dead-letters", "replay", 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,15 +103,16 @@ def command(
         _time_us(until, "--until"),
         mapping_name,
     )
-    letters = [letter for letter in _read(path, pipeline) if chosen.takes(letter)]
-    where = path if isinstance(path, Path) else f"{TOPIC_PREFIX}{'/'.join(path)}"
-    talk(f"{plural(len(letters), 'dead letter')} chosen in {where}")
-    if not letters:
-        return ExitCode.OK
-    if dry_run:
-        return _dry_run(letters, pipeline, mapping_file, as_is)
-    assert pipeline is not None  # noqa: S101
-    return asyncio.run(_send(letters, pipeline, as_is))
+    with _on_disk(path, pipeline) as place:
+        letters = Letters(place, chosen)
+        where = path if isinstance(path, Path) else f"{TOPIC_PREFIX}{'/'.join(path)}"
+        talk(f"{plural(letters.count, 'dead letter')} chosen in {where}")
+        if not letters.count:
+            return ExitCode.OK
+        if dry_run:
+            return _dry_run(letters, pipeline, mapping_file, as_is)
+        assert pipeline is not None  # noqa: S101
+        return asyncio.run(_send(letters, pipeline, as_is))
 
 
 def _time_us(text: str | None, option: str) -> int | None:
@@ -119,14 +126,58 @@ def _time_us(text: str | None, option: str) -> int | None:
         raise click.BadParameter(str(error), param_hint=option) from error
 
 
-def _read(path: Path | tuple[str, str], pipeline: Path | None) -> Iterable[DeadLetter]:
-    from iggyflux.transports.deadletters import read_dead_letters
+@contextmanager
+def _on_disk(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[Path]:
+    """Where the letters can be read as often as needed: those of a topic are brought here."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with TemporaryDirectory(prefix="iggyflux-") as folder:
+        file = Path(folder) / "letters.ndjson"
+        save_topic_letters(iggy_settings(pipeline), *path, file)
+        yield file
 
-    if not isinstance(path, Path):
-        return topic_letters(iggy_settings(pipeline), *path)
-    return read_dead_letters(
-        path, torn=lambda file, line: warn(f"{file}:{line} is not whole: it comes again by itself")
-    )
+
+@dataclasses.dataclass(slots=True)
+class Share:
+    """The letters of one mapping: how many, with a line that was refused, and their mapping as it was."""
+
+    count: int = 0
+    with_lines: int = 0
+    hashes: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+class Letters:
+    """The chosen letters of a place, counted once and read as often as wanted, one at a time."""
+
+    def __init__(self, path: Path, chosen: Chosen) -> None:
+        self._path = path
+        self._chosen = chosen
+        self.shares: dict[str, Share] = {}
+        for letter in self._read(_tell_torn):
+            share = self.shares.setdefault(letter.mapping, Share())
+            share.count += 1
+            share.with_lines += bool(_kept_lines(letter))
+            share.hashes[letter.mapping_hash] += 1
+        self.count = sum(share.count for share in self.shares.values())
+
+    def of(self, mapping: str | None = None) -> Iterator[DeadLetter]:
+        """Those of one mapping, or all of them; none that came since they were counted."""
+        counted = self.count if mapping is None else self.shares[mapping].count
+        return islice((letter for letter in self._read(_ignore) if mapping in (None, letter.mapping)), counted)
+
+    def _read(self, torn: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
+        from iggyflux.transports.deadletters import read_dead_letters
+
+        return filter(self._chosen.takes, read_dead_letters(self._path, torn=torn))
+
+
+def _tell_torn(file: Path, line: int) -> None:
+    warn(f"{file}:{line} is not whole: it comes again by itself")
+
+
+def _ignore(_file: Path, _line: int) -> None:
+    pass
 
 
 def _kept_lines(letter: DeadLetter) -> list[str]:
@@ -136,33 +187,40 @@ def _kept_lines(letter: DeadLetter) -> list[str]:
 # --- without sending ---
 
 
-def _dry_run(letters: Sequence[DeadLetter], pipeline: Path | None, mapping_file: Path | None, as_is: bool) -> int:
+def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None, as_is: bool) -> int:
     if as_is:
-        lines = [line for letter in letters for line in _kept_lines(letter)]
-        result("".join(f"{line}\n" for line in lines))
-        talk(f"{plural(len(lines), 'line')} as they were refused")
+        count = 0
+        for letter in letters.of():
+            lines = _kept_lines(letter)
+            result("".join(f"{line}\n" for line in lines))
+            count += len(lines)
+        talk(f"{plural(count, 'line')} as they were refused")
         return ExitCode.OK
     if mapping_file is not None:
-        mapping = open_mapping(mapping_file)
-        return _render(mapping, letters)
+        return _render(open_mapping(mapping_file), letters.of())
     assert pipeline is not None  # noqa: S101
-    routes, code = _routes_of(letters, pipeline)
-    for route, of_route in routes:
-        code = max(code, _render(route.plan_mapping, of_route))
+    ways, code = _routes_of(letters, pipeline)
+    for way in ways:
+        code = max(code, _render(way.plan_mapping, letters.of(way.route.mapping)))
     return code
 
 
-def _render(mapping: MappingDocument, letters: Sequence[DeadLetter]) -> int:
+def _render(mapping: MappingDocument, letters: Iterator[DeadLetter]) -> int:
     from iggyflux.cli.dry_run import failure_problem
 
-    rendered: Any = mapping.plan().render([letter.message for letter in letters])
-    result("".join(f"{line}\n" for line in rendered.lines))
-    for failure in rendered.failures[:_TOLD]:
-        talk(f"{_name(letters[failure.index].message)}: {styled_problem(failure_problem(mapping, failure))}")
-    if len(rendered.failures) > _TOLD:
-        talk(f"… and {len(rendered.failures) - _TOLD:,} more failures")
-    failed = len({failure.index for failure in rendered.failures})
-    made = f"{plural(len(letters), 'message')} make {plural(len(rendered.lines), 'line')}"
+    plan, messages, lines, failures, failed = mapping.plan(), 0, 0, 0, 0
+    while chunk := [letter.message for letter in islice(letters, _BATCH)]:
+        rendered: Any = plan.render(chunk)
+        result("".join(f"{line}\n" for line in rendered.lines))
+        for failure in rendered.failures[: max(_TOLD - failures, 0)]:
+            talk(f"{_name(chunk[failure.index])}: {styled_problem(failure_problem(mapping, failure))}")
+        messages += len(chunk)
+        lines += len(rendered.lines)
+        failures += len(rendered.failures)
+        failed += len({failure.index for failure in rendered.failures})
+    if failures > _TOLD:
+        talk(f"… and {failures - _TOLD:,} more failures")
+    made = f"{plural(messages, 'message')} make {plural(lines, 'line')}"
     talk(f"{mapping.name}: {made}, {failed:,} fail again")
     return ExitCode.PROBLEMS if failed else ExitCode.OK
 
@@ -182,8 +240,8 @@ class _Way:
     plan_mapping: MappingDocument
 
 
-def _routes_of(letters: Sequence[DeadLetter], path: Path) -> tuple[list[tuple[_Way, list[DeadLetter]]], int]:
-    """The letters by the route of their mapping; 1 where some have none."""
+def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
+    """The routes of the letters' mappings; 1 where some letters have none."""
     from iggyflux.mapping import load_mapping
     from iggyflux.runner.open import open_writers
 
@@ -191,111 +249,164 @@ def _routes_of(letters: Sequence[DeadLetter], path: Path) -> tuple[list[tuple[_W
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
     mappings = {mapping.name: mapping for mapping in documents.values()}
     routes = {route.mapping: route for route in open_writers(pipeline)}
-    grouped: dict[str, list[DeadLetter]] = {}
-    for letter in letters:
-        grouped.setdefault(letter.mapping, []).append(letter)
     code = ExitCode.OK
     found = []
-    for name, of_mapping in grouped.items():
+    for name, share in letters.shares.items():
+        count = plural(share.count, "letter")
         if name not in routes:
             known = ", ".join(sorted(routes))
-            count = plural(len(of_mapping), "letter")
             warn(f"{count} of mapping {name!r}, for which {path} has no route (it has {known})")
             code = ExitCode.PROBLEMS
             continue
-        changed = sum(letter.mapping_hash != mappings[name].hash for letter in of_mapping)
-        if changed:
-            count = plural(len(of_mapping), "letter")
+        if changed := share.count - share.hashes[mappings[name].hash]:
             note(f"{name}: the mapping has changed since {changed:,} of {count} failed")
-        found.append((_Way(routes[name], mappings[name]), of_mapping))
+        found.append(_Way(routes[name], mappings[name]))
     return found, code
 
 
-async def _send(letters: Sequence[DeadLetter], path: Path, as_is: bool) -> int:
+async def _send(letters: Letters, path: Path, as_is: bool) -> int:
+    from iggyflux.cli.progress import live_display
     from iggyflux.cli.run import logging_to_stderr
-    from iggyflux.mapping import OnError
-    from iggyflux.runner import Stop, run_routes, stopping_on_signals
+    from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
 
-    found, code = _routes_of(letters, path)
-    again = FailedAgain()
-    routes = []
-    for way, of_route in found:
-        chosen = [letter for letter in of_route if _kept_lines(letter)] if as_is else of_route
-        source = LetterSource([letter.message for letter in chosen])
-        route = dataclasses.replace(way.route, source=source, dead_letters=again, on_error=OnError.DEAD_LETTER)
-        if as_is:
-            kept = {id(letter.message): _kept_lines(letter) for letter in chosen}
-            route = dataclasses.replace(route, plan=_KeptLines(kept))
-        routes.append(route)
-    stop = Stop()
-    with logging_to_stderr("text", logging.WARNING, without="record.failed"), stopping_on_signals(stop):
-        summary = await run_routes(routes, stop=stop)
-    for route_status in summary.routes:
-        counts = f"{plural(route_status.read, 'message')}, {plural(route_status.delivered, 'point')} written"
-        talk(f"{route_status.name}: {counts}, {route_status.dead_letters:,} failed again")
+    ways, code = _routes_of(letters, path)
+    again, stop, progress = FailedAgain(), Stop(), Status()
+    routes = [_replaying(way.route, letters, again, as_is) for way in ways]
+    watching = (
+        live_display(progress)
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        else logging_to_stderr("text", logging.WARNING, without="record.failed")
+    )
+    with watching, stopping_on_signals(stop):
+        summary = await run_routes(routes, stop=stop, status=progress)
+    for route, status in zip(routes, summary.routes, strict=True):
+        counts = f"{plural(status.read, 'message')}, {plural(status.delivered, 'point')} written"
+        talk(f"{status.name}: {counts}, {status.dead_letters:,} failed again")
+        source: Any = route.source
+        if source.left:
+            warn(f"{status.name}: {plural(source.left, 'letter')} not sent yet: replay again")
+            code = max(code, ExitCode.PROBLEMS)
     for error in summary.errors:
         show_stop(error)
     for text in again.lines():
         talk(text)
-    return max(summary.exit_code, code, ExitCode.PROBLEMS if again.letters else ExitCode.OK)
+    return max(summary.exit_code, code, ExitCode.PROBLEMS if again.count else ExitCode.OK)
+
+
+def _replaying(route: Route, letters: Letters, again: FailedAgain, as_is: bool) -> Route:
+    """A route that takes letters instead of messages; what fails stays where it is."""
+    from iggyflux.mapping import OnError
+
+    share = letters.shares[route.mapping]
+    # A letter is one already: what a server that is away does not take is only not sent yet.
+    patience = "stop" if route.policy.on_unavailable == "dead_letter" else route.policy.on_unavailable
+    return dataclasses.replace(
+        route,
+        source=LetterSource(
+            lambda: _with_lines(letters.of(route.mapping)) if as_is else _messages(letters.of(route.mapping)),
+            share.with_lines if as_is else share.count,
+        ),
+        plan=_KeptLines() if as_is else route.plan,
+        dead_letters=again,
+        on_error=OnError.DEAD_LETTER,
+        policy=dataclasses.replace(route.policy, on_unavailable=patience),
+    )
+
+
+def _messages(letters: Iterator[DeadLetter]) -> Iterator[Message]:
+    return (letter.message for letter in letters)
+
+
+def _with_lines(letters: Iterator[DeadLetter]) -> Iterator[Message]:
+    """Messages whose payload is the list of the lines that were refused."""
+    import msgspec
+
+    for letter in letters:
+        if lines := _kept_lines(letter):
+            yield msgspec.structs.replace(letter.message, payload=msgspec.json.encode(lines))
 
 
 class LetterSource:
-    """A `Source` of messages that are in memory; there is nothing to acknowledge."""
+    """A `Source` of messages that are read one batch at a time; there is nothing to acknowledge."""
 
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self._messages = messages
-        self._next = 0
+    def __init__(self, messages: Callable[[], Iterator[Message]], count: int) -> None:
+        from iggyflux.transports.base import Worker
+
+        self._begin = messages
+        self._messages: Iterator[Message] = iter(())
+        self._count = count
+        self._read = 0
+        self._settled = 0
+        self._worker = Worker("letters")
+
+    @property
+    def left(self) -> int:
+        """How many are not settled."""
+        return self._count - self._settled
 
     async def connect(self) -> None:
         """Begin, or begin again: whatever was not settled comes again, and so does the rest."""
-        self._next = 0
+        self._read = self._settled
+        self._messages = await self._worker.call(lambda: islice(self._begin(), self._settled, None))
 
     async def read(self) -> Batch | None:
         """The next messages, by their own coordinates.  Raises `EndOfInput`."""
-        if self._next >= len(self._messages):
+        chunk = await self._worker.call(lambda: list(islice(self._messages, _BATCH)))
+        if not chunk:
             raise EndOfInput("every dead letter was read")
-        chunk = self._messages[self._next : self._next + _BATCH]
-        self._next += len(chunk)
-        return Batch(Partition("dead-letters", "replay", 0), chunk, self._next)
+        self._read += len(chunk)
+        return Batch(_HERE, chunk, self._read)
 
     async def ack(self, positions: Sequence[Position]) -> None:
-        """Nothing: letters stay where they are."""
+        """Letters stay where they are; only how many are left is counted."""
+        self._settled = max(self._settled, *(position.offset for position in positions))
+
+    async def lag(self) -> Mapping[Partition, int]:
+        """How many are left."""
+        return {_HERE: self.left}
 
     async def close(self) -> None:
-        """Nothing."""
+        """Nothing is kept open."""
+        await self._worker.finish()
 
 
 class _KeptLines:
-    """A plan that gives back the lines that were refused."""
-
-    def __init__(self, lines: Mapping[int, Sequence[str]]) -> None:
-        self._lines = lines
+    """A plan that gives back the lines that were refused: they are the payload."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        pairs = [(index, line) for index, message in enumerate(messages) for line in self._lines[id(message)]]
-        return Rendered([line for _, line in pairs], [index for index, _ in pairs])
+        import msgspec
+
+        lines: list[str] = []
+        origins: list[int] = []
+        for index, message in enumerate(messages):
+            kept = msgspec.json.decode(message.payload, type=list[str])
+            lines += kept
+            origins += [index] * len(kept)
+        return Rendered(lines, origins)
 
 
 class FailedAgain:
-    """A `DeadLetterSink` that only remembers: these letters are still where they were."""
+    """A `DeadLetterSink` that counts, and remembers some: these letters are still where they were."""
 
     def __init__(self) -> None:
-        self.letters: list[DeadLetter] = []
+        self.count = 0
+        self._some: list[DeadLetter] = []
+        self._codes: Counter[str] = Counter()
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        self.letters += letters
+        self.count += len(letters)
+        self._some += letters[: _TOLD - len(self._some)]
+        self._codes.update(reason.code for letter in letters for reason in letter.reasons)
 
     async def close(self) -> None:
         pass
 
     def lines(self) -> Iterator[str]:
         """What failed again, for people."""
-        for letter in self.letters[:_TOLD]:
+        for letter in self._some:
             for reason in letter.reasons:
                 mark = click.style(f"error[{reason.code}]", fg="red", bold=True)
                 yield f"{_name(letter.message)}: {mark}: {reason.reason}"
-        if self.letters:
-            codes = Counter(reason.code for letter in self.letters for reason in letter.reasons)
-            kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(codes.items()))
+        if self.count:
+            kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
             yield f"failed again: {kinds}"

@@ -90,7 +90,7 @@ async def _resend(
         talk(f"{click.style('stopped', fg='red', bold=True)}: {error.reason} [{error.code}]")
     for text in failed.lines():
         talk(text)
-    return max(summary.exit_code, ExitCode.PROBLEMS if failed.letters else ExitCode.OK)
+    return max(summary.exit_code, ExitCode.PROBLEMS if failed.count else ExitCode.OK)
 
 
 def _bound(text: str | None, option: str) -> Bound | None:

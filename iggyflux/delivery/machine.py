@@ -37,6 +37,15 @@ _DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """The run cannot go on: nothing of this delivery may be acknowledged."""
+
+    reason: str
+    hint: str | None
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How patient delivery is.
 
@@ -55,6 +64,14 @@ class Policy:
     max_retry_after_seconds: float = 600.0
     on_unavailable: OnUnavailable = "wait"
     max_refused_requests: int = 400
+
+    def still_away(self, reason: str) -> Stop:
+        """What ends the run where the retries are used up and nobody wants to wait."""
+        return Stop(
+            f"still not available after {self.max_retries} retries: {reason}",
+            "start again when the server is back; nothing was acknowledged",
+            "IFX606",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +101,6 @@ class Done:
     """Every line is stored but for these, in the order of their indices."""
 
     refusals: tuple[Refusal, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The run cannot go on: nothing of this delivery may be acknowledged."""
-
-    reason: str
-    hint: str | None
-    code: str
 
 
 Action: TypeAlias = Send | Probe | Wait | Done | Stop
@@ -375,11 +383,11 @@ class Machine:
         self._attempts += 1
         self._reason = verdict.reason
         if self._attempts > policy.max_retries and policy.on_unavailable != "wait" and self._todo:
-            reason = f"still not available after {policy.max_retries} retries: {verdict.reason}"
+            end = policy.still_away(verdict.reason)
             if policy.on_unavailable == "stop":
-                self._end = Stop(reason, "start again when the server is back; nothing was acknowledged", "IFX606")
+                self._end = end
             else:
-                self._refuse_rest(reason, verdict.status, "IFX605")
+                self._refuse_rest(end.reason, verdict.status, "IFX605")
             return
         seconds = backoff_seconds(
             self._attempts, jitter, first=policy.retry_backoff_seconds, cap=policy.max_backoff_seconds

@@ -5,6 +5,7 @@ Everything that can happen, and what the route then does:
 | while        | this happens                        | the route                                                     |
 |--------------|-------------------------------------|---------------------------------------------------------------|
 | connecting   | source or sink: NotConnected        | waits (backoff with jitter, capped), connects again, for ever |
+|              | … the sink, on_unavailable: stop    | … `max_retries` times, then stops                             |
 |              | Stopped                             | stops                                                         |
 | reading      | a batch                             | renders it; the next read is already under way                |
 |              | nothing there                       | is idle: sends what lingers, then asks again, ever less often |
@@ -109,6 +110,7 @@ class RouteRun:
         self._clock = clock
         self._journal = Journal()
         self._told: set[tuple[str, str]] = set()
+        self._sink_failures = 0
 
     async def run(self) -> None:
         """Connect, move everything, reconnect as often as needed; closes the transports in any case."""
@@ -155,8 +157,20 @@ class RouteRun:
         connect = getattr(self.route.dead_letters, "connect", None)  # a topic has to be there before it is needed
         if connect is not None:
             await connect()
-        await self.route.sink.connect()
+        await self._connect_sink()
         await self.route.source.connect()
+
+    async def _connect_sink(self) -> None:
+        policy = self.route.policy
+        try:
+            await self.route.sink.connect()
+        except NotConnected as error:
+            self._sink_failures += 1
+            if policy.on_unavailable == "stop" and self._sink_failures > policy.max_retries:
+                end = policy.still_away(str(error))
+                raise Stopped(end.reason, end.hint, end.code) from error
+            raise
+        self._sink_failures = 0
 
     async def _wait(self, attempt: int, error: NotConnected) -> None:
         first, cap = _CONNECT_BACKOFF_SECONDS

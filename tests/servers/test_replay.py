@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from shell import Outcome, iggyflux
 
+from iggyflux.cli.replay import LetterSource
+from iggyflux.records import Message
 from iggyflux.sim import Fault, SimServer
 from iggyflux.transports.deadletters import read_dead_letters
 
@@ -174,6 +177,53 @@ def test_a_replay_that_a_server_refuses_stops_with_a_hint_and_keeps_every_letter
     assert "hint" in outcome.err
     assert others(simulator) == []
     assert letters() == 4
+
+
+@pytest.mark.parametrize("on_unavailable", ["stop", "dead_letter"])
+def test_a_replay_to_a_server_that_is_away_ends_and_counts_what_is_left(
+    simulator: SimServer, on_unavailable: str
+) -> None:
+    """A letter is one already: `dead_letter` keeps nothing twice."""
+    write(RIGHT)
+    pipeline = Path("pipeline.yaml")
+    more = f"max_retries: 1, on_unavailable: {on_unavailable}, linger"
+    pipeline.write_text(pipeline.read_text().replace("linger", more))
+    simulator.inject(Fault("status", status=503, times=2))
+
+    outcome = replay("--reason", "IFX609")
+
+    assert outcome.code == 3
+    assert "IFX606" in outcome.err
+    assert "3 letters not sent yet: replay again" in outcome.err
+    assert letters() == 4
+    assert replay("--reason", "IFX609").code == 0
+    assert others(simulator) == STORED
+
+
+def test_letters_are_read_as_they_are_sent_and_again_from_the_last_that_was_settled() -> None:
+    taken = []
+
+    def messages() -> Iterator[Message]:
+        for number in range(5000):
+            taken.append(number)
+            yield Message(b"", offset=number)
+
+    async def main() -> None:
+        source = LetterSource(messages, 5000)
+        await source.connect()
+        first = await source.read()
+        assert first is not None
+        assert len(first.messages) == len(taken) == 1000
+        await source.read()
+        await source.ack([first.last])
+        assert source.left == 4000
+        await source.connect()
+        again = await source.read()
+        assert again is not None
+        assert again.messages[0].offset == 1000
+        await source.close()
+
+    asyncio.run(main())
 
 
 def test_a_letter_that_was_delivered_since_is_the_same_point(simulator: SimServer) -> None:
