@@ -6,9 +6,11 @@ that a fault in a column function shows every time.
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import threading
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -184,7 +186,7 @@ def test_messages_are_never_joined():
 
 
 def test_threads_share_a_plan():
-    """Memos only grow: eight threads render what one renders."""
+    """Entries of memos never change: eight threads render what one renders."""
     mapping = parse_mapping(json.dumps(document("tag")), name="m", format="yaml")
     plan = mapping.plan()
     batches = [
@@ -202,6 +204,48 @@ def test_threads_share_a_plan():
         thread.join()
 
     assert [found[k] for k in range(8)] == expected
+
+
+LONG_TAGS = {
+    "named": ("{device: d}", '{"d":"%s","v":1,"t":1}'),
+    "of a measurement": ("{}", '{"m":"%s","v":1,"t":1}'),
+    "of a star": ("{'*': o}", '{"o":{"a":"%s"},"v":1,"t":1}'),
+    "of a star, each with a name of its own": ("{'*': o}", '{"o":{"%.900s":"x"},"v":1,"t":1}'),
+    "beside many names": ("{'*': o}", '{"o":{"a%d":"%s"},"v":1,"t":1}'),
+}
+
+
+@pytest.mark.parametrize("name", LONG_TAGS)
+def test_memory_stays_flat_however_long_and_many_tags_are(name):
+    """Memos are bounded in characters too: 30 MB of tags that come once leave no more behind than 10 MB."""
+    tags, payload = LONG_TAGS[name]
+    measurement = "m" if name == "of a measurement" else "{const: m}"
+    plan = parse_mapping(
+        "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints:\n"
+        f"  measurement: {measurement}\n  tags: {tags}\n  fields: {{v: v}}\n  timestamp: {{expr: t, format: unix_s}}\n"
+    ).plan()
+
+    def render(first):
+        batch = []
+        for n in range(first, first + 1000):
+            text = f"{n:08d}" + "x" * 4992
+            batch.append(Message((payload % ((n, text) if payload.count("%") == 2 else text)).encode()))
+        assert len(plan.render(batch).lines) == 1000
+
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for k in range(2):
+            render(k * 1000)
+        before = tracemalloc.get_traced_memory()[0]
+        for k in range(2, 6):
+            render(k * 1000)
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+    assert after < 25_000_000
+    assert after - before < 10_000_000
 
 
 def test_a_mapping_pickles_and_its_plan_is_made_where_it_lands():

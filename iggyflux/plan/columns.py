@@ -42,6 +42,8 @@ _STRING_LIMIT = 16_000
 _SAFE_MIN_NS = MIN_NS + 1_000_000_000
 """Times above it may be floored to any precision without leaving the range."""
 _MEMO_LIMIT = 100_000
+MEMO_CHARACTERS = 4_000_000
+"""100,000 tags of 20 characters; of long ones fewer are remembered."""
 
 
 def float_texts(column: Sequence[float | None], odd: Odd) -> Column:
@@ -231,16 +233,28 @@ class Unusual(Exception):
     """A value that a memo cannot hold."""
 
 
+class Room:
+    """How many characters several memos hold together."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
 class Memo(dict[Any, str]):
     """Text made of a string once: a tag with its key, or a measurement.  Safe to share: no entry ever changes.
 
-    `make` gives the text or raises RecordError.  What is long is not remembered; at a bound all is forgotten.
+    `make` gives the text or raises RecordError.  At a bound, of entries or of characters, all is forgotten.  `room` is
+    told of what is held, for who bounds many memos.
     """
 
-    def __init__(self, make: Callable[[str | None], str], longest: int) -> None:
+    def __init__(self, make: Callable[[str | None], str], longest: int, room: Room | None = None) -> None:
         super().__init__()
+        self._room = room or Room()
         self._make = make
         self._longest = longest
+        self._held = 0
 
     def __missing__(self, value: str | None) -> str:
         try:
@@ -249,8 +263,13 @@ class Memo(dict[Any, str]):
             raise Unusual from None
         if len(text) * 4 > self._longest:  # bytes, whatever the characters: the series key stays within its limit
             raise Unusual
-        if len(self) >= _MEMO_LIMIT:
+        size = len(text) * 2  # its key is about as long
+        if len(self) >= _MEMO_LIMIT or self._held + size > MEMO_CHARACTERS:
             self.clear()
+            self._room.held -= self._held
+            self._held = 0
+        self._held += size
+        self._room.held += size
         self[value] = text
         return text
 

@@ -15,7 +15,18 @@ from typing import Any
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, Part, escape_key, escape_tag_value
 from iggyflux.mapping import Star
-from iggyflux.plan.columns import COLUMNS, Column, Memo, Odd, cast_texts, join_fields, memo_texts, refuse
+from iggyflux.plan.columns import (
+    COLUMNS,
+    MEMO_CHARACTERS,
+    Column,
+    Memo,
+    Odd,
+    Room,
+    cast_texts,
+    join_fields,
+    memo_texts,
+    refuse,
+)
 from iggyflux.plan.reference import selected
 from iggyflux.records import JSON
 from iggyflux.values import FieldType
@@ -61,6 +72,8 @@ class _Stars:
         self._valid = valid
         self._series_bytes = series_bytes
         self._layouts: dict[Names, list[_Entry] | None] = {}
+        self._named_characters = 0
+        self._room = Room()
 
     def _groups(self, objects: Sequence[Sequence[JSON]], odd: Odd) -> list[tuple[list[_Entry], Group]]:
         """The records by what their objects are made of; those that are odd are in no group."""
@@ -77,6 +90,8 @@ class _Stars:
                     odd.add(index)
             if len(names) == len(self._stars):
                 groups.setdefault(tuple(names), []).append((index, values))
+        if self._room.held > MEMO_CHARACTERS:
+            self._forget()
         known: list[tuple[list[_Entry], Group]] = []
         for key, group in groups.items():
             layout = self._layout(key)
@@ -91,10 +106,16 @@ class _Stars:
         try:
             return self._layouts[names]
         except KeyError:
-            if len(self._layouts) >= _LAYOUTS:
-                self._layouts.clear()
+            if len(self._layouts) >= _LAYOUTS or self._named_characters > MEMO_CHARACTERS:
+                self._forget()
             layout = self._layouts[names] = self._arrange(names)
+            self._named_characters += sum(len(name) for member in names for name in member)
             return layout
+
+    def _forget(self) -> None:
+        self._layouts.clear()
+        self._named_characters = 0
+        self._room = Room()
 
     def _arrange(self, names: Names) -> list[_Entry] | None:
         entries = {name: _Entry(index) for index, name in enumerate(self._named)}
@@ -206,7 +227,7 @@ class StarTags(_Stars):
         return made
 
     def _memo(self, prefix: str | None, share: int) -> Memo:
-        return Memo(partial(self._tag, prefix), share)
+        return Memo(partial(self._tag, prefix), share, self._room)
 
     def _tag(self, prefix: str | None, value: str | None) -> str:
         if not value:
