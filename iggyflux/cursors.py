@@ -271,6 +271,12 @@ class Sieve:
             return [(index, "") for index in range(len(rows))]
         entries = self._entries(rows, digests)
         self._remember(rows, entries)
+        if self._survey is None and isinstance(self._known, set):  # the usual case, sooner
+            known, until, column = self._known, read.known, self._column
+            fresh = [index for index, entry in enumerate(self._labelled(rows, entries)) if entry not in known]
+            if until <= self.start:
+                return [(index, "") for index in fresh]
+            return [(index, "late" if rows[index].columns[column] < until else "") for index in fresh]  # type: ignore[operator]
         return [(index, self._mark(rows[index], changed)) for index, changed in self._fresh(rows, entries)]
 
     def _mark(self, row: Row, changed: bool) -> Mark:
@@ -337,11 +343,8 @@ class Sieve:
             self._sifted += len(rows)
             return
         known, size = self._known, self._key_bytes
-        wanted = self._labelled(rows, entries)
-        if not isinstance(known, dict):
-            yield from ((index, False) for index, entry in enumerate(wanted) if entry not in known)
-            return
-        for index, entry in enumerate(wanted):
+        assert isinstance(known, dict)  # noqa: S101  # `sift` has seen to the other case
+        for index, entry in enumerate(self._labelled(rows, entries)):
             before = known.get(entry[:size])
             if before != entry[size:]:
                 yield index, before is not None
