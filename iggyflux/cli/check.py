@@ -235,13 +235,15 @@ async def _from_influxdb(end: End) -> AsyncIterator[Finding]:
     try:
         await rows.connect()
         yield Finding(True, f"connected; rows are asked for in {rows.language}")
-        first, now = await rows.first(), await rows.now()
-        what = reader.source.measurement or "the statement"
-        if first is None:
-            yield Finding(None, f"there are no rows of {what}", "is the measurement written like this?")
-        else:
-            yield Finding(True, f"the oldest row of {what} is at {format_rfc3339(first)}")
-        start = now - 1_000_000_000 if first is None else first
+        start = await rows.now() - 1_000_000_000
+        if reader.cursor.start == "beginning":
+            first = await rows.first()
+            what = reader.source.measurement or "the statement"
+            if first is None:
+                yield Finding(None, f"there are no rows of {what}", "is the measurement written like this?")
+            else:
+                yield Finding(True, f"the oldest row of {what} is at {format_rfc3339(first)}")
+                start = first
         window = await rows.fetch(start, start + 1)
         window.close()
         yield Finding(True, "a window can be read")

@@ -197,7 +197,7 @@ def _lines(store: CursorStore, found: Cursor | None) -> list[str]:
     lines = [click.style(store.name, bold=True), f"  read to     {tree['done']}"]
     if tree["backfill"]:
         lines.append(f"  backfill    {tree['backfill'][0]} to {tree['backfill'][1]} is still to be read")
-    lines.append(f"  final to    {tree['final']}   (behind that, what comes late or changes is still found)")
+    lines.append(f"  final to    {tree['final']}   (later times are looked at again for late and changed points)")
     lines.append(f"  remembered  {plural(tree['remembered'], 'row')}")
     lines.append(f"  query       {_query(found)}")
     if not tree["fits"]:

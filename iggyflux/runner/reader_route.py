@@ -135,6 +135,7 @@ class ReaderRun:
         self._sink_is_connected = False
         self._told: set[tuple[str, str]] = set()
         self._told_at = float("-inf")
+        self._told_empty = False
 
     async def run(self) -> None:
         """Connect, read and send everything, reconnect as often as needed; closes the transports in any case."""
@@ -182,6 +183,9 @@ class ReaderRun:
                     await self._store_position()
             case AskFirst():
                 found = await self._unless_stopped(_boxed(source.first()))
+                if found == (None,) and not self._told_empty:
+                    self._told_empty = True
+                    emit(log, logging.WARNING, "reader.empty", route=self.route.name, reason="there is no row yet")
                 if found is not None:
                     machine.told_first(found[0], self._clock.monotonic())
                     await self._store_position()
@@ -280,13 +284,13 @@ class ReaderRun:
             times = [row.columns[column] for row in rows]
             if not times or (read.start <= min(times) and max(times) < read.stop):  # type: ignore[type-var, operator]
                 return
-            found = f"a row at {min(times)} to {max(times)}"  # type: ignore[type-var]
+            found = f"rows of {_text(min(times))} to {_text(max(times))}"  # type: ignore[arg-type, type-var]
         except KeyError:
             found = f"a row without the column {column!r}"
         except TypeError:
             found = f"a row whose column {column!r} is no time"
         hint = "a statement selects the time, and bounds it: … WHERE time >= $start AND time < $stop"
-        raise Stopped(f"the answer for [{read.start}, {read.stop}) has {found}", hint, "IFX644")
+        raise Stopped(f"the answer for {_text(read.start)} to {_text(read.stop)} has {found}", hint, "IFX644")
 
     def _count(self, rows: int, chosen: Sequence[tuple[int, Mark]]) -> None:
         progress = self._progress
