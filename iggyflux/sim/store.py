@@ -78,10 +78,12 @@ class Measurement:
     series: dict[int, Series] = field(default_factory=dict)
     poisoned: bool = False
 
-    def kinds(self) -> dict[bytes, set[type]]:
-        """All types that each field has in any shard."""
+    def kinds(self, shards: range | None = None) -> dict[bytes, set[type]]:
+        """All types that each field has in any shard, or in those of `shards`: a statement sees no others."""
         found: dict[bytes, set[type]] = {}
-        for columns in list(self.columns.values()):
+        for number, columns in list(self.columns.items()):
+            if shards is not None and number and number not in shards:
+                continue
             for name, kind in list(columns.items()):
                 if isinstance(kind, type):
                     found.setdefault(name, set()).add(kind)

@@ -306,9 +306,12 @@ def _constant(value: object) -> Expression:
 
 
 def _unquote(text: str) -> str:
-    return re.sub(
-        r"\\(.)", lambda found: {"n": "\n", "t": "\t", "r": "\r"}.get(found[1], found[1]), text[1:-1], flags=re.DOTALL
-    )
+    def plain(found: re.Match[str]) -> str:
+        if found[1]:
+            return chr(int(found[1], 16))
+        return {"n": "\n", "t": "\t", "r": "\r"}.get(found[2], found[2])
+
+    return re.sub(r"\\(?:x([0-9a-fA-F]{2})|(.))", plain, text[1:-1], flags=re.DOTALL)
 
 
 def _logical(left: Expression, right: Expression, *, wanted: bool) -> Expression:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import NotFound, QueryError
@@ -24,6 +24,7 @@ from iggyflux.sim.queries.conditions import (
     split_time,
 )
 from iggyflux.sim.queries.influxql_statements import Change, Frame, Select, Show, Source, Statement, parse
+from iggyflux.sim.shards import ZERO_TIME_NS
 from iggyflux.sim.store import KIND_NAMES, Database, Measurement, Point, Policy, Store
 from iggyflux.sim.texts import go_duration
 
@@ -57,6 +58,8 @@ def database_of(store: Store, name: str) -> Database:
 def _run_select(store: Store, select: Select, database: str, policy: str) -> Iterator[Frame]:
     pairs = []
     for source in select.sources:
+        if source.inner is not None:
+            return _run_around(select, _run_select(store, source.inner, database, policy))
         owner = database_of(store, source.database or database)
         place = owner.policy(source.policy or policy)
         if place is None:
@@ -69,6 +72,15 @@ def _run_select(store: Store, select: Select, database: str, policy: str) -> Ite
         return iter(kept[: select.series_limit] if select.series_limit else kept)
     first = next(frames, None)  # what is wrong with a statement is found here, before anything was sent
     return iter(()) if first is None else chain((first,), frames)
+
+
+def _run_around(select: Select, inner: Iterator[Frame]) -> Iterator[Frame]:
+    """A select of everything that another one gives, in the order of time."""
+    frames = list(inner)
+    if not frames:
+        return iter(())
+    rows = sorted((row for frame in frames for row in frame.rows), key=lambda row: cast("int", row[0]))
+    return iter((Frame(frames[0].name, frames[0].columns, list(_cut(iter(rows), select.limit, select.offset))),))
 
 
 def _matching(policy: Policy, source: Source) -> list[Measurement]:
@@ -97,7 +109,7 @@ def _select_from(store: Store, select: Select, measurement: Measurement) -> Iter
     if any(item.function for item in select.items):
         yield from _aggregate(select, measurement, points, grouped, start, name)
         return
-    columns = _columns(select, measurement, tag_keys, grouped or ())
+    columns = _columns(select, measurement, tag_keys, grouped or (), _shards(measurement, start, stop))
     if not any(column.is_field for column in columns):
         return
     heads = ["time", *_unique([column.name for column in columns])]
@@ -156,10 +168,16 @@ def _group_of(point: Point, keys: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(tags.get(key, "") for key in keys)
 
 
+def _shards(measurement: Measurement, start: int, stop: int) -> range:
+    """The shard groups that `[start, stop)` touches."""
+    width = measurement.policy.shard_ns
+    return range((start + ZERO_TIME_NS) // width, (stop - 1 + ZERO_TIME_NS) // width + 1)
+
+
 def _columns(
-    select: Select, measurement: Measurement, tag_keys: frozenset[str], grouped: tuple[str, ...]
+    select: Select, measurement: Measurement, tag_keys: frozenset[str], grouped: tuple[str, ...], shards: range
 ) -> list[_Column]:
-    kinds = measurement.kinds()
+    kinds = measurement.kinds(shards)
     columns: list[_Column] = []
     for item in select.items:
         if item.name == "*":

@@ -32,6 +32,8 @@ class Source:
     is_pattern: bool = False
     database: str | None = None
     policy: str | None = None
+    inner: Select | None = None
+    """What stands in parentheses instead of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _select(cursor: Cursor, reader: Reader) -> Select:
     while cursor.accept(","):
         items.append(_item(cursor))
     cursor.expect("FROM")
-    sources = _sources(cursor)
+    sources = _sources(cursor, reader)
     condition = reader.condition() if cursor.accept("WHERE") else None
     group = _group(cursor) if cursor.accept("GROUP", "BY") else None
     descending = False
@@ -134,6 +136,8 @@ def _select(cursor: Cursor, reader: Reader) -> Select:
     numbers = _numbers(cursor)
     if cursor.accept("tz", "("):
         raise ParseError("the simulator does not know tz()")
+    if any(source.inner for source in sources) and (items != [Item("*")] or condition or group or descending):
+        raise ParseError("the simulator does not know subqueries but SELECT * FROM (…) ORDER BY time")
     return Select(tuple(items), sources, condition, group, descending, *numbers)
 
 
@@ -156,19 +160,22 @@ def _item(cursor: Cursor) -> Item:
     return Item(name, cast, None, cursor.name() if cursor.accept("AS") else None)
 
 
-def _sources(cursor: Cursor) -> tuple[Source, ...]:
-    sources = [_source(cursor)]
+def _sources(cursor: Cursor, reader: Reader | None = None) -> tuple[Source, ...]:
+    sources = [_source(cursor, reader)]
     while cursor.accept(","):
-        sources.append(_source(cursor))
+        sources.append(_source(cursor, reader))
     return tuple(sources)
 
 
-def _source(cursor: Cursor) -> Source:
+def _source(cursor: Cursor, reader: Reader | None) -> Source:
     pattern = cursor.pattern()
     if pattern is not None:
         return Source(pattern, is_pattern=True)
-    if cursor.accept("("):
-        raise ParseError("the simulator does not know subqueries")
+    if reader is not None and cursor.accept("("):
+        cursor.expect("SELECT")
+        inner = _select(cursor, reader)
+        cursor.expect(")")
+        return Source("", inner=inner)
     names: list[str] = [cursor.name()]
     while cursor.accept("."):
         names.append("" if cursor.peek().value == "." else cursor.name())

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import QueryError
@@ -50,11 +50,15 @@ Columns: TypeAlias = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item of a select list: `*`, or a node with its name in the result."""
+    """An item of a select list: `*`, or a node with its name in the result.
+
+    `replaced` are the columns of `*` that are something else, by name.
+    """
 
     node: Node | None
     name: str = ""
     is_named: bool = False
+    replaced: tuple[tuple[str, Node], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Select:
     order: tuple[Order, ...] = ()
     limit: int | None = None
     offset: int = 0
+    inner: Select | None = None
+    """What stands in parentheses instead of a table."""
 
 
 @dataclass(slots=True)
@@ -97,6 +103,9 @@ def run(
     if not cursor.accept("SELECT"):
         raise QueryError(f"SQL error: ParserError: the simulator knows SELECT and SHOW, found {cursor.peek().value!r}")
     select = _select(cursor, Reader(cursor, parameters, now_ns))
+    _end(cursor)
+    if select.inner is not None:
+        return _run(select, _table_of(*_run(select.inner, _table(store, database, select.inner.table))))
     if not select.table:
         row = [
             compile_value(item.node, frozenset(), sql=True)(lambda _name: None) for item in select.items if item.node
@@ -114,9 +123,15 @@ def _select(cursor: Cursor, reader: Reader) -> Select:
     while cursor.accept(","):
         items.append(_item(cursor, reader))
     if not cursor.accept("FROM"):
-        _end(cursor)
         return Select(tuple(items), ())
-    table = [_identifier(cursor)]
+    inner = None
+    table: list[str] = []
+    if cursor.accept("("):
+        cursor.expect("SELECT")
+        inner = _select(cursor, reader)
+        cursor.expect(")")
+        cursor.expect("AS")
+    table.append(_identifier(cursor))
     while cursor.accept("."):
         table.append(_identifier(cursor))
     condition = reader.condition() if cursor.accept("WHERE") else None
@@ -134,19 +149,24 @@ def _select(cursor: Cursor, reader: Reader) -> Select:
     offset = _number(cursor) if cursor.accept("OFFSET") else 0
     if limit is None and cursor.accept("LIMIT"):
         limit = _number(cursor)
-    _end(cursor)
-    return Select(tuple(items), tuple(table), distinct, condition, tuple(group), tuple(order), limit, offset)
+    return Select(tuple(items), tuple(table), distinct, condition, tuple(group), tuple(order), limit, offset, inner)
 
 
 def _end(cursor: Cursor) -> None:
     cursor.accept(";")
     if not cursor.ended():
-        raise cursor.unexpected("end of statement (the simulator knows one table, no joins, no subqueries)")
+        raise cursor.unexpected("end of statement (the simulator knows one table and no joins)")
 
 
 def _item(cursor: Cursor, reader: Reader) -> Item:
     if cursor.accept("*"):
-        return Item(None)
+        replaced = []
+        if cursor.accept("REPLACE", "("):
+            node = reader.value()
+            cursor.expect("AS")
+            replaced.append((_identifier(cursor), node))
+            cursor.expect(")")
+        return Item(None, replaced=tuple(replaced))
     node = reader.value()
     if cursor.accept("AS"):
         return Item(node, _identifier(cursor), is_named=True)
@@ -205,6 +225,20 @@ def _table(store: Store, database: Database, path: tuple[str, ...]) -> _Table:
     if found.poisoned:
         raise QueryError(POISONED)
     return _Table(_columns(found), lambda start, stop, descending: _rows(store, found, start, stop, descending))
+
+
+def _table_of(columns: Columns, rows: Iterable[Sequence[object]]) -> _Table:
+    """What another select gave."""
+    names = [name for name, _ in columns]
+
+    def scan(start: int, stop: int, descending: bool) -> Iterator[Row]:
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        if "time" in names:
+            found = [row for row in found if start <= cast("int", row["time"]) < stop]
+            found.sort(key=lambda row: cast("int", row["time"]), reverse=descending)
+        return (cast("Row", row.get) for row in found)
+
+    return _Table(columns, scan)
 
 
 def _columns(measurement: Measurement) -> Columns:
@@ -331,12 +365,12 @@ def _run(select: Select, table: _Table) -> tuple[Columns, Iterable[Sequence[obje
     columns = [
         pair
         for item in select.items
-        for pair in ([*table.columns] if item.node is None else [(item.name, _kind(item.node, table))])
+        for pair in (_all_of(item, table) if item.node is None else [(item.name, _kind(item.node, table))])
     ]
     readers: list[Callable[[Row], object]] = []
     for item in select.items:
         readers += (
-            [_reader(name) for name, _ in table.columns]
+            [_reader(name, item) for name, _ in table.columns]
             if item.node is None
             else [compile_value(item.node, frozenset(), sql=True)]
         )
@@ -373,7 +407,15 @@ def _cut(rows: Iterable[Sequence[object]], select: Select) -> Iterable[Sequence[
     return islice(rows, select.offset, None if select.limit is None else select.offset + select.limit)
 
 
-def _reader(name: str) -> Callable[[Row], object]:
+def _all_of(item: Item, table: _Table) -> Columns:
+    replaced = dict(item.replaced)
+    return [(name, _kind(replaced[name], table) if name in replaced else kind) for name, kind in table.columns]
+
+
+def _reader(name: str, item: Item) -> Callable[[Row], object]:
+    replaced = dict(item.replaced)
+    if name in replaced:
+        return compile_value(replaced[name], frozenset(), sql=True)
     return lambda row: row(name)
 
 
