@@ -215,7 +215,7 @@ class Server:
     def send(self, method: str, target: str, data: bytes | None) -> bytes:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{target}", data, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=150) as answer:
             return bytes(answer.read())
 
     def disarm(self) -> None:
