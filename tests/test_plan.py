@@ -288,11 +288,11 @@ points:
 USUAL = ['"d": "x"', '"a": 1.5', '"ts": 7', '"x": 1', '"y": "p"']
 OTHERS = ['"x" : 2', '"\\u0061": 2', '"y": "q\\": 1"', '"z": {"a": 1}']
 MEMBERS = st.lists(st.sampled_from(USUAL + OTHERS), min_size=1, max_size=3)
-BATCH = st.lists(st.tuples(st.sets(st.sampled_from(USUAL[3:])), st.just([]) | MEMBERS), min_size=1, max_size=3)
+BATCHES = st.lists(st.tuples(st.sets(st.sampled_from(USUAL[3:])), st.just([]) | MEMBERS), min_size=1, max_size=3)
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.lists(BATCH, min_size=1, max_size=3))
+@given(st.lists(BATCHES, min_size=1, max_size=3))
 def test_rule_26_keys_are_counted_beside_members_that_nobody_reads(batches):
     """Most messages have just what the first one had; any may have a key twice, lack one or have another."""
     mapping = parse_mapping(FLAT)
