@@ -100,6 +100,75 @@ CODES: tuple[Code, ...] = (
         fix="Raise the limit, or write to a database that exists.",
     ),
     Code(
+        "IFX740",
+        "not InfluxDB's query address",
+        meaning="Something answered a query as InfluxDB never does: a web page, or a status that it does not give.",
+        fix="Correct `url` (with the path, behind a proxy) and `flavor`.",
+        example="url: http://influx.example.org/signin",
+    ),
+    Code(
+        "IFX741",
+        "no permission to read",
+        meaning="InfluxDB knows the credentials, but they may not read from this database or bucket.",
+        fix="Give them read permission; in 2.x also look whether the token is active.",
+    ),
+    Code(
+        "IFX742",
+        "query refused",
+        meaning="InfluxDB cannot answer the statement, however often it is asked; the message holds its words.",
+        fix="Correct `statement`, or the names under `from`, in the mapping.",
+        example="statement: SELECT mean() FROM env WHERE time >= $start AND time < $stop",
+    ),
+    Code(
+        "IFX743",
+        "language not spoken",
+        meaning="This server does not answer queries in the language that the mapping names, or in none.",
+        fix="Set `language: auto`, or what it speaks: influxql or flux (1.x, 2.x), sql or influxql (3.x).",
+        example="language: flux, and an InfluxDB 3",
+    ),
+    Code(
+        "IFX744",
+        "columns of one name",
+        meaning="A tag has the name of a field. It is read as NAME_tag then, but another column has that name, too.",
+        fix="Choose with `fields` and `tags` so that no two of them meet.",
+    ),
+    Code(
+        "IFX745",
+        "Flux would change the rows",
+        meaning=(
+            "Flux gives rows otherwise than they are stored: of a field with several types it drops all but one, it "
+            "changes line ends, makes null of empty texts, and fails on some names of tags."
+        ),
+        fix="Set `language: influxql`, or `auto`, which finds out.",
+        example="language: flux, and a field that is an integer in one shard and a float in another",
+    ),
+    Code(
+        "IFX746",
+        "answer cannot be kept",
+        meaning="An answer is kept on disk until it is complete, and the disk takes no more.",
+        fix="Make room in the folder for temporary files (TMPDIR), or take a smaller `window`.",
+    ),
+    Code(
+        "IFX747",
+        "answer not understood",
+        meaning="A complete answer is not what its format says.",
+        fix="Report it, with the version of the server.",
+    ),
+    Code(
+        "IFX748",
+        "no such time",
+        meaning="The rows have no column of the name that `cursor.column` gives.",
+        fix="Remove `column` for a measurement; for a statement, name the column of its times.",
+        example="measurement: env, and cursor: {column: at}",
+    ),
+    Code(
+        "IFX749",
+        "beginning not found",
+        meaning="Where the rows of a statement begin cannot be found out: the server cannot answer it for all times.",
+        fix="Set `cursor.start` to a time.",
+        example="a statement with GROUP BY time(1s), and start: beginning",
+    ),
+    Code(
         "IFX750",
         "fault not understood",
         meaning="A fault or a scenario for the simulator has an unknown kind or key, or a value that makes no sense.",
