@@ -22,6 +22,7 @@ import pytest
 
 from iggyflux.lineprotocol import Point
 from iggyflux.sim import SimServer
+from iggyflux.sim.faults import Fault
 from iggyflux.transports.log import Log
 
 NS = 1_000_000_000
@@ -29,7 +30,7 @@ OVERLAP_SECONDS = 4
 LIVE_SECONDS = 5
 TIES = 1_500
 SEEDS = range(3)
-LONG_SEEDS = range(100, 120)
+LONG_SEEDS = range(100, 130)
 
 MAPPING = """\
 iggyflux: 1
@@ -72,6 +73,14 @@ summary = asyncio.run(run_routes(routes))
 print(summary)
 sys.exit(summary.exit_code)
 """
+ROUGH = (
+    Fault("status", on="query", status=503, retry_after=0.1),
+    Fault("status", on="query", status=429),
+    Fault("reset", on="query", when="before"),
+    Fault("truncate", on="query", bytes=300),
+    Fault("truncate", on="query", bytes=5_000),
+    Fault("down", on="query", seconds=0.2),
+)
 PLACES = {1: "database: test", 2: "org: org, bucket: test", 3: "database: test"}
 LANGUAGES = {1: ["influxql"], 2: ["influxql", "flux"], 3: ["sql", "influxql"]}
 
@@ -86,6 +95,7 @@ class World:
     end: int
     history: dict[tuple[int, str], list[float]] = field(default_factory=dict)
     number: int = 0
+    is_rough: bool = False
 
     def put(self, *points: tuple[int, str]) -> None:
         lines = []
@@ -95,18 +105,25 @@ class World:
             lines.append(Point("env", {"device": device}, {"value": float(self.number)}, when))
         body = "\n".join(line.encode(dialect="v2", precision="ns") for line in lines).encode()
         path = {1: "/write?db=test", 2: "/api/v2/write?org=org&bucket=test", 3: "/api/v3/write_lp?db=test"}
-        with urllib.request.urlopen(f"{self.server.url}{path[self.server.dialect]}", data=body) as answer:
-            assert answer.status == 204
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.server.url}{path[self.server.dialect]}", data=body) as answer:
+                    assert answer.status == 204
+                    return
+            except OSError:  # it is down
+                time.sleep(0.05)
 
     def live(self) -> None:
         """Some seconds of life: points on time, late ones, new values of old points, many of one time."""
         while (now := time.time()) < self.end / NS + 0.2:
             moment = int(now * NS)
-            late = moment - int(self.chance.uniform(0, OVERLAP_SECONDS * 0.95) * NS)
+            late = moment - int(self.chance.uniform(0, OVERLAP_SECONDS * 0.85) * NS)
             self.put((moment, f"d{self.chance.randrange(5)}"), (late, "late"))
             if self.chance.random() < 0.3:
-                recent = [key for key in self.history if key[0] > moment - OVERLAP_SECONDS * NS * 95 // 100]
+                recent = [key for key in self.history if key[0] > moment - OVERLAP_SECONDS * NS * 85 // 100]
                 self.put(self.chance.choice(recent))
+            if self.is_rough and self.chance.random() < 0.05:
+                self.server.faults.add(self.chance.choice(ROUGH))
             if self.chance.random() < 0.02:
                 self.put(*[(moment, f"tie{number}") for number in range(TIES)])
             time.sleep(0.02)
@@ -133,14 +150,14 @@ def run_for(folder: Path, seconds: float | None, seed: int = 0) -> int | None:
     return process.returncode
 
 
-def crash_and_resume(folder: Path, seed: int, *, most_kills: int = 50) -> int:
+def crash_and_resume(folder: Path, seed: int, *, most_kills: int = 50, is_rough: bool = False) -> int:
     """Kill and start again as long as points arrive, then let it come to its end.  How many kills."""
     chance = random.Random(seed)
     dialect = chance.choice([1, 2, 3])
     kills = 0
     with SimServer(dialect, wal_flush_seconds=0) as server:
         start = time.time_ns() - 30 * NS
-        world = World(server, chance, start, time.time_ns() + LIVE_SECONDS * NS)
+        world = World(server, chance, start, time.time_ns() + LIVE_SECONDS * NS, is_rough=is_rough)
         world.put(*[(start + number * NS // 10, f"d{number % 5}") for number in range(250)])
         mapping = MAPPING.format(
             language=chance.choice(LANGUAGES[dialect]),
@@ -199,12 +216,17 @@ def test_a_reader_that_is_not_killed_repeats_nothing(tmp_path: Path) -> None:
     assert crash_and_resume(tmp_path, 7, most_kills=0) == 0
 
 
+def test_a_server_that_refuses_breaks_off_and_goes_down_costs_nothing(tmp_path: Path) -> None:
+    """Faults in the middle of answers, and nothing but the answer that is whole counts."""
+    assert crash_and_resume(tmp_path, 11, most_kills=0, is_rough=True) == 0
+
+
 @pytest.mark.long
 def test_a_reader_that_is_killed_at_a_hundred_random_moments_loses_nothing(tmp_path: Path) -> None:
     kills = 0
     for seed in LONG_SEEDS:
         folder = tmp_path / str(seed)
         folder.mkdir()
-        kills += crash_and_resume(folder, seed)
+        kills += crash_and_resume(folder, seed, is_rough=seed % 2 == 0)
 
     assert kills >= 100
