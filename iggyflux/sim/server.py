@@ -107,6 +107,7 @@ class SimServer:
         self._stats = Stats()
         self._seen: deque[Seen] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
+        self._life = threading.RLock()  # held by who begins or ends to listen
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
         self._reserved: socket.socket | None = None
@@ -126,13 +127,19 @@ class SimServer:
     def stop(self) -> None:
         """Take no more requests, end every connection, let go of the store; idempotent."""
         self._stopping.set()
-        if self._waker is not None:
-            self._waker.cancel()
-            self._waker.join()
-        self._silence()
-        if self._reserved is not None:
-            self._reserved.close()
-        for worker in list(self._workers):
+        with self._life:
+            waker, self._waker = self._waker, None
+        if waker is not None:
+            waker.cancel()
+            waker.join()
+        with self._life:
+            self._silence()
+            if self._reserved is not None:
+                self._reserved.close()
+                self._reserved = None
+        with self._lock:
+            workers = list(self._workers)
+        for worker in workers:
             worker.join(timeout=5)
         self.store.close()
 
@@ -156,12 +163,15 @@ class SimServer:
         return f"http://{self._host}:{self._port}"
 
     def down(self, seconds: float) -> None:
-        """Break every connection and refuse new ones for a time."""
-        self._silence()
-        self._reserved = self._reserve()
-        self._waker = threading.Timer(seconds, self._wake)
-        self._waker.daemon = True
-        self._waker.start()
+        """Break every connection and refuse new ones for a time; nothing, where it does so already."""
+        with self._life:
+            if self._stopping.is_set() or self._reserved is not None:
+                return
+            self._silence()
+            self._reserved = self._reserve()
+            self._waker = threading.Timer(seconds, self._wake)
+            self._waker.daemon = True
+            self._waker.start()
 
     # --- what happened ---
 
@@ -237,8 +247,9 @@ class SimServer:
         return holder
 
     def _wake(self) -> None:
-        if not self._stopping.is_set():
-            self._listen()
+        with self._life:
+            if not self._stopping.is_set():
+                self._listen()
 
     def _silence(self) -> None:
         listener, self._listener = self._listener, None

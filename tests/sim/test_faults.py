@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import threading
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
 import pytest
@@ -208,6 +211,34 @@ def test_open_connections_end_when_the_server_goes_down(v1: SimServer) -> None:
         v1.down(0)
 
         assert idle.recv(1_000) == b""
+
+
+def test_a_stop_while_many_requests_take_the_server_down_leaves_nothing_behind() -> None:
+    """No thread, no socket (one that is left open would be told now), and the port is free."""
+    before = set(threading.enumerate())
+    for number in range(30):
+        with SimServer(1, database="plant") as server:
+            server.inject(Fault("down", seconds=0.001 * (number % 3), times=None))
+            clients = [threading.Thread(target=_fail, args=(server,)) for _ in range(4)]
+            for client in clients:
+                client.start()
+            if number % 2:
+                clients[0].join()
+        for client in clients:
+            client.join()
+        with socket.create_server(("127.0.0.1", server.port)):
+            pass
+    gc.collect()
+
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    assert set(threading.enumerate()) <= before
+
+
+def _fail(server: SimServer) -> None:
+    for _ in range(3):
+        with suppress(OSError):
+            send(server)
 
 
 def test_random_faults_are_the_same_for_the_same_seed() -> None:
