@@ -15,12 +15,14 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from iggyflux.lineprotocol import Point
+from iggyflux.records import Message
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
 from iggyflux.transports.log import Log
@@ -177,19 +179,24 @@ def crash_and_resume(folder: Path, seed: int, *, most_kills: int = 50, is_rough:
             assert run_for(folder, 60) == 0
         finally:
             living.join()
-        marks = check(folder, world, kills)
+        marks = check(sent(folder), world, kills)
     assert kills or (marks["late"] and marks["changed"])
     return kills
 
 
-def check(folder: Path, world: World, kills: int) -> Counter[str]:
-    """Compare what was sent with what was written; gives the marks."""
+def sent(folder: Path) -> list[Message]:
+    """Everything in the log, in order."""
     log = Log.open(folder / "data")
-    found = [
-        (json.loads(message.payload), message)
+    return [
+        message
         for place in log.partitions("s", ["back"])
         for message in log.tail("s", "back", log.end(place), place.partition)
     ]
+
+
+def check(messages: Sequence[Message], world: World, kills: int) -> Counter[str]:
+    """Compare what was sent with what was written; gives the marks."""
+    found = [(json.loads(message.payload), message) for message in messages]
     last = {(each["t"], each["d"]): float(each["v"]) for each, _ in found}
     final = {key: values[-1] for key, values in world.history.items() if key[0] < world.end}
     missing = {key: value for key, value in final.items() if last.get(key) != value}

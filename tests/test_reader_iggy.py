@@ -1,0 +1,123 @@
+"""A reader into a real Apache Iggy that is killed and started again, under a process that is killed, too."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from iggy_server import IggyServer, find_server
+from test_reader_crash import LIVE_SECONDS, NS, OVERLAP_SECONDS, World, check, iso
+
+from iggyflux.records import Message
+from iggyflux.sim import SimServer
+from iggyflux.transports.iggy_topics import IggyRange, read_range
+
+PARTITIONS = 3
+SEEDS = range(1)
+LONG_SEEDS = range(100, 110)
+
+MAPPING = """\
+iggyflux: 1
+kind: reader
+name: back
+from: {{measurement: env, language: sql}}
+cursor: {{start: {start}, end: {end}, settle: 200ms, overlap: {overlap}s, mark: why}}
+messages: {{payload: "{{t: time, d: device, v: value}}", key: device}}
+to: {{stream: {stream}, topic: back}}
+"""
+
+PIPELINE = """\
+iggyflux: 1
+iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}", timeout: 3s}}
+influxdb: {{url: "{url}", database: test, poll_interval: 100ms}}
+run: [{{mapping: back.yaml}}]
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[IggyServer]:
+    """A server that may be killed."""
+    found = find_server(tmp_path)
+    if isinstance(found, str):
+        pytest.skip(found)
+    yield found
+    found.close()
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "run.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "iggyflux", "run", "p.yaml", "--log-format", "text"],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "IGGY_PASSWORD": "iggy"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def sent(server: IggyServer, stream: str) -> list[Message]:
+    async def main() -> list[Message]:
+        return [message async for message in read_range(IggyRange(server.settings(), [(stream, "back")]))]
+
+    return asyncio.run(main())
+
+
+def run_through_kills(server: IggyServer, folder: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    stream = server.unique("reader")
+    server.create_topic(stream, "back", PARTITIONS, messages_required_to_save="1", enforce_fsync="true")
+    with SimServer(3) as sim:
+        begin = time.time_ns() - 30 * NS
+        world = World(sim, chance, begin, time.time_ns() + LIVE_SECONDS * NS)
+        world.put(*[(begin + number * NS // 10, f"d{number % 5}") for number in range(250)])
+        (folder / "back.yaml").write_text(
+            MAPPING.format(start=iso(begin), end=iso(world.end), overlap=OVERLAP_SECONDS, stream=stream)
+        )
+        (folder / "p.yaml").write_text(PIPELINE.format(tcp=server.tcp, url=sim.url))
+        living = threading.Thread(target=world.live)
+        living.start()
+        process = start(folder)
+        try:
+            while living.is_alive():
+                time.sleep(chance.uniform(0.6, 1.5))
+                if chance.random() < 0.5:
+                    process.kill()
+                    process.wait()
+                    process = start(folder)
+                elif server.is_ours:
+                    server.kill()
+                    time.sleep(0.2)
+                    server.start()
+            assert process.wait(90) == 0, (folder / "run.log").read_text()[-4000:]
+        finally:
+            living.join()
+            process.kill()
+            process.wait()
+    found = sent(server, stream)
+    check(found, world, 1)
+    of_device: dict[bytes, set[int]] = {}
+    for message in found:
+        of_device.setdefault(message.payload.split(b'"d":"')[1].split(b'"')[0], set()).add(message.partition)
+    assert all(len(numbers) == 1 for numbers in of_device.values()), "a key has one partition"
+    assert len({message.partition for message in found}) == PARTITIONS
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_reader_and_its_iggy_killed_at_random_moments_lose_nothing(
+    server: IggyServer, tmp_path: Path, seed: int
+) -> None:
+    run_through_kills(server, tmp_path, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", LONG_SEEDS)
+def test_many_kills_of_a_reader_and_its_iggy_lose_nothing(server: IggyServer, tmp_path: Path, seed: int) -> None:
+    run_through_kills(server, tmp_path, seed)
