@@ -96,6 +96,44 @@ def test_imports_go_down(path):
     assert wrong == []
 
 
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def used_modules(path: Path, names: set[str]) -> set[str]:
+    """The modules of ours that a module imports when it runs: at its top or in a function."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and id(node) not in for_types:
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= parts & names or {node.module} & names
+    return found - {module(path)}
+
+
+def test_no_module_imports_itself_by_way_of_another():
+    """Inside a room too; the one import upwards is that of `UPWARD`."""
+    names = {module(path): path for path in MODULES}
+    graph = {name: used_modules(path, set(names)) for name, path in names.items()}
+    for name, used in graph.items():
+        used -= {other for other in used if (room(names[name]), room(names[other])) in UPWARD}
+    while leaves := [name for name, used in graph.items() if not used]:
+        for name in leaves:
+            del graph[name]
+        for used in graph.values():
+            used -= set(leaves)
+
+    circles = {name: used for name, used in graph.items() if any(name in graph[other] for other in used)}
+    assert circles == {}
+    assert graph == {}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_foreign_package_stays_behind_its_door(path):
     """Each dependency is known in as few places as can be."""

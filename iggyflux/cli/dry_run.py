@@ -11,6 +11,7 @@ import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping, sample_problem
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, result, styled_problem, talk
+from iggyflux.cli.reports import failure_problem
 
 if TYPE_CHECKING:
     from iggyflux.cli.tally import Tally
@@ -329,15 +330,6 @@ def _grouped(pairs: Iterable[tuple[int, Any]], size: int) -> list[list[Any]]:
     for index, group in groupby(pairs, key=lambda pair: pair[0]):
         groups[index].extend(value for _, value in group)
     return groups
-
-
-def failure_problem(mapping: Mapping, failure: Failure) -> Any:
-    """A failure as a problem of the document, with the hint of its code."""
-    from iggyflux.codes import CODES
-
-    entry = CODES.get(failure.code)
-    hint = entry.fix if entry else None
-    return mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)
 
 
 def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Iterator[str]:

@@ -90,7 +90,7 @@ def _settings(mapping: Mapping, path: Path) -> InfluxSettings:
 
 
 def _print(mapping: Mapping, chosen: list[SampleRow], form: str) -> int:
-    from iggyflux.cli.dry_run import failure_problem
+    from iggyflux.cli.reports import failure_problem
 
     plan: Any = mapping.plan()
     rendered = plan.render([sample.row for sample in chosen])

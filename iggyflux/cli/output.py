@@ -10,8 +10,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -219,3 +219,17 @@ def leave_at_once(code: int) -> NoReturn:
     silence_closed_pipes()
     logging.shutdown()
     os._exit(code)
+
+
+@contextmanager
+def attached(handler: logging.Handler, level: int) -> Iterator[None]:
+    """`handler` on the logger of the package."""
+    logger = logging.getLogger("iggyflux")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from iggyflux.cli.output import plural
+from iggyflux.cli.output import attached, plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,7 +53,6 @@ def live_display(status: Status) -> Iterator[None]:
     from rich.live import Live
     from rich.text import Text
 
-    from iggyflux.cli.run import attached
     from iggyflux.runner.events import TextFormatter
 
     console = Console(stderr=True)

@@ -206,7 +206,7 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
 
 
 def _render(mapping: MappingDocument, letters: Iterator[DeadLetter]) -> int:
-    from iggyflux.cli.dry_run import failure_problem
+    from iggyflux.cli.reports import failure_problem
 
     plan, messages, lines, failures, failed = mapping.plan(), 0, 0, 0, 0
     while chunk := [letter.message for letter in islice(letters, _BATCH)]:

@@ -16,6 +16,8 @@ from iggyflux.cli.output import json_text, styled_problem
 
 if TYPE_CHECKING:
     from iggyflux.errors import Problem
+    from iggyflux.mapping import Mapping
+    from iggyflux.records import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +154,12 @@ FORMS: Final[dict[str, Callable[[Sequence[CheckedFile]], str]]] = {
     "github": as_github,
     "sarif": as_sarif,
 }
+
+
+def failure_problem(mapping: Mapping, failure: Failure) -> Problem:
+    """A failure as a problem of the document, with the hint of its code."""
+    from iggyflux.codes import CODES
+
+    entry = CODES.get(failure.code)
+    hint = entry.fix if entry else None
+    return mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)

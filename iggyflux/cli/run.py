@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
-from iggyflux.cli.output import leave_at_once, talk
+from iggyflux.cli.output import attached, leave_at_once, talk
 
 if TYPE_CHECKING:
     from iggyflux.pipeline import Pipeline
@@ -98,17 +98,3 @@ def logging_to_stderr(log_format: str, level: int, *, without: str | None = None
         handler.addFilter(lambda record: getattr(record, "event", None) != without)
     with attached(handler, level):
         yield
-
-
-@contextmanager
-def attached(handler: logging.Handler, level: int) -> Iterator[None]:
-    """`handler` on the logger of the package."""
-    logger = logging.getLogger("iggyflux")
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
