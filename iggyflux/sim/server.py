@@ -351,8 +351,8 @@ class SimServer:
 
     def _go_down(self, seconds: float) -> Break:
         def go(wire: Wire) -> None:
+            self.down(seconds)  # first: who sees this connection end must find nobody
             wire.reset()
-            self.down(seconds)
 
         return go
 
