@@ -439,6 +439,7 @@ class _FluxReader:
         self._awaits_header = True
         self._header: list[str] = []
         self._minutes: dict[str, int] = {}
+        self._rests: dict[str, int] = {}
 
     def rows(self, piece: str) -> Iterator[list[Row]]:
         """The rows of a piece of whole records."""
@@ -564,19 +565,25 @@ class _FluxReader:
             raise UnreadableAnswer(f"not of the type {kind}: {error}") from None
 
     def _times(self, cells: list[str]) -> list[int]:
-        """Nanoseconds; minutes are looked up, since few are new, and the rest of a text is its seconds as digits."""
-        minutes = self._minutes
-        if len(minutes) > _MOST_MINUTES:
+        """Nanoseconds.  Minutes are looked up, since few are new; so is the rest, where its texts are few as well."""
+        minutes, rests = self._minutes, self._rests
+        if len(minutes) > _MOST_KNOWN or len(rests) > _MOST_KNOWN:
             minutes.clear()
+            rests.clear()
         for minute in {text[:16] for text in cells} - minutes.keys():
             minutes[minute] = parse_rfc3339(f"{minute}:00Z")
+        new = {text[16:] for text in cells} - rests.keys()
         try:
-            return [minutes[text[:16]] + int((text[17:19] + text[20:-1]).ljust(11, "0")) for text in cells]
+            if len(new) * 4 > len(cells):
+                return [minutes[text[:16]] + int((text[17:19] + text[20:-1]).ljust(11, "0")) for text in cells]
+            for rest in new:
+                rests[rest] = int((rest[1:3] + rest[4:-1]).ljust(11, "0"))
+            return [minutes[text[:16]] + rests[text[16:]] for text in cells]
         except ValueError:  # not in UTC
             return list(map(parse_rfc3339, cells))
 
 
-_MOST_MINUTES = 50_000
+_MOST_KNOWN = 50_000
 _CONVERSIONS: Mapping[str, Callable[[str], Any]] = {
     "long": int,
     "unsignedLong": int,
