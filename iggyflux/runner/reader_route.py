@@ -456,7 +456,7 @@ class ReaderRun:
         }
 
     def _tell_opened(self) -> None:
-        position = self._stored
+        position, self._told_at = self._stored, self._clock.monotonic()
         if position is None:
             emit(log, logging.INFO, "reader.begins", route=self.route.name, start=_shown(self.route.rules.start))
             return

@@ -1,0 +1,329 @@
+"""Readers on the command line: check, dry-run, run, cursor, against a simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shell import Outcome, iggyflux
+
+from iggyflux.sim import SimServer
+
+START = 1_767_225_600  # 2026-01-01T00:00:00Z
+TOKEN = "do-not-print-me"
+
+MAPPING = """\
+iggyflux: 1
+kind: reader
+name: back
+from: {measurement: env}
+cursor: {start: 2026-01-01T00:00:00Z, overlap: 20s}
+messages: {payload: "{t: time, d: device, v: value}", key: device}
+to: {stream: s, topic: back}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOKEN", TOKEN)
+    Path("back.yaml").write_text(MAPPING)
+    return tmp_path
+
+
+@pytest.fixture
+def server() -> Iterator[SimServer]:
+    with SimServer(2, token=TOKEN) as running:
+        write(running, *[(START + number, f"d{number % 2}", number) for number in range(10)])
+        yield running
+
+
+def write(server: SimServer, *points: tuple[float, str, float]) -> None:
+    body = "\n".join(f"env,device={device} value={value} {int(when * 10**9)}" for when, device, value in points)
+    headers = {"Authorization": f"Token {TOKEN}"}
+    request = urllib.request.Request(f"{server.url}/api/v2/write?org=org&bucket=test", body.encode(), headers)
+    urllib.request.urlopen(request).close()
+
+
+def pipeline(server: SimServer, to: str = "to: log:data\n", more: str = "", **keys: str) -> str:
+    given = {"url": f'"{server.url}"', "org": "org", "bucket": "test", "token": '"${TOKEN}"', **keys}
+    section = ", ".join(f"{key}: {value}" for key, value in given.items())
+    text = f"iggyflux: 1\ninfluxdb: {{{section}, poll_interval: 100ms}}\n{to}run:\n  - mapping: back.yaml\n{more}"
+    Path("p.yaml").write_text(text)
+    return "p.yaml"
+
+
+def sent(outcome: Outcome) -> list[dict[str, object]]:
+    return [json.loads(line) for line in outcome.out.splitlines()]
+
+
+def test_a_reader_runs_from_a_server_into_a_log_and_goes_on_where_it_was(server: SimServer) -> None:
+    path = pipeline(server)
+    first = iggyflux("run", path, "--until-end")
+    write(server, (time.time() - 15, "d9", 99))
+    second = iggyflux("run", path, "--until-end")
+
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "10 rows, 10 messages sent" in first.err
+    assert "1 row, 1 message sent" in second.err
+    tail = sent(iggyflux("log", "tail", "data", "s/back", "-n", "20"))
+    assert [message["v"] for message in tail] == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9, 99]
+
+
+@pytest.mark.parametrize("envelope", [False, True], ids=["payloads", "envelopes"])
+def test_a_file_has_a_payload_or_a_whole_message_a_line(server: SimServer, envelope: bool) -> None:
+    iggyflux("run", pipeline(server, f"to: {{file: out.ndjson, envelope: {str(envelope).lower()}}}\n"), "--until-end")
+    (first, *rest) = [json.loads(line) for line in Path("out.ndjson").read_text().splitlines()]
+
+    payload = {"t": START * 10**9, "d": "d0", "v": 0}
+    assert len(rest) == 9
+    if not envelope:
+        assert first == payload
+        return
+    number = first.pop("id")
+    assert number.isdigit()
+    assert first == {"stream": "s", "topic": "back", "key": "d0", "payload": payload}
+    writer = "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: back}\npoints:\n  - {measurement: {const: m}, fields: [v]}\n"
+    Path("w.yaml").write_text(writer.replace("fields", "timestamp: {expr: t, format: unix_ns}, fields"))
+    again = iggyflux("dry-run", "w.yaml", "out.ndjson", "--envelope")
+    assert again.out.startswith(f"m v=0.0 {START}000000000\n"), again.err
+
+
+def test_stdout_takes_messages_too(server: SimServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "iggyflux", "run", pipeline(server, "to: stdout\n"), "--until-end"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert len(done.stdout.splitlines()) == 10
+
+
+def test_dry_run_shows_the_newest_live_rows_and_stores_nothing(server: SimServer) -> None:
+    write(server, *[(time.time() - 100 + number, "d", number) for number in range(50)])
+    outcome = iggyflux(
+        "dry-run", "back.yaml", "--from", "influxdb", "--last", "1h", "--limit", "3", "--pipeline", pipeline(server)
+    )
+
+    assert [message["payload"]["v"] for message in sent(outcome)] == [47, 48, 49]  # type: ignore[index]
+    assert outcome.err == "3 rows: 3 messages\n"
+    assert not Path(".iggyflux").exists()
+    nothing = iggyflux("dry-run", "back.yaml", "--from", "influxdb", "--last", "1s", "--pipeline", "p.yaml")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert "there are no rows of that time" in nothing.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--last", "1h"], "--last and --pipeline go with --from influxdb"),
+        (["--from", "iggy"], "a reader takes --from influxdb"),
+        (["--from", "influxdb"], "needs --pipeline"),
+        (["--from", "influxdb", "--last", "soon", "--pipeline", "back.yaml"], "'soon' is no span of time"),
+        (["rows.jsonl", "--from", "influxdb"], "takes the place of SAMPLES"),
+    ],
+    ids=["last-alone", "iggy", "no-pipeline", "span", "both"],
+)
+def test_options_of_a_live_dry_run_that_make_no_sense(options: list[str], words: str) -> None:
+    outcome = iggyflux("dry-run", "back.yaml", *options)
+
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+def test_check_asks_both_ends(server: SimServer) -> None:
+    checked = iggyflux("check", pipeline(server))
+
+    assert checked.code == 0, checked.out + checked.err
+    assert "ok   from  influxdb: connected; rows are asked for in" in checked.out
+    assert "ok   from  influxdb: a window can be read" in checked.out
+    assert "?    to    log:data" not in checked.out
+    assert "there is no such log yet" in checked.out
+    assert not Path("data").exists()
+
+
+WRONG = {
+    "token": ({"token": "wrong"}, "401"),
+    "bucket": ({"bucket": "tset"}, "tset"),
+    "address": ({"url": '"http://127.0.0.1:1"'}, "Connection refused"),
+}
+
+
+@pytest.mark.parametrize(("keys", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_with_a_server_is_told_by_check_and_run(
+    server: SimServer, keys: dict[str, str], words: str
+) -> None:
+    path = pipeline(server, **keys)
+    checked = iggyflux("check", path)
+
+    assert checked.code == 1
+    assert words in checked.out
+    assert "hint:" in checked.out
+    if "url" not in keys:  # a server that is away is waited for
+        ran = iggyflux("run", path)
+        assert ran.code == 3
+        assert words in ran.err
+        assert TOKEN not in ran.err
+
+
+STATEMENTS = {
+    "no-language": ("SELECT * FROM env WHERE time >= $start AND time < $stop GRUP BY x", "IFX742"),
+    "shifted": ("SELECT * FROM env WHERE time >= $start - 1d AND time < $stop + 1d", "IFX644"),
+}
+
+
+@pytest.mark.parametrize(("statement", "code"), STATEMENTS.values(), ids=STATEMENTS)
+def test_a_wrong_statement_stops_with_its_place(server: SimServer, statement: str, code: str) -> None:
+    Path("back.yaml").write_text(
+        MAPPING.replace("{measurement: env}", f'{{language: influxql, statement: "{statement}"}}')
+    )
+    outcome = iggyflux("run", pipeline(server), "--until-end")
+
+    assert outcome.code == 3
+    assert code in outcome.err
+
+
+def test_cursor_shows_sets_and_resets_and_asks_before(server: SimServer) -> None:
+    path = pipeline(server)
+    assert "nothing is stored" in iggyflux("cursor", "show", path).out
+    iggyflux("run", path, "--until-end")
+
+    shown = json.loads(iggyflux("cursor", "show", path, "--format", "json").out)
+    assert shown["query"] == {"place": "test", "measurement": "env", "statement": None, "where": {}}
+    assert (shown["fits"], shown["backfill"]) == (True, None)
+    asked = iggyflux("cursor", "reset", path, "--mapping", "back", stdin="y\n")
+    assert asked.code == 2
+    assert "say --yes" in asked.err
+    at = "2026-01-01T00:00:05Z"
+    moved = iggyflux("cursor", "set", path, "--mapping", "back", "--at", at, "--yes")
+    assert f"read to     {at}" in moved.out
+    assert "5 rows, 5 messages sent" in iggyflux("run", path, "--until-end").err
+    assert iggyflux("cursor", "reset", path, "--mapping", "back", "--yes").code == 0
+    assert "10 rows, 10 messages sent" in iggyflux("run", path, "--until-end").err
+
+
+def test_a_cursor_that_is_damaged_can_be_set_and_reset(server: SimServer) -> None:
+    path = pipeline(server)
+    iggyflux("run", path, "--until-end")
+    file = Path(".iggyflux/back.cursor.json")
+    file.write_bytes(file.read_bytes()[:-9])
+
+    assert "IFX701" in iggyflux("run", path, "--until-end").err
+    assert iggyflux("cursor", "show", path).code == 3
+    assert iggyflux("cursor", "reset", path, "--mapping", "back", "--yes").code == 0
+    assert "10 rows" in iggyflux("run", path, "--until-end").err
+
+
+def test_the_cursor_of_a_reader_that_runs_is_not_moved(server: SimServer) -> None:
+    path = pipeline(server)
+    with subprocess.Popen([sys.executable, "-m", "iggyflux", "run", path], stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        while b"route.connected" not in running.stderr.readline():
+            pass
+        moved = iggyflux("cursor", "set", path, "--mapping", "back", "--at", "2026-01-01T00:00:05Z", "--yes")
+        running.send_signal(signal.SIGTERM)
+        running.communicate()
+
+    assert (moved.code, "IFX702" in moved.err, str(running.pid) in moved.err) == (3, True, True)
+    assert running.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("bcak", "did you mean back"), ("w", "'w' is a writer")], ids=["misspelt", "writer"]
+)
+def test_only_readers_have_cursors(server: SimServer, name: str, words: str) -> None:
+    Path("w.yaml").write_text(
+        "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints: {measurement: {const: m}, fields: [v]}\n"
+    )
+    path = pipeline(server, "", "    to: log:data\n  - {mapping: w.yaml, from: log:data, to: file:x.lp}\n")
+    outcome = iggyflux("cursor", "reset", path, "--mapping", name, "--yes")
+
+    assert outcome.code != 0
+    assert words in outcome.err
+
+
+ENDS = {
+    "from-log": ("    from: log:data\n    to: log:out\n", "IFX813"),
+    "to-influxdb": ("    to: influxdb\n", "IFX813"),
+    "nowhere": ("", "IFX807"),
+    "letters-in-no-topic": ("    to: file:x\n    dead_letters: {stream: s, topic: t}\n", "IFX813"),
+}
+
+
+@pytest.mark.parametrize(("more", "code"), ENDS.values(), ids=ENDS)
+def test_ends_that_do_not_suit_a_reader_are_told_before_anything_runs(server: SimServer, more: str, code: str) -> None:
+    outcome = iggyflux("validate", pipeline(server, "", more))
+
+    assert outcome.code == 1
+    assert code in outcome.err + outcome.out
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "code"),
+    [
+        (("key: device}", "key: device, timestamp: time}"), "iggy", "IFX776"),
+        (("topic: back}", "topic: back, payload: msgpack}"), "file:x", "IFX813"),
+    ],
+    ids=["timestamp-to-iggy", "binary-lines"],
+)
+def test_what_a_sink_cannot_do_is_told_before_anything_runs(
+    server: SimServer, change: tuple[str, str], to: str, code: str
+) -> None:
+    Path("back.yaml").write_text(MAPPING.replace(*change))
+    path = pipeline(server, f"to: {to}\niggy: {{username: u, password: p}}\n")
+    outcome = iggyflux("validate", path)
+
+    assert outcome.code == 1
+    assert code in outcome.err + outcome.out
+
+
+def test_a_reader_whose_server_is_away_stalls_no_other(server: SimServer) -> None:
+    Path("away.yaml").write_text(MAPPING.replace("name: back", "name: away"))
+    more = '  - {mapping: away.yaml, to: "file:away.ndjson", influxdb: {url: "http://127.0.0.1:1"}}\n'
+    path = pipeline(server, "to: file:out.ndjson\n", more)
+    with subprocess.Popen(
+        [sys.executable, "-m", "iggyflux", "run", path, "--status-file", "st.json"], stderr=subprocess.PIPE
+    ) as running:
+        until = time.monotonic() + 30
+        while not (Path("out.ndjson").exists() and len(Path("out.ndjson").read_text().splitlines()) == 10):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(1.2)
+        states = {route["name"]: route for route in json.loads(Path("st.json").read_text())["routes"]}
+        running.send_signal(signal.SIGTERM)
+        _, err = running.communicate()
+
+    assert running.returncode == 0, err.decode()
+    assert "refused" in states["away"]["waiting_for"]
+    assert states["back"]["delivered"] == 10
+    assert states["back"]["reader"]["done"].startswith("20")
+
+
+def test_a_terminal_sees_how_far_a_backfill_is(server: SimServer) -> None:
+    """A bar, the time that is reached, and what is left."""
+    Path("back.yaml").write_text(MAPPING.replace("overlap: 20s", "overlap: 20s, window: 1s"))
+    write(server, *[(START + number / 10, f"e{number % 7}", number) for number in range(3_000)])
+    path = pipeline(server, backfill_rate="300")
+    parent, child = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    with subprocess.Popen([sys.executable, "-m", "iggyflux", "run", path], stderr=child, env=env) as running:
+        os.close(child)
+        seen, until = b"", time.monotonic() + 30
+        while b" left" not in seen and time.monotonic() < until:
+            seen += os.read(parent, 65536)
+        running.send_signal(signal.SIGTERM)
+        running.wait(30)
+    os.close(parent)
+
+    assert b"backfill to 2026-01-01T00:0" in seen
+    assert b" left" in seen
