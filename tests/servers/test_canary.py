@@ -59,6 +59,34 @@ def pipeline(url: str, credentials: str) -> str:
     return f"iggyflux: 1\nfrom: log:data\n{section}\nrun:\n  - mapping: env.yaml\n"
 
 
+READER = """\
+iggyflux: 1
+kind: reader
+name: back
+from: {measurement: m}
+cursor: {start: 1970-01-01T00:00:00Z, settle: 0s, window: 30000d}
+messages: {payload: "{d: device, v: value, t: time}"}
+to: {stream: s, topic: back}
+"""
+
+
+def reading() -> list[Outcome]:
+    """Every command of a pipeline that reads from the same server."""
+    Path("back.yaml").write_text(READER)
+    section = next(line for line in Path("pipeline.yaml").read_text().splitlines() if line.startswith("influxdb:"))
+    Path("reading.yaml").write_text(f"iggyflux: 1\nto: log:data\n{section}\nrun:\n  - mapping: back.yaml\n")
+    run = ("run", "reading.yaml", "--until-end", "--log-format")
+    return [
+        iggyflux("check", "reading.yaml"),
+        iggyflux(*run, "json", "--status-file", "status.json"),
+        iggyflux("cursor", "show", "reading.yaml"),
+        iggyflux("cursor", "set", "reading.yaml", "--mapping", "back", "--at", "1970-01-01T00:00:00Z", "--yes"),
+        iggyflux(*run, "text"),
+        iggyflux("cursor", "reset", "reading.yaml", "--mapping", "back", "--yes"),
+        iggyflux("validate", "reading.yaml", "pipeline.yaml"),
+    ]
+
+
 def everything(*more: str) -> list[Outcome]:
     """Every command that reads a pipeline, once."""
     target = ("pipeline.yaml", *more)
@@ -76,7 +104,11 @@ def everything(*more: str) -> list[Outcome]:
 
 def written() -> str:
     """Every file that was made, but for the one that holds the secret."""
-    files = [file for file in Path().rglob("*") if file.is_file() and file.name not in ("token.txt", "pipeline.yaml")]
+    files = [
+        file
+        for file in Path().rglob("*")
+        if file.is_file() and file.name not in ("token.txt", "pipeline.yaml", "wrong.yaml")
+    ]
     return "\n".join(file.read_bytes().decode("utf-8", "replace") for file in files)
 
 
@@ -90,6 +122,43 @@ def forget() -> None:
     """Begin again at the first message."""
     for file in Path("data/.consumers").glob("*"):
         file.unlink()
+
+
+def test_when_a_pipeline_reads(simulator: SimServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert iggyflux("run", "pipeline.yaml", "--until-end").code == 0
+
+    well = reading()
+    simulator.inject(Fault("status", on="query", status=400, text=f"no: {CANARY}", times=None))
+    told = reading()
+    simulator.faults.clear()
+    monkeypatch.setenv("SECRET", f"{CANARY}2")
+    Path("token.txt").write_text(f"{CANARY}2")
+    wrong = reading()
+
+    assert [outcome.code for outcome in well] == [0] * 7, well
+    assert {told[1].code, wrong[1].code} == {3}
+    assert_silent(*well, *told, *wrong)
+
+
+def test_when_apache_iggy_has_it_and_is_away(simulator: SimServer) -> None:
+    good = Path("pipeline.yaml").read_text()
+    iggy = 'iggy: {address: 127.0.0.1:1, username: me, password: "${SECRET}", timeout: 200ms}\n'
+    Path("iggy.yaml").write_text(good.replace("from: log:data\n", iggy))
+    Path("wrong.yaml").write_text(good.replace("from: log:data\n", iggy.replace("${SECRET}", CANARY) + "x: 1\n"))
+    address = "iggy:s/t"
+
+    outcomes = [
+        iggyflux("check", "iggy.yaml"),
+        iggyflux("regroup", "iggy.yaml", "--mapping", "env"),
+        iggyflux("resend", "iggy.yaml", "--mapping", "env"),
+        iggyflux("replay", address, "--pipeline", "iggy.yaml"),
+        iggyflux("dry-run", "env.yaml", "--from", "iggy", "--pipeline", "iggy.yaml"),
+        *(iggyflux(command, "wrong.yaml", "--mapping", "env") for command in ("regroup", "resend", "run")),
+        iggyflux("validate", "wrong.yaml"),
+    ]
+
+    assert 0 not in {outcome.code for outcome in outcomes}, outcomes
+    assert_silent(*outcomes)
 
 
 def test_when_all_is_well(simulator: SimServer) -> None:
