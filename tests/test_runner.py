@@ -519,6 +519,9 @@ OVERLAPS: dict[str, tuple[list[str], list[str], bool]] = {
     "other tags at one time": (["m,a=1 v=1 1"], ["m,a=2 v=1 1"], False),
     "one point": (["m v=1 1", "m v=1 2"], ["m v=5 3", "m v=5 2"], True),
     "one point with escapes": (["m,a=x\\ y v=1 1"], ["m,a=x\\ y w=1 1"], True),
+    "times of several lengths": (["m v=1 100", "m v=1 7"], ["m v=12 7"], True),
+    "a time that ends as another": (["m v=1 100", "m v=1 200"], ["m v=1 1200"], False),
+    "a space where a time might begin": (["m v=1 100", 'm v="1 2" 5'], ["m v=3 5"], True),
 }
 
 

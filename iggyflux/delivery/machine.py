@@ -109,10 +109,11 @@ Action: TypeAlias = Send | Probe | Wait | Done | Stop
 class Machine:
     """The delivery of one sequence of lines."""
 
-    def __init__(self, lines: Sequence[str], policy: Policy) -> None:
+    def __init__(self, lines: Sequence[str], policy: Policy, *, size: int | None = None) -> None:
+        """`size` is the number of characters, with the ends of the lines, where it is known."""
         self._lines = lines
         # Four bytes a character is the most that UTF-8 needs: the usual request is not measured line by line.
-        self._most_bytes = 4 * sum(map(len, lines)) + len(lines)
+        self._most_bytes = 4 * (sum(map(len, lines)) + len(lines) if size is None else size)
         self._policy = policy
         self._todo: Sequence[int] = range(len(lines))
         self._refusals: list[Refusal] = []

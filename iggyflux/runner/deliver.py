@@ -82,17 +82,18 @@ async def deliver(
     policy: Policy,
     clock: Clock,
     *,
+    size: int | None = None,
     journal: Journal | None = None,
     random: Callable[[], float] = _random.random,
 ) -> tuple[Refusal, ...]:
-    """Send `lines` until each is stored or refused, and return the refused ones, by index.
+    """Send `lines` (of `size` characters) until each is stored or refused, and return the refused ones, by index.
 
     Returns only when everything is settled, however long the server is away.  Raises `Stopped` where a person must act
     or the policy says so; then nothing of `lines` may be acknowledged, though some may be stored.  Cancelling is safe
     in the same way.
     """
     journal = journal or Journal()
-    machine = Machine(lines, _with_learnt(policy, journal))
+    machine = Machine(lines, _with_learnt(policy, journal), size=size)
     while True:
         action = machine.next(clock.monotonic())
         match action:

@@ -8,8 +8,22 @@ then nothing but the times is looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from iggyflux.delivery.lines import point_key
+
+
+def _times(lines: Sequence[str]) -> set[str]:
+    """The times of `lines` as they are written, with the space before them."""
+    if not lines:
+        return set()
+    # As a rule all of them are of one length: then they are cut off without looking for their beginnings.
+    width = len(lines[0]) - lines[0].rfind(" ")
+    ends = set(map(itemgetter(slice(-width, None)), lines))
+    joined, spaces = "".join(ends), " " * len(ends)
+    if len(joined) == width * len(ends) and joined[::width] == spaces and joined.count(" ") == len(ends):
+        return ends
+    return {line[line.rfind(" ") :] for line in lines}
 
 
 class Footprint:
@@ -19,7 +33,7 @@ class Footprint:
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
-        self._times = {line[line.rfind(" ") :] for line in lines}
+        self._times = _times(lines)
         self._points: set[tuple[str, str]] | None = None
 
     def collisions(self) -> int:

@@ -30,6 +30,8 @@ class Request:
 
     parts: tuple[Part, ...]
     lines: Sequence[str]
+    size: int
+    """In characters, with the ends of the lines."""
 
     def shares(self, refusals: Sequence[Refusal]) -> Iterator[tuple[Part, list[Refusal]]]:
         """Each part with its refused lines, counted from the part's first line."""
@@ -84,6 +86,6 @@ class RequestBuilder:
 
     def take(self) -> Request:
         """What waits, full or not."""
-        request = Request(tuple(self._parts), self._lines)
+        request = Request(tuple(self._parts), self._lines, self._size)
         self._parts, self._lines, self._size = [], (), 0
         return request

@@ -359,8 +359,9 @@ class _Session:
 
     async def _deliver(self, request: Request) -> None:
         self._status.in_flight += 1
+        route = self._route
         refusals = await deliver(
-            self._route.sink, request.lines, self._route.policy, self._clock, journal=self._journal
+            route.sink, request.lines, route.policy, self._clock, size=request.size, journal=self._journal
         )
         self._status.in_flight -= 1
         self._status.refused += len(refusals)
