@@ -252,6 +252,11 @@ class Stopped(IggyfluxError):
         super().__init__(reason + (f" ({hint})" if hint else ""))
 
 
+def counted(count: int, noun: str, many: str | None = None) -> str:
+    """`1 message`, `2,000 messages`."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
 def closest(word: str, candidates: Sequence[str]) -> str | None:
     """The candidate that `word` was probably meant to be, or None."""
     import difflib

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from iggyflux.errors import IggyfluxError
+from iggyflux.errors import IggyfluxError, counted
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.envelopes import EnvelopeError, bare_message, decode_envelope
@@ -222,7 +222,7 @@ def _csv_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
                 header = cells
                 continue
             if len(cells) != len(header):
-                reason = f"{len(cells)} cells under a header of {len(header)}"
+                reason = f"{counted(len(cells), 'cell')} under a header of {len(header):,}"
                 raise SampleError(NOT_A_ROW, reason, reader.line_num)
             yield reader.line_num, {name: _cell(text) for name, text in zip(header, cells, strict=True)}
     except csv.Error as error:

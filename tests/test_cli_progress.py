@@ -80,6 +80,19 @@ def test_the_summary_names_what_went_wrong_and_what_helps() -> None:
     assert list(summary_lines(Summary((), 0.0))) == ["no routes"]
 
 
+def test_a_connection_that_never_was_is_not_told_to_be_there_again() -> None:
+    """What was tried is said, and one of a kind in its own words."""
+    away = RouteStatus("env", state="stopped", reconnects=4, error=Stopped("nobody is there", code="IFX606"))
+    once = RouteStatus("env", state="done", retries=1, reconnects=1, dead_letters=1)
+
+    lines = [[click.unstyle(line) for line in summary_lines(Summary((route,), 0.0))][1] for route in (away, once)]
+
+    assert lines == [
+        "     4 connections lost or refused",
+        "     1 kept as dead letter, 1 time sent again, 1 connection lost or refused",
+    ]
+
+
 def test_a_terminal_gets_the_table_and_a_clean_end(tmp_path: Path) -> None:
     """Live on a terminal, gone when it ends; the summary stays."""
     (tmp_path / "env.yaml").write_text(DOCUMENT, "utf-8")

@@ -596,7 +596,7 @@ def test_the_example_of_a_failure_leads_to_it(code: str, example: str) -> None:
         ("lookup('site', a)", "'site'", "did you mean 'sites'?"),
         ("regex_match(a, '(?=b)')", "'(?=b)'", "RE2"),
         ('a == `{"b"}`', "}", "is not JSON"),
-        ("format('{} {}', a)", "'{} {}'", "2 places for 1 values"),
+        ("format('{} {}', a)", "'{} {}'", "2 places for 1 value"),
         ("now()", "now", "no clock"),
         ("température", "é", '"température"'),
     ],

@@ -678,7 +678,7 @@ def test_rule_27_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, 
     [
         ("", {}, "IFX410", "first row"),
         ("\n\n", {}, "IFX410", "first row"),
-        ("a,b\n1\n", {}, "IFX410", "line 2 has 1 cells, but there are 2 columns"),
+        ("a,b\n1\n", {}, "IFX410", "line 2 has 1 cell, and the header 2 columns"),
         ("a,b\n\n1,2\n1,2,3\n", {}, "IFX410", "line 4 has 3 cells"),
         ('a,b\n1,"2', {}, "IFX410", "line 2 has a quote"),
         ('a,b\n1,"2"x\n', {}, "IFX410", "line 2 has a quote"),

@@ -258,7 +258,7 @@ async def _from_file(end: End) -> AsyncIterator[Finding]:
     elif not os.access(path, os.R_OK):
         yield Finding(False, "it may not be read")
     else:
-        yield Finding(True, f"{path.stat().st_size:,} bytes")
+        yield Finding(True, plural(path.stat().st_size, "byte"))
 
 
 async def _to_file(end: End) -> AsyncIterator[Finding]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping, sample_problem
-from iggyflux.cli.output import ExitCode, flush_results, json_text, note, result, styled_problem, talk
+from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, styled_problem, talk
 from iggyflux.cli.reports import failure_problem
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[
     messages = [
         message for topic in source.topics for message in log.tail(source.stream, topic, limit or _LOG_MESSAGES)
     ]
-    note(f"the last {len(messages)} messages of {source.stream}/{','.join(source.topics)} in {folder}")
+    note(f"the last {plural(len(messages), 'message')} of {source.stream}/{','.join(source.topics)} in {folder}")
     for message in messages:
         place = f"{message.topic}/{message.partition}"
         yield Sample(message.offset, message, f"message {place} at offset {message.offset}")
@@ -308,7 +308,7 @@ class _WriterRun:
             result(json_text({"summary": self.tally.as_dict()}) + "\n")
             return
         if self.shown > _SHOWN_FAILURES:
-            talk(f"… and {self.shown - _SHOWN_FAILURES:,} more failures")
+            talk(f"… and {plural(self.shown - _SHOWN_FAILURES, 'more failure')}")
         for line in summary_lines(self.tally, self.mapping, self.plan.precision):
             talk(line)
         for line in self.unset.told():

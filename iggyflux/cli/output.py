@@ -18,6 +18,10 @@ from typing import Any, NoReturn
 
 import click
 
+from iggyflux.errors import counted
+
+plural = counted
+
 
 class ExitCode(IntEnum):
     """What the process says to its caller."""
@@ -60,11 +64,6 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Warn on stderr."""
     talk(click.style("warning: ", fg="yellow", bold=True) + text)
-
-
-def plural(count: int, noun: str, many: str | None = None) -> str:
-    """`1 message`, `2,000 messages`."""
-    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def json_text(value: Any, *, indent: bool = False) -> str:

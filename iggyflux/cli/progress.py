@@ -138,16 +138,16 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-_WORDS: Final = (
-    ("skipped", "skipped by `where`"),
-    ("empty", "without elements"),
-    ("failed", "failed"),
-    ("refused", "refused by the server"),
-    ("dead_letters", "kept as dead letters"),
-    ("dropped", "dropped (on_error: skip)"),
-    ("collisions", "overwrote a point of another message"),
-    ("retries", "times sent again"),
-    ("reconnects", "times reconnected"),
+_WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of many where that is not the same
+    ("skipped", "skipped by `where`", None),
+    ("empty", "without elements", None),
+    ("failed", "failed", None),
+    ("refused", "refused by the server", None),
+    ("dead_letters", "kept as dead letter", "kept as dead letters"),
+    ("dropped", "dropped (on_error: skip)", None),
+    ("collisions", "overwrote a point of another message", None),
+    ("retries", "time sent again", "times sent again"),
+    ("reconnects", "connection lost or refused", "connections lost or refused"),
 )
 
 
@@ -170,7 +170,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     for route in summary.routes:
         mark = click.style("stopped", fg="red", bold=True) if route.error else click.style(route.state, fg="green")
         reads, counts = "messages", f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
-        others = [f"{getattr(route, name):,} {words}" for name, words in _WORDS if getattr(route, name)]
+        others = [plural(getattr(route, name), one, many or one) for name, one, many in _WORDS if getattr(route, name)]
         if route.reader is not None:
             reads, counts = "rows", f"{plural(route.read, 'row')}, {plural(route.delivered, 'message')} sent"
             others = [*_reader_words(route.reader), *others]

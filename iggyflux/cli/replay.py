@@ -219,7 +219,7 @@ def _render(mapping: MappingDocument, letters: Iterator[DeadLetter]) -> int:
         failures += len(rendered.failures)
         failed += len({failure.index for failure in rendered.failures})
     if failures > _TOLD:
-        talk(f"… and {failures - _TOLD:,} more failures")
+        talk(f"… and {plural(failures - _TOLD, 'more failure')}")
     made = f"{plural(messages, 'message')} make {plural(lines, 'line')}"
     talk(f"{mapping.name}: {made}, {failed:,} fail again")
     return ExitCode.PROBLEMS if failed else ExitCode.OK

@@ -24,6 +24,7 @@ from iggyflux.delivery.verdicts import (
     Unavailable,
     Verdict,
 )
+from iggyflux.errors import counted
 
 OnUnavailable: TypeAlias = Literal["wait", "stop", "dead_letter"]
 
@@ -68,7 +69,7 @@ class Policy:
     def still_away(self, reason: str) -> Stop:
         """What ends the run where the retries are used up and nobody wants to wait."""
         return Stop(
-            f"still not available after {self.max_retries} retries: {reason}",
+            f"still not available after {counted(self.max_retries, 'retry', 'retries')}: {reason}",
             "start again when the server is back; nothing was acknowledged",
             "IFX606",
         )

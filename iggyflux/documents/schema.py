@@ -22,7 +22,7 @@ from pkgutil import get_data
 from typing import Any, TypeAlias
 
 from iggyflux.documents.nodes import Document, join_pointer
-from iggyflux.errors import Problem, closest
+from iggyflux.errors import Problem, closest, counted
 from iggyflux.records import JSON
 
 UNKNOWN_KEY = "IFX110"
@@ -222,7 +222,7 @@ class _Checker:
             return []
         known = " | ".join(schema.get("properties", ()))
         expected = f"{'at least' if len(value) < least else 'only'} one of {known}" if known else None
-        message = "the object is empty" if not value else f"the object has {len(value)} keys"
+        message = "the object is empty" if not value else f"the object has {counted(len(value), 'key')}"
         return [Finding(OUT_OF_BOUNDS, pointer, message, expected=expected)]
 
     # lists
@@ -344,9 +344,9 @@ class _Checker:
             ]
         if len(value) < least or (most is not None and len(value) > most):
             expected = (
-                f"at least {least} characters"
+                f"at least {counted(least, 'character')}"
                 if len(value) < least
-                else f"at most {most} character{'' if most == 1 else 's'}"
+                else f"at most {counted(most or 0, 'character')}"
             )
             return [
                 Finding(
@@ -369,10 +369,9 @@ class _Checker:
             return []
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if len(value) < least or (most is not None and len(value) > most):
-            message = "the list is empty" if not value else f"the list has {len(value)} items"
-            expected = (
-                f"{least} items" if least == most else f"at least {least}" if len(value) < least else f"at most {most}"
-            )
+            message = "the list is empty" if not value else f"the list has {counted(len(value), 'item')}"
+            bound = f"at least {least}" if len(value) < least else f"at most {most}"
+            expected = counted(least, "item") if least == most else bound
             return [Finding(OUT_OF_BOUNDS, pointer, message, expected=expected)]
         if schema.get("uniqueItems"):
             texts = [json.dumps(item, sort_keys=True) for item in value]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from iggyflux.errors import EvaluationError, ExpressionError, closest
+from iggyflux.errors import EvaluationError, ExpressionError, closest, counted
 from iggyflux.expressions.syntax import CLOSERS, OPENERS, Node, Token, children_in_order
 from iggyflux.functions import FUNCTIONS, META_NAMES, ConstantError, Function, Parameter
 from iggyflux.functions.table import in_words, make_check, type_of
@@ -382,7 +382,7 @@ def _suggest(word: str, known: list[str]) -> str:
 def _arity(function: Function) -> str:
     least, most = function.least, function.most
     if most is None:
-        return f"at least {least} argument{'' if least == 1 else 's'}"
+        return f"at least {counted(least, 'argument')}"
     if least != most:
         return f"{least} or {most} arguments" if most == least + 1 else f"{least} to {most} arguments"
-    return f"{least} argument{'' if least == 1 else 's'}" if least else "no arguments"
+    return counted(least, "argument") if least else "no arguments"

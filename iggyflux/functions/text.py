@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from iggyflux.errors import EvaluationError
+from iggyflux.errors import EvaluationError, counted
 from iggyflux.functions.table import (
     MAX_DEPTH,
     MAX_TEXT,
@@ -72,7 +72,8 @@ def _read_pattern(constants: Mapping[str, Any], count: int) -> dict[str, Any]:
             raise ConstantError("pattern", f"a lone {sign} in the pattern", hint)
     parts[-1] += pattern[position:]
     if len(parts) != count:
-        raise ConstantError("pattern", f"the pattern has {len(parts) - 1} places for {count - 1} values")
+        found = f"{counted(len(parts) - 1, 'place')} for {counted(count - 1, 'value')}"
+        raise ConstantError("pattern", f"the pattern has {found}")
     return {"pattern": parts}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from iggyflux.errors import counted
 from iggyflux.functions.table import ANY, Function, Parameter, cannot, check_count
 from iggyflux.records import JSON
 
@@ -43,7 +44,7 @@ def _pair(value: JSON, array: list[JSON] | None) -> JSON:
 
 def _zip_object(keys: list[str], values: list[JSON]) -> JSON:
     if len(keys) != len(values):
-        raise cannot("zip_object", f"there are {len(keys)} keys for {len(values)} values")
+        raise cannot("zip_object", f"{counted(len(keys), 'key')} for {counted(len(values), 'value')}")
     return dict(zip(keys, values, strict=True))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import struct
 
-from iggyflux.errors import DecodeError
+from iggyflux.errors import DecodeError, counted
 from iggyflux.lineprotocol.checks import shorten
 from iggyflux.payloads.format import (
     BAD_KEY,
@@ -42,7 +42,7 @@ class Cursor:
         """The next `count` bytes."""
         end = self._position + count
         if end > len(self._payload):
-            raise self.malformed(f"the payload ends early: {count} bytes expected, {self.left} are left")
+            raise self.malformed(f"the payload ends early: {counted(count, 'byte')} expected, {self.left:,} left")
         taken = self._payload[self._position : end]
         self._position = end
         return taken
@@ -80,7 +80,7 @@ class Cursor:
     def at_end(self) -> None:
         """Nothing is left."""
         if self.left:
-            raise self.malformed(f"{self.left} bytes are left after the value")
+            raise self.malformed(f"{counted(self.left, 'byte')} left after the value")
 
     @property
     def left(self) -> int:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from iggyflux.errors import DecodeError
+from iggyflux.errors import DecodeError, counted
 from iggyflux.payloads.format import (
     BAD_TABLE,
     Format,
@@ -47,7 +47,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     table: list[JSON] = []
     for line, cells in rows:
         if len(cells) != len(header):
-            reason = f"line {line} has {len(cells)} cells, but there are {len(header)} columns"
+            reason = f"line {line} has {counted(len(cells), 'cell')}, and the header {counted(len(header), 'column')}"
             raise DecodeError(BAD_TABLE, reason)
         row: dict[str, JSON] = dict(zip(header, cells, strict=True))
         table.append(row)
