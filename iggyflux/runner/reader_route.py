@@ -366,9 +366,7 @@ class ReaderRun:
         """A row as a message of its columns: what `dry-run` reads as a row again."""
         time_ns = row.columns[self.route.column]
         timestamp_us = max(time_ns // 1000, 0) if isinstance(time_ns, int) else 0
-        payload = msgspec.json.encode(
-            {"measurement": row.measurement, **row.columns} if row.measurement else row.columns
-        )
+        payload = msgspec.json.encode(row.columns)
         number = int.from_bytes(digest, "big")
         return Message(payload, self.route.stream, self.route.topic, 0, 0, timestamp_us, timestamp_us, number)
 
