@@ -137,7 +137,7 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
     buckets = _tree(answer).get("buckets") or []
     if answer.status != 200 or not buckets:
         # A token that may only write sees no bucket; the write tells whether it is there.
-        return Finding("database", None, f"bucket {bucket!r} may not be looked at with this token")
+        return Finding("database", None, f"bucket {bucket!r} is not there, or may not be looked at with this token")
     seconds = next((rule.get("everySeconds") for rule in buckets[0].get("retentionRules") or []), 0)
     kept = f"for {_span(seconds)}" if seconds else "for ever"
     return Finding("database", True, f"bucket {bucket!r} keeps points {kept}")
