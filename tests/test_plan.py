@@ -302,3 +302,20 @@ def test_rule_26_keys_are_counted_beside_members_that_nobody_reads(batches):
         messages = [Message(f"{{{', '.join(each)}}}".encode()) for each in members]
 
         assert compiled.render(messages) == reference.render(messages)
+
+
+@pytest.mark.parametrize(
+    "name", ["list", "str", "float", "int", "bool", "Any", "Annotated", "INT64", "Struct", "Payload", "Ab"]
+)
+def test_a_member_may_have_the_name_of_a_type(name: str) -> None:
+    """Generated code has names of its own."""
+    mapping = parse_mapping(
+        "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t, payload: json}\n"
+        f"for_each: '{name}[]'\n"
+        "points:\n  - measurement: {const: m}\n"
+        f"    fields: {{a: {name}.{name}, b: {{expr: root().{name[0]}, type: string}}, c: {{expr: c, type: integer}}}}\n"
+    )
+    payload = json.dumps({name: [{name: {name: 1.5}, "c": 2}]}).encode()
+
+    assert mapping.plan().render([Message(payload)]) == mapping.plan("reference").render([Message(payload)])
+    assert list(mapping.plan().render([Message(payload)]).lines) == ["m a=1.5,c=2i 0"]

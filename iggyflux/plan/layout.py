@@ -100,11 +100,17 @@ def _structs(node: Node, title: str, taken: set[str]) -> Iterator[tuple[Node, st
     yield node, "\n".join(lines)
 
 
+_SPOKEN_FOR = {"self", "cls", "bool", "float", "int", "list", "str"}
+"""What stands in annotations: an attribute of that name would be taken for it.  The others begin with a capital."""
+
+
 def identifier(key: str, taken: set[str]) -> str:
     """A Python name for `key` that is not in `taken`, which then has it."""
     name = re.sub(r"\W", "_", key, flags=re.ASCII).strip("_") or "member"
-    if name[0].isdigit() or keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in {"self", "cls"}:
-        name = f"{name}_" if not name[0].isdigit() else f"n{name}"
+    if name[0].isdigit():
+        name = f"n{name}"
+    elif name[0].isupper() or name in _SPOKEN_FOR or keyword.iskeyword(name) or keyword.issoftkeyword(name):
+        name = f"{name}_"
     return _unique(name, taken)
 
 
