@@ -370,6 +370,9 @@ class _Reading:
         ]
         self.check_names(routes)
         state = self.path(tree.get("state", ".iggyflux"), "/state")
+        if str(tree.get("state")).partition(":")[0] in ("iggy", "log"):
+            hint = "name a directory, such as `state: .iggyflux`"
+            self.report("IFX806", "/state", "positions are kept in a directory, and not in a topic", hint=hint)
         timeout = _seconds(self, tree.get("shutdown_timeout", "30s"), "/shutdown_timeout")
         if self.problems:
             return None
