@@ -31,6 +31,7 @@ LAYERS: list[set[str]] = [
     {"generate"},
     {"runner"},
     {"sim"},
+    {"roundtrip"},
     {"cli"},
     {"__main__"},
 ]

@@ -39,17 +39,39 @@ class TestedFile:
 @click.option("--format", "form", type=click.Choice(["text", "json", "junit"]), default="text", show_default=True)
 @click.option("-k", "words", metavar="TEXT", help="Only examples with TEXT in their name or in their file's name.")
 @click.option("--plan", type=click.Choice(["compiled", "reference"]), default="compiled", show_default=True)
-def command(paths: tuple[Path, ...], form: str, words: str | None, plan: str) -> int:
+@click.option(
+    "--round-trip",
+    "is_round_trip",
+    is_flag=True,
+    help="PATHS are WRITER READER [SAMPLES]: name what is lost on the way.",
+)
+@click.option("--envelope", is_flag=True, help="With --round-trip: SAMPLES are messages with coordinates and headers.")
+def command(
+    paths: tuple[Path, ...], form: str, words: str | None, plan: str, is_round_trip: bool, envelope: bool
+) -> int:
     """Run the examples that mapping files hold.
 
     PATHS are files or folders. An example says everything that comes of its message: lines byte for byte and in order,
     or the code of the failure, or that it is skipped. A document without examples is named.
 
+    With --round-trip, messages go through a writer, a simulated InfluxDB and the query of a reader, and are compared
+    with what comes back: SAMPLES, one payload a line, or the messages of the writer's examples. The exit code is 1
+    where something is lost; what comes back under another name, or beside, is told and is no loss.
+
     \b
     Example:
       iggyflux test mappings/
       iggyflux test mapping.yaml -k "without a state"
+      iggyflux test --round-trip writer.yaml reader.yaml samples.ndjson
     """
+    if is_round_trip:
+        from iggyflux.cli.round_trip import run_round_trip
+
+        if form == "junit" or words is not None:
+            raise click.UsageError("--round-trip has no -k, and prints text or json")
+        return run_round_trip(paths, form=form, envelope=envelope)
+    if envelope:
+        raise click.UsageError("--envelope says how the samples of --round-trip are written")
     files, _ = find_documents(paths)
     tested = [each for each in (_test(file, plan, words) for file in files) if each is not None]
     _FORMS[form](tested)

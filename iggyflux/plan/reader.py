@@ -66,6 +66,17 @@ class ReaderPlan:
         failures.sort(key=lambda failure: (failure.index, failure.point or 0))
         return RenderedMessages([message for *_, message in made], [origin for origin, *_ in made], failures)
 
+    def members(self, rows: Sequence[Row], rendered: RenderedMessages) -> list[Sequence[int]]:
+        """The indices of the rows that each message of `rendered`, which is of `rows`, is made of."""
+        failed = {(failure.index, failure.point) for failure in rendered.failures}
+        found = [
+            (indices[0], number, indices)
+            for number, spec in enumerate(self.reader.messages)
+            for indices, _ in _GROUPS[spec.for_each](self.reader, rows)
+            if (indices[0], number) not in failed
+        ]
+        return [indices for *_, indices in sorted(found, key=lambda entry: entry[:2])]
+
     def _message(self, spec: MessageSpec, row: Row, value: JSON, message_id: int) -> OutgoingMessage:
         pointer = spec.pointer
         payload = _evaluate(spec.payload, value, row, f"{pointer}/payload")

@@ -1,0 +1,138 @@
+"""`iggyflux test --round-trip`: what becomes of messages that a writer stores and a reader reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from iggyflux.cli.inputs import open_input, open_mapping, sample_problem
+from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
+
+if TYPE_CHECKING:
+    from iggyflux.mapping import Mapping
+    from iggyflux.records import JSON, Message
+    from iggyflux.roundtrip import Loss, RoundTrip
+
+_MOST_MESSAGES = 10_000
+_LONGEST_VALUE = 60
+
+
+@dataclass(slots=True)
+class _Found:
+    """One kind of difference: how often, and what it was the first time."""
+
+    loss: Loss
+    first: int
+    count: int = 0
+
+
+def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
+    """WRITER READER [SAMPLES]."""
+    from iggyflux.roundtrip import round_trip
+
+    if not 2 <= len(paths) <= 3:
+        raise click.UsageError("--round-trip takes a writer, a reader and, if you like, a file of messages")
+    writer, reader = open_mapping(paths[0]), open_mapping(paths[1])
+    for document, path, kind in ((writer, paths[0], "writer"), (reader, paths[1], "reader")):
+        if document.kind != kind:
+            raise click.UsageError(f"{path} is a {document.kind}: --round-trip takes WRITER READER [SAMPLES]")
+    messages = list(islice(_messages(writer, paths[2] if len(paths) == 3 else None, envelope), _MOST_MESSAGES + 1))
+    if len(messages) > _MOST_MESSAGES:
+        raise click.UsageError(f"at most {_MOST_MESSAGES:,} messages: all of them are compared in memory")
+    found = round_trip(writer, reader, messages)
+    kinds = _kinds(found)
+    if form == "json":
+        result(json_text(_as_tree(found, kinds)) + "\n")
+    else:
+        _print(found, kinds)
+    return ExitCode.OK if found.is_whole and messages else ExitCode.PROBLEMS
+
+
+def _messages(writer: Mapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
+    from iggyflux.examples import example_message
+    from iggyflux.samples import Coordinates, SampleError, read_samples
+
+    assert writer.writer is not None  # noqa: S101
+    source = writer.writer.source
+    if samples is None:
+        wanted = [(number, tree) for number, tree in enumerate(writer.examples) if not tree.get("fails")]
+        if not wanted:
+            raise click.UsageError(f"{writer.document.file} has no examples: name a file of messages, or - for stdin")
+        note(f"no samples given: these are the messages of the writer's {plural(len(wanted), 'example')}")
+        for number, tree in wanted:
+            yield example_message(writer, tree, number)
+        return
+    with open_input(samples) as lines:
+        try:
+            for sample in read_samples(lines, Coordinates.of(source), form=source.payload.format, envelope=envelope):
+                yield sample.message
+        except SampleError as error:
+            raise sample_problem(error, samples) from error
+
+
+def _kinds(found: RoundTrip) -> list[_Found]:
+    """The kinds of differences, losses first, in the order in which they came up."""
+    kinds: dict[tuple[str, str, bool], _Found] = {}
+    for each in found.returns:
+        for key in dict.fromkeys((loss.place, loss.reason, loss.is_lossy) for loss in each.losses):
+            loss = next(loss for loss in each.losses if (loss.place, loss.reason, loss.is_lossy) == key)
+            kinds.setdefault(key, _Found(loss, each.index)).count += 1
+    return sorted(kinds.values(), key=lambda kind: not kind.loss.is_lossy)
+
+
+def _print(found: RoundTrip, kinds: Sequence[_Found]) -> None:
+    width = max((len(kind.loss.place or "the message") for kind in kinds), default=0)
+    total = len(found.returns)
+    for kind in kinds:
+        loss = kind.loss
+        colour = "red" if loss.is_lossy else "green"
+        place = click.style(f"{loss.place or 'the message':<{width}}", bold=True)
+        often = "" if total == 1 else f"  ({kind.count:,} of {total:,}, first: {kind.first + 1})"
+        result_line(f"{place}  {click.style(loss.reason, fg=colour)}{often}{_values(loss)}")
+    for text in found.notes:
+        note(text)
+    whole = sum(each.is_whole for each in found.returns)
+    back = sum(len(each.back) > 0 for each in found.returns)
+    talk(f"{plural(total, 'message')}: {back:,} came back, {whole:,} of them with nothing lost")
+
+
+def _values(loss: Loss) -> str:
+    if not loss.place:
+        return ""
+    if loss.before is None:
+        return f": {_short(loss.after)}" if loss.after is not None else ""
+    if loss.after is None:
+        return f": {_short(loss.before)}"
+    before, after = _short(loss.before), _short(loss.after)
+    return f": {before}" if before == after else f": {before} → {after}"
+
+
+def _short(value: JSON) -> str:
+    text = json_text(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _as_tree(found: RoundTrip, kinds: Sequence[_Found]) -> dict[str, Any]:
+    return {
+        "messages": len(found.returns),
+        "returned": sum(len(each.back) > 0 for each in found.returns),
+        "whole": sum(each.is_whole for each in found.returns),
+        "differences": [
+            {
+                "place": kind.loss.place,
+                "reason": kind.loss.reason,
+                "lossy": kind.loss.is_lossy,
+                "count": kind.count,
+                "first": kind.first + 1,
+                "before": kind.loss.before,
+                "after": kind.loss.after,
+            }
+            for kind in kinds
+        ],
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,264 @@
+"""The round trip: messages to points, into a simulated InfluxDB, and by the reader's own query back to messages.
+
+What is told is what a real server would give: the lines are sent, refused or stored, they overwrite each other, and
+the reader reads them in the windows of its document.  Every message that comes back is followed to the messages that
+its points were made of; what differs between the two is named, and nothing else differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from iggyflux.delivery.machine import Policy
+from iggyflux.errors import RecordError
+from iggyflux.lineprotocol import Point, parse_lines
+from iggyflux.mapping import Mapping as Document
+from iggyflux.payloads import FORMATS
+from iggyflux.pipeline import InfluxSettings
+from iggyflux.plan.reader import ReaderPlan
+from iggyflux.records import JSON, Failure, Message, Row
+from iggyflux.roundtrip.changes import Change, applied, changes
+from iggyflux.roundtrip.losses import Loss, explain, explain_split
+from iggyflux.roundtrip.trace import Trace
+from iggyflux.runner.deliver import SystemClock, deliver
+from iggyflux.sim import SimServer
+from iggyflux.transports.influxdb import InfluxLineSink
+from iggyflux.transports.influxdb_query import InfluxRows
+
+__all__ = ["Change", "Loss", "Return", "RoundTrip", "applied", "round_trip"]
+
+_ENDS: dict[int, dict[str, Any]] = {
+    1: {"database": "test"},
+    2: {"org": "org", "bucket": "test"},
+    3: {"database": "test"},
+}
+_DIALECTS = {"sql": 3, "influxql": 1, "flux": 2, "auto": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """What became of one message: `sent` and what came `back`, decoded, with all that differs.
+
+    `changes` is complete where exactly one message came back: `sent` with them is what came back.
+    """
+
+    index: int
+    sent: JSON
+    back: tuple[JSON, ...] = ()
+    changes: tuple[Change, ...] = ()
+    losses: tuple[Loss, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the message is gone or another."""
+        return bool(self.back) and not any(loss.is_lossy for loss in self.losses)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """The outcome: a `Return` for each message, and what can be said of none of them."""
+
+    returns: tuple[Return, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is lost."""
+        return all(each.is_whole for each in self.returns)
+
+
+def round_trip(writer: Document, reader: Document, messages: Sequence[Message]) -> RoundTrip:
+    """Send `messages` there and back.  Opens a simulated server on loopback, and closes it."""
+    return asyncio.run(_RoundTrip(writer, reader).run(messages))
+
+
+Key = tuple[str, frozenset[tuple[str, str]], int | None]
+
+
+@dataclass(slots=True)
+class _Way:
+    """What is known of one message on its way."""
+
+    sent: JSON
+    lines: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+
+
+class _RoundTrip:
+    def __init__(self, writer: Document, reader: Document) -> None:
+        assert writer.writer is not None and reader.reader is not None  # noqa: PT018, S101  (callers have asked)
+        self._writer, self._reader = writer.writer, reader.reader
+        self._dialect = _DIALECTS[reader.reader.source.language]
+        self._plan: Any = writer.plan(dialect=f"v{self._dialect}")
+        self._reader_plan: ReaderPlan = reader.plan("reference")  # type: ignore[assignment]
+        self._trace = Trace(self._writer, self._reader)
+
+    async def run(self, messages: Sequence[Message]) -> RoundTrip:
+        rendered = self._plan.render(messages)
+        ways = [_Way(self._decoded(message)) for message in messages]
+        points = [parse_lines(line, f"v{self._dialect}")[0] for line in rendered.lines]
+        for number, index in enumerate(rendered.origins):
+            ways[index].lines.append(number)
+        for failure in rendered.failures:
+            ways[failure.index].losses.append(Loss("", _failed(failure, "the writer"), ways[failure.index].sent))
+        for index in rendered.skipped:
+            ways[index].losses.append(Loss("", "skipped: `where` is not true", ways[index].sent))
+        for index in rendered.empty:
+            ways[index].losses.append(Loss("", "`for_each` gives no elements", ways[index].sent))
+        refused, rows = await self._stored(list(rendered.lines), points)
+        for number, reason in refused.items():
+            ways[rendered.origins[number]].losses.append(
+                Loss("", f"refused by the server: {reason}", rendered.lines[number])
+            )
+        makers = self._makers(rows, points, rendered.origins, refused)
+        outputs, failures = self._outputs(rows)
+        for row, reason in failures:
+            for index in makers[row]:
+                ways[index].losses.append(Loss("", reason, ways[index].sent))
+        made_of = [sorted({index for row in indices for index in makers[row]}) for _, indices in outputs]
+        for number, indices in enumerate(made_of):
+            for index in indices:
+                ways[index].outputs.append(number)
+        self._name_overwriting(ways, points, rendered.origins, refused)
+        backs = [back for back, _ in outputs]
+        return RoundTrip(
+            tuple(self._returned(index, way, backs, made_of) for index, way in enumerate(ways)),
+            tuple(self._notes(points, refused)),
+        )
+
+    # --- there ---
+
+    def _decoded(self, message: Message) -> JSON:
+        source = self._writer.source
+        try:
+            return FORMATS[source.payload.format].decode(message.payload, source.payload.options, None, False)
+        except RecordError:
+            return message.payload.decode("utf-8", "backslashreplace")
+
+    async def _stored(self, lines: list[str], points: Sequence[Point]) -> tuple[dict[int, str], list[Row]]:
+        """The lines that the server refused, and the rows that the reader's query gives."""
+        if not lines:
+            return {}, []
+        with SimServer(self._dialect) as server:
+            settings = InfluxSettings(url=server.url, gzip="off", **_ENDS[self._dialect])
+            sink = InfluxLineSink(settings)
+            source = InfluxRows(settings, self._reader.source, column=self._reader.cursor.column)
+            try:
+                await sink.connect()
+                refusals = await deliver(sink, lines, Policy(max_lines=100), SystemClock())
+                refused = {refusal.line: refusal.reason for refusal in refusals}
+                await source.connect()
+                rows: list[Row] = []
+                for start, stop in _windows(points, self._reader.cursor.window_ns):
+                    window = await source.fetch(start, stop)
+                    try:
+                        async for chunk in window.chunks():
+                            rows += chunk
+                    finally:
+                        window.close()
+                return refused, rows
+            finally:
+                await sink.close()
+                await source.close()
+
+    # --- back ---
+
+    def _makers(
+        self, rows: Sequence[Row], points: Sequence[Point], origins: Sequence[int], refused: Mapping[int, str]
+    ) -> list[list[int]]:
+        """For each row, the messages whose points it is made of."""
+        by_time: dict[int | None, list[int]] = defaultdict(list)
+        for number, point in enumerate(points):
+            if number not in refused:
+                by_time[point.timestamp_ns].append(number)
+        column = self._reader.cursor.column
+        return [
+            sorted(
+                {
+                    origins[number]
+                    for number in by_time.get(row.columns.get(column), ())  # type: ignore[arg-type]
+                    if _is_of(row, points[number])
+                }
+            )
+            for row in rows
+        ]
+
+    def _outputs(self, rows: Sequence[Row]) -> tuple[list[tuple[JSON, Sequence[int]]], list[tuple[int, str]]]:
+        """The messages of the reader, decoded, each with its rows; and the rows that fail."""
+        rendered = self._reader_plan.render(rows)
+        failures = [(failure.index, _failed(failure, "the reader")) for failure in rendered.failures]
+        decode = FORMATS[self._reader.target.payload].decode
+        members = self._reader_plan.members(rows, rendered)
+        backs = [decode(message.payload, {}, None, False) for message in rendered.messages]
+        return list(zip(backs, members, strict=True)), failures
+
+    def _name_overwriting(
+        self, ways: list[_Way], points: Sequence[Point], origins: Sequence[int], refused: Mapping[int, str]
+    ) -> None:
+        owners: dict[Key, set[int]] = defaultdict(set)
+        for number, point in enumerate(points):
+            if number not in refused:
+                owners[_key(point)].add(origins[number])
+        for (measurement, tags, time), indices in owners.items():
+            if len(indices) < 2:
+                continue
+            names = ", ".join(f"{name}={value}" for name, value in sorted(tags)) or "no tags"
+            others = " and ".join(str(index + 1) for index in sorted(indices))
+            for index in indices:
+                reason = f"messages {others} overwrite each other: one point of {measurement} ({names}) at {time}"
+                ways[index].losses.append(Loss("", reason, ways[index].sent))
+
+    def _returned(self, index: int, way: _Way, backs: Sequence[JSON], made_of: Sequence[Sequence[int]]) -> Return:
+        back = tuple(backs[number] for number in way.outputs)
+        losses = list(way.losses)
+        found: list[Change] = []
+        if not back:
+            if not losses:
+                losses.append(Loss("", "stored, but the query does not give it", way.sent))
+        elif len(back) > 1:
+            losses += explain_split(way.sent, list(back), self._trace)
+        else:
+            found = list(changes(way.sent, back[0]))
+            others = len(made_of[way.outputs[0]])
+            if others > 1 and not losses:
+                losses.append(Loss("", f"{others} messages came back as one", way.sent, is_lossy=False))
+                losses += explain_split(way.sent, [back[0]], self._trace)
+            else:
+                losses += explain(found, back[0], self._trace)
+        return Return(index, way.sent, back, tuple(found), tuple(losses))
+
+    def _notes(self, points: Sequence[Point], refused: Mapping[int, str]) -> list[str]:
+        wanted = self._reader.source.measurement
+        stored = {point.measurement for number, point in enumerate(points) if number not in refused}
+        if wanted is None or not stored or wanted in stored:
+            return []
+        return [f"the reader reads {wanted}, and what is stored is {', '.join(sorted(stored))}"]
+
+
+def _windows(points: Sequence[Point], size: int) -> list[tuple[int, int]]:
+    """The windows on the grid of the document that have points in them."""
+    numbers = {point.timestamp_ns // size for point in points if point.timestamp_ns is not None}
+    return [(max(number * size, -(2**63) + 2), min((number + 1) * size, 2**63 - 1)) for number in sorted(numbers)]
+
+
+def _is_of(row: Row, point: Point) -> bool:
+    """Whether the row has the measurement and the tags of the point, as far as it tells them."""
+    if row.measurement and row.measurement != point.measurement:
+        return False
+    if row.tags is None:
+        return all(row.columns.get(name, value) == value for name, value in point.tags.items())
+    return all(row.columns.get(name) == point.tags.get(name) for name in row.tags)
+
+
+def _key(point: Point) -> Key:
+    return point.measurement, frozenset(point.tags.items()), point.timestamp_ns
+
+
+def _failed(failure: Failure, who: Literal["the writer", "the reader"]) -> str:
+    where = f" at {failure.location}" if failure.location else ""
+    return f"{who} fails: {failure.code}: {failure.reason}{where}"

@@ -1,0 +1,94 @@
+"""What differs between two JSON values: complete, so that the one with its changes applied is the other.
+
+Types count (1 is not 1.0, -0.0 is not 0.0), the order of an object's members does not.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from iggyflux.records import JSON
+
+Path: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One place, and what stood there before and after; None for a member that is not there."""
+
+    kind: Literal["missing", "added", "changed", "order"]
+    path: Path
+    before: JSON = None
+    after: JSON = None
+
+
+def same(one: JSON, other: JSON) -> bool:
+    """Whether two values are the same in value and type."""
+    return _key(one) == _key(other)
+
+
+def changes(before: JSON, after: JSON, path: Path = ()) -> Iterator[Change]:
+    """What is to be changed in `before` to make it `after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name, value in before.items():
+            if name not in after:
+                yield Change("missing", (*path, name), value)
+            else:
+                yield from changes(value, after[name], (*path, name))
+        for name in after.keys() - before.keys():
+            yield Change("added", (*path, name), None, after[name])
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        if sorted(map(repr, map(_key, before))) == sorted(map(repr, map(_key, after))):
+            if not same(before, after):
+                yield Change("order", path, before, after)
+            return
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from changes(one, other, (*path, index))
+    elif not same(before, after):
+        yield Change("changed", path, before, after)
+
+
+def applied(before: JSON, found: Sequence[Change]) -> JSON:
+    """`before` with `found` done to it."""
+    value = deepcopy(before)
+    for change in found:
+        if not change.path:
+            value = change.after
+            continue
+        *way, last = change.path
+        place: JSON = value
+        for step in way:
+            place = place[step]  # type: ignore[index]  # a path leads through objects and lists
+        if change.kind == "missing":
+            del place[last]  # type: ignore[arg-type, union-attr]
+        else:
+            place[last] = change.after  # type: ignore[index]
+    return value
+
+
+def leaves(value: JSON, path: Path = ()) -> Iterator[tuple[Path, JSON]]:
+    """The scalars of a value, and its empty objects and lists, each with its place."""
+    if isinstance(value, dict) and value:
+        for name, member in value.items():
+            yield from leaves(member, (*path, name))
+    elif isinstance(value, list) and value:
+        for index, element in enumerate(value):
+            yield from leaves(element, (*path, index))
+    else:
+        yield path, value
+
+
+def _key(value: JSON) -> object:
+    if isinstance(value, dict):
+        return "object", tuple(
+            sorted(((name, _key(member)) for name, member in value.items()), key=lambda pair: pair[0])
+        )
+    if isinstance(value, list):
+        return "list", tuple(map(_key, value))
+    if isinstance(value, float):
+        return "float", struct.pack(">d", value)
+    return type(value).__name__, value

@@ -1,0 +1,147 @@
+"""Why a value is not as it was, in words: each change of a message, told by what the documents say of its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from iggyflux.records import JSON
+from iggyflux.roundtrip.changes import Change, Path, leaves, same
+from iggyflux.roundtrip.trace import Stored, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One difference in words.  `place` is the member, with `[]` for any element; empty for the whole message.
+
+    `is_lossy` is False for what is only elsewhere, or was not there before: nothing of the message is gone.
+    """
+
+    place: str
+    reason: str
+    before: JSON = None
+    after: JSON = None
+    is_lossy: bool = True
+
+
+def explain(found: list[Change], after: JSON, trace: Trace) -> Iterator[Loss]:
+    """Words for all of `found`, the changes of a message to `after`."""
+    moved: set[Path] = set()
+    there = dict(leaves(after))
+    gone: list[Loss] = []
+    for change in found:
+        if change.kind == "missing":
+            for path, value in leaves(change.before, change.path):
+                gone.append(_missing(path, value, there, trace, moved))
+        elif change.kind == "changed":
+            gone.append(_changed(change, trace))
+        elif change.kind == "order":
+            gone.append(Loss(place_of(change.path), "the order of elements is another", change.before, change.after))
+    yield from gone
+    for change in found:
+        if change.kind == "added":
+            for path, value in leaves(change.after, change.path):
+                if path not in moved:
+                    reason = "null where there was nothing" if value is None else _why_added(path, trace)
+                    yield Loss(place_of(path), reason, None, value, is_lossy=False)
+
+
+def explain_split(before: JSON, after: list[JSON], trace: Trace) -> Iterator[Loss]:
+    """A message that came back as several: what of it stands in none of them."""
+    yield Loss("", "one message came back as several", None, len(after), is_lossy=False)
+    there = [pair for each in after for pair in leaves(each)]
+    for path, value in leaves(before):
+        name = next((step for step in reversed(path) if isinstance(step, str)), None)
+        places = [place for stored in trace.stored(path) for place in trace.sent(stored)]
+        if any((path_ in places or (path_ and path_[-1] == name)) and same(value, other) for path_, other in there):
+            continue
+        targets = [other for path_, other in there if path_ in places]
+        if targets and value is not None:
+            yield Loss(place_of(path), _how(value, targets[0], trace.stored(path)), value, targets[0])
+        else:
+            yield _missing(path, value, {}, trace, set())
+
+
+def place_of(path: Path) -> str:
+    """A place in a message as expressions write it."""
+    text = ""
+    for step in path:
+        text += "[]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _missing(path: Path, value: JSON, there: dict[Path, JSON], trace: Trace, moved: set[Path]) -> Loss:
+    place, ways = place_of(path), trace.stored(path)
+    for stored in ways:
+        for target in trace.sent(stored):
+            if target in there and value is not None:
+                moved.add(target)
+                if same(value, there[target]):
+                    return Loss(place, f"unchanged, as {place_of(target)}", value, there[target], is_lossy=False)
+                return Loss(place, f"{_how(value, there[target], ways)}, as {place_of(target)}", value, there[target])
+    return Loss(place, _why_missing(path, value, ways, trace), value)
+
+
+def _why_missing(path: Path, value: JSON, ways: list[Stored], trace: Trace) -> str:
+    if value is None:
+        return "null is not stored"
+    if isinstance(value, (dict, list)) and not value:
+        return f"an empty {'object' if isinstance(value, dict) else 'list'} is not stored"
+    if not ways:
+        return "used by an expression, not stored as it is" if trace.is_used(path) else "dropped: not mapped"
+    stored = ways[0]
+    if stored.kind == "measurement":
+        return "stored as the measurement, which is no column"
+    if stored.kind == "tag" and value == "":
+        return "an empty text is no value of a tag"
+    what = "the time" if stored.kind == "time" else f"{stored.kind} {stored.name}"
+    if trace.sent(stored):
+        return f"stored as {what}, which the query did not give"
+    return (
+        f"stored as {what}, which the reader {'uses and does not send' if trace.is_seen(stored) else 'does not send'}"
+    )
+
+
+def _changed(change: Change, trace: Trace) -> Loss:
+    words = _how(change.before, change.after, trace.stored(change.path))
+    return Loss(place_of(change.path), words, change.before, change.after)
+
+
+def _how(before: JSON, after: JSON, ways: list[Stored]) -> str:
+    kinds = {stored.kind for stored in ways}
+    if "time" in kinds and isinstance(after, int):
+        return "the time came back in nanoseconds"
+    if before is None:
+        return "null became a default"
+    pair = _word(before), _word(after)
+    if pair in (("integer", "float"), ("float", "integer")) and before == after:
+        return f"{pair[0]} became {pair[1]}"
+    if pair[1] == "text" and pair[0] in ("integer", "float", "boolean"):
+        return f"{pair[0]} became text" + (" (tags are text)" if "tag" in kinds else "")
+    if pair[0] == "text" and pair[1] in ("integer", "float", "boolean"):
+        return f"text became {pair[1]}"
+    return "changed" if pair[0] == pair[1] else f"{pair[0]} became {pair[1]}"
+
+
+def _why_added(path: Path, trace: Trace) -> str:
+    columns = trace.columns_at(path)
+    if any(map(trace.is_time, columns)):
+        return "added: the time of the point"
+    if any(map(trace.constant, columns)):
+        return "added by the writer"
+    return f"added: column {columns[0]}" if columns else "added by the reader"
+
+
+_WORDS = {
+    bool: "boolean",
+    int: "integer",
+    float: "float",
+    str: "text",
+    list: "list",
+    dict: "object",
+    type(None): "null",
+}
+
+
+def _word(value: JSON) -> str:
+    return _WORDS[type(value)]

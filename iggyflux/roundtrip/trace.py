@@ -1,0 +1,161 @@
+"""Where a value of a message goes: the columns that a writer stores it in, and what a reader makes of a column.
+
+Only what can be told from the documents: plain paths, stars, and templates of columns.  What an expression makes is
+known to be used and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from iggyflux.expressions import Expression, Reads, static_path
+from iggyflux.expressions.lowering import Call, Column, Elements, Lowered, Members, lower
+from iggyflux.mapping import Const, PointSpec, Reader, Source, Star, Writer
+from iggyflux.plan.reads import payload_reads
+from iggyflux.plan.shape import find_shape
+from iggyflux.roundtrip.changes import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a value is stored as."""
+
+    kind: Literal["tag", "field", "time", "measurement"]
+    name: str
+
+
+class Trace:
+    """The ways through a pair of documents."""
+
+    def __init__(self, writer: Writer, reader: Reader) -> None:
+        self._writer = writer
+        self._reads = payload_reads(writer)
+        self._list_path = find_shape(writer).list_path if writer.for_each is not None else None
+        self._time = reader.cursor.column
+        self.sends_whole_rows = False
+        self._sent: dict[str, list[Path]] = {}
+        self._used: set[str] = set()
+        for spec in reader.messages:
+            if isinstance(spec.payload, Expression):
+                self._enter(lower(spec.payload), ())
+                self._used.update(spec.payload.reads.keys)
+
+    def stored(self, path: Path) -> list[Stored]:
+        """What the value at `path` of a message is stored as."""
+        return [stored for point in self._writer.points for stored in self._stored_by(point, path)]
+
+    def is_used(self, path: Path) -> bool:
+        """Whether any expression of the writer can see it."""
+        return _covers(self._reads, path)
+
+    def sent(self, stored: Stored) -> list[Path]:
+        """Where in a message of the reader the value of a column stands."""
+        name = self._time if stored.kind == "time" else stored.name
+        if stored.kind == "measurement":
+            return []
+        found = list(self._sent.get(name, ()))
+        return [*found, *((*base, name) for base in self._sent.get("", ()))] if self.sends_whole_rows else found
+
+    def is_seen(self, stored: Stored) -> bool:
+        """Whether an expression of the reader looks at the column."""
+        return (self._time if stored.kind == "time" else stored.name) in self._used
+
+    def columns_at(self, path: Path) -> list[str]:
+        """The columns that stand at `path` of a message of the reader."""
+        found = [name for name, places in self._sent.items() if name and path in places]
+        if self.sends_whole_rows and path:
+            found += [str(path[-1]) for base in self._sent.get("", ()) if path[:-1] == base]
+        return found
+
+    def is_time(self, column: str) -> bool:
+        """Whether the column is the time."""
+        return column == self._time
+
+    def constant(self, column: str) -> bool:
+        """Whether the writer makes the column without looking at the payload."""
+        sources: list[Source] = []
+        for point in self._writer.points:
+            sources += [tag.source for tag in point.tags if tag.key == column]
+            sources += [field.source for field in point.fields if field.key == column]
+        return bool(sources) and all(
+            isinstance(source, Const) or (source.reads.is_bare and source.root_reads.is_bare) for source in sources
+        )
+
+    # --- the reader ---
+
+    def _enter(self, value: Lowered, path: Path) -> None:
+        match value:
+            case Column(None):
+                self.sends_whole_rows = True
+                self._sent.setdefault("", []).append(path)
+            case Column(str() as name):
+                self._sent.setdefault(name, []).append(path)
+            case Members(parts):
+                for key, part in parts:
+                    self._enter(part, (*path, key))
+            case Elements(parts):
+                for index, part in enumerate(parts):
+                    self._enter(part, (*path, index))
+            case Call():
+                pass
+
+    # --- the writer ---
+
+    def _stored_by(self, point: PointSpec, path: Path) -> Iterator[Stored]:
+        for tag in point.tags:
+            if self._is_at(tag.source, path):
+                yield Stored("tag", tag.key)
+        for field in point.fields:
+            if self._is_at(field.source, path):
+                yield Stored("field", field.key)
+        for kind, stars in (("tag", point.tag_stars), ("field", point.field_stars)):
+            named = {tag.key for tag in point.tags} | {field.key for field in point.fields}
+            for star in stars:
+                name = self._name_by(star, path)
+                if name is not None and name not in named:
+                    yield Stored(kind, name)  # type: ignore[arg-type]
+        if point.timestamp.source is not None and self._is_at(point.timestamp.source, path):
+            yield Stored("time", "")
+        if self._is_at(point.measurement, path):
+            yield Stored("measurement", "")
+
+    def _is_at(self, source: Source, path: Path) -> bool:
+        if isinstance(source, Const):
+            return False
+        found = static_path(source)
+        return found is not None and self._below(found[0], path) == found[1]
+
+    def _below(self, start: str, path: Path) -> Path | None:
+        """The path as an expression that starts there writes it; None where it does not begin there."""
+        if start == "root" or self._writer.for_each is None:
+            return path
+        base = self._list_path
+        if base is None or path[: len(base)] != base or len(path) <= len(base) or isinstance(path[len(base)], str):
+            return None
+        return path[len(base) + 1 :]
+
+    def _name_by(self, star: Star, path: Path) -> str | None:
+        """The name that a star gives to the value at `path`, if any."""
+        found = None if isinstance(star.source, Const) else static_path(star.source)
+        below = None if found is None else self._below(found[0], path)
+        if found is None or below is None or below[: len(found[1])] != found[1]:
+            return None
+        parts = below[len(found[1]) :]
+        if not parts or parts[0] in star.used or (star.flatten is None and len(parts) > 1):
+            return None
+        name = star.prefix + (star.flatten or "").join(map(str, parts))
+        included = not star.include or any(fnmatchcase(name, glob) for glob in star.include)
+        excluded = any(fnmatchcase(name, glob) for glob in star.exclude)
+        return name if included and not excluded else None
+
+
+def _covers(reads: Reads | None, path: Path) -> bool:
+    for step in path:
+        if reads is None or reads.whole:
+            break
+        keys: Mapping[str, Reads] = reads.keys
+        reads = keys.get(step) if isinstance(step, str) else reads.items
+    return reads is not None
