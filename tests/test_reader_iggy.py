@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from iggy_server import IggyServer, find_server
+from shell import process
 from test_reader_crash import LIVE_SECONDS, NS, OVERLAP_SECONDS, World, check, iso
 
 from iggyflux.records import Message
@@ -84,23 +85,23 @@ def run_through_kills(server: IggyServer, folder: Path, seed: int) -> None:
         (folder / "p.yaml").write_text(PIPELINE.format(tcp=server.tcp, url=sim.url))
         living = threading.Thread(target=world.live)
         living.start()
-        process = start(folder)
+        running = start(folder)
         try:
             while living.is_alive():
                 time.sleep(chance.uniform(0.6, 1.5))
                 if chance.random() < 0.5:
-                    process.kill()
-                    process.wait()
-                    process = start(folder)
+                    running.kill()
+                    running.wait()
+                    running = start(folder)
                 elif server.is_ours:
                     server.kill()
                     time.sleep(0.2)
                     server.start()
-            assert process.wait(90) == 0, (folder / "run.log").read_text()[-4000:]
+            assert running.wait(90) == 0, (folder / "run.log").read_text()[-4000:]
         finally:
             living.join()
-            process.kill()
-            process.wait()
+            running.kill()
+            running.wait()
     found = sent(server, stream)
     check(found, world, 1)
     of_device: dict[bytes, set[int]] = {}
@@ -108,6 +109,33 @@ def run_through_kills(server: IggyServer, folder: Path, seed: int) -> None:
         of_device.setdefault(message.payload.split(b'"d":"')[1].split(b'"')[0], set()).add(message.partition)
     assert all(len(numbers) == 1 for numbers in of_device.values()), "a key has one partition"
     assert len({message.partition for message in found}) == PARTITIONS
+
+
+def test_check_looks_for_the_topic_of_a_reader_and_run_makes_it_where_it_may(
+    server: IggyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing is told before the run; with `create` it is no fault."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IGGY_PASSWORD", "iggy")
+    stream = server.unique("made")
+    with SimServer(3) as sim:
+        World(sim, random.Random(1), 0, 0).put((1_767_225_600 * NS, "d1"))
+        mapping = MAPPING.format(start="beginning", end="2026-06-01T00:00:00Z", overlap=1, stream=stream)
+        (tmp_path / "back.yaml").write_text(mapping)
+        text = PIPELINE.format(tcp=server.tcp, url=sim.url)
+        (tmp_path / "p.yaml").write_text(text)
+        missing, refused = (process(command, "p.yaml") for command in ("check", "run"))
+        (tmp_path / "p.yaml").write_text(text.replace("iggy: {", "iggy: {create: true, "))
+        may = process("check", "p.yaml")
+        server.create_topic(stream, "back", PARTITIONS)  # as `run` does, where the server is as old as the client
+        checked, ran, again = (process(command, "p.yaml") for command in ("check", "run", "run"))
+
+    assert (missing.code, f"there is no topic {stream}/back for messages" in missing.out) == (1, True)
+    assert (refused.code, "IFX766" in refused.err) == (3, True)
+    assert (may.code, "`run` makes it" in may.out) == (0, True)
+    assert (checked.code, f"messages have their topic, {stream}/back" in checked.out) == (0, True)
+    assert (ran.code, again.code) == (0, 0), ran.err + again.err
+    assert len(sent(server, stream)) == 1
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -209,6 +209,14 @@ def test_beginning_waits_for_a_first_point_however_old_it_is() -> None:
     assert (world.writes[0].time, 0, 0) in world.published
 
 
+def test_beginning_has_room_for_an_older_point_that_is_late() -> None:
+    """The first point need not be the oldest: what arrives within overlap of its time may be older."""
+    world = World(Rules(), [Write(0, BASE - 5 * S, 0, 1), Write(BASE + 3 * S, BASE - 20 * S, 0, 2)])
+    world.run(60)
+
+    assert world.published == [(BASE - 20 * S, 0, 2), (BASE - 5 * S, 0, 1)]
+
+
 def test_beginning_of_nothing_ends_at_once_where_the_end_is_wanted() -> None:
     world = World(Rules(until_end=True))
     world.run(20)

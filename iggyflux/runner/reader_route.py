@@ -80,6 +80,7 @@ from iggyflux.transports.base import Window as Rows
 _CONNECT_BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
 _EMPTY_STORE_SECONDS = 1.0
 """Empty windows are stored so often, and with the next one that is not empty."""
+_WAITS = {"empty": "the first point", "rate": "its turn: backfill_rate"}
 _TELL_SECONDS = 10.0
 _TOLD_FAILURES = 20
 
@@ -192,8 +193,8 @@ class ReaderRun:
             case Read() as read:
                 await self._read(read)
             case Wait(seconds, reason):
-                self.status.state = "idle"
-                self.status.waiting_for = "the first point" if reason == "empty" else None
+                self.status.state = "running" if reason == "rate" else "idle"
+                self.status.waiting_for = _WAITS.get(reason)
                 await _first_of(self._clock.sleep(seconds), self._stop.requested.wait())
             case GiveUp(start, stop):
                 raise _hopeless(start, stop, self.route)
@@ -273,7 +274,7 @@ class ReaderRun:
             if sending is not None:
                 await sending
         finally:
-            if sending is not None and not sending.done():
+            if sending is not None:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
         return count
