@@ -527,7 +527,8 @@ class InfluxRows(InfluxConnection):
             except SpoolError as error:
                 raise Stopped(f"the answer cannot be kept: {error}", _DISK, "IFX746") from None
             if not isinstance(answer, Answer):
-                raise self._slow(self._as_error(answer))
+                failure = self._as_error(answer)
+                raise failure if ticket.is_cut else self._slow(failure)
             if answer.status != 200:
                 if told := judge(self._cleaned(answer), self._now()):
                     raise told

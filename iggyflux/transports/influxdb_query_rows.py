@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -570,10 +571,12 @@ class _FluxReader:
         if len(minutes) > _MOST_KNOWN or len(rests) > _MOST_KNOWN:
             minutes.clear()
             rests.clear()
-        for minute in {text[:16] for text in cells} - minutes.keys():
-            minutes[minute] = parse_rfc3339(f"{minute}:00Z")
         new = {text[16:] for text in cells} - rests.keys()
         try:
+            for minute in {text[:16] for text in cells} - minutes.keys():
+                # By the calendar, since the minutes at both ends of time begin or end outside of it.
+                date = int(minute[:4]), int(minute[5:7]), int(minute[8:10]), int(minute[11:13]), int(minute[14:])
+                minutes[minute] = timegm((*date, 0)) * 10**9
             if len(new) * 4 > len(cells):
                 return [minutes[text[:16]] + int((text[17:19] + text[20:-1]).ljust(11, "0")) for text in cells]
             for rest in new:

@@ -1,0 +1,335 @@
+"""Rows off an answer: the same wherever the bytes are cut, typed, exact, without what has no value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.mapping import Query
+from iggyflux.records import Row
+from iggyflux.transports.influxdb_query_rows import (
+    CHUNK_ROWS,
+    Column,
+    Layout,
+    UnreadableAnswer,
+    decode_flux,
+    decode_influxql,
+    decode_jsonl,
+)
+from iggyflux.transports.influxdb_query_schema import (
+    NamesClash,
+    Schema,
+    choose,
+    cut_by_shards,
+    read_columns,
+    read_field_keys,
+    read_go_duration,
+    unfaithful,
+)
+from iggyflux.transports.influxdb_query_spool import Spool, SpoolFull
+
+WINDOW = (0, 10)
+START = 1_700_000_000_000_000_000
+LAYOUT = Layout((Column("f", "float"), Column("i", "integer"), Column("s", "string")), {"t": "t"})
+
+
+def document(*series: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"results": [{"statement_id": 0, "series": list(series), **more}]}).encode() + b"\n"
+
+
+def series(values: list[Any], tags: dict[str, str] | None = None) -> dict[str, Any]:
+    return {"name": "m", "tags": tags or {}, "columns": ["time", "c0", "c1", "c2"], "values": values}
+
+
+def influxql(data: bytes, layout: Layout = LAYOUT) -> list[Row]:
+    return [row for chunk in decode_influxql([data], layout, "time", WINDOW) for row in chunk]
+
+
+def told(rows: list[Row]) -> list[str]:
+    return [repr(row) for row in rows]
+
+
+INFLUXQL = document(
+    series(
+        [[1, 1, 2**53 + 1, "ä\n€"], [2, None, None, ""], [3, 7.5, None, None], [4, -0.0, -(2**63), "x"]], {"t": "a"}
+    ),
+    partial=True,
+) + document(series([[5, 2, None, None]], {"t": ""}))
+JSONL = b"".join(
+    json.dumps({"time": n, "t": "a", "f": n + 0.5, "u": 2**64 - 1, "s": "ä\n€", "b": True}).encode() + b"\n"
+    for n in range(5)
+)
+CSV = (
+    "#datatype,string,long,dateTime:RFC3339,string,string,double,long,unsignedLong,boolean,string\r\n"
+    "#group,false,false,false,true,true,false,false,false,false,false\r\n"
+    "#default,_result,,,,,,,,,\r\n"
+    ",result,table,_time,_measurement,t,f,i,u,b,s\r\n"
+    f",,0,2023-11-14T22:13:20.000000001Z,m,a,1,{2**53 + 1},{2**64 - 1},true,x\r\n"
+    ",,0,1969-12-31T23:59:59.5Z,m,a,,,,,\r\n"
+    ',,0,2023-11-14T22:13:20Z,m,a,-0.5,-1,0,false,"q""uo,te\r\n\r\n#datatype"\r\n'
+    "\r\n#datatype,string,long,dateTime:RFC3339,string,long\r\n#group,false,false,false,true,false\r\n"
+    "#default,_result,,,,7\r\n,result,table,_time,_measurement,i\r\n,,1,1677-09-21T00:12:43.145224194Z,n,8\r\n"
+    ",,1,2262-04-11T23:47:16.854775806Z,n,\r\n\r\n"
+).encode()
+DECODERS: dict[str, tuple[bytes, Callable[[Any], Iterator[list[Row]]]]] = {
+    "influxql": (INFLUXQL, lambda blocks: decode_influxql(blocks, LAYOUT, "time", WINDOW)),
+    "jsonl": (JSONL, lambda blocks: decode_jsonl(blocks, "m", WINDOW, ("t",))),
+    "flux": (CSV, lambda blocks: decode_flux(blocks, "time", WINDOW, {"t": "t"})),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_it_does_not_matter_where_the_bytes_are_cut(name: str) -> None:
+    data, decode = DECODERS[name]
+    whole = [row for chunk in decode([data]) for row in chunk]
+
+    for size in range(1, 80):
+        blocks = [data[start : start + size] for start in range(0, len(data), size)]
+        assert told([row for chunk in decode(blocks) for row in chunk]) == told(whole), size
+    for cut in range(len(data)):
+        assert told([row for chunk in decode([data[:cut], data[cut:]]) for row in chunk]) == told(whole), cut
+
+
+def test_influxql_gives_types_and_no_nulls() -> None:
+    assert [repr(dict(row.columns)) for row in influxql(INFLUXQL)] == [
+        repr(columns)
+        for columns in (
+            {"time": 1, "t": "a", "f": 1.0, "i": 2**53 + 1, "s": "ä\n€"},
+            {"time": 2, "t": "a", "s": ""},
+            {"time": 3, "t": "a", "f": 7.5},
+            {"time": 4, "t": "a", "f": -0.0, "i": -(2**63), "s": "x"},
+            {"time": 5, "f": 2.0},
+        )
+    ]
+
+
+def test_influxql_gives_a_field_of_several_types_the_type_of_each_point() -> None:
+    kinds = ("integer", "float", "string", "boolean")
+    values = [
+        [1, 7, 7, None, None],
+        [2, 7, 7.5, None, None],
+        [3, 2**53 + 1, 2**53, None, None],
+        [4, None, None, "x", None],
+        [5, None, None, None, False],
+    ]
+    data = document({"name": "m", "columns": ["time", "c0", "c1", "c2", "c3"], "values": values})
+
+    def of(floats: frozenset[str]) -> list[object]:
+        return [
+            row.columns["f"] for row in influxql(data, Layout(tuple(Column("f", kind) for kind in kinds), {}, floats))
+        ]
+
+    assert repr(of(frozenset())) == repr([7, 7.5, 2**53 + 1, "x", False])
+    assert repr(of(frozenset({"f"}))[:2]) == repr([7.0, 7.5])
+
+
+def test_flux_gives_types_and_times_to_the_nanosecond() -> None:
+    rows = [row for chunk in decode_flux([CSV], "time", WINDOW, {"t": "t"}) for row in chunk]
+
+    assert [repr(dict(row.columns)) for row in rows] == [
+        repr(columns)
+        for columns in (
+            {"time": START + 1, "t": "a", "f": 1.0, "i": 2**53 + 1, "u": 2**64 - 1, "b": True, "s": "x"},
+            {"time": -500_000_000, "t": "a"},
+            {"time": START, "t": "a", "f": -0.5, "i": -1, "u": 0, "b": False, "s": 'q"uo,te\n\n#datatype'},
+            {"time": -9223372036854775806, "i": 8},
+            {"time": 9223372036854775806, "i": 7},
+        )
+    ]
+    assert [row.measurement for row in rows] == ["m", "m", "m", "n", "n"]
+
+
+def test_flux_leaves_out_tags_that_are_not_asked_for() -> None:
+    rows = [row for chunk in decode_flux([CSV], "time", WINDOW, {}) for row in chunk]
+
+    assert all("t" not in row.columns for row in rows)
+    assert {row.tags for row in rows} == {()}
+
+
+@given(st.lists(st.integers(min_value=-(2**63) + 2, max_value=2**63 - 2), min_size=1, max_size=30), st.booleans())
+def test_any_time_of_flux_is_read_exactly(times: list[int], repeated: bool) -> None:
+    times = times * 5 if repeated else times
+    head = "#datatype,string,long,dateTime:RFC3339\r\n#group,false,false,false\r\n#default,_result,,\r\n"
+    head += ",result,table,_time\r\n"
+    lines = "".join(f",,0,{_go_time(time)}\r\n" for time in times)
+
+    rows = [row for chunk in decode_flux([f"{head}{lines}\r\n".encode()], "time", WINDOW, None) for row in chunk]
+
+    assert [row.columns["time"] for row in rows] == times
+
+
+def _go_time(time: int) -> str:
+    fraction = f"{time % 10**9:09d}".rstrip("0")
+    whole = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time // 10**9)
+    return whole.strftime("%Y-%m-%dT%H:%M:%S") + (f".{fraction}" if fraction else "") + "Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("influxql", b"<html>"),
+        ("influxql", document({"name": "m", "columns": ["c0"], "values": [[1]]})),
+        ("influxql", document({"name": "m", "columns": ["time", "c0"], "values": [[1, 2]]})),
+        ("influxql", b'{"results":[{"error":"timeout"}]}\n'),
+        ("jsonl", b"[1]\n"),
+        ("jsonl", b'{"a":\n'),
+        ("flux", b",result,table,_time\r\n,,0,2023-11-14T22:13:20Z\r\n"),
+        ("flux", CSV[:-30]),
+        ("flux", CSV.replace(b",-1,", b",x,")),
+        ("flux", CSV.replace(b"_time", b"time_")),
+        ("flux", CSV.replace(b",true,x\r\n", b",true\r\n")),
+        ("flux", CSV.replace(b",f,i,u", b",f,i,i")),
+    ],
+)
+def test_what_cannot_be_read_is_never_rows(name: str, data: bytes) -> None:
+    _, decode = DECODERS[name]
+
+    with pytest.raises(UnreadableAnswer):
+        list(decode([data]))
+
+
+def test_rows_come_some_thousands_at_a_time_however_small_the_series_are() -> None:
+    one = document(series([[1, 1, 1, "x"]], {"t": "a"}), partial=True)
+    large = document(series([[n, 1, 1, "x"] for n in range(3 * CHUNK_ROWS)], {"t": "a"}))
+
+    sizes = [len(chunk) for chunk in decode_influxql([one * 12_000, large], LAYOUT, "time", WINDOW)]
+
+    assert sum(sizes) == 12_000 + 3 * CHUNK_ROWS
+    assert len(sizes) <= 5
+
+
+def test_a_row_may_have_a_thousand_columns() -> None:
+    names = [f"c{number}" for number in range(1000)]
+    layout = Layout(tuple(Column(f"f'{name}\"\\", "float") for name in names), {})
+    data = document(
+        {"name": "m", "columns": ["time", *names], "values": [[1, *range(1000)], [2, *[None] * 999, 5]] * 4}
+    )
+
+    rows = influxql(data, layout)
+
+    assert len(rows[0].columns) == 1001
+    assert dict(rows[1].columns) == {"time": 2, "f'c999\"\\": 5.0}
+
+
+@given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=6, unique=True))
+def test_any_name_can_be_that_of_a_column(names: list[str]) -> None:
+    """The code that makes rows is generated, and names are written into it."""
+    names = [name for name in names if name != "time"] or ["f"]
+    layout = Layout(tuple(Column(name, "integer") for name in names), {})
+    data = document({"name": "m", "columns": ["time", *names], "values": [[n, *range(len(names))] for n in range(5)]})
+
+    assert [dict(row.columns) for row in influxql(data, layout)] == [
+        {"time": n, **{name: number for number, name in enumerate(names)}} for n in range(5)
+    ]
+
+
+# --- schema ---
+
+
+def query(**more: Any) -> Query:
+    given: dict[str, Any] = {
+        "measurement": "m",
+        "statement": None,
+        "language": "auto",
+        "where": (),
+        "fields": (),
+        "tags": (),
+    }
+    return Query(**{**given, **more})
+
+
+def test_a_schema_is_read_from_what_servers_list() -> None:
+    assert read_field_keys([["f", "float"], ["f", "integer"], ["a", "string"]]) == {
+        "a": ("string",),
+        "f": ("float", "integer"),
+    }
+    columns = [("time", "Timestamp(Nanosecond, None)"), ("t", "Dictionary(Int32, Utf8)"), ("u", "UInt64"), ("z", "Odd")]
+    found = read_columns({"column_name": name, "data_type": kind} for name, kind in columns)
+    assert found == Schema({"u": ("unsigned",), "z": ("any",)}, ("t",))
+
+
+def test_a_tag_with_the_name_of_a_field_gets_another_one_or_none() -> None:
+    schema = Schema({"x": ("float",), "y": ("float",)}, ("x", "z"))
+
+    assert choose(schema, query()).tags == {"x": "x_tag", "z": "z"}
+    assert choose(schema, query(fields=("y",))).tags == {"x": "x", "z": "z"}
+    assert choose(schema, query(tags=("z",))).tags == {"z": "z"}
+    for taken in (Schema({"x": ("float",), "x_tag": ("float",)}, ("x",)), Schema({"x": ("float",)}, ("x", "x_tag"))):
+        with pytest.raises(NamesClash):
+            choose(taken, query())
+
+
+UNFAITHFUL = {
+    "several types": Schema({"f": ("float", "integer")}),
+    "is text": Schema({"f": ("string",)}),
+    "keeps for itself": Schema({"f": ("float",)}, ("_value",)),
+    "a tag and a field": Schema({"f": ("float",)}, ("f",)),
+}
+
+
+@pytest.mark.parametrize(("why", "schema"), UNFAITHFUL.items())
+def test_flux_is_not_taken_where_it_would_change_rows(why: str, schema: Schema) -> None:
+    reason = unfaithful(schema, query())
+    assert reason is not None
+    assert why in reason
+    assert unfaithful(Schema({"f": ("float",), "i": ("integer",)}, ("t",)), query()) is None
+
+
+@given(
+    st.integers(min_value=-(2**63) + 2, max_value=2**62),
+    st.integers(min_value=0, max_value=10**16),
+    st.sampled_from([3600 * 10**9, 86_400 * 10**9, 7 * 86_400 * 10**9]),
+)
+def test_a_span_is_cut_where_shards_are(start: int, length: int, width: int) -> None:
+    parts = cut_by_shards(start, start + length, width)
+
+    assert [part[0] for part in parts[1:]] == [part[1] for part in parts[:-1]]
+    assert (not length and not parts) or (parts[0][0], parts[-1][1]) == (start, start + length)
+    year_one = 62_135_596_800 * 10**9
+    assert all((begin + year_one) // width == (end - 1 + year_one) // width for begin, end in parts)
+
+
+def test_a_week_begins_on_monday() -> None:
+    """As SHOW SHARDS of a 1.6 told."""
+    week = 7 * 86_400 * 10**9
+    monday = 1_699_833_600 * 10**9  # 2023-11-13
+    assert cut_by_shards(START, START + week, week) == [(START, monday + week), (monday + week, START + week)]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("168h0m0s", 604_800), ("1h0m0s", 3600), ("24h30m5s", 88_205), ("", 0), ("1d", 0), ("h", 0)]
+)
+def test_durations_of_go(text: str, seconds: int) -> None:
+    assert read_go_duration(text) == seconds * 10**9
+
+
+# --- the spool ---
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(min_value=1, max_value=40))
+def test_what_is_kept_is_given_back_as_often_as_asked(pieces: list[bytes], size: int) -> None:
+    spool = Spool(None, 10_000, mark=b"ab")
+    for piece in pieces:
+        spool.append(piece)
+    data = b"".join(pieces)
+
+    assert b"".join(spool.blocks(size)) == data
+    assert b"".join(spool.blocks()) == data
+    assert (spool.size, spool.newlines, spool.tail) == (len(data), data.count(b"\n"), data[-64:])
+    assert spool.is_marked == (b"ab" in data)
+    assert spool.last_line() == data.rstrip(b"\r\n").rpartition(b"\n")[2]
+    spool.close()
+
+
+def test_more_than_may_be_kept_is_refused() -> None:
+    spool = Spool(None, 10)
+    spool.append(b"x" * 10)
+    with pytest.raises(SpoolFull):
+        spool.append(b"x")
+    spool.close()
