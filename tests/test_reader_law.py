@@ -55,7 +55,7 @@ def readers(draw: Any) -> dict[str, Any]:
         "to": {
             "stream": "s",
             "topic": "t",
-            "payload": draw(st.sampled_from([*["json"] * 5, "msgpack", "cbor", "csv", "csv"])),
+            "payload": draw(st.sampled_from([*["json"] * 5, "msgpack", "cbor", "csv", "influx", "influx"])),
         },
     }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.mapping import parse_mapping
+from iggyflux.payloads import FORMATS
 from iggyflux.plan.digests import digest_rows
 from iggyflux.records import RenderedMessages, Row
 
@@ -197,3 +199,84 @@ def test_digests_that_are_known_are_not_made_again() -> None:
     rows = [Row({"time": 1, "a": 2}), Row({"time": 2, "a": 2})]
 
     assert plan.render(rows, digest_rows(rows)) == plan.render(rows)
+
+
+@pytest.mark.parametrize(
+    ("tags", "line"),
+    [
+        (("device", "site"), b'env,device=d\\ 1,site=b ok=true,state="a\nb",total=9007199254740993i,x=1.5 5'),
+        (("device",), b'env,device=d\\ 1 ok=true,site="b",state="a\nb",total=9007199254740993i,x=1.5 5'),
+        (None, None),
+    ],
+)
+def test_a_row_is_a_line_of_line_protocol(tags: tuple[str, ...] | None, line: bytes | None) -> None:
+    """Tags are what the server says; text that nobody calls a field is taken for a tag, which here has a line feed."""
+    text = HEAD.replace("topic: t}", "topic: t, payload: influx}")
+    columns = {"time": 5, "device": "d 1", "site": "b", "total": 2**53 + 1, "x": 1.5, "ok": True, "state": "a\nb"}
+    rendered = parse_mapping(text, name="n").plan().render([Row(columns, "env", None, tags)])
+
+    assert [message.payload for message in rendered.messages] == ([line] if line else [])
+    assert [failure.location for failure in rendered.failures] == ([] if line else ["/payload"])
+
+
+def test_a_series_is_many_lines_and_a_template_says_what_is_what() -> None:
+    """The whole list as lines; or an object that has been put together."""
+    text = HEAD.replace("topic: t}", "topic: t, payload: influx}")
+    series = parse_mapping(f"{text}messages: {{for_each: series}}\n", name="n").plan()
+    template = parse_mapping(
+        f"{text}messages: {{payload: {{measurement: \"'m'\", tags: '{{d: d}}', fields: '{{a: a}}', time: time}}}}\n",
+        name="n",
+    ).plan()
+    rows = [
+        Row({"time": 1, "d": "x", "a": 1}, "env", None, ("d",)),
+        Row({"time": 2, "d": "x", "a": 2.5}, "env", None, ("d",)),
+    ]
+
+    assert [message.payload for message in series.render(rows).messages] == [b"env,d=x a=1i 1\nenv,d=x a=2.5 2"]
+    assert [message.payload for message in template.render(rows).messages] == [b"m,d=x a=1i 1", b"m,d=x a=2.5 2"]
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack", "cbor", "csv"])
+def test_each_format_keeps_what_a_row_holds(form: str) -> None:
+    """Integers beyond 2**53, unsigned ones, text with line ends, booleans, small and large floats; csv has texts."""
+    columns = {
+        "time": 2**62 + 1,
+        "u": 2**64 - 1,
+        "s": 'a\n"b",\r\nc',
+        "b": False,
+        "x": -0.0,
+        "y": 5e-324,
+        "z": 1.7e308,
+        "e": "",
+    }
+    text = HEAD.replace("topic: t}", f"topic: t, payload: {form}}}")
+    rendered = parse_mapping(text, name="n").plan().render([Row(columns)])
+    found = FORMATS[form].decode(rendered.messages[0].payload, {}, None, True)
+
+    if form == "csv":
+        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in columns.items()}
+        assert found == [texts]
+    else:
+        assert found == columns
+        assert math.copysign(1, found["x"]) == -1
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "code"),
+    [
+        ("influx", {"time": 1, "a": 2**63}, "IFX"),
+        ("influx", {"time": 1}, "IFX"),
+        ("influx", {"time": 1, "a": float("nan")}, "IFX"),
+        ("csv", {"time": 1, "a": [1]}, "IFX420"),
+    ],
+)
+def test_what_a_format_does_not_have_fails_with_the_place(form: str, columns: dict[str, object], code: str) -> None:
+    """And not the rows beside it."""
+    text = HEAD.replace("topic: t}", f"topic: t, payload: {form}}}")
+    good = Row({"time": 1, "a": 1}, "env")
+    rendered = parse_mapping(text, name="n").plan().render([good, Row(columns, "env"), good])
+
+    assert list(rendered.origins) == [0, 2]
+    [failure] = rendered.failures
+    assert (failure.index, failure.location) == (1, "/payload")
+    assert failure.code.startswith(code)

@@ -7,10 +7,10 @@ what is new.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from iggyflux.errors import EvaluationError, RecordError
-from iggyflux.expressions import Expression
+from iggyflux.expressions import Expression, static_path
 from iggyflux.mapping import Mapping, MessageSpec, Reader, Source
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.format import encode_utf8
@@ -59,7 +59,8 @@ class ReaderPlan:
                 origin = indices[0]
                 try:
                     message_id = self._id(number, [digests[index] for index in indices], spec)
-                    made.append((origin, number, self._message(spec, rows[origin], value, message_id)))
+                    group = [rows[index] for index in indices]
+                    made.append((origin, number, self._message(spec, group, value, message_id)))
                 except RecordError as error:
                     failures.append(Failure(origin, None, number, error.code, error.location, error.reason))
         made.sort(key=lambda entry: entry[:2])
@@ -77,10 +78,17 @@ class ReaderPlan:
         ]
         return [indices for *_, indices in sorted(found, key=lambda entry: entry[:2])]
 
-    def _message(self, spec: MessageSpec, row: Row, value: JSON, message_id: int) -> OutgoingMessage:
-        pointer = spec.pointer
+    def sends_rows_as_points(self, spec: MessageSpec) -> bool:
+        """Whether the payload is the row, or the rows, as they are, in line protocol."""
+        is_whole = isinstance(spec.payload, Expression) and static_path(spec.payload) == ("@", ())
+        return is_whole and self.reader.target.payload == "influx"
+
+    def _message(self, spec: MessageSpec, rows: Sequence[Row], value: JSON, message_id: int) -> OutgoingMessage:
+        pointer, row = spec.pointer, rows[0]
         payload = _evaluate(spec.payload, value, row, f"{pointer}/payload")
         try:
+            if self.sends_rows_as_points(spec):
+                payload = [point_of(self.reader, each) for each in rows]
             encoded = self._format.encode(payload, {})
             check_size(encoded)
         except RecordError as error:
@@ -126,6 +134,15 @@ def _headers(spec: MessageSpec, value: JSON, row: Row) -> Iterator[tuple[str, Sc
             raise error.at(pointer) from None
         if found is not None:
             yield name, found
+
+
+def point_of(reader: Reader, row: Row) -> JSON:
+    """A row in the form that line protocol is made of; what is no tag and no time is a field."""
+    time = reader.cursor.column
+    tags = _tags_of(reader, row)
+    texts: dict[str, JSON] = {name: tag_text(value) for name, value in row.columns.items() if name in tags}
+    fields = {name: value for name, value in row.columns.items() if name not in tags and name != time}
+    return {"measurement": row.measurement, "tags": texts, "fields": fields, "time": row.columns.get(time)}
 
 
 def check_size(payload: bytes) -> None:
@@ -184,21 +201,29 @@ def _series(reader: Reader, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int]
 
     Where it does not tell, the tags that the query names, and where it names none all columns of text.
     """
-    named = frozenset(reader.source.tags) or None
 
     def series_of(row: Row) -> object:
-        tags = named if row.tags is None else row.tags
+        tags = _tags_of(reader, row)
         return (
             row.measurement,
             row.window,
             frozenset(
                 (name, value)
                 for name, value in row.columns.items()
-                if (isinstance(value, str) if tags is None else name in tags and isinstance(value, (str, int, float)))
+                if name in tags and isinstance(value, (str, int, float))
             ),
         )
 
     return _grouped(rows, series_of)
+
+
+def _tags_of(reader: Reader, row: Row) -> Container[str]:
+    """The names of the columns that are tags."""
+    if row.tags is not None:
+        return row.tags
+    if reader.source.tags:
+        return reader.source.tags
+    return {name for name, value in row.columns.items() if isinstance(value, str)}
 
 
 def _window(_reader: Reader, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], JSON]]:

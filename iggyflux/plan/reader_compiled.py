@@ -7,6 +7,7 @@ is not as most rows are raises, and the reference plan says what comes of these 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, TypeAlias, cast
 
@@ -17,7 +18,7 @@ from iggyflux.mapping import Const, Mapping, MessageSpec, Source
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import encode_many
 from iggyflux.plan.digests import digest_rows
-from iggyflux.plan.reader import ReaderPlan, header_scalar, key_text, time_of
+from iggyflux.plan.reader import ReaderPlan, header_scalar, key_text, point_of, time_of
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
 
 _FEW = 64
@@ -110,7 +111,7 @@ class _Generator:
     def _item(self, number: int, spec: MessageSpec) -> str:
         lines = [
             f"def item_{number}(rows, columns, digests):",
-            f"    payloads = encode({self._each(spec.payload)})",
+            f"    payloads = encode({self._payloads(spec)})",
         ]
         keys, headers, times = "repeat(None)", self._constant_headers(spec), "repeat(None)"
         if spec.key is not None:
@@ -129,6 +130,11 @@ class _Generator:
             f"    return list(map(OutgoingMessage, payloads, {keys}, {headers}, {times}, ids))",
         ]
         return "\n".join(lines) + "\n"
+
+    def _payloads(self, spec: MessageSpec) -> str:
+        if self._plan.sends_rows_as_points(spec):
+            return f"[{self._bind(partial(point_of, self._plan.reader))}(row) for row in rows]"
+        return self._each(spec.payload)
 
     def _constant_headers(self, spec: MessageSpec) -> str | None:
         """The headers of every row, where they need none; None also where they are no headers: each row says so."""
