@@ -178,6 +178,16 @@ class Pipeline:
             return Problem(code, message, Location(pointer=route.pointer), hint=hint)
         return dataclasses.replace(self.document.problem(code, route.pointer, message, hint=hint), source=None)
 
+    def setting_problem(self, route: Route, section: str, found: Problem) -> Problem:
+        """A problem of a section, as a transport found it (its pointer names the key), at its place in the file."""
+        sections = (f"{route.pointer}/{section}", f"/{section}")
+        places = [place + found.location.pointer for place in sections] + list(sections)
+        pointer = next((each for each in places if self.document and self.document.node(each)), route.pointer)
+        if self.document is None:
+            return dataclasses.replace(found, location=Location(pointer=pointer))
+        told = self.document.problem(found.code, pointer, found.message, key=True, hint=found.hint)
+        return dataclasses.replace(told, source=None)
+
 
 def load_pipeline(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Pipeline:
     """The pipeline in the file at `path`.  Raises `PipelineError` with every problem of it; connects to nothing."""

@@ -30,6 +30,7 @@ from iggyflux.pipeline import (
     load_pipeline,
     parse_pipeline,
 )
+from iggyflux.runner.open import open_routes
 
 SMALLEST = """\
 iggyflux: 1
@@ -473,6 +474,29 @@ def test_an_unknown_key_is_a_problem_with_a_suggestion(problems: Callable[..., l
 
     assert problem.location.line == 6
     assert "batch_size" in (problem.hint or "")
+
+
+def test_a_setting_that_does_not_go_with_the_server_is_told_at_its_key(tmp_path: Path) -> None:
+    """In the section of the route where it stands there, else in that of the file."""
+    (tmp_path / "m.yaml").write_text(
+        "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints: {measurement: {const: m}}\n"
+    )
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "iggyflux: 1\nfrom: iggy\niggy:\n  username: me\n  client_cert: m.yaml\n"
+        "influxdb: {flavor: v3, bucket: b,\n  retention_policy: x}\n"
+        "run:\n  - mapping: m.yaml\n  - mapping: m.yaml\n    name: n\n    influxdb: {retention_policy: y}\n"
+    )
+
+    with pytest.raises(PipelineError) as caught:
+        open_routes(load_pipeline(path, environ={}))
+
+    assert sorted({(each.code, each.location.pointer, each.location.line) for each in caught.value.problems}) == [
+        ("IFX728", "/influxdb/retention_policy", 7),
+        ("IFX728", "/run/1/influxdb/retention_policy", 12),
+        ("IFX760", "/iggy/client_cert", 5),
+        ("IFX760", "/iggy/username", 4),
+    ]
 
 
 def test_two_routes_of_one_name_would_share_positions(problems: Callable[..., list[Problem]]) -> None:

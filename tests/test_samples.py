@@ -168,3 +168,20 @@ def test_any_bytes_are_rows_or_a_sample_error(form: str, lines: list[bytes]) -> 
     """Reading works or raises ours, never anything else."""
     with suppress(SampleError):
         list(read_rows(lines, form=form))
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ("timestamp", "did you mean `timestamp_us`, an integer of microseconds?"),
+        ("ofset", "did you mean `offset`?"),
+        ("zzz", "known: payload, "),
+    ],
+)
+def test_a_member_that_an_envelope_has_not_is_told_with_the_one_that_was_meant(member: str, said: str) -> None:
+    line = f'{{"payload": {{}}, "{member}": 5}}'.encode()
+
+    with pytest.raises(SampleError) as caught:
+        list(read_samples([line], Coordinates("s", "t"), envelope=True))
+
+    assert said in caught.value.reason

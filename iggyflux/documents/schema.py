@@ -5,9 +5,9 @@ a validator that answers valid or not says "not valid under any of the given sch
 which of the forms he was writing, and importing it takes longer than all the rest of `validate`.  A test holds the
 verdicts equal to jsonschema's, and another the keywords to those that are known here.
 
-Annotations of our own help to tell a problem: `x-hint` (a hint by what was found), `x-instead` (words that people
-write, and what we call them), `x-expected` (what a pattern means), `x-code` (a code of its own) and `x-unknown` (a hint
-for keys that are not known).
+Annotations of our own help to tell a problem: `x-hint` (a hint by what was found; `literal` is a date and the like),
+`x-instead` (words that people write, and what we call them), `x-expected` (what a pattern means), `x-code` (a code of
+its own) and `x-unknown` (a hint for keys that are not known).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ OUT_OF_BOUNDS = "IFX114"
 Schema: TypeAlias = Mapping[str, Any]
 
 _SHOWN = 60
+LITERAL = re.compile(r"[-+]?[0-9][0-9A-Za-z_:.+-]*(?: [0-9:.]+)?")
+"""A text that begins with a number: a date, a time, a number with its unit; no expression begins so."""
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -476,7 +478,9 @@ def _not_taken(pointer: str) -> str:
 
 
 def _hint(schema: Schema, value: JSON, kind: str | None = None) -> str | None:
-    template = schema.get("x-hint", {}).get(kind or _kind(value))
+    hints = schema.get("x-hint", {})
+    is_literal = isinstance(value, str) and LITERAL.fullmatch(value) is not None
+    template = hints.get("literal" if is_literal and "literal" in hints else kind or _kind(value))
     if template is None:
         return None
     text = value if isinstance(value, str) and len(value) <= _SHOWN else show(value)

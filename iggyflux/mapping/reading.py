@@ -11,6 +11,7 @@ from typing import Any
 
 from iggyflux.documents import Document, check_schema, join_pointer
 from iggyflux.documents.offsets import Style
+from iggyflux.documents.schema import LITERAL
 from iggyflux.errors import ExpressionError, Problem
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.mapping.types import Const, Source
@@ -73,7 +74,7 @@ class Reading:
         try:
             expression = compile_expression(value, tables=self.tables, kind=self.kind, location=pointer)
         except ExpressionError as error:
-            hint = self.split_hint(value, pointer) or self.quotes_hint(error.hint, pointer)
+            hint = self.literal_hint(value) or self.split_hint(value, pointer) or self.quotes_hint(error.hint, pointer)
             self.report(
                 error.code, pointer, error.message, offset=error.position, length=max(error.length, 1), hint=hint
             )
@@ -108,6 +109,16 @@ class Reading:
             hint = f"take the first: {expression.text} | [0]"
         message = f"this never gives {fitting}"
         self.report("IFX132", pointer, message, expected=fitting, found=f"always {found}", hint=hint)
+
+    def literal_hint(self, value: str) -> str | None:
+        """A date, a time or a number with a unit is a text to YAML, and no expression."""
+        if LITERAL.fullmatch(value) is None:
+            return None
+        sign = "=" if self.document.format == "toml" else ":"
+        constant = f"a constant says so: {{const{' ' * (sign == '=')}{sign} '{value}'}}"
+        if ":" in value or "-" in value:
+            return constant
+        return f"{constant}; a member of this name has quotes: '\"{value}\"'"
 
     def split_hint(self, value: str, pointer: str) -> str | None:
         """`{x: f(a, b)}` without quotes is the text `f(a` to YAML."""

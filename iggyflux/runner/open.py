@@ -465,17 +465,17 @@ def _target_problems(opening: Opening, sink: Endpoint) -> Iterator[Problem]:
 
 
 def _influxdb_problems(opening: Opening) -> list[Problem]:
-    """What the sink knows to be wrong with its settings, at the route's place."""
+    """What the sink knows to be wrong with its settings, at the place of each."""
     from iggyflux.transports.influxdb import settings_problems
 
     found = settings_problems(opening.influxdb)
-    return [opening.pipeline.problem(each.code, opening.item, each.message, hint=each.hint) for each in found]
+    return [opening.pipeline.setting_problem(opening.item, "influxdb", each) for each in found]
 
 
 def _iggy_problems(opening: Opening) -> list[Problem]:
-    """What cannot work with these settings and this consumer, at the route's place."""
+    """What cannot work with these settings and this consumer, at the place of each."""
     from iggyflux.transports.iggy_settings import settings_problems
 
     consumer = dataclasses.replace(opening.item.consumer, name=opening.consumer) if opening.kind == "writer" else None
     found = settings_problems(opening.iggy, consumer)
-    return [opening.pipeline.problem(each.code, opening.item, each.message, hint=each.hint) for each in found]
+    return [opening.pipeline.setting_problem(opening.item, "iggy", each) for each in found]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import binascii
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 
 import msgspec
 
+from iggyflux.errors import closest
 from iggyflux.records import JSON, Message, Scalar
 
 # Samples and files without times get these, the same on every run: a plan never sees a wall clock (LANGUAGE 28).
@@ -61,7 +63,7 @@ def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: 
     try:
         envelope = _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise EnvelopeError(f"not a message: {error}") from error
+        raise EnvelopeError(f"not a message: {error}{_meant(str(error))}") from error
     place = offset if envelope.offset is None else envelope.offset
     arrival = default_timestamp_us(place) if envelope.timestamp_us is None else envelope.timestamp_us
     return Message(
@@ -75,6 +77,19 @@ def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: 
         _id(envelope.id),
         {key: _header(value) for key, value in envelope.headers.items() if value is not None},
     )
+
+
+_INSTEAD = {"timestamp": "timestamp_us", "time": "timestamp_us", "ts": "timestamp_us", "created_at": "timestamp_us"}
+
+
+def _meant(error: str) -> str:
+    """What an unknown member was probably meant to be."""
+    found = re.search(r"unknown field `([^`]*)`", error)
+    if found is None:
+        return ""
+    near = _INSTEAD.get(found[1].lower()) or closest(found[1], _Envelope.__struct_fields__)
+    unit = ", an integer of microseconds" if near in ("timestamp_us", "origin_timestamp_us") else ""
+    return f" (did you mean `{near}`{unit}?)" if near else f" (known: {', '.join(_Envelope.__struct_fields__)})"
 
 
 def envelope_of(message: Message) -> dict[str, JSON]:

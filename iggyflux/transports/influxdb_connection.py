@@ -17,8 +17,9 @@ from typing import TypeVar
 from iggyflux import __version__
 from iggyflux.delivery.answers import Answer, classify
 from iggyflux.delivery.verdicts import Impossible, Unavailable, Verdict
-from iggyflux.errors import NotConnected, PipelineError, Problem, Stopped
+from iggyflux.errors import Location, NotConnected, PipelineError, Problem, Stopped
 from iggyflux.pipeline import InfluxSettings
+from iggyflux.secrets import Scrubber
 from iggyflux.transports.influxdb_flavors import (
     FLAVORS,
     Detected,
@@ -35,7 +36,6 @@ from iggyflux.transports.influxdb_http import (
     AddressError,
     HttpClient,
     Login,
-    Scrubber,
     Tls,
     parse_address,
     proxy_secrets,
@@ -52,12 +52,13 @@ def settings_problems(settings: InfluxSettings) -> list[Problem]:
     try:
         parse_address(settings.url)
     except AddressError as error:
-        problems.append(Problem("IFX732", str(error), hint="for example `url: http://127.0.0.1:8086`"))
+        hint = "for example `url: http://127.0.0.1:8086`"
+        problems.append(Problem("IFX732", str(error), Location(pointer="/url"), hint=hint))
     return problems
 
 
 def _problem(misfit: Misfit) -> Problem:
-    return Problem("IFX728", f"`{misfit.key}`: {misfit.why}", hint=misfit.hint)
+    return Problem("IFX728", f"`{misfit.key}`: {misfit.why}", Location(pointer=f"/{misfit.key}"), hint=misfit.hint)
 
 
 class InfluxConnection:
@@ -210,7 +211,7 @@ def _with_login(settings: InfluxSettings, login: Login | None) -> InfluxSettings
     """User and password of the URL, where the settings have none of their own."""
     if login is None or settings.username is not None or settings.password is not None:
         return settings
-    from iggyflux.pipeline import Secret
+    from iggyflux.secrets import Secret
 
     return replace(settings, username=login.username, password=Secret(login.password))
 
