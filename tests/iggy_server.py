@@ -190,7 +190,7 @@ def start_server(folder: Path, **extra: str) -> IggyServer:
 
 
 def _container() -> IggyServer | str:
-    nothing = "no IGGYFLUX_TEST_IGGY, no iggy-server on PATH, and "
+    nothing = "Iggy: no IGGYFLUX_TEST_IGGY, no iggy-server on PATH, and "
     docker = shutil.which("docker")
     if docker is None:
         return f"{nothing}no docker to run {IMAGE}"

@@ -674,7 +674,7 @@ class Ways:
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
     if shutil.which("iggy-server") is None:
-        pytest.skip("no iggy-server on PATH to be started with certificates")
+        pytest.skip("Iggy over TLS: no iggy-server on PATH to be started with certificates")
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make certificates with")
     folder = tmp_path_factory.mktemp("ways")
