@@ -651,6 +651,28 @@ def test_rule_20_siblings_of_a_failed_record_are_written() -> None:
     ]
 
 
+def test_rule_20_a_record_stops_at_its_first_failure() -> None:
+    """Measurement, tags, fields, time; named tags and fields as the document has them."""
+    text = (
+        HEAD + "points: {measurement: m, tags: {t: t}, fields: {b: b, a: a}, timestamp: {expr: ts, format: unix_s}}\n"
+    )
+    bad = {"m": 1, "t": {}, "b": "x", "a": "x", "ts": "x"}
+    good = {"m": "m", "t": "t", "b": 1, "a": 1, "ts": 1}
+
+    found = []
+    for key in bad:
+        found += [each.location for each in render(text, bad).failures]
+        bad[key] = good[key]
+
+    assert found == [
+        "/points/measurement",
+        "/points/tags/t",
+        "/points/fields/b",
+        "/points/fields/a",
+        "/points/timestamp",
+    ]
+
+
 def test_rule_21_dead_letter_is_the_default_of_on_error() -> None:
     """What each policy does to a run is held by test_runner and test_run."""
     for policy in ("dead_letter", "fail", "skip"):
