@@ -652,11 +652,11 @@ def test_rule_20_siblings_of_a_failed_record_are_written() -> None:
 
 
 def test_rule_20_a_record_stops_at_its_first_failure() -> None:
-    """Measurement, tags, fields, time; named tags and fields as the document has them."""
+    """Measurement, tags, fields, time; tags and fields in the order of their keys."""
     text = (
         HEAD + "points: {measurement: m, tags: {t: t}, fields: {b: b, a: a}, timestamp: {expr: ts, format: unix_s}}\n"
     )
-    bad = {"m": 1, "t": {}, "b": "x", "a": "x", "ts": "x"}
+    bad = {"m": 1, "t": {}, "a": "x", "b": "x", "ts": "x"}
     good = {"m": "m", "t": "t", "b": 1, "a": 1, "ts": 1}
 
     found = []
@@ -667,8 +667,8 @@ def test_rule_20_a_record_stops_at_its_first_failure() -> None:
     assert found == [
         "/points/measurement",
         "/points/tags/t",
-        "/points/fields/b",
         "/points/fields/a",
+        "/points/fields/b",
         "/points/timestamp",
     ]
 
