@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from iggyflux.codes import CODES
 from iggyflux.delivery.answers import ROWS, Answer, classify, parse_retry_after, plain_words
 from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
 from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
 from iggyflux.delivery.verdicts import (
@@ -631,7 +632,8 @@ def test_one_line_that_is_too_large_alone_is_refused() -> None:
 
 def test_the_limit_that_the_server_told_is_kept() -> None:
     lines = points(100)
-    machine = Machine(lines, Policy())
+    limit = ByteLimit(10**6)
+    machine = Machine(lines, Policy(), limit=limit)
     machine.next(0)
     machine.receive(TooLarge("max request size (300 bytes) exceeded", 300), 0, 0)
 
@@ -639,7 +641,41 @@ def test_the_limit_that_the_server_told_is_kept() -> None:
 
     assert isinstance(action, Send)
     assert sum(line_bytes(lines[index]) + 1 for index in action.lines) - 1 <= 300
-    assert machine.max_bytes == 300
+    assert limit.bytes == 300
+    for _ in range(100):
+        limit.accepted(300)
+    assert limit.bytes == 300
+
+
+def test_a_limit_that_nobody_told_is_tried_at_twice_the_size_when_many_requests_near_it_were_accepted() -> None:
+    limit = ByteLimit(1000)
+    limit.refused(900, None)
+    for _ in range(100):
+        limit.accepted(100)  # far below: that says nothing
+    assert limit.bytes == 450
+    for _ in range(16):
+        limit.accepted(400)
+    assert limit.bytes == 900
+    for _ in range(16):
+        limit.accepted(900)
+    assert (limit.bytes, limit.is_lowered) == (1000, False)
+
+
+def test_many_requests_that_are_too_large_at_once_halve_the_limit_once() -> None:
+    limit = ByteLimit(1000)
+    for _ in range(8):
+        limit.refused(1000, None)
+
+    assert limit.bytes == 500
+
+
+def test_a_moment_of_refusals_does_not_leave_requests_small() -> None:
+    """Eight times 413, whatever the size: 5,000 lines still go in hundreds of requests, not in thousands."""
+    lines = points(5000)
+    server = Server(outage=[TooLarge("413")] * 8)
+
+    assert refused_lines(run(server, lines), lines) == []
+    assert server.requests < 150
 
 
 @pytest.mark.parametrize("at", [0, 2500, 4999])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import line_bytes, point_key
 from iggyflux.delivery.verdicts import (
     Accepted,
@@ -110,8 +111,11 @@ Action: TypeAlias = Send | Probe | Wait | Done | Stop
 class Machine:
     """The delivery of one sequence of lines."""
 
-    def __init__(self, lines: Sequence[str], policy: Policy, *, size: int | None = None) -> None:
-        """`size` is the number of characters, with the ends of the lines, where it is known."""
+    def __init__(
+        self, lines: Sequence[str], policy: Policy, *, size: int | None = None, limit: ByteLimit | None = None
+    ) -> None:
+        """`size` is the number of characters, with the ends of the lines, where it is known; `limit` what other
+        deliveries learnt."""
         self._lines = lines
         # Four bytes a character is the most that UTF-8 needs: the usual request is not measured line by line.
         self._most_bytes = 4 * (sum(map(len, lines)) + len(lines) if size is None else size)
@@ -138,8 +142,7 @@ class Machine:
         self._accepted_line: int | None = None
         self._calling_witness = False
         self._sick = False
-        self.max_bytes = policy.max_bytes
-        """The limit of a request in bytes, lowered where the server refused one as too large."""
+        self._limit = limit or ByteLimit(policy.max_bytes)
 
     def next(self, now: float) -> Action:
         """What to do at `now`; asking again changes nothing."""
@@ -163,6 +166,8 @@ class Machine:
         """What the last `Send` came to; `jitter` is drawn from [0, 1)."""
         width = self._width
         self._width = 0
+        if self._limit.is_lowered and isinstance(verdict, Accepted | Refused | RefusedSome):
+            self._limit.accepted(self._bytes(width))
         if not isinstance(verdict, Unavailable):
             self._attempts = self._strikes = self._deaths = 0
             self._failure = None
@@ -235,9 +240,7 @@ class Machine:
             self._refuse_first(verdict.reason, verdict.status, "IFX602")
             self._count_refused_request(verdict.reason)
             return
-        size = sum(line_bytes(self._lines[index]) + 1 for index in self._todo[:width])
-        limit = verdict.limit_bytes
-        self.max_bytes = limit if limit is not None and 0 < limit < size else size // 2
+        self._limit.refused(self._bytes(width), verdict.limit_bytes)
 
     def _impossible(self, verdict: Impossible, _width: int, _now: float, _jitter: float) -> None:
         self._end = Stop(verdict.reason, verdict.hint, verdict.code)
@@ -402,14 +405,18 @@ class Machine:
     def _fitting(self) -> int:
         """How many of the lines to do go into the next request: at least one."""
         width = min(self._window or len(self._todo), len(self._todo), self._policy.max_lines)
-        if self._most_bytes <= self.max_bytes:
+        if self._most_bytes <= self._limit.bytes:
             return width
         size = 0
         for count in range(width):
             size += line_bytes(self._lines[self._todo[count]]) + 1
-            if size - 1 > self.max_bytes:
+            if size - 1 > self._limit.bytes:
                 return max(count, 1)
         return width
+
+    def _bytes(self, width: int) -> int:
+        """The size of a request with the next `width` lines."""
+        return sum(line_bytes(self._lines[index]) + 1 for index in self._todo[:width])
 
 
 def _keeps_order(permutation: Sequence[int], lines: Sequence[str]) -> bool:

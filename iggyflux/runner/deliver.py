@@ -11,9 +11,10 @@ import logging
 import random as _random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
 from iggyflux.delivery.pace import Pace
 from iggyflux.delivery.verdicts import (
@@ -66,8 +67,8 @@ class Journal:
     seconds_waited: float = 0.0
     conflicts: set[SchemaConflict] = field(default_factory=set)
     """Every schema conflict that was told; each is told once."""
-    max_bytes: int | None = None
-    """The size of a request that the server was seen to refuse less than."""
+    limit: ByteLimit | None = None
+    """The size of a request that the server takes, as far as it was seen."""
     not_before: float = 0.0
     """Until when the server asked to be left alone: for every delivery, not only for the one that was told so."""
     away: bool = False
@@ -93,7 +94,8 @@ async def deliver(
     in the same way.
     """
     journal = journal or Journal()
-    machine = Machine(lines, _with_learnt(policy, journal), size=size)
+    journal.limit = journal.limit or ByteLimit(policy.max_bytes)
+    machine = Machine(lines, policy, size=size, limit=journal.limit)
     while True:
         action = machine.next(clock.monotonic())
         match action:
@@ -107,7 +109,7 @@ async def deliver(
                 if journal.pace is not None:
                     answered = not isinstance(verdict, Unavailable)
                     journal.pace.ended(len(indices), began, now, is_answered=answered)
-                _note(journal, policy, machine, verdict, now)
+                _note(journal, policy, verdict, now)
             case Wait(seconds, attempt, reason, away):
                 _tell_wait(journal, seconds, attempt, reason, away)
                 journal.seconds_waited += seconds
@@ -119,12 +121,6 @@ async def deliver(
                 return refusals
             case Stop(reason, hint, code):
                 raise Stopped(reason, hint, code)
-
-
-def _with_learnt(policy: Policy, journal: Journal) -> Policy:
-    if journal.max_bytes is None or journal.max_bytes >= policy.max_bytes:
-        return policy
-    return replace(policy, max_bytes=journal.max_bytes)
 
 
 def _chosen(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
@@ -149,7 +145,7 @@ async def _probe(sink: LineSink) -> str | None:
     return None
 
 
-def _note(journal: Journal, policy: Policy, machine: Machine, verdict: Verdict, now: float) -> None:
+def _note(journal: Journal, policy: Policy, verdict: Verdict, now: float) -> None:
     journal.requests += 1
     match verdict:
         case Accepted():
@@ -161,8 +157,8 @@ def _note(journal: Journal, policy: Policy, machine: Machine, verdict: Verdict, 
                 journal.not_before = max(journal.not_before, now + asked)
         case TooLarge():
             journal.retries += 1
-            journal.max_bytes = machine.max_bytes
-            emit(log, logging.INFO, "delivery.too_large", max_bytes=machine.max_bytes, reason=verdict.reason)
+            max_bytes = journal.limit.bytes if journal.limit else None
+            emit(log, logging.INFO, "delivery.too_large", max_bytes=max_bytes, reason=verdict.reason)
         case Refused(conflicts=conflicts) | RefusedSome(conflicts=conflicts):
             _tell_back(journal)
             _tell_conflicts(journal, conflicts)
