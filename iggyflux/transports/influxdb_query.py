@@ -255,10 +255,10 @@ class InfluxRows(InfluxConnection):
     def _unfaithful(self, schema: Schema) -> str | None:
         """Why Flux would not give the rows as they are stored, or None."""
         reason = unfaithful(schema, self._query)
-        if reason is None:
-            for tag in schema.tags:
-                if self._ask_influxql(statements.broken_tags_influxql(self._measurement, tag)).series:
-                    return f"tag {tag!r} has a value with a line end, which Flux changes"
+        if reason is None and schema.tags:
+            statement = statements.broken_tags_influxql(self._measurement, schema.tags)
+            if self._ask_influxql(statement).series:
+                return "a tag has a value with a line end, which Flux changes"
         return reason
 
     @property

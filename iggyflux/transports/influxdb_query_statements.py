@@ -201,11 +201,11 @@ def tags_influxql(measurement: str) -> str:
     return f"SHOW TAG KEYS FROM {LANGUAGES['influxql'].identifier(measurement)}"
 
 
-def broken_tags_influxql(measurement: str, tag: str) -> str:
-    """One value of a tag that no CSV of Flux holds: with a carriage return or a line feed."""
+def broken_tags_influxql(measurement: str, tags: Iterable[str]) -> str:
+    """One series with a tag whose value no CSV of Flux holds: with a carriage return or a line feed."""
     quoted = LANGUAGES["influxql"].identifier
-    name = quoted(tag)
-    return f"SHOW TAG VALUES FROM {quoted(measurement)} WITH KEY = {name} WHERE {name} =~ /[\\r\\n]/ LIMIT 1"
+    condition = " OR ".join(f"{quoted(tag)} =~ /[\\r\\n]/" for tag in tags)
+    return f"SHOW SERIES FROM {quoted(measurement)} WHERE {condition} LIMIT 1"
 
 
 # --- SQL ---

@@ -108,7 +108,7 @@ def answering(reply: Reply) -> Callable[[Request], Reply]:
         for sign, kind, body in (
             ("SHOW FIELD KEYS", JSON, FIELDS),
             ("SHOW TAG KEYS", JSON, TAGS),
-            ("SHOW TAG VALUES", JSON, NO_ROWS),
+            ("SHOW SERIES", JSON, NO_ROWS),
             ("information_schema", LINES, COLUMNS),
         ):
             if sign in asked:
