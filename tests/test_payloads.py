@@ -786,3 +786,11 @@ def test_rule_27_influx_is_a_list_of_rows() -> None:
     assert decode("influx", b"m f=1 -2", precision="s")[0]["time"] == -2_000_000_000
     assert decode("influx", b"m,t=a\\\\b f=1", dialect="v3")[0]["tags"] == {"t": "a\\b"}
     assert "line 2, column 5" in refusal("influx", b"m f=1\nm f=x").reason
+
+
+@pytest.mark.parametrize("name", ["msgpack", "cbor"])
+@pytest.mark.parametrize("value", [2**64, -(2**64) - 1, [{"a": 2**70}], {"a": [-(2**70)]}])
+def test_integers_beyond_64_bits_fail_where_the_format_has_no_integer_for_them(name: str, value: object) -> None:
+    """Nothing is written that could not be read again."""
+    with pytest.raises(RecordError, match="needs a JSON value that it can hold"):
+        FORMATS[name].encode(value, {})  # type: ignore[arg-type]

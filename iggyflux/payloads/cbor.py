@@ -152,13 +152,24 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
     import cbor2
 
     try:
-        if is_plain(value):
+        if not is_plain(value):
+            reason = "NaN, an infinity or another type is in it"
+        elif _has_large_integer(value):  # cbor2 would tag it, which is not JSON: our own `decode` refuses tags
+            reason = "an integer beyond 64 bits is in it"
+        else:
             encoded: bytes = cbor2.dumps(value)
             return encoded
-        reason = "NaN, an infinity or another type is in it"
     except (cbor2.CBORError, ValueError, OverflowError, RecursionError) as exc:
         reason = str(exc)
     raise not_encodable("cbor", f"a JSON value that it can hold ({reason})", value)
+
+
+def _has_large_integer(value: JSON) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_large_integer, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_large_integer, value))
+    return isinstance(value, int) and not -(2**64) <= value < 2**64
 
 
 FORMAT = Format(
