@@ -77,6 +77,10 @@ CSV = (
     "#default,_result,,,,7\r\n,result,table,_time,_measurement,i\r\n,,1,1677-09-21T00:12:43.145224194Z,n,8\r\n"
     ",,1,2262-04-11T23:47:16.854775806Z,n,\r\n\r\n"
 ).encode()
+HEAD = (
+    b"#datatype,string,long,dateTime:RFC3339,string,long,long\r\n#group,false,false,false,true,false,false\r\n"
+    b"#default,_result,,,,,\r\n,result,table,_time,_measurement,i,j\r\n"
+)
 DECODERS: dict[str, tuple[bytes, Callable[[Any], Iterator[list[Row]]]]] = {
     "influxql": (INFLUXQL, lambda blocks: decode_influxql(blocks, LAYOUT, "time", WINDOW)),
     "jsonl": (JSONL, lambda blocks: decode_jsonl(blocks, "m", WINDOW, ("t",))),
@@ -185,6 +189,7 @@ def _go_time(time: int) -> str:
         ("flux", CSV.replace(b"_time", b"time_")),
         ("flux", CSV.replace(b",true,x\r\n", b",true\r\n")),
         ("flux", CSV.replace(b",f,i,u", b",f,i,i")),
+        ("flux", HEAD + b",,0,1970-01-01T00:00:00Z,m,1\r\n,,0,1970-01-01T00:00:00Z,m,1,2,\r\n\r\n"),
     ],
 )
 def test_what_cannot_be_read_is_never_rows(name: str, data: bytes) -> None:
@@ -325,6 +330,15 @@ def test_what_is_kept_is_given_back_as_often_as_asked(pieces: list[bytes], size:
     assert spool.is_marked == (b"ab" in data)
     assert spool.last_line() == data.rstrip(b"\r\n").rpartition(b"\n")[2]
     spool.close()
+
+
+@pytest.mark.parametrize("cut", range(9))
+def test_a_mark_is_found_wherever_the_pieces_are_cut(cut: int) -> None:
+    spool = Spool(None, 1000, mark=b'"error":')
+    for piece in (b"x" * 100 + b'"error":'[:cut], b'"error":'[cut:] + b"y" * 100):
+        spool.append(piece)
+
+    assert spool.is_marked
 
 
 def test_more_than_may_be_kept_is_refused() -> None:
