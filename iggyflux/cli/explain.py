@@ -35,18 +35,19 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> i
       iggyflux explain mapping.yaml --source --dialect v1 > plan.py
     """
     document = open_mapping(mapping)
-    if document.reader is not None:
-        _print(_reader_lines(document, document.reader))
-        return ExitCode.OK
-    assert document.writer is not None  # noqa: S101
     plan: Any = document.plan(dialect=dialect, precision=precision)
     if source_only:
         result(plan.source)
         return ExitCode.OK
-    _print(_writer_lines(document, document.writer, precision))
+    title = "code"
+    if document.reader is not None:
+        _print(_reader_lines(document, document.reader))
+    elif document.writer is not None:
+        _print(_writer_lines(document, document.writer, precision))
+        title = f"code (dialect {dialect}, precision {precision})"
     result_line("")
     if plan.source:
-        result_line(click.style(f"code (dialect {dialect}, precision {precision})", bold=True))
+        result_line(click.style(title, bold=True))
         result_line("")
         result("".join(f"  {line}\n" if line else "\n" for line in plan.source.rstrip("\n").split("\n")))
     else:

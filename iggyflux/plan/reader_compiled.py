@@ -35,12 +35,13 @@ _DOUBTS = (_Unusual, RecordError, *RAISED)
 
 
 class CompiledReaderPlan(ReaderPlan):
-    """A reader document as generated code; `source` is that.  Where messages are made of many rows, there is none."""
+    """A reader document as generated code; `source` is that, and `reason` says why there is none."""
 
     def __init__(self, mapping: Mapping) -> None:
         super().__init__(mapping)
         generator = _Generator(self)
         self.source = "" if self.whole_windows else generator.source()
+        self.reason = "messages are made of many rows" if self.whole_windows else None
         self._items: Sequence[_Item] = () if self.whole_windows else generator.compile(self.source)
 
     def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
