@@ -678,6 +678,20 @@ def test_a_moment_of_refusals_does_not_leave_requests_small() -> None:
     assert server.requests < 150
 
 
+def test_two_deaths_by_chance_blame_no_line_that_is_alone_only_for_its_size() -> None:
+    lines = points(20)
+    death = Unavailable("reset", connection_died=True)
+    policy = Policy(max_bytes=line_bytes(lines[0]) + 1)
+
+    chance = run(Server(outage=[death, death]), lines, policy)
+    server = Server(killers=frozenset({lines[0]}))
+    killed = run(server, lines, policy)
+
+    assert refused_lines(chance, lines) == []
+    assert refused_lines(killed, lines) == [lines[0]]
+    assert server.requests <= 4 + 19
+
+
 @pytest.mark.parametrize("at", [0, 2500, 4999])
 def test_a_line_that_kills_the_server_is_quarantined_after_two_deaths_alone(at: int) -> None:
     lines = points(5000)

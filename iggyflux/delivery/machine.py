@@ -322,10 +322,12 @@ class Machine:
         self._attempts = self._policy.max_retries
 
     def _blame(self, reason: str, code: str, width: int) -> None:
-        if width == 1:
-            self._refuse_first(reason, None, code)
-        else:
+        if width > 1:
             self._halve(width)
+        elif self._suspect or len(self._lines) == 1:
+            self._refuse_first(reason, None, code)
+        else:  # it is alone for its size, and nothing spoke against it before: as with many lines, that comes first
+            self._suspect = self._window = 1
         self._strikes = 0
 
     def _halve(self, width: int) -> None:
