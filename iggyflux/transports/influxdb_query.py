@@ -125,6 +125,7 @@ class InfluxWindow:
             each.spool.close()
 
 
+_SET_START = "set `cursor.start` to a time"
 _REPORT = "report it, with the version of the server: it was complete, but not what its format says"
 _DISK = "answers are kept in the folder for temporary files (TMPDIR) while they are read: is there room?"
 
@@ -168,7 +169,10 @@ class InfluxRows(InfluxConnection):
         if self._ready:
             await self._run(self._find_alive)
             return
-        await self._run(self._open)
+        try:
+            await self._run(self._open)
+        except TooMuch as error:
+            raise NotConnected(str(error)) from None  # small questions: nothing smaller can be asked
 
     async def now(self) -> int:
         """As `RowSource.now`: the header `Date`, which servers round down.  Raises `NotConnected` or `Stopped`."""
@@ -313,8 +317,20 @@ class InfluxRows(InfluxConnection):
             log.warning(event, *values)
 
     def _first(self) -> int | None:
-        if self._query.statement is not None:
-            return self._first_of_statement(self._query.statement)
+        try:
+            if self._query.statement is not None:
+                return self._first_of_statement(self._query.statement)
+            return self._first_of_measurement()
+        except TooMuch as error:
+            if self._language == "sql" and self._query.statement is None:
+                # Core refuses to look through many files, but knows what they hold.
+                found = self._ask_sql(statements.first_file_sql(self._measurement))
+                if found and (first := _integer(found[0].get("first"))) is not None:
+                    log.info("influxdb.query.first_of_files first=%s why=%r", first, str(error))
+                    return first
+            raise Stopped(f"the first row cannot be found: {error}", _SET_START, "IFX749") from None
+
+    def _first_of_measurement(self) -> int | None:
         schema = self._schema = self._ask_schema()
         chosen = self._choose(schema)
         if chosen is None:
@@ -337,11 +353,10 @@ class InfluxRows(InfluxConnection):
             if self._language == "flux":
                 return self._first_of_flux(statements.first_of_flux(statement))
             return _first_of_document(self._ask_influxql(statements.first_of_influxql(statement)))
-        except (TooMuch, Stopped) as error:
-            if isinstance(error, Stopped) and error.code != "IFX742":
+        except Stopped as error:
+            if error.code != "IFX742":
                 raise
-            hint = "set `cursor.start` to a time"
-            raise Stopped(f"where this statement begins cannot be found out: {error}", hint, "IFX749") from None
+            raise Stopped(f"where this statement begins cannot be found out: {error}", _SET_START, "IFX749") from None
 
     def _first_of_flux(self, script: str) -> int | None:
         with ExitStack() as until:
@@ -401,7 +416,12 @@ class InfluxRows(InfluxConnection):
 
     def _take_sql(self, chosen: Chosen, window: tuple[int, int], ticket: Ticket, until: ExitStack) -> list[Taken]:
         statement = statements.select_sql(
-            self._measurement, chosen.tags, tuple(chosen.fields), self._query.where, *window
+            self._measurement,
+            chosen.tags,
+            tuple(chosen.fields),
+            self._query.where,
+            *window,
+            chosen=bool(self._query.fields),
         )
         spool = self._kept(self._sql_request(statement), ticket, until)
         self._check_jsonl(spool)

@@ -212,17 +212,18 @@ def broken_tags_influxql(measurement: str, tags: Iterable[str]) -> str:
 
 
 def select_sql(
-    measurement: str, tags: Iterable[str], fields: Sequence[str], where: Where, start: int, stop: int
+    measurement: str, tags: Iterable[str], fields: Sequence[str], where: Where, start: int, stop: int, *, chosen: bool
 ) -> str:
-    """The rows of `[start, stop)` with a value in any of `fields`, in the order of their time.
+    """The rows of `[start, stop)` in the order of their time, which is `time` in nanoseconds.
 
-    `time` is in nanoseconds.
+    `chosen` says that `fields` are not all that there are: then only rows with a value in one of them are wanted.
     """
     rules = LANGUAGES["sql"]
     items = ",".join(['cast("time" AS bigint) AS "time"', *map(rules.identifier, [*tags, *fields])])
     table = rules.identifier(measurement)
-    some = " OR ".join(f"{rules.identifier(name)} IS NOT NULL" for name in fields)
-    condition = f"{_conditions_sql(where, start, stop)} AND ({some})"
+    condition = _conditions_sql(where, start, stop)
+    if chosen:
+        condition += " AND (" + " OR ".join(f"{rules.identifier(name)} IS NOT NULL" for name in fields) + ")"
     return f'SELECT {items} FROM {table} WHERE {condition} ORDER BY "time"'
 
 
@@ -231,6 +232,12 @@ def first_sql(measurement: str, where: Where) -> str:
     table = LANGUAGES["sql"].identifier(measurement)
     condition = _conditions_sql(where, FIRST_TIME, END_OF_TIME)
     return f'SELECT cast(min("time") AS bigint) AS first FROM {table} WHERE {condition}'
+
+
+def first_file_sql(measurement: str) -> str:
+    """The earliest time that any file of a table may hold, as the column `first`; null without files."""
+    name = LANGUAGES["sql"].text(measurement)
+    return f"SELECT cast(min(min_time) AS bigint) AS first FROM system.parquet_files WHERE table_name = {name}"
 
 
 def _conditions_sql(where: Where, start: int, stop: int) -> str:

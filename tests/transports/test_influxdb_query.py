@@ -309,6 +309,35 @@ def test_a_tag_or_a_text_that_says_error_is_no_error() -> None:
     assert [row.columns["time"] for row in given("influxql", http(200, row, JSON))] == [5, START]
 
 
+FILE_LIMIT = "query error: External error: Query would scan 500 Parquet files, exceeding the file limit."
+
+
+@pytest.mark.parametrize(("files", "first"), [('{"first":1234567890123456789}\n', 1234567890123456789), ("{}\n", None)])
+def test_a_server_that_refuses_to_look_for_the_first_row_is_asked_what_its_files_hold(
+    files: str, first: int | None
+) -> None:
+    def answer(request: Request) -> Reply:
+        if "system.parquet_files" in request.text:
+            return http(200, files, LINES)
+        return answering(said(500, FILE_LIMIT, TEXT))(request)
+
+    async def main(url: str) -> int | None:
+        source = InfluxRows(InfluxSettings(url=url, database="d"), query())
+        await source.connect()
+        try:
+            return await source.first()
+        finally:
+            await source.close()
+
+    with RawServer([answer] * 20, PING_3, None) as server:
+        if first is not None:
+            assert drive(main(server.url)) == first
+            return
+        with pytest.raises(Stopped) as stopped:
+            drive(main(server.url))
+    assert stopped.value.code == "IFX749"
+
+
 def test_how_long_to_wait_is_passed_on() -> None:
     with pytest.raises(NotConnected) as failed:
         given("influxql", said(429, "slow down", JSON, "Retry-After: 7"))

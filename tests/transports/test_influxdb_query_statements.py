@@ -118,14 +118,14 @@ def test_names_and_values_find_their_point_and_no_other(
             assert flux(server, script).count("\r\n,,0,") == 1
             assert flux(server, script).endswith(",1.5\r\n\r\n")
         if dialect == 3:
-            found = sql(server, statements.select_sql(measurement, [tag], [field], where, *span))
+            found = sql(server, statements.select_sql(measurement, [tag], [field], where, *span, chosen=True))
             assert found == [{"time": START, tag: value, field: 1.5}]
 
 
 def test_a_statement_is_bounded_by_integers_of_nanoseconds() -> None:
     for text in (
         statements.select_influxql("m", [("f", "float")], (), -5, 2**62 + 1),
-        statements.select_sql("m", [], ["f"], (), -5, 2**62 + 1),
+        statements.select_sql("m", [], ["f"], (), -5, 2**62 + 1, chosen=False),
         statements.select_flux("b", "m", [], (), -5, 2**62 + 1),
     ):
         assert "-5" in text
