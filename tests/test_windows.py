@@ -143,7 +143,7 @@ WRITES = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(RULES, WRITES, st.lists(st.integers(0, 300), max_size=4), st.sampled_from([None, 3, 10]))
-def test_no_nanosecond_is_skipped_and_what_arrives_within_overlap_is_published(
+def test_rule_30_no_nanosecond_is_skipped_and_what_arrives_within_overlap_is_published(
     rules: Rules, writes: list[tuple[int, int, int, int]], restarts: list[int], most_rows: int | None
 ) -> None:
     """Rule 30, for any rules, arrivals, restarts and refusals of windows that hold too much."""
@@ -270,6 +270,17 @@ def test_a_backfill_keeps_to_its_rate_and_the_tail_does_not_wait_for_it() -> Non
 
     assert 400 <= len(backfilled) <= 700
     assert max(read.stop for read in world.reads if read.lane == "tail") >= world.now - 12 * S
+
+
+def test_with_until_end_the_rate_bounds_everything() -> None:
+    writes = [Write(0, BASE - 5_000 * S + number * S, 0, number) for number in range(1_000)]
+    rules = Rules(start=BASE - 5_000 * S, window=60 * S, until_end=True, rows_per_second=10.0)
+    world = World(rules, writes)
+    world.run(10_000)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert len(world.published) == 1_000
+    assert 80 <= world.seconds <= 101
 
 
 def test_both_positions_survive_a_restart() -> None:

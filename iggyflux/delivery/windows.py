@@ -69,7 +69,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How reading moves on; spans in nanoseconds.  `rows_per_second` bounds the backfill, not the tail."""
+    """How reading moves on; spans in nanoseconds.
+
+    `rows_per_second` bounds the backfill, and with `until_end` everything; it does not hold back a live tail.
+    """
 
     start: int | Literal["beginning", "now"] = "beginning"
     end: int | None = None
@@ -147,12 +150,15 @@ class Windows:
         self._looking_since = 0.0
         self._is_empty = False  # `start: beginning`, and there is no point
         self._backfill_turn = False
-        self._backfill_from = 0.0
-        self._backfill_began = 0.0
-        rate = rules.rows_per_second or float(HEAVY_ROWS)
+        self._held: dict[Lane, float] = {"tail": 0.0, "backfill": 0.0}  # until when, by the rate
+        self._given_at = 0.0
+        self._rates: dict[Lane, float | None] = {
+            "tail": rules.rows_per_second if rules.until_end else None,
+            "backfill": rules.rows_per_second,
+        }
         self._sizes: dict[Lane, _Size] = {
-            "tail": _Size(rules.window, adapts=not rules.grid),
-            "backfill": _Size(rules.window, adapts=not rules.grid, rows_per_second=rate),
+            lane: _Size(rules.window, adapts=not rules.grid, rows_per_second=rate or HEAVY_ROWS)
+            for lane, rate in self._rates.items()
         }
         self._until: int | None = None
         self._given: Read | None = None
@@ -171,16 +177,14 @@ class Windows:
             return self._open(seconds)
         if self._is_finished(self.position):
             return Finished()
-        if self._target is not None and not self._backfill_is_due(self.position, seconds):
-            return self._give(self._tail_window(self.position, self._target))
-        if self._target is None and (seconds >= self._next_pass and not self._backfill_is_due(self.position, seconds)):
+        backfill_is_due = self._backfill_is_due(self.position, seconds)
+        if self._target is not None and not backfill_is_due and seconds >= self._held["tail"]:
+            return self._give(self._tail_window(self.position, self._target), seconds)
+        if self._target is None and seconds >= self._next_pass and not backfill_is_due:
             return AskTime()
-        if self.position.gap is not None and seconds >= self._backfill_from:
-            self._backfill_began = seconds
-            return self._give(self._backfill_window(self.position.gap))
-        if self.position.gap is not None and self._backfill_from < self._next_pass:
-            return Wait(self._backfill_from - seconds, "rate")
-        return Wait(max(self._next_pass - seconds, 0.0))
+        if self.position.gap is not None and seconds >= self._held["backfill"]:
+            return self._give(self._backfill_window(self.position.gap), seconds)
+        return self._wait(self.position, seconds)
 
     def told_time(self, now: int, seconds: float) -> None:
         """The server's time, asked at `seconds`."""
@@ -211,15 +215,14 @@ class Windows:
         if given is None or position is None:
             raise ValueError("nothing was given to read")
         self._given = None
-        size = self._sizes[given.lane]
-        size.taken(given.stop - given.start, rows)
+        self._sizes[given.lane].taken(given.stop - given.start, rows)
+        if rate := self._rates[given.lane]:
+            self._held[given.lane] = self._given_at + rows / rate
         if given.lane == "backfill":
             assert position.gap is not None  # noqa: S101  # it was given from there
             rest = (given.stop, position.gap[1])
             self.position = replace(position, gap=rest if rest[0] < rest[1] else None)
             self._backfill_turn = False
-            if self.rules.rows_per_second:
-                self._backfill_from = max(seconds, self._backfill_began + rows / self.rules.rows_per_second)
             return
         done, checked = max(position.done, given.stop), position.checked
         if given.start <= checked:
@@ -312,7 +315,7 @@ class Windows:
     # --- the backfill ---
 
     def _backfill_is_due(self, position: Position, seconds: float) -> bool:
-        return self._backfill_turn and position.gap is not None and seconds >= self._backfill_from
+        return self._backfill_turn and position.gap is not None and seconds >= self._held["backfill"]
 
     def _backfill_window(self, gap: tuple[int, int]) -> Read:
         stop = self._cut(gap[0], self._sizes["backfill"].ns, gap[1])
@@ -324,9 +327,17 @@ class Windows:
             return min(self._floor(start) + self.rules.window, most)
         return min(start + size, most)
 
-    def _give(self, read: Read) -> Read:
-        self._given = read
+    def _give(self, read: Read, seconds: float) -> Read:
+        self._given, self._given_at = read, seconds
         return read
+
+    def _wait(self, position: Position, seconds: float) -> Wait:
+        """Until the first of what is to come."""
+        if self._target is not None:
+            return Wait(self._held["tail"] - seconds, "rate")
+        if position.gap is not None and self._held["backfill"] < self._next_pass:
+            return Wait(self._held["backfill"] - seconds, "rate")
+        return Wait(max(self._next_pass - seconds, 0.0))
 
     # --- the end ---
 

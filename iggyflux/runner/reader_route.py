@@ -38,6 +38,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -81,6 +82,7 @@ _CONNECT_BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
 _EMPTY_STORE_SECONDS = 1.0
 """Empty windows are stored so often, and with the next one that is not empty."""
 _WAITS = {"empty": "the first point", "rate": "its turn: backfill_rate"}
+_AHEAD_SECONDS = 60.0
 _TELL_SECONDS = 10.0
 _TOLD_FAILURES = 20
 
@@ -137,6 +139,7 @@ class ReaderRun:
         self._told: set[tuple[str, str]] = set()
         self._told_at = float("-inf")
         self._told_empty = False
+        self._told_ahead = False
 
     async def run(self) -> None:
         """Connect, read and send everything, reconnect as often as needed; closes the transports in any case."""
@@ -180,6 +183,7 @@ class ReaderRun:
             case AskTime():
                 now = await self._unless_stopped(source.now())
                 if now is not None:
+                    self._look_at_clock(now)
                     machine.told_time(now, self._clock.monotonic())
                     await self._store_position()
             case AskFirst():
@@ -201,6 +205,14 @@ class ReaderRun:
             case Finished():
                 return True
         return False
+
+    def _look_at_clock(self, now: int) -> None:
+        """A server whose clock is ahead lets us read what is not written yet, and call it read."""
+        ahead = now / 1e9 - time.time()
+        if ahead > _AHEAD_SECONDS and not self._told_ahead:
+            self._told_ahead = True
+            hint = "correct its clock, or ours: points of the time between may be missed"
+            emit(log, logging.WARNING, "reader.clock", route=self.route.name, ahead_seconds=round(ahead), hint=hint)
 
     async def _store_position(self) -> None:
         """Store a position that moved without a window: a reader that opened, or a tail that jumped."""
