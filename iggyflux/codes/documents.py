@@ -292,4 +292,11 @@ CODES: tuple[Code, ...] = (
         fix="Write the tree without quotes, or the raw text as `message_json`.",
         example="""message: '{"celsius": 21.5}'""",
     ),
+    Code(
+        "IFX155",
+        "wildcards of MQTT (warning)",
+        meaning="A topic is a name or a glob with `*`, `?` and `[…]`; `+` and `#` are characters like others.",
+        fix="Write `*` for any characters.",
+        example="topic: printers/+/status",
+    ),
 )

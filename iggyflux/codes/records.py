@@ -250,7 +250,7 @@ CODES: tuple[Code, ...] = (
         meaning="Every field of the point is null or missing; line protocol has no point without a field.",
         fix=(
             "Give one field a `default`, or skip such messages with `where`. Look whether the paths are spelled as in "
-            "the message."
+            "the message; `xs[]` takes the lists that are elements of `xs` apart, `xs[*]` does not."
         ),
     ),
     Code(

@@ -5,9 +5,9 @@ a validator that answers valid or not says "not valid under any of the given sch
 which of the forms he was writing, and importing it takes longer than all the rest of `validate`.  A test holds the
 verdicts equal to jsonschema's, and another the keywords to those that are known here.
 
-Annotations of our own help to tell a problem: `x-hint` (a hint by what was found; `literal` is a date and the like),
-`x-instead` (words that people write, and what we call them), `x-expected` (what a pattern means), `x-code` (a code of
-its own) and `x-unknown` (a hint for keys that are not known).
+Annotations of our own help to tell a problem: `x-hint` (a hint by what was found; `literal` is a date and the like,
+`clock` is now()), `x-instead` (words that people write, and what we call them), `x-expected` (what a pattern means),
+`x-code` (a code of its own) and `x-unknown` (a hint for keys that are not known).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 _WORDS = {"object": "an object", "array": "a list", "null": "null", "integer": "an integer"}
+_SPECIAL = {"literal": LITERAL, "clock": re.compile(r"(?:now|time|today|utcnow|timestamp|current_timestamp)\(\)")}
 _BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
     ("minimum", "at least", operator.ge),
     ("maximum", "at most", operator.le),
@@ -479,8 +480,8 @@ def _not_taken(pointer: str) -> str:
 
 def _hint(schema: Schema, value: JSON, kind: str | None = None) -> str | None:
     hints = schema.get("x-hint", {})
-    is_literal = isinstance(value, str) and LITERAL.fullmatch(value) is not None
-    template = hints.get("literal" if is_literal and "literal" in hints else kind or _kind(value))
+    special = next((name for name, form in _SPECIAL.items() if isinstance(value, str) and form.fullmatch(value)), None)
+    template = hints.get(special if special in hints else kind or _kind(value))
     if template is None:
         return None
     text = value if isinstance(value, str) and len(value) <= _SHOWN else show(value)

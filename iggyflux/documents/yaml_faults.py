@@ -237,9 +237,18 @@ def _block_end(fault: _Fault) -> _Answer | None:
         return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED, mend)
     if fault.character == "-":
         return _Answer("a list item stands where a key was expected", fault.at, hint="indent the list under its key")
+    if fault.text[fault.since : fault.since + 2] == "- " and fault.at - fault.line_start == _column(
+        fault.text, fault.since
+    ):
+        hint = "write all of them as `- …`, or all as `key: …`"
+        return _Answer("a key stands among the items of a list", fault.at, hint=hint)
     return _Answer(
         "this line is indented unlike the lines it belongs to", fault.at, hint="indent it like its neighbours"
     )
+
+
+def _column(text: str, offset: int) -> int:
+    return offset - text.rfind("\n", 0, offset) - 1
 
 
 def _quote_open(fault: _Fault) -> _Answer | None:

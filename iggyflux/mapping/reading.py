@@ -107,6 +107,9 @@ class Reading:
             hint += ", or cast: true for a number in a string" if given == "string" else ""
         elif fitting != "an object" and "array" in expression.types and expression.types <= {"array", "null"}:
             hint = f"take the first: {expression.text} | [0]"
+        elif fitting == "an object" and expression.text.endswith((".*", "[*]", "[]")):
+            end = "." if expression.text.endswith(".*") else "["
+            hint = f"take the object itself: {expression.text.rpartition(end)[0]}"
         message = f"this never gives {fitting}"
         self.report("IFX132", pointer, message, expected=fitting, found=f"always {found}", hint=hint)
 

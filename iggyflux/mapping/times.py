@@ -41,14 +41,15 @@ _NUMBERS = {
 def read_timestamp(reading: Reading, point: Mapping[str, JSON], point_pointer: str) -> Timestamp:
     """`timestamp` of a point; without one, the message's own, which is worth a warning."""
     if "timestamp" not in point:
-        reading.warn(
-            NO_TIMESTAMP,
-            point_pointer,
-            "points without `timestamp` have the message's time: those of one microsecond and the same tags"
-            " overwrite each other",
-            key=True,
-            hint="timestamp: {expr: …, format: …} takes it from the message; {spread: offset} keeps messages apart",
-        )
+        if point_pointer not in reading.misspelt:  # else it may be there under another name
+            reading.warn(
+                NO_TIMESTAMP,
+                point_pointer,
+                "points without `timestamp` have the message's time: those of one microsecond and the same tags"
+                " overwrite each other",
+                key=True,
+                hint="timestamp: {expr: …, format: …} takes it from the message; {spread: offset} keeps messages apart",
+            )
         return Timestamp(None, TimestampFormat.UNIX_US, None, None, False, False, point_pointer)
     return _Timestamp(reading, object_of(point["timestamp"]), join_pointer(point_pointer, "timestamp")).read()
 

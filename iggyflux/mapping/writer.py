@@ -85,11 +85,18 @@ def _warn_rows_not_walked(reading: Reading, form: str, walked: bool) -> None:
         reading.warn("IFX153", pointer, message, hint="add `for_each: '@'`, and a row makes points")
 
 
+_MQTT = re.compile(r"(?:(?<=^)|(?<=/))[+#](?=/|$)")
+
+
 def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
     """`from`: the topics are names or globs."""
     topics = texts_of(tree.get("topic"))
     for topic in topics:
         _check_glob(reading, topic, _item("/from/topic", tree.get("topic"), topic))
+        if _MQTT.search(topic):
+            hint = f"`*` stands for any characters: '{_MQTT.sub('*', topic)}'"
+            message = "`+` and `#` are wildcards of MQTT; here they stand for themselves"
+            reading.warn("IFX155", _item("/from/topic", tree.get("topic"), topic), message, hint=hint)
         check_length(reading, topic, _item("/from/topic", tree.get("topic"), topic))
     check_length(reading, tree.get("stream"), "/from/stream")
     return From(

@@ -200,7 +200,11 @@ class ReferencePlan:
                 reason += f": {text} is looked for in the message; as a fixed name write {{const: {text}}}"
             raise RecordError(MISSING, reason, pointer)
         if not isinstance(name, str):
-            raise RecordError(NOT_A_STRING, f"the measurement must be a string, got {describe(name)}", pointer)
+            reason = f"the measurement must be a string, got {describe(name)}"
+            text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
+            if text.isidentifier():
+                reason += f" (as a fixed name write {{const: {text}}})"
+            raise RecordError(NOT_A_STRING, reason, pointer)
         return self._name(Part.MEASUREMENT, name, pointer)
 
     def _tags(self, scope: _Scope, value: JSON, spec: PointSpec) -> dict[str, str]:
