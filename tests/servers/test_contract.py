@@ -467,7 +467,7 @@ def test_a_run_keeps_what_is_refused_and_a_replay_with_another_mapping_delivers_
     dry = iggyflux("replay", "dead-letters/env", "--pipeline", "pipeline.yaml", "--dry-run")
     again = [iggyflux("replay", "dead-letters/env", "--pipeline", "pipeline.yaml") for _ in range(2)]
 
-    assert (refused.code, "1 kept as dead letters" in refused.err) == (0, True), refused
+    assert (refused.code, "1 kept as dead letter" in refused.err) == (0, True), refused
     assert dry.out == f"{measurement},device=d value=7.5 {START + 10**6}\n"
     assert [outcome.code for outcome in again] == [0, 0], again
     second = Point(measurement, {"device": "d"}, {"value": 7.5}, START + 10**6)
