@@ -342,6 +342,26 @@ def test_a_window_that_holds_too_much_is_asked_for_in_parts(tmp_path: Path) -> N
     assert sorted(world.sink.values, key=str) == expected(world.database.points)
 
 
+def test_the_next_window_of_the_past_is_fetched_while_one_is_sent(tmp_path: Path) -> None:
+    """Server and sink work at the same time; what was fetched for nothing is let go."""
+    world = World(tmp_path, points(80, first=BASE - 5_000 * S, step=60 * S), start=BASE - 5_000 * S, until_end=True)
+    open_at_send: list[int] = []
+    send = world.sink.send
+
+    async def counting(messages: Sequence[OutgoingMessage]) -> None:
+        await asyncio.sleep(0)
+        open_at_send.append(world.database.open_windows)
+        await send(messages)
+
+    world.sink.send = counting  # type: ignore[method-assign]
+    world.run()
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+    assert max(open_at_send) == 2
+    assert world.database.open_windows == 0
+    assert len(set(world.database.fetched)) == len(world.database.fetched), "each window once"
+
+
 def test_one_nanosecond_that_holds_too_much_stops_with_a_hint(tmp_path: Path) -> None:
     world = World(tmp_path, [Point(BASE - 20 * S, 1, f"d{number}") for number in range(5)])
     world.database.most_rows = 4

@@ -388,6 +388,24 @@ def test_a_long_overlap_is_not_read_again_on_every_poll() -> None:
     assert 40 <= len(looks) <= 80
 
 
+@settings(max_examples=40, deadline=None)
+@given(RULES)
+def test_what_is_foreseen_is_final_and_changes_nothing(rules: Rules) -> None:
+    """It may be fetched early: nobody looks at it again; and asking for it leaves the machine as it was."""
+    world = World(rules, [Write(0, BASE - 800 * S + number * S, 0, number) for number in range(100)])
+    foreseen: Read | None = None
+    for _ in range(300):
+        reads = len(world.reads)
+        before = world.machine._given
+        if before is not None:
+            foreseen = world.machine.foresee(0, world.seconds)
+            assert world.machine._given is before
+        if not world.step():
+            break
+        if foreseen is not None and len(world.reads) > reads and world.reads[-1].start == foreseen.start:
+            assert foreseen.stop <= world.now - rules.settle - rules.overlap
+
+
 @pytest.mark.parametrize(
     "wrong", [(2, 1, None), (5, 5, (1, 1)), (5, 5, (3, 1)), (5, 6, (1, 6))], ids=["order", "empty", "turned", "over"]
 )

@@ -40,6 +40,7 @@ What `next` gives, in this order:
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -232,6 +233,18 @@ class Windows:
         self._backfill_turn = True
         if self._target is not None and self._at >= self._target:
             self._end_pass(seconds)
+
+    def foresee(self, rows: int, seconds: float) -> Read | None:
+        """What will be read after the span that was given, if that holds so many rows; None where it cannot be said.
+
+        Only spans that nobody looks at again: what is read of them early is not out of date when its turn comes.
+        """
+        then = copy.deepcopy(self)
+        then.read(rows, seconds)
+        action = then.next(seconds)
+        return (
+            action if isinstance(action, Read) and action.known <= action.start and action.keep >= action.stop else None
+        )
 
     def too_much(self) -> None:
         """The span that was given last cannot be taken at once."""

@@ -48,6 +48,7 @@ import msgspec
 from iggyflux.cursors import CursorStore, Mark, Sieve
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.windows import (
+    LIGHT_ROWS,
     AskFirst,
     AskTime,
     Finished,
@@ -138,6 +139,7 @@ class ReaderRun:
         self._sink_is_connected = False
         self._told: set[tuple[str, str]] = set()
         self._told_at = float("-inf")
+        self._ahead: tuple[Read, asyncio.Task[Rows]] | None = None
         self._told_empty = False
         self._told_ahead = False
 
@@ -164,6 +166,7 @@ class ReaderRun:
             self.status.state = "done"
         finally:
             self.refresh()
+            await self._forget_ahead()
             await self._worker.finish(route.store.close)
             for transport in (route.source, route.sink, route.dead_letters):
                 await transport.close()
@@ -231,7 +234,7 @@ class ReaderRun:
         self.status.state = "running"
         self.status.waiting_for = None
         try:
-            window = await self._unless_stopped(self.route.source.fetch(read.start, read.stop))
+            window = await self._unless_stopped(await self._fetching(read))
         except TooMuch as error:
             self._machine.too_much()
             emit(log, logging.INFO, "reader.too_much", **self._span(read), reason=error)
@@ -240,6 +243,7 @@ class ReaderRun:
             return
         sieve = None
         try:
+            self._fetch_ahead(window)
             sieve = await self._worker.call(self.route.store.sieve, read, self.route.column)
             if sieve.needs_survey:
                 async for rows in window.chunks():
@@ -255,6 +259,31 @@ class ReaderRun:
         self.status.acknowledged += count
         self._progress.windows += 1
         self._tell_progress(read, count)
+
+    async def _fetching(self, read: Read) -> asyncio.Task[Rows]:
+        """The fetch of a window, which may be under way already."""
+        ahead = self._ahead
+        if ahead is not None and (ahead[0].start, ahead[0].stop) == (read.start, read.stop):
+            self._ahead = None
+            return ahead[1]
+        if ahead is not None and ahead[0].lane == read.lane:
+            await self._forget_ahead()
+        return asyncio.ensure_future(self.route.source.fetch(read.start, read.stop))
+
+    def _fetch_ahead(self, window: Rows) -> None:
+        """Let the server answer for the next window of the past while this one is being sent."""
+        read = self._machine.foresee(LIGHT_ROWS if window.rows is None else window.rows, self._clock.monotonic())
+        if read is not None and self._ahead is None:
+            self._ahead = read, asyncio.ensure_future(self.route.source.fetch(read.start, read.stop))
+
+    async def _forget_ahead(self) -> None:
+        if self._ahead is None:
+            return
+        (_, task), self._ahead = self._ahead, None
+        task.cancel()
+        (found,) = await asyncio.gather(task, return_exceptions=True)
+        if not isinstance(found, BaseException):
+            found.close()
 
     async def _publish(self, read: Read, window: Rows, sieve: Sieve) -> int:
         """Send what is new or changed; everything is confirmed when it returns.  Gives the number of rows.
@@ -424,6 +453,7 @@ class ReaderRun:
     async def _connect(self) -> bool:
         """Connect both ends; False where the wish to stop came first."""
         self.status.state = "connecting"
+        await self._forget_ahead()
         if await self._unless_stopped(_boxed(self._connect_both())) is None:
             return False
         self.status.waiting_for = None
