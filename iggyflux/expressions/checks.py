@@ -202,6 +202,9 @@ class Checker:
         return (left - {"number"}) | right
 
     def _kinds_or_expression(self, node: Node, given: Kinds) -> Kinds:
+        last = node["children"][1]
+        if last["type"] == "field" and str(last["value"]).isidentifier():  # which needs no quotes to be a name
+            self._doubt_quotes(last, node["children"][0])
         left, right = (self._kinds(child, given) for child in node["children"])
         return (left - {"null"}) | right
 

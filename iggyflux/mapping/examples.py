@@ -94,7 +94,9 @@ def _check_line(reading: Reading, line: str, pointer: str) -> None:
         before = line.split("\n")[: error.line]
         offset = sum(len(part) + 1 for part in before[:-1])
         offset += len((before[-1] if before else "").encode()[: error.column - 1].decode("utf-8", "replace"))
-        reading.report(BAD_EXAMPLE, pointer, f"this is not line protocol: {error.reason}", offset=offset)
+        unquoted = "expected a number, a boolean or a string, got"
+        hint = 'a string has double quotes: state="ok"' if error.reason.startswith(unquoted) else None
+        reading.report(BAD_EXAMPLE, pointer, f"this is not line protocol: {error.reason}", offset=offset, hint=hint)
     else:
         if count != 1:
             reading.report(BAD_EXAMPLE, pointer, f"this is not one line but {count}", hint="one item a line")

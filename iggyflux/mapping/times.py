@@ -120,6 +120,8 @@ class _Timestamp:
         if zone is None:
             if pattern is not None and not has_offset:
                 hint = "add `timezone: UTC`, or the zone in which these times are"
+                if pattern.endswith("Z") and "T%H:%M:%S" in pattern:
+                    hint = "`format: rfc3339` reads such times; in a pattern %z takes the Z"
                 self.reading.report(
                     "IFX125", self.at("format"), "the pattern has no offset (%z), and no timezone is named", hint=hint
                 )
