@@ -72,8 +72,8 @@ def _read_pattern(constants: Mapping[str, Any], count: int) -> dict[str, Any]:
             raise ConstantError("pattern", f"a lone {sign} in the pattern", hint)
     parts[-1] += pattern[position:]
     if len(parts) != count:
-        found = f"{counted(len(parts) - 1, 'place')} for {counted(count - 1, 'value')}"
-        raise ConstantError("pattern", f"the pattern has {found}")
+        places = f"{counted(len(parts) - 1, 'place')} for {counted(count - 1, 'value')}"
+        raise ConstantError("pattern", f"the pattern has {places}")
     return {"pattern": parts}
 
 
