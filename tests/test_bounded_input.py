@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from iggyflux.cli import command_line
 from iggyflux.documents import has_mark, parse_document, read_source
-from iggyflux.errors import DocumentError, PipelineError
+from iggyflux.errors import DocumentError, PipelineError, Stopped
 from iggyflux.pipeline import parse_pipeline
 from iggyflux.samples import Coordinates, SampleError, SampleFile, read_samples
+from iggyflux.transports.deadletters import read_dead_letters
 
 ENDLESS = Path("/dev/zero")
 MAPPING = "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints: {measurement: {const: m}}\n"
@@ -55,6 +56,13 @@ def test_what_has_no_end_is_told_to_be_too_large(arguments: list[str], code: str
     assert result.exit_code == 1
     assert f"[{code}]" in result.output
     assert "more than" in result.output
+
+
+def test_dead_letters_without_an_end_are_none() -> None:
+    with pytest.raises(Stopped) as caught:
+        next(read_dead_letters(ENDLESS))
+
+    assert caught.value.code == "IFX716"
 
 
 def test_a_secret_file_without_an_end_is_a_problem(tmp_path: Path) -> None:

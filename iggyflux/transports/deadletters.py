@@ -27,6 +27,9 @@ _OWN_KEYS = ("mapping", "mapping_hash", "reasons")
 
 log = logging.getLogger("iggyflux.deadletters")
 
+_LONGEST_LINE = 256 << 20
+"""A payload of 64 MB in base64, with lines and reasons; what is longer is no dead letter."""
+
 
 def encode_letter(letter: DeadLetter) -> bytes:
     """The JSON line of a letter, without its end.  A text that is not Unicode (a lone surrogate) shows `?` there."""
@@ -196,7 +199,10 @@ def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = 
         raise Stopped(f"there are no dead letters in {path}", "is it the path of `dead_letters`?", "IFX717")
     for file in dead_letter_files(path):
         with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE + 1), b""), 1):
+                if len(line) > _LONGEST_LINE:
+                    reason = f"{file}:{number}: a line has more than {_LONGEST_LINE:,} bytes"
+                    raise Stopped(reason, "name a directory or file of dead letters", "IFX716")
                 if not line.endswith(b"\n"):
                     (torn or _tell_torn)(file, number)
                     break
