@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,8 +93,8 @@ def test_a_file_has_a_payload_or_a_whole_message_a_line(server: SimServer, envel
     number = first.pop("id")
     assert number.isdigit()
     assert first == {"stream": "s", "topic": "back", "key": "d0", "payload": payload}
-    writer = "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: back}\npoints:\n  - {measurement: {const: m}, fields: [v]}\n"
-    Path("w.yaml").write_text(writer.replace("fields", "timestamp: {expr: t, format: unix_ns}, fields"))
+    point = "{measurement: {const: m}, timestamp: {expr: t, format: unix_ns}, fields: [v]}"
+    Path("w.yaml").write_text(f"iggyflux: 1\nkind: writer\nfrom: {{stream: s, topic: back}}\npoints: {point}\n")
     again = iggyflux("dry-run", "w.yaml", "out.ndjson", "--envelope")
     assert again.out.startswith(f"m v=0.0 {START}000000000\n"), again.err
 
@@ -191,6 +192,24 @@ def test_a_wrong_statement_stops_with_its_place(server: SimServer, statement: st
 
     assert outcome.code == 3
     assert code in outcome.err
+
+
+def test_rows_that_fail_are_dead_letters_that_dry_run_reads_again(server: SimServer) -> None:
+    """Their payload is the row; `replay` says how they are read again, since they are no messages."""
+    Path("back.yaml").write_text(MAPPING.replace("v: value", "v: add(value, device)"))
+    ran = iggyflux("run", pipeline(server), "--until-end")
+    assert ran.code == 0, ran.err
+    assert "10 kept as dead letters" in ran.err
+    assert "env,device=d0@2026-01-01T00:00:00Z" in ran.err
+
+    letters = [json.loads(line) for line in Path("dead-letters/back/00000001.ndjson").read_text().splitlines()]
+    Path("rows.jsonl").write_bytes(b"".join(b64decode(letter["payload_base64"]) + b"\n" for letter in letters))
+    Path("back.yaml").write_text(MAPPING)
+    again = sent(iggyflux("dry-run", "back.yaml", "rows.jsonl"))
+    assert sorted(message["payload"]["v"] for message in again) == list(range(10))  # type: ignore[index]
+    replayed = iggyflux("replay", "dead-letters/back", "--pipeline", "p.yaml")
+    assert replayed.code == 1
+    assert "`iggyflux cursor set p.yaml --mapping back --at TIME` reads them again" in replayed.err
 
 
 def test_cursor_shows_sets_and_resets_and_asks_before(server: SimServer) -> None:

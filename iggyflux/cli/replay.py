@@ -253,6 +253,11 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
     found = []
     for name, share in letters.shares.items():
         count = plural(share.count, "letter")
+        if name in mappings and mappings[name].kind == "reader":
+            hint = f"`iggyflux cursor set {path} --mapping {name} --at TIME` reads them again"
+            warn(f"{count} of {name!r}, a reader: what failed are rows ({hint})")
+            code = ExitCode.PROBLEMS
+            continue
         if name not in routes:
             known = ", ".join(sorted(routes))
             warn(f"{count} of mapping {name!r}, for which {path} has no route (it has {known})")
