@@ -81,45 +81,42 @@ _MOST_GENERATED = 200
 _FEW = 4
 
 
-def _dicts(
-    names: Sequence[str], rows: Sequence[Sequence[JSON]], tags: Mapping[str, JSON], has_nulls: bool
-) -> list[dict[str, JSON]]:
-    """A dict for each row: the first column, the tags, the other columns; what is null is left out."""
-    sparse: list[str] = []
-    if has_nulls and len(rows) < _FEW:
-        return [
-            {
-                names[0]: row[0],
-                **tags,
-                **{name: value for name, value in zip(names[1:], row[1:], strict=True) if value is not None},
-            }
-            for row in rows
-        ]
-    if has_nulls:
-        columns = list(zip(*rows, strict=True))
-        kept = []
-        for number, column in enumerate(columns):
-            if None in column:
-                if column.count(None) == len(column):
-                    continue
-                sparse.append(names[number])
-            kept.append(number)
-        if len(kept) < len(names):
-            names = [names[number] for number in kept]
-            rows = list(zip(*(columns[number] for number in kept), strict=True))
+def _dicts(names: Sequence[str], rows: Iterable[Sequence[JSON]], tags: Mapping[str, JSON]) -> list[dict[str, JSON]]:
+    """A dict for each row: the first column, the tags, the other columns."""
     if len(names) + len(tags) > _MOST_GENERATED:
-        made = [{names[0]: row[0], **tags, **dict(zip(names[1:], row[1:], strict=True))} for row in rows]
-    else:
-        make = _maker((names[0], *tags, *names[1:]), len(tags), len(names))
-        made = make(rows, *tags.values())
-    if sparse:
-        if len(sparse) * 4 > len(names):
-            return [{name: value for name, value in each.items() if value is not None} for each in made]
-        for name in sparse:
-            for each in made:
-                if each[name] is None:
-                    del each[name]
+        return [{names[0]: row[0], **tags, **dict(zip(names[1:], row[1:], strict=True))} for row in rows]
+    return _maker((names[0], *tags, *names[1:]), len(tags), len(names))(rows, *tags.values())
+
+
+def _sparse_dicts(
+    names: Sequence[str], rows: Sequence[Sequence[JSON]], tags: Mapping[str, JSON]
+) -> list[dict[str, JSON]]:
+    """The same, without what is null: columns without any value first, then value by value."""
+    if len(rows) < _FEW:
+        return [_without_nulls(made) for made in _dicts(names, rows, tags)]
+    columns = list(zip(*rows, strict=True))
+    kept, sparse = [], []
+    for number, column in enumerate(columns):
+        if None in column:
+            if column.count(None) == len(column):
+                continue
+            sparse.append(names[number])
+        kept.append(number)
+    if len(kept) < len(names):
+        names = [names[number] for number in kept]
+        rows = list(zip(*(columns[number] for number in kept), strict=True))
+    made = _dicts(names, rows, tags)
+    if len(sparse) * 4 > len(names):
+        return list(map(_without_nulls, made))
+    for name in sparse:
+        for each in made:
+            if each[name] is None:
+                del each[name]
     return made
+
+
+def _without_nulls(row: dict[str, JSON]) -> dict[str, JSON]:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _gathered(pieces: Iterable[list[Row]]) -> Iterator[list[Row]]:
@@ -284,7 +281,7 @@ class _InfluxqlReader:
             yield list(
                 map(
                     Row,
-                    _dicts(names, values, self._tags_of(series.tags), has_nulls),
+                    (_sparse_dicts if has_nulls else _dicts)(names, values, self._tags_of(series.tags)),
                     repeat(series.name),
                     repeat(self._window),
                     repeat(self._tag_names),
@@ -537,8 +534,10 @@ class _FluxReader:
         times = found.pop(time_name)
         names = [self._column, *(self._name(name) for name in found)]
         kept = [column for column, name in zip(found.values(), names[1:], strict=True) if name]
-        rows = list(zip(times, *kept, strict=True))
-        dicts = _dicts([name for name in names if name], rows, {}, has_nulls)
+        # Without a list between, zip uses one tuple for all rows.
+        rows = zip(times, *kept, strict=True)
+        names = [name for name in names if name]
+        dicts = _sparse_dicts(names, list(rows), {}) if has_nulls else _dicts(names, rows, {})
         return list(map(Row, dicts, measurements, repeat(self._window), repeat(self._tag_names)))
 
     def _name(self, name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 _IN_MEMORY_BYTES = 4 * 1024 * 1024
-BLOCK_BYTES = 512 * 1024
+BLOCK_BYTES = 256 * 1024
 
 
 class SpoolError(Exception):
