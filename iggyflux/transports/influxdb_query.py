@@ -340,7 +340,7 @@ class InfluxRows(InfluxConnection):
             found = self._ask_sql(statements.first_sql(self._measurement, where))
             return _integer(found[0].get("first")) if found else None
         if self._language == "flux":
-            script = statements.first_flux(bucket_of(self._settings), self._measurement, self._query.fields, where)
+            script = statements.first_flux(self._bucket, self._measurement, self._query.fields, where)
             return self._first_of_flux(script)
         columns = [(each.name, each.kind) for each in chosen.columns]
         return _first_of_document(self._ask_influxql(statements.first_influxql(self._measurement, columns, where)))
@@ -406,8 +406,8 @@ class InfluxRows(InfluxConnection):
         if self._language == "sql":
             return self._take_sql(chosen, window, ticket, until)
         if self._language == "flux":
-            bucket, where = bucket_of(self._settings), self._query.where
-            script = statements.select_flux(bucket, self._measurement, self._query.fields, where, start, stop)
+            fields, where = self._query.fields, self._query.where
+            script = statements.select_flux(self._bucket, self._measurement, fields, where, start, stop)
             spool = self._kept(self._flux_request(script), ticket, until)
             self._check_flux(spool)
             return [Taken(spool, lambda blocks: decode_flux(blocks, "time", window, chosen.tags))]
@@ -500,6 +500,13 @@ class InfluxRows(InfluxConnection):
         if self.flavor.name == "v2":
             return bucket_of(self._settings).partition("/")[0]
         return database_of(self._settings)
+
+    @property
+    def _bucket(self) -> str:
+        """As Flux names it; 1.8 calls a database with its retention policy so."""
+        if self.flavor.name == "v2":
+            return bucket_of(self._settings)
+        return f"{self._database}/{self._policy}" if self._policy else self._database
 
     @property
     def _policy(self) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -373,6 +375,47 @@ def test_a_large_answer_goes_through_the_disk_and_leaves_nothing_there(tmp_path:
 
     assert len(given("sql", chunked(*lines, kind=LINES), folder=tmp_path)) == 120_000
     assert list(tmp_path.iterdir()) == []
+
+
+_MEASURED = """
+import asyncio, sys
+from iggyflux.mapping import Query
+from iggyflux.pipeline import InfluxSettings
+from iggyflux.transports.influxdb_query import InfluxRows
+
+async def main(url):
+    source = InfluxRows(InfluxSettings(url=url, database="d"), Query("m", None, "auto", (), (), ()))
+    await source.connect()
+    window = await source.fetch(0, 2 * 10**18)
+    print(sum([len(chunk) async for chunk in window.chunks()]))
+    (peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    print(int(peak.split()[1]) // 1024)
+    await source.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: memory is not told here")
+@pytest.mark.parametrize("language", ONE)
+def test_memory_does_not_grow_with_the_number_of_rows(language: str) -> None:
+    """Half a million rows would be some 300 MB.  The peak is that of the new process: `ru_maxrss` keeps its parent's."""
+    many, more = 500, f"]{f',[{START},2]' * 999}]"
+    pieces = {
+        "influxql": [PARTIAL.replace("]]", more)] * (many - 1) + [ROW.replace("]]", more)],
+        "sql": [LINE * 1000] * many,
+        "flux": [HEAD, *[CSV_ROW * 1000] * many, "\r\n"],
+    }[language]
+    reply = chunked(*pieces, kind=KINDS[language])
+
+    with RawServer([answering(reply)] * 20, PINGS[language], None) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURED, server.url], capture_output=True, text=True, check=True, timeout=60
+        )
+
+    rows, megabytes = map(int, done.stdout.split())
+    assert rows == 500_000
+    assert megabytes < 100
 
 
 def test_no_secret_is_in_any_text() -> None:
