@@ -125,7 +125,7 @@ class InfluxSettings:
     accept_partial: bool = True
     no_sync: bool = False
     poll_interval_seconds: float = 5.0
-    page_size: int = 1000
+    page_size: int = 5000
     backfill_rate: int | None = None
 
 

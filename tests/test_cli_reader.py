@@ -48,7 +48,7 @@ def server() -> Iterator[SimServer]:
         yield running
 
 
-def write(server: SimServer, *points: tuple[float, str, float]) -> None:
+def write(server: SimServer, *points: tuple[float, str, float | str]) -> None:
     body = "\n".join(f"env,device={device} value={value} {int(when * 10**9)}" for when, device, value in points)
     headers = {"Authorization": f"Token {TOKEN}"}
     request = urllib.request.Request(f"{server.url}/api/v2/write?org=org&bucket=test", body.encode(), headers)
@@ -57,7 +57,7 @@ def write(server: SimServer, *points: tuple[float, str, float]) -> None:
 
 def pipeline(server: SimServer, to: str = "to: log:data\n", more: str = "", **keys: str) -> str:
     given = {"url": f'"{server.url}"', "org": "org", "bucket": "test", "token": '"${TOKEN}"', **keys}
-    section = ", ".join(f"{key}: {value}" for key, value in given.items())
+    section = ", ".join(f"{key}: {value}" for key, value in given.items() if value)
     text = f"iggyflux: 1\ninfluxdb: {{{section}, poll_interval: 100ms}}\n{to}run:\n  - mapping: back.yaml\n{more}"
     Path("p.yaml").write_text(text)
     return "p.yaml"
@@ -192,6 +192,64 @@ def test_a_wrong_statement_stops_with_its_place(server: SimServer, statement: st
 
     assert outcome.code == 3
     assert code in outcome.err
+
+
+def test_given_json_response_should_parse_into_messages() -> None:
+    with SimServer(1) as server:
+        body = f"env,device=d1 value=21.5,n=9007199254740993i,ok=true {START}000000001".encode()
+        urllib.request.urlopen(f"{server.url}/write?db=test", body).close()
+        Path("back.yaml").write_text(
+            MAPPING.replace('{payload: "{t: time, d: device, v: value}", key: device}', "{payload: '@'}")
+        )
+        path = pipeline(server, "to: file:out.ndjson\n", org="", bucket="", token="", database="test")
+        ran = iggyflux("run", path, "--until-end")
+
+    assert ran.code == 0, ran.err
+    (line,) = Path("out.ndjson").read_text().splitlines()
+    found = {"time": START * 10**9 + 1, "device": "d1", "value": 21.5, "n": 9007199254740993, "ok": True}
+    assert json.loads(line) == found
+
+
+def test_given_empty_response_should_return_empty_vec(server: SimServer) -> None:
+    Path("back.yaml").write_text(MAPPING.replace("measurement: env", "measurement: nothing"))
+    ran = iggyflux("run", pipeline(server, "to: file:out.ndjson\n"), "--until-end")
+
+    assert (ran.code, Path("out.ndjson").read_text()) == (0, "")
+
+
+def test_given_watermark_should_query_from_last_position(server: SimServer) -> None:
+    """What is final is not asked for again."""
+    path = pipeline(server)
+    iggyflux("run", path, "--until-end")
+    final = json.loads(iggyflux("cursor", "show", path, "--format", "json").out)["final"]
+    write(server, (START + 1000, "older", 1), (time.time() - 15, "newer", 2))
+    iggyflux("run", path, "--until-end")
+
+    assert final > "2026-01-02"
+    devices = [message["d"] for message in sent(iggyflux("log", "tail", "data", "s/back", "-n", "20"))]
+    assert ("newer" in devices, "older" in devices) == (True, False)
+
+
+def test_given_v3_detected_should_use_sql_query() -> None:
+    with SimServer(3) as server:
+        body = f"env,device=d1 value=1 {START}000000000".encode()
+        urllib.request.urlopen(f"{server.url}/api/v3/write_lp?db=test", body).close()
+        checked = iggyflux("check", pipeline(server, org="", bucket="", token="", database="test"))
+
+    assert "rows are asked for in sql" in checked.out
+
+
+def test_given_v2_detected_should_use_flux_query(server: SimServer) -> None:
+    assert "rows are asked for in flux" in iggyflux("check", pipeline(server)).out
+
+
+def test_where_flux_would_change_rows_influxql_is_taken_and_the_run_says_so(server: SimServer) -> None:
+    write(server, (START + 10**7, "d1", '"a text"'))
+    path = pipeline(server)
+    checked, ran = iggyflux("check", path), iggyflux("run", path, "--until-end")
+
+    assert "rows are asked for in influxql" in checked.out
+    assert "not flux:" in ran.err
 
 
 def test_rows_that_fail_are_dead_letters_that_dry_run_reads_again(server: SimServer) -> None:

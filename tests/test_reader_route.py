@@ -426,6 +426,23 @@ def test_a_stop_stops_and_nothing_of_the_window_is_stored(tmp_path: Path, where:
     assert sorted(world.sink.values, key=str) == expected(world.database.points)
 
 
+def test_no_more_messages_are_sent_at_once_than_a_page_has(tmp_path: Path) -> None:
+    world = World(tmp_path, points(50), until_end=True)
+    world.more["page_size"] = 2
+    sizes: list[int] = []
+    send = world.sink.send
+
+    async def counting(messages: Sequence[OutgoingMessage]) -> None:
+        sizes.append(len(messages))
+        await send(messages)
+
+    world.sink.send = counting  # type: ignore[method-assign]
+    world.run()
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+    assert max(sizes) == 2
+
+
 def test_a_send_that_stops_in_the_middle_of_a_window_skips_no_row(tmp_path: Path) -> None:
     world = World(tmp_path, points(50), faults=Faults(("before send", 9, Stopped("full"))))
     with pytest.raises(Stopped):

@@ -161,6 +161,7 @@ def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
         ),
         dead_letters=_dead_letters(opening, sink),
         rules=rules_of(reader, settings, until_end=opening.until_end),
+        page_size=settings.page_size,
         column=reader.cursor.column,
         mark=reader.cursor.mark,
         mapping=opening.mapping.name,

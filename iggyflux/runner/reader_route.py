@@ -41,6 +41,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -104,7 +105,8 @@ class RowPlan(Protocol):
 class ReaderRoute:
     """Everything that one reader is made of.
 
-    `mark` is the header that says of a message that it is `late` or `changed`; None asks for none.
+    `mark` is the header that says of a message that it is `late` or `changed`; None asks for none.  `page_size` bounds
+    the messages of one send.
     """
 
     name: str
@@ -114,6 +116,7 @@ class ReaderRoute:
     store: CursorStore
     dead_letters: DeadLetterSink
     rules: Rules
+    page_size: int = 5000
     column: str = "time"
     mark: str | None = None
     mapping: str = ""
@@ -415,14 +418,15 @@ class ReaderRun:
     # --- sending ---
 
     async def _send(self, messages: Sequence[OutgoingMessage]) -> None:
-        if messages:
-            sink = self.route.sink
+        sink, size = self.route.sink, self.route.page_size
+        for first in range(0, len(messages), size):
+            page = messages[first : first + size]
             self.status.in_flight += 1
             try:
-                await self._until_confirmed(lambda: sink.send(messages), sink)
+                await self._until_confirmed(partial(sink.send, page), sink)
             finally:
                 self.status.in_flight -= 1
-            self.status.delivered += len(messages)
+            self.status.delivered += len(page)
 
     async def _until_confirmed(self, send: Callable[[], Awaitable[None]], sink: MessageSink | None) -> None:
         """Send until it is confirmed, however long the other side is away; `_Abandoned` where we are told to stop."""
