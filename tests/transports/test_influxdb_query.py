@@ -399,7 +399,7 @@ asyncio.run(main(sys.argv[1]))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: memory is not told here")
 @pytest.mark.parametrize("language", ONE)
 def test_memory_does_not_grow_with_the_number_of_rows(language: str) -> None:
-    """Half a million rows would be some 300 MB.  The peak is that of the new process: `ru_maxrss` keeps its parent's."""
+    """Half a million rows would be some 300 MB.  (`ru_maxrss` would keep the peak of the parent.)"""
     many, more = 500, f"]{f',[{START},2]' * 999}]"
     pieces = {
         "influxql": [PARTIAL.replace("]]", more)] * (many - 1) + [ROW.replace("]]", more)],
