@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -26,12 +27,13 @@ from iggyflux.plan import digest_rows
 from iggyflux.records import Row
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.influxdb_query_rows import Column, Layout, decode_flux, decode_influxql, decode_jsonl
+from iggyflux.transports.influxdb_query_spool import BLOCK_BYTES
 
 COUNT = 50_000
 SERIES = 200
 START = 1_700_000_000_000_000_000
-STEP = 1_000_000
-WINDOW = (START, START + 10**9 * 3600)
+STEP = 10 * 10**9
+WINDOW = (START, START + 10**9 * 86_400 * 365)
 TAGS = ("device", "site")
 LAYOUT = Layout(
     (
@@ -59,12 +61,12 @@ to: {stream: factory, topic: env-history, payload: json}
 
 
 def values(count: int) -> Iterator[tuple[int, str, str, float, float, int, str]]:
-    """Rows by series, as servers send them."""
+    """Rows by series, as servers send them; each device reports at a whole ten seconds, as agents do."""
     source = random.Random(7)
     for number in range(count):
         series = number * SERIES // count
         yield (
-            START + number * STEP,
+            START + (number - series * count // SERIES) * STEP,
             f"dev-{series:03}",
             ("berlin", "lyon", "porto")[series % 3],
             round(source.uniform(-20, 40), 2),
@@ -82,8 +84,8 @@ def as_flux(count: int) -> bytes:
         ",result,table,_time,_measurement,device,site,temperature,humidity,count,state\r\n"
     )
     lines = [
-        f",,{device[-3:]},{format_rfc3339(time)},env,{device},{site},{celsius!r},{humidity!r},{number},{state}\r\n"
-        for time, device, site, celsius, humidity, number, state in values(count)
+        f",,{device[-3:]},{format_rfc3339(at)},env,{device},{site},{celsius!r},{humidity!r},{number},{state}\r\n"
+        for at, device, site, celsius, humidity, number, state in values(count)
     ]
     return (head + "".join(lines) + "\r\n").encode()
 
@@ -91,8 +93,8 @@ def as_flux(count: int) -> bytes:
 def as_influxql(count: int) -> bytes:
     """One JSON document a series and 10,000 rows, as `chunked=true` makes them."""
     series: dict[tuple[str, str], list[object]] = {}
-    for time, device, site, *rest in values(count):
-        series.setdefault((device, site), []).append([time, *rest])
+    for at, device, site, *rest in values(count):
+        series.setdefault((device, site), []).append([at, *rest])
     columns = ["time", "temperature", "humidity", "count", "state"]
     documents = [
         {"results": [{"statement_id": 0, "series": [
@@ -111,8 +113,8 @@ def as_jsonl(count: int) -> bytes:
 
 
 def blocks(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), 512 * 1024):
-        yield data[start : start + 512 * 1024]
+    for start in range(0, len(data), BLOCK_BYTES):
+        yield data[start : start + BLOCK_BYTES]
 
 
 def by_hand(data: bytes) -> list[bytes]:
@@ -209,6 +211,7 @@ def main() -> None:
                 overlapping(data["v1 JSON"], Path(folder)),
             ],
             7,
+            time.process_time,
         )
     micro = 1e6 / COUNT
     against = "by hand, faster"

@@ -11,6 +11,8 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Any, TypeAlias, cast
 
+import msgspec
+
 from iggyflux.errors import RecordError
 from iggyflux.expressions import RAISED
 from iggyflux.expressions.lowering import Call, Column, Elements, Fixed, Lowered, Members, lower
@@ -89,6 +91,7 @@ class _Generator:
 
     def __init__(self, plan: ReaderPlan) -> None:
         self._plan = plan
+        self._lowered: dict[int, Lowered] = {}
         self._names: dict[str, Any] = {
             "OutgoingMessage": OutgoingMessage,
             "encode": _encoder(plan.reader.target.payload),
@@ -112,7 +115,7 @@ class _Generator:
     def _item(self, number: int, spec: MessageSpec) -> str:
         lines = [
             f"def item_{number}(rows, columns, digests):",
-            f"    payloads = encode({self._payloads(spec)})",
+            *self._payload_lines(spec),
         ]
         keys, headers, times = "repeat(None)", self._constant_headers(spec), "repeat(None)"
         if spec.key is not None:
@@ -132,10 +135,36 @@ class _Generator:
         ]
         return "\n".join(lines) + "\n"
 
-    def _payloads(self, spec: MessageSpec) -> str:
+    def _payload_lines(self, spec: MessageSpec) -> list[str]:
         if self._plan.sends_rows_as_points(spec):
-            return f"[{self._bind(partial(point_of, self._plan.reader))}(row) for row in rows]"
-        return self._each(spec.payload)
+            points = f"[{self._bind(partial(point_of, self._plan.reader))}(row) for row in rows]"
+            return [f"    payloads = encode({points})"]
+        struct = self._struct(spec)
+        lenient = self._each(spec.payload, struct=struct)
+        strict = self._each(spec.payload, struct=struct, is_strict=True)
+        if strict == lenient:
+            return [f"    payloads = encode({lenient})"]
+        return [
+            "    try:  # sooner, where every row has every column",
+            f"        values = {strict}",
+            "    except KeyError:",
+            f"        values = {lenient}",
+            "    payloads = encode(values)",
+        ]
+
+    def _struct(self, spec: MessageSpec) -> str | None:
+        """The name of a struct that is written as the object that the payload is; such are made and written sooner."""
+        value = _lowered(spec.payload)
+        if self._plan.reader.target.payload != "json" or not isinstance(value, Members):
+            return None
+        names = {f"f{number}": name for number, (name, _) in enumerate(value.parts)}
+        if len(set(names.values())) < len(names):
+            return None
+        try:
+            fields: list[tuple[str, Any]] = [(name, Any) for name in names]
+            return self._bind(msgspec.defstruct("Payload", fields, rename=names, gc=False))
+        except ValueError:  # a name that would have to be escaped
+            return None
 
     def _constant_headers(self, spec: MessageSpec) -> str | None:
         """The headers of every row, where they need none; None also where they are no headers: each row says so."""
@@ -147,25 +176,34 @@ class _Generator:
             return None
         return f"repeat({self._bind(constant)})"
 
-    def _each(self, source: Source) -> str:
-        """A list with the value of `source` for each row."""
-        value = _lowered(source)
+    def _each(self, source: Source, *, struct: str | None = None, is_strict: bool = False) -> str:
+        """A list with the value of `source` for each row, as a `struct` if one is named.
+
+        If strict, a column that is missing raises KeyError.
+        """
+        value = self._lowered.get(id(source))
+        if value is None:
+            value = self._lowered[id(source)] = _lowered(source)
         if value == Column(None):
             return "columns"
-        text = self._value(value)
+        column = "c[{!r}]" if is_strict else "c.get({!r})"
+        if struct is not None and isinstance(value, Members):
+            text = f"{struct}({', '.join(self._value(part, column) for _, part in value.parts)})"
+        else:
+            text = self._value(value, column)
         loop = "for row, c in zip(rows, columns)" if "(row, c)" in text else "for c in columns"
         return f"[{text} {loop}]"
 
-    def _value(self, value: Lowered) -> str:
+    def _value(self, value: Lowered, column: str) -> str:
         match value:
             case Column(None):
                 return "c"
             case Column(name):
-                return f"c.get({name!r})"
+                return column.format(name)
             case Members(parts):
-                return "{" + ", ".join(f"{name!r}: {self._value(part)}" for name, part in parts) + "}"
+                return "{" + ", ".join(f"{name!r}: {self._value(part, column)}" for name, part in parts) + "}"
             case Elements(parts):
-                return "[" + ", ".join(map(self._value, parts)) + "]"
+                return "[" + ", ".join(self._value(part, column) for part in parts) + "]"
             case Call(run):
                 return f"{self._bind(run)}(row, c)"
             case Fixed(constant):
@@ -174,6 +212,9 @@ class _Generator:
     def _bind(self, value: Any) -> str:
         if value is None or isinstance(value, (bool, str)):
             return repr(value)
+        for name, known in self._names.items():
+            if known is value:
+                return name
         name = f"v{len(self._names)}"
         self._names[name] = value
         return name
