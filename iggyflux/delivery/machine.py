@@ -33,6 +33,10 @@ OnUnavailable: TypeAlias = Literal["wait", "stop", "dead_letter"]
 _MAX_DEATHS = 40
 # Two deaths of the same request, with a server that was seen alive between them, are no accident.
 _DEATHS_OF_A_KILLER = 2
+# With so many in a row nobody waits for a witness any more: no line is sent for ever.
+_DEATHS_ENOUGH = 12
+# So many more, after nothing that was sent survived, and it is looked for again.
+_DEATHS_OF_THE_SICK = 5
 # So many lines that fail alone, and nothing accepted: the server is sick, whatever is sent.
 _MAX_HELD = 3
 _DIGITS = re.compile(r"\d+")
@@ -139,6 +143,7 @@ class Machine:
         # Lines that alone got an unknown server error, while nothing else was accepted that would lay it on them.
         self._held: list[int] = []
         self._witness = False
+        self._answered = False
         self._accepted_line: int | None = None
         self._calling_witness = False
         self._sick = False
@@ -171,6 +176,7 @@ class Machine:
         if not isinstance(verdict, Unavailable):
             self._attempts = self._strikes = self._deaths = 0
             self._failure = None
+            self._answered = True
         if self._calling_witness and not isinstance(verdict, Impossible):
             self._hear_witness(verdict, now, jitter)
             return
@@ -269,25 +275,34 @@ class Machine:
                 "look at the server's log, and at what stands between here and there",
                 "IFX608",
             )
+        elif self._sick:
+            if self._strikes >= _DEATHS_OF_THE_SICK:  # whoever is well by now may yet be killed by a line
+                self._sick = False
+                self._strikes = 0
         elif self._strikes >= (1 if self._suspect and width > 1 else _DEATHS_OF_A_KILLER):
-            self._blame(f"the connection died each time this line was sent alone: {verdict.reason}", "IFX603", width)
+            reason = f"the connection died each time this line was sent alone: {verdict.reason}"
+            lived = self._suspect > 0 and self._answered
+            is_proved = lived or len(self._lines) == 1 or self._deaths >= _DEATHS_ENOUGH
+            self._accuse(width, reason, None, "IFX603", is_proved=is_proved)
 
     def _failed_alike(self, verdict: Unavailable, width: int) -> None:
-        """An error that nobody knows as passing, again and again: look whether a line does it.
+        """An error that nobody knows as passing, again and again: look whether a line does it."""
+        if self._strikes >= (1 if self._suspect and width > 1 else self._policy.max_retries + 1):
+            reason = f"the server fails each time this line is sent alone: {verdict.reason}"
+            self._accuse(width, reason, verdict.status, "IFX607", is_proved=False)
+
+    def _accuse(self, width: int, reason: str, status: int | None, code: str, *, is_proved: bool) -> None:
+        """One of these lines may be what the server fails on.
 
         The blame needs a witness, another request that was accepted since: else the server itself is sick.
         """
-        if self._strikes < (1 if self._suspect and width > 1 else self._policy.max_retries + 1):
-            return
         if not self._suspect:
-            self._witness = False
+            self._witness = self._answered = False
         if width > 1:
             self._halve(width)
-        elif self._witness:
-            self._refuse_first(
-                f"the server fails each time this line is sent alone: {verdict.reason}", verdict.status, "IFX607"
-            )
-        elif len(self._held) < _MAX_HELD and len(self._todo) > 1:
+        elif self._witness or is_proved:
+            self._refuse_first(reason, status, code)
+        elif self._can_be_held():
             self._held.append(self._todo[0])
             self._todo = self._todo[1:]
             self._suspect = 0
@@ -301,6 +316,13 @@ class Machine:
         else:
             self._fall_sick()
         self._strikes = 0
+
+    def _can_be_held(self) -> bool:
+        """Whether the first line to do can be sent after the others: none of them writes its point."""
+        if len(self._held) >= _MAX_HELD or len(self._todo) < 2:
+            return False
+        key = point_key(self._lines[self._todo[0]])
+        return all(point_key(self._lines[index]) != key for index in self._todo[1:])
 
     def _hear_witness(self, verdict: Verdict, now: float, jitter: float) -> None:
         self._calling_witness = False
@@ -321,15 +343,6 @@ class Machine:
         self._window = None
         self._attempts = self._policy.max_retries
 
-    def _blame(self, reason: str, code: str, width: int) -> None:
-        if width > 1:
-            self._halve(width)
-        elif self._suspect or len(self._lines) == 1:
-            self._refuse_first(reason, None, code)
-        else:  # it is alone for its size, and nothing spoke against it before: as with many lines, that comes first
-            self._suspect = self._window = 1
-        self._strikes = 0
-
     def _halve(self, width: int) -> None:
         self._suspect = width
         self._window = width // 2
@@ -340,7 +353,7 @@ class Machine:
         self._todo = self._todo[1:]
         self._suspect = 0
         self._attempts = 0
-        self._witness = False
+        self._witness = self._answered = False
         # Look at as many lines next as there were to a refused one so far: few requests where few or most are refused.
         settled = len(self._lines) - len(self._todo) - len(self._held)
         found = len(self._refusals)
