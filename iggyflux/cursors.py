@@ -170,9 +170,12 @@ class CursorStore:
         self._remove_unknown()
         return None if cursor is None else cursor.position
 
-    def sieve(self, read: Read, column: str) -> Sieve:
-        """What tells the new and the changed rows of a span from those that were seen; close it or commit it."""
-        return Sieve(self, read, column)
+    def sieve(self, read: Read, column: str, *, whole: bool = False) -> Sieve:
+        """What tells the new and the changed rows of a span from those that were seen; close it or commit it.
+
+        With `whole` it is asked once, for what was made of all rows of the span (`sift_messages`).
+        """
+        return Sieve(self, read, column, whole=whole)
 
     def commit(self, position: Position, sieve: Sieve | None = None) -> None:
         """Store the position, and with it what `sieve` saw; returns when both would survive a crash."""
@@ -235,7 +238,7 @@ class Sieve:
     Where `needs_survey`, all rows are shown to `survey` before the first goes through `sift`, in the same order.
     """
 
-    def __init__(self, store: CursorStore, read: Read, column: str) -> None:
+    def __init__(self, store: CursorStore, read: Read, column: str, *, whole: bool = False) -> None:
         self.start, self.stop = read.start, read.stop
         self._store = store
         self._read = read
@@ -245,7 +248,7 @@ class Sieve:
         # A slice with times that are out of date must not be asked for them: entries then carry their slice's number.
         self._starts = [each.start for each in self._old] if any(each.is_cut for each in self._old) else []
         size = sum(each.count for each in self._old) * store.width
-        self.needs_survey = size > _IN_MEMORY_BYTES
+        self.needs_survey = size > _IN_MEMORY_BYTES and not whole
         self._known: set[bytes] | dict[bytes, bytes] = set()
         self._survey: _Survey | None = None
         if self.needs_survey:
@@ -278,6 +281,17 @@ class Sieve:
                 return [(index, "") for index in fresh]
             return [(index, "late" if rows[index].columns[column] < until else "") for index in fresh]  # type: ignore[operator]
         return [(index, self._mark(rows[index], changed)) for index, changed in self._fresh(rows, entries)]
+
+    def sift_messages(self, digests: Sequence[bytes]) -> tuple[list[int], Mark]:
+        """The indices of what was not sent of this span before, and what all of that is.
+
+        Of a span that is sent as a whole, of which nobody cuts a part: the digests are those of its messages.
+        """
+        if self._read.keep < self.stop:
+            self._write(digests)
+        is_new = self._read.known <= self.start
+        mark: Mark = "" if is_new else "changed" if self._known else "late"
+        return [index for index, digest in enumerate(digests) if digest not in self._known], mark
 
     def _mark(self, row: Row, changed: bool) -> Mark:
         if changed:
@@ -357,6 +371,9 @@ class Sieve:
                 for entry, row in zip(entries, rows, strict=True)
                 if row.columns[column] >= keep  # type: ignore[operator]
             ]
+        self._write(entries)
+
+    def _write(self, entries: Sequence[bytes]) -> None:
         if not entries:
             return
         if self._file is None:

@@ -208,7 +208,7 @@ class World:
         self.plan: Any = MAPPING.plan()
 
     def route(self) -> ReaderRoute:
-        store = Store(self.folder, "back", self.query, marks="mark" in self.more)
+        store = Store(self.folder, "back", self.query, marks="mark" in self.more and not self.plan.whole_windows)
         store.faults = self.faults
         return ReaderRoute(
             name="back",
@@ -538,6 +538,53 @@ to: {stream: s, topic: t}
     found = [json.loads(message.payload) for message in world.sink.messages]
     assert max(map(len, found)) == 20
     assert [number for part in found for number in part] == list(range(sum(map(len, found))))
+
+
+def test_a_window_in_which_something_changed_is_sent_again_as_a_whole(tmp_path: Path) -> None:
+    """Who takes a window as one message, takes the last one."""
+    mapping = parse_mapping(
+        """\
+iggyflux: 1
+kind: reader
+from: {measurement: env}
+messages: {payload: "[].value", for_each: window}
+to: {stream: s, topic: t}
+""",
+        name="back",
+    )
+    late = Point(BASE - 35 * S, "late", "x", arrives=BASE + 8 * S)
+    world = World(tmp_path, [*points(60), late], grid=True, window=10 * S)
+    world.plan = mapping.plan()
+    world.more["mark"] = "why"
+    for _ in range(4):
+        world.run(12)
+    found = [(json.loads(message.payload), dict(message.headers)) for message in world.sink.messages]
+
+    assert len({message.id for message in world.sink.messages}) == len(found), "no window twice as it was"
+    assert [each for each in found if each[1]] == [
+        ([50, 51, 52, 53, 54, 55, "late", 56, 57, 58, 59], {"why": "changed"})
+    ]
+    assert found.count(([50, 51, 52, 53, 54, 55, 56, 57, 58, 59], {})) == 1
+
+
+def test_what_fails_in_a_whole_window_is_kept_once(tmp_path: Path) -> None:
+    mapping = parse_mapping(
+        """\
+iggyflux: 1
+kind: reader
+from: {measurement: env}
+messages: {payload: "sum([].value)", for_each: window}
+to: {stream: s, topic: t}
+""",
+        name="back",
+    )
+    world = World(tmp_path, [*points(60), Point(BASE - 35 * S, "text", "x")], grid=True, window=10 * S)
+    world.plan = mapping.plan()
+    for _ in range(3):
+        world.run(12)
+
+    assert len(world.letters.letters) == 1
+    assert len(world.sink.messages) == 5
 
 
 # --- faults at every point ---

@@ -16,7 +16,7 @@ from iggyflux.mapping import Mapping, Reader, Writer, load_mapping
 from iggyflux.pipeline import Endpoint, EndpointKind, IggySettings, InfluxSettings, Pipeline, TopicAddress
 from iggyflux.pipeline import Route as Item
 from iggyflux.records import JSON, Message, Rendered
-from iggyflux.runner.reader_route import ReaderRoute
+from iggyflux.runner.reader_route import ReaderRoute, RowPlan
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
 
@@ -150,15 +150,14 @@ def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
     from iggyflux.transports.influxdb_query import InfluxRows
 
     reader, settings = opening.reader, opening.influxdb
-    plan = opening.mapping.plan()
+    plan: RowPlan = opening.mapping.plan()  # type: ignore[assignment]  # of a reader, it is a reader's plan
+    marks = reader.cursor.mark is not None and not plan.whole_windows
     return ReaderRoute(
         name=opening.name,
         source=InfluxRows(settings, reader.source, column=reader.cursor.column, most_bytes=MOST_WINDOW_BYTES),
-        plan=plan,  # type: ignore[arg-type]  # of a reader, it is a reader's plan
+        plan=plan,
         sink=_MESSAGE_SINKS[sink.kind](opening, sink),
-        store=CursorStore(
-            opening.pipeline.state, opening.name, query_of(reader, settings), marks=reader.cursor.mark is not None
-        ),
+        store=CursorStore(opening.pipeline.state, opening.name, query_of(reader, settings), marks=marks),
         dead_letters=_dead_letters(opening, sink),
         rules=rules_of(reader, settings, until_end=opening.until_end),
         page_size=settings.page_size,

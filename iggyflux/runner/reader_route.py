@@ -42,6 +42,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -247,11 +248,12 @@ class ReaderRun:
         sieve = None
         try:
             self._fetch_ahead(window)
-            sieve = await self._worker.call(self.route.store.sieve, read, self.route.column)
+            whole = self.route.plan.whole_windows
+            sieve = await self._worker.call(self.route.store.sieve, read, self.route.column, whole=whole)
             if sieve.needs_survey:
                 async for rows in window.chunks():
                     sieve.survey(rows, digest_rows(rows))
-            count = await self._publish(read, window, sieve)
+            count = await (self._publish_whole if whole else self._publish)(read, window, sieve)
             self._machine.read(count, self._clock.monotonic())
             if count or self._clock.monotonic() - self._stored_at >= _EMPTY_STORE_SECONDS:
                 await self._commit(sieve)
@@ -293,9 +295,8 @@ class ReaderRun:
 
         While a chunk is being sent the next one is rendered.
         """
-        route, count = self.route, 0
+        count = 0
         sending: asyncio.Task[None] | None = None
-        pending: list[tuple[Row, bytes, Mark]] = []
         try:
             async for rows in window.chunks():
                 self._check_times(rows, read)
@@ -304,17 +305,12 @@ class ReaderRun:
                 digests = digest_rows(rows)
                 chosen = sieve.sift(rows, digests)
                 self._count(len(rows), chosen)
-                fresh = [(rows[index], digests[index], mark) for index, mark in chosen]
-                if route.plan.whole_windows:
-                    pending += fresh
-                elif fresh:
+                if fresh := [(rows[index], digests[index], mark) for index, mark in chosen]:
                     messages = await self._render(fresh)
                     if sending is not None:
                         await sending
                     sending = asyncio.create_task(self._send(messages))
                     await asyncio.sleep(0)  # it is under way before the next chunk takes the loop
-            if pending:
-                sending = asyncio.create_task(self._send(await self._render(pending)))
             if sending is not None:
                 await sending
         finally:
@@ -322,6 +318,30 @@ class ReaderRun:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
         return count
+
+    async def _publish_whole(self, read: Read, window: Rows, sieve: Sieve) -> int:
+        """As `_publish`, where messages are made of many rows: those that are not what was sent are sent whole."""
+        column = self.route.column
+        found: list[tuple[int, bytes, Row]] = []
+        async for chunk in window.chunks():
+            self._check_times(chunk, read)
+            self.status.read += len(chunk)
+            found += zip((row.columns[column] for row in chunk), digest_rows(chunk), chunk, strict=True)  # type: ignore[misc]
+        found.sort(key=lambda each: each[:2])  # rows of one time come in any order, and the ids are of the order
+        rows, digests = [row for *_, row in found], [digest for _, digest, _ in found]
+        rendered = self.route.plan.render(rows, digests)
+        made = [message.id.to_bytes(16, "big") for message in rendered.messages]
+        failed = [_failure_digest(failure, digests) for failure in rendered.failures]
+        fresh, mark = sieve.sift_messages([*made, *failed])
+        messages = [self._marked(rendered.messages[index], mark) for index in fresh if index < len(made)]
+        failures = [rendered.failures[index - len(made)] for index in fresh if index >= len(made)]
+        self._progress.seen_again += len(made) + len(failed) - len(fresh)
+        self._progress.changed += len(messages) if mark else 0
+        self.status.points += len(messages)
+        if failures:
+            await self._judge(rows, digests, failures)
+        await self._send(messages)
+        return len(rows)
 
     def _check_times(self, rows: Sequence[Row], read: Read) -> None:
         column = self.route.column
@@ -528,6 +548,12 @@ class ReaderRun:
 
 class _Abandoned(Exception):  # not a fault
     """Told to stop while the other side is away: the window comes again."""
+
+
+def _failure_digest(failure: Failure, digests: Sequence[bytes]) -> bytes:
+    """What tells a failure from others, so that it is told once."""
+    text = f"{failure.code} {failure.location} {failure.point}".encode()
+    return blake2b(digests[failure.index] + text, digest_size=16).digest()
 
 
 def row_place(row: Row, column: str) -> str:
