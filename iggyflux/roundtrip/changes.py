@@ -39,8 +39,9 @@ def changes(before: JSON, after: JSON, path: Path = ()) -> Iterator[Change]:
                 yield Change("missing", (*path, name), value)
             else:
                 yield from changes(value, after[name], (*path, name))
-        for name in after.keys() - before.keys():
-            yield Change("added", (*path, name), None, after[name])
+        for name, value in after.items():
+            if name not in before:
+                yield Change("added", (*path, name), None, value)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         if sorted(map(repr, map(_key, before))) == sorted(map(repr, map(_key, after))):
             if not same(before, after):
