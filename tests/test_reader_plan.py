@@ -280,3 +280,24 @@ def test_what_a_format_does_not_have_fails_with_the_place(form: str, columns: di
     [failure] = rendered.failures
     assert (failure.index, failure.location) == (1, "/payload")
     assert failure.code.startswith(code)
+
+
+@pytest.mark.parametrize(
+    ("messages", "columns", "pointer"),
+    [
+        ("{payload: '@'}", {"a": "x" * 64_000_001}, "/messages/payload"),
+        ("{payload: b, key: a}", {"a": "x" * 256}, "/messages/key"),
+        ("{payload: b, key: a}", {"a": "ü" * 128}, "/messages/key"),
+        ("{payload: b, headers: {h: a}}", {"a": "ü" * 128}, "/messages/headers/h"),
+    ],
+)
+def test_what_iggy_does_not_take_fails_with_the_place_of_the_row(
+    messages: str, columns: dict[str, object], pointer: str
+) -> None:
+    """And the rows beside it are sent."""
+    rendered = render(messages, {"b": 1}, columns, {"b": 2, "a": "ü" * 127})
+
+    assert [(failure.index, failure.code, failure.location) for failure in rendered.failures] == [
+        (1, "IFX352", pointer)
+    ]
+    assert list(rendered.origins) == [0, 2]
