@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -289,6 +290,10 @@ class _InfluxqlReader:
             )
 
     def _read(self, line: bytes) -> Document:
+        if self._decoder is not None and (b"-0," in line or b"-0]" in line):
+            # Servers write -0.0 as -0, which is an integer to JSON: read slowly, the line keeps its sign.
+            with suppress(ValueError, msgspec.ValidationError):
+                return msgspec.convert(json.loads(line, parse_int=_signed), self._decoder.type)
         if self._decoder is not None:
             # Where a type is another than was told, the line is read as it comes.
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
@@ -311,6 +316,10 @@ class _InfluxqlReader:
         if self._layout.tags is None:
             return {key: value for key, value in tags.items() if value}
         return {name: tags[key] for key, name in self._layout.tags.items() if tags.get(key)}
+
+
+def _signed(digits: str) -> int | float:
+    return -0.0 if digits == "-0" else int(digits)
 
 
 def _merged(names: list[str], layout: Layout, rows: Sequence[Sequence[JSON]]) -> tuple[list[str], list[list[JSON]]]:
@@ -437,7 +446,7 @@ class _FluxReader:
         self._awaits_header = True
         self._header: list[str] = []
         self._minutes: dict[str, int] = {}
-        self._rests: dict[str, int] = {}
+        self._times_known: dict[str, int] = {}
 
     def rows(self, piece: str) -> Iterator[list[Row]]:
         """The rows of a piece of whole records."""
@@ -560,32 +569,47 @@ class _FluxReader:
                 return self._times(cells)
             if is_sparse:
                 return [convert(cell) if cell else None for cell in cells]
+            if kind in _NUMBERS and "-0" not in cells:  # which JSON reads as 0
+                with suppress(msgspec.DecodeError):  # NaN and infinities, which are no JSON
+                    return _NUMBERS[kind].decode(f"[{','.join(cells)}]")
             return list(map(convert, cells))
         except (ValueError, KeyError, TimestampError) as error:
             raise UnreadableAnswer(f"not of the type {kind}: {error}") from None
 
     def _times(self, cells: list[str]) -> list[int]:
-        """Nanoseconds.  Minutes are looked up, since few are new; so is the rest, where its texts are few as well."""
-        minutes, rests = self._minutes, self._rests
-        if len(minutes) > _MOST_KNOWN or len(rests) > _MOST_KNOWN:
+        """Nanoseconds.  Many series report at the same times, and few minutes are new: both are looked up."""
+        known = self._times_known
+        new = set(cells).difference(known)
+        if len(new) * 2 > len(cells):
+            return self._new_times(cells)
+        if len(known) + len(new) > _MOST_KNOWN:
+            known.clear()
+            new = set(cells)
+        fresh = list(new)
+        known.update(zip(fresh, self._new_times(fresh), strict=True))
+        return list(map(known.__getitem__, cells))
+
+    def _new_times(self, cells: list[str]) -> list[int]:
+        minutes = self._minutes
+        if len(minutes) > _MOST_KNOWN:
             minutes.clear()
-            rests.clear()
-        new = {text[16:] for text in cells} - rests.keys()
         try:
-            for minute in {text[:16] for text in cells} - minutes.keys():
+            for minute in {text[:16] for text in cells}.difference(minutes):
                 # By the calendar, since the minutes at both ends of time begin or end outside of it.
                 date = int(minute[:4]), int(minute[5:7]), int(minute[8:10]), int(minute[11:13]), int(minute[14:])
                 minutes[minute] = timegm((*date, 0)) * 10**9
-            if len(new) * 4 > len(cells):
-                return [minutes[text[:16]] + int((text[17:19] + text[20:-1]).ljust(11, "0")) for text in cells]
-            for rest in new:
-                rests[rest] = int((rest[1:3] + rest[4:-1]).ljust(11, "0"))
-            return [minutes[text[:16]] + rests[text[16:]] for text in cells]
+            return [minutes[text[:16]] + int((text[17:19] + text[20:-1]).ljust(11, "0")) for text in cells]
         except ValueError:  # not in UTC
             return list(map(parse_rfc3339, cells))
 
 
 _MOST_KNOWN = 50_000
+_NUMBERS: Mapping[str, msgspec.json.Decoder[list[Any]]] = {
+    "long": msgspec.json.Decoder(list[int]),
+    "unsignedLong": msgspec.json.Decoder(list[int]),
+    "double": msgspec.json.Decoder(list[float]),
+}
+"""A column of numbers is a list of JSON: decoded as a whole, twice as fast as cell by cell."""
 _CONVERSIONS: Mapping[str, Callable[[str], Any]] = {
     "long": int,
     "unsignedLong": int,

@@ -104,6 +104,7 @@ def test_numbers_and_booleans_come_back_in_their_types(server: Server, measureme
         {"i": -7},
         {"b": True},
         {"f": float(2**60)},
+        {"f": -0.0},
     ]
     points = [
         Point(measurement, {"n": f"{number}", **({"odd": "yes"} if number % 2 else {})}, each, START + number)

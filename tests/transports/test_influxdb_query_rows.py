@@ -133,6 +133,21 @@ def test_influxql_gives_a_field_of_several_types_the_type_of_each_point() -> Non
     assert repr(of(frozenset({"f"}))[:2]) == repr([7.0, 7.5])
 
 
+def test_a_zero_keeps_its_sign() -> None:
+    """Servers write it as -0."""
+    text = INFLUXQL.replace(b"7.5", b"-0").replace(b"[5, 2,", b"[5, -0,")
+    assert [repr(row.columns.get("f")) for row in influxql(text)] == ["1.0", "None", "-0.0", "-0.0", "-0.0"]
+    rows = [row for chunk in decode_flux([CSV.replace(b",m,a,1,", b",m,a,-0,")], "time", WINDOW, None) for row in chunk]
+    assert repr(rows[0].columns["f"]) == "-0.0"
+
+
+def test_floats_that_are_no_json_are_read() -> None:
+    for text, value in (("NaN", "nan"), ("+Inf", "inf"), ("-Inf", "-inf")):
+        data = CSV.replace(b",m,a,1,", f",m,a,{text},".encode())
+        rows = [row for chunk in decode_flux([data], "time", WINDOW, None) for row in chunk]
+        assert repr(rows[0].columns["f"]) == value
+
+
 def test_flux_gives_types_and_times_to_the_nanosecond() -> None:
     rows = [row for chunk in decode_flux([CSV], "time", WINDOW, {"t": "t"}) for row in chunk]
 
