@@ -112,13 +112,28 @@ def test_a_failing_server_gets_half_once_until_it_answers_and_the_pace_returns()
     model.run(60)
     limit, rate = pace.limit, model.rate(10)
     model.answers = False
-    model.run(60)
-    while_away = pace.limit
+    model.run(3)
+    while_failing = pace.limit
     model.answers = True
     model.run(15)
 
-    assert while_away == limit // 2
+    assert while_failing == limit // 2
     assert model.rate(10) > 0.75 * rate
+
+
+def test_a_server_that_was_away_takes_at_once_what_it_took_before() -> None:
+    pace = Pace(Bounds(2, 1, 8))
+    model = Model(pace, saturated(0.1, 60_000))
+    model.run(60)
+    limit = pace.limit
+    model.answers = False
+    model.run(60)
+    while_away = pace.limit
+    model.answers = True
+    model.run(1)
+
+    assert while_away == max(limit // 2, 1)
+    assert pace.limit == limit
 
 
 def test_a_source_that_is_slower_than_the_server_changes_nothing() -> None:

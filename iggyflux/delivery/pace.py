@@ -18,6 +18,8 @@ _SLOWED = 0.7
 _GROWTH = 1.5
 # Judgements for which a number is kept before the next one is tried; doubled each time that it brought nothing.
 _PATIENCE = (8, 128)
+# Who answers nothing for so long was away, not overloaded.
+_AWAY_SECONDS = 5.0
 # Requests, and seconds, that a judgement needs at least.
 _FEWEST = 6
 _SHORTEST_SECONDS = 1.0
@@ -58,7 +60,7 @@ class Pace:
         self._rate = 0.0
         self._rest = 0
         self._patience = _PATIENCE[0]
-        self._is_failing = False
+        self._failing: tuple[int, float] | None = None  # the number before, and since when nothing was answered
         self._unsteady = 0
         self._changed = float("-inf")
         self._forget()
@@ -72,11 +74,11 @@ class Pace:
         if began < self._changed:
             return  # it ran beside another number of requests
         if not is_answered:
-            self._trying, self._settled = None, False
-            self._set(self.limit if self._is_failing else self.limit // 2, now)
-            self._is_failing = True
+            self._fail(now)
             return
-        self._is_failing = False
+        if self._failing is not None:
+            self._recover(self._failing, now)
+            return
         if self._unsteady:
             self._unsteady -= 1
             return
@@ -89,6 +91,19 @@ class Pace:
             if self._held_up >= passed / 2:
                 self._judge(_Known(self.limit, self._lines / passed), now)
             self._forget()
+
+    def _fail(self, now: float) -> None:
+        """Half, once: a server that fails again and again is not slower for that."""
+        self._trying, self._settled = None, False
+        if self._failing is None:
+            self._failing = (self.limit, now)
+            self._set(self.limit // 2, now)
+
+    def _recover(self, failing: tuple[int, float], now: float) -> None:
+        """It answers again: one that was away takes what it took before."""
+        before, since = failing
+        self._failing = None
+        self._set(before if now - since >= _AWAY_SECONDS else self.limit, now)
 
     def _judge(self, found: _Known, now: float) -> None:
         before = self._trying
