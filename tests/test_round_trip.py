@@ -292,3 +292,35 @@ def test_the_command_says_what_it_takes(tmp_path: Path, paths: list[str]) -> Non
         CliRunner().invoke(command_line, ["test", "--round-trip", *(str(tmp_path / each) for each in paths)]).exit_code
         == 2
     )
+
+
+EXACT = st.fixed_dictionaries(
+    {"ts": st.integers(-(2**62), 2**62), "i": st.integers(-(2**63), 2**63 - 1)},
+    optional={
+        "t": st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6).filter(
+            lambda text: not text.endswith("\\")
+        ),
+        "f": st.floats(allow_nan=False, allow_infinity=False),
+        "s": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=6),
+        "b": st.booleans(),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(EXACT, min_size=1, max_size=6, unique_by=lambda each: each["ts"]),
+    st.sampled_from(["influxql", "sql", "auto"]),
+)
+def test_what_is_mapped_with_its_types_comes_back_as_it_was(sent: list[dict[str, Any]], language: str) -> None:
+    """Integers of 64 bits, doubles to the last bit, texts with line ends, nanoseconds before and after 1970."""
+    types = {"i": "integer", "f": "float", "s": "string", "b": "boolean"}
+    fields = {name: {"expr": name, "type": kind} for name, kind in types.items()}
+    payload = {name: name for name in ("t", *types)} | {"ts": "time"}
+
+    found = there_and_back({"tags": {"t": "t"}, "fields": fields}, payload, *sent, source={"language": language})
+
+    assert [
+        loss for each in found.returns for loss in each.losses if loss.reason != "null where there was nothing"
+    ] == []
+    assert all(len(each.back) == 1 for each in found.returns)
