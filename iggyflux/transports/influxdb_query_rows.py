@@ -447,6 +447,8 @@ class _FluxReader:
         self._header: list[str] = []
         self._minutes: dict[str, int] = {}
         self._times_known: dict[str, int] = {}
+        self._texts: dict[str, str] = {}
+        self._texts_length = 0
 
     def rows(self, piece: str) -> Iterator[list[Row]]:
         """The rows of a piece of whole records."""
@@ -562,7 +564,8 @@ class _FluxReader:
     def _converted(self, kind: str, cells: list[str], is_sparse: bool) -> list[Any]:
         is_time = kind.startswith("dateTime")
         if not is_time and kind not in _CONVERSIONS:
-            return [cell or None for cell in cells] if is_sparse else cells
+            texts = self._shared(cells)
+            return [text or None for text in texts] if is_sparse else texts
         convert = parse_rfc3339 if is_time else _CONVERSIONS[kind]
         try:
             if is_time and not is_sparse:
@@ -575,6 +578,17 @@ class _FluxReader:
             return list(map(convert, cells))
         except (ValueError, KeyError, TimestampError) as error:
             raise UnreadableAnswer(f"not of the type {kind}: {error}") from None
+
+    def _shared(self, cells: list[str]) -> list[str]:
+        """The same texts, equal ones as one object: whoever works with the rows hashes and compares each once."""
+        length = sum(map(len, cells))
+        if length > _SHORT * len(cells):
+            return cells
+        self._texts_length += length
+        if self._texts_length > _MOST_LENGTH:
+            self._texts.clear()
+            self._texts_length = length
+        return list(map(self._texts.setdefault, cells, cells))
 
     def _times(self, cells: list[str]) -> list[int]:
         """Nanoseconds.  Many series report at the same times, and few minutes are new: both are looked up."""
@@ -604,6 +618,8 @@ class _FluxReader:
 
 
 _MOST_KNOWN = 50_000
+_SHORT = 40
+_MOST_LENGTH = 8_000_000
 _NUMBERS: Mapping[str, msgspec.json.Decoder[list[Any]]] = {
     "long": msgspec.json.Decoder(list[int]),
     "unsignedLong": msgspec.json.Decoder(list[int]),
