@@ -31,7 +31,7 @@ class ReaderPlan:
 
     `whole_windows` says how rows may be handed over.  False: every message is made of one row, so the rows of a window
     can be rendered in chunks, in any sizes, with the same result.  True: a message is made of all rows of a series or
-    of the window, so all rows of a window that are to be published must be in one call: memory grows with the window.
+    of the window, so all rows of a window must be in one call: memory grows with the window.
     """
 
     def __init__(self, mapping: Mapping) -> None:
