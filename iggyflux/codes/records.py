@@ -301,8 +301,8 @@ CODES: tuple[Code, ...] = (
             "A reader's payload is empty or has more than 64 MB, or a key or a header's value has more than 255 bytes."
         ),
         fix=(
-            "Send less in one message (`for_each: row` or `series`, a smaller `cursor.window`), shorten a key or header "
-            "(`substring(x, 0, 60)`, `hash(x)`), or put what is long into the payload."
+            "Send less in one message (`for_each: row` or `series`, a smaller `cursor.window`), shorten a key or "
+            "header (`substring(x, 0, 60)`, `hash(x)`), or put what is long into the payload."
         ),
         example="key: description, where that is a text of 300 characters",
     ),
