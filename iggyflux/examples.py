@@ -68,7 +68,7 @@ class ExampleResult:
 
 def run_examples(mapping: mappings.Mapping, kind: Literal["compiled", "reference"] = "compiled") -> list[ExampleResult]:
     """Run the examples of `mapping`, each on its own, in the document's order."""
-    run = _WriterExamples(mapping, kind) if mapping.kind == "writer" else _ReaderExamples(mapping)
+    run = _WriterExamples(mapping, kind) if mapping.kind == "writer" else _ReaderExamples(mapping, kind)
     return [
         ExampleResult(number, _name(tree), mapping.locate(f"/examples/{number - 1}"), tuple(run(tree, number - 1)))
         for number, tree in enumerate(mapping.examples, 1)
@@ -165,11 +165,11 @@ class _WriterExamples:
 class _ReaderExamples:
     """Runs the examples of a reader document."""
 
-    def __init__(self, mapping: mappings.Mapping) -> None:
+    def __init__(self, mapping: mappings.Mapping, kind: Literal["compiled", "reference"]) -> None:
         assert mapping.reader is not None  # noqa: S101
         self._mapping = mapping
         self._measurement = mapping.reader.source.measurement or ""
-        self._plan: Any = mapping.plan()
+        self._plan: Any = mapping.plan(kind)
 
     def __call__(self, tree: Mapping[str, Any], _number: int) -> Iterator[Difference]:
         rendered = self._plan.render(example_rows(tree, self._measurement))

@@ -224,7 +224,8 @@ def test_each_language_reads_what_was_written(language: str) -> None:
 
 NAMES = ["a", "b", "c", "d"]
 VALUES = (
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False, width=32)
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
     | st.sampled_from(["", "x", "a b", "7", "lf\n", "ü"])
 )  # fmt: skip
 TREES = VALUES | st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=2) | st.lists(VALUES, max_size=2)
