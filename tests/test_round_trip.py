@@ -175,6 +175,7 @@ def test_two_messages_that_overwrite_each_other_are_named() -> None:
 
     words = "messages 1 and 2 overwrite each other: one point of m (no tags) at 1"
     assert named(found, 0)[""] == named(found, 1)[""] == words
+    assert named(found, 0)["a"] == "changed, by another message"
     assert "" not in named(found, 2)
 
 

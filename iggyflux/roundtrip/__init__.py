@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from iggyflux.delivery.machine import Policy
@@ -87,6 +87,7 @@ class _Way:
     lines: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    shares_points: bool = False
 
 
 class _RoundTrip:
@@ -212,6 +213,7 @@ class _RoundTrip:
             for index in indices:
                 reason = f"messages {others} overwrite each other: one point of {measurement} ({names}) at {time}"
                 ways[index].losses.append(Loss("", reason, ways[index].sent))
+                ways[index].shares_points = True
 
     def _returned(self, index: int, way: _Way, backs: Sequence[JSON], made_of: Sequence[Sequence[int]]) -> Return:
         back = tuple(backs[number] for number in way.outputs)
@@ -229,7 +231,8 @@ class _RoundTrip:
                 losses.append(Loss("", f"{others} messages came back as one", way.sent, is_lossy=False))
                 losses += explain_split(way.sent, [back[0]], self._trace)
             else:
-                losses += explain(found, back[0], self._trace)
+                words = explain(found, back[0], self._trace)
+                losses += map(_of_another, words) if way.shares_points else words
         return Return(index, way.sent, back, tuple(found), tuple(losses))
 
     def _notes(self, points: Sequence[Point], refused: Mapping[int, str]) -> list[str]:
@@ -253,6 +256,13 @@ def _is_of(row: Row, point: Point) -> bool:
     if row.tags is None:
         return all(row.columns.get(name, value) == value for name, value in point.tags.items())
     return all(row.columns.get(name) == point.tags.get(name) for name in row.tags)
+
+
+def _of_another(loss: Loss) -> Loss:
+    """The words for what a message has of the one that overwrote its point, or that its point was merged with."""
+    if loss.reason.startswith(("changed", "added: column")):
+        return replace(loss, reason=f"{loss.reason}, by another message")
+    return loss
 
 
 def _key(point: Point) -> Key:
