@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -193,8 +194,14 @@ def read_rows(lines: Lines, *, form: str, measurement: str = "") -> Iterator[Sam
     """The rows of `lines`: `form` is `jsonl` (an object of columns a line) or `csv` (with a header line).
 
     `time` is integer nanoseconds or RFC 3339.  A cell of a CSV is a number, true or false where it is one by JSON's
-    syntax, null where it is empty, else a string.  Raises SampleError.
+    syntax, null where it is empty, else a string.  A CSV that begins with an annotation (`#datatype`) is one of Flux:
+    its columns have the types that it says, and its `_time` is `time`.  Raises SampleError.
     """
+    if form == "csv":
+        first, lines = _peeked(lines)
+        if first.removeprefix(_BOM).startswith(_ANNOTATIONS):
+            yield from _annotated_rows(lines, measurement)
+            return
     for number, columns in _ROW_FORMS[form](lines):
         yield SampleRow(number, Row(_with_time(columns, number), measurement))
 
@@ -227,6 +234,32 @@ def _csv_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
             yield reader.line_num, {name: _cell(text) for name, text in zip(header, cells, strict=True)}
     except csv.Error as error:
         raise SampleError(NOT_A_ROW, f"not CSV: {error}", reader.line_num) from error
+
+
+_ANNOTATIONS = (b"#datatype,", b"#group,", b"#default,")
+
+
+def _annotated_rows(lines: Lines, measurement: str) -> Iterator[SampleRow]:
+    """Rows of Flux, numbered from 1; also of a file whose line ends an editor has changed."""
+    from iggyflux.transports.influxdb_query_rows import UnreadableAnswer, decode_flux
+
+    text = b"".join(lines).removeprefix(_BOM)
+    if b"\r\n" not in text:
+        text = text.replace(b"\n", b"\r\n")
+    text = text if text.endswith(b"\r\n") else text + b"\r\n"
+    try:
+        rows = [row for chunk in decode_flux([text], "time", (0, 0), None) for row in chunk]
+    except (UnreadableAnswer, ValueError) as error:
+        raise SampleError(NOT_A_ROW, f"not annotated CSV: {error}") from error
+    for number, row in enumerate(rows, 1):
+        yield SampleRow(number, Row(row.columns, row.measurement or measurement))
+
+
+def _peeked(lines: Lines) -> tuple[bytes, Lines]:
+    """The first line, and all of them."""
+    waiting = iter(lines)
+    first = next(waiting, b"")
+    return first, chain([first] if first else [], waiting)
 
 
 _ROW_FORMS = {"jsonl": _json_rows, "csv": _csv_rows}

@@ -185,3 +185,40 @@ def test_a_member_that_an_envelope_has_not_is_told_with_the_one_that_was_meant(m
         list(read_samples([line], Coordinates("s", "t"), envelope=True))
 
     assert said in caught.value.reason
+
+
+ANNOTATED = (
+    b"#datatype,string,long,dateTime:RFC3339,string,string,double,long,unsignedLong,boolean,string\r\n"
+    b"#group,false,false,false,true,true,false,false,false,false,false\r\n"
+    b"#default,_result,,,,,,,,,\r\n"
+    b",result,table,_time,_measurement,device,x,n,u,ok,note\r\n"
+    b",,0,2026-01-01T00:00:00.123456789Z,env,d1,7,9007199254740993,18446744073709551615,true,007\r\n"
+    b',,0,2026-01-01T00:00:01Z,env,d1,,3,,false,"a,""b"""\r\n'
+    b"\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text", [ANNOTATED, ANNOTATED.replace(b"\r\n", b"\n"), ANNOTATED.rstrip(), b"\xef\xbb\xbf" + ANNOTATED]
+)
+def test_annotated_csv_has_the_types_that_it_says(text: bytes) -> None:
+    """Nothing is guessed: 7 is a float, 007 a text, integers are exact; line ends may have been changed."""
+    rows = [sample.row for sample in read_rows(text.splitlines(keepends=True), form="csv", measurement="other")]
+
+    assert [row.measurement for row in rows] == ["env", "env"]
+    first, second = (row.columns for row in rows)
+    time = 1767225600 * 10**9
+    assert first == {
+        "time": time + 123456789, "device": "d1", "x": 7.0, "n": 2**53 + 1, "u": 2**64 - 1, "ok": True, "note": "007",
+    }  # fmt: skip
+    assert type(first["x"]) is float
+    assert second == {"time": time + 10**9, "device": "d1", "n": 3, "ok": False, "note": 'a,"b"'}
+
+
+@pytest.mark.parametrize("text", [b"#group,false\n,a\n,b\n", ANNOTATED.replace(b",3,", b",x,")])
+def test_annotated_csv_that_is_none_is_named(text: bytes) -> None:
+    """As any file that holds no rows."""
+    with pytest.raises(SampleError) as caught:
+        list(read_rows(text.splitlines(keepends=True), form="csv", measurement=""))
+
+    assert caught.value.code == "IFX502"
