@@ -438,6 +438,19 @@ def test_a_stored_position_comes_before_start(log: Log) -> None:
     assert drive(offsets(source)) == {"s/t/0": [4]}
 
 
+def test_a_run_to_the_end_does_not_take_a_log_that_was_replaced_for_one_that_is_read(log: Log) -> None:
+    """A position behind the end means that messages were lost or exchanged: "nothing to do" would hide them."""
+    Consumption(log.folder, "c").store([Position(HERE, 7)])
+    log.append("s", "t", messages(5))
+
+    source = LogSource(log.folder, "s", ["t"], consumer="c", until_end=True)
+
+    with pytest.raises(Stopped, match=r"offset 8 of s/t/0 is beyond the end of the log \(5\)") as stopped:
+        drive(source.connect())
+    assert stopped.value.code == "IFX706"
+    drive(source.close())
+
+
 def test_only_the_chosen_partitions_are_read(log: Log) -> None:
     log.create_topic("s", "t", 3)
     log.append("s", "t", messages(9))

@@ -320,11 +320,7 @@ class PartitionReader:
         data = path.read_bytes() if self.offset > self._base else b""
         self._start, found = segments.pass_over(data, 0, self._base, self.offset)
         if found < self.offset:
-            raise Stopped(
-                f"offset {self.offset} of {self.partition} is beyond the end of the log ({found})",
-                "the log was cut or replaced: give the consumer a new name, or set `start`",
-                "IFX706",
-            )
+            raise _beyond_the_end(self.partition, self.offset, found)
         self.offset = found
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._chunk, self._at = b"", 0
@@ -602,6 +598,9 @@ class LogSource:
             if not self._readers:
                 raise self._nothing_matches()
             self._stops = {place: self._log.end(place) for place in self._readers}
+            for place, end in self._stops.items():
+                if end < self._readers[place].offset:  # "nothing to do" would be said of a log that was replaced
+                    raise _beyond_the_end(place, self._readers[place].offset, end)
 
     def _read(self) -> Batch | None:
         for _ in range(len(self._turns)):
@@ -698,6 +697,14 @@ _STARTS: dict[str, Callable[[Log, Partition, int], int]] = {
     "offset": lambda log, place, value: max(value, log.first(place)),
     "timestamp": lambda log, place, value: log.offset_at(place, value),
 }
+
+
+def _beyond_the_end(partition: Partition, offset: int, end: int) -> Stopped:
+    return Stopped(
+        f"offset {offset} of {partition} is beyond the end of the log ({end})",
+        "the log was cut or replaced: give the consumer a new name, or set `start`",
+        "IFX706",
+    )
 
 
 def _damage(path: Path, position: int, partition: Partition, offset: int, follower: segments.Place | None) -> Stopped:
