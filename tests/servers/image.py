@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 _ENGINE = "unix:///var/run/docker.sock"
 _PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
+_LABEL = "iggyflux.tests.process"
 _DOCKERFILE = """\
 FROM scratch
 COPY root/ /
@@ -100,11 +101,11 @@ def _context(binary: Path) -> bytes:
 
 def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, command: str | None = None) -> str:
     """A container of this image, pulled where it is not there; its URL.  Raises `NoEngine`."""
-    with _engine():
-        pass
+    with _engine() as client:
+        _remove_orphans(client)
     from testcontainers.core.container import DockerContainer
 
-    container = DockerContainer(tag).with_exposed_ports(port)
+    container = DockerContainer(tag).with_exposed_ports(port).with_kwargs(labels={_LABEL: str(os.getpid())})
     for key, value in environment.items():
         container = container.with_env(key, value)
     if command is not None:
@@ -115,6 +116,15 @@ def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, c
         return f"http://{container.get_container_host_ip()}:{container.get_exposed_port(port)}"
     except Exception as error:
         raise NoEngine(_first_line(error)) from error
+
+
+def _remove_orphans(client: Any) -> None:
+    """Remove the containers of test runs that were killed: where processes can be seen, those whose owner is gone."""
+    if not Path("/proc/self").exists():
+        return
+    for container in client.containers.list(all=True, filters={"label": _LABEL}):
+        if not Path("/proc", container.labels[_LABEL]).exists():
+            container.remove(force=True)
 
 
 def _first_line(error: Exception) -> str:
