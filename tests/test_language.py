@@ -651,6 +651,14 @@ def test_rule_20_siblings_of_a_failed_record_are_written() -> None:
     ]
 
 
+def test_a_list_in_the_place_of_a_message_is_told_as_one_and_not_counted() -> None:
+    """Elements that no path reads are not decoded: their number is not known."""
+    found = failure(document("[v]"), [{"v": 1}])
+
+    assert found.code == "IFX346"
+    assert found.reason.endswith(" (what they are looked for in is a list: `for_each` makes points of its elements)")
+
+
 def test_rule_20_a_record_stops_at_its_first_failure() -> None:
     """Measurement, tags, fields, time; tags and fields in the order of their keys."""
     text = (

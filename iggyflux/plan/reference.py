@@ -179,7 +179,9 @@ class ReferencePlan:
         fields = self._fields(scope, value, spec)
         if not fields:
             reason = f"no field is left: every field is null or missing{scope.inside}"
-            if not isinstance(value, dict):
+            if isinstance(value, list):  # its elements may not have been decoded, so they are not counted
+                reason += " (what they are looked for in is a list: `for_each` makes points of its elements)"
+            elif not isinstance(value, dict):
                 reason += f" (what they are looked for in is {describe(value)})"
             raise RecordError(NO_FIELD, reason, f"{pointer}/fields")
         timestamp_ns = self._timestamp(scope, value, spec)
