@@ -155,6 +155,25 @@ def test_rule_28_what_is_assumed_of_samples_is_said(samples: bytes, notes: list[
 
 
 @pytest.mark.usefixtures("mapping")
+@pytest.mark.parametrize(
+    ("payload", "options", "said"),
+    [
+        ("csv", [], True),
+        ("csv", ["--whole"], False),
+        ("{format: csv, header: [d, a, u, ts]}", [], False),
+    ],
+)
+def test_a_csv_read_line_by_line_is_told_of(payload: str, options: list[str], said: bool) -> None:
+    """A file of csv that is taken for payloads, a line each, would be headers without rows, and nothing wrong."""
+    text = DOCUMENT.replace("topic: t}", f"topic: t, payload: {payload}}}").replace("points:", "for_each: '@'\npoints:")
+    Path("env.yaml").write_text(text, "utf-8")
+
+    _, _, err = dry_run(*options, stdin=b"d,a,u,ts\nd1,1,2,3\n")
+
+    assert ("--whole takes the file as one payload" in err) is said
+
+
+@pytest.mark.usefixtures("mapping")
 def test_binary_payloads_ask_for_envelopes() -> None:
     """As usage, before anything is read."""
     Path("env.yaml").write_text(DOCUMENT.replace("topic: t}", "topic: t, payload: msgpack}"), "utf-8")

@@ -181,6 +181,8 @@ def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer
     if b"\n" in first.message.payload and not whole:
         hint = "; `jq -c '.[]'` makes a message of each element" if first.message.payload.startswith(b"[") else ""
         note(f"the input is one JSON document, so it is one message{hint}")
+    if writer.source.payload.format == "csv" and "header" not in writer.source.payload.options and not whole:
+        note("each line is a payload, and a csv payload begins with its header: --whole takes the file as one payload")
     if not _uses_coordinates(writer):
         return
     note(
