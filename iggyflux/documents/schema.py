@@ -21,7 +21,7 @@ from functools import cache
 from pkgutil import get_data
 from typing import Any, TypeAlias
 
-from iggyflux.documents.nodes import Document, join_pointer
+from iggyflux.documents.nodes import Document, join_pointer, split_pointer
 from iggyflux.errors import Problem, closest, counted
 from iggyflux.records import JSON
 
@@ -34,6 +34,7 @@ OUT_OF_BOUNDS = "IFX114"
 Schema: TypeAlias = Mapping[str, Any]
 
 _SHOWN = 60
+_NO_MERGE_KEYS = "YAML 1.2 has no merge keys: write the keys out"
 LITERAL = re.compile(r"[-+]?[0-9][0-9A-Za-z_:.+-]*(?: [0-9:.]+)?")
 """A text that begins with a number: a date, a time, a number with its unit; no expression begins so."""
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -142,7 +143,9 @@ def show(value: JSON) -> str:
 
 
 def _stray_hint(document: Document, finding: Finding) -> str | None:
-    """`{x: f(a, b)}` without quotes is the key `x` and the key `b)`: say so at the second."""
+    """`{x: f(a, b)}` without quotes is the key `x` and the key `b)`: say so at the second; and what `<<` is not."""
+    if "<<" in split_pointer(finding.pointer):
+        return _NO_MERGE_KEYS
     node = document.node(finding.pointer)
     name = finding.pointer.rpartition("/")[2]
     if node is not None and node.value is None and node.in_flow and re.search(r"[()'`|&=<>@]", name):
@@ -505,7 +508,7 @@ def _unknown_key(schema: Schema, key: str, value: Mapping[str, JSON], place: str
     instead = schema.get("x-instead", {}).get(key.lower())
     near = closest(key, known)
     if key == "<<":
-        return Finding(UNKNOWN_KEY, place, message, key=True, hint="YAML 1.2 has no merge keys: write the keys out")
+        return Finding(UNKNOWN_KEY, place, message, key=True, hint=_NO_MERGE_KEYS)
     if instead is not None:
         hint = instead if " " in instead else f"did you mean `{instead}`?"
         return Finding(UNKNOWN_KEY, place, message, key=True, hint=hint, meant=instead)

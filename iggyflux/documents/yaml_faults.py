@@ -87,12 +87,13 @@ def is_own_fault(text: str, offset: int) -> bool:
 
 def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -> tuple[Problem, int, Mend | None]:
     """The problem that `error` stands for, where the parser gave up, and how the text can be read on."""
-    mark, since = error.problem_mark, error.context_mark
+    mark, since = error.problem_mark or error.context_mark, error.context_mark
     at = min(mark.index, len(text)) if mark is not None else 0
-    fault = _Fault(text, str(error.problem or ""), str(error.context or ""), at, since.index if since else at)
+    problem_text = str(error.problem or error.context or "")
+    fault = _Fault(text, problem_text, str(error.context or ""), at, since.index if since else at)
     answer = next(filter(None, (answer(fault) for pattern, answer in _ANSWERS if pattern.search(fault.problem))), None)
     if answer is None:
-        answer = _Answer(f"this is not YAML: {fault.problem or fault.context}", fault.at)
+        answer = _Answer(f"this is not YAML: {fault.problem}", fault.at)
     place = answer.at
     if place >= len(text.rstrip()):  # the end of the file: show the last line that holds something
         place = max(len(text.rstrip()) - 1, 0)
@@ -277,6 +278,12 @@ def _block_scalar(fault: _Fault) -> _Answer | None:
     return _unquoted(inner, f"{sign} begins a text of several lines") if sign else None
 
 
+def _spaces_before_text(fault: _Fault) -> _Answer | None:
+    blank = fault.text.rfind("\n", 0, fault.line_start - 1) + 1
+    message = "a line of nothing but spaces cannot be the first of a text of several lines"
+    return _Answer(message, blank, max(fault.line_start - 1 - blank, 1), "remove the line, or its spaces")
+
+
 def _loose_end(fault: _Fault) -> _Answer | None:
     if not fault.text[fault.at :].strip():
         message = "the document ends where a value or a closing bracket is expected"
@@ -309,6 +316,7 @@ _ANSWERS: tuple[tuple[re.Pattern[str], Callable[[_Fault], _Answer | None]], ...]
     (re.compile("unknown escape character"), _bad_escape),
     (re.compile("could not find expected ':'"), _no_colon),
     (re.compile("chomping or indentation|a comment or a line break|indentation indicator"), _block_scalar),
+    (re.compile("more indented follow up line"), _spaces_before_text),
     (re.compile("expected the node content"), _loose_end),
     (re.compile("expected ' ', but found|undefined tag handle|expected '!'|expected URI"), _tag),
     (re.compile("<document start>"), _deeper_text),
