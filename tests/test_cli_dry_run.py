@@ -132,6 +132,17 @@ def test_a_log_is_a_source_of_samples() -> None:
     assert outcome.out == "m,d=d1,site=berlin,topic=t a=28.0 1000000\nm,d=d1,site=berlin,topic=t a=29.0 1000000\n"
 
 
+def test_messages_of_a_log_are_those_of_every_topic_that_is_meant(mapping: Path) -> None:
+    """A name, a glob and a list of them, each topic once."""
+    mapping.write_text(DOCUMENT.replace("topic: t}", "topic: ['t-*', t-1]}"), "utf-8")
+    for topic in ("t-1", "t-2", "other"):
+        iggyflux("log", "append", "data", f"s/{topic}", stdin=b'{"d": "d1", "a": 1, "ts": 1}\n')
+
+    outcome = iggyflux("dry-run", "env.yaml", "log:data")
+
+    assert outcome.out == "m,d=d1,site=berlin,topic=t-1 a=1.0 1000000\nm,d=d1,site=berlin,topic=t-2 a=1.0 1000000\n"
+
+
 @pytest.mark.usefixtures("mapping")
 @pytest.mark.parametrize(
     ("samples", "notes"),

@@ -214,9 +214,8 @@ def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[
     assert mapping.writer is not None  # noqa: S101
     log = Log.open(folder)
     source = mapping.writer.source
-    messages = [
-        message for topic in source.topics for message in log.tail(source.stream, topic, limit or _LOG_MESSAGES)
-    ]
+    topics = dict.fromkeys(place.topic for place in log.partitions(source.stream, source.topics))  # globs among them
+    messages = [message for topic in topics for message in log.tail(source.stream, topic, limit or _LOG_MESSAGES)]
     note(f"the last {plural(len(messages), 'message')} of {source.stream}/{','.join(source.topics)} in {folder}")
     for message in messages:
         place = f"{message.topic}/{message.partition}"
