@@ -34,6 +34,8 @@ from iggyflux.transports.iggy_wire import StoredOffset
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
 _LEAVE_SECONDS: Final = 2.0
+_HTTP_ID: Final = 2**64 - 1
+"""Which bits of an id are sent over http: the SDK panics at longer ones."""
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
 _STRATEGIES: Final[Mapping[str, Any]] = {
@@ -88,7 +90,7 @@ class Connection:
         self._settings = settings
         self._client: Any = None
         self._handles: dict[tuple[str, str, str], Any] = {}
-        self._http = settings.transport == "http" or _in_string(settings).startswith("iggy+http:")
+        self._http = speaks_http(settings)
         self._speaks_wire = not self._http and wire.is_known(version("apache-iggy"))
 
     async def open(self) -> None:
@@ -229,7 +231,8 @@ class Connection:
         """Append `messages` to a partition; returns when the server has confirmed them."""
         doing = f"sending to {stream}/{topic}/{partition}"
         try:
-            batch = [sdk.SendMessage(each.payload, _headers(each.headers), each.id or None) for each in messages]
+            most = _HTTP_ID if self._http else -1
+            batch = [sdk.SendMessage(each.payload, _headers(each.headers), each.id & most or None) for each in messages]
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
             hint = "payloads have 1 byte to 64 MB, headers 1 to 255 bytes each"
             raise Stopped(f"Iggy takes no such message: {error}", hint, "IFX775") from error
@@ -348,6 +351,11 @@ class Headers(Mapping[str, "Scalar | bytes"]):
 
 
 _NO_HEADERS: Final[Mapping[str, Scalar | bytes]] = MappingProxyType({})
+
+
+def speaks_http(settings: IggySettings) -> bool:
+    """Whether a connection with these settings is made of requests over http."""
+    return settings.transport == "http" or _in_string(settings).startswith("iggy+http:")
 
 
 def address_of(settings: IggySettings) -> str:

@@ -372,6 +372,19 @@ def test_what_is_sent_over_http_comes_back_with_headers_and_ids(fake: FakeIggy) 
     assert (message.payload, message.id, dict(message.headers)) == (b"a", 5, {"k": "v", "n": 7, "f": 1.0, "yes": True})
 
 
+def test_of_an_id_of_a_reader_64_bits_are_sent_over_http(fake: FakeIggy) -> None:
+    """The SDK breaks down at longer ones, and ids of rows have 128 bits."""
+
+    async def main() -> list[Message]:
+        sink = IggySink(fake.settings(), "s", "t")
+        await sink.connect()
+        await sink.send([OutgoingMessage(b"a", id=(3 << 64) + 5), OutgoingMessage(b"b", id=2**64 - 1)])
+        await sink.close()
+        return await read_all(source(fake, until_end=True))
+
+    assert [message.id for message in drive(main())] == [5, 2**64 - 1]
+
+
 def test_a_topic_that_the_server_refuses_to_make_is_told_with_its_words(fake: FakeIggy) -> None:
     async def connect() -> None:
         sink = IggySink(fake.settings(create=True), "s", "new", partitions=3)
