@@ -230,6 +230,7 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|KiB|MB|MiB|GB|GiB)")
 _SIZE_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+_NOT_OF_A_VALUE = ("IFX802", "IFX110")  # told of a place whose variable is not set: that, and a key that is unknown
 _SOURCE_KINDS = ("iggy", "log:DIR", "file:PATH", "stdin", "influxdb")
 _SINK_KINDS = ("influxdb", "file:PATH", "stdout", "iggy", "log:DIR")
 _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
@@ -262,6 +263,8 @@ class _Reading:
             self.misshapen = {problem.location.pointer for problem in check_schema(self.document, "pipeline")}
 
     def report(self, code: str, pointer: str, message: str, *, key: bool = False, **more: Any) -> None:
+        if pointer in self.raw.broken:  # told already; what stands there instead is of our making
+            return
         self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
 
     def is_sound(self, pointer: str) -> bool:
@@ -339,7 +342,7 @@ class _Reading:
         def mask(text: str | None) -> str | None:
             return scrub(text) if text else text
 
-        told = [each for each in problems if each.code == "IFX802" or each.location.pointer not in self.unset]
+        told = [each for each in problems if each.code in _NOT_OF_A_VALUE or each.location.pointer not in self.unset]
         return [
             dataclasses.replace(
                 problem,

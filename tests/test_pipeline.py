@@ -217,6 +217,23 @@ def test_a_variable_that_is_not_set_is_a_problem_at_its_place(problems: Callable
     assert "${ORG:-…}" in (problem.hint or "")
 
 
+def test_an_unknown_key_is_told_though_its_variable_is_not_set(problems: Callable[..., list[Problem]]) -> None:
+    found = problems(SMALLEST + 'influxdb: {tokn: "${NOPE}", timeout: "${NOPE}"}\n')
+
+    assert [(each.code, each.location.pointer) for each in found] == [
+        ("IFX110", "/influxdb/tokn"),
+        ("IFX802", "/influxdb/tokn"),
+        ("IFX802", "/influxdb/timeout"),
+    ]
+
+
+def test_a_value_that_is_no_yaml_is_told_once(problems: Callable[..., list[Problem]]) -> None:
+    """And not what was put in its place so that the rest could be read."""
+    found = problems("iggyflux: 1\nrun:\n  - mapping: m.yaml\n    from: -\n    to: stdout\n")
+
+    assert [(each.code, each.location.line) for each in found] == [("IFX109", 4)]
+
+
 def test_a_secret_comes_from_a_file_without_its_line_end(read: Callable[..., Pipeline], tmp_path: Path) -> None:
     (tmp_path / "token").write_text("canary-1\n")
 
