@@ -457,7 +457,7 @@ class _Reading:
             name, _, argument = known.partition(":")
             if name == kind and bool(argument) == bool(rest):
                 return Endpoint(cast(EndpointKind, kind), self.path(rest, pointer) if rest else None, envelope)
-        near = closest(kind, [known.partition(":")[0] for known in kinds])
+        near = standard if kind == "-" else closest(kind, [known.partition(":")[0] for known in kinds])
         hint = f"did you mean `{next(known for known in kinds if known.startswith(near))}`?" if near else None
         self.report(
             "IFX806", pointer, f"not a place that is known here: {value!r}", expected=" | ".join(kinds), hint=hint
