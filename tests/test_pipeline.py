@@ -417,7 +417,6 @@ ENDS: dict[str, tuple[str, str, str, str | None]] = {
     "misspelt": ("from: logs:data", "IFX806", "/from", "did you mean `log:DIR`?"),
     "without its path": ("from: log", "IFX806", "/from", "did you mean `log:DIR`?"),
     "a dash to read from": ("from: '-'", "IFX806", "/from", "did you mean `stdin`?"),
-    "a dash to write to": ("to: '-'", "IFX806", "/to", "did you mean `stdout`?"),
     "with a path too many": ("from: stdin:x", "IFX806", "/from", "did you mean `stdin`?"),
     "a sink as a source": ("from: stdout", "IFX806", "/from", None),
     "no section": ("from: iggy", "IFX807", "/run/0", "add `iggy: {…}` to the file"),
