@@ -144,6 +144,9 @@ def _seen_folder(folder: Path, name: str) -> Path:
 class CursorStore:
     """The cursor of one reader, for one run.  Everything blocks."""
 
+    is_remote = False
+    """Whether what is committed has to be published before it would survive this machine."""
+
     def __init__(self, folder: Path, name: str, query: Mapping[str, JSON], *, marks: bool = False) -> None:
         self.folder = folder
         self.name = name
@@ -153,18 +156,37 @@ class CursorStore:
         self._slices: tuple[Slice, ...] = ()
         self._number = 0
 
+    @property
+    def place(self) -> str:
+        """Where the cursor is, for people."""
+        return str(cursor_path(self.folder, self.name))
+
+    def read(self) -> Cursor | None:
+        """What is stored, whoever has it; None where nothing is.  Raises `Stopped` (IFX701) at damage."""
+        return read_cursor(self.folder, self.name)
+
+    def take(self) -> None:
+        """Be the one who reads under this name.  Raises `Stopped` (IFX702)."""
+        if self._lock is None:
+            self._lock = lock_cursor(self.folder, self.name)
+
+    def replace(self, cursor: Cursor | None) -> None:
+        """Store another cursor, which remembers nothing of what was seen; None forgets it.  The caller has taken it."""
+        remove_cursor(self.folder, self.name)
+        if cursor is not None:
+            write_cursor(self.folder, self.name, cursor)
+
     def open(self) -> Position | None:
         """Take the cursor, and say where it is; None where this reader never ran.
 
         Raises `Stopped`: IFX702 in use, IFX701 damaged, IFX640 of another query.
         """
-        if self._lock is None:
-            self._lock = lock_cursor(self.folder, self.name)
+        self.take()
         cursor = read_cursor(self.folder, self.name)
         self._slices = ()
         if cursor is not None:
             if cursor.query != self.query:
-                raise _other_query(self.folder, self.name, cursor.query, self.query)
+                raise _other_query(self.place, cursor.query, self.query)
             # Digests of another width cannot be compared: what is looked at again is then published again.
             self._slices = cursor.slices if cursor.width == self._width else ()
         self._remove_unknown()
@@ -192,6 +214,12 @@ class CursorStore:
         self._slices = kept
         for file in dropped:
             (self.seen_folder / file).unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Bring what was committed to where it survives; returns when it would.
+
+        Raises `NotConnected`, and is then called again, or `Stopped`.  Nothing to do on a disk.
+        """
 
     def close(self) -> None:
         """Let others take the cursor; idempotent."""
@@ -499,8 +527,8 @@ def _damaged(path: Path, reason: str) -> Stopped:
     return Stopped(f"cannot use the digests in {path}: {reason}", hint, "IFX641")
 
 
-def _other_query(folder: Path, name: str, stored: Mapping[str, JSON], now: Mapping[str, JSON]) -> Stopped:
+def _other_query(place: str, stored: Mapping[str, JSON], now: Mapping[str, JSON]) -> Stopped:
     keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
     told = ", ".join(f"{key} was {stored.get(key)!r} and is {now.get(key)!r}" for key in keys)
     hint = "`iggyflux cursor set` goes on from there with this query, `cursor reset` begins anew"
-    return Stopped(f"the cursor {cursor_path(folder, name)} is of another query: {told}", hint, "IFX640")
+    return Stopped(f"the cursor {place} is of another query: {told}", hint, "IFX640")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,18 +36,16 @@ def cursor() -> None:
 def show(pipeline: Path, only: tuple[str, ...], form: str) -> int:
     """Show how far each reader of a pipeline has read.
 
-    No server is asked; a reader that runs is not disturbed.
+    A reader that runs is not disturbed. Where `state` names a topic, Iggy is asked.
 
     \b
     Example:
       iggyflux cursor show pipeline.yaml
       iggyflux cursor show pipeline.yaml --mapping env-history --format json
     """
-    from iggyflux.cursors import read_cursor
-
-    stores = _stores(pipeline, only)
-    for store in stores:
-        found = read_cursor(store.folder, store.name)
+    for store in _stores(pipeline, only):
+        with closing(store):
+            found = store.read()
         if form == "json":
             result(json_text(_tree(store, found)) + "\n")
         else:
@@ -70,7 +69,7 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
     Example:
       iggyflux cursor set pipeline.yaml --mapping env-history --at 2026-01-31T12:00:00Z
     """
-    from iggyflux.cursors import Cursor, lock_cursor, read_cursor, remove_cursor, write_cursor
+    from iggyflux.cursors import Cursor
     from iggyflux.delivery.windows import Position
     from iggyflux.timestamps import TimestampError, format_rfc3339, parse_rfc3339
 
@@ -79,20 +78,16 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
     except TimestampError as error:
         raise click.BadParameter(f"{error} (such as 2026-01-31T12:00:00Z)", param_hint="--at") from error
     (store,) = _stores(pipeline, [name])
-    lock = lock_cursor(store.folder, store.name)
-    try:
-        before = _stored(store)
+    with closing(store):
+        store.take()
+        before, _ = _stored(store)
         if before is not None and before.position.gap is not None and before.position.gap[0] < time:
             gap = (before.position.gap[0], min(before.position.gap[1], time))
             note(f"the backfill of {format_rfc3339(gap[0])} to {format_rfc3339(gap[1])} is given up")
         was = "nothing is stored" if before is None else f"it is at {format_rfc3339(before.position.done)}"
         _ask(f"{name}: go on from {format_rfc3339(time)} ({was})?", yes)
-        if before is not None:
-            remove_cursor(store.folder, store.name)
-        write_cursor(store.folder, store.name, Cursor(store.query, Position(time, time)))
-    finally:
-        lock.release()
-    found = read_cursor(store.folder, store.name)
+        store.replace(Cursor(store.query, Position(time, time)))
+        found = store.read()
     for line in _lines(store, found):
         result_line(line)
     return ExitCode.OK
@@ -111,21 +106,18 @@ def reset(pipeline: Path, name: str, yes: bool) -> int:
     Example:
       iggyflux cursor reset pipeline.yaml --mapping env-history
     """
-    from iggyflux.cursors import lock_cursor, remove_cursor
     from iggyflux.timestamps import format_rfc3339
 
     (store,) = _stores(pipeline, [name])
-    lock = lock_cursor(store.folder, store.name)
-    try:
-        before = _stored(store)
+    with closing(store):
+        store.take()
+        before, is_there = _stored(store)
         was = "cannot be read" if before is None else f"is at {format_rfc3339(before.position.done)}"
-        if before is None and not _exists(store):
+        if not is_there:
             talk(f"{name}: nothing is stored")
             return ExitCode.OK
         _ask(f"{name}: forget the position, which {was}?", yes)
-        remove_cursor(store.folder, store.name)
-    finally:
-        lock.release()
+        store.replace(None)
     talk(f"{name}: forgotten")
     return ExitCode.OK
 
@@ -145,22 +137,18 @@ def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
     return [route.store for route in readers]
 
 
-def _exists(store: CursorStore) -> bool:
-    from iggyflux.cursors import cursor_path
-
-    return cursor_path(store.folder, store.name).exists()
-
-
-def _stored(store: CursorStore) -> Cursor | None:
-    """What is stored; None where it is nothing that can be used."""
-    from iggyflux.cursors import read_cursor
+def _stored(store: CursorStore) -> tuple[Cursor | None, bool]:
+    """What is stored, None where it is nothing that can be used; and whether there is anything."""
     from iggyflux.errors import Stopped
 
     try:
-        return read_cursor(store.folder, store.name)
+        found = store.read()
     except Stopped as error:
+        if error.code != "IFX701":
+            raise
         note(error.reason)
-        return None
+        return None, True
+    return found, found is not None
 
 
 def _ask(question: str, yes: bool) -> None:
