@@ -64,7 +64,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class TopicAddress:
-    """A topic on the messages' side, for dead letters."""
+    """A topic on the messages' side, for dead letters or for the positions of readers."""
 
     stream: str
     topic: str
@@ -161,7 +161,7 @@ class Pipeline:
     routes: tuple[Route, ...]
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
-    state: Path = Path(".iggyflux")
+    state: Path | TopicAddress = Path(".iggyflux")
     shutdown_timeout_seconds: float = 30.0
     path: Path | None = None
     warnings: tuple[Problem, ...] = ()
@@ -382,10 +382,7 @@ class _Reading:
             if self.is_sound(f"/run/{index}") and not self.misshapen & {f"/{key}" for key in tree}
         ]
         self.check_names(routes)
-        state = self.path(tree.get("state", ".iggyflux"), "/state")
-        if str(tree.get("state")).partition(":")[0] in ("iggy", "log"):
-            hint = "name a directory, such as `state: .iggyflux`"
-            self.report("IFX806", "/state", "positions are kept in a directory, and not in a topic", hint=hint)
+        state = self.state(tree.get("state", ".iggyflux"), tree)
         timeout = _seconds(self, tree.get("shutdown_timeout", "30s"), "/shutdown_timeout")
         if self.problems:
             return None
@@ -476,6 +473,19 @@ class _Reading:
         if isinstance(value, dict):
             return TopicAddress(str(value["stream"]), str(value["topic"]))
         return self.path(value, f"{pointer}/dead_letters")
+
+    def state(self, value: JSON, tree: Tree) -> Path | TopicAddress:
+        if not isinstance(value, dict):
+            if str(value).partition(":")[0] in ("iggy", "log"):
+                hint = "name a directory, such as `state: .iggyflux`, or a topic: `state: {stream: S, topic: T}`"
+                self.report("IFX806", "/state", f"not a place for positions: {value!r}", hint=hint)
+            return self.path(value, "/state")
+        if "stream" not in value or "topic" not in value:  # which is told already
+            return Path()
+        if "iggy" not in tree:
+            hint = "add `iggy: {…}` to the file, or name a directory"
+            self.report("IFX807", "/state", "positions in a topic need an `iggy` section", hint=hint)
+        return TopicAddress(str(value["stream"]), str(value["topic"]))
 
     def consumer(self, value: Tree) -> Consumer:
         kind: Literal["group", "single"] = "single" if "single" in value else "group"

@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"plan", "delivery"},
     {"transports", "checkpoints"},
     {"cursors"},
+    {"cursor_topics"},
     {"samples"},
     {"examples"},
     {"generate"},

@@ -462,6 +462,44 @@ run:
     assert by_code["IFX804"].hint == 'did you mean "1s"?'
 
 
+TOPIC_STATE = """\
+iggyflux: 1
+iggy: {username: u, password: "${P}"}
+state: {stream: s, topic: cursors}
+from: log:data
+to: file:out.lp
+run: [{mapping: m.yaml}]
+"""
+
+
+def test_positions_are_kept_in_a_directory_or_a_topic(read: Callable[..., Pipeline]) -> None:
+    assert read(TOPIC_STATE, P="x").state == TopicAddress("s", "cursors")
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "words"),
+    [
+        ("{stream: s}", "IFX111", "topic"),
+        ("{stream: s, topic: t, name: n}", "IFX110", "name"),
+        ("iggy:s/t", "IFX806", "{stream: S, topic: T}"),
+        ("[a]", "IFX112", ""),
+    ],
+)
+def test_other_places_of_positions_are_problems(
+    problems: Callable[..., list[Problem]], state: str, code: str, words: str
+) -> None:
+    (problem,) = problems(TOPIC_STATE.replace("{stream: s, topic: cursors}", state), P="x")
+
+    assert (problem.code, problem.location.line) == (code, 3)
+    assert words in f"{problem.message} {problem.hint}"
+
+
+def test_positions_in_a_topic_need_an_iggy_section(problems: Callable[..., list[Problem]]) -> None:
+    (problem,) = problems(TOPIC_STATE.replace('iggy: {username: u, password: "${P}"}\n', ""))
+
+    assert (problem.code, problem.location.pointer) == ("IFX807", "/state")
+
+
 def test_what_the_text_or_the_schema_has_against_one_key_hides_no_other(problems: Callable[..., list[Problem]]) -> None:
     """A key twice, one without quotes, one of the wrong type and unknown ones leave the others to be looked at."""
     found = problems(

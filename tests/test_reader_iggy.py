@@ -16,6 +16,7 @@ from iggy_server import IggyServer, find_server
 from shell import process
 from test_reader_crash import LIVE_SECONDS, NS, OVERLAP_SECONDS, World, check, iso
 
+from iggyflux.cursors import cursor_path
 from iggyflux.records import Message
 from iggyflux.sim import SimServer
 from iggyflux.transports.iggy_topics import IggyRange, read_range
@@ -71,7 +72,7 @@ def sent(server: IggyServer, stream: str) -> list[Message]:
     return asyncio.run(main())
 
 
-def run_through_kills(server: IggyServer, folder: Path, seed: int) -> None:
+def run_through_kills(server: IggyServer, folder: Path, seed: int, *, in_topic: bool = False) -> None:
     chance = random.Random(seed)
     stream = server.unique("reader")
     server.create_topic(stream, "back", PARTITIONS, messages_required_to_save="1", enforce_fsync="true")
@@ -82,7 +83,11 @@ def run_through_kills(server: IggyServer, folder: Path, seed: int) -> None:
         (folder / "back.yaml").write_text(
             MAPPING.format(start=iso(begin), end=iso(world.end), overlap=OVERLAP_SECONDS, stream=stream)
         )
-        (folder / "p.yaml").write_text(PIPELINE.format(tcp=server.tcp, url=sim.url))
+        text = PIPELINE.format(tcp=server.tcp, url=sim.url)
+        if in_topic:
+            server.create_topic(stream, "cursors", messages_required_to_save="1", enforce_fsync="true")
+            text += f"state: {{stream: {stream}, topic: cursors}}\n"
+        (folder / "p.yaml").write_text(text)
         living = threading.Thread(target=world.live)
         living.start()
         running = start(folder)
@@ -102,6 +107,7 @@ def run_through_kills(server: IggyServer, folder: Path, seed: int) -> None:
             living.join()
             running.kill()
             running.wait()
+    assert cursor_path(folder / ".iggyflux", "back").exists() is not in_topic
     found = sent(server, stream)
     check(found, world, 1)
     of_device: dict[bytes, set[int]] = {}
@@ -145,7 +151,17 @@ def test_a_reader_and_its_iggy_killed_at_random_moments_lose_nothing(
     run_through_kills(server, tmp_path, seed)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_reader_without_a_disk_and_its_iggy_killed_at_random_moments_lose_nothing(
+    server: IggyServer, tmp_path: Path, seed: int
+) -> None:
+    run_through_kills(server, tmp_path, seed, in_topic=True)
+
+
 @pytest.mark.long
+@pytest.mark.parametrize("in_topic", [False, True], ids=["disk", "topic"])
 @pytest.mark.parametrize("seed", LONG_SEEDS)
-def test_many_kills_of_a_reader_and_its_iggy_lose_nothing(server: IggyServer, tmp_path: Path, seed: int) -> None:
-    run_through_kills(server, tmp_path, seed)
+def test_many_kills_of_a_reader_and_its_iggy_lose_nothing(
+    server: IggyServer, tmp_path: Path, seed: int, in_topic: bool
+) -> None:
+    run_through_kills(server, tmp_path, seed, in_topic=in_topic)

@@ -84,6 +84,7 @@ def command(pipeline: Path, only: tuple[str, ...]) -> int:
 
 async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
     from iggyflux.mapping import load_mapping
+    from iggyflux.pipeline import TopicAddress
     from iggyflux.runner.open import open_routes
 
     open_routes(pipeline, only=only)  # raises with all problems of the file and its mappings
@@ -95,7 +96,10 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
             continue
         result_line(click.style(name, bold=True))
         usual = ("iggy", "influxdb") if mapping.writer is not None else ("influxdb", "iggy")
-        for key, endpoint in (("from", route.source or _server(usual[0])), ("to", route.sink or _server(usual[1]))):
+        ends = [("from", route.source or _server(usual[0])), ("to", route.sink or _server(usual[1]))]
+        if mapping.reader is not None and isinstance(pipeline.state, TopicAddress):
+            ends.append(("state", _server("iggy")))
+        for key, endpoint in ends:
             async for finding in _find(key, End(pipeline, route, endpoint, mapping)):
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
@@ -214,6 +218,19 @@ async def _to_iggy(end: End) -> AsyncIterator[Finding]:
         await connection.close()
 
 
+async def _state_in_iggy(end: End) -> AsyncIterator[Finding]:
+    from iggyflux.pipeline import IggySettings, TopicAddress
+    from iggyflux.transports.iggy import Connection
+
+    assert isinstance(end.pipeline.state, TopicAddress)  # noqa: S101
+    connection = Connection(end.pipeline.iggy or IggySettings())
+    try:
+        await connection.open()
+        yield await _topic_in_iggy(end, connection, end.pipeline.state, "positions")
+    finally:
+        await connection.close()
+
+
 async def _to_log(end: End) -> AsyncIterator[Finding]:
     path = end.endpoint.path or Path()
     place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
@@ -300,6 +317,7 @@ _CHECKS = {
     ("from", "influxdb"): _from_influxdb,
     ("to", "influxdb"): _to_influxdb,
     ("to", "iggy"): _to_iggy,
+    ("state", "iggy"): _state_in_iggy,
     ("to", "log"): _to_log,
     ("to", "file"): _to_file,
     ("to", "stdout"): _standard,

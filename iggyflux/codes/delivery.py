@@ -133,6 +133,17 @@ CODES: tuple[Code, ...] = (
         ),
     ),
     Code(
+        "IFX643",
+        "a cursor too large for a topic",
+        meaning=(
+            "With `state: {stream, topic}` the position of a reader and what it remembers of the overlap are one "
+            "message, which has 8 MB at the most (1.4 MB over http). Sixteen bytes are remembered of each row, with "
+            "`mark` thirty-two. The name of such a reader has at most 255 bytes."
+        ),
+        fix="Name a directory as `state`, make `cursor.overlap` smaller, or leave `mark` out.",
+        example="cursor: {overlap: 1d}",
+    ),
+    Code(
         "IFX644",
         "rows that were not asked for",
         meaning=(

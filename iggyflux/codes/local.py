@@ -9,7 +9,8 @@ CODES: tuple[Code, ...] = (
         "IFX701",
         "positions not usable",
         meaning=(
-            "The file of a consumer's positions cannot be written, or is damaged, or was written by another version."
+            "The file of a consumer's positions, or the message that holds those of a reader, cannot be written, or is "
+            "damaged, or was written by another version."
         ),
         fix=(
             "Free space or correct the permissions; put back a copy of the file, or remove it to begin where `start` "
@@ -19,7 +20,11 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX702",
         "consumer in use",
-        meaning="Another process reads under this consumer's name; two would acknowledge each other's messages.",
+        meaning=(
+            "Another process reads under this consumer's name; two would acknowledge each other's messages. Where the "
+            "positions of a reader are in a topic: since our last message there, somebody else has stored under its "
+            "name."
+        ),
         fix="Stop the other process, or give this run another consumer name.",
         example="two `iggyflux run` of one pipeline on `log:data`",
     ),

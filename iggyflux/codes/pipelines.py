@@ -53,7 +53,7 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX807",
         "section missing",
-        meaning="A route reads from or writes to a server whose connection the file does not describe.",
+        meaning="A route, or `state`, needs a server whose connection the file does not describe.",
         fix="Add the section `iggy` or `influxdb` at the top of the file.",
         example="to: influxdb",
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iggyflux.delivery.machine import Policy
 from iggyflux.delivery.windows import Rules
@@ -19,6 +20,9 @@ from iggyflux.records import JSON, Message, Rendered
 from iggyflux.runner.reader_route import ReaderRoute, RowPlan
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
+
+if TYPE_CHECKING:
+    from iggyflux.cursors import CursorStore
 
 _DEAD_LETTERS = "dead-letters"
 MOST_WINDOW_BYTES = 2**30
@@ -146,7 +150,6 @@ def _open(opening: Opening, source: Endpoint, sink: Endpoint) -> Route:
 
 
 def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
-    from iggyflux.cursors import CursorStore
     from iggyflux.transports.influxdb_query import InfluxRows
 
     reader, settings = opening.reader, opening.influxdb
@@ -157,7 +160,7 @@ def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
         source=InfluxRows(settings, reader.source, column=reader.cursor.column, most_bytes=MOST_WINDOW_BYTES),
         plan=plan,
         sink=_MESSAGE_SINKS[sink.kind](opening, sink),
-        store=CursorStore(opening.pipeline.state, opening.name, query_of(reader, settings), marks=marks),
+        store=_cursor_store(opening, marks=marks),
         dead_letters=_dead_letters(opening, sink),
         rules=rules_of(reader, settings, until_end=opening.until_end),
         page_size=settings.page_size,
@@ -169,6 +172,17 @@ def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
         topic=reader.target.topic,
         on_error=reader.on_error,
     )
+
+
+def _cursor_store(opening: Opening, *, marks: bool) -> CursorStore:
+    from iggyflux.cursors import CursorStore
+
+    state, query = opening.pipeline.state, query_of(opening.reader, opening.influxdb)
+    if isinstance(state, TopicAddress):
+        from iggyflux.cursor_topics import TopicCursorStore
+
+        return TopicCursorStore(opening.iggy, state, opening.name, query, marks=marks)
+    return CursorStore(state, opening.name, query, marks=marks)
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:
@@ -233,9 +247,11 @@ def _file_source(opening: Opening, end: Endpoint) -> Source:
     from iggyflux.transports.files import FileSource
 
     stream, topic = _coordinates(opening.writer)
+    folder = opening.pipeline.state
+    assert isinstance(folder, Path)  # noqa: S101  # `_end_problems` has seen to the other case
     return FileSource(
         end.path or Path(),
-        state=opening.pipeline.state / f"{opening.consumer}.json",
+        state=folder / f"{opening.consumer}.json",
         stream=stream,
         topic=topic,
         envelope=end.envelope,
@@ -437,6 +453,12 @@ def _end_problems(opening: Opening, key: str, given: Endpoint) -> Iterator[Probl
     if has_messages and isinstance(item.dead_letters, TopicAddress) and given.kind not in ("log", "iggy"):
         message = f"dead letters cannot go to a topic: {given} has none"
         yield pipeline.problem("IFX813", item, message, hint="name a directory")
+    in_topic = isinstance(pipeline.state, TopicAddress)
+    if given.kind == "file" and key == "from" and in_topic:
+        hint = "name a directory as `state`; topics keep the positions of readers only"
+        yield pipeline.problem("IFX813", item, f"the position in {given} cannot be kept in a topic", hint=hint)
+    if key == "to" and opening.kind == "reader" and in_topic and given.kind != "iggy":
+        yield from _iggy_problems(opening)
     if given.kind == "influxdb":
         yield from _influxdb_problems(opening)
     if given.kind == "iggy":

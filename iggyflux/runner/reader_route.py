@@ -7,6 +7,7 @@ the reader then does:
 |--------------|------------------------------------|-----------------------------------------------------------------|
 | opening      | another process has the cursor; it | stops (IFX702, IFX701, IFX640)                                  |
 |              | is damaged, or of another query    |                                                                 |
+|              | NotConnected (a topic)             | waits, opens again, for ever                                    |
 | connecting   | InfluxDB or sink: NotConnected     | waits (backoff with jitter, capped), connects again, for ever   |
 |              | Stopped                            | stops                                                           |
 | asking, time | NotConnected                       | connects again and asks again: nothing was sent                 |
@@ -22,7 +23,9 @@ the reader then does:
 | dead letters | NotConnected (a topic)             | as sending                                                      |
 |              | Stopped (full, unwritable)         | stops                                                           |
 | storing      | stored                             | the window is settled                                           |
-|              | Stopped (full, unwritable)         | stops                                                           |
+|              | NotConnected (a topic)             | connects again and sends the same again                         |
+|              | Stopped (full, unwritable; another | stops                                                           |
+|              | run has stored to the topic)       |                                                                 |
 | any time     | told to stop                       | leaves a query, finishes a window that is being sent, ends      |
 |              | … and the sink is away, or the     | abandons the window                                             |
 |              | deadline passes                    |                                                                 |
@@ -151,7 +154,9 @@ class ReaderRun:
         """Connect, read and send everything, reconnect as often as needed; closes the transports in any case."""
         route, attempt, connected, windows = self.route, 0, False, 0
         try:
-            self._stored = await self._worker.call(route.store.open)
+            if not await self._open():
+                self.status.state = "done"
+                return
             self._machine = Windows(route.rules, self._stored)
             self._tell_opened()
             while not self._stop.requested.is_set():
@@ -166,7 +171,7 @@ class ReaderRun:
                     await self._wait(attempt, error)
                 except _Abandoned:
                     break
-            await self._store_position()
+            await self._store_last()
             self.status.state = "done"
         finally:
             self.refresh()
@@ -182,6 +187,21 @@ class ReaderRun:
         progress.measure(self._clock.monotonic())
 
     # --- steps ---
+
+    async def _open(self) -> bool:
+        """Take the cursor, however long its server is away; False where we are told to stop meanwhile."""
+        attempt = 0
+        while True:
+            try:
+                self._stored = await self._worker.call(self.route.store.open)
+            except NotConnected as error:
+                if self._stop.requested.is_set():
+                    return False
+                attempt += 1
+                self.status.state = "connecting"
+                await self._wait(attempt, error)
+            else:
+                return True
 
     async def _step(self) -> bool:
         """Do what the machine says; True at the end."""
@@ -226,10 +246,19 @@ class ReaderRun:
         if self._machine.position is not None and self._machine.position != self._stored:
             await self._commit(None)
 
+    async def _store_last(self) -> None:
+        """As `_store_position`, at the end: where it cannot be stored, what was sent since comes again."""
+        try:
+            await self._store_position()
+        except _Abandoned as error:
+            emit(log, logging.WARNING, "reader.not_stored", route=self.route.name, reason=error.__cause__)
+
     async def _commit(self, sieve: Sieve | None) -> None:
-        position = self._machine.position
+        position, store = self._machine.position, self.route.store
         assert position is not None  # noqa: S101  # a window has one
-        await self._worker.call(self.route.store.commit, position, sieve)
+        await self._worker.call(store.commit, position, sieve)
+        if store.is_remote:
+            await self._until_confirmed(partial(self._worker.call, store.publish), None)
         self._stored, self._stored_at = position, self._clock.monotonic()
         self.refresh()
 

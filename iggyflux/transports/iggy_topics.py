@@ -9,11 +9,25 @@ from typing import Literal
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
-from iggyflux.transports.iggy import At, Connection, Reader, address_of
+from iggyflux.transports.iggy import At, Connection, PartitionInfo, Reader, address_of
 from iggyflux.transports.iggy_keys import by_partition
 
 _SEND_COUNT = 1000
 _LOOKING = Reader("single", "iggyflux-look")  # stores nothing
+
+
+async def made_partitions(
+    connection: Connection, settings: IggySettings, stream: str, topic: str, partitions: int = 1
+) -> list[PartitionInfo]:
+    """The partitions of a topic to send to, which with `create` is made.  Raises `Stopped` (IFX766, IFX767)."""
+    infos = await connection.partitions(stream, topic)
+    if infos is None and settings.create:
+        await connection.create(stream, topic, partitions)
+        infos = await connection.partitions(stream, topic)
+    if not infos:
+        hint = f"add `create: true` to the `iggy` section, or run: iggy topic create {stream} {topic} 1 none"
+        raise Stopped(f"Iggy has no {stream}/{topic} to send to", hint, "IFX766")
+    return infos
 
 
 class IggySink:
@@ -41,14 +55,7 @@ class IggySink:
         connection = Connection(self._settings)
         await connection.open()
         self._connection = connection
-        infos = await connection.partitions(*self._address)
-        if infos is None and self._settings.create:
-            await connection.create(*self._address, self._new_partitions)
-            infos = await connection.partitions(*self._address)
-        if not infos:
-            stream, topic = self._address
-            hint = f"add `create: true` to the `iggy` section, or run: iggy topic create {stream} {topic} 1 none"
-            raise Stopped(f"Iggy has no {stream}/{topic} to send to", hint, "IFX766")
+        infos = await made_partitions(connection, self._settings, *self._address, self._new_partitions)
         self._numbers = [info.number for info in infos]
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
