@@ -233,7 +233,7 @@ def test_a_measurement_ends_at_the_first_comma_that_is_not_escaped(series: str, 
         (["root().a"], '{"a": 1}', "1\n"),
         (["[meta('topic'), header('k')]"], "{}", "[null,null]\n"),
         (
-            ["[meta('topic'), header('k')]", "--message"],
+            ["[meta('topic'), header('k')]", "--envelope"],
             '{"payload": {}, "topic": "t", "headers": {"k": 2}}',
             '["t",2]\n',
         ),

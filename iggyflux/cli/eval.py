@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 @click.command(name="eval")
 @click.argument("expression")
 @click.argument("file", required=False, type=INPUT_FILE)
-@click.option("--message", "envelope", is_flag=True, help="FILE holds messages with coordinates: meta and header work.")
+@click.option(
+    "--envelope",
+    "--message",
+    "envelope",
+    is_flag=True,
+    help="FILE holds messages with coordinates: meta and header work.",
+)
 @click.option("--compact", is_flag=True, help="One line a result, also on a terminal.")
 @click.option("--raw", is_flag=True, help="A result that is a string without its quotes.")
 @click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (json).")
@@ -48,12 +54,12 @@ def command(
     """Evaluate one expression on JSON documents.
 
     FILE is a JSON document, or one a line; `-` is stdin, which is also read where it is piped in. `root()` is the
-    document; `meta` and `header` are null unless --message is given.
+    document; `meta` and `header` are null unless --envelope is given.
 
     \b
     Example:
       echo '{"readings": [{"celsius": 21.5}]}' | iggyflux eval 'readings[0].celsius'
-      iggyflux eval "meta('topic')" messages.ndjson --message
+      iggyflux eval "meta('topic')" messages.ndjson --envelope
     """
     from iggyflux.errors import ExpressionError
     from iggyflux.expressions import compile_expression
