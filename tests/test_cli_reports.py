@@ -124,12 +124,13 @@ def test_a_document_without_problems_is_0_in_every_form(form: str, tmp_path: Pat
 
 
 def test_a_folder_is_walked_in_order_without_what_is_hidden_or_others(tmp_path: Path) -> None:
-    """Endings .yaml, .yml and .toml; a file that does not say `iggyflux` is none of ours."""
+    """Endings .yaml, .yml and .toml; a file that does not say `iggyflux` is none of ours; a link back is not followed."""
     for name in ("b.yml", "a.yaml", "sub/c.yaml", ".hidden/d.yaml", "e.txt"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(DOCUMENT, "utf-8")
     (tmp_path / "compose.yaml").write_text("services: {}\n", "utf-8")
+    (tmp_path / "sub" / "back").symlink_to(tmp_path)
 
     outcome = iggyflux("validate", tmp_path, "--format", "json")
 

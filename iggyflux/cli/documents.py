@@ -34,12 +34,15 @@ def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return list(chosen), others
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    here = folder.resolve()
+    if here in above:  # a link that leads back
+        return
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(entry)
+            yield from _walk(entry, (*above, here))
         elif entry.suffix in ENDINGS and entry.is_file():
             yield entry
 
