@@ -124,7 +124,7 @@ def test_a_document_without_problems_is_0_in_every_form(form: str, tmp_path: Pat
 
 
 def test_a_folder_is_walked_in_order_without_what_is_hidden_or_others(tmp_path: Path) -> None:
-    """Endings .yaml, .yml and .toml; a file that does not say `iggyflux` is none of ours; a link back is not followed."""
+    """Endings .yaml, .yml and .toml; a file that does not say `iggyflux` is none of ours; no link leads back."""
     for name in ("b.yml", "a.yaml", "sub/c.yaml", ".hidden/d.yaml", "e.txt"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
