@@ -319,6 +319,12 @@ class TopicCursorStore(CursorStore):
             start = polled[-1].offset + 1
         return found
 
+    async def _end(self, connection: Connection) -> int:
+        """The offset that the next message will get: less than it was where the topic was emptied."""
+        place = self._partition
+        infos = await connection.partitions(place.stream, place.topic) or []
+        return next((info.end for info in infos if info.number == place.partition), 0)
+
     async def _is_there(self, connection: Connection) -> bool:
         """Whether what is to be sent has arrived already.
 
@@ -327,6 +333,8 @@ class TopicCursorStore(CursorStore):
         is_there, other, at = False, None, self._looked_to or 0
         while True:
             polled = await connection.poll(_LOOKING, self._partition, ("offset", at), _NEW_COUNT)
+            if not polled and at:  # at least our own last one was there, if the topic still has its messages
+                at = min(at, await self._end(connection))
             for message in polled:
                 at = message.offset + 1
                 if message.headers.get(_READER) != self.name:

@@ -361,6 +361,20 @@ def test_retention_that_took_everything_is_told_and_the_reader_begins_anew(
     assert topic.opened()[1] == Position(6, 6)
 
 
+def test_a_topic_that_is_emptied_under_a_run_hides_no_other_run(fake: FakeIggy, topics: Topics) -> None:
+    """Offsets begin anew, and what comes after is looked at all the same."""
+    topic = topics(fake)
+    store, _ = topic.opened()
+    for time in range(1, 50):
+        commit(store, time)
+    fake.create("s", "cursors")
+    commit(store, 50)
+    commit(store, 51)
+    commit(topic.opened()[0], 52)
+
+    assert stopped(lambda: commit(store, 53)).code == "IFX702"
+
+
 def test_a_missing_topic_is_told_and_made_where_it_may(fake: FakeIggy, topics: Topics) -> None:
     error = stopped(topics(fake, create=None).store().open)
     assert (error.code, "iggy topic create s cursors 1 none" in (error.hint or "")) == ("IFX766", True)
