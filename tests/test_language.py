@@ -803,7 +803,7 @@ def test_rule_27_rows_that_are_not_walked_are_a_warning() -> None:
             parse_mapping(text.replace("{v: v}", "{v: 'length(@)'}").replace("expr: ts", "expr: '[0].t'")).warnings
             == ()
         )
-    assert "a list of 1 element" in failure(text, b"x v=1 5").reason
+    assert "is a list: `for_each`" in failure(text, b"x v=1 5").reason
 
 
 def test_rule_27_binary_formats_are_held_to_what_json_has() -> None:
