@@ -82,7 +82,7 @@ class Server:
 
     def settings(self, **more: Any) -> InfluxSettings:
         """How to write to it."""
-        return InfluxSettings(**{"url": self.url, "timeout_seconds": 10.0, "max_in_flight": 4, **self.given, **more})
+        return InfluxSettings(**{"url": self.url, "timeout_seconds": 60.0, "max_in_flight": 4, **self.given, **more})
 
     def make_database(self, name: str, retention_seconds: int) -> None:
         """A database or bucket that keeps points only so long."""
