@@ -77,7 +77,7 @@ from iggyflux.records import (
     Row,
 )
 from iggyflux.runner.deliver import Clock
-from iggyflux.runner.events import emit
+from iggyflux.runner.events import TRYING_HINT, TRYING_HINT_AT, emit
 from iggyflux.runner.status import ReaderStatus, RouteStatus
 from iggyflux.runner.stop import Stop
 from iggyflux.timestamps import format_rfc3339
@@ -529,7 +529,13 @@ class ReaderRun:
         self.status.reconnects += 1
         self.status.waiting_for = str(error)
         emit(
-            log, logging.WARNING, "route.not_connected", route=self.route.name, seconds=round(seconds, 2), reason=error
+            log,
+            logging.WARNING,
+            "route.not_connected",
+            route=self.route.name,
+            seconds=round(seconds, 2),
+            reason=error,
+            hint=TRYING_HINT if attempt == TRYING_HINT_AT else None,
         )
         await _first_of(self._clock.sleep(seconds), self._stop.requested.wait())
 

@@ -53,7 +53,7 @@ from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Position, Reason, Rendered
 from iggyflux.runner.deliver import Clock, Journal, deliver
-from iggyflux.runner.events import emit
+from iggyflux.runner.events import TRYING_HINT, TRYING_HINT_AT, emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.runner.requests import Request, RequestBuilder
@@ -178,7 +178,13 @@ class RouteRun:
         self.status.reconnects += 1
         self.status.waiting_for = str(error)
         emit(
-            log, logging.WARNING, "route.not_connected", route=self.route.name, seconds=round(seconds, 2), reason=error
+            log,
+            logging.WARNING,
+            "route.not_connected",
+            route=self.route.name,
+            seconds=round(seconds, 2),
+            reason=error,
+            hint=TRYING_HINT if attempt == TRYING_HINT_AT else None,
         )
         await _first_of(self._clock.sleep(seconds), self._stop.requested.wait())
 
