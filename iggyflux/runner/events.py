@@ -11,10 +11,6 @@ import logging
 import time
 from typing import Any
 
-TRYING_HINT = "it is tried again until it works; `iggyflux check` says what is wrong"
-TRYING_HINT_AT = 3
-"""With which attempt in a row the hint is given: earlier ones may be a restart."""
-
 
 def emit(logger: logging.Logger, level: int, event: str, /, **fields: object) -> None:
     """Log an event; a field that is None is left out."""

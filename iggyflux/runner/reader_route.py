@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +50,6 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from iggyflux.cursors import CursorStore, Mark, Sieve
-from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.windows import (
     LIGHT_ROWS,
     AskFirst,
@@ -77,14 +75,14 @@ from iggyflux.records import (
     Row,
 )
 from iggyflux.runner.deliver import Clock
-from iggyflux.runner.events import TRYING_HINT, TRYING_HINT_AT, emit
+from iggyflux.runner.events import emit
 from iggyflux.runner.status import ReaderStatus, RouteStatus
 from iggyflux.runner.stop import Stop
+from iggyflux.runner.waiting import first_of, wait_to_connect
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import DeadLetterSink, MessageSink, RowSource, Worker
 from iggyflux.transports.base import Window as Rows
 
-_CONNECT_BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
 _EMPTY_STORE_SECONDS = 1.0
 """Empty windows are stored so often, and with the next one that is not empty."""
 _WAITS = {"empty": "the first point", "rate": "its turn: backfill_rate"}
@@ -226,7 +224,7 @@ class ReaderRun:
             case Wait(seconds, reason):
                 self.status.state = "running" if reason == "rate" else "idle"
                 self.status.waiting_for = _WAITS.get(reason)
-                await _first_of(self._clock.sleep(seconds), self._stop.requested.wait())
+                await first_of(self._clock.sleep(seconds), self._stop.requested.wait())
             case GiveUp(start, stop):
                 raise _hopeless(start, stop, self.route)
             case Finished():
@@ -523,26 +521,12 @@ class ReaderRun:
         await self.route.source.connect()
 
     async def _wait(self, attempt: int, error: NotConnected) -> None:
-        first, cap = _CONNECT_BACKOFF_SECONDS
-        asked = getattr(error, "retry_after_seconds", None)
-        seconds = asked or backoff_seconds(attempt, random.random(), first=first, cap=cap)  # noqa: S311  # jitter
-        self.status.reconnects += 1
-        self.status.waiting_for = str(error)
-        emit(
-            log,
-            logging.WARNING,
-            "route.not_connected",
-            route=self.route.name,
-            seconds=round(seconds, 2),
-            reason=error,
-            hint=TRYING_HINT if attempt == TRYING_HINT_AT else None,
-        )
-        await _first_of(self._clock.sleep(seconds), self._stop.requested.wait())
+        await wait_to_connect(self.route.name, self.status, attempt, error, self._clock, self._stop)
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T | None:
         """What `work` gives; None where the wish to stop comes first: then it is cancelled."""
         task = asyncio.ensure_future(work)
-        await _first_of(task, self._stop.requested.wait())
+        await first_of(task, self._stop.requested.wait())
         return None if task.cancelled() else task.result()
 
     # --- telling ---
@@ -620,14 +604,3 @@ def _shown(start: int | str) -> str:
 async def _boxed(work: Awaitable[T]) -> tuple[T]:
     """The result in a box, so that None is a result too."""
     return (await work,)
-
-
-async def _first_of(*waits: Awaitable[object]) -> None:
-    """Return when one of `waits` does, whatever it comes to; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,27 +41,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.machine import Policy
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Position, Reason, Rendered
 from iggyflux.runner.deliver import Clock, Journal, deliver
-from iggyflux.runner.events import TRYING_HINT, TRYING_HINT_AT, emit
+from iggyflux.runner.events import emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
+from iggyflux.runner.waiting import first_of, wait_to_connect
 from iggyflux.transports.base import DeadLetterSink, LineSink, Source
 
-_CONNECT_BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
@@ -145,7 +143,7 @@ class RouteRun:
         """Connect both ends; False where the wish to stop came first: nothing is in flight then."""
         self.status.state = "connecting"
         connecting = asyncio.ensure_future(self._connect_both())
-        await _first_of(connecting, self._stop.requested.wait())
+        await first_of(connecting, self._stop.requested.wait())
         if connecting.cancelled():
             return False
         connecting.result()
@@ -173,20 +171,7 @@ class RouteRun:
         self._sink_failures = 0
 
     async def _wait(self, attempt: int, error: NotConnected) -> None:
-        first, cap = _CONNECT_BACKOFF_SECONDS
-        seconds = backoff_seconds(attempt, random.random(), first=first, cap=cap)  # noqa: S311  # jitter
-        self.status.reconnects += 1
-        self.status.waiting_for = str(error)
-        emit(
-            log,
-            logging.WARNING,
-            "route.not_connected",
-            route=self.route.name,
-            seconds=round(seconds, 2),
-            reason=error,
-            hint=TRYING_HINT if attempt == TRYING_HINT_AT else None,
-        )
-        await _first_of(self._clock.sleep(seconds), self._stop.requested.wait())
+        await wait_to_connect(self.route.name, self.status, attempt, error, self._clock, self._stop)
 
 
 class _Session:
@@ -443,14 +428,3 @@ def _worst(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one error that decides: what must stop comes before what may be tried again."""
     flat = [_worst(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
     return min(flat, key=lambda error: 2 if isinstance(error, NotConnected) else int(isinstance(error, Stopped)))
-
-
-async def _first_of(*waits: Awaitable[object]) -> None:
-    """Return when one of `waits` does, whatever it comes to; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
