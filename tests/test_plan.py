@@ -319,3 +319,19 @@ def test_a_member_may_have_the_name_of_a_type(name: str) -> None:
 
     assert mapping.plan().render([Message(payload)]) == mapping.plan("reference").render([Message(payload)])
     assert list(mapping.plan().render([Message(payload)]).lines) == ["m a=1.5,c=2i 0"]
+
+
+@pytest.mark.parametrize(
+    "key", ["a\\\\u0061", "\\u0001", '\\"', "", "é", "unread0", "class", "\\ud83d\\ude00", "a b", "\\/"]
+)
+@pytest.mark.parametrize("read", ["unread0", "unread_0", "a"])
+def test_a_member_that_nobody_reads_may_have_any_name(key, read):
+    mapping = parse_mapping(FLAT.replace("{a: a}", f"{{a: {read}}}"))
+    compiled, reference = mapping.plan("compiled"), mapping.plan("reference")
+    payload = f'{{"d": "x", "{read}": 1.5, "ts": 7, "{key}": 3}}'.encode()
+    twice = f'{{"d": "x", "{read}": 1.5, "ts": 7, "{read}": 2.5}}'.encode()
+    for _ in range(3):
+        batch = [Message(payload), Message(twice), Message(payload)]
+
+        assert compiled.render(batch) == reference.render(batch)
+        assert compiled.render([Message(payload)] * 2) == reference.render([Message(payload)] * 2)

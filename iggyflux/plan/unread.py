@@ -6,6 +6,7 @@ takes knowing every member of it, also those that nobody reads; messages of one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 _MOST_NAMES = 8  # beyond that, counting the keys that are read costs less
+_NAMEABLE = re.compile(r'[^"\\\x00-\x1f]+')  # by a struct
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -20,8 +22,11 @@ class Unread:
     """A decoder of payloads that also keeps members of certain names, undecoded."""
 
     def __init__(self, payload_type: type[msgspec.Struct], names: Sequence[str]) -> None:
+        prefix = "unread"
+        while any(attribute.startswith(prefix) for attribute in payload_type.__struct_fields__):
+            prefix += "_"
         fields = [
-            (f"unread_{number}", msgspec.Raw, msgspec.field(default=None, name=name))
+            (f"{prefix}{number}", msgspec.Raw, msgspec.field(default=None, name=name))
             for number, name in enumerate(names)
         ]
         extended = msgspec.defstruct("Payload", fields, bases=(payload_type,), gc=False, frozen=True)
@@ -39,10 +44,12 @@ def learn_unread(payload_type: type[msgspec.Struct], payload: bytes) -> Unread |
     """What payloads like this one hold beside what is read; None where that is nothing, much, or has keys itself."""
     try:
         members = _members.decode(payload)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     read = set(payload_type.__struct_encode_fields__)
     names = [name for name in members if name not in read]
     if not 0 < len(names) <= _MOST_NAMES or any(b'":' in bytes(members[name]) for name in names):
+        return None
+    if not all(map(_NAMEABLE.fullmatch, names)):
         return None
     return Unread(payload_type, names)
