@@ -267,28 +267,15 @@ class HttpClient:
         A caller with a `ticket` cuts it at the deadline; without one only each step on the socket is bounded.
         """
         ticket = ticket or Ticket(self._timeout_seconds)
-        _current.ticket = ticket
-        self._under_way.add(ticket)
         began = time.monotonic()
-        try:
-            response = self._pools.urlopen(
-                method,
-                str(self.address) + target,
-                body=body,
-                headers=dict(headers),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, ticket.seconds), read=ticket.seconds),
-            )
+
+        def take(response: urllib3.BaseHTTPResponse) -> Answer | Failure:
             answer = _read(response, ticket, began)
             if ticket.is_cut and not answer.whole and answer.status != 204:
                 return _no_answer(self._where, ticket)
             return answer
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            return self._failure(error, ticket)
-        finally:
-            _current.ticket = None
+
+        return self._send(method, target, headers, body, ticket, take)
 
     def download(
         self,
@@ -305,8 +292,25 @@ class HttpClient:
         Each step on the socket is bounded, the whole is not: an answer may take as long as it keeps coming.  Whether it
         came to its end says `whole`.  What `into` raises, but for `OSError`, comes through.
         """
-        _current.ticket = ticket
         began = time.monotonic()
+
+        def take(response: urllib3.BaseHTTPResponse) -> Answer | Failure:
+            return _read(response, ticket, began) if response.status != 200 else _pass_on(response, ticket, into)
+
+        return self._send(method, target, headers, body, ticket, take)
+
+    def _send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        ticket: Ticket,
+        take: Callable[[urllib3.BaseHTTPResponse], Answer | Failure],
+    ) -> Answer | Failure:
+        """Send a request once and `take` its response; the ticket can be cut as long as this lasts."""
+        _current.ticket = ticket
+        self._under_way.add(ticket)
         try:
             response = self._pools.urlopen(
                 method,
@@ -318,7 +322,7 @@ class HttpClient:
                 preload_content=False,
                 timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, ticket.seconds), read=ticket.seconds),
             )
-            return _read(response, ticket, began) if response.status != 200 else _pass_on(response, ticket, into)
+            return take(response)
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return self._failure(error, ticket)
         finally:
