@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from iggyflux.delivery.verdicts import Impossible, Unavailable
 from iggyflux.errors import NotConnected, PipelineError, Stopped, TooMuch
 from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import Row
-from iggyflux.secrets import Secret
+from iggyflux.secrets import Scrubber, Secret
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
+from iggyflux.transports.influxdb_http import HttpClient, Ticket, parse_address
 from iggyflux.transports.influxdb_query import InfluxRows
 from tests.sim.client import write
 from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Request, http
@@ -452,6 +455,36 @@ def test_a_fetch_that_is_cancelled_lets_go_of_its_connection() -> None:
 
     with RawServer([hang] * 20, PING_1, None) as server:
         drive(main(server.url))
+
+
+def test_what_is_under_way_is_cut_at_the_end_and_what_is_over_is_forgotten() -> None:
+    never, asked = threading.Event(), threading.Event()
+
+    def hang(request: Request) -> Reply:
+        asked.set()
+        return Reply(b"", wait=never)
+
+    with RawServer([hang], PING_1, None) as server:
+        client = HttpClient(
+            parse_address(server.url)[0], tls=None, timeout_seconds=30.0, scrub=Scrubber([]), connections=2
+        )
+        assert not isinstance(client.exchange("GET", "/ping", {}), (Unavailable, Impossible))
+        assert not client._under_way
+
+        def end() -> None:
+            asked.wait(10)
+            client.close()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        began = time.monotonic()
+        found = client.download("POST", "/write", {}, b"x", bytearray().extend, ticket=Ticket(30.0))
+        ending.join()
+        never.set()
+
+    assert isinstance(found, (Unavailable, Impossible))
+    assert time.monotonic() - began < 15
+    assert not client._under_way
 
 
 # --- the simulator ---
