@@ -175,4 +175,14 @@ CODES: tuple[Code, ...] = (
         fix="Correct it as the message says; docs/simulator.md lists the kinds of faults and their keys.",
         example="iggyflux sim --fault statu:status=503",
     ),
+    Code(
+        "IFX751",
+        "type of a number not known",
+        meaning=(
+            "A field has several numeric types, and whether a value is an integer, a float or unsigned cannot be found "
+            "out: shards are narrower than an hour, or the server does not answer in MessagePack."
+        ),
+        fix="Leave the field out: name the others under `fields`.",
+        example="integers, floats and integers again within one hour, in a bucket whose shard width was changed twice",
+    ),
 )

@@ -125,11 +125,15 @@ class Database:
         return self.policies.get(name or self.default)
 
 
+NARROWEST_SHARD_NS = 3_600 * 10**9
+"""No shard group is narrower, whatever was asked for."""
+
+
 def shard_length(duration_ns: int) -> int:
     """The width of a shard group that a server takes for a retention."""
     if duration_ns == 0 or duration_ns > 180 * DAY_NS:
         return WEEK_NS
-    return DAY_NS if duration_ns >= 2 * DAY_NS else 3_600 * 10**9
+    return DAY_NS if duration_ns >= 2 * DAY_NS else NARROWEST_SHARD_NS
 
 
 class Store:
@@ -163,7 +167,9 @@ class Store:
 
     # --- databases and schemas ---
 
-    def create_database(self, name: str, *, policy: str = "autogen", duration_ns: int = 0) -> Database:
+    def create_database(
+        self, name: str, *, policy: str = "autogen", duration_ns: int = 0, shard_ns: int | None = None
+    ) -> Database:
         """The database of this name, made with one policy where it is missing."""
         with self.lock:
             if name in self.databases:
@@ -171,7 +177,7 @@ class Store:
             sql = "INSERT INTO databases (name, default_policy) VALUES (?, ?)"
             database = Database(self._insert(sql, name, policy), name, policy)
             self.databases[name] = database
-            self.create_policy(database, policy, duration_ns)
+            self.create_policy(database, policy, duration_ns, shard_ns)
             return database
 
     def create_policy(self, database: Database, name: str, duration_ns: int, shard_ns: int | None = None) -> Policy:

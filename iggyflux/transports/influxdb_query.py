@@ -29,7 +29,7 @@ from iggyflux.delivery.answers import Answer, parse_http_date
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
-from iggyflux.records import Row
+from iggyflux.records import JSON, Row
 from iggyflux.transports import influxdb_query_statements as statements
 from iggyflux.transports.influxdb_connection import InfluxConnection
 from iggyflux.transports.influxdb_flavors import bucket_of, database_of, retention_policy_of
@@ -38,6 +38,7 @@ from iggyflux.transports.influxdb_query_answers import judge, judge_words
 from iggyflux.transports.influxdb_query_rows import (
     Document,
     Layout,
+    TypeUnknown,
     UnreadableAnswer,
     decode_flux,
     decode_influxql,
@@ -50,13 +51,12 @@ from iggyflux.transports.influxdb_query_schema import (
     NamesClash,
     Schema,
     choose,
-    cut_by_shards,
     read_columns,
     read_field_keys,
-    read_go_duration,
     unfaithful,
 )
 from iggyflux.transports.influxdb_query_spool import Spool, SpoolError, SpoolFull
+from iggyflux.transports.influxdb_query_types import Ask, find_spans
 
 log = logging.getLogger("iggyflux.influxdb")
 
@@ -116,6 +116,10 @@ class InfluxWindow:
                 yield from each.decode(each.spool.blocks())
             except UnreadableAnswer as error:
                 raise Stopped(f"the answer cannot be read: {error}", _REPORT, "IFX747") from None
+            except TypeUnknown as error:
+                if error.is_gone:
+                    raise NotConnected(f"rows were deleted while they were read: {error}") from None
+                raise Stopped(str(error), _NAME, "IFX751") from None
             except SpoolError as error:
                 raise Stopped(f"an answer that was kept cannot be read: {error}", _DISK, "IFX746") from None
 
@@ -125,6 +129,7 @@ class InfluxWindow:
             each.spool.close()
 
 
+_NAME = "leave the field out: name the others under `fields` of the mapping"
 _SET_START = "set `cursor.start` to a time"
 _REPORT = "report it, with the version of the server: it was complete, but not what its format says"
 _DISK = "answers are kept in the folder for temporary files (TMPDIR) while they are read: is there room?"
@@ -411,8 +416,7 @@ class InfluxRows(InfluxConnection):
             spool = self._kept(self._flux_request(script), ticket, until)
             self._check_flux(spool)
             return [Taken(spool, lambda blocks: decode_flux(blocks, "time", window, chosen.tags))]
-        parts = cut_by_shards(start, stop, self._shard_width()) if chosen.mixed else [window]
-        return [self._take_influxql(chosen, part, window, ticket, until) for part in parts]
+        return [self._take_influxql(chosen, window, ticket, until)]
 
     def _take_sql(self, chosen: Chosen, window: tuple[int, int], ticket: Ticket, until: ExitStack) -> list[Taken]:
         statement = statements.select_sql(
@@ -428,17 +432,21 @@ class InfluxRows(InfluxConnection):
         tags = tuple(sorted(chosen.tags.values()))
         return [Taken(spool, lambda blocks: decode_jsonl(blocks, self._measurement, window, tags), rows=spool.newlines)]
 
-    def _take_influxql(
-        self, chosen: Chosen, part: tuple[int, int], window: tuple[int, int], ticket: Ticket, until: ExitStack
-    ) -> Taken:
-        floats = frozenset(name for name in chosen.mixed if self._is_float(name, part))
+    def _take_influxql(self, chosen: Chosen, window: tuple[int, int], ticket: Ticket, until: ExitStack) -> Taken:
         columns = chosen.columns
         statement = statements.select_influxql(
-            self._measurement, ((each.name, each.kind) for each in columns), self._query.where, *part
+            self._measurement, ((each.name, each.kind) for each in columns), self._query.where, *window
         )
         spool = self._kept(self._influxql_request(statement, len(columns) + 1), ticket, until, mark=b'"error":')
         self._check_influxql(spool)
-        layout = Layout(columns, chosen.tags, floats)
+        # Types are asked for after the rows: what is written meanwhile is looked at, but in no row.
+        kinds, signs = {}, {}
+        for name, types in chosen.mixed.items():
+            if "float" in types:
+                kinds[name] = find_spans(self._asking(name, ticket), *window, signed=False)
+            if types >= {"integer", "unsigned"}:
+                signs[name] = find_spans(self._asking(name, ticket, negative=True), *window, signed=True)
+        layout = Layout(columns, chosen.tags, kinds, signs)
         return Taken(spool, lambda blocks: decode_influxql(blocks, layout, "time", window))
 
     def _take_statement(self, statement: str, start: int, stop: int, ticket: Ticket) -> Taken:
@@ -462,36 +470,46 @@ class InfluxRows(InfluxConnection):
             until.pop_all()
         return taken
 
-    def _shard_width(self) -> int:
-        """Nanoseconds of a shard group, as servers make them now."""
-        database = statements.LANGUAGES["influxql"].identifier(self._database)
-        document = self._ask_influxql(f"SHOW RETENTION POLICIES ON {database}")
-        for series in document.series:
-            for values in series.values:
-                row = dict(zip(series.columns, values, strict=False))
-                if row.get("name") == self._policy or (not self._policy and row.get("default")):
-                    return read_go_duration(str(row.get("shardGroupDuration"))) or _WEEK_NS
-        return _WEEK_NS
+    def _asking(self, name: str, ticket: Ticket, *, negative: bool = False) -> Ask:
+        """How one value of a field is asked for, in MessagePack, which tells 7 from 7.0: JSON does not."""
 
-    def _is_float(self, name: str, part: tuple[int, int]) -> bool:
-        """Whether the shard of `part` holds floats of this name: MessagePack tells 7 from 7.0, JSON does not."""
-        statement = statements.one_value_influxql(self._measurement, name, self._query.where, *part)
-        request = self._influxql_request(statement, 0)
-        answer = self._http().exchange(
-            "POST",
-            request.target,
-            self._given({**dict(request.headers), "accept": "application/x-msgpack"}),
-            request.body,
-        )
-        if not isinstance(answer, Answer):
-            raise self._as_error(answer)
-        if answer.status != 200 or not answer.whole or "msgpack" not in answer.headers.get("content-type", ""):
-            return False
+        def ask(start: int, stop: int, last: bool) -> tuple[int, JSON] | None:
+            if start >= stop:
+                return None
+            if ticket.is_cut:
+                raise NotConnected("the query was cut off")
+            statement = statements.one_value_influxql(
+                self._measurement, name, self._query.where, start, stop, last=last, negative=negative
+            )
+            request = self._influxql_request(statement, 0)
+            headers = self._given({**dict(request.headers), "accept": "application/x-msgpack"})
+            answer = self._http().exchange("POST", request.target, headers, request.body)
+            if not isinstance(answer, Answer):
+                raise self._as_error(answer)
+            if not answer.whole:
+                raise NotConnected("the answer broke off before its end")
+            if answer.status != 200:
+                if told := judge(self._cleaned(answer), self._now()):
+                    raise told
+                return None
+            if "msgpack" not in answer.headers.get("content-type", ""):
+                raise Stopped(
+                    f"the type of {name!r} cannot be asked for: the answer is no MessagePack", _NAME, "IFX751"
+                )
+            return self._one_value(answer.body)
+
+        return ask
+
+    def _one_value(self, body: bytes) -> tuple[int, JSON] | None:
         try:
-            document = msgspec.msgpack.decode(answer.body, type=Document)
-        except msgspec.DecodeError:
-            return False
-        return any(isinstance(row[1], float) for series in document.series for row in series.values[:1])
+            document = msgspec.msgpack.decode(body, type=Document)
+            row = next((row for series in document.series for row in series.values), None)
+            found = None if row is None else (int(row[0]), row[1])
+        except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
+            raise Stopped(f"the answer cannot be read: {error}", _REPORT, "IFX747") from None
+        if document.failure and (told := judge_words(self._scrub(document.failure))):
+            raise told
+        return found
 
     # --- in threads: requests ---
 
@@ -634,7 +652,6 @@ class InfluxRows(InfluxConnection):
 
 
 _TAIL_BYTES = 64 * 1024
-_WEEK_NS = 7 * 86_400 * 10**9
 _SPOKEN = {"v1": ("influxql", "flux"), "v2": ("influxql", "flux"), "v3": ("sql", "influxql"), "victoriametrics": ()}
 """What each flavour speaks; the first is spoken where nothing is said, but for 2.x, where the schema decides."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from bisect import bisect_right
 from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,32 +32,56 @@ CHUNK_ROWS: Final = 5000
 Maker: TypeAlias = Callable[..., list[dict[str, JSON]]]
 
 
+NUMBERS: Final = ("float", "integer", "unsigned")
+"""The numeric types.  A select of several gives the first of them that any shard of its span has."""
+
+
 class UnreadableAnswer(Exception):
     """An answer that is whole and yet not what its format says."""
+
+
+class TypeUnknown(Exception):
+    """A number in several types, of which none, or more than one, may be its own.
+
+    `is_gone` says that the server no longer has the row, so that asking again helps.
+    """
+
+    def __init__(self, message: str, *, is_gone: bool) -> None:
+        self.is_gone = is_gone
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of an answer by position: the name in a row, and the type that it is read as (`any`: as it comes).
 
-    Several columns of one name are one field in several types: each row has a value in one of them, or the same number
-    as integer and as float; which of the two it is stored as says `Layout.floats`.
+    Several columns of one name are one field in several types: each row has a value in one of them, or one number in
+    each numeric type, cut or rounded in all but its own; which that is says `Layout.kinds`.
     """
 
     name: str
     kind: str = "any"
 
 
+Spans: TypeAlias = Sequence[tuple[int, str]]
+"""The numeric type of a field over time: pairs of an end, exclusive, and the type up to there, in order.
+
+`whole` is integer or unsigned, where no value is other in the one than in the other.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What an answer holds: the columns after the time, and the names that tags have in rows, by key.
 
-    `tags` None takes them all under their own names.  `floats` are names whose integral numbers are floats.
+    `tags` None takes them all under their own names.  `kinds` are the types of fields that have several numeric ones.
+    `signs` are those of values that are negative as an integer, where such a value may be unsigned.
     """
 
     columns: tuple[Column, ...] | None = None
     tags: Mapping[str, str] | None = None
-    floats: frozenset[str] = field(default_factory=frozenset)
+    kinds: Mapping[str, Spans] = field(default_factory=dict)
+    signs: Mapping[str, Spans] = field(default_factory=dict)
 
 
 # --- dicts ---
@@ -332,29 +357,54 @@ def _merged(names: list[str], layout: Layout, rows: Sequence[Sequence[JSON]]) ->
     for name, numbers in places.items():
         if len(numbers) == 1:
             pickers.append(itemgetter(numbers[0]))
-            continue
-        integer = next((number for number in numbers if kinds[number] == "integer"), None)
-        real = next((number for number in numbers if kinds[number] == "float"), None)
-        rest = [number for number in numbers if number not in (integer, real)]
-        pickers.append(_picker(integer, real, rest, name in layout.floats))
+        else:
+            pickers.append(_picker(name, {kinds[number]: number for number in numbers}, layout))
     return list(places), [[pick(row) for pick in pickers] for row in rows]
 
 
-def _picker(
-    integer: int | None, real: int | None, rest: list[int], prefers_float: bool
-) -> Callable[[Sequence[JSON]], JSON]:
-    """Picks the value of a field.  Servers give a number in both of its columns, cut or rounded in the wrong one."""
+def _picker(name: str, places: Mapping[str, int], layout: Layout) -> Callable[[Sequence[JSON]], JSON]:
+    """Picks the value of a field out of its columns, which `places` gives by type."""
+    numeric = [(kind, places[kind]) for kind in NUMBERS if kind in places]
+    rest = [place for kind, place in places.items() if kind not in NUMBERS]
+    kinds, signs = layout.kinds.get(name), layout.signs.get(name)
 
     def pick(row: Sequence[JSON]) -> JSON:
-        whole = None if integer is None else cast("int | None", row[integer])
-        number = None if real is None else cast("float | None", row[real])
-        if number is not None and (whole is None or prefers_float or float(whole) != number):
-            return number
-        if whole is not None:
-            return whole
-        return next((row[place] for place in rest if row[place] is not None), None)
+        found = {kind: cast("int | float", row[place]) for kind, place in numeric if row[place] is not None}
+        if not found:
+            return next((row[place] for place in rest if row[place] is not None), None)
+        if "float" in found:
+            found["float"] = float(found["float"])
+        spans = signs if signs is not None and found.get("integer", 0) < 0 else kinds
+        if spans is None:  # integers that are no negative ones are the same in both of their types
+            return next(iter(found.values()))
+        time = cast("int", row[0])
+        kind = _kind_at(spans, time)
+        if kind == "whole":
+            kind = "integer" if "integer" in found else "unsigned"
+        if kind is None or kind not in found:
+            raise TypeUnknown(f"the type of {name!r} at {time} is not known any more", is_gone=True)
+        if any(_cast(found[kind], other) not in (None, value) for other, value in found.items()):
+            raise TypeUnknown(f"{name!r} at {time} is not the {kind} that its shard was found to hold", is_gone=False)
+        return found[kind]
 
     return pick
+
+
+def _kind_at(spans: Spans, time: int) -> str | None:
+    place = bisect_right(spans, time, key=itemgetter(0))
+    return spans[place][1] if place < len(spans) else None
+
+
+def _cast(value: float, kind: str) -> float | None:
+    """`value` as a server shows it in a column of this type; None where that depends on the machine."""
+    if kind == "float":
+        return float(value)
+    if isinstance(value, float) and not -(2**63) <= value < 2**63:
+        return None
+    whole = int(value) % 2**64
+    if kind == "unsigned":
+        return None if isinstance(value, float) and value < 0 else whole
+    return whole if whole < 2**63 else whole - 2**64
 
 
 # --- SQL: a JSON object a line ---

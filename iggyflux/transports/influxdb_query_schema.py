@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iggyflux.mapping import Query
-from iggyflux.transports.influxdb_query_rows import Column
+from iggyflux.transports.influxdb_query_rows import NUMBERS, Column
 
 FLUX_NAMES: Final = frozenset(
     {"_time", "_value", "_start", "_stop", "_field", "_measurement", "table", "result", "error"}
@@ -36,7 +36,7 @@ class Chosen:
     """What of a schema is asked for.
 
     `tags` are the names in rows by key: a tag that shares its name with a field is `NAME_tag` there.  `mixed` are the
-    fields that are integers in one shard and floats in another: which, only the shard tells.
+    fields that have another numeric type in one shard than in another, with these types.
     """
 
     fields: Mapping[str, tuple[str, ...]]
@@ -49,8 +49,9 @@ class Chosen:
         return tuple(Column(name, kind) for name, kinds in self.fields.items() for kind in kinds)
 
     @property
-    def mixed(self) -> tuple[str, ...]:
-        return tuple(name for name, kinds in self.fields.items() if {"float", "integer"} <= set(kinds))
+    def mixed(self) -> Mapping[str, frozenset[str]]:
+        numeric = {name: frozenset(kinds) & frozenset(NUMBERS) for name, kinds in self.fields.items()}
+        return {name: kinds for name, kinds in numeric.items() if len(kinds) > 1}
 
 
 def choose(schema: Schema, query: Query) -> Chosen:
@@ -117,38 +118,3 @@ def read_columns(columns: Iterable[Mapping[str, object]]) -> Schema:
         else:
             fields[name] = (_KINDS_3.get(kind, "any"),)
     return Schema(dict(sorted(fields.items())), tuple(sorted(tags)))
-
-
-# --- shards ---
-
-_YEAR_ONE_SECONDS = 62_135_596_800
-
-
-def cut_by_shards(start: int, stop: int, width: int) -> list[tuple[int, int]]:
-    """`[start, stop)` in parts that lie each in one shard group of `width` nanoseconds.
-
-    Servers align groups to multiples of their width since the beginning of the year 1.
-    """
-    offset = _YEAR_ONE_SECONDS * 10**9
-    parts = []
-    while start < stop:
-        end = min(((start + offset) // width + 1) * width - offset, stop)
-        parts.append((start, end))
-        start = end
-    return parts
-
-
-_UNITS = {"h": 3600, "m": 60, "s": 1}
-
-
-def read_go_duration(text: str) -> int:
-    """Nanoseconds of a duration such as `168h0m0s`; 0 where it is none."""
-    seconds, digits = 0, ""
-    for character in text:
-        if character.isdigit():
-            digits += character
-        elif character in _UNITS and digits:
-            seconds, digits = seconds + int(digits) * _UNITS[character], ""
-        else:
-            return 0
-    return seconds * 10**9

@@ -174,11 +174,19 @@ def first_influxql(measurement: str, columns: Iterable[tuple[str, str]], where: 
     return f"SELECT {items} FROM {quoted(measurement)} WHERE {condition} ORDER BY time LIMIT 1"
 
 
-def one_value_influxql(measurement: str, name: str, where: Where, start: int, stop: int) -> str:
-    """One value of a field, of the type that it has in the shard of the span."""
+def one_value_influxql(
+    measurement: str, name: str, where: Where, start: int, stop: int, *, last: bool, negative: bool
+) -> str:
+    """The first value of a field, or the last one, in the strongest of the types that it has in the shards of the span.
+
+    `negative` takes only values that are negative as an integer, among them large unsigned ones.
+    """
     quoted = LANGUAGES["influxql"].identifier
     condition = _conditions_influxql(where, start, stop)
-    return f'SELECT {quoted(name)}::field AS "c0" FROM {quoted(measurement)} WHERE {condition} LIMIT 1'
+    if negative:
+        condition += f" AND {quoted(name)}::integer < 0"
+    order = " ORDER BY time DESC" if last else ""
+    return f'SELECT {quoted(name)}::field AS "c0" FROM {quoted(measurement)} WHERE {condition}{order} LIMIT 1'
 
 
 def _conditions_influxql(where: Where, start: int, stop: int) -> str:

@@ -231,9 +231,34 @@ def test_buckets_and_organisations(v2: SimServer) -> None:
 
     assert (bucket["name"], bucket["orgID"]) == ("test", org["id"])
     assert bucket["retentionRules"] == [{"type": "expire", "everySeconds": 0, "shardGroupDurationSeconds": 604_800}]
+    assert call(v2, "GET", f"/api/v2/buckets/{bucket['id']}").json == bucket
     assert call(v2, "GET", "/api/v2/buckets?name=nope").json["buckets"] == []
     assert call(v2, "GET", "/api/v2/orgs?org=nope").status == 404
     assert call(v2, "GET", "/api/v2/nope").json == {"code": "not found", "message": "path not found"}
+
+
+@pytest.mark.parametrize(("asked", "given"), [(86_400, 86_400), (5400, 5400), (60, 3600)])
+def test_a_bucket_has_the_shards_that_were_asked_for_and_influxql_tells_a_week(
+    v2: SimServer, asked: int, given: int
+) -> None:
+    """As 2.9.1 does, measured."""
+    rule = {"type": "expire", "everySeconds": 2_592_000, "shardGroupDurationSeconds": asked}
+    made = call(v2, "POST", "/api/v2/buckets", json.dumps({"name": "b", "retentionRules": [rule]}))
+
+    assert made.json["retentionRules"][0]["shardGroupDurationSeconds"] == given
+    assert rows(v2, "SHOW RETENTION POLICIES ON b") == [["autogen", "0s", "168h0m0s", 1, True]]
+
+
+def test_a_number_is_cast_as_cursors_do(v2: SimServer) -> None:
+    """As 2.9.1 does, measured: what is too large for a type is another number in it."""
+    write(v2, f"m f=-1i {START}\nm f=18446744073709551615u {START + WEEK}\nm f=1e300 {START + 2 * WEEK}")
+
+    assert [row[1:] for row in rows(v2, "SELECT f::integer, f::unsigned FROM m")] == [
+        [-1, 2**64 - 1],
+        [-1, 2**64 - 1],
+        [-(2**63), 2**63],
+    ]
+    assert len(rows(v2, "SELECT f FROM m WHERE f::integer < 0")) == 3
 
 
 def test_a_line_that_kills_the_server_breaks_the_connection_and_stores_nothing(v2: SimServer) -> None:

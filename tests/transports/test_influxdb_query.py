@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
+import msgspec
 import pytest
 
 from iggyflux.delivery.verdicts import Impossible, Unavailable
@@ -556,3 +557,66 @@ def test_a_measurement_has_no_other_time_than_time() -> None:
         drive(main(server.url))
 
     assert stopped.value.code == "IFX748"
+
+
+# --- fields of several numeric types ---
+
+MIXED = FIELDS.replace('["f","float"]', '["f","float"],["f","integer"]')
+BOTH = ROW.replace('"c0"]', '"c0","c1"]').replace(f"[{START},1]", f"[{START},7,7]")
+PACKED = "Content-Type: application/x-msgpack"
+
+
+def packed(tree: object) -> Reply:
+    body = msgspec.msgpack.encode(tree)
+    return Reply(f"HTTP/1.1 200 OK\r\n{PACKED}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def one(*row: object) -> Reply:
+    return packed({"results": [{"series": [{"name": "m", "columns": ["time", "c0"], "values": [row]}]}]})
+
+
+@pytest.mark.parametrize(
+    ("reply", "meaning"),
+    [
+        (one(START, 7), 7),
+        (one(START, 7.0), 7.0),
+        (http(200, NO_ROWS, JSON), "IFX751"),
+        (http(200, "no MessagePack", PACKED), "IFX747"),
+        (one(), "IFX747"),
+        (packed({"results": [{}]}), NotConnected),
+        (packed({"results": [{"error": "engine is closed"}]}), NotConnected),
+        (http(503, '{"error":"busy"}', JSON), NotConnected),
+        (http(401, '{"error":"unauthorized"}', JSON), "IFX721"),
+        (short("\u0001", PACKED), NotConnected),
+    ],
+    ids=["integer", "float", "json", "garbage", "no time", "no row", "error", "busy", "unauthorized", "short"],
+)
+def test_a_number_has_the_type_that_the_server_tells_or_none(reply: Reply, meaning: object) -> None:
+    """An answer that tells no type is never taken for one."""
+    plain = answering(http(200, BOTH, JSON))
+
+    def answer(request: Request) -> Reply:
+        asked = parse_qs(request.text).get("q", [""])[0]
+        if "SHOW FIELD KEYS" in asked:
+            return http(200, MIXED, JSON)
+        return reply if "::field" in asked else plain(request)
+
+    async def main(url: str) -> list[Row]:
+        source = InfluxRows(InfluxSettings(url=url, database="d", org=None), query())
+        try:
+            await source.connect()
+            return await rows_of(source)
+        finally:
+            await source.close()
+
+    with RawServer([answer] * 100, PING_1, None) as server:
+        if isinstance(meaning, int | float):
+            (row,) = drive(main(server.url))
+            assert repr(row.columns["f"]) == repr(meaning)
+        elif isinstance(meaning, str):
+            with pytest.raises(Stopped) as stopped:
+                drive(main(server.url))
+            assert stopped.value.code == meaning
+        else:
+            with pytest.raises(NotConnected):
+                drive(main(server.url))

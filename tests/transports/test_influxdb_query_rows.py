@@ -17,6 +17,8 @@ from iggyflux.transports.influxdb_query_rows import (
     CHUNK_ROWS,
     Column,
     Layout,
+    Spans,
+    TypeUnknown,
     UnreadableAnswer,
     decode_flux,
     decode_influxql,
@@ -26,10 +28,8 @@ from iggyflux.transports.influxdb_query_schema import (
     NamesClash,
     Schema,
     choose,
-    cut_by_shards,
     read_columns,
     read_field_keys,
-    read_go_duration,
     unfaithful,
 )
 from iggyflux.transports.influxdb_query_spool import Spool, SpoolFull
@@ -114,23 +114,38 @@ def test_influxql_gives_types_and_no_nulls() -> None:
 
 
 def test_influxql_gives_a_field_of_several_types_the_type_of_each_point() -> None:
-    kinds = ("integer", "float", "string", "boolean")
+    kinds = ("integer", "float", "unsigned", "string", "boolean")
     values = [
-        [1, 7, 7, None, None],
-        [2, 7, 7.5, None, None],
-        [3, 2**53 + 1, 2**53, None, None],
-        [4, None, None, "x", None],
-        [5, None, None, None, False],
+        [1, 7, 7, 7, None, None],
+        [2, 7, 7.5, 7, None, None],
+        [3, -(2**63), 1e300, 2**63, None, None],
+        [4, 2**53 + 1, 2**53, 2**53 + 1, None, None],
+        [5, -1, -1, 2**64 - 1, None, None],
+        [6, -1, 2**64, 2**64 - 1, None, None],
+        [7, None, None, None, "x", None],
+        [8, None, None, None, None, False],
     ]
-    data = document({"name": "m", "columns": ["time", "c0", "c1", "c2", "c3"], "values": values})
+    columns = ["time", *(f"c{number}" for number in range(len(kinds)))]
 
-    def of(floats: frozenset[str]) -> list[object]:
-        return [
-            row.columns["f"] for row in influxql(data, Layout(tuple(Column("f", kind) for kind in kinds), {}, floats))
-        ]
+    def of(rows: list[list[Any]], types: Spans, signs: Spans) -> list[object]:
+        layout = Layout(tuple(Column("f", kind) for kind in kinds), {}, {"f": types}, {"f": signs})
+        data = document({"name": "m", "columns": columns, "values": rows})
+        return [row.columns["f"] for row in influxql(data, layout)]
 
-    assert repr(of(frozenset())) == repr([7, 7.5, 2**53 + 1, "x", False])
-    assert repr(of(frozenset({"f"}))[:2]) == repr([7.0, 7.5])
+    types = [(4, "float"), (9, "whole")]
+    signs = [(4, "float"), (6, "integer"), (9, "unsigned")]
+    assert repr(of(values, types, signs)) == repr([7.0, 7.5, 1e300, 2**53 + 1, -1, 2**64 - 1, "x", False])
+    wrong: list[tuple[int, Spans, Spans, bool]] = [
+        (1, [(9, "whole")], [], False),  # 7.5 is not 7
+        (3, [(9, "float")], [], False),  # 2**53 + 1 is no float
+        (4, [], [(9, "unsigned")], False),  # -1.0 is not 2**64 - 1
+        (5, [], [(9, "integer")], False),
+        (0, [(1, "float")], [], True),  # nothing is known of that time
+    ]
+    for row, kinds_of, signs_of, is_gone in wrong:
+        with pytest.raises(TypeUnknown) as unknown:
+            of([values[row]], kinds_of, signs_of)
+        assert unknown.value.is_gone is is_gone, row
 
 
 def test_a_zero_keeps_its_sign() -> None:
@@ -299,34 +314,6 @@ def test_flux_is_not_taken_where_it_would_change_rows(why: str, schema: Schema) 
     assert reason is not None
     assert why in reason
     assert unfaithful(Schema({"f": ("float",), "i": ("integer",)}, ("t",)), query()) is None
-
-
-@given(
-    st.integers(min_value=-(2**63) + 2, max_value=2**62),
-    st.integers(min_value=0, max_value=10**16),
-    st.sampled_from([3600 * 10**9, 86_400 * 10**9, 7 * 86_400 * 10**9]),
-)
-def test_a_span_is_cut_where_shards_are(start: int, length: int, width: int) -> None:
-    parts = cut_by_shards(start, start + length, width)
-
-    assert [part[0] for part in parts[1:]] == [part[1] for part in parts[:-1]]
-    assert (not length and not parts) or (parts[0][0], parts[-1][1]) == (start, start + length)
-    year_one = 62_135_596_800 * 10**9
-    assert all((begin + year_one) // width == (end - 1 + year_one) // width for begin, end in parts)
-
-
-def test_a_week_begins_on_monday() -> None:
-    """As SHOW SHARDS of a 1.6 told."""
-    week = 7 * 86_400 * 10**9
-    monday = 1_699_833_600 * 10**9  # 2023-11-13
-    assert cut_by_shards(START, START + week, week) == [(START, monday + week), (monday + week, START + week)]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("168h0m0s", 604_800), ("1h0m0s", 3600), ("24h30m5s", 88_205), ("", 0), ("1d", 0), ("h", 0)]
-)
-def test_durations_of_go(text: str, seconds: int) -> None:
-    assert read_go_duration(text) == seconds * 10**9
 
 
 # --- the spool ---

@@ -14,7 +14,7 @@ from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_creden
 from iggyflux.sim.dialects.results import Result, render
 from iggyflux.sim.dialects.v1 import go_body, parameters, query_form
 from iggyflux.sim.queries import NotFound, ParseError, QueryError, flux, flux_csv, influxql
-from iggyflux.sim.store import Database
+from iggyflux.sim.store import NARROWEST_SHARD_NS, Database
 from iggyflux.sim.texts import go_duration, go_json, go_string, plain_digits, rfc3339
 from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
@@ -62,7 +62,9 @@ class V2(Dialect):
 
     def answer(self, request: Request, tally: Tally) -> Answer:
         is_bucket = request.path.startswith("/api/v2/buckets/")
-        known = {"DELETE": self._drop_bucket} if is_bucket else self._routes().get(request.path)
+        known = (
+            {"GET": self._one_bucket, "DELETE": self._drop_bucket} if is_bucket else self._routes().get(request.path)
+        )
         try:
             if known is None:
                 return self._unknown(request)
@@ -188,19 +190,29 @@ class V2(Dialect):
         )
 
     def _make_bucket(self, request: Request, _tally: Tally) -> Answer:
-        """The name and the time to keep are looked at, nothing else."""
+        """The name, the time to keep and the width of shards are looked at, nothing else."""
         if WRITE not in self._authorize(request):
             raise Failed(403, "insufficient permissions for create", pretty=True)
         try:
             tree = json.loads(request.body.read())
             name, rules = str(tree["name"]), tree.get("retentionRules") or [{}]
             seconds = int(rules[0].get("everySeconds", 0))
+            shard_seconds = int(rules[0].get("shardGroupDurationSeconds", 0))
         except (ValueError, TypeError, LookupError, AttributeError):
             raise Failed(400, "the body is no bucket", pretty=True) from None
         if name in self.store.databases:
             raise Failed(422, f"bucket with name {name} already exists", pretty=True)
-        database = self.store.create_database(name, duration_ns=seconds * 10**9)
+        shard_ns = max(shard_seconds * 10**9, NARROWEST_SHARD_NS) if shard_seconds else None
+        database = self.store.create_database(name, duration_ns=seconds * 10**9, shard_ns=shard_ns)
         return replace(self._json(self._bucket(database)), status=201)
+
+    def _one_bucket(self, request: Request, _tally: Tally) -> Answer:
+        self._authorize(request)
+        number = request.path.rpartition("/")[2]
+        for name, database in self.store.databases.items():
+            if identifier(name) == number:
+                return self._json(self._bucket(database))
+        raise Failed(404, "bucket not found", pretty=True)
 
     def _drop_bucket(self, request: Request, _tally: Tally) -> Answer:
         if WRITE not in self._authorize(request):
@@ -468,6 +480,10 @@ class V2(Dialect):
                     raise QueryError(f"not implemented: {statement.what}")
                 name = f"{database}/{policy}" if policy and f"{database}/{policy}" in self.store.databases else database
                 frames = influxql.run(self.store, statement, name, "")
+                if isinstance(statement, influxql.Show) and statement.what == "RETENTION POLICIES":
+                    # 2.x tells the same of every bucket, whatever its retention and its shards are.
+                    row = ["autogen", "0s", "168h0m0s", 1, True]
+                    frames = iter((influxql.Frame("", influxql.POLICY_COLUMNS, [row]),))
             except NotFound as exc:
                 words, frames = self._without_mapping(statement, exc)
                 if words is None:

@@ -389,6 +389,8 @@ def compile_value(node: Node, tags: frozenset[str], *, sql: bool = False) -> Cal
         name = node.name
         if not sql and name in tags and node.cast != "field":
             return lambda row: row(name) or ""
+        if not sql and (cast := node.cast) in NUMBERS:
+            return lambda row: cast_number(row(name), cast)
         return lambda row: row(name)
     if isinstance(node, Call) and node.function == "cast":
         inner = compile_value(node.arguments[0], tags, sql=sql)
@@ -399,6 +401,22 @@ def compile_value(node: Node, tags: frozenset[str], *, sql: bool = False) -> Cal
             raise QueryError(f"the simulator does not know the type {kind.value!r}")
         return lambda row: None if (value := inner(row)) is None else convert(value)
     raise QueryError(f"the simulator does not know {node}")
+
+
+NUMBERS = ("float", "integer", "unsigned")
+
+
+def cast_number(value: Scalar, kind: str | None) -> Scalar:
+    """A number as a cursor of another numeric type gives it (measured on amd64); None for what is no number."""
+    if value is None or isinstance(value, bool | str):
+        return None
+    if kind == "float":
+        return float(value)
+    if isinstance(value, float):
+        top = 2**64 if kind == "unsigned" else 2**63
+        value = int(value) if -(2**63) <= value < top else -(2**63)
+    value %= 2**64
+    return value if kind == "unsigned" or value < 2**63 else value - 2**64
 
 
 _CASTS: dict[str, Callable[[Scalar], Scalar]] = {

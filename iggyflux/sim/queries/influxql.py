@@ -19,13 +19,14 @@ from iggyflux.sim.queries.conditions import (
     MIN_TIME,
     Row,
     Scalar,
+    cast_number,
     compile_condition,
     order_key,
     split_time,
 )
 from iggyflux.sim.queries.influxql_statements import Change, Frame, Select, Show, Source, Statement, parse
 from iggyflux.sim.shards import ZERO_TIME_NS
-from iggyflux.sim.store import KIND_NAMES, Database, Measurement, Point, Policy, Store
+from iggyflux.sim.store import KIND_NAMES, NARROWEST_SHARD_NS, Database, Measurement, Point, Policy, Store
 from iggyflux.sim.texts import go_duration
 
 __all__ = ["Change", "Frame", "Select", "Show", "Source", "Statement", "parse", "plain", "run", "to_text"]
@@ -209,10 +210,8 @@ def cast_value(value: Stored | None, kind: type) -> Stored | None:
     number = value[0] if isinstance(value, list) else value
     if isinstance(number, bool | bytes) or kind in (bytes, bool):
         return None
-    if kind is float:
-        return float(number)
-    whole = int(number) if -(2**63) <= number < 2**63 else -(2**63)  # what the processor makes of it
-    return whole if kind is int else [whole]
+    found = cast("int | float", cast_number(number, KIND_NAMES[kind]))
+    return [cast("int", found)] if kind is list else found
 
 
 def _rows(points: Iterator[Point], columns: Sequence[_Column]) -> Iterator[tuple[Point, Sequence[object]]]:
@@ -446,14 +445,16 @@ def _escape(text: bytes, characters: bytes = b",= ") -> bytes:
 
 
 def _change(store: Store, change: Change, database: str) -> None:
+    shard_ns = change.shard_ns and max(change.shard_ns, NARROWEST_SHARD_NS)
     match change.what:
         case "CREATE DATABASE":
-            store.create_database(change.name, policy=change.database or "autogen", duration_ns=change.duration_ns or 0)
+            first = change.database or "autogen"
+            store.create_database(change.name, policy=first, duration_ns=change.duration_ns or 0, shard_ns=shard_ns)
         case "CREATE RETENTION POLICY":
             owner = database_of(store, change.database or "")
-            if change.duration_ns is not None and 0 < change.duration_ns < 3_600 * 10**9:
+            if change.duration_ns is not None and 0 < change.duration_ns < NARROWEST_SHARD_NS:
                 raise QueryError("retention policy duration must be at least 1h0m0s")
-            store.create_policy(owner, change.name, change.duration_ns or 0)
+            store.create_policy(owner, change.name, change.duration_ns or 0, shard_ns)
             if change.is_default:
                 store.set_default_policy(owner, change.name)
         case "DROP DATABASE":

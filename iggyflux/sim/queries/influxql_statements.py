@@ -81,6 +81,7 @@ class Change:
     is_default: bool = False
     sources: tuple[Source, ...] = ()
     condition: Node | None = None
+    shard_ns: int | None = None
 
 
 Statement: TypeAlias = Select | Show | Change
@@ -267,20 +268,21 @@ def _keys(cursor: Cursor) -> Callable[[str], bool]:
 def _create(cursor: Cursor, _reader: Reader) -> Change:
     if cursor.accept("DATABASE"):
         name = cursor.name()
-        duration, policy = None, ""
+        duration, shard, policy = None, None, ""
         if cursor.accept("WITH"):
-            duration, policy, _ = _policy_options(cursor)
-        return Change("CREATE DATABASE", name, policy or None, duration)
+            duration, shard, policy, _ = _policy_options(cursor)
+        return Change("CREATE DATABASE", name, policy or None, duration, shard_ns=shard)
     cursor.expect("RETENTION", "POLICY")
     name = cursor.name()
     cursor.expect("ON")
     database = cursor.name()
-    duration, _, is_default = _policy_options(cursor)
-    return Change("CREATE RETENTION POLICY", name, database, duration, is_default)
+    duration, shard, _, is_default = _policy_options(cursor)
+    return Change("CREATE RETENTION POLICY", name, database, duration, is_default, shard_ns=shard)
 
 
-def _policy_options(cursor: Cursor) -> tuple[int | None, str, bool]:
+def _policy_options(cursor: Cursor) -> tuple[int | None, int | None, str, bool]:
     duration: int | None = None
+    shard: int | None = None
     policy, is_default = "", False
     while True:
         if cursor.accept("DURATION"):
@@ -289,13 +291,13 @@ def _policy_options(cursor: Cursor) -> tuple[int | None, str, bool]:
         elif cursor.accept("REPLICATION"):
             _number(cursor)
         elif cursor.accept("SHARD", "DURATION"):
-            cursor.next()
+            shard = duration_ns(cursor.next().value)
         elif cursor.accept("NAME"):
             policy = cursor.name()
         elif cursor.accept("DEFAULT"):
             is_default = True
         else:
-            return duration, policy, is_default
+            return duration, shard, policy, is_default
 
 
 def _drop(cursor: Cursor, reader: Reader) -> Change:
