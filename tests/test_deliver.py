@@ -106,7 +106,7 @@ def test_refusals_come_back_by_their_index() -> None:
     sink = Sink([RefusedSome("bad"), Accepted(), RefusedSome("bad", 400)])
     journal = Journal()
 
-    assert delivering(sink, journal=journal) == (Refusal(2, "bad", 400),)
+    assert delivering(sink, journal=journal) == (Refusal(2, "bad", 400, vague="bad"),)
     assert sink.sent == [LINES, LINES[:2], LINES[2:3], LINES[3:]]
     assert journal.refused_lines == 1
 

@@ -263,7 +263,9 @@ def test_3x_tells_the_conflict_with_both_types() -> None:
 def test_3x_by_the_route_of_2x_names_none() -> None:
     body = {"code": "invalid", "message": "write buffer error: parsing for line protocol failed"}
 
-    assert verdict(400, body) == RefusedSome("write buffer error: parsing for line protocol failed", 400)
+    assert verdict(400, body) == RefusedSome(
+        "write buffer error: parsing for line protocol failed", 400, blames_lines=True
+    )
 
 
 def test_cloud_names_lines_by_number_unless_a_string_spans_lines() -> None:

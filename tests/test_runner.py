@@ -642,8 +642,16 @@ def test_whatever_fails_every_message_is_settled_and_positions_move_without_gaps
 
     summary = run(route(source, sink, letters, batch_size=batch_size, max_in_flight=max_in_flight))
 
-    assert summary.exit_code == 0
     kept = {(letter.message.partition, letter.message.offset) for letter in letters.letters}
+    if summary.exit_code == 3:  # each line got 413 or a reset: whether another one would be accepted nobody knows
+        assert [error.code for error in summary.errors] == ["IFX610"]
+        for message in (message for each in batches for message in each.messages):
+            place = (message.partition, message.offset)
+            is_stored = set(EchoPlan().render([message]).lines) <= set(sink.stored)
+            is_acknowledged = message.offset <= source.settled.get(Partition("s", "t", message.partition), -1)
+            assert is_stored or place in kept or not is_acknowledged
+        return
+    assert summary.exit_code == 0
     for each in batches:
         rendered = EchoPlan().render(each.messages)
         for line, origin in zip(rendered.lines, rendered.origins, strict=True):

@@ -84,6 +84,20 @@ CODES: tuple[Code, ...] = (
         example='field "f" is sent as string, but stored as float',
     ),
     Code(
+        "IFX610",
+        "server refuses every line",
+        meaning=(
+            "The server refused every line since the start, or every line of three requests in a row, and its words "
+            "name no line. Then the lines are hardly to blame, but an address, a database or a setting. Nothing of "
+            "them was acknowledged, and none became a dead letter."
+        ),
+        fix=(
+            "Read the server's words. Correct `url`, `flavor`, the database, `org` or `precision`, or the mapping "
+            "where it makes only wrong lines; then run again."
+        ),
+        example="400: this endpoint takes JSON",
+    ),
+    Code(
         "IFX620",
         "record failed, and on_error is fail",
         meaning=(

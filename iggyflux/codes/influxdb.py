@@ -52,8 +52,9 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX727",
         "TLS refused",
-        meaning="No trust between us and the server: its certificate, ours, or no TLS at all on that port.",
-        fix="Set `ca_file`, or `client_cert` and `client_key`; use http:// where the server speaks no TLS.",
+        meaning="No trust between us and the server: its certificate, ours, or only one of the two speaks TLS.",
+        fix="Set `ca_file`, or `client_cert` and `client_key`; use http:// where the server speaks no TLS, and "
+        "https:// where it does.",
     ),
     Code(
         "IFX728",

@@ -287,6 +287,7 @@ def _refused_some(case: Case) -> Verdict:
         suspects_of(case.gist, case.lines, case.dropped),
         case.conflicts,
         _code_of(case.gist),
+        blames_lines=_ABOUT_LINES.search(case.gist) is not None,
     )
 
 
@@ -344,6 +345,20 @@ def _words(*alternatives: str) -> re.Pattern[str]:
 _ANY = range(100, 1000)
 _CONTENT = frozenset({400, 422})
 _CONTENT_OR_FAILURE = frozenset({400, 422, 500})
+# InfluxDB's own phrases only: what another product may say of itself proves nothing about a line.
+_ABOUT_LINES = _words(
+    "partial write",
+    "unable to parse",
+    r"error parsing line \d",
+    "parsing failed for write_lp",
+    "parsing for line protocol failed",
+    "field type conflict",
+    "invalid column type for column",
+    "invalid (number|boolean|tag format|field format)",
+    "(beyond|outside) retention policy",
+    "max key length exceeded",
+    "has been stripped from point",
+)
 
 _ADDRESS = "is `url` the address of InfluxDB (with its path, behind a proxy), and `flavor` what it speaks?"
 
@@ -369,6 +384,18 @@ ROWS: Final[tuple[Row, ...]] = (
         {408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530},
         _passing,
         seen="overload and balancers, with a page or without",
+    ),
+    Row(
+        {400},
+        _stop("IFX727", "the server speaks TLS: write https:// instead of http:// in `url`"),
+        _words(
+            "HTTP request to an HTTPS server",
+            "plain HTTP request was sent to HTTPS port",
+            "plain HTTP to an SSL-enabled server",
+            "combination of host and port requires TLS",
+        ),
+        quotes=False,
+        seen="http to a port for https: Go (1.x, 2.x), nginx, Apache, Tomcat",
     ),
     Row(range(200, 300), _stop("IFX720", _ADDRESS), seen="2.x serves its user interface on unknown paths, as 200"),
     Row(range(400, 500), _stop("IFX720", _ADDRESS), page=True, seen="web servers, firewalls"),
@@ -430,7 +457,9 @@ ROWS: Final[tuple[Row, ...]] = (
             "invalid consistency",
             "malformed .*auth",
             "authorization header",
-            "(db|database) name .*(invalid|must|empty|character)",
+            "(db|database) name .*(invalid|must|empty|character|too long)",
+            "invalid character in (db|database)",
+            "(db|database) name did not start with",
             "invalid (db|database) name",
         ),
         quotes=False,

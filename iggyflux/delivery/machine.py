@@ -232,19 +232,21 @@ class Machine:
         self._suspect = 0
         self._window = None
         if not verdict.rest_stored:
-            self._count_refused_request(next(iter(named.values())).reason, named=True)
+            first = next(iter(named.values()))
+            self._count_refused_request(first.reason, first.status, is_vague=False, named=True)
 
     def _refused_some(self, verdict: RefusedSome, width: int, _now: float, _jitter: float) -> None:
         if width == 1:
-            self._refuse_first(verdict.reason, verdict.status, verdict.code)
+            self._refuse_first(verdict.reason, verdict.status, verdict.code, is_vague=not verdict.blames_lines)
         elif not self._look_at(verdict.suspects, width):
             self._halve(width)
-        self._count_refused_request(verdict.reason)
+        self._count_refused_request(verdict.reason, verdict.status, is_vague=not verdict.blames_lines)
 
     def _too_large(self, verdict: TooLarge, width: int, _now: float, _jitter: float) -> None:
         if width == 1:
-            self._refuse_first(verdict.reason, verdict.status, "IFX602")
-            self._count_refused_request(verdict.reason)
+            is_vague = verdict.limit_bytes is None or verdict.limit_bytes >= self._bytes(width)
+            self._refuse_first(verdict.reason, verdict.status, "IFX602", is_vague=is_vague)
+            self._count_refused_request(verdict.reason, verdict.status, is_vague=is_vague)
             return
         self._limit.refused(self._bytes(width), verdict.limit_bytes)
 
@@ -301,7 +303,7 @@ class Machine:
         if width > 1:
             self._halve(width)
         elif self._witness or is_proved:
-            self._refuse_first(reason, status, code)
+            self._refuse_first(reason, status, code, is_vague=True)
         elif self._can_be_held():
             self._held.append(self._todo[0])
             self._todo = self._todo[1:]
@@ -348,8 +350,8 @@ class Machine:
         self._window = width // 2
         self._attempts = 0
 
-    def _refuse_first(self, reason: str, status: int | None, code: str) -> None:
-        self._refusals.append(Refusal(self._todo[0], reason, status, code))
+    def _refuse_first(self, reason: str, status: int | None, code: str, *, is_vague: bool) -> None:
+        self._refusals.append(Refusal(self._todo[0], reason, status, code, reason if is_vague else None))
         self._todo = self._todo[1:]
         self._suspect = 0
         self._attempts = 0
@@ -382,19 +384,20 @@ class Machine:
         self._window = len(first)
         return True
 
-    def _count_refused_request(self, reason: str, *, named: bool = False) -> None:
+    def _count_refused_request(self, reason: str, status: int | None, *, is_vague: bool, named: bool = False) -> None:
         self._refused_requests += 1
         most = self._policy.max_refused_requests
         if self._refused_requests >= (max(most, len(self._lines) // 2) if named else most):
             count = self._refused_requests
             self._refuse_rest(
                 f"not told apart: the server refused {count} requests with lines of this batch, last: {reason}",
-                None,
+                status,
                 "IFX604",
+                reason if is_vague else None,
             )
 
-    def _refuse_rest(self, reason: str, status: int | None, code: str) -> None:
-        self._refusals.extend(Refusal(index, reason, status, code) for index in (*self._held, *self._todo))
+    def _refuse_rest(self, reason: str, status: int | None, code: str, vague: str | None = None) -> None:
+        self._refusals.extend(Refusal(index, reason, status, code, vague) for index in (*self._held, *self._todo))
         self._todo = ()
         self._held = []
 

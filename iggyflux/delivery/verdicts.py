@@ -26,12 +26,17 @@ class SchemaConflict:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A line that the server will never take: `line` is its index in what was sent."""
+    """A line that the server will never take: `line` is its index in what was sent.
+
+    `vague` holds the server's words where they name no line and nothing of a line: the line was found by sending it
+    alone, and the cause may be the whole connection (see `delivery.doubt`).
+    """
 
     line: int
     reason: str
     status: int | None = None
     code: str = "IFX601"
+    vague: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class RefusedSome:
     """At least one line is refused, nobody says which: send parts until each is alone.  Some may be stored already.
 
     `suspects` are indices of lines that the server's words fit best: a hint where to look first, never a proof.
+    `blames_lines` says that the words are about lines, and not about an address, a database or a setting.
     """
 
     reason: str
@@ -60,6 +66,7 @@ class RefusedSome:
     suspects: tuple[int, ...] = ()
     conflicts: tuple[SchemaConflict, ...] = ()
     code: str = "IFX601"
+    blames_lines: bool = False
 
 
 @dataclass(frozen=True, slots=True)

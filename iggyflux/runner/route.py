@@ -17,6 +17,8 @@ Everything that can happen, and what the route then does:
 |              | … fail                              | stops                                                         |
 | delivering   | every line accepted                 | settles the batches whose lines are all settled               |
 |              | lines refused                       | as failed records: on_error says                              |
+|              | … every line, none of them named    | holds them until another line is accepted (`delivery.doubt`), |
+|              |                                     | or stops                                                      |
 |              | sink away, overloaded, too large    | `deliver` waits, repeats, splits; reading stops when          |
 |              |                                     | `max_in_flight` requests are under way                        |
 |              | a request writes a point of another | waits until that one, under way, is settled: order is kept    |
@@ -45,7 +47,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from iggyflux.delivery.doubt import Doubt, Ended
 from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.machine import Stop as MustStop
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
@@ -64,6 +68,7 @@ _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _TOLD_FAILURES = 20
+_HELD_HINT = "nothing of it is acknowledged, or kept as a dead letter, until the server accepts a line"
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -107,6 +112,7 @@ class RouteRun:
         self._stop = stop
         self._clock = clock
         self._journal = Journal()
+        self._doubt: Doubt[Request] = Doubt()
         self._told: set[tuple[str, str]] = set()
         self._sink_failures = 0
 
@@ -116,7 +122,8 @@ class RouteRun:
         attempt = 0
         try:
             while not self._stop.requested.is_set():
-                session = _Session(route, self.status, self._stop, self._clock, self._journal, self._told)
+                self._doubt.forget()
+                session = _Session(route, self.status, self._stop, self._clock, self._journal, self._doubt, self._told)
                 try:
                     if await self._connect():
                         await session.run()
@@ -137,7 +144,9 @@ class RouteRun:
         status.requests, status.retries = journal.requests, journal.retries
         if status.state not in ("starting", "connecting"):
             trouble: str | None = getattr(self.route.source, "trouble", None)
-            status.waiting_for = "the sink is away" if journal.away else trouble
+            words = self._doubt.words
+            held = f"another request: the server refused every line of the last one: {words}" if words else None
+            status.waiting_for = "the sink is away" if journal.away else held or trouble
 
     async def _connect(self) -> bool:
         """Connect both ends; False where the wish to stop came first: nothing is in flight then."""
@@ -184,6 +193,7 @@ class _Session:
         stop: Stop,
         clock: Clock,
         journal: Journal,
+        doubt: Doubt[Request],
         told: set[tuple[str, str]],
     ) -> None:
         self._route = route
@@ -191,6 +201,7 @@ class _Session:
         self._stop = stop
         self._clock = clock
         self._journal = journal
+        self._doubt = doubt
         self._told = told
         self._ledger = Ledger()
         self._builder = RequestBuilder(route.batch_size, route.batch_bytes)
@@ -211,6 +222,7 @@ class _Session:
                 self._status.state = "finishing"
                 while self._deliveries:
                     await asyncio.wait(self._deliveries)
+                await self._settle_all(self._doubt.finished())
                 self._is_over = True
                 self._news.set()
                 await acknowledging
@@ -350,18 +362,29 @@ class _Session:
 
     async def _deliver(self, request: Request) -> None:
         self._status.in_flight += 1
-        route = self._route
+        route, number = self._route, self._doubt.begin()
         refusals = await deliver(
             route.sink, request.lines, route.policy, self._clock, size=request.size, journal=self._journal
         )
         self._status.in_flight -= 1
-        self._status.refused += len(refusals)
-        self._status.delivered += len(request.lines) - len(refusals)
-        for part, refused in request.shares(refusals):
-            part.job.refused(part.start, refused)
-            part.job.unsettled_lines -= part.stop - part.start
-            if not part.job.unsettled_lines:
-                await self._settle(part.job)
+        ended = self._doubt.ended(number, request, len(request.lines), refusals)
+        if not ended:
+            name, count, words = route.name, len(request.lines), self._doubt.words
+            emit(log, logging.WARNING, "request.held", route=name, lines=count, reason=words, hint=_HELD_HINT)
+        await self._settle_all(ended)
+
+    async def _settle_all(self, ended: Sequence[Ended[Request]] | MustStop) -> None:
+        """Settle batches by what their requests ended with; stop where the server refuses everything."""
+        if isinstance(ended, MustStop):
+            raise Stopped(ended.reason, ended.hint, ended.code)
+        for each in ended:
+            self._status.refused += len(each.refusals)
+            self._status.delivered += len(each.request.lines) - len(each.refusals)
+            for part, refused in each.request.shares(each.refusals):
+                part.job.refused(part.start, refused)
+                part.job.unsettled_lines -= part.stop - part.start
+                if not part.job.unsettled_lines:
+                    await self._settle(part.job)
 
     async def _settle(self, job: Job) -> None:
         """Every line is accepted or refused: keep what could not be delivered, then the batch is settled."""

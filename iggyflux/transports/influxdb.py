@@ -161,8 +161,10 @@ class InfluxLineSink(InfluxConnection):
     def _place(self) -> str:
         return bucket_of(self._settings) if self.flavor.database_word == "bucket" else database_of(self._settings)
 
-    def _probe_write(self) -> Verdict:
+    def _probe_write(self, seen: list[Answer] | None = None) -> Verdict:
         answer = self._http().exchange("POST", self._target, self._plain_headers, _PROBE)
+        if isinstance(answer, Answer) and seen is not None:
+            seen.append(self._cleaned(answer))
         return self._classified(answer) if isinstance(answer, Answer) else answer
 
     def _write(self, lines: Sequence[str], ticket: Ticket) -> Verdict:
@@ -204,7 +206,14 @@ class InfluxLineSink(InfluxConnection):
         known = self.detected
         product = f"{known.product} {known.version}".strip() if known else self.flavor.product
         findings.append(admin.Finding("server", True, f"{product}, spoken to as {self.flavor.name}"))
-        findings += admin.look(self.flavor, self._settings, self._ask, self._probe_write)
+        answers = [self.ping] if self.ping else []
+
+        def ask(method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
+            answers.append(self._ask(method, target, body, **headers))
+            return answers[-1]
+
+        findings += admin.look(self.flavor, self._settings, ask, lambda: self._probe_write(answers))
+        findings += admin.refuses_everything(answers)
         cleaned = tuple(finding.scrubbed(self._scrub) for finding in findings)
         return admin.CheckReport(str(self.address), self.flavor.name, product, cleaned)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlencode
 
 from iggyflux.delivery.answers import Answer, plain_words
+from iggyflux.delivery.doubt import one_reason
 from iggyflux.delivery.verdicts import Accepted, Impossible, RefusedSome, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import InfluxSettings
@@ -74,6 +75,15 @@ def look(flavor: Flavor, settings: InfluxSettings, ask: Ask, probe_write: Callab
         except (NotConnected, Stopped) as error:
             findings.append(failed("database", error))
     return findings
+
+
+def refuses_everything(answers: Sequence[Answer]) -> Sequence[Finding]:
+    """The finding that all of `answers` are one and the same refusal: no InfluxDB takes a ping for a write."""
+    reasons = {one_reason(answer.status, _message(answer)) for answer in answers}
+    if len(answers) < 2 or len(reasons) > 1 or answers[0].status < 400:
+        return ()
+    text = f"it answers {answers[0].status} to everything: {_message(answers[0])}"
+    return (Finding("server", False, text, "is `url` the address of InfluxDB, with its path?", "IFX731"),)
 
 
 def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:

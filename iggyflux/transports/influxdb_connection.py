@@ -79,6 +79,8 @@ class InfluxConnection:
         self._flavor = FLAVORS.get(settings.flavor)
         self.detected: Detected | None = None
         """What the server is, once it was asked."""
+        self.ping: Answer | None = None
+        """What it answered to `GET /ping`."""
         self._client: HttpClient | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._ready = False
@@ -179,6 +181,9 @@ class InfluxConnection:
         verdict = self._classified(ping)
         if isinstance(verdict, Unavailable):
             raise self._as_error(verdict)
+        if isinstance(verdict, Impossible) and verdict.code == "IFX727":
+            raise self._as_error(verdict)
+        self.ping = ping
         self.detected = detect(ping)
         if self._flavor is None:
             if isinstance(verdict, Impossible) and (ping.status in (401, 403, 407) or 300 <= ping.status < 400):

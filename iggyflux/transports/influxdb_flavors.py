@@ -143,10 +143,18 @@ def _misfits_2(settings: InfluxSettings) -> list[Misfit]:
     return found
 
 
+# As 3.6 checks it, but for the length; one slash may separate the retention policy of 1.x.
+_NAME_3 = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)?")
+
+
 def _misfits_3(settings: InfluxSettings) -> list[Misfit]:
     found = []
     if not database_of(settings):
         found.append(Misfit("database", "3.x writes to a database", "add `database: NAME`"))
+    elif not _NAME_3.fullmatch(database_of(settings)):
+        key = "database" if settings.database else "bucket"
+        hint = "ASCII letters, digits, `_` and `-`, a letter or digit first"
+        found.append(Misfit(key, f"{database_of(settings)!r} is no name of a database in 3.x", hint))
     if retention_policy_of(settings):
         found.append(Misfit("retention_policy", "3.x has no retention policies", "remove it, and name the database"))
     if not settings.token and (settings.username or settings.password):

@@ -503,6 +503,7 @@ def _proxy_failed(failed: _Failed) -> Failure:
     return Unavailable(f"the proxy {failed.proxy} gives no connection to {failed.where}: {words}")
 
 
+_TLS_ALERT = "\x15\x03"  # what 3.x answers where it speaks TLS and gets http
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
 
 
@@ -535,6 +536,8 @@ def _broken(failed: _Failed) -> Failure:
     ticket = failed.ticket
     if ticket.is_cut or isinstance(failed.cause, TimeoutError):
         return _timed_out(failed)
+    if isinstance(failed.cause, http.client.BadStatusLine) and str(failed.cause).startswith(_TLS_ALERT):
+        return Impossible(f"{failed.where} speaks TLS", "write https:// instead of http:// in `url`", code="IFX727")
     if isinstance(failed.error, SSLError) and ticket.connection is not None and not _has_sent(ticket):
         return Unavailable(f"the TLS handshake with {failed.where} broke off: {failed.words}")
     return Unavailable(

@@ -1,0 +1,162 @@
+"""Whether refused lines are to blame, or the connection as a whole: decided by request, before any is settled.
+
+A server at a wrong address, or with a setting that it does not accept, refuses every line in words that name none, and
+bisecting then blames each line in turn.  So a line that was refused for such a *vague* reason becomes a dead letter
+only once the server has accepted another one.  Until then its request is *held*: neither kept, counted nor
+acknowledged.
+
+What follows when a request of a route ends; the parts in which a refused line was searched belong to it:
+
+| the request ended with                          | no line was accepted yet    | a line was accepted before      |
+|-------------------------------------------------|-----------------------------|---------------------------------|
+| an accepted line, whatever was refused          | settle it and the held ones | settle it and the held ones     |
+| no accepted line, no vague refusal              | settle it                   | settle it and the held ones     |
+| no accepted line, all vague and for one reason  | hold it                     | hold it, settle the held ones   |
+|                                                 |                             | of another reason               |
+| no accepted line, other vague refusals          | hold it                     | settle it and the held ones     |
+| no accepted line, as the third request in a row | stop                        | stop                            |
+| since one is held                               |                             |                                 |
+| there is no further request                     | stop where one is held      | settle the held ones            |
+| the source lost its connection                  | forget the held ones        | forget the held ones            |
+
+Requests overlap, so *in a row* and *the held ones* go by the order in which requests began: what a request ended with
+says nothing of those that began later.  *Settle* means what happens without any doubt: `on_error` decides.  *Forget*:
+their messages are read again.  *One reason* is one status and the same words, without numbers, ids and times.  That a
+line is too large (IFX602) is vague only until a line was accepted.  At most two requests are held for each one that is
+under way, and two more.  Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+from iggyflux.delivery.machine import Stop
+from iggyflux.delivery.verdicts import Refusal
+
+T = TypeVar("T")
+Reason: TypeAlias = tuple[int | None, str]
+
+_ROW_THAT_STOPS = 3
+_CHANGING = re.compile(r"\S*\d\S*|\b[0-9a-f]{8,}\b", re.IGNORECASE)
+_HINT = (
+    "are `url`, `flavor`, the database and `precision` right for this server? If the lines are wrong, correct the "
+    "mapping. Nothing of them was acknowledged"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[T]):
+    """A request that ended, and its refused lines."""
+
+    request: T
+    refusals: tuple[Refusal, ...]
+
+
+class Doubt(Generic[T]):
+    """The doubts of one route."""
+
+    def __init__(self) -> None:
+        self._begun = 0
+        self._held: dict[int, Ended[T]] = {}
+        # The requests without an accepted line that count: number → reason.  Each that is held is among them.
+        self._row: dict[int, Reason | None] = {}
+        self._row_ended_at = 0
+        self._has_accepted = False
+        self._words = ""
+
+    @property
+    def words(self) -> str | None:
+        """What the server said to the requests that are held; None where none is."""
+        return self._words if self._held else None
+
+    def begin(self) -> int:
+        """Return the number of the next request, which begins now; tell its end with `ended`."""
+        self._begun += 1
+        return self._begun
+
+    def ended(self, number: int, request: T, lines: int, refusals: Sequence[Refusal]) -> list[Ended[T]] | Stop:
+        """Return what can be settled now that a request of so many lines ended: nothing where it is held."""
+        this = Ended(request, tuple(refusals))
+        if len(refusals) < lines:
+            if not self._has_accepted:
+                self._has_accepted = True
+                self._row = {held: reason for held, reason in self._row.items() if held in self._held}
+            return self._settle(number, this)
+        vague = [refusal for refusal in refusals if self._is_vague(refusal)]
+        reasons = {_reason_of(refusal) for refusal in vague}
+        reason = reasons.pop() if len(reasons) == 1 and len(vague) == lines else None
+        if self._has_accepted and (reason is None or number < self._row_ended_at):
+            return self._settle(number, this)
+        settled: list[Ended[T]] = []
+        if vague:
+            if self._has_accepted:
+                settled = self._release(number, other_than=reason)
+            self._held[number] = this
+            self._words = _words_of(vague[-1])
+        else:
+            settled = [this]
+        if self._held:
+            self._row[number] = reason
+        return self._stop("of three requests in a row") if self._is_in_row(number) else settled
+
+    def finished(self) -> list[Ended[T]] | Stop:
+        """Return what can be settled where no request will follow."""
+        if self._held and not self._has_accepted:
+            return self._stop("since the start")
+        return self._release(self._begun + 1)
+
+    def forget(self) -> None:
+        """The messages of what is held will come again."""
+        self._held.clear()
+        self._row.clear()
+
+    def _settle(self, number: int, this: Ended[T]) -> list[Ended[T]]:
+        """A request that ends the row."""
+        self._row_ended_at = max(self._row_ended_at, number)
+        return [*self._release(number), this]
+
+    def _release(self, before: int, *, other_than: Reason | None = None) -> list[Ended[T]]:
+        """What is held of requests that began before number `before`, but for those of one reason."""
+        numbers = [number for number in sorted(self._row) if number < before]
+        numbers = [number for number in numbers if other_than is None or self._row[number] != other_than]
+        for number in numbers:
+            del self._row[number]
+        return [self._held.pop(number) for number in numbers if number in self._held]
+
+    def _is_in_row(self, number: int) -> bool:
+        """Whether `number` is one of three that follow each other, for one reason where some line was accepted."""
+        for first in range(number - _ROW_THAT_STOPS + 1, number + 1):
+            row = range(first, first + _ROW_THAT_STOPS)
+            if all(each in self._row for each in row):
+                reasons = {self._row[each] for each in row}
+                if not self._has_accepted or len(reasons) == 1:
+                    return True
+        return False
+
+    def _is_vague(self, refusal: Refusal) -> bool:
+        return refusal.vague is not None and not (refusal.code == "IFX602" and self._has_accepted)
+
+    def _stop(self, which: str) -> Stop:
+        return Stop(f"the server refused every line {which}, and its words name none: {self._words}", _HINT, "IFX610")
+
+
+def _words_of(refusal: Refusal) -> str:
+    words = refusal.vague or ""
+    status = str(refusal.status) if refusal.status is not None else ""
+    return words if status in words else f"{status}: {words}"
+
+
+def _reason_of(refusal: Refusal) -> Reason:
+    return one_reason(refusal.status, refusal.vague or "")
+
+
+def one_reason(status: int | None, words: str) -> Reason:
+    """What is equal for answers that say the same: the words without what changes from answer to answer.
+
+    >>> one_reason(400, "Request 7f01 was refused at 12:00:01")
+    (400, 'request # was refused at #')
+    """
+    return status, " ".join(_CHANGING.sub("#", words).lower().split())
