@@ -1,25 +1,98 @@
 """Documents and messages for the law: random writer documents, and payloads meant to be awkward for them.
 
-Keys, values and paths come from one small vocabulary, so that documents meet messages that half suit them.  Payloads are
-written as text, not by a JSON library, so that they hold what a library would never write: duplicate keys, spaced colons,
-escaped keys, numbers of every spelling, bytes that are no UTF-8, and ends that are missing.
+Documents and messages of one example share a small vocabulary, `Words`, so that documents meet messages that half suit
+them.  The vocabulary is drawn anew for each example, from names that a product could trip over.  Payloads are written as
+text, not by a JSON library, so that they hold what a library would never write: duplicate keys, spaced colons, escaped
+keys, numbers of every spelling, bytes that are no UTF-8, and ends that are missing.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
+import keyword
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
 from iggyflux import Message
+from iggyflux.plan import columns
 
-KEYS = ["a", "b", "c", "d", "id", "xs", "über"]
+_PYTHON = [*keyword.kwlist, *keyword.softkwlist, *dir(builtins)]
+_GENERATED = [
+    *(name for name in dir(columns) if not name.startswith("_")),
+    *"Annotated Any INT64 NO_PAYLOAD Payload Struct UINT63 Unread all_roots complete compress element elements empty f0 field".split(),
+    *"fields header_value index indices is_duplicate items joined keep lines lines_0 lists member memo_texts message".split(),
+    *"messages name odd odd_0 origins payload payloads positions record_messages record_roots records_0 render root roots".split(),
+    *"self series series_0 skipped tag tags time times times_0 true_for truth unread unread0 value values values_0 x".split(),
+]
+_ALIKE = [
+    "geo_ip",
+    "geoip",
+    "geo-ip",
+    "geo ip",
+    "Geo_IP",
+    "GEOIP",
+    "geo_ip_2",
+    "x_or_default",
+    "n1",
+    "1",
+    "1x",
+    "_",
+    "__",
+    "a_",
+    "A",
+]
+_AWKWARD = [
+    "", " ", ".", "a.b", "a[0]", "*", "@", "`", "'", '"', "say \"hi\"", "\\", "\\Processor(_Total)\\% Processor Time", "a\\",
+    "\n", "\t", "\x00", "\x7f", "\x85", "{x}", "{{", "%s", "$ref", "#", "=", ",", "a=b", "a,b", "\u2028", "e\u0301", "é", "日本", "𝔘",
+    "\u202eabc", "null", "true", "__class__", "__init__", "__struct_fields__", "a" * 300, "// x", "\"\"\"", "\\u0061", "über",
+]  # fmt: skip
+NAMES = st.one_of(
+    st.sampled_from(_PYTHON), st.sampled_from(_GENERATED), st.sampled_from(_ALIKE), st.sampled_from(_AWKWARD)
+)
+"""Names of members, tags and fields: of Python, of generated code, alike but for case or punctuation, or just awkward."""
+
+_ROLES = ("a", "b", "c", "d", "id", "xs", "t")
+_PLAIN = ("a", "b", "c", "d", "id", "xs", "über")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The names of an example: a member's name by its role, and a path of one to six more members.
+
+    Of a good message, member `a` is a number, `b` a string, `c` a boolean, `d` an object of `id` and `a`, `id` an
+    integer, `xs` a list of objects, `t` a time in ms.  At the end of the path is an object like `d` with a list `xs`.
+    """
+
+    roles: tuple[str, ...]
+    deep: tuple[str, ...]
+
+    def __getitem__(self, role: str) -> str:
+        return self.roles[_ROLES.index(role)]
+
+    def path(self, template: str) -> str:
+        """An expression of a template such as `d.id`, whose words of one to two letters in braces are roles."""
+        names = {role: json.dumps(name, ensure_ascii=False) for role, name in zip(_ROLES, self.roles, strict=True)}
+        deep = ".".join(json.dumps(name, ensure_ascii=False) for name in self.deep)
+        return template.format_map({**names, "deep": deep})
+
+
+@st.composite
+def words(draw: Any) -> Words:
+    """A vocabulary; a third of them are plain letters."""
+    if draw(st.integers(0, 2)) == 0:
+        return Words(_PLAIN, ("p", "q"))
+    roles = draw(st.lists(NAMES, min_size=len(_ROLES) + 1, max_size=len(_ROLES) + 1, unique=True))
+    return Words(tuple(roles[:-1]), (roles[-1], *draw(st.lists(NAMES, max_size=5))))
+
 
 NUMBERS = st.sampled_from(
     [
         "0", "-0", "7", "-7", "7.0", "-0.0", "1e3", "1E-7", "0.00001", "1e16", "123456789012345680.0", "3.7",
-        "9007199254740991", "9007199254740992", "9007199254740993", "-9007199254740993", "9223372036854775807",
+        "9007199254740991", "9007199254740992", "9007199254740993", "9007199254740993.0", "9007199254740994.0", "4.00000000000000000001",
+        "4503599627370497.4", "9007199254740993e0", "90071992547409930e-1", "1e17", "-9007199254740993", "9223372036854775807",
         "9223372036854775808", "-9223372036854775808", "18446744073709551615", "18446744073709551616", "1e400", "-1e400",
         "5e-324", "1700000000000", "1700000000.123456789", "1" + "0" * 400, "1.", "01", "NaN",
     ]
@@ -34,7 +107,7 @@ TEXTS = st.sampled_from(
 
 
 @st.composite
-def json_text(draw: Any, depth: int = 3) -> str:
+def json_text(draw: Any, words: Words, depth: int = 3) -> str:
     """A JSON value as text, mostly valid."""
     kind = draw(st.sampled_from("nnnnsssssbzoooolll" if depth else "nnnsssbz"))
     if kind == "n":
@@ -46,62 +119,73 @@ def json_text(draw: Any, depth: int = 3) -> str:
     if kind == "z":
         return "null"
     if kind == "l":
-        return "[" + ",".join(draw(st.lists(json_text(depth - 1), max_size=3))) + "]"
-    return draw(json_object(depth))
+        return "[" + ",".join(draw(st.lists(json_text(words, depth - 1), max_size=3))) + "]"
+    return draw(json_object(words, depth))
 
 
 @st.composite
-def json_object(draw: Any, depth: int = 3) -> str:
+def json_object(draw: Any, words: Words, depth: int = 3) -> str:
     """An object: keys of the vocabulary, sometimes twice, sometimes spelled with escapes."""
-    keys = draw(st.lists(st.sampled_from(KEYS), max_size=6, unique=draw(st.sampled_from([True, True, True, False]))))
+    unique = draw(st.sampled_from([True, True, True, False]))
+    keys = draw(st.lists(st.sampled_from([*words.roles, *words.deep]), max_size=6, unique=unique))
     colon = draw(st.sampled_from([":", ":", ":", ": ", " :", "\t:"]))
     members = []
     for key in keys:
-        name = json.dumps(key, ensure_ascii=False)
-        if draw(st.integers(0, 30)) == 0:
+        name = json.dumps(key, ensure_ascii=draw(st.booleans()))
+        if draw(st.integers(0, 30)) == 0 and key.isascii():
             name = '"' + "".join(f"\\u{ord(letter):04x}" for letter in key) + '"'
-        members.append(name + colon + draw(json_text(depth - 1)))
+        members.append(name + colon + draw(json_text(words, depth - 1)))
     return "{" + ",".join(members) + "}"
 
 
 @st.composite
-def good_object(draw: Any, spoiled: bool = False) -> str:
+def good_object(draw: Any, words: Words, spoiled: bool = False) -> str:
     """An object that suits most documents of `documents`; with `spoiled`, but for a member or two."""
+    a, b, id_ = (json.dumps(words[role], ensure_ascii=False) for role in ("a", "b", "id"))
+    elements = ",".join(f'{{{a}:{number / 4},{id_}:{number},{b}:"x"}}' for number in range(draw(st.integers(0, 3))))
+    inner = draw(st.sampled_from([f'{{{id_}:"d1",{a}:1.5}}', f"{{{id_}:7,{a}:0.25}}", f'{{{a}:2,{id_}:"d2"}}']))
+    deep = f"{{{a}:{draw(NUMBERS)},{json.dumps(words['xs'])}:[{elements}]}}"
+    for name in reversed(words.deep[1:]):
+        deep = f"{{{json.dumps(name, ensure_ascii=False)}:{deep}}}"
     members = {
-        "a": draw(st.sampled_from(["1", "2.5", "7", "-3.25", "0.0001", "0", "21.75"])),
-        "b": json.dumps(draw(st.sampled_from(["x", "d1", "a b", "über"])), ensure_ascii=False),
-        "c": draw(st.sampled_from(["true", "false"])),
-        "d": draw(st.sampled_from(['{"id":"d1","a":1.5}', '{"id":7,"a":0.25}', '{"a":2,"id":"d2"}'])),
-        "id": str(draw(st.sampled_from([0, 7, -7, 2**53 - 1, 1_700_000_000_000, 2**63 - 1]))),
-        "xs": "["
-        + ",".join(f'{{"a":{number / 4},"id":{number},"b":"x"}}' for number in range(draw(st.integers(0, 3))))
-        + "]",
-        "über": str(1_700_000_000_000 + draw(st.integers(0, 3))),
+        words["a"]: draw(st.sampled_from(["1", "2.5", "7", "-3.25", "0.0001", "0", "21.75"])),
+        words["b"]: json.dumps(draw(st.sampled_from(["x", "d1", "a b", "über"])), ensure_ascii=False),
+        words["c"]: draw(st.sampled_from(["true", "false"])),
+        words["d"]: inner,
+        words["id"]: str(draw(st.sampled_from([0, 7, -7, 2**53 - 1, 1_700_000_000_000, 2**63 - 1]))),
+        words["xs"]: f"[{elements}]",
+        words["t"]: str(1_700_000_000_000 + draw(st.integers(0, 3))),
+        words.deep[0]: deep,
     }
-    for key in draw(st.lists(st.sampled_from(KEYS), max_size=2)) if draw(st.booleans()) else []:
+    for key in draw(st.lists(st.sampled_from(words.roles), max_size=2)) if draw(st.booleans()) else []:
         members.pop(key, None)
     if spoiled:
-        for key in draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2)):
-            value = draw(st.one_of(NUMBERS, NUMBERS, json_text(1)))
+        for key in draw(st.lists(st.sampled_from([*words.roles, words.deep[0]]), min_size=1, max_size=2)):
+            value = draw(st.one_of(NUMBERS, NUMBERS, json_text(words, 1)))
             members[key] = draw(
                 st.sampled_from(
-                    [value, value, f'{{"id":{value},"a":{value}}}', f'[{{"a":{value}}},{{"a":1,"b":"x","id":{value}}}]']
+                    [
+                        value,
+                        value,
+                        f"{{{id_}:{value},{a}:{value}}}",
+                        f'[{{{a}:{value}}},{{{a}:1,{b}:"x",{id_}:{value}}}]',
+                    ]
                 )
             )
     pairs = [f"{json.dumps(key, ensure_ascii=False)}:{value}" for key, value in members.items()]
     if spoiled and pairs and draw(st.integers(0, 4)) == 0:
-        pairs.append(draw(st.sampled_from(pairs)).replace(":", draw(st.sampled_from([":", " :"])), 1))
+        pairs.append(draw(st.sampled_from(pairs)).replace('":', draw(st.sampled_from(['":', '" :'])), 1))
     return "{" + draw(st.sampled_from([",", ", "])).join(pairs) + "}"
 
 
 @st.composite
-def payloads(draw: Any) -> bytes:
+def payloads(draw: Any, words: Words) -> bytes:
     """Bytes of a message."""
     kind = draw(st.sampled_from("ggggggssssssssoootuj"))
     if kind in "gs":
-        text = draw(good_object(spoiled=kind == "s"))
+        text = draw(good_object(words, spoiled=kind == "s"))
     else:
-        text = draw(json_text() if kind == "j" else json_object())
+        text = draw(json_text(words) if kind == "j" else json_object(words))
     payload = text.encode("utf-8", "surrogatepass")
     if kind == "t":
         return payload[: draw(st.integers(0, len(payload)))]
@@ -112,9 +196,9 @@ def payloads(draw: Any) -> bytes:
 
 
 @st.composite
-def messages(draw: Any, most: int = 6) -> list[Message]:
+def messages(draw: Any, words: Words, most: int = 6) -> list[Message]:
     """A batch."""
-    found = draw(st.lists(payloads(), max_size=most))
+    found = draw(st.lists(payloads(words), max_size=most))
     headers = st.dictionaries(
         st.sampled_from(["k", "t"]), st.sampled_from([1, 2.5, "x", "", True, b"\x00\x01"]), max_size=2
     )
@@ -133,81 +217,104 @@ def messages(draw: Any, most: int = 6) -> list[Message]:
 
 
 PATHS = [
-    "a", "b", "c", "d.id", "d.a", "id", "xs", '"über"', "root().a", "root().d.id", "root().b", "meta('topic')", "meta('offset')",
-    "header('k')", "index()", "@", "xs[0].a", "upper(b)", "add(a, `1`)", "not_null(a, id)", "length(b)", "a || id", "d", "@.a",
-    "join('-', [b, b])", "type(a)", "xs[].a | [0]",
+    "{a}", "{b}", "{c}", "{d}.{id}", "{d}.{a}", "{id}", "{xs}", "{t}", "{deep}.{a}", "{deep}", "root().{a}", "root().{d}.{id}",
+    "root().{b}", "root().{deep}.{a}", "meta('topic')", "meta('offset')",
+    "header('k')", "index()", "@", "{xs}[0].{a}", "upper({b})", "add({a}, `1`)", "not_null({a}, {id})", "length({b})", "{a} || {id}",
+    "{d}", "@.{a}", "join('-', [{b}, {b}])", "type({a})", "{xs}[].{a} | [0]", "{deep}.{xs}[0].{a}",
 ]  # fmt: skip
-STATIC_PATHS = PATHS[:12]
+STATIC_PATHS = PATHS[:14]
 CONDITIONS = [
-    "a != `null`",
-    "b == 'x'",
-    "c",
+    "{a} != `null`",
+    "{b} == 'x'",
+    "{c}",
     "length(keys(@)) > `1`",
-    "d != `null`",
-    "xs",
-    "b != 'x'",
-    "a > `1`",
-    "root().a",
+    "{d} != `null`",
+    "{xs}",
+    "{b} != 'x'",
+    "{a} > `1`",
+    "root().{a}",
+    "{deep}.{a} != `null`",
 ]
 FORMATS = ["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d", "flexible"]
 
 
-STATIC_CONDITIONS = ["a != `null`", "b == 'x'", "c", "d != `null`", "b != 'x'", "d.id == 'd1'"]
-LISTS = ["xs[]", "xs", "xs[*]"]
+STATIC_CONDITIONS = [
+    "{a} != `null`", "{b} == 'x'", "{c}", "{d} != `null`", "{b} != 'x'", "{d}.{id} == 'd1'", "{deep}.{a} != 'x'",
+    "{deep} != `null`",
+]  # fmt: skip
+LISTS = ["{xs}[]", "{xs}", "{xs}[*]", "{deep}.{xs}", "{deep}.{xs}[]"]
 
 
 @st.composite
-def documents(draw: Any) -> dict[str, Any]:
+def documents(draw: Any, words: Words) -> dict[str, Any]:
     """A writer document as a tree; not each one compiles.  Half of them are plain paths only."""
     plain = draw(st.booleans())
-    paths = st.sampled_from(STATIC_PATHS if plain else PATHS)
-    conditions = st.sampled_from(STATIC_CONDITIONS if plain else CONDITIONS)
+    paths = st.sampled_from(STATIC_PATHS if plain else PATHS).map(words.path)
+    conditions = st.sampled_from(STATIC_CONDITIONS if plain else CONDITIONS).map(words.path)
     document: dict[str, Any] = {"iggyflux": 1, "kind": "writer", "name": "law", "from": {"stream": "s", "topic": "t"}}
     if not plain and draw(st.integers(0, 5)) == 0:
         document["from"]["strict"] = True
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
     if draw(st.integers(0, 2)) == 0:
-        more = [] if plain else ["xs[?a]", "@.xs[]", "[@, @]", "d.xs[]", "items(@)"]
-        document["for_each"] = draw(st.sampled_from(LISTS + more))
+        more = [] if plain else ["{xs}[?{a}]", "@.{xs}[]", "[@, @]", "{d}.{xs}[]", "items(@)"]
+        document["for_each"] = words.path(draw(st.sampled_from(LISTS + more)))
     if draw(st.booleans()):
         document["collisions"] = draw(st.sampled_from(["error", "merge", "keep_last"]))
-    if draw(st.integers(0, 2)) == 0:
+    if draw(st.integers(0, 2)) < 2:
         document["invalid_names"] = "replace"
-    document["points"] = draw(st.lists(points(paths, conditions, stars=not plain), min_size=1, max_size=2))
+    document["points"] = draw(st.lists(points(words, paths, conditions, stars=not plain), min_size=1, max_size=2))
     return document
 
 
+def _names(usual: list[str], words: Words) -> Any:
+    """Names of tags or fields: the usual ones, those of the vocabulary, and any."""
+    return st.one_of(st.sampled_from(usual), st.sampled_from(words.roles), NAMES).filter(lambda name: "*" not in name)
+
+
 @st.composite
-def points(draw: Any, paths: Any, conditions: Any, stars: bool) -> dict[str, Any]:
-    names = [{"const": "m"}, {"const": "m"}, {"const": "m"}, "b", "meta('topic')", "d.id"]
+def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) -> dict[str, Any]:
+    names = [
+        {"const": "m"},
+        {"const": "m"},
+        {"const": draw(NAMES) or "m"},
+        words.path("{b}"),
+        "meta('topic')",
+        words.path("{d}.{id}"),
+    ]
     point: dict[str, Any] = {"measurement": draw(st.sampled_from(names))}
     if draw(st.integers(0, 4)) == 0:
         point["where"] = draw(conditions)
     constant = st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])})
     tags: dict[str, Any] = {}
-    for key in draw(st.lists(st.sampled_from(["t", "site", "a b", "z"]), max_size=3, unique=True)):
+    for key in draw(st.lists(_names(["t", "site", "a b", "z"], words), max_size=3, unique=True)):
         tags[key] = draw(st.one_of(paths, constant, tag(paths)))
     if stars and draw(st.integers(0, 5)) == 0:
-        tags["*"] = draw(st.sampled_from(["d", "xs[0]", {"expr": "d", "flatten": "_"}]))
+        tags["*"] = draw(
+            st.sampled_from([words.path("{d}"), words.path("{xs}[0]"), {"expr": words.path("{d}"), "flatten": "_"}])
+        )
     if tags:
         point["tags"] = tags
     fields: dict[str, Any] = {}
-    for key in draw(st.lists(st.sampled_from(["f", "g", "h", "i j"]), min_size=not stars, max_size=4, unique=True)):
-        fields[key] = draw(st.one_of(st.sampled_from(["a", "d.a"]), paths, field(paths)))
+    for key in draw(st.lists(_names(["f", "g", "h", "i j"], words), min_size=not stars, max_size=4, unique=True)):
+        fields[key] = draw(st.one_of(st.sampled_from(["{a}", "{d}.{a}"]).map(words.path), paths, field(paths)))
     if stars and ("*" not in tags or not fields) and (draw(st.booleans()) or not fields):
-        star: Any = draw(st.sampled_from(["@", "d", "root().d"]))
+        star: Any = words.path(draw(st.sampled_from(["@", "{d}", "root().{d}", "{deep}"])))
         if draw(st.booleans()):
             star = {"expr": star, "flatten": draw(st.sampled_from(["_", "."]))}
             if draw(st.booleans()):
                 star[draw(st.sampled_from(["include", "exclude"]))] = draw(
-                    st.sampled_from([["a*"], ["*d", "b"], ["p_*"]])
+                    st.sampled_from([["a*"], ["*d", "b"], ["p_*"], [words["a"] or "x"]])
                 )
+            if draw(st.booleans()):
+                star |= {"cast": True, "type": draw(st.sampled_from(["integer", "unsigned", "float", "string"]))}
         fields[draw(st.sampled_from(["*", "p_*"]))] = star
     point["fields"] = fields
     if draw(st.integers(0, 3)):
         timestamp: dict[str, Any] = {
-            "expr": draw(st.sampled_from(['"über"', '"über"', "id", "a", "root().id", "b", "meta('timestamp')"])),
+            "expr": words.path(
+                draw(st.sampled_from(["{t}", "{t}", "{id}", "{a}", "root().{id}", "{b}", "meta('timestamp')"]))
+            ),
             "format": draw(st.sampled_from(["unix_ms", *FORMATS])),
         }
         if timestamp["format"] in ("%Y-%m-%d", "flexible"):
@@ -253,3 +360,16 @@ def field(draw: Any, paths: Any) -> dict[str, Any]:
     elif more == "required":
         item["required"] = True
     return item
+
+
+def as_yaml(document: dict[str, Any]) -> str:
+    """The tree as a document; what YAML takes in escapes only is escaped."""
+    text = json.dumps(document, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
+
+
+@st.composite
+def cases(draw: Any) -> tuple[dict[str, Any], list[list[Message]]]:
+    """A document, and batches of messages in its vocabulary."""
+    vocabulary = draw(words())
+    return draw(documents(vocabulary)), draw(st.lists(messages(vocabulary), min_size=1, max_size=3))

@@ -41,6 +41,9 @@ SERIES_BYTES = 60_000
 """What the memoised parts of one series key may take together: 65,535 less the longest field key's usual share."""
 
 
+_MOST_CALLS_NESTED = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Source of a plan, with what its names stand for."""
@@ -106,7 +109,7 @@ class _Generator:
         self.for_each_path = self.shape.list_path
         self.is_static = self.shape.is_static
         self.cache: dict[str, _Column] = {}
-        self.variables: set[str] = set()
+        self.variables = 0
         self.proofs: dict[tuple[str, tuple[str, ...]], str] = {}
 
     # --- source ----------------------------------------------------------------------------------------------------
@@ -289,7 +292,7 @@ class _Generator:
         if isinstance(tag.source, Const):
             return _Piece(text=make(tag_text(tag.source.value)))
         self._comment(tag.pointer)
-        column = self._variable("tag", tag.key)
+        column = self._variable("tag")
         raw = self._raw(tag.source, column)
         memo = self._name(
             f"text_of_{column}", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1))
@@ -318,7 +321,7 @@ class _Generator:
         names = []
         for star in of:
             self._comment(star.pointer)
-            names.append(self._raw(star.source, self._variable(f"{kind}_members", star.prefix)).name)
+            names.append(self._raw(star.source, self._variable(f"{kind}_members")).name)
         return ", ".join(names)
 
     def _field_set(self, number: int, spec: PointSpec) -> tuple[str | None, str, list[tuple[str, str]]]:
@@ -356,7 +359,7 @@ class _Generator:
         assert isinstance(item.source, Expression)  # noqa: S101
         self._comment(item.pointer)
         odd = f"odd_{number}"
-        column = self._variable("field", item.key)
+        column = self._variable("field")
         raw = self._raw(item.source, column)
         if item.cast:
             text = f"cast_texts({raw.name}, {odd}, {self._name('type', item.type)})"
@@ -374,7 +377,7 @@ class _Generator:
             default = columns.scalar_text(convert(item.default, item.type, item.cast))
             if default is None:
                 raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
-            filled = f"{column}_or_default"  # the column before it still tells whether every payload had the key
+            filled = self._variable("filled")  # the column before it still tells whether every payload had the key
             self.out.add(f"{filled} = with_default({column}, {default!r})")
             return filled
         if item.required:
@@ -447,7 +450,7 @@ class _Generator:
             return _Column(name, "any")
         values = scope["record_roots"] if path[0] == "root" else scope["elements"]
         if not self.is_static:
-            out.add(f"{name} = [{_dynamic_chain('value', path[1])} for value in {values}]")
+            out.add(f"{name} = [{_dynamic_chain(path[1])} for value in {values}]")
             return _Column(name, "any")
         node = self.root if path[0] == "root" else self.element
         out.add(f"{name} = [{self._chain('value', node, path[1])} for value in {values}]")
@@ -535,9 +538,10 @@ class _Generator:
             text = replace_invalid(text, part)
         return check_part(text, part)
 
-    def _variable(self, kind: str, key: str) -> str:
-        """A variable of the generated code that says what it holds: `tag_device`, `field_celsius`."""
-        return layout.identifier(f"{kind}_{key}", self.variables)
+    def _variable(self, kind: str) -> str:
+        """A new variable of the generated code, numbered: names of documents stand in comments only."""
+        self.variables += 1
+        return f"{kind}_{self.variables}"
 
     def _name(self, stem: str, value: object) -> str:
         """A name for `value` in the generated code's namespace."""
@@ -607,10 +611,14 @@ def _swapped(parse: Callable[..., int], arguments: tuple[Any, ...], text: str) -
     return parse(text, *arguments)
 
 
-def _dynamic_chain(value: str, path: tuple[str, ...]) -> str:
+def _dynamic_chain(path: tuple[str, ...]) -> str:
+    """Source of what stands at `path` of `value`, a document."""
+    if len(path) > _MOST_CALLS_NESTED:
+        return f"follow(value, {path!r})"
+    chain = "value"
     for key in path:
-        value = f"member({value}, {key!r})"
-    return value
+        chain = f"member({chain}, {key!r})"
+    return chain
 
 
 def _literal(text: str) -> str:

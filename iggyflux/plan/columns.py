@@ -398,6 +398,15 @@ def member(value: JSON, key: str) -> JSON:
     return value.get(key) if type(value) is dict else None
 
 
+def follow(value: JSON, path: Sequence[str]) -> JSON:
+    """What stands at `path`, as JMESPath takes it: null where something on the way is no object."""
+    for key in path:
+        if type(value) is not dict:
+            return None
+        value = value.get(key)
+    return value
+
+
 def only_strings(column: Sequence[JSON], odd: Odd) -> Sequence[JSON]:
     """Everything but strings is odd."""
     if set(map(type, column)) <= {str}:

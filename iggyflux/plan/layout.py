@@ -7,10 +7,10 @@ filter, a star), so a payload is decoded into dicts and lists and paths are foll
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Annotated, Any
 
 import msgspec
@@ -32,6 +32,12 @@ LEAVES: dict[str, str] = {
 """The type of a leaf by what it is wanted for; a payload that holds something else goes to the reference plan."""
 
 
+NAMEABLE = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')
+"""Member names that msgspec takes for a struct: those that JSON writes as they are."""
+MOST_NESTED = 32
+"""Members of the longest path that becomes classes."""
+
+
 @dataclass(slots=True)
 class Node:
     """A place in a payload: a leaf with what it is `wanted` for, an object with `children`, or a list of `items`."""
@@ -48,6 +54,16 @@ class Node:
         for key in path:
             node = node.children.setdefault(key, Node())
         return node
+
+    @property
+    def missing(self) -> str:
+        """The name of the empty object that stands where a payload lacks this one."""
+        return f"NO_{self.name.upper()}"
+
+    def is_nameable(self) -> bool:
+        """Whether structs can have these members: no name that JSON must escape."""
+        inner = [*self.children.values(), *([self.items] if self.items else [])]
+        return all(map(NAMEABLE.fullmatch, self.children)) and all(node.is_nameable() for node in inner)
 
     def is_sound(self) -> bool:
         """Whether no place is wanted both as a leaf and as something to look into."""
@@ -69,57 +85,35 @@ class Node:
 
 
 def name_structs(root: Node, title: str) -> Iterator[tuple[Node, str]]:
-    """Give every object a class name and every member an attribute; yields (node, source of its class), inner first."""
-    taken: set[str] = set()
-    yield from _structs(root, title, taken)
+    """Number every object's class and every member's attribute; yields (node, source of its class), inner first.
+
+    No name in the source comes from a key: keys stand in `rename` and in comments only.
+    """
+    yield from _structs(root, title, count(1), count(1))
 
 
-def _structs(node: Node, title: str, taken: set[str]) -> Iterator[tuple[Node, str]]:
-    attributes: set[str] = set()
-    for key, child in node.children.items():
-        child.attribute = identifier(key, attributes)
+def _structs(node: Node, title: str, classes: Iterator[int], attributes: Iterator[int]) -> Iterator[tuple[Node, str]]:
+    for child in node.children.values():
+        child.attribute = f"m{next(attributes)}"
         inner = child.items if child.items is not None else child
         if inner.children or child.items is not None:
-            yield from _structs(inner, identifier(key, taken).title().replace("_", "") or "Member", taken)
-    node.name = _unique(title, taken)
-    lines = []
-    renamed = {child.attribute: key for key, child in node.children.items() if child.attribute != key}
+            yield from _structs(inner, f"Object{next(classes)}", classes, attributes)
+    node.name = title
+    renamed = {child.attribute: key for key, child in node.children.items()}
     rename = f", rename={renamed!r}" if renamed else ""
-    lines.append(f"class {node.name}(Struct, gc=False, frozen=True{rename}):")
+    lines = [f"class {node.name}(Struct, gc=False, frozen=True{rename}):"]
     for child in node.children.values():
         if child.items is not None:
             lines.append(f"    {child.attribute}: list[{child.items.name}] | None = None")
         elif child.children:
-            # Not optional: a null in its place goes to the reference plan, and nobody has to ask.
-            lines.append(f"    {child.attribute}: {child.name} = NO_{child.name.upper()}")
+            # Not optional: a null in its place goes to the reference plan, and generated code need not ask.
+            lines.append(f"    {child.attribute}: {child.name} = {child.missing}")
         else:
             lines.append(f"    {child.attribute}: {child.leaf_type()} = None")
     if not node.children:
         lines.append("    pass")
-    lines.append(f"NO_{node.name.upper()} = {node.name}()")
+    lines.append(f"{node.missing} = {node.name}()")
     yield node, "\n".join(lines)
-
-
-_SPOKEN_FOR = {"self", "cls", "bool", "float", "int", "list", "str"}
-"""What stands in annotations: an attribute of that name would be taken for it.  The others begin with a capital."""
-
-
-def identifier(key: str, taken: set[str]) -> str:
-    """A Python name for `key` that is not in `taken`, which then has it."""
-    name = re.sub(r"\W", "_", key, flags=re.ASCII).strip("_") or "member"
-    if name[0].isdigit():
-        name = f"n{name}"
-    elif name[0].isupper() or name in _SPOKEN_FOR or keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        name = f"{name}_"
-    return _unique(name, taken)
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    unique, number = name, 2
-    while unique in taken:
-        unique, number = f"{name}{number}", number + 1
-    taken.add(unique)
-    return unique
 
 
 def keys(node: Node) -> Iterator[tuple[str, Node]]:

@@ -7,11 +7,12 @@ generated code can test by itself; everything else needs the payload decoded who
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from iggyflux.expressions import Expression, scope_call, static_path
 from iggyflux.mapping import Field, Writer
-from iggyflux.plan.layout import Node
+from iggyflux.plan.layout import MOST_NESTED, Node
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
 from iggyflux.values import FieldType
@@ -50,7 +51,7 @@ def _enter_all(shape: Shape, writer: Writer) -> bool:
     if writer.where is not None and not _enter_condition(writer.where, shape.root):
         return False
     if writer.for_each is not None:
-        if not shape.list_path:
+        if not shape.list_path or len(shape.list_path) > MOST_NESTED:
             return False
         shape.root.at(shape.list_path).items = shape.element
     for spec in writer.points:
@@ -63,14 +64,14 @@ def _enter_all(shape: Shape, writer: Writer) -> bool:
         for expression in point_expressions(spec):
             if expression is not spec.where and not _enter(shape, expression, wanted.get(id(expression), "scalar")):
                 return False
-    return bool(shape.root.children) and shape.root.is_sound() and shape.element.is_sound()
+    return bool(shape.root.children) and shape.root.is_sound() and shape.root.is_nameable()
 
 
 def _enter(shape: Shape, expression: Expression, wanted: str) -> bool:
     if scope_call(expression) is not None:
         return True
     path = static_path(expression)
-    if path is None or not path[1]:
+    if path is None or not 0 < len(path[1]) <= MOST_NESTED:
         return False
     scope, names = path
     (shape.root if scope == "root" else shape.element).at(names).wanted.add(wanted)
@@ -79,7 +80,7 @@ def _enter(shape: Shape, expression: Expression, wanted: str) -> bool:
 
 def _enter_condition(expression: Expression, node: Node) -> bool:
     condition = find_condition(expression)
-    if condition is None:
+    if condition is None or len(condition.path) > MOST_NESTED:
         return False
     node.at(condition.path).wanted.add("presence" if condition.literal is None else "scalar")
     return True
@@ -107,7 +108,7 @@ class Condition:
             return f"truth({chain})"
         if self.literal is not None:
             return f"{chain} {self.operator} {self.literal!r}"
-        missing = f"NO_{node.name.upper()}" if node.children else "None"
+        missing = node.missing if node.children else "None"
         return f"{chain} {'is' if self.operator == '==' else 'is not'} {missing}"
 
 
@@ -136,6 +137,6 @@ def _member_path(node: dict[str, Any]) -> tuple[str, ...] | None:
     if node["type"] == "field":
         return (node["value"],)
     if node["type"] == "subexpression":
-        left, right = (_member_path(child) for child in node["children"])
-        return left + right if left and right else None
+        parts = [_member_path(child) for child in node["children"]]
+        return tuple(chain.from_iterable(part for part in parts if part)) if all(parts) else None
     return None

@@ -6,15 +6,15 @@ takes knowing every member of it, also those that nobody reads; messages of one 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from iggyflux.plan.layout import NAMEABLE
+
 _MOST_NAMES = 8  # beyond that, counting the keys that are read costs less
-_NAMEABLE = re.compile(r'[^"\\\x00-\x1f]+')  # by a struct
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -22,11 +22,8 @@ class Unread:
     """A decoder of payloads that also keeps members of certain names, undecoded."""
 
     def __init__(self, payload_type: type[msgspec.Struct], names: Sequence[str]) -> None:
-        prefix = "unread"
-        while any(attribute.startswith(prefix) for attribute in payload_type.__struct_fields__):
-            prefix += "_"
         fields = [
-            (f"{prefix}{number}", msgspec.Raw, msgspec.field(default=None, name=name))
+            (f"unread{number}", msgspec.Raw, msgspec.field(default=None, name=name))
             for number, name in enumerate(names)
         ]
         extended = msgspec.defstruct("Payload", fields, bases=(payload_type,), gc=False, frozen=True)
@@ -50,6 +47,6 @@ def learn_unread(payload_type: type[msgspec.Struct], payload: bytes) -> Unread |
     names = [name for name in members if name not in read]
     if not 0 < len(names) <= _MOST_NAMES or any(b'":' in bytes(members[name]) for name in names):
         return None
-    if not all(map(_NAMEABLE.fullmatch, names)):
+    if not all(map(NAMEABLE.fullmatch, names)):
         return None
     return Unread(payload_type, names)
