@@ -17,7 +17,7 @@ import msgspec
 from iggyflux.errors import LineProtocolError, Location, RecordError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.payloads import FORMATS
-from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Row
+from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
 from iggyflux.samples import Coordinates
 from iggyflux.transports.envelopes import bare_message
 
@@ -121,6 +121,19 @@ def example_rows(tree: Mapping[str, Any], measurement: str) -> list[Row]:
 def _name(tree: Mapping[str, Any]) -> str | None:
     name = tree.get("name")
     return name if isinstance(name, str) else None
+
+
+def render_examples(mapping: mappings.Mapping, plan: Any) -> Iterator[Rendered | RenderedMessages]:
+    """What `plan`, of `mapping`, makes of each example that can be encoded."""
+    for number, tree in enumerate(mapping.examples):
+        if mapping.reader is not None:
+            yield plan.render(example_rows(tree, mapping.reader.source.measurement or ""))
+            continue
+        try:
+            message = example_message(mapping, tree, number)
+        except RecordError:
+            continue
+        yield plan.render([message])
 
 
 class _WriterExamples:

@@ -148,7 +148,8 @@ class Rendered:
 
     `origins[i]` is the index of the message that `lines[i]` was made of; `skipped` holds the indices of messages for
     which `where` was not true, `empty` of those whose `for_each` gave no element.  A message may have lines and
-    failures.  Every message has a line, a failure, or stands in `skipped` or `empty`.
+    failures.  Every message has a line, a failure, or stands in `skipped` or `empty`.  `fallback` names a fault of
+    generated code, for which the reference plan rendered the batch; None where there was none.
     """
 
     lines: Sequence[str] = ()
@@ -156,15 +157,20 @@ class Rendered:
     failures: Sequence[Failure] = ()
     skipped: Sequence[int] = ()
     empty: Sequence[int] = ()
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedMessages:
-    """What a reader plan made of rows: `origins[i]` is the index of the row that `messages[i]` was made of."""
+    """What a reader plan made of rows: `origins[i]` is the index of the row that `messages[i]` was made of.
+
+    `fallback` is as in `Rendered`.
+    """
 
     messages: Sequence[OutgoingMessage] = ()
     origins: Sequence[int] = ()
     failures: Sequence[Failure] = ()
+    fallback: str | None = None
 
 
 class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):

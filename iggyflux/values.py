@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 
@@ -30,6 +31,10 @@ _LONGEST_NUMBER = 400
 """Characters of the longest number text that `cast` reads; a double needs at most 327, a uint64 20."""
 
 
+_FRACTION = re.compile(rb"(?<![\d.])\d[\d.]*+(?:[eE][+-]?\d++)?")
+_LONG = re.compile(rb"(?<![\d.])\d(?:(?=[\d.]{15})\d*+\.|[\d.]{8,}+[eE])")
+
+
 class FieldType(Enum):
     """The type of a field as the document declares it; `auto` takes numbers as float (LANGUAGE 11)."""
 
@@ -39,6 +44,34 @@ class FieldType(Enum):
     STRING = "string"
     BOOLEAN = "boolean"
     AUTO = "auto"
+
+
+KEEPS_NUMBERS = frozenset({FieldType.INTEGER, FieldType.UNSIGNED, FieldType.STRING})
+"""Types to which a cast must bring a number as it was written; a float is the nearest double by definition."""
+
+
+def rounded_numbers(text: bytes, kind: FieldType) -> frozenset[float]:
+    """Return the whole doubles that stand in `text`, JSON, for another number: 9007199254740993.0, 4.00000000000000001.
+
+    Decoding keeps only the nearest double of a number with a fraction or an exponent, so a cast to `kind`, which must
+    not change the number, asks here.  A string holds the double's shortest decimal, an integer its exact value.
+    """
+    if not may_round(text):
+        return frozenset()
+    found: set[float] = set()
+    for token in map(bytes.decode, _FRACTION.findall(text)):
+        if len(token) <= _LONGEST_NUMBER and not token.isdigit():
+            with suppress(ArithmeticError, ValueError):
+                value = float(token)
+                kept = Decimal(repr(value)) if kind is FieldType.STRING else Decimal(value)
+                if value.is_integer() and Decimal(token) != kept:
+                    found.update((value, -value))
+    return frozenset(found)
+
+
+def may_round(text: bytes) -> bool:
+    """Whether `rounded_numbers` could find any below 2**64: such a number has 16 digits, or 9 and an exponent."""
+    return _LONG.search(text) is not None
 
 
 def describe(value: JSON) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from iggyflux.plan import compiled, reader_compiled
+
 # How long an example takes says more of the machine than of the code: time is for bench/.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
@@ -48,3 +50,16 @@ def _reason(report: pytest.TestReport) -> str:
 def update_cases(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be rewritten."""
     return bool(request.config.getoption("--update-cases"))
+
+
+@pytest.fixture(autouse=True)
+def _no_fallback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of generated code fails the test that sees it; `fallback` marks tests that plant one."""
+    if "fallback" in request.keywords:
+        return
+
+    def fail(error: Exception) -> str:
+        raise AssertionError("generated code failed and the reference plan would render the batch") from error
+
+    monkeypatch.setattr(compiled, "describe_fault", fail)
+    monkeypatch.setattr(reader_compiled, "describe_fault", fail)

@@ -22,11 +22,13 @@ from iggyflux.plan import columns
 _PYTHON = [*keyword.kwlist, *keyword.softkwlist, *dir(builtins)]
 _GENERATED = [
     *(name for name in dir(columns) if not name.startswith("_")),
-    *"Annotated Any INT64 NO_PAYLOAD Payload Struct UINT63 Unread all_roots complete compress element elements empty f0 field".split(),
-    *"fields header_value index indices is_duplicate items joined keep lines lines_0 lists member memo_texts message".split(),
-    *"messages name odd odd_0 origins payload payloads positions record_messages record_roots records_0 render root roots".split(),
-    *"self series series_0 skipped tag tags time times times_0 true_for truth unread unread0 value values values_0 x".split(),
-]
+    "Annotated", "Any", "INT64", "NO_PAYLOAD", "Payload", "Struct", "UINT63", "Unread", "all_roots", "complete",
+    "compress", "element", "elements", "empty", "f0", "field", "fields", "header_value", "index", "indices",
+    "is_duplicate", "items", "joined", "keep", "lines", "lines_0", "lists", "member", "memo_texts", "message",
+    "messages", "name", "odd", "odd_0", "origins", "payload", "payloads", "positions", "record_messages",
+    "record_roots", "records_0", "render", "root", "roots", "self", "series", "series_0", "skipped", "tag", "tags",
+    "time", "times", "times_0", "true_for", "truth", "unread", "unread0", "value", "values", "values_0", "x",
+]  # fmt: skip
 _ALIKE = [
     "geo_ip",
     "geoip",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
@@ -96,3 +98,36 @@ points:
       state: {expr: state, type: string, required: true}
     timestamp: {expr: ts, format: unix_ms}
 """
+
+
+@st.composite
+def number_tokens(draw):
+    """A number as JSON writes it, of up to 22 digits, with or without fraction and exponent."""
+    digits = draw(st.one_of(st.integers(0, 10**22), st.integers(2**53 - 50, 2**53 + 50), st.integers(2**63, 2**64)))
+    text = str(digits)
+    place = draw(st.integers(0, len(text)))
+    whole, fraction = text[:place].lstrip("0") or "0", text[place:]
+    token = draw(st.sampled_from(["", "-"])) + whole + (f".{fraction}" if fraction else "")
+    if draw(st.booleans()):
+        token += draw(st.sampled_from("eE")) + str(draw(st.integers(-22, 22)))
+    return token
+
+
+@pytest.mark.parametrize("wrapped", ["{}", '"{}"'], ids=["number", "string"])
+@pytest.mark.parametrize("kind", ["integer", "unsigned", "string"])
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(token=number_tokens())
+def test_a_cast_never_changes_a_number(kind, wrapped, token):
+    """Under `cast: true` a whole number is written exactly, or the record fails; both plans agree."""
+    mapping = parse_mapping(
+        "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t}\npoints:\n  measurement: {const: m}\n"
+        f"  fields: {{self: {{expr: class, type: {kind}, cast: true}}}}\n"
+    )
+    message = Message(f'{{"class":{wrapped.format(token)}}}'.encode())
+    rendered = mapping.plan("reference").render([message])
+
+    assert outcome(mapping.plan("compiled").render([message])) == outcome(rendered)
+    if rendered.lines and not (kind == "string" and not float(token).is_integer()):
+        value = rendered.lines[0].split("self=")[1].split(" ")[0].strip('"iu')
+
+        assert Decimal(value) == Decimal(token)

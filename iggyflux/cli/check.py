@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +97,9 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
         if only and name not in only:
             continue
         result_line(click.style(name, bold=True))
+        if (fault := _find_fault(mapping)) is not None:
+            _show("plan", route.mapping, fault)
+            faults += 1
         usual = ("iggy", "influxdb") if mapping.writer is not None else ("influxdb", "iggy")
         ends = [("from", route.source or _server(usual[0])), ("to", route.sink or _server(usual[1]))]
         if mapping.reader is not None and isinstance(pipeline.state, TopicAddress):
@@ -104,6 +109,30 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
     return faults
+
+
+def _find_fault(mapping: Mapping) -> Finding | None:
+    """What is wrong with the compiled plan of `mapping`, where each batch that is tried falls back; None for nothing.
+
+    Tried are the document's examples, and for writers generated messages.
+    """
+    from iggyflux.examples import render_examples
+    from iggyflux.generate import GenerateError, generate_messages
+
+    plan = mapping.plan()
+    faults = [rendered.fallback for rendered in render_examples(mapping, plan)]
+    if mapping.writer is not None:
+        with suppress(GenerateError):
+            messages = generate_messages(mapping, start_ns=1_700_000_000_000_000_000, interval_ns=1_000_000_000)
+            faults.append(plan.render(list(islice(messages, _TRIED_MESSAGES))).fallback)
+    if not faults or None in faults:
+        return None
+    return Finding(
+        False, f"generated code fails: {faults[0]}", "the reference plan does the work; please report this", "IFX699"
+    )
+
+
+_TRIED_MESSAGES = 10
 
 
 def _server(kind: str) -> Endpoint:
@@ -127,7 +156,7 @@ async def _find(key: str, end: End) -> AsyncIterator[Finding]:
 _MARKS = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("?   ", "yellow")}
 
 
-def _show(key: str, endpoint: Endpoint, finding: Finding) -> None:
+def _show(key: str, endpoint: object, finding: Finding) -> None:
     word, colour = _MARKS[finding.ok]
     code = f" [{finding.code}]" if finding.code else ""
     result_line(f"  {click.style(word, fg=colour, bold=finding.ok is False)} {key:<5} {endpoint}: {finding.text}{code}")

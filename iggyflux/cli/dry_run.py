@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping, sample_problem
-from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, styled_problem, talk
+from iggyflux.cli.output import (
+    ExitCode,
+    flush_results,
+    json_text,
+    note,
+    plural,
+    result,
+    styled_problem,
+    talk,
+    warn_of_fallback,
+)
 from iggyflux.cli.reports import failure_problem
 
 if TYPE_CHECKING:
@@ -248,6 +258,7 @@ class _WriterRun:
 
     def _chunk(self, samples: list[Sample]) -> None:
         rendered = self.plan.render([sample.message for sample in samples])
+        warn_of_fallback(rendered.fallback)
         self.unset.add(rendered.lines)
         self.tally.skipped += len(rendered.skipped)
         self.tally.empty += len(rendered.empty)

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from iggyflux.cli.inputs import open_input, sample_problem
-from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, styled_problem, talk
+from iggyflux.cli.output import (
+    ExitCode,
+    flush_results,
+    json_text,
+    note,
+    plural,
+    result,
+    styled_problem,
+    talk,
+    warn_of_fallback,
+)
 
 if TYPE_CHECKING:
     from iggyflux.mapping import Mapping
@@ -94,6 +104,7 @@ def _print(mapping: Mapping, chosen: list[SampleRow], form: str) -> int:
 
     plan: Any = mapping.plan()
     rendered = plan.render([sample.row for sample in chosen])
+    warn_of_fallback(rendered.fallback)
     for message, origin in zip(rendered.messages, rendered.origins, strict=True):
         line = message_dict(mapping, message)
         result(json_text({"sample": chosen[origin].line, **line} if form == "json" else line) + "\n")

@@ -232,3 +232,9 @@ def attached(handler: logging.Handler, level: int) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+def warn_of_fallback(fault: str | None) -> None:
+    """Say that generated code failed, where `fault` is not None."""
+    if fault is not None:
+        talk(f"warning: a bug in iggyflux: {fault}; the reference plan rendered this batch (please report it)")

@@ -35,7 +35,7 @@ from iggyflux.plan.reference import UNITS
 from iggyflux.plan.shape import find_condition, find_shape
 from iggyflux.records import JSON
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
-from iggyflux.values import FieldType, convert, tag_text
+from iggyflux.values import KEEPS_NUMBERS, FieldType, convert, may_round, tag_text
 
 SERIES_BYTES = 60_000
 """What the memoised parts of one series key may take together: 65,535 less the longest field key's usual share."""
@@ -321,6 +321,8 @@ class _Generator:
         names = []
         for star in of:
             self._comment(star.pointer)
+            if isinstance(star.source, Expression) and may_round(star.source.text.encode()) and star.cast:
+                raise NotCompiled("only the reference plan can judge the numbers in the expression of a star")
             names.append(self._raw(star.source, self._variable(f"{kind}_members")).name)
         return ", ".join(names)
 
@@ -359,6 +361,8 @@ class _Generator:
         assert isinstance(item.source, Expression)  # noqa: S101
         self._comment(item.pointer)
         odd = f"odd_{number}"
+        if item.cast and item.type in KEEPS_NUMBERS and may_round(item.source.text.encode()):
+            raise NotCompiled(f"only the reference plan can judge the numbers in the expression of field {item.key!r}")
         column = self._variable("field")
         raw = self._raw(item.source, column)
         if item.cast:

@@ -7,6 +7,7 @@ Equal to the reference plan, in lines, origins, failures, skips and order, by la
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import compress
 from typing import Any
@@ -15,15 +16,17 @@ import msgspec
 
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, Precision
-from iggyflux.mapping import Mapping
+from iggyflux.mapping import Mapping, Writer
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import DuplicateCheck
-from iggyflux.plan.codegen import NotCompiled, generate
+from iggyflux.plan.codegen import Generated, NotCompiled, generate
+from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import ReferencePlan
 from iggyflux.plan.unread import Unread, learn_unread
 from iggyflux.records import Failure, LazyMessages, Message, Rendered
+from iggyflux.values import KEEPS_NUMBERS, may_round
 
 Decode = Callable[[bytes], Any]
 _MOST_LESSONS = 4
@@ -44,23 +47,29 @@ class CompiledPlan:
         self.source = ""
         self.reason: str | None = None
         self._run: Callable[..., Any] | None = None
+        self._decode: Decode
+        self._fault: str | None = None
         self._unread: Unread | None = None
         self._payload_type: type[msgspec.Struct] | None = None
         self._lessons = 0
         writer = self.reference.writer
-        reads = payload_reads(writer)
         self._is_json = writer.source.payload.format == "json"
+        self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
-            generated = generate(mapping, dialect, precision)
+            self._compile(generate(mapping, dialect, precision))
         except (NotCompiled, RecordError) as error:
             self.reason = str(error)
-            return
+        except Exception as error:
+            self._fault = describe_fault(error)
+            self.reason = f"a bug in iggyflux: {self._fault}"
+
+    def _compile(self, generated: Generated) -> None:
+        writer = self.reference.writer
+        reads = payload_reads(writer)
         self.source = generated.source
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
         namespace["is_duplicate"] = partial(_has_duplicate, DuplicateCheck(reads, writer.source.strict))
-        exec(compile(generated.source, f"<plan of {mapping.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
-        self._run = namespace["render"]
-        self._decode: Decode
+        exec(compile(generated.source, f"<plan of {self.mapping.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         if not self._is_json:
             decode = FORMATS[writer.source.payload.format].decode
             options, strict = writer.source.payload.options, writer.source.strict
@@ -71,13 +80,28 @@ class CompiledPlan:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
             self._decode = msgspec.json.Decoder().decode
+        self._run = namespace["render"]
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """Lines, origins and failures of `messages`, in their order.  Never raises for what a message holds."""
-        if self._run is None:
-            return self.reference.render(messages)
+        """Lines, origins and failures of `messages`, in their order.  Never raises for what a message holds.
+
+        Where generated code fails for a reason that it should not have, the reference plan renders all of `messages`,
+        and the result's `fallback` names the fault.
+        """
         if not messages:
             return Rendered()
+        if self._run is None:
+            return self._by_reference(messages, self._fault)
+        try:
+            return self._render(self._run, messages)
+        except Exception as error:
+            return self._by_reference(messages, describe_fault(error))
+
+    def _by_reference(self, messages: Sequence[Message], fault: str | None) -> Rendered:
+        rendered = self.reference.render(messages)
+        return rendered if fault is None else replace(rendered, fallback=fault)
+
+    def _render(self, run: Callable[..., Any], messages: Sequence[Message]) -> Rendered:
         payloads = (
             messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
         )
@@ -101,9 +125,7 @@ class CompiledPlan:
         others = None if unread is None else unread.count(roots)
         if others is None and self._lessons and payloads:
             self._learn(payloads[0])
-        made, positions, origins, skipped, empty = self._run(
-            messages_kept, roots, payloads, joined, others or 0, inner_odd
-        )
+        made, positions, origins, skipped, empty = run(messages_kept, roots, payloads, joined, others or 0, inner_odd)
         odd.update(kept[position] for position in inner_odd)
         return self._assemble(messages, made, kept, positions, origins, skipped, empty, odd)
 
@@ -114,7 +136,12 @@ class CompiledPlan:
         self._unread = learn_unread(self._payload_type, payload)
 
     def _look(self, payloads: list[bytes], odd: set[int]) -> bytes:
-        """The payloads joined, for what is counted over a whole batch; too large, too deep or no UTF-8 is odd."""
+        """The payloads joined, for what is counted over a whole batch.
+
+        Odd is what is too large, too deep, not UTF-8, or holds a number that a cast might have to refuse as rounded.
+        """
+        if self._may_round:
+            odd.update(index for index, payload in enumerate(payloads) if may_round(payload))
         if not self._is_json:
             return b""
         joined = b"\n".join(payloads)
@@ -196,6 +223,13 @@ class CompiledPlan:
 
 def _has_duplicate(check: DuplicateCheck, payload: bytes) -> bool:
     return check.suspects(payload) and check.find(payload) is not None
+
+
+def _casts_numbers(writer: Writer) -> bool:
+    """Whether a cast gives a type to which a number must come as it was written."""
+    fields = [(item.cast, item.type) for spec in writer.points for item in spec.fields]
+    stars = [(star.cast, star.type) for spec in writer.points for star in spec.field_stars]
+    return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
 
 
 def _index(pair: tuple[int, str]) -> int:

@@ -7,6 +7,7 @@ is not as most rows are raises, and the reference plan says what comes of these 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, TypeAlias, cast
@@ -20,6 +21,7 @@ from iggyflux.mapping import Const, Mapping, MessageSpec, Source
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import encode_many
 from iggyflux.plan.digests import digest_rows
+from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reader import ReaderPlan, header_scalar, key_text, point_of, time_of
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
 
@@ -41,26 +43,42 @@ class CompiledReaderPlan(ReaderPlan):
 
     def __init__(self, mapping: Mapping) -> None:
         super().__init__(mapping)
-        generator = _Generator(self)
-        self.source = "" if self.whole_windows else generator.source()
-        self.reason = "messages are made of many rows" if self.whole_windows else None
-        self._items: Sequence[_Item] = () if self.whole_windows else generator.compile(self.source)
+        self.source = ""
+        self.reason: str | None = "messages are made of many rows" if self.whole_windows else None
+        self._fault: str | None = None
+        self._items: Sequence[_Item] = ()
+        if self.whole_windows:
+            return
+        try:
+            generator = _Generator(self)
+            source = generator.source()
+            self._items = generator.compile(source)
+            self.source = source
+        except Exception as error:
+            self._fault = describe_fault(error)
+            self.reason = f"a bug in iggyflux: {self._fault}"
 
     def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
         """As `ReaderPlan.render`, sooner."""
         if digests is None:
             digests = digest_rows(rows)
-        if self.whole_windows:
-            return super().render(rows, digests)
+        if not self._items:
+            return self._by_reference(rows, digests, self._fault)
         try:
             return self._render(rows, digests)
         except _DOUBTS:
             if len(rows) <= _FEW:
                 return super().render(rows, digests)
+        except Exception as error:
+            return self._by_reference(rows, digests, describe_fault(error))
         parts = [
             (start, rows[start : start + _FEW], digests[start : start + _FEW]) for start in range(0, len(rows), _FEW)
         ]
         return _joined([(start, self.render(few, theirs)) for start, few, theirs in parts])
+
+    def _by_reference(self, rows: Sequence[Row], digests: Sequence[bytes], fault: str | None) -> RenderedMessages:
+        rendered = super().render(rows, digests)
+        return rendered if fault is None else replace(rendered, fallback=fault)
 
     def _render(self, rows: Sequence[Row], digests: Sequence[bytes]) -> RenderedMessages:
         columns = [row.columns for row in rows]
@@ -83,6 +101,7 @@ def _joined(parts: Sequence[tuple[int, RenderedMessages]]) -> RenderedMessages:
             for start, rendered in parts
             for each in rendered.failures
         ],
+        next((rendered.fallback for _, rendered in parts if rendered.fallback), None),
     )
 
 

@@ -36,7 +36,7 @@ from iggyflux.timestamps import (
     parse_rfc3339,
     scale_number,
 )
-from iggyflux.values import convert, describe, tag_text
+from iggyflux.values import INEXACT, KEEPS_NUMBERS, FieldType, convert, describe, rounded_numbers, tag_text
 
 NOT_A_LIST = "IFX343"
 NOT_A_STRING = "IFX344"
@@ -70,10 +70,24 @@ class _Scope:
         """Where a value is missing under `for_each`, that it was looked for in the element."""
         return "" if self.index is None else " in the element (root() is the whole message)"
 
+    is_text: bool = True
+
     def evaluate(self, source: Source, value: JSON) -> JSON:
         if isinstance(source, Expression):
             return source.evaluate(value, self.message, root=self.root, index=self.index)
         return source.value
+
+    def convert(self, value: JSON, kind: FieldType, cast: bool, source: Source) -> Scalar:
+        """The field value that `value`, of `source`, is.  Raises RecordError, also for a number that was rounded."""
+        if cast and kind in KEEPS_NUMBERS and isinstance(value, float):
+            written = [self.message.payload] if self.is_text else []
+            written += [source.text.encode()] if isinstance(source, Expression) else []
+            if any(value in rounded_numbers(text, kind) for text in written):
+                raise RecordError(
+                    INEXACT,
+                    f"number {value!r} is not the number that is written, which no double holds (send an integer)",
+                )
+        return convert(value, kind, cast)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ class ReferencePlan:
             root = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
         except DecodeError as error:
             raise error.at("/from/payload") from None
-        scope = _Scope(message, root, None)
+        scope = _Scope(message, root, None, not self._format.binary)
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(skipped=[index])
         records: list[_Record] = []
@@ -135,7 +149,7 @@ class ReferencePlan:
         elements = 0
         for element, value in self._elements(scope):
             elements += 1
-            inner = _Scope(message, root, element)
+            inner = _Scope(message, root, element, not self._format.binary)
             for number, spec in enumerate(self.writer.points):
                 try:
                     point = self._point(inner, value, spec)
@@ -245,7 +259,7 @@ class ReferencePlan:
         for star in spec.field_stars:
             for key, member in self._members(scope, value, star, named):
                 with _located(star.pointer, key):
-                    scalar = convert(member, star.type, star.cast)
+                    scalar = scope.convert(member, star.type, star.cast, star.source)
                 name = self._name(Part.FIELD_KEY, key, star.pointer)
                 _refuse_twice(name in fields, "field", name, star.pointer)
                 fields[name] = scalar
@@ -260,7 +274,7 @@ class ReferencePlan:
                 return None
             found = field.default
         with _located(field.pointer):
-            return convert(found, field.type, field.cast)
+            return scope.convert(found, field.type, field.cast, field.source)
 
     def _members(self, scope: _Scope, value: JSON, star: Star, named: set[str]) -> Iterator[tuple[str, JSON]]:
         """Name and value of each member that `star` takes: not used elsewhere, not named, not null, in the globs."""

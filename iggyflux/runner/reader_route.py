@@ -357,6 +357,7 @@ class ReaderRun:
         found.sort(key=lambda each: each[:2])  # rows of one time come in any order, and the ids are of the order
         rows, digests = [row for *_, row in found], [digest for _, digest, _ in found]
         rendered = self.route.plan.render(rows, digests)
+        self.status.count_fallback(self.route.mapping, rendered.fallback)
         made = [message.id.to_bytes(16, "big") for message in rendered.messages]
         failed = [_failure_digest(failure, digests) for failure in rendered.failures]
         fresh, mark = sieve.sift_messages([*made, *failed])
@@ -401,6 +402,7 @@ class ReaderRun:
         route = self.route
         rows = [row for row, *_ in fresh]
         rendered = route.plan.render(rows, [digest for _, digest, _ in fresh])
+        self.status.count_fallback(route.mapping, rendered.fallback)
         messages = list(rendered.messages)
         if route.mark is not None:
             messages = [

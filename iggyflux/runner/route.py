@@ -309,6 +309,7 @@ class _Session:
         status.skipped += len(rendered.skipped)
         status.empty += len(rendered.empty)
         status.failed += len(rendered.failures)
+        status.count_fallback(self._route.mapping, rendered.fallback)
 
     def _judge(self, batch: Batch, failures: Sequence[Failure]) -> None:
         """Tell each kind of failure once; stop where the mapping says so."""

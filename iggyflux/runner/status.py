@@ -5,6 +5,7 @@ The routes count, everybody else reads: the live display, the status file and th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -12,8 +13,12 @@ from typing import Literal, TypeAlias
 from iggyflux.delivery.windows import Position
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Partition
+from iggyflux.runner.events import emit
 from iggyflux.timestamps import format_rfc3339
 
+log = logging.getLogger("iggyflux.runner")
+
+_REPORT = "the reference plan renders these batches, more slowly; please report this"
 State: TypeAlias = Literal["starting", "connecting", "running", "idle", "finishing", "done", "stopped"]
 _CAUGHT_UP_NS = 120_000_000_000
 _COUNTERS = (
@@ -27,6 +32,7 @@ _COUNTERS = (
     "dead_letters",
     "dropped",
     "collisions",
+    "fallbacks",
     "acknowledged",
     "requests",
     "retries",
@@ -124,6 +130,8 @@ class RouteStatus:
     """Messages with failed records or refused lines that `on_error: skip` acknowledged all the same."""
     collisions: int = 0
     """Points that overwrote one of another message in the same request."""
+    fallbacks: int = 0
+    """Batches that the reference plan rendered because generated code failed: a bug, which costs time and no data."""
     acknowledged: int = 0
     """Messages settled, durably."""
     requests: int = 0
@@ -141,6 +149,14 @@ class RouteStatus:
     error: Stopped | None = None
     reader: ReaderStatus | None = None
     """Of a reader, how far it is."""
+
+    def count_fallback(self, mapping: str, fault: str | None) -> None:
+        """Count a batch that generated code could not render, where `fault` is not None, and log the first."""
+        if fault is None:
+            return
+        if not self.fallbacks:
+            emit(log, logging.ERROR, "plan.fallback", route=self.name, mapping=mapping, fault=fault, hint=_REPORT)
+        self.fallbacks += 1
 
     def counters(self) -> dict[str, int]:
         """Every counter by name."""

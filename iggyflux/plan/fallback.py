@@ -1,0 +1,20 @@
+"""What a plan does where its generated code raises what it should not: the reference plan renders the batch.
+
+The guarantee then still holds, only more slowly.  The fault is reported with the batch, so that a run counts and logs
+it, `check` fails, and our tests fail.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import PurePath
+
+
+def describe_fault(error: Exception) -> str:
+    """Return the type of `error` and where it was raised: never its text, which can quote a payload."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    last = frames[-1]
+    place = "generated code" if last.filename.startswith("<") else PurePath(last.filename).name
+    return f"{type(error).__name__} in line {last.lineno} of {place}"
