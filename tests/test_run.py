@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,13 +239,23 @@ def follow(folder: Path) -> Callable[..., subprocess.Popen[bytes]]:
     return start
 
 
-def wait_for_lines(folder: Path, count: int) -> None:
-    path = folder / "out.lp"
+def wait_for(is_so: Callable[[], bool]) -> None:
     for _ in range(3000):
-        if path.exists() and len(path.read_bytes().splitlines()) >= count:
+        if is_so():
             return
         time.sleep(0.01)  # another process works: there is nothing to wait on
-    raise AssertionError(f"not {count} lines in time")
+    raise AssertionError("not in time")
+
+
+def wait_for_lines(folder: Path, count: int) -> None:
+    path = folder / "out.lp"
+    wait_for(lambda: path.exists() and len(path.read_bytes().splitlines()) >= count)
+
+
+def wait_for_offset(folder: Path, offset: int) -> None:
+    """Until it is acknowledged."""
+    settled = Consumption(folder / "data", "env")
+    wait_for(lambda: settled.load().get(Partition("factory", "readings", 0)) == offset)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -262,6 +273,45 @@ def test_a_signal_ends_a_run_that_follows_with_everything_acknowledged(
     assert b"run.stopping" in errors
     assert b"Traceback" not in errors
     assert Consumption(folder / "data", "env").load() == {Partition("factory", "readings", 0): 5}
+
+
+def test_dead_letters_that_are_removed_while_it_runs_cost_no_message(
+    folder: Path, follow: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    """Every message that is acknowledged is a line, or a letter in the folder that is there now."""
+    process, log = follow(), Log.open(folder / "data")
+    wait_for_lines(folder, len(LINES))
+    letters = folder / "dead-letters" / "env"
+    removals: list[Callable[[], object]] = [
+        lambda: (letters / "00000001.ndjson").unlink(),
+        lambda: shutil.rmtree(letters.parent),
+        lambda: letters.rename(letters.with_name("1")),
+    ]
+    for offset, remove in enumerate([None, *removals], len(PAYLOADS)):
+        if remove is not None:
+            remove()
+        log.append("factory", "readings", [Message(b"lambda")])
+        wait_for_offset(folder, offset)
+        assert offset in [letter.message.offset for letter in read_dead_letters(letters)]
+
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
+def test_dead_letters_that_cannot_be_kept_acknowledge_nothing(
+    folder: Path, follow: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    process, log = follow(), Log.open(folder / "data")
+    wait_for_offset(folder, len(LINES) - 1)
+    shutil.rmtree(folder / "dead-letters", ignore_errors=True)
+    (folder / "dead-letters").write_text("")
+    log.append("factory", "readings", [Message(b"lambda")])
+    _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 3, errors
+    assert b"IFX715" in errors
+    assert Consumption(folder / "data", "env").load() == {Partition("factory", "readings", 0): len(LINES) - 1}
 
 
 def test_events_are_json_lines_where_machines_read(

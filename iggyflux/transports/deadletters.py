@@ -1,8 +1,8 @@
 """Dead letters: messages that could not be delivered whole, kept with everything that is needed to replay them.
 
-A letter is one line of JSON: the message's envelope, the mapping's name and hash, and the reasons.  Kept means on the
-disk (or confirmed by the topic); what cannot be kept stops the run, nothing is dropped.  Files are rotated by size and
-never changed afterwards; several processes may share a directory.
+A letter is one line of JSON: the message's envelope, the mapping's name and hash, and the reasons.  Kept means on disk,
+in the file that is at the path now (or confirmed by the topic); what cannot be kept stops the run, nothing is dropped.
+Files are rotated by size and never changed afterwards; several processes may share a directory.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from iggyflux.checkpoints import sync_folder, write_whole
+from iggyflux.checkpoints import make_folder
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import DeadLetter, OutgoingMessage, Reason
+from iggyflux.transports.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.base import MessageSink, Worker
 from iggyflux.transports.envelopes import EnvelopeError, decode_envelope, envelope_of
 
@@ -77,13 +78,13 @@ class DirectoryDeadLetters:
         self.path = path
         self._max_bytes = max_bytes
         self._max_total_bytes = max_total_bytes
-        self._file: int | None = None
+        self._file: AppendFile | None = None
         self._size = 0
         self._total = 0
         self._worker = Worker("dead-letters")
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """As `DeadLetterSink.put`: fsynced when it returns.  Raises `Stopped` (IFX715)."""
+        """As `DeadLetterSink.put`: fsynced, and at its path, when it returns.  Raises `Stopped` (IFX715)."""
         await self._worker.call(self._put, letters)
 
     async def close(self) -> None:
@@ -93,41 +94,51 @@ class DirectoryDeadLetters:
     def _put(self, letters: Sequence[DeadLetter]) -> None:
         data = b"".join(encode_letter(letter) + b"\n" for letter in letters)
         try:
-            if self._file is not None and self._size + len(data) > self._max_bytes and self._size:
-                self._close()
-            if self._file is None:
-                self._file = self._open(len(data))
-            if self._max_total_bytes is not None and self._total + len(data) > self._max_total_bytes:
-                raise self._stopped(f"the limit of {self._max_total_bytes} bytes is reached")
-            self._append(self._file, data)
+            for _ in range(ATTEMPTS):
+                file = self._ready(len(data))
+                end = file.append(data)
+                file.sync()
+                if file.is_at(end):
+                    self._size = end
+                    self._total += len(data)
+                    return
         except OSError as error:
             raise self._stopped(error.strerror or str(error)) from error
-        self._size += len(data)
-        self._total += len(data)
+        raise self._stopped("its files are removed or replaced while they are written")
 
-    def _append(self, file: int, data: bytes) -> None:
-        try:
-            write_whole(file, data)
-            os.fsync(file)
-        except OSError:
-            os.ftruncate(file, self._size)
-            raise
+    def _ready(self, need: int) -> AppendFile:
+        """The file that takes the next `need` bytes: the open one, unless it is full or somebody changed it."""
+        file = self._file
+        if file is not None:
+            is_full = bool(self._size) and self._size + need > self._max_bytes
+            is_changed = file.size != self._size or not file.is_at(self._size)
+            if is_changed:
+                log.warning("deadletters.replaced file=%s", file.path)
+            if is_full or is_changed:
+                self._close()
+        if self._file is None:
+            self._file = self._open(need)
+        if self._max_total_bytes is not None and self._total + need > self._max_total_bytes:
+            raise self._stopped(f"the limit of {self._max_total_bytes} bytes is reached")
+        return self._file
 
-    def _open(self, need: int) -> int:
+    def _open(self, need: int) -> AppendFile:
         """The last file, where it has room for `need` bytes and nobody else has it, else a new one."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         paths = dead_letter_files(self.path)
         self._total = sum(path.stat().st_size for path in paths)
         number = max((int(path.stem) for path in paths), default=1)
         while True:
-            path = self.path / f"{number:08d}{_SUFFIX}"
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            self._size = os.fstat(file).st_size
-            has_room = not self._size or self._size + need <= self._max_bytes
-            if has_room and _is_free(file) and _ends_whole(file, self._size):
-                sync_folder(self.path)
-                return file
-            os.close(file)
+            file = AppendFile(self.path / f"{number:08d}{_SUFFIX}")
+            try:
+                self._size = file.size
+                has_room = not self._size or self._size + need <= self._max_bytes
+                if has_room and _is_free(file.descriptor) and _ends_whole(file.descriptor, self._size):
+                    return file
+            except OSError:
+                file.close()
+                raise
+            file.close()
             number += 1
 
     def _stopped(self, reason: str) -> Stopped:
@@ -136,7 +147,7 @@ class DirectoryDeadLetters:
 
     def _close(self) -> None:
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
 

@@ -18,12 +18,13 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from iggyflux.checkpoints import Lock, read_checkpoint, sync_folder, write_checkpoint, write_whole
+from iggyflux.checkpoints import Lock, read_checkpoint, write_checkpoint, write_whole
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
 from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition, Position
+from iggyflux.transports.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.base import Worker
 from iggyflux.transports.envelopes import EnvelopeError, bare_message, decode_envelope
 
@@ -293,14 +294,16 @@ class LineFileSink:
     """A `LineSink` on a file: lines are appended, and fsynced before they are accepted.
 
     A last line without its end is the trace of a crash: it was never accepted, comes again, and is cut off.  Writes
-    that are under way at once share an fsync.
+    that are under way at once share an fsync.  A file that was removed, renamed, replaced or cut is opened anew; lines
+    that are not in the file at the path are then written again.
     """
 
     in_flight = Bounds.exactly(2)
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: int | None = None
+        self._file: AppendFile | None = None
+        self._end = 0
         self._worker = Worker("line-sink")
         self._syncer = Worker("line-sink-sync")
         self._syncing: asyncio.Task[None] | None = None
@@ -308,16 +311,25 @@ class LineFileSink:
 
     async def connect(self) -> None:
         """As `LineSink.connect`; raises `Stopped` where the file cannot be written."""
-        await self._worker.call(self._connect)
+        try:
+            await self._worker.call(self._connect)
+        except OSError as error:
+            raise Stopped(f"cannot write to {self._path}: {error.strerror}", code="IFX710") from error
 
     async def write(self, lines: Sequence[str]) -> Verdict:
         """As `LineSink.write`."""
+        data = ("\n".join(lines) + "\n").encode()
+        reason: str | None = "it is removed or replaced while it is written"
         try:
-            await self._worker.call(self._append, lines)
-            await self._synced()
+            for _ in range(ATTEMPTS):
+                file, end = await self._worker.call(self._append, data)
+                await self._synced()
+                if await self._syncer.call(file.is_at, end):
+                    return Accepted()
+                await self._worker.call(self._open_anew, file)
         except OSError as error:
-            return Impossible(f"cannot write to {self._path}: {error.strerror}", "free space, and run again")
-        return Accepted()
+            reason = error.strerror
+        return Impossible(f"cannot write to {self._path}: {reason}", "free space, and run again")
 
     async def close(self) -> None:
         """As `LineSink.close`."""
@@ -337,23 +349,30 @@ class LineFileSink:
             await asyncio.wait([before])
         self._syncing, self._next = self._next, None
         if self._file is not None:
-            await self._syncer.call(os.fsync, self._file)
+            await self._syncer.call(self._file.sync)
 
     def _connect(self) -> None:
         if self._file is not None:
             return
+        file = AppendFile(self._path)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            sync_folder(self._path.parent)
-        except OSError as error:
-            raise Stopped(f"cannot write to {self._path}: {error.strerror}", code="IFX710") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._cut_torn_line(self._file)
-        except BlockingIOError:
-            log.debug("files.shared path=%s", self._path)  # somebody else writes: the end is theirs to judge
-        fcntl.flock(self._file, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._cut_torn_line(file.descriptor)
+            except BlockingIOError:
+                log.debug("files.shared path=%s", self._path)  # somebody else writes: the end is theirs to judge
+            fcntl.flock(file.descriptor, fcntl.LOCK_SH)
+        except OSError:
+            file.close()
+            raise
+        self._file, self._end = file, 0
+
+    def _open_anew(self, file: AppendFile) -> None:
+        """Let go of `file`, unless that was done already, and open what is at the path."""
+        if self._file is file:
+            log.warning("files.replaced path=%s", self._path)
+            self._close()
+            self._connect()
 
     def _cut_torn_line(self, file: int) -> None:
         size = end = os.fstat(file).st_size
@@ -367,19 +386,17 @@ class LineFileSink:
             os.ftruncate(file, end)
             log.warning("files.repaired path=%s cut_bytes=%d", self._path, size - end)
 
-    def _append(self, lines: Sequence[str]) -> None:
+    def _append(self, data: bytes) -> tuple[AppendFile, int]:
+        if self._file is not None and self._file.size < self._end:  # cut, perhaps inside of a line
+            self._open_anew(self._file)
         if self._file is None:
             raise OSError(errno.EBADF, "it is closed")
-        size = os.fstat(self._file).st_size
-        try:
-            write_whole(self._file, ("\n".join(lines) + "\n").encode())
-        except OSError:
-            os.ftruncate(self._file, size)
-            raise
+        self._end = self._file.append(data)
+        return self._file, self._end
 
     def _close(self) -> None:
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
 

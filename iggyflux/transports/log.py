@@ -10,6 +10,7 @@ with its place.  The bytes are `segments`' business.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import fnmatch
 import logging
@@ -26,6 +27,7 @@ from iggyflux.errors import EndOfInput, Stopped, closest
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports import segments
+from iggyflux.transports.append_file import leads_to
 from iggyflux.transports.base import Worker
 
 SEGMENT_BYTES = 32 * 2**20
@@ -400,6 +402,7 @@ class _Appender:
             data = segments.encode_records(messages, self._end, now_us)
             self._write(data, sync=sync)
             self._end += len(messages)
+            self._see_that_it_is_kept()
         except OSError as error:
             self._forget()
             raise Stopped(
@@ -415,16 +418,27 @@ class _Appender:
         self._forget()
         os.close(self._lock)
 
+    def _see_that_it_is_kept(self) -> None:
+        """Raise `OSError` unless lock and segment are still those at their paths, with all that was written."""
+        is_there = self._file is not None and leads_to(_segment(self._folder, self._base), self._file)
+        if not is_there or not leads_to(self._folder / ".lock", self._lock):
+            raise OSError(errno.ENOENT, "it was removed or replaced")
+        if self._file is not None and os.fstat(self._file).st_size < self._size:
+            raise OSError(errno.EIO, "it was cut")
+
     def _catch_up(self) -> None:
         """See what others appended since, and cut off a torn end; the lock is held."""
         if self._file is not None:
-            grown = os.fstat(self._file).st_size != self._size
-            if not grown and (self._end == self._base or not _segment(self._folder, self._end).exists()):
+            path = _segment(self._folder, self._base)
+            changed = os.fstat(self._file).st_size != self._size or not leads_to(path, self._file)
+            if not changed and (self._end == self._base or not _segment(self._folder, self._end).exists()):
                 return
             self._forget()
         bases = _bases(self._folder)
         self._base = bases[-1] if bases else 0
         path = _segment(self._folder, self._base)
+        if bases and not path.is_file():
+            raise OSError(errno.EINVAL, f"{path.name} is no file")
         data = path.read_bytes() if bases else b""
         self._size, self._end = 0, self._base
         for place in segments.sound_records(data):
