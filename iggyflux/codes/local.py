@@ -109,7 +109,8 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX715",
         "dead letters cannot be kept",
-        meaning="The place of dead letters is full, cannot be written, or is removed again and again. The run stops: nothing is dropped.",
+        meaning="The place of dead letters is full, cannot be written, or is removed again and again. The run stops, since "
+        "nothing is dropped.",
         fix="Free space or correct the permissions, and run again.",
     ),
     Code(
