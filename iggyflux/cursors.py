@@ -27,10 +27,12 @@ from typing import IO, Any, Literal, TypeAlias
 
 import msgspec
 
-from iggyflux.checkpoints import Lock, read_checkpoint, sync_folder, write_checkpoint
+from iggyflux.checkpoints import read_checkpoint, write_checkpoint
 from iggyflux.delivery.windows import Position, Read
+from iggyflux.disk import sync_folder
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Row
+from iggyflux.state.locks import Lock
 
 _KIND = "cursor"
 _DIGEST_BYTES = 16
@@ -131,10 +133,7 @@ def remove_cursor(folder: Path, name: str) -> None:
 
 def lock_cursor(folder: Path, name: str) -> Lock:
     """Be the one who reads under this name.  Raises `Stopped` (IFX702) naming who does already."""
-    try:
-        return Lock(folder / f"{name}.cursor.lock", f"the cursor {name!r}")
-    except OSError as error:
-        raise Stopped(f"cannot keep positions in {folder}: {error.strerror}", code="IFX701") from error
+    return Lock(folder / f"{name}.cursor.lock", f"the cursor {name!r}")
 
 
 def _seen_folder(folder: Path, name: str) -> Path:

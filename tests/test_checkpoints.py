@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iggyflux.checkpoints import Lock, read_checkpoint, write_checkpoint
+from iggyflux.checkpoints import read_checkpoint, write_checkpoint
 from iggyflux.errors import Stopped
 
 JSON = st.recursive(
@@ -106,29 +104,3 @@ def test_a_writer_that_is_killed_leaves_a_whole_checkpoint(tmp_path: Path) -> No
 
         content = read_checkpoint(path, "test")
         assert content["padding"] == "x" * (content["number"] % 5000)
-
-
-def test_a_lock_is_free_again_when_its_owner_lets_go_or_dies(tmp_path: Path) -> None:
-    path = tmp_path / "c.lock"
-    code = f"""
-import sys
-from pathlib import Path
-from iggyflux.checkpoints import Lock
-lock = Lock(Path({str(path)!r}), "it")
-print("held", flush=True)
-sys.stdin.read()
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
-        assert owner.stdout
-        assert owner.stdout.readline() == b"held\n"
-        with pytest.raises(Stopped, match=f"it is in use by process {owner.pid}") as stopped:
-            Lock(path, "it")
-        assert stopped.value.code == "IFX702"
-        owner.kill()
-        owner.wait()
-    lock = Lock(path, "it")
-    with pytest.raises(Stopped, match=f"in use by process {os.getpid()}"):
-        Lock(path, "it")
-    lock.release()
-    lock.release()
-    Lock(path, "it").release()

@@ -18,7 +18,7 @@ from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition
 from iggyflux.transports.envelopes import EnvelopeError, decode_envelope, envelope_of
-from iggyflux.transports.files import FileSource, LineFileSink, StdinSource, StdoutSink
+from iggyflux.transports.files import FileSource, LineFileSink, StdinSource, StdoutSink, file_state
 from tests.transports.contract import SourceContract, drive
 
 
@@ -28,18 +28,23 @@ class TestContract(SourceContract):
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
         self.path = tmp_path / "in.ndjson"
-        self.state = tmp_path / "state" / "c.json"
+        self.state = tmp_path / "state"
 
     def fill(self, payloads: Sequence[bytes], partition: int = 0) -> None:
         with self.path.open("ab") as file:
             file.writelines(payload + b"\n" for payload in payloads)
 
     def source(self, *, until_end: bool = True, batch_size: int = 10) -> FileSource:
-        return FileSource(self.path, state=self.state, until_end=until_end, batch_size=batch_size)
+        return FileSource(self.path, state=file_state(self.state, "c"), until_end=until_end, batch_size=batch_size)
 
 
 def source(path: Path, **more: object) -> FileSource:
-    values: dict[str, object] = {"state": path.with_suffix(".state"), "until_end": True, "stream": "s", "topic": "t"}
+    values: dict[str, object] = {
+        "state": file_state(path.parent, path.stem),
+        "until_end": True,
+        "stream": "s",
+        "topic": "t",
+    }
     return FileSource(path, **{**values, **more})  # type: ignore[arg-type]
 
 
@@ -138,7 +143,7 @@ def test_a_file_that_was_replaced_is_not_read_from_the_old_position(tmp_path: Pa
     with pytest.raises(Stopped, match="not the file that was read before") as stopped:
         payloads(path)
     assert stopped.value.code == "IFX712"
-    assert str(path.with_suffix(".state")) in (stopped.value.hint or "")
+    assert str(tmp_path / "in.sqlite") in (stopped.value.hint or "")
 
 
 def test_a_last_line_without_end_counts_and_what_follows_it_is_read_later(tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ def segment_files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.log"))
 
 
+def settle(log: Log, *positions: Position) -> None:
+    """Let the consumer `c` settle `positions`."""
+    consumption = Consumption(log.folder, "c")
+    consumption.acquire()
+    consumption.store(positions)
+    consumption.release()
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
     return Log.open(tmp_path / "log", create=True)
@@ -163,7 +171,7 @@ def test_keys_choose_the_partition_and_the_rest_takes_turns(log: Log) -> None:
 
 def test_info_tells_offsets_sizes_and_consumers(log: Log) -> None:
     log.append("s", "t", messages(7))
-    Consumption(log.folder, "c").store([Position(HERE, 4)])
+    settle(log, Position(HERE, 4))
 
     (info,) = log.info()
 
@@ -431,7 +439,7 @@ def test_a_consumer_without_a_position_begins_where_start_says(log: Log, start: 
 
 def test_a_stored_position_comes_before_start(log: Log) -> None:
     log.append("s", "t", messages(5))
-    Consumption(log.folder, "c").store([Position(HERE, 3)])
+    settle(log, Position(HERE, 3))
 
     source = LogSource(log.folder, "s", ["t"], consumer="c", start=Start("first"), until_end=True)
 
@@ -440,7 +448,7 @@ def test_a_stored_position_comes_before_start(log: Log) -> None:
 
 def test_a_run_to_the_end_does_not_take_a_log_that_was_replaced_for_one_that_is_read(log: Log) -> None:
     """A position behind the end means that messages were lost or exchanged: "nothing to do" would hide them."""
-    Consumption(log.folder, "c").store([Position(HERE, 7)])
+    settle(log, Position(HERE, 7))
     log.append("s", "t", messages(5))
 
     source = LogSource(log.folder, "s", ["t"], consumer="c", until_end=True)

@@ -132,7 +132,7 @@ def test_a_file_of_payloads_is_a_source_and_its_position_is_durable(folder: Path
     run(folder, text)
 
     assert lines(folder) == LINES
-    assert (folder / ".iggyflux" / "env.json").exists()
+    assert (folder / ".iggyflux" / "env.sqlite").exists()
 
 
 def test_several_routes_of_one_process_have_positions_of_their_own(folder: Path) -> None:

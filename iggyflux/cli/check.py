@@ -173,7 +173,7 @@ async def _from_log(end: End) -> AsyncIterator[Finding]:
     log = Log.open(end.endpoint.path or Path())
     infos = [
         info
-        for info in log.info()
+        for info in await asyncio.to_thread(log.info)
         if info.partition.stream == end.messages.stream and _takes(end.messages, info.partition.topic)
     ]
     if not infos:

@@ -9,12 +9,12 @@ CODES: tuple[Code, ...] = (
         "IFX701",
         "positions not usable",
         meaning=(
-            "The file of a consumer's positions, or the message that holds those of a reader, cannot be written, or is "
-            "damaged, or was written by another version."
+            "The database of a consumer's or a reader's positions, or the message that holds those of a reader, cannot "
+            "be read or written, is damaged, or has another format: that of an older or newer release."
         ),
         fix=(
             "Free space or correct the permissions; put back a copy of the file, or remove it to begin where `start` "
-            "says."
+            "says. Another format: go on with the release that wrote it, or as the hint says (docs/operations.md)."
         ),
     ),
     Code(
@@ -109,8 +109,10 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX715",
         "dead letters cannot be kept",
-        meaning="The place of dead letters is full, cannot be written, or is removed again and again. The run stops, since "
-        "nothing is dropped.",
+        meaning=(
+            "The place of dead letters is full, cannot be written, or is removed again and again. The run stops, since "
+            "nothing is dropped."
+        ),
         fix="Free space or correct the permissions, and run again.",
     ),
     Code(

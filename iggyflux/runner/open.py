@@ -244,14 +244,14 @@ def _log_source(opening: Opening, end: Endpoint) -> Source:
 
 
 def _file_source(opening: Opening, end: Endpoint) -> Source:
-    from iggyflux.transports.files import FileSource
+    from iggyflux.transports.files import FileSource, file_state
 
     stream, topic = _coordinates(opening.writer)
     folder = opening.pipeline.state
     assert isinstance(folder, Path)  # noqa: S101  # `_end_problems` has seen to the other case
     return FileSource(
         end.path or Path(),
-        state=folder / f"{opening.consumer}.json",
+        state=file_state(folder, opening.consumer),
         stream=stream,
         topic=topic,
         envelope=end.envelope,

@@ -10,7 +10,7 @@ import os
 import threading
 from pathlib import Path
 
-from iggyflux.checkpoints import make_folder, sync_folder, write_whole
+from iggyflux.disk import make_folder, sync_folder, write_whole
 
 ATTEMPTS = 3
 """How often a writer opens the file anew for the same data before it gives up."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from iggyflux.checkpoints import make_folder
+from iggyflux.disk import make_folder
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import DeadLetter, OutgoingMessage, Reason
 from iggyflux.transports.append_file import ATTEMPTS, AppendFile

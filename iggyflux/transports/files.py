@@ -1,7 +1,7 @@
 """`file:PATH`, stdin and stdout: messages as lines of NDJSON in, line protocol out.
 
 A line is a bare payload, or, where asked for, an envelope with coordinates.  The position in a file is the byte behind
-the last settled line, kept in a checkpoint together with a fingerprint of the file's beginning, so that a replaced file
+the last settled line, kept in a state together with a fingerprint of the file's beginning, so that a replaced file
 is noticed.  Lines that go out are on the disk before they count as accepted.
 """
 
@@ -18,12 +18,14 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from iggyflux.checkpoints import Lock, read_checkpoint, write_checkpoint, write_whole
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
+from iggyflux.disk import write_whole
 from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition, Position
+from iggyflux.state.sqlite import SUFFIX, SqliteState
+from iggyflux.state.store import GO_ON, StateStore
 from iggyflux.transports.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.base import Worker
 from iggyflux.transports.envelopes import EnvelopeError, bare_message, decode_envelope
@@ -125,17 +127,29 @@ class _LineSource:
             raise Stopped(f"{lines.name}:{number + 1}: {error}", hint, "IFX711") from error
 
 
+def file_state(folder: Path, name: str) -> SqliteState:
+    """The state of the consumer `name` of a file, in `folder`."""
+    return SqliteState(
+        folder / f"{name}{SUFFIX}",
+        _KIND,
+        name,
+        f"the position of {name!r} in its file",
+        previous=folder / f"{name}.json",
+        way_on=f"{GO_ON} (`line` in it tells how far that is)",
+    )
+
+
 class FileSource(_LineSource):
     """A `Source` on a file of NDJSON.  With `until_end` it ends with the file, else it waits for more lines.
 
-    `state` is the checkpoint's path.  A line that is not ended yet is waited for.
+    `state` keeps the position.  A line that is not ended yet is waited for.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        state: Path,
+        state: StateStore,
         stream: str = "",
         topic: str = "",
         envelope: bool = False,
@@ -148,7 +162,6 @@ class FileSource(_LineSource):
         self._state = state
         self._start = start
         self._until_end = until_end
-        self._lock: Lock | None = None
         self._ends: deque[tuple[int, int]] = deque()
 
     async def connect(self) -> None:
@@ -178,8 +191,7 @@ class FileSource(_LineSource):
         await self._worker.finish(self._close)
 
     def _connect(self) -> None:
-        if self._lock is None:
-            self._lock = Lock(self._state.with_suffix(".lock"), f"the position of {self._path}")
+        self._state.take()
         if self._lines is not None:
             os.close(self._lines.descriptor)
             self._lines = None
@@ -192,7 +204,7 @@ class FileSource(_LineSource):
         self._ends.clear()
 
     def _stored(self, descriptor: int) -> tuple[int, int]:
-        content = read_checkpoint(self._state, _KIND)
+        content = self._state.read()
         size = os.fstat(descriptor).st_size
         if content is None:
             return self._begin(descriptor, size)
@@ -203,7 +215,7 @@ class FileSource(_LineSource):
             or not continues
             or _fingerprint(descriptor, content["sample"]) != content["fingerprint"]
         ):
-            hint = f"remove {self._state} to read it from its beginning"
+            hint = f"remove {self._state.place} to read it from its beginning"
             raise Stopped(f"{self._path} is not the file that was read before (it was cut or replaced)", hint, "IFX712")
         return min(position, size), number
 
@@ -227,7 +239,7 @@ class FileSource(_LineSource):
                 "sample": sample,
                 "fingerprint": _fingerprint(descriptor, sample),
             }
-            write_checkpoint(self._state, _KIND, content)
+            self._state.commit(content)
 
     def _more(self, lines: _Lines) -> bool:
         while not len(lines):
@@ -246,9 +258,7 @@ class FileSource(_LineSource):
         if self._lines is not None:
             os.close(self._lines.descriptor)
             self._lines = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._state.close()
 
 
 class StdinSource(_LineSource):

@@ -1,7 +1,7 @@
 """`log:DIR`: a partitioned, append-only message log on local disk, with Iggy's coordinates and no server.
 
     DIR/STREAM/TOPIC/PARTITION/00000000000000000000.log    segments, named by their first offset
-    DIR/.consumers/NAME.json, NAME.lock                    settled positions, and who holds the consumer
+    DIR/.consumers/NAME.sqlite, NAME.lock                  settled positions, and who holds the consumer
 
 Any number of processes may append and read at once: an append takes the partition's lock for its duration, readers
 take none.  A torn end, left by a crash, is cut off by the next append; damage in the middle stops whoever meets it,
@@ -22,10 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from iggyflux.checkpoints import Lock, read_checkpoint, sync_folder, write_checkpoint, write_whole
+from iggyflux.disk import sync_folder, write_whole
 from iggyflux.errors import EndOfInput, Stopped, closest
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
+from iggyflux.state.sqlite import SUFFIX as _STATE_SUFFIX
+from iggyflux.state.sqlite import SqliteState
+from iggyflux.state.store import GO_ON, StateStore
 from iggyflux.transports import segments
 from iggyflux.transports.append_file import leads_to
 from iggyflux.transports.base import Worker
@@ -36,6 +39,7 @@ _CHUNK_BYTES = 2**20
 _SUFFIX = ".log"
 _CONSUMERS = ".consumers"
 _KIND = "log-positions"
+_PREVIOUS_SUFFIX = ".json"
 
 log = logging.getLogger("iggyflux.log")
 
@@ -118,11 +122,9 @@ class Log:
 
     def consumers(self) -> dict[str, dict[Partition, int]]:
         """The settled positions of every consumer: its name → the offset it settled last, by partition."""
-        found = {}
-        for path in sorted((self.folder / _CONSUMERS).glob("*.json")):
-            name = unquote(path.stem)
-            found[name] = Consumption(self.folder, name).load()
-        return found
+        folder = self.folder / _CONSUMERS
+        files = [path for suffix in (_STATE_SUFFIX, _PREVIOUS_SUFFIX) for path in folder.glob(f"*{suffix}")]
+        return {name: _settled_by(self.folder, name) for name in sorted({unquote(path.stem) for path in files})}
 
     def first(self, partition: Partition) -> int:
         """The lowest offset that is still there; where nothing is, the one that comes."""
@@ -512,20 +514,18 @@ class Consumption:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self._path = folder / _CONSUMERS / f"{_quoted(name)}.json"
-        self._lock: Lock | None = None
+        self._state: StateStore = consumer_state(folder, name)
         self._settled: dict[Partition, int] = {}
 
     def acquire(self) -> None:
         """Be the consumer.  Raises `Stopped` (IFX702) where another process is."""
-        if self._lock is None:
-            self._lock = Lock(self._path.with_suffix(".lock"), f"consumer {self.name!r} of this log")
+        self._state.take()
 
     def load(self) -> dict[Partition, int]:
         """The offset that was settled last, by partition."""
-        content = read_checkpoint(self._path, _KIND) or []
         self._settled = {
-            Partition(entry["stream"], entry["topic"], entry["partition"]): entry["offset"] for entry in content
+            Partition(entry["stream"], entry["topic"], entry["partition"]): entry["offset"]
+            for entry in self._state.read() or ()
         }
         return dict(self._settled)
 
@@ -537,13 +537,33 @@ class Consumption:
             {"stream": place.stream, "topic": place.topic, "partition": place.partition, "offset": offset}
             for place, offset in sorted(self._settled.items(), key=lambda item: str(item[0]))
         ]
-        write_checkpoint(self._path, _KIND, content)
+        self._state.commit(content)
 
     def release(self) -> None:
         """Let another be the consumer; idempotent."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._state.close()
+
+
+def consumer_state(folder: Path, name: str) -> SqliteState:
+    """The state of a consumer of the log in `folder`."""
+    path = folder / _CONSUMERS / f"{_quoted(name)}{_STATE_SUFFIX}"
+    previous = path.with_suffix(_PREVIOUS_SUFFIX)
+    return SqliteState(
+        path,
+        _KIND,
+        name,
+        f"consumer {name!r} of this log",
+        previous=previous,
+        way_on=f"{GO_ON} (`offset` in it tells how far that is)",
+    )
+
+
+def _settled_by(folder: Path, name: str) -> dict[Partition, int]:
+    consumption = Consumption(folder, name)
+    try:
+        return consumption.load()
+    finally:
+        consumption.release()
 
 
 class LogSource:
@@ -590,7 +610,7 @@ class LogSource:
         return await self._worker.call(self._read)
 
     async def ack(self, positions: Sequence[Position]) -> None:
-        """As `Source.ack`: one fsynced file a call."""
+        """As `Source.ack`: one durable commit a call."""
         await self._keeper.call(self._consumption.store, positions)
 
     async def lag(self) -> dict[Partition, int]:

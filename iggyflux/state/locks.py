@@ -1,0 +1,44 @@
+"""Lock files: at most one process is the owner of a name, and a process that dies is no owner any more."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from iggyflux.disk import make_folder
+from iggyflux.errors import Stopped
+
+
+class Lock:
+    """A lock file that one process holds; the system frees it when the holder dies, also by `kill -9`."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        """Take the lock at `path`.
+
+        Raise `Stopped`: IFX702 with the holder's process where another has it, IFX701 where the file cannot be made.
+        """
+        self.path = path
+        try:
+            make_folder(path.parent, 0o700)
+            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Stopped(f"cannot keep positions in {path.parent}: {error.strerror}", code="IFX701") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            self.release()
+            raise Stopped(
+                f"{owner} is in use by process {holder or '(unknown)'}",
+                "stop that process, or give this run another consumer name",
+                "IFX702",
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        """Release the lock; idempotent.  The file stays: without it two processes could lock two files of one name."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,510 @@
+"""Durable state: a commit is there whole or not at all, faults stop with what helps, and another format is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux.errors import Stopped
+from iggyflux.state.locks import Lock
+from iggyflux.state.sqlite import FAULTS, SqliteState, faults
+from iggyflux.state.store import FORMAT
+from iggyflux.transports.files import file_state
+from iggyflux.transports.log import Consumption, Log, consumer_state
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=8,
+)
+DIGESTS = [bytes([number]) * 16 for number in range(200)]
+
+
+def state_in(folder: Path, name: str = "größe.v2 'x'", **more: Any) -> SqliteState:
+    return SqliteState(folder / "kept" / f"{name}.sqlite", "test", name, "the test", **more)
+
+
+def stored(folder: Path, record: object = "first") -> SqliteState:
+    """A state that is taken, with a record and a blob."""
+    state = state_in(folder)
+    state.take()
+    state.commit(record, added={1: io.BytesIO(b"".join(DIGESTS))})
+    return state
+
+
+def stopped(work: Callable[[], object]) -> Stopped:
+    with pytest.raises(Stopped) as found:
+        work()
+    return found.value
+
+
+# --- what was committed is read ---
+
+
+@given(st.lists(JSON, min_size=1, max_size=3), st.binary(max_size=200))
+@settings(deadline=None, max_examples=50)
+def test_what_was_committed_is_read(
+    tmp_path_factory: pytest.TempPathFactory, records: list[object], data: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("s")
+    with closing(state_in(folder)) as state:
+        state.take()
+        for number, record in enumerate(records):
+            state.commit(record, added={number: io.BytesIO(data)}, dropped=[number - 1])
+            assert state.read() == record
+    with closing(state_in(folder)) as again:
+        assert again.read() == records[-1]
+        assert b"".join(again.blob(len(records) - 1)) == data
+        if len(records) > 1:
+            assert stopped(lambda: list(again.blob(0))).code == "IFX641"
+
+
+def test_nothing_stored_is_none_and_reading_makes_nothing(tmp_path: Path) -> None:
+    assert state_in(tmp_path).read() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_blob_that_is_larger_than_a_piece_comes_whole(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(3_000_001)
+    with closing(stored(tmp_path)) as state:
+        state.commit(1, added={7: io.BytesIO(data)})
+        pieces = list(state.blob(7))
+
+    assert b"".join(pieces) == data
+    assert len(pieces) == 3
+
+
+def test_what_is_forgotten_is_gone_and_can_be_stored_again(tmp_path: Path) -> None:
+    with closing(stored(tmp_path)) as state:
+        state.forget()
+        assert state.read() is None
+        state.commit("again")
+        assert state.read() == "again"
+        assert stopped(lambda: list(state.blob(1))).code == "IFX641"
+
+
+def test_only_who_has_taken_it_changes_it(tmp_path: Path) -> None:
+    stored(tmp_path).close()
+    state = state_in(tmp_path)
+
+    for change in (lambda: state.commit(1), state.forget):
+        with pytest.raises(RuntimeError):
+            change()
+    assert state.read() == "first"
+
+
+def test_nobody_else_sees_it_and_only_a_commit_leaves_files(tmp_path: Path) -> None:
+    with closing(stored(tmp_path)) as state:
+        modes = {path.name: path.stat().st_mode & 0o777 for path in state.path.parent.iterdir()}
+
+        assert modes == {state.path.name: 0o600, state.path.with_suffix(".lock").name: 0o600}
+        assert state.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_event_loop_is_never_blocked(tmp_path: Path) -> None:
+    with closing(stored(tmp_path)) as state:
+
+        async def main() -> None:
+            for call in (state.read, lambda: state.commit(2), lambda: next(state.blob(1))):
+                with pytest.raises(RuntimeError, match="event loop"):
+                    call()
+
+        asyncio.run(main())
+        assert state.read() == "first"
+
+
+# --- crashes ---
+
+WRITE_FOR_EVER = """
+import io, sys
+from pathlib import Path
+from iggyflux.state.sqlite import SqliteState
+state = SqliteState(Path(sys.argv[1]), "test", "x", "it")
+state.take()
+last = (state.read() or {"number": 0})["number"]
+for number in range(last + 1, 10**9):
+    size = number * 7919 % 40_000
+    state.commit(
+        {"number": number, "padding": "x" * (number % 5000), "size": size},
+        added={number: io.BytesIO(bytes([number % 256]) * size)},
+        dropped=[number - 1],
+    )
+    print(number, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_commit_and_no_older_one_than_it_was_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    chance = random.Random(5)
+    told = 0
+    for _ in range(8):
+        command = [sys.executable, "-c", WRITE_FOR_EVER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout
+            for _ in range(chance.randrange(1, 25)):
+                told = int(writer.stdout.readline())
+            writer.kill()
+            rest = writer.stdout.read()
+        told = max([told, *map(int, rest.split(b"\n")[:-1])])
+        with closing(SqliteState(path, "test", "x", "it")) as state:
+            record = state.read()
+            number = record["number"]
+
+            assert told <= number <= told + 1
+            assert record["padding"] == "x" * (number % 5000)
+            assert b"".join(state.blob(number)) == bytes([number % 256]) * record["size"]
+
+
+def test_a_first_commit_that_was_cut_off_is_as_if_it_never_was(tmp_path: Path) -> None:
+    with closing(state_in(tmp_path)) as state:
+        state.take()
+        left_over = state.path.with_name(f"{state.path.name}.new")
+        left_over.write_bytes(b"half of a datab")
+        left_over.with_name(f"{left_over.name}-journal").write_bytes(b"x")
+        state.path.with_name(f"{state.path.name}-journal").write_bytes(b"x")
+        assert state.read() is None
+        state.commit(1)
+
+        assert state.read() == 1
+        assert not left_over.exists()
+
+
+# --- damage ---
+
+
+def test_every_damaged_byte_stops_or_changes_nothing(tmp_path: Path) -> None:
+    """Bytes that SQLite does not use may change; whatever is read is what was committed."""
+    state = stored(tmp_path, {"a": [1, 2, 3], "name": "x" * 50})
+    record = state.read()
+    state.close()
+    whole = state.path.read_bytes()
+    chance = random.Random(2)
+    used = [at for at, byte in enumerate(whole) if byte]
+    noticed = 0
+    tried = {*range(100), *chance.sample(used, 1000), *chance.sample(range(len(whole)), 200)}
+    for at in tried:
+        data = bytearray(whole)
+        data[at] ^= 1 << chance.randrange(8)
+        state.path.write_bytes(data)
+        again = state_in(tmp_path, busy_seconds=0.0)
+        error = None
+        try:
+            found = (again.read(), b"".join(again.blob(1)))
+        except Stopped as raised:
+            error = raised
+        again.close()
+        if error is None:
+            assert found == (record, b"".join(DIGESTS)), at
+        else:
+            noticed += 1
+            assert error.code in ("IFX701", "IFX641"), error
+            assert str(state.path) in error.reason
+            assert error.hint
+        for more in ("-wal", "-shm", "-journal"):
+            state.path.with_name(state.path.name + more).unlink(missing_ok=True)
+    assert noticed > len(tried) // 2
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 100, 4096, 5000])
+def test_a_cut_database_stops(tmp_path: Path, cut: int) -> None:
+    state = stored(tmp_path)
+    state.close()
+    state.path.write_bytes(state.path.read_bytes()[:cut])
+
+    again = state_in(tmp_path)
+    error = stopped(lambda: (again.read(), list(again.blob(1))))
+    assert (error.code, str(state.path) in error.reason) == ("IFX701", True)
+    again.take()
+    assert stopped(lambda: again.commit("new")).code == "IFX701"
+    again.forget()
+    again.commit("new")
+    assert again.read() == "new"
+    again.close()
+
+
+def test_a_state_of_another_owner_or_program_stops(tmp_path: Path) -> None:
+    state = stored(tmp_path)
+    state.close()
+    other = SqliteState(state.path, "cursor", "y", "it")
+
+    assert "it is of test" in stopped(other.read).reason
+    other.close()
+    state.path.unlink()
+    with closing(sqlite3.connect(state.path)) as connection:
+        connection.execute("CREATE TABLE record (content)")
+    assert "no state of iggyflux" in stopped(state_in(tmp_path).read).reason
+
+
+# --- other formats ---
+
+
+@pytest.mark.parametrize("version", [1, FORMAT + 1, 99])
+def test_another_format_is_refused_with_its_version_and_the_way_on(tmp_path: Path, version: int) -> None:
+    state = stored(tmp_path)
+    state.close()
+    with closing(sqlite3.connect(state.path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = state.path.read_bytes()
+    again = state_in(tmp_path)
+    again.take()
+
+    for use in (again.read, lambda: again.commit("new")):
+        error = stopped(use)
+        assert error.code == "IFX701"
+        assert f"they have format {version}, and this program reads format {FORMAT}" in error.reason
+        assert "release" in (error.hint or "")
+    again.close()
+    assert state.path.read_bytes() == before
+
+
+def checkpoint(kind: str, content: bytes) -> bytes:
+    """A file of format 1, byte for byte as the release before wrote it."""
+    head = b'{"iggyflux":"%s","version":1,"crc32":%d,"content":%s}\n'
+    return head % (kind.encode(), zlib.crc32(content), content)
+
+
+PREVIOUS = {
+    "log": (
+        lambda folder: consumer_state(folder, "ünï/v1.2"),
+        ".consumers/%C3%BCn%C3%AF%2Fv1.2.json",
+        checkpoint("log-positions", b'[{"offset":4,"partition":0,"stream":"s","topic":"t"}]'),
+    ),
+    "file": (
+        lambda folder: file_state(folder, "v1.2"),
+        "v1.2.json",
+        checkpoint("file-position", b'{"file":"a","fingerprint":1,"line":7,"position":90,"sample":90}'),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", PREVIOUS)
+def test_what_the_release_before_stored_is_refused_and_never_taken_for_nothing(tmp_path: Path, which: str) -> None:
+    make, name, data = PREVIOUS[which]
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    state = make(tmp_path)
+    state.take()
+
+    for use in (state.read, lambda: state.commit([])):
+        error = stopped(use)
+        assert error.code == "IFX701"
+        assert f"in {path}: they have format 1, and this program reads format {FORMAT}" in error.reason
+        assert "move the file away" in (error.hint or "")
+    assert path.read_bytes() == data
+    path.rename(tmp_path / "away")
+    assert state.read() is None
+    state.commit([])
+    (tmp_path / "away").rename(path)
+    assert state.read() == [], "once there is a database, it counts"
+    state.forget()
+    assert (state.read(), path.exists()) == (None, False)
+    state.close()
+
+
+def test_the_consumers_of_a_log_are_not_told_without_those_of_the_release_before(tmp_path: Path) -> None:
+    log = Log.open(tmp_path, create=True)
+    consumption = Consumption(tmp_path, "new")
+    consumption.acquire()
+    consumption.store([])
+    consumption.release()
+    assert set(log.consumers()) == {"new"}
+    (tmp_path / ".consumers" / "old.json").write_bytes(checkpoint("log-positions", b"[]"))
+
+    assert "format 1" in stopped(log.consumers).reason
+
+
+# --- the table of faults ---
+
+
+def test_busy(tmp_path: Path) -> None:
+    """A program that reads for longer than we wait: the commit did not happen, and the next one does."""
+    stored(tmp_path).close()
+    state = state_in(tmp_path, busy_seconds=0.1)
+    state.take()
+    with closing(sqlite3.connect(state.path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM record").fetchall()
+        error = stopped(lambda: state.commit("second"))
+        assert "another program keeps it locked" in error.reason
+        other.execute("COMMIT")
+
+    assert state.read() == "first"
+    state.commit("second")
+    assert state.read() == "second"
+    state.close()
+
+
+def test_a_reader_that_is_soon_done_is_waited_for(tmp_path: Path) -> None:
+    import threading
+
+    state = stored(tmp_path)
+    with closing(sqlite3.connect(state.path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM record").fetchall()
+        done = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+        done.start()
+        state.commit("second")
+        done.join()
+
+    assert state.read() == "second"
+    state.close()
+
+
+def test_full(tmp_path: Path) -> None:
+    state = stored(tmp_path)
+    assert state.read() == "first"
+    assert state._connection
+    state._connection.execute("PRAGMA max_page_count = 1")
+    error = stopped(lambda: state.commit("second", added={2: io.BytesIO(b"x" * 100_000)}))
+
+    assert "the disk is full" in error.reason
+    assert "free space" in (error.hint or "")
+    assert state.read() == "first"
+    assert stopped(lambda: list(state.blob(2))).code == "IFX641"
+    state.close()
+
+
+IOERR = """
+import io, resource, sys
+from pathlib import Path
+from iggyflux.errors import Stopped
+from iggyflux.state.sqlite import SqliteState
+state = SqliteState(Path(sys.argv[1]), "test", "x", "it")
+state.take()
+state.commit("first")
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    state.commit("second", added={1: io.BytesIO(b"x" * 100_000)})
+except Stopped as error:
+    print(error.code, error.reason)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+print(state.read())
+state.commit("third")
+print(state.read())
+"""
+
+
+def test_ioerr(tmp_path: Path) -> None:
+    """A write that the system refuses (here: a limit of the size of files)."""
+    command = [sys.executable, "-c", IOERR, str(tmp_path / "x.sqlite")]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert lines[0].startswith("IFX701 cannot store the positions in")
+    assert "the disk failed" in lines[0]
+    assert lines[1:] == ["first", "third"]
+
+
+@pytest.mark.parametrize("how", ["remove", "replace"])
+def test_readonly_where_the_file_was_removed_or_replaced_under_a_run(tmp_path: Path, how: str) -> None:
+    """What is at the path is no copy of what was committed, and nobody may believe that it is."""
+    state = stored(tmp_path)
+    assert state.read() == "first"
+    copy = state.path.read_bytes()
+    state.path.unlink()
+    if how == "replace":
+        state.path.write_bytes(copy)
+    error = stopped(lambda: state.commit("second"))
+
+    assert (error.code, "removed or replaced" in error.reason) == ("IFX701", True)
+    assert state.read() == (None if how == "remove" else "first")
+    state.close()
+
+
+def test_cantopen(tmp_path: Path) -> None:
+    state = state_in(tmp_path)
+    state.path.mkdir(parents=True)
+
+    assert "it cannot be opened" in stopped(state.read).reason
+
+
+def test_corrupt(tmp_path: Path) -> None:
+    state = stored(tmp_path)
+    state.close()
+    data = bytearray(state.path.read_bytes())
+    data[4096:4104] = b"\xff" * 8
+    state.path.write_bytes(data)
+
+    assert "it is damaged" in stopped(state_in(tmp_path).read).reason
+
+
+def test_notadb(tmp_path: Path) -> None:
+    state = state_in(tmp_path)
+    state.path.parent.mkdir()
+    state.path.write_bytes(b"no database at all\n" * 100)
+
+    assert "it is no database" in stopped(state.read).reason
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_every_row_of_the_table_stops_with_place_reason_and_help(code: int) -> None:
+    """Extended codes as well; and a mistake of ours is no fault of the disk."""
+    for extended in (code, code | (3 << 8)):
+        raised = sqlite3.OperationalError("words")
+        raised.sqlite_errorcode, raised.sqlite_errorname = extended, "SQLITE_X"
+        with pytest.raises(Stopped) as error, faults(Path("some/where"), "store"):
+            raise raised
+
+        assert error.value.code == "IFX701"
+        assert error.value.reason.startswith("cannot store the positions in some/where: " + FAULTS[code][0])
+        assert error.value.hint == FAULTS[code][1]
+    with pytest.raises(sqlite3.ProgrammingError), faults(Path(), "store"):
+        raise sqlite3.ProgrammingError("a mistake")
+
+
+def test_a_folder_that_cannot_be_made_stops(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file")
+
+    assert stopped(state_in(tmp_path).take).code == "IFX701"
+    assert state_in(tmp_path).read() is None
+
+
+# --- owners ---
+
+
+def test_a_lock_is_free_again_when_its_owner_lets_go_or_dies(tmp_path: Path) -> None:
+    path = tmp_path / "c.lock"
+    code = f"""
+import sys
+from pathlib import Path
+from iggyflux.state.locks import Lock
+lock = Lock(Path({str(path)!r}), "it")
+print("held", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout
+        assert owner.stdout.readline() == b"held\n"
+        error = stopped(lambda: Lock(path, "it"))
+        assert error.code == "IFX702"
+        assert f"it is in use by process {owner.pid}" in error.reason
+        owner.kill()
+        owner.wait()
+    lock = Lock(path, "it")
+    with pytest.raises(Stopped, match=f"in use by process {os.getpid()}"):
+        Lock(path, "it")
+    lock.release()
+    lock.release()
+    Lock(path, "it").release()
+
+
+def test_who_has_not_taken_it_reads_while_another_commits(tmp_path: Path) -> None:
+    with closing(stored(tmp_path)) as state, closing(state_in(tmp_path)) as reader:
+        for number in range(50):
+            state.commit(number)
+            assert reader.read() == number
+        assert stopped(reader.take).code == "IFX702"
