@@ -76,11 +76,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crash")
     (folder / "env.yaml").write_text(MAPPING)
     (folder / "p.yaml").write_text(PIPELINE)
-    log = Log.open(folder / "data", create=True, segment_bytes=4_000_000)
+    log = Log.open(folder / "data", create=True)
     log.create_topic("factory", "readings", PARTITIONS)
     for first in range(0, MESSAGES, 1000):
         messages = [Message(payload(number)) for number in range(first, first + 1000)]
-        log.append("factory", "readings", messages, partition=first // 1000 % PARTITIONS, sync=False)
+        log.append("factory", "readings", messages, partition=first // 1000 % PARTITIONS)
     log.close()
     return folder
 

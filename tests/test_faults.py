@@ -147,11 +147,11 @@ def is_bad(number: int) -> bool:
 
 def filled(folder: Path, count: int) -> Path:
     (folder / "env.yaml").write_text(MAPPING)
-    log = Log.open(folder / "data", create=True, segment_bytes=4_000_000)
+    log = Log.open(folder / "data", create=True)
     log.create_topic("factory", "readings", PARTITIONS)
     for first in range(0, count, 1000):
         messages = [Message(payload(number)) for number in range(first, first + 1000)]
-        log.append("factory", "readings", messages, partition=first // 1000 % PARTITIONS, sync=False)
+        log.append("factory", "readings", messages, partition=first // 1000 % PARTITIONS)
     log.close()
     return folder
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -101,10 +103,10 @@ def append(
         log.create_topic(stream, topic, partitions)
     count = 0
     ends: dict[Partition, int] = {}
-    for batch in _batches(_read(file, stream, topic, envelope), 1 if file == STDIN else _BATCH):
+    for batch in _batches(_read(file, stream, topic, envelope), _stdin_is_idle if file == STDIN else lambda: False):
         keys = [_key_of(choose, sample) for sample in batch] if choose is not None else None
         messages = [_arriving_now(sample.message) for sample in batch]
-        ends.update(log.append(stream, topic, messages, partition=partition, keys=keys, sync=file != STDIN))
+        ends.update(log.append(stream, topic, messages, partition=partition, keys=keys))
         count += len(batch)
     log.close()
     places = ", ".join(
@@ -124,10 +126,24 @@ def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sampl
             raise sample_problem(error, file) from error
 
 
-def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    samples = iter(samples)
-    while batch := list(islice(samples, size)):
+def _batches(samples: Iterable[Sample], is_idle: Callable[[], bool]) -> Iterator[list[Sample]]:
+    """Samples in batches; one ends early where the input `is_idle`, so that what was read does not wait."""
+    batch: list[Sample] = []
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == _BATCH or is_idle():
+            yield batch
+            batch = []
+    if batch:
         yield batch
+
+
+def _stdin_is_idle() -> bool:
+    """Whether reading from stdin would have to wait for its writer; False where stdin is no real file."""
+    try:
+        return not select.select([sys.stdin.fileno()], [], [], 0)[0]
+    except (OSError, ValueError):
+        return False
 
 
 def _arriving_now(message: Message) -> Message:
@@ -274,7 +290,7 @@ def info(folder: Path, form: str) -> int:
                 "end": each.end,
                 "messages": each.end - each.first,
                 "bytes": each.size,
-                "segments": each.segments,
+                "batches": each.batches,
                 "consumers": {
                     name: {"next": next_offset, "behind": each.end - next_offset}
                     for name, next_offset in sorted(each.consumers.items())
@@ -356,16 +372,20 @@ def generate(
         document, seed=seed, start_ns=start_ns, interval_ns=interval_ns, overlap=rate is not None
     )
     messages: Iterator[Message] = islice(endless, count if count is not None else None if rate else 1000)
-    if rate is not None:
-        messages = _paced(messages, rate)
+    batches = _paced(messages, rate) if rate is not None else _in_batches(messages)
     if folder is None:
-        for message in messages:
-            result(envelope_line(message) if envelope else message.payload + b"\n")
-            if rate is not None:
-                flush_results()
+        for batch in batches:
+            for message in batch:
+                result(envelope_line(message) if envelope else message.payload + b"\n")
+            flush_results()
         return ExitCode.OK
-    _append_generated(messages, folder, partitions, at_once=rate is None)
+    _append_generated(batches, folder, partitions)
     return ExitCode.OK
+
+
+def _in_batches(messages: Iterator[Message]) -> Iterator[list[Message]]:
+    while batch := list(islice(messages, _BATCH)):
+        yield batch
 
 
 def _start_ns(start: str | None, *, live: bool) -> int:
@@ -379,32 +399,37 @@ def _start_ns(start: str | None, *, live: bool) -> int:
         raise click.BadParameter(str(error), param_hint="--start") from error
 
 
-def _paced(messages: Iterable[Message], rate: float) -> Iterator[Message]:
-    """`messages`, not faster than `rate` a second."""
+def _paced(messages: Iterator[Message], rate: float) -> Iterator[list[Message]]:
+    """Yield `messages` as they are due, not faster than `rate` a second."""
     begun = time.monotonic()
-    for number, message in enumerate(messages):
-        wait = begun + number / rate - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
-        yield message
+    number = 0
+    while True:
+        due = min(int((time.monotonic() - begun) * rate) + 1 - number, _BATCH)
+        if due <= 0:
+            time.sleep(max(begun + number / rate - time.monotonic(), 0))
+            continue
+        batch = list(islice(messages, due))
+        if not batch:
+            return
+        number += len(batch)
+        yield batch
 
 
-def _append_generated(messages: Iterable[Message], folder: Path, partitions: int | None, *, at_once: bool) -> None:
+def _append_generated(batches: Iterable[list[Message]], folder: Path, partitions: int | None) -> None:
     """Append each message to the topic that it names: examples of a mapping may name several."""
     from iggyflux.transports.log import Log
 
     log = Log.open(folder, create=True)
     counts: Counter[tuple[str, str]] = Counter()
-    messages = iter(messages)
     try:
-        while batch := list(islice(messages, _BATCH if at_once else 1)):
+        for batch in batches:
             topics: dict[tuple[str, str], list[Message]] = {}
             for message in batch:
                 topics.setdefault((message.stream, message.topic), []).append(message)
             for (stream, topic), part in topics.items():
                 if partitions is not None and not counts[stream, topic]:
                     log.create_topic(stream, topic, partitions)
-                log.append(stream, topic, part, sync=False)
+                log.append(stream, topic, part)
                 counts[stream, topic] += len(part)
     finally:
         log.close()

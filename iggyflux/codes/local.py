@@ -48,13 +48,10 @@ CODES: tuple[Code, ...] = (
         "IFX705",
         "log damaged",
         meaning=(
-            "A record inside a log is not what its checksum says, and sound records follow: this is no torn end of a "
-            "crash, which is repaired by itself."
+            "A message of a log is not what its checksum says, or the log's file is damaged. A crash does not do that. "
+            "The sound messages before it were read."
         ),
-        fix=(
-            "Put back a copy of the segment file, or begin behind the damage with a new consumer and `start: {offset: "
-            "N}`."
-        ),
+        fix=("Put back a copy of the file, or begin behind the damage with a new consumer and `start: {offset: N}`."),
     ),
     Code(
         "IFX706",
@@ -72,6 +69,18 @@ CODES: tuple[Code, ...] = (
         ),
         fix="Correct the names in the mapping; `iggyflux log info` shows what there is.",
         example="from: {stream: factory, topic: reading}",
+    ),
+    Code(
+        "IFX708",
+        "log of another format",
+        meaning=(
+            "The folder holds a log that another version of iggyflux or another program wrote. It is never read as "
+            "empty."
+        ),
+        fix=(
+            "Copy it with the version that wrote it: `iggyflux log tail DIR STREAM/TOPIC -n 1000000000 --envelope` "
+            "prints the messages, and `iggyflux log append NEW STREAM/TOPIC --envelope` of this version takes them."
+        ),
     ),
     Code(
         "IFX710",

@@ -1,42 +1,36 @@
 """`log:DIR`: a partitioned, append-only message log on local disk, with Iggy's coordinates and no server.
 
-    DIR/STREAM/TOPIC/PARTITION/00000000000000000000.log    segments, named by their first offset
-    DIR/.consumers/NAME.sqlite, NAME.lock                  settled positions, and who holds the consumer
+    DIR/log.sqlite3                         the messages: `log_store`
+    DIR/.consumers/NAME.sqlite, NAME.lock   settled positions, and who holds the consumer
 
-Any number of processes may append and read at once: an append takes the partition's lock for its duration, readers
-take none.  A torn end, left by a crash, is cut off by the next append; damage in the middle stops whoever meets it,
-with its place.  The bytes are `segments`' business.
+Any number of processes may append and read at once.  Damage stops whoever meets it, with its place, after the sound
+messages before it were given.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import fnmatch
 import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from iggyflux.disk import sync_folder, write_whole
 from iggyflux.errors import EndOfInput, Stopped, closest
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
 from iggyflux.state.sqlite import SUFFIX as _STATE_SUFFIX
 from iggyflux.state.sqlite import SqliteState
 from iggyflux.state.store import GO_ON, StateStore
-from iggyflux.transports import segments
-from iggyflux.transports.append_file import leads_to
 from iggyflux.transports.base import Worker
+from iggyflux.transports.log_batches import OpenBatch
+from iggyflux.transports.log_store import LogStore
 
-SEGMENT_BYTES = 32 * 2**20
 BATCH_BYTES = 8 * 10**6
-_CHUNK_BYTES = 2**20
-_SUFFIX = ".log"
 _CONSUMERS = ".consumers"
 _KIND = "log-positions"
 _PREVIOUS_SUFFIX = ".json"
@@ -46,111 +40,92 @@ log = logging.getLogger("iggyflux.log")
 
 @dataclass(frozen=True, slots=True)
 class PartitionInfo:
-    """What a partition holds: offsets `[first, end)`, `size` bytes, and each consumer's next offset."""
+    """What a partition holds: offsets `[first, end)`, `size` bytes in `batches`, and each consumer's next offset."""
 
     partition: Partition
     first: int
     end: int
     size: int
-    segments: int
+    batches: int
     consumers: Mapping[str, int]
 
 
 class Log:
     """A message log in a folder; `open` it, then append, look, or make readers."""
 
-    def __init__(
-        self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, clock: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.folder = folder
-        self._segment_bytes = segment_bytes
         self._clock = clock
-        self._appenders: dict[Partition, _Appender] = {}
+        self._store = LogStore(folder)
         self._turn = 0
 
     @classmethod
     def open(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        create: bool = False,
-        segment_bytes: int = SEGMENT_BYTES,
-        clock: Callable[[], int] = time.time_ns,
+        cls, folder: str | os.PathLike[str], *, create: bool = False, clock: Callable[[], int] = time.time_ns
     ) -> Log:
-        """The log in `folder`.  Raises `Stopped` (IFX703) where there is none and `create` is false."""
+        """Return the log in `folder`.
+
+        Raises `Stopped`: IFX703 where there is none and `create` is false, IFX708 for a log of another format.
+        """
         path = Path(folder)
         if create:
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise Stopped(f"cannot make the log {path}: {error.strerror}", code="IFX703") from error
         if not path.is_dir():
             hint = "fill it first: iggyflux log append, or iggyflux log generate"
             raise Stopped(f"there is no log in {path}", hint, "IFX703")
-        return cls(path, segment_bytes=segment_bytes, clock=clock)
+        opened = cls(path, clock=clock)
+        opened._store.exists()
+        return opened
 
     # What is there
 
     def topics(self) -> list[tuple[str, str]]:
-        """Every (stream, topic), sorted."""
-        return sorted(
-            (unquote(stream.name), unquote(topic.name))
-            for stream in _folders(self.folder)
-            if stream.name != _CONSUMERS
-            for topic in _folders(stream)
-        )
+        """Return every (stream, topic), sorted."""
+        return sorted({(place.stream, place.topic) for place in self._all()})
 
     def partitions(self, stream: str, topics: Sequence[str] = ("*",)) -> list[Partition]:
-        """The partitions of the topics of `stream` whose names are, or match by glob, one of `topics`; sorted."""
+        """Return the partitions of topics of `stream` whose names are, or match by glob, one of `topics`; sorted."""
         return [
-            Partition(stream, topic, number)
-            for known, topic in self.topics()
-            if known == stream and any(fnmatch.fnmatchcase(topic, pattern) for pattern in topics)
-            for number in sorted(
-                int(entry.name) for entry in _folders(self._topic(stream, topic)) if entry.name.isdigit()
-            )
+            place
+            for place in self._all()
+            if place.stream == stream and any(fnmatch.fnmatchcase(place.topic, pattern) for pattern in topics)
         ]
 
     def info(self) -> list[PartitionInfo]:
-        """Every partition, with its offsets, size and consumers."""
+        """Return every partition, with its offsets, size and consumers."""
         consumers = self.consumers()
-        return [
-            self._info(partition, consumers)
-            for stream in sorted({stream for stream, _ in self.topics()})
-            for partition in self.partitions(stream)
-        ]
+        return [self._info(place, consumers) for place in self._all()]
 
     def consumers(self) -> dict[str, dict[Partition, int]]:
-        """The settled positions of every consumer: its name → the offset it settled last, by partition."""
+        """Return the settled positions of every consumer: its name → the offset it settled last, by partition."""
         folder = self.folder / _CONSUMERS
         files = [path for suffix in (_STATE_SUFFIX, _PREVIOUS_SUFFIX) for path in folder.glob(f"*{suffix}")]
         return {name: _settled_by(self.folder, name) for name in sorted({unquote(path.stem) for path in files})}
 
     def first(self, partition: Partition) -> int:
-        """The lowest offset that is still there; where nothing is, the one that comes."""
-        bases = _bases(self._path(partition))
-        return bases[0] if bases else 0
+        """Return the lowest offset that is still there; where nothing is, the one that comes."""
+        return self._store.bounds(partition)[0] if self._store.exists() else 0
 
     def end(self, partition: Partition) -> int:
-        """The offset that the next message will get."""
-        return _End(self._path(partition)).offset()
+        """Return the offset that the next message will get."""
+        return self._store.bounds(partition)[1] if self._store.exists() else 0
 
     def offset_at(self, partition: Partition, timestamp_us: int) -> int:
-        """The offset of the first message that arrived at `timestamp_us` or later; the end where none did."""
-        folder = self._path(partition)
-        for base in _bases(folder):
-            data = _segment(folder, base).read_bytes()
-            for place in segments.sound_records(data):
-                if place.timestamp_us >= timestamp_us:
-                    return place.offset
-        return self.end(partition)
+        """Return the offset of the first message that arrived at `timestamp_us` or later; the end where none did."""
+        batch = self._store.first_since(partition, timestamp_us) if self._store.exists() else None
+        if batch is None:
+            return self.end(partition)
+        return batch.first + OpenBatch(batch).index_since(timestamp_us)
 
     def reader(self, partition: Partition, offset: int) -> PartitionReader:
-        """A reader that begins with the message at `offset`."""
-        return PartitionReader(self._path(partition), partition, offset)
+        """Return a reader that begins with the message at `offset`."""
+        return PartitionReader(self._store, partition, offset)
 
     def tail(self, stream: str, topic: str, count: int = 10, partition: int | None = None) -> list[Message]:
-        """The last `count` messages of each partition, in the order of partition and offset."""
+        """Return the last `count` messages of each partition, in the order of partition and offset."""
         found: list[Message] = []
         for place in self.partitions(stream, [_literal(topic)]):
             if partition is None or place.partition == partition:
@@ -158,18 +133,13 @@ class Log:
                 reader = self.reader(place, max(end - count, self.first(place)))
                 while (left := end - reader.offset) > 0 and (part := reader.read(left)):
                     found += part
-                reader.close()
         return found
 
     # Appending
 
     def create_topic(self, stream: str, topic: str, partitions: int = 1) -> None:
         """Make a topic of so many partitions; one that exists keeps its own and gets what is missing."""
-        for number in range(partitions):
-            self._path(Partition(stream, topic, number)).mkdir(parents=True, exist_ok=True)
-        sync_folder(self._topic(stream, topic))
-        sync_folder(self._topic(stream, topic).parent)
-        sync_folder(self.folder)
+        self._store.add_partitions([Partition(stream, topic, number) for number in range(partitions)])
 
     def append(
         self,
@@ -179,37 +149,27 @@ class Log:
         *,
         partition: int | None = None,
         keys: Sequence[str | None] | None = None,
-        sync: bool = True,
     ) -> dict[Partition, int]:
-        """Append `messages`; the end of each partition that got some.  With `sync` they then survive a crash.
+        """Append `messages`, all or none; return the end of each partition that got some.  They then survive a crash.
 
         They go to `partition`; or, by `keys`, messages of one key to one partition; the rest takes turns.  A topic that
         is missing is made, with one partition.  Of a message, payload, headers, id and timestamps are kept; without a
-        timestamp it arrived now.  Raises `Stopped`: IFX704 where the disk takes no more, IFX705 for a damaged segment.
+        timestamp it arrived now.  Raises `Stopped`: IFX704 where the disk takes no more, IFX705 for a damaged log.
         """
-        known = self.partitions(stream, [_literal(topic)])
         if partition is not None:
             parts = {partition: list(messages)}
         else:
-            parts = self._spread([place.partition for place in known] or [0], messages, keys)
-        ends = {}
-        now_us = self._clock() // 1000
-        for number, part in parts.items():
-            place = Partition(stream, topic, number)
-            if place not in self._appenders:
-                if place not in known:
-                    self._path(place).mkdir(parents=True, exist_ok=True)
-                    for folder in (self._path(place).parent, self._topic(stream, topic).parent, self.folder):
-                        sync_folder(folder)
-                self._appenders[place] = _Appender(self._path(place), place, self._segment_bytes)
-            ends[place] = self._appenders[place].append(part, now_us, sync=sync)
-        return ends
+            numbers = [place.partition for place in self.partitions(stream, [_literal(topic)])] or [0]
+            parts = self._spread(numbers, messages, keys)
+        places = {Partition(stream, topic, number): part for number, part in parts.items()}
+        return self._store.append(places, self._clock() // 1000)
 
     def close(self) -> None:
-        """Let go of the files; idempotent."""
-        for appender in self._appenders.values():
-            appender.close()
-        self._appenders.clear()
+        """Let go of the file; idempotent."""
+        self._store.close()
+
+    def _all(self) -> list[Partition]:
+        return self._store.partitions() if self._store.exists() else []
 
     def _spread(
         self, numbers: Sequence[int], messages: Sequence[Message], keys: Sequence[str | None] | None
@@ -226,287 +186,94 @@ class Log:
         return parts
 
     def _info(self, partition: Partition, consumers: Mapping[str, Mapping[Partition, int]]) -> PartitionInfo:
-        folder = self._path(partition)
-        bases = _bases(folder)
+        first, end = self._store.bounds(partition)
+        batches, size = self._store.size(partition)
         return PartitionInfo(
             partition,
-            first=self.first(partition),
-            end=self.end(partition),
-            size=sum(_segment(folder, base).stat().st_size for base in bases),
-            segments=len(bases),
+            first=first,
+            end=end,
+            size=size,
+            batches=batches,
             consumers={name: places[partition] + 1 for name, places in consumers.items() if partition in places},
         )
-
-    def _topic(self, stream: str, topic: str) -> Path:
-        return self.folder / _quoted(stream) / _quoted(topic)
-
-    def _path(self, partition: Partition) -> Path:
-        return self._topic(partition.stream, partition.topic) / str(partition.partition)
 
 
 class PartitionReader:
     """Reads one partition forwards, also while another process appends; `offset` is that of the next message."""
 
-    def __init__(self, folder: Path, partition: Partition, offset: int) -> None:
+    def __init__(self, store: LogStore, partition: Partition, offset: int) -> None:
         self.partition = partition
         self.offset = offset
-        self._folder = folder
-        self._base = -1
-        self._file: int | None = None
-        self._start = 0  # the place in the file of chunk[0]
-        self._chunk = b""
-        self._at = 0
-        self._read_bytes = 0
-        self._searched = (-1, -1)
+        self._store = store
+        self._batch: OpenBatch | None = None
 
     def read(self, limit: int, max_bytes: int = BATCH_BYTES) -> LazyMessages:
-        """The next messages, at most `limit` and about `max_bytes`; empty where nothing whole is there yet.
+        """Return the next messages, at most `limit` and about `max_bytes`; empty where nothing is there yet.
 
-        Raises `Stopped`: IFX705 at a damaged record that others follow, IFX706 where the offset is beyond the end.
+        Raises `Stopped`: IFX705 at a damaged message, IFX706 where the offset is beyond the end.
         """
         payloads: list[bytes] = []
-        places: list[int] = []
-        chunks: list[bytes] = []
-        self._read_bytes = 0
-        while len(payloads) < limit and self._read_bytes < max_bytes:
-            if self._file is None and not self._open():
-                break
+        sources: list[tuple[OpenBatch, int]] = []
+        ends: list[int] = []
+        read_bytes = 0
+        while len(payloads) < limit and read_bytes < max_bytes:
             try:
-                if not self._decode(limit, payloads, places) and not self._fill():
+                batch = self._find_batch()
+                if batch is None:
                     break
+                at = self.offset - batch.first
+                part = batch.sound(at, limit - len(payloads))
+                if not part:
+                    raise self._damage()
             except Stopped:
                 if not payloads:
                     raise
                 break  # what stands before the damage is given first
-            chunks += [self._chunk] * (len(payloads) - len(chunks))
+            sources.append((batch, at - len(payloads)))
+            payloads += part
+            ends.append(len(payloads))
+            read_bytes += sum(map(len, part))
+            self.offset += len(part)
         partition = self.partition
-        return LazyMessages(payloads, lambda index: segments.message_at(chunks[index], places[index], partition))
 
-    def close(self) -> None:
-        """Let go of the file; idempotent."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        def message(index: int) -> Message:
+            batch, shift = sources[bisect_right(ends, index)]
+            return batch.message(index + shift, partition)
 
-    def _decode(self, limit: int, payloads: list[bytes], places: list[int]) -> bool:
-        """Take payloads from the chunk; whether there were any."""
-        before, count = self._at, len(payloads)
-        end = segments.find_records(self._chunk, before, limit - count, payloads, places)
-        if end > before and not self._is_sound(before, end, places[count:]):
-            del payloads[count:], places[count:]
-            end = before
-            for place in segments.sound_records(self._chunk, before):
-                if place.offset != self.offset + (len(payloads) - count) or len(payloads) == limit:
-                    break
-                end = segments.find_records(self._chunk, end, 1, payloads, places)
-            if end == before:
-                self._chunk = self._chunk[:before]
-        self._at = end
-        self._read_bytes += end - before
-        self.offset += len(payloads) - count
-        return end > before
+        return LazyMessages(payloads, message)
 
-    def _is_sound(self, start: int, end: int, places: Sequence[int]) -> bool:
-        """Whether what was found is what was written, and the offsets go on without a gap."""
-        first, last = (segments.offset_at(self._chunk, place) for place in (places[0], places[-1]))
-        follow = first == self.offset and last == self.offset + len(places) - 1
-        return follow and segments.is_sound(self._chunk, start, end)
+    def _find_batch(self) -> OpenBatch | None:
+        """Return the batch that holds the next message; None where it is not there yet."""
+        while self._batch is None or not self._batch.first <= self.offset < self._batch.end:
+            self._batch = None
+            stored = self._store.batch_at(self.partition, self.offset) if self._store.exists() else None
+            if stored is not None and self.offset < stored.end:
+                self._batch = OpenBatch(stored)
+                break
+            end, following = self._store.around(self.partition, self.offset) if self._store.exists() else (None, None)
+            if end is not None and end > self.offset:
+                continue  # it was appended just now
+            if following is None and end is not None and end < self.offset:
+                raise _beyond_the_end(self.partition, self.offset, end)
+            if following is None:
+                return None
+            if end is not None:
+                raise self._damage()
+            log.warning("log.messages_gone partition=%s from=%d to=%d", self.partition, self.offset, following - 1)
+            self.offset = following
+        return self._batch
 
-    def _open(self) -> bool:
-        bases = _bases(self._folder)
-        if not bases:
-            return False
-        if bases[0] > self.offset:
-            log.warning("log.messages_gone partition=%s from=%d to=%d", self.partition, self.offset, bases[0] - 1)
-            self.offset = bases[0]
-        self._base = max(base for base in bases if base <= self.offset)
-        path = _segment(self._folder, self._base)
-        data = path.read_bytes() if self.offset > self._base else b""
-        self._start, found = segments.pass_over(data, 0, self._base, self.offset)
-        if found < self.offset:
-            raise _beyond_the_end(self.partition, self.offset, found)
-        self.offset = found
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._chunk, self._at = b"", 0
-        return True
-
-    def _fill(self) -> bool:
-        """Get more bytes, from this segment or the next; whether there were any."""
-        if self._take_chunk():
-            return True
-        following = [base for base in _bases(self._folder) if base > self._base]
-        if following and self._take_chunk():  # a segment that others follow has got its last bytes before
-            return True
-        if self._file is None:
-            return False
-        position = self._start + self._at
-        size = os.fstat(self._file).st_size
-        if position == size and following[:1] == [self.offset]:
-            self.close()
-            return True
-        if following or (position < size and self._searched != (position, size)):
-            self._look_behind(position, size, is_last=not following)
-            self._searched = (position, size)
-        return False
-
-    def _take_chunk(self) -> bool:
-        """Take the bytes from here on, where a sound record begins here."""
-        if self._file is None:
-            return False
-        position = self._start + self._at
-        data = self._bytes(position, os.fstat(self._file).st_size)
-        place = segments.sound_record(data, 0)
-        if place is None:
-            return False
-        if place.offset != self.offset:
-            raise _damage(_segment(self._folder, self._base), position, self.partition, self.offset, place)
-        self._start, self._chunk, self._at = position, data, 0
-        return True
-
-    def _bytes(self, position: int, size: int) -> bytes:
-        """A chunk of the file from `position` on that holds a whole record, where there is one."""
-        if self._file is None:
-            return b""
-        data = os.pread(self._file, min(_CHUNK_BYTES, max(size - position, 0)), position)
-        need = min(segments.record_size(data, 0), size - position)
-        return data if need <= len(data) else os.pread(self._file, need, position)
-
-    def _look_behind(self, position: int, size: int, *, is_last: bool) -> None:
-        """What begins at `position` is no sound record: a torn end, or one being written, unless sound ones follow."""
-        if self._file is None:
-            return
-        data = os.pread(self._file, size - position, position)
-        if segments.sound_record(data, 0):
-            return
-        follower = segments.next_sound_record(data, 1)
-        if follower or not is_last:
-            raise _damage(_segment(self._folder, self._base), position, self.partition, self.offset, follower)
-        log.info("log.torn_end partition=%s offset=%d bytes=%d", self.partition, self.offset, len(data))
-
-
-class _Appender:
-    """The writing end of one partition, in one process among several."""
-
-    def __init__(self, folder: Path, partition: Partition, segment_bytes: int) -> None:
-        self._folder = folder
-        self._partition = partition
-        self._segment_bytes = segment_bytes
-        self._lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._file: int | None = None
-        self._base = 0
-        self._size = 0
-        self._end = 0
-
-    def append(self, messages: Sequence[Message], now_us: int, *, sync: bool) -> int:
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            self._catch_up()
-            data = segments.encode_records(messages, self._end, now_us)
-            self._write(data, sync=sync)
-            self._end += len(messages)
-            self._see_that_it_is_kept()
-        except OSError as error:
-            self._forget()
-            raise Stopped(
-                f"cannot append to {self._folder}: {error.strerror}",
-                "free space or correct the permissions: what was appended before is whole",
-                "IFX704",
-            ) from error
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-        return self._end
-
-    def close(self) -> None:
-        self._forget()
-        os.close(self._lock)
-
-    def _see_that_it_is_kept(self) -> None:
-        """Raise `OSError` unless lock and segment are still those at their paths, with all that was written."""
-        is_there = self._file is not None and leads_to(_segment(self._folder, self._base), self._file)
-        if not is_there or not leads_to(self._folder / ".lock", self._lock):
-            raise OSError(errno.ENOENT, "it was removed or replaced")
-        if self._file is not None and os.fstat(self._file).st_size < self._size:
-            raise OSError(errno.EIO, "it was cut")
-
-    def _catch_up(self) -> None:
-        """See what others appended since, and cut off a torn end; the lock is held."""
-        if self._file is not None:
-            path = _segment(self._folder, self._base)
-            changed = os.fstat(self._file).st_size != self._size or not leads_to(path, self._file)
-            if not changed and (self._end == self._base or not _segment(self._folder, self._end).exists()):
-                return
-            self._forget()
-        bases = _bases(self._folder)
-        self._base = bases[-1] if bases else 0
-        path = _segment(self._folder, self._base)
-        if bases and not path.is_file():
-            raise OSError(errno.EINVAL, f"{path.name} is no file")
-        data = path.read_bytes() if bases else b""
-        self._size, self._end = 0, self._base
-        for place in segments.sound_records(data):
-            self._size, self._end = place.end, place.offset + 1
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        if not bases:
-            sync_folder(self._folder)
-        if self._size < len(data):
-            if follower := segments.next_sound_record(data, self._size + 1):
-                raise _damage(path, self._size, self._partition, self._end, follower)
-            os.ftruncate(self._file, self._size)
-            os.fsync(self._file)
-            log.warning("log.repaired file=%s offset=%d cut_bytes=%d", path, self._end, len(data) - self._size)
-
-    def _write(self, data: bytes, *, sync: bool) -> None:
-        if self._size and self._size + len(data) > self._segment_bytes:
-            self._rotate()
-        file = self._file
-        if file is None:
-            raise OSError(9, "the segment is closed")
-        try:
-            write_whole(file, data)
-            if sync:
-                os.fsync(file)
-        except OSError:
-            os.ftruncate(file, self._size)
-            raise
-        self._size += len(data)
-
-    def _rotate(self) -> None:
-        """The old segment is made durable before the next one exists: only a last segment may be torn."""
-        if self._file is not None:
-            os.fsync(self._file)
-        self._forget()
-        self._base, self._size = self._end, 0
-        path = _segment(self._folder, self._base)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        sync_folder(self._folder)
-
-    def _forget(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-class _End:
-    """The end of a partition, found again and again by looking only at what is new."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._base = -1
-        self._at = 0
-        self._offset = 0
-
-    def offset(self) -> int:
-        bases = _bases(self._folder)
-        if bases and bases[-1] != self._base:
-            self._base = self._offset = bases[-1]
-            self._at = 0
-        if bases:
-            with _segment(self._folder, self._base).open("rb") as file:
-                file.seek(self._at)
-                data = file.read()
-            passed, self._offset = segments.pass_over(data, 0, self._offset)
-            self._at += passed
-        return self._offset
+    def _damage(self) -> Stopped:
+        """The message at `offset` is not what was written."""
+        hint = "put back a copy of the file"
+        at = self.offset - self._batch.first if self._batch else 0
+        index = self._batch.next_sound(at) if self._batch else None
+        _, behind = self._store.around(self.partition, self.offset)
+        if self._batch and index is not None:
+            behind = self._batch.first + index
+        if behind is not None:
+            hint += f", or begin behind the damage: a new consumer with start: {{offset: {behind}}}"
+        return Stopped(f"{self._store.path} is damaged at {self.partition}@{self.offset}", hint, "IFX705")
 
 
 class Consumption:
@@ -596,7 +363,6 @@ class LogSource:
         self._settled: dict[Partition, int] = {}
         self._readers: dict[Partition, PartitionReader] = {}
         self._stops: dict[Partition, int] = {}
-        self._ends: dict[Partition, _End] = {}
         self._turns: list[PartitionReader] = []
         self._worker = Worker("log-source")
         self._keeper = Worker("log-positions")  # an fsync must not hold up reading
@@ -673,14 +439,13 @@ class LogSource:
         found = {}
         settled = self._consumption._settled  # noqa: SLF001  # its own file
         for place, reader in self._readers.items():
-            end = self._ends.setdefault(place, _End(self._log._path(place))).offset()  # noqa: SLF001
+            end = self._log.end(place)
             behind = settled[place] + 1 if place in settled else min(self._begin(place), reader.offset)
             found[place] = max(end - behind, 0)
         return found
 
     def _drop_readers(self) -> None:
-        for reader in self._readers.values():
-            reader.close()
+        self._log.close()
         self._readers.clear()
         self._turns.clear()
 
@@ -739,32 +504,6 @@ def _beyond_the_end(partition: Partition, offset: int, end: int) -> Stopped:
         "the log was cut or replaced: give the consumer a new name, or set `start`",
         "IFX706",
     )
-
-
-def _damage(path: Path, position: int, partition: Partition, offset: int, follower: segments.Place | None) -> Stopped:
-    hint = "put back a copy of the file"
-    if follower:
-        hint += f", or begin behind the damage: a new consumer with start: {{offset: {follower.offset}}}"
-    return Stopped(f"{path} is damaged at byte {position}, in {partition}@{offset}", hint, "IFX705")
-
-
-def _bases(folder: Path) -> list[int]:
-    """The first offsets of the segments in `folder`, sorted."""
-    try:
-        return sorted(int(entry.stem) for entry in folder.iterdir() if entry.suffix == _SUFFIX)
-    except FileNotFoundError:
-        return []
-
-
-def _segment(folder: Path, base: int) -> Path:
-    return folder / f"{base:020d}{_SUFFIX}"
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    try:
-        yield from (entry for entry in folder.iterdir() if entry.is_dir())
-    except FileNotFoundError:
-        return
 
 
 def _quoted(name: str) -> str:
