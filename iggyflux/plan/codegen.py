@@ -299,7 +299,7 @@ class _Generator:
         )
         self.out.add(f"{column} = memo_texts({raw.name}, {memo}, odd_{number})")
         self._proves(tag.source, column)
-        return _Piece(column=column, variable=f"tag_{position}")
+        return _Piece(column=column, variable=f"t{position}")
 
     def _tag_stars(self, number: int, spec: PointSpec) -> _Piece:
         named = []
@@ -343,9 +343,9 @@ class _Generator:
                 sparse.append(f"({key + '='!r}, [{text!r}] * len({self.scope['elements']}), {suffix!r})")
                 continue
             column = self._field(number, item)
-            body.append(f"{_literal(key)}={{field_{position}}}{suffix}")
+            body.append(f"{_literal(key)}={{f{position}}}{suffix}")
             sparse.append(f"({key + '='!r}, {column}, {suffix!r})")
-            pairs.append((f"field_{position}", column))
+            pairs.append((f"f{position}", column))
         if not spec.field_stars:
             return ",".join(body), f"join_fields([{', '.join(sparse)}], odd_{number})", pairs
         objects = self._star_objects(spec.field_stars, "field")

@@ -104,12 +104,13 @@ def _structs(node: Node, title: str, classes: Iterator[int], attributes: Iterato
     lines = [f"class {node.name}(Struct, gc=False, frozen=True{rename}):"]
     for child in node.children.values():
         if child.items is not None:
-            lines.append(f"    {child.attribute}: list[{child.items.name}] | None = None")
+            declared = f"list[{child.items.name}] | None = None"
         elif child.children:
             # Not optional: a null in its place goes to the reference plan, and generated code need not ask.
-            lines.append(f"    {child.attribute}: {child.name} = {child.missing}")
+            declared = f"{child.name} = {child.missing}"
         else:
-            lines.append(f"    {child.attribute}: {child.leaf_type()} = None")
+            declared = f"{child.leaf_type()} = None"
+        lines.append(f"    {child.attribute}: {declared}")
     if not node.children:
         lines.append("    pass")
     lines.append(f"{node.missing} = {node.name}()")

@@ -156,15 +156,18 @@ class LogStore:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
+                ((size,),) = connection.execute(
+                    "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+                )
                 connection.execute("COMMIT")
             except BaseException:
                 self._ids.clear()  # what was added may be gone
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if self._is_replaced():
+            if self._is_replaced() or self.path.stat().st_size < size:
                 self.close()
-                raise Stopped(f"cannot append to {self.path}: the file was removed or replaced", _HINT, "IFX704")
+                raise Stopped(f"cannot append to {self.path}: the file was removed, replaced or cut", _HINT, "IFX704")
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
