@@ -54,7 +54,7 @@ BEHIND_ONE_DOOR = {
     "cbor2": {"payloads"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
-    "sqlite3": {"state", "sim"},
+    "sqlite3": {"state", "sim", "transports"},
     "click": {"cli"},
     "rich": {"cli"},
 }
