@@ -54,12 +54,14 @@ class Start:
 class Consumer:
     """Under which name positions are stored: a group shares the partitions, a single consumer takes those it names.
 
-    `name` None is the mapping's name; `partitions` None is all of them.
+    `name` None is the mapping's name; `partitions` None is all of them.  `exclusive` says that no other process is a
+    member of the group, so that a run may rebuild it.
     """
 
     kind: Literal["group", "single"] = "group"
     name: str | None = None
     partitions: tuple[int, ...] | None = None
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,11 @@ class Pipeline:
     path: Path | None = None
     warnings: tuple[Problem, ...] = ()
     document: Document | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def file(self) -> str:
+        """The name of the file, for people."""
+        return (self.document.file if self.document else None) or "PIPELINE"
 
     @property
     def folder(self) -> Path:
@@ -438,7 +445,9 @@ class _Reading:
             sink=ends["to"],
             influxdb=self.influxdb(layers) if layers else None,
             dead_letters=self.dead_letters(item.get("dead_letters", tree.get("dead_letters")), pointer),
-            consumer=self.consumer(cast(Tree, item.get("consumer", tree.get("consumer", {})))),
+            consumer=self.consumer(
+                cast(Tree, item.get("consumer", tree.get("consumer", {}))), pointer if "consumer" in item else ""
+            ),
             start=self.start(item.get("start", tree.get("start", "first")), pointer if "start" in item else ""),
             pointer=pointer,
         )
@@ -487,11 +496,15 @@ class _Reading:
             self.report("IFX807", "/state", "positions in a topic need an `iggy` section", hint=hint)
         return TopicAddress(str(value["stream"]), str(value["topic"]))
 
-    def consumer(self, value: Tree) -> Consumer:
+    def consumer(self, value: Tree, pointer: str) -> Consumer:
         kind: Literal["group", "single"] = "single" if "single" in value else "group"
         partitions = value.get("partitions", "all")
         chosen = None if partitions == "all" else tuple(cast(list[int], partitions))
-        return Consumer(kind, cast("str | None", value.get(kind)), chosen)
+        exclusive = bool(value.get("exclusive", False))
+        if exclusive and kind == "single":
+            hint = "remove it: a consumer that stands alone has no group to rebuild"
+            self.report("IFX810", f"{pointer}/consumer/exclusive", "`exclusive` with `single`", key=True, hint=hint)
+        return Consumer(kind, cast("str | None", value.get(kind)), chosen, exclusive)
 
     def start(self, value: JSON, pointer: str) -> Start:
         if not isinstance(value, dict):

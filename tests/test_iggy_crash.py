@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -53,12 +53,21 @@ run:
 class Plant:
     """A topic, a store, a pipeline between them, and its processes."""
 
-    def __init__(self, server: IggyServer, sim: SimServer, folder: Path, stream: str, consumer: str = "{}") -> None:
+    def __init__(
+        self,
+        server: IggyServer,
+        sim: SimServer,
+        folder: Path,
+        stream: str,
+        consumer: str = "{}",
+        partitions: int = PARTITIONS,
+    ) -> None:
+        self.partitions = partitions
         self.server, self.sim, self.folder, self.stream = server, sim, folder, server.unique(stream)
         self.sent = 0
         self.kind = "single" if "single" in consumer else "group"
         # what the server confirmed is on its disk: else a killed server loses messages, which nobody can deliver
-        server.create_topic(self.stream, "t", PARTITIONS, messages_required_to_save="1", enforce_fsync="true")
+        server.create_topic(self.stream, "t", partitions, messages_required_to_save="1", enforce_fsync="true")
         (folder / "env.yaml").write_text(MAPPING.format(stream=self.stream))
         (folder / "p.yaml").write_text(PIPELINE.format(tcp=server.tcp, url=sim.url, consumer=consumer))
 
@@ -70,7 +79,7 @@ class Plant:
             await connection.open()
             for first in range(self.sent, self.sent + count, 250):
                 messages = [OutgoingMessage(payload(number)) for number in range(first, first + 250)]
-                await connection.send(self.stream, "t", first // 250 % PARTITIONS, messages)
+                await connection.send(self.stream, "t", first // 250 % self.partitions, messages)
             await connection.close()
 
         asyncio.run(main())
@@ -104,7 +113,7 @@ class Plant:
             connection = Connection(self.server.settings())
             await connection.open()
             reader, found = Reader(self.kind, name), {}  # type: ignore[arg-type]
-            for number in range(PARTITIONS):
+            for number in range(self.partitions):
                 stored = await connection.stored(reader, Partition(self.stream, "t", number))
                 found[number] = (stored.stored, stored.last) if stored else (-1, -1)
             await connection.close()
@@ -268,6 +277,90 @@ def test_a_group_goes_on_after_the_server_was_started_again(
     plant.check()
     done = [line for line in plant.log.splitlines() if "route.done" in line]
     assert int(done[-1].partition(" read=")[2].split()[0]) <= 2000  # and not again what was settled before
+
+
+def starving(plant: Plant) -> dict[int, int]:
+    """By the status file: the partitions that starve, and who holds each."""
+    (route,) = json.loads((plant.folder / "status.json").read_bytes())["routes"]
+    return {each["partition"]: each["held_by"] for group in route.get("groups", ()) for each in group["starving"]}
+
+
+def send_until(plant: Plant, happened: Callable[[], bool], seconds: float) -> float:
+    """Send about 1,000 messages a second until something happened; how long it took."""
+    begun = time.monotonic()
+    while not happened():
+        assert time.monotonic() < begun + seconds, plant.log
+        plant.send(250)
+        time.sleep(0.2)
+    return time.monotonic() - begun
+
+
+def kill_under_load(plant: Plant, server: IggyServer) -> None:
+    """And wait until the run is connected again."""
+    enough, log = plant.sent + 2000, plant.folder / "run.log"
+    connected = log.read_text().count("route.connected")
+    send_until(plant, lambda: plant.sent >= enough, 60)
+    server.kill()
+    server.start()
+    send_until(plant, lambda: log.read_text().count("route.connected") > connected, 30)
+
+
+def test_partitions_of_dead_members_are_told_within_seconds_of_traffic_on_the_others(
+    server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    """Log, status and `check` name partition and member; `regroup` minds who is connected; nothing is lost."""
+    if server.process is None:
+        pytest.skip("this server is not ours to kill")
+    plant = Plant(server, sim, folder_of(tmp_path), "ghosts", "{group: c}", partitions=4)
+    processes.append(process := plant.start("--status-file", "status.json"))
+    plant.send(1000)
+    plant.wait_until_settled()
+    kill_under_load(plant, server)
+    if len(members(plant)) < 2:
+        pytest.skip("this server keeps no dead members")
+    ghost, (mine, _) = min(members(plant).items()), max(members(plant).items())
+    expected = dict.fromkeys(ghost[1], ghost[0])
+    seconds = send_until(plant, lambda: starving(plant) == expected, 30)
+    assert seconds < 20
+
+    told, log = starving(plant), (plant.folder / "run.log").read_text()
+    events = [line for line in log.splitlines() if "iggy.starving group=c" in line and f" self={mine} " in line]
+    named = {number for line in events for number in line.partition("partitions=")[2].split()[0].split(",")}
+    assert named == {str(partition) for partition in told}
+    arguments = (plant.folder / "p.yaml", "--mapping", "env")
+    checked = run_command("check", *arguments, env={"IGGY_PASSWORD": "iggy"})
+    refused = run_command("regroup", *arguments, env={"IGGY_PASSWORD": "iggy"})
+    assert all(f"/t/{partition} starves: member {holder} holds it" in checked.out for partition, holder in told.items())
+    assert (checked.code, refused.code, "IFX769" in refused.err) == (1, 3, True), refused.err
+
+    regrouped = run_command("regroup", *arguments, "--yes", env={"IGGY_PASSWORD": "iggy"})
+    assert regrouped.code == 0, regrouped.err
+    plant.wait_until_settled()
+    assert (starving(plant), list(members(plant).values())) == ({}, [(0, 1, 2, 3)])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, plant.log
+    plant.check()
+
+
+def test_an_exclusive_group_is_rebuilt_by_the_run_after_a_restart_of_the_server(
+    server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    if server.process is None:
+        pytest.skip("this server is not ours to kill")
+    plant = Plant(server, sim, folder_of(tmp_path), "alone", "{group: c, exclusive: true}", partitions=4)
+    processes.append(process := plant.start("--status-file", "status.json"))
+    plant.send(1000)
+    plant.wait_until_settled()
+    for _ in range(2):
+        kill_under_load(plant, server)
+        send_until(plant, lambda: list(members(plant).values()) == [(0, 1, 2, 3)], 20)
+        plant.wait_until_settled(20)
+    rebuilt = (plant.folder / "run.log").read_text().count("iggy.regrouped group=c")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, plant.log
+    plant.check()
+    if not rebuilt:
+        pytest.skip("this server keeps no dead members")
 
 
 @pytest.mark.parametrize(("seed", "rounds"), [(1, 4), pytest.param(2, 40, marks=pytest.mark.long)])

@@ -114,7 +114,7 @@ run:
   - mapping: m.yaml
     name: one
     dead_letters: {stream: s, topic: dead}
-    consumer: {group: g}
+    consumer: {group: g, exclusive: true}
     start: {timestamp: "2026-01-01T00:00:00Z"}
   - mapping: m.yaml
     name: two
@@ -157,7 +157,7 @@ run:
         name="one",
         influxdb=influxdb,
         dead_letters=TopicAddress("s", "dead"),
-        consumer=Consumer("group", "g"),
+        consumer=Consumer("group", "g", exclusive=True),
         start=Start("timestamp", 1767225600000000),
         pointer="/run/0",
     )
@@ -399,6 +399,12 @@ PROBLEMS: dict[str, tuple[str, str, str, str]] = {
         "both `token` and `password`",
     ),
     "key without certificate": ("influxdb: {client_key: k}", "IFX810", "/influxdb", "`client_key` without"),
+    "exclusive without a group": (
+        "consumer: {single: c, exclusive: true}",
+        "IFX810",
+        "/consumer/exclusive",
+        "`exclusive` with `single`",
+    ),
 }
 
 
@@ -590,6 +596,7 @@ KEYS = [
     "partitions",
     "single",
     "group",
+    "exclusive",
     "linger",
     "dead_letters",
     "x",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Finding:
 class End:
     """One end of a route, with what is needed to ask it."""
 
+    name: str
     pipeline: Pipeline
     route: Route
     endpoint: Endpoint
@@ -105,7 +107,7 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
         if mapping.reader is not None and isinstance(pipeline.state, TopicAddress):
             ends.append(("state", _server("iggy")))
         for key, endpoint in ends:
-            async for finding in _find(key, End(pipeline, route, endpoint, mapping)):
+            async for finding in _find(key, End(name, pipeline, route, endpoint, mapping)):
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
     return faults
@@ -209,10 +211,41 @@ async def _from_iggy(end: End) -> AsyncIterator[Finding]:
             yield Finding(
                 True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
             )
+            async for finding in _group_in_iggy(end, connection, topic):
+                yield finding
         async for finding in _letters_in_iggy(end, connection):
             yield finding
     finally:
         await connection.close()
+
+
+async def _group_in_iggy(end: End, connection: Connection, topic: str) -> AsyncIterator[Finding]:
+    """Whether the members of a group get on with what waits for them; looks twice where they may not."""
+    from iggyflux.transports.iggy import Reader
+    from iggyflux.transports.iggy_member import find_starving, in_words, suspicion
+
+    consumer, stream = end.route.consumer, end.messages.stream
+    if consumer.kind != "group":
+        return
+    group = consumer.name or end.name
+    members = await connection.members(stream, topic, group)
+    if not members:
+        return
+    connected = await connection.connected_members(stream, topic, group)
+    starving = await find_starving(
+        connection, Reader("group", group), stream, topic, counts_all=end.route.start.kind == "first"
+    )
+    remedy = f"iggyflux regroup {shlex.quote(end.pipeline.file)} --mapping {shlex.quote(end.name)}"
+    hint = f"{suspicion(len(members), connected)}; where their processes are gone, run: {remedy}"
+    for each in starving:
+        yield Finding(False, in_words(each), hint)
+    if starving:
+        return
+    told = f"group {group} has {plural(len(members), 'member')}"
+    if connected is not None and connected < len(members):
+        yield Finding(None, f"{told}, of which {connected} are connected", hint)
+    else:
+        yield Finding(True, told)
 
 
 async def _letters_in_iggy(end: End, connection: Connection) -> AsyncIterator[Finding]:

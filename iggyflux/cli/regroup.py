@@ -1,7 +1,7 @@
-"""`iggyflux regroup`: a consumer group without its members, but with its offsets.
+"""`iggyflux regroup`: rebuild a consumer group without its members, but with its offsets.
 
-A server that was started again may keep the members of before as owners of their partitions: nobody reads those.  The
-group is deleted and made anew, and the offsets that it had stored are stored again.
+A server that was restarted may keep members of before as owners of their partitions: nobody reads those.  The group is
+deleted and created again, and the offsets that it had are stored again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
 
 if TYPE_CHECKING:
     from iggyflux.pipeline import Pipeline
+    from iggyflux.transports.iggy_groups import Renewed
 
 
 @click.command(name="regroup")
 @click.argument("pipeline", type=MAPPING_FILE)
 @click.option("--mapping", "name", required=True, metavar="NAME", help="The route whose consumer group it is.")
-def command(pipeline: Path, name: str) -> int:
+@click.option("--yes", is_flag=True, help="Also where members are connected, or may be.")
+def command(pipeline: Path, name: str, yes: bool) -> int:
     """Forget the members of a consumer group of Apache Iggy, and keep its offsets.
 
-    For a group whose partitions are held by members that are dead: a server that was started again may keep them
-    (`iggy.starving` in the events of a run). Stop every process of the group first: one that runs would begin without
-    offsets.
+    For a group whose partitions are held by dead members: a server that was restarted may keep them (`iggy.starving` in
+    the events of a run). It refuses while members are connected. With --yes it goes on: processes that run join again
+    within seconds, and what they have in flight is read twice.
 
     \b
     Example:
@@ -38,22 +40,35 @@ def command(pipeline: Path, name: str) -> int:
     loaded = load_pipeline(pipeline)
     for problem in loaded.warnings:
         talk(styled_problem(problem))
-    return asyncio.run(_regroup(loaded, name))
+    return asyncio.run(_regroup(loaded, name, yes))
 
 
-async def _regroup(pipeline: Pipeline, name: str) -> int:
+async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
     from iggyflux.runner.open import open_writers
-    from iggyflux.transports.iggy_groups import renew_group
+    from iggyflux.transports.iggy import Connection
+    from iggyflux.transports.iggy_groups import refuse_while_connected, regroup
     from iggyflux.transports.iggy_source import IggySource
 
     (route,) = open_writers(pipeline, only=[name])
     source = route.source
     if not isinstance(source, IggySource) or source.reader.kind != "group":
         raise click.UsageError(f"{name} is no member of a consumer group")
-    for stream, topic in await source.places():
-        renewed = await renew_group(source.settings, stream, topic, source.reader.name)
-        members, offsets = plural(len(renewed.members), "member"), plural(len(renewed.offsets), "offset")
-        talk(f"{stream}/{topic}: group {source.reader.name} forgot {members} and kept {offsets}")
-        for partition, offset in sorted(renewed.offsets.items()):
-            talk(f"  partition {partition}: {offset}")
+    group, places = source.reader.name, await source.places()
+    connection = Connection(source.settings)
+    await connection.open()
+    try:
+        if not yes:
+            for stream, topic in places:
+                await refuse_while_connected(connection, stream, topic, group)
+        for stream, topic in places:
+            _tell(stream, topic, group, await regroup(connection, stream, topic, group))
+    finally:
+        await connection.close()
     return ExitCode.OK
+
+
+def _tell(stream: str, topic: str, group: str, renewed: Renewed) -> None:
+    members, offsets = plural(len(renewed.members), "member"), plural(len(renewed.offsets), "offset")
+    talk(f"{stream}/{topic}: group {group} forgot {members} and kept {offsets}")
+    for partition, offset in sorted(renewed.offsets.items()):
+        talk(f"  partition {partition}: {offset}")

@@ -44,9 +44,15 @@ CODES: tuple[Code, ...] = (
     ),
     Code(
         "IFX768",
-        "the group was joined meanwhile",
-        meaning="While `regroup` made a consumer group anew, another process joined it.",
+        "the group was not rebuilt",
+        meaning="While `regroup` rebuilt a consumer group, another process joined it, or the connection broke.",
         fix="Stop every process of the group, and run it again; the hint holds the offsets that were stored.",
+    ),
+    Code(
+        "IFX769",
+        "members of the group are connected",
+        meaning="`regroup` deletes a group with its members, and some of them are processes that run, or may be.",
+        fix="Stop every process of the group, or say `--yes`: those that run join again within seconds.",
     ),
     Code(
         "IFX775",

@@ -75,7 +75,8 @@ CODES: tuple[Code, ...] = (
         "IFX810",
         "keys that do not go together",
         meaning="Two keys contradict each other, or one is useless without another.",
-        fix="Keep `token`, or `username` with `password`; give `client_key` only with `client_cert`.",
+        fix="Keep `token`, or `username` with `password`; give `client_key` only with `client_cert`, "
+        "and `exclusive` only with a group.",
         example="influxdb: {token: …, password: …}",
     ),
     Code(

@@ -6,6 +6,7 @@ Two tables say which function builds which end; a transport is imported only whe
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -281,6 +282,8 @@ def _iggy_source(opening: Opening, _end: Endpoint) -> Source:
         partitions=item.consumer.partitions,
         start=item.start,
         until_end=opening.until_end,
+        exclusive=item.consumer.exclusive,
+        remedy=f"iggyflux regroup {shlex.quote(opening.pipeline.file)} --mapping {shlex.quote(opening.name)}",
     )
 
 

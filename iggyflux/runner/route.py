@@ -62,7 +62,7 @@ from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
 from iggyflux.runner.waiting import first_of, wait_to_connect
-from iggyflux.transports.base import DeadLetterSink, LineSink, Source
+from iggyflux.transports.base import DeadLetterSink, Grouped, LineSink, Source
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -142,6 +142,8 @@ class RouteRun:
         """Bring what delivery counts by itself to the status: also while a request waits for a sink that is away."""
         status, journal = self.status, self._journal
         status.requests, status.retries = journal.requests, journal.retries
+        if isinstance(self.route.source, Grouped):
+            status.groups = self.route.source.groups
         if status.state not in ("starting", "connecting"):
             trouble: str | None = getattr(self.route.source, "trouble", None)
             words = self._doubt.words

@@ -6,7 +6,7 @@ The routes count, everybody else reads: the live display, the status file and th
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Partition
 from iggyflux.runner.events import emit
 from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.base import GroupState
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -146,6 +147,8 @@ class RouteStatus:
     """Why the route waits, where it does."""
     lag: Mapping[Partition, int] = field(default_factory=dict)
     """Messages behind the end, by partition, where the source knows."""
+    groups: Sequence[GroupState] = ()
+    """The consumer groups that the source is a member of, one for each topic."""
     error: Stopped | None = None
     reader: ReaderStatus | None = None
     """Of a reader, how far it is."""
@@ -172,9 +175,29 @@ class RouteStatus:
             "in_flight": self.in_flight,
             "waiting_for": self.waiting_for,
             "lag": {str(partition): count for partition, count in self.lag.items()},
+            "groups": [_group(each) for each in self.groups],
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
+
+
+def _group(state: GroupState) -> dict[str, JSON]:
+    starving: list[JSON] = [
+        {
+            "partition": each.partition.partition,
+            "held_by": each.holder,
+            "waiting": each.waiting,
+            "seconds": round(each.seconds, 1),
+        }
+        for each in state.starving
+    ]
+    return {
+        "group": state.group,
+        "topic": f"{state.stream}/{state.topic}",
+        "member": state.member,
+        "partitions": list(state.partitions),
+        "starving": starving,
+    }
 
 
 @dataclass(slots=True)

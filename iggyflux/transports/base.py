@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from iggyflux.delivery.verdicts import Verdict
@@ -54,6 +55,37 @@ class Lagging(Protocol):
 
     async def lag(self) -> Mapping[Partition, int]:
         """How many messages of each partition are not settled yet.  May be called while `read` runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starving:
+    """A partition whose messages wait for a member of the group that does not get on; `holder` None is nobody."""
+
+    partition: Partition
+    holder: int | None
+    waiting: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """What a member of a consumer group knows of one topic: which member it is, what it owns, what starves."""
+
+    group: str
+    stream: str
+    topic: str
+    member: int | None = None
+    partitions: tuple[int, ...] = ()
+    starving: tuple[Starving, ...] = ()
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A source that may be a member of consumer groups."""
+
+    @property
+    def groups(self) -> Sequence[GroupState]:
+        """Its groups, as they were found last."""
 
 
 class LineSink(Protocol):

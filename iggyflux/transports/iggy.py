@@ -34,6 +34,7 @@ from iggyflux.transports.iggy_wire import StoredOffset
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
 _LEAVE_SECONDS: Final = 2.0
+_MOST_CLIENTS_ASKED: Final = 64
 _HTTP_ID: Final = 2**64 - 1
 """Which bits of an id are sent over http: the SDK panics at longer ones."""
 _INT64 = range(-(2**63), 2**63)
@@ -54,6 +55,22 @@ class Reader:
 
     kind: Literal["single", "group"]
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A consumer group, as one of its members sees it."""
+
+    number: int | None
+    """Which member we are; None where it cannot be told yet, or we are none."""
+    own: frozenset[int] | None
+    """The partitions that are ours to poll; None where we are no member."""
+    held: Mapping[int, tuple[int, ...]]
+    """The members by number, with the partitions that each holds: also those on their way to another."""
+
+    def holder(self, partition: int) -> int | None:
+        """Who holds a partition."""
+        return next((member for member, held in self.held.items() if partition in held), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +103,19 @@ class Connection:
     All calls raise `NotConnected` (as `Refusal`, with what the server meant) or `Stopped`.
     """
 
-    def __init__(self, settings: IggySettings) -> None:
+    def __init__(self, settings: IggySettings, *, client: Callable[[IggySettings], Any] | None = None) -> None:
         self._settings = settings
+        self._make_client = client or _client
         self._client: Any = None
         self._handles: dict[tuple[str, str, str], Any] = {}
+        self._numbers: dict[tuple[str, str, str], int] = {}
         self._http = speaks_http(settings)
         self._speaks_wire = not self._http and wire.is_known(version("apache-iggy"))
 
     async def open(self) -> None:
         """Connect and log in."""
         try:
-            self._client = _Calls(_client(self._settings))
+            self._client = _Calls(self._make_client(self._settings))
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
             raise Stopped(
                 f"the `iggy` section cannot be used: {_masked(error, self._settings)}", code="IFX760"
@@ -159,6 +178,7 @@ class Connection:
 
     async def join(self, stream: str, topic: str, group: str) -> None:
         """Be a member of `group`, which is made where it is missing."""
+        before = await self.members(stream, topic, group)
         handle = await self._call(
             self._alive.consumer_group(
                 group,
@@ -173,6 +193,61 @@ class Connection:
             f"joining group {group} of {stream}/{topic}",
         )
         self._handles[stream, topic, group] = handle
+        new = [number for number in await self.members(stream, topic, group) if number not in before]
+        if len(new) == 1:  # else another came at the same time: `membership` tells by the partitions
+            self._numbers[stream, topic, group] = new[0]
+
+    async def membership(self, stream: str, topic: str, group: str) -> Membership:
+        """What the group is, and which part of it is ours."""
+        held = await self.members(stream, topic, group)
+        known = self._numbers.get((stream, topic, group))
+        number = known if known in held else None
+        own = None if number is None else frozenset(held[number])
+        if self._speaks_wire:
+            body = wire.group_request(stream, topic, group)
+            doing = f"asking for our part of group {group} of {stream}/{topic}"
+            try:
+                own = wire.parse_assignment(
+                    await self._call(self._alive.send_binary_request(wire.SYNC_GROUP, body), doing)
+                )
+            except ValueError as error:
+                self._do_without_wire(error)
+        if own:
+            number = next((each for each, partitions in held.items() if own <= set(partitions)), None)
+        if own is None:
+            number = None
+        if number is not None:
+            self._numbers[stream, topic, group] = number
+        return Membership(number, own, held)
+
+    async def connected_members(self, stream: str, topic: str, group: str) -> int | None:
+        """How many members have a connection; None where the server does not tell, or not to this user."""
+        doing = f"asking who is connected to group {group} of {stream}/{topic}"
+        if not self._speaks_wire:
+            return None
+        try:
+            parts = (
+                await self._call(self._alive.get_stream(stream), doing),
+                await self._call(self._alive.get_topic(stream, topic), doing),
+                await self._call(self._alive.get_consumer_group(stream, topic, group), doing),
+            )
+            if None in parts:
+                return 0
+            wanted = tuple(part.id for part in parts)
+            clients = wire.parse_clients(
+                await self._call(self._alive.send_binary_request(wire.GET_CLIENTS, b""), doing)
+            )
+            asked = [client for client, groups in clients.items() if groups]
+            if len(asked) > _MOST_CLIENTS_ASKED:
+                return None
+            answers = [
+                await self._call(self._alive.send_binary_request(wire.GET_CLIENT, wire.client_request(client)), doing)
+                for client in asked
+            ]
+            return sum(wanted in wire.parse_client_groups(answer) for answer in answers)
+        except (ValueError, Stopped) as error:  # it takes a right that reading does not
+            log.debug("iggy.clients_not_told reason=%r", str(error))
+            return None
 
     async def members(self, stream: str, topic: str, group: str) -> dict[int, tuple[int, ...]]:
         """The members of a group by number, with the partitions that each holds."""

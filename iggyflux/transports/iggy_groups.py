@@ -1,12 +1,14 @@
-"""A consumer group made anew: its members forgotten, its offsets kept.  Nobody else may be a member meanwhile."""
+"""Rebuild a consumer group: delete it with its members, create it again with its offsets.
+
+No other process may join meanwhile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from iggyflux.errors import Stopped
-from iggyflux.pipeline import IggySettings
+from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Partition
 from iggyflux.transports.iggy import Connection, Reader
 
@@ -19,27 +21,48 @@ class Renewed:
     offsets: Mapping[int, int]
 
 
-async def renew_group(settings: IggySettings, stream: str, topic: str, group: str) -> Renewed:
-    """Delete a group, make it again and store what it had stored.
+async def renew(
+    connection: Connection, stream: str, topic: str, group: str, *, keep: Callable[[Mapping[int, int]], None]
+) -> Renewed:
+    """Delete a group, create it by joining it, and store the offsets that it had; `connection` stays a member.
 
-    Raises `Stopped` (IFX768), with the offsets, where another member came in between.
+    `keep` is given the offsets before anything is deleted: where this raises, they may be stored nowhere else.
+    Raises `NotConnected` (as `Refusal`, NOT_OWNER, where another member came in between).
     """
-    connection, reader = Connection(settings), Reader("group", group)
-    await connection.open()
-    try:
-        members = await connection.members(stream, topic, group)
-        offsets = {}
-        for info in await connection.partitions(stream, topic) or []:
-            if stored := await connection.stored(reader, Partition(stream, topic, info.number)):
-                offsets[info.number] = stored.stored
-        await connection.forget_group(stream, topic, group)
-        await connection.join(stream, topic, group)
-        if len(await connection.members(stream, topic, group)) > 1:
-            told = ", ".join(f"{partition}: {offset}" for partition, offset in sorted(offsets.items()))
-            hint = f"stop every process of the group, and run this again; the offsets were {{{told}}}"
-            raise Stopped(f"another member joined group {group} of {stream}/{topic} meanwhile", hint, "IFX768")
-        for number, offset in offsets.items():
-            await connection.store(reader, Partition(stream, topic, number), offset)
-    finally:
-        await connection.close()
+    reader = Reader("group", group)
+    members = await connection.members(stream, topic, group)
+    offsets = {}
+    for info in await connection.partitions(stream, topic) or []:
+        if stored := await connection.stored(reader, Partition(stream, topic, info.number)):
+            offsets[info.number] = stored.stored
+    keep(offsets)
+    await connection.forget_group(stream, topic, group)
+    await connection.join(stream, topic, group)
+    for number, offset in offsets.items():
+        await connection.store(reader, Partition(stream, topic, number), offset)
     return Renewed(members, offsets)
+
+
+async def refuse_while_connected(connection: Connection, stream: str, topic: str, group: str) -> None:
+    """Raise `Stopped` (IFX769) where members of a group are connected, or may be."""
+    members = await connection.members(stream, topic, group)
+    connected = await connection.connected_members(stream, topic, group) if members else 0
+    if connected == 0:
+        return
+    told = "may be connected" if connected is None else "are connected"
+    count = f"{len(members) if connected is None else connected} of {len(members)} members {told}"
+    hint = "stop every process of the group, or say --yes: those that run join again, and read some messages twice"
+    raise Stopped(f"group {group} of {stream}/{topic} is in use: {count}", hint, "IFX769")
+
+
+async def regroup(connection: Connection, stream: str, topic: str, group: str) -> Renewed:
+    """As `renew`, for a person.  Raises `Stopped` (IFX768), with the offsets, where it broke off."""
+    kept: dict[int, int] = {}
+    try:
+        return await renew(connection, stream, topic, group, keep=kept.update)
+    except NotConnected as error:
+        if not kept:
+            raise
+        told = ", ".join(f"{partition}: {offset}" for partition, offset in sorted(kept.items()))
+        hint = f"stop every process of the group, and run this again; the offsets were {{{told}}}"
+        raise Stopped(f"group {group} of {stream}/{topic} was not rebuilt: {error}", hint, "IFX768") from error

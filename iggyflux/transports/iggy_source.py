@@ -18,16 +18,18 @@ import fnmatch
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, closest
 from iggyflux.pipeline import IggySettings, Start
 from iggyflux.records import Batch, Message, Partition, Position
+from iggyflux.transports.base import GroupState
 from iggyflux.transports.iggy import At, Connection, PartitionInfo, Reader, address_of
 from iggyflux.transports.iggy_errors import Meaning, Refusal
+from iggyflux.transports.iggy_member import GroupMember, Reading
 
 _DISCOVER_SECONDS = 5.0
-_STARVING_SECONDS = 10.0
 _SAMPLED = 64  # messages of a poll whose size is looked at
 _FIRST_COUNT = 1000  # of a poll, as long as nobody knows how large messages are
 _MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose offsets others store too
@@ -53,6 +55,8 @@ class _Cursor:
     stop: int | None = None
     """The offset to stop before."""
     not_before: float = 0.0
+    came_empty: bool = False
+    """Whether the last poll gave nothing."""
     most: int | None = None
     """The size that polls may have after one that failed."""
 
@@ -79,6 +83,9 @@ class IggySource:
         start: Start = Start(),  # noqa: B008  # frozen
         until_end: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
+        connection: Callable[[IggySettings], Connection] = Connection,
+        exclusive: bool = False,
+        remedy: str = "iggyflux regroup PIPELINE --mapping NAME",
     ) -> None:
         self.settings = settings
         self._stream = stream
@@ -88,11 +95,13 @@ class IggySource:
         self._start = start
         self._until_end = until_end
         self._now = monotonic
+        self._new_connection = connection
         self._connection: Connection | None = None
         self._cursors: dict[Partition, _Cursor] = {}
         self._turns: list[_Cursor] = []
         self._discover_at = 0.0
-        self._starving = _Starving()
+        is_member = reader.kind == "group"
+        self._member = GroupMember(stream, reader.name, exclusive=exclusive, remedy=remedy) if is_member else None
         self._was_connected = False
         self._knows_topics = False
         self._largest_polls: dict[Partition, int] = {}
@@ -107,35 +116,39 @@ class IggySource:
     @property
     def trouble(self) -> str | None:
         """Why nothing comes though messages wait, where that is so."""
-        return self._starving.told
+        return self._member.trouble if self._member else None
+
+    @property
+    def groups(self) -> Sequence[GroupState]:
+        """As `Grouped.groups`."""
+        return self._member.states if self._member else ()
 
     async def connect(self) -> None:
         """As `Source.connect`.  Raises `Stopped` where a stream or topic that is named is not there (IFX766)."""
         await self._let_go()
-        self._connection = Connection(self.settings)
+        self._connection = self._new_connection(self.settings)
         await self._connection.open()
         await self._discover()
         if self._until_end:
             for cursor in self._cursors.values():
                 cursor.stop = cursor.end
         self._was_connected = True
-        self._starving = _Starving(self._now())
 
     async def read(self) -> Batch | None:
         """As `Source.read`.  Where nothing is there, it takes up to `poll_interval` to say so."""
-        connection, now = self._connected, self._now()
+        connection = self._connected
+        await self._look_around(connection)
+        now = self._now()
         for _ in range(len(self._turns)):
             cursor = self._turns.pop(0)
             self._turns.append(cursor)
             if now < cursor.not_before or cursor.is_at_stop:
                 continue
             if messages := await self._poll(connection, cursor):
-                self._starving = _Starving(now)
                 return Batch(cursor.place, messages)
             cursor.not_before = self._now() + self.settings.poll_interval_seconds
         if self._until_end and all(cursor.is_at_stop for cursor in self._turns):
             raise EndOfInput("the end of the topics is reached")
-        await self._look_around(connection)
         await self._rest()
         return None
 
@@ -147,7 +160,8 @@ class IggySource:
             if cursor is None or position.offset <= cursor.settled:
                 continue
             try:
-                await connection.store(self.reader, position.partition, position.offset)
+                async with self._member.storing if self._member else nullcontext():
+                    await connection.store(self.reader, position.partition, position.offset)
             except Refusal as refusal:
                 if refusal.meaning is not Meaning.NOT_OWNER:
                     raise
@@ -179,7 +193,7 @@ class IggySource:
 
     async def places(self) -> list[tuple[str, str]]:
         """The topics that are meant, without joining anything."""
-        connection = Connection(self.settings)
+        connection = self._new_connection(self.settings)
         self._connection = connection
         try:
             await connection.open()
@@ -196,6 +210,9 @@ class IggySource:
         return self._connection
 
     async def _let_go(self) -> None:
+        if self._member:
+            await self._member.finish()
+            self._member.begin(self._now())
         connection, self._connection = self._connection, None
         self._cursors.clear()
         self._turns.clear()
@@ -261,6 +278,7 @@ class IggySource:
             raise refusal
         if cursor.stop is not None and messages and messages[-1].offset >= cursor.stop:
             messages = [message for message in messages if message.offset < cursor.stop]
+        cursor.came_empty = not messages
         if not messages:
             if self._until_end:
                 await self._judge_emptiness(connection, cursor)
@@ -337,42 +355,27 @@ class IggySource:
             await asyncio.sleep(min(seconds, self.settings.poll_interval_seconds))
 
     async def _look_around(self, connection: Connection) -> None:
+        """Do what is due, also while messages come: they may come from some of the partitions only."""
         now = self._now()
         if now >= self._discover_at and not self._until_end:
             await self._discover()
-        if self.reader.kind == "group" and now >= self._starving.since + _STARVING_SECONDS:
-            await self._ask_who_holds_what(connection)
+        if self._member and self._member.is_due(now):
+            readings = [self._reading(cursor) for cursor in self._turns]
+            if await self._member.look(connection, now, readings, self._keep):
+                for cursor in self._turns:
+                    if cursor.position == cursor.begin or cursor.settled == cursor.position - 1:
+                        cursor.at = None
 
-    async def _ask_who_holds_what(self, connection: Connection) -> None:
-        """Nothing came for long: where messages wait and nobody moves on, say who holds the partitions (once)."""
-        before, self._starving = self._starving, _Starving(self._now(), told=self._starving.told)
-        behind = {place: count for place, count in (await self.lag()).items() if count}
-        self._starving.behind = behind
-        stuck = [place for place, count in behind.items() if before.behind.get(place, count + 1) <= count]
-        if not stuck or before.told:
-            return
-        for topic in dict.fromkeys(place.topic for place in stuck):
-            members = await connection.members(self._stream, topic, self.reader.name)
-            holders = "; ".join(f"member {each} holds {list(held)}" for each, held in sorted(members.items()))
-            self._starving.told = f"nothing comes from {self._stream}/{topic}, though messages wait: {holders}"
-            log.warning(
-                "iggy.starving group=%s topic=%s waiting=%d members=%r hint=%r",
-                self.reader.name,
-                f"{self._stream}/{topic}",
-                sum(count for place, count in behind.items() if place.topic == topic),
-                holders,
-                "where these are dead (a server that was started again may keep them): stop every process of the "
-                "group and run `iggyflux regroup`, or take `consumer: {single: NAME}`",
-            )
+    def _reading(self, cursor: _Cursor) -> Reading:
+        came_empty, cursor.came_empty = cursor.came_empty, False
+        counts_from = 0 if self._start.kind == "first" else None
+        return Reading(cursor.place, cursor.position, came_empty, counts_from)
 
-
-@dataclass(slots=True)
-class _Starving:
-    """Since when nothing came, and how much was waiting when we looked last."""
-
-    since: float = 0.0
-    behind: Mapping[Partition, int] = field(default_factory=dict)
-    told: str | None = None
+    def _keep(self, offsets: Mapping[Partition, int]) -> None:
+        """Begin here where nothing is stored: a rebuild that breaks off loses the stored offsets."""
+        for place, offset in offsets.items():
+            begin = offset + 1 if offset else 0
+            self._begins[place] = (("offset", begin), begin)
 
 
 _STARTS: dict[str, Callable[[int, int], tuple[At, int]]] = {

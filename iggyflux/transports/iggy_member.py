@@ -1,0 +1,348 @@
+"""Membership in a consumer group: which partitions are ours, which starve and who holds them, and when to rebuild it.
+
+It looks every two seconds, whatever comes from other partitions:
+
+| it finds                                         | it does                                                          |
+|--------------------------------------------------|------------------------------------------------------------------|
+| another assignment than at the last look         | logs `iggy.partitions_assigned`, `iggy.partitions_revoked`       |
+| we are no member (the group was deleted): polls  | raises `Refusal` (NO_MEMBER): the route connects and joins again |
+| would stay empty, without an error               |                                                                  |
+| a partition starves (see `iggy_watch`)           | logs `iggy.starving` with the partition and the member           |
+| … it makes progress again                        | logs `iggy.starving_over`                                        |
+| `exclusive`, and members without a connection,   | rebuilds the group with its offsets, logs `iggy.regrouped`; work |
+| or a partition that starves                      | in flight stays valid, because every partition is ours then      |
+| … but other processes are connected              | leaves the group alone, logs `iggy.not_exclusive`                |
+| the connection breaks during the rebuild         | the offsets are in the log and in the source, which goes on there|
+| the read is cancelled during the rebuild         | the rebuild goes on; `finish` waits for it                       |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from iggyflux.errors import IggyfluxError
+from iggyflux.records import Partition
+from iggyflux.transports.base import GroupState, Starving
+from iggyflux.transports.iggy import Connection, Membership, PartitionInfo, Reader
+from iggyflux.transports.iggy_errors import Meaning, Refusal
+from iggyflux.transports.iggy_groups import renew
+from iggyflux.transports.iggy_watch import STARVING_SECONDS, Look, Watch
+
+LOOK_SECONDS = 2.0
+_OUTSIDE_SECONDS = 1.0
+_TOLD_PARTITIONS = 5
+
+log = logging.getLogger("iggyflux.iggy")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How far a partition is read, if it is ours."""
+
+    place: Partition
+    position: int
+    """The offset that is expected next."""
+    came_empty: bool
+    """Whether we asked since the last look, and nothing came."""
+    counts_from: int | None
+    """The offset from which messages count where nothing is stored; None: from the end at the first look."""
+
+
+class StoredOffsets:
+    """How far the members of a group are, by what is stored; asks only for what may have changed."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._known: dict[Partition, int] = {}
+
+    async def look(
+        self, connection: Connection, place: Partition, info: PartitionInfo, holder: int | None, *, begin: int
+    ) -> Look:
+        """A look at one partition; where nothing is stored, messages count from `begin`."""
+        stored = self._known.get(place)
+        if stored is None or stored != info.end - 1:
+            found = await connection.stored(self._reader, place)
+            if found is None:
+                return Look(min(info.end - begin, info.messages), -1, holder)
+            stored = self._known[place] = found.stored
+        behind = info.end - 1 - stored if stored < info.end else info.end  # stored behind the end: the log was lost
+        return Look(min(behind, info.messages), stored, holder)
+
+
+async def find_starving(
+    connection: Connection,
+    reader: Reader,
+    stream: str,
+    topic: str,
+    *,
+    counts_all: bool,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> list[Starving]:
+    """The partitions of a group that its members hold and make no progress in, without joining it.
+
+    Returns at once where nothing waits, else as soon as every member made progress, or after `STARVING_SECONDS`.
+    Messages of a partition where nothing is stored count if `counts_all`.  Raises `NotConnected`.
+    """
+    watch, offsets = Watch(), StoredOffsets(reader)
+    begun: float | None = None
+    while True:
+        held = await connection.members(stream, topic, reader.name)
+        owners = {partition: member for member, partitions in held.items() for partition in partitions}
+        looks = {}
+        for info in await connection.partitions(stream, topic) or []:
+            if info.number in owners:
+                place, begin = Partition(stream, topic, info.number), 0 if counts_all else info.end
+                looks[place] = await offsets.look(connection, place, info, owners[info.number], begin=begin)
+        now = monotonic()
+        begun = now if begun is None else begun
+        watch.observe(now, looks)
+        if now - begun >= STARVING_SECONDS or not watch.is_stuck(begun):
+            return list(watch.starving(now).values())
+        await sleep(_OUTSIDE_SECONDS)
+
+
+class GroupMember:
+    """Membership of one group in the topics of one stream.
+
+    `remedy` is the command that rebuilds the group, for people.  `storing` is held while an offset is stored: a rebuild
+    must not run between.
+    """
+
+    def __init__(self, stream: str, group: str, *, exclusive: bool = False, remedy: str = "iggyflux regroup") -> None:
+        self._stream = stream
+        self._group = group
+        self._exclusive = exclusive
+        self._remedy = remedy
+        self.storing = asyncio.Lock()
+        self._watch = Watch()
+        self._look_at = 0.0
+        self._states: dict[str, GroupState] = {}
+        self._told: dict[Partition, int | None] = {}
+        self._stored = StoredOffsets(Reader("group", group))
+        self._ends: dict[Partition, int] = {}
+        self._renewing: asyncio.Task[None] | None = None
+        self._is_shared = False
+
+    @property
+    def states(self) -> Sequence[GroupState]:
+        """What is known of each topic."""
+        return tuple(self._states.values())
+
+    @property
+    def trouble(self) -> str | None:
+        """Which partitions starve, in words."""
+        starving = [each for state in self._states.values() for each in state.starving]
+        if not starving:
+            return None
+        told = "; ".join(map(in_words, starving[:_TOLD_PARTITIONS]))
+        more = f"; and {len(starving) - _TOLD_PARTITIONS} more partitions" if len(starving) > _TOLD_PARTITIONS else ""
+        return f"{told}{more}; {self._advice()}"
+
+    def begin(self, now: float) -> None:
+        """A new connection: nothing is known yet."""
+        self._watch, self._look_at = Watch(), now
+        self._states.clear()
+        self._told.clear()
+
+    async def finish(self) -> None:
+        """Wait until a rebuild that is under way is done; never raises."""
+        if self._renewing is not None:
+            await asyncio.wait({self._renewing})
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time to look."""
+        return now >= self._look_at
+
+    async def look(
+        self,
+        connection: Connection,
+        now: float,
+        readings: Iterable[Reading],
+        keep: Callable[[Mapping[Partition, int]], None],
+    ) -> bool:
+        """Look at all topics; True where a group was rebuilt: every partition is ours then.
+
+        `keep` is given the offsets before a rebuild, during which they are stored nowhere.  Raises `NotConnected`.
+        """
+        self._look_at = now + LOOK_SECONDS
+        topics: dict[str, list[Reading]] = {}
+        for reading in readings:
+            topics.setdefault(reading.place.topic, []).append(reading)
+        renewed = False
+        for topic, each in topics.items():
+            membership = await connection.membership(self._stream, topic, self._group)
+            if membership.own is None:
+                doing = f"no member of group {self._group} of {self._stream}/{topic} any more: joining again"
+                raise Refusal(doing, Meaning.NO_MEMBER)
+            self._tell_assignment(topic, membership)
+            self._watch.observe(now, await self._looks(connection, topic, membership, each))
+            starving = [each for place, each in self._watch.starving(now).items() if place.topic == topic]
+            self._states[topic] = GroupState(
+                self._group,
+                self._stream,
+                topic,
+                membership.number,
+                tuple(sorted(membership.own)),
+                tuple(starving),
+            )
+            await self._tell_starving(connection, topic, membership, starving)
+            if self._exclusive and len(membership.held) > 1:
+                renewed |= await self._rebuild(connection, now, topic, bool(starving), keep)
+        return renewed
+
+    async def _looks(
+        self, connection: Connection, topic: str, membership: Membership, readings: Sequence[Reading]
+    ) -> dict[Partition, Look]:
+        infos = {info.number: info for info in await connection.partitions(self._stream, topic) or []}
+        looks = {}
+        for reading in readings:
+            place = reading.place
+            info = infos.get(place.partition)
+            if info is None:
+                continue
+            holder = membership.holder(place.partition)
+            first_end = self._ends.setdefault(place, info.end)
+            if membership.own and place.partition in membership.own:
+                waiting = info.end - reading.position if reading.came_empty else 0
+                looks[place] = Look(waiting, reading.position, holder)
+            else:
+                begin = first_end if reading.counts_from is None else reading.counts_from
+                looks[place] = await self._stored.look(connection, place, info, holder, begin=begin)
+        return looks
+
+    # What is told
+
+    def _tell_assignment(self, topic: str, membership: Membership) -> None:
+        known = self._states.get(topic)
+        before = frozenset(known.partitions) if known else frozenset()
+        own = membership.own or frozenset()
+        about = (self._group, f"{self._stream}/{topic}", membership.number)
+        holds = _listed(own) or "none"
+        if gained := own - before:
+            log.info(
+                "iggy.partitions_assigned group=%s topic=%s member=%s partitions=%s holds=%s",
+                *about,
+                _listed(gained),
+                holds,
+            )
+        if lost := before - own:
+            log.info(
+                "iggy.partitions_revoked group=%s topic=%s member=%s partitions=%s holds=%s",
+                *about,
+                _listed(lost),
+                holds,
+            )
+
+    async def _tell_starving(
+        self, connection: Connection, topic: str, membership: Membership, starving: Sequence[Starving]
+    ) -> None:
+        """Tell what starves since, once for each who holds it, and what does no more."""
+        current = {each.partition: each.holder for each in starving}
+        over = [place.partition for place in self._told if place.topic == topic and place not in current]
+        new = [each for each in starving if self._told.get(each.partition, -1) != each.holder]
+        self._told = {place: each for place, each in self._told.items() if place.topic != topic} | current
+        where = f"{self._stream}/{topic}"
+        if over:
+            log.info("iggy.starving_over group=%s topic=%s partitions=%s", self._group, where, _listed(over))
+        if not new:
+            return
+        connected = await connection.connected_members(self._stream, topic, self._group)
+        for holder in dict.fromkeys(each.holder for each in new):
+            held = [each for each in new if each.holder == holder]
+            log.warning(
+                "iggy.starving group=%s topic=%s partitions=%s member=%s self=%s waiting=%d seconds=%d hint=%r",
+                self._group,
+                where,
+                _listed(each.partition.partition for each in held),
+                "none" if holder is None else holder,
+                "unknown" if membership.number is None else membership.number,
+                sum(each.waiting for each in held),
+                max(each.seconds for each in held),
+                f"{suspicion(len(membership.held), connected)}; {self._advice()}",
+            )
+
+    def _advice(self) -> str:
+        if self._is_shared:
+            return "`exclusive: true` is not so, other processes of the group are connected: stop them"
+        if self._exclusive:
+            return "the run rebuilds the group"
+        return f"where its process is gone, run: {self._remedy}"
+
+    # What is done
+
+    async def _rebuild(
+        self,
+        connection: Connection,
+        now: float,
+        topic: str,
+        starves: bool,
+        keep: Callable[[Mapping[Partition, int]], None],
+    ) -> bool:
+        connected = await connection.connected_members(self._stream, topic, self._group)
+        is_shared = connected is not None and connected > 1
+        if is_shared and starves and not self._is_shared:
+            hint = "stop the other processes of the group, or take `exclusive` away"
+            log.error(
+                "iggy.not_exclusive group=%s topic=%s/%s connected=%d hint=%r",
+                self._group,
+                self._stream,
+                topic,
+                connected,
+                hint,
+            )
+        self._is_shared = is_shared and starves
+        if is_shared or (connected is None and not starves):
+            return False
+        self._renewing = asyncio.ensure_future(self._renew(connection, topic, keep))
+        self._renewing.add_done_callback(_forget)
+        await asyncio.shield(self._renewing)
+        self._look_at = now  # what is ours is told at once
+        return True
+
+    async def _renew(self, connection: Connection, topic: str, keep: Callable[[Mapping[Partition, int]], None]) -> None:
+        def tell_and_keep(offsets: Mapping[int, int]) -> None:
+            told = ",".join(f"{number}:{offset}" for number, offset in sorted(offsets.items()))
+            log.info(
+                "iggy.regrouping group=%s topic=%s/%s offsets=%s", self._group, self._stream, topic, told or "none"
+            )
+            keep({Partition(self._stream, topic, number): offset for number, offset in offsets.items()})
+
+        async with self.storing:
+            renewed = await renew(connection, self._stream, topic, self._group, keep=tell_and_keep)
+        log.warning(
+            "iggy.regrouped group=%s topic=%s/%s forgotten=%d offsets=%d",
+            self._group,
+            self._stream,
+            topic,
+            len(renewed.members) - 1,
+            len(renewed.offsets),
+        )
+
+
+def in_words(each: Starving) -> str:
+    """A partition that starves, for people."""
+    holder = "no member holds it" if each.holder is None else f"member {each.holder} holds it"
+    return f"{each.partition} starves: {holder}, {each.waiting} messages wait"
+
+
+def suspicion(members: int, connected: int | None) -> str:
+    """What may be wrong with a member that does not get on."""
+    if connected is None:
+        return "a server that was started again may keep members of before"
+    if connected < members:
+        return f"of {members} members {connected} are connected: the server keeps the others from before it was started"
+    return "every member is connected: is the holder stuck, or is what it writes to away?"
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, sorted(numbers)))
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and isinstance(error := task.exception(), IggyfluxError):
+        log.debug("iggy.regroup_failed reason=%r", str(error))

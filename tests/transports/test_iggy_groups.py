@@ -1,0 +1,516 @@
+"""Members of consumer groups under faults, against the model of a server: who starves is told, and who reads on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.pipeline import Start
+from iggyflux.records import Batch, Partition, Position
+from iggyflux.transports import iggy_wire as wire
+from iggyflux.transports.base import Starving
+from iggyflux.transports.iggy import Reader
+from iggyflux.transports.iggy_groups import refuse_while_connected, regroup
+from iggyflux.transports.iggy_member import LOOK_SECONDS, find_starving
+from iggyflux.transports.iggy_source import IggySource
+from iggyflux.transports.iggy_watch import GRACE_SECONDS, STARVING_SECONDS
+from tests.transports.contract import drive
+from tests.transports.fake_iggy_groups import STREAM, TOPIC, FakeClient, FakeGroups
+
+GROUP = "lambda-größe"
+
+
+def place(partition: int) -> Partition:
+    return Partition(STREAM, TOPIC, partition)
+
+
+class Worker:
+    """A process of the group: it acknowledges each batch at once, and connects again where it must."""
+
+    def __init__(self, server: FakeGroups, **more: Any) -> None:
+        self.server = server
+        self.source = IggySource(
+            server.settings(),
+            STREAM,
+            [TOPIC],
+            reader=Reader("group", GROUP),
+            monotonic=server.monotonic,
+            connection=server.connection,
+            **more,
+        )
+        self.seen: dict[int, set[int]] = {number: set() for number in server.numbers}
+        self.is_connected = False
+        self.reconnects = 0
+        self.connected_at = 0.0
+
+    @property
+    def client(self) -> FakeClient | None:
+        connection = self.source._connection
+        return None if connection is None or connection._client is None else connection._client._client
+
+    @property
+    def seconds_of_membership(self) -> float:
+        return self.server.now - self.connected_at if self.is_connected else 0.0
+
+    async def turn(self, reads: int = 12) -> list[Batch]:
+        """Read for a moment."""
+        found = []
+        try:
+            if not self.is_connected:
+                await self.source.connect()
+                self.is_connected, self.connected_at = True, self.server.now
+            for _ in range(reads):
+                if batch := await self.source.read():
+                    self.seen[batch.partition.partition] |= {each.offset for each in batch.messages}
+                    await self.source.ack([batch.last])
+                    found.append(batch)
+        except NotConnected:
+            self.reconnects += 1
+            self.is_connected = False
+        return found
+
+
+async def pass_seconds(server: FakeGroups, workers: Sequence[Worker], seconds: int, busy: Sequence[int] = ()) -> None:
+    """Let time pass: messages come to the partitions `busy`, workers work."""
+    for _ in range(seconds):
+        for partition in busy:
+            server.send(partition, 3)
+        for worker in workers:
+            await worker.turn()
+        server.tick(1.0)
+
+
+@pytest.mark.parametrize("busy", [range(4), [1, 3], [0], [2, 3], []], ids=str)
+def test_partitions_of_ghosts_are_told_while_the_others_have_traffic(busy: Sequence[int]) -> None:
+    server = FakeGroups(4)
+
+    async def main() -> str:
+        worker = Worker(server)
+        await pass_seconds(server, [worker], 5, range(4))
+        server.kill()
+        await pass_seconds(server, [worker], 20, busy)
+        return worker.source.trouble or ""
+
+    trouble = drive(main())
+    starving = [each for each in busy if server.holder(GROUP, each) not in server.live(GROUP)]
+    assert [each for each in server.numbers if f"{place(each)} starves: member 0 holds it" in trouble] == starving
+    assert ("run: iggyflux regroup" in trouble) == bool(starving)
+
+
+def test_a_process_whose_group_was_deleted_joins_again() -> None:
+    server = FakeGroups(2)
+
+    async def main() -> Worker:
+        worker = Worker(server)
+        await pass_seconds(server, [worker], 5, range(2))
+        del server.groups[GROUP]
+        await pass_seconds(server, [worker], 10, range(2))
+        return worker
+
+    worker = drive(main())
+    assert server.live(GROUP) == {0}
+    assert [len(worker.seen[number]) for number in (0, 1)] == [45, 45]
+
+
+# Whatever happens to a group
+
+
+class Truth:
+    """What a test knows of the partitions: since when each has messages waiting and no progress."""
+
+    def __init__(self, server: FakeGroups) -> None:
+        self.server = server
+        self.since: dict[int, tuple[int, float]] = {}
+        self.past: dict[int, tuple[float, float]] = {}
+        self.held: dict[int, tuple[int | None, float]] = {}
+
+    def observe(self) -> None:
+        for partition in self.server.numbers:
+            group = self.server.groups.get(GROUP)
+            stored = group.stored.get(partition, -1) if group else -1
+            holder = self.server.holder(GROUP, partition)
+            if self.held.get(partition, (-1, 0.0))[0] != holder:
+                self.held[partition] = (holder, self.server.now)
+            known, begun = self.since.get(partition, (stored, self.server.now))
+            if known != stored:
+                self.past[partition] = (self.server.now, self.server.now - begun)
+            if self.server.waiting(GROUP, partition) <= 0:
+                self.since.pop(partition, None)
+            elif self.since.get(partition, (None, 0.0))[0] != stored:
+                self.since[partition] = (stored, self.server.now)
+
+    def seconds(self, partition: int) -> float:
+        return self.server.now - self.since[partition][1] if partition in self.since else 0.0
+
+    def longest(self, partition: int) -> float:
+        """As `seconds`, or how long it was until the last progress, where no look was taken since."""
+        ended, seconds = self.past.get(partition, (0.0, 0.0))
+        is_recent = self.server.now - ended <= LOOK_SECONDS
+        return max(self.seconds(partition), seconds if is_recent else 0.0)
+
+    def seconds_held(self, partition: int, holder: int | None) -> float:
+        known, since = self.held[partition]
+        return self.server.now - since if known == holder else 0.0
+
+
+_STEPS = st.one_of(
+    st.tuples(st.just("pass"), st.integers(1, 25)),
+    st.tuples(st.just("busy"), st.sets(st.integers(0, 4), max_size=5)),
+    st.tuples(st.just("send"), st.integers(0, 4)),
+    st.tuples(st.sampled_from(["kill", "join", "leave", "die"]), st.just(0)),
+)
+
+
+class World:
+    """A server, our process, other processes, and traffic; `do` is one step of a script."""
+
+    def __init__(self, server: FakeGroups, start: Start) -> None:
+        self.server, self.start = server, start
+        self.truth = Truth(server)
+        self.busy: set[int] = set()
+        self.ours = Worker(server, start=start)
+        self.others: list[Worker] = []
+
+    async def do(self, what: str, value: Any) -> None:
+        if what == "busy":
+            self.busy = {each for each in value if each in self.server.numbers}
+        elif what == "send":
+            self.server.send(value % len(self.server.numbers), 2)
+        elif what == "kill":
+            self.server.kill()
+        elif what == "join" and len(self.others) < 3:
+            self.others.append(Worker(self.server, start=self.start))
+        elif what == "leave" and self.others:
+            await self.others.pop().source.close()
+        elif what == "die" and self.others and (client := self.others.pop().client):
+            self.server.disconnect(client)
+        for _ in range(value if what == "pass" else 1):
+            await self.second()
+
+    async def second(self) -> None:
+        for partition in self.busy:
+            self.server.send(partition)
+        self.truth.observe()
+        for worker in [self.ours, *self.others]:
+            await worker.turn()
+        if self.ours.is_connected:
+            self.check()
+        self.server.tick(1.0)
+
+    def check(self) -> None:
+        (state,) = self.ours.source.groups
+        told = {each.partition.partition: each.holder for each in state.starving}
+        group, client = self.server.groups[GROUP], self.ours.client
+        if self.is_calm and client:
+            assert state.member == group.number_of(client.number)
+            assert list(state.partitions) == sorted(group.members[state.member].partitions)
+        for partition in told:
+            assert self.truth.longest(partition) >= STARVING_SECONDS - LOOK_SECONDS, (partition, group)
+        for partition in self.server.numbers if self.start.kind == "first" else ():
+            holder = self.server.holder(GROUP, partition)
+            if min(self.truth.seconds(partition), self.ours.seconds_of_membership) < 20:
+                continue
+            if self.truth.seconds_held(partition, holder) >= GRACE_SECONDS + LOOK_SECONDS:
+                assert told.get(partition, -1) == holder, (told, group)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nobody came or left since the last look."""
+        workers = [self.ours, *self.others]
+        self.generations = [*getattr(self, "generations", []), self.server.groups[GROUP].generation][-4:]
+        return len(self.generations) == 4 and len(set(self.generations)) == 1 and all(w.is_connected for w in workers)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(1, 5),
+    st.lists(_STEPS, min_size=1, max_size=12),
+    st.booleans(),
+    st.sampled_from([Start(), Start("last")]),
+)
+def test_what_starves_is_told_in_time_with_its_holder_and_nothing_else_is(
+    partitions: int, steps: list[tuple[str, Any]], tells_clients: bool, start: Start
+) -> None:
+    """Ghosts on any partitions, members that come, work, leave and die, traffic anywhere; our own part is known."""
+
+    async def main() -> None:
+        world = World(FakeGroups(partitions, tells_clients=tells_clients), start)
+        for what, value in [*steps, ("pass", 25)]:
+            await world.do(what, value)
+
+    drive(main())
+
+
+def test_a_live_member_that_writes_nothing_is_told_and_one_that_works_slowly_is_not() -> None:
+    server = FakeGroups(2)
+
+    async def main() -> tuple[list[str | None], str | None]:
+        ours, other = Worker(server), Worker(server)
+        await pass_seconds(server, [ours, other], 5)
+        server.send(0, 500)
+        server.send(1, 500)
+        told: list[str | None] = []
+        theirs = next(iter(set(server.numbers) - set(ours.source.groups[0].partitions)))
+        for offset in range(12):  # one message in five seconds
+            await pass_seconds(server, [ours], 5, [1 - theirs])
+            await other.source.ack([Position(place(theirs), offset)])
+            told.append(ours.source.trouble)
+        await pass_seconds(server, [ours], 16, [1 - theirs])
+        return told, ours.source.trouble
+
+    told, in_the_end = drive(main())
+    assert set(told) == {None}
+    assert "starves: member 1 holds it" in (in_the_end or "")
+
+
+@pytest.mark.parametrize("tells_clients", [True, False])
+@pytest.mark.parametrize("busy", [range(4), [1], [0, 2], []], ids=str)
+def test_an_exclusive_member_rebuilds_its_group_and_loses_nothing(tells_clients: bool, busy: Sequence[int]) -> None:
+    server = FakeGroups(4, tells_clients=tells_clients)
+
+    async def main() -> Worker:
+        worker = Worker(server, exclusive=True)
+        await pass_seconds(server, [worker], 5, range(4))
+        for _ in range(3):
+            server.kill()
+            await pass_seconds(server, [worker], 20, busy)
+        return worker
+
+    worker = drive(main())
+    assert [server.waiting(GROUP, partition) for partition in server.numbers] == [0] * 4
+    assert [worker.seen[number] for number in server.numbers] == [set(range(each.end)) for each in server.partitions]
+    assert worker.source.trouble is None
+    if busy or tells_clients:
+        assert server.live(GROUP) == set(server.groups[GROUP].members) == {0}
+
+
+@pytest.mark.parametrize("start", [Start(), Start("last"), Start("offset", 3)], ids=str)
+@pytest.mark.parametrize(
+    "broken", ["delete_consumer_group", "consumer_group", "get_consumer_group", "poll_messages", None]
+)
+def test_a_rebuild_that_breaks_off_anywhere_loses_nothing(broken: str | None, start: Start) -> None:
+    server = FakeGroups(3)
+    server.send(1, 5)
+
+    async def main() -> tuple[Worker, list[int]]:
+        worker = Worker(server, exclusive=True, start=start)
+        await pass_seconds(server, [worker], 5, range(3))
+        begun = [min(worker.seen[number]) for number in server.numbers]
+        server.kill()
+        server.fail_next = broken
+        await pass_seconds(server, [worker], 25, range(3))
+        return worker, begun
+
+    worker, begun = drive(main())
+    for number, (first, each) in enumerate(zip(begun, server.partitions, strict=True)):
+        assert worker.seen[number] == set(range(first, each.end))
+    assert [server.waiting(GROUP, partition) for partition in server.numbers] == [0] * 3
+
+
+def test_an_acknowledgement_at_any_moment_of_a_rebuild_is_kept() -> None:
+    numbers = set()
+    for turns in range(60):
+        server = FakeGroups(2)
+
+        async def main(server: FakeGroups = server, turns: int = turns) -> None:
+            worker, other = Worker(server, exclusive=True), Worker(server)
+            await pass_seconds(server, [worker, other], 3, range(2))
+            assert other.client
+            server.make_ghost(other.client)
+            server.send(0, 9)
+            batch = None
+            while batch is None:
+                batch = await worker.source.read()
+            server.tick(2.0)
+            reading = asyncio.ensure_future(worker.source.read())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await worker.source.ack([batch.last])
+            await reading
+            await worker.turn()
+
+        drive(main())
+        numbers |= set(server.groups[GROUP].members)
+        assert server.waiting(GROUP, 0) == 0, turns
+    assert numbers == {0}
+
+
+def test_a_read_that_is_cancelled_leaves_a_whole_group_behind() -> None:
+    for turns in range(40):
+        server = FakeGroups(3)
+
+        async def main(server: FakeGroups = server, turns: int = turns) -> None:
+            worker = Worker(server, exclusive=True)
+            await pass_seconds(server, [worker], 3, range(3))
+            server.kill()
+            await worker.turn(0)  # finds out when it reads
+            await worker.source.connect()
+            reading = asyncio.ensure_future(worker.source.read())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await worker.source.close()
+
+        drive(main())
+        assert server.groups[GROUP].stored == {0: 8, 1: 8, 2: 8}, turns
+
+
+def test_an_exclusive_member_leaves_the_group_alone_while_another_process_is_connected() -> None:
+    server = FakeGroups(2)
+
+    async def main() -> str | None:
+        ours, other = Worker(server, exclusive=True), Worker(server)
+        await pass_seconds(server, [ours, other], 4)
+        number = server.groups[GROUP].number
+        await pass_seconds(server, [ours], 25, range(2))
+        assert server.groups[GROUP].number == number
+        return ours.source.trouble
+
+    assert "`exclusive: true` is not so" in (drive(main()) or "")
+
+
+def test_what_a_member_owns_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    server = FakeGroups(4)
+
+    async def main() -> None:
+        ours, other = Worker(server), Worker(server)
+        await pass_seconds(server, [ours], 3)
+        await pass_seconds(server, [ours, other], 3)
+        await other.source.close()
+        await pass_seconds(server, [ours], 3)
+
+    drive(main())
+    events = [each.getMessage().replace(f"group={GROUP} topic=s/t ", "") for each in caplog.records]
+    assert [each for each in events if "partitions_" in each and "member=0" in each] == [
+        "iggy.partitions_assigned member=0 partitions=0,1,2,3 holds=0,1,2,3",
+        "iggy.partitions_revoked member=0 partitions=2,3 holds=0,1",
+        "iggy.partitions_assigned member=0 partitions=2,3 holds=0,1,2,3",
+    ]
+
+
+@pytest.mark.parametrize(("busy", "expected"), [([0, 3], [0]), ([0, 1], [0, 1]), ([2, 3], []), ([], [])], ids=str)
+def test_from_outside_it_is_seen_who_starves(busy: list[int], expected: list[int]) -> None:
+    """As `check` asks: it joins nothing, and is done at once where nothing waits or all get on."""
+    server = FakeGroups(4)
+
+    async def main() -> tuple[list[Starving], float]:
+        worker = Worker(server)
+        await pass_seconds(server, [worker], 5, range(4))
+        server.kill()
+        await pass_seconds(server, [worker], 3, busy)
+        begun = server.now
+        connection = server.connection(server.settings())
+        await connection.open()
+
+        async def work(seconds: float) -> None:
+            await pass_seconds(server, [worker], round(seconds), busy)
+
+        found = await find_starving(
+            connection,
+            Reader("group", GROUP),
+            STREAM,
+            TOPIC,
+            counts_all=True,
+            monotonic=server.monotonic,
+            sleep=work,
+        )
+        return found, server.now - begun
+
+    found, seconds = drive(main())
+    assert [(each.partition.partition, each.holder) for each in found] == [(number, 0) for number in expected]
+    assert seconds <= (11 if expected else 2)
+    assert set(server.groups[GROUP].members) == {0, 1}
+
+
+@pytest.mark.parametrize(("tells_clients", "connected"), [(True, 1), (False, None)])
+def test_who_is_connected_is_known_where_the_server_tells(tells_clients: bool, connected: int | None) -> None:
+    server = FakeGroups(2, tells_clients=tells_clients)
+
+    async def main() -> tuple[int, int | None]:
+        worker, other = Worker(server), Worker(server)
+        await pass_seconds(server, [worker, other], 2)
+        assert other.client
+        server.make_ghost(other.client)
+        connection = server.connection(server.settings())
+        await connection.open()
+        members = await connection.members(STREAM, TOPIC, GROUP)
+        return len(members), await connection.connected_members(STREAM, TOPIC, GROUP)
+
+    assert drive(main()) == (2, connected)
+
+
+@pytest.mark.parametrize("tells_clients", [True, False])
+@pytest.mark.parametrize("members", ["none", "ghost", "living"])
+def test_regroup_refuses_while_members_are_or_may_be_connected(members: str, tells_clients: bool) -> None:
+    server = FakeGroups(2, tells_clients=tells_clients)
+
+    async def main() -> None:
+        worker = Worker(server)
+        if members != "none":
+            await pass_seconds(server, [worker], 2)
+        if members == "ghost":
+            server.kill()
+        connection = server.connection(server.settings())
+        await connection.open()
+        await refuse_while_connected(connection, STREAM, TOPIC, GROUP)
+
+    if members == "living" or (members == "ghost" and not tells_clients):
+        with pytest.raises(Stopped, match="is in use") as refused:
+            drive(main())
+        assert (refused.value.code, "--yes" in (refused.value.hint or "")) == ("IFX769", True)
+    else:
+        drive(main())
+
+
+@pytest.mark.parametrize("broken", ["delete_consumer_group", "consumer_group"])
+def test_regroup_that_breaks_off_says_the_offsets(broken: str) -> None:
+    server = FakeGroups(2)
+
+    async def main() -> None:
+        await pass_seconds(server, [Worker(server)], 3, range(2))
+        server.kill()
+        connection = server.connection(server.settings())
+        await connection.open()
+        server.fail_next = broken
+        await regroup(connection, STREAM, TOPIC, GROUP)
+
+    with pytest.raises(Stopped, match="was not rebuilt") as stopped:
+        drive(main())
+    assert (stopped.value.code, "{0: 8, 1: 8}" in (stopped.value.hint or "")) == ("IFX768", True)
+
+
+def test_processes_that_live_join_again_after_a_regroup_and_nothing_is_lost() -> None:
+    server = FakeGroups(4)
+
+    async def main() -> list[Worker]:
+        workers = [Worker(server, start=Start("last")) for _ in range(2)]
+        server.send(0, 3)
+        await pass_seconds(server, workers, 5, range(4))
+        connection = server.connection(server.settings())
+        await connection.open()
+        await regroup(connection, STREAM, TOPIC, GROUP)
+        await connection.close()
+        await pass_seconds(server, workers, 10, range(4))
+        return workers
+
+    workers = drive(main())
+    for number in server.numbers:
+        seen = set.union(*(worker.seen[number] for worker in workers))
+        assert seen == set(range(min(seen), server.partitions[number].end))
+    assert server.live(GROUP) == {0, 1}
+
+
+@given(st.binary(max_size=80))
+def test_any_answer_is_understood_or_a_value_error(answer: bytes) -> None:
+    for parse in (wire.parse_assignment, wire.parse_clients, wire.parse_client_groups):
+        with suppress(ValueError):
+            parse(answer)
