@@ -115,7 +115,8 @@ def json_text(draw: Any, words: Words, depth: int = 3) -> str:
     if kind == "n":
         return draw(NUMBERS)
     if kind == "s":
-        return json.dumps(draw(TEXTS), ensure_ascii=draw(st.booleans()))
+        text = json.dumps(draw(TEXTS), ensure_ascii=draw(st.booleans()))
+        return text[:-1] + draw(st.sampled_from(["", "", "", "", "\\ud83d", "\\udc00x", "\\ud83d\\ude00"])) + '"'
     if kind == "b":
         return draw(st.sampled_from(["true", "false"]))
     if kind == "z":
@@ -161,6 +162,10 @@ def good_object(draw: Any, words: Words, spoiled: bool = False) -> str:
     }
     for key in draw(st.lists(st.sampled_from(words.roles), max_size=2)) if draw(st.booleans()) else []:
         members.pop(key, None)
+    if draw(st.integers(0, 3)) == 0:
+        members.setdefault(
+            "not read", draw(st.sampled_from(['"\\ud83d"', "1e400", '{"a":1,"a":2}', "[NaN]", '"\\u00zz"', "9" * 5000]))
+        )
     if spoiled:
         for key in draw(st.lists(st.sampled_from([*words.roles, words.deep[0]]), min_size=1, max_size=2)):
             value = draw(st.one_of(NUMBERS, NUMBERS, json_text(words, 1)))

@@ -765,15 +765,16 @@ def test_rule_25_what_is_not_read_is_checked_for_syntax_only() -> None:
     assert fields(text, f'{{"v":1,"x":{brackets}}}'.encode()) == "v=1.0"
 
 
-def test_rule_26_duplicate_keys_fail_where_they_are_read() -> None:
+def test_rule_26_of_duplicate_keys_the_last_wins() -> None:
     text = document("{v: a.v}")
     strict = text.replace("topic: t", "topic: t, strict: true")
 
-    assert failure(text, b'{"a":{"v":1,"v":2}}').code == failure(text, b'{"a":{"v":1},"a":{"v":2}}').code == "IFX405"
-    assert fields(text, b'{"a":{"v":1},"b":1,"b":2}') == "v=1.0"
-    assert fields(text, b'{"a":{"v":1},"b":":::"}') == "v=1.0"
-    assert failure(strict, b'{"a":{"v":1},"b":1,"b":2}').code == "IFX405"
-    assert failure(text, b'{"a":{"v":1,"\\u0076":2}}').code == "IFX405"
+    assert fields(text, b'{"a":{"v":1,"v":2}}') == fields(text, b'{"a":{"v":"x"},"a":{"v":2}}') == "v=2.0"
+    assert fields(text, b'{"a":{"v":1,"\\u0076":2}}') == "v=2.0"
+    assert failure(text, b'{"a":{"v":1},"a":{}}').code == "IFX346"
+    assert fields(strict, b'{"a":{"v":1},"b":":::"}') == "v=1.0"
+    for payload in (b'{"a":{"v":1},"b":1,"b":2}', b'{"a":{"v":1,"\\u0076":2}}', b'{"a":{"v":1},"b":[{"c":1,"c":1}]}'):
+        assert failure(strict, payload).code == "IFX405"
 
 
 def test_rule_27_rows_and_texts_of_each_format() -> None:

@@ -39,10 +39,10 @@ CODES: tuple[Code, ...] = (
         "IFX405",
         "duplicate key",
         meaning=(
-            "A key that the mapping reads stands twice in one object, and nothing says which one is meant. "
-            "With `strict: true` this holds for every key."
+            "The mapping says `strict: true`, and an object of the payload has two equal keys. In a CSV header, two columns "
+            "that are read have one name."
         ),
-        fix="Correct the producer.",
+        fix="Correct the producer, or omit `strict`: then the last key wins.",
         example='{"a": 1, "a": 2}',
     ),
     Code(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, raw, text
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, Option, OptionError, Options
-from iggyflux.payloads.json_ import DuplicateCheck, check_json_bytes, has_duplicate_keys
+from iggyflux.payloads.json_ import check_json_bytes
 
 FORMATS: dict[str, Format] = {
     "json": json_.FORMAT,
@@ -23,11 +23,9 @@ __all__ = [
     "FORMATS",
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
-    "DuplicateCheck",
     "Format",
     "Option",
     "OptionError",
     "Options",
     "check_json_bytes",
-    "has_duplicate_keys",
 ]

@@ -17,7 +17,6 @@ from iggyflux.payloads.format import (
     FOREIGN_TYPE,
     MALFORMED,
     MAX_DEPTH,
-    checks_key,
     duplicate_key,
     not_utf8,
     too_deep,
@@ -59,10 +58,12 @@ class Cursor:
         """The next `size` bytes as a signed integer."""
         return int.from_bytes(self.take(size), "big", signed=True)
 
-    def float(self, size: int) -> float:
-        """The next `size` bytes as a float, which is finite."""
+    def float(self, size: int, reads: Reads | None) -> float | None:
+        """The next `size` bytes as a float, which is finite; None for one that is not, where nothing is read of it."""
         value: float = _FLOATS[size].unpack(self.take(size))[0]
         if value - value != 0.0:
+            if reads is None:
+                return None
             raise DecodeError(BAD_NUMBER, f"{value!r} at byte {self._position - size} is not a number of JSON")
         return value
 
@@ -108,11 +109,11 @@ def deeper(depth: int) -> int:
     return depth + 1
 
 
-def object_key(key: object, seen: dict[str, JSON], reads: Reads | None) -> str:
-    """`key`, which is a string and not yet among `seen` if that is read."""
+def object_key(key: object, seen: dict[str, JSON], strict: bool) -> str:
+    """`key`, which is a string and, if `strict`, not yet among `seen`."""
     if not isinstance(key, str):
         raise DecodeError(BAD_KEY, f"the key {shorten(key)} is not a string")
-    if key in seen and checks_key(reads, key):
+    if strict and key in seen:
         raise duplicate_key(key)
     return key
 

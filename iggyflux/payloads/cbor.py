@@ -25,7 +25,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
         value: JSON = cbor2.loads(
             payload,
             max_depth=MAX_DEPTH,
-            allow_duplicate_keys=False,
+            allow_duplicate_keys=not strict,
             semantic_decoders=_REFUSED_TAGS,
             tag_hook=_refuse_tag,
         )
@@ -34,7 +34,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
             return value
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
         pass
-    return decode_carefully(payload, Reads.WHOLE if strict or reads is None else reads)
+    return decode_carefully(payload, Reads.WHOLE if reads is None else reads, strict)
 
 
 def _refuse_tag(*_: object) -> Never:
@@ -46,12 +46,12 @@ def _refuse_tag(*_: object) -> Never:
 _REFUSED_TAGS = dict.fromkeys((*range(1101), 43000, 55799), _refuse_tag)
 
 
-def decode_carefully(payload: bytes, reads: Reads) -> JSON:
+def decode_carefully(payload: bytes, reads: Reads, strict: bool = False) -> JSON:
     """The specification of `decode`."""
     cursor = Cursor(payload, "CBOR")
     if payload.startswith(_SELF_DESCRIBED):
         cursor.take(len(_SELF_DESCRIBED))
-    value = _value(cursor, reads, 0)
+    value = _value(cursor, reads, 0, strict)
     cursor.at_end()
     return value
 
@@ -63,17 +63,21 @@ _CONSTANTS = {20: False, 21: True, 22: None}
 _FLOATS = {25: 2, 26: 4, 27: 8}
 
 
-def _value(cursor: Cursor, reads: Reads | None, depth: int) -> JSON:
-    return _typed(cursor, cursor.byte(), reads, depth)
+def _value(cursor: Cursor, reads: Reads | None, depth: int, strict: bool) -> JSON:
+    return _typed(cursor, cursor.byte(), reads, depth, strict)
 
 
-def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int) -> JSON:
+def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int, strict: bool) -> JSON:
     """The value that begins with the byte `first`, which was taken already."""
     major, minor = first >> 5, first & 0x1F
     if major == 7:
-        return _simple(cursor, minor)
-    if major == 6:
+        return _simple(cursor, minor, reads)
+    if major == 6 and reads is not None:
         raise cursor.foreign("tag")
+    if major == 6:
+        _argument(cursor, minor, indefinite=False)
+        _value(cursor, None, deeper(depth), strict)
+        return None
     count = _argument(cursor, minor, indefinite=major >= 2)
     if major <= 1 and count is not None:
         return count if major == 0 else -1 - count
@@ -85,7 +89,7 @@ def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int) -> JSON:
         if count is not None:
             return cursor.text(count)
         return "".join(cursor.text(size) for size in _chunk_sizes(cursor, major))
-    return _list(cursor, count, reads, depth) if major == 4 else _object(cursor, count, reads, depth)
+    return _list(cursor, count, reads, depth, strict) if major == 4 else _object(cursor, count, reads, depth, strict)
 
 
 def _argument(cursor: Cursor, minor: int, *, indefinite: bool) -> int | None:
@@ -99,17 +103,18 @@ def _argument(cursor: Cursor, minor: int, *, indefinite: bool) -> int | None:
     raise cursor.malformed(f"reserved length {minor}")
 
 
-def _simple(cursor: Cursor, minor: int) -> JSON:
+def _simple(cursor: Cursor, minor: int, reads: Reads | None) -> JSON:
     if minor in _CONSTANTS:
         return _CONSTANTS[minor]
     if minor in _FLOATS:
-        return cursor.float(_FLOATS[minor])
+        return cursor.float(_FLOATS[minor], reads)
     if minor == _INDEFINITE:
         raise cursor.malformed("a break where none can be")
-    if minor == 23:
-        raise cursor.foreign("undefined")
-    _argument(cursor, minor, indefinite=False)
-    raise cursor.foreign("simple value")
+    if minor != 23:
+        _argument(cursor, minor, indefinite=False)
+    if reads is None:
+        return None
+    raise cursor.foreign("undefined" if minor == 23 else "simple value")
 
 
 def _chunk_sizes(cursor: Cursor, major: int) -> Iterator[int]:
@@ -121,18 +126,18 @@ def _chunk_sizes(cursor: Cursor, major: int) -> Iterator[int]:
         yield size
 
 
-def _list(cursor: Cursor, count: int | None, reads: Reads | None, depth: int) -> list[JSON]:
+def _list(cursor: Cursor, count: int | None, reads: Reads | None, depth: int, strict: bool) -> list[JSON]:
     inner = deeper(depth)
     elements = item_reads(reads)
     if count is not None:
-        return [_value(cursor, elements, inner) for _ in range(count)]
+        return [_value(cursor, elements, inner, strict) for _ in range(count)]
     values: list[JSON] = []
     while (first := cursor.byte()) != _BREAK:
-        values.append(_typed(cursor, first, elements, inner))
+        values.append(_typed(cursor, first, elements, inner, strict))
     return values
 
 
-def _object(cursor: Cursor, count: int | None, reads: Reads | None, depth: int) -> dict[str, JSON]:
+def _object(cursor: Cursor, count: int | None, reads: Reads | None, depth: int, strict: bool) -> dict[str, JSON]:
     inner = deeper(depth)
     members: dict[str, JSON] = {}
     while count is None or count > 0:
@@ -142,8 +147,8 @@ def _object(cursor: Cursor, count: int | None, reads: Reads | None, depth: int) 
         count = count if count is None else count - 1
         if first >> 5 == 2:
             raise cursor.foreign("byte string as a key")
-        key = object_key(_typed(cursor, first, None, inner), members, reads)
-        members[key] = _value(cursor, member_reads(reads, key), inner)
+        key = object_key(_typed(cursor, first, Reads.BARE, inner, strict), members, strict)
+        members[key] = _value(cursor, member_reads(reads, key), inner, strict)
     return members
 
 
@@ -174,7 +179,9 @@ def _has_large_integer(value: JSON) -> bool:
 
 FORMAT = Format(
     name="cbor",
-    description="CBOR (RFC 8949): keys are strings, byte strings come as base64; tags, undefined and NaN fail.",
+    description=(
+        "CBOR (RFC 8949): keys are strings, byte strings come as base64; tags, undefined and NaN fail where they are read."
+    ),
     decode=decode,
     encode=encode,
     binary=True,

@@ -1,15 +1,16 @@
 """json: read by msgspec, and only as far as the mapping reads.
 
 The law for both plans (LANGUAGE 25, 26): UTF-8, size and depth are checked on the bytes; a value that is not read is
-checked for syntax alone; what is read must be exact, and its keys must not stand twice.  This file specifies
-it; the compiled plan uses `check_json_bytes` and `DuplicateCheck` and sends what they suspect here.
+checked for syntax alone; what is read must be exact; of equal keys in one object the last wins, and `strict` refuses
+them.  This file specifies it; the compiled plan sends what it does not decode itself here.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import accumulate
 
 import msgspec
@@ -23,10 +24,7 @@ from iggyflux.payloads.format import (
     Format,
     Options,
     check_size,
-    checks_key,
     duplicate_key,
-    item_reads,
-    member_reads,
     not_encodable,
     not_utf8,
     too_deep,
@@ -51,14 +49,16 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     """The part of a JSON text that `reads` names (None: all of it)."""
     reads = Reads.WHOLE if reads is None else reads
     check_json_bytes(payload)
+    with_surrogates = False
     try:
         _raw.decode(payload)
     except msgspec.DecodeError as exc:
-        raise DecodeError(MALFORMED, _syntax_reason(payload, exc)) from None
-    duplicates = _duplicate_check(reads, strict)
-    if duplicates.suspects(payload):
-        duplicates.check(payload)
-    return _read(payload, reads, "$")
+        with_surrogates = b"\\u" in payload and _is_json(payload)
+        if not with_surrogates:
+            raise DecodeError(MALFORMED, _syntax_reason(payload, exc)) from None
+    if strict and (key := find_duplicate_key(payload)) is not None:
+        raise duplicate_key(key)
+    return _take(_parse(payload), reads, "$") if with_surrogates else _read(payload, reads, "$")
 
 
 def check_json_bytes(payload: bytes) -> None:
@@ -76,104 +76,80 @@ def check_json_bytes(payload: bytes) -> None:
             raise too_deep()
 
 
-def has_duplicate_keys(payload: bytes, reads: Reads, strict: bool = False) -> bool:
-    """Whether a key that `reads` names (any key, if `strict`) stands twice in one object of a valid JSON text."""
-    duplicates = _duplicate_check(reads, strict)
-    return duplicates.suspects(payload) and duplicates.find(payload) is not None
+def find_duplicate_key(payload: bytes) -> str | None:
+    """Return a key that stands twice in one object, compared after unescaping; None where none does.
 
-
-class DuplicateCheck:
-    """Finds keys that stand twice: a quick `suspects`, which is never wrong when it says no, and an exact `find`."""
-
-    __slots__ = ("_needles", "_reads")
-
-    def __init__(self, reads: Reads, strict: bool = False) -> None:
-        self._reads = Reads.WHOLE if strict else reads
-        names = None if self._reads.whole else _names(self._reads)
-        self._needles = (
-            None if names is None else tuple(json.dumps(name, ensure_ascii=False).encode() for name in names)
-        )
-
-    def suspects(self, payload: bytes) -> bool:
-        """Whether it takes `find` to know.  About 60 ns a key that is read."""
-        if self._needles is None:
-            return _repeats_a_key(payload)
-        count = payload.count
-        for needle in self._needles:
-            if count(needle) > 1:
-                return True
-        # A key can hide behind an escape; only these two spell what could be written plainly.
-        return b"\\" in payload and bool(self._needles) and (b"\\u" in payload or b"\\/" in payload)
-
-    def find(self, payload: bytes) -> str | None:
-        """A key that stands twice where it is read, in a payload of valid syntax; None if there is none."""
-        tree = json.loads(payload.decode("utf-8"), object_pairs_hook=_Object, parse_int=str, parse_float=str)
-        return next(_duplicates(tree, self._reads), None)
-
-    def check(self, payload: bytes) -> None:
-        """Raises `DecodeError` where `find` finds one."""
-        key = self.find(payload)
-        if key is not None:
-            raise duplicate_key(key)
-
-
-# By identity: a `Reads` has no hash, and a plan uses one and the same for every payload.
-_checks: dict[tuple[int, bool], tuple[Reads, DuplicateCheck]] = {}
-_MOST_CHECKS = 64
-
-
-def _duplicate_check(reads: Reads, strict: bool) -> DuplicateCheck:
-    """The check for `reads`, made once."""
-    kept, check = _checks.get((id(reads), strict), (None, None))
-    if kept is not reads or check is None:
-        check = DuplicateCheck(reads, strict)
-        if len(_checks) >= _MOST_CHECKS:
-            _checks.clear()
-        _checks[id(reads), strict] = (reads, check)
-    return check
-
-
-class _Object(list[tuple[str, object]]):
-    """The members of an object in order, each as often as it stands."""
-
-
-def _duplicates(value: object, reads: Reads | None) -> Iterator[str]:
-    if reads is None:
-        return
-    if isinstance(value, _Object):
-        seen: set[str] = set()
-        for key, member in value:
-            if key in seen and checks_key(reads, key):
-                yield key
-            seen.add(key)
-            yield from _duplicates(member, member_reads(reads, key))
-    elif isinstance(value, list):
-        elements = item_reads(reads)
-        if elements is not None:
-            for element in value:
-                yield from _duplicates(element, elements)
-
-
-def _names(reads: Reads) -> frozenset[str] | None:
-    """Every key that is read anywhere; None where that is any key."""
-    if reads.whole:
+    For JSON in UTF-8 that is not nested too deeply; of what is no JSON it says nothing.
+    """
+    if not may_repeat_a_key(payload):
         return None
-    names = set(reads.keys)
-    for child in (*reads.keys.values(), *(() if reads.items is None else (reads.items,))):
-        found = _names(child)
-        if found is None:
-            return None
-        names |= found
-    return frozenset(names)
+    found: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        found.extend(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+
+    with suppress(ValueError):
+        json.loads(payload.decode(), object_pairs_hook=note, parse_int=str, parse_float=str)
+    return found[0] if found else None
 
 
-def _repeats_a_key(payload: bytes) -> bool:
-    """Whether some key stands twice anywhere, or an escape makes that hard to see."""
+def may_repeat_a_key(payload: bytes) -> bool:
+    """Return whether it takes `find_duplicate_key` to know: some key stands twice somewhere, or is escaped."""
     if b"\\" in payload:
         return True
     parts = payload.split(b'"')
     keys = [text for text, after in zip(parts[1::2], parts[2::2], strict=False) if after.lstrip()[:1] == b":"]
     return len(set(keys)) != len(keys)
+
+
+def _is_json(payload: bytes) -> bool:
+    """Whether a text that msgspec refuses is JSON: half of a surrogate pair is (RFC 8259, 8.2)."""
+    try:
+        _parse(payload)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(payload: bytes) -> object:
+    """A text as the standard library takes it, numbers as they are written.  Raises ValueError."""
+    return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_Number, parse_float=_Number)
+
+
+class _Number(str):
+    """A number as it is written: it is decoded where it is read."""
+
+    __slots__ = ()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _take(value: object, reads: Reads, path: str) -> JSON:
+    if isinstance(value, dict):
+        if reads.whole:
+            return {_whole(key, path): _take(member, reads, f"{path}.{key}") for key, member in value.items()}
+        return {
+            key: _take(member, reads.keys[key], f"{path}.{key}") for key, member in value.items() if key in reads.keys
+        }
+    if isinstance(value, list):
+        elements = reads if reads.whole else reads.items
+        return [] if elements is None else [_take(each, elements, f"{path}[{n}]") for n, each in enumerate(value)]
+    if isinstance(value, _Number):
+        return _read(value.encode(), reads, path)
+    return _whole(value, path) if isinstance(value, str) else value  # type: ignore[return-value]  # true, false, null
+
+
+def _whole(text: str, path: str) -> str:
+    """`text`, without half a surrogate pair in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        reason = f"a string has half of a surrogate pair, which UTF-8 cannot encode (in {path})"
+        raise DecodeError(MALFORMED, reason.encode("utf-8", "backslashreplace").decode()) from None
+    return text
 
 
 def _read(text: bytes | msgspec.Raw, reads: Reads, path: str) -> JSON:

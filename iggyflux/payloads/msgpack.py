@@ -1,4 +1,4 @@
-"""msgpack: objects have string keys, `bin` comes as base64, extension types and NaN fail."""
+"""msgpack: objects have string keys, `bin` comes as base64, extension types and NaN fail where they are read."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     try:
         value: JSON = _fast.decode(payload)
         # What is written back byte for byte had no duplicate keys.
-        if is_plain(value) and _encoder.encode(value) == payload:
+        if is_plain(value) and (not strict or _encoder.encode(value) == payload):
             return value
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError, RecursionError):
         pass
-    return decode_carefully(payload, Reads.WHOLE if strict or reads is None else reads)
+    return decode_carefully(payload, Reads.WHOLE if reads is None else reads, strict)
 
 
-def decode_carefully(payload: bytes, reads: Reads) -> JSON:
+def decode_carefully(payload: bytes, reads: Reads, strict: bool = False) -> JSON:
     """The specification of `decode`."""
     cursor = Cursor(payload, "msgpack")
-    value = _value(cursor, reads, 0)
+    value = _value(cursor, reads, 0, strict)
     cursor.at_end()
     return value
 
@@ -43,22 +43,24 @@ _SIGNED = {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 _TEXTS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
 _LISTS = {0xDC: 2, 0xDD: 4}
 _OBJECTS = {0xDE: 2, 0xDF: 4}
+_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # the size of the data
+_LONG_EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
 
 
-def _value(cursor: Cursor, reads: Reads | None, depth: int) -> JSON:
-    return _typed(cursor, cursor.byte(), reads, depth)
+def _value(cursor: Cursor, reads: Reads | None, depth: int, strict: bool) -> JSON:
+    return _typed(cursor, cursor.byte(), reads, depth, strict)
 
 
-def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int) -> JSON:  # noqa: C901  (a branch each type)
+def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int, strict: bool) -> JSON:  # noqa: C901  (a branch each type)
     """The value that begins with the byte `first`, which was taken already."""
     if first <= 0x7F:
         return first
     if first >= 0xE0:
         return first - 0x100
     if first <= 0x8F:
-        return _object(cursor, first & 0x0F, reads, depth)
+        return _object(cursor, first & 0x0F, reads, depth, strict)
     if first <= 0x9F:
-        return _list(cursor, first & 0x0F, reads, depth)
+        return _list(cursor, first & 0x0F, reads, depth, strict)
     if first <= 0xBF:
         return cursor.text(first & 0x1F)
     if first in _CONSTANTS:
@@ -68,35 +70,38 @@ def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int) -> JSON:
     if first in _SIGNED:
         return cursor.signed(_SIGNED[first])
     if first in _FLOATS:
-        return cursor.float(_FLOATS[first])
+        return cursor.float(_FLOATS[first], reads)
     if first in _TEXTS:
         return cursor.text(cursor.unsigned(_TEXTS[first]))
     if first in _RAWS:
         return cursor.raw(cursor.unsigned(_RAWS[first]))
     if first in _LISTS:
-        return _list(cursor, cursor.unsigned(_LISTS[first]), reads, depth)
+        return _list(cursor, cursor.unsigned(_LISTS[first]), reads, depth, strict)
     if first in _OBJECTS:
-        return _object(cursor, cursor.unsigned(_OBJECTS[first]), reads, depth)
+        return _object(cursor, cursor.unsigned(_OBJECTS[first]), reads, depth, strict)
     if first == 0xC1:
         raise cursor.malformed("the byte 0xc1 begins nothing")
-    raise cursor.foreign("extension type")
+    if reads is not None:
+        raise cursor.foreign("extension type")
+    cursor.take(1 + (_EXTENSIONS[first] if first in _EXTENSIONS else cursor.unsigned(_LONG_EXTENSIONS[first])))
+    return None
 
 
-def _list(cursor: Cursor, count: int, reads: Reads | None, depth: int) -> list[JSON]:
+def _list(cursor: Cursor, count: int, reads: Reads | None, depth: int, strict: bool) -> list[JSON]:
     inner = deeper(depth)
     elements = item_reads(reads)
-    return [_value(cursor, elements, inner) for _ in range(count)]
+    return [_value(cursor, elements, inner, strict) for _ in range(count)]
 
 
-def _object(cursor: Cursor, count: int, reads: Reads | None, depth: int) -> dict[str, JSON]:
+def _object(cursor: Cursor, count: int, reads: Reads | None, depth: int, strict: bool) -> dict[str, JSON]:
     inner = deeper(depth)
     members: dict[str, JSON] = {}
     for _ in range(count):
         first = cursor.byte()
         if first in _RAWS:
             raise cursor.foreign("bin as a key")
-        key = object_key(_typed(cursor, first, None, inner), members, reads)
-        members[key] = _value(cursor, member_reads(reads, key), inner)
+        key = object_key(_typed(cursor, first, Reads.BARE, inner, strict), members, strict)
+        members[key] = _value(cursor, member_reads(reads, key), inner, strict)
     return members
 
 
@@ -113,7 +118,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
 
 FORMAT = Format(
     name="msgpack",
-    description="MessagePack: keys are strings, `bin` comes as base64; extension types, NaN and infinities fail.",
+    description=(
+        "MessagePack: keys are strings, `bin` comes as base64; extension types and NaN fail where they are read."
+    ),
     decode=decode,
     encode=encode,
     binary=True,

@@ -7,13 +7,11 @@ asks the reference plan.  So generated code may be wrong about a message only wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
 from typing import Any
-
-import msgspec
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path, truth
@@ -51,7 +49,6 @@ class Generated:
     source: str
     namespace: dict[str, Any]
     is_static: bool
-    keys: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -110,7 +107,6 @@ class _Generator:
         self.is_static = self.shape.is_static
         self.cache: dict[str, _Column] = {}
         self.variables = 0
-        self.proofs: dict[tuple[str, tuple[str, ...]], str] = {}
 
     # --- source ----------------------------------------------------------------------------------------------------
 
@@ -123,7 +119,6 @@ class _Generator:
         out = self.out
         out.add('"""Lines of each item of `points`, and the position in `messages` of the message each is of."""')
         out.add("positions = range(len(messages))")
-        out.add("all_roots = roots")
         out.add("skipped, empty = [], []")
         if self.writer.where is not None:
             self._where()
@@ -131,7 +126,6 @@ class _Generator:
         for number, spec in enumerate(self.writer.points):
             self._spec(number, spec)
         self._collisions()
-        self._duplicates()
         results = ", ".join(f"(lines_{n}, records_{n})" for n in range(len(self.writer.points)))
         out.add(f"return [{results}], positions, origins, skipped, empty")
         body = "\n".join(_without_idle(out.lines))
@@ -140,13 +134,12 @@ class _Generator:
                 f"# The plan of {_printable(self.mapping.name)} for {self.dialect.value} in {self.precision.value}.",
                 *head,
                 "",
-                "def render(messages, roots, payloads, joined, unread, odd):",
+                "def render(messages, roots, odd):",
                 body,
                 "",
             ]
         )
-        names = tuple(dict.fromkeys(key for key, _ in layout.keys(self.root))) if self.is_static else ()
-        return Generated(source, self.names, self.is_static, names)
+        return Generated(source, self.names, self.is_static)
 
     def _comment(self, pointer: str) -> None:
         line = self.mapping.locate(pointer).line
@@ -283,7 +276,6 @@ class _Generator:
         raw = self._raw(spec.measurement, f"measurement_{number}")
         memo = self._name("measurement_text", columns.Memo(make, SERIES_BYTES // (len(spec.tags) + 1)))
         column = f"name_{number}"
-        self._proves(spec.measurement, column)
         self.out.add(f"{column} = memo_texts(only_strings({raw.name}, odd_{number}), {memo}, odd_{number})")
         return _Piece(column=column, variable="name")
 
@@ -298,7 +290,6 @@ class _Generator:
             f"text_of_{column}", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1))
         )
         self.out.add(f"{column} = memo_texts({raw.name}, {memo}, odd_{number})")
-        self._proves(tag.source, column)
         return _Piece(column=column, variable=f"t{position}")
 
     def _tag_stars(self, number: int, spec: PointSpec) -> _Piece:
@@ -372,7 +363,6 @@ class _Generator:
             function = _TYPED.get(item.type, general) if raw.kind == item.type.value else general
             text = f"{function}({raw.name}, {odd})"
         self.out.add(f"{column} = {text}")
-        self._proves(item.source, column)
         if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
             if item.default is not None:
                 raise NotCompiled(f"field {item.key!r} is never missing, and {self.dialect.value} has no unsigned")
@@ -400,8 +390,6 @@ class _Generator:
                 raw = f"time_{number}"
             else:
                 raw = self._raw(timestamp.source, f"time_{number}").name
-                if not timestamp.default_message:
-                    self._proves(timestamp.source, times)
             parse = self._time_parser(timestamp)
             if timestamp.default_message:
                 out.add(f"{times} = or_message_time({raw}, {messages}, {parse}, {odd})")
@@ -491,49 +479,6 @@ class _Generator:
         out.add("# collisions: points of one message with the same measurement, tags and time")
         groups = ", ".join(f"(records_{n}, series_{n}, times_{n})" for n in range(len(self.writer.points)))
         out.add(f"find_collisions([{groups}], positions, origins, odd)")
-
-    def _proves(self, source: Source, column: str) -> None:
-        """Remember that a `column` without nulls proves that its path is in every payload (or element)."""
-        path = static_path(source) if self.is_static and isinstance(source, Expression) else None
-        if path is not None and self.scope["elements"] == "elements":
-            scope = "root" if path[0] == "root" or self.element is self.root else "element"
-            for length in range(1, len(path[1]) + 1):
-                self.proofs.setdefault((scope, path[1][:length]), column)
-
-    def _duplicates(self) -> None:
-        """Duplicate keys on paths that are read (LANGUAGE 26)."""
-        out = self.out
-        if self.writer.source.payload.format != "json":
-            return
-        out.add()
-        out.add("# duplicate keys on paths that are read")
-        if not self.is_static:
-            out.add("find_duplicates_whole(joined, payloads, all_roots, is_duplicate, odd)")
-            return
-        uses: dict[str, list[tuple[str, str | None]]] = {}
-        for key, size, proof in self._paths("root", self.root, ()):
-            uses.setdefault(key, []).append((size, proof))
-        out.add("complete = not (odd or skipped or empty)")
-        out.add("find_duplicates(joined, payloads, complete, unread, [")
-        for key, places in uses.items():
-            expected = " + ".join(size for size, _ in places)
-            proofs = [proof for _, proof in places]
-            known = "None" if None in proofs else f"({', '.join(str(proof) for proof in proofs)},)"
-            out.add(f"    ({msgspec.json.encode(key)!r}, {expected}, {known}),")
-        out.add("], is_duplicate, odd)")
-
-    def _paths(self, scope: str, node: Node, path: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
-        """Of each place that is read: key, source of how often it stands in the batch, the column that proves it."""
-        size = "len(payloads)" if scope == "root" else "len(elements)"
-        for key, child in node.children.items():
-            here = (*path, key)
-            if child.items is not None:
-                yield key, size, "lists"
-                yield from self._paths("element", child.items, ())
-                continue
-            on_the_way = scope == "root" and here == (self.for_each_path or ())[: len(here)]
-            yield key, size, "lists" if on_the_way else self.proofs.get((scope, here))
-            yield from self._paths(scope, child, here)
 
     # --- small ones ------------------------------------------------------------------------------------------------
 

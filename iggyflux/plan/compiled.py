@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -19,17 +18,15 @@ from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.mapping import Mapping, Writer
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
-from iggyflux.payloads.json_ import DuplicateCheck
+from iggyflux.payloads.json_ import may_repeat_a_key
 from iggyflux.plan.codegen import Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import ReferencePlan
-from iggyflux.plan.unread import Unread, learn_unread
 from iggyflux.records import Failure, LazyMessages, Message, Rendered
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
 Decode = Callable[[bytes], Any]
-_MOST_LESSONS = 4
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, RecursionError)
 
 
@@ -49,11 +46,9 @@ class CompiledPlan:
         self._run: Callable[..., Any] | None = None
         self._decode: Decode
         self._fault: str | None = None
-        self._unread: Unread | None = None
-        self._payload_type: type[msgspec.Struct] | None = None
-        self._lessons = 0
         writer = self.reference.writer
         self._is_json = writer.source.payload.format == "json"
+        self._strict = writer.source.strict
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
             self._compile(generate(mapping, dialect, precision))
@@ -68,15 +63,12 @@ class CompiledPlan:
         reads = payload_reads(writer)
         self.source = generated.source
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
-        namespace["is_duplicate"] = partial(_has_duplicate, DuplicateCheck(reads, writer.source.strict))
         exec(compile(generated.source, f"<plan of {self.mapping.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         if not self._is_json:
             decode = FORMATS[writer.source.payload.format].decode
             options, strict = writer.source.payload.options, writer.source.strict
             self._decode = lambda payload: decode(payload, options, reads, strict)
         elif generated.is_static:
-            self._payload_type = namespace["Payload"]
-            self._lessons = _MOST_LESSONS
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
             self._decode = msgspec.json.Decoder().decode
@@ -106,9 +98,8 @@ class CompiledPlan:
             messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
         )
         odd: set[int] = set()
-        unread = self._unread
-        decode = self._decode if unread is None else unread.decode
-        joined = self._look(payloads, odd)
+        decode = self._decode
+        self._look(payloads, odd)
         kept: Sequence[int] = range(len(messages))
         messages_kept = messages
         try:
@@ -119,41 +110,27 @@ class CompiledPlan:
             roots = self._decode_each(decode, payloads, odd)
             kept = [index for index in kept if index not in odd]
             messages_kept = [messages[index] for index in kept]
-            payloads = [payloads[index] for index in kept]
-            joined = b"\n".join(payloads) if self._is_json else b""
         inner_odd: set[int] = set()
-        others = None if unread is None else unread.count(roots)
-        if others is None and self._lessons and payloads:
-            self._learn(payloads[0])
-        made, positions, origins, skipped, empty = run(messages_kept, roots, payloads, joined, others or 0, inner_odd)
+        made, positions, origins, skipped, empty = run(messages_kept, roots, inner_odd)
         odd.update(kept[position] for position in inner_odd)
         return self._assemble(messages, made, kept, positions, origins, skipped, empty, odd)
 
-    def _learn(self, payload: bytes) -> None:
-        """Take a payload as an example of what the next ones hold; a few times, for messages may come to change."""
-        assert self._payload_type is not None  # noqa: S101  (there are lessons for static plans only)
-        self._lessons -= 1
-        self._unread = learn_unread(self._payload_type, payload)
+    def _look(self, payloads: list[bytes], odd: set[int]) -> None:
+        """Find the payloads that only the reference plan can judge.
 
-    def _look(self, payloads: list[bytes], odd: set[int]) -> bytes:
-        """The payloads joined, for what is counted over a whole batch.
-
-        Odd is what is too large, too deep, not UTF-8, or holds a number that a cast might have to refuse as rounded.
+        They are too large, too deep or not UTF-8, may have a duplicate key that `strict` refuses, or hold a number that
+        a cast might have to refuse as rounded.
         """
         if self._may_round:
             odd.update(index for index, payload in enumerate(payloads) if may_round(payload))
         if not self._is_json:
-            return b""
-        joined = b"\n".join(payloads)
-        longest = max(map(len, payloads))
-        if longest > 2 * MAX_DEPTH:
+            return
+        if self._strict:
+            odd.update(index for index, payload in enumerate(payloads) if may_repeat_a_key(payload))
+        if max(map(len, payloads)) > 2 * MAX_DEPTH:
             odd.update(index for index, payload in enumerate(payloads) if _is_deep_or_large(payload))
-        if not joined.isascii():
-            try:
-                joined.decode()
-            except UnicodeDecodeError:
-                odd.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
-        return joined
+        if not all(map(bytes.isascii, payloads)):
+            odd.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
 
     def _decode_each(self, decode: Decode, payloads: list[bytes], odd: set[int]) -> list[Any]:
         roots = []
@@ -219,10 +196,6 @@ class CompiledPlan:
         return Rendered(
             [line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none)
         )
-
-
-def _has_duplicate(check: DuplicateCheck, payload: bytes) -> bool:
-    return check.suspects(payload) and check.find(payload) is not None
 
 
 def _casts_numbers(writer: Writer) -> bool:

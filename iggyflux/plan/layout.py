@@ -117,15 +117,6 @@ def _structs(node: Node, title: str, classes: Iterator[int], attributes: Iterato
     yield node, "\n".join(lines)
 
 
-def keys(node: Node) -> Iterator[tuple[str, Node]]:
-    """Every member's key below `node`, with its node; those of list items too."""
-    for key, child in node.children.items():
-        yield key, child
-        yield from keys(child)
-        if child.items is not None:
-            yield from keys(child.items)
-
-
 NAMESPACE: dict[str, Any] = {
     "Annotated": Annotated,
     "Any": Any,

@@ -44,7 +44,7 @@ def find_shape(writer: Writer) -> Shape:
 
 def _enter_all(shape: Shape, writer: Writer) -> bool:
     """Enter every path into the trees; False where a payload must be decoded whole."""
-    if writer.source.payload.format != "json" or writer.source.strict:
+    if writer.source.payload.format != "json":
         return False
     if any(spec.tag_stars or spec.field_stars for spec in writer.points):
         return False
