@@ -39,8 +39,8 @@ CODES: tuple[Code, ...] = (
         "IFX405",
         "duplicate key",
         meaning=(
-            "The mapping says `strict: true`, and an object of the payload has two equal keys. In a CSV header, two columns "
-            "that are read have one name."
+            "The mapping says `strict: true`, and an object of the payload has two equal keys. In a CSV header, two "
+            "columns that are read have one name."
         ),
         fix="Correct the producer, or omit `strict`: then the last key wins.",
         example='{"a": 1, "a": 2}',
