@@ -180,7 +180,7 @@ def _has_large_integer(value: JSON) -> bool:
 FORMAT = Format(
     name="cbor",
     description=(
-        "CBOR (RFC 8949): keys are strings, byte strings come as base64; tags, undefined and NaN fail where they are read."
+        "CBOR (RFC 8949): keys are strings, byte strings come as base64; tags and NaN fail where they are read."
     ),
     decode=decode,
     encode=encode,
