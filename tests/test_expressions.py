@@ -774,3 +774,28 @@ def test_every_row_of_the_guide_is_run() -> None:
     ]
 
     assert len(lines) == len(rows_of_the_guide()) > 50
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'`"\ud800"`',
+        r'`["x", {"\udfff": 1}]`',
+        r'`{"class": {"a": "b\ud83d"}}`',
+        r'"\ud800"',
+        r'lambda."a\udc00".b',
+        r"`\ud800`",
+    ],
+)
+def test_half_of_a_surrogate_pair_is_an_error_with_its_place(text: str) -> None:
+    """No line could be encoded with it; both halves are a character."""
+    with pytest.raises(ExpressionError) as error:
+        compile_expression(text)
+    start = min(place for place in (text.find("`"), text.find('"')) if place >= 0)
+
+    assert (error.value.code, error.value.position) == ("IFX200", start)
+
+
+def test_both_halves_of_a_surrogate_pair_are_one_character() -> None:
+    assert compile_expression(r'`"\ud83d\ude00"`').evaluate({}) == "😀"
+    assert compile_expression(r'"\ud83d\ude00"').evaluate({"😀": 1}) == 1

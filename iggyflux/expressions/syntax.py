@@ -43,6 +43,9 @@ def tokenize(text: str) -> list[Token]:
     try:
         for token in _Lexer().tokenize(text):
             token["stop"] = _stop(text, token)
+            if token["type"] in ("literal", "quoted_identifier") and not _is_encodable(token["value"]):
+                message = "half of a surrogate pair is no character"
+                raise ExpressionError(message, code="IFX200", text=text, position=token["start"], hint=_SURROGATES)
             tokens.append(token)
     except exceptions.LexerError as error:
         raise _unreadable(text, tokens, error) from error
@@ -52,6 +55,21 @@ def tokenize(text: str) -> list[Token]:
         start = len(text) - len(text[tokens[-1]["stop"] :].lstrip()) if tokens else 0
         raise ExpressionError("this number is too long", code="IFX200", text=text, position=start) from error
     return tokens
+
+
+_SURROGATES: Final = "write the character itself, or both halves: \\ud83d\\ude00"
+
+
+def _is_encodable(value: object) -> bool:
+    """Whether every string in a JSON value can be written in UTF-8."""
+    if isinstance(value, dict):
+        return all(_is_encodable(key) and _is_encodable(member) for key, member in value.items())
+    if isinstance(value, list):
+        return all(map(_is_encodable, value))
+    return not isinstance(value, str) or not _HALVES.search(value)
+
+
+_HALVES: Final = re.compile("[\ud800-\udfff]")
 
 
 def parse(text: str, tokens: list[Token]) -> Node:

@@ -115,7 +115,8 @@ def string_texts(column: Sequence[str | None], odd: Odd) -> Column:
         joined = "".join(column)  # type: ignore[arg-type]
     except TypeError:  # a null, or another type
         return _each(column, odd, FieldType.STRING, False)
-    if len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT:  # type: ignore[arg-type]
+    is_short = len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT  # type: ignore[arg-type]
+    if is_short and _encodable(joined):
         if '"' not in joined and "\\" not in joined:
             return [f'"{value}"' for value in column]
         return [f'"{escape_string(value)}"' for value in column]  # type: ignore[arg-type]
