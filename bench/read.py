@@ -21,7 +21,7 @@ from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializat
 
 from bench.table import Figure, best_seconds, show
 from iggyflux import parse_mapping
-from iggyflux.cursors import CursorStore
+from iggyflux.cursors import CursorStore, cursor_state
 from iggyflux.delivery.windows import Position, Read
 from iggyflux.plan import digest_rows
 from iggyflux.records import Row
@@ -152,7 +152,7 @@ def ours(form: str, data: bytes, store: CursorStore | None = None, read: Read | 
 
 def overlapping(data: bytes, folder: Path) -> Callable[[], int]:
     """All of a window is remembered, compared with as many rows that were seen, and all is new: the dearest case."""
-    store = CursorStore(folder, "bench", {})
+    store = CursorStore(cursor_state(folder, "bench"), "bench", {})
     store.open()
     other = [Row({"time": START + number}, "other") for number in range(COUNT)]
     first = Read(*WINDOW, "tail", WINDOW[0], WINDOW[0])

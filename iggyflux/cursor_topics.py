@@ -1,8 +1,8 @@
 """Cursors in a topic of Iggy, for readers that run where no disk survives.
 
-The cursor lives in a private folder as any other does, and after every commit the whole of it (position and digests)
-is sent as one message to the first partition of the topic; the newest message of a reader is what counts.  Headers say
-whose it is, so that readers share a topic; version and checksum are inside.
+A commit is one message to the first partition of the topic, with all of the state: record and blobs.  The newest
+message of a reader counts.  Headers say whose it is, so that readers share a topic; the format and a checksum are
+inside.  While a run lasts, the state is in memory.
 
 A topic has no lock.  Every message carries the random id of the run that sent it, and before each commit a run looks at
 what came since its own last one: where the newest of that is another run's, it stops (IFX702).  So of two runs one
@@ -15,26 +15,21 @@ import asyncio
 import logging
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 import zlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 
-from iggyflux.cursors import Cursor, CursorStore, Sieve, cursor_path, remove_cursor
-from iggyflux.delivery.windows import Position
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
-from iggyflux.records import JSON, Message, OutgoingMessage, Partition
+from iggyflux.records import Message, OutgoingMessage, Partition
+from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING
 from iggyflux.transports.iggy import Connection, PartitionInfo, Reader, address_of, speaks_http
 from iggyflux.transports.iggy_topics import made_partitions
 
-VERSION = 1
 MOST_BYTES = 8_000_000
 MOST_HTTP_BYTES = 1_400_000
 """Over http a request has 2 MB at the most, and a payload takes a third more there."""
@@ -46,17 +41,18 @@ _NEW_COUNT = 20
 _LONGEST_NAME = 255
 _READER, _OWNER, _SEQUENCE, _BY = "iggyflux.reader", "iggyflux.owner", "iggyflux.sequence", "iggyflux.by"
 _LOOKING = Reader("single", "iggyflux-look")  # stores nothing
+_WAY_ON = "`iggyflux cursor set` goes on from a time, `cursor reset` begins anew: what was sent is then sent again"
 
 T = TypeVar("T")
 log = logging.getLogger("iggyflux.cursors")
 
 
 class _Content(msgspec.Struct, forbid_unknown_fields=True):
-    """What a message holds: the cursor's file, or None where it was forgotten, and the files of digests."""
+    """What a message holds: the record, or None where it was forgotten, and the blobs by number."""
 
     reader: str
-    cursor: bytes | None
-    seen: dict[str, bytes]
+    record: Any
+    blobs: dict[int, bytes]
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -66,112 +62,95 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     content: bytes
 
 
-class TopicCursorStore(CursorStore):
-    """As `CursorStore`, with the cursor in a topic: `commit` makes it ready, `publish` sends it.
+class TopicState:
+    """A `StateStore` in a topic.  It is used by one thread, in which no loop runs."""
 
-    Everything but what a sieve does is called from one thread, in which no loop runs.
-    """
-
-    is_remote = True
-
-    def __init__(
-        self,
-        settings: IggySettings,
-        address: TopicAddress,
-        name: str,
-        query: Mapping[str, JSON],
-        *,
-        marks: bool = False,
-        most_back: int = MOST_BACK,
-    ) -> None:
-        super().__init__(Path(), name, query, marks=marks)
+    def __init__(self, settings: IggySettings, address: TopicAddress, name: str, *, most_back: int = MOST_BACK) -> None:
+        self.name = name
         self.owner = secrets.token_hex(16)
         self._settings = settings
         self._address = address
         self._most_back = most_back
         self._most_bytes = MOST_HTTP_BYTES if speaks_http(settings) else MOST_BYTES
+        self._is_taken = False
+        self._blobs: dict[int, bytes] = {}
         self._runner: asyncio.Runner | None = None
         self._connection: Connection | None = None
         self._partition = Partition(address.stream, address.topic, 0)
         self._looked_to: int | None = None
         self._sequence = 0
         self._unsent: OutgoingMessage | None = None
-        self._has_folder = False
 
     @property
     def place(self) -> str:
-        """As of `CursorStore`."""
+        """As of `StateStore`."""
         address = self._address
         return f"{self.name!r} in {address.stream}/{address.topic} of {address_of(self._settings)}"
 
-    def read(self) -> Cursor | None:
-        """As of `CursorStore`; raises `NotConnected`, too."""
-        self._run(self._load(may_create=False))
-        return self._read()
-
     def take(self) -> None:
-        """Nothing: there is no lock."""
+        """As of `StateStore`, but there is no lock: `commit` finds out whether another run is there.
 
-    def replace(self, cursor: Cursor | None) -> None:
-        """As of `CursorStore`; raises `NotConnected`, too.
-
-        A run that reads under this name stops at its next commit.
+        Raise `Stopped` (IFX643) for a name that no header can hold.
         """
-        self._make_folder()
-        super().replace(cursor)
-        self._pack()
-        self.publish()
-
-    def open(self) -> Position | None:
-        """As of `CursorStore`; raises `NotConnected`, too, and is then called again."""
         if len(self.name.encode()) > _LONGEST_NAME:
             hint = "give the route a shorter `name`"
             raise Stopped("a reader with positions in a topic has a name of at most 255 bytes", hint, "IFX643")
-        self._run(self._load(may_create=True))
-        self._read()
-        return super().open()
+        self._is_taken = True
 
-    def commit(self, position: Position, sieve: Sieve | None = None) -> None:
-        """As of `CursorStore`; it survives when it was published.  Raises `Stopped` (IFX643) where it is too large."""
-        super().commit(position, sieve)
-        self._pack()
+    def read(self) -> Any:
+        """As of `StateStore`.  Who has taken the state makes a topic that is missing, where that is allowed."""
+        content = self._content_of(self._run(self._load(may_create=self._is_taken)))
+        self._blobs = content.blobs
+        return content.record
 
-    def publish(self) -> None:
-        """As of `CursorStore`.  Raises `Stopped` (IFX702) where another run has published since."""
-        if self._unsent is not None:
-            self._run(self._publish(self._unsent))
-            self._unsent = None
+    def blob(self, number: int) -> Iterator[bytes]:
+        """As of `StateStore`."""
+        if number not in self._blobs:
+            hint = "`iggyflux cursor set`: what lies in the overlap is then sent again"
+            raise Stopped(f"cannot use the digests of {self.place}, number {number}: they are missing", hint, "IFX641")
+        data = self._blobs[number]
+        yield from (data[first : first + CHUNK_BYTES] for first in range(0, len(data), CHUNK_BYTES))
+
+    def commit(
+        self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
+    ) -> None:
+        """As of `StateStore`.  Raise `Stopped`: IFX702 where another run has committed since, IFX643 if too large."""
+        blobs = {number: data for number, data in self._blobs.items() if number not in dropped}
+        for number, file in added.items():
+            file.seek(0)
+            blobs[number] = file.read()
+        self._send(_Content(self.name, record, blobs))
+        self._blobs = blobs
+
+    def replace(self, record: object | None) -> None:
+        """As of `StateStore`.  A run that reads under this name stops at its next commit."""
+        self._send(_Content(self.name, record, {}))
+        self._blobs = {}
 
     def close(self) -> None:
-        """As of `CursorStore`; the private folder goes."""
-        super().close()
+        """As of `StateStore`."""
         if self._runner is not None:
             self._run(self._disconnect())
             self._runner.close()
             self._runner = None
-        if self._has_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self._has_folder = False
 
     # --- to and from messages ---
 
-    def _pack(self) -> None:
-        """What is in the folder, as the message that is to be sent."""
-        path = cursor_path(self.folder, self.name)
-        seen = sorted(self.seen_folder.iterdir()) if self.seen_folder.is_dir() else []
-        size = sum(file.stat().st_size for file in seen)
+    def _send(self, content: _Content) -> None:
+        """Send a message until it is confirmed; the same content after a `NotConnected` is the same message."""
+        size = sum(map(len, content.blobs.values()))
         if size > self._most_bytes:
             raise self._too_large(size)
-        content = msgspec.msgpack.encode(
-            _Content(
-                self.name,
-                path.read_bytes() if path.exists() else None,
-                {file.name: file.read_bytes() for file in seen},
-            )
-        )
-        payload = msgspec.msgpack.encode(_Envelope("cursor", VERSION, zlib.crc32(content), content))
+        packed = msgspec.msgpack.encode(content)
+        payload = msgspec.msgpack.encode(_Envelope("cursor", FORMAT, zlib.crc32(packed), packed))
         if len(payload) > self._most_bytes:
             raise self._too_large(len(payload))
+        if self._unsent is None or self._unsent.payload != payload:
+            self._unsent = self._message(payload)
+        self._run(self._publish(self._unsent))
+        self._unsent = None
+
+    def _message(self, payload: bytes) -> OutgoingMessage:
         self._sequence += 1
         headers = {
             _READER: self.name,
@@ -180,51 +159,31 @@ class TopicCursorStore(CursorStore):
             _BY: f"process {os.getpid()} of {socket.gethostname()}"[:_LONGEST_NAME] or "-",
         }
         number = blake2b(f"{self.owner} {self._sequence}".encode(), digest_size=16).digest()
-        self._unsent = OutgoingMessage(payload, None, headers, None, int.from_bytes(number, "big"))
+        return OutgoingMessage(payload, None, headers, None, int.from_bytes(number, "big"))
 
-    def _unpack(self, message: Message | None) -> None:
-        """Put what a message holds into the folder, instead of what is there.  Raises `Stopped` (IFX701)."""
-        self._make_folder()
-        remove_cursor(self.folder, self.name)
+    def _content_of(self, message: Message | None) -> _Content:
+        """Return what a message holds.  Raise `Stopped` (IFX701) where it is damaged or of another format."""
         if message is None:
-            return
+            return _Content(self.name, None, {})
         try:
             envelope = msgspec.msgpack.decode(message.payload, type=_Envelope)
-            if envelope.iggyflux != "cursor" or envelope.version != VERSION:
-                raise self._damaged(message, f"it has version {envelope.version}, and this program knows {VERSION}")
+            if envelope.iggyflux != "cursor":
+                raise self._damaged(message, "it holds something else")
+            if envelope.version != FORMAT:
+                reason = f"it has format {envelope.version}, and this program reads format {FORMAT}"
+                raise self._damaged(message, reason, "go on with the release that wrote it; or here: ")
             if zlib.crc32(envelope.content) != envelope.crc32:
                 raise self._damaged(message, "its checksum does not fit")
             content = msgspec.msgpack.decode(envelope.content, type=_Content)
         except msgspec.MsgspecError as error:
             raise self._damaged(message, f"it holds no cursor ({error})") from error
-        if content.reader != self.name or not all(name.isdigit() for name in content.seen):
+        if content.reader != self.name:
             raise self._damaged(message, "it holds something else")
-        if content.cursor is None:
-            return
-        self.seen_folder.mkdir(parents=True)
-        for name, data in content.seen.items():
-            (self.seen_folder / name).write_bytes(data)
-        cursor_path(self.folder, self.name).write_bytes(content.cursor)
+        return content
 
-    def _read(self) -> Cursor | None:
-        path = str(cursor_path(self.folder, self.name))
-        try:
-            return super().read()
-        except Stopped as error:
-            hint = "begin anew with `iggyflux cursor reset`, or at a time with `cursor set`"
-            raise Stopped(error.reason.replace(path, self.place), hint, error.code) from error
-
-    def _make_folder(self) -> None:
-        if not self._has_folder:
-            try:
-                self.folder = Path(tempfile.mkdtemp(prefix="iggyflux-cursor-"))
-            except OSError as error:
-                raise Stopped(f"cannot make a temporary folder: {error.strerror}", code="IFX701") from error
-            self._has_folder = True
-
-    def _damaged(self, message: Message, reason: str) -> Stopped:
-        hint = "`iggyflux cursor set` goes on from a time, `cursor reset` begins anew: what was sent is then sent again"
-        return Stopped(f"cannot use the positions of {self.place}, offset {message.offset}: {reason}", hint, "IFX701")
+    def _damaged(self, message: Message, reason: str, before: str = "") -> Stopped:
+        text = f"cannot use the positions of {self.place}, offset {message.offset}: {reason}"
+        return Stopped(text, before + _WAY_ON, "IFX701")
 
     def _too_large(self, size: int) -> Stopped:
         message = f"the positions of {self.name!r} and what they remember have {size:,} bytes"
@@ -238,12 +197,12 @@ class TopicCursorStore(CursorStore):
             self._runner = asyncio.Runner()
         return self._runner.run(work)
 
-    async def _load(self, *, may_create: bool) -> None:
-        """Bring the newest message of this reader to the folder."""
+    async def _load(self, *, may_create: bool) -> Message | None:
+        """Return the newest message of this reader."""
         self._looked_to = None
         info = await self._connected(may_create=may_create)
         try:
-            self._unpack(None if info is None else await self._newest(info))
+            return None if info is None else await self._newest(info)
         except NotConnected:
             await self._disconnect()
             raise

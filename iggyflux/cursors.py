@@ -1,11 +1,7 @@
-"""How far readers have come, durably: positions in the time line, and digests of what may have to be looked at again.
+"""How far readers have come: positions in the time line, and digests of what may have to be looked at again.
 
-    STATE/NAME.cursor.json        the position, whose query it is, and which files of digests belong to it
-    STATE/NAME.cursor.lock        who reads under this name
-    STATE/NAME.seen/00000042      digests of the rows of a slice of time, 16 bytes each (32 with keys, for marks)
-
-The position and the list of digest files are replaced at once, as one checkpoint; files of digests are written and
-fsynced before, and removed after.  A file that the checkpoint does not name is what a crash left over.
+Both are in one `StateStore`: the record is the cursor, which names the *slices* of time whose digests are kept, and a
+blob holds the digests of a slice, 16 bytes a row (32 with keys, for marks).  So one commit moves position and memory.
 
 A *sieve* tells, row by row, what of a window is new or changed.  What was seen in a slice of time is what was there
 when it was read last: a value that goes and comes back is published again.  Memory is bounded whatever a window holds:
@@ -15,11 +11,10 @@ part.
 
 from __future__ import annotations
 
-import os
 import tempfile
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -27,19 +22,21 @@ from typing import IO, Any, Literal, TypeAlias
 
 import msgspec
 
-from iggyflux.checkpoints import read_checkpoint, write_checkpoint
 from iggyflux.delivery.windows import Position, Read
-from iggyflux.disk import sync_folder
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Row
-from iggyflux.state.locks import Lock
+from iggyflux.state.sqlite import SUFFIX, SqliteState
+from iggyflux.state.store import StateStore
 
-_KIND = "cursor"
 _DIGEST_BYTES = 16
 _IN_MEMORY_BYTES = 200_000 * _DIGEST_BYTES
 """How many bytes of digests are held at once: in sets they take some seven times as much."""
 _MOST_PARTS = 256
 _CHUNK_ENTRIES = 50_000
+_WAY_ON = (
+    "`iggyflux cursor set` goes on with this release from a time, such as `done` in the file (nanoseconds), and "
+    "`cursor reset` begins anew: what was sent is then sent again, with the same ids"
+)
 
 Mark: TypeAlias = Literal["", "late", "changed"]
 
@@ -48,15 +45,14 @@ _pack = msgspec.msgpack.Encoder(order="deterministic").encode
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Digests of the rows of `[start, stop)`, in a file that may hold some of other times too."""
+    """Digests of the rows of `[start, stop)`, in the blob `number`, which may hold some of other times too."""
 
     start: int
     stop: int
-    file: str
+    number: int
     count: int
-    crc32: int
     is_cut: bool = False
-    """Whether times beside `[start, stop)` in the file are out of date."""
+    """Whether times beside `[start, stop)` in the blob are out of date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,166 +68,99 @@ class Cursor:
     width: int = _DIGEST_BYTES
 
 
-def cursor_path(folder: Path, name: str) -> Path:
-    """Where the cursor of the reader `name` is."""
-    return folder / f"{name}.cursor.json"
-
-
-def read_cursor(folder: Path, name: str) -> Cursor | None:
-    """The stored cursor, or None where there is none.  Takes no lock.  Raises `Stopped` (IFX701) at damage."""
-    path = cursor_path(folder, name)
-    content = read_checkpoint(path, _KIND)
-    if content is None:
-        return None
-    try:
-        gap = content["gap"]
-        return Cursor(
-            content["query"],
-            Position(content["checked"], content["done"], None if gap is None else (gap[0], gap[1])),
-            tuple(Slice(**each) for each in content["slices"]),
-            content["width"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        hint = "put back a copy, or `iggyflux cursor reset`: what was sent is then sent again"
-        raise Stopped(f"cannot use the positions in {path}: {error}", hint, "IFX701") from error
-
-
-def write_cursor(folder: Path, name: str, cursor: Cursor) -> None:
-    """Store the cursor; returns when it would survive a crash.  The caller holds the lock."""
-    position = cursor.position
-    content = {
-        "reader": name,
-        "query": cursor.query,
-        "checked": position.checked,
-        "done": position.done,
-        "gap": position.gap,
-        "width": cursor.width,
-        "slices": [
-            {
-                "start": each.start,
-                "stop": each.stop,
-                "file": each.file,
-                "count": each.count,
-                "crc32": each.crc32,
-                "is_cut": each.is_cut,
-            }
-            for each in cursor.slices
-        ],
-    }
-    write_checkpoint(cursor_path(folder, name), _KIND, content)
-
-
-def remove_cursor(folder: Path, name: str) -> None:
-    """Forget the cursor and what was seen.  The caller holds the lock."""
-    cursor_path(folder, name).unlink(missing_ok=True)
-    seen = _seen_folder(folder, name)
-    if seen.is_dir():
-        for file in seen.iterdir():
-            file.unlink(missing_ok=True)
-        seen.rmdir()
-
-
-def lock_cursor(folder: Path, name: str) -> Lock:
-    """Be the one who reads under this name.  Raises `Stopped` (IFX702) naming who does already."""
-    return Lock(folder / f"{name}.cursor.lock", f"the cursor {name!r}")
-
-
-def _seen_folder(folder: Path, name: str) -> Path:
-    return folder / f"{name}.seen"
+def cursor_state(folder: Path, name: str) -> SqliteState:
+    """The state of the reader `name`, on disk in `folder`."""
+    path = folder / f"{name}.cursor{SUFFIX}"
+    previous = folder / f"{name}.cursor.json"
+    return SqliteState(path, "cursor", name, f"the cursor {name!r}", previous=previous, way_on=_WAY_ON)
 
 
 class CursorStore:
-    """The cursor of one reader, for one run.  Everything blocks."""
+    """The cursor of one reader, for one run.
 
-    is_remote = False
-    """Whether what is committed has to be published before it would survive this machine."""
+    Everything blocks, and may raise what the state raises: where that is a `NotConnected`, the call is repeated.
+    """
 
-    def __init__(self, folder: Path, name: str, query: Mapping[str, JSON], *, marks: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, state: StateStore, name: str, query: Mapping[str, JSON], *, marks: bool = False) -> None:
         self.name = name
         self.query = dict(query)
+        self._state = state
         self._width = 2 * _DIGEST_BYTES if marks else _DIGEST_BYTES
-        self._lock: Lock | None = None
         self._slices: tuple[Slice, ...] = ()
+        self._blobs: frozenset[int] = frozenset()
         self._number = 0
 
     @property
     def place(self) -> str:
         """Where the cursor is, for people."""
-        return str(cursor_path(self.folder, self.name))
+        return self._state.place
 
     def read(self) -> Cursor | None:
-        """What is stored, whoever has it; None where nothing is.  Raises `Stopped` (IFX701) at damage."""
-        return read_cursor(self.folder, self.name)
+        """Return what is stored, whoever has it; None where nothing is.  Raise `Stopped` (IFX701) at damage."""
+        record = self._state.read()
+        if record is None:
+            return None
+        try:
+            return _cursor_of(record)
+        except (KeyError, TypeError, ValueError) as error:
+            hint = "put back a copy, or `iggyflux cursor reset`: what was sent is then sent again"
+            raise Stopped(f"cannot use the positions in {self.place}: {error!r}", hint, "IFX701") from error
 
     def take(self) -> None:
-        """Be the one who reads under this name.  Raises `Stopped` (IFX702)."""
-        if self._lock is None:
-            self._lock = lock_cursor(self.folder, self.name)
+        """Become the one who reads under this name.  Raise `Stopped` (IFX702) naming who does already."""
+        self._state.take()
 
     def replace(self, cursor: Cursor | None) -> None:
-        """Store another cursor, which remembers nothing of what was seen; None forgets it.  The caller has taken it."""
-        remove_cursor(self.folder, self.name)
-        if cursor is not None:
-            write_cursor(self.folder, self.name, cursor)
+        """Store a cursor that remembers nothing, whatever is there; None forgets it.  The caller has taken it."""
+        self._state.replace(None if cursor is None else _record_of(self.name, cursor))
 
     def open(self) -> Position | None:
-        """Take the cursor, and say where it is; None where this reader never ran.
+        """Take the cursor and return where it is; None where this reader never ran.
 
-        Raises `Stopped`: IFX702 in use, IFX701 damaged, IFX640 of another query.
+        Raise `Stopped`: IFX702 in use, IFX701 damaged, IFX640 of another query.
         """
         self.take()
-        cursor = read_cursor(self.folder, self.name)
-        self._slices = ()
-        if cursor is not None:
-            if cursor.query != self.query:
-                raise _other_query(self.place, cursor.query, self.query)
-            # Digests of another width cannot be compared: what is looked at again is then published again.
-            self._slices = cursor.slices if cursor.width == self._width else ()
-        self._remove_unknown()
-        return None if cursor is None else cursor.position
+        cursor = self.read()
+        self._slices, self._blobs, self._number = (), frozenset(), 0
+        if cursor is None:
+            return None
+        if cursor.query != self.query:
+            raise _other_query(self.place, cursor.query, self.query)
+        # Digests of another width cannot be compared: what is looked at again is then published again.
+        self._slices = cursor.slices if cursor.width == self._width else ()
+        self._blobs = frozenset(each.number for each in cursor.slices)
+        self._number = max(self._blobs, default=0)
+        return cursor.position
 
     def sieve(self, read: Read, column: str, *, whole: bool = False) -> Sieve:
-        """What tells the new and the changed rows of a span from those that were seen; close it or commit it.
+        """What tells the new and the changed rows of a span from those that were seen; close it in any case.
 
         With `whole` it is asked once, for what was made of all rows of the span (`sift_messages`).
         """
         return Sieve(self, read, column, whole=whole)
 
     def commit(self, position: Position, sieve: Sieve | None = None) -> None:
-        """Store the position, and with it what `sieve` saw; returns when both would survive a crash."""
-        slices: list[Slice] = []
+        """Store the position, and with it what `sieve` saw; return when both would survive a crash."""
+        slices, added = list(self._slices), {}
         if sieve is not None:
-            slices += sieve.finish()
-            for old in self._slices:
-                slices += _without(old, sieve.start, sieve.stop)
-        else:
-            slices += self._slices
+            slices = [left for old in self._slices for left in _without(old, sieve.start, sieve.stop)]
+            if (seen := sieve.finish()) is not None:
+                slices.append(seen[0])
+                added = {seen[0].number: seen[1]}
         kept = tuple(sorted((each for each in slices if each.stop > position.checked), key=lambda each: each.start))
-        write_cursor(self.folder, self.name, Cursor(self.query, position, kept, self._width))
-        dropped = {each.file for each in self._slices} - {each.file for each in kept}
-        self._slices = kept
-        for file in dropped:
-            (self.seen_folder / file).unlink(missing_ok=True)
-
-    def publish(self) -> None:
-        """Bring what was committed to where it survives; returns when it would.
-
-        Raises `NotConnected`, and is then called again, or `Stopped`.  Nothing to do on a disk.
-        """
+        numbers = frozenset(each.number for each in kept)
+        self._state.commit(
+            _record_of(self.name, Cursor(self.query, position, kept, self._width)),
+            added={number: file for number, file in added.items() if number in numbers},
+            dropped=self._blobs - numbers,
+        )
+        self._slices, self._blobs = kept, numbers
 
     def close(self) -> None:
         """Let others take the cursor; idempotent."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._state.close()
 
     # For sieves
-
-    @property
-    def seen_folder(self) -> Path:
-        """Where the files of digests are."""
-        return _seen_folder(self.folder, self.name)
 
     @property
     def width(self) -> int:
@@ -242,27 +171,55 @@ class CursorStore:
         """What was seen of `[start, stop)`."""
         return [each for each in self._slices if each.start < stop and start < each.stop]
 
-    def new_file(self) -> Path:
-        """A name that is not in use."""
-        self._number += 1
-        return self.seen_folder / f"{self._number:08d}"
+    def entries(self, of: Slice) -> Iterator[bytes]:
+        """Return the entries of a blob.  Raise `Stopped` (IFX641) where they are not what was stored."""
+        width, count = self._width, 0
+        for data in self._state.blob(of.number):
+            count += len(data) // width
+            yield from (data[start : start + width] for start in range(0, len(data), width))
+        if count != of.count:
+            hint = "put back a copy, or `iggyflux cursor set`: what lies in the overlap is then sent again"
+            raise Stopped(
+                f"cannot use the digests in {self.place}, number {of.number}: some are missing", hint, "IFX641"
+            )
 
-    def _remove_unknown(self) -> None:
-        known = {each.file for each in self._slices}
-        try:
-            files = list(self.seen_folder.iterdir())
-        except FileNotFoundError:
-            return
-        for file in files:
-            if file.name not in known:
-                file.unlink(missing_ok=True)
-        self._number = max((int(name) for name in known if name.isdigit()), default=0)
+    def new_number(self) -> int:
+        """A number of a blob that is not in use."""
+        self._number += 1
+        return self._number
+
+
+def _record_of(name: str, cursor: Cursor) -> dict[str, Any]:
+    position = cursor.position
+    return {
+        "reader": name,
+        "query": cursor.query,
+        "checked": position.checked,
+        "done": position.done,
+        "gap": position.gap,
+        "width": cursor.width,
+        "slices": [
+            {"start": each.start, "stop": each.stop, "number": each.number, "count": each.count, "is_cut": each.is_cut}
+            for each in cursor.slices
+        ],
+    }
+
+
+def _cursor_of(record: Any) -> Cursor:
+    gap = record["gap"]
+    return Cursor(
+        record["query"],
+        Position(record["checked"], record["done"], None if gap is None else (gap[0], gap[1])),
+        tuple(Slice(**each) for each in record["slices"]),
+        record["width"],
+    )
 
 
 class Sieve:
     """The rows of one span of time: which are to be published, and what has to be remembered of them.
 
-    Where `needs_survey`, all rows are shown to `survey` before the first goes through `sift`, in the same order.
+    Where `needs_survey`, all rows are shown to `survey`, then `compare` is called, and then the rows go through `sift`,
+    in the same order.  Making a sieve and `compare` read the state: not in an event loop.
     """
 
     def __init__(self, store: CursorStore, read: Read, column: str, *, whole: bool = False) -> None:
@@ -279,20 +236,25 @@ class Sieve:
         self._known: set[bytes] | dict[bytes, bytes] = set()
         self._survey: _Survey | None = None
         if self.needs_survey:
-            self._survey = _Survey(store.seen_folder, min(size // _IN_MEMORY_BYTES + 1, _MOST_PARTS), self._key_bytes)
+            self._survey = _Survey(min(size // _IN_MEMORY_BYTES + 1, _MOST_PARTS), self._key_bytes)
         elif self._has_keys:
             self._known = {entry[: self._key_bytes]: entry[self._key_bytes :] for entry in self._old_entries()}
         else:
             self._known = set(self._old_entries())
         self._file: IO[bytes] | None = None
         self._count = 0
-        self._crc32 = 0
+        self._number: int | None = None
         self._sifted = 0
 
     def survey(self, rows: Sequence[Row], digests: Sequence[bytes]) -> None:
         """Look at rows that will be sifted later."""
         if self._survey is not None:
             self._survey.add(self._labelled(rows, self._entries(rows, digests)))
+
+    def compare(self) -> None:
+        """Find out which rows of the survey are to be published."""
+        if self._survey is not None:
+            self._survey.compare(self._old_entries())
 
     def sift(self, rows: Sequence[Row], digests: Sequence[bytes]) -> list[tuple[int, Mark]]:
         """The indices of the rows that are to be published, each with what it is: new (""), late or changed."""
@@ -325,23 +287,19 @@ class Sieve:
             return "changed"
         return "late" if row.columns[self._column] < self._read.known else ""  # type: ignore[operator]  # an integer
 
-    def finish(self) -> list[Slice]:
-        """What was seen, on the disk."""
-        file, self._file = self._file, None
-        if file is None:
-            return []
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        sync_folder(self._store.seen_folder)
+    def finish(self) -> tuple[Slice, IO[bytes]] | None:
+        """Return what was seen and its entries; None where nothing was.  May be called again."""
+        if self._file is None:
+            return None
+        if self._number is None:
+            self._number = self._store.new_number()
         start = max(self._read.keep, self.start)
-        return [Slice(start, self.stop, Path(file.name).name, self._count, self._crc32)]
+        return Slice(start, self.stop, self._number, self._count), self._file
 
     def close(self) -> None:
         """Forget what was seen, where it was not committed; idempotent."""
         if self._file is not None:
             self._file.close()
-            Path(self._file.name).unlink(missing_ok=True)
             self._file = None
         if self._survey is not None:
             self._survey.close()
@@ -372,14 +330,12 @@ class Sieve:
         """What was seen, as it is looked for."""
         for number, each in enumerate(self._old):
             label = number.to_bytes(2, "big") if self._starts else b""
-            for entry in _entries_of(self._store.seen_folder / each.file, each, self._store.width):
+            for entry in self._store.entries(each):
                 yield label + entry if label else entry
 
     def _fresh(self, rows: Sequence[Row], entries: Sequence[bytes]) -> Iterator[tuple[int, bool]]:
         """The indices of what was not seen, and whether another value was."""
         if self._survey is not None:
-            if not self._sifted:
-                self._survey.compare(self._old_entries())
             yield from self._survey.fresh(self._sifted, len(rows))
             self._sifted += len(rows)
             return
@@ -403,32 +359,30 @@ class Sieve:
     def _write(self, entries: Sequence[bytes]) -> None:
         if not entries:
             return
-        if self._file is None:
-            self._store.seen_folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._store.new_file().open("wb")
-        data = b"".join(entries)
-        self._file.write(data)
+        with _spooling():
+            if self._file is None:
+                self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115  # `close`
+            self._file.write(b"".join(entries))
         self._count += len(entries)
-        self._crc32 = zlib.crc32(data, self._crc32)
 
 
 class _Survey:
     """Entries that are too many to be held at once: split by their first bytes into parts that are compared in turn."""
 
-    def __init__(self, folder: Path, parts: int, key_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, parts: int, key_bytes: int) -> None:
         self._parts = parts
         self._key_bytes = key_bytes
-        self._folder = folder
-        self._new = [self._spool() for _ in range(parts)]
+        with _spooling():
+            self._new: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(parts)]  # noqa: SIM115  # `close`
         self._width = 0
         self._total = 0
         self._bits = bytearray()
 
     def add(self, entries: Sequence[bytes]) -> None:
         """The entries of rows, in their order."""
-        for number, entry in enumerate(entries, self._total):
-            self._new[self._part(entry)].write(entry + number.to_bytes(8, "big"))
+        with _spooling():
+            for number, entry in enumerate(entries, self._total):
+                self._new[self._part(entry)].write(entry + number.to_bytes(8, "big"))
         self._total += len(entries)
         if entries:
             self._width = len(entries[0])
@@ -436,9 +390,10 @@ class _Survey:
     def compare(self, old: Iterator[bytes]) -> None:
         """Find out which of them are not among `old`."""
         self._bits = bytearray(self._total)
-        spools = [self._spool() for _ in range(self._parts)]
-        for entry in old:
-            spools[self._part(entry)].write(entry)
+        with _spooling():
+            spools: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(self._parts)]  # noqa: SIM115  # below
+            for entry in old:
+                spools[self._part(entry)].write(entry)
         size = self._key_bytes
         for new, before in zip(self._new, spools, strict=True):
             width = self._width
@@ -468,9 +423,6 @@ class _Survey:
         # From the end of what is looked for: the beginning may be a number.
         return entry[self._key_bytes - 1 if self._key_bytes else -1] % self._parts
 
-    def _spool(self) -> IO[bytes]:
-        return tempfile.TemporaryFile(dir=self._folder)
-
 
 def _pieces(file: IO[bytes], width: int) -> Iterator[bytes]:
     """What stands in a file, `width` bytes each."""
@@ -479,19 +431,14 @@ def _pieces(file: IO[bytes], width: int) -> Iterator[bytes]:
         yield from (data[start : start + width] for start in range(0, len(data), width))
 
 
-def _entries_of(path: Path, expected: Slice, width: int) -> Iterator[bytes]:
-    """The entries in a file.  Raises `Stopped` (IFX641) where it is not what was stored."""
-    crc32 = count = 0
+@contextmanager
+def _spooling() -> Iterator[None]:
+    """Translate what the system raises about temporary files."""
     try:
-        with path.open("rb") as file:
-            while data := file.read(width * _CHUNK_ENTRIES):
-                crc32 = zlib.crc32(data, crc32)
-                count += len(data) // width
-                yield from (data[start : start + width] for start in range(0, len(data), width))
+        yield
     except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
-    if count != expected.count or crc32 != expected.crc32:
-        raise _damaged(path, "its checksum does not fit")
+        hint = "free space in the temporary directory (TMPDIR), and run again: nothing is lost"
+        raise Stopped(f"cannot write temporary files: {error.strerror}", hint, "IFX701") from error
 
 
 def _without(old: Slice, start: int, stop: int) -> list[Slice]:
@@ -519,11 +466,6 @@ def key_rows(rows: Sequence[Row], column: str) -> list[bytes]:
             ]
         found.append(blake2b(_pack([row.measurement, columns[column], named]), digest_size=_DIGEST_BYTES).digest())
     return found
-
-
-def _damaged(path: Path, reason: str) -> Stopped:
-    hint = "put back a copy, or `iggyflux cursor set`: what lies in the overlap is then sent again"
-    return Stopped(f"cannot use the digests in {path}: {reason}", hint, "IFX641")
 
 
 def _other_query(place: str, stored: Mapping[str, JSON], now: Mapping[str, JSON]) -> Stopped:

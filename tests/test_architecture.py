@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"mapping"},
     {"pipeline"},
     {"plan", "delivery"},
-    {"state", "checkpoints"},
+    {"state"},
     {"transports"},
     {"cursors"},
     {"cursor_topics"},

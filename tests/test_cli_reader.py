@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zlib
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,13 +293,29 @@ def test_cursor_shows_sets_and_resets_and_asks_before(server: SimServer) -> None
 def test_a_cursor_that_is_damaged_can_be_set_and_reset(server: SimServer) -> None:
     path = pipeline(server)
     iggyflux("run", path, "--until-end")
-    file = Path(".iggyflux/back.cursor.json")
-    file.write_bytes(file.read_bytes()[:-9])
+    file = Path(".iggyflux/back.cursor.sqlite")
+    file.write_bytes(file.read_bytes()[:5000])
 
     assert "IFX701" in iggyflux("run", path, "--until-end").err
     assert iggyflux("cursor", "show", path).code == 3
     assert iggyflux("cursor", "reset", path, "--mapping", "back", "--yes").code == 0
     assert "10 rows" in iggyflux("run", path, "--until-end").err
+
+
+def test_a_cursor_of_the_release_before_is_refused_and_its_time_goes_on(server: SimServer) -> None:
+    path = pipeline(server)
+    Path(".iggyflux").mkdir()
+    content = b'{"checked":5,"done":1767225605000000000,"gap":null,"query":{},"reader":"back","slices":[],"width":16}'
+    old = Path(".iggyflux/back.cursor.json")
+    old.write_bytes(b'{"iggyflux":"cursor","version":1,"crc32":%d,"content":%s}\n' % (zlib.crc32(content), content))
+    refused = [iggyflux("run", path, "--until-end"), iggyflux("cursor", "show", path)]
+
+    assert [each.code for each in refused] == [3, 3]
+    assert all("they have format 1, and this program reads format 2" in each.err for each in refused), refused
+    assert "cursor set" in refused[0].err
+    iggyflux("cursor", "set", path, "--mapping", "back", "--at", "2026-01-01T00:00:05Z", "--yes")
+    assert "5 rows" in iggyflux("run", path, "--until-end").err
+    assert old.exists(), "the release before can go on with it"
 
 
 def test_the_cursor_of_a_reader_that_runs_is_not_moved(server: SimServer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ import pytest
 from iggy_server import IggyServer, find_server, start_server
 from shell import iggyflux
 from test_cursors import QUERY, read, row, sift
-from test_reader_route import BASE, Point, S, World, expected, points
+from test_reader_route import BASE, Point, S, Store, World, expected, points
 from transports.fake_iggy import FakeIggy
 
-from iggyflux.cursor_topics import MOST_BYTES, TopicCursorStore
-from iggyflux.cursors import Cursor, CursorStore, Sieve
+from iggyflux.cursor_topics import MOST_BYTES, TopicState
+from iggyflux.cursors import Cursor, CursorStore
 from iggyflux.delivery.windows import Position
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
 from iggyflux.records import OutgoingMessage
 from iggyflux.sim import SimServer
+from iggyflux.state.sqlite import SqliteState
+from iggyflux.state.store import StateStore
 from iggyflux.transports.iggy import Connection
 
 Topics = Callable[..., "Topic"]
@@ -37,13 +40,13 @@ class Topic:
     def __init__(self, settings: IggySettings, stream: str) -> None:
         self.settings = settings
         self.address = TopicAddress(stream, "cursors")
-        self.made: list[TopicCursorStore] = []
+        self.made: list[CursorStore] = []
 
-    def store(self, name: str = "r", query: dict[str, Any] | None = None, **more: Any) -> TopicCursorStore:
-        self.made.append(TopicCursorStore(self.settings, self.address, name, query or QUERY, **more))
+    def store(self, name: str = "r", query: dict[str, Any] | None = None, **more: Any) -> CursorStore:
+        self.made.append(CursorStore(TopicState(self.settings, self.address, name, **more), name, query or QUERY))
         return self.made[-1]
 
-    def opened(self, name: str = "r", **more: Any) -> tuple[TopicCursorStore, Position | None]:
+    def opened(self, name: str = "r", **more: Any) -> tuple[CursorStore, Position | None]:
         store = self.store(name, **more)
         return store, store.open()
 
@@ -110,9 +113,8 @@ def topic(request: pytest.FixtureRequest) -> Iterator[Topic]:
     made.close()
 
 
-def commit(store: TopicCursorStore, time: int) -> None:
+def commit(store: CursorStore, time: int) -> None:
     store.commit(Position(time, time))
-    store.publish()
 
 
 def stopped(work: Callable[[], object]) -> Stopped:
@@ -129,34 +131,36 @@ def test_the_next_run_goes_on_from_what_was_published_and_knows_what_was_seen(to
     rows = [row(time) for time in range(100, 120)]
     assert position is None
     assert len(sift(first, read(100, 120, 0), rows, Position(100, 120))) == 20
-    first.publish()
     first.close()
 
     second, position = topic.opened()
     assert position == Position(100, 120)
     assert sift(second, read(100, 121, 120), [*rows, row(120)], Position(101, 121)) == [(20, "")]
-    second.publish()
     third, position = topic.opened()
     assert position == Position(101, 121)
     assert sift(third, read(101, 121, 121), [*rows[1:], row(120)]) == []
 
 
-def test_what_was_not_published_is_not_there(topic: Topic) -> None:
+def test_what_was_not_confirmed_is_not_told_as_committed(fake: FakeIggy, topics: Topics) -> None:
+    topic = topics(fake)
     store, _ = topic.opened()
     commit(store, 100)
-    store.commit(Position(200, 200))
+    fake.faults = ["error"] * 5
+    with pytest.raises(NotConnected):
+        commit(store, 200)
+    fake.faults = []
 
     assert topic.opened()[1] == Position(100, 100)
 
 
-def test_the_private_folder_goes_with_the_store(topic: Topic) -> None:
+def test_a_cursor_in_a_topic_leaves_no_files(topic: Topic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     store, _ = topic.opened()
-    commit(store, 1)
-    folder = store.folder
-    assert (folder / "r.cursor.json").exists()
+    sift(store, read(100, 120, 0), [row(time) for time in range(100, 120)], Position(100, 120))
+    found = list(tmp_path.iterdir())
     store.close()
 
-    assert not folder.exists()
+    assert found == list(tmp_path.iterdir()) == []
 
 
 def test_readers_share_a_topic_and_each_finds_its_own_newest_message(topic: Topic) -> None:
@@ -201,25 +205,32 @@ def test_a_cursor_is_shown_and_replaced_and_forgotten(topic: Topic) -> None:
 # --- bounds ---
 
 
-def remember(store: TopicCursorStore, count: int) -> None:
+def digests(count: int) -> Iterator[bytes]:
+    chance = random.Random(1)
+    return (chance.randbytes(16) for _ in range(count))
+
+
+def remember(store: CursorStore, count: int) -> None:
     """Commit what holds `count` digests."""
     sieve = store.sieve(read(0, 100, 0), "time")
     rows = [row(1)] * 10_000
-    chance = random.Random(1)
+    made = digests(count)
     for _ in range(count // 10_000):
-        sieve.sift(rows, [chance.randbytes(16) for _ in rows])
-    store.commit(Position(0, 100), sieve)
+        sieve.sift(rows, [next(made) for _ in rows])
+    try:
+        store.commit(Position(0, 100), sieve)
+    finally:
+        sieve.close()
 
 
 def test_large_cursors_come_whole_and_larger_ones_stop_with_what_to_do(topic: Topic) -> None:
     most = 80_000 if topic.settings.transport == "http" else 490_000
     store, _ = topic.opened()
     remember(store, most)
-    store.publish()
-    before = sorted((file.name, file.read_bytes()) for file in store.seen_folder.iterdir())
     again, position = topic.opened()
     assert position == Position(0, 100)
-    assert before == sorted((file.name, file.read_bytes()) for file in again.seen_folder.iterdir())
+    (each,) = again.slices(0, 100)
+    assert hash(tuple(again.entries(each))) == hash(tuple(digests(most)))
 
     error = stopped(lambda: remember(again, most + 20_000))
     assert (error.code, "overlap" in (error.hint or "")) == ("IFX643", True)
@@ -237,12 +248,13 @@ def test_a_name_that_no_header_takes_is_told_at_once(topic: Topic) -> None:
     "spoil",
     [
         lambda data: data[:-20],
-        lambda data: data.replace(b'"done":100', b'"done":101'),
+        lambda data: data.replace(b"\xa4done\x64", b"\xa4done\x65"),
         lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:],
-        lambda data: data.replace(b"\xa7version\x01", b"\xa7version\x02"),
+        lambda data: data.replace(b"\xa7version\x02", b"\xa7version\x03"),
+        lambda data: data.replace(b"\xa7version\x02", b"\xa7version\x01"),
         lambda _: b"nonsense",
     ],
-    ids=["cut", "changed", "digests", "newer", "other"],
+    ids=["cut", "changed", "digests", "newer", "older", "other"],
 )
 def test_a_damaged_message_stops_and_can_be_replaced(
     fake: FakeIggy, topics: Topics, spoil: Callable[[bytes], bytes]
@@ -252,7 +264,6 @@ def test_a_damaged_message_stops_and_can_be_replaced(
     topic = topics(fake)
     written, _ = topic.opened()
     remember(written, 10_000)
-    written.publish()
     (message,) = fake.topics["s", "cursors"][0].messages
     data = b64decode(message["payload"])
     assert spoil(data) != data
@@ -260,6 +271,9 @@ def test_a_damaged_message_stops_and_can_be_replaced(
 
     error = stopped(topic.store().open)
     assert (error.code, "'r' in s/cursors" in error.reason) == ("IFX701", True), error
+    for version in (1, 3):
+        if b"\xa7version" + bytes([version]) in spoil(data):
+            assert f"it has format {version}, and this program reads format 2" in error.reason
     store = topic.store()
     assert stopped(store.read).code == "IFX701"
     store.replace(Cursor(QUERY, Position(7, 7)))
@@ -329,10 +343,9 @@ def test_what_was_not_confirmed_is_published_again_and_is_there_once(
     store, _ = topic.opened()
     commit(store, 1)
     fake.faults = [None] * after + [fault]
-    store.commit(Position(2, 2))
     for _ in range(3):
         try:
-            store.publish()
+            commit(store, 2)
         except NotConnected:
             continue
         break
@@ -403,10 +416,9 @@ def test_a_server_that_is_killed_may_lose_the_newest_and_the_run_goes_on(tmp_pat
         server.start()
         _, position = topic.opened()
         assert position is None or position.done <= 49
-        store.commit(Position(50, 50))
         for _ in range(5):
             try:
-                store.publish()
+                commit(store, 50)
             except NotConnected:
                 continue
             break
@@ -438,21 +450,9 @@ class TopicWorld(World):
     def route(self) -> Any:
         import dataclasses
 
-        store = _Faulty(self.topic.settings, self.topic.address, "back", self.query)
+        store = Store(TopicState(self.topic.settings, self.topic.address, "back"), "back", self.query)
         store.faults = self.faults
         return dataclasses.replace(super().route(), store=store)
-
-
-class _Faulty(TopicCursorStore):
-    faults: Any
-
-    def commit(self, position: Position, sieve: Sieve | None = None) -> None:
-        self.faults.at("before store")
-        super().commit(position, sieve)
-
-    def publish(self) -> None:
-        super().publish()
-        self.faults.at("after store")
 
 
 def test_a_reader_goes_on_after_restarts_without_a_disk(fake: FakeIggy, tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_a_reader_goes_on_after_restarts_without_a_disk(fake: FakeIggy, tmp_path
         world.run(12)
 
     assert sorted(world.sink.values, key=str) == expected(world.database.points)
-    assert not (tmp_path / "back.cursor.json").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_waits_for_the_server_of_its_cursor_and_loses_nothing(fake: FakeIggy, tmp_path: Path) -> None:
@@ -593,8 +593,9 @@ def _write(sim: SimServer) -> None:
 
 
 def test_stores_have_one_interface() -> None:
-    """The loop asks neither where its cursor is."""
-    names = {name for name in vars(CursorStore) if not name.startswith("_")}
+    """Nobody asks a state where it is kept."""
+    names = {name for name in vars(StateStore) if not name.startswith("_")}
 
-    assert {"open", "sieve", "commit", "publish", "close", "read", "take", "replace", "place"} <= names
-    assert issubclass(TopicCursorStore, CursorStore)
+    assert names == {"blob", "close", "commit", "place", "read", "replace", "take"}
+    for kind in (TopicState, SqliteState):
+        assert {name for name in vars(kind) if not name.startswith("_")} == names

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux import cursors
-from iggyflux.cursors import Cursor, CursorStore, key_rows, read_cursor, remove_cursor, write_cursor
+from iggyflux.cursors import Cursor, CursorStore, cursor_state, key_rows
 from iggyflux.delivery.windows import Position, Read
 from iggyflux.errors import Stopped
 from iggyflux.plan.digests import digest_rows
@@ -37,6 +40,7 @@ def sift(store: CursorStore, span: Read, rows: list[Row], position: Position | N
     if sieve.needs_survey:
         for chunk in chunks:
             sieve.survey(chunk, digest_rows(chunk))
+        sieve.compare()
     found: list[tuple[int, str]] = []
     for number, chunk in enumerate(chunks):
         found += [(7 * number + index, mark) for index, mark in sieve.sift(chunk, digest_rows(chunk))]
@@ -45,41 +49,63 @@ def sift(store: CursorStore, span: Read, rows: list[Row], position: Position | N
     return found
 
 
+def store_in(folder: Path, name: str = "r", *, marks: bool = False) -> CursorStore:
+    return CursorStore(cursor_state(folder, name), name, QUERY, marks=marks)
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> CursorStore:
-    made = CursorStore(tmp_path, "r", QUERY)
+def store(tmp_path: Path) -> Iterator[CursorStore]:
+    made = store_in(tmp_path)
     assert made.open() is None
-    return made
+    yield made
+    made.close()
 
 
 def reopened(store: CursorStore, *, marks: bool = False) -> CursorStore:
     store.close()
-    again = CursorStore(store.folder, store.name, store.query, marks=marks)
+    again = store_in(Path(store.place).parent, store.name, marks=marks)
     again.open()
     return again
 
 
+def blobs(store: CursorStore) -> dict[int, bytes]:
+    """What is in the database, whatever the record says."""
+    with closing(sqlite3.connect(store.place)) as connection:
+        return dict(connection.execute("SELECT number, digests FROM seen"))
+
+
 def test_what_was_stored_is_read(tmp_path: Path) -> None:
     cursor = Cursor(QUERY, Position(5, 9, (1, 3)))
-    write_cursor(tmp_path, "r", cursor)
+    store = store_in(tmp_path)
+    store.take()
+    store.replace(cursor)
 
-    assert read_cursor(tmp_path, "r") == cursor
-    assert read_cursor(tmp_path, "other") is None
-    remove_cursor(tmp_path, "r")
-    assert read_cursor(tmp_path, "r") is None
+    assert store.read() == store_in(tmp_path).read() == cursor
+    assert store_in(tmp_path, "other").read() is None
+    store.replace(None)
+    assert store.read() is None
+    store.close()
 
 
 @pytest.mark.parametrize(
     "spoil",
-    [lambda data: data[:-20], lambda data: data.replace(b"100", b"101"), lambda _: b"", lambda _: b"{}"],
+    [
+        lambda data: data[:5000],
+        lambda data: data.replace(b'"done":100', b'"done":101'),
+        lambda _: b"",
+        lambda _: b"{}",
+    ],
     ids=["cut", "changed", "empty", "other"],
 )
 def test_a_damaged_cursor_stops_and_is_not_guessed(store: CursorStore, spoil: Any) -> None:
     store.commit(Position(100, 100))
-    path = cursors.cursor_path(store.folder, "r")
-    path.write_bytes(spoil(path.read_bytes()))
+    store.close()
+    path = Path(store.place)
+    data = path.read_bytes()
+    assert spoil(data) != data
+    path.write_bytes(spoil(data))
     with pytest.raises(Stopped) as error:
-        read_cursor(store.folder, "r")
+        store.read()
 
     assert error.value.code == "IFX701"
     assert str(path) in error.value.reason
@@ -94,7 +120,7 @@ def test_what_was_seen_is_known_and_what_is_new_late_or_changed_is_not(store: Cu
 
 
 def test_with_marks_a_changed_row_is_told_from_a_late_one(tmp_path: Path) -> None:
-    store = CursorStore(tmp_path, "r", QUERY, marks=True)
+    store = store_in(tmp_path, marks=True)
     store.open()
     rows = [row(number) for number in range(20)]
     sift(store, read(0, 20, 0), rows)
@@ -115,62 +141,76 @@ def test_only_what_will_be_looked_at_again_is_remembered(store: CursorStore) -> 
     rows = [row(number) for number in range(100)]
     sift(store, read(0, 100, 0, keep=90), rows, Position(90, 100))
 
-    cursor = read_cursor(store.folder, "r")
+    cursor = store.read()
     assert cursor is not None
     assert [(each.start, each.stop, each.count) for each in cursor.slices] == [(90, 100, 10)]
     sift(store, read(100, 200, 100, keep=200), [], Position(200, 200))
-    assert list(store.seen_folder.iterdir()) == []
+    assert blobs(store) == {}
 
 
-def test_files_that_a_crash_left_over_are_removed(store: CursorStore) -> None:
+def test_digests_that_nothing_names_any_more_are_removed(store: CursorStore) -> None:
+    """Those of another width, too, which are never compared again."""
     sift(store, read(0, 3, 0), [row(1)])
-    (store.seen_folder / "00000099").write_bytes(b"x" * 16)
-    (kept,) = (file.name for file in store.seen_folder.iterdir() if file.name != "00000099")
-    again = reopened(store)
+    assert [len(data) for data in blobs(store).values()] == [16]
+    again = reopened(store, marks=True)
+    assert len(sift(again, read(0, 3, 3), [row(1)])) == 1
 
-    assert [file.name for file in again.seen_folder.iterdir()] == [kept]
+    assert [len(data) for data in blobs(again).values()] == [32]
     assert sift(again, read(0, 3, 3), [row(1)]) == []
+    again.close()
 
 
 def test_a_sieve_that_is_not_committed_leaves_nothing(store: CursorStore) -> None:
     sieve = store.sieve(read(0, 3, 0), "time")
     sieve.sift([row(1)], digest_rows([row(1)]))
     sieve.close()
+    store.commit(Position(0, 1))
 
-    assert list(store.seen_folder.iterdir()) == []
+    assert blobs(store) == {}
     assert [index for index, _ in sift(store, read(0, 3, 0), [row(1)])] == [0]
 
 
-@pytest.mark.parametrize("spoil", ["remove", "cut", "change"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "DELETE FROM seen",
+        "UPDATE seen SET digests = substr(digests, 1, 16)",
+        "UPDATE seen SET digests = CAST(substr(digests, 1, 31) || 'x' AS BLOB)",
+        "UPDATE seen SET digests = digests || digests",
+    ],
+    ids=["remove", "cut", "change", "more"],
+)
 def test_damaged_digests_stop_and_say_which(store: CursorStore, spoil: str) -> None:
     sift(store, read(0, 3, 0), [row(1), row(2)])
-    (file,) = store.seen_folder.iterdir()
-    data = file.read_bytes()
-    file.unlink() if spoil == "remove" else file.write_bytes(data[:16] if spoil == "cut" else data[:-1] + b"x")
+    ((number, _),) = blobs(store).items()
+    with closing(sqlite3.connect(store.place)) as connection, connection:
+        connection.execute(spoil)
     again = reopened(store)
     with pytest.raises(Stopped) as error:
         sift(again, read(0, 3, 3), [row(1)])
 
     assert error.value.code == "IFX641"
-    assert str(file) in error.value.reason
+    assert f"{store.place}, number {number}" in error.value.reason
+    again.close()
 
 
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from iggyflux.cursors import CursorStore\n"
-        f"CursorStore(Path({str(tmp_path)!r}), 'r', {{}}).open(); print('open', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from iggyflux.cursors import CursorStore, cursor_state\n"
+        f"store = CursorStore(cursor_state(Path({str(tmp_path)!r}), 'r'), 'r', {{}})\n"
+        "store.open(); print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         holder.stdout.readline()
         with pytest.raises(Stopped) as error:
-            CursorStore(tmp_path, "r", {}).open()
+            store_in(tmp_path).open()
         holder.kill()
         holder.wait()
 
     assert error.value.code == "IFX702"
     assert str(holder.pid) in error.value.reason
-    CursorStore(tmp_path, "r", {}).open()
+    store_in(tmp_path).open()
 
 
 def test_a_key_is_of_measurement_tags_and_time_whatever_the_fields_are() -> None:
@@ -192,7 +232,7 @@ def test_two_passes_come_to_the_same_as_one(
     what was seen there last, however much memory there is."""
     chance = random.Random(seed)
     before = cursors._IN_MEMORY_BYTES
-    store = CursorStore(tmp_path_factory.mktemp("c"), "r", QUERY, marks=marks)
+    store = store_in(tmp_path_factory.mktemp("c"), marks=marks)
     store.open()
     world: dict[tuple[int, str], int] = {}
     seen: dict[tuple[int, str], int] = {}
@@ -225,12 +265,12 @@ def test_two_passes_come_to_the_same_as_one(
 MEMORY = """\
 import resource, sys
 from pathlib import Path
-from iggyflux.cursors import CursorStore
+from iggyflux.cursors import CursorStore, cursor_state
 from iggyflux.delivery.windows import Position, Read
 from iggyflux.plan.digests import digest_rows
 from iggyflux.records import Row
 
-store = CursorStore(Path(sys.argv[1]), "r", {})
+store = CursorStore(cursor_state(Path(sys.argv[1]), "r"), "r", {})
 store.open()
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def chunks(changed):
@@ -242,6 +282,7 @@ for known, changed in ((0, -1), (10, 777)):
     if sieve.needs_survey:
         for rows in chunks(changed):
             sieve.survey(rows, digest_rows(rows))
+        sieve.compare()
     found = sum(len(sieve.sift(rows, digest_rows(rows))) for rows in chunks(changed))
     store.commit(Position(0, 10), sieve)
     sieve.close()

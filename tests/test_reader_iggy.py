@@ -16,7 +16,6 @@ from iggy_server import IggyServer, find_server
 from shell import process
 from test_reader_crash import LIVE_SECONDS, NS, OVERLAP_SECONDS, World, check, iso
 
-from iggyflux.cursors import cursor_path
 from iggyflux.records import Message
 from iggyflux.sim import SimServer
 from iggyflux.transports.iggy_topics import IggyRange, read_range
@@ -107,7 +106,7 @@ def run_through_kills(server: IggyServer, folder: Path, seed: int, *, in_topic: 
             living.join()
             running.kill()
             running.wait()
-    assert cursor_path(folder / ".iggyflux", "back").exists() is not in_topic
+    assert (folder / ".iggyflux" / "back.cursor.sqlite").exists() is not in_topic
     found = sent(server, stream)
     check(found, world, 1)
     of_device: dict[bytes, set[int]] = {}

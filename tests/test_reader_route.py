@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.cursors import CursorStore, Sieve, read_cursor
+from iggyflux.cursors import CursorStore, Sieve, cursor_state
 from iggyflux.delivery.windows import Position, Rules
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import OnError, parse_mapping
@@ -208,7 +208,12 @@ class World:
         self.plan: Any = MAPPING.plan()
 
     def route(self) -> ReaderRoute:
-        store = Store(self.folder, "back", self.query, marks="mark" in self.more and not self.plan.whole_windows)
+        store = Store(
+            cursor_state(self.folder, "back"),
+            "back",
+            self.query,
+            marks="mark" in self.more and not self.plan.whole_windows,
+        )
         store.faults = self.faults
         return ReaderRoute(
             name="back",
@@ -263,7 +268,7 @@ def test_everything_that_is_settled_is_sent_once_and_the_cursor_is_stored(tmp_pa
     assert sorted(world.sink.values, key=str) == expected(world.database.points)
     assert world.status.state == "done"
     assert (world.status.read, world.status.delivered, world.status.acknowledged) == (50, 50, 50)
-    cursor = read_cursor(tmp_path, "back")
+    cursor = CursorStore(cursor_state(tmp_path, "back"), "back", QUERY).read()
     assert cursor is not None
     assert cursor.position.done >= BASE - 10 * S
     assert world.database.open_windows == 0
@@ -419,7 +424,7 @@ def test_a_stop_stops_and_nothing_of_the_window_is_stored(tmp_path: Path, where:
     world = World(tmp_path, points(50), faults=Faults((where, 1, Stopped("no right", "get one", "IFX700"))))
     with pytest.raises(Stopped, match="no right"):
         world.run()
-    cursor = read_cursor(tmp_path, "back")
+    cursor = CursorStore(cursor_state(tmp_path, "back"), "back", QUERY).read()
 
     assert cursor is None or cursor.position.done == BASE - 100 * S
     world.run(20)
@@ -511,7 +516,7 @@ def test_the_cursor_of_another_query_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_not_let_in(tmp_path: Path) -> None:
-    store = CursorStore(tmp_path, "back", QUERY)
+    store = CursorStore(cursor_state(tmp_path, "back"), "back", QUERY)
     store.open()
     with pytest.raises(Stopped) as error:
         World(tmp_path).run()

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux.cursors import cursor_state
 from iggyflux.errors import Stopped
 from iggyflux.state.locks import Lock
 from iggyflux.state.sqlite import FAULTS, SqliteState, faults
@@ -90,7 +91,7 @@ def test_a_blob_that_is_larger_than_a_piece_comes_whole(tmp_path: Path) -> None:
 
 def test_what_is_forgotten_is_gone_and_can_be_stored_again(tmp_path: Path) -> None:
     with closing(stored(tmp_path)) as state:
-        state.forget()
+        state.replace(None)
         assert state.read() is None
         state.commit("again")
         assert state.read() == "again"
@@ -101,7 +102,7 @@ def test_only_who_has_taken_it_changes_it(tmp_path: Path) -> None:
     stored(tmp_path).close()
     state = state_in(tmp_path)
 
-    for change in (lambda: state.commit(1), state.forget):
+    for change in (lambda: state.commit(1), lambda: state.replace(None)):
         with pytest.raises(RuntimeError):
             change()
     assert state.read() == "first"
@@ -230,9 +231,10 @@ def test_a_cut_database_stops(tmp_path: Path, cut: int) -> None:
     assert (error.code, str(state.path) in error.reason) == ("IFX701", True)
     again.take()
     assert stopped(lambda: again.commit("new")).code == "IFX701"
-    again.forget()
-    again.commit("new")
+    again.replace("new")
     assert again.read() == "new"
+    again.commit("newer")
+    assert again.read() == "newer"
     again.close()
 
 
@@ -277,7 +279,7 @@ def checkpoint(kind: str, content: bytes) -> bytes:
     return head % (kind.encode(), zlib.crc32(content), content)
 
 
-PREVIOUS = {
+PREVIOUS: dict[str, tuple[Callable[[Path], SqliteState], str, bytes]] = {
     "log": (
         lambda folder: consumer_state(folder, "ünï/v1.2"),
         ".consumers/%C3%BCn%C3%AF%2Fv1.2.json",
@@ -287,6 +289,15 @@ PREVIOUS = {
         lambda folder: file_state(folder, "v1.2"),
         "v1.2.json",
         checkpoint("file-position", b'{"file":"a","fingerprint":1,"line":7,"position":90,"sample":90}'),
+    ),
+    "reader": (
+        lambda folder: cursor_state(folder, "v1.2"),
+        "v1.2.cursor.json",
+        checkpoint(
+            "cursor",
+            b'{"checked":3,"done":5,"gap":null,"query":{},"reader":"v1.2","width":16,'
+            b'"slices":[{"count":1,"crc32":1,"file":"00000001","is_cut":false,"start":3,"stop":5}]}',
+        ),
     ),
 }
 
@@ -304,14 +315,14 @@ def test_what_the_release_before_stored_is_refused_and_never_taken_for_nothing(t
         error = stopped(use)
         assert error.code == "IFX701"
         assert f"in {path}: they have format 1, and this program reads format {FORMAT}" in error.reason
-        assert "move the file away" in (error.hint or "")
+        assert ("cursor set" if which == "reader" else "move the file away") in (error.hint or "")
     assert path.read_bytes() == data
     path.rename(tmp_path / "away")
     assert state.read() is None
     state.commit([])
     (tmp_path / "away").rename(path)
     assert state.read() == [], "once there is a database, it counts"
-    state.forget()
+    state.replace(None)
     assert (state.read(), path.exists()) == (None, False)
     state.close()
 
@@ -382,6 +393,7 @@ def test_full(tmp_path: Path) -> None:
 IOERR = """
 import io, resource, sys
 from pathlib import Path
+from iggyflux.cursors import cursor_state
 from iggyflux.errors import Stopped
 from iggyflux.state.sqlite import SqliteState
 state = SqliteState(Path(sys.argv[1]), "test", "x", "it")

@@ -126,8 +126,8 @@ CODES: tuple[Code, ...] = (
         "IFX641",
         "digests damaged",
         meaning=(
-            "A file beside the cursor, which holds what was sent of the last `overlap`, is gone or is not what was "
-            "written."
+            "What the state remembers of the rows that were sent of the last `overlap` is missing, or is not what was "
+            "stored."
         ),
         fix=(
             "Put back a copy, or `iggyflux cursor set` to the time that `cursor show` tells: what lies in the overlap "

@@ -176,14 +176,15 @@ def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
 
 
 def _cursor_store(opening: Opening, *, marks: bool) -> CursorStore:
-    from iggyflux.cursors import CursorStore
+    from iggyflux.cursors import CursorStore, cursor_state
 
     state, query = opening.pipeline.state, query_of(opening.reader, opening.influxdb)
     if isinstance(state, TopicAddress):
-        from iggyflux.cursor_topics import TopicCursorStore
+        from iggyflux.cursor_topics import TopicState
 
-        return TopicCursorStore(opening.iggy, state, opening.name, query, marks=marks)
-    return CursorStore(state, opening.name, query, marks=marks)
+        in_topic = TopicState(opening.iggy, state, opening.name)
+        return CursorStore(in_topic, opening.name, query, marks=marks)
+    return CursorStore(cursor_state(state, opening.name), opening.name, query, marks=marks)
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

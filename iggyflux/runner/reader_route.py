@@ -254,9 +254,7 @@ class ReaderRun:
     async def _commit(self, sieve: Sieve | None) -> None:
         position, store = self._machine.position, self.route.store
         assert position is not None  # noqa: S101  # a window has one
-        await self._worker.call(store.commit, position, sieve)
-        if store.is_remote:
-            await self._until_confirmed(partial(self._worker.call, store.publish), None)
+        await self._until_confirmed(partial(self._worker.call, store.commit, position, sieve), None, is_request=False)
         self._stored, self._stored_at = position, self._clock.monotonic()
         self.refresh()
 
@@ -280,6 +278,7 @@ class ReaderRun:
             if sieve.needs_survey:
                 async for rows in window.chunks():
                     sieve.survey(rows, digest_rows(rows))
+                await self._worker.call(sieve.compare)
             count = await (self._publish_whole if whole else self._publish)(read, window, sieve)
             self._machine.read(count, self._clock.monotonic())
             if count or self._clock.monotonic() - self._stored_at >= _EMPTY_STORE_SECONDS:
@@ -477,7 +476,9 @@ class ReaderRun:
                 self.status.in_flight -= 1
             self.status.delivered += len(page)
 
-    async def _until_confirmed(self, send: Callable[[], Awaitable[None]], sink: MessageSink | None) -> None:
+    async def _until_confirmed(
+        self, send: Callable[[], Awaitable[None]], sink: MessageSink | None, *, is_request: bool = True
+    ) -> None:
         """Send until it is confirmed, however long the other side is away; `_Abandoned` where we are told to stop."""
         attempt = 0
         while True:
@@ -485,7 +486,7 @@ class ReaderRun:
                 if sink is not None and not self._sink_is_connected:
                     await sink.connect()
                     self._sink_is_connected = True
-                self.status.requests += 1
+                self.status.requests += is_request
                 await send()
             except NotConnected as error:
                 attempt += 1

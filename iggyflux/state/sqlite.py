@@ -151,13 +151,16 @@ class SqliteState:
             else:
                 self._write(connection, content, added, dropped)
 
-    def forget(self) -> None:
-        """As of `StateStore`; what format 1 left is removed, too."""
+    def replace(self, record: object | None) -> None:
+        """As of `StateStore`; with None the file of format 1 is removed, too."""
         if self._lock is None:
             raise RuntimeError("a state is taken before it is changed")
         self._disconnect()
         with self._faults("store"):
-            for path in (self.path, _journal(self.path), self._previous):
+            if record is not None:
+                self._create(msgspec.json.encode(record, order="sorted"), NOTHING)
+                return
+            for path in (_journal(self.path), self.path, self._previous):
                 if path is not None:
                     path.unlink(missing_ok=True)
             sync_folder(self.path.parent)

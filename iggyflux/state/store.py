@@ -25,7 +25,7 @@ NOTHING: Mapping[int, IO[bytes]] = {}
 class StateStore(Protocol):
     """The state of one owner.  All calls block: none is made in an event loop.
 
-    `take` comes before `commit` and `forget`.  Every call may raise `Stopped` (IFX701) where the state cannot be used,
+    `take` comes before `commit` and `replace`.  Every call may raise `Stopped` (IFX701) where the state cannot be used,
     and, where it is kept by a server, `NotConnected`: then nothing or all was done, and the same call is made again.
     """
 
@@ -50,8 +50,8 @@ class StateStore(Protocol):
     ) -> None:
         """Replace the record, add and drop blobs; return when all of it would survive a crash."""
 
-    def forget(self) -> None:
-        """Remove the record and all blobs, also where they are damaged or of another format."""
+    def replace(self, record: object | None) -> None:
+        """Store `record` without blobs whatever is there, damaged or of another format; None removes everything."""
 
     def close(self) -> None:
         """Release everything; idempotent.  Another process may take the state then."""
