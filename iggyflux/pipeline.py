@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from iggyflux.documents import Document, check_schema, load_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
 from iggyflux.records import JSON
-from iggyflux.secrets import SECRET_KEYS, Scrubber, Secret, is_secret_key, secret_spans, url_secrets
+from iggyflux.secrets import SECRET_KEYS, Scrubber, Secret, is_secret_key, secret_spans, suspected_secrets, url_secrets
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 
 EndpointKind: TypeAlias = Literal["iggy", "log", "file", "stdin", "stdout", "influxdb"]
@@ -344,7 +344,8 @@ class _Reading:
 
     def masked(self, problems: Sequence[Problem]) -> list[Problem]:
         """The problems in the order of the text, each once, with every secret in their texts replaced by `***`."""
-        scrub = Scrubber(filter(None, self.secrets))
+        suspected = (text for fault in self.raw.faults for text in suspected_secrets(fault.source or ""))
+        scrub = Scrubber([*self.secrets, *suspected])
 
         def mask(text: str | None) -> str | None:
             return scrub(text) if text else text
@@ -354,6 +355,7 @@ class _Reading:
             dataclasses.replace(
                 problem,
                 message=mask(problem.message) or "",
+                location=dataclasses.replace(problem.location, pointer=mask(problem.location.pointer) or ""),
                 found=mask(problem.found),
                 hint=mask(problem.hint),
             ).hiding([*self.hidden_in(problem), *scrub.spans(problem.source or "")])

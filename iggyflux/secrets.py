@@ -7,10 +7,10 @@ a line of a file that a problem quotes.
 from __future__ import annotations
 
 import base64
-import json
+import html
 import re
-from collections.abc import Iterable, Iterator
-from urllib.parse import quote, quote_plus
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 from iggyflux.errors import closest
 
@@ -48,33 +48,184 @@ class Secret:
 
 
 class Scrubber:
-    """Replaces secrets, in every form in which they travel, by `***`."""
+    """Replaces secrets, in every form in which they travel, by `***`.
+
+    A text is searched as it is and with its escapes undone, level by level.  Where it was cut (at an ellipsis, or at
+    its end where `is_cut` says so) the beginning of a secret is hidden too.  Even so, scrub before you cut.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in _forms(secret) if form}
-        patterns = [_pattern(form) for form in sorted(forms, key=len, reverse=True)]  # no part of a longer one is left
-        self._pattern = re.compile("|".join(patterns)) if patterns else None
+        forms = {_folded(form) for secret in secrets if secret for form in _forms(secret)} - {""}
+        self._forms = sorted(forms, key=len, reverse=True)  # no part of a longer one is left
+        self._pattern = re.compile("|".join(map(_pattern, self._forms))) if forms else None
 
     def __repr__(self) -> str:
         return f"Scrubber({HIDDEN})"
 
-    def __call__(self, text: str) -> str:
-        """`text` without secrets."""
-        return self._pattern.sub(HIDDEN, text) if self._pattern else text
+    def __call__(self, text: str, *, is_cut: bool = False) -> str:
+        """`text` without secrets; `is_cut` says that it went on."""
+        shown, at = "", 0
+        for start, end in sorted(self.spans(text, is_cut=is_cut)):
+            if end > at:
+                if start >= at:  # else it overlaps what is hidden already
+                    shown += text[at:start] + HIDDEN
+                at = end
+        return shown + text[at:]
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
+    def spans(self, text: str, *, is_cut: bool = False) -> list[tuple[int, int]]:
         """Where secrets stand in `text`."""
-        return [match.span() for match in self._pattern.finditer(text)] if self._pattern else []
+        found: list[tuple[int, int]] = []
+        if self._pattern is None:
+            return found
+        level = _Level(text)
+        for _ in range(_LEVELS):
+            folded = _folded(level.text)
+            spans = [match.span() for match in self._pattern.finditer(folded)]
+            ends = [match.start(part) for match in _ELLIPSIS.finditer(folded) for part in (0, "dots")]
+            ends += [len(folded)] * is_cut
+            spans += [(start, end) for end in ends if (start := self._begun(folded, end)) < end]
+            found += [(level.source(start), level.source(end, is_end=True)) for start, end in spans]
+            if not _ESCAPE.search(level.text):
+                break
+            level = level.unescaped()
+        return found
+
+    def _begun(self, text: str, end: int) -> int:
+        """Where the secret begins that a cut at `end` left in part; `end` where none does."""
+        part = _PART.search(text, max(end - _LONGEST_ESCAPE, 0), end)
+        ends = (end, *(range(part.start(), end) if part else ()))
+        return min(
+            (start for form in self._forms for at in ends if (start := _beginning(form, text, at)) < at), default=end
+        )
+
+
+def _beginning(form: str, text: str, end: int) -> int:
+    """Where in `text` a beginning of `form` stands that reaches to `end`; `end` where none does."""
+    for length in range(min(len(form), end), _SHORT, -1):
+        if text.startswith(form[:length], end - length):
+            return end - length
+    return end
+
+
+class _Level:
+    """A text with its escapes undone so many times, and where in the source its characters stand."""
+
+    def __init__(self, text: str, breaks: Sequence[tuple[int, int]] = ((0, 0),), below: _Level | None = None) -> None:
+        self.text = text
+        self._starts = [at for at, _ in breaks]
+        self._sources = [source for _, source in breaks]
+        self._below = below
+
+    def unescaped(self) -> _Level:
+        """The next level."""
+        pieces: list[str] = []
+        breaks = [(0, 0)]
+        size = at = 0
+        for match in _ESCAPE.finditer(self.text):
+            pieces.append(self.text[at : match.start()])
+            size += match.start() - at
+            for meant, start, end in _meanings(match):
+                breaks += [(size, start), (size + len(meant), end)]
+                pieces.append(meant)
+                size += len(meant)
+            at = match.end()
+        pieces.append(self.text[at:])
+        return _Level("".join(pieces), breaks, self)
+
+    def source(self, at: int, *, is_end: bool = False) -> int:
+        """Where in the source the character at `at` begins, or where the one before it ends."""
+        if self._below is None:
+            return at
+        index = (bisect_left if is_end else bisect_right)(self._starts, at) - 1
+        if is_end and at == 0:
+            return 0
+        begin, source = self._starts[index], self._sources[index]
+        inside = source + at - begin
+        if index + 1 < len(self._starts) and is_end and self._starts[index + 1] == at:
+            inside = self._sources[index + 1]
+        return self._below.source(inside, is_end=is_end)
+
+
+_LEVELS = 4
+"""As it is, and escaped up to three times."""
+_ELLIPSIS = re.compile(r"['\"`]?(?P<dots>…|\.\.\.)")
+_LONGEST_ESCAPE = 24
+_PART = re.compile(r"[\\%&][A-Za-z0-9#%\\]*\Z")
+"""An escape that was cut."""
+_ESCAPE = re.compile(
+    r"(?P<octets>(?:%[0-9A-Fa-f]{2})+|(?:\\x[0-9A-Fa-f]{2})+)"
+    r"|(?P<pair>\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2})"
+    r"|\\u(?P<unit>[0-9A-Fa-f]{4})|\\U(?P<point>[0-9A-Fa-f]{8})"
+    r"|&(?P<entity>\#[0-9]{1,7}|\#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,6});"
+    r"|\\(?P<character>[nrtbf\"'/\\])"
+)
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+
+
+def _meanings(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
+    """The characters that an escape stands for, each with where it stands."""
+    start, end = match.span()
+    kind, text = match.lastgroup, match[match.lastgroup or 0]
+    if kind == "octets":
+        yield from _characters(match[0], start)
+        return
+    if kind == "pair":
+        meant = bytes.fromhex(text[2:6] + text[8:]).decode("utf-16-be")
+    elif kind == "entity":
+        meant = html.unescape(match[0])
+    elif kind == "character":
+        meant = _LETTERS.get(text, text)
+    else:
+        number = int(text, 16)
+        meant = chr(number) if number < 0x110000 and not 0xD800 <= number < 0xDC00 else match[0]
+    yield meant, start, end
+
+
+def _characters(escapes: str, start: int) -> Iterator[tuple[str, int, int]]:
+    """What octets in a row stand for; those of a character that was cut stay as they are."""
+    width = 3 if escapes[0] == "%" else 4
+    octets = bytes.fromhex(escapes.replace("%", "").replace("\\x", ""))
+    sizes = None
+    try:
+        text = octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            text = octets[: error.start].decode("utf-8")
+        else:
+            text, sizes = octets.decode("latin-1"), 1
+    at = 0
+    for character in text:
+        size = width * (sizes or len(character.encode("utf-8")))
+        yield character, start + at, start + at + size
+        at += size
+    if at < len(escapes):
+        yield escapes[at:], start + at, start + len(escapes)
+
+
+def _folded(text: str) -> str:
+    """Without the difference between a space and how forms write it."""
+    return text.replace("+", " ")
 
 
 def _forms(secret: str) -> Iterator[str]:
-    as_json = json.dumps(secret)[1:-1]
-    yield from (secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1], as_json)
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield as_json.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")  # as Go writes it
-    if len(secret) > _SHORT:
-        yield base64.b64encode(secret.encode()).decode()
-        yield secret.encode().hex()
+    level = _Level(secret)
+    for _ in range(_LEVELS):  # what looks like an escape in a secret is undone with the others
+        yield level.text
+        level = level.unescaped()
+    if len(secret) <= _SHORT:
+        return
+    octets = secret.encode("utf-8", "surrogatepass")
+    yield from (octets.hex(), octets.hex().upper())
+    whole = base64.b64encode(octets).decode()
+    yield from (whole, whole.translate(_FOR_ADDRESSES))
+    for before in range(3):  # it may stand anywhere in what was encoded: then only its own characters are known
+        text = base64.b64encode(bytes(before) + octets).decode()
+        own = text[-(-before * 8 // 6) : (before + len(octets)) * 8 // 6]
+        if len(own) > _SHORT:
+            yield from (own, own.translate(_FOR_ADDRESSES))
+
+
+_FOR_ADDRESSES = str.maketrans("+/", "-_")
 
 
 def _pattern(form: str) -> str:
@@ -109,6 +260,18 @@ def secret_spans(line: str) -> list[tuple[int, int]]:
             start = reference.end()
         at = start
     return spans
+
+
+def suspected_secrets(line: str) -> Iterator[str]:
+    """The texts at `secret_spans` without the signs around them, and the first word of each: a tag, or a text that ends
+    early, is told without what follows.
+    """
+    for start, end in secret_spans(line):
+        text = line[start:end].strip(_SIGNS)
+        yield from (text, *(word.strip(_SIGNS) for word in text.split(maxsplit=1)[:1]))
+
+
+_SIGNS = " \t'\"{}[],"
 
 
 def url_secrets(text: str) -> Iterator[str]:

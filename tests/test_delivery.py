@@ -27,6 +27,7 @@ from iggyflux.delivery.verdicts import (
     Unavailable,
     Verdict,
 )
+from iggyflux.secrets import Scrubber
 
 NOW = 1_700_000_000.0
 LINES = ["m,t=a f=1 1", "m,t=b f=x 2", "m,t=c f=3 3"]
@@ -369,8 +370,8 @@ def test_an_answer_that_is_made_to_be_slow_is_not(piece: str) -> None:
 
 
 def test_words_are_one_line_without_control_characters() -> None:
-    assert plain_words("a\x1b[31m\r\nb\u2028c") == "a [31m b c"
-    assert len(plain_words("x" * 10_000)) == 401
+    assert plain_words("a\x1b[31m\r\nb\u2028c", Scrubber(())) == "a [31m b c"
+    assert len(plain_words("x" * 10_000, Scrubber(()))) == 401
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -28,6 +28,7 @@ from iggyflux.delivery.verdicts import (
     Unavailable,
     Verdict,
 )
+from iggyflux.secrets import Scrubber
 
 _WORDS_SHOWN = 400
 _GIST = 4096
@@ -40,12 +41,14 @@ class Answer:
     """An answer as it came: header names in lower case, the body as bytes (cut where it is absurdly long).
 
     `whole` is false where it broke off: then there is a status, and perhaps less than all of headers and body.
+    `scrub` hides the secrets of the request, which a server may repeat: no text of an answer is told without it.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
     whole: bool = True
+    scrub: Scrubber = field(default=Scrubber(()), compare=False)
 
 
 def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> Verdict:
@@ -77,6 +80,8 @@ class Case:
         self.headers = answer.headers
         self.lines = lines
         self.now = now
+        self.scrub = answer.scrub
+        self.whole = answer.whole
         self._body = answer.body
 
     @cached_property
@@ -118,7 +123,11 @@ class Case:
     @cached_property
     def words(self) -> str:
         """The message for people: one line, no control characters, cut."""
-        return "an HTML page" if self.is_page else plain_words(self.message)
+        return "an HTML page" if self.is_page else self.told_of(self.message)
+
+    def told_of(self, text: str) -> str:
+        """`text`, a part of this answer, for people."""
+        return plain_words(text, self.scrub, is_cut=not self.whole)
 
     @property
     def told(self) -> str:
@@ -143,7 +152,7 @@ class Case:
 
     @cached_property
     def conflicts(self) -> tuple[SchemaConflict, ...]:
-        return find_conflicts(self.gist)
+        return find_conflicts(self.scrub(self.gist))
 
 
 # Names of the user stand in such messages, so the count must stand where the server puts it.
@@ -152,10 +161,14 @@ _OUTSIDE = re.compile(r"(?:failure writing points to database: )?partial write: 
 _QUOTING = re.compile(r"unable to parse '|error parsing line \d")
 
 
-def plain_words(text: str) -> str:
-    """`text` on one line, without control characters, cut to what a person reads."""
+def plain_words(text: str, scrub: Scrubber, *, is_cut: bool = False) -> str:
+    """`text` on one line, without secrets and control characters, cut to what a person reads.
+
+    `is_cut` says that it broke off.
+    """
     # Only the head of a long text is looked at: an answer may echo megabytes of lines.
-    line = _CONTROL.sub(" ", text[: 4 * _WORDS_SHOWN]).strip()
+    head = text[: 4 * _WORDS_SHOWN]
+    line = _CONTROL.sub(" ", scrub(head, is_cut=is_cut or len(head) < len(text))).strip()
     return line if len(line) <= _WORDS_SHOWN else line[:_WORDS_SHOWN] + "…"
 
 
@@ -215,7 +228,7 @@ def _stop(code: str, hint: str) -> Callable[[Case], Verdict]:
 
 
 def _redirect(case: Case) -> Verdict:
-    target = _without_secrets(case.headers.get("location", ""))
+    target = _without_secrets(case.headers.get("location", ""), case.scrub)
     where = f" to {target}" if target else ""
     return Impossible(
         f"the server answered {case.status}: it redirects{where}",
@@ -225,9 +238,9 @@ def _redirect(case: Case) -> Verdict:
     )
 
 
-def _without_secrets(location: str) -> str:
+def _without_secrets(location: str, scrub: Scrubber) -> str:
     """An address without user, password and query (where 1.x keeps credentials)."""
-    bare = plain_words(location.split("?", 1)[0].split("#", 1)[0])
+    bare = plain_words(scrub(location).split("?", 1)[0].split("#", 1)[0], scrub)
     scheme, separator, rest = bare.partition("://")
     if not separator:
         return bare.rpartition("@")[2]
@@ -243,13 +256,13 @@ def _refused_by_number(case: Case) -> Verdict | None:
     if not numbered:
         return None
     return Refused(
-        tuple(Refusal(line, plain_words(why), case.status, _code_of(why)) for line, why in numbered.items()),
+        tuple(Refusal(line, case.told_of(why), case.status, _code_of(why)) for line, why in numbered.items()),
         rest_stored=isinstance(data, list),
         conflicts=tuple(
             {
                 conflict: None
                 for line, why in numbered.items()
-                for conflict in find_conflicts(why, line=case.lines[line])
+                for conflict in find_conflicts(case.scrub(why), line=case.lines[line])
             }
         ),
     )
@@ -260,7 +273,7 @@ def _refused_by_name(case: Case) -> Verdict | None:
     named = lines_named(case.message, case.lines)
     if named is None:
         return None
-    refusals = tuple(Refusal(line, plain_words(why), case.status) for line, why in named.whys.items())
+    refusals = tuple(Refusal(line, case.told_of(why), case.status) for line, why in named.whys.items())
     return Refused(refusals, rest_stored=named.all_exact and case.message.startswith("partial write:"))
 
 
@@ -268,7 +281,7 @@ def _dropped(case: Case) -> Verdict | None:
     """1.x, 2.x: `dropped=N` never says which, but N lines of N are all of them."""
     if case.dropped < len(case.lines):
         return None
-    why = plain_words(case.message)
+    why = case.words
     refusals = tuple(Refusal(line, why, case.status, _code_of(why)) for line in range(len(case.lines)))
     return Refused(refusals, rest_stored=True, conflicts=case.conflicts)
 

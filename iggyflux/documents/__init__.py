@@ -15,7 +15,7 @@ from iggyflux.documents.schema import check_schema, load_schema
 from iggyflux.documents.source import has_mark, read_source
 from iggyflux.documents.text import read_text
 from iggyflux.errors import DocumentError, Problem
-from iggyflux.secrets import Scrubber, secret_spans
+from iggyflux.secrets import Scrubber, secret_spans, suspected_secrets
 
 __all__ = [
     "Document",
@@ -62,7 +62,7 @@ def _discreet(problem: Problem) -> Problem:
     """The problem without what looks like a secret in its line."""
     line = problem.source or ""
     spans = secret_spans(line)
-    scrub = Scrubber(line[start:end].strip(" \t'\"{}[],") for start, end in spans)
+    scrub = Scrubber(suspected_secrets(line))
     hint = scrub(problem.hint) if problem.hint else None
     return replace(problem, message=scrub(problem.message), hint=hint).hiding(spans)
 

@@ -264,7 +264,12 @@ class _Reader:
         if self.text.startswith("!", start) and not shown.startswith("!!"):
             hint = self.quote_hint(start)
         self.fault(
-            node, "IFX107", f"the YAML tag {shown[:40]} has no meaning here", start, length=len(shown), hint=hint
+            node,
+            "IFX107",
+            f"the YAML tag {shown if len(shown) <= 40 else shown[:40] + '…'} has no meaning here",
+            start,
+            length=len(shown),
+            hint=hint,
         )
 
     def quote_hint(self, start: int) -> str:

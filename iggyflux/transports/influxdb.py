@@ -12,7 +12,6 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from iggyflux import __version__
@@ -23,8 +22,6 @@ from iggyflux.delivery.verdicts import (
     Impossible,
     Refusal,
     Refused,
-    RefusedSome,
-    TooLarge,
     Unavailable,
     Verdict,
 )
@@ -178,23 +175,7 @@ class InfluxLineSink(InfluxConnection):
         if ticket.is_cut:
             return Unavailable("the write waited too long for its turn")
         answer = self._http().exchange("POST", self._target, headers, body, ticket=ticket)
-        verdict = self._classified(answer, lines) if isinstance(answer, Answer) else answer
-        return self._clean(verdict)
-
-    def _clean(self, verdict: Verdict) -> Verdict:
-        """The verdict with its texts scrubbed: a server may repeat what it was sent."""
-        scrub = self._scrub
-        match verdict:
-            case Accepted():
-                return verdict
-            case Refused(refusals=refusals):
-                return replace(
-                    verdict, refusals=tuple(replace(refusal, reason=scrub(refusal.reason)) for refusal in refusals)
-                )
-            case Impossible(hint=hint):
-                return replace(verdict, reason=scrub(verdict.reason), hint=scrub(hint) if hint else None)
-            case RefusedSome() | TooLarge() | Unavailable():
-                return replace(verdict, reason=scrub(verdict.reason))
+        return self._classified(answer, lines) if isinstance(answer, Answer) else answer
 
     def _check(self) -> admin.CheckReport:
         findings: list[admin.Finding] = []

@@ -125,7 +125,9 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
     if error is not None and "not found" in error:
         return Finding("database", False, error, "create it, or set `create: true`", "IFX723")
     if error is not None:
-        return Finding("database", None, f"database {database!r} may not be looked at: {plain_words(error)}")
+        return Finding(
+            "database", None, f"database {database!r} may not be looked at: {plain_words(error, answer.scrub)}"
+        )
     policies = _rows(answer)
     names = [str(row.get("name")) for row in policies]
     if policy and policy not in names:
@@ -235,7 +237,8 @@ def _tree(answer: Answer) -> dict[str, Any]:
 def _message(answer: Answer) -> str:
     tree = _tree(answer)
     said = tree.get("message") or tree.get("error")
-    return plain_words(said if isinstance(said, str) else answer.body.decode("utf-8", "replace")) or str(answer.status)
+    text = said if isinstance(said, str) else answer.body.decode("utf-8", "replace")
+    return plain_words(text, answer.scrub, is_cut=not answer.whole) or str(answer.status)
 
 
 def _influxql_error(answer: Answer) -> str | None:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -322,7 +322,8 @@ class HttpClient:
                 preload_content=False,
                 timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, ticket.seconds), read=ticket.seconds),
             )
-            return take(response)
+            taken = take(response)
+            return replace(taken, scrub=self._scrub) if isinstance(taken, Answer) else taken
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return self._failure(error, ticket)
         finally:
@@ -466,7 +467,7 @@ class _Failed:
     def words(self) -> str:
         cause = self.cause
         text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
-        return self.scrub(plain_words(text))
+        return plain_words(text, self.scrub)
 
 
 def _timed_out(failed: _Failed) -> Failure:
@@ -510,7 +511,7 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"
 def _tls_failed(failed: _Failed) -> Failure:
     cause = failed.cause
     if isinstance(cause, ssl.SSLCertVerificationError):
-        why = failed.scrub(plain_words(cause.verify_message or str(cause)))
+        why = plain_words(cause.verify_message or str(cause), failed.scrub)
         return Impossible(
             f"the certificate of {failed.where} is not trusted: {why}",
             "set `ca_file` to the authority that signed it (and `url` to the name in it); "

@@ -25,11 +25,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from iggyflux.delivery.answers import Answer, parse_http_date
+from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
+from iggyflux.secrets import Scrubber
 from iggyflux.transports import influxdb_query_statements as statements
 from iggyflux.transports.influxdb_connection import InfluxConnection
 from iggyflux.transports.influxdb_flavors import bucket_of, database_of, retention_policy_of
@@ -90,8 +91,9 @@ class Taken:
 class InfluxWindow:
     """A `Window`: the answers of one span, decoded in a thread as they are asked for."""
 
-    def __init__(self, taken: Sequence[Taken]) -> None:
+    def __init__(self, taken: Sequence[Taken], scrub: Scrubber) -> None:
         self._taken = tuple(taken)
+        self._scrub = scrub
 
     @property
     def rows(self) -> int | None:
@@ -115,7 +117,8 @@ class InfluxWindow:
             try:
                 yield from each.decode(each.spool.blocks())
             except UnreadableAnswer as error:
-                raise Stopped(f"the answer cannot be read: {error}", _REPORT, "IFX747") from None
+                words = plain_words(str(error), self._scrub)
+                raise Stopped(f"the answer cannot be read: {words}", _REPORT, "IFX747") from None
             except TypeUnknown as error:
                 if error.is_gone:
                     raise NotConnected(f"rows were deleted while they were read: {error}") from None
@@ -376,9 +379,9 @@ class InfluxRows(InfluxConnection):
     def _fetch(self, start: int, stop: int, ticket: Ticket) -> InfluxWindow:
         start, stop = max(start, statements.FIRST_TIME), min(stop, statements.END_OF_TIME)
         if start >= stop:
-            return InfluxWindow(())
+            return InfluxWindow((), self._scrub)
         if self._query.statement is not None:
-            return InfluxWindow([self._take_statement(self._query.statement, start, stop, ticket)])
+            return InfluxWindow([self._take_statement(self._query.statement, start, stop, ticket)], self._scrub)
         for _ in range(_ATTEMPTS):
             schema = self._schema or self._ask_schema()
             with ExitStack() as until:
@@ -386,7 +389,7 @@ class InfluxRows(InfluxConnection):
                 after = self._ask_schema()
                 if after == schema and not self._turned_unfaithful(after):
                     until.pop_all()
-                    return InfluxWindow(taken)
+                    return InfluxWindow(taken, self._scrub)
             self._schema = after
             log.info("influxdb.query.schema_changed measurement=%r", self._measurement)
         raise NotConnected(f"the schema of {self._measurement!r} changed with every answer")
@@ -489,7 +492,7 @@ class InfluxRows(InfluxConnection):
             if not answer.whole:
                 raise NotConnected("the answer broke off before its end")
             if answer.status != 200:
-                if told := judge(self._cleaned(answer), self._now()):
+                if told := judge(answer, self._now()):
                     raise told
                 return None
             if "msgpack" not in answer.headers.get("content-type", ""):
@@ -506,8 +509,10 @@ class InfluxRows(InfluxConnection):
             row = next((row for series in document.series for row in series.values), None)
             found = None if row is None else (int(row[0]), row[1])
         except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
-            raise Stopped(f"the answer cannot be read: {error}", _REPORT, "IFX747") from None
-        if document.failure and (told := judge_words(self._scrub(document.failure))):
+            raise Stopped(
+                f"the answer cannot be read: {plain_words(str(error), self._scrub)}", _REPORT, "IFX747"
+            ) from None
+        if document.failure and (told := judge_words(document.failure, self._scrub)):
             raise told
         return found
 
@@ -575,14 +580,14 @@ class InfluxRows(InfluxConnection):
                 failure = self._as_error(answer)
                 raise failure if ticket.is_cut else self._slow(failure)
             if answer.status != 200:
-                if told := judge(self._cleaned(answer), self._now()):
+                if told := judge(answer, self._now()):
                     raise told
                 spool.is_nothing = True
             elif not answer.whole:
                 raise NotConnected("the answer broke off before its end")
             elif request.kind not in answer.headers.get("content-type", ""):
                 page = replace(answer, body=spool.read(0, 4096))
-                raise judge(self._cleaned(page), self._now()) or Stopped("no rows", code="IFX740")
+                raise judge(page, self._now()) or Stopped("no rows", code="IFX740")
             until.pop_all()
             return spool
 
@@ -624,8 +629,8 @@ class InfluxRows(InfluxConnection):
             documents = read_documents(spool.blocks()) if spool.is_marked else iter((last,))
             failure = next((document.failure for document in documents if document.failure), None)
         except UnreadableAnswer as error:
-            raise NotConnected(f"the answer is cut short: {error}") from None
-        if failure is not None and (told := judge_words(self._scrub(failure))):
+            raise NotConnected(f"the answer is cut short: {plain_words(str(error), self._scrub)}") from None
+        if failure is not None and (told := judge_words(failure, self._scrub)):
             raise told
         if last.is_partial:
             raise NotConnected("the answer is cut short: its last part says that more follows")
@@ -637,7 +642,7 @@ class InfluxRows(InfluxConnection):
             try:
                 list(decode_jsonl([line], "", (0, 0), None))
             except UnreadableAnswer as error:
-                raise NotConnected(f"the answer is cut short: {error}") from None
+                raise NotConnected(f"the answer is cut short: {plain_words(str(error), self._scrub)}") from None
 
     def _check_flux(self, spool: Spool) -> None:
         """A complete answer ends with an empty line; one with an error does not, though its status is 200."""
@@ -646,7 +651,7 @@ class InfluxRows(InfluxConnection):
         end = spool.read(max(spool.size - _TAIL_BYTES, 0), _TAIL_BYTES).decode("utf-8", "replace")
         for sign in (",error,reference\r\n", '{"code":'):
             _, found, message = end.rpartition(sign)
-            if found and (told := judge_words(self._scrub(message.strip("\r\n,")))):
+            if found and (told := judge_words(message.strip("\r\n,"), self._scrub)):
                 raise told
         raise NotConnected("the answer is cut short: it has no end mark")
 

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from iggyflux.delivery.answers import Answer, Case, plain_words
 from iggyflux.errors import NotConnected, Stopped, TooMuch
+from iggyflux.secrets import Scrubber
 
 Kind = Literal["away", "too much", "empty", "stopped"]
 
@@ -187,10 +188,10 @@ def judge(answer: Answer, now: float) -> NotConnected | TooMuch | Stopped | None
     return _error(row, case.told, case.retry_after_seconds)
 
 
-def judge_words(message: str) -> NotConnected | TooMuch | Stopped | None:
+def judge_words(message: str, scrub: Scrubber) -> NotConnected | TooMuch | Stopped | None:
     """What an error inside a 200 means."""
     row = _row_of(200, message, is_page=False)
-    return _error(row, f"the server answered within 200: {plain_words(message)}", None)
+    return _error(row, f"the server answered within 200: {plain_words(message, scrub)}", None)
 
 
 def _row_of(status: int, words: str, is_page: bool) -> Row:

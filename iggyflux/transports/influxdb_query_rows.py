@@ -545,7 +545,7 @@ class _FluxReader:
         if record[1:] == ["error", "reference"]:
             raise UnreadableAnswer("an error where rows were told to be")
         if types is None or len(types) != len(record):
-            raise UnreadableAnswer(f"columns without their types: {','.join(record)[:200]!r}")
+            raise UnreadableAnswer(f"columns without their types: {','.join(record)!r}")
         self._header = record
         self._awaits_header = False
 

@@ -203,6 +203,20 @@ def test_when_the_server_repeats_it_about_a_line(simulator: SimServer) -> None:
     assert_silent(*outcomes)
 
 
+@pytest.mark.parametrize("status", [400, 401, 422])
+@pytest.mark.parametrize("before", [388, 393, 1592])
+def test_when_the_server_repeats_it_where_its_words_are_cut(simulator: SimServer, status: int, before: int) -> None:
+    """Into the log, the status file and the dead letters go only the first 400 characters."""
+    for body in ("text", "json"):
+        simulator.faults.clear()
+        simulator.inject(Fault("status", status=status, text=f"bad {'-' * before}{CANARY}", body=body, times=None))
+        outcomes = everything()
+        forget()
+
+        assert "bad ---" in "".join(outcome.err for outcome in outcomes)
+        assert_silent(*outcomes)
+
+
 def test_when_it_is_wrong(simulator: SimServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", f"{CANARY}2")
     Path("token.txt").write_text(f"{CANARY}2")

@@ -10,7 +10,7 @@ import json
 import logging
 import ssl
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -1025,6 +1025,43 @@ def test_no_text_holds_a_secret_even_where_the_server_repeats_it(
     texts += [record.getMessage() for record in caplog.records if record.name.startswith(("iggyflux", "urllib3"))]
 
     assert [text for text in texts if "canary" in text or "Y2FuYXJ5" in text] == []
+
+
+def _cut(status: int, *headers: str, form: str = "{}", left_out: int = 0) -> Callable[[str], Reply]:
+    """A reply with a text in its body; its end, of `left_out` bytes, never comes."""
+
+    def reply(text: str) -> Reply:
+        whole = http(status, form.replace("{}", text), *headers)
+        return dataclasses.replace(whole, data=whole.data[: len(whole.data) - left_out], close=bool(left_out))
+
+    return reply
+
+
+ECHOING = {
+    **{f"{status}": _cut(status) for status in (400, 401, 403, 404, 413, 418, 422, 429, 500, 503)},
+    "json": _cut(400, form='{"message":"{}"}'),
+    "a line by number": _cut(400, form='{"error":"partial write","data":{"line_number":1,"error_message":"{}"}}'),
+    "a line by name": _cut(400, form="unable to parse '" + LINES[0] + "': {}"),
+    "all lines dropped": _cut(400, form=f"{{}} dropped={len(LINES)}"),
+    "a conflict": _cut(400, form='input field "{}" on measurement "m" is type float, already exists as type integer'),
+    "a redirect": lambda text: http(302, "", f"Location: http://h/{text}"),
+    "a header": lambda text: http(400, "", f"X-Influxdb-Error: {text}"),
+    **{f"{left} bytes missing": _cut(400, form="{}", left_out=left) for left in (1, 3, 5, 8, 12)},
+}
+
+
+@pytest.mark.parametrize("echo", ECHOING.values(), ids=ECHOING)
+@pytest.mark.parametrize("flavor", ["v2", "v3"])
+def test_no_piece_of_a_secret_is_left_wherever_the_text_is_cut(echo: Callable[[str], Reply], flavor: str) -> None:
+    secret = "Qj7KwVx2Lb9TzRf4YmHs"
+    offsets = [*range(370, 405), *range(1575, 1605), 0, 4080, 4096, 8180, 8192]
+    replies = [echo("-" * offset + secret) for offset in offsets]
+    with RawServer(replies, ping=PING_2 if flavor == "v2" else PING_3) as server:
+        given = settings(server.url, token=Secret(secret), flavor=flavor)
+        texts = [repr(verdict) for verdict in drive(writing(given, *[LINES] * len(replies)))]
+
+    pieces = {secret[start : start + 6] for start in range(len(secret) - 5)}
+    assert [text for text in texts if any(piece in text for piece in pieces)] == []
 
 
 def test_a_url_that_cannot_be_used_is_not_repeated() -> None:

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 import msgspec
 import pytest
 
+from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.verdicts import Impossible, Unavailable
 from iggyflux.errors import NotConnected, PipelineError, Stopped, TooMuch
 from iggyflux.mapping import Query
@@ -30,6 +31,7 @@ from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
 from iggyflux.transports.influxdb_http import HttpClient, Ticket, parse_address
 from iggyflux.transports.influxdb_query import InfluxRows
+from iggyflux.transports.influxdb_query_answers import judge, judge_words
 from tests.sim.client import write
 from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Request, http
 
@@ -620,3 +622,22 @@ def test_a_number_has_the_type_that_the_server_tells_or_none(reply: Reply, meani
         else:
             with pytest.raises(NotConnected):
                 drive(main(server.url))
+
+
+def test_no_piece_of_a_secret_is_left_wherever_the_words_of_a_query_are_cut() -> None:
+    secret = "Qj7KwVx2Lb9TzRf4YmHs"
+    scrub = Scrubber([secret])
+    pieces = {secret[start : start + 6] for start in range(len(secret) - 5)}
+    texts = []
+    for offset in [*range(370, 405), *range(1575, 1605)]:
+        words = "-" * offset + secret
+        for status in (400, 401, 500):
+            texts += [str(judge(Answer(status, {}, body, scrub=scrub), 0)) for body in _bodies(words)]
+            texts.append(str(judge(Answer(status, {}, words[: offset + 9].encode(), whole=False, scrub=scrub), 0)))
+        texts.append(str(judge_words(words, scrub)))
+
+    assert [text for text in texts if any(piece in text for piece in pieces)] == []
+
+
+def _bodies(words: str) -> list[bytes]:
+    return [words.encode(), json.dumps({"error": words}).encode(), json.dumps({"message": words}).encode()[:-9]]

@@ -1,0 +1,119 @@
+"""A secret is found in every form in which it travels, whole or cut."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.errors import DocumentError
+from iggyflux.pipeline import parse_pipeline
+from iggyflux.secrets import Scrubber
+
+SECRETS = st.text(
+    st.sampled_from("abcXYZ0189") | st.sampled_from("/+=&%<>\"'\\ é€😀`:;?#\t"), min_size=8, max_size=40
+).filter(lambda text: text == text.strip())
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json in json": lambda text: json.dumps(json.dumps(text))[1:-1],
+    "json with slashes escaped": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    "json of Go": lambda text: (
+        json.dumps(text, ensure_ascii=False)[1:-1].replace("&", "\\u0026").replace("<", "\\u003c")
+    ),
+    "repr": lambda text: repr(text)[1:-1],
+    "repr of bytes": lambda text: repr(text.encode())[2:-1],
+    "percent": lambda text: quote(text, safe=""),
+    "percent of a path": quote,
+    "percent in small letters": lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+    "percent twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "form": quote_plus,
+    "html": html.escape,
+    "hex": lambda text: text.encode().hex(),
+    "hex in capitals": lambda text: text.encode().hex().upper(),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 for addresses": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+    "base64 of more": lambda text: base64.b64encode(f"u:{text}@host".encode()).decode(),
+    "base64 of a header": lambda text: base64.b64encode(f"Token {text}!".encode()).decode(),
+    "base64 in an address": lambda text: quote(base64.b64encode(f"user:{text}".encode()).decode(), safe=""),
+}
+
+
+def pieces(text: str) -> set[str]:
+    return {text[start : start + 6] for start in range(len(text) - 5)}
+
+
+def core(form: str, secret: str) -> str:
+    """What of a form is made of the secret alone: at the borders, base64 mixes."""
+    written = FORMS[form](secret)
+    return written[12:-8] if form.startswith("base64 ") else written
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(secret=SECRETS)
+def test_a_secret_is_found_in_every_form(form: str, secret: str) -> None:
+    said = Scrubber([secret])(f"no: {FORMS[form](secret)}, ~~~~~~~")
+
+    assert said.startswith("no: ")
+    assert [piece for piece in pieces(core(form, secret)) if piece in said] == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(secret=SECRETS, data=st.data())
+def test_a_secret_that_was_cut_is_hidden_before_the_cut(form: str, secret: str, data: st.DataObject) -> None:
+    """Unless so little of it is left that it may be anything."""
+    written, few = FORMS[form](secret), len(FORMS[form](secret[:5]))
+    cut = written[: data.draw(st.integers(0, len(written)))]
+    told = pieces(secret) if len(cut) < few else pieces(secret) | pieces(core(form, secret))
+    scrub = Scrubber([secret])
+
+    for said in (scrub(f"no: ~~{cut}", is_cut=True), scrub(f"no: ~~{cut}… and more"), scrub(f"no: '~~{cut}'...")):
+        assert said.startswith("no: ")
+        assert [piece for piece in told if piece in said] == []
+
+
+@given(text=st.text(max_size=200))
+def test_a_text_without_secrets_stays(text: str) -> None:
+    assert Scrubber(["~~~~~~~~~~~~~~~~", ""])(text) == text or "~~~~" in text
+
+
+PIPELINE = """\
+iggyflux: 1
+from: log:data
+influxdb: {{url: "{url}", bucket: b, token: {token}{more}}}
+run: [{{mapping: m.yaml}}]
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PIPELINE.format(url="http://user:SECRET@h:x/", token="t", more=""),
+        PIPELINE.format(url="http://h", token="SECRET", more=", flavor: SECRET"),
+        PIPELINE.format(url="http://h", token="SECRET", more=", SECRET: 1"),
+        PIPELINE.format(url="http://h", token="SECRET", more=", timeout: SECRET"),
+        PIPELINE.format(url="http://h", token="[SECRET, SECRET]", more=""),
+        PIPELINE.format(url="http://h", token="!SECRET x", more=""),
+        PIPELINE.format(url="http://h", token="SECRET: x", more=""),
+        PIPELINE.format(url="http://h", token="`SECRET", more=""),
+        PIPELINE.format(url="http://h", token="'SECRET' SECRET", more=""),
+        PIPELINE.format(url="http://h", token='"\\SECRET"', more=""),
+        PIPELINE.format(url="http://h", token="{a: SECRET}", more=""),
+    ],
+)
+def test_problems_of_a_pipeline_hold_no_piece_of_a_secret(text: str) -> None:
+    """Whatever its length: texts are cut at different places."""
+    for length in range(8, 200, 7):
+        secret = ("Qj7KwVx2Lb9TzRf4YmHs" * 10)[:length]
+        with pytest.raises(DocumentError) as error:
+            parse_pipeline(text.replace("SECRET", secret), environ={})
+
+        said = str(error.value) + repr([problem.as_dict() for problem in error.value.problems])
+        assert [piece for piece in pieces(secret) if piece in said] == []
