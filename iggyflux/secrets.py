@@ -101,9 +101,11 @@ class Scrubber:
 
 def _beginning(form: str, text: str, end: int) -> int:
     """Where in `text` a beginning of `form` stands that reaches to `end`; `end` where none does."""
-    for length in range(min(len(form), end), _SHORT, -1):
-        if text.startswith(form[:length], end - length):
-            return end - length
+    start, head = max(end - len(form), 0), form[: _SHORT + 1]
+    while (start := text.find(head, start, end)) >= 0:
+        if form.startswith(text[start:end]):
+            return start
+        start += 1
     return end
 
 

@@ -6,10 +6,10 @@ import base64
 import html
 import json
 from collections.abc import Callable
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from iggyflux.errors import DocumentError
@@ -68,7 +68,8 @@ def test_a_secret_is_found_in_every_form(form: str, secret: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @given(secret=SECRETS, data=st.data())
 def test_a_secret_that_was_cut_is_hidden_before_the_cut(form: str, secret: str, data: st.DataObject) -> None:
-    """Unless so little of it is left that it may be anything."""
+    """Unless so little of it is left that it may be anything, as of `%41bc`, which is three characters undone."""
+    assume(html.unescape(unquote_plus(secret)) in (secret, secret.replace("+", " ")))
     written, few = FORMS[form](secret), len(FORMS[form](secret[:5]))
     cut = written[: data.draw(st.integers(0, len(written)))]
     told = pieces(secret) if len(cut) < few else pieces(secret) | pieces(core(form, secret))

@@ -81,7 +81,6 @@ class Case:
         self.lines = lines
         self.now = now
         self.scrub = answer.scrub
-        self.whole = answer.whole
         self._body = answer.body
 
     @cached_property
@@ -127,7 +126,7 @@ class Case:
 
     def told_of(self, text: str) -> str:
         """`text`, a part of this answer, for people."""
-        return plain_words(text, self.scrub, is_cut=not self.whole)
+        return plain_words(text, self.scrub)
 
     @property
     def told(self) -> str:
@@ -161,14 +160,13 @@ _OUTSIDE = re.compile(r"(?:failure writing points to database: )?partial write: 
 _QUOTING = re.compile(r"unable to parse '|error parsing line \d")
 
 
-def plain_words(text: str, scrub: Scrubber, *, is_cut: bool = False) -> str:
+def plain_words(text: str, scrub: Scrubber) -> str:
     """`text` on one line, without secrets and control characters, cut to what a person reads.
 
-    `is_cut` says that it broke off.
+    It counts as cut at its end, since servers, proxies and connections cut without a sign.
     """
     # Only the head of a long text is looked at: an answer may echo megabytes of lines.
-    head = text[: 4 * _WORDS_SHOWN]
-    line = _CONTROL.sub(" ", scrub(head, is_cut=is_cut or len(head) < len(text))).strip()
+    line = _CONTROL.sub(" ", scrub(text[: 4 * _WORDS_SHOWN], is_cut=True)).strip()
     return line if len(line) <= _WORDS_SHOWN else line[:_WORDS_SHOWN] + "…"
 
 

@@ -238,7 +238,7 @@ def _message(answer: Answer) -> str:
     tree = _tree(answer)
     said = tree.get("message") or tree.get("error")
     text = said if isinstance(said, str) else answer.body.decode("utf-8", "replace")
-    return plain_words(text, answer.scrub, is_cut=not answer.whole) or str(answer.status)
+    return plain_words(text, answer.scrub) or str(answer.status)
 
 
 def _influxql_error(answer: Answer) -> str | None:
