@@ -58,16 +58,19 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX407",
         "key that is not a string",
-        meaning="An object of a msgpack or cbor payload has a key that is not a string.",
+        meaning="An object of a msgpack or cbor payload has a key that is neither a string nor an integer.",
         fix="Use strings as keys.",
-        example='{1: "a"} in msgpack',
+        example='{1.5: "a"} in msgpack',
     ),
     Code(
         "IFX408",
         "type without a JSON form",
-        meaning="A msgpack or cbor payload holds an extension type, a tag, `undefined`, or bytes as a key.",
+        meaning=(
+            "The mapping reads an extension type, a tag or `undefined` of a msgpack or cbor payload, or an object with "
+            "bytes as a key. MessagePack's timestamp and CBOR's tags 0, 1, 4 and 1001 have a JSON form."
+        ),
         fix="Send such values as strings or numbers: times as integers, for one.",
-        example="a msgpack timestamp",
+        example="a CBOR bignum (tag 2)",
     ),
     Code(
         "IFX410",

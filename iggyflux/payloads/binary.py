@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Collection
+from datetime import datetime, timedelta
 
 from iggyflux.errors import DecodeError, counted
 from iggyflux.lineprotocol.checks import shorten
@@ -22,7 +24,6 @@ from iggyflux.payloads.format import (
     too_deep,
 )
 from iggyflux.reads import Reads
-from iggyflux.records import JSON
 
 _FLOATS = {2: struct.Struct(">e"), 4: struct.Struct(">f"), 8: struct.Struct(">d")}
 
@@ -109,13 +110,31 @@ def deeper(depth: int) -> int:
     return depth + 1
 
 
-def object_key(key: object, seen: dict[str, JSON], strict: bool) -> str:
-    """`key`, which is a string and, if `strict`, not yet among `seen`."""
+def object_key(key: object, seen: Collection[str], reads: Reads | None, strict: bool) -> str | None:
+    """Return `key`, an integer as its decimal text; None for another type in an object that is not read.
+
+    Raise `DecodeError` for another type where the object is read and, if `strict`, for a key that is among `seen`.
+    """
+    if type(key) is int:
+        key = str(key)
     if not isinstance(key, str):
-        raise DecodeError(BAD_KEY, f"the key {shorten(key)} is not a string")
+        if reads is None:
+            return None
+        raise DecodeError(BAD_KEY, f"the key {shorten(key)} is neither a string nor an integer")
     if strict and key in seen:
         raise duplicate_key(key)
     return key
+
+
+def time_text(seconds: int, nanoseconds: int) -> str | None:
+    """Return a time as RFC 3339 with nine digits, which is exact; None outside of the years 1 to 9999."""
+    if not 0 <= nanoseconds < 1_000_000_000:
+        return None
+    try:
+        second = datetime(1970, 1, 1) + timedelta(seconds=seconds)  # noqa: DTZ001  (it is written as UTC)
+    except OverflowError:
+        return None
+    return f"{second.isoformat()}.{nanoseconds:09}Z"
 
 
 def is_plain(value: object, depth: int = 0) -> bool:

@@ -1,4 +1,6 @@
-"""cbor: objects have string keys, byte strings come as base64, tags, undefined, other simple values and NaN fail.
+"""cbor: integer keys become text, byte strings come as base64, tags of times and decimals become numbers or text.
+
+Other tags, undefined, other simple values and NaN fail where they are read.
 
 The tag 55799, which says no more than "this is CBOR", may stand before the payload (RFC 8949, 3.4.6).
 """
@@ -6,10 +8,21 @@ The tag 55799, which says no more than "this is CBOR", may stand before the payl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Never
 
-from iggyflux.payloads.binary import Cursor, deeper, is_plain, object_key, to_base64
-from iggyflux.payloads.format import MAX_DEPTH, Format, Options, check_size, item_reads, member_reads, not_encodable
+from iggyflux.errors import DecodeError
+from iggyflux.payloads.binary import Cursor, deeper, is_plain, object_key, time_text, to_base64
+from iggyflux.payloads.format import (
+    BAD_NUMBER,
+    MAX_DEPTH,
+    Format,
+    Options,
+    check_size,
+    item_reads,
+    member_reads,
+    not_encodable,
+)
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -72,10 +85,10 @@ def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int, strict: 
     major, minor = first >> 5, first & 0x1F
     if major == 7:
         return _simple(cursor, minor, reads)
-    if major == 6 and reads is not None:
-        raise cursor.foreign("tag")
     if major == 6:
-        _argument(cursor, minor, indefinite=False)
+        tag = _argument(cursor, minor, indefinite=False)
+        if reads is not None:
+            return _tagged(cursor, tag, deeper(depth), strict)
         _value(cursor, None, deeper(depth), strict)
         return None
     count = _argument(cursor, minor, indefinite=major >= 2)
@@ -90,6 +103,51 @@ def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int, strict: 
             return cursor.text(count)
         return "".join(cursor.text(size) for size in _chunk_sizes(cursor, major))
     return _list(cursor, count, reads, depth, strict) if major == 4 else _object(cursor, count, reads, depth, strict)
+
+
+# The first bytes of what each tag can hold: text, numbers, a list, a map.
+_CONTENTS = {
+    0: range(0x60, 0x80),
+    1: (*range(0x40), 0xF9, 0xFA, 0xFB),
+    4: range(0x80, 0xA0),
+    1001: range(0xA0, 0xC0),
+}
+_FRACTIONS = {"-3": 1_000_000, "-6": 1000, "-9": 1}
+
+
+def _tagged(cursor: Cursor, tag: int | None, depth: int, strict: bool) -> JSON:
+    """The text of tag 0, the number of tag 1, the decimal of tag 4, the time of tag 1001 (RFC 8949, RFC 9581)."""
+    first = cursor.byte()
+    if tag is None or first not in _CONTENTS.get(tag, ()):
+        raise cursor.foreign("tag")
+    content = _typed(cursor, first, Reads.WHOLE, depth, strict)
+    if tag == 4:
+        return _decimal(cursor, content)
+    return _time(cursor, content) if tag == 1001 else content
+
+
+def _decimal(cursor: Cursor, content: JSON) -> str:
+    match content:
+        case [int(exponent), int(digits)] if type(exponent) is type(digits) is int:
+            if abs(exponent) > _MAX_EXPONENT:
+                raise DecodeError(BAD_NUMBER, f"a decimal with the exponent {exponent} is out of range")
+            return f"{Decimal(f'{digits}E{exponent}'):f}"
+    raise cursor.foreign("tag 4 without two integers")
+
+
+_MAX_EXPONENT = 1000  # the text stays short
+
+
+def _time(cursor: Cursor, content: JSON) -> str:
+    match content:
+        case {"1": int(seconds), **fraction} if type(seconds) is int and len(fraction) <= 1:
+            unit, count = next(iter(fraction.items()), ("-9", 0))
+            scale = _FRACTIONS.get(str(unit))
+            if scale is not None and type(count) is int:
+                text = time_text(seconds, count * scale)
+                if text is not None:
+                    return text
+    raise cursor.foreign("tag 1001 with more than seconds and one of -3, -6, -9, or out of range")
 
 
 def _argument(cursor: Cursor, minor: int, *, indefinite: bool) -> int | None:
@@ -145,10 +203,14 @@ def _object(cursor: Cursor, count: int | None, reads: Reads | None, depth: int, 
         if count is None and first == _BREAK:
             break
         count = count if count is None else count - 1
-        if first >> 5 == 2:
-            raise cursor.foreign("byte string as a key")
-        key = object_key(_typed(cursor, first, Reads.BARE, inner, strict), members, strict)
-        members[key] = _value(cursor, member_reads(reads, key), inner, strict)
+        is_foreign = first >> 5 in (2, 6)
+        if is_foreign and reads is not None:
+            raise cursor.foreign("byte string or tag as a key")
+        found = _typed(cursor, first, None if reads is None else Reads.BARE, inner, strict)
+        key = object_key(None if is_foreign else found, members, reads, strict)
+        value = _value(cursor, None if key is None else member_reads(reads, key), inner, strict)
+        if key is not None:
+            members[key] = value
     return members
 
 
@@ -180,7 +242,8 @@ def _has_large_integer(value: JSON) -> bool:
 FORMAT = Format(
     name="cbor",
     description=(
-        "CBOR (RFC 8949): keys are strings, byte strings come as base64; tags and NaN fail where they are read."
+        "CBOR (RFC 8949): integer keys become text, byte strings come as base64; tag 0 is its text, tag 1 its number, "
+        "tag 4 the exact decimal as text, tag 1001 RFC 3339 text; other tags and NaN fail where they are read."
     ),
     decode=decode,
     encode=encode,

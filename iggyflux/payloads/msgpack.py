@@ -1,10 +1,15 @@
-"""msgpack: objects have string keys, `bin` comes as base64, extension types and NaN fail where they are read."""
+"""msgpack: integer keys become text, `bin` comes as base64, a timestamp is RFC 3339 text.
+
+Other extension types and NaN fail where they are read.
+"""
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 
-from iggyflux.payloads.binary import Cursor, deeper, is_plain, object_key
+from iggyflux.payloads.binary import Cursor, deeper, is_plain, object_key, time_text
 from iggyflux.payloads.format import Format, Options, check_size, item_reads, member_reads, not_encodable
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -81,10 +86,24 @@ def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int, strict: 
         return _object(cursor, cursor.unsigned(_OBJECTS[first]), reads, depth, strict)
     if first == 0xC1:
         raise cursor.malformed("the byte 0xc1 begins nothing")
-    if reads is not None:
+    size = _EXTENSIONS[first] if first in _EXTENSIONS else cursor.unsigned(_LONG_EXTENSIONS[first])
+    code, data = cursor.signed(1), cursor.take(size)
+    return None if reads is None else _time(cursor, code, data)
+
+
+def _time(cursor: Cursor, code: int, data: bytes) -> str:
+    """The time that an extension type holds; any other type has no JSON form."""
+    if code != -1 or len(data) not in (4, 8, 12):
         raise cursor.foreign("extension type")
-    cursor.take(1 + (_EXTENSIONS[first] if first in _EXTENSIONS else cursor.unsigned(_LONG_EXTENSIONS[first])))
-    return None
+    if len(data) == 12:
+        nanoseconds, seconds = struct.unpack(">Iq", data)
+    else:
+        packed = int.from_bytes(data, "big")
+        nanoseconds, seconds = (0, packed) if len(data) == 4 else (packed >> 34, packed & 0x3_FFFF_FFFF)
+    text = time_text(seconds, nanoseconds)
+    if text is None:
+        raise cursor.foreign("timestamp out of range")
+    return text
 
 
 def _list(cursor: Cursor, count: int, reads: Reads | None, depth: int, strict: bool) -> list[JSON]:
@@ -98,10 +117,14 @@ def _object(cursor: Cursor, count: int, reads: Reads | None, depth: int, strict:
     members: dict[str, JSON] = {}
     for _ in range(count):
         first = cursor.byte()
-        if first in _RAWS:
-            raise cursor.foreign("bin as a key")
-        key = object_key(_typed(cursor, first, Reads.BARE, inner, strict), members, strict)
-        members[key] = _value(cursor, member_reads(reads, key), inner, strict)
+        is_foreign = first in _RAWS or first in _EXTENSIONS or first in _LONG_EXTENSIONS
+        if is_foreign and reads is not None:
+            raise cursor.foreign("bin or extension type as a key")
+        found = _typed(cursor, first, None if reads is None else Reads.BARE, inner, strict)
+        key = object_key(None if is_foreign else found, members, reads, strict)
+        value = _value(cursor, None if key is None else member_reads(reads, key), inner, strict)
+        if key is not None:
+            members[key] = value
     return members
 
 
@@ -119,7 +142,8 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
 FORMAT = Format(
     name="msgpack",
     description=(
-        "MessagePack: keys are strings, `bin` comes as base64; extension types and NaN fail where they are read."
+        "MessagePack: integer keys become text, `bin` comes as base64, a timestamp is RFC 3339 text with nine digits; "
+        "other extension types and NaN fail where they are read."
     ),
     decode=decode,
     encode=encode,
