@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux import Message, parse_mapping
+from iggyflux.plan import reference
+from iggyflux.values import rounded_numbers
 
 NUMBERS = [
     "0", "-0", "7", "-7", "7.0", "-0.0", "1e3", "1E-7", "0.00001", "0.0001", "1.5e-5", "1e15", "1e16", "123456789012345680.0",
@@ -335,3 +337,24 @@ def test_a_member_that_nobody_reads_may_have_any_name(key, read):
 
         assert compiled.render(batch) == reference.render(batch)
         assert compiled.render([Message(payload)] * 2) == reference.render([Message(payload)] * 2)
+
+
+def test_a_payload_is_searched_for_rounded_numbers_once_for_each_type(monkeypatch):
+    """However many members a star casts: searching for each of them is quadratic, and blocks every route."""
+    mapping = parse_mapping(
+        "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t}\nfor_each: xs\npoints:\n"
+        "  measurement: {const: m}\n  fields: {'*': {expr: '@', type: integer, cast: true}}\n"
+    )
+    payload = json.dumps({"xs": [{f"k{number}": float(number) for number in range(50)}, {"lambda": True}]}).encode()
+    searched = []
+
+    def count(text, kind):
+        searched.append(text)
+        return rounded_numbers(text, kind)
+
+    monkeypatch.setattr(reference, "rounded_numbers", count)
+    rendered = mapping.plan("reference").render([Message(payload)])
+
+    assert (len(rendered.lines), [failure.code for failure in rendered.failures]) == (1, ["IFX340"])
+    assert searched.count(payload) == 1
+    assert len(searched) <= 2  # the payload and the expression

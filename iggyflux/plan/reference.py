@@ -6,10 +6,11 @@ equal to it, in lines, origins, failures, skips and order, for every document an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 
 from iggyflux.errors import DecodeError, EvaluationError, PointError, RecordError
 from iggyflux.expressions import Expression, truth
@@ -59,18 +60,21 @@ UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What an expression sees besides the value it is evaluated on."""
+    """What an expression sees besides the value it is evaluated on.
+
+    `rounded` is `rounded_numbers`, which searches a text for each type once in a message.
+    """
 
     message: Message
     root: JSON
     index: int | None
+    is_text: bool
+    rounded: Callable[[bytes, FieldType], frozenset[float]]
 
     @property
     def inside(self) -> str:
         """Where a value is missing under `for_each`, that it was looked for in the element."""
         return "" if self.index is None else " in the element (root() is the whole message)"
-
-    is_text: bool = True
 
     def evaluate(self, source: Source, value: JSON) -> JSON:
         if isinstance(source, Expression):
@@ -82,7 +86,7 @@ class _Scope:
         if cast and kind in KEEPS_NUMBERS and isinstance(value, float):
             written = [self.message.payload] if self.is_text else []
             written += [source.text.encode()] if isinstance(source, Expression) else []
-            if any(value in rounded_numbers(text, kind) for text in written):
+            if any(value in self.rounded(text, kind) for text in written):
                 raise RecordError(
                     INEXACT,
                     f"number {value!r} is not the number that is written, which no double holds (send an integer)",
@@ -141,7 +145,7 @@ class ReferencePlan:
             root = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
         except DecodeError as error:
             raise error.at("/from/payload") from None
-        scope = _Scope(message, root, None, not self._format.binary)
+        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers))
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(skipped=[index])
         records: list[_Record] = []
@@ -149,7 +153,7 @@ class ReferencePlan:
         elements = 0
         for element, value in self._elements(scope):
             elements += 1
-            inner = _Scope(message, root, element, not self._format.binary)
+            inner = replace(scope, index=element)
             for number, spec in enumerate(self.writer.points):
                 try:
                     point = self._point(inner, value, spec)
