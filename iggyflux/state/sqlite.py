@@ -263,10 +263,16 @@ def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connectio
     return connection
 
 
-def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise `Stopped` (IFX701) unless the database is a state of this format."""
+def format_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return which program wrote the database, and in which version of its format; zeros for a new one."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def check_format(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `Stopped` (IFX701) unless the database is a state of this format."""
+    application, version = format_of(connection)
     if application != _APPLICATION:
         raise damaged(path, "it is no state of iggyflux")
     if version != FORMAT:

@@ -246,11 +246,13 @@ class PartitionReader:
         """Return the batch that holds the next message; None where it is not there yet."""
         while self._batch is None or not self._batch.first <= self.offset < self._batch.end:
             self._batch = None
-            stored = self._store.batch_at(self.partition, self.offset) if self._store.exists() else None
+            if not self._store.exists():
+                return None
+            stored = self._store.batch_at(self.partition, self.offset)
             if stored is not None and self.offset < stored.end:
                 self._batch = OpenBatch(stored)
                 break
-            end, following = self._store.around(self.partition, self.offset) if self._store.exists() else (None, None)
+            end, following = self._store.around(self.partition, self.offset)
             if end is not None and end > self.offset:
                 continue  # it was appended just now
             if following is None and end is not None and end < self.offset:

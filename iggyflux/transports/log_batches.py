@@ -41,10 +41,11 @@ _CRC_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """Messages as they were appended together: offsets `[first, end)`."""
+    """Messages as they were appended together: offsets `[first, end)`, the latest of which arrived at `latest_us`."""
 
     first: int
     end: int
+    latest_us: int
     crc: int
     columns: bytes
     payloads: bytes
@@ -75,7 +76,7 @@ class OpenBatch:
 
     def message(self, index: int, partition: Partition) -> Message:
         """Return the message of `payloads[index]`."""
-        columns = self._decoded = self._decoded or _decode_columns(self._columns[_CRC_BYTES:])
+        columns = self._opened()
         return Message(
             self.payloads[index],
             partition.stream,
@@ -92,8 +93,12 @@ class OpenBatch:
         """Return the first index of a message that arrived at `timestamp_us` or later; 0 where that is not known."""
         if self.damaged:
             return 0
-        columns = self._decoded = self._decoded or _decode_columns(self._columns[_CRC_BYTES:])
-        return next((index for index, time in enumerate(columns.timestamps_us) if time >= timestamp_us), 0)
+        return next((index for index, time in enumerate(self._opened().timestamps_us) if time >= timestamp_us), 0)
+
+    def _opened(self) -> _Columns:
+        if self._decoded is None:
+            self._decoded = _decode_columns(self._columns[_CRC_BYTES:])
+        return self._decoded
 
     def _verify(self, stored: StoredBatch) -> None:
         """Find the damaged messages.  Raises MsgspecError where it cannot be opened: all are damaged."""
@@ -104,17 +109,17 @@ class OpenBatch:
             return
         if _crc_of(stored.first, stored.columns[_CRC_BYTES:]) != int.from_bytes(stored.columns[:_CRC_BYTES], "big"):
             return
-        self._decoded = _decode_columns(stored.columns[_CRC_BYTES:])
-        if len(self._decoded.crcs) != count:
+        crcs = self._opened().crcs
+        if len(crcs) != count:
             return
         self.payloads = payloads
         found = [crc32(payload) for payload in payloads]
         found += [-1] * (count - len(found))
-        self.damaged = [index for index, crc in enumerate(self._decoded.crcs) if crc != found[index]]
+        self.damaged = [index for index, crc in enumerate(crcs) if crc != found[index]]
 
 
 def encode_batch(messages: Sequence[Message], first: int, now_us: int) -> StoredBatch:
-    """Return `messages` as the batch at offset `first`; a message without a timestamp arrived at `now_us`."""
+    """Return one or more messages as the batch at offset `first`; one without a timestamp arrived at `now_us`."""
     payloads = [message.payload for message in messages]
     times = [message.timestamp_us or now_us for message in messages]
     origins = [message.origin_timestamp_us or time for message, time in zip(messages, times, strict=True)]
@@ -131,7 +136,7 @@ def encode_batch(messages: Sequence[Message], first: int, now_us: int) -> Stored
     )
     columns = _crc_of(first, body).to_bytes(_CRC_BYTES, "big") + body
     data = _encode(payloads)
-    return StoredBatch(first, first + len(messages), _crc_of(first, columns, data), columns, data)
+    return StoredBatch(first, first + len(messages), max(times), _crc_of(first, columns, data), columns, data)
 
 
 def _crc_of(first: int, *parts: bytes) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from iggyflux.errors import Stopped
 from iggyflux.records import Message, Partition
-from iggyflux.state.sqlite import connect
+from iggyflux.state.sqlite import connect, format_of
 from iggyflux.transports.log_batches import StoredBatch, encode_batch
 
 FILE = "log.sqlite3"
@@ -80,9 +80,8 @@ class LogStore:
             for partition, messages in parts.items():
                 end = self._end(connection, partition)
                 for batch in _split(messages):
-                    latest = max((message.timestamp_us or now_us for message in batch), default=now_us)
                     made = encode_batch(batch, end, now_us)
-                    row = (self._ids[partition], end, len(batch), latest, made.crc, made.columns, made.payloads)
+                    row = (self._ids[partition], end, len(batch), made.latest_us, made.crc, made.columns, made.payloads)
                     connection.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                     end = made.end
                 ends[partition] = end
@@ -137,7 +136,7 @@ class LogStore:
     # The database
 
     def _batch(self, partition: Partition, condition: str, value: int) -> StoredBatch | None:
-        columns = "first_offset, first_offset + messages, crc, columns, payloads"
+        columns = "first_offset, first_offset + messages, latest_us, crc, columns, payloads"
         query = f"SELECT {columns} FROM batches WHERE partition = ? AND {condition}"  # noqa: S608  (both are our own)
         with self._reading() as connection:
             row = connection.execute(query, (self._id(connection, partition), value)).fetchone()
@@ -186,11 +185,7 @@ class LogStore:
             self.exists()
             with suppress(FileExistsError):  # and never opened else: closing it would drop SQLite's locks
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            found = self.path.stat()
-            if 0 < found.st_size < _SMALLEST_DATABASE:  # SQLite would take it for a new one
-                raise Stopped(
-                    f"{self.path} is damaged: it has {found.st_size} bytes", "put back a copy of the file", "IFX705"
-                )
+            found = self._stat()
             connection = connect(self.path, _BUSY_SECONDS)
             connection.text_factory = str
             try:
@@ -203,34 +198,31 @@ class LogStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make the tables of a new database; refuse one of another format."""
-        if self._format(connection) == (0, 0):
+        if format_of(connection) == (0, 0):
             connection.execute("PRAGMA page_size = 16384")
             connection.execute("BEGIN IMMEDIATE")
-            if self._format(connection) == (0, 0):  # no other process was faster
+            if format_of(connection) == (0, 0):  # no other process was faster
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 connection.execute(f"PRAGMA user_version = {_FORMAT}")
             connection.execute("COMMIT")
-        application, version = self._format(connection)
+        application, version = format_of(connection)
         if application != _APPLICATION:
             raise _other_format(self.path, "is a database of another program")
         if version != _FORMAT:
             raise _other_format(self.path, f"has format {version}; this version of iggyflux reads format {_FORMAT}")
 
-    @staticmethod
-    def _format(connection: sqlite3.Connection) -> tuple[int, int]:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        return application, version
+    def _stat(self) -> os.stat_result:
+        """Look at the file.  Raise `Stopped` (IFX705) for a piece of one, which SQLite would take for a new database."""
+        found = self.path.stat()
+        if 0 < found.st_size < _SMALLEST_DATABASE:
+            raise Stopped(f"{self.path} is damaged: it has {found.st_size} bytes", _RESTORE, "IFX705")
+        return found
 
     def _is_replaced(self) -> bool:
         try:
-            found = self.path.stat()
-            if 0 < found.st_size < _SMALLEST_DATABASE:  # SQLite would take it for a new one
-                raise Stopped(
-                    f"{self.path} is damaged: it has {found.st_size} bytes", "put back a copy of the file", "IFX705"
-                )
+            found = self._stat()
         except FileNotFoundError:
             return True
         return (found.st_dev, found.st_ino) != self._inode
@@ -261,13 +253,14 @@ class LogStore:
 
 
 _HINT = "free space or correct the permissions: what was appended before is whole"
+_RESTORE = "put back a copy of the file"
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 def _translate(error: sqlite3.Error, what: str, path: Path) -> Stopped:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(_DAMAGED):
-        return Stopped(f"{path} is damaged: {error}", "put back a copy of the file", "IFX705")
+        return Stopped(f"{path} is damaged: {error}", _RESTORE, "IFX705")
     if name.startswith("SQLITE_BUSY"):
         reason = f"another process held it for {_BUSY_SECONDS:.0f} seconds"
         return Stopped(f"cannot {what} {path}: {reason}", "stop that process, or run again later", "IFX704")
