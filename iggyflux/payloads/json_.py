@@ -49,16 +49,16 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     """The part of a JSON text that `reads` names (None: all of it)."""
     reads = Reads.WHOLE if reads is None else reads
     check_json_bytes(payload)
-    with_surrogates = False
+    tree: object = None
     try:
         _raw.decode(payload)
     except msgspec.DecodeError as exc:
-        with_surrogates = b"\\u" in payload and _is_json(payload)
-        if not with_surrogates:
+        tree = _parse_with_surrogates(payload)
+        if tree is None:
             raise DecodeError(MALFORMED, _syntax_reason(payload, exc)) from None
     if strict and (key := find_duplicate_key(payload)) is not None:
         raise duplicate_key(key)
-    return _take(_parse(payload), reads, "$") if with_surrogates else _read(payload, reads, "$")
+    return _read(payload, reads, "$") if tree is None else _take(tree, reads, "$")
 
 
 def check_json_bytes(payload: bytes) -> None:
@@ -103,18 +103,16 @@ def may_repeat_a_key(payload: bytes) -> bool:
     return len(set(keys)) != len(keys)
 
 
-def _is_json(payload: bytes) -> bool:
-    """Whether a text that msgspec refuses is JSON: half of a surrogate pair is (RFC 8259, 8.2)."""
-    try:
-        _parse(payload)
-    except ValueError:
-        return False
-    return True
+def _parse_with_surrogates(payload: bytes) -> object:
+    """A text that msgspec refuses, as the standard library takes it, numbers as they are written; None: it is no JSON.
 
-
-def _parse(payload: bytes) -> object:
-    """A text as the standard library takes it, numbers as they are written.  Raises ValueError."""
-    return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_Number, parse_float=_Number)
+    Half of a surrogate pair is JSON (RFC 8259, 8.2).
+    """
+    if b"\\u" not in payload:
+        return None
+    with suppress(ValueError):
+        return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_Number, parse_float=_Number)
+    return None
 
 
 class _Number(str):
