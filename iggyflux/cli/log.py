@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from iggyflux.records import Message, Partition
     from iggyflux.samples import Sample
 
+_T = TypeVar("_T")
 _BATCH: Final = 1000
 _FOLLOW_SECONDS: Final = 0.2
 _NS: Final = 1_000_000_000
@@ -103,7 +104,8 @@ def append(
         log.create_topic(stream, topic, partitions)
     count = 0
     ends: dict[Partition, int] = {}
-    for batch in _batches(_read(file, stream, topic, envelope), _stdin_is_idle if file == STDIN else lambda: False):
+    samples = _read(file, stream, topic, envelope)
+    for batch in _batches(samples, _stdin_is_idle) if file == STDIN else _batches(samples):
         keys = [_key_of(choose, sample) for sample in batch] if choose is not None else None
         messages = [_arriving_now(sample.message) for sample in batch]
         ends.update(log.append(stream, topic, messages, partition=partition, keys=keys))
@@ -126,11 +128,11 @@ def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sampl
             raise sample_problem(error, file) from error
 
 
-def _batches(samples: Iterable[Sample], is_idle: Callable[[], bool]) -> Iterator[list[Sample]]:
-    """Samples in batches; one ends early where the input `is_idle`, so that what was read does not wait."""
-    batch: list[Sample] = []
-    for sample in samples:
-        batch.append(sample)
+def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:
+    """Samples or messages in batches; one ends early where the input `is_idle`, so that what was read does not wait."""
+    batch: list[_T] = []
+    for item in items:
+        batch.append(item)
         if len(batch) == _BATCH or is_idle():
             yield batch
             batch = []
@@ -372,7 +374,7 @@ def generate(
         document, seed=seed, start_ns=start_ns, interval_ns=interval_ns, overlap=rate is not None
     )
     messages: Iterator[Message] = islice(endless, count if count is not None else None if rate else 1000)
-    batches = _paced(messages, rate) if rate is not None else _in_batches(messages)
+    batches = _paced(messages, rate) if rate is not None else _batches(messages)
     if folder is None:
         for batch in batches:
             for message in batch:
@@ -381,11 +383,6 @@ def generate(
         return ExitCode.OK
     _append_generated(batches, folder, partitions)
     return ExitCode.OK
-
-
-def _in_batches(messages: Iterator[Message]) -> Iterator[list[Message]]:
-    while batch := list(islice(messages, _BATCH)):
-        yield batch
 
 
 def _start_ns(start: str | None, *, live: bool) -> int:
