@@ -131,3 +131,18 @@ def test_a_cast_never_changes_a_number(kind, wrapped, token):
         value = rendered.lines[0].split("self=")[1].split(" ")[0].strip('"iu')
 
         assert Decimal(value) == Decimal(token)
+
+
+@pytest.mark.parametrize("star", [False, True], ids=["field", "star"])
+def test_a_cast_never_changes_a_number_of_an_expression(star):
+    """A literal is read as a double too; both plans refuse the record."""
+    source = "`9007199254740993.0`" if not star else '`{"lambda": 9007199254740993.0}`'
+    name = '"*"' if star else "lambda"
+    mapping = parse_mapping(
+        "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t}\npoints:\n  measurement: {const: m}\n"
+        f"  fields: {{{name}: {{expr: '{source}', type: integer, cast: true}}}}\n"
+    )
+    rendered = mapping.plan("reference").render([Message(b"{}")])
+
+    assert outcome(mapping.plan("compiled").render([Message(b"{}")])) == outcome(rendered)
+    assert ([*rendered.lines], [failure.code for failure in rendered.failures]) == ([], ["IFX342"])

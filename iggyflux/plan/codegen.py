@@ -26,7 +26,7 @@ from iggyflux.lineprotocol import (
     escape_tag_value,
     replace_invalid,
 )
-from iggyflux.mapping import Const, Field, Mapping, PointSpec, Source, Tag, Timestamp, TimestampFormat
+from iggyflux.mapping import Const, Field, Mapping, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat
 from iggyflux.plan import columns, layout, stars
 from iggyflux.plan.layout import Node
 from iggyflux.plan.reference import UNITS
@@ -312,8 +312,6 @@ class _Generator:
         names = []
         for star in of:
             self._comment(star.pointer)
-            if isinstance(star.source, Expression) and may_round(star.source.text.encode()) and star.cast:
-                raise NotCompiled("only the reference plan can judge the numbers in the expression of a star")
             names.append(self._raw(star.source, self._variable(f"{kind}_members")).name)
         return ", ".join(names)
 
@@ -339,6 +337,8 @@ class _Generator:
             pairs.append((f"f{position}", column))
         if not spec.field_stars:
             return ",".join(body), f"join_fields([{', '.join(sparse)}], odd_{number})", pairs
+        for star in spec.field_stars:
+            self._refuse_rounded(star)
         objects = self._star_objects(spec.field_stars, "field")
         tags = frozenset(tag.key for tag in spec.tags)
         if spec.tag_stars:
@@ -352,8 +352,7 @@ class _Generator:
         assert isinstance(item.source, Expression)  # noqa: S101
         self._comment(item.pointer)
         odd = f"odd_{number}"
-        if item.cast and item.type in KEEPS_NUMBERS and may_round(item.source.text.encode()):
-            raise NotCompiled(f"only the reference plan can judge the numbers in the expression of field {item.key!r}")
+        self._refuse_rounded(item)
         column = self._variable("field")
         raw = self._raw(item.source, column)
         if item.cast:
@@ -371,12 +370,16 @@ class _Generator:
             default = columns.scalar_text(convert(item.default, item.type, item.cast))
             if default is None:
                 raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
-            filled = self._variable("filled")  # the column before it still tells whether every payload had the key
-            self.out.add(f"{filled} = with_default({column}, {default!r})")
-            return filled
-        if item.required:
+            self.out.add(f"{column} = with_default({column}, {default!r})")
+        elif item.required:
             self.out.add(f"{column} = require({column}, {odd})")
         return column
+
+    def _refuse_rounded(self, item: Field | Star) -> None:
+        """Leave a cast of a number that the expression itself may hold rounded to the reference plan."""
+        keeps = item.cast and item.type in KEEPS_NUMBERS
+        if keeps and isinstance(item.source, Expression) and may_round(item.source.text.encode()):
+            raise NotCompiled(f"only the reference plan can judge the numbers of {item.pointer}")
 
     def _times(self, number: int, timestamp: Timestamp) -> str:
         out, odd, messages = self.out, f"odd_{number}", self.scope["record_messages"]

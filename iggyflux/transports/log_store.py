@@ -214,7 +214,7 @@ class LogStore:
             raise _other_format(self.path, f"has format {version}; this version of iggyflux reads format {_FORMAT}")
 
     def _stat(self) -> os.stat_result:
-        """Look at the file.  Raise `Stopped` (IFX705) for a piece of one, which SQLite would take for a new database."""
+        """Look at the file.  Raise `Stopped` (IFX705) for a piece of one: SQLite would take it for a new database."""
         found = self.path.stat()
         if 0 < found.st_size < _SMALLEST_DATABASE:
             raise Stopped(f"{self.path} is damaged: it has {found.st_size} bytes", _RESTORE, "IFX705")
