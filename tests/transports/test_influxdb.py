@@ -391,13 +391,15 @@ def test_closing_lets_go_of_a_connection_that_is_being_made() -> None:
     with RawServer(ping=Reply(PING_2.data, wait=hanging)) as server:
 
         async def main() -> None:
+            of_other_tests = set(threading.enumerate())
             sink = InfluxLineSink(settings(server.url, timeout_seconds=60.0))
             connecting = asyncio.create_task(sink.connect())
             while not server.requests:
                 await asyncio.sleep(0.005)
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
-            (thread,) = [each for each in threading.enumerate() if each.name.startswith("iggyflux-influxdb")]
+            started = set(threading.enumerate()) - of_other_tests
+            (thread,) = [each for each in started if each.name.startswith("iggyflux-influxdb")]
             await sink.close()
             thread.join(5)
             assert not thread.is_alive()
