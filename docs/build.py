@@ -21,7 +21,7 @@ def schema_page(name: str, title: str, introduction: str) -> str:
 
     schema = load_schema(name)
     lines = [GENERATED, f"# {title}\n", introduction, f"{schema['description']}\n"]
-    if "properties" in schema:
+    if "allOf" not in schema:  # a document of one kind; else each kind has a section of its own
         lines += object_section("document", schema, level=2)
     definitions = schema.get("$defs", {})
     for key in reached(schema, definitions):
@@ -51,7 +51,7 @@ def object_section(name: str, node: dict[str, Any], level: int) -> Iterator[str]
     """One kind of node: what it is, what it may be, its keys, examples."""
     yield f"{'#' * level} {name}\n"
     yield f"{node.get('description', '')}\n"
-    branches = node.get("anyOf") or node.get("oneOf")
+    branches = node.get("anyOf") or [branch["then"] for branch in node.get("allOf", ())]
     if branches:
         yield f"One of: {', '.join(kind(branch) for branch in branches)}.\n"
     keys = {**node.get("properties", {}), **node.get("patternProperties", {})}
@@ -83,8 +83,8 @@ def kind(node: dict[str, Any]) -> str:
         return code(node["const"])
     if "enum" in node:
         return "a word"
-    if "anyOf" in node or "oneOf" in node:
-        return " or ".join(kind(branch) for branch in node.get("anyOf") or node["oneOf"])
+    if "anyOf" in node:
+        return " or ".join(kind(branch) for branch in node["anyOf"])
     types = node.get("type", "object")
     words = {"array": "list", "object": "object"}
     names = [words.get(word, word) for word in ([types] if isinstance(types, str) else types)]

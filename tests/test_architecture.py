@@ -158,6 +158,8 @@ HEAVY = [
     "jmespath",
     "ruamel.yaml",
     "jsonschema",
+    "referencing",
+    "rpds",
     "dateutil",
     "rich",
     "urllib3",
