@@ -50,7 +50,7 @@ BEHIND_ONE_DOOR = {
     "referencing": {"documents"},
     "tomllib": {"documents"},
     "dateutil": {"timestamps"},
-    "re2": {"functions", "payloads", "documents", "mapping"},
+    "re2": {"functions", "payloads", "documents", "mapping", "sim"},
     "cbor2": {"payloads"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},

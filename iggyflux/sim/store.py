@@ -311,17 +311,6 @@ class Store:
             sql = "DELETE FROM points WHERE measurement = ? AND time = ? AND series = ?"
             self._connection.executemany(sql, [(measurement.id, time, series.id) for time, series in points])
 
-    def drop_series(self, measurement: Measurement, series: Series) -> None:
-        """Remove a series with its points."""
-        with self.lock:
-            measurement.series.pop(series.id, None)
-            policy = measurement.policy
-            policy.known = {key: known for key, known in policy.known.items() if known is not series}
-            self._connection.execute(
-                "DELETE FROM points WHERE measurement = ? AND series = ?", (measurement.id, series.id)
-            )
-            self._connection.execute("DELETE FROM series WHERE id = ?", (series.id,))
-
     # --- inside ---
 
     def _point(self, measurement: Measurement, time: int, series: int, fields: bytes) -> Point:

@@ -34,16 +34,16 @@ _NOTHING: frozenset[str] = frozenset()
 # nanoseconds: finer than milliseconds.  merge: written twice is there once.  refuses: says which line it did not take.
 # database: one that is not there is refused.  create: one can be made.  retention: what is too old is refused.
 # auth: credentials are looked at.  queries: it is asked for rows.  several types: a field has one in each shard, and a
-# tag may have the name of a field.
+# tag may have the name of a field.  windows: InfluxQL and Flux aggregate by time.
 LACKS: Mapping[str, frozenset[str]] = {
-    "simulator 1": frozenset({"unsigned"}),
-    "simulator 2": _NOTHING,
-    "simulator 3": frozenset({"database", "create", "retention", "several types"}),
+    "simulator 1": frozenset({"unsigned", "windows"}),
+    "simulator 2": frozenset({"windows"}),
+    "simulator 3": frozenset({"database", "create", "retention", "several types", "windows"}),
     "influxd": frozenset({"unsigned"}),
     "influxd image": frozenset({"unsigned"}),
     "VictoriaMetrics": frozenset(
         {"unsigned", "words", "types", "nanoseconds", "merge", "refuses", "database", "create", "retention", "auth"}
-        | {"queries", "several types"}
+        | {"queries", "several types", "windows"}
     ),
     "InfluxDB 1": frozenset({"unsigned"}),
     "InfluxDB 2": _NOTHING,

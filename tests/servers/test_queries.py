@@ -423,6 +423,36 @@ def test_a_statement_of_the_users_is_asked_for_each_window(server: Server, measu
         assert read.first == START
 
 
+BY_TIME = {
+    "influxql": 'SELECT mean("f") AS "f" FROM "{m}" WHERE time >= $start AND time < $stop GROUP BY time(10s), "t"',
+    "flux": 'from(bucket: "{b}") |> range(start: $start, stop: $stop) |> filter(fn: (r) => r._measurement == "{m}")'
+    ' |> aggregateWindow(every: 10s, fn: mean, timeSrc: "_start")'
+    ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
+}
+
+
+@needs("queries", "windows")
+def test_a_statement_may_aggregate_by_time(server: Server, measurement: str) -> None:
+    points = [Point(measurement, {"t": "x"}, {"f": n + 0.25}, START + n * 10**9) for n in range(20)]
+    assert send(server, lines_of(server, points)) == ()
+    means = [Point(measurement, {"t": "x"}, {"f": mean}, START + at * 10**9) for at, mean in ((0, 4.75), (10, 14.75))]
+
+    for language in set(BY_TIME) & set(SPOKEN[server.flavor]):
+        statement = BY_TIME[language].format(m=measurement, b=server.database)
+
+        async def main(asked: Query) -> list[Row]:
+            source = InfluxRows(server.settings(), asked)
+            await source.connect()
+            window = await source.fetch(START, START + 20 * 10**9)
+            rows = [row async for chunk in window.chunks() for row in chunk]
+            window.close()
+            await source.close()
+            return rows
+
+        rows = drive(main(query(None, statement=statement, language=language)))
+        assert sorted(_told(row.columns) for row in rows) == stored(means), language
+
+
 @needs("queries")
 def test_a_statement_that_is_wrong_stops_and_says_so(server: Server, measurement: str) -> None:
     assert send(server, lines_of(server, some(measurement, 1))) == ()

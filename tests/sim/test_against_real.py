@@ -169,9 +169,27 @@ QUERIES = (
     "SELECT * FROM /.*/",
     "SELECT * FROM m ORDER BY time DESC LIMIT 1",
     "SELECT count(f), max(g) FROM m",
+    "SELECT first(*), last(*) FROM m GROUP BY *",
+    "SELECT min(*), max(*) FROM m",
+    "SELECT sum(*), mean(*) FROM m",
+    "SELECT sum(f) FROM m",
+    "SELECT max(f) FROM m",
+    "SELECT f, mean(f) FROM m",
+    "SELECT f FROM m WHERE f > 1 OR t = 'x' OR f =~ /x/",
+    "SELECT * FROM (SELECT f FROM m) ORDER BY time LIMIT 1",
+    "SHOW SERIES FROM m WHERE t =~ /[\\r\\n]/ LIMIT 1",
 )
 ALWAYS = "|> range(start: 1677-09-22T00:00:00Z, stop: 2262-01-01T00:00:00Z)"
-FLUX = (ALWAYS, f'{ALWAYS} |> filter(fn: (r) => r._field == "f") |> group()')
+SINCE_1970 = "|> range(start: 1970-01-01T00:00:00Z, stop: 2262-01-01T00:00:00Z)"
+"""Aggregates that the storage of 2.x makes itself name 1970 as the start of every earlier range."""
+FLUX = (
+    ALWAYS,
+    f'{ALWAYS} |> filter(fn: (r) => r._field == "f") |> group()',
+    f'{SINCE_1970} |> filter(fn: (r) => r._field == "g" or exists r.t) |> first()',
+    f'{ALWAYS} |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")',
+    f'{SINCE_1970} |> filter(fn: (r) => r._field == "f") |> sum()',
+    f"{SINCE_1970} |> count()",
+)
 CHANGING = ("date", "request-id", "x-request-id", "connection", "content-length", "transfer-encoding")
 
 

@@ -38,8 +38,6 @@ _NOT_IMPLEMENTED = (
     "CREATE DATABASE",
     "DROP DATABASE",
     "CREATE RETENTION POLICY",
-    "DROP RETENTION POLICY",
-    "DROP SERIES",
 )
 
 
@@ -414,8 +412,7 @@ class V2(Dialect):
             raise Failed(
                 400, f"failed to decode request body: organization name {go_string(query.get('org', ''))} not found"
             )
-        numbers = {name: identifier(name) for name in self.store.databases}
-        context = flux.Context(self.store, self.settings.now_ns(), identifier(self.settings.org), numbers)
+        context = flux.Context(self.store, self.settings.now_ns())
         try:
             if READ not in rights:
                 raise NotFound('failed to initialize execute state: could not find bucket "?"', "?")
@@ -441,9 +438,7 @@ class V2(Dialect):
         def headers(content_type: str) -> dict[str, str]:
             return {"Vary": "Accept-Encoding", **self._headers(content_type)}
 
-        if all(
-            isinstance(each, influxql.Change) and each.what in ("DROP MEASUREMENT", "DELETE") for each in statements
-        ):
+        if all(isinstance(each, influxql.Change) and each.what == "DELETE" for each in statements):
             done = list(self._results(statements, form, rights))
             if all(result.error is None for result in done):
                 return Answer(200, {"Vary": "Accept-Encoding", **self._headers("application/json")}, b"{}\n")
@@ -459,11 +454,8 @@ class V2(Dialect):
         what = getattr(statement, "what", "SELECT")
         if what == "RETENTION POLICIES":
             return None, iter((influxql.Frame("", influxql.POLICY_COLUMNS, ()),))
-        if what == "DROP MEASUREMENT":
-            return None, iter(())
         words = {
             "TAG KEYS": f"default retention policy not set for: {missing.name}",
-            "TAG VALUES": f"default retention policy not set for: {missing.name}",
             "DELETE": f"no dbrp mappings found: db={missing.name}, rp=, please check to make sure db and rp exist",
         }
         return words.get(what, str(missing)), iter(())

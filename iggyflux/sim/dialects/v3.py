@@ -6,7 +6,6 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 from iggyflux.sim import modern, tables
 from iggyflux.sim.dialects import rows
@@ -14,7 +13,7 @@ from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Dropped, Tally, bas
 from iggyflux.sim.dialects.v1 import parameters, query_form
 from iggyflux.sim.queries import ParseError, QueryError, influxql, sql
 from iggyflux.sim.queries.influxql import Frame
-from iggyflux.sim.store import DAY_NS, Database
+from iggyflux.sim.store import Database
 from iggyflux.sim.texts import rust_json
 from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
@@ -356,8 +355,6 @@ class V3(Dialect):
                 if named is None:
                     raise Failed(500, "must specify a 'db' parameter, or provide the database in the InfluxQL query")
                 self._check_readable(self._database(named), statement)
-            if isinstance(statement, influxql.Show) and statement.what == "TAG VALUES" and statement.condition is None:
-                statement = replace(statement, since_ns=self.settings.now_ns() - DAY_NS)
             return influxql.run(self.store, statement, name or "")
         except ParseError as exc:
             raise Failed(500, f"error in InfluxQL statement: parsing error: {exc}") from exc
@@ -368,13 +365,15 @@ class V3(Dialect):
     def _check_readable(self, database: Database, statement: influxql.Statement) -> None:
         if not isinstance(statement, influxql.Select):
             return
-        for source in statement.sources:
-            for policy in database.policies.values():
-                found = policy.measurements.get(source.name.encode())
-                if found is not None and found.poisoned:
-                    raise QueryError(sql.POISONED)
-                if found is not None and b"time" not in found.columns.get(0, {}):
-                    raise QueryError(f"Schema error: No field named time. Valid fields are {sql.valid_fields(found)}.")
+        if isinstance(statement.source, influxql.Select):
+            self._check_readable(database, statement.source)
+            return
+        for policy in database.policies.values():
+            found = policy.measurements.get(statement.source.name.encode())
+            if found is not None and found.poisoned:
+                raise QueryError(sql.POISONED)
+            if found is not None and b"time" not in found.columns.get(0, {}):
+                raise QueryError(f"Schema error: No field named time. Valid fields are {sql.valid_fields(found)}.")
 
     def _database(self, name: str) -> Database:
         found = self.store.databases.get(name)

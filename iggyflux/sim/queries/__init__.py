@@ -14,6 +14,13 @@ class ParseError(QueryError):
     """A statement that is not of the language, or beyond what the simulator knows of it."""
 
 
+class Unsupported(ParseError):
+    """A part of a language that real servers know and the simulator does not; `what` is that part."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not supported by the simulator")
+
+
 class NotFound(QueryError):
     """A database, bucket or table that is not there; `name` is its name."""
 

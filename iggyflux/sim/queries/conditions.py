@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from iggyflux.sim.queries import ParseError, QueryError
-from iggyflux.sim.queries.tokens import Cursor, duration_ns
+from iggyflux.sim.queries.tokens import Cursor, compile_pattern, duration_ns
 
 MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1
 Scalar: TypeAlias = "str | int | float | bool | None"
@@ -47,6 +47,14 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Junction:
+    """Conditions joined by AND or OR: a list, since a reader asks for thousands of values of a tag."""
+
+    operator: str
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A function with its arguments."""
 
@@ -54,7 +62,7 @@ class Call:
     arguments: tuple[Node, ...]
 
 
-Node: TypeAlias = Name | Value | Operation | Call
+Node: TypeAlias = Name | Value | Operation | Junction | Call
 Parameters: TypeAlias = Mapping[str, Scalar]
 
 _COMPARE: dict[str, Callable[[Scalar, Scalar], bool]] = {
@@ -79,16 +87,16 @@ class Reader:
 
     def condition(self) -> Node:
         """`a OR b AND NOT c`."""
-        left = self._conjunction()
-        while self.cursor.accept("OR"):
-            left = Operation("OR", left, self._conjunction())
-        return left
+        return self._junction("OR", self._conjunction)
 
     def _conjunction(self) -> Node:
-        left = self._negation()
-        while self.cursor.accept("AND"):
-            left = Operation("AND", left, self._negation())
-        return left
+        return self._junction("AND", self._negation)
+
+    def _junction(self, word: str, read: Callable[[], Node]) -> Node:
+        parts = [read()]
+        while self.cursor.accept(word):
+            parts.append(read())
+        return parts[0] if len(parts) == 1 else Junction(word, tuple(parts))
 
     def _negation(self) -> Node:
         if self.cursor.sql and self.cursor.accept("NOT"):
@@ -119,14 +127,15 @@ class Reader:
         if self.cursor.accept("BETWEEN"):
             low = self.value()
             self.cursor.expect("AND")
-            return Operation("AND", Operation(">=", left, low), Operation("<=", left, self.value()))
+            return Junction("AND", (Operation(">=", left, low), Operation("<=", left, self.value())))
         negated = self.cursor.accept("NOT")
         if self.cursor.accept("IN"):
             self.cursor.expect("(")
-            found: Node = Operation("=", left, self.value())
+            parts = [Operation("=", left, self.value())]
             while self.cursor.accept(","):
-                found = Operation("OR", found, Operation("=", left, self.value()))
+                parts.append(Operation("=", left, self.value()))
             self.cursor.expect(")")
+            found = Junction("OR", tuple(parts))
             return Operation("NOT", found, Value(None)) if negated else found
         return left
 
@@ -298,11 +307,13 @@ def split_time(node: Node | None) -> tuple[int, int, Node | None]:
     """The bounds `[start, stop)` that a condition puts on time, and what is left of it."""
     if node is None:
         return MIN_TIME, MAX_TIME, None
-    if isinstance(node, Operation) and node.operator == "AND":
-        start, stop, left = split_time(node.left)
-        other_start, other_stop, right = split_time(node.right)
-        rest = Operation("AND", left, right) if left and right else left or right
-        return max(start, other_start), min(stop, other_stop), rest
+    if isinstance(node, Junction) and node.operator == "AND":
+        start, stop, rest = MIN_TIME, MAX_TIME, []
+        for part in node.parts:
+            part_start, part_stop, left = split_time(part)
+            start, stop = max(start, part_start), min(stop, part_stop)
+            rest += [left] if left is not None else []
+        return start, stop, Junction("AND", tuple(rest)) if rest else None
     bound = _time_bound(node)
     if bound is None:
         return MIN_TIME, MAX_TIME, node
@@ -342,15 +353,14 @@ def compile_condition(node: Node | None, tags: frozenset[str], *, sql: bool = Fa
     if isinstance(node, Value):
         truth = bool(node.value)
         return lambda _row: truth
+    if isinstance(node, Junction):
+        parts = [compile_condition(part, tags, sql=sql) for part in node.parts]
+        if node.operator == "AND":
+            return lambda row: all(part(row) for part in parts)
+        return lambda row: any(part(row) for part in parts)
     if not isinstance(node, Operation):
         value = compile_value(node, tags, sql=sql)
         return lambda row: value(row) is True
-    if node.operator in ("AND", "OR"):
-        left = compile_condition(node.left, tags, sql=sql)
-        right = compile_condition(node.right, tags, sql=sql)
-        if node.operator == "AND":
-            return lambda row: left(row) and right(row)
-        return lambda row: left(row) or right(row)
     if node.operator == "NOT":
         inner = compile_condition(node.left, tags, sql=sql)
         return lambda row: not inner(row)
@@ -367,15 +377,12 @@ def compile_condition(node: Node | None, tags: frozenset[str], *, sql: bool = Fa
 
 def _compile_match(node: Operation, value: Callable[[Row], Scalar]) -> Callable[[Row], bool]:
     assert isinstance(node.right, Value)  # noqa: S101 (the reader takes nothing else after =~)
-    try:
-        pattern = re.compile(str(node.right.value))
-    except re.error as exc:
-        raise ParseError(f"error parsing regexp: {exc}") from exc
+    has_match = compile_pattern(str(node.right.value))
     wanted = node.operator == "=~"
 
     def matches(row: Row) -> bool:
         text = value(row)
-        return isinstance(text, str) and (pattern.search(text) is not None) is wanted
+        return isinstance(text, str) and has_match(text) is wanted
 
     return matches
 

@@ -1,15 +1,19 @@
-"""Flux scripts as text: each expression becomes a closure that is evaluated in a scope."""
+"""Flux scripts as text: each expression becomes a closure that is evaluated in a scope.
+
+No arithmetic, no records and no packages: they are `Unsupported`.
+"""
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from iggyflux.sim.queries import ParseError, QueryError
+from iggyflux.sim.queries import ParseError, QueryError, Unsupported
 from iggyflux.sim.queries.conditions import order_key, parse_time
-from iggyflux.sim.queries.flux_values import KINDS, Duration, Expression, Record, RuntimeFault, Scope, Time
+from iggyflux.sim.queries.flux_values import KINDS, Duration, Expression, RuntimeFault, Scope, Time
+from iggyflux.sim.queries.tokens import compile_pattern
 
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}
 _UNITS |= {"d": 86_400 * 10**9, "w": 7 * 86_400 * 10**9, "mo": 30 * 86_400 * 10**9, "y": 365 * 86_400 * 10**9}
@@ -26,6 +30,8 @@ _TOKEN = re.compile(
 )
 _PATTERN = re.compile(r"\s*/((?:[^/\\\n]|\\.)+)/")
 
+_PARAMETERS = re.compile(r"\s*([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)?\s*\)\s*=>")
+
 
 class _Token(NamedTuple):
     kind: str
@@ -34,20 +40,26 @@ class _Token(NamedTuple):
     end: int
 
 
-class Parser:
+def parse(text: str) -> list[tuple[str | None, Expression]]:
+    """Return the statements of a script: the name that is assigned, if any, and the value.  Raises `QueryError`."""
+    try:
+        return _Parser(text).statements()
+    except RecursionError:
+        raise ParseError("compilation failed: error @1:1-1:1: nested too deep") from None
+
+
+class _Parser:
     """Recursive descent; every method gives a closure that is evaluated in a scope."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
 
-    def statements(self) -> Iterator[tuple[str | None, Expression]]:
+    def statements(self) -> list[tuple[str | None, Expression]]:
         found: list[tuple[str | None, Expression]] = []
-        while self.peek().kind != "end":
-            if self.accept("import"):
-                self.next()
-                continue
-            self.accept("option")
+        while (token := self.peek()).kind != "end":
+            if token.text in ("import", "option", "package"):
+                raise self.unsupported(token, token.text)
             before = self.position
             token = self.next()
             if token.kind == "word" and self.accept("="):
@@ -55,7 +67,7 @@ class Parser:
             else:
                 self.position = before
                 found.append((None, self.expression()))
-        return iter(found)
+        return found
 
     def peek(self) -> _Token:
         before = self.position
@@ -92,6 +104,9 @@ class Parser:
     def error(self, token: _Token, words: str) -> ParseError:
         return ParseError(f"compilation failed: error {self.place(token)}: {words}")
 
+    def unsupported(self, token: _Token, what: str) -> Unsupported:
+        return Unsupported(f"error {self.place(token)}: {what}")
+
     def place(self, token: _Token) -> str:
         return f"@{self._point(token.start)}-{self._point(token.end)}"
 
@@ -103,16 +118,16 @@ class Parser:
         return self._either()
 
     def _either(self) -> Expression:
-        left = self._both()
+        parts = [self._both()]
         while self.accept("or"):
-            left = _logical(left, self._both(), wanted=True)
-        return left
+            parts.append(self._both())
+        return parts[0] if len(parts) == 1 else lambda scope: any(part(scope) for part in parts)
 
     def _both(self) -> Expression:
-        left = self._not()
+        parts = [self._not()]
         while self.accept("and"):
-            left = _logical(left, self._not(), wanted=False)
-        return left
+            parts.append(self._not())
+        return parts[0] if len(parts) == 1 else lambda scope: all(part(scope) for part in parts)
 
     def _not(self) -> Expression:
         if self.accept("not"):
@@ -124,36 +139,26 @@ class Parser:
         return self._comparison()
 
     def _comparison(self) -> Expression:
-        left = self._sum()
+        left = self._unary()
         token = self.peek()
-        if token.kind == "symbol" and token.text in ("=~", "!~"):
+        if token.kind != "symbol":
+            return left
+        if token.text in ("=~", "!~"):
             self.next()
             return _match(left, self._pattern(), wanted=token.text == "=~")
-        if token.kind == "symbol" and token.text in _COMPARISONS:
+        if token.text in _COMPARISONS:
             self.next()
-            return _compare(_COMPARISONS[token.text], left, self._sum())
+            return _compare(_COMPARISONS[token.text], left, self._unary())
+        if token.text in "+-*/%":
+            raise self.unsupported(token, "arithmetic")
         return left
 
-    def _pattern(self) -> re.Pattern[str]:
+    def _pattern(self) -> Callable[[str], bool]:
         found = _PATTERN.match(self.text, self.position)
         if found is None:
             raise self.error(self.peek(), "expected a regular expression")
         self.position = found.end()
-        return re.compile(found[1].replace("\\/", "/"))
-
-    def _sum(self) -> Expression:
-        left = self._product()
-        while (token := self.peek()).kind == "symbol" and token.text in ("+", "-"):
-            self.next()
-            left = _arithmetic(_ARITHMETIC[token.text], left, self._product())
-        return left
-
-    def _product(self) -> Expression:
-        left = self._unary()
-        while (token := self.peek()).kind == "symbol" and token.text in ("*", "/", "%"):
-            self.next()
-            left = _arithmetic(_ARITHMETIC[token.text], left, self._unary())
-        return left
+        return compile_pattern(found[1].replace("\\/", "/"))
 
     def _unary(self) -> Expression:
         if self.accept("-"):
@@ -218,7 +223,7 @@ class Parser:
         if token.text == "[":
             return self._list()
         if token.text == "{":
-            return self._object()
+            raise self.unsupported(token, "a record")
         raise self.error(token, f"invalid expression: invalid token for primary expression: {token.text}")
 
     def _word(self, token: _Token) -> Expression:
@@ -228,19 +233,19 @@ class Parser:
 
         def look(scope: Scope) -> object:
             if name not in scope:
-                raise QueryError(f"error {place}: undefined identifier {name}")
+                raise QueryError(f"error {place}: undefined identifier {name}, or not supported by the simulator")
             return scope[name]
 
         return look
 
     def _parenthesis(self) -> Expression:
         """`(r) => …` or an expression in parentheses."""
-        found = re.compile(r"\s*((?:[A-Za-z_]\w*\s*,?\s*)*)\)\s*=>").match(self.text, self.position)
+        found = _PARAMETERS.match(self.text, self.position)
         if found is None:
             inner = self.expression()
             self.expect(")")
             return inner
-        names = [name.strip() for name in found[1].split(",") if name.strip()]
+        names = [name.strip() for name in (found[1] or "").split(",")]
         self.position = found.end()
         body = self.expression()
 
@@ -259,30 +264,6 @@ class Parser:
             self.accept(",")
         return lambda scope: [item(scope) for item in items]
 
-    def _object(self) -> Expression:
-        base: Expression | None = None
-        before = self.position
-        if self.next().kind == "word" and self.accept("with"):
-            end, self.position = self.position, before
-            base = self._word(self.next())
-            self.position = end
-        else:
-            self.position = before
-        members: dict[str, Expression] = {}
-        while not self.accept("}"):
-            token = self.next()
-            key = _unquote(token.text) if token.kind == "string" else token.text
-            self.expect(":")
-            members[key] = self.expression()
-            self.accept(",")
-
-        def make(scope: Scope) -> object:
-            record: Record = dict(base(scope)) if base is not None else {}  # type: ignore[call-overload]  # a record
-            record.update((key, value(scope)) for key, value in members.items())
-            return record
-
-        return make
-
 
 _COMPARISONS: dict[str, Callable[[object, object], bool]] = {
     "==": operator.eq,
@@ -291,13 +272,6 @@ _COMPARISONS: dict[str, Callable[[object, object], bool]] = {
     "<=": lambda left, right: order_key(left) <= order_key(right),
     ">": lambda left, right: order_key(left) > order_key(right),
     ">=": lambda left, right: order_key(left) >= order_key(right),
-}
-_ARITHMETIC: dict[str, Callable[[object, object], object]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": lambda left, right: left / right if isinstance(left, float) else left // right,  # type: ignore[operator]
-    "%": operator.mod,
 }
 
 
@@ -314,12 +288,6 @@ def _unquote(text: str) -> str:
     return re.sub(r"\\(?:x([0-9a-fA-F]{2})|(.))", plain, text[1:-1], flags=re.DOTALL)
 
 
-def _logical(left: Expression, right: Expression, *, wanted: bool) -> Expression:
-    if wanted:
-        return lambda scope: bool(left(scope)) or bool(right(scope))
-    return lambda scope: bool(left(scope)) and bool(right(scope))
-
-
 def _compare(compare: Callable[[object, object], bool], left: Expression, right: Expression) -> Expression:
     def truth(scope: Scope) -> object:
         first, second = left(scope), right(scope)
@@ -332,27 +300,18 @@ def _compare(compare: Callable[[object, object], bool], left: Expression, right:
     return truth
 
 
-def _match(left: Expression, pattern: re.Pattern[str], *, wanted: bool) -> Expression:
+def _match(left: Expression, has_match: Callable[[str], bool], *, wanted: bool) -> Expression:
     def truth(scope: Scope) -> object:
         value = left(scope)
-        return None if value is None else (pattern.search(str(value)) is not None) is wanted
+        return None if value is None else has_match(str(value)) is wanted
 
     return truth
 
 
-def _arithmetic(apply: Callable[[object, object], object], left: Expression, right: Expression) -> Expression:
-    def value(scope: Scope) -> object:
-        first, second = left(scope), right(scope)
-        if first is None or second is None:
-            return None
-        result = apply(first, second)
-        return type(first)(result) if isinstance(first, Time | Duration) else result  # type: ignore[call-overload]
-
-    return value
-
-
 def _negate(value: object) -> object:
-    return Duration(-value) if isinstance(value, Duration) else -value  # type: ignore[operator]  # Flux checks types first
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Duration(-value) if isinstance(value, Duration) else -value
+    raise QueryError(f"error: the operator - takes a number, not {KINDS.get(type(value), 'an object')}")
 
 
 def _member(value: Expression, name: str) -> Expression:
@@ -382,7 +341,7 @@ def _call(
             found["tables"] = piped(scope)
         function = value(scope)
         if not callable(function):
-            raise QueryError(f"error {place}: the simulator does not know the function {name}")
+            raise Unsupported(f"error {place}: the function {name}()")
         try:
             return function(found)
         except RuntimeFault as exc:

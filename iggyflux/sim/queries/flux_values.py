@@ -64,4 +64,5 @@ class Result(NamedTuple):
 
 Scope: TypeAlias = dict[str, object]
 Expression: TypeAlias = Callable[[Scope], object]
-Function: TypeAlias = Callable[[dict[str, object]], object]
+Arguments: TypeAlias = dict[str, object]
+Function: TypeAlias = Callable[[Arguments], object]

@@ -1,18 +1,23 @@
-"""Statements of InfluxQL: what they are made of, and how their text is read.  What they give is `influxql`'s."""
+"""InfluxQL as text: the statements that the simulator knows, and how they are parsed.
+
+What a real server knows beyond them is `Unsupported`, what no server knows a `ParseError` in its words.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
 
-from iggyflux.sim.queries import ParseError
+from iggyflux.sim.queries import ParseError, Unsupported
 from iggyflux.sim.queries.conditions import Node, Parameters, Reader
 from iggyflux.sim.queries.tokens import Cursor, duration_ns
 
-STATEMENTS = ("SELECT", "DELETE", "SHOW", "CREATE", "DROP")
+STATEMENTS = ("SELECT", "DELETE", "SHOW", "CREATE", "DROP", "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL")
 AGGREGATES = ("count", "sum", "mean", "min", "max", "first", "last")
+LISTINGS = ("MEASUREMENTS", "FIELD KEYS", "TAG KEYS", "SERIES")
+"""What `SHOW` lists of measurements, beside databases and retention policies."""
+_UNSUPPORTED_CLAUSES = ("INTO", "FILL", "SLIMIT", "SOFFSET", "TZ")
 
 
 class Item(NamedTuple):
@@ -26,48 +31,45 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a select reads: a measurement by name or by pattern, with database and policy where they are named."""
+    """A measurement by name or by pattern, with database and policy where they are named."""
 
     name: str
     is_pattern: bool = False
     database: str | None = None
     policy: str | None = None
-    inner: Select | None = None
-    """What stands in parentheses instead of a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """A select statement; `group` is None without GROUP BY, `("*",)` for all tags."""
+    """A select statement.
+
+    `source` is a measurement or, for `SELECT * FROM (…)`, another select.  `group` is None without GROUP BY, `("*",)`
+    for all tags.
+    """
 
     items: tuple[Item, ...]
-    sources: tuple[Source, ...]
+    source: Source | Select
     condition: Node | None = None
     group: tuple[str, ...] | None = None
     descending: bool = False
     limit: int = 0
     offset: int = 0
-    series_limit: int = 0
-    series_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """A SHOW statement: `what` such as `FIELD KEYS`; `keys` are those of SHOW TAG VALUES.
+    """A SHOW statement: `what` such as `FIELD KEYS`.
 
-    `hides_unreadable` leaves out the fields of measurements that cannot be read (1.x); `since_ns` leaves out series
-    without newer points (3.x), by the ids in `only`."""
+    `hides_unreadable` leaves out the fields of measurements that cannot be read (1.x).
+    """
 
     what: str
     database: str | None = None
-    sources: tuple[Source, ...] = ()
+    source: Source | None = None
     condition: Node | None = None
-    keys: Callable[[str], bool] | None = None
     limit: int = 0
     offset: int = 0
     hides_unreadable: bool = False
-    since_ns: int | None = None
-    only: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,12 @@ class Change:
     what: str
     name: str = ""
     database: str | None = None
+    policy: str = ""
     duration_ns: int | None = None
-    is_default: bool = False
-    sources: tuple[Source, ...] = ()
-    condition: Node | None = None
     shard_ns: int | None = None
+    is_default: bool = False
+    source: Source | None = None
+    condition: Node | None = None
 
 
 Statement: TypeAlias = Select | Show | Change
@@ -98,222 +101,232 @@ class Frame:
 
 
 def parse(text: str, parameters: Parameters, now_ns: int) -> list[Statement]:
-    """The statements of a query.  Raises `ParseError`."""
+    """Return the statements of a query.  Raises `ParseError`."""
+    try:
+        return _parse_statements(text, parameters, now_ns)
+    except RecursionError:
+        raise ParseError("the query is nested too deep") from None
+
+
+def _parse_statements(text: str, parameters: Parameters, now_ns: int) -> list[Statement]:
     cursor = Cursor(text)
     statements: list[Statement] = []
     while True:
         while cursor.accept(";"):
             pass
-        if cursor.peek().kind == "end":
-            break
-        statements.append(_statement(cursor, Reader(cursor, parameters, now_ns)))
+        if cursor.peek().kind == "end" and statements:
+            return statements
+        statements.append(_parse_statement(cursor, Reader(cursor, parameters, now_ns)))
         if not cursor.ended():
             raise cursor.unexpected(";")
-    if not statements:
-        raise cursor.unexpected(", ".join((*STATEMENTS, "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL")))
-    return statements
 
 
-def _statement(cursor: Cursor, reader: Reader) -> Statement:
-    for word, read in (("SELECT", _select), ("SHOW", _show), ("CREATE", _create), ("DROP", _drop), ("DELETE", _delete)):
-        if cursor.accept(word):
-            return read(cursor, reader)
-    raise cursor.unexpected(", ".join((*STATEMENTS, "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL")))
+def _parse_statement(cursor: Cursor, reader: Reader) -> Statement:
+    token = cursor.peek()
+    word = token.value.upper() if token.kind == "word" else ""
+    if word not in STATEMENTS:
+        raise cursor.unexpected(", ".join(STATEMENTS))
+    cursor.next()
+    if word not in _PARSERS:
+        raise Unsupported(word)
+    return _PARSERS[word](cursor, reader)
 
 
-def _select(cursor: Cursor, reader: Reader) -> Select:
-    items = [_item(cursor)]
+# --- SELECT ---
+
+
+def _parse_select(cursor: Cursor, reader: Reader) -> Select:
+    items = [_parse_item(cursor)]
     while cursor.accept(","):
-        items.append(_item(cursor))
+        items.append(_parse_item(cursor))
+    _refuse_clauses(cursor)
     cursor.expect("FROM")
-    sources = _sources(cursor, reader)
+    if cursor.accept("("):
+        return _parse_outer_select(cursor, reader, items)
+    source = _parse_source(cursor)
     condition = reader.condition() if cursor.accept("WHERE") else None
-    group = _group(cursor) if cursor.accept("GROUP", "BY") else None
-    descending = False
-    if cursor.accept("ORDER", "BY"):
-        cursor.accept("time")
-        descending = cursor.accept("DESC")
-        cursor.accept("ASC")
-    numbers = _numbers(cursor)
-    if cursor.accept("tz", "("):
-        raise ParseError("the simulator does not know tz()")
-    if any(source.inner for source in sources) and (items != [Item("*")] or condition or group or descending):
-        raise ParseError("the simulator does not know subqueries but SELECT * FROM (…) ORDER BY time")
-    return Select(tuple(items), sources, condition, group, descending, *numbers)
+    group = _parse_group(cursor) if cursor.accept("GROUP", "BY") else None
+    descending = _parse_order(cursor)
+    limit, offset = _parse_limits(cursor)
+    return Select(tuple(items), source, condition, group, descending, limit, offset)
 
 
-def _item(cursor: Cursor) -> Item:
+def _parse_outer_select(cursor: Cursor, reader: Reader, items: list[Item]) -> Select:
+    """What follows `SELECT … FROM (`: the one form that finds the first row of a statement."""
+    cursor.expect("SELECT")
+    inner = _parse_select(cursor, reader)
+    cursor.expect(")")
+    if items != [Item("*")] or _parse_order(cursor):
+        raise Unsupported("a subquery other than SELECT * FROM (…) ORDER BY time")
+    limit, offset = _parse_limits(cursor)
+    if not cursor.ended():
+        raise Unsupported("a subquery other than SELECT * FROM (…) ORDER BY time")
+    return Select(tuple(items), inner, limit=limit, offset=offset)
+
+
+def _parse_item(cursor: Cursor) -> Item:
     if cursor.accept("*"):
-        return Item("*", cursor.name().lower() if cursor.accept("::") else None)
-    quoted = cursor.peek().kind == "quoted"
+        return Item("*", _parse_cast(cursor))
+    is_quoted = cursor.peek().kind == "quoted"
+    if cursor.peek().kind not in ("word", "quoted"):
+        raise Unsupported("an expression in the select list")
     name = cursor.name()
-    if not quoted and cursor.accept("("):
-        if name.lower() not in AGGREGATES:
-            raise ParseError(f"the simulator does not know the function {name}(): only {', '.join(AGGREGATES)}")
-        inner = (
-            Item("*")
-            if cursor.accept("*")
-            else Item(cursor.name(), cursor.name().lower() if cursor.accept("::") else None)
-        )
-        cursor.expect(")")
-        return Item(inner.name, inner.cast, name.lower(), cursor.name() if cursor.accept("AS") else None)
-    cast = cursor.name().lower() if cursor.accept("::") else None
-    return Item(name, cast, None, cursor.name() if cursor.accept("AS") else None)
+    item = Item(name, _parse_cast(cursor)) if is_quoted or not cursor.accept("(") else _parse_aggregate(cursor, name)
+    token = cursor.peek()
+    if token.kind == "symbol" and token.value in "+-*/%&|^":
+        raise Unsupported("an expression in the select list")
+    return item._replace(alias=cursor.name()) if cursor.accept("AS") else item
 
 
-def _sources(cursor: Cursor, reader: Reader | None = None) -> tuple[Source, ...]:
-    sources = [_source(cursor, reader)]
-    while cursor.accept(","):
-        sources.append(_source(cursor, reader))
-    return tuple(sources)
+def _parse_aggregate(cursor: Cursor, name: str) -> Item:
+    function = name.lower()
+    if function not in AGGREGATES:
+        raise Unsupported(f"the function {name}()")
+    argument = "*" if cursor.accept("*") else cursor.name()
+    if not cursor.accept(")"):
+        raise Unsupported(f"an expression in {name}()")
+    return Item(argument, function=function)
 
 
-def _source(cursor: Cursor, reader: Reader | None) -> Source:
+def _parse_cast(cursor: Cursor) -> str | None:
+    return cursor.name().lower() if cursor.accept("::") else None
+
+
+def _parse_source(cursor: Cursor) -> Source:
     pattern = cursor.pattern()
     if pattern is not None:
         return Source(pattern, is_pattern=True)
-    if reader is not None and cursor.accept("("):
-        cursor.expect("SELECT")
-        inner = _select(cursor, reader)
-        cursor.expect(")")
-        return Source("", inner=inner)
     names: list[str] = [cursor.name()]
     while cursor.accept("."):
         names.append("" if cursor.peek().value == "." else cursor.name())
-    if len(names) == 1:
-        return Source(names[0])
-    if len(names) == 2:
-        return Source(names[1], policy=names[0])
-    return Source(names[2], database=names[0], policy=names[1] or None)
+    if cursor.accept(","):
+        raise Unsupported("a select from several measurements by name")
+    *before, name = names
+    policy = before[-1] if before else ""
+    return Source(name, database=before[0] if len(before) > 1 else None, policy=policy or None)
 
 
-def _group(cursor: Cursor) -> tuple[str, ...]:
+def _parse_group(cursor: Cursor) -> tuple[str, ...]:
     names = []
     while True:
         if cursor.accept("*"):
             names.append("*")
         elif cursor.accept("time", "("):
-            raise ParseError("the simulator does not know GROUP BY time()")
+            raise Unsupported("GROUP BY time()")
+        elif cursor.pattern() is not None:
+            raise Unsupported("GROUP BY a regular expression")
         else:
             names.append(cursor.name())
-            if cursor.accept("::"):
-                cursor.name()
+            _parse_cast(cursor)
         if not cursor.accept(","):
             return ("*",) if "*" in names else tuple(names)
 
 
-def _numbers(cursor: Cursor) -> tuple[int, int, int, int]:
-    words = ("LIMIT", "OFFSET", "SLIMIT", "SOFFSET")
-    limit, offset, series_limit, series_offset = (_number(cursor) if cursor.accept(word) else 0 for word in words)
-    return limit, offset, series_limit, series_offset
+def _parse_order(cursor: Cursor) -> bool:
+    """Return whether the rows are wanted in descending order."""
+    _refuse_clauses(cursor)
+    if not cursor.accept("ORDER", "BY"):
+        return False
+    cursor.accept("time")
+    descending = cursor.accept("DESC")
+    cursor.accept("ASC")
+    return descending
 
 
-def _number(cursor: Cursor) -> int:
+def _parse_limits(cursor: Cursor) -> tuple[int, int]:
+    limit = _parse_number(cursor) if cursor.accept("LIMIT") else 0
+    offset = _parse_number(cursor) if cursor.accept("OFFSET") else 0
+    _refuse_clauses(cursor)
+    return limit, offset
+
+
+def _refuse_clauses(cursor: Cursor) -> None:
+    token = cursor.peek()
+    if token.kind == "word" and token.value.upper() in _UNSUPPORTED_CLAUSES:
+        raise Unsupported(token.value.upper())
+
+
+def _parse_number(cursor: Cursor) -> int:
     token = cursor.next()
     if token.kind != "number" or not token.value.isdigit():
         raise cursor.unexpected("integer", token)
     return int(token.value)
 
 
-def _show(cursor: Cursor, reader: Reader) -> Show:
+# --- SHOW ---
+
+
+def _parse_show(cursor: Cursor, reader: Reader) -> Show:
     if cursor.accept("DATABASES"):
         return Show("DATABASES")
     if cursor.accept("RETENTION", "POLICIES"):
         return Show("RETENTION POLICIES", cursor.name() if cursor.accept("ON") else None)
-    for what in ("MEASUREMENTS", "FIELD KEYS", "TAG KEYS", "TAG VALUES", "SERIES"):
+    for what in LISTINGS:
         if cursor.accept(*what.split()):
-            return _show_names(cursor, reader, what)
-    known = "DATABASES, RETENTION POLICIES, MEASUREMENTS, FIELD KEYS, TAG KEYS, TAG VALUES, SERIES"
-    raise cursor.unexpected(f"{known} (the simulator knows no more)")
+            return _parse_listing(cursor, reader, what)
+    if cursor.peek().kind == "word":
+        raise Unsupported(f"SHOW {cursor.next().value.upper()} {cursor.peek().value.upper()}".rstrip())
+    raise cursor.unexpected(", ".join(("DATABASES", "RETENTION POLICIES", *LISTINGS)))
 
 
-def _show_names(cursor: Cursor, reader: Reader, what: str) -> Show:
+def _parse_listing(cursor: Cursor, reader: Reader, what: str) -> Show:
     database = cursor.name() if cursor.accept("ON") else None
-    sources: tuple[Source, ...] = ()
-    keys: Callable[[str], bool] | None = None
-    if cursor.accept("WITH", "MEASUREMENT"):
-        if cursor.accept("=~"):
-            sources = (Source(cursor.pattern() or "", is_pattern=True),)
-        else:
-            cursor.expect("=")
-            sources = (Source(cursor.name()),)
-    if cursor.accept("FROM"):
-        sources = _sources(cursor)
-    if what == "TAG VALUES":
-        cursor.expect("WITH", "KEY")
-        keys = _keys(cursor)
+    if cursor.accept("WITH"):
+        raise Unsupported(f"SHOW {what} WITH")
+    source = _parse_source(cursor) if cursor.accept("FROM") else None
     condition = reader.condition() if cursor.accept("WHERE") else None
-    if cursor.accept("ORDER", "BY"):
-        cursor.name()
-        _ = cursor.accept("ASC") or cursor.accept("DESC")
-    limit, offset, _, _ = _numbers(cursor)
-    return Show(what, database, sources, condition, keys, limit, offset)
+    limit, offset = _parse_limits(cursor)
+    return Show(what, database, source, condition, limit, offset)
 
 
-def _keys(cursor: Cursor) -> Callable[[str], bool]:
-    if cursor.accept("IN", "("):
-        names = [cursor.name()]
-        while cursor.accept(","):
-            names.append(cursor.name())
-        cursor.expect(")")
-        return lambda key: key in names
-    if cursor.accept("=~"):
-        pattern = re.compile(cursor.pattern() or "")
-        return lambda key: pattern.search(key) is not None
-    cursor.expect("=")
-    name = cursor.name()
-    return lambda key: key == name
+# --- CREATE, DROP, DELETE ---
 
 
-def _create(cursor: Cursor, _reader: Reader) -> Change:
+def _parse_create(cursor: Cursor, _reader: Reader) -> Change:
     if cursor.accept("DATABASE"):
-        name = cursor.name()
-        duration, shard, policy = None, None, ""
-        if cursor.accept("WITH"):
-            duration, shard, policy, _ = _policy_options(cursor)
-        return Change("CREATE DATABASE", name, policy or None, duration, shard_ns=shard)
-    cursor.expect("RETENTION", "POLICY")
+        change = Change("CREATE DATABASE", cursor.name())
+        return _parse_policy_options(cursor, change) if cursor.accept("WITH") else change
+    if not cursor.accept("RETENTION", "POLICY"):
+        raise Unsupported(f"CREATE {cursor.peek().value.upper()}")
     name = cursor.name()
     cursor.expect("ON")
-    database = cursor.name()
-    duration, shard, _, is_default = _policy_options(cursor)
-    return Change("CREATE RETENTION POLICY", name, database, duration, is_default, shard_ns=shard)
+    return _parse_policy_options(cursor, Change("CREATE RETENTION POLICY", name, cursor.name()))
 
 
-def _policy_options(cursor: Cursor) -> tuple[int | None, int | None, str, bool]:
-    duration: int | None = None
-    shard: int | None = None
-    policy, is_default = "", False
+def _parse_policy_options(cursor: Cursor, change: Change) -> Change:
+    options: dict[str, Any] = {}
     while True:
         if cursor.accept("DURATION"):
             token = cursor.next()
-            duration = 0 if token.value.upper() == "INF" else duration_ns(token.value)
+            options["duration_ns"] = 0 if token.value.upper() == "INF" else duration_ns(token.value)
         elif cursor.accept("REPLICATION"):
-            _number(cursor)
+            _parse_number(cursor)
         elif cursor.accept("SHARD", "DURATION"):
-            shard = duration_ns(cursor.next().value)
+            options["shard_ns"] = duration_ns(cursor.next().value)
         elif cursor.accept("NAME"):
-            policy = cursor.name()
+            options["policy"] = cursor.name()
         elif cursor.accept("DEFAULT"):
-            is_default = True
+            options["is_default"] = True
         else:
-            return duration, shard, policy, is_default
+            return replace(change, **options)
 
 
-def _drop(cursor: Cursor, reader: Reader) -> Change:
-    if cursor.accept("DATABASE"):
-        return Change("DROP DATABASE", cursor.name())
-    if cursor.accept("MEASUREMENT"):
-        return Change("DROP MEASUREMENT", cursor.name())
-    if cursor.accept("RETENTION", "POLICY"):
-        name = cursor.name()
-        cursor.expect("ON")
-        return Change("DROP RETENTION POLICY", name, cursor.name())
-    cursor.expect("SERIES")
-    sources = _sources(cursor) if cursor.accept("FROM") else ()
-    return Change("DROP SERIES", sources=sources, condition=reader.condition() if cursor.accept("WHERE") else None)
+def _parse_drop(cursor: Cursor, _reader: Reader) -> Change:
+    if not cursor.accept("DATABASE"):
+        raise Unsupported(f"DROP {cursor.peek().value.upper()}")
+    return Change("DROP DATABASE", cursor.name())
 
 
-def _delete(cursor: Cursor, reader: Reader) -> Change:
-    sources = _sources(cursor) if cursor.accept("FROM") else ()
-    return Change("DELETE", sources=sources, condition=reader.condition() if cursor.accept("WHERE") else None)
+def _parse_delete(cursor: Cursor, reader: Reader) -> Change:
+    source = _parse_source(cursor) if cursor.accept("FROM") else None
+    condition = reader.condition() if cursor.accept("WHERE") else None
+    return Change("DELETE", source=source, condition=condition)
+
+
+_PARSERS: dict[str, Callable[[Cursor, Reader], Statement]] = {
+    "SELECT": _parse_select,
+    "SHOW": _parse_show,
+    "CREATE": _parse_create,
+    "DROP": _parse_drop,
+    "DELETE": _parse_delete,
+}

@@ -17,6 +17,7 @@ from iggyflux.sim.queries.conditions import (
     MAX_TIME,
     MIN_TIME,
     Call,
+    Junction,
     Name,
     Node,
     Reader,
@@ -470,6 +471,9 @@ def _names(node: Node) -> Iterator[str]:
         yield node.name
     elif isinstance(node, Call):
         for each in node.arguments:
+            yield from _names(each)
+    elif isinstance(node, Junction):
+        for each in node.parts:
             yield from _names(each)
     elif not isinstance(node, Value):
         yield from _names(node.left)

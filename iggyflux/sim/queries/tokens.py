@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import re2
 
 from iggyflux.sim.queries import ParseError
 
@@ -51,6 +54,17 @@ class Token(NamedTuple):
     kind: str
     value: str
     position: int
+
+
+def compile_pattern(text: str) -> Callable[[str], bool]:
+    """Return whether a text has a match of a regular expression, which is one of RE2.  Raises `ParseError`."""
+    quiet = re2.Options()
+    quiet.log_errors = False
+    try:
+        pattern = re2.compile(text.encode("utf-8", "surrogateescape"), quiet)
+    except re2.error as exc:
+        raise ParseError(f"error parsing regexp: {exc}") from exc
+    return lambda subject: pattern.search(subject.encode("utf-8", "surrogateescape")) is not None
 
 
 def duration_ns(text: str) -> int:
