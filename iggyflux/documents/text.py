@@ -15,6 +15,9 @@ MAX_NODES = 100_000
 MAX_DIGITS = 400
 """A double needs at most 327 characters; Python refuses to read integers beyond 4,300 digits."""
 
+MOST_FAULTS = 20
+"""So many faults of the syntax are reported at once."""
+
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _WIDE_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import tree_sitter
@@ -19,7 +20,7 @@ import tree_sitter_toml
 
 from iggyflux.documents.nodes import Lines, Node, join_pointer
 from iggyflux.documents.offsets import Style
-from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS
+from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS, MOST_FAULTS
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.records import JSON
 
@@ -287,7 +288,8 @@ def _explain(said: str, text: str, lines: Lines, file: str | None) -> list[Probl
     statement = _STATEMENT.match(text, text.rfind("\n", 0, offset) + 1)
     if statement is None or not reason.startswith(_ABOUT_A_VALUE):
         return [_problem(reason, offset, offset + 1, lines, file)]
-    return [_of_value(reason, offset, statement, lines, file), *_below(text, statement.end(), lines, file)]
+    below = islice(_below(text, statement.end(), lines, file), MOST_FAULTS - 1)
+    return [_of_value(reason, offset, statement, lines, file), *below]
 
 
 def _of_value(reason: str, offset: int, statement: re.Match[str], lines: Lines, file: str | None) -> Problem:

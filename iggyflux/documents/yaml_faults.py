@@ -7,12 +7,15 @@ Most such faults are expressions without quotes: a value that begins with `@`, `
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
+from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from iggyflux.documents.nodes import Lines
+from iggyflux.documents.text import MOST_FAULTS
 from iggyflux.errors import Problem
 
 SYNTAX = "IFX101"
@@ -24,6 +27,7 @@ _KEY = re.compile(
 _KEY_BEGINS = re.compile(
     r"""^[ ]*(?:-[ ]+)*(?:"[^"\n]*"|'[^'\n]*'|[^\s{}\[\],:'"#&*!|>%@`][^\n{}\[\],:]*):(?:[ ]|$)""", re.MULTILINE
 )
+_BLOCK_BEGINS = re.compile(r":[ ]+[|>][-+0-9]*[ ]*(?:#.*)?$")
 _PAIRS = {"[": "]", "{": "}", "(": ")"}
 _LONGEST_HINT = 80
 
@@ -54,43 +58,44 @@ class _Answer:
     length: int = 1
     hint: str | None = None
     code: str = SYNTAX
-    mend: Mend | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mend:
-    """What could stand in the text instead of `start` to `end`, in as many characters, so that the rest is read."""
-
-    start: int
-    end: int
-    text: str
-
-    def applied(self, text: str) -> str:
-        return text[: self.start] + self.text + text[self.end :]
+def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -> Iterator[Problem]:
+    """Yield the problem that `error` stands for, and the same of lines below where it is a value without quotes."""
+    problem, place = _explain(error, 0, text, lines, file)
+    yield problem
+    if problem.code == UNQUOTED:
+        yield from islice(_below(text, place, lines, file), MOST_FAULTS - 1)
 
 
-def _quotes(start: int, end: int) -> Mend:
-    """A text in quotes for a value that has none."""
-    length = end - start
-    return Mend(start, end, "x" if length == 1 else f"'{'x' * (length - 2)}'")
+def _below(text: str, offset: int, lines: Lines, file: str | None) -> Iterator[Problem]:
+    """Problems of values without quotes on the lines after `offset`, each line read by itself."""
+    start = text.find("\n", offset) + 1
+    block: int | None = None  # the indentation of the key of a text of several lines
+    while 0 < start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        line = text[start:end]
+        inside = block is not None and (_indent(line) > block or not line.strip())
+        if not inside and _KEY_BEGINS.match(line):
+            block = _indent(line) if _BLOCK_BEGINS.search(line) else None
+            try:
+                for _ in YAML(typ="safe", pure=True).parse(line):
+                    pass
+            except MarkedYAMLError as error:
+                problem, _ = _explain(error, start, text, lines, file)
+                if problem.code == UNQUOTED:
+                    yield problem
+            except ValueError:  # an escape that names no character
+                pass
+        start = end
 
 
-def is_own_fault(text: str, offset: int) -> bool:
-    """Whether a fault on the line of `offset` can have a cause of its own, though one before it was mended.
-
-    A line with a key has; one that only continues what stands before it has not.
-    """
-    start = text.rfind("\n", 0, offset) + 1
-    end = text.find("\n", offset)
-    return _KEY_BEGINS.search(text, start, end if end >= 0 else len(text)) is not None
-
-
-def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -> tuple[Problem, int, Mend | None]:
-    """The problem that `error` stands for, where the parser gave up, and how the text can be read on."""
+def _explain(error: MarkedYAMLError, start: int, text: str, lines: Lines, file: str | None) -> tuple[Problem, int]:
+    """The problem of what was read from `start`, and its offset."""
     mark, since = error.problem_mark or error.context_mark, error.context_mark
-    at = min(mark.index, len(text)) if mark is not None else 0
+    at = min(start + mark.index, len(text)) if mark is not None else start
     problem_text = str(error.problem or error.context or "")
-    fault = _Fault(text, problem_text, str(error.context or ""), at, since.index if since else at)
+    fault = _Fault(text, problem_text, str(error.context or ""), at, start + since.index if since else at)
     answer = next(filter(None, (answer(fault) for pattern, answer in _ANSWERS if pattern.search(fault.problem))), None)
     if answer is None:
         answer = _Answer(f"this is not YAML: {fault.problem}", fault.at)
@@ -98,7 +103,7 @@ def explain(error: MarkedYAMLError, text: str, lines: Lines, file: str | None) -
     if place >= len(text.rstrip()):  # the end of the file: show the last line that holds something
         place = max(len(text.rstrip()) - 1, 0)
     problem = lines.problem(answer.code, answer.message, place, answer.length, file=file, hint=answer.hint)
-    return problem, place, answer.mend
+    return problem, place
 
 
 def quoted(text: str) -> str:
@@ -158,20 +163,13 @@ def _unquoted(fault: _Fault, why: str) -> _Answer | None:
     start, end, key = found
     value = fault.text[start:end].strip()
     hint = f"quote the expression: {key} {quoted(value)}"
-    return _Answer(why, fault.at, 1, hint, UNQUOTED, _mend_value(fault, start, end))
-
-
-def _mend_value(fault: _Fault, start: int, end: int) -> Mend | None:
-    """The value from `start` to `end` in quotes; None where it is none."""
-    value = re.split(r"\s#", fault.text[start:end])[0].rstrip()
-    return _quotes(start, start + len(value)) if value else None
+    return _Answer(why, fault.at, 1, hint, UNQUOTED)
 
 
 def _cannot_start(fault: _Fault) -> _Answer | None:
     if fault.character == "\t":
         if fault.text[fault.line_start : fault.at].strip():
-            mend = Mend(fault.at, fault.at + 1, " ")
-            return _Answer("a tab cannot stand before a value", fault.at, hint="write a space", mend=mend)
+            return _Answer("a tab cannot stand before a value", fault.at, hint="write a space")
         return _Answer("YAML is not indented with tabs", fault.at, hint="indent with spaces")
     why = f"a value without quotes cannot begin with {fault.character}"
     answer = _unquoted(fault, why)
@@ -213,8 +211,7 @@ def _mapping_value(fault: _Fault) -> _Answer | None:
         hint = f"quote the value: {key} {quoted(value)}"
         if value.startswith(_BEGINS_AN_OBJECT):
             hint = f"an object on a line has braces: {key} {{{value}}}"
-        mend = _mend_value(fault, start, end)
-        return _Answer("a value without quotes cannot hold `: `", fault.at, 1, hint, UNQUOTED, mend)
+        return _Answer("a value without quotes cannot hold `: `", fault.at, 1, hint, UNQUOTED)
     before = fault.text[: fault.line_start].rstrip("\n").rsplit("\n", 1)[-1]
     if before.strip() and ":" not in before and not before.lstrip().startswith(("-", "#")):
         return _Answer("this line has no colon after its key", fault.line_start - len(before) - 1 + _indent(before))
@@ -234,8 +231,7 @@ def _block_end(fault: _Fault) -> _Answer | None:
         start, end, key = found
         what = {"'": "the quoted text", '"': "the quoted text", "{": "the object", "[": "the list"}[fault.text[start]]
         hint = f"quote the whole expression: {key} {quoted(fault.text[start:end])}"
-        mend = _mend_value(fault, start, end)
-        return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED, mend)
+        return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED)
     if fault.character == "-":
         return _Answer("a list item stands where a key was expected", fault.at, hint="indent the list under its key")
     if fault.text[fault.since : fault.since + 2] == "- " and fault.at - fault.line_start == _column(
@@ -261,8 +257,7 @@ def _quote_open(fault: _Fault) -> _Answer | None:
 
 def _bad_escape(fault: _Fault) -> _Answer | None:
     hint = "double the backslash, or use single quotes: in those a backslash is a backslash"
-    mend = Mend(fault.at - 1, fault.at + 1, "xx")
-    return _Answer(f"\\{fault.character} is no escape in double quotes", fault.at - 1, 2, hint, mend=mend)
+    return _Answer(f"\\{fault.character} is no escape in double quotes", fault.at - 1, 2, hint)
 
 
 def _no_colon(fault: _Fault) -> _Answer | None:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -30,9 +30,6 @@ from iggyflux.documents.offsets import Style
 from iggyflux.documents.text import MAX_DEPTH, MAX_DIGITS, MAX_NODES
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.records import JSON
-
-if TYPE_CHECKING:
-    from iggyflux.documents.yaml_faults import Mend
 
 _CORE = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -56,53 +53,15 @@ _RESOLVERS: tuple[tuple[str, re.Pattern[str], Callable[[str], JSON]], ...] = (
 _MAYBE_NOT_A_STRING = frozenset("-+.0123456789nNtTfF~")
 
 
-_MOST_MENDS = 20
-_LONGEST_TO_MEND = 1 << 16
-"""Each mend costs another reading of the text."""
-
-
 def read_yaml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ...]]:
-    """The text with plain line breaks, its one document, and the faults that left it one.
+    """Return the text with plain line breaks, its one document, and the faults that left it one.
 
-    A value that YAML cannot read (an expression without quotes, most often) is told, and the rest read as if it had
-    its quotes: the next one is told too.  Raises DocumentError with all that can be seen.
+    Raise DocumentError where the text is no YAML.
     """
     text = text.replace("\r", "\n")
-    lines = Lines(text)
-    mends: list[Mend] = []
-    told: list[Problem] = []
-    mended = text
-    while True:
-        reader = _Reader(mended, file, lines, mends)
-        try:
-            root = reader.read()
-        except _Unreadable as fault:
-            is_news = not mends or fault.is_news_after(mends[-1], text)
-            if is_news:
-                told.append(fault.problem)
-            if not is_news or fault.mend is None or len(mends) >= _MOST_MENDS or len(text) > _LONGEST_TO_MEND:
-                raise DocumentError(in_order([*reader.problems, *told])) from fault.__cause__
-            mends.append(fault.mend)
-            mended = fault.mend.applied(mended)
-        except DocumentError as error:
-            raise DocumentError(in_order([*error.problems, *told])) from error
-        else:
-            return text, root, in_order([*reader.located(root), *told])
-
-
-class _Unreadable(Exception):  # nobody's error: `read_yaml` tells it
-    """The parser gave up at `at`; with `mend` it could go on."""
-
-    def __init__(self, problem: Problem, at: int, mend: Mend | None) -> None:
-        self.problem = problem
-        self.at = at
-        self.mend = mend
-
-    def is_news_after(self, mend: Mend, text: str) -> bool:
-        """Whether this is a fault of its own, and not what our mending led to."""
-        from iggyflux.documents.yaml_faults import is_own_fault
-
-        return self.at >= mend.end and is_own_fault(text, self.at)
+    reader = _Reader(text, file)
+    root = reader.read()
+    return text, root, in_order(reader.located(root))
 
 
 def in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -111,13 +70,12 @@ def in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 
 
 class _Reader:
-    """One reading of a text; `lines` shows the text as it was written, before `mends`."""
+    """One reading of a text."""
 
-    def __init__(self, text: str, file: str | None, lines: Lines, mends: Sequence[Mend]) -> None:
+    def __init__(self, text: str, file: str | None) -> None:
         self.text = text
         self.file = file
-        self.lines = lines
-        self.mends = mends
+        self.lines = Lines(text)
         self.problems: list[Problem] = []
         self.faulty: list[tuple[Node | None, str | None]] = []  # of each problem its node, or a node and its key
         self.anchors: dict[str, Node | None] = {}
@@ -169,7 +127,8 @@ class _Reader:
         except MarkedYAMLError as error:
             from iggyflux.documents.yaml_faults import explain  # good documents need none of its patterns
 
-            raise _Unreadable(*explain(error, self.text, self.lines, self.file)) from error
+            self.problems += explain(error, self.text, self.lines, self.file)
+            raise DocumentError(in_order(self.problems)) from error
         except _FAULTS as error:
             self.unreadable(error)
             raise DocumentError(self.problems) from error
@@ -198,7 +157,6 @@ class _Reader:
         style = _STYLES[event.style]
         start, end = event.start_mark.index, event.end_mark.index
         node = Node(event.value, start, end, style, in_flow=bool(self.open and self.open[-1].flow))
-        node.broken = any(start <= mend.start < end for mend in self.mends)
         tag = str(event.ctag) if event.ctag is not None else None
         if tag is not None or event.anchor is not None:
             node.start = self.after_tag(start, end)
