@@ -240,10 +240,11 @@ def is_secret_key(key: str) -> bool:
     return key in SECRET_KEYS or bool(key and closest(key.lower(), sorted(SECRET_KEYS)))
 
 
-_SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S.*)""")
+_SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S)""")
 _REFERENCE = re.compile(r"""["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:[^\s,}]*)["']?(?=[\s,}]|$)""")
-_LOGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/@\s'\"]+)@", re.IGNORECASE)
-_QUERY = re.compile(r"[a-z][a-z0-9+.-]*://[^?#\s'\"]*[?#]([^\s'\",}]+)", re.IGNORECASE)
+# No scheme before `://`, and no second `://`: a line may be long, and these take linear time.
+_LOGIN = re.compile(r"://([^/@\s'\"]+)@")
+_QUERY = re.compile(r"://(?:(?!://)[^?#\s'\"])*+[?#]([^\s'\",}]+)")
 
 
 def secret_spans(line: str) -> list[tuple[int, int]]:
@@ -254,7 +255,7 @@ def secret_spans(line: str) -> list[tuple[int, int]]:
     spans = [match.span(1) for pattern in (_LOGIN, _QUERY) for match in pattern.finditer(line)]
     at = 0
     while match := _SETTING.search(line, at):
-        start, end = match.span("value")
+        start, end = match.start("value"), len(line)
         if is_secret_key(match["key"]):
             reference = _REFERENCE.match(line, start)
             if reference is None:
@@ -278,7 +279,7 @@ _SIGNS = " \t'\"{}[],"
 
 def url_secrets(text: str) -> Iterator[str]:
     """What an address holds that must not be seen: user and password, and what follows its path."""
-    match = _LOGIN.match(text)
+    match = re.match(r"[a-z][a-z0-9+.-]*" + _LOGIN.pattern, text, re.IGNORECASE)
     if match:
         yield match[1]
     # Also where the address is none: a password with a slash in it, or no scheme.

@@ -56,8 +56,6 @@ BEHIND_ONE_DOOR = {
     "cbor2": {"payloads"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
-    "datafusion": {"sim"},
-    "pyarrow": {"sim"},
     "sqlite3": {"state", "sim", "transports"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import tree_sitter
 import tree_sitter_toml
@@ -32,9 +32,9 @@ _STYLES = (
 )
 _KEYS = ("bare_key", "quoted_key", "dotted_key")
 _PLACE = re.compile(r" \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)\Z")
-_STATEMENT = re.compile(
-    r"[ \t]*(?P<key>[A-Za-z0-9_.\"' -]+?)[ \t]*=[ \t]*(?P<value>[^\n]*?)[ \t]*(?:[ ]#[^\n]*)?(?:\n|\Z)"
-)
+_KEY = re.compile(r"[A-Za-z0-9_.\"' \t-]+")
+_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}\.[ \t]*+){{{MAX_DEPTH}}}")
 
 _QUOTE_IT = "quotes"
 _MEANINGS: tuple[tuple[str, str, str | None], ...] = (
@@ -58,6 +58,8 @@ def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ..
     """Return the text, its document, and the faults that left it one.  Raise DocumentError with the others."""
     lines = Lines(text)
     reader = _Reader(text, lines, file)
+    if reader.is_damaged and (long := _LONG_KEY.search(text)):  # tomllib takes minutes for a key of many parts
+        raise DocumentError([reader.too_deep(long.start())])
     try:
         tree = tomllib.loads(text)
     except RecursionError:  # a tree that tree-sitter could not read either
@@ -123,7 +125,7 @@ class _Reader:
 
     def table(self, syntax: tree_sitter.Node) -> None:
         (key, *pairs) = syntax.named_children
-        start, end = self.offsets[syntax.start_byte], self.offsets[key.end_byte] + len(syntax.children[0].type)
+        start, end = self.offsets[syntax.start_byte], self.offsets[(key.next_sibling or key).end_byte]
         *parents, (name, place) = self.key(key, 0)
         depth = 2 * (len(parents) + 1)  # each of them may be an array of tables
         self.check_depth(depth, start)
@@ -285,45 +287,64 @@ def _explain(said: str, text: str, lines: Lines, file: str | None) -> list[Probl
     elif reason == "Unterminated string":
         offset = max(text.rfind('"""'), text.rfind("'''"))
     offset = max(min(offset, len(text) - 1), 0)
-    statement = _STATEMENT.match(text, text.rfind("\n", 0, offset) + 1)
+    line = text.rfind("\n", 0, offset) + 1
+    statement = _statement(text, line)
     if statement is None or not reason.startswith(_ABOUT_A_VALUE):
         return [_problem(reason, offset, offset + 1, lines, file)]
-    below = islice(_below(text, statement.end(), lines, file), MOST_FAULTS - 1)
+    below = islice(_below(text, text.find("\n", line), lines, file), MOST_FAULTS - 1)
     return [_of_value(reason, offset, statement, lines, file), *below]
 
 
-def _of_value(reason: str, offset: int, statement: re.Match[str], lines: Lines, file: str | None) -> Problem:
+class _Statement(NamedTuple):
+    """`key = value` on one line; `value` has no comment and begins at `start`."""
+
+    key: str
+    value: str
+    start: int
+
+
+def _statement(text: str, start: int) -> _Statement | None:
+    """The statement on the line that begins at `start`."""
+    end = text.find("\n", start)
+    key, equals, rest = text[start : end if end >= 0 else len(text)].partition("=")
+    if not equals or not _KEY.fullmatch(key):
+        return None
+    value = rest.partition(" #")[0]
+    begin = start + len(key) + 1 + len(value) - len(value.lstrip(" \t"))
+    return _Statement(key.strip(" \t"), value.strip(" \t"), begin)
+
+
+def _of_value(reason: str, offset: int, statement: _Statement, lines: Lines, file: str | None) -> Problem:
     """The problem of a statement whose value is wrong at `offset`: the whole value, unless it is a list or a table."""
-    if statement["value"].startswith(("[", "{")):
+    if statement.value.startswith(("[", "{")):
         return _problem(reason, offset, offset + 1, lines, file)
-    return _problem(reason, statement.start("value"), statement.end("value"), lines, file, statement)
+    return _problem(reason, statement.start, statement.start + len(statement.value), lines, file, statement)
 
 
-def _below(text: str, start: int, lines: Lines, file: str | None) -> Iterator[Problem]:
-    """Problems of statements of one line after `start` that are no TOML by themselves."""
-    while start < len(text):
-        statement = _STATEMENT.match(text, start)
+def _below(text: str, line_end: int, lines: Lines, file: str | None) -> Iterator[Problem]:
+    """Problems of statements of one line after `line_end` that are no TOML by themselves."""
+    while line_end >= 0:
+        statement = _statement(text, line_end + 1)
+        line_end = text.find("\n", line_end + 1)
         if statement is None:
-            start = text.find("\n", start) + 1 or len(text)
             continue
-        start = statement.end()
         try:
-            tomllib.loads(f"_={statement['value']}")
+            tomllib.loads(f"_={statement.value}")
         except (ValueError, RecursionError) as error:
             place = _PLACE.search(str(error))
             if place is None or place[1] is None:
                 return  # the value may go on below
             if str(error).startswith(_ABOUT_A_VALUE):
-                yield _of_value(str(error), statement.start("value") + int(place[2]) - 3, statement, lines, file)
+                yield _of_value(str(error), statement.start + int(place[2]) - 3, statement, lines, file)
 
 
 def _problem(
-    reason: str, start: int, end: int, lines: Lines, file: str | None, statement: re.Match[str] | None = None
+    reason: str, start: int, end: int, lines: Lines, file: str | None, statement: _Statement | None = None
 ) -> Problem:
     """What tomllib means by `reason`, of the text from `start` to `end`, the value of `statement`."""
     for begin, message, advice in _MEANINGS:
         if reason.startswith(begin):
-            quoted = f"{statement['key']} = {_in_quotes(statement['value'])}" if statement else "'…'"
+            quoted = f"{statement.key} = {_in_quotes(statement.value)}" if statement else "'…'"
             hint = f"a text has quotes: {quoted}" if advice == _QUOTE_IT else advice
             return lines.problem("IFX102", message, start, end - start, file=file, hint=hint)
     return lines.problem("IFX102", f"this is not TOML: {_PLACE.sub('', reason)}", start, 1, file=file)
