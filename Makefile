@@ -45,7 +45,7 @@ bench: $(VENV)/.ready  ## measure; ratios against something measured in the same
 lock: $(VENV)/.ready  ## make requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet \
-		--python-version 3.11 --group dev --extra fast pyproject.toml -o requirements.lock
+		--python-version 3.11 --group dev --extra fast --extra sim pyproject.toml -o requirements.lock
 
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy

@@ -56,6 +56,8 @@ BEHIND_ONE_DOOR = {
     "cbor2": {"payloads"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
+    "datafusion": {"sim"},
+    "pyarrow": {"sim"},
     "sqlite3": {"state", "sim", "transports"},
     "click": {"cli"},
     "rich": {"cli"},

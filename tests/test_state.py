@@ -472,8 +472,8 @@ def test_every_row_of_the_table_stops_with_place_reason_and_help(code: int) -> N
             raise raised
 
         assert error.value.code == "IFX701"
-        assert error.value.reason.startswith("cannot store the positions in some/where: " + FAULTS[code][0])
-        assert error.value.hint == FAULTS[code][1]
+        assert error.value.reason.startswith(f"cannot store the positions in some/where: {FAULTS[code]} (words, ")
+        assert error.value.hint
     with pytest.raises(sqlite3.ProgrammingError), faults(Path(), "store"):
         raise sqlite3.ProgrammingError("a mistake")
 
@@ -512,6 +512,28 @@ sys.stdin.read()
     lock.release()
     lock.release()
     Lock(path, "it").release()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_lock_that_was_removed_lets_one_process_commit_and_not_two(tmp_path: Path, how: str) -> None:
+    first, second = state_in(tmp_path), state_in(tmp_path)
+    first.take()
+    first.commit("by the first")
+    lock = first.path.with_suffix(".lock")
+    lock.unlink()
+    if how == "replaced":
+        lock.write_text("1\n")
+    second.take()
+    second.commit("by the second")
+
+    refused = stopped(lambda: first.commit("late"))
+
+    assert refused.code == "IFX702"
+    assert second.read() == "by the second"
+    first.close()
+    second.commit("again")
+    assert second.read() == "again"
+    second.close()
 
 
 def test_who_has_not_taken_it_reads_while_another_commits(tmp_path: Path) -> None:

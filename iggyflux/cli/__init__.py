@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
     "check": Entry("check", _RUN, "Connect to what a pipeline file names, and verify it."),
     "cursor": Entry("cursor", _RUN, "Show or move how far readers have read.", "cursor"),
+    "state": Entry("state", _RUN, "Show, check or copy what routes remember on disk."),
     "replay": Entry("replay", _RUN, "Send dead letters again."),
     "regroup": Entry("regroup", _RUN, "Forget the members of a consumer group of Apache Iggy, and keep its offsets."),
     "resend": Entry("resend", _RUN, "Send a range of messages of Apache Iggy again."),

@@ -83,6 +83,13 @@ CODES: tuple[Code, ...] = (
         ),
     ),
     Code(
+        "IFX709",
+        "backup exists",
+        meaning="A backup never replaces a file.",
+        fix="Name a folder that is new or empty.",
+        example="iggyflux state backup .iggyflux backups",
+    ),
+    Code(
         "IFX710",
         "file not usable",
         meaning="An input file cannot be read, or an output file cannot be written.",

@@ -19,6 +19,7 @@ class Lock:
         Raise `Stopped`: IFX702 with the holder's process where another has it, IFX701 where the file cannot be made.
         """
         self.path = path
+        self._owner = owner
         try:
             make_folder(path.parent, 0o700)
             self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -36,6 +37,20 @@ class Lock:
             ) from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def check(self) -> None:
+        """Raise `Stopped` (IFX702) where the lock file was removed or replaced: another process may hold a new one."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            found = None
+        held = None if self._descriptor is None else os.fstat(self._descriptor)
+        if found is None or held is None or (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
+            raise Stopped(
+                f"the lock file {self.path} was removed or replaced: another process may use {self._owner} by now",
+                "leave lock files alone: they are free when their process ends",
+                "IFX702",
+            )
 
     def release(self) -> None:
         """Release the lock; idempotent.  The file stays: without it two processes could lock two files of one name."""

@@ -63,19 +63,24 @@ CREATE TABLE seen (number INTEGER PRIMARY KEY, crc32 INTEGER, digests BLOB);
 COMMIT;
 """
 
-FAULTS: dict[int, tuple[str, str]] = {
-    sqlite3.SQLITE_BUSY: ("another program keeps it locked", f"close that program, and run again: {_AGAIN}"),
-    sqlite3.SQLITE_FULL: ("the disk is full", f"free space, and run again: {_AGAIN}"),
-    sqlite3.SQLITE_IOERR: ("the disk failed", f"look at the system's log, and run again: {_AGAIN}"),
-    sqlite3.SQLITE_READONLY: (
-        "it cannot be written, or was removed or replaced",
-        f"correct the permissions, and run again: {_AGAIN}",
-    ),
-    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", f"correct the permissions, and run again: {_AGAIN}"),
-    sqlite3.SQLITE_CORRUPT: ("it is damaged", _BEGIN_ANEW),
-    sqlite3.SQLITE_NOTADB: ("it is no database", _BEGIN_ANEW),
+FAULTS: dict[int, str] = {
+    sqlite3.SQLITE_BUSY: "another program keeps it locked",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk failed",
+    sqlite3.SQLITE_READONLY: "it cannot be written, or was removed or replaced",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_CORRUPT: "it is damaged",
+    sqlite3.SQLITE_NOTADB: "it is no database",
 }
-"""What a primary code of SQLite means for whoever runs us, and what helps."""
+"""What a primary code of SQLite means for an operator."""
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_HINTS = {
+    sqlite3.SQLITE_BUSY: f"close that program, and run again: {_AGAIN}",
+    sqlite3.SQLITE_FULL: f"free space, and run again: {_AGAIN}",
+    sqlite3.SQLITE_IOERR: f"look at the system's log, and run again: {_AGAIN}",
+    sqlite3.SQLITE_READONLY: f"correct the permissions, and run again: {_AGAIN}",
+    sqlite3.SQLITE_CANTOPEN: f"correct the permissions, and run again: {_AGAIN}",
+}
 
 
 class SqliteState:
@@ -141,8 +146,7 @@ class SqliteState:
         self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
     ) -> None:
         """As of `StateStore`."""
-        if self._lock is None:
-            raise RuntimeError("a state is taken before it is changed")
+        self._check_lock()
         content = msgspec.json.encode(record, order="sorted")
         with self._faults("store"):
             connection = self._opened()
@@ -153,8 +157,7 @@ class SqliteState:
 
     def replace(self, record: object | None) -> None:
         """As of `StateStore`; with None the file of format 1 is removed, too."""
-        if self._lock is None:
-            raise RuntimeError("a state is taken before it is changed")
+        self._check_lock()
         self._disconnect()
         with self._faults("store"):
             if record is not None:
@@ -171,6 +174,11 @@ class SqliteState:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def _check_lock(self) -> None:
+        if self._lock is None:
+            raise RuntimeError("a state is taken before it is changed")
+        self._lock.check()
 
     # --- reading ---
 
@@ -290,18 +298,27 @@ def read_record(connection: sqlite3.Connection, path: Path) -> tuple[str, str, A
     return kind.decode(), name.decode("utf-8", "surrogateescape"), msgspec.json.decode(content)
 
 
+def reason_of(error: sqlite3.Error) -> tuple[str, bool]:
+    """Return what SQLite's error means, with its own words, and whether the file is damaged.
+
+    Raise the error itself where it has no code: then it is a mistake in our own calls.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        raise error
+    name = getattr(error, "sqlite_errorname", code)
+    return f"{FAULTS.get(code & 0xFF, 'SQLite refuses')} ({error}, {name})", code & 0xFF in _DAMAGE
+
+
 @contextmanager
 def faults(path: Path, verb: str) -> Iterator[None]:
     """Translate what SQLite and the system raise about the database at `path` into `Stopped` (IFX701)."""
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:
-            raise  # a mistake of ours
-        reason, hint = FAULTS.get(code & 0xFF, ("SQLite refuses", _BEGIN_ANEW))
-        name = getattr(error, "sqlite_errorname", code)
-        raise Stopped(f"cannot {verb} the positions in {path}: {reason} ({error}, {name})", hint, "IFX701") from error
+        reason, _ = reason_of(error)
+        hint = _HINTS.get(error.sqlite_errorcode & 0xFF, _BEGIN_ANEW)
+        raise Stopped(f"cannot {verb} the positions in {path}: {reason}", hint, "IFX701") from error
     except UnicodeDecodeError as error:  # SQLite quotes the bytes of a damaged schema
         raise damaged(path, "its tables are damaged") from error
     except OSError as error:

@@ -31,6 +31,7 @@ from iggyflux.transports.log_batches import OpenBatch
 from iggyflux.transports.log_store import LogStore
 
 BATCH_BYTES = 8 * 10**6
+_CHECKED_AT_ONCE = 10_000
 _CONSUMERS = ".consumers"
 _KIND = "log-positions"
 _PREVIOUS_SUFFIX = ".json"
@@ -134,6 +135,13 @@ class Log:
                 while (left := end - reader.offset) > 0 and (part := reader.read(left)):
                     found += part
         return found
+
+    def check(self) -> None:
+        """Read all of it.  Raise `Stopped` (IFX705) at the first damage, in a page or a message."""
+        for place in self._all():
+            reader = self.reader(place, self.first(place))
+            while reader.read(_CHECKED_AT_ONCE):
+                pass
 
     # Appending
 

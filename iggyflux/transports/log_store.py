@@ -22,7 +22,7 @@ from pathlib import Path
 
 from iggyflux.errors import Stopped
 from iggyflux.records import Message, Partition
-from iggyflux.state.sqlite import connect, format_of
+from iggyflux.state.sqlite import connect, format_of, reason_of
 from iggyflux.transports.log_batches import StoredBatch, encode_batch
 
 FILE = "log.sqlite3"
@@ -252,19 +252,15 @@ class LogStore:
         return row[0] if row else 0
 
 
-_HINT = "free space or correct the permissions: what was appended before is whole"
+_HINT = "free space, correct the permissions or stop the other program: what was appended before is whole"
 _RESTORE = "put back a copy of the file"
-_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 def _translate(error: sqlite3.Error, what: str, path: Path) -> Stopped:
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith(_DAMAGED):
-        return Stopped(f"{path} is damaged: {error}", _RESTORE, "IFX705")
-    if name.startswith("SQLITE_BUSY"):
-        reason = f"another process held it for {_BUSY_SECONDS:.0f} seconds"
-        return Stopped(f"cannot {what} {path}: {reason}", "stop that process, or run again later", "IFX704")
-    return Stopped(f"cannot {what} {path}: {error}", _HINT, "IFX704")
+    reason, is_damaged = reason_of(error)
+    if is_damaged:
+        return Stopped(f"the log {path} is damaged: {reason}", _RESTORE, "IFX705")
+    return Stopped(f"cannot {what} {path}: {reason}", _HINT, "IFX704")
 
 
 def _other_format(path: Path, reason: str) -> Stopped:

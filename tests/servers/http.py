@@ -103,15 +103,20 @@ def _read_3(server: Server, measurement: str, database: str) -> Stored:
     if not columns:
         return {}
     types = {row["column_name"]: _TYPES_3.get(row["data_type"]) for row in columns}
-    quoted = measurement.replace('"', '""')
+    table, names = _quoted(measurement), ",".join(_quoted(name) for name in types if name != "time")
     found: Stored = {}
-    for row in _sql(server, database, f'SELECT *, cast(time as bigint) AS nanoseconds FROM "{quoted}"'):
-        time = row.pop("nanoseconds")
-        del row["time"]
+    span = f'"time" >= to_timestamp_nanos({-(2**63) + 2}) AND "time" < to_timestamp_nanos({2**63 - 1})'
+    statement = f'SELECT cast("time" AS bigint) AS "time",{names} FROM {table} WHERE {span} ORDER BY "time"'
+    for row in _sql(server, database, statement):
+        time = row.pop("time")
         tags = tuple(sorted((key, value) for key, value in row.items() if types[key] is None))
         fields = {key: kind(value) for key, value in row.items() if (kind := types[key]) is not None}
         found[tags, time] = fields
     return found
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _sql(server: Server, database: str, statement: str) -> list[dict[str, Any]]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import pytest
+
 from iggyflux.sim import SimServer
 
+needs_datafusion = pytest.mark.skipif(
+    importlib.util.find_spec("datafusion") is None, reason="DataFusion is not installed (extra sim)"
+)
 WRITES = {
     1: "/write?db=test",
     2: "/api/v2/write?org=org&bucket=test",

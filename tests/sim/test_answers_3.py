@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from iggyflux.sim import SimServer
-from tests.sim.client import WRITES, call, sql, write
+from tests.sim.client import WRITES, call, needs_datafusion, sql, write
 
 TARGET = WRITES[3]
 FLOAT, STRING = "iox::column_type::field::float", "iox::column_type::field::string"
@@ -190,6 +190,7 @@ def test_precisions(v3: SimServer, word: str, time: int, stored: int) -> None:
     assert v3.dump() == [f"m f=1.0 {stored}"]
 
 
+@needs_datafusion
 def test_a_duplicate_tag_key_is_taken_and_the_table_cannot_be_read_any_more(v3: SimServer) -> None:
     assert write(v3, "m,t=a,t=b f=1 1").status == 204
 
@@ -204,7 +205,7 @@ def test_a_refused_line_may_already_have_made_columns(v3: SimServer) -> None:
 
     names = [
         row["column_name"]
-        for row in sql(v3, "SELECT column_name FROM information_schema.columns WHERE table_name = 'm'")
+        for row in sql(v3, "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'm'")
     ]
     assert sorted(names) == ["f", "new", "time"]
 
@@ -217,6 +218,7 @@ def test_a_character_where_the_shown_line_is_cut_costs_the_answer_but_not_the_go
     assert write(v3, "m f=2 2").status == 204
 
 
+@needs_datafusion
 def test_infinity_is_stored_and_breaks_the_old_query(v3: SimServer) -> None:
     assert write(v3, "m f=1e400 1").status == 204
 

@@ -17,7 +17,7 @@ from iggyflux.errors import PointError
 from iggyflux.lineprotocol import MAX_INTEGER, MAX_NS, MAX_UNSIGNED, MIN_INTEGER, MIN_NS, Point, Unsigned
 from iggyflux.lineprotocol.point import FieldValue
 from iggyflux.sim import SimServer
-from tests.sim.client import call, flux, sql, write
+from tests.sim.client import call, flux, needs_datafusion, sql, write
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=6
@@ -129,6 +129,7 @@ def test_influxql_reads_back_exactly(server: SimServer, data: st.DataObject) -> 
     assert bits(found) == bits(sent)
 
 
+@needs_datafusion
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_sql_reads_back_exactly(sql_server: SimServer, data: st.DataObject) -> None:

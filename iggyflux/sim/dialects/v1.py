@@ -12,7 +12,7 @@ from iggyflux.sim import classic, shards
 from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
 from iggyflux.sim.dialects.results import UNITS, Result, render
 from iggyflux.sim.queries import ParseError, QueryError, influxql
-from iggyflux.sim.queries.conditions import Scalar
+from iggyflux.sim.queries.scalars import Scalar
 from iggyflux.sim.texts import go_json, go_string
 from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 

@@ -310,7 +310,7 @@ class V3(Dialect):
             )
         database = self._database(asked.database)
         try:
-            columns, found = sql.run(self.store, database, asked.text, asked.parameters, self.settings.now_ns())
+            columns, found = sql.run(self.store, database, asked.text, asked.parameters)
         except QueryError as exc:
             raise Failed(500, f"query error: error while planning query: {exc}") from exc
         return Answer(200, {"Content-Type": _CONTENT_TYPES[asked.format]}, rows.FORMATS[asked.format](columns, found))

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeAlias
 
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.sim.queries import NotFound, QueryError, Unsupported
-from iggyflux.sim.queries.conditions import cast_number, order_key, parse_time
 from iggyflux.sim.queries.flux_script import parse
 from iggyflux.sim.queries.flux_storage import read_tables
 from iggyflux.sim.queries.flux_values import (
@@ -29,6 +28,7 @@ from iggyflux.sim.queries.flux_values import (
     Table,
     Time,
 )
+from iggyflux.sim.queries.scalars import cast_number, order_key, parse_time
 from iggyflux.sim.store import Store
 
 

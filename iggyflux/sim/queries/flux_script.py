@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from iggyflux.sim.queries import ParseError, QueryError, Unsupported
-from iggyflux.sim.queries.conditions import order_key, parse_time
 from iggyflux.sim.queries.flux_values import KINDS, Duration, Expression, RuntimeFault, Scope, Time
+from iggyflux.sim.queries.scalars import order_key, parse_time
 from iggyflux.sim.queries.tokens import compile_pattern
 
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iggyflux.sim.queries import QueryError
-from iggyflux.sim.queries.conditions import compile_condition, split_time
+from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
 from iggyflux.sim.queries.influxql_points import look_up, tag_names
 from iggyflux.sim.queries.influxql_rows import database_of, find_measurements, run_select
 from iggyflux.sim.queries.influxql_schema import POLICY_COLUMNS, run_show

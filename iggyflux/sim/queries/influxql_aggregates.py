@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeAlias, cast
 
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import QueryError, Unsupported
-from iggyflux.sim.queries.conditions import cast_number, order_key
 from iggyflux.sim.queries.influxql_points import (
     cast_value,
     group_of,
@@ -18,6 +17,7 @@ from iggyflux.sim.queries.influxql_points import (
     unique_names,
 )
 from iggyflux.sim.queries.influxql_statements import Frame, Item
+from iggyflux.sim.queries.scalars import cast_number, order_key
 from iggyflux.sim.store import KIND_NAMES, Point
 
 SELECTORS = ("min", "max", "first", "last")

@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import cast
 
 from iggyflux.sim.plain import Value as Stored
-from iggyflux.sim.queries.conditions import Row, Scalar, cast_number
+from iggyflux.sim.queries.influxql_conditions import Row
+from iggyflux.sim.queries.scalars import Scalar, cast_number
 from iggyflux.sim.store import KIND_NAMES, Measurement, Point, Store
 
 PRECEDENCE = (float, int, list, bytes, bool)

@@ -7,8 +7,8 @@ from itertools import chain, islice
 from typing import NamedTuple, TypeAlias, cast
 
 from iggyflux.sim.queries import NotFound, QueryError
-from iggyflux.sim.queries.conditions import compile_condition, split_time
 from iggyflux.sim.queries.influxql_aggregates import aggregate, check_items
+from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
 from iggyflux.sim.queries.influxql_points import (
     cast_value,
     group_of,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from iggyflux.sim.queries.conditions import compile_condition, split_time
+from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
 from iggyflux.sim.queries.influxql_points import PRECEDENCE, look_up, tag_names, to_text
 from iggyflux.sim.queries.influxql_rows import database_of, find_measurements
 from iggyflux.sim.queries.influxql_statements import Frame, Show

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from iggyflux.sim.queries import ParseError, Unsupported
-from iggyflux.sim.queries.conditions import Node, Parameters, Reader
+from iggyflux.sim.queries.influxql_conditions import ConditionParser, Node, Parameters
 from iggyflux.sim.queries.tokens import Cursor, duration_ns
 
 STATEMENTS = ("SELECT", "DELETE", "SHOW", "CREATE", "DROP", "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL")
@@ -116,12 +116,12 @@ def _parse_statements(text: str, parameters: Parameters, now_ns: int) -> list[St
             pass
         if cursor.peek().kind == "end" and statements:
             return statements
-        statements.append(_parse_statement(cursor, Reader(cursor, parameters, now_ns)))
+        statements.append(_parse_statement(cursor, ConditionParser(cursor, parameters, now_ns)))
         if not cursor.ended():
             raise cursor.unexpected(";")
 
 
-def _parse_statement(cursor: Cursor, reader: Reader) -> Statement:
+def _parse_statement(cursor: Cursor, conditions: ConditionParser) -> Statement:
     token = cursor.peek()
     word = token.value.upper() if token.kind == "word" else ""
     if word not in STATEMENTS:
@@ -129,32 +129,32 @@ def _parse_statement(cursor: Cursor, reader: Reader) -> Statement:
     cursor.next()
     if word not in _PARSERS:
         raise Unsupported(word)
-    return _PARSERS[word](cursor, reader)
+    return _PARSERS[word](cursor, conditions)
 
 
 # --- SELECT ---
 
 
-def _parse_select(cursor: Cursor, reader: Reader) -> Select:
+def _parse_select(cursor: Cursor, conditions: ConditionParser) -> Select:
     items = [_parse_item(cursor)]
     while cursor.accept(","):
         items.append(_parse_item(cursor))
     _refuse_clauses(cursor)
     cursor.expect("FROM")
     if cursor.accept("("):
-        return _parse_outer_select(cursor, reader, items)
+        return _parse_outer_select(cursor, conditions, items)
     source = _parse_source(cursor)
-    condition = reader.condition() if cursor.accept("WHERE") else None
+    condition = conditions.parse() if cursor.accept("WHERE") else None
     group = _parse_group(cursor) if cursor.accept("GROUP", "BY") else None
     descending = _parse_order(cursor)
     limit, offset = _parse_limits(cursor)
     return Select(tuple(items), source, condition, group, descending, limit, offset)
 
 
-def _parse_outer_select(cursor: Cursor, reader: Reader, items: list[Item]) -> Select:
+def _parse_outer_select(cursor: Cursor, conditions: ConditionParser, items: list[Item]) -> Select:
     """What follows `SELECT … FROM (`: the one form that finds the first row of a statement."""
     cursor.expect("SELECT")
-    inner = _parse_select(cursor, reader)
+    inner = _parse_select(cursor, conditions)
     cursor.expect(")")
     if items != [Item("*")] or _parse_order(cursor):
         raise Unsupported("a subquery other than SELECT * FROM (…) ORDER BY time")
@@ -256,25 +256,25 @@ def _parse_number(cursor: Cursor) -> int:
 # --- SHOW ---
 
 
-def _parse_show(cursor: Cursor, reader: Reader) -> Show:
+def _parse_show(cursor: Cursor, conditions: ConditionParser) -> Show:
     if cursor.accept("DATABASES"):
         return Show("DATABASES")
     if cursor.accept("RETENTION", "POLICIES"):
         return Show("RETENTION POLICIES", cursor.name() if cursor.accept("ON") else None)
     for what in LISTINGS:
         if cursor.accept(*what.split()):
-            return _parse_listing(cursor, reader, what)
+            return _parse_listing(cursor, conditions, what)
     if cursor.peek().kind == "word":
         raise Unsupported(f"SHOW {cursor.next().value.upper()} {cursor.peek().value.upper()}".rstrip())
     raise cursor.unexpected(", ".join(("DATABASES", "RETENTION POLICIES", *LISTINGS)))
 
 
-def _parse_listing(cursor: Cursor, reader: Reader, what: str) -> Show:
+def _parse_listing(cursor: Cursor, conditions: ConditionParser, what: str) -> Show:
     database = cursor.name() if cursor.accept("ON") else None
     if cursor.accept("WITH"):
         raise Unsupported(f"SHOW {what} WITH")
     source = _parse_source(cursor) if cursor.accept("FROM") else None
-    condition = reader.condition() if cursor.accept("WHERE") else None
+    condition = conditions.parse() if cursor.accept("WHERE") else None
     limit, offset = _parse_limits(cursor)
     return Show(what, database, source, condition, limit, offset)
 
@@ -282,7 +282,7 @@ def _parse_listing(cursor: Cursor, reader: Reader, what: str) -> Show:
 # --- CREATE, DROP, DELETE ---
 
 
-def _parse_create(cursor: Cursor, _reader: Reader) -> Change:
+def _parse_create(cursor: Cursor, _conditions: ConditionParser) -> Change:
     if cursor.accept("DATABASE"):
         change = Change("CREATE DATABASE", cursor.name())
         return _parse_policy_options(cursor, change) if cursor.accept("WITH") else change
@@ -311,19 +311,19 @@ def _parse_policy_options(cursor: Cursor, change: Change) -> Change:
             return replace(change, **options)
 
 
-def _parse_drop(cursor: Cursor, _reader: Reader) -> Change:
+def _parse_drop(cursor: Cursor, _conditions: ConditionParser) -> Change:
     if not cursor.accept("DATABASE"):
         raise Unsupported(f"DROP {cursor.peek().value.upper()}")
     return Change("DROP DATABASE", cursor.name())
 
 
-def _parse_delete(cursor: Cursor, reader: Reader) -> Change:
+def _parse_delete(cursor: Cursor, conditions: ConditionParser) -> Change:
     source = _parse_source(cursor) if cursor.accept("FROM") else None
-    condition = reader.condition() if cursor.accept("WHERE") else None
+    condition = conditions.parse() if cursor.accept("WHERE") else None
     return Change("DELETE", source=source, condition=condition)
 
 
-_PARSERS: dict[str, Callable[[Cursor, Reader], Statement]] = {
+_PARSERS: dict[str, Callable[[Cursor, ConditionParser], Statement]] = {
     "SELECT": _parse_select,
     "SHOW": _parse_show,
     "CREATE": _parse_create,

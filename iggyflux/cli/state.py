@@ -1,0 +1,184 @@
+"""`iggyflux state`: what routes remember on disk, to be looked at, checked and copied, also while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, show_stop, talk
+
+_PLACES = click.argument(
+    "places", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
+)
+_FORMAT = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+
+
+@click.group(name="state")
+def command() -> None:
+    """Show, check or copy what routes remember on disk.
+
+    PATH is a state folder (`state:` of a pipeline), a message log, or one file of them. Routes may run meanwhile.
+
+    \b
+    Example:
+      iggyflux state show .iggyflux
+    """
+
+
+@command.command(name="show")
+@_PLACES
+@_FORMAT
+def show(places: tuple[Path, ...], form: str) -> int:
+    """Show the positions in state folders and logs.
+
+    \b
+    Example:
+      iggyflux state show .iggyflux data
+      iggyflux state show .iggyflux --format json
+    """
+    found = [_tree(path) for path in _databases(places)]
+    if form == "json":
+        result(json_text(found, indent=True) + "\n")
+        return ExitCode.OK
+    for tree in found:
+        result_line(click.style(tree["file"], bold=True))
+        for line in _lines(tree):
+            result_line(f"  {line}")
+    return ExitCode.OK
+
+
+@command.command(name="check")
+@_PLACES
+def check(places: tuple[Path, ...]) -> int:
+    """Check that state folders and logs can be read: every page, checksum and message.
+
+    Exit code 1 where something is damaged or has another format.
+
+    \b
+    Example:
+      iggyflux state check .iggyflux data
+    """
+    from iggyflux.errors import Stopped
+    from iggyflux.state.copies import check_pages, check_state
+    from iggyflux.transports.log import Log
+
+    bad = 0
+    files = _databases(places)
+    for path in files:
+        try:
+            if _is_log(path):
+                with closing(Log.open(path.parent)) as log:
+                    log.check()
+                check_pages(path)
+            else:
+                check_state(path)
+        except Stopped as error:
+            bad += 1
+            show_stop(error)
+        else:
+            result_line(f"{path}: sound")
+    talk(f"{plural(len(files), 'file')}: {bad or 'none'} damaged")
+    return ExitCode.PROBLEMS if bad else ExitCode.OK
+
+
+@command.command(name="backup")
+@click.argument("place", metavar="PATH", type=click.Path(exists=True, path_type=Path))
+@click.argument("target", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path))
+def backup(place: Path, target: Path) -> int:
+    """Copy a state folder or a log, each file as it is at one moment.
+
+    FOLDER is new or empty. To go back to the copy, stop the routes, and put its files in the place of theirs.
+
+    \b
+    Example:
+      iggyflux state backup .iggyflux /var/backups/iggyflux-2026-01-31
+    """
+    from iggyflux.state.copies import copy_database
+
+    if target.exists() and any(target.iterdir()):
+        raise click.BadParameter(f"{str(target)!r} is not empty", param_hint="FOLDER")
+    files = _databases((place,))
+    for path in files:
+        copy = target / (path.name if path == place else path.relative_to(place))
+        copy_database(path, copy)
+        result_line(str(copy))
+    talk(f"copied {plural(len(files), 'file')}")
+    return ExitCode.OK
+
+
+def _databases(places: tuple[Path, ...]) -> list[Path]:
+    from iggyflux.state.copies import find_databases
+    from iggyflux.transports.log_store import FILE
+
+    found = [path for place in places for path in find_databases(place, (FILE,))]
+    if not found:
+        note(f"nothing is stored in {', '.join(map(str, places))}")
+    return found
+
+
+def _is_log(path: Path) -> bool:
+    from iggyflux.transports.log_store import FILE
+
+    return path.name == FILE
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    """What a file holds, for programs."""
+    from iggyflux.state.copies import read_state
+    from iggyflux.transports.log import Log
+
+    if _is_log(path):
+        with closing(Log.open(path.parent)) as log:
+            partitions = [
+                {
+                    "stream": each.partition.stream,
+                    "topic": each.partition.topic,
+                    "partition": each.partition.partition,
+                    "first": each.first,
+                    "end": each.end,
+                }
+                for each in log.info()
+            ]
+        return {"file": str(path), "kind": "log", "bytes": path.stat().st_size, "partitions": partitions}
+    state = read_state(path)
+    return {
+        "file": str(path),
+        "kind": state.kind,
+        "name": state.name,
+        "format": state.format,
+        "bytes": path.stat().st_size,
+        "record": state.record,
+    }
+
+
+def _lines(tree: dict[str, Any]) -> Iterator[str]:
+    """What a file holds, for people."""
+    from iggyflux.timestamps import format_rfc3339
+
+    if tree["kind"] == "log":
+        for each in tree["partitions"]:
+            yield f"{each['stream']}/{each['topic']}/{each['partition']}: offsets {each['first']} to {each['end'] - 1}"
+        return
+    record = tree["record"]
+    match tree["kind"]:
+        case "log-positions":
+            yield f"consumer {tree['name']} of a log"
+            for each in record:
+                yield f"{each['stream']}/{each['topic']}/{each['partition']}: settled to offset {each['offset']}"
+        case "file-position":
+            yield f"consumer {tree['name']} of {record['file']}"
+            yield f"settled to line {record['line']}, byte {record['position']}"
+        case "cursor":
+            yield f"reader {tree['name']}"
+            yield f"read to {format_rfc3339(record['done'])}, final to {format_rfc3339(record['checked'])}"
+            if record["gap"]:
+                start, stop = map(format_rfc3339, record["gap"])
+                yield f"backfill {start} to {stop} is still to be read"
+            yield f"remembers {plural(sum(each['count'] for each in record['slices']), 'row')}"
+        case kind:
+            yield f"{kind} {tree['name']}: {json_text(record)}"
+    yield f"format {tree['format']}, {tree['bytes']:,} bytes"

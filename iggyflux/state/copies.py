@@ -1,0 +1,94 @@
+"""Look at, check and copy databases without being their owner: any process may, also while a run has them open."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iggyflux.disk import make_folder, sync_folder
+from iggyflux.errors import Stopped
+from iggyflux.state.sqlite import SUFFIX, check_format, connect, damaged, faults, format_of, read_record
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """What is in a state on disk: whose it is (`kind` and `name`), the version of its format, and its record."""
+
+    kind: str
+    name: str
+    format: int
+    record: Any
+
+
+def find_databases(place: Path, names: tuple[str, ...] = ()) -> list[Path]:
+    """Return the states in the folder `place` and the files with one of `names`, or `place` itself if it is a file."""
+    if place.is_file():
+        return [place]
+    return sorted(path for path in place.rglob("*") if path.is_file() and (path.suffix == SUFFIX or path.name in names))
+
+
+def read_state(path: Path) -> StoredState:
+    """Return what is in the state at `path`.  Raise `Stopped` (IFX701) where it cannot be used."""
+    with faults(path, "use"), closing(connect(path)) as connection:
+        check_format(connection, path)
+        kind, name, record = read_record(connection, path)
+        return StoredState(kind, name, format_of(connection)[1], record)
+
+
+def check_state(path: Path) -> StoredState:
+    """Return what is in the state at `path` when every page, the record and every blob is sound.  Raise `Stopped`."""
+    found = read_state(path)
+    check_pages(path)
+    with faults(path, "use"), closing(connect(path)) as connection:
+        for number, crc32, digests in connection.execute("SELECT number, crc32, digests FROM seen"):
+            if zlib.crc32(digests) != crc32:
+                raise damaged(path, f"the checksum of its digests, number {number}, does not fit")
+    return found
+
+
+def check_pages(path: Path) -> None:
+    """Raise `Stopped` (IFX701) with what SQLite finds wrong in the structure of the database at `path`."""
+    with faults(path, "use"), closing(connect(path)) as connection:
+        (first, *more) = [bytes(row[0]).decode(errors="replace") for row in _integrity(connection)]
+        if first != "ok":
+            rest = f" (and {len(more)} more)" if more else ""
+            raise damaged(path, first.splitlines()[0] + rest)
+
+
+def _integrity(connection: sqlite3.Connection) -> Iterator[tuple[bytes]]:
+    return connection.execute("PRAGMA integrity_check")
+
+
+def copy_database(path: Path, target: Path) -> None:
+    """Copy the database at `path` as it is at one moment to `target`, durably.
+
+    Raise `Stopped` (IFX701); IFX709 where there is something at `target`.
+    """
+    beside = target.with_name(f"{target.name}.new")
+    with faults(target, "copy"):
+        make_folder(target.parent, 0o700)
+        beside.unlink(missing_ok=True)
+        os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with faults(path, "copy"), closing(connect(path)) as source, closing(sqlite3.connect(beside)) as copy:
+            source.backup(copy)
+        with faults(target, "copy"):
+            descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                target.hardlink_to(beside)
+            except FileExistsError as error:
+                hint = "name a folder that is new or empty"
+                raise Stopped(f"there is a file at {target} already", hint, "IFX709") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(target.parent)

@@ -1,0 +1,210 @@
+"""`iggyflux state`: shows, checks and copies what is on disk, and a copy is what a rollback goes on from."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from iggyflux.cli import command_line
+from iggyflux.cursors import Cursor, CursorStore, cursor_state
+from iggyflux.delivery.windows import Position as Times
+from iggyflux.records import Message, Partition, Position
+from iggyflux.state.sqlite import SqliteState
+from iggyflux.transports.files import file_state
+from iggyflux.transports.log import Consumption, Log
+
+HOUR = 3_600_000_000_000
+PLACE = Partition("werk-7", "größe", 0)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command_line, ["state", *map(str, arguments)])
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A state folder and a log with positions of each kind."""
+    with closing(Log.open(tmp_path / "log", create=True)) as log:
+        log.append(PLACE.stream, PLACE.topic, [Message(payload=b"{}") for _ in range(5)])
+    consumption = Consumption(tmp_path / "log", "class")
+    consumption.acquire()
+    consumption.store([Position(PLACE, 3)])
+    consumption.release()
+    file = file_state(tmp_path / "state", "lambda")
+    file.take()
+    file.commit({"file": "x.ndjson", "position": 120, "line": 7, "sample": 0, "fingerprint": 0})
+    file.close()
+    store = CursorStore(cursor_state(tmp_path / "state", "räder"), "räder", {"measurement": "m"})
+    store.take()
+    store.replace(Cursor({"measurement": "m"}, Times(HOUR, 2 * HOUR, (0, HOUR))))
+    store.close()
+    return tmp_path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_show_prints_what_each_file_holds(kept: Path) -> None:
+    text = run("show", kept).stdout
+
+    assert "werk-7/größe/0: offsets 0 to 4" in text
+    assert "consumer class of a log" in text
+    assert "werk-7/größe/0: settled to offset 3" in text
+    assert "consumer lambda of x.ndjson" in text
+    assert "settled to line 7, byte 120" in text
+    assert "read to 1970-01-01T02:00:00Z, final to 1970-01-01T01:00:00Z" in text
+    assert "backfill 1970-01-01T00:00:00Z to 1970-01-01T01:00:00Z is still to be read" in text
+
+
+def test_show_as_json_has_the_records(kept: Path) -> None:
+    found = json.loads(run("show", kept / "state", kept / "log", "--format", "json").stdout)
+
+    assert [(each["kind"], each.get("name")) for each in found] == [
+        ("file-position", "lambda"),
+        ("cursor", "räder"),
+        ("log-positions", "class"),
+        ("log", None),
+    ]
+    assert found[0]["record"]["position"] == 120
+    assert found[3]["partitions"] == [{"stream": "werk-7", "topic": "größe", "partition": 0, "first": 0, "end": 5}]
+
+
+def test_check_finds_everything_sound_and_changes_nothing(kept: Path) -> None:
+    before = files(kept)
+
+    result = run("check", kept)
+
+    assert result.exit_code == 0
+    assert result.stdout.count(": sound") == 4
+    assert files(kept) == before
+
+
+@pytest.mark.parametrize("which", ["log/log.sqlite3", "state/räder.cursor.sqlite", "state/lambda.sqlite"])
+def test_check_finds_damage_and_still_looks_at_the_others(kept: Path, which: str) -> None:
+    path = kept / which
+    data = bytearray(path.read_bytes())
+    marker = b"{}" if which.startswith("log/") else b"checked" if "cursor" in which else b"fingerprint"
+    place = data.rindex(marker)
+    data[place] ^= 0x08
+    path.write_bytes(data)
+
+    result = run("check", kept)
+
+    assert result.exit_code == 1
+    assert result.stdout.count(": sound") == 3
+    assert str(path) in result.stderr
+
+
+def test_a_copy_is_whole_private_and_never_replaces(kept: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copies" / "first"
+
+    assert run("backup", kept / "state", target).exit_code == 0
+
+    assert run("check", target).exit_code == 0
+    assert set(files(target)) == set(files(kept / "state"))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in target.rglob("*") if path.is_file()} == {0o600}
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+    before = files(target)
+    assert run("backup", kept / "state", target).exit_code == 2
+    assert files(target) == before
+
+
+def test_a_copy_never_replaces_a_file_that_came_meanwhile(kept: Path, tmp_path: Path) -> None:
+    from iggyflux.errors import Stopped
+    from iggyflux.state.copies import copy_database
+
+    target = tmp_path / "there.sqlite"
+    target.write_bytes(b"somebody's")
+
+    with pytest.raises(Stopped) as refused:
+        copy_database(kept / "state" / "lambda.sqlite", target)
+
+    assert refused.value.code == "IFX709"
+    assert target.read_bytes() == b"somebody's"
+    assert not target.with_name("there.sqlite.new").exists()
+
+
+def test_a_copy_of_a_live_log_is_one_moment_of_it(tmp_path: Path) -> None:
+    """Every commit appends to two topics: in each copy both have as many messages."""
+    ended = threading.Event()
+
+    def append() -> None:
+        with closing(Log.open(tmp_path / "live", create=True)) as log:
+            for number in range(400):
+                batch = [Message(payload=b"x" * 3_000) for _ in range(3)]
+                log._store.append({Partition("a", "b", 0): batch, Partition("a", "c", 0): batch}, number)
+                if ended.is_set():
+                    return
+
+    with closing(Log.open(tmp_path / "live", create=True)) as log:
+        log.append("a", "b", [])
+    appending = threading.Thread(target=append)
+    appending.start()
+    try:
+        for number in range(5):
+            copy = tmp_path / f"copy-{number}"
+            assert run("backup", tmp_path / "live", copy).exit_code == 0
+            with closing(Log.open(copy)) as log:
+                ends = {str(place): log.end(place) for place in log.partitions("a")}
+            assert len(set(ends.values())) <= 1
+            assert run("check", copy).exit_code == 0
+    finally:
+        ended.set()
+        appending.join()
+
+
+def test_an_upgrade_is_refused_until_the_copy_is_put_back(kept: Path, tmp_path: Path) -> None:
+    """Release N+1 changed the format: N refuses its files, changes no byte of them, and goes on from the copy."""
+    copy = tmp_path / "before"
+    assert run("backup", kept / "state", copy).exit_code == 0
+    for path in (kept / "state").glob("*.sqlite"):
+        with closing(sqlite3.connect(path)) as later:
+            later.execute("PRAGMA user_version = 3")
+            later.execute("CREATE TABLE more (x)")
+    after_upgrade = files(kept / "state")
+
+    result = run("check", kept / "state")
+    shown = run("show", kept / "state")
+    state = file_state(kept / "state", "lambda")
+    from iggyflux.errors import Stopped
+
+    with pytest.raises(Stopped) as refused:
+        state.read()
+    state.close()
+
+    assert (result.exit_code, shown.exit_code) == (1, 3)
+    assert "format 3, and this program reads format 2" in refused.value.reason
+    assert "put back the copy" in (refused.value.hint or "")
+    assert files(kept / "state") == after_upgrade
+    for name in files(copy):
+        (copy / name).replace(kept / "state" / name)
+    assert run("check", kept / "state").exit_code == 0
+    assert file_state(kept / "state", "lambda").read()["position"] == 120
+
+
+def test_a_place_without_state_is_said_so(tmp_path: Path) -> None:
+    result = run("show", tmp_path)
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing is stored" in result.stderr
+
+
+def test_a_state_that_is_written_meanwhile_can_be_shown(kept: Path) -> None:
+    writer: SqliteState = file_state(kept / "state", "lambda")
+    writer.take()
+    writer.commit({"file": "y", "position": 1, "line": 1, "sample": 0, "fingerprint": 0})
+
+    assert "consumer lambda of y" in run("show", kept / "state").stdout
+    writer.close()
