@@ -166,6 +166,7 @@ HEAVY = [
     "rpds",
     "tomllib",
     "tree_sitter",
+    "tree_sitter_toml",
     "dateutil",
     "rich",
     "urllib3",
