@@ -18,7 +18,7 @@ import msgspec
 from iggyflux.errors import IggyfluxError, counted
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
-from iggyflux.transports.envelopes import EnvelopeError, bare_message, decode_envelope
+from iggyflux.transports.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
 
 if TYPE_CHECKING:
     from iggyflux.mapping import From
@@ -27,9 +27,6 @@ NOT_AN_ENVELOPE = "IFX500"
 NEEDS_ENVELOPE = "IFX501"
 NOT_A_ROW = "IFX502"
 TOO_LONG = "IFX503"
-
-MAX_LINE_BYTES = 96 << 20
-"""An envelope with a payload of 64 MB in base64; a longer line is no sample (a device gives one without an end)."""
 
 _BOM = b"\xef\xbb\xbf"
 Lines: TypeAlias = Iterable[bytes]
@@ -243,7 +240,7 @@ def _annotated_rows(lines: Lines, measurement: str) -> Iterator[SampleRow]:
     """Rows of Flux, numbered from 1; also of a file whose line ends an editor has changed."""
     from iggyflux.transports.influxdb_query_rows import UnreadableAnswer, decode_flux
 
-    text = b"".join(lines).removeprefix(_BOM)
+    text = _joined(lines).removeprefix(_BOM)
     if b"\r\n" not in text:
         text = text.replace(b"\n", b"\r\n")
     text = text if text.endswith(b"\r\n") else text + b"\r\n"
@@ -253,6 +250,16 @@ def _annotated_rows(lines: Lines, measurement: str) -> Iterator[SampleRow]:
         raise SampleError(NOT_A_ROW, f"not annotated CSV: {error}") from error
     for number, row in enumerate(rows, 1):
         yield SampleRow(number, Row(row.columns, row.measurement or measurement))
+
+
+def _joined(lines: Lines) -> bytes:
+    pieces, size = [], 0
+    for line in lines:
+        pieces.append(line)
+        size += len(line)
+        if size > MAX_LINE_BYTES:
+            raise SampleError(TOO_LONG, f"annotated CSV has more than {MAX_LINE_BYTES:,} bytes")
+    return b"".join(pieces)
 
 
 def _peeked(lines: Lines) -> tuple[bytes, Lines]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from iggyflux.cli import command_line
 from iggyflux.documents import has_mark, parse_document, read_source
 from iggyflux.errors import DocumentError, PipelineError, Stopped
 from iggyflux.pipeline import parse_pipeline
-from iggyflux.samples import Coordinates, SampleError, SampleFile, read_samples
+from iggyflux.samples import Coordinates, SampleError, SampleFile, read_rows, read_samples
 from iggyflux.transports.deadletters import read_dead_letters
 
 ENDLESS = Path("/dev/zero")
@@ -142,3 +143,14 @@ def test_lines_are_bounded_and_told_by_number() -> None:
     with pytest.raises(SampleError) as caught:
         next(lines)
     assert (caught.value.code, caught.value.line) == ("IFX503", 3)
+
+
+def test_annotated_rows_without_an_end_are_too_many() -> None:
+    def lines() -> Iterator[bytes]:
+        yield b"#datatype,string\n"
+        while True:
+            yield b",x" * (1 << 20) + b"\n"
+
+    with pytest.raises(SampleError, match="annotated CSV has more than") as caught:
+        next(read_rows(lines(), form="csv"))
+    assert caught.value.code == "IFX503"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +18,20 @@ from hypothesis import strategies as st
 
 from iggyflux.delivery.verdicts import Accepted, Impossible
 from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.payloads import MAX_PAYLOAD_BYTES
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition
-from iggyflux.transports.envelopes import EnvelopeError, decode_envelope, envelope_of
-from iggyflux.transports.files import FileSource, LineFileSink, StdinSource, StdoutSink, file_state
+from iggyflux.transports.deadletters import read_dead_letters
+from iggyflux.transports.envelopes import MAX_LINE_BYTES, EnvelopeError, decode_envelope, envelope_of
+from iggyflux.transports.files import (
+    FileSource,
+    LineFileSink,
+    StdinSource,
+    StdoutSink,
+    _behind_the_last_line,
+    _Lines,
+    file_state,
+)
 from tests.transports.contract import SourceContract, drive
 
 
@@ -462,3 +475,112 @@ def test_a_batch_of_a_file_knows_its_own_partition(tmp_path: Path) -> None:
     assert batch
     assert batch.partition == Partition("s", "t", 0)
     assert batch.last.offset == 2
+
+
+# Lines that are too long
+
+
+@given(
+    st.lists(st.sampled_from([b"a", b"bc", b"\n", b" ", b"xyz" * 4, b"\r\n", b"\n\n"])).map(b"".join),
+    st.integers(1, 7),
+    st.integers(7, 12),
+)
+def test_lines_are_cut_at_the_limit_and_positions_stay_those_of_the_file(data: bytes, chunk: int, limit: int) -> None:
+    lines = _Lines(0, "x", limit)
+    taken = []
+    for start in range(0, len(data), chunk):
+        lines.feed(data[start : start + chunk])
+        for each in lines.take(3):
+            taken.append(each)
+            assert data[: lines.position].count(b"\n") == lines.number
+    lines.finish()
+    taken += lines.take(len(data))
+
+    whole = data.split(b"\n")
+    expected = [line[: limit + 1] if len(line) > limit else line.strip() for line in whole]
+    assert taken == [(number, line) for number, line in enumerate(expected) if line]
+    assert lines.position == len(data) + (not data.endswith(b"\n") and bool(data))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+@given(st.lists(st.sampled_from([b"a", b"\n", b"bcd"])).map(b"".join), st.integers(0, 40))
+def test_the_last_line_is_found_in_pieces(chunk: int, data: bytes, cut: int) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        size = min(cut, len(data))
+        found = _behind_the_last_line(file.fileno(), size, chunk)
+
+    assert found == (data[:size].rfind(b"\n") + 1, data[:size].count(b"\n"))
+
+
+def test_what_stands_before_a_broken_envelope_is_given_and_settled_first(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    path.write_bytes(b'{"payload": 1}\n{"payload": 2}\n{"paylod": 3}\n{"payload": 4}\n')
+
+    async def main() -> list[bytes]:
+        broken = source(path, envelope=True)
+        await broken.connect()
+        batch = await broken.read()
+        assert batch
+        await broken.ack([batch.last])
+        for _ in range(2):
+            with pytest.raises(Stopped, match=":3: not a message"):
+                await broken.read()
+        await broken.close()
+        return [message.payload for message in batch.messages]
+
+    assert drive(main()) == [b"1", b"2"]
+    path.write_bytes(path.read_bytes().replace(b"paylod", b"payload"))
+    assert payloads(path, envelope=True) == [b"3", b"4"]
+
+
+def test_an_envelope_that_is_too_long_stops_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "in.ndjson"
+    with path.open("wb") as file:
+        file.write(b'{"payload": 1}\n')
+        file.truncate(MAX_LINE_BYTES + 100)
+
+    with pytest.raises(Stopped, match=r":2: the line has more than 100,663,296 bytes") as stopped:
+        payloads(path, envelope=True)
+    assert stopped.value.code == "IFX711"
+
+
+@pytest.mark.parametrize("end", ["file:in.ndjson", "stdin"])
+@pytest.mark.timeout(120)
+def test_a_line_of_a_gigabyte_costs_itself_and_bounded_memory(tmp_path: Path, end: str) -> None:
+    """Its letter keeps what shows that it is too large, and its neighbours are written."""
+    (tmp_path / "m.yaml").write_text(
+        "iggyflux: 1\nkind: writer\nname: m\nfrom: {stream: s, topic: t}\n"
+        "points: {measurement: {const: m}, fields: [x], timestamp: {expr: ts, format: unix_s}}\n"
+    )
+    (tmp_path / "p.yaml").write_text(f'iggyflux: 1\nrun: [{{mapping: m.yaml, from: "{end}", to: "file:out.lp"}}]\n')
+    with (tmp_path / "in.ndjson").open("w+b") as file:
+        file.write(b'{"x":1,"ts":1}\n')
+        file.truncate(1_000_000_000)
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"x":2,"ts":2}\n')
+        file.seek(0)
+        command = [sys.executable, "-c", MEASURED, "run", "p.yaml", "--until-end", "--log-format", "json"]
+        ran = subprocess.run(command, cwd=tmp_path, stdin=file, capture_output=True, text=True, check=False)
+
+    *_, peak = ran.stderr.splitlines()
+    assert (tmp_path / "out.lp").read_text() == "m x=1.0 1000000000\nm x=2.0 2000000000\n"
+    [letter] = read_dead_letters(tmp_path / "dead-letters" / "m")
+    assert len(letter.message.payload) == MAX_PAYLOAD_BYTES + 1
+    assert (letter.message.offset, letter.reasons[0].code) == (1, "IFX401")
+    assert '"files.line_too_long' in ran.stderr
+    assert int(peak) < 500_000, f"{peak} KB"
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from iggyflux.cli import command_line
+sys.argv[0] = "iggyflux"
+try:
+    command_line()
+finally:  # the peak of `getrusage` would be that of the tests, before exec
+    peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+    print(peak, file=sys.stderr, flush=True)
+"""

@@ -8,7 +8,10 @@ CODES: tuple[Code, ...] = (
     Code(
         "IFX401",
         "payload too large",
-        meaning="A payload has more than 64,000,000 bytes.",
+        meaning=(
+            "A payload has more than 64,000,000 bytes. Of a longer line of a file or stdin the dead letter keeps the "
+            "first 64,000,001; the event `files.line_too_long` says which line it is."
+        ),
         fix="Split it where it is produced.",
     ),
     Code(

@@ -77,7 +77,7 @@ class Format:
 def check_size(payload: bytes) -> None:
     """`payload` is not larger than any message can be."""
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise DecodeError(TOO_LARGE, f"the payload has {len(payload)} bytes, more than {MAX_PAYLOAD_BYTES}")
+        raise DecodeError(TOO_LARGE, f"the payload has more than {MAX_PAYLOAD_BYTES:,} bytes")
 
 
 def decode_utf8(payload: bytes) -> str:

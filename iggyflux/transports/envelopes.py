@@ -17,6 +17,9 @@ import msgspec
 from iggyflux.errors import closest
 from iggyflux.records import JSON, Message, Scalar
 
+MAX_LINE_BYTES = 96 << 20
+"""An envelope with a payload of 64 MB in base64; a longer line is no message (a device gives one without an end)."""
+
 # Samples and files without times get these, the same on every run: a plan never sees a wall clock (LANGUAGE 28).
 _FIRST_TIMESTAMP_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}

@@ -1,8 +1,9 @@
 """`file:PATH`, stdin and stdout: messages as lines of NDJSON in, line protocol out.
 
-A line is a bare payload, or, where asked for, an envelope with coordinates.  The position in a file is the byte behind
-the last settled line, kept in a state together with a fingerprint of the file's beginning, so that a replaced file
-is noticed.  Lines that go out are on the disk before they count as accepted.
+A line is a bare payload, or, where asked for, an envelope with coordinates.  A line that is too long is never held
+whole: a payload is cut where it is sure to fail as too large, and an envelope stops.  The position in a file is the
+byte behind the last settled line, kept in a state together with a fingerprint of the file's beginning, so that a
+replaced file is noticed.  Lines that go out are on the disk before they count as accepted.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
 from iggyflux.disk import write_whole
 from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.payloads import MAX_PAYLOAD_BYTES
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition, Position
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import GO_ON, StateStore
 from iggyflux.transports.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.base import Worker
-from iggyflux.transports.envelopes import EnvelopeError, bare_message, decode_envelope
+from iggyflux.transports.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
 
 _CHUNK_BYTES = 2**20
+_MOST_CHUNKS = 256
 _FINGERPRINT_BYTES = 4096
 _STDIN_WAIT_SECONDS = 0.2
 _KIND = "file-position"
@@ -40,35 +43,41 @@ log = logging.getLogger("iggyflux.files")
 
 
 class _Lines:
-    """Lines of an open file descriptor, with the byte and line number behind each piece that was taken."""
+    """Lines of an open file descriptor, with the byte and line number behind each piece that was taken.
 
-    def __init__(self, descriptor: int, name: str, *, position: int = 0, number: int = 0) -> None:
+    Of a line that is longer than `limit`, `limit + 1` bytes are held: enough for everybody to see that it is too long.
+    """
+
+    def __init__(self, descriptor: int, name: str, limit: int, *, position: int = 0, number: int = 0) -> None:
         self.descriptor = descriptor
         self.name = name
         self.position = position
         self.number = number
+        self.end = position
+        """Where the bytes end that were fed."""
+        self._limit = limit
         self._whole: deque[bytes] = deque()
         self._rest: list[bytes] = []
+        self._room = limit + 1
+        self._dropped = 0
+        self._dropped_of: dict[int, int] = {}
 
     def feed(self, data: bytes) -> None:
-        """Take more bytes in."""
+        """Take more bytes in: at most `limit`."""
+        self.end += len(data)
         first, *more = data.split(b"\n")
-        self._rest.append(first)
+        self._extend(first)
         if more:
-            self._whole.append(b"".join(self._rest))
-            self._rest = [more.pop()]
+            last = more.pop()
+            self._end_line()
             self._whole.extend(more)
+            self._extend(last)
 
     def finish(self) -> None:
         """There is no more: what has no line end is a line too."""
-        if last := b"".join(self._rest):
-            self._whole.append(last)
-            self._rest = []
-
-    @property
-    def fed(self) -> int:
-        """How many bytes are in but not taken."""
-        return sum(map(len, self._whole)) + len(self._whole) + sum(map(len, self._rest))
+        if any(self._rest):
+            self._end_line()
+            self.end += 1
 
     def __len__(self) -> int:
         return len(self._whole)
@@ -79,12 +88,34 @@ class _Lines:
         for _ in range(min(limit, len(self._whole))):
             line = self._whole.popleft()
             self.position += len(line) + 1
+            if self._dropped_of and (dropped := self._dropped_of.pop(self.number, 0)):
+                self.position += dropped
+                log.warning(
+                    "files.line_too_long path=%s line=%d bytes=%d kept=%d",
+                    self.name,
+                    self.number + 1,
+                    len(line) + dropped,
+                    len(line),
+                )
             if self.number == 0:
                 line = line.removeprefix(_BOM)
-            if content := line.strip():
+            # A line that was cut stays too long: without the blanks it might pass for a whole one.
+            if content := line if len(line) > self._limit else line.strip():
                 taken.append((self.number, content))
             self.number += 1
         return taken
+
+    def _extend(self, piece: bytes) -> None:
+        if self._room:
+            self._rest.append(piece[: self._room])
+        self._dropped += max(len(piece) - self._room, 0)
+        self._room -= min(len(piece), self._room)
+
+    def _end_line(self) -> None:
+        if self._dropped:
+            self._dropped_of[self.number + len(self._whole)] = self._dropped
+        self._whole.append(b"".join(self._rest))
+        self._rest, self._room, self._dropped = [], self._limit + 1, 0
 
 
 class _LineSource:
@@ -94,8 +125,10 @@ class _LineSource:
         self._coordinates = (stream, topic)
         self._partition = Partition(stream, topic, 0)
         self._envelope = envelope
+        self._limit = MAX_LINE_BYTES if envelope else MAX_PAYLOAD_BYTES
         self._batch_size = batch_size
         self._lines: _Lines | None = None
+        self._stop: Stopped | None = None
         self._worker = Worker("line-source")
 
     async def read(self) -> Batch | None:
@@ -106,25 +139,60 @@ class _LineSource:
         lines = self._lines
         if lines is None:
             raise EndOfInput("the input is closed")
+        stream, topic = self._coordinates
         while True:
+            if self._stop is not None:
+                raise self._stop
             if not len(lines) and not self._more(lines):
                 return None
-            if taken := lines.take(self._batch_size):
-                return Batch(self._partition, [self._message(lines, *line) for line in taken], lines.position)
+            if self._envelope:
+                messages = self._envelopes(lines)
+            else:
+                taken = lines.take(self._batch_size)
+                messages = [bare_message(line, number, stream=stream, topic=topic) for number, line in taken]
+            if messages:
+                return Batch(self._partition, messages, lines.position)
 
     def _more(self, lines: _Lines) -> bool:
-        """Whether there are whole lines now.  Raises `EndOfInput` when there will be none."""
+        """Whether there are whole lines now.  Raises `EndOfInput` when there will be none.
+
+        A long line takes several calls, so that a run can be stopped meanwhile.
+        """
+        for _ in range(_MOST_CHUNKS):
+            data = self._next_bytes(lines)
+            if data is None:
+                return False
+            if data:
+                lines.feed(data)
+            else:
+                lines.finish()
+                if not len(lines):
+                    raise EndOfInput(f"the end of {lines.name} is reached")
+            if len(lines):
+                return True
+        return False
+
+    def _next_bytes(self, lines: _Lines) -> bytes | None:
+        """Return what stands behind the last bytes, at most a chunk; empty at the end, None where more may come."""
         raise NotImplementedError
 
-    def _message(self, lines: _Lines, number: int, line: bytes) -> Message:
+    def _envelopes(self, lines: _Lines) -> list[Message]:
+        """The next messages.  A line that is none stops the next read: what stands before it is given first."""
         stream, topic = self._coordinates
-        if not self._envelope:
-            return bare_message(line, number, stream=stream, topic=topic)
-        try:
-            return decode_envelope(line, number, stream=stream, topic=topic)
-        except EnvelopeError as error:
-            hint = "correct the line, or leave `envelope` out where lines are bare payloads"
-            raise Stopped(f"{lines.name}:{number + 1}: {error}", hint, "IFX711") from error
+        messages: list[Message] = []
+        while len(messages) < self._batch_size and len(lines):
+            before = lines.position, lines.number
+            for number, line in lines.take(1):
+                try:
+                    if len(line) > self._limit:
+                        raise EnvelopeError(f"the line has more than {self._limit:,} bytes")
+                    messages.append(decode_envelope(line, number, stream=stream, topic=topic))
+                except EnvelopeError as error:
+                    lines.position, lines.number = before
+                    hint = "correct the line, or leave `envelope` out where lines are bare payloads"
+                    self._stop = Stopped(f"{lines.name}:{number + 1}: {error}", hint, "IFX711")
+                    return messages
+        return messages
 
 
 def file_state(folder: Path, name: str) -> SqliteState:
@@ -200,7 +268,8 @@ class FileSource(_LineSource):
         except OSError as error:
             raise Stopped(f"cannot read {self._path}: {error.strerror}", code="IFX710") from error
         position, number = self._stored(descriptor)
-        self._lines = _Lines(descriptor, str(self._path), position=position, number=number)
+        self._lines = _Lines(descriptor, str(self._path), self._limit, position=position, number=number)
+        self._stop = None
         self._ends.clear()
 
     def _stored(self, descriptor: int) -> tuple[int, int]:
@@ -223,8 +292,7 @@ class FileSource(_LineSource):
         if self._start.kind == "first":
             return 0, 0
         if self._start.kind == "last":
-            data = os.pread(descriptor, size, 0)
-            return data.rfind(b"\n") + 1, data.count(b"\n")
+            return _behind_the_last_line(descriptor, size)
         hint = "take `first` or `last`: a file has no offsets and times"
         raise Stopped(f"a file cannot start at an {self._start.kind}", hint, "IFX713")
 
@@ -241,18 +309,9 @@ class FileSource(_LineSource):
             }
             self._state.commit(content)
 
-    def _more(self, lines: _Lines) -> bool:
-        while not len(lines):
-            data = os.pread(lines.descriptor, _CHUNK_BYTES, lines.position + lines.fed)
-            if data:
-                lines.feed(data)
-            elif not self._until_end:
-                return False
-            else:
-                lines.finish()
-                if not len(lines):
-                    raise EndOfInput(f"the end of {self._path} is reached")
-        return True
+    def _next_bytes(self, lines: _Lines) -> bytes | None:
+        data = os.pread(lines.descriptor, _CHUNK_BYTES, lines.end)
+        return data if data or self._until_end else None
 
     def _close(self) -> None:
         if self._lines is not None:
@@ -274,7 +333,7 @@ class StdinSource(_LineSource):
         descriptor: int = 0,
     ) -> None:
         super().__init__(stream, topic, envelope=envelope, batch_size=batch_size)
-        self._lines = _Lines(descriptor, "<stdin>")
+        self._lines = _Lines(descriptor, "<stdin>", self._limit)
 
     async def connect(self) -> None:
         """As `Source.connect`: there is nothing to open."""
@@ -286,18 +345,11 @@ class StdinSource(_LineSource):
         """As `Source.close`."""
         await self._worker.finish()
 
-    def _more(self, lines: _Lines) -> bool:
+    def _next_bytes(self, lines: _Lines) -> bytes | None:
         # A read that blocks could not be stopped; so ask first, for a short while.
         if not select.select([lines.descriptor], [], [], _STDIN_WAIT_SECONDS)[0]:
-            return False
-        data = os.read(lines.descriptor, _CHUNK_BYTES)
-        if data:
-            lines.feed(data)
-            return len(lines) > 0
-        lines.finish()
-        if not len(lines):
-            raise EndOfInput("standard input has ended")
-        return True
+            return None
+        return os.read(lines.descriptor, _CHUNK_BYTES)
 
 
 class LineFileSink:
@@ -439,3 +491,14 @@ class StdoutSink:
 def _fingerprint(descriptor: int, sample: int) -> int:
     """A checksum of the first bytes of what was read."""
     return zlib.crc32(os.pread(descriptor, sample, 0))
+
+
+def _behind_the_last_line(descriptor: int, size: int, chunk: int = _CHUNK_BYTES) -> tuple[int, int]:
+    """The byte behind the last line end among the first `size` bytes, and how many line ends there are."""
+    position = number = at = 0
+    while data := os.pread(descriptor, min(chunk, size - at), at):
+        if ends := data.count(b"\n"):
+            position = at + data.rfind(b"\n") + 1
+            number += ends
+        at += len(data)
+    return position, number
