@@ -405,7 +405,7 @@ STATEMENTS = {
 }
 
 
-@needs("queries")
+@needs("queries", "statements")
 def test_a_statement_of_the_users_is_asked_for_each_window(server: Server, measurement: str) -> None:
     points = [Point(measurement, {"t": "x"}, {"f": n + 0.5, "g": n}, START + n) for n in range(10)]
     assert send(server, lines_of(server, points)) == ()

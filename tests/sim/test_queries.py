@@ -501,8 +501,9 @@ def test_flux_errors(env2: SimServer, script: str, status: int, words: str) -> N
         ('import "strings"\nfrom(bucket: "test")', "import"),
         ('option now = () => 2020-01-01T00:00:00Z\nfrom(bucket: "test")', "option"),
         (f"{HEAD} |> filter(fn: (r) => r._value * 2.0 > 1.0)", "arithmetic"),
-        (f"{HEAD} |> map(fn: (r) => ({{r with x: 1}}))", "a record"),
-        (f"{HEAD} |> drop(fn: (column) => column =~ /^_/)", "the argument fn of drop()"),
+        (f"{HEAD} |> map(fn: (r) => ({{r with x: 1}}))", "undefined identifier map, or"),
+        (f"{HEAD} |> drop(fn: (column) => column =~ /^_/)", "a row as a value"),
+        (f'{HEAD} |> filter(fn: (r) => true, onEmpty: "keep")', "the argument onEmpty of filter()"),
         (f"{HEAD} |> aggregateWindow(every: 1m, fn: mean)", "undefined identifier aggregateWindow, or"),
     ],
 )

@@ -1,7 +1,7 @@
 """Flux, as far as reading back needs: `from |> range |> filter |> pivot |> keep …` and aggregates of whole tables.
 
-A script is read into a tree, the tree is evaluated over tables that are held in memory.  An argument that a function of
-the simulator does not take is refused, not passed over.
+Functions work on tables that are held in memory.  An argument that a function does not take here is refused,
+not passed over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.sim.queries import NotFound, QueryError, Unsupported
-from iggyflux.sim.queries.flux_script import parse
+from iggyflux.sim.queries.flux_script import evaluate
 from iggyflux.sim.queries.flux_storage import read_tables
 from iggyflux.sim.queries.flux_values import (
     KINDS,
@@ -23,7 +23,6 @@ from iggyflux.sim.queries.flux_values import (
     Record,
     Result,
     RuntimeFault,
-    Scope,
     Stream,
     Table,
     Time,
@@ -43,12 +42,9 @@ class Context:
 
 def run(context: Context, script: str) -> list[Result]:
     """Return the results of a script.  Raises `QueryError`."""
-    scope: Scope = {name: _bind(context, name, builtin) for name, builtin in _BUILTINS.items()}
-    for name, expression in parse(script):
-        value = expression(scope)
-        if name is not None:
-            scope[name] = value
-        elif isinstance(value, Stream):
+    functions = {name: _bind(context, name, builtin) for name, builtin in _BUILTINS.items()}
+    for value in evaluate(script, functions):
+        if isinstance(value, Stream):
             tables = _bounded(value)
             if not any(result.tables is tables for result in context.results):
                 context.results.append(Result("_result", tables))
@@ -148,7 +144,7 @@ def _filter(_context: Context, arguments: Arguments) -> Stream:
     assert callable(is_wanted)  # noqa: S101 (checked by `_bind`)
     found = []
     for table in _tables(arguments):
-        rows = [row for row in table.rows if is_wanted({"r": row})]
+        rows = [row for row in table.rows if is_wanted(row)]
         if rows:
             found.append(_with_rows(table, rows))
     return Stream(found)

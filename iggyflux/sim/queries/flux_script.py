@@ -1,17 +1,17 @@
-"""Flux scripts as text: each expression becomes a closure that is evaluated in a scope.
+"""Flux scripts as text, evaluated as they are read; only what stands behind `(r) =>` becomes a function of a row.
 
-No arithmetic, no records and no packages: they are `Unsupported`.
+No arithmetic, no records, no packages and no functions of one's own but predicates: they are `Unsupported`.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from iggyflux.sim.queries import ParseError, QueryError, Unsupported
-from iggyflux.sim.queries.flux_values import KINDS, Duration, Expression, RuntimeFault, Scope, Time
+from iggyflux.sim.queries.flux_values import KINDS, Arguments, Duration, Function, Predicate, RuntimeFault, Time
 from iggyflux.sim.queries.scalars import order_key, parse_time
 from iggyflux.sim.queries.tokens import compile_pattern
 
@@ -29,242 +29,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _PATTERN = re.compile(r"\s*/((?:[^/\\\n]|\\.)+)/")
-
-_PARAMETERS = re.compile(r"\s*([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)?\s*\)\s*=>")
-
-
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    start: int
-    end: int
-
-
-def parse(text: str) -> list[tuple[str | None, Expression]]:
-    """Return the statements of a script: the name that is assigned, if any, and the value.  Raises `QueryError`."""
-    try:
-        return _Parser(text).statements()
-    except RecursionError:
-        raise ParseError("compilation failed: error @1:1-1:1: nested too deep") from None
-
-
-class _Parser:
-    """Recursive descent; every method gives a closure that is evaluated in a scope."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = 0
-
-    def statements(self) -> list[tuple[str | None, Expression]]:
-        found: list[tuple[str | None, Expression]] = []
-        while (token := self.peek()).kind != "end":
-            if token.text in ("import", "option", "package"):
-                raise self.unsupported(token, token.text)
-            before = self.position
-            token = self.next()
-            if token.kind == "word" and self.accept("="):
-                found.append((token.text, self.expression()))
-            else:
-                self.position = before
-                found.append((None, self.expression()))
-        return found
-
-    def peek(self) -> _Token:
-        before = self.position
-        token = self.next()
-        self.position = before
-        return token
-
-    def next(self) -> _Token:
-        while True:
-            found = _TOKEN.match(self.text, self.position)
-            if found is None:
-                if self.position >= len(self.text.rstrip()):
-                    return _Token("end", "EOF", len(self.text), len(self.text))
-                raise self.error(
-                    _Token("strange", self.text[self.position], self.position, self.position + 1), "invalid statement"
-                )
-            self.position = found.end()
-            if found.lastgroup != "space":
-                return _Token(found.lastgroup or "", found[0], found.start(), found.end())
-
-    def accept(self, text: str) -> bool:
-        before = self.position
-        token = self.next()
-        if token.kind in ("word", "symbol") and token.text == text:
-            return True
-        self.position = before
-        return False
-
-    def expect(self, text: str) -> None:
-        token = self.peek()
-        if not self.accept(text):
-            raise self.error(token, f"expected {text}, got {token.text}")
-
-    def error(self, token: _Token, words: str) -> ParseError:
-        return ParseError(f"compilation failed: error {self.place(token)}: {words}")
-
-    def unsupported(self, token: _Token, what: str) -> Unsupported:
-        return Unsupported(f"error {self.place(token)}: {what}")
-
-    def place(self, token: _Token) -> str:
-        return f"@{self._point(token.start)}-{self._point(token.end)}"
-
-    def _point(self, position: int) -> str:
-        before = self.text[:position]
-        return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
-
-    def expression(self) -> Expression:
-        return self._either()
-
-    def _either(self) -> Expression:
-        parts = [self._both()]
-        while self.accept("or"):
-            parts.append(self._both())
-        return parts[0] if len(parts) == 1 else lambda scope: any(part(scope) for part in parts)
-
-    def _both(self) -> Expression:
-        parts = [self._not()]
-        while self.accept("and"):
-            parts.append(self._not())
-        return parts[0] if len(parts) == 1 else lambda scope: all(part(scope) for part in parts)
-
-    def _not(self) -> Expression:
-        if self.accept("not"):
-            inner = self._not()
-            return lambda scope: not inner(scope)
-        if self.accept("exists"):
-            inner = self._not()
-            return lambda scope: inner(scope) is not None
-        return self._comparison()
-
-    def _comparison(self) -> Expression:
-        left = self._unary()
-        token = self.peek()
-        if token.kind != "symbol":
-            return left
-        if token.text in ("=~", "!~"):
-            self.next()
-            return _match(left, self._pattern(), wanted=token.text == "=~")
-        if token.text in _COMPARISONS:
-            self.next()
-            return _compare(_COMPARISONS[token.text], left, self._unary())
-        if token.text in "+-*/%":
-            raise self.unsupported(token, "arithmetic")
-        return left
-
-    def _pattern(self) -> Callable[[str], bool]:
-        found = _PATTERN.match(self.text, self.position)
-        if found is None:
-            raise self.error(self.peek(), "expected a regular expression")
-        self.position = found.end()
-        return compile_pattern(found[1].replace("\\/", "/"))
-
-    def _unary(self) -> Expression:
-        if self.accept("-"):
-            inner = self._unary()
-            return lambda scope: _negate(inner(scope))
-        left = self._postfix()
-        while self.accept("|>"):
-            if self.peek().kind == "end":
-                raise self.error(self.peek(), "pipe destination must be a function call")
-            left = self._postfix(piped=left)
-        return left
-
-    def _postfix(self, piped: Expression | None = None) -> Expression:
-        token = self.peek()
-        value = self._primary()
-        name = token.text
-        while True:
-            if self.accept("("):
-                value, piped = self._call(value, piped, name, token), None
-            elif self.accept("."):
-                part = self.next().text
-                name = f"{name}.{part}"
-                value = _member(value, part)
-            elif self.accept("["):
-                index = self.expression()
-                self.expect("]")
-                value = _index(value, index)
-            else:
-                if piped is not None:
-                    raise self.error(token, "pipe destination must be a function call")
-                return value
-
-    def _call(self, value: Expression, piped: Expression | None, name: str, token: _Token) -> Expression:
-        arguments = self._arguments()
-        whole = self.place(token._replace(end=self.position))
-        return _call(value, arguments, piped, name, whole)
-
-    def _arguments(self) -> dict[str, Expression]:
-        found: dict[str, Expression] = {}
-        while not self.accept(")"):
-            token = self.next()
-            self.expect(":")
-            found[token.text] = self.expression()
-            self.accept(",")
-        return found
-
-    def _primary(self) -> Expression:
-        token = self.next()
-        if token.kind == "word":
-            return self._word(token)
-        if token.kind == "string":
-            return _constant(_unquote(token.text))
-        if token.kind == "time":
-            return _constant(Time(parse_time(token.text)))
-        if token.kind == "duration":
-            parts = re.findall(r"([0-9]+)(ns|us|µs|ms|mo|s|m|h|d|w|y)", token.text)
-            return _constant(Duration(sum(int(number) * _UNITS[unit] for number, unit in parts)))
-        if token.kind == "number":
-            return _constant(float(token.text) if "." in token.text else int(token.text))
-        if token.text == "(":
-            return self._parenthesis()
-        if token.text == "[":
-            return self._list()
-        if token.text == "{":
-            raise self.unsupported(token, "a record")
-        raise self.error(token, f"invalid expression: invalid token for primary expression: {token.text}")
-
-    def _word(self, token: _Token) -> Expression:
-        name, place = token.text, self.place(token)
-        if name in ("true", "false"):
-            return _constant(name == "true")
-
-        def look(scope: Scope) -> object:
-            if name not in scope:
-                raise QueryError(f"error {place}: undefined identifier {name}, or not supported by the simulator")
-            return scope[name]
-
-        return look
-
-    def _parenthesis(self) -> Expression:
-        """`(r) => …` or an expression in parentheses."""
-        found = _PARAMETERS.match(self.text, self.position)
-        if found is None:
-            inner = self.expression()
-            self.expect(")")
-            return inner
-        names = [name.strip() for name in (found[1] or "").split(",")]
-        self.position = found.end()
-        body = self.expression()
-
-        def make(scope: Scope) -> object:
-            def call(arguments: dict[str, object]) -> object:
-                return body({**scope, **{name: arguments.get(name) for name in names}})
-
-            return call
-
-        return make
-
-    def _list(self) -> Expression:
-        items: list[Expression] = []
-        while not self.accept("]"):
-            items.append(self.expression())
-            self.accept(",")
-        return lambda scope: [item(scope) for item in items]
-
-
+_PREDICATE = re.compile(r"\s*\(\s*([A-Za-z_]\w*)\s*\)\s*=>")
 _COMPARISONS: dict[str, Callable[[object, object], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -275,8 +40,255 @@ _COMPARISONS: dict[str, Callable[[object, object], bool]] = {
 }
 
 
-def _constant(value: object) -> Expression:
-    return lambda _scope: value
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+def evaluate(text: str, functions: Mapping[str, Function]) -> Iterator[object]:
+    """Return the value of each statement that assigns none.  Raises `QueryError`."""
+    script = _Script(text, functions)
+    while script.peek().kind != "end":
+        try:
+            is_assigned, value = script.statement()
+        except RecursionError:
+            raise ParseError("compilation failed: error @1:1-1:1: nested too deep") from None
+        if not is_assigned:
+            yield value
+
+
+class _Script:
+    """A place in a script.  `parameter` is the name of the row within a predicate."""
+
+    def __init__(self, text: str, functions: Mapping[str, Function]) -> None:
+        self.text = text
+        self.position = 0
+        self.functions = functions
+        self.variables: dict[str, object] = {}
+        self.parameter = ""
+
+    def statement(self) -> tuple[bool, object]:
+        """Return whether the next statement assigns its value to a variable, and the value."""
+        before, token = self.position, self.next()
+        if token.text in ("import", "option", "package"):
+            raise self._unsupported(token, token.text)
+        if token.kind == "word" and self._accept("="):
+            value = self.variables[token.text] = self._pipeline()
+            return True, value
+        self.position = before
+        return False, self._pipeline()
+
+    # --- tokens ---
+
+    def peek(self) -> _Token:
+        before = self.position
+        token = self.next()
+        self.position = before
+        return token
+
+    def next(self) -> _Token:
+        found = _TOKEN.match(self.text, self.position)
+        while found is not None and found.lastgroup == "space":
+            self.position = found.end()
+            found = _TOKEN.match(self.text, self.position)
+        if found is not None:
+            self.position = found.end()
+            return _Token(found.lastgroup or "", found[0], found.start(), found.end())
+        if self.position == len(self.text):
+            return _Token("end", "EOF", self.position, self.position)
+        strange = _Token("strange", self.text[self.position], self.position, self.position + 1)
+        raise self._error(strange, "invalid statement")
+
+    def _accept(self, text: str) -> bool:
+        before, token = self.position, self.next()
+        if token.kind in ("word", "symbol") and token.text == text:
+            return True
+        self.position = before
+        return False
+
+    def _expect(self, text: str) -> None:
+        token = self.peek()
+        if not self._accept(text):
+            raise self._error(token, f"expected {text}, got {token.text}")
+
+    def _error(self, token: _Token, words: str) -> ParseError:
+        return ParseError(f"compilation failed: error {self._place(token)}: {words}")
+
+    def _unsupported(self, token: _Token, what: str) -> Unsupported:
+        return Unsupported(f"error {self._place(token)}: {what}")
+
+    def _place(self, token: _Token) -> str:
+        return f"@{self._point(token.start)}-{self._point(token.end)}"
+
+    def _point(self, position: int) -> str:
+        before = self.text[:position]
+        return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+
+    # --- values ---
+
+    def _pipeline(self) -> object:
+        value = self._value()
+        while self._accept("|>"):
+            token = self.next()
+            if token.kind != "word" or not self._accept("("):
+                raise self._error(token, "pipe destination must be a function call")
+            value = self._call(token, {"tables": value})
+        token = self.peek()
+        if token.kind == "symbol" and (token.text in "+-*/%." or token.text in _COMPARISONS):
+            raise self._unsupported(token, "an expression outside of a predicate")
+        return value
+
+    def _call(self, name: _Token, arguments: Arguments) -> object:
+        """Return what a function gives; its arguments follow."""
+        function = self.functions.get(name.text)
+        if function is None:
+            raise self._undefined(name)
+        while not self._accept(")"):
+            token = self.next()
+            self._expect(":")
+            arguments[token.text] = self._predicate() or self._pipeline()
+            self._accept(",")
+        try:
+            return function(arguments)
+        except RuntimeFault as exc:
+            raise QueryError(f"runtime error {self._place(name._replace(end=self.position))}: {exc}") from exc
+
+    def _undefined(self, token: _Token) -> QueryError:
+        words = f"undefined identifier {token.text}, or not supported by the simulator"
+        return QueryError(f"error {self._place(token)}: {words}")
+
+    def _value(self) -> object:
+        token = self.next()
+        if token.kind in _LITERALS:
+            return _LITERALS[token.kind](token.text)
+        if token.kind == "word":
+            return self._named(token)
+        if token.text == "-":
+            value = self._value()
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return Duration(-value) if isinstance(value, Duration) else -value
+            raise self._error(token, "the operator - takes a number")
+        if token.text == "[":
+            return self._list()
+        if token.text == "(":
+            value = self._pipeline()
+            self._expect(")")
+            return value
+        if token.text == "{":
+            raise self._unsupported(token, "a record")
+        raise self._error(token, f"invalid expression: invalid token for primary expression: {token.text}")
+
+    def _named(self, token: _Token) -> object:
+        if token.text in ("true", "false"):
+            return token.text == "true"
+        if self._accept("("):
+            return self._call(token, {})
+        if token.text not in self.variables:
+            raise self._undefined(token)
+        return self.variables[token.text]
+
+    def _list(self) -> list[object]:
+        items: list[object] = []
+        while not self._accept("]"):
+            items.append(self._value())
+            self._accept(",")
+        return items
+
+    # --- predicates ---
+
+    def _predicate(self) -> Predicate | None:
+        """Return `(r) => …` as a function of a row, where it comes next."""
+        found = _PREDICATE.match(self.text, self.position)
+        if found is None:
+            return None
+        self.position, self.parameter = found.end(), found[1]
+        return self._either()
+
+    def _either(self) -> Predicate:
+        parts = [self._both()]
+        while self._accept("or"):
+            parts.append(self._both())
+        return parts[0] if len(parts) == 1 else lambda row: any(part(row) for part in parts)
+
+    def _both(self) -> Predicate:
+        parts = [self._not()]
+        while self._accept("and"):
+            parts.append(self._not())
+        return parts[0] if len(parts) == 1 else lambda row: all(part(row) for part in parts)
+
+    def _not(self) -> Predicate:
+        if self._accept("not"):
+            inner = self._not()
+            return lambda row: not inner(row)
+        if self._accept("exists"):
+            inner = self._operand()
+            return lambda row: inner(row) is not None
+        return self._comparison()
+
+    def _comparison(self) -> Predicate:
+        left = self._operand()
+        token = self.peek()
+        if token.text in ("=~", "!~"):
+            self.next()
+            return _match(left, self._pattern(), wanted=token.text == "=~")
+        if token.text in _COMPARISONS:
+            self.next()
+            return _compare(_COMPARISONS[token.text], left, self._operand())
+        if token.kind == "symbol" and token.text in "+-*/%":
+            raise self._unsupported(token, "arithmetic")
+        return left
+
+    def _operand(self) -> Predicate:
+        before, token = self.position, self.next()
+        if token.text == "(":
+            inner = self._either()
+            self._expect(")")
+            return inner
+        if token.kind == "word" and token.text == self.parameter:
+            name = self._member(token)
+            return lambda row: row.get(name)
+        self.position = before
+        value = self._value()
+        return lambda _row: value
+
+    def _member(self, token: _Token) -> str:
+        """Return the name of `.name` or `["name"]`."""
+        if self._accept("."):
+            return self.next().text
+        if self._accept("["):
+            name = self._value()
+            self._expect("]")
+            return str(name)
+        raise self._unsupported(token, "a row as a value")
+
+    def _pattern(self) -> Callable[[str], bool]:
+        found = _PATTERN.match(self.text, self.position)
+        if found is None:
+            raise self._error(self.peek(), "expected a regular expression")
+        self.position = found.end()
+        return compile_pattern(found[1].replace("\\/", "/"))
+
+
+def _compare(compare: Callable[[object, object], bool], left: Predicate, right: Predicate) -> Predicate:
+    def truth(row: Mapping[str, object]) -> object:
+        first, second = left(row), right(row)
+        if first is None or second is None:
+            return None
+        if isinstance(first, str) != isinstance(second, str):
+            raise QueryError(f"error: type conflict: {KINDS.get(type(first))} != {KINDS.get(type(second))}")
+        return compare(first, second)
+
+    return truth
+
+
+def _match(left: Predicate, has_match: Callable[[str], bool], *, wanted: bool) -> Predicate:
+    def truth(row: Mapping[str, object]) -> object:
+        value = left(row)
+        return None if value is None else has_match(str(value)) is wanted
+
+    return truth
 
 
 def _unquote(text: str) -> str:
@@ -288,63 +300,14 @@ def _unquote(text: str) -> str:
     return re.sub(r"\\(?:x([0-9a-fA-F]{2})|(.))", plain, text[1:-1], flags=re.DOTALL)
 
 
-def _compare(compare: Callable[[object, object], bool], left: Expression, right: Expression) -> Expression:
-    def truth(scope: Scope) -> object:
-        first, second = left(scope), right(scope)
-        if first is None or second is None:
-            return None
-        if isinstance(first, str) != isinstance(second, str):
-            raise QueryError(f"error: type conflict: {KINDS.get(type(first))} != {KINDS.get(type(second))}")
-        return compare(first, second)
-
-    return truth
+def _duration(text: str) -> Duration:
+    parts = re.findall(r"([0-9]+)(ns|us|µs|ms|mo|s|m|h|d|w|y)", text)
+    return Duration(sum(int(number) * _UNITS[unit] for number, unit in parts))
 
 
-def _match(left: Expression, has_match: Callable[[str], bool], *, wanted: bool) -> Expression:
-    def truth(scope: Scope) -> object:
-        value = left(scope)
-        return None if value is None else has_match(str(value)) is wanted
-
-    return truth
-
-
-def _negate(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return Duration(-value) if isinstance(value, Duration) else -value
-    raise QueryError(f"error: the operator - takes a number, not {KINDS.get(type(value), 'an object')}")
-
-
-def _member(value: Expression, name: str) -> Expression:
-    def read(scope: Scope) -> object:
-        found = value(scope)
-        return found.get(name) if isinstance(found, Mapping) else None
-
-    return read
-
-
-def _index(value: Expression, index: Expression) -> Expression:
-    def read(scope: Scope) -> object:
-        found, key = value(scope), index(scope)
-        if isinstance(found, Mapping):
-            return found.get(key)
-        return found[key] if isinstance(found, Sequence) and isinstance(key, int) else None
-
-    return read
-
-
-def _call(
-    value: Expression, arguments: dict[str, Expression], piped: Expression | None, name: str, place: str
-) -> Expression:
-    def call(scope: Scope) -> object:
-        found = {key: each(scope) for key, each in arguments.items()}
-        if piped is not None:
-            found["tables"] = piped(scope)
-        function = value(scope)
-        if not callable(function):
-            raise Unsupported(f"error {place}: the function {name}()")
-        try:
-            return function(found)
-        except RuntimeFault as exc:
-            raise QueryError(f"runtime error {place}: {exc}") from exc
-
-    return call
+_LITERALS: dict[str, Callable[[str], object]] = {
+    "string": _unquote,
+    "time": lambda text: Time(parse_time(text)),
+    "duration": _duration,
+    "number": lambda text: float(text) if "." in text else int(text),
+}

@@ -13,6 +13,7 @@ from iggyflux.lineprotocol import Unsigned
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import QueryError
 from iggyflux.sim.queries.flux_values import Record, Table, Time
+from iggyflux.sim.queries.points import to_text
 from iggyflux.sim.shards import ZERO_TIME_NS
 from iggyflux.sim.store import Measurement, Policy, Series, Store, Tags
 
@@ -48,10 +49,10 @@ def _read_measurement(store: Store, measurement: Measurement, start: int, stop: 
             value = _value(stored)
             place = (series.tags, key)
             kinds[place] = type(value)
-            row = {**base, "_time": Time(point.time), "_value": value, "_field": _text(key)}
+            row = {**base, "_time": Time(point.time), "_value": value, "_field": to_text(key)}
             found.setdefault(place, []).append(row)
     for place in sorted(found):
-        names = sorted(("_field", "_measurement", *(_text(key) for key, _ in place[0])))
+        names = sorted(("_field", "_measurement", *(to_text(key) for key, _ in place[0])))
         columns: dict[str, type] = {"_start": Time, "_stop": Time, "_time": Time, "_value": kinds[place]}
         columns.update(dict.fromkeys(names, str))
         yield Table(columns, ("_start", "_stop", *names), found[place], stored=True)
@@ -59,8 +60,8 @@ def _read_measurement(store: Store, measurement: Measurement, start: int, stop: 
 
 def _base(series: Series, start: int, stop: int) -> Record:
     """Return what all rows of a series share."""
-    tags = {_text(key): _text(value) for key, value in series.tags}
-    return {"_start": Time(start), "_stop": Time(stop), "_measurement": _text(series.measurement.name), **tags}
+    tags = {to_text(key): to_text(value) for key, value in series.tags}
+    return {"_start": Time(start), "_stop": Time(stop), "_measurement": to_text(series.measurement.name), **tags}
 
 
 def _ends(measurement: Measurement, start: int, stop: int) -> dict[bytes, int]:
@@ -80,8 +81,4 @@ def _ends(measurement: Measurement, start: int, stop: int) -> dict[bytes, int]:
 def _value(stored: Stored) -> object:
     if isinstance(stored, list):
         return Unsigned(stored[0])
-    return _text(stored) if isinstance(stored, bytes) else stored
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
+    return to_text(stored) if isinstance(stored, bytes) else stored

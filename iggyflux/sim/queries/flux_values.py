@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -62,7 +62,7 @@ class Result(NamedTuple):
     tables: list[Table]
 
 
-Scope: TypeAlias = dict[str, object]
-Expression: TypeAlias = Callable[[Scope], object]
+Predicate: TypeAlias = Callable[[Mapping[str, object]], object]
+"""What stands behind `(r) =>`, as a function of a row."""
 Arguments: TypeAlias = dict[str, object]
 Function: TypeAlias = Callable[[Arguments], object]

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from iggyflux.sim.queries import QueryError
 from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
-from iggyflux.sim.queries.influxql_points import look_up, tag_names
 from iggyflux.sim.queries.influxql_rows import database_of, find_measurements, run_select
 from iggyflux.sim.queries.influxql_schema import POLICY_COLUMNS, run_show
 from iggyflux.sim.queries.influxql_statements import Change, Frame, Select, Show, Statement, parse
+from iggyflux.sim.queries.points import look_up, tag_names
 from iggyflux.sim.store import NARROWEST_SHARD_NS, Measurement, Point, Store
 
 __all__ = ["POLICY_COLUMNS", "Change", "Frame", "Select", "Show", "Statement", "parse", "run"]

@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeAlias, cast
 
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import QueryError, Unsupported
-from iggyflux.sim.queries.influxql_points import (
+from iggyflux.sim.queries.influxql_statements import Frame, Item
+from iggyflux.sim.queries.points import (
     cast_value,
     group_of,
     plain,
@@ -16,7 +17,6 @@ from iggyflux.sim.queries.influxql_points import (
     to_text,
     unique_names,
 )
-from iggyflux.sim.queries.influxql_statements import Frame, Item
 from iggyflux.sim.queries.scalars import cast_number, order_key
 from iggyflux.sim.store import KIND_NAMES, Point
 

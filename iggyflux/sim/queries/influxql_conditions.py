@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from iggyflux.sim.queries import ParseError, QueryError, Unsupported
-from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME, NUMBERS, Scalar, cast_number, parse_time
+from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME, NUMBERS, Row, Scalar, cast_number, parse_time
 from iggyflux.sim.queries.tokens import Cursor, Token, compile_pattern, duration_ns
 
-Row: TypeAlias = Callable[[str], Scalar]
 Parameters: TypeAlias = Mapping[str, Scalar]
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeAlias, cast
 from iggyflux.sim.queries import NotFound, QueryError
 from iggyflux.sim.queries.influxql_aggregates import aggregate, check_items
 from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
-from iggyflux.sim.queries.influxql_points import (
+from iggyflux.sim.queries.influxql_statements import Frame, Item, Select, Source
+from iggyflux.sim.queries.points import (
     cast_value,
     group_of,
     read_points,
@@ -19,7 +20,6 @@ from iggyflux.sim.queries.influxql_points import (
     to_text,
     unique_names,
 )
-from iggyflux.sim.queries.influxql_statements import Frame, Item, Select, Source
 from iggyflux.sim.queries.tokens import compile_pattern
 from iggyflux.sim.shards import ZERO_TIME_NS
 from iggyflux.sim.store import Database, Measurement, Point, Policy, Store

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
-from iggyflux.sim.queries.influxql_points import PRECEDENCE, look_up, tag_names, to_text
 from iggyflux.sim.queries.influxql_rows import database_of, find_measurements
 from iggyflux.sim.queries.influxql_statements import Frame, Show
+from iggyflux.sim.queries.points import PRECEDENCE, look_up, tag_names, to_text
 from iggyflux.sim.store import KIND_NAMES, Database, Measurement, Point, Store, Tags
 from iggyflux.sim.texts import go_duration
 

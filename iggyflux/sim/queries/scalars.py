@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -10,6 +11,8 @@ from iggyflux.sim.queries import QueryError
 
 MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1
 Scalar: TypeAlias = "str | int | float | bool | None"
+Row: TypeAlias = Callable[[str], Scalar]
+"""A row is asked for a column by name and gives None where it has none."""
 
 _TIME = re.compile(
     r"(\d{4,5})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iggyflux.sim.queries import QueryError, Unsupported
+from iggyflux.sim.queries.points import look_up
 from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME
-from iggyflux.sim.queries.sql_reads import plain
-from iggyflux.sim.queries.sql_tables import POISONED, Answer, Columns, columns_of, tables_of, to_text
+from iggyflux.sim.queries.sql_tables import POISONED, Answer, Columns, columns_of, tables_of
 from iggyflux.sim.store import TAG, TIME, Database, Measurement, Store
 
 if TYPE_CHECKING:
@@ -105,11 +105,9 @@ def _as_arrow(store: Store, table: Measurement) -> pa.RecordBatch:
     for number, point in enumerate(store.scan(table, MIN_TIME, MAX_TIME)):
         if number == MAX_ROWS:
             raise Unsupported(f"a statement of your own on a table of more than {MAX_ROWS:,} rows")
-        row: dict[str, object] = {to_text(key): to_text(value) for key, value in point.series.tags}
-        row.update((to_text(key), plain(value)) for key, value in point.fields.items())
-        row["time"] = point.time
+        row = look_up(point)
         for name, column in cells.items():
-            column.append(row.get(name))
+            column.append(row(name))
     arrays = [pa.array(_rotated(cells[name]), kinds[kind]) for name, kind in columns.items()]
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 

@@ -5,16 +5,15 @@ The forms are those of `transports.influxdb_query_statements`; what differs from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import groupby
 
-from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import ParseError, QueryError
-from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME
-from iggyflux.sim.queries.sql_tables import DATA_TYPES, Answer, columns_of, find_table, tables_of, to_text, valid_fields
+from iggyflux.sim.queries.points import look_up, read_points
+from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME, Row
+from iggyflux.sim.queries.sql_tables import DATA_TYPES, Answer, columns_of, find_table, tables_of, valid_fields
 from iggyflux.sim.queries.tokens import Cursor
-from iggyflux.sim.store import TIME, Database, Measurement, Point, Store
+from iggyflux.sim.store import TIME, Database, Measurement, Store
 
 
 @dataclass(slots=True)
@@ -164,12 +163,12 @@ def run_read(store: Store, database: Database, read: Read) -> Answer:
         return [("first", "other")], [[first and first.time]]
     table = find_table(database, read.table)
     _check_names(table, read)
-    points = _points(store, table, read)
+    points = read_points(store, table, (read.start, read.stop), _condition(read), descending=False)
     if read.what == "first":
         first = next(points, None)
         return [("first", "other")], [[first and first.time]]
     columns = [("time", "other"), *((name, "other") for name in read.items)]
-    return columns, ([point.time, *(_cell(point, name) for name in read.items)] for point in points)
+    return columns, ([point.time, *map(look_up(point), read.items)] for point in points)
 
 
 def _check_names(table: Measurement, read: Read) -> None:
@@ -181,34 +180,10 @@ def _check_names(table: Measurement, read: Read) -> None:
             raise QueryError(f"Schema error: No field named {name}. Valid fields are {valid_fields(table)}.")
 
 
-def _points(store: Store, table: Measurement, read: Read) -> Iterator[Point]:
-    """Return the points that meet the conditions by time; the order of those that share a time depends on the span."""
-    salt = (read.start * 40_503 + read.stop * 9_973) & 0xFFFFFFFF
-    for _, ties in groupby(store.scan(table, read.start, read.stop), key=lambda point: point.time):
-        found = list(ties)
-        found.sort(key=lambda point: ((point.series.id ^ salt) * 2_654_435_761) & 0xFFFFFFFF)
-        yield from filter(_condition(read), found)
-
-
-def _condition(read: Read) -> Callable[[Point], bool]:
-    def is_wanted(point: Point) -> bool:
-        if not all(_cell(point, name) in values for name, values in read.equal):
+def _condition(read: Read) -> Callable[[Row], bool]:
+    def is_wanted(row: Row) -> bool:
+        if not all(row(name) in values for name, values in read.equal):
             return False
-        return not read.present or any(_cell(point, name) is not None for name in read.present)
+        return not read.present or any(row(name) is not None for name in read.present)
 
     return is_wanted
-
-
-def _cell(point: Point, name: str) -> object:
-    key = name.encode("utf-8", "surrogateescape")
-    value = point.fields.get(key)
-    if value is None:
-        return next((to_text(text) for tag, text in point.series.tags if tag == key), None)
-    return plain(value)
-
-
-def plain(value: Stored) -> str | int | float | bool:
-    """Return a stored value without its type."""
-    if isinstance(value, list):
-        return value[0]
-    return to_text(value) if isinstance(value, bytes) else value

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from iggyflux.sim.queries import QueryError
+from iggyflux.sim.queries.points import to_text
 from iggyflux.sim.store import TAG, TIME, Database, Measurement
 
 POISONED = (
@@ -55,8 +56,3 @@ def valid_fields(table: Measurement) -> str:
 
 def _identifier(name: str) -> str:
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else f'"{name}"'
-
-
-def to_text(data: bytes) -> str:
-    """Return stored bytes as text."""
-    return data.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Points as InfluxQL sees them: columns by name, values by type, the order of those that share a time."""
+"""Points as the query languages see them: columns by name, values by type, the order of those that share a time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from itertools import groupby
 from typing import cast
 
 from iggyflux.sim.plain import Value as Stored
-from iggyflux.sim.queries.influxql_conditions import Row
-from iggyflux.sim.queries.scalars import Scalar, cast_number
+from iggyflux.sim.queries.scalars import Row, Scalar, cast_number
 from iggyflux.sim.store import KIND_NAMES, Measurement, Point, Store
 
 PRECEDENCE = (float, int, list, bytes, bool)
