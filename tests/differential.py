@@ -84,7 +84,7 @@ def generated(count: int) -> Iterator[Job]:
     """Documents and messages of the law."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
 
-    from tests.strategies import as_yaml, cases
+    from tests.strategies import FORMATS, as_yaml, cases
 
     jobs: list[Job] = []
 
@@ -96,7 +96,8 @@ def generated(count: int) -> Iterator[Job]:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(cases())
+    # The rules of msgpack and cbor were changed: tests/test_payloads.py holds them to readers of its own.
+    @given(cases([form for form in FORMATS if form not in ("msgpack", "cbor")]))
     def draw(case: Any) -> None:
         document, batches = case
         payloads = [message.payload for batch in batches for message in batch]

@@ -3,7 +3,8 @@
 Documents and messages of one example share a small vocabulary, `Words`, so that documents meet messages that half suit
 them.  The vocabulary is drawn anew for each example, from names that a product could trip over.  Payloads are written as
 text, not by a JSON library, so that they hold what a library would never write: duplicate keys, spaced colons, escaped
-keys, numbers of every spelling, bytes that are no UTF-8, and ends that are missing.
+keys, numbers of every spelling, bytes that are no UTF-8, and ends that are missing.  MessagePack and CBOR are written of the
+same objects; csv, influx, text and raw have rows or values of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import builtins
 import json
 import keyword
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 from iggyflux import Message
 from iggyflux.plan import columns
+from tests.binary_payloads import WRITERS, from_json
 
 _PYTHON = [*keyword.kwlist, *keyword.softkwlist, *dir(builtins)]
 _GENERATED = [
@@ -40,6 +43,9 @@ _ALIKE = [
     "x_or_default",
     "n1",
     "1",
+    "0",
+    "-7",
+    "18446744073709551615",
     "1x",
     "_",
     "__",
@@ -186,14 +192,20 @@ def good_object(draw: Any, words: Words, spoiled: bool = False) -> str:
 
 
 @st.composite
-def payloads(draw: Any, words: Words) -> bytes:
-    """Bytes of a message."""
+def payloads(draw: Any, words: Words, form: str = "json") -> bytes:
+    """Bytes of a message in the format `form`."""
+    if form not in ("json", "msgpack", "cbor"):
+        payload = draw(OTHER_PAYLOADS[form](words))
+        return payload[: draw(st.integers(0, len(payload)))] if draw(st.integers(0, 15)) == 0 else payload
     kind = draw(st.sampled_from("ggggggssssssssoootuj"))
     if kind in "gs":
         text = draw(good_object(words, spoiled=kind == "s"))
     else:
         text = draw(json_text(words) if kind == "j" else json_object(words))
-    payload = text.encode("utf-8", "surrogatepass")
+    if form == "json":
+        payload = text.encode("utf-8", "surrogatepass")
+    else:
+        payload = WRITERS[form](from_json(text), draw(st.randoms(use_true_random=False)))
     if kind == "t":
         return payload[: draw(st.integers(0, len(payload)))]
     if kind == "u":
@@ -202,10 +214,33 @@ def payloads(draw: Any, words: Words) -> bytes:
     return payload
 
 
+_CELLS = st.one_of(NUMBERS, TEXTS).filter(lambda text: not set(text) & set(',"\n\\'))
+_LINES = st.sampled_from(
+    [
+        "m,d=x f=1,g=2i,h=\"x\",t=true 1700000000000", "m a=1.5", "m,id=d1 id=7i,a=9007199254740993i,b=\"lf\n\" -5", "# x", "", "m f=1e400",
+        "m,=x f=1", "m f=18446744073709551615u 7", "über,class=a\\ b lambda=0.1,日本=\"é\" 1", "m f=1,f=2", "m", "m f=t",
+    ]
+)  # fmt: skip
+
+
+def _csv(words: Words) -> Any:
+    row = st.lists(_CELLS, min_size=len(_ROLES) - 1, max_size=len(_ROLES)).map(",".join)
+    header = st.just(",".join(json.dumps(name, ensure_ascii=False).replace('\\"', '""') for name in words.roles))
+    return st.builds(lambda first, rows: "\n".join([first, *rows]).encode(), header, st.lists(row, max_size=3))
+
+
+OTHER_PAYLOADS: dict[str, Any] = {
+    "csv": _csv,
+    "influx": lambda _: st.lists(_LINES, max_size=3).map(lambda lines: "\n".join(lines).encode()),
+    "text": lambda _: st.lists(_CELLS, max_size=3).map(lambda words: " ".join(words).encode()),
+    "raw": lambda _: st.binary(max_size=9),
+}
+
+
 @st.composite
-def messages(draw: Any, words: Words, most: int = 6) -> list[Message]:
+def messages(draw: Any, words: Words, form: str = "json", most: int = 6) -> list[Message]:
     """A batch."""
-    found = draw(st.lists(payloads(words), max_size=most))
+    found = draw(st.lists(payloads(words, form), max_size=most))
     headers = st.dictionaries(
         st.sampled_from(["k", "t"]), st.sampled_from([1, 2.5, "x", "", True, b"\x00\x01"]), max_size=2
     )
@@ -242,7 +277,7 @@ CONDITIONS = [
     "root().{a}",
     "{deep}.{a} != `null`",
 ]
-FORMATS = ["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d", "flexible"]
+TIME_FORMATS = ["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d", "flexible"]
 
 
 STATIC_CONDITIONS = [
@@ -253,7 +288,7 @@ LISTS = ["{xs}[]", "{xs}", "{xs}[*]", "{deep}.{xs}", "{deep}.{xs}[]"]
 
 
 @st.composite
-def documents(draw: Any, words: Words) -> dict[str, Any]:
+def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
     """A writer document as a tree; not each one compiles.  Half of them are plain paths only."""
     plain = draw(st.booleans())
     paths = st.sampled_from(STATIC_PATHS if plain else PATHS).map(words.path)
@@ -261,11 +296,15 @@ def documents(draw: Any, words: Words) -> dict[str, Any]:
     document: dict[str, Any] = {"iggyflux": 1, "kind": "writer", "name": "law", "from": {"stream": "s", "topic": "t"}}
     if not plain and draw(st.integers(0, 5)) == 0:
         document["from"]["strict"] = True
+    if form != "json" or draw(st.integers(0, 9)) == 0:
+        document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **OPTIONS.get(form, {})}]))
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
     if draw(st.integers(0, 2)) == 0:
         more = [] if plain else ["{xs}[?{a}]", "@.{xs}[]", "[@, @]", "{d}.{xs}[]", "items(@)"]
         document["for_each"] = words.path(draw(st.sampled_from(LISTS + more)))
+    if form in ("csv", "influx") and draw(st.integers(0, 7)):
+        document["for_each"] = draw(st.sampled_from(["@", "[]", "[*]"]))
     if draw(st.booleans()):
         document["collisions"] = draw(st.sampled_from(["error", "merge", "keep_last"]))
     if draw(st.integers(0, 2)) < 2:
@@ -322,7 +361,7 @@ def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) ->
             "expr": words.path(
                 draw(st.sampled_from(["{t}", "{t}", "{id}", "{a}", "root().{id}", "{b}", "meta('timestamp')"]))
             ),
-            "format": draw(st.sampled_from(["unix_ms", *FORMATS])),
+            "format": draw(st.sampled_from(["unix_ms", *TIME_FORMATS])),
         }
         if timestamp["format"] in ("%Y-%m-%d", "flexible"):
             timestamp["timezone"] = draw(st.sampled_from(["UTC", "Europe/Berlin"]))
@@ -375,8 +414,20 @@ def as_yaml(document: dict[str, Any]) -> str:
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
+FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw"]
+OPTIONS = {"text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"}, "influx": {"precision": "ms"}}
+# The names that a format itself gives its members.
+OWN_NAMES = {
+    "influx": ("time", "measurement", "global", "fields", "d", "tags", "class"),
+    "text": ("lambda", "class", "a", "b", "c", "d", "e"),
+}
+
+
 @st.composite
-def cases(draw: Any) -> tuple[dict[str, Any], list[list[Message]]]:
+def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], list[list[Message]]]:
     """A document, and batches of messages in its vocabulary."""
+    form = draw(st.sampled_from(forms))
     vocabulary = draw(words())
-    return draw(documents(vocabulary)), draw(st.lists(messages(vocabulary), min_size=1, max_size=3))
+    if form in OWN_NAMES:
+        vocabulary = Words(OWN_NAMES[form], vocabulary.deep)
+    return draw(documents(vocabulary, form)), draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
