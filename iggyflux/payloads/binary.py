@@ -1,150 +1,140 @@
-"""What msgpack and cbor share: a reader of bytes that says where they end too early, and the rules of JSON values.
+"""What msgpack and cbor share: their libraries read bytes, and one walker makes plain JSON values of what they found.
 
-Both formats are read twice at need: by their fast library, whose answer counts only where it is beyond doubt, and by a
-careful reader here in Python, which is the specification and says why a payload is refused.
+A value that the mapping does not read, or that a later equal key replaces, is not looked at.
 """
 
 from __future__ import annotations
 
 import base64
-import struct
-from collections.abc import Collection
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
+from math import isfinite
+from typing import TypeAlias
 
-from iggyflux.errors import DecodeError, counted
-from iggyflux.lineprotocol.checks import shorten
-from iggyflux.payloads.format import (
-    BAD_KEY,
-    BAD_NUMBER,
-    FOREIGN_TYPE,
-    MALFORMED,
-    MAX_DEPTH,
-    duplicate_key,
-    not_utf8,
-    too_deep,
-)
+from iggyflux.errors import DecodeError
+from iggyflux.payloads.format import BAD_KEY, BAD_NUMBER, FOREIGN_TYPE, MAX_DEPTH, duplicate_key
 from iggyflux.reads import Reads
-
-_FLOATS = {2: struct.Struct(">e"), 4: struct.Struct(">f"), 8: struct.Struct(">d")}
-
-
-class Cursor:
-    """Bytes, read from the front."""
-
-    __slots__ = ("_name", "_payload", "_position")
-
-    def __init__(self, payload: bytes, name: str) -> None:
-        self._payload = payload
-        self._name = name
-        self._position = 0
-
-    def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
-        end = self._position + count
-        if end > len(self._payload):
-            raise self.malformed(f"the payload ends early: {counted(count, 'byte')} expected, {self.left:,} left")
-        taken = self._payload[self._position : end]
-        self._position = end
-        return taken
-
-    def byte(self) -> int:
-        """The next byte."""
-        return self.take(1)[0]
-
-    def unsigned(self, size: int) -> int:
-        """The next `size` bytes as an unsigned integer."""
-        return int.from_bytes(self.take(size), "big")
-
-    def signed(self, size: int) -> int:
-        """The next `size` bytes as a signed integer."""
-        return int.from_bytes(self.take(size), "big", signed=True)
-
-    def float(self, size: int, reads: Reads | None) -> float | None:
-        """The next `size` bytes as a float, which is finite; None for one that is not, where nothing is read of it."""
-        value: float = _FLOATS[size].unpack(self.take(size))[0]
-        if value - value != 0.0:
-            if reads is None:
-                return None
-            raise DecodeError(BAD_NUMBER, f"{value!r} at byte {self._position - size} is not a number of JSON")
-        return value
-
-    def text(self, count: int) -> str:
-        """The next `count` bytes as UTF-8."""
-        try:
-            return self.take(count).decode("utf-8")
-        except UnicodeDecodeError as exc:
-            raise not_utf8(exc, f"a string before byte {self._position}") from None
-
-    def raw(self, count: int) -> str:
-        """The next `count` bytes in base64."""
-        return to_base64(self.take(count))
-
-    def at_end(self) -> None:
-        """Nothing is left."""
-        if self.left:
-            raise self.malformed(f"{counted(self.left, 'byte')} left after the value")
-
-    @property
-    def left(self) -> int:
-        """How many bytes are left."""
-        return len(self._payload) - self._position
-
-    def malformed(self, reason: str) -> DecodeError:
-        """The failure for bytes that are not of the format."""
-        return DecodeError(MALFORMED, f"not {self._name}: {reason} (at byte {self._position})")
-
-    def foreign(self, what: str) -> DecodeError:
-        """The failure for a type that JSON does not have."""
-        return DecodeError(FOREIGN_TYPE, f"{self._name} {what} (before byte {self._position}) has no JSON form")
+from iggyflux.records import JSON
 
 
-def to_base64(data: bytes) -> str:
-    """Bytes as JSON can hold them."""
-    return base64.b64encode(data).decode("ascii")
+class Members(list[object]):
+    """Keys and values of an object by turns, where a dict would hide some: Python holds 1, 1.0 and True equal."""
 
 
-def deeper(depth: int) -> int:
-    """The depth of what is inside of a list or an object at `depth`."""
-    if depth >= MAX_DEPTH:
-        raise too_deep()
-    return depth + 1
+@dataclass(frozen=True, slots=True, eq=False)
+class Tag:
+    """A tag of CBOR with its content."""
+
+    number: int
+    content: object
 
 
-def object_key(key: object, seen: Collection[str], reads: Reads | None, strict: bool) -> str | None:
-    """Return `key`, an integer as its decimal text; None for another type in an object that is not read.
+_SIMPLE = {str, int, bool, type(None)}
 
-    Raise `DecodeError` for another type where the object is read and, if `strict`, for a key that is among `seen`.
-    """
-    if type(key) is int:
-        key = str(key)
-    if not isinstance(key, str):
-        if reads is None:
-            return None
-        raise DecodeError(BAD_KEY, f"the key {shorten(key)} is neither a string nor an integer")
-    if strict and key in seen:
-        raise duplicate_key(key)
-    return key
+Special: TypeAlias = Callable[[object], JSON]
+"""The JSON form of a type of the format's own; raises `DecodeError` where it has none."""
 
 
-def time_text(seconds: int, nanoseconds: int) -> str | None:
-    """Return a time as RFC 3339 with nine digits, which is exact; None outside of the years 1 to 9999."""
-    if not 0 <= nanoseconds < 1_000_000_000:
-        return None
+def plain(value: object, reads: Reads, special: Special) -> JSON:
+    """Return the part of `value` that `reads` names; raise `DecodeError` where that has no JSON form."""
+    if type(value) in _SIMPLE:
+        return value  # type: ignore[return-value]
+    if isinstance(value, float):
+        if isfinite(value):
+            return value
+        raise DecodeError(BAD_NUMBER, f"{value!r} is not a number of JSON")
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    keys_and_values = _opened(value)
+    if keys_and_values is not None:
+        keys, values = keys_and_values
+        last = dict(zip(map(_required_text, keys), values, strict=True))
+        if reads.whole:
+            return {key: plain(member, reads, special) for key, member in last.items()}
+        return {key: plain(member, reads.keys[key], special) for key, member in last.items() if key in reads.keys}
+    if isinstance(value, list):
+        elements = reads if reads.whole else reads.items
+        return [] if elements is None else [plain(element, elements, special) for element in value]
+    return special(value)
+
+
+def check_keys(value: object) -> None:
+    """Raise `DecodeError` if an object in `value`, read or not, has two keys of one text."""
+    parts: Iterable[object] = ()
+    keys_and_values = _opened(value)
+    if keys_and_values is not None:
+        seen: set[str] = set()
+        for key in keys_and_values[0]:
+            text = _text(key)
+            if text in seen:
+                raise duplicate_key(text)
+            if text is not None:
+                seen.add(text)
+        parts = chain(*keys_and_values)
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    elif isinstance(value, Tag):
+        parts = (value.content,)
+    for part in parts:
+        if type(part) not in _SIMPLE:
+            check_keys(part)
+
+
+def _opened(value: object) -> tuple[Iterable[object], Iterable[object]] | None:
+    """Return keys and values of an object; None for a value of another type."""
+    if isinstance(value, Members):
+        return value[::2], value[1::2]
+    # cbor2 makes a frozendict of an object in a key.
+    return (value.keys(), value.values()) if isinstance(value, Mapping) else None
+
+
+def _text(key: object) -> str | None:
+    """Return a key as it counts, an integer as its decimal text; None for another type."""
+    return key if type(key) is str else str(key) if type(key) is int else None
+
+
+def _required_text(key: object) -> str:
+    text = _text(key)
+    if text is None:
+        if key is None or isinstance(key, (bool, float)):
+            raise DecodeError(BAD_KEY, f"the key {key} is neither a string nor an integer")
+        if isinstance(key, (list, tuple, Mapping)):
+            raise DecodeError(BAD_KEY, "a key is a list or an object, and neither a string nor an integer")
+        raise foreign("bytes, a tag or an extension type as a key")
+    return text
+
+
+def foreign(what: str) -> DecodeError:
+    """Return the failure for a type that JSON does not have."""
+    return DecodeError(FOREIGN_TYPE, f"{what} has no JSON form")
+
+
+def time_text(seconds: int, nanoseconds: int) -> str:
+    """Return a time as RFC 3339 with nine digits; raise `DecodeError` outside of the years 1 to 9999."""
     try:
         second = datetime(1970, 1, 1) + timedelta(seconds=seconds)  # noqa: DTZ001  (it is written as UTC)
     except OverflowError:
-        return None
+        raise foreign("a time outside of the years 1 to 9999") from None
+    if not 0 <= nanoseconds < 1_000_000_000:
+        raise foreign("a time of a second or more than its seconds")
     return f"{second.isoformat()}.{nanoseconds:09}Z"
 
 
 def is_plain(value: object, depth: int = 0) -> bool:
-    """Whether `value` is exactly of JSON's types, with finite numbers and not too deep."""
-    kind = type(value)
-    if kind is dict and depth < MAX_DEPTH:
-        # mypy does not narrow by `type(…) is`.
-        return all(type(key) is str and is_plain(member, depth + 1) for key, member in value.items())  # type: ignore[attr-defined]
-    if kind is list and depth < MAX_DEPTH:
-        return all(is_plain(element, depth + 1) for element in value)  # type: ignore[attr-defined]
-    if kind is float:
-        return bool(value - value == 0.0)  # type: ignore[operator]
-    return kind is str or kind is int or kind is bool or value is None
+    """Return whether `value` is exactly of JSON's types, with finite numbers and not too deep."""
+    if type(value) is dict:
+        inner: Iterable[object] = value.values()
+        if not {str}.issuperset(map(type, value)):
+            return False
+    elif type(value) is list:
+        inner = value
+    else:
+        return type(value) in _SIMPLE or (type(value) is float and isfinite(value))
+    if depth >= MAX_DEPTH:
+        return False
+    return all(
+        type(each) in _SIMPLE or (isfinite(each) if type(each) is float else is_plain(each, depth + 1))
+        for each in inner
+    )

@@ -7,211 +7,153 @@ The tag 55799, which says no more than "this is CBOR", may stand before the payl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Never
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 from iggyflux.errors import DecodeError
-from iggyflux.payloads.binary import Cursor, deeper, is_plain, object_key, time_text, to_base64
+from iggyflux.payloads.binary import Members, Tag, check_keys, foreign, is_plain, plain, time_text
 from iggyflux.payloads.format import (
     BAD_NUMBER,
+    MALFORMED,
     MAX_DEPTH,
     Format,
     Options,
     check_size,
-    item_reads,
-    member_reads,
     not_encodable,
+    not_utf8,
+    too_deep,
 )
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
+
+if TYPE_CHECKING:
+    from cbor2 import CBORTag
 
 _SELF_DESCRIBED = b"\xd9\xd9\xf7"
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
     """The one value that the payload is."""
+    check_size(payload)
+    tree = _tree(payload.removeprefix(_SELF_DESCRIBED))
+    if is_plain(tree):
+        return tree  # type: ignore[return-value]
+    if strict:
+        check_keys(tree)
+    return plain(tree, Reads.WHOLE if reads is None else reads, _special)
+
+
+def _tree(payload: bytes) -> object:
+    """Return what cbor2 makes of a payload, but tags as they are, and objects with all members where it hides one."""
     import cbor2
 
-    check_size(payload)
-    try:
-        value: JSON = cbor2.loads(
-            payload,
+    def load(*, allow_duplicate_keys: bool) -> object:
+        decoder = cbor2.CBORDecoder(
+            BytesIO(payload),
+            tag_hook=_other_tag,
+            semantic_decoders=_TAGS,
             max_depth=MAX_DEPTH,
-            allow_duplicate_keys=not strict,
-            semantic_decoders=_REFUSED_TAGS,
-            tag_hook=_refuse_tag,
+            allow_duplicate_keys=allow_duplicate_keys,
         )
-        # cbor2 takes no notice of what stands after the value: written back byte for byte, there was nothing.
-        if is_plain(value) and cbor2.dumps(value) == payload:
+        value: object = decoder.decode()
+        try:
+            decoder.read(1)
+        except cbor2.CBORDecodeEOF:
             return value
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
+        raise DecodeError(MALFORMED, "not CBOR: bytes are left after the value")
+
+    try:
+        return load(allow_duplicate_keys=False)
+    except cbor2.CBORError:
         pass
-    return decode_carefully(payload, Reads.WHOLE if reads is None else reads, strict)
+    try:
+        load(allow_duplicate_keys=True)
+    except cbor2.CBORError as exc:
+        if isinstance(exc.__cause__, UnicodeDecodeError):
+            raise not_utf8(exc.__cause__, "a string") from None
+        if "nesting depth" in str(exc):
+            raise too_deep() from None
+        raise DecodeError(MALFORMED, f"not CBOR: {exc}") from None
+    return _all_members(payload, 0)[0]
 
 
-def _refuse_tag(*_: object) -> Never:
-    """Tags can share, repeat and build without bound: none is followed."""
-    raise ValueError("a tag")
+def _other_tag(tag: CBORTag, _: bool) -> Tag:
+    return Tag(tag.tag, tag.value)
 
 
-# Every tag that cbor2 knows; others go to its tag_hook.
-_REFUSED_TAGS = dict.fromkeys((*range(1101), 43000, 55799), _refuse_tag)
+def _known_tag(number: int) -> Callable[[object, bool], Tag]:
+    return lambda content, _: Tag(number, content)
 
 
-def decode_carefully(payload: bytes, reads: Reads, strict: bool = False) -> JSON:
-    """The specification of `decode`."""
-    cursor = Cursor(payload, "CBOR")
-    if payload.startswith(_SELF_DESCRIBED):
-        cursor.take(len(_SELF_DESCRIBED))
-    value = _value(cursor, reads, 0, strict)
-    cursor.at_end()
-    return value
+# Tags can share, repeat and build without bound: none that cbor2 knows is followed.
+_TAGS = {number: _known_tag(number) for number in (*range(1101), 43000, 55799)}
 
 
-_ARGUMENT_SIZES = {24: 1, 25: 2, 26: 4, 27: 8}
-_INDEFINITE = 31
-_BREAK = 0xFF
-_CONSTANTS = {20: False, 21: True, 22: None}
-_FLOATS = {25: 2, 26: 4, 27: 8}
+def _all_members(payload: bytes, start: int) -> tuple[object, int]:
+    """Return the value at `start`, objects with all members, and where it ends.  The syntax was checked."""
+    import cbor2
 
-
-def _value(cursor: Cursor, reads: Reads | None, depth: int, strict: bool) -> JSON:
-    return _typed(cursor, cursor.byte(), reads, depth, strict)
-
-
-def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int, strict: bool) -> JSON:
-    """The value that begins with the byte `first`, which was taken already."""
-    major, minor = first >> 5, first & 0x1F
-    if major == 7:
-        return _simple(cursor, minor, reads)
+    major, minor = payload[start] >> 5, payload[start] & 0x1F
+    size = 1 << minor - 24 if 24 <= minor < 28 else 0
+    at = start + 1 + size
+    count = int.from_bytes(payload[start + 1 : at], "big") if size else minor
+    is_indefinite = minor == 31
     if major == 6:
-        tag = _argument(cursor, minor, indefinite=False)
-        if reads is not None:
-            return _tagged(cursor, tag, deeper(depth), strict)
-        _value(cursor, None, deeper(depth), strict)
-        return None
-    count = _argument(cursor, minor, indefinite=major >= 2)
-    if major <= 1 and count is not None:
-        return count if major == 0 else -1 - count
-    if major == 2:
-        if count is not None:
-            return cursor.raw(count)
-        return to_base64(b"".join(cursor.take(size) for size in _chunk_sizes(cursor, major)))
-    if major == 3:
-        if count is not None:
-            return cursor.text(count)
-        return "".join(cursor.text(size) for size in _chunk_sizes(cursor, major))
-    return _list(cursor, count, reads, depth, strict) if major == 4 else _object(cursor, count, reads, depth, strict)
+        content, at = _all_members(payload, at)
+        return Tag(count, content), at
+    if major in (2, 3) and not is_indefinite:
+        at += count
+    elif 2 <= major <= 5:
+        parts: list[object] = []
+        wanted = 2 * count if major == 5 else count
+        while payload[at] != 0xFF if is_indefinite else len(parts) < wanted:
+            part, at = _all_members(payload, at)
+            parts.append(part)
+        at += is_indefinite
+        if major >= 4:
+            return Members(parts) if major == 5 else parts, at
+    return cbor2.loads(payload[start:at]), at
 
 
-# The first bytes of what each tag can hold: text, numbers, a list, a map.
-_CONTENTS = {
-    0: range(0x60, 0x80),
-    1: (*range(0x40), 0xF9, 0xFA, 0xFB),
-    4: range(0x80, 0xA0),
-    1001: range(0xA0, 0xC0),
-}
-_FRACTIONS = {"-3": 1_000_000, "-6": 1000, "-9": 1}
-
-
-def _tagged(cursor: Cursor, tag: int | None, depth: int, strict: bool) -> JSON:
+def _special(value: object) -> JSON:
     """The text of tag 0, the number of tag 1, the decimal of tag 4, the time of tag 1001 (RFC 8949, RFC 9581)."""
-    first = cursor.byte()
-    if tag is None or first not in _CONTENTS.get(tag, ()):
-        raise cursor.foreign("tag")
-    content = _typed(cursor, first, Reads.WHOLE, depth, strict)
-    if tag == 4:
-        return _decimal(cursor, content)
-    return _time(cursor, content) if tag == 1001 else content
+    match value:
+        case Tag(0, str(text)):
+            return text
+        case Tag(1, int(number) | float(number)) if not isinstance(number, bool):
+            return plain(number, Reads.WHOLE, _special)
+        case Tag(4, list(content)):
+            return _decimal(plain(content, Reads.WHOLE, _special))
+        case Tag(1001, content):
+            return _time(plain(content, Reads.WHOLE, _special))
+        case Tag():
+            raise foreign(f"the tag {value.number}, or what is in it,")
+    raise foreign("undefined or a simple value")
 
 
-def _decimal(cursor: Cursor, content: JSON) -> str:
+def _decimal(content: JSON) -> str:
     match content:
         case [int(exponent), int(digits)] if type(exponent) is type(digits) is int:
             if abs(exponent) > _MAX_EXPONENT:
                 raise DecodeError(BAD_NUMBER, f"a decimal with the exponent {exponent} is out of range")
             return f"{Decimal(f'{digits}E{exponent}'):f}"
-    raise cursor.foreign("tag 4 without two integers")
+    raise foreign("tag 4 without two integers")
 
 
 _MAX_EXPONENT = 1000  # the text stays short
+_FRACTIONS = {"-3": 1_000_000, "-6": 1000, "-9": 1}
 
 
-def _time(cursor: Cursor, content: JSON) -> str:
+def _time(content: JSON) -> str:
     match content:
         case {"1": int(seconds), **fraction} if type(seconds) is int and len(fraction) <= 1:
             unit, count = next(iter(fraction.items()), ("-9", 0))
             scale = _FRACTIONS.get(str(unit))
             if scale is not None and type(count) is int:
-                text = time_text(seconds, count * scale)
-                if text is not None:
-                    return text
-    raise cursor.foreign("tag 1001 with more than seconds and one of -3, -6, -9, or out of range")
-
-
-def _argument(cursor: Cursor, minor: int, *, indefinite: bool) -> int | None:
-    """The number in or after a first byte; None for an indefinite length."""
-    if minor < 24:
-        return minor
-    if minor in _ARGUMENT_SIZES:
-        return cursor.unsigned(_ARGUMENT_SIZES[minor])
-    if minor == _INDEFINITE and indefinite:
-        return None
-    raise cursor.malformed(f"reserved length {minor}")
-
-
-def _simple(cursor: Cursor, minor: int, reads: Reads | None) -> JSON:
-    if minor in _CONSTANTS:
-        return _CONSTANTS[minor]
-    if minor in _FLOATS:
-        return cursor.float(_FLOATS[minor], reads)
-    if minor == _INDEFINITE:
-        raise cursor.malformed("a break where none can be")
-    if minor != 23:
-        _argument(cursor, minor, indefinite=False)
-    if reads is None:
-        return None
-    raise cursor.foreign("undefined" if minor == 23 else "simple value")
-
-
-def _chunk_sizes(cursor: Cursor, major: int) -> Iterator[int]:
-    """The sizes of the parts of a string of indefinite length, each of which is then to be taken."""
-    while (first := cursor.byte()) != _BREAK:
-        size = _argument(cursor, first & 0x1F, indefinite=False)
-        if first >> 5 != major or size is None:
-            raise cursor.malformed("a string of indefinite length has another type in it")
-        yield size
-
-
-def _list(cursor: Cursor, count: int | None, reads: Reads | None, depth: int, strict: bool) -> list[JSON]:
-    inner = deeper(depth)
-    elements = item_reads(reads)
-    if count is not None:
-        return [_value(cursor, elements, inner, strict) for _ in range(count)]
-    values: list[JSON] = []
-    while (first := cursor.byte()) != _BREAK:
-        values.append(_typed(cursor, first, elements, inner, strict))
-    return values
-
-
-def _object(cursor: Cursor, count: int | None, reads: Reads | None, depth: int, strict: bool) -> dict[str, JSON]:
-    inner = deeper(depth)
-    members: dict[str, JSON] = {}
-    while count is None or count > 0:
-        first = cursor.byte()
-        if count is None and first == _BREAK:
-            break
-        count = count if count is None else count - 1
-        is_foreign = first >> 5 in (2, 6)
-        if is_foreign and reads is not None:
-            raise cursor.foreign("byte string or tag as a key")
-        found = _typed(cursor, first, None if reads is None else Reads.BARE, inner, strict)
-        key = object_key(None if is_foreign else found, members, reads, strict)
-        value = _value(cursor, None if key is None else member_reads(reads, key), inner, strict)
-        if key is not None:
-            members[key] = value
-    return members
+                return time_text(seconds, count * scale)
+    raise foreign("tag 1001 with more than seconds and one of -3, -6, -9")
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001

@@ -17,11 +17,9 @@ from iggyflux.payloads.format import (
     Option,
     OptionError,
     Options,
-    checks_key,
     decode_utf8,
     duplicate_key,
     encode_utf8,
-    item_reads,
     not_encodable,
 )
 from iggyflux.reads import Reads
@@ -40,9 +38,9 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
         header = next(rows, (0, []))[1]
         if not header:
             raise DecodeError(BAD_TABLE, "the first row, which names the columns, is missing")
-    rows_read = Reads.WHOLE if strict or reads is None else item_reads(reads)
+    rows_read = Reads.WHOLE if strict or reads is None or reads.whole else reads.items
     for name in header:
-        if header.count(name) > 1 and checks_key(rows_read, name):
+        if header.count(name) > 1 and rows_read is not None and (rows_read.whole or name in rows_read.keys):
             raise duplicate_key(name)
     table: list[JSON] = []
     for line, cells in rows:

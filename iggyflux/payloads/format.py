@@ -59,8 +59,8 @@ class Option:
 class Format:
     """A payload format.
 
-    `decode(payload, options, reads, strict)` may leave out what `reads` does not name (None: all is read), and fails
-    for duplicate keys where something is read, or anywhere if `strict`.  `encode(value, options)` raises `RecordError`
+    `decode(payload, options, reads, strict)` may leave out what `reads` does not name (None: all is read).  Of
+    duplicate keys the last wins; `strict` refuses them.  `encode(value, options)` raises `RecordError`
     for a value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is
     called when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
     """
@@ -108,23 +108,6 @@ def duplicate_key(key: str) -> DecodeError:
 def not_encodable(name: str, expected: str, value: JSON) -> RecordError:
     """The failure for a value that format `name` cannot hold."""
     return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, got {shorten(value)}")
-
-
-def member_reads(reads: Reads | None, key: str) -> Reads | None:
-    """What is read of the member `key`: None where it is not read at all."""
-    if reads is None or reads.whole:
-        return reads
-    return reads.keys.get(key)
-
-
-def item_reads(reads: Reads | None) -> Reads | None:
-    """What is read of each element: None where they are not read at all."""
-    return reads if reads is None or reads.whole else reads.items
-
-
-def checks_key(reads: Reads | None, key: str) -> bool:
-    """Whether a second `key` in an object of which `reads` is read is a failure."""
-    return reads is not None and (reads.whole or key in reads.keys)
 
 
 def encode_utf8(text: str, name: str) -> bytes:

@@ -6,15 +6,31 @@ Other extension types and NaN fail where they are read.
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import msgspec
+from msgspec.msgpack import Ext
 
-from iggyflux.payloads.binary import Cursor, deeper, is_plain, object_key, time_text
-from iggyflux.payloads.format import Format, Options, check_size, item_reads, member_reads, not_encodable
+from iggyflux.errors import DecodeError
+from iggyflux.payloads.binary import Members, check_keys, foreign, is_plain, plain, time_text
+from iggyflux.payloads.format import (
+    MALFORMED,
+    MAX_DEPTH,
+    Format,
+    Options,
+    check_size,
+    not_encodable,
+    not_utf8,
+    too_deep,
+)
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
-_fast = msgspec.msgpack.Decoder()
+_any = msgspec.msgpack.Decoder()
+_raw = msgspec.msgpack.Decoder(msgspec.Raw)
+_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_scalars = msgspec.msgpack.Decoder(list[int | float | str | bool | None])
+_extension = msgspec.msgpack.Decoder(Ext)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -22,110 +38,87 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     """The one value that the payload is."""
     check_size(payload)
     try:
-        value: JSON = _fast.decode(payload)
+        value: JSON = _any.decode(payload)
         # What is written back byte for byte had no duplicate keys.
         if is_plain(value) and (not strict or _encoder.encode(value) == payload):
             return value
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError, RecursionError):
-        pass
-    return decode_carefully(payload, Reads.WHOLE if reads is None else reads, strict)
+    except (ValueError, TypeError, RecursionError):
+        pass  # it may be a fault of something that is not read
+    try:
+        _raw.decode(payload)
+        tree = _tree(payload)
+    except UnicodeDecodeError as exc:
+        raise not_utf8(exc, "a string") from None
+    except msgspec.DecodeError as exc:
+        text = str(exc).removeprefix("MessagePack data is malformed: ")
+        raise DecodeError(MALFORMED, f"not msgpack: {text[:1].lower()}{text[1:]}") from None
+    except RecursionError:
+        raise too_deep() from None
+    if strict:
+        check_keys(tree)
+    return plain(tree, Reads.WHOLE if reads is None else reads, _time)
 
 
-def decode_carefully(payload: bytes, reads: Reads, strict: bool = False) -> JSON:
-    """The specification of `decode`."""
-    cursor = Cursor(payload, "msgpack")
-    value = _value(cursor, reads, 0, strict)
-    cursor.at_end()
-    return value
+_LENGTHS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+_EXTENSIONS = frozenset({*range(0xC7, 0xCA), *range(0xD4, 0xD9)})
+_CONTAINERS = frozenset({*range(0x80, 0xA0), *_LENGTHS})
 
 
-# By first byte: what follows, and the size of its length or of itself.
-_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-_RAWS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
-_FLOATS = {0xCA: 4, 0xCB: 8}
-_UNSIGNED = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
-_SIGNED = {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-_TEXTS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
-_LISTS = {0xDC: 2, 0xDD: 4}
-_OBJECTS = {0xDE: 2, 0xDF: 4}
-_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # the size of the data
-_LONG_EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
+def _tree(payload: bytes) -> object:
+    """Return what msgspec would, but times as they are, and of an object all members.  The syntax was checked.
+
+    Level by level: a list of bytes becomes a list of values, in which lists of bytes may stand, which are next.
+    """
+    root: list[Any] = [payload]
+    level = [root]
+    depth = 0
+    while level:
+        deeper: list[list[Any]] = []
+        for parts in level:
+            for index, part in enumerate(parts):
+                if part[0] in _EXTENSIONS:
+                    parts[index] = _extension.decode(part)
+                elif part[0] not in _CONTAINERS:
+                    parts[index] = _any.decode(part)
+                elif depth == MAX_DEPTH:
+                    raise too_deep()
+                else:
+                    parts[index] = _open(part, deeper)
+        level = deeper
+        depth += 1
+    return root[0]
 
 
-def _value(cursor: Cursor, reads: Reads | None, depth: int, strict: bool) -> JSON:
-    return _typed(cursor, cursor.byte(), reads, depth, strict)
+def _open(payload: bytes, deeper: list[list[Any]]) -> list[Any]:
+    """Return what is in a list or an object; where that is bytes that are to be decoded, `deeper` gets it too."""
+    first = payload[0]
+    size = _LENGTHS.get(first, 0)
+    count = int.from_bytes(payload[1 : 1 + size], "big") if size else first & 0x0F
+    is_object = first < 0x90 or first >= 0xDE
+    # An object is read as the list of its keys and values.
+    items = b"\xdd" + (2 * count if is_object else count).to_bytes(4, "big") + payload[1 + size :]
+    kind = Members if is_object else list
+    try:
+        return kind(_scalars.decode(items))
+    except msgspec.ValidationError:
+        parts = kind(map(bytes, _list.decode(items)))
+        deeper.append(parts)
+        return parts
 
 
-def _typed(cursor: Cursor, first: int, reads: Reads | None, depth: int, strict: bool) -> JSON:  # noqa: C901  (a branch each type)
-    """The value that begins with the byte `first`, which was taken already."""
-    if first <= 0x7F:
-        return first
-    if first >= 0xE0:
-        return first - 0x100
-    if first <= 0x8F:
-        return _object(cursor, first & 0x0F, reads, depth, strict)
-    if first <= 0x9F:
-        return _list(cursor, first & 0x0F, reads, depth, strict)
-    if first <= 0xBF:
-        return cursor.text(first & 0x1F)
-    if first in _CONSTANTS:
-        return _CONSTANTS[first]
-    if first in _UNSIGNED:
-        return cursor.unsigned(_UNSIGNED[first])
-    if first in _SIGNED:
-        return cursor.signed(_SIGNED[first])
-    if first in _FLOATS:
-        return cursor.float(_FLOATS[first], reads)
-    if first in _TEXTS:
-        return cursor.text(cursor.unsigned(_TEXTS[first]))
-    if first in _RAWS:
-        return cursor.raw(cursor.unsigned(_RAWS[first]))
-    if first in _LISTS:
-        return _list(cursor, cursor.unsigned(_LISTS[first]), reads, depth, strict)
-    if first in _OBJECTS:
-        return _object(cursor, cursor.unsigned(_OBJECTS[first]), reads, depth, strict)
-    if first == 0xC1:
-        raise cursor.malformed("the byte 0xc1 begins nothing")
-    size = _EXTENSIONS[first] if first in _EXTENSIONS else cursor.unsigned(_LONG_EXTENSIONS[first])
-    code, data = cursor.signed(1), cursor.take(size)
-    return None if reads is None else _time(cursor, code, data)
-
-
-def _time(cursor: Cursor, code: int, data: bytes) -> str:
+def _time(value: object) -> str:
     """The time that an extension type holds; any other type has no JSON form."""
-    if code != -1 or len(data) not in (4, 8, 12):
-        raise cursor.foreign("extension type")
-    if len(data) == 12:
-        nanoseconds, seconds = struct.unpack(">Iq", data)
-    else:
-        packed = int.from_bytes(data, "big")
-        nanoseconds, seconds = (0, packed) if len(data) == 4 else (packed >> 34, packed & 0x3_FFFF_FFFF)
-    text = time_text(seconds, nanoseconds)
-    if text is None:
-        raise cursor.foreign("timestamp out of range")
-    return text
-
-
-def _list(cursor: Cursor, count: int, reads: Reads | None, depth: int, strict: bool) -> list[JSON]:
-    inner = deeper(depth)
-    elements = item_reads(reads)
-    return [_value(cursor, elements, inner, strict) for _ in range(count)]
-
-
-def _object(cursor: Cursor, count: int, reads: Reads | None, depth: int, strict: bool) -> dict[str, JSON]:
-    inner = deeper(depth)
-    members: dict[str, JSON] = {}
-    for _ in range(count):
-        first = cursor.byte()
-        is_foreign = first in _RAWS or first in _EXTENSIONS or first in _LONG_EXTENSIONS
-        if is_foreign and reads is not None:
-            raise cursor.foreign("bin or extension type as a key")
-        found = _typed(cursor, first, None if reads is None else Reads.BARE, inner, strict)
-        key = object_key(None if is_foreign else found, members, reads, strict)
-        value = _value(cursor, None if key is None else member_reads(reads, key), inner, strict)
-        if key is not None:
-            members[key] = value
-    return members
+    if isinstance(value, Ext) and value.code == -1:
+        data = bytes(value.data)
+        if len(data) == 4:
+            return time_text(int.from_bytes(data, "big"), 0)
+        if len(data) == 8:
+            packed = int.from_bytes(data, "big")
+            return time_text(packed & 0x3_FFFF_FFFF, packed >> 34)
+        if len(data) == 12:
+            nanoseconds, seconds = struct.unpack(">Iq", data)
+            return time_text(seconds, nanoseconds)
+    raise foreign("an extension type")
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
