@@ -54,6 +54,7 @@ BEHIND_ONE_DOOR = {
     "dateutil": {"timestamps"},
     "re2": {"functions", "payloads", "documents", "mapping", "sim"},
     "cbor2": {"payloads"},
+    "h11": {"sim"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
     "datafusion": {"sim"},

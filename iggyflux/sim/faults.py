@@ -6,6 +6,7 @@ generator, so that a run can be repeated.  Doing the damage is the server's part
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,6 +81,8 @@ class Fault:
             raise ScenarioError(f"{self.kind}: expected `bytes` over 0, found {self.bytes}")
         if self.kind == "killer" and not self.text:
             raise ScenarioError("killer: expected `text`, the part of a line that kills")
+        if not math.isfinite(self.seconds):
+            raise ScenarioError(f"{self.kind}: expected a finite number of `seconds`, found {self.seconds}")
         if self.seconds < 0 or self.skip < 0 or (self.times is not None and self.times < 0):
             raise ScenarioError(f"{self.kind}: `seconds`, `skip` and `times` cannot be negative")
 
@@ -268,7 +271,10 @@ def read_scenario(tree: object) -> tuple[list[Fault], Chaos | None]:
         _check_keys("random", drawn, names)
         _check_types("random", drawn, Chaos())
         chaos = Chaos(**{**drawn, "kinds": tuple(drawn.get("kinds", Chaos().kinds))})
-    return read_faults(list(tree.get("faults") or [])), chaos
+    faults = tree.get("faults") or []
+    if not isinstance(faults, list):
+        raise ScenarioError("faults: expected a list")
+    return read_faults(faults), chaos
 
 
 def _read_fault(item: object, index: int, place: str | None = None) -> Fault:

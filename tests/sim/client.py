@@ -99,5 +99,5 @@ def raw(server: SimServer, data: bytes, *, wait: bool = True) -> bytes:
 
 def post(target: str, body: bytes, *more: str) -> bytes:
     """The bytes of a request that closes its connection."""
-    head = [f"POST {target} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", "Connection: close", *more]
+    head = [f"POST {target} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", "Connection: close", *more]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body

@@ -124,7 +124,7 @@ def test_a_truncated_query_ends_without_its_last_chunk(v1: SimServer) -> None:
     write(v1, "\n".join(f"m f={number} {number}" for number in range(100)))
     v1.inject(Fault("truncate", on="query"))
 
-    answer = raw(v1, b"GET /query?db=test&q=SELECT+*+FROM+m HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = raw(v1, b"GET /query?db=test&q=SELECT+*+FROM+m HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert not answer.endswith(b"0\r\n\r\n")
@@ -206,7 +206,7 @@ def test_down_refuses_connections_and_comes_back(any_dialect: SimServer) -> None
 
 def test_open_connections_end_when_the_server_goes_down(v1: SimServer) -> None:
     with socket.create_connection(("127.0.0.1", v1.port), timeout=5) as idle:
-        idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert idle.recv(1_000).startswith(b"HTTP/1.1 204")
         v1.down(0)
 
@@ -338,7 +338,7 @@ def test_a_connection_is_kept_for_many_requests(any_dialect: SimServer) -> None:
 
 
 def test_chunked_bodies_and_100_continue(any_dialect: SimServer) -> None:
-    head = f"POST {WRITES[any_dialect.dialect]} HTTP/1.1\r\nHost: x\r\n"
+    head = f"POST {WRITES[any_dialect.dialect]} HTTP/1.1\r\nHost: localhost\r\n"
     head += "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
 
     answer = raw(any_dialect, head.encode() + b"Connection: close\r\n\r\n3\r\nm f\r\n4;x=y\r\n=1 1\r\n0\r\n\r\n")

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from iggyflux.sim.exchange import Answer, Request
 from iggyflux.sim.store import Store
-from iggyflux.sim.wire import Answer, Request
 
 READ, WRITE = "read", "write"
 ALL_RIGHTS = frozenset((READ, WRITE))
@@ -67,7 +67,7 @@ class Dialect(ABC):
     def answer(self, request: Request, tally: Tally) -> Answer:
         """Do what the request asks and say what the server would say.  Reads the body where the server reads it.
 
-        Raises `wire.ConnectionGone`, `wire.BadRequest`, `Dropped` where a real server breaks the connection, and
+        Raises `exchange.ConnectionGone`, `exchange.TooLarge`, `Dropped` where a real server breaks the connection, and
         `classic.ServerKilled` where it dies.
         """
 
@@ -103,3 +103,13 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
     except (binascii.Error, UnicodeDecodeError):
         return None
     return (user, password) if colon else None
+
+
+def tokens_of(header: str) -> list[str]:
+    """The tokens that an authorization header may mean: of `Token` and `Bearer` the text; of `Basic` the user with the
+    password, as for 1.x, or the password."""
+    scheme, _, text = header.partition(" ")
+    if scheme.lower() in ("token", "bearer"):
+        return [text.strip()]
+    credentials = basic_credentials(header)
+    return [":".join(credentials), credentials[1]] if credentials else []

@@ -9,9 +9,9 @@ from itertools import islice
 
 import msgspec
 
+from iggyflux.sim.exchange import Answer
 from iggyflux.sim.queries.influxql import Frame
 from iggyflux.sim.texts import go_json, plain_digits, rfc3339
-from iggyflux.sim.wire import Answer
 
 CHUNK = 10_000
 UNITS = {"u": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}

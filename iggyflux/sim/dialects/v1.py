@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 from iggyflux.sim import classic, shards
 from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
 from iggyflux.sim.dialects.results import UNITS, Result, render
+from iggyflux.sim.exchange import MAX_EXPANDED, Answer, Request, TooLarge, Undecodable, gunzip
 from iggyflux.sim.queries import ParseError, QueryError, influxql
 from iggyflux.sim.queries.scalars import Scalar
 from iggyflux.sim.texts import go_json, go_string
-from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
 MAX_BODY = 25_000_000
 _CONSISTENCIES = ("any", "one", "quorum", "all")
@@ -187,7 +187,7 @@ class V1(Dialect):
         if not zipped:
             return data
         try:
-            return gunzip(data)
+            return gunzip(data, self.settings.max_body or MAX_EXPANDED)
         except Undecodable as exc:
             raise Failed(400, str(exc)) from exc
 

@@ -13,10 +13,10 @@ from iggyflux.sim import classic, shards
 from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
 from iggyflux.sim.dialects.results import Result, render
 from iggyflux.sim.dialects.v1 import go_body, parameters, query_form
+from iggyflux.sim.exchange import MAX_EXPANDED, Answer, Request, TooLarge, Undecodable, gunzip
 from iggyflux.sim.queries import NotFound, ParseError, QueryError, flux, flux_csv, influxql
 from iggyflux.sim.store import NARROWEST_SHARD_NS, Database
 from iggyflux.sim.texts import go_duration, go_json, go_string, plain_digits, rfc3339
-from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
 PAGE = b'<!doctype html><html><head><title>InfluxDB</title></head><body><div id="react-root"></div></body></html>'
 CODES = {
@@ -383,7 +383,7 @@ class V2(Dialect):
         if request.headers.get("content-encoding") not in ("gzip", "x-gzip"):
             return data
         try:
-            return gunzip(data)
+            return gunzip(data, self.settings.max_body or MAX_EXPANDED)
         except Undecodable as exc:
             if str(exc) == "gzip: invalid checksum":
                 raise Failed(400, f"unable to read data: {exc}") from exc

@@ -11,11 +11,11 @@ from iggyflux.sim import modern, tables
 from iggyflux.sim.dialects import rows
 from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Dropped, Tally, basic_credentials
 from iggyflux.sim.dialects.v1 import parameters, query_form
+from iggyflux.sim.exchange import Answer, Request, TooLarge, Undecodable, gunzip
 from iggyflux.sim.queries import ParseError, QueryError, influxql, sql
 from iggyflux.sim.queries.influxql import Frame
 from iggyflux.sim.store import Database
 from iggyflux.sim.texts import rust_json
-from iggyflux.sim.wire import Answer, Request, TooLarge, Undecodable, gunzip
 
 MAX_BODY = 10 * 2**20
 MAX_NAME = 64
@@ -289,12 +289,11 @@ class V3(Dialect):
         if encoding != "gzip":
             return data
         try:
-            data = gunzip(data, all_members=self.settings.newer(3, 7))
+            return gunzip(data, limit, all_members=self.settings.newer(3, 7))
         except Undecodable as exc:
             raise Failed(500, f"error decoding gzip stream: {_GZIP_WORDS[str(exc)]}", code="invalid") from exc
-        if len(data) > limit:
-            raise too_large
-        return data
+        except TooLarge:
+            raise too_large from None
 
     # --- reading ---
 

@@ -1,0 +1,158 @@
+"""The simulator without sockets: requests in, answers or breaks out, waits as numbers, time from an argument."""
+
+from __future__ import annotations
+
+import gzip
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.sim import Fault, export
+from iggyflux.sim.core import Break, Broken, Core
+from iggyflux.sim.dialects.base import Settings
+from iggyflux.sim.dialects.v2 import V2
+from iggyflux.sim.exchange import Answer, Body, ConnectionGone, Request, TooLarge, Undecodable, gunzip, request_of
+from iggyflux.sim.store import Store
+
+WRITE = "/api/v2/write?org=org&bucket=b"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ns = 1_700_000_000 * 10**9
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def core(clock: Clock) -> Core:
+    store = Store(None)
+    store.create_database("b", duration_ns=3_600 * 10**9)
+    return Core(V2, store, Settings(version="v2.7.12", database="b", now_ns=clock))
+
+
+def post(data: bytes, **headers: str) -> Request:
+    return request_of("POST", WRITE, headers, Body.of(data))
+
+
+def done(core: Core, request: Request) -> Answer | Broken:
+    return core.finish(core.begin(request))
+
+
+def lines(core: Core) -> list[str]:
+    return export.dump(core.store, None)
+
+
+def test_a_line_without_a_time_gets_that_of_the_clock(core: Core, clock: Clock) -> None:
+    assert isinstance(done(core, post(b"m f=1")), Answer)
+    clock.now_ns += 5
+    done(core, post(b"m f=2"))
+
+    assert lines(core) == ["m f=1.0 1700000000000000000", "m f=2.0 1700000000000000005"]
+
+
+def test_retention_goes_by_the_clock(core: Core, clock: Clock) -> None:
+    old = f"m f=1 {clock.now_ns - 3_000 * 10**9}".encode()
+    clock.now_ns += 8 * 86_400 * 10**9
+
+    answer = done(core, post(old))
+
+    assert isinstance(answer, Answer)
+    assert answer.status != 204
+    assert lines(core) == []
+
+
+def test_a_delay_is_a_number_and_nobody_sleeps(core: Core) -> None:
+    core.faults.add(Fault("latency", seconds=86_400.0))
+
+    exchange = core.begin(post(b"m f=1 1700000000000000000"))
+
+    assert exchange.delay == 86_400.0
+    assert lines(core) == []
+    answer = core.finish(exchange)
+    assert isinstance(answer, Answer)
+    assert answer.status == 204
+
+
+@pytest.mark.parametrize(
+    ("fault", "broken", "stored"),
+    [
+        (Fault("reset", when="before"), Broken(Break.RESET), 0),
+        (Fault("reset", when="during"), Broken(Break.RESET), 0),
+        (Fault("reset", when="after"), Broken(Break.RESET), 0),
+        (Fault("reset", when="after", stored=True), Broken(Break.RESET), 1),
+        (Fault("killer", text="m"), Broken(Break.DIE), 0),
+        (Fault("down", seconds=7), Broken(Break.DOWN, 7), 0),
+    ],
+)
+def test_breaks_are_data(core: Core, fault: Fault, broken: Broken, stored: int) -> None:
+    core.faults.add(fault)
+
+    assert done(core, post(b"m f=1 1700000000000000000")) == broken
+    assert len(lines(core)) == stored
+    assert core.requests[-1].status is None
+    assert core.stats.broken == 1
+
+
+def test_a_body_that_breaks_off_is_recorded_and_stores_nothing(core: Core) -> None:
+    def more() -> bytes:
+        raise ConnectionGone
+
+    with pytest.raises(ConnectionGone):
+        done(core, request_of("POST", WRITE, {}, Body(10, more)))
+
+    assert (core.requests[-1].status, lines(core)) == (None, [])
+
+
+def test_a_killer_looks_into_gzip(core: Core) -> None:
+    core.faults.add(Fault("killer", text="gift"))
+
+    body = gzip.compress(b"gift f=1 1700000000000000000")
+
+    assert done(core, post(body, **{"content-encoding": "gzip"})) == Broken(Break.DIE)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 120), st.booleans())
+def test_a_body_is_read_up_to_its_limit_and_no_further(pieces: list[bytes], limit: int, announced: bool) -> None:
+    whole = b"".join(pieces)
+    left = [piece for piece in pieces if piece]
+    body = Body(len(whole) if announced else None, lambda: left.pop(0) if left else b"")
+
+    try:
+        assert body.read(limit) == whole
+    except TooLarge:
+        assert len(whole) > limit
+        assert body.received <= limit + 40
+    else:
+        assert len(whole) <= limit
+        assert body.finished
+        assert body.read() == whole
+
+
+@given(st.binary(max_size=2_000), st.integers(1, 4), st.integers(0, 5_000))
+def test_expanding_stops_at_the_limit(data: bytes, members: int, limit: int) -> None:
+    zipped = gzip.compress(data) * members
+
+    try:
+        assert gunzip(zipped, limit) == data * members
+    except TooLarge:
+        assert len(data) * members > limit
+    else:
+        assert len(data) * members <= limit
+
+
+@given(st.binary(max_size=60), st.integers(0, 59), st.integers(1, 255))
+def test_damaged_gzip_is_undecodable_or_harmless(data: bytes, at: int, flip: int) -> None:
+    zipped = bytearray(gzip.compress(data))
+    zipped[at % len(zipped)] ^= flip
+
+    with suppress(Undecodable, TooLarge):
+        assert len(gunzip(bytes(zipped), 10_000)) <= 10_000
