@@ -26,7 +26,7 @@ import msgspec
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
 from iggyflux.records import Message, OutgoingMessage, Partition
-from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING
+from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING, check_no_event_loop
 from iggyflux.transports.iggy import Connection, PartitionInfo, Reader, address_of, speaks_http
 from iggyflux.transports.iggy_topics import made_partitions
 
@@ -73,7 +73,7 @@ class TopicState:
         self._most_back = most_back
         self._most_bytes = MOST_HTTP_BYTES if speaks_http(settings) else MOST_BYTES
         self._is_taken = False
-        self._blobs: dict[int, bytes] = {}
+        self._blobs: dict[int, bytes] | None = None  # not read yet
         self._runner: asyncio.Runner | None = None
         self._connection: Connection | None = None
         self._partition = Partition(address.stream, address.topic, 0)
@@ -105,17 +105,19 @@ class TopicState:
 
     def blob(self, number: int) -> Iterator[bytes]:
         """As of `StateStore`."""
-        if number not in self._blobs:
+        blobs = self._stored_blobs()
+        if number not in blobs:
             hint = "`iggyflux cursor set`: what lies in the overlap is then sent again"
             raise Stopped(f"cannot use the digests of {self.place}, number {number}: they are missing", hint, "IFX641")
-        data = self._blobs[number]
+        data = blobs[number]
         yield from (data[first : first + CHUNK_BYTES] for first in range(0, len(data), CHUNK_BYTES))
 
     def commit(
         self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
     ) -> None:
         """As of `StateStore`.  Raise `Stopped`: IFX702 where another run has committed since, IFX643 if too large."""
-        blobs = {number: data for number, data in self._blobs.items() if number not in dropped}
+        self._check_taken()
+        blobs = {number: data for number, data in self._stored_blobs().items() if number not in dropped}
         for number, file in added.items():
             file.seek(0)
             blobs[number] = file.read()
@@ -124,6 +126,7 @@ class TopicState:
 
     def replace(self, record: object | None) -> None:
         """As of `StateStore`.  A run that reads under this name stops at its next commit."""
+        self._check_taken()
         self._send(_Content(self.name, record, {}))
         self._blobs = {}
 
@@ -133,6 +136,15 @@ class TopicState:
             self._run(self._disconnect())
             self._runner.close()
             self._runner = None
+
+    def _stored_blobs(self) -> dict[int, bytes]:
+        if self._blobs is None:
+            self.read()
+        return self._blobs or {}
+
+    def _check_taken(self) -> None:
+        if not self._is_taken:
+            raise RuntimeError("a state is taken before it is changed")
 
     # --- to and from messages ---
 
@@ -193,6 +205,11 @@ class TopicState:
     # --- Iggy ---
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            check_no_event_loop()
+        except RuntimeError:
+            work.close()
+            raise
         if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(work)

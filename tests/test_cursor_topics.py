@@ -27,8 +27,6 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
 from iggyflux.records import OutgoingMessage
 from iggyflux.sim import SimServer
-from iggyflux.state.sqlite import SqliteState
-from iggyflux.state.store import StateStore
 from iggyflux.transports.iggy import Connection
 
 Topics = Callable[..., "Topic"]
@@ -191,6 +189,7 @@ def test_a_reader_that_is_too_far_back_is_not_guessed_to_be_new(topic: Topic) ->
 def test_a_cursor_is_shown_and_replaced_and_forgotten(topic: Topic) -> None:
     store = topic.store()
     assert store.read() is None
+    store.take()
     store.replace(Cursor(QUERY, Position(5, 5)))
     assert store.read() == Cursor(QUERY, Position(5, 5))
     again, position = topic.opened()
@@ -276,6 +275,7 @@ def test_a_damaged_message_stops_and_can_be_replaced(
             assert f"it has format {version}, and this program reads format 2" in error.reason
     store = topic.store()
     assert stopped(store.read).code == "IFX701"
+    store.take()
     store.replace(Cursor(QUERY, Position(7, 7)))
     assert topic.opened()[1] == Position(7, 7)
 
@@ -398,7 +398,9 @@ def test_a_missing_topic_is_told_and_made_where_it_may(fake: FakeIggy, topics: T
     topic = topics(fake, create=True)
     assert topic.store().read() is None
     assert fake.topics == {}
-    topic.store().replace(Cursor(QUERY, Position(1, 1)))
+    store = topic.store()
+    store.take()
+    store.replace(Cursor(QUERY, Position(1, 1)))
     assert topic.opened()[1] == Position(1, 1)
 
 
@@ -590,12 +592,3 @@ def _write(sim: SimServer) -> None:
 
     body = "\n".join(f"env value={number} {(1_767_225_600 + number) * 10**9}" for number in range(10)).encode()
     urllib.request.urlopen(f"{sim.url}/api/v3/write_lp?db=test", data=body).close()
-
-
-def test_stores_have_one_interface() -> None:
-    """Nobody asks a state where it is kept."""
-    names = {name for name in vars(StateStore) if not name.startswith("_")}
-
-    assert names == {"blob", "close", "commit", "place", "read", "replace", "take"}
-    for kind in (TopicState, SqliteState):
-        assert {name for name in vars(kind) if not name.startswith("_")} == names

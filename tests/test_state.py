@@ -1,8 +1,10 @@
-"""Durable state: a commit is there whole or not at all, faults stop with what helps, and another format is refused."""
+"""State on disk: a commit is there whole or not at all, faults stop with what helps, and format 1 is refused.
+
+What every state promises is in test_state_contract.py.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import random
@@ -16,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from iggyflux.cursors import cursor_state
 from iggyflux.errors import Stopped
@@ -27,11 +27,6 @@ from iggyflux.state.store import FORMAT
 from iggyflux.transports.files import file_state
 from iggyflux.transports.log import Consumption, Log, consumer_state
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
-    max_leaves=8,
-)
 DIGESTS = [bytes([number]) * 16 for number in range(200)]
 
 
@@ -53,79 +48,12 @@ def stopped(work: Callable[[], object]) -> Stopped:
     return found.value
 
 
-# --- what was committed is read ---
-
-
-@given(st.lists(JSON, min_size=1, max_size=3), st.binary(max_size=200))
-@settings(deadline=None, max_examples=50)
-def test_what_was_committed_is_read(
-    tmp_path_factory: pytest.TempPathFactory, records: list[object], data: bytes
-) -> None:
-    folder = tmp_path_factory.mktemp("s")
-    with closing(state_in(folder)) as state:
-        state.take()
-        for number, record in enumerate(records):
-            state.commit(record, added={number: io.BytesIO(data)}, dropped=[number - 1])
-            assert state.read() == record
-    with closing(state_in(folder)) as again:
-        assert again.read() == records[-1]
-        assert b"".join(again.blob(len(records) - 1)) == data
-        if len(records) > 1:
-            assert stopped(lambda: list(again.blob(0))).code == "IFX641"
-
-
-def test_nothing_stored_is_none_and_reading_makes_nothing(tmp_path: Path) -> None:
-    assert state_in(tmp_path).read() is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_blob_that_is_larger_than_a_piece_comes_whole(tmp_path: Path) -> None:
-    data = random.Random(1).randbytes(3_000_001)
-    with closing(stored(tmp_path)) as state:
-        state.commit(1, added={7: io.BytesIO(data)})
-        pieces = list(state.blob(7))
-
-    assert b"".join(pieces) == data
-    assert len(pieces) == 3
-
-
-def test_what_is_forgotten_is_gone_and_can_be_stored_again(tmp_path: Path) -> None:
-    with closing(stored(tmp_path)) as state:
-        state.replace(None)
-        assert state.read() is None
-        state.commit("again")
-        assert state.read() == "again"
-        assert stopped(lambda: list(state.blob(1))).code == "IFX641"
-
-
-def test_only_who_has_taken_it_changes_it(tmp_path: Path) -> None:
-    stored(tmp_path).close()
-    state = state_in(tmp_path)
-
-    for change in (lambda: state.commit(1), lambda: state.replace(None)):
-        with pytest.raises(RuntimeError):
-            change()
-    assert state.read() == "first"
-
-
 def test_nobody_else_sees_it_and_only_a_commit_leaves_files(tmp_path: Path) -> None:
     with closing(stored(tmp_path)) as state:
         modes = {path.name: path.stat().st_mode & 0o777 for path in state.path.parent.iterdir()}
 
         assert modes == {state.path.name: 0o600, state.path.with_suffix(".lock").name: 0o600}
         assert state.path.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_an_event_loop_is_never_blocked(tmp_path: Path) -> None:
-    with closing(stored(tmp_path)) as state:
-
-        async def main() -> None:
-            for call in (state.read, lambda: state.commit(2), lambda: next(state.blob(1))):
-                with pytest.raises(RuntimeError, match="event loop"):
-                    call()
-
-        asyncio.run(main())
-        assert state.read() == "first"
 
 
 # --- crashes ---
@@ -252,25 +180,6 @@ def test_a_state_of_another_owner_or_program_stops(tmp_path: Path) -> None:
 
 
 # --- other formats ---
-
-
-@pytest.mark.parametrize("version", [1, FORMAT + 1, 99])
-def test_another_format_is_refused_with_its_version_and_the_way_on(tmp_path: Path, version: int) -> None:
-    state = stored(tmp_path)
-    state.close()
-    with closing(sqlite3.connect(state.path)) as connection:
-        connection.execute(f"PRAGMA user_version = {version}")
-    before = state.path.read_bytes()
-    again = state_in(tmp_path)
-    again.take()
-
-    for use in (again.read, lambda: again.commit("new")):
-        error = stopped(use)
-        assert error.code == "IFX701"
-        assert f"they have format {version}, and this program reads format {FORMAT}" in error.reason
-        assert "release" in (error.hint or "")
-    again.close()
-    assert state.path.read_bytes() == before
 
 
 def checkpoint(kind: str, content: bytes) -> bytes:

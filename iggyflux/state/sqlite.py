@@ -32,7 +32,6 @@ Faults, by SQLite's codes.  All are `Stopped` (IFX701): what was committed stays
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import zlib
@@ -47,7 +46,7 @@ import msgspec
 from iggyflux.disk import make_folder, sync_folder
 from iggyflux.errors import Stopped
 from iggyflux.state.locks import Lock
-from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING
+from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING, check_no_event_loop
 
 SUFFIX = ".sqlite"
 BUSY_SECONDS = 30.0
@@ -184,7 +183,7 @@ class SqliteState:
 
     def _opened(self) -> sqlite3.Connection | None:
         """The connection; None where there is nothing to connect to."""
-        _see_that_nobody_waits()
+        check_no_event_loop()
         if self._connection is None:
             if not self.path.exists():
                 if self._previous is not None and self._previous.exists():
@@ -348,14 +347,6 @@ def _insert(connection: sqlite3.Connection, number: int, file: IO[bytes]) -> Non
     with connection.blobopen("seen", "digests", number) as blob:
         while data := file.read(CHUNK_BYTES):
             blob.write(data)
-
-
-def _see_that_nobody_waits() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise RuntimeError("a state blocks: it is not for an event loop")
 
 
 def _checksum(kind: bytes, name: bytes, content: bytes) -> int:

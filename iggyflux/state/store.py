@@ -6,6 +6,7 @@ numbered *blobs* that the record names.  A commit replaces the record and change
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any, Protocol
 
@@ -55,3 +56,12 @@ class StateStore(Protocol):
 
     def close(self) -> None:
         """Release everything; idempotent.  Another process may take the state then."""
+
+
+def check_no_event_loop() -> None:
+    """Raise `RuntimeError` in a thread that runs an event loop: every call of a state blocks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("a state blocks: it is not for an event loop")
