@@ -208,3 +208,27 @@ def test_a_state_that_is_written_meanwhile_can_be_shown(kept: Path) -> None:
 
     assert "consumer lambda of y" in run("show", kept / "state").stdout
     writer.close()
+
+
+FORMAT_1 = {
+    "state/räder.v1.cursor.json": b'{"iggyflux":"cursor","version":1,"crc32":1,"content":{}}\n',
+    "log/.consumers/class.json": b'{"iggyflux":"log-positions","version":1,"crc32":1,"content":[]}\n',
+    "log/werk-7/import/0/00000000000000000000.log": b"segments",
+}
+
+
+@pytest.mark.parametrize("name", FORMAT_1)
+def test_what_a_release_with_other_files_stored_is_never_taken_for_nothing(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "old" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(FORMAT_1[name])
+
+    shown, checked = run("show", tmp_path / "old"), run("check", tmp_path / "old")
+    copied = run("backup", tmp_path / "old", tmp_path / "copy")
+
+    assert (shown.exit_code, checked.exit_code, copied.exit_code) == (3, 1, 3)
+    for each in (shown, checked, copied):
+        assert "format" in each.stderr
+        assert "nothing is stored" not in each.stderr
+        assert str(path.parents[3] if path.suffix == ".log" else path) in each.stderr
+    assert path.read_bytes() == FORMAT_1[name]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, show_stop, talk
+
+if TYPE_CHECKING:
+    from iggyflux.errors import Stopped
 
 _PLACES = click.argument(
     "places", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
@@ -40,6 +43,8 @@ def show(places: tuple[Path, ...], form: str) -> int:
       iggyflux state show .iggyflux data
       iggyflux state show .iggyflux --format json
     """
+    for refusal in _other_formats(places):
+        raise refusal
     found = [_tree(path) for path in _databases(places)]
     if form == "json":
         result(json_text(found, indent=True) + "\n")
@@ -66,7 +71,10 @@ def check(places: tuple[Path, ...]) -> int:
     from iggyflux.state.copies import check_pages, check_state
     from iggyflux.transports.log import Log
 
-    bad = 0
+    refused = _other_formats(places)
+    for refusal in refused:
+        show_stop(refusal)
+    bad = len(refused)
     files = _databases(places)
     for path in files:
         try:
@@ -81,7 +89,7 @@ def check(places: tuple[Path, ...]) -> int:
             show_stop(error)
         else:
             result_line(f"{path}: sound")
-    talk(f"{plural(len(files), 'file')}: {bad or 'none'} damaged")
+    talk(f"{plural(len(files) + len(refused), 'file')}: {bad or 'none'} damaged or of another format")
     return ExitCode.PROBLEMS if bad else ExitCode.OK
 
 
@@ -101,6 +109,8 @@ def backup(place: Path, target: Path) -> int:
 
     if target.exists() and any(target.iterdir()):
         raise click.BadParameter(f"{str(target)!r} is not empty", param_hint="FOLDER")
+    for refusal in _other_formats((place,)):
+        raise refusal
     files = _databases((place,))
     for path in files:
         copy = target / (path.name if path == place else path.relative_to(place))
@@ -115,8 +125,23 @@ def _databases(places: tuple[Path, ...]) -> list[Path]:
     from iggyflux.transports.log_store import FILE
 
     found = [path for place in places for path in find_databases(place, (FILE,))]
-    if not found:
+    if not found and not _other_formats(places):
         note(f"nothing is stored in {', '.join(map(str, places))}")
+    return found
+
+
+def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
+    """What was stored by a release with other files: it is no database, and must not pass for nothing."""
+    from iggyflux.errors import Stopped
+    from iggyflux.state.copies import find_format_1
+    from iggyflux.transports.log_store import LogStore
+
+    found = [refusal for place in places for refusal in find_format_1(place)]
+    for folder in sorted({path.parents[3] for place in places for path in place.rglob("*/*/*/*.log")}):
+        try:
+            LogStore(folder).exists()
+        except Stopped as error:
+            found.append(error)
     return found
 
 

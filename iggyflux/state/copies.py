@@ -13,7 +13,9 @@ from typing import Any
 
 from iggyflux.disk import make_folder, sync_folder
 from iggyflux.errors import Stopped
-from iggyflux.state.sqlite import SUFFIX, check_format, connect, damaged, faults, format_of, read_record
+from iggyflux.state.sqlite import SUFFIX, check_format, connect, damaged, faults, format_of, other_format, read_record
+
+_FORMAT_1 = b'{"iggyflux":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,20 @@ def find_databases(place: Path, names: tuple[str, ...] = ()) -> list[Path]:
     if place.is_file():
         return [place]
     return sorted(path for path in place.rglob("*") if path.is_file() and (path.suffix == SUFFIX or path.name in names))
+
+
+def find_format_1(place: Path) -> list[Stopped]:
+    """Return, for each state of format 1 (`NAME.json`) in the folder `place` that no database replaced, its refusal."""
+    return [
+        other_format(path, 1)
+        for path in sorted(place.rglob("*.json"))
+        if path.is_file() and not path.with_suffix(SUFFIX).exists() and _begins_with(path, _FORMAT_1)
+    ]
+
+
+def _begins_with(path: Path, data: bytes) -> bool:
+    with faults(path, "use"), path.open("rb") as file:
+        return file.read(len(data)) == data
 
 
 def read_state(path: Path) -> StoredState:

@@ -187,7 +187,7 @@ class SqliteState:
         if self._connection is None:
             if not self.path.exists():
                 if self._previous is not None and self._previous.exists():
-                    raise _other_format(self._previous, 1, self._way_on)
+                    raise other_format(self._previous, 1, self._way_on)
                 return None
             connection = connect(self.path, self._busy_seconds)
             try:
@@ -283,7 +283,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     if application != _APPLICATION:
         raise damaged(path, "it is no state of iggyflux")
     if version != FORMAT:
-        raise _other_format(path, version, "")
+        raise other_format(path, version)
 
 
 def read_record(connection: sqlite3.Connection, path: Path) -> tuple[str, str, Any]:
@@ -330,7 +330,8 @@ def damaged(path: Path, reason: str) -> Stopped:
     return Stopped(f"cannot use the positions in {path}: {reason}", _BEGIN_ANEW, "IFX701")
 
 
-def _other_format(path: Path, version: int, way_on: str) -> Stopped:
+def other_format(path: Path, version: int, way_on: str = "") -> Stopped:
+    """Return what stops whoever finds a state of another format."""
     hint = way_on or "run the release that wrote it, or put back the copy that was made before the upgrade"
     reason = f"they have format {version}, and this program reads format {FORMAT}"
     return Stopped(f"cannot use the positions in {path}: {reason}", hint, "IFX701")
