@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.table import Figure, show
 from iggyflux.records import OutgoingMessage, Partition
-from iggyflux.transports.iggy import Connection, Reader
+from iggyflux.transports.iggy.connection import Connection, Reader
 from tests.iggy_server import IggyServer, find_server
 
 COUNT = 1_000_000

@@ -26,8 +26,8 @@ from iggyflux.delivery.windows import Position, Read
 from iggyflux.plan import digest_rows
 from iggyflux.records import Row
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.influxdb_query_rows import Column, Layout, decode_flux, decode_influxql, decode_jsonl
-from iggyflux.transports.influxdb_query_spool import BLOCK_BYTES
+from iggyflux.transports.influxdb.query.rows import Column, Layout, decode_flux, decode_influxql, decode_jsonl
+from iggyflux.transports.influxdb.query.spool import BLOCK_BYTES
 
 COUNT = 50_000
 SERIES = 200
@@ -167,7 +167,7 @@ MEMORY = """\
 import asyncio, sys, tempfile
 from pathlib import Path
 from bench.read import FORMS, MAKERS, SMALLER, blocks, ours
-from iggyflux.transports.influxdb_query_spool import Spool
+from iggyflux.transports.influxdb.query.spool import Spool
 from iggyflux.plan import digest_rows
 from iggyflux import parse_mapping
 from bench.read import READER

@@ -18,7 +18,7 @@ from bench.table import Figure, best_seconds, show
 from iggyflux.mapping import parse_mapping
 from iggyflux.records import Message, Partition
 from iggyflux.runner.footprint import Footprint
-from iggyflux.transports.log import Log
+from iggyflux.transports.local.log import Log
 
 COUNT = 1_000_000
 BATCH = 5_000

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.table import Figure, best_seconds, show
 from iggyflux.records import Message, Partition
 from iggyflux.state.sqlite import SqliteState
-from iggyflux.transports.log import Log
+from iggyflux.transports.local.log import Log
 
 BATCH = 1000
 BATCHES = 200

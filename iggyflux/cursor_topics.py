@@ -27,8 +27,8 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
 from iggyflux.records import Message, OutgoingMessage, Partition
 from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING, check_no_event_loop
-from iggyflux.transports.iggy import Connection, PartitionInfo, Reader, address_of, speaks_http
-from iggyflux.transports.iggy_topics import made_partitions
+from iggyflux.transports.iggy.connection import Connection, PartitionInfo, Reader, address_of, speaks_http
+from iggyflux.transports.iggy.topics import made_partitions
 
 MOST_BYTES = 8_000_000
 MOST_HTTP_BYTES = 1_400_000

@@ -19,7 +19,7 @@ from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
 from iggyflux.samples import Coordinates
-from iggyflux.transports.envelopes import bare_message
+from iggyflux.transports.local.envelopes import bare_message
 
 if TYPE_CHECKING:
     from iggyflux import mapping as mappings

@@ -18,7 +18,7 @@ import msgspec
 from iggyflux.errors import IggyfluxError, counted
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
-from iggyflux.transports.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
+from iggyflux.transports.local.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
 
 if TYPE_CHECKING:
     from iggyflux.mapping import From
@@ -238,7 +238,7 @@ _ANNOTATIONS = (b"#datatype,", b"#group,", b"#default,")
 
 def _annotated_rows(lines: Lines, measurement: str) -> Iterator[SampleRow]:
     """Rows of Flux, numbered from 1; also of a file whose line ends an editor has changed."""
-    from iggyflux.transports.influxdb_query_rows import UnreadableAnswer, decode_flux
+    from iggyflux.transports.influxdb.query.rows import UnreadableAnswer, decode_flux
 
     text = _joined(lines).removeprefix(_BOM)
     if b"\r\n" not in text:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from iggyflux.pipeline import IggySettings, Secret
-from iggyflux.transports.iggy import Connection
+from iggyflux.transports.iggy.connection import Connection
 
 IMAGE = "apache/iggy:0.9.0"
 USER = PASSWORD = "iggy"

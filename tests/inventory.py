@@ -21,7 +21,7 @@ from iggyflux.cli import command_line
 from iggyflux.codes import CODES
 from iggyflux.records import DeadLetter, Reason, Row
 from iggyflux.runner.status import ReaderStatus, RouteStatus, Status, Summary
-from iggyflux.transports.deadletters import encode_letter
+from iggyflux.transports.local.deadletters import encode_letter
 
 ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).with_suffix(".json")

@@ -16,7 +16,7 @@ from iggyflux.documents import has_mark, parse_document, read_source
 from iggyflux.errors import DocumentError, PipelineError, Stopped
 from iggyflux.pipeline import parse_pipeline
 from iggyflux.samples import Coordinates, SampleError, SampleFile, read_rows, read_samples
-from iggyflux.transports.deadletters import read_dead_letters
+from iggyflux.transports.local.deadletters import read_dead_letters
 
 ENDLESS = Path("/dev/zero")
 MAPPING = "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints: {measurement: {const: m}}\n"

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from iggyflux.records import Message, Partition
-from iggyflux.transports.deadletters import read_dead_letters
-from iggyflux.transports.log import Consumption, Log
+from iggyflux.transports.local.deadletters import read_dead_letters
+from iggyflux.transports.local.log import Consumption, Log
 
 MESSAGES = 200_000
 PARTITIONS = 2

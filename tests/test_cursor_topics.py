@@ -27,7 +27,7 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
 from iggyflux.records import OutgoingMessage
 from iggyflux.sim import SimServer
-from iggyflux.transports.iggy import Connection
+from iggyflux.transports.iggy.connection import Connection
 
 Topics = Callable[..., "Topic"]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import DeadLetter, Message, Reason
-from iggyflux.transports.deadletters import (
+from iggyflux.transports.local.deadletters import (
     DirectoryDeadLetters,
     TopicDeadLetters,
     dead_letter_files,
@@ -20,7 +20,7 @@ from iggyflux.transports.deadletters import (
     encode_letter,
     read_dead_letters,
 )
-from iggyflux.transports.memory import CollectingMessages
+from iggyflux.transports.local.memory import CollectingMessages
 from tests.transports.contract import drive
 
 MESSAGE = Message(b'{"a":\xff}', "s", "t", 1, 42, 5, 4, 7, {"k": "v", "raw": b"\x00"})

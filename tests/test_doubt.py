@@ -20,8 +20,8 @@ from iggyflux.errors import NotConnected
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Message, Rendered
 from iggyflux.runner import Route, Stop, Summary, run_routes
-from iggyflux.transports.deadletters import read_dead_letters
-from iggyflux.transports.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
+from iggyflux.transports.local.deadletters import read_dead_letters
+from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
 from tests.transports.raw_server import PING_1, PING_2, PING_3, RawServer, Reply, Request, http
 
 GOOD, NAMED, VAGUE = b"lambda", b"None", b"\xc3\xbc"

@@ -15,7 +15,7 @@ from iggyflux import Message, parse_mapping
 from iggyflux.plan import compiled, reader_compiled
 from iggyflux.records import Row
 from iggyflux.runner import Route, Stop, run_routes
-from iggyflux.transports.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink, ScriptedSource, batch
+from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink, ScriptedSource, batch
 
 pytestmark = pytest.mark.fallback
 

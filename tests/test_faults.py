@@ -27,8 +27,8 @@ import pytest
 from iggy_server import free_ports
 
 from iggyflux.records import Message, Partition
-from iggyflux.transports.deadletters import read_dead_letters
-from iggyflux.transports.log import Consumption, Log
+from iggyflux.transports.local.deadletters import read_dead_letters
+from iggyflux.transports.local.log import Consumption, Log
 
 FEW, MANY = 20_000, 300_000
 SEEDS = range(4)

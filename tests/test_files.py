@@ -21,9 +21,9 @@ from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.payloads import MAX_PAYLOAD_BYTES
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition
-from iggyflux.transports.deadletters import read_dead_letters
-from iggyflux.transports.envelopes import MAX_LINE_BYTES, EnvelopeError, decode_envelope, envelope_of
-from iggyflux.transports.files import (
+from iggyflux.transports.local.deadletters import read_dead_letters
+from iggyflux.transports.local.envelopes import MAX_LINE_BYTES, EnvelopeError, decode_envelope, envelope_of
+from iggyflux.transports.local.files import (
     FileSource,
     LineFileSink,
     StdinSource,

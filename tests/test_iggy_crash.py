@@ -22,8 +22,8 @@ from shell import process as run_command
 
 from iggyflux.records import OutgoingMessage, Partition
 from iggyflux.sim import Fault, SimServer
-from iggyflux.transports.deadletters import read_dead_letters
-from iggyflux.transports.iggy import Connection, Reader
+from iggyflux.transports.iggy.connection import Connection, Reader
+from iggyflux.transports.local.deadletters import read_dead_letters
 
 PARTITIONS = 2
 BAD_EVERY = 400

@@ -18,9 +18,9 @@ from shell import process
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, Secret, Start
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
-from iggyflux.transports.iggy import Connection, Reader
-from iggyflux.transports.iggy_source import IggySource
-from iggyflux.transports.iggy_topics import IggySink, last_messages
+from iggyflux.transports.iggy.connection import Connection, Reader
+from iggyflux.transports.iggy.source import IggySource
+from iggyflux.transports.iggy.topics import IggySink, last_messages
 from tests.transports.contract import SourceContract, drive
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from iggyflux.delivery.verdicts import Accepted
 from iggyflux.errors import Stopped
 from iggyflux.records import DeadLetter, Message, OutgoingMessage, Reason
-from iggyflux.transports import log_store
-from iggyflux.transports.deadletters import DirectoryDeadLetters, read_dead_letters
-from iggyflux.transports.files import LineFileSink
-from iggyflux.transports.log import Log, LogSink
+from iggyflux.transports.local import log_store
+from iggyflux.transports.local.deadletters import DirectoryDeadLetters, read_dead_letters
+from iggyflux.transports.local.files import LineFileSink
+from iggyflux.transports.local.log import Log, LogSink
 
 
 class Keeper(Protocol):

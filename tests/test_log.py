@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.pipeline import Start
 from iggyflux.records import Message, OutgoingMessage, Partition, Position, Scalar
-from iggyflux.transports import log_store
-from iggyflux.transports.log import Consumption, Log, LogSink, LogSource
+from iggyflux.transports.local import log_store
+from iggyflux.transports.local.log import Consumption, Log, LogSink, LogSource
 from tests.transports.contract import SourceContract, drive
 
 HERE = Partition("s", "t", 0)

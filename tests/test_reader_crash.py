@@ -25,7 +25,7 @@ from iggyflux.lineprotocol import Point
 from iggyflux.records import Message
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
-from iggyflux.transports.log import Log
+from iggyflux.transports.local.log import Log
 
 NS = 1_000_000_000
 OVERLAP_SECONDS = 4

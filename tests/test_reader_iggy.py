@@ -18,7 +18,7 @@ from test_reader_crash import LIVE_SECONDS, NS, OVERLAP_SECONDS, World, check, i
 
 from iggyflux.records import Message
 from iggyflux.sim import SimServer
-from iggyflux.transports.iggy_topics import IggyRange, read_range
+from iggyflux.transports.iggy.topics import IggyRange, read_range
 
 PARTITIONS = 3
 SEEDS = range(1)

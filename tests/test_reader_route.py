@@ -22,7 +22,7 @@ from iggyflux.records import JSON, OutgoingMessage, Row
 from iggyflux.runner.reader_route import ReaderRoute, ReaderRun
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
-from iggyflux.transports.memory import CollectingDeadLetters
+from iggyflux.transports.local.memory import CollectingDeadLetters
 
 S = 1_000_000_000
 BASE = 1_700_000_000 * S

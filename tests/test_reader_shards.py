@@ -22,7 +22,7 @@ from iggyflux.pipeline import InfluxSettings
 from iggyflux.plan.digests import digest_rows
 from iggyflux.records import Row
 from iggyflux.sim import SimServer
-from iggyflux.transports.influxdb_query import InfluxRows
+from iggyflux.transports.influxdb.query.source import InfluxRows
 from tests.sim.client import call, influxql
 
 SECOND, HOUR = 10**9, 3600 * 10**9

@@ -18,8 +18,8 @@ from iggyflux.errors import DocumentError
 from iggyflux.pipeline import load_pipeline
 from iggyflux.records import Message, Partition
 from iggyflux.runner import Status, Summary, run_pipeline
-from iggyflux.transports.deadletters import decode_letter, read_dead_letters
-from iggyflux.transports.log import Consumption, Log
+from iggyflux.transports.local.deadletters import decode_letter, read_dead_letters
+from iggyflux.transports.local.log import Consumption, Log
 
 MAPPING = """\
 iggyflux: 1

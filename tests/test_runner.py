@@ -20,7 +20,7 @@ from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.status import ReaderStatus
-from iggyflux.transports.memory import (
+from iggyflux.transports.local.memory import (
     CollectingDeadLetters,
     ImmediateClock,
     ScriptedSink,

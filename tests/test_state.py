@@ -24,8 +24,8 @@ from iggyflux.errors import Stopped
 from iggyflux.state.locks import Lock
 from iggyflux.state.sqlite import FAULTS, SqliteState, faults
 from iggyflux.state.store import FORMAT
-from iggyflux.transports.files import file_state
-from iggyflux.transports.log import Consumption, Log, consumer_state
+from iggyflux.transports.local.files import file_state
+from iggyflux.transports.local.log import Consumption, Log, consumer_state
 
 DIGESTS = [bytes([number]) * 16 for number in range(200)]
 

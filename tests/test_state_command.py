@@ -17,8 +17,8 @@ from iggyflux.cursors import Cursor, CursorStore, cursor_state
 from iggyflux.delivery.windows import Position as Times
 from iggyflux.records import Message, Partition, Position
 from iggyflux.state.sqlite import SqliteState
-from iggyflux.transports.files import file_state
-from iggyflux.transports.log import Consumption, Log
+from iggyflux.transports.local.files import file_state
+from iggyflux.transports.local.log import Consumption, Log
 
 HOUR = 3_600_000_000_000
 PLACE = Partition("werk-7", "größe", 0)

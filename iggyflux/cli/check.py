@@ -24,7 +24,7 @@ from iggyflux.cli.output import ExitCode, plural, result_line, talk
 if TYPE_CHECKING:
     from iggyflux.mapping import From, Mapping, Target
     from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, Route, TopicAddress
-    from iggyflux.transports.iggy import Connection
+    from iggyflux.transports.iggy.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _show(key: str, endpoint: object, finding: Finding) -> None:
 
 
 async def _from_log(end: End) -> AsyncIterator[Finding]:
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     log = Log.open(end.endpoint.path or Path())
     infos = [
@@ -190,7 +190,7 @@ async def _from_log(end: End) -> AsyncIterator[Finding]:
 
 async def _from_iggy(end: End) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings
-    from iggyflux.transports.iggy import Connection
+    from iggyflux.transports.iggy.connection import Connection
 
     stream = end.messages.stream
     connection = Connection(end.pipeline.iggy or IggySettings())
@@ -221,8 +221,8 @@ async def _from_iggy(end: End) -> AsyncIterator[Finding]:
 
 async def _group_in_iggy(end: End, connection: Connection, topic: str) -> AsyncIterator[Finding]:
     """Whether the members of a group get on with what waits for them; looks twice where they may not."""
-    from iggyflux.transports.iggy import Reader
-    from iggyflux.transports.iggy_member import find_starving, in_words, suspicion
+    from iggyflux.transports.iggy.connection import Reader
+    from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
 
     consumer, stream = end.route.consumer, end.messages.stream
     if consumer.kind != "group":
@@ -267,7 +267,7 @@ async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress
 
 async def _to_iggy(end: End) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings, TopicAddress
-    from iggyflux.transports.iggy import Connection
+    from iggyflux.transports.iggy.connection import Connection
 
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
@@ -282,7 +282,7 @@ async def _to_iggy(end: End) -> AsyncIterator[Finding]:
 
 async def _state_in_iggy(end: End) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings, TopicAddress
-    from iggyflux.transports.iggy import Connection
+    from iggyflux.transports.iggy.connection import Connection
 
     assert isinstance(end.pipeline.state, TopicAddress)  # noqa: S101
     connection = Connection(end.pipeline.iggy or IggySettings())
@@ -306,7 +306,7 @@ async def _to_log(end: End) -> AsyncIterator[Finding]:
 
 async def _from_influxdb(end: End) -> AsyncIterator[Finding]:
     from iggyflux.timestamps import format_rfc3339
-    from iggyflux.transports.influxdb_query import InfluxRows
+    from iggyflux.transports.influxdb.query.source import InfluxRows
 
     assert end.mapping.reader is not None  # noqa: S101
     reader = end.mapping.reader
@@ -356,7 +356,7 @@ async def _standard(_end: End) -> AsyncIterator[Finding]:
 
 
 async def _to_influxdb(end: End) -> AsyncIterator[Finding]:
-    from iggyflux.transports.influxdb import InfluxLineSink
+    from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 
     sink = InfluxLineSink(end.influxdb)
     try:

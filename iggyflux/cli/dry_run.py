@@ -219,7 +219,7 @@ def _example_samples(mapping: Mapping) -> Iterator[Sample]:
 
 def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[Sample]:
     from iggyflux.samples import Sample
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     assert mapping.writer is not None  # noqa: S101
     log = Log.open(folder)

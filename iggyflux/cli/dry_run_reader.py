@@ -53,7 +53,7 @@ async def _newest(mapping: Mapping, path: Path, span: int, limit: int) -> list[S
     """The newest rows, oldest first: asked for backwards, in windows that grow while they hold little."""
     from iggyflux.errors import TooMuch
     from iggyflux.samples import SampleRow
-    from iggyflux.transports.influxdb_query import InfluxRows
+    from iggyflux.transports.influxdb.query.source import InfluxRows
 
     assert mapping.reader is not None  # noqa: S101
     column = mapping.reader.cursor.column

@@ -57,7 +57,7 @@ def iggy_settings(pipeline: Path | None) -> IggySettings:
 def last_samples(mapping: Mapping, settings: IggySettings, count: int) -> Iterator[Sample]:
     """The last messages of the topics that the mapping reads."""
     from iggyflux.samples import Sample
-    from iggyflux.transports.iggy_topics import last_messages
+    from iggyflux.transports.iggy.topics import last_messages
 
     assert mapping.writer is not None  # noqa: S101
     source = mapping.writer.source
@@ -80,9 +80,9 @@ def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Pa
 
 async def _save_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
     from iggyflux.errors import Stopped
-    from iggyflux.transports.deadletters import decode_letter, encode_letter
-    from iggyflux.transports.envelopes import EnvelopeError
-    from iggyflux.transports.iggy_topics import IggyRange, read_range
+    from iggyflux.transports.iggy.topics import IggyRange, read_range
+    from iggyflux.transports.local.deadletters import decode_letter, encode_letter
+    from iggyflux.transports.local.envelopes import EnvelopeError
 
     seen: set[bytes] = set()
     with file.open("xb") as lines:

@@ -95,7 +95,7 @@ def append(
     """
     if partition is not None and key is not None:
         raise click.UsageError("--partition and --key exclude each other")
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     choose = _key_expression(key) if key is not None else None
     log = Log.open(folder, create=True)
@@ -152,7 +152,7 @@ def _arriving_now(message: Message) -> Message:
     """The message without the times that samples get where they have none."""
     from msgspec.structs import replace
 
-    from iggyflux.transports.envelopes import default_timestamp_us
+    from iggyflux.transports.local.envelopes import default_timestamp_us
 
     if message.timestamp_us != default_timestamp_us(message.offset):
         return message
@@ -203,7 +203,7 @@ def tail(folder: Path, target: tuple[str, str], count: int, partition: int | Non
       iggyflux log tail data factory/readings -n 5
       iggyflux log tail data factory/readings --envelope | iggyflux dry-run mapping.yaml - --envelope
     """
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     log = Log.open(folder)
     stream, topic = target
@@ -252,7 +252,7 @@ def envelope_line(message: Message) -> bytes:
     """The message as a line of NDJSON, its payload as readable as it can be: JSON, text, or base64."""
     import msgspec
 
-    from iggyflux.transports.envelopes import envelope_of
+    from iggyflux.transports.local.envelopes import envelope_of
 
     tree: dict[str, Any] = dict(envelope_of(message))
     payload = message.payload
@@ -279,7 +279,7 @@ def info(folder: Path, form: str) -> int:
     Example:
       iggyflux log info data
     """
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     partitions = Log.open(folder).info()
     if form == "json":
@@ -414,7 +414,7 @@ def _paced(messages: Iterator[Message], rate: float) -> Iterator[list[Message]]:
 
 def _append_generated(batches: Iterable[list[Message]], folder: Path, partitions: int | None) -> None:
     """Append each message to the topic that it names: examples of a mapping may name several."""
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     log = Log.open(folder, create=True)
     counts: Counter[tuple[str, str]] = Counter()

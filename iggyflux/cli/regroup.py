@@ -17,7 +17,7 @@ from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
 
 if TYPE_CHECKING:
     from iggyflux.pipeline import Pipeline
-    from iggyflux.transports.iggy_groups import Renewed
+    from iggyflux.transports.iggy.groups import Renewed
 
 
 @click.command(name="regroup")
@@ -45,9 +45,9 @@ def command(pipeline: Path, name: str, yes: bool) -> int:
 
 async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
     from iggyflux.runner.open import open_writers
-    from iggyflux.transports.iggy import Connection
-    from iggyflux.transports.iggy_groups import refuse_while_connected, regroup
-    from iggyflux.transports.iggy_source import IggySource
+    from iggyflux.transports.iggy.connection import Connection
+    from iggyflux.transports.iggy.groups import refuse_while_connected, regroup
+    from iggyflux.transports.iggy.source import IggySource
 
     (route,) = open_writers(pipeline, only=[name])
     source = route.source

@@ -167,7 +167,7 @@ class Letters:
         return islice((letter for letter in self._read(_ignore) if mapping in (None, letter.mapping)), counted)
 
     def _read(self, torn: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
-        from iggyflux.transports.deadletters import read_dead_letters
+        from iggyflux.transports.local.deadletters import read_dead_letters
 
         return filter(self._chosen.takes, read_dead_letters(self._path, torn=torn))
 

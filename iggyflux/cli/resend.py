@@ -21,7 +21,7 @@ from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
 
 if TYPE_CHECKING:
     from iggyflux.pipeline import Pipeline
-    from iggyflux.transports.iggy_topics import Bound
+    from iggyflux.transports.iggy.topics import Bound
 
 _TOLD_AT_THE_END: Final = "record.failed"
 
@@ -63,8 +63,8 @@ async def _resend(
     from iggyflux.pipeline import IggySettings
     from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
     from iggyflux.runner.open import open_writers
-    from iggyflux.transports.iggy_source import IggySource
-    from iggyflux.transports.iggy_topics import IggyRange
+    from iggyflux.transports.iggy.source import IggySource
+    from iggyflux.transports.iggy.topics import IggyRange
 
     (route,) = open_writers(pipeline, only=[name])
     if not isinstance(route.source, IggySource):
@@ -95,7 +95,7 @@ async def _resend(
 
 def _bound(text: str | None, option: str) -> Bound | None:
     from iggyflux.timestamps import TimestampError, parse_rfc3339
-    from iggyflux.transports.iggy_topics import Bound
+    from iggyflux.transports.iggy.topics import Bound
 
     if text is None:
         return None

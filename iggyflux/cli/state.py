@@ -69,7 +69,7 @@ def check(places: tuple[Path, ...]) -> int:
     """
     from iggyflux.errors import Stopped
     from iggyflux.state.copies import check_pages, check_state
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     refused = _other_formats(places)
     for refusal in refused:
@@ -122,7 +122,7 @@ def backup(place: Path, target: Path) -> int:
 
 def _databases(places: tuple[Path, ...]) -> list[Path]:
     from iggyflux.state.copies import find_databases
-    from iggyflux.transports.log_store import FILE
+    from iggyflux.transports.local.log_store import FILE
 
     found = [path for place in places for path in find_databases(place, (FILE,))]
     if not found and not _other_formats(places):
@@ -134,7 +134,7 @@ def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
     """What was stored by a release with other files: it is no database, and must not pass for nothing."""
     from iggyflux.errors import Stopped
     from iggyflux.state.copies import find_format_1
-    from iggyflux.transports.log_store import LogStore
+    from iggyflux.transports.local.log_store import LogStore
 
     found = [refusal for place in places for refusal in find_format_1(place)]
     for folder in sorted({path.parents[3] for place in places for path in place.rglob("*/*/*/*.log")}):
@@ -146,7 +146,7 @@ def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
 
 
 def _is_log(path: Path) -> bool:
-    from iggyflux.transports.log_store import FILE
+    from iggyflux.transports.local.log_store import FILE
 
     return path.name == FILE
 
@@ -154,7 +154,7 @@ def _is_log(path: Path) -> bool:
 def _tree(path: Path) -> dict[str, Any]:
     """What a file holds, for programs."""
     from iggyflux.state.copies import read_state
-    from iggyflux.transports.log import Log
+    from iggyflux.transports.local.log import Log
 
     if _is_log(path):
         with closing(Log.open(path.parent)) as log:

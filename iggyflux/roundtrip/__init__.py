@@ -26,8 +26,8 @@ from iggyflux.roundtrip.losses import Loss, explain, explain_split
 from iggyflux.roundtrip.trace import Trace
 from iggyflux.runner.deliver import SystemClock, deliver
 from iggyflux.sim import SimServer
-from iggyflux.transports.influxdb import InfluxLineSink
-from iggyflux.transports.influxdb_query import InfluxRows
+from iggyflux.transports.influxdb.query.source import InfluxRows
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 
 __all__ = ["Change", "Loss", "Return", "RoundTrip", "applied", "round_trip"]
 

@@ -151,7 +151,7 @@ def _open(opening: Opening, source: Endpoint, sink: Endpoint) -> Route:
 
 
 def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
-    from iggyflux.transports.influxdb_query import InfluxRows
+    from iggyflux.transports.influxdb.query.source import InfluxRows
 
     reader, settings = opening.reader, opening.influxdb
     plan: RowPlan = opening.mapping.plan()  # type: ignore[assignment]  # of a reader, it is a reader's plan
@@ -230,7 +230,7 @@ def policy_of(settings: InfluxSettings) -> Policy:
 
 
 def _log_source(opening: Opening, end: Endpoint) -> Source:
-    from iggyflux.transports.log import LogSource
+    from iggyflux.transports.local.log import LogSource
 
     item, origin = opening.item, opening.writer.source
     return LogSource(
@@ -246,7 +246,7 @@ def _log_source(opening: Opening, end: Endpoint) -> Source:
 
 
 def _file_source(opening: Opening, end: Endpoint) -> Source:
-    from iggyflux.transports.files import FileSource, file_state
+    from iggyflux.transports.local.files import FileSource, file_state
 
     stream, topic = _coordinates(opening.writer)
     folder = opening.pipeline.state
@@ -264,15 +264,15 @@ def _file_source(opening: Opening, end: Endpoint) -> Source:
 
 
 def _stdin_source(opening: Opening, end: Endpoint) -> Source:
-    from iggyflux.transports.files import StdinSource
+    from iggyflux.transports.local.files import StdinSource
 
     stream, topic = _coordinates(opening.writer)
     return StdinSource(stream=stream, topic=topic, envelope=end.envelope, batch_size=opening.influxdb.batch_size)
 
 
 def _iggy_source(opening: Opening, _end: Endpoint) -> Source:
-    from iggyflux.transports.iggy import Reader
-    from iggyflux.transports.iggy_source import IggySource
+    from iggyflux.transports.iggy.connection import Reader
+    from iggyflux.transports.iggy.source import IggySource
 
     item, origin = opening.item, opening.writer.source
     return IggySource(
@@ -289,40 +289,40 @@ def _iggy_source(opening: Opening, _end: Endpoint) -> Source:
 
 
 def _file_sink(_opening: Opening, end: Endpoint) -> LineSink:
-    from iggyflux.transports.files import LineFileSink
+    from iggyflux.transports.local.files import LineFileSink
 
     return LineFileSink(end.path or Path())
 
 
 def _stdout_sink(_opening: Opening, _end: Endpoint) -> LineSink:
-    from iggyflux.transports.files import StdoutSink
+    from iggyflux.transports.local.files import StdoutSink
 
     return StdoutSink()
 
 
 def _influxdb_sink(opening: Opening, _end: Endpoint) -> LineSink:
-    from iggyflux.transports.influxdb import InfluxLineSink
+    from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 
     return InfluxLineSink(opening.influxdb)
 
 
 def _message_iggy_sink(opening: Opening, _end: Endpoint) -> MessageSink:
-    from iggyflux.transports.iggy_topics import IggySink
+    from iggyflux.transports.iggy.topics import IggySink
 
     target = opening.reader.target
     return IggySink(opening.iggy, target.stream, target.topic)
 
 
 def _message_log_sink(opening: Opening, end: Endpoint) -> MessageSink:
-    from iggyflux.transports.log import LogSink
+    from iggyflux.transports.local.log import LogSink
 
     target = opening.reader.target
     return LogSink(end.path or Path(), target.stream, target.topic)
 
 
 def _message_line_sink(opening: Opening, end: Endpoint) -> MessageSink:
-    from iggyflux.transports.files import LineFileSink, StdoutSink
-    from iggyflux.transports.message_files import MessageLines
+    from iggyflux.transports.local.files import LineFileSink, StdoutSink
+    from iggyflux.transports.local.message_files import MessageLines
 
     target = opening.reader.target
     lines = StdoutSink() if end.path is None else LineFileSink(end.path)
@@ -362,7 +362,7 @@ _DEFAULTS: dict[tuple[str, str], tuple[EndpointKind, str]] = {
 
 
 def _dead_letters(opening: Opening, messages: Endpoint) -> DeadLetterSink:
-    from iggyflux.transports.deadletters import DirectoryDeadLetters, TopicDeadLetters
+    from iggyflux.transports.local.deadletters import DirectoryDeadLetters, TopicDeadLetters
 
     place = opening.item.dead_letters
     if isinstance(place, TopicAddress):
@@ -372,10 +372,10 @@ def _dead_letters(opening: Opening, messages: Endpoint) -> DeadLetterSink:
 
 def _topic_sink(opening: Opening, messages: Endpoint, place: TopicAddress) -> MessageSink:
     if messages.kind == "iggy":
-        from iggyflux.transports.iggy_topics import IggySink
+        from iggyflux.transports.iggy.topics import IggySink
 
         return IggySink(opening.iggy, place.stream, place.topic)
-    from iggyflux.transports.log import LogSink
+    from iggyflux.transports.local.log import LogSink
 
     return LogSink(messages.path or Path(), place.stream, place.topic)
 
@@ -475,7 +475,7 @@ def _end_problems(opening: Opening, key: str, given: Endpoint) -> Iterator[Probl
 
 def _target_problems(opening: Opening, sink: Endpoint) -> Iterator[Problem]:
     """What a sink cannot do that a reader's document asks for."""
-    from iggyflux.transports.message_files import LINE_FORMATS
+    from iggyflux.transports.local.message_files import LINE_FORMATS
 
     reader = opening.reader
     if sink.kind == "iggy":
@@ -492,7 +492,7 @@ def _target_problems(opening: Opening, sink: Endpoint) -> Iterator[Problem]:
 
 def _influxdb_problems(opening: Opening) -> list[Problem]:
     """What the sink knows to be wrong with its settings, at the place of each."""
-    from iggyflux.transports.influxdb import settings_problems
+    from iggyflux.transports.influxdb.write.sink import settings_problems
 
     found = settings_problems(opening.influxdb)
     return [opening.pipeline.setting_problem(opening.item, "influxdb", each) for each in found]
@@ -500,7 +500,7 @@ def _influxdb_problems(opening: Opening) -> list[Problem]:
 
 def _iggy_problems(opening: Opening) -> list[Problem]:
     """What cannot work with these settings and this consumer, at the place of each."""
-    from iggyflux.transports.iggy_settings import settings_problems
+    from iggyflux.transports.iggy.settings import settings_problems
 
     consumer = dataclasses.replace(opening.item.consumer, name=opening.consumer) if opening.kind == "writer" else None
     found = settings_problems(opening.iggy, consumer)

@@ -23,8 +23,8 @@ from iggyflux.errors import PointError, Stopped
 from iggyflux.lineprotocol import MAX_INTEGER, MAX_UNSIGNED, MIN_INTEGER, FieldValue, Point, Unsigned
 from iggyflux.pipeline import InfluxSettings, Secret
 from iggyflux.runner.deliver import SystemClock, deliver
-from iggyflux.transports.influxdb import InfluxLineSink
-from iggyflux.transports.influxdb_admin import CheckReport
+from iggyflux.transports.influxdb.admin import CheckReport
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 from tests.servers.http import as_stored, read
 from tests.servers.products import Server
 from tests.servers.proxy import Trouble, in_front_of

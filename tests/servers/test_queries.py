@@ -17,7 +17,7 @@ from iggyflux.errors import PointError, Stopped
 from iggyflux.lineprotocol import MAX_INTEGER, MAX_UNSIGNED, MIN_INTEGER, FieldValue, Point, Unsigned
 from iggyflux.mapping import Query
 from iggyflux.records import Row, Scalar
-from iggyflux.transports.influxdb_query import InfluxRows
+from iggyflux.transports.influxdb.query.source import InfluxRows
 from tests.servers.products import Server
 from tests.servers.test_contract import START, drive, lines_of, measurement, needs, send, some
 

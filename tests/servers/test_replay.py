@@ -13,7 +13,7 @@ from shell import Outcome, iggyflux
 from iggyflux.cli.replay import LetterSource
 from iggyflux.records import Message
 from iggyflux.sim import Fault, SimServer
-from iggyflux.transports.deadletters import read_dead_letters
+from iggyflux.transports.local.deadletters import read_dead_letters
 
 MAPPING = """\
 iggyflux: 1

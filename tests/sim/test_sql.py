@@ -19,7 +19,7 @@ from iggyflux.sim import SimServer
 from iggyflux.sim.queries import QueryError, sql_engine
 from iggyflux.sim.queries.sql_engine import run_statement
 from iggyflux.sim.queries.sql_reads import parse_read, run_read
-from iggyflux.transports import influxdb_query_statements as statements
+from iggyflux.transports.influxdb.query import statements
 from tests.sim.client import Reply, call, needs_datafusion, sql, write
 
 LINES = """

@@ -26,7 +26,7 @@ from typing import Any
 import apache_iggy as sdk
 
 from iggyflux.pipeline import IggySettings, Secret
-from iggyflux.transports.iggy import Connection
+from iggyflux.transports.iggy.connection import Connection
 from tests.transports.fake_iggy import Partition
 
 STREAM, TOPIC = "s", "t"

@@ -17,14 +17,14 @@ from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import Consumer, IggySettings, Secret, Start
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position, Rendered
 from iggyflux.runner import Route, Stop, run_routes
-from iggyflux.transports import iggy_wire as wire
-from iggyflux.transports.iggy import Connection, Reader
-from iggyflux.transports.iggy_errors import TEXTS, Meaning, Refusal, meaning_of, translated
-from iggyflux.transports.iggy_keys import by_partition, partition_of, xxhash32
-from iggyflux.transports.iggy_settings import settings_problems
-from iggyflux.transports.iggy_source import IggySource
-from iggyflux.transports.iggy_topics import Bound, IggyRange, IggySink, read_range
-from iggyflux.transports.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink
+from iggyflux.transports.iggy import wire
+from iggyflux.transports.iggy.connection import Connection, Reader
+from iggyflux.transports.iggy.errors import TEXTS, Meaning, Refusal, meaning_of, translated
+from iggyflux.transports.iggy.keys import by_partition, partition_of, xxhash32
+from iggyflux.transports.iggy.settings import settings_problems
+from iggyflux.transports.iggy.source import IggySource
+from iggyflux.transports.iggy.topics import Bound, IggyRange, IggySink, read_range
+from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink
 from tests.transports.contract import SourceContract, drive
 from tests.transports.fake_iggy import FakeIggy
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Partition, Position
-from iggyflux.transports import iggy_wire as wire
 from iggyflux.transports.base import Starving
-from iggyflux.transports.iggy import Reader
-from iggyflux.transports.iggy_groups import refuse_while_connected, regroup
-from iggyflux.transports.iggy_member import LOOK_SECONDS, find_starving
-from iggyflux.transports.iggy_source import IggySource
-from iggyflux.transports.iggy_watch import GRACE_SECONDS, STARVING_SECONDS
+from iggyflux.transports.iggy import wire
+from iggyflux.transports.iggy.connection import Reader
+from iggyflux.transports.iggy.groups import refuse_while_connected, regroup
+from iggyflux.transports.iggy.member import LOOK_SECONDS, find_starving
+from iggyflux.transports.iggy.source import IggySource
+from iggyflux.transports.iggy.watch import GRACE_SECONDS, STARVING_SECONDS
 from tests.transports.contract import drive
 from tests.transports.fake_iggy_groups import STREAM, TOPIC, FakeClient, FakeGroups
 

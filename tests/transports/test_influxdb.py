@@ -23,10 +23,10 @@ from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, T
 from iggyflux.errors import NotConnected, PipelineError, Stopped
 from iggyflux.pipeline import InfluxSettings, Secret
 from iggyflux.runner.deliver import SystemClock, deliver
-from iggyflux.transports.influxdb import InfluxLineSink, compress, settings_problems
-from iggyflux.transports.influxdb_admin import CheckReport
-from iggyflux.transports.influxdb_flavors import FLAVORS, Flavor
-from iggyflux.transports.influxdb_http import AddressError, Scrubber, parse_address
+from iggyflux.transports.influxdb.admin import CheckReport
+from iggyflux.transports.influxdb.flavors import FLAVORS, Flavor
+from iggyflux.transports.influxdb.http import AddressError, Scrubber, parse_address
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink, compress, settings_problems
 from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Request, Script, http
 
 T = TypeVar("T")

@@ -18,11 +18,11 @@ from iggyflux.runner import Route, run_routes
 from iggyflux.runner.deliver import Journal, SystemClock, deliver
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Chaos, Fault
-from iggyflux.transports.influxdb import InfluxLineSink
-from iggyflux.transports.influxdb_admin import CheckReport
-from iggyflux.transports.influxdb_flavors import FLAVORS
-from iggyflux.transports.memory import CollectingDeadLetters, ScriptedSource
-from iggyflux.transports.memory import batch as batch_of
+from iggyflux.transports.influxdb.admin import CheckReport
+from iggyflux.transports.influxdb.flavors import FLAVORS
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+from iggyflux.transports.local.memory import CollectingDeadLetters, ScriptedSource
+from iggyflux.transports.local.memory import batch as batch_of
 
 T = TypeVar("T")
 

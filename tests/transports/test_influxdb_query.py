@@ -29,9 +29,9 @@ from iggyflux.records import Row
 from iggyflux.secrets import Scrubber, Secret
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
-from iggyflux.transports.influxdb_http import HttpClient, Ticket, parse_address
-from iggyflux.transports.influxdb_query import InfluxRows
-from iggyflux.transports.influxdb_query_answers import judge, judge_words
+from iggyflux.transports.influxdb.http import HttpClient, Ticket, parse_address
+from iggyflux.transports.influxdb.query.answers import judge, judge_words
+from iggyflux.transports.influxdb.query.source import InfluxRows
 from tests.sim.client import write
 from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Request, http
 
@@ -387,7 +387,7 @@ _MEASURED = """
 import asyncio, sys
 from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
-from iggyflux.transports.influxdb_query import InfluxRows
+from iggyflux.transports.influxdb.query.source import InfluxRows
 
 async def main(url):
     source = InfluxRows(InfluxSettings(url=url, database="d"), Query("m", None, "auto", (), (), ()))

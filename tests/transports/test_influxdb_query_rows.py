@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from iggyflux.mapping import Query
 from iggyflux.records import Row
-from iggyflux.transports.influxdb_query_rows import (
+from iggyflux.transports.influxdb.query.rows import (
     CHUNK_ROWS,
     Column,
     Layout,
@@ -24,7 +24,7 @@ from iggyflux.transports.influxdb_query_rows import (
     decode_influxql,
     decode_jsonl,
 )
-from iggyflux.transports.influxdb_query_schema import (
+from iggyflux.transports.influxdb.query.schema import (
     NamesClash,
     Schema,
     choose,
@@ -32,7 +32,7 @@ from iggyflux.transports.influxdb_query_schema import (
     read_field_keys,
     unfaithful,
 )
-from iggyflux.transports.influxdb_query_spool import Spool, SpoolFull
+from iggyflux.transports.influxdb.query.spool import Spool, SpoolFull
 
 WINDOW = (0, 10)
 START = 1_700_000_000_000_000_000

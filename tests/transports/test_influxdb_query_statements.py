@@ -16,8 +16,8 @@ from iggyflux.errors import PointError
 from iggyflux.lineprotocol import Point
 from iggyflux.sim import SimServer
 from iggyflux.sim.queries.tokens import Cursor
-from iggyflux.transports import influxdb_query_statements as statements
-from iggyflux.transports.influxdb_query_statements import LANGUAGES, StatementError, check_statement, fill
+from iggyflux.transports.influxdb.query import statements
+from iggyflux.transports.influxdb.query.statements import LANGUAGES, StatementError, check_statement, fill
 from tests.sim.client import flux, influxql, sql, write
 
 START = 1_700_000_000_000_000_000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.records import JSON
-from iggyflux.transports.influxdb_query_types import NARROWEST_SHARD_NS, find_spans
+from iggyflux.transports.influxdb.query.types import NARROWEST_SHARD_NS, find_spans
 
 VALUES: dict[str, JSON] = {"float": 7.0, "integer": -1, "unsigned": 2**64 - 1}
 

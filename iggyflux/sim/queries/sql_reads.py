@@ -1,6 +1,6 @@
 """The SQL that iggyflux itself sends: rows of a span, the first time, the columns of a table.
 
-The forms are those of `transports.influxdb_query_statements`; what differs from them is not read here.
+The forms are those of `transports.influxdb.query.statements`; what differs from them is not read here.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
 from iggyflux.records import JSON
-from iggyflux.transports.influxdb_query_rows import Spans
+from iggyflux.transports.influxdb.query.rows import Spans
 
 NARROWEST_SHARD_NS: Final = 3600 * 10**9
 

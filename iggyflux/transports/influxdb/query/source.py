@@ -31,12 +31,12 @@ from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
-from iggyflux.transports import influxdb_query_statements as statements
-from iggyflux.transports.influxdb_connection import InfluxConnection
-from iggyflux.transports.influxdb_flavors import bucket_of, database_of, retention_policy_of
-from iggyflux.transports.influxdb_http import Ticket
-from iggyflux.transports.influxdb_query_answers import judge, judge_words
-from iggyflux.transports.influxdb_query_rows import (
+from iggyflux.transports.influxdb.connection import InfluxConnection
+from iggyflux.transports.influxdb.flavors import bucket_of, database_of, retention_policy_of
+from iggyflux.transports.influxdb.http import Ticket
+from iggyflux.transports.influxdb.query import statements
+from iggyflux.transports.influxdb.query.answers import judge, judge_words
+from iggyflux.transports.influxdb.query.rows import (
     Document,
     Layout,
     TypeUnknown,
@@ -47,7 +47,7 @@ from iggyflux.transports.influxdb_query_rows import (
     read_document,
     read_documents,
 )
-from iggyflux.transports.influxdb_query_schema import (
+from iggyflux.transports.influxdb.query.schema import (
     Chosen,
     NamesClash,
     Schema,
@@ -56,8 +56,8 @@ from iggyflux.transports.influxdb_query_schema import (
     read_field_keys,
     unfaithful,
 )
-from iggyflux.transports.influxdb_query_spool import Spool, SpoolError, SpoolFull
-from iggyflux.transports.influxdb_query_types import Ask, find_spans
+from iggyflux.transports.influxdb.query.spool import Spool, SpoolError, SpoolFull
+from iggyflux.transports.influxdb.query.types import Ask, find_spans
 
 log = logging.getLogger("iggyflux.influxdb")
 

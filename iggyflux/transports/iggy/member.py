@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from iggyflux.errors import IggyfluxError
 from iggyflux.records import Partition
 from iggyflux.transports.base import GroupState, Starving
-from iggyflux.transports.iggy import Connection, Membership, PartitionInfo, Reader
-from iggyflux.transports.iggy_errors import Meaning, Refusal
-from iggyflux.transports.iggy_groups import renew
-from iggyflux.transports.iggy_watch import STARVING_SECONDS, Look, Watch
+from iggyflux.transports.iggy.connection import Connection, Membership, PartitionInfo, Reader
+from iggyflux.transports.iggy.errors import Meaning, Refusal
+from iggyflux.transports.iggy.groups import renew
+from iggyflux.transports.iggy.watch import STARVING_SECONDS, Look, Watch
 
 LOOK_SECONDS = 2.0
 _OUTSIDE_SECONDS = 1.0

@@ -27,8 +27,8 @@ from iggyflux.state.sqlite import SUFFIX as _STATE_SUFFIX
 from iggyflux.state.sqlite import SqliteState
 from iggyflux.state.store import GO_ON, StateStore
 from iggyflux.transports.base import Worker
-from iggyflux.transports.log_batches import OpenBatch
-from iggyflux.transports.log_store import LogStore
+from iggyflux.transports.local.log_batches import OpenBatch
+from iggyflux.transports.local.log_store import LogStore
 
 BATCH_BYTES = 8 * 10**6
 _CHECKED_AT_ONCE = 10_000

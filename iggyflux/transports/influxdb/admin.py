@@ -18,7 +18,7 @@ from iggyflux.delivery.doubt import one_reason
 from iggyflux.delivery.verdicts import Accepted, Impossible, RefusedSome, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import InfluxSettings
-from iggyflux.transports.influxdb_flavors import Flavor, bucket_of, database_of, retention_policy_of
+from iggyflux.transports.influxdb.flavors import Flavor, bucket_of, database_of, retention_policy_of
 
 Topic = Literal["server", "database", "write"]
 

@@ -27,9 +27,9 @@ from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import LazyMessages, Message, OutgoingMessage, Partition, Scalar
 from iggyflux.secrets import Scrubber, url_secrets
-from iggyflux.transports import iggy_wire as wire
-from iggyflux.transports.iggy_errors import Meaning, Refusal, translated
-from iggyflux.transports.iggy_wire import StoredOffset
+from iggyflux.transports.iggy import wire
+from iggyflux.transports.iggy.errors import Meaning, Refusal, translated
+from iggyflux.transports.iggy.wire import StoredOffset
 
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]

@@ -23,7 +23,7 @@ from pathlib import Path
 from iggyflux.errors import Stopped
 from iggyflux.records import Message, Partition
 from iggyflux.state.sqlite import connect, format_of, reason_of
-from iggyflux.transports.log_batches import StoredBatch, encode_batch
+from iggyflux.transports.local.log_batches import StoredBatch, encode_batch
 
 FILE = "log.sqlite3"
 _FORMAT = 1

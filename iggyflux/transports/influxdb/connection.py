@@ -20,7 +20,7 @@ from iggyflux.delivery.verdicts import Impossible, Unavailable, Verdict
 from iggyflux.errors import Location, NotConnected, PipelineError, Problem, Stopped
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.secrets import Scrubber
-from iggyflux.transports.influxdb_flavors import (
+from iggyflux.transports.influxdb.flavors import (
     FLAVORS,
     Detected,
     Flavor,
@@ -30,7 +30,7 @@ from iggyflux.transports.influxdb_flavors import (
     detect_by_metrics,
     misfits,
 )
-from iggyflux.transports.influxdb_http import (
+from iggyflux.transports.influxdb.http import (
     STALE_SECONDS,
     Address,
     AddressError,

@@ -28,9 +28,9 @@ from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition, Position
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import GO_ON, StateStore
-from iggyflux.transports.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.base import Worker
-from iggyflux.transports.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
+from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile
+from iggyflux.transports.local.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
 
 _CHUNK_BYTES = 2**20
 _MOST_CHUNKS = 256

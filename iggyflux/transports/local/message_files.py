@@ -15,7 +15,7 @@ from iggyflux.delivery.verdicts import Accepted, Impossible
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import OutgoingMessage
 from iggyflux.transports.base import LineSink
-from iggyflux.transports.envelopes import plain_header
+from iggyflux.transports.local.envelopes import plain_header
 
 LINE_FORMATS = frozenset({"json", "csv", "influx"})
 """Formats whose payloads are text, and can be lines."""

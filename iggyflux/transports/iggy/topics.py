@@ -9,8 +9,8 @@ from typing import Literal
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
-from iggyflux.transports.iggy import At, Connection, PartitionInfo, Reader, address_of
-from iggyflux.transports.iggy_keys import by_partition
+from iggyflux.transports.iggy.connection import At, Connection, PartitionInfo, Reader, address_of
+from iggyflux.transports.iggy.keys import by_partition
 
 _SEND_COUNT = 1000
 _LOOKING = Reader("single", "iggyflux-look")  # stores nothing

@@ -18,9 +18,9 @@ import msgspec
 from iggyflux.disk import make_folder
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import DeadLetter, OutgoingMessage, Reason
-from iggyflux.transports.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.base import MessageSink, Worker
-from iggyflux.transports.envelopes import EnvelopeError, decode_envelope, envelope_of
+from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile
+from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, envelope_of
 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"

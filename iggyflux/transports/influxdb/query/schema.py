@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iggyflux.mapping import Query
-from iggyflux.transports.influxdb_query_rows import NUMBERS, Column
+from iggyflux.transports.influxdb.query.rows import NUMBERS, Column
 
 FLUX_NAMES: Final = frozenset(
     {"_time", "_value", "_start", "_stop", "_field", "_measurement", "table", "result", "error"}

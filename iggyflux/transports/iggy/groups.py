@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Partition
-from iggyflux.transports.iggy import Connection, Reader
+from iggyflux.transports.iggy.connection import Connection, Reader
 
 
 @dataclass(frozen=True, slots=True)

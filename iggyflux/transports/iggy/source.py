@@ -25,9 +25,9 @@ from iggyflux.errors import EndOfInput, NotConnected, Stopped, closest
 from iggyflux.pipeline import IggySettings, Start
 from iggyflux.records import Batch, Message, Partition, Position
 from iggyflux.transports.base import GroupState
-from iggyflux.transports.iggy import At, Connection, PartitionInfo, Reader, address_of
-from iggyflux.transports.iggy_errors import Meaning, Refusal
-from iggyflux.transports.iggy_member import GroupMember, Reading
+from iggyflux.transports.iggy.connection import At, Connection, PartitionInfo, Reader, address_of
+from iggyflux.transports.iggy.errors import Meaning, Refusal
+from iggyflux.transports.iggy.member import GroupMember, Reading
 
 _DISCOVER_SECONDS = 5.0
 _SAMPLED = 64  # messages of a poll whose size is looked at

@@ -27,10 +27,10 @@ from iggyflux.delivery.verdicts import (
 )
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import InfluxSettings
-from iggyflux.transports import influxdb_admin as admin
-from iggyflux.transports.influxdb_connection import InfluxConnection, settings_problems
-from iggyflux.transports.influxdb_flavors import FLAVORS, bucket_of, database_of
-from iggyflux.transports.influxdb_http import STALE_SECONDS, Ticket
+from iggyflux.transports.influxdb import admin
+from iggyflux.transports.influxdb.connection import InfluxConnection, settings_problems
+from iggyflux.transports.influxdb.flavors import FLAVORS, bucket_of, database_of
+from iggyflux.transports.influxdb.http import STALE_SECONDS, Ticket
 
 __all__ = ["InfluxLineSink", "compress", "settings_problems"]
 

@@ -1,0 +1,1 @@
+"""Rows from InfluxDB: statements in InfluxQL, Flux and SQL, and their answers."""
