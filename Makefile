@@ -42,10 +42,13 @@ check: $(VENV)/.ready  ## format, lint, types, layers, tests, docs: what a chang
 bench: $(VENV)/.ready  ## measure; ratios against something measured in the same run
 	$(BIN)/python -m bench
 
-lock: $(VENV)/.ready  ## make requirements.lock anew from pyproject.toml
+LOCK := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --python-version 3.11
+
+lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet \
-		--python-version 3.11 --group dev --extra fast --extra sim pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --group dev --all-extras -o requirements.lock
+	$(LOCK) --constraint requirements.lock pyproject.toml --extra fast -o requirements-runtime.lock
+	$(LOCK) --constraint requirements.lock --group build -o requirements-build.lock
 
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy

@@ -105,7 +105,7 @@ def _message_ids() -> dict[str, list[str]]:
 
 
 def _schemas() -> list[Path]:
-    return sorted((ROOT / "schemas").glob("*.json"))
+    return sorted((ROOT / "iggyflux" / "schemas").glob("*.json"))
 
 
 def _schema_keys(node: Any, path: str = "") -> Iterator[str]:

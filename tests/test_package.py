@@ -1,0 +1,163 @@
+"""What is published: an sdist, the wheel that is built from it, lock files, the image. The wheel works on its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "iggyflux"
+NO_INDEX = re.compile(
+    "NewConnectionError|ConnectTimeout|ReadTimeout|NameResolutionError|error sending request|dns error|ProxyError"
+)
+INSTALL_SECONDS = 280
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked sdist."""
+    folder = tmp_path_factory.mktemp("sdist")
+    build(ROOT, "sdist", folder)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that is built from the sdist."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build(sdist, "wheel", folder)
+    return next(folder.glob("*.whl"))
+
+
+def build(source: Path, target: str, folder: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", folder], cwd=source, check=True, timeout=60
+    )
+
+
+def files(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not {"__pycache__", ".ruff_cache"} & set(path.parts)
+    }
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    """Schemas, starters and texts of codes too, as they are here."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("iggyflux/")}
+        changed = [name for name in names if archive.read(name) != (ROOT / name).read_bytes()]
+
+    assert names == {f"iggyflux/{name}" for name in files(PACKAGE)}
+    assert {name.rpartition("/")[2] for name in names} >= {"mapping-v1.schema.json", "writer.yaml", "py.typed"}
+    assert changed == []
+
+
+def test_the_sdist_holds_what_tests_and_examples_need(sdist: Path) -> None:
+    for folder in ("iggyflux", "tests", "docs", "examples", "mappings", "deploy", "bench"):
+        assert files(sdist / folder) == files(ROOT / folder), folder
+    assert files(sdist) >= {"README.md", "Makefile", "pyproject.toml", "requirements.lock", "requirements-runtime.lock"}
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("mappings/*.yaml"), *ROOT.glob("examples/*/*.yaml")]), ids=str)
+def test_schema_references_of_shipped_documents_resolve(path: Path) -> None:
+    reference = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text("utf-8"))
+
+    if reference is None:
+        assert path.name == "compose.yaml"
+    else:
+        assert json.loads((path.parent / reference[1]).read_bytes())["$id"].startswith("urn:iggyflux:")
+
+
+# --- the locks ---
+
+
+def pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / lock).read_text("utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", ["requirements-runtime.lock", "requirements-build.lock"])
+def test_a_smaller_lock_pins_what_the_tests_ran_with(lock: str) -> None:
+    tested = pins("requirements.lock")
+
+    assert {name: tested.get(name) for name in pins(lock)} == pins(lock)
+
+
+def test_the_runtime_lock_holds_no_tools() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    tools = {Requirement(text).name for text in project["dependency-groups"]["dev"] if isinstance(text, str)}
+    runtime = {Requirement(text).name for text in project["project"]["dependencies"]}
+    fast = {Requirement(text).name for text in project["project"]["optional-dependencies"]["fast"]}
+
+    locked = set(pins("requirements-runtime.lock"))
+    assert locked >= {name.replace(".", "-") for name in runtime | fast}
+    assert locked & (tools - fast) == set()
+
+
+# --- the image ---
+
+
+def test_the_image_is_made_of_locks_and_of_files_that_docker_may_see() -> None:
+    recipe = (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
+    copied = [name for line in re.findall(r"^COPY (?!--)(.*) \S+$", recipe, re.MULTILINE) for name in line.split()]
+    ignored = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
+
+    installs = re.findall(r"pip install (.*?)(?: \\|$)", recipe, re.MULTILINE)
+    assert all("--require-hashes" in install or "--no-index" in install for install in installs), installs
+    assert ignored[0] == "*"
+    assert {line[1:] for line in ignored if line[0] == "!"} == set(copied)
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    assert "requirements.lock" not in copied
+
+
+# --- installed ---
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment that holds the wheel, what the runtime lock names, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    install(python, "--require-hashes", "-r", str(ROOT / "requirements-runtime.lock"))
+    install(python, "--no-index", "--no-deps", str(wheel))
+    return python.parent
+
+
+def install(python: Path, *arguments: str) -> None:
+    command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--retries", "1"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    if done.returncode and NO_INDEX.search(done.stderr):
+        pytest.skip("the package index cannot be reached: nothing can be installed from it")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_runtime_lock_is_all_that_the_wheel_needs(installed: Path, tmp_path: Path) -> None:
+    clean = {"PATH": f"{installed}:{os.defpath}"}
+    checked = subprocess.run([installed / "python", "-m", "pip", "check"], cwd=tmp_path, env=clean, check=False)
+    place = subprocess.run(
+        [installed / "python", "-c", "import iggyflux; print(iggyflux.__file__)"],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert checked.returncode == 0
+    assert Path(place).is_relative_to(installed.parent)
