@@ -112,16 +112,17 @@ def errors_page() -> str:
     lines = [
         GENERATED,
         "# Codes\n",
-        "Every problem, failure and stop carries a code that never changes its meaning; `iggyflux codes IFX304` says",
-        "the same as this page. 1xx documents, 2xx expressions, 3xx records, 4xx payloads, 5xx samples and commands,",
-        "6xx delivery and run, 7xx transports, 8xx pipeline files.\n",
+        "Every problem, failed record and stop has a code. The meaning of a code never changes.",
+        "`iggyflux codes IFX304` prints the entry of one code.\n",
+        "1xx documents, 2xx expressions, 3xx records, 4xx payloads, 5xx samples and commands, 6xx delivery and run,",
+        "7xx transports, 8xx pipeline files.\n",
     ]
     for entry in sorted(CODES.values(), key=lambda entry: entry.code):
         lines += [f"## {entry.code}\n", f"**{entry.title}.** {entry.meaning}\n", f"*What to do*: {entry.fix}\n"]
         if entry.example:
             several = "\n" in entry.example
             shown = f"\n\n```text\n{entry.example}\n```" if several else f" {code(entry.example)}"
-            lines += [f"*For instance*:{shown}\n"]
+            lines += [f"*Example*:{shown}\n"]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -48,7 +48,7 @@ BEHIND_ONE_DOOR = {
     "ruamel": {"documents"},
     "jsonschema": {"documents"},
     "referencing": {"documents"},
-    "tomllib": {"documents"},
+    "tomllib": {"codes", "documents"},
     "tree_sitter": {"documents"},
     "tree_sitter_toml": {"documents"},
     "dateutil": {"timestamps"},

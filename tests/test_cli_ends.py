@@ -321,7 +321,7 @@ def test_the_beginning_of_a_code_lists_those_that_begin_so() -> None:
         "IFX502",
         "IFX503",
     ]
-    assert iggyflux("codes", "IFX500").out.startswith("IFX500: not an envelope\n")
+    assert iggyflux("codes", "IFX500").out.startswith("IFX500: invalid envelope\n")
 
 
 def test_an_example_of_a_code_keeps_its_lines() -> None:

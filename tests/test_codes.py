@@ -1,49 +1,35 @@
-"""The table of codes: each code once, in the file of its range, and every code of the program has an entry."""
+"""The table of codes: in order, complete, and every code of the program has an entry."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from iggyflux.codes import CODES, RANGES
+import pytest
+
+from iggyflux.codes import CODES, Code
 
 PACKAGE = Path(__file__).parent.parent / "iggyflux"
 
 
-def number(code: str) -> int:
-    return int(code.removeprefix("IFX"))
+def test_codes_are_in_order():
+    """A code, or a free number, is found without a search. TOML itself rejects a duplicate."""
+    assert list(CODES) == sorted(CODES)
 
 
-def test_no_code_stands_twice():
-    """A code has one meaning."""
-    written = [entry.code for entries in RANGES.values() for entry in entries]
-
-    assert sorted(written) == sorted(set(written))
-    assert len(written) == len(CODES)
-
-
-def test_a_code_stands_in_the_file_of_its_range_in_order():
-    """Whoever looks for a code, or for a free one, has one file to open."""
-    for numbers, entries in RANGES.items():
-        found = [number(entry.code) for entry in entries]
-
-        assert [each for each in found if each not in numbers] == []
-        assert found == sorted(found)
-
-
-def test_ranges_do_not_overlap():
-    """No code can stand in two files."""
-    ends = [each for numbers in sorted(RANGES, key=lambda numbers: numbers.start) for each in (numbers[0], numbers[-1])]
-
-    assert ends == sorted(set(ends))
+@pytest.mark.parametrize("entry", CODES.values(), ids=list(CODES))
+def test_every_entry_is_complete(entry: Code):
+    """A title fits into one line; meaning and fix are sentences."""
+    assert re.fullmatch(r"IFX\d{3}", entry.code)
+    assert 0 < len(entry.title) <= 60 and not entry.title.endswith(".")
+    assert entry.meaning.endswith(".") and entry.fix.endswith((".", "?"))
 
 
 def test_every_code_that_the_program_names_has_an_entry():
-    """What a user is told can be looked up."""
+    """A user can look up each code that the program reports."""
     named = {
         code: path.name
         for path in PACKAGE.rglob("*.py")
-        if path.parent.name != "codes"
         for code in re.findall(r"\bIFX\d{3}\b", path.read_text("utf-8"))
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 
-from iggyflux.codes import CODES
 from iggyflux.documents import join_pointer
 from iggyflux.errors import LineProtocolError
 from iggyflux.lineprotocol import parse_lines
@@ -80,6 +79,8 @@ def _check_base64(reading: Reading, value: JSON, pointer: str) -> None:
 
 
 def _check_codes(reading: Reading, value: JSON, pointer: str) -> None:
+    from iggyflux.codes import CODES  # the table takes 15 ms to load, and few documents name a code
+
     for index, code in enumerate(texts_of(value)):
         place = pointer if isinstance(value, str) else join_pointer(pointer, index)
         if code not in CODES and place not in reading.told:
