@@ -33,7 +33,7 @@ class Entry:
 _WRITE, _RUN, _LOOK = "Write a mapping", "Run it", "Look things up"
 
 COMMANDS: Final[dict[str, Entry]] = {
-    "init": Entry("init", _WRITE, "Write a commented starter mapping."),
+    "init": Entry("init", _WRITE, "Write a commented starter mapping or pipeline."),
     "validate": Entry("validate", _WRITE, "Check mapping and pipeline files."),
     "dry-run": Entry("dry_run", _WRITE, "Show what a mapping makes of sample messages."),
     "test": Entry("test", _WRITE, "Run the examples that mapping files hold."),

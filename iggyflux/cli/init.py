@@ -1,7 +1,10 @@
-"""`iggyflux init`: a starter mapping, which is a file of this package."""
+"""`iggyflux init`: a starter document, which is a file of this package, and the JSON Schema that it refers to."""
 
 from __future__ import annotations
 
+import json
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -13,28 +16,43 @@ STARTERS = Path(__file__).parent / "starters"
 
 @click.command(name="init")
 @click.argument("path", required=False, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--reader", is_flag=True, help="From InfluxDB to Iggy, instead of from Iggy to InfluxDB.")
+@click.option("--pipeline", is_flag=True, help="A pipeline file (also: a PATH with `pipeline` in its name).")
+@click.option("--reader", is_flag=True, help="A mapping from InfluxDB to Iggy, instead of from Iggy to InfluxDB.")
+@click.option("--mapping", metavar="FILE", help="The mapping that a pipeline runs (mapping.yaml).")
 @click.option("--toml", is_flag=True, help="TOML instead of YAML (also: a PATH that ends in .toml).")
-@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
-def command(path: Path | None, reader: bool, toml: bool, force: bool) -> int:
-    """Write a commented starter mapping.
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None, toml: bool, force: bool) -> int:
+    """Write a commented starter mapping or pipeline.
 
-    PATH is mapping.yaml (or mapping.toml) unless given; `-` prints it. The starter validates and passes its own
-    examples, so change it bit by bit.
+    PATH is mapping.yaml (or mapping.toml) unless given; `-` prints it. A mapping validates and passes its own
+    examples, so change it bit by bit. The JSON Schema for editors is written beside the file.
 
     \b
     Example:
-      iggyflux init mappings/readings.yaml
-      iggyflux test mappings/readings.yaml
+      iggyflux init readings.yaml
+      iggyflux test readings.yaml
+      iggyflux init pipeline.yaml --mapping readings.yaml
     """
     form = "toml" if toml or (path is not None and path.suffix == ".toml") else "yaml"
-    path = path or Path(f"mapping.{form}")
-    if toml and path.suffix in (".yaml", ".yml"):
+    if toml and path is not None and path.suffix in (".yaml", ".yml"):
         raise click.UsageError(f"--toml writes TOML, but {path} has the ending of YAML")
-    text = (STARTERS / f"{'reader' if reader else 'writer'}.{form}").read_text("utf-8")
-    name = f"mapping.{form}" if str(path) == "-" else str(path)
-    text = text.replace("FILE", name)
-    if str(path) == "-":
+    pipeline = pipeline or (not reader and path is not None and "pipeline" in path.stem)
+    if pipeline and reader:
+        raise click.UsageError("--reader is for mappings, not for pipelines")
+    if mapping is not None and not pipeline:
+        raise click.UsageError("--mapping is for pipelines")
+    kind = "pipeline" if pipeline else "mapping"
+    path = path or Path(f"{kind}.{form}")
+    schema = f"{kind}-v1.schema.json"
+    is_printed = str(path) == "-"
+    text = (STARTERS / f"{'pipeline' if pipeline else 'reader' if reader else 'writer'}.{form}").read_text("utf-8")
+    words = {
+        "SCHEMA": f"./{schema}",
+        "MAPPING": json.dumps(mapping or f"mapping.{form}", ensure_ascii=False),
+        "FILE": f"{kind}.{form}" if is_printed else str(path),
+    }
+    text = re.sub("|".join(words), lambda found: words[found[0]], text)
+    if is_printed:
         result(text)
         return ExitCode.OK
     try:
@@ -48,5 +66,13 @@ def command(path: Path | None, reader: bool, toml: bool, force: bool) -> int:
             raise
         raise click.UsageError(f"there is no folder {path.parent}") from error
     talk(f"wrote {path}")
-    talk(f"try: iggyflux test {path}")
+    _write_schema(path.parent / schema, force)
+    talk(f"try: iggyflux {'check' if pipeline else 'test'} {path}")
     return ExitCode.OK
+
+
+def _write_schema(path: Path, force: bool) -> None:
+    """Write the schema beside the document; keep one that exists, which may be under version control."""
+    if force or not path.exists():
+        path.write_bytes((files("iggyflux") / "schemas" / path.name).read_bytes())
+        talk(f"wrote {path}, by which editors complete and explain it")
