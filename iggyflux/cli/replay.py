@@ -334,6 +334,8 @@ def _with_lines(letters: Iterator[DeadLetter]) -> Iterator[Message]:
 class LetterSource:
     """A `Source` of messages that are read one batch at a time; there is nothing to acknowledge."""
 
+    waiting_for: str | None = None
+
     def __init__(self, messages: Callable[[], Iterator[Message]], count: int) -> None:
         from iggyflux.transports.base import Worker
 
@@ -397,6 +399,9 @@ class FailedAgain:
         self.count = 0
         self._some: list[DeadLetter] = []
         self._codes: Counter[str] = Counter()
+
+    async def connect(self) -> None:
+        """As `DeadLetterSink.connect`: there is nothing to make ready."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         self.count += len(letters)

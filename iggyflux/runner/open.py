@@ -125,8 +125,7 @@ class SinkPlan:
     def render(self, messages: Sequence[Message]) -> Rendered:
         """As the plan's `render`."""
         if self._plan is None:
-            dialect = getattr(self._sink, "dialect", "v2")
-            self._plan = self._mapping.plan(dialect=dialect, precision=self._precision)
+            self._plan = self._mapping.plan(dialect=self._sink.dialect, precision=self._precision)
         return self._plan.render(messages)
 
 

@@ -515,9 +515,7 @@ class ReaderRun:
         return True
 
     async def _connect_both(self) -> None:
-        connect = getattr(self.route.dead_letters, "connect", None)  # a topic has to be there before it is needed
-        if connect is not None:
-            await connect()
+        await self.route.dead_letters.connect()
         if not self._sink_is_connected:
             await self.route.sink.connect()
             self._sink_is_connected = True

@@ -145,10 +145,9 @@ class RouteRun:
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
         if status.state not in ("starting", "connecting"):
-            trouble: str | None = getattr(self.route.source, "trouble", None)
             words = self._doubt.words
             held = f"another request: the server refused every line of the last one: {words}" if words else None
-            status.waiting_for = "the sink is away" if journal.away else held or trouble
+            status.waiting_for = "the sink is away" if journal.away else held or self.route.source.waiting_for
 
     async def _connect(self) -> bool:
         """Connect both ends; False where the wish to stop came first: nothing is in flight then."""
@@ -163,9 +162,7 @@ class RouteRun:
         return True
 
     async def _connect_both(self) -> None:
-        connect = getattr(self.route.dead_letters, "connect", None)  # a topic has to be there before it is needed
-        if connect is not None:
-            await connect()
+        await self.route.dead_letters.connect()
         await self._connect_sink()
         await self.route.source.connect()
 
@@ -358,8 +355,8 @@ class _Session:
     def _pace(self) -> Pace:
         """How many may be under way: known for good once the sink is connected."""
         if self._journal.pace is None:
-            chosen, sink = self._route.max_in_flight, self._route.sink
-            bounds = Bounds.exactly(chosen) if chosen else getattr(sink, "in_flight", None) or _DEFAULT_IN_FLIGHT
+            chosen = self._route.max_in_flight
+            bounds = Bounds.exactly(chosen) if chosen else self._route.sink.in_flight or _DEFAULT_IN_FLIGHT
             self._journal.pace = Pace(bounds)
         return self._journal.pace
 

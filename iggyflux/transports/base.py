@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
+from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Verdict
 from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Partition, Position, Row
 
@@ -24,6 +25,10 @@ class Source(Protocol):
     Reading and acknowledging are separate: `read` moves a position of its own, in memory, so that the next batch can
     be read while earlier ones are in flight; what survives a restart is only what was acknowledged.
     """
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What keeps messages from coming though the source is connected; None if nothing does."""
 
     async def connect(self) -> None:
         """Open or open again; idempotent.  Starts after the last acknowledged position of each partition.
@@ -90,6 +95,14 @@ class Grouped(Protocol):
 
 class LineSink(Protocol):
     """Where line protocol goes."""
+
+    @property
+    def dialect(self) -> str:
+        """How lines are written: "v1", "v2" or "v3".  Known when the sink is connected."""
+
+    @property
+    def in_flight(self) -> Bounds | None:
+        """How many writes may be under way at once; None for the route's default.  Known when it is connected."""
 
     async def connect(self) -> None:
         """Open and verify; idempotent.  Raises `NotConnected` or `Stopped`."""
@@ -160,6 +173,9 @@ class Window(Protocol):
 
 class DeadLetterSink(Protocol):
     """Where messages are kept that could not be delivered."""
+
+    async def connect(self) -> None:
+        """Make ready what has to be there before a letter is put; idempotent.  Raises `NotConnected` or `Stopped`."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Keep durably; returns when they would survive a crash.

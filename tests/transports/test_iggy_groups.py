@@ -96,7 +96,7 @@ def test_partitions_of_ghosts_are_told_while_the_others_have_traffic(busy: Seque
         await pass_seconds(server, [worker], 5, range(4))
         server.kill()
         await pass_seconds(server, [worker], 20, busy)
-        return worker.source.trouble or ""
+        return worker.source.waiting_for or ""
 
     trouble = drive(main())
     starving = [each for each in busy if server.holder(GROUP, each) not in server.live(GROUP)]
@@ -261,9 +261,9 @@ def test_a_live_member_that_writes_nothing_is_told_and_one_that_works_slowly_is_
         for offset in range(12):  # one message in five seconds
             await pass_seconds(server, [ours], 5, [1 - theirs])
             await other.source.ack([Position(place(theirs), offset)])
-            told.append(ours.source.trouble)
+            told.append(ours.source.waiting_for)
         await pass_seconds(server, [ours], 16, [1 - theirs])
-        return told, ours.source.trouble
+        return told, ours.source.waiting_for
 
     told, in_the_end = drive(main())
     assert set(told) == {None}
@@ -286,7 +286,7 @@ def test_an_exclusive_member_rebuilds_its_group_and_loses_nothing(tells_clients:
     worker = drive(main())
     assert [server.waiting(GROUP, partition) for partition in server.numbers] == [0] * 4
     assert [worker.seen[number] for number in server.numbers] == [set(range(each.end)) for each in server.partitions]
-    assert worker.source.trouble is None
+    assert worker.source.waiting_for is None
     if busy or tells_clients:
         assert server.live(GROUP) == set(server.groups[GROUP].members) == {0}
 
@@ -372,7 +372,7 @@ def test_an_exclusive_member_leaves_the_group_alone_while_another_process_is_con
         number = server.groups[GROUP].number
         await pass_seconds(server, [ours], 25, range(2))
         assert server.groups[GROUP].number == number
-        return ours.source.trouble
+        return ours.source.waiting_for
 
     assert "`exclusive: true` is not so" in (drive(main()) or "")
 

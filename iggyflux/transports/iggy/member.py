@@ -134,7 +134,7 @@ class GroupMember:
         return tuple(self._states.values())
 
     @property
-    def trouble(self) -> str | None:
+    def waiting_for(self) -> str | None:
         """Which partitions starve, in words."""
         starving = [each for state in self._states.values() for each in state.starving]
         if not starving:

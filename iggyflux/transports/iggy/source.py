@@ -114,9 +114,9 @@ class IggySource:
         return f"{self._stream}/{','.join(self._wanted)} of {address_of(self.settings)}, {who}"
 
     @property
-    def trouble(self) -> str | None:
+    def waiting_for(self) -> str | None:
         """Why nothing comes though messages wait, where that is so."""
-        return self._member.trouble if self._member else None
+        return self._member.waiting_for if self._member else None
 
     @property
     def groups(self) -> Sequence[GroupState]:

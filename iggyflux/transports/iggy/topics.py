@@ -102,6 +102,8 @@ class IggyRange:
     it was connected.  `total` is an upper bound of the messages, known then.
     """
 
+    waiting_for: str | None = None
+
     def __init__(
         self,
         settings: IggySettings,

@@ -83,6 +83,9 @@ class DirectoryDeadLetters:
         self._total = 0
         self._worker = Worker("dead-letters")
 
+    async def connect(self) -> None:
+        """As `DeadLetterSink.connect`: the folder is made for the first letter."""
+
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """As `DeadLetterSink.put`: fsynced, and at its path, when it returns.  Raises `Stopped` (IFX715)."""
         await self._worker.call(self._put, letters)

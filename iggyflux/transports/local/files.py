@@ -121,6 +121,8 @@ class _Lines:
 class _LineSource:
     """What a file and stdin have in common: lines into batches."""
 
+    waiting_for: str | None = None
+
     def __init__(self, stream: str, topic: str, *, envelope: bool, batch_size: int) -> None:
         self._coordinates = (stream, topic)
         self._partition = Partition(stream, topic, 0)
@@ -360,6 +362,7 @@ class LineFileSink:
     that are not in the file at the path are then written again.
     """
 
+    dialect = "v2"
     in_flight = Bounds.exactly(2)
 
     def __init__(self, path: Path) -> None:
@@ -464,6 +467,9 @@ class LineFileSink:
 
 class StdoutSink:
     """A `LineSink` on standard output."""
+
+    dialect = "v2"
+    in_flight = Bounds.exactly(1)
 
     def __init__(self, descriptor: int = 1) -> None:
         self._descriptor = descriptor

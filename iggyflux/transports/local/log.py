@@ -350,6 +350,8 @@ class LogSource:
     what was there at `connect` is read.
     """
 
+    waiting_for: str | None = None
+
     def __init__(
         self,
         folder: Path,

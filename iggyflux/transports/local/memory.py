@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias
 
+from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Refused, Verdict
 from iggyflux.errors import EndOfInput, NotConnected
 from iggyflux.records import Batch, DeadLetter, Message, OutgoingMessage, Partition, Position
@@ -37,6 +38,8 @@ class ScriptedSource:
     After a raised exception, and on every `connect`, what was given and not acknowledged is given again, as a server
     does.  `connects` and `acks` are scripts of exceptions (or None) for those calls; `acked` holds every position.
     """
+
+    waiting_for: str | None = None
 
     def __init__(
         self,
@@ -110,6 +113,9 @@ class ScriptedSink:
     the lines that the verdicts say are stored, `writes` every request.
     """
 
+    dialect = "v2"
+    in_flight: Bounds | None = None
+
     def __init__(self, script: Iterable[WriteStep] = (), *, connects: Iterable[Exception | None] = ()) -> None:
         self._script: deque[WriteStep] = deque(script)
         self._connects = deque(connects)
@@ -155,6 +161,9 @@ class CollectingDeadLetters:
     def __init__(self, faults: Iterable[Exception | None] = ()) -> None:
         self._faults = deque(faults)
         self.letters: list[DeadLetter] = []
+
+    async def connect(self) -> None:
+        """Nothing to make ready."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         await _take_some_time()
