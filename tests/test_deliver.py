@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import (
     Accepted,
     Impossible,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,8 @@ from iggyflux.delivery.answers import ROWS, Answer, classify, parse_retry_after,
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
-from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
+from iggyflux.delivery.machine import TRANSITIONS, Done, Machine, Phase, Probe, Send, Wait
+from iggyflux.delivery.retry import Policy, Stop
 from iggyflux.delivery.verdicts import (
     Accepted,
     Impossible,
@@ -960,3 +962,40 @@ def test_whatever_a_server_answers_the_machine_ends_and_loses_nothing(data: st.D
 
     assert isinstance(action, Done)
     assert settled | {refusal.line for refusal in action.refusals} == set(range(len(lines)))
+
+
+def test_every_transition_of_the_table_happens_and_no_other() -> None:
+    """Servers with random bad, deadly and failing lines: the table is neither too wide nor too narrow."""
+    seen: set[tuple[Phase, Phase]] = set()
+
+    class Watched(Machine):
+        def _enter(self, phase: Phase, *, suspects: int = 0, window: int | None = None) -> None:
+            seen.add((self._phase, phase))
+            super()._enter(phase, suspects=suspects, window=window)
+
+    for seed in range(600):
+        random = Random(seed)
+        lines = points(random.choice((1, 2, 3, 9)))
+        server = Server(
+            bad=frozenset(line for line in lines if random.random() < 0.1),
+            killers=frozenset(line for line in lines if random.random() < random.choice((0.1, 0.5, 1))),
+            failing=frozenset(line for line in lines if random.random() < random.choice((0.1, 0.5, 1))),
+            style=random.choice(("unnamed", "named", "partial")),
+        )
+        odds = random.choice((0, 0.2, 0.6))
+        machine, now = Watched(lines, Policy(max_lines=random.choice((1, 2, 50)))), 0.0
+        for _ in range(300):
+            match machine.next(now):
+                case Send(indices):
+                    if random.random() < odds:
+                        server.outage.append(random.choice([*OUTAGES, Accepted(), RefusedSome("x")]))
+                    machine.receive(server.write([lines[index] for index in indices]), now, 0.5)
+                case Probe():
+                    machine.probed(None, now, 0.5)
+                case Wait(seconds):
+                    now += seconds
+                case _:
+                    break
+
+    table = {(phase, follows) for phase, others in TRANSITIONS.items() for follows in others}
+    assert {(before, after) for before, after in seen if before is not after} == table

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from shell import iggyflux
 
 from iggyflux.delivery.doubt import Doubt
-from iggyflux.delivery.machine import Policy
-from iggyflux.delivery.machine import Stop as MustStop
+from iggyflux.delivery.retry import Policy
+from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, RefusedSome, TooLarge, Verdict
 from iggyflux.errors import NotConnected
 from iggyflux.mapping import OnError
@@ -41,6 +41,9 @@ class Server:
 
     From its request number `shut` on it refuses everything, until its request number `opened`.
     """
+
+    dialect = "v2"
+    in_flight = None
 
     def __init__(self, *, words: str = "no", shut: int = 10**9, opened: int = 10**9) -> None:
         self.words, self.shut, self.opened = words, shut, opened

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import OnError

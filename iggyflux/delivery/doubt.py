@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from iggyflux.delivery.machine import Stop
+from iggyflux.delivery.retry import Stop
 from iggyflux.delivery.verdicts import Refusal
 
 T = TypeVar("T")

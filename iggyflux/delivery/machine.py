@@ -7,14 +7,14 @@ The machine always sends a prefix of what is still to do, so that two lines of o
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from enum import Enum
+from typing import Any, TypeAlias
 
-from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import line_bytes, point_key
+from iggyflux.delivery.retry import Policy, Retry, Stop
 from iggyflux.delivery.verdicts import (
     Accepted,
     Impossible,
@@ -25,59 +25,54 @@ from iggyflux.delivery.verdicts import (
     Unavailable,
     Verdict,
 )
-from iggyflux.errors import counted
-
-OnUnavailable: TypeAlias = Literal["wait", "stop", "dead_letter"]
 
 # A server that dies this often, with no answer in between, is not killed by one line.
 _MAX_DEATHS = 40
 # Two deaths of the same request, with a server that was seen alive between them, are no accident.
 _DEATHS_OF_A_KILLER = 2
-# With so many in a row nobody waits for a witness any more: no line is sent for ever.
+# After so many deaths in a row a line is blamed without a witness: no line is sent without end.
 _DEATHS_ENOUGH = 12
-# So many more, after nothing that was sent survived, and it is looked for again.
-_DEATHS_OF_THE_SICK = 5
-# So many lines that fail alone, and nothing accepted: the server is sick, whatever is sent.
+# A failing server is given so many more deaths before a line is suspected again.
+_DEATHS_WHILE_FAILING = 5
+# So many lines that fail alone, and nothing accepted: the server fails, whatever is sent.
 _MAX_HELD = 3
-_DIGITS = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The run cannot go on: nothing of this delivery may be acknowledged."""
+class Phase(Enum):
+    """What is known about the lines that are still to be sent."""
 
-    reason: str
-    hint: str | None
-    code: str
+    DELIVERING = "delivering"
+    """No line is suspected: each request is as large as it may be."""
+    SEARCHING = "searching"
+    """The first lines to send hold one that the server refuses or fails on: they are sent in halves."""
+    CALLING_WITNESS = "calling witness"
+    """A line that is stored already is sent again, to see whether the server or the suspected line is at fault."""
+    FAILING = "failing"
+    """The server fails on everything: no line is suspected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How patient delivery is.
-
-    After `max_retries` the policy `on_unavailable` holds: go on for ever at the capped pace, stop, or refuse what is
-    left.  `max_refused_requests` bounds the search for refused lines: when that many requests of one delivery were
-    refused (where each answer names a line: that many, or half as many as there are lines), the schema is wrong, and
-    every line not yet settled is refused as it is.  None of them is lost: they go where refused lines go, and come back
-    with a replay.
-    """
-
-    max_lines: int = 5_000
-    max_bytes: int = 4 * 1024 * 1024
-    max_retries: int = 3
-    retry_backoff_seconds: float = 1.0
-    max_backoff_seconds: float = 30.0
-    max_retry_after_seconds: float = 600.0
-    on_unavailable: OnUnavailable = "wait"
-    max_refused_requests: int = 400
-
-    def still_away(self, reason: str) -> Stop:
-        """What ends the run where the retries are used up and nobody wants to wait."""
-        return Stop(
-            f"still not available after {counted(self.max_retries, 'retry', 'retries')}: {reason}",
-            "start again when the server is back; nothing was acknowledged",
-            "IFX606",
-        )
+TRANSITIONS: Mapping[Phase, Mapping[Phase, str]] = {
+    Phase.DELIVERING: {
+        Phase.SEARCHING: "a request was refused without a named line, or failed again and again; or all that is left "
+        "are lines that failed alone",
+        Phase.CALLING_WITNESS: "a single line fails again and again, and nothing else is left to send",
+        Phase.FAILING: "a single line fails again and again, and nothing was ever accepted",
+    },
+    Phase.SEARCHING: {
+        Phase.DELIVERING: "the line was found, or put behind the others, or every suspect was accepted",
+        Phase.CALLING_WITNESS: "a line fails alone, and nothing else is left to send",
+        Phase.FAILING: "lines fail alone, and nothing was ever accepted",
+    },
+    Phase.CALLING_WITNESS: {
+        Phase.SEARCHING: "the witness was accepted: the line is sent again, and blamed if it fails",
+        Phase.FAILING: "the witness was not accepted",
+    },
+    Phase.FAILING: {
+        Phase.DELIVERING: "the server answered, or died often enough to suspect a line again",
+        Phase.SEARCHING: "the server refused a request without naming a line",
+    },
+}
+"""Which phase may follow which, and why; staying in a phase is always possible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,39 +113,30 @@ class Machine:
     def __init__(
         self, lines: Sequence[str], policy: Policy, *, size: int | None = None, limit: ByteLimit | None = None
     ) -> None:
-        """`size` is the number of characters, with the ends of the lines, where it is known; `limit` what other
-        deliveries learnt."""
+        """`size` is the number of characters with line ends, if known; `limit` what other deliveries learnt."""
         self._lines = lines
         # Four bytes a character is the most that UTF-8 needs: the usual request is not measured line by line.
         self._most_bytes = 4 * (sum(map(len, lines)) + len(lines) if size is None else size)
         self._policy = policy
-        self._todo: Sequence[int] = range(len(lines))
-        self._refusals: list[Refusal] = []
-        self._end: Done | Stop | None = None
-        # The search: the first `_suspect` lines to do hold a refused one; `_window` bounds the next request.
-        self._suspect = 0
-        self._window: int | None = None
-        self._width = 0
-        self._refused_requests = 0
-        # What is not available: attempts in a row; equal failures in a row of the same request.
-        self._attempts = 0
-        self._strikes = 0
-        self._failure: object = None
-        self._reason = ""
-        self._not_before = 0.0
-        self._probing = False
-        self._deaths = 0
-        # Lines that alone got an unknown server error, while nothing else was accepted that would lay it on them.
-        self._held: list[int] = []
-        self._witness = False
-        self._answered = False
-        self._accepted_line: int | None = None
-        self._calling_witness = False
-        self._sick = False
         self._limit = limit or ByteLimit(policy.max_bytes)
+        self._todo: Sequence[int] = range(len(lines))
+        self._held: list[int] = []  # lines that failed alone and wait behind the others
+        self._refusals: list[Refusal] = []
+        self._refused_requests = 0
+        self._end: Done | Stop | None = None
+        self._retry = Retry(policy)
+        self._width = 0  # lines of the request that is under way
+        # The phase; how many of the first lines to do are suspected while searching; a bound of the next request.
+        self._phase = Phase.DELIVERING
+        self._suspects = 0
+        self._window: int | None = None
+        # What speaks for the server since a line is suspected: it answered, it accepted something, a line it stored.
+        self._has_answered = False
+        self._has_accepted = False
+        self._stored_line: int | None = None
 
     def next(self, now: float) -> Action:
-        """What to do at `now`; asking again changes nothing."""
+        """Return what to do at `now`; asking again changes nothing."""
         if self._end is not None:
             return self._end
         if not self._todo and self._held:
@@ -158,26 +144,25 @@ class Machine:
         if not self._todo:
             self._end = Done(tuple(sorted(self._refusals, key=lambda refusal: refusal.line)))
             return self._end
-        if now < self._not_before:
-            away = self._attempts > self._policy.max_retries
-            return Wait(self._not_before - now, self._attempts, self._reason, away)
-        if self._probing:
+        if self._retry.not_before > now:
+            seconds = self._retry.not_before - now
+            return Wait(seconds, self._retry.attempts, self._retry.reason, self._retry.is_used_up)
+        if self._retry.must_probe:
             return Probe()
         if not self._width:
             self._width = self._fitting()
         return Send(self._todo[: self._width])
 
     def receive(self, verdict: Verdict, now: float, jitter: float) -> None:
-        """What the last `Send` came to; `jitter` is drawn from [0, 1)."""
+        """Take the outcome of the last `Send`; `jitter` is drawn from [0, 1)."""
         width = self._width
         self._width = 0
         if self._limit.is_lowered and isinstance(verdict, Accepted | Refused | RefusedSome):
             self._limit.accepted(self._bytes(width))
         if not isinstance(verdict, Unavailable):
-            self._attempts = self._strikes = self._deaths = 0
-            self._failure = None
-            self._answered = True
-        if self._calling_witness and not isinstance(verdict, Impossible):
+            self._retry.answered()
+            self._has_answered = True
+        if self._phase is Phase.CALLING_WITNESS and not isinstance(verdict, Impossible):
             self._hear_witness(verdict, now, jitter)
             return
         _RECEIVE[type(verdict)](self, verdict, width, now, jitter)
@@ -185,32 +170,35 @@ class Machine:
     @property
     def wants_to_be_alone(self) -> bool:
         """Whether the next `Send` should be the only request under way: only then a death tells what caused it."""
-        return self._deaths > 0
+        return self._retry.deaths > 0
 
     def probed(self, reason: str | None, now: float, jitter: float) -> None:
-        """What the last `Probe` came to: None where the server is there, else why not."""
+        """Take the outcome of the last `Probe`: None if the server is there, else why not."""
         if reason is None:
-            self._probing = False
+            self._retry.must_probe = False
         else:
             self._wait(Unavailable(reason), now, jitter)
+
+    def _enter(self, phase: Phase, *, suspects: int = 0, window: int | None = None) -> None:
+        if phase is not self._phase and phase not in TRANSITIONS[self._phase]:
+            raise AssertionError(f"{phase} never follows {self._phase}")
+        self._phase, self._suspects, self._window = phase, suspects, window
 
     # --- answers, one method a verdict ---
 
     def _accepted(self, _verdict: Accepted, width: int, _now: float, _jitter: float) -> None:
-        self._accepted_line = self._todo[width - 1]
+        self._stored_line = self._todo[width - 1]
+        self._has_accepted = True
         self._todo = self._todo[width:]
-        self._sick = False
-        self._witness = True
-        if self._suspect > width:
-            self._suspect -= width
-            self._window = max(self._suspect // 2, 1)
-        else:
-            self._suspect = 0
-            self._window = self._window * 2 if self._window else None
         if self._held:
             self._todo = [*self._held, *self._todo]
             self._held = []
-            self._suspect = self._window = 1
+            self._enter(Phase.SEARCHING, suspects=1, window=1)
+        elif self._suspects > width:
+            left = self._suspects - width
+            self._enter(Phase.SEARCHING, suspects=left, window=max(left // 2, 1))
+        else:
+            self._enter(Phase.DELIVERING, window=self._window * 2 if self._window else None)
 
     def _refused(self, verdict: Refused, width: int, now: float, jitter: float) -> None:
         named = {refusal.line: refusal for refusal in verdict.refusals if 0 <= refusal.line < width}
@@ -225,12 +213,11 @@ class Machine:
             self._todo = self._todo[width:]
             other = next((line for line in reversed(range(width)) if line not in named), None)
             if other is not None:
-                self._witness = True
-                self._accepted_line = sent[other]
+                self._has_accepted = True
+                self._stored_line = sent[other]
         else:
             self._todo = [*(index for line, index in enumerate(sent) if line not in named), *self._todo[width:]]
-        self._suspect = 0
-        self._window = None
+        self._enter(Phase.DELIVERING)
         if not verdict.rest_stored:
             first = next(iter(named.values()))
             self._count_refused_request(first.reason, first.status, is_vague=False, named=True)
@@ -254,70 +241,67 @@ class Machine:
         self._end = Stop(verdict.reason, verdict.hint, verdict.code)
 
     def _unavailable(self, verdict: Unavailable, width: int, now: float, jitter: float) -> None:
-        failure = _failure_of(verdict)
-        if failure is not None:
-            self._strikes = self._strikes + 1 if failure == self._failure else 1
-            self._failure = failure
+        self._retry.failed(verdict)
         if verdict.connection_died:
             self._died(verdict, width)
-        elif verdict.suspicious and not self._sick:
+        elif verdict.suspicious and self._phase is not Phase.FAILING:
             self._failed_alike(verdict, width)
         if self._end is None:
             self._wait(verdict, now, jitter)
 
-    # --- what follows ---
+    # --- failures: is it a line, or the server? ---
 
     def _died(self, verdict: Unavailable, width: int) -> None:
-        """The connection broke under a request: after two such deaths look for the line that does it."""
-        self._probing = True
-        self._deaths += 1
-        if self._deaths > _MAX_DEATHS:
+        """The connection broke under a request: after two such deaths look for the line that causes them."""
+        retry = self._retry
+        if retry.deaths > _MAX_DEATHS:
             self._end = Stop(
-                f"the connection died {self._deaths} times in a row while lines were sent: {verdict.reason}",
+                f"the connection died {retry.deaths} times in a row while lines were sent: {verdict.reason}",
                 "look at the server's log, and at what stands between here and there",
                 "IFX608",
             )
-        elif self._sick:
-            if self._strikes >= _DEATHS_OF_THE_SICK:  # whoever is well by now may yet be killed by a line
-                self._sick = False
-                self._strikes = 0
-        elif self._strikes >= (1 if self._suspect and width > 1 else _DEATHS_OF_A_KILLER):
+        elif self._phase is Phase.FAILING:
+            if retry.repeats >= _DEATHS_WHILE_FAILING:
+                retry.repeats = 0
+                self._enter(Phase.DELIVERING)
+        elif retry.repeats >= self._repeats_needed(width, _DEATHS_OF_A_KILLER):
             reason = f"the connection died each time this line was sent alone: {verdict.reason}"
-            lived = self._suspect > 0 and self._answered
-            is_proved = lived or len(self._lines) == 1 or self._deaths >= _DEATHS_ENOUGH
+            lived = self._phase is Phase.SEARCHING and self._has_answered
+            is_proved = lived or len(self._lines) == 1 or retry.deaths >= _DEATHS_ENOUGH
             self._accuse(width, reason, None, "IFX603", is_proved=is_proved)
 
     def _failed_alike(self, verdict: Unavailable, width: int) -> None:
-        """An error that nobody knows as passing, again and again: look whether a line does it."""
-        if self._strikes >= (1 if self._suspect and width > 1 else self._policy.max_retries + 1):
+        """An error that is not known to pass, again and again: look for a line that causes it."""
+        if self._retry.repeats >= self._repeats_needed(width, self._policy.max_retries + 1):
             reason = f"the server fails each time this line is sent alone: {verdict.reason}"
             self._accuse(width, reason, verdict.status, "IFX607", is_proved=False)
+
+    def _repeats_needed(self, width: int, usually: int) -> int:
+        """How often the same failure comes before a line is suspected; while halving, once is enough."""
+        return 1 if self._phase is Phase.SEARCHING and width > 1 else usually
 
     def _accuse(self, width: int, reason: str, status: int | None, code: str, *, is_proved: bool) -> None:
         """One of these lines may be what the server fails on.
 
-        The blame needs a witness, another request that was accepted since: else the server itself is sick.
+        A line is blamed only with a witness, another request that was accepted since: else the server itself fails.
         """
-        if not self._suspect:
-            self._witness = self._answered = False
+        if self._phase is not Phase.SEARCHING:
+            self._has_accepted = self._has_answered = False
         if width > 1:
             self._halve(width)
-        elif self._witness or is_proved:
+        elif self._has_accepted or is_proved:
             self._refuse_first(reason, status, code, is_vague=True)
         elif self._can_be_held():
             self._held.append(self._todo[0])
             self._todo = self._todo[1:]
-            self._suspect = 0
-            self._window = None
-        elif self._accepted_line is not None:
-            # Nothing is left to send: a line that is stored already is as good a witness, and changes nothing.
-            self._todo = [self._accepted_line, *self._held, *self._todo]
+            self._enter(Phase.DELIVERING)
+        elif self._stored_line is not None:
+            self._todo = [self._stored_line, *self._held, *self._todo]
             self._held = []
-            self._window = 1
-            self._calling_witness = True
+            self._enter(Phase.CALLING_WITNESS, window=1)
         else:
-            self._fall_sick()
-        self._strikes = 0
+            self._blame_server()
+        self._retry.repeats = 0
 
     def _can_be_held(self) -> bool:
         """Whether the first line to do can be sent after the others: none of them writes its point."""
@@ -327,39 +311,36 @@ class Machine:
         return all(point_key(self._lines[index]) != key for index in self._todo[1:])
 
     def _hear_witness(self, verdict: Verdict, now: float, jitter: float) -> None:
-        self._calling_witness = False
         self._todo = self._todo[1:]
-        self._witness = isinstance(verdict, Accepted)
-        self._suspect = self._window = 1
-        if not self._witness:
-            self._fall_sick()
+        self._has_accepted = isinstance(verdict, Accepted)
+        if self._has_accepted:
+            self._enter(Phase.SEARCHING, suspects=1, window=1)
+        else:
+            self._blame_server()
         if isinstance(verdict, Unavailable):
             self._wait(verdict, now, jitter)
 
-    def _fall_sick(self) -> None:
-        """The server fails, whatever is sent: no line is to blame, and all of them wait."""
+    def _blame_server(self) -> None:
         self._todo = [*self._held, *self._todo]
         self._held = []
-        self._sick = True
-        self._suspect = 0
-        self._window = None
-        self._attempts = self._policy.max_retries
+        self._enter(Phase.FAILING)
+        self._retry.attempts = self._policy.max_retries
+
+    # --- what is sent next ---
 
     def _halve(self, width: int) -> None:
-        self._suspect = width
-        self._window = width // 2
-        self._attempts = 0
+        self._enter(Phase.SEARCHING, suspects=width, window=width // 2)
+        self._retry.attempts = 0
 
     def _refuse_first(self, reason: str, status: int | None, code: str, *, is_vague: bool) -> None:
         self._refusals.append(Refusal(self._todo[0], reason, status, code, reason if is_vague else None))
         self._todo = self._todo[1:]
-        self._suspect = 0
-        self._attempts = 0
-        self._witness = self._answered = False
+        self._retry.attempts = 0
+        self._has_accepted = self._has_answered = False
         # Look at as many lines next as there were to a refused one so far: few requests where few or most are refused.
         settled = len(self._lines) - len(self._todo) - len(self._held)
         found = len(self._refusals)
-        self._window = None if found == 1 else max(settled // found, 1)
+        self._enter(Phase.DELIVERING, window=None if found == 1 else max(settled // found, 1))
 
     def _look_at(self, suspects: Sequence[int], width: int) -> bool:
         """Put the suspects of the last request first, where that cannot change which of two equal points comes last."""
@@ -380,8 +361,7 @@ class Machine:
         if any(point_key(self._lines[index]) in keys for index in others):
             return False
         self._todo = [*first, *others, *self._todo[width:]]
-        self._suspect = 0
-        self._window = len(first)
+        self._enter(Phase.DELIVERING, window=len(first))
         return True
 
     def _count_refused_request(self, reason: str, status: int | None, *, is_vague: bool, named: bool = False) -> None:
@@ -403,22 +383,13 @@ class Machine:
 
     def _wait(self, verdict: Unavailable, now: float, jitter: float) -> None:
         policy = self._policy
-        self._attempts += 1
-        self._reason = verdict.reason
-        if self._attempts > policy.max_retries and policy.on_unavailable != "wait" and self._todo:
+        self._retry.pause(verdict, now, jitter)
+        if self._retry.is_used_up and policy.on_unavailable != "wait" and self._todo:
             end = policy.still_away(verdict.reason)
             if policy.on_unavailable == "stop":
                 self._end = end
             else:
                 self._refuse_rest(end.reason, verdict.status, "IFX605")
-            return
-        seconds = backoff_seconds(
-            self._attempts, jitter, first=policy.retry_backoff_seconds, cap=policy.max_backoff_seconds
-        )
-        if verdict.retry_after_seconds is not None:
-            asked = min(verdict.retry_after_seconds, policy.max_retry_after_seconds)
-            seconds = max(seconds, asked + jitter * policy.retry_backoff_seconds)
-        self._not_before = now + seconds
 
     def _fitting(self) -> int:
         """How many of the lines to do go into the next request: at least one."""
@@ -446,15 +417,6 @@ def _keeps_order(permutation: Sequence[int], lines: Sequence[str]) -> bool:
             return False
         last[key] = line
     return True
-
-
-def _failure_of(verdict: Unavailable) -> object:
-    """What makes two failures the same one: numbers in their texts do not count."""
-    if verdict.connection_died:
-        return "died"
-    if verdict.suspicious:
-        return (verdict.status, _DIGITS.sub("0", verdict.reason))
-    return None
 
 
 _RECEIVE: dict[type, Callable[[Machine, Any, int, float, float], None]] = {

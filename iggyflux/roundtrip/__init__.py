@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.retry import Policy
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import Mapping as Document

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from iggyflux.delivery.limit import ByteLimit
-from iggyflux.delivery.machine import Done, Machine, Policy, Probe, Send, Stop, Wait
+from iggyflux.delivery.machine import Done, Machine, Probe, Send, Wait
 from iggyflux.delivery.pace import Pace
+from iggyflux.delivery.retry import Policy, Stop
 from iggyflux.delivery.verdicts import (
     Accepted,
     Refusal,

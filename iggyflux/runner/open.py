@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import Rules
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest
 from iggyflux.mapping import Mapping, Reader, Writer, load_mapping

@@ -48,9 +48,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from iggyflux.delivery.doubt import Doubt, Ended
-from iggyflux.delivery.machine import Policy
-from iggyflux.delivery.machine import Stop as MustStop
 from iggyflux.delivery.pace import Bounds, Pace
+from iggyflux.delivery.retry import Policy
+from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Position, Reason, Rendered

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from shell import iggyflux
 
-from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.errors import PointError, Stopped
 from iggyflux.lineprotocol import MAX_INTEGER, MAX_UNSIGNED, MIN_INTEGER, FieldValue, Point, Unsigned

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from iggyflux.delivery.machine import Policy
 from iggyflux.delivery.pace import Bounds
+from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import NotConnected, PipelineError, Stopped
 from iggyflux.pipeline import InfluxSettings, Secret

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
-from iggyflux.delivery.machine import Policy
+from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Refusal, Verdict
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.pipeline import InfluxSettings
