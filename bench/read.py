@@ -135,18 +135,18 @@ MAKERS = {"annotated CSV": as_flux, "v1 JSON": as_influxql, "v3 jsonl": as_jsonl
 def ours(form: str, data: bytes, store: CursorStore | None = None, read: Read | None = None) -> int:
     """Messages made, none of them kept; with a store, what was seen is compared and remembered."""
     plan = parse_mapping(READER).plan()
-    sieve = None if store is None or read is None else store.sieve(read, "time")
+    deduplicator = None if store is None or read is None else store.deduplicator(read, "time")
     made = 0
     for rows in FORMS[form](blocks(data)):
         digests = digest_rows(rows)
-        if sieve is not None:
-            chosen = sieve.sift(rows, digests)
+        if deduplicator is not None:
+            chosen = deduplicator.select(rows, digests)
             fresh = [rows[index] for index, _ in chosen]
             assert len(fresh) == len(rows)
         made += len(plan.render(rows, digests).messages)  # type: ignore[call-arg, arg-type, attr-defined]
-    if sieve is not None:
-        sieve.finish()
-        sieve.close()
+    if deduplicator is not None:
+        deduplicator.finish()
+        deduplicator.close()
     return made
 
 
@@ -156,9 +156,9 @@ def overlapping(data: bytes, folder: Path) -> Callable[[], int]:
     store.open()
     other = [Row({"time": START + number}, "other") for number in range(COUNT)]
     first = Read(*WINDOW, "tail", WINDOW[0], WINDOW[0])
-    sieve = store.sieve(first, "time")
-    sieve.sift(other, digest_rows(other))
-    store.commit(Position(WINDOW[0], WINDOW[1]), sieve)
+    deduplicator = store.deduplicator(first, "time")
+    deduplicator.select(other, digest_rows(other))
+    store.commit(Position(WINDOW[0], WINDOW[1]), deduplicator)
     again = Read(*WINDOW, "tail", WINDOW[1], WINDOW[0])
     return lambda: ours("v1 JSON", data, store, again)
 

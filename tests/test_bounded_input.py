@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from iggyflux.authoring.samples import Coordinates, SampleError, SampleFile, read_rows, read_samples
 from iggyflux.cli import command_line
 from iggyflux.documents import has_mark, parse_document, read_source
 from iggyflux.errors import DocumentError, PipelineError, Stopped
 from iggyflux.pipeline import parse_pipeline
-from iggyflux.samples import Coordinates, SampleError, SampleFile, read_rows, read_samples
 from iggyflux.transports.local.deadletters import read_dead_letters
 
 ENDLESS = Path("/dev/zero")

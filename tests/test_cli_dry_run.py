@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shell import iggyflux
 
+from iggyflux.authoring.samples import Coordinates, read_samples
 from iggyflux.cli.tally import Tally, measurement_of
 from iggyflux.mapping import load_mapping
 from iggyflux.records import Failure
-from iggyflux.samples import Coordinates, read_samples
 
 DOCUMENT = """\
 iggyflux: 1

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from iggy_server import IggyServer, find_server, start_server
 from shell import iggyflux
-from test_cursors import QUERY, read, row, sift
+from test_cursors import QUERY, read, row, select
 from test_reader_route import BASE, Point, S, Store, World, expected, points
 from transports.fake_iggy import FakeIggy
 
-from iggyflux.cursor_topics import MOST_BYTES, TopicState
 from iggyflux.cursors import Cursor, CursorStore
+from iggyflux.cursors.topics import MOST_BYTES, TopicState
 from iggyflux.delivery.windows import Position
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
@@ -128,15 +128,15 @@ def test_the_next_run_goes_on_from_what_was_published_and_knows_what_was_seen(to
     first, position = topic.opened()
     rows = [row(time) for time in range(100, 120)]
     assert position is None
-    assert len(sift(first, read(100, 120, 0), rows, Position(100, 120))) == 20
+    assert len(select(first, read(100, 120, 0), rows, Position(100, 120))) == 20
     first.close()
 
     second, position = topic.opened()
     assert position == Position(100, 120)
-    assert sift(second, read(100, 121, 120), [*rows, row(120)], Position(101, 121)) == [(20, "")]
+    assert select(second, read(100, 121, 120), [*rows, row(120)], Position(101, 121)) == [(20, "")]
     third, position = topic.opened()
     assert position == Position(101, 121)
-    assert sift(third, read(101, 121, 121), [*rows[1:], row(120)]) == []
+    assert select(third, read(101, 121, 121), [*rows[1:], row(120)]) == []
 
 
 def test_what_was_not_confirmed_is_not_told_as_committed(fake: FakeIggy, topics: Topics) -> None:
@@ -154,7 +154,7 @@ def test_what_was_not_confirmed_is_not_told_as_committed(fake: FakeIggy, topics:
 def test_a_cursor_in_a_topic_leaves_no_files(topic: Topic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     store, _ = topic.opened()
-    sift(store, read(100, 120, 0), [row(time) for time in range(100, 120)], Position(100, 120))
+    select(store, read(100, 120, 0), [row(time) for time in range(100, 120)], Position(100, 120))
     found = list(tmp_path.iterdir())
     store.close()
 
@@ -211,15 +211,15 @@ def digests(count: int) -> Iterator[bytes]:
 
 def remember(store: CursorStore, count: int) -> None:
     """Commit what holds `count` digests."""
-    sieve = store.sieve(read(0, 100, 0), "time")
+    deduplicator = store.deduplicator(read(0, 100, 0), "time")
     rows = [row(1)] * 10_000
     made = digests(count)
     for _ in range(count // 10_000):
-        sieve.sift(rows, [next(made) for _ in rows])
+        deduplicator.select(rows, [next(made) for _ in rows])
     try:
-        store.commit(Position(0, 100), sieve)
+        store.commit(Position(0, 100), deduplicator)
     finally:
-        sieve.close()
+        deduplicator.close()
 
 
 def test_large_cursors_come_whole_and_larger_ones_stop_with_what_to_do(topic: Topic) -> None:

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux import cursors
-from iggyflux.cursors import Cursor, CursorStore, cursor_state, key_rows
+from iggyflux.cursors import Cursor, CursorStore, cursor_state, deduplicator, key_rows
 from iggyflux.delivery.windows import Position, Read
 from iggyflux.errors import Stopped
 from iggyflux.plan.digests import digest_rows
@@ -33,19 +32,19 @@ def read(start: int, stop: int, known: int, keep: int = 0) -> Read:
     return Read(start, stop, "tail", known, keep)
 
 
-def sift(store: CursorStore, span: Read, rows: list[Row], position: Position | None = None) -> list[tuple[int, str]]:
+def select(store: CursorStore, span: Read, rows: list[Row], position: Position | None = None) -> list[tuple[int, str]]:
     """One window, read and stored: what is to be published of it, in chunks of 7 rows."""
-    sieve = store.sieve(span, "time")
+    deduplicator = store.deduplicator(span, "time")
     chunks = [rows[first : first + 7] for first in range(0, len(rows), 7)]
-    if sieve.needs_survey:
+    if deduplicator.needs_survey:
         for chunk in chunks:
-            sieve.survey(chunk, digest_rows(chunk))
-        sieve.compare()
+            deduplicator.survey(chunk, digest_rows(chunk))
+        deduplicator.compare()
     found: list[tuple[int, str]] = []
     for number, chunk in enumerate(chunks):
-        found += [(7 * number + index, mark) for index, mark in sieve.sift(chunk, digest_rows(chunk))]
-    store.commit(position or Position(0, max(span.stop, span.known)), sieve)
-    sieve.close()
+        found += [(7 * number + index, mark) for index, mark in deduplicator.select(chunk, digest_rows(chunk))]
+    store.commit(position or Position(0, max(span.stop, span.known)), deduplicator)
+    deduplicator.close()
     return found
 
 
@@ -113,61 +112,61 @@ def test_a_damaged_cursor_stops_and_is_not_guessed(store: CursorStore, spoil: An
 
 def test_what_was_seen_is_known_and_what_is_new_late_or_changed_is_not(store: CursorStore) -> None:
     rows = [row(number) for number in range(20)]
-    assert [index for index, _ in sift(store, read(0, 20, 0), rows)] == list(range(20))
+    assert [index for index, _ in select(store, read(0, 20, 0), rows)] == list(range(20))
 
     again = [*rows[:10], row(5, "late"), row(11, value=2), *rows[12:], row(20)]
-    assert sift(reopened(store), read(0, 21, 20), again) == [(10, "late"), (11, "late"), (20, "")]
+    assert select(reopened(store), read(0, 21, 20), again) == [(10, "late"), (11, "late"), (20, "")]
 
 
 def test_with_marks_a_changed_row_is_told_from_a_late_one(tmp_path: Path) -> None:
     store = store_in(tmp_path, marks=True)
     store.open()
     rows = [row(number) for number in range(20)]
-    sift(store, read(0, 20, 0), rows)
+    select(store, read(0, 20, 0), rows)
 
     again = [*rows[:10], row(5, "late"), row(11, value=2), *rows[12:], row(20)]
-    assert sift(reopened(store, marks=True), read(0, 21, 20), again) == [(10, "late"), (11, "changed"), (20, "")]
+    assert select(reopened(store, marks=True), read(0, 21, 20), again) == [(10, "late"), (11, "changed"), (20, "")]
 
 
 def test_asking_for_marks_later_sends_the_overlap_once_more(store: CursorStore) -> None:
     """Digests without keys cannot tell what changed."""
     rows = [row(number) for number in range(3)]
-    sift(store, read(0, 3, 0), rows)
+    select(store, read(0, 3, 0), rows)
 
-    assert len(sift(reopened(store, marks=True), read(0, 3, 3), rows)) == 3
+    assert len(select(reopened(store, marks=True), read(0, 3, 3), rows)) == 3
 
 
 def test_only_what_will_be_looked_at_again_is_remembered(store: CursorStore) -> None:
     rows = [row(number) for number in range(100)]
-    sift(store, read(0, 100, 0, keep=90), rows, Position(90, 100))
+    select(store, read(0, 100, 0, keep=90), rows, Position(90, 100))
 
     cursor = store.read()
     assert cursor is not None
     assert [(each.start, each.stop, each.count) for each in cursor.slices] == [(90, 100, 10)]
-    sift(store, read(100, 200, 100, keep=200), [], Position(200, 200))
+    select(store, read(100, 200, 100, keep=200), [], Position(200, 200))
     assert blobs(store) == {}
 
 
 def test_digests_that_nothing_names_any_more_are_removed(store: CursorStore) -> None:
     """Those of another width, too, which are never compared again."""
-    sift(store, read(0, 3, 0), [row(1)])
+    select(store, read(0, 3, 0), [row(1)])
     assert [len(data) for data in blobs(store).values()] == [16]
     again = reopened(store, marks=True)
-    assert len(sift(again, read(0, 3, 3), [row(1)])) == 1
+    assert len(select(again, read(0, 3, 3), [row(1)])) == 1
 
     assert [len(data) for data in blobs(again).values()] == [32]
-    assert sift(again, read(0, 3, 3), [row(1)]) == []
+    assert select(again, read(0, 3, 3), [row(1)]) == []
     again.close()
 
 
-def test_a_sieve_that_is_not_committed_leaves_nothing(store: CursorStore) -> None:
-    sieve = store.sieve(read(0, 3, 0), "time")
-    sieve.sift([row(1)], digest_rows([row(1)]))
-    sieve.close()
+def test_a_deduplicator_that_is_not_committed_leaves_nothing(store: CursorStore) -> None:
+    deduplicator = store.deduplicator(read(0, 3, 0), "time")
+    deduplicator.select([row(1)], digest_rows([row(1)]))
+    deduplicator.close()
     store.commit(Position(0, 1))
 
     assert blobs(store) == {}
-    assert [index for index, _ in sift(store, read(0, 3, 0), [row(1)])] == [0]
+    assert [index for index, _ in select(store, read(0, 3, 0), [row(1)])] == [0]
 
 
 @pytest.mark.parametrize(
@@ -181,13 +180,13 @@ def test_a_sieve_that_is_not_committed_leaves_nothing(store: CursorStore) -> Non
     ids=["remove", "cut", "change", "more"],
 )
 def test_damaged_digests_stop_and_say_which(store: CursorStore, spoil: str) -> None:
-    sift(store, read(0, 3, 0), [row(1), row(2)])
+    select(store, read(0, 3, 0), [row(1), row(2)])
     ((number, _),) = blobs(store).items()
     with closing(sqlite3.connect(store.place)) as connection, connection:
         connection.execute(spoil)
     again = reopened(store)
     with pytest.raises(Stopped) as error:
-        sift(again, read(0, 3, 3), [row(1)])
+        select(again, read(0, 3, 3), [row(1)])
 
     assert error.value.code == "IFX641"
     assert f"{store.place}, number {number}" in error.value.reason
@@ -231,14 +230,14 @@ def test_two_passes_come_to_the_same_as_one(
     """Windows of all sizes and cuts, over values that come late, change and come back: published is what differs from
     what was seen there last, however much memory there is."""
     chance = random.Random(seed)
-    before = cursors._IN_MEMORY_BYTES
+    before = deduplicator._IN_MEMORY_BYTES
     store = store_in(tmp_path_factory.mktemp("c"), marks=marks)
     store.open()
     world: dict[tuple[int, str], int] = {}
     seen: dict[tuple[int, str], int] = {}
     done = 0
     try:
-        cursors._IN_MEMORY_BYTES = 64 if crowded else before
+        deduplicator._IN_MEMORY_BYTES = 64 if crowded else before
         for _ in range(12):
             for _ in range(chance.randrange(8)):
                 world[chance.randrange(40), chance.choice("abc")] = chance.randrange(2)
@@ -246,7 +245,7 @@ def test_two_passes_come_to_the_same_as_one(
             stop = start + chance.randrange(1, 20)
             rows = [row(time, device, value) for (time, device), value in world.items() if start <= time < stop]
             chance.shuffle(rows)
-            found = sift(store, read(start, stop, done), rows, Position(0, max(done, stop)))
+            found = select(store, read(start, stop, done), rows, Position(0, max(done, stop)))
             expected = []
             for index, each in enumerate(rows):
                 key = (each.columns["time"], each.columns["device"])
@@ -258,7 +257,7 @@ def test_two_passes_come_to_the_same_as_one(
             seen |= {(each.columns["time"], each.columns["device"]): each.columns["value"] for each in rows}  # type: ignore[misc]
             done = max(done, stop)
     finally:
-        cursors._IN_MEMORY_BYTES = before
+        deduplicator._IN_MEMORY_BYTES = before
         store.close()
 
 
@@ -278,14 +277,14 @@ def chunks(changed):
         yield [Row({"time": 5, "n": 10**9 if n == changed else n}, "m", None, ()) for n in range(first, first + 5000)]
 COUNT = int(sys.argv[2])
 for known, changed in ((0, -1), (10, 777)):
-    sieve = store.sieve(Read(0, 10, "tail", known, 0), "time")
-    if sieve.needs_survey:
+    deduplicator = store.deduplicator(Read(0, 10, "tail", known, 0), "time")
+    if deduplicator.needs_survey:
         for rows in chunks(changed):
-            sieve.survey(rows, digest_rows(rows))
-        sieve.compare()
-    found = sum(len(sieve.sift(rows, digest_rows(rows))) for rows in chunks(changed))
-    store.commit(Position(0, 10), sieve)
-    sieve.close()
+            deduplicator.survey(rows, digest_rows(rows))
+        deduplicator.compare()
+    found = sum(len(deduplicator.select(rows, digest_rows(rows))) for rows in chunks(changed))
+    store.commit(Position(0, 10), deduplicator)
+    deduplicator.close()
     print(found)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // 1024)
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iggyflux.examples import compare_lines, example_message, explain_lines, run_examples
+from iggyflux.authoring.examples import compare_lines, example_message, explain_lines, run_examples
 from iggyflux.mapping import parse_mapping
 
 HEAD = """\

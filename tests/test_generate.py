@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iggyflux.generate import GenerateError, generate_messages
+from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import Mapping, load_mapping, parse_mapping
 from iggyflux.records import Message

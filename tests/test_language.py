@@ -35,8 +35,8 @@ from iggyflux import (
     parse_lines,
     parse_mapping,
 )
-from iggyflux.examples import run_examples
-from iggyflux.samples import Coordinates, SampleError, read_samples
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 
 HEAD = "iggyflux: 1\nkind: writer\nname: m\nfrom: {stream: s, topic: t}\n"
 TIME = "timestamp: {expr: ts, format: unix_s, default: message}"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from iggyflux import load_mapping
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.samples import Coordinates, read_rows, read_samples
 from iggyflux.documents import parse_document
 from iggyflux.documents.nodes import Style
-from iggyflux.examples import run_examples
-from iggyflux.samples import Coordinates, read_rows, read_samples
 
 ROOT = Path(__file__).parent.parent
 READY = sorted((ROOT / "mappings").glob("*.yaml"))

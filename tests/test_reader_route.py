@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.cursors import CursorStore, Sieve, cursor_state
+from iggyflux.cursors import CursorStore, Deduplicator, cursor_state
 from iggyflux.delivery.windows import Position, Rules
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import OnError, parse_mapping
@@ -183,9 +183,9 @@ class Store(CursorStore):
 
     faults = Faults()
 
-    def commit(self, position: Position, sieve: Sieve | None = None) -> None:
+    def commit(self, position: Position, deduplicator: Deduplicator | None = None) -> None:
         self.faults.at("before store")
-        super().commit(position, sieve)
+        super().commit(position, deduplicator)
         self.faults.at("after store")
 
 

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, parse_mapping
+from iggyflux.authoring.round_trip import RoundTrip, applied, round_trip
+from iggyflux.authoring.round_trip.changes import changes, leaves, same
+from iggyflux.authoring.round_trip.losses import place_of
 from iggyflux.cli import command_line
-from iggyflux.roundtrip import RoundTrip, applied, round_trip
-from iggyflux.roundtrip.changes import changes, leaves, same
-from iggyflux.roundtrip.losses import place_of
 
 WRITER: dict[str, Any] = {
     "iggyflux": 1,

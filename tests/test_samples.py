@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iggyflux.authoring.samples import Coordinates, Sample, SampleError, read_rows, read_samples
 from iggyflux.mapping import parse_mapping
-from iggyflux.samples import Coordinates, Sample, SampleError, read_rows, read_samples
 
 FIRST_US = 946_684_800_000_000
 PLACE = Coordinates("factory", "readings")

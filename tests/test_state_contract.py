@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transports.fake_iggy import FakeIggy
 
-from iggyflux.cursor_topics import TopicState
+from iggyflux.cursors.topics import TopicState
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import TopicAddress
 from iggyflux.state.sqlite import SqliteState

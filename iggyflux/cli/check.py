@@ -118,8 +118,8 @@ def _find_fault(mapping: Mapping) -> Finding | None:
 
     Tried are the document's examples, and for writers generated messages.
     """
-    from iggyflux.examples import render_examples
-    from iggyflux.generate import GenerateError, generate_messages
+    from iggyflux.authoring.examples import render_examples
+    from iggyflux.authoring.generate import GenerateError, generate_messages
 
     plan = mapping.plan()
     faults = [rendered.fallback for rendered in render_examples(mapping, plan)]

@@ -24,11 +24,11 @@ from iggyflux.cli.output import (
 from iggyflux.cli.reports import failure_problem
 
 if TYPE_CHECKING:
+    from iggyflux.authoring.samples import Coordinates, Sample
     from iggyflux.cli.tally import Tally
     from iggyflux.lineprotocol import Precision
     from iggyflux.mapping import Mapping, Writer
     from iggyflux.records import Failure
-    from iggyflux.samples import Coordinates, Sample
 
 _CHUNK: Final = 500
 _SHOWN_FAILURES: Final = 50
@@ -151,7 +151,7 @@ def _samples(mapping: Mapping, samples: str | None, envelope: bool, whole: bool,
 
 
 def _file_samples(mapping: Mapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
-    from iggyflux.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples, whole_sample
+    from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples, whole_sample
 
     assert mapping.writer is not None  # noqa: S101
     source = mapping.writer.source
@@ -202,9 +202,9 @@ def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer
 
 
 def _example_samples(mapping: Mapping) -> Iterator[Sample]:
+    from iggyflux.authoring.examples import example_message
+    from iggyflux.authoring.samples import Sample
     from iggyflux.errors import RecordError
-    from iggyflux.examples import example_message
-    from iggyflux.samples import Sample
 
     trees = mapping.examples
     if not trees:
@@ -218,7 +218,7 @@ def _example_samples(mapping: Mapping) -> Iterator[Sample]:
 
 
 def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[Sample]:
-    from iggyflux.samples import Sample
+    from iggyflux.authoring.samples import Sample
     from iggyflux.transports.local.log import Log
 
     assert mapping.writer is not None  # noqa: S101

@@ -25,10 +25,10 @@ from iggyflux.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from iggyflux.authoring.samples import SampleRow
     from iggyflux.mapping import Mapping
     from iggyflux.pipeline import InfluxSettings
     from iggyflux.records import OutgoingMessage, Row
-    from iggyflux.samples import SampleRow
 
 _FIRST_SPAN_NS: Final = 10_000_000_000
 
@@ -51,8 +51,8 @@ def dry_run_live(mapping: Mapping, pipeline: Path | None, last: str, *, form: st
 
 async def _newest(mapping: Mapping, path: Path, span: int, limit: int) -> list[SampleRow]:
     """The newest rows, oldest first: asked for backwards, in windows that grow while they hold little."""
+    from iggyflux.authoring.samples import SampleRow
     from iggyflux.errors import TooMuch
-    from iggyflux.samples import SampleRow
     from iggyflux.transports.influxdb.query.source import InfluxRows
 
     assert mapping.reader is not None  # noqa: S101
@@ -143,7 +143,7 @@ def message_dict(mapping: Mapping, message: OutgoingMessage) -> dict[str, Any]:
 
 
 def _rows(mapping: Mapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:
-    from iggyflux.samples import SampleError, read_rows
+    from iggyflux.authoring.samples import SampleError, read_rows
 
     assert mapping.reader is not None  # noqa: S101
     measurement = mapping.reader.source.measurement or ""
@@ -160,8 +160,8 @@ def _rows(mapping: Mapping, samples: str | None, form: str | None) -> Iterator[S
 
 
 def _example_rows(mapping: Mapping, measurement: str) -> Iterator[SampleRow]:
-    from iggyflux.examples import example_rows
-    from iggyflux.samples import SampleRow
+    from iggyflux.authoring.examples import example_rows
+    from iggyflux.authoring.samples import SampleRow
 
     if not mapping.examples:
         raise click.UsageError(f"{mapping.document.file} has no examples: name a file of rows, or - for stdin")

@@ -125,7 +125,7 @@ def _values(
 
 def _documents(file: Path | None, form: str, envelope: bool) -> Iterator[tuple[str, Message | None]]:
     """The documents with their places; None where there is no input at all."""
-    from iggyflux.samples import Coordinates, SampleError, read_samples
+    from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 
     if file is None and stdin_is_terminal():
         yield "", None

@@ -14,9 +14,9 @@ import click
 from iggyflux.cli.output import note, plural
 
 if TYPE_CHECKING:
+    from iggyflux.authoring.samples import Sample
     from iggyflux.mapping import Mapping
     from iggyflux.pipeline import IggySettings
-    from iggyflux.samples import Sample
 
 TOPIC_PREFIX = "iggy:"
 
@@ -56,7 +56,7 @@ def iggy_settings(pipeline: Path | None) -> IggySettings:
 
 def last_samples(mapping: Mapping, settings: IggySettings, count: int) -> Iterator[Sample]:
     """The last messages of the topics that the mapping reads."""
-    from iggyflux.samples import Sample
+    from iggyflux.authoring.samples import Sample
     from iggyflux.transports.iggy.topics import last_messages
 
     assert mapping.writer is not None  # noqa: S101

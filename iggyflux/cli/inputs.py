@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from iggyflux.authoring.samples import SampleError, SampleFile
     from iggyflux.errors import ExpressionError, Problem
     from iggyflux.mapping import Mapping
     from iggyflux.pipeline import Pipeline
-    from iggyflux.samples import SampleError, SampleFile
 
 STDIN = Path("-")
 INPUT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -25,7 +25,7 @@ MAPPING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @contextmanager
 def open_input(path: Path) -> Iterator[SampleFile]:
     """The lines of a file, or of stdin for `-`.  What the user named wrongly is wrong usage."""
-    from iggyflux.samples import SampleFile
+    from iggyflux.authoring.samples import SampleFile
 
     if path == STDIN:
         yield SampleFile(sys.stdin.buffer if sys.stdin is not None else BytesIO())

@@ -25,9 +25,9 @@ from iggyflux.cli.inputs import (
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, result_line, talk
 
 if TYPE_CHECKING:
+    from iggyflux.authoring.samples import Sample
     from iggyflux.expressions import Expression
     from iggyflux.records import Message, Partition
-    from iggyflux.samples import Sample
 
 _T = TypeVar("_T")
 _BATCH: Final = 1000
@@ -119,7 +119,7 @@ def append(
 
 
 def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sample]:
-    from iggyflux.samples import Coordinates, SampleError, read_samples
+    from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 
     with open_input(file) as lines:
         try:
@@ -365,7 +365,7 @@ def generate(
       iggyflux log generate mapping.yaml --into data --count 100000 --partitions 4
       iggyflux log generate mapping.yaml --into data --rate 50
     """
-    from iggyflux.generate import generate_messages
+    from iggyflux.authoring.generate import generate_messages
 
     document = open_mapping(mapping)
     interval_ns = round((interval if interval is not None else 1 / rate if rate else 1.0) * _NS)

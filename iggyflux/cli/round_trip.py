@@ -14,9 +14,9 @@ from iggyflux.cli.inputs import open_input, open_mapping, sample_problem
 from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
 
 if TYPE_CHECKING:
+    from iggyflux.authoring.round_trip import Loss, RoundTrip
     from iggyflux.mapping import Mapping
     from iggyflux.records import JSON, Message
-    from iggyflux.roundtrip import Loss, RoundTrip
 
 _MOST_MESSAGES = 10_000
 _LONGEST_VALUE = 60
@@ -33,7 +33,7 @@ class _Found:
 
 def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
     """WRITER READER [SAMPLES]."""
-    from iggyflux.roundtrip import round_trip
+    from iggyflux.authoring.round_trip import round_trip
 
     if not 2 <= len(paths) <= 3:
         raise click.UsageError("--round-trip takes a writer, a reader and, if you like, a file of messages")
@@ -54,8 +54,8 @@ def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
 
 
 def _messages(writer: Mapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
-    from iggyflux.examples import example_message
-    from iggyflux.samples import Coordinates, SampleError, read_samples
+    from iggyflux.authoring.examples import example_message
+    from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 
     assert writer.writer is not None  # noqa: S101
     source = writer.writer.source

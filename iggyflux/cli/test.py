@@ -13,8 +13,8 @@ from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
 from iggyflux.cli.output import ExitCode, json_text, plural, result, result_line, styled_problem, talk
 
 if TYPE_CHECKING:
+    from iggyflux.authoring.examples import Difference, ExampleResult
     from iggyflux.errors import Problem
-    from iggyflux.examples import Difference, ExampleResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ def command(
 
 def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
     """None for a pipeline file, and where nothing of the file was asked for."""
+    from iggyflux.authoring.examples import run_examples
     from iggyflux.documents import read_document, read_source
     from iggyflux.errors import DocumentError
-    from iggyflux.examples import run_examples
     from iggyflux.mapping import compile_document
 
     try:
@@ -143,7 +143,7 @@ def _print_text(tested: Sequence[TestedFile]) -> None:
 
 def difference_lines(difference: Difference, *, styled: bool = True) -> list[str]:
     """A difference as people read it: both sides one above the other, a caret where they part, then words."""
-    from iggyflux.examples import DIFFERENT
+    from iggyflux.authoring.examples import DIFFERENT
 
     lines = [f"{difference.title} [{difference.code}]"]
     if difference.expected is not None:

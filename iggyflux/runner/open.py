@@ -179,7 +179,7 @@ def _cursor_store(opening: Opening, *, marks: bool) -> CursorStore:
 
     state, query = opening.pipeline.state, query_of(opening.reader, opening.influxdb)
     if isinstance(state, TopicAddress):
-        from iggyflux.cursor_topics import TopicState
+        from iggyflux.cursors.topics import TopicState
 
         in_topic = TopicState(opening.iggy, state, opening.name)
         return CursorStore(in_topic, opening.name, query, marks=marks)

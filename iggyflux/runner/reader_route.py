@@ -49,7 +49,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from iggyflux.cursors import CursorStore, Mark, Sieve
+from iggyflux.cursors import CursorStore, Deduplicator, Mark
 from iggyflux.delivery.windows import (
     LIGHT_ROWS,
     AskFirst,
@@ -251,10 +251,12 @@ class ReaderRun:
         except _Abandoned as error:
             emit(log, logging.WARNING, "reader.not_stored", route=self.route.name, reason=error.__cause__)
 
-    async def _commit(self, sieve: Sieve | None) -> None:
+    async def _commit(self, deduplicator: Deduplicator | None) -> None:
         position, store = self._machine.position, self.route.store
         assert position is not None  # noqa: S101  # a window has one
-        await self._until_confirmed(partial(self._worker.call, store.commit, position, sieve), None, is_request=False)
+        await self._until_confirmed(
+            partial(self._worker.call, store.commit, position, deduplicator), None, is_request=False
+        )
         self._stored, self._stored_at = position, self._clock.monotonic()
         self.refresh()
 
@@ -270,22 +272,22 @@ class ReaderRun:
             return
         if window is None:
             return
-        sieve = None
+        deduplicator = None
         try:
             self._fetch_ahead(window)
             whole = self.route.plan.whole_windows
-            sieve = await self._worker.call(self.route.store.sieve, read, self.route.column, whole=whole)
-            if sieve.needs_survey:
+            deduplicator = await self._worker.call(self.route.store.deduplicator, read, self.route.column, whole=whole)
+            if deduplicator.needs_survey:
                 async for rows in window.chunks():
-                    sieve.survey(rows, digest_rows(rows))
-                await self._worker.call(sieve.compare)
-            count = await (self._publish_whole if whole else self._publish)(read, window, sieve)
+                    deduplicator.survey(rows, digest_rows(rows))
+                await self._worker.call(deduplicator.compare)
+            count = await (self._publish_whole if whole else self._publish)(read, window, deduplicator)
             self._machine.read(count, self._clock.monotonic())
             if count or self._clock.monotonic() - self._stored_at >= _EMPTY_STORE_SECONDS:
-                await self._commit(sieve)
+                await self._commit(deduplicator)
         finally:
-            if sieve is not None:
-                sieve.close()
+            if deduplicator is not None:
+                deduplicator.close()
             window.close()
         self.status.acknowledged += count
         self._progress.windows += 1
@@ -316,7 +318,7 @@ class ReaderRun:
         if not isinstance(found, BaseException):
             found.close()
 
-    async def _publish(self, read: Read, window: Rows, sieve: Sieve) -> int:
+    async def _publish(self, read: Read, window: Rows, deduplicator: Deduplicator) -> int:
         """Send what is new or changed; everything is confirmed when it returns.  Gives the number of rows.
 
         While a chunk is being sent the next one is rendered.
@@ -329,7 +331,7 @@ class ReaderRun:
                 count += len(rows)
                 self.status.read += len(rows)
                 digests = digest_rows(rows)
-                chosen = sieve.sift(rows, digests)
+                chosen = deduplicator.select(rows, digests)
                 self._count(len(rows), chosen)
                 if fresh := [(rows[index], digests[index], mark) for index, mark in chosen]:
                     messages = await self._render(fresh)
@@ -345,7 +347,7 @@ class ReaderRun:
                 await asyncio.gather(sending, return_exceptions=True)
         return count
 
-    async def _publish_whole(self, read: Read, window: Rows, sieve: Sieve) -> int:
+    async def _publish_whole(self, read: Read, window: Rows, deduplicator: Deduplicator) -> int:
         """As `_publish`, where messages are made of many rows: those that are not what was sent are sent whole."""
         column = self.route.column
         found: list[tuple[int, bytes, Row]] = []
@@ -359,7 +361,7 @@ class ReaderRun:
         self.status.count_fallback(self.route.mapping, rendered.fallback)
         made = [message.id.to_bytes(16, "big") for message in rendered.messages]
         failed = [_failure_digest(failure, digests) for failure in rendered.failures]
-        fresh, mark = sieve.sift_messages([*made, *failed])
+        fresh, mark = deduplicator.select_messages([*made, *failed])
         messages = [self._marked(rendered.messages[index], mark) for index in fresh if index < len(made)]
         failures = [rendered.failures[index - len(made)] for index in fresh if index >= len(made)]
         self._progress.seen_again += len(made) + len(failed) - len(fresh)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from iggyflux.authoring.samples import Coordinates
 from iggyflux.errors import LineProtocolError, Location, RecordError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
-from iggyflux.samples import Coordinates
 from iggyflux.transports.local.envelopes import bare_message
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ from itertools import count, islice
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from iggyflux.authoring.examples import example_message
+from iggyflux.authoring.samples import Coordinates
 from iggyflux.errors import IggyfluxError, LineProtocolError, RecordError
-from iggyflux.examples import example_message
 from iggyflux.expressions import Expression, static_path
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import payload_reads, point_expressions
 from iggyflux.reads import Reads
 from iggyflux.records import JSON, Message
-from iggyflux.samples import Coordinates
 from iggyflux.timestamps import TimestampError, format_rfc3339, format_time, parse_pattern, parse_rfc3339
 from iggyflux.values import FieldType
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from iggyflux.authoring.round_trip.changes import Change, Path, leaves, same
+from iggyflux.authoring.round_trip.trace import Stored, Trace
 from iggyflux.records import JSON
-from iggyflux.roundtrip.changes import Change, Path, leaves, same
-from iggyflux.roundtrip.trace import Stored, Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from iggyflux.authoring.round_trip.changes import Change, applied, changes
+from iggyflux.authoring.round_trip.losses import Loss, explain, explain_split
+from iggyflux.authoring.round_trip.trace import Trace
 from iggyflux.delivery.retry import Policy
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Point, parse_lines
@@ -21,9 +24,6 @@ from iggyflux.payloads import FORMATS
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.plan.reader import ReaderPlan
 from iggyflux.records import JSON, Failure, Message, Row
-from iggyflux.roundtrip.changes import Change, applied, changes
-from iggyflux.roundtrip.losses import Loss, explain, explain_split
-from iggyflux.roundtrip.trace import Trace
 from iggyflux.runner.deliver import SystemClock, deliver
 from iggyflux.sim import SimServer
 from iggyflux.transports.influxdb.query.source import InfluxRows

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from iggyflux.authoring.round_trip.changes import Path
 from iggyflux.expressions import Expression, Reads, static_path
 from iggyflux.expressions.lowering import Call, Column, Elements, Lowered, Members, lower
 from iggyflux.mapping import Const, PointSpec, Reader, Source, Star, Writer
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.shape import find_shape
-from iggyflux.roundtrip.changes import Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,203 @@
+"""How far readers have come: positions in the time line, and digests of what may have to be looked at again.
+
+Both are in one `StateStore`: the record is the cursor, which names the *slices* of time whose digests are kept, and a
+blob holds the digests of a slice, 16 bytes a row (32 with keys, for marks).  So one commit moves position and memory.
+
+A *deduplicator* (see `deduplicator`) selects, row by row, what of a window is new or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from iggyflux.cursors.deduplicator import Deduplicator
+from iggyflux.cursors.slices import DIGEST_BYTES, Slice
+from iggyflux.delivery.windows import Position, Read
+from iggyflux.errors import Stopped
+from iggyflux.records import JSON
+from iggyflux.state.sqlite import SUFFIX, SqliteState
+from iggyflux.state.store import StateStore
+
+_WAY_ON = (
+    "`iggyflux cursor set` goes on with this release from a time, such as `done` in the file (nanoseconds), and "
+    "`cursor reset` begins anew: what was sent is then sent again, with the same ids"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What is stored: whose query, how far, and what was seen of what may be looked at again.
+
+    `width` is the number of bytes of an entry: a digest, or a key and a digest.
+    """
+
+    query: Mapping[str, JSON]
+    position: Position
+    slices: tuple[Slice, ...] = ()
+    width: int = DIGEST_BYTES
+
+
+def cursor_state(folder: Path, name: str) -> SqliteState:
+    """The state of the reader `name`, on disk in `folder`."""
+    path = folder / f"{name}.cursor{SUFFIX}"
+    previous = folder / f"{name}.cursor.json"
+    return SqliteState(path, "cursor", name, f"the cursor {name!r}", previous=previous, way_on=_WAY_ON)
+
+
+class CursorStore:
+    """The cursor of one reader, for one run.
+
+    Everything blocks, and may raise what the state raises: where that is a `NotConnected`, the call is repeated.
+    """
+
+    def __init__(self, state: StateStore, name: str, query: Mapping[str, JSON], *, marks: bool = False) -> None:
+        self.name = name
+        self.query = dict(query)
+        self._state = state
+        self._width = 2 * DIGEST_BYTES if marks else DIGEST_BYTES
+        self._slices: tuple[Slice, ...] = ()
+        self._blobs: frozenset[int] = frozenset()
+        self._number = 0
+
+    @property
+    def place(self) -> str:
+        """Where the cursor is, for people."""
+        return self._state.place
+
+    def read(self) -> Cursor | None:
+        """Return what is stored, whoever has it; None where nothing is.  Raise `Stopped` (IFX701) at damage."""
+        record = self._state.read()
+        if record is None:
+            return None
+        try:
+            return _cursor_of(record)
+        except (KeyError, TypeError, ValueError) as error:
+            hint = "put back a copy, or `iggyflux cursor reset`: what was sent is then sent again"
+            raise Stopped(f"cannot use the positions in {self.place}: {error!r}", hint, "IFX701") from error
+
+    def take(self) -> None:
+        """Become the one who reads under this name.  Raise `Stopped` (IFX702) naming who does already."""
+        self._state.take()
+
+    def replace(self, cursor: Cursor | None) -> None:
+        """Store a cursor that remembers nothing, whatever is there; None forgets it.  The caller has taken it."""
+        self._state.replace(None if cursor is None else _record_of(self.name, cursor))
+
+    def open(self) -> Position | None:
+        """Take the cursor and return where it is; None where this reader never ran.
+
+        Raise `Stopped`: IFX702 in use, IFX701 damaged, IFX640 of another query.
+        """
+        self.take()
+        cursor = self.read()
+        self._slices, self._blobs, self._number = (), frozenset(), 0
+        if cursor is None:
+            return None
+        if cursor.query != self.query:
+            raise _other_query(self.place, cursor.query, self.query)
+        # Digests of another width cannot be compared: what is looked at again is then published again.
+        self._slices = cursor.slices if cursor.width == self._width else ()
+        self._blobs = frozenset(each.number for each in cursor.slices)
+        self._number = max(self._blobs, default=0)
+        return cursor.position
+
+    def deduplicator(self, read: Read, column: str, *, whole: bool = False) -> Deduplicator:
+        """What tells the new and the changed rows of a span from those that were seen; close it in any case.
+
+        With `whole` it is asked once, for what was made of all rows of the span (`select_messages`).
+        """
+        return Deduplicator(self, read, column, whole=whole)
+
+    def commit(self, position: Position, deduplicator: Deduplicator | None = None) -> None:
+        """Store the position, and with it what `deduplicator` saw; return when both would survive a crash."""
+        slices, added = list(self._slices), {}
+        if deduplicator is not None:
+            slices = [left for old in self._slices for left in _without(old, deduplicator.start, deduplicator.stop)]
+            if (seen := deduplicator.finish()) is not None:
+                slices.append(seen[0])
+                added = {seen[0].number: seen[1]}
+        kept = tuple(sorted((each for each in slices if each.stop > position.checked), key=lambda each: each.start))
+        numbers = frozenset(each.number for each in kept)
+        self._state.commit(
+            _record_of(self.name, Cursor(self.query, position, kept, self._width)),
+            added={number: file for number, file in added.items() if number in numbers},
+            dropped=self._blobs - numbers,
+        )
+        self._slices, self._blobs = kept, numbers
+
+    def close(self) -> None:
+        """Let others take the cursor; idempotent."""
+        self._state.close()
+
+    # For deduplicators
+
+    @property
+    def width(self) -> int:
+        """Bytes of an entry."""
+        return self._width
+
+    def slices(self, start: int, stop: int) -> list[Slice]:
+        """What was seen of `[start, stop)`."""
+        return [each for each in self._slices if each.start < stop and start < each.stop]
+
+    def entries(self, of: Slice) -> Iterator[bytes]:
+        """Return the entries of a blob.  Raise `Stopped` (IFX641) where they are not what was stored."""
+        width, count = self._width, 0
+        for data in self._state.blob(of.number):
+            count += len(data) // width
+            yield from (data[start : start + width] for start in range(0, len(data), width))
+        if count != of.count:
+            hint = "put back a copy, or `iggyflux cursor set`: what lies in the overlap is then sent again"
+            raise Stopped(
+                f"cannot use the digests in {self.place}, number {of.number}: some are missing", hint, "IFX641"
+            )
+
+    def new_number(self) -> int:
+        """A number of a blob that is not in use."""
+        self._number += 1
+        return self._number
+
+
+def _record_of(name: str, cursor: Cursor) -> dict[str, Any]:
+    position = cursor.position
+    return {
+        "reader": name,
+        "query": cursor.query,
+        "checked": position.checked,
+        "done": position.done,
+        "gap": position.gap,
+        "width": cursor.width,
+        "slices": [
+            {"start": each.start, "stop": each.stop, "number": each.number, "count": each.count, "is_cut": each.is_cut}
+            for each in cursor.slices
+        ],
+    }
+
+
+def _cursor_of(record: Any) -> Cursor:
+    gap = record["gap"]
+    return Cursor(
+        record["query"],
+        Position(record["checked"], record["done"], None if gap is None else (gap[0], gap[1])),
+        tuple(Slice(**each) for each in record["slices"]),
+        record["width"],
+    )
+
+
+def _without(old: Slice, start: int, stop: int) -> list[Slice]:
+    """What is left of a slice when `[start, stop)` was read again."""
+    if old.stop <= start or stop <= old.start:
+        return [old]
+    left = [replace(old, stop=start, is_cut=True)] if old.start < start else []
+    right = [replace(old, start=stop, is_cut=True)] if stop < old.stop else []
+    return left + right
+
+
+def _other_query(place: str, stored: Mapping[str, JSON], now: Mapping[str, JSON]) -> Stopped:
+    keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
+    told = ", ".join(f"{key} was {stored.get(key)!r} and is {now.get(key)!r}" for key in keys)
+    hint = "`iggyflux cursor set` goes on from there with this query, `cursor reset` begins anew"
+    return Stopped(f"the cursor {place} is of another query: {told}", hint, "IFX640")
