@@ -84,19 +84,19 @@ def scale_number(value: float | str, ns_per_unit: int) -> int:
         return _in_range(value * ns_per_unit, value)
     if type(value) is float:
         if value - value != 0.0:
-            raise TimestampError(f"expected a number as the time, got {value!r}")
+            raise TimestampError(f"expected a number as the time, found {value!r}")
         if value.is_integer() and -(2**53) < value < 2**53:
             return _in_range(int(value) * ns_per_unit, value)
         return _scale_decimal(repr(value), ns_per_unit)
     if isinstance(value, str):
         return _scale_decimal(value, ns_per_unit)
-    raise TimestampError(f"expected a number as the time, got {shorten(value)}")
+    raise TimestampError(f"expected a number as the time, found {shorten(value)}")
 
 
 def _scale_decimal(text: str, ns_per_unit: int) -> int:
     found = _NUMBER.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
     if found is None:
-        raise TimestampError(f"expected a number as the time, got {shorten(text)}")
+        raise TimestampError(f"expected a number as the time, found {shorten(text)}")
     sign, whole, fraction, exponent_digits = found.groups(default="")
     mantissa = int(whole + fraction) * ns_per_unit
     exponent = (int(exponent_digits) if exponent_digits else 0) - len(fraction)
@@ -154,14 +154,14 @@ def _parse_rfc3339(text: str) -> int:
     """The careful path, which fills the tables; it alone decides what is refused, and why."""
     found = _RFC3339.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise TimestampError(f"expected a time like 2023-11-14T22:13:20Z (RFC 3339), got {shorten(text)}")
+        raise TimestampError(f"expected a time like 2023-11-14T22:13:20Z (RFC 3339), found {shorten(text)}")
     day_text, hour_text, minute_text, second_text, fraction, offset_text = found.groups(default="")
     day = _day_ns(day_text, text)
     hour, minute, second = int(hour_text), int(minute_text), int(second_text)
     if second == 60:
-        raise TimestampError(f"{shorten(text)} is a leap second, which has no time of its own")
+        raise TimestampError(f"{shorten(text)} is a leap second, which has no Unix time of its own")
     if hour > 23 or minute > 59 or second > 59:
-        raise TimestampError(f"{shorten(text)} has no such time of day")
+        raise TimestampError(f"{shorten(text)} has an invalid time of day")
     if len(fraction) > 9:
         raise TimestampError(f"{shorten(text)} is finer than a nanosecond")
     offset = _offset_ns(offset_text, text)
@@ -180,7 +180,7 @@ def _day_ns(day_text: str, text: str) -> int:
     try:
         ordinal = date.fromisoformat(day_text).toordinal()
     except ValueError:
-        raise TimestampError(f"{shorten(text)} has no such day") from None
+        raise TimestampError(f"{shorten(text)} has an invalid date") from None
     return (ordinal - _EPOCH_ORDINAL) * _DAY
 
 
@@ -191,7 +191,7 @@ def _offset_ns(offset_text: str, text: str) -> int:
     digits = offset_text[1:].replace(":", "")
     hours, minutes, seconds = int(digits[:2]), int(digits[2:4]), int(digits[4:6] or "0")
     if hours > 23 or minutes > 59 or seconds > 59:
-        raise TimestampError(f"{shorten(text)} has no such offset")
+        raise TimestampError(f"{shorten(text)} has an invalid offset")
     offset = (hours * 60 + minutes) * _MINUTE + seconds * SECOND
     return -offset if offset_text[0] == "-" else offset
 
@@ -304,7 +304,7 @@ def _read_pattern(pattern: str) -> tuple[str | _Directive, ...]:
         if not name or name == "%":
             tokens.append(spaces or literal or "%")
             if literal == "%":
-                raise TimestampError("the pattern ends in a lone '%'", "IFX332")
+                raise TimestampError("the pattern ends with a single '%'", "IFX332")
             continue
         directive = _DIRECTIVES.get(name)
         if directive is None:
@@ -315,11 +315,11 @@ def _read_pattern(pattern: str) -> tuple[str | _Directive, ...]:
 
 def _unknown_directive(name: str) -> str:
     if name == "Z":
-        return "%Z is refused: names of zones are ambiguous (use %z, or timezone)"
+        return "%Z is not supported: zone names are ambiguous (use %z, or timezone)"
     if name in "cxX":
-        return f"%{name} is refused: it depends on the locale"
+        return f"%{name} is not supported: it depends on the locale"
     known = ", ".join(f"%{known}" for known in (*_DIRECTIVES, *_SHORTHANDS))
-    return f"there is no %{name} (known are {known})"
+    return f"unknown directive %{name} (known: {known})"
 
 
 @lru_cache(maxsize=256)
@@ -329,15 +329,15 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
     parts = frozenset(said)
     if len(parts) != len(said):
         twice = next(part for part in said if said.count(part) > 1)
-        raise TimestampError(f"the pattern {pattern!r} says the {twice} twice", "IFX332")
+        raise TimestampError(f"the pattern {pattern!r} has the {twice} twice", "IFX332")
     if "year" not in parts:
         raise TimestampError(f"the pattern {pattern!r} has no year (%Y)", "IFX332")
     if "yearday" in parts and parts & {"month", "day"}:
-        raise TimestampError(f"the pattern {pattern!r} says the day twice", "IFX332")
+        raise TimestampError(f"the pattern {pattern!r} has the day twice", "IFX332")
     if "yearday" not in parts and not {"month", "day"} <= parts:
-        raise TimestampError(f"the pattern {pattern!r} does not say the day (%m and %d, or %j)", "IFX332")
+        raise TimestampError(f"the pattern {pattern!r} has no day (%m and %d, or %j)", "IFX332")
     if {"hour", "hour12"} <= parts:
-        raise TimestampError(f"the pattern {pattern!r} says the hour twice", "IFX332")
+        raise TimestampError(f"the pattern {pattern!r} has the hour twice", "IFX332")
     for part, needed in _NEEDS.items():
         if part in parts and not parts.intersection(needed):
             raise TimestampError(f"the pattern {pattern!r} has a {part} without {' or '.join(needed)}", "IFX332")
@@ -371,7 +371,7 @@ def parse_pattern(text: str, pattern: str, zone: str | None = None) -> int:
     regex = _compile_pattern(pattern)
     found = regex.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
     if found is None:
-        raise TimestampError(f"expected a time like {pattern!r}, got {shorten(text)}")
+        raise TimestampError(f"expected a time like {pattern!r}, found {shorten(text)}")
     said = found.groupdict()
     day = _said_day(said, text)
     hour = int(said.get("hour") or 0)
@@ -401,7 +401,7 @@ def _said_day(said: dict[str, str], text: str) -> date:
             month = said["month"]
             day = date(year, int(month) if month.isdigit() else _index(_MONTHS, month), int(said["day"]))
     except (ValueError, OverflowError):
-        raise TimestampError(f"{shorten(text)} has no such day") from None
+        raise TimestampError(f"{shorten(text)} has an invalid date") from None
     if "weekday" in said and _index(_WEEKDAYS, said["weekday"]) != day.isoweekday():
         raise TimestampError(f"{shorten(text)} is not a {said['weekday']}")
     return day
@@ -421,7 +421,7 @@ def parse_flexible(text: str, zone: str | None = None) -> int:
     name other than UTC and GMT, digits beyond the microsecond.  `01/02/2024` is the second of January, as in dateutil.
     """
     if not isinstance(text, str) or len(text) > _LONGEST_TEXT:
-        raise TimestampError(f"expected a time as text, got {shorten(text)}")
+        raise TimestampError(f"expected a time as a string, found {shorten(text)}")
     if _RFC3339.fullmatch(text):
         return parse_rfc3339(text)
     clock, offset = _parse_with_dateutil(text)
@@ -444,15 +444,15 @@ def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
 
     def named_zone(name: str | None, offset_seconds: int | None) -> tzinfo | None:
         if name is not None and (name.upper() not in ("UTC", "GMT", "Z") or offset_seconds):
-            raise TimestampError(f"{shorten(text)} names a zone, {name!r}, which means another thing in other places")
+            raise TimestampError(f"{shorten(text)} has the zone name {name!r}, which is ambiguous")
         return None if offset_seconds is None and name is None else tz.tzoffset(None, offset_seconds or 0)
 
     if _SIGNED_UTC.search(text):
         raise TimestampError(
-            f"{shorten(text)} counts from UTC by name, and dateutil turns the sign: write +03:00 alone"
+            f"{shorten(text)} has an offset after a zone name, whose sign is ambiguous: write +03:00 alone"
         )
     if _FINER_THAN_MICROSECOND.search(text):
-        raise TimestampError(f"{shorten(text)} is finer than a microsecond: say its format")
+        raise TimestampError(f"{shorten(text)} is finer than a microsecond: declare its format")
     reader = parser.parser(Pure())
     # What differs between two defaults was not in the text.
     defaults = (datetime(2000, 1, 1), datetime(2004, 2, 2))  # noqa: DTZ001
@@ -462,10 +462,10 @@ def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
     except TimestampError:
         raise
     except (ValueError, ArithmeticError, TypeError, LookupError, AttributeError) as exc:
-        raise TimestampError(f"no time can be read in {shorten(text)}") from exc
+        raise TimestampError(f"cannot parse {shorten(text)} as a time") from exc
     clock = first.replace(tzinfo=None)
     if clock != second.replace(tzinfo=None):
-        raise TimestampError(f"{shorten(text)} does not say the whole date")
+        raise TimestampError(f"{shorten(text)} has no complete date")
     return clock, offset
 
 
@@ -481,7 +481,7 @@ def load_zone(name: str) -> ZoneInfo:
     if name not in zones:
         hint = closest(name, zones)
         guess = f" (did you mean {hint!r}?)" if hint else ""
-        raise TimestampError(f"there is no time zone {shorten(name)}{guess}", "IFX333")
+        raise TimestampError(f"unknown time zone {shorten(name)}{guess}", "IFX333")
     with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as stream:
         return ZoneInfo.from_file(stream, key=name)
 
@@ -527,7 +527,7 @@ def _local_offset_seconds(clock: datetime, zone: str | None, text: str) -> int:
     if earlier is None or later is None or earlier != later:
         # PEP 495: the offset grows over a gap and shrinks over a fold.
         twice = earlier is not None and later is not None and earlier > later
-        what = "stands twice on the clock of" if twice else "never stands on the clock of"
+        what = "occurs twice in the local time of" if twice else "does not occur in the local time of"
         raise TimestampError(f"{shorten(text)} {what} {zone}", "IFX331")
     return earlier // timedelta(seconds=1)
 
@@ -544,4 +544,4 @@ def _in_range(timestamp_ns: int, value: object) -> int:
 
 def _out_of_range(value: object) -> TimestampError:
     shown = "the time" if isinstance(value, int) and value.bit_length() > 128 else shorten(value)
-    return TimestampError(f"{shown} is outside of 1677-09-21 … 2262-04-11, what nanoseconds of int64 hold", "IFX322")
+    return TimestampError(f"{shown} is outside 1677-09-21 … 2262-04-11, the range of int64 nanoseconds", "IFX322")

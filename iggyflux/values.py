@@ -79,9 +79,9 @@ def describe(value: JSON) -> str:
     if value is None:
         return "null"
     if isinstance(value, dict):
-        return f"an object of {len(value)} member{'s' * (len(value) != 1)}"
+        return f"an object with {len(value)} member{'s' * (len(value) != 1)}"
     if isinstance(value, list):
-        return f"a list of {len(value)} element{'s' * (len(value) != 1)}"
+        return f"a list with {len(value)} element{'s' * (len(value) != 1)}"
     if isinstance(value, str):
         return f"string {shorten(value)}"
     if isinstance(value, bool):
@@ -109,7 +109,7 @@ def tag_text(value: JSON) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, (list, dict)):
-        raise RecordError(WRONG_TYPE, f"a tag is a string, number or boolean, got {describe(value)}")
+        raise RecordError(WRONG_TYPE, f"expected a string, number or boolean as tag, found {describe(value)}")
     return scalar_text(value)
 
 
@@ -126,7 +126,7 @@ def scalar_text(value: bool | float) -> str:
 
 
 def _wrong(value: JSON, expected: str, hint: str = "") -> RecordError:
-    return RecordError(WRONG_TYPE, f"expected {expected}, got {describe(value)}" + (f" ({hint})" if hint else ""))
+    return RecordError(WRONG_TYPE, f"expected {expected}, found {describe(value)}" + (f" ({hint})" if hint else ""))
 
 
 def _finite(value: float) -> float:
@@ -139,7 +139,7 @@ def _number(text: str, expected: str) -> int | float:
     """The number that `text` is by JSON's syntax exactly, integers exact."""
     if len(text) > _LONGEST_NUMBER or not _JSON_NUMBER.fullmatch(text):
         raise _wrong(
-            text, expected, "not a number by JSON's syntax; parse_number(…, `null`) takes other texts for null"
+            text, expected, "not a number in JSON syntax; parse_number(…, `null`) returns null for other strings"
         )
     return int(text) if _JSON_INTEGER.fullmatch(text) else float(text)
 
@@ -171,11 +171,11 @@ def _whole(value: JSON, cast: bool, expected: str) -> int:
         return _whole_text(value, expected)
     if isinstance(value, float):
         if not cast:
-            raise _wrong(value, expected, "cast: true takes floats that are whole")
+            raise _wrong(value, expected, "cast: true accepts whole floats")
         if not _finite(value).is_integer():
             raise RecordError(INEXACT, f"{value!r} is not a whole number")
         return int(value)
-    raise _wrong(value, expected, "cast: true takes a number in a string" if isinstance(value, str) else "")
+    raise _wrong(value, expected, "cast: true accepts a number in a string" if isinstance(value, str) else "")
 
 
 def _whole_text(text: str, expected: str) -> int:
@@ -210,7 +210,7 @@ def _string(value: JSON, cast: bool) -> str:
         return value
     if cast and isinstance(value, (bool, int, float)):
         return scalar_text(value)
-    raise _wrong(value, "a string", "" if isinstance(value, (list, dict)) else "cast: true makes text of it")
+    raise _wrong(value, "a string", "" if isinstance(value, (list, dict)) else "cast: true converts it to a string")
 
 
 def _boolean(value: JSON, cast: bool) -> bool:
@@ -218,7 +218,7 @@ def _boolean(value: JSON, cast: bool) -> bool:
         return value
     if cast and value in ("true", "false"):
         return value == "true"
-    raise _wrong(value, "a boolean", 'cast: true takes "true" and "false"' if isinstance(value, str) else "")
+    raise _wrong(value, "a boolean", 'cast: true accepts "true" and "false"' if isinstance(value, str) else "")
 
 
 def _auto(value: JSON, cast: bool) -> float | str | bool:
@@ -226,7 +226,7 @@ def _auto(value: JSON, cast: bool) -> float | str | bool:
         return value
     if isinstance(value, (int, float)):
         return _float(value, cast)
-    raise _wrong(value, "a number, string or boolean", "flatten: _ takes nested values apart")
+    raise _wrong(value, "a number, string or boolean", "flatten: _ expands nested values")
 
 
 _CONVERSIONS: dict[FieldType, Callable[[JSON, bool], Scalar]] = {

@@ -102,7 +102,7 @@ def test_a_pipe_that_nobody_writes_to_is_a_problem(tmp_path: Path) -> None:
         read_source(pipe, pipe_seconds=0.05)
 
     [problem] = caught.value.problems
-    assert (problem.code, problem.message) == ("IFX100", "nothing came through this pipe in 0.05 s")
+    assert (problem.code, problem.message) == ("IFX100", "no data from this pipe in 0.05 s")
 
 
 def test_a_document_may_come_through_a_pipe(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def test_a_refusal_names_sample_place_code_reason_and_help() -> None:
     """The first of a kind with its source line, the next in one line."""
     _, _, err = dry_run(stdin=SAMPLES + b'{"d": "d2", "a": "y", "ts": 2}\n')
 
-    assert "sample 2: env.yaml:8:15: error[IFX340]: expected a number, got string 'x'" in err
+    assert "sample 2: env.yaml:8:15: error[IFX340]: expected a number, found string 'x'" in err
     assert "  8 |   fields: {a: a, u: {expr: u, type: unsigned}}\n    |               ^\n    hint: " in err
-    assert "sample 4: error[IFX340]: expected a number, got string 'y'" in err
+    assert "sample 4: error[IFX340]: expected a number, found string 'y'" in err
 
 
 @pytest.mark.usefixtures("mapping")

@@ -596,8 +596,8 @@ def test_the_example_of_a_failure_leads_to_it(code: str, example: str) -> None:
         ("lookup('site', a)", "'site'", "did you mean 'sites'?"),
         ("regex_match(a, '(?=b)')", "'(?=b)'", "RE2"),
         ('a == `{"b"}`', "}", "is not JSON"),
-        ("format('{} {}', a)", "'{} {}'", "2 places for 1 value"),
-        ("now()", "now", "no clock"),
+        ("format('{} {}', a)", "'{} {}'", "2 placeholders for 1 value"),
+        ("now()", "now", "the clock is not available"),
         ("température", "é", '"température"'),
     ],
 )
@@ -636,7 +636,7 @@ def test_a_failure_shows_types_and_not_documents() -> None:
     with pytest.raises(EvaluationError) as caught:
         compile_expression("abs(a)").evaluate({"a": "x" * 10_000})
 
-    assert caught.value.reason == "abs() expected number, got string"
+    assert caught.value.reason == "abs() expected number, found string"
 
 
 def test_commas_that_jmespath_lets_go_are_let_go() -> None:

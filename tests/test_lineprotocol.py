@@ -80,10 +80,10 @@ def test_unsigned_is_written_where_the_dialect_has_it() -> None:
 
     assert point.encode("v2") == point.encode("v3") == "m u=18446744073709551615u,z=0u"
     assert parse_lines(point.encode("v3"), "v3") == [point]
-    with pytest.raises(PointError, match="dialect v1 has no unsigned") as refused:
+    with pytest.raises(PointError, match="dialect v1 has no unsigned integers") as refused:
         point.encode("v1")
     assert refused.value.code == "IFX323"
-    with pytest.raises(LineProtocolError, match="dialect v1 has no unsigned"):
+    with pytest.raises(LineProtocolError, match="dialect v1 has no unsigned integers"):
         parse_lines("m u=1u", "v1")
 
 
@@ -256,14 +256,14 @@ REFUSED_LINES: dict[str, tuple[int, int, str]] = {
     "m f=": (1, 5, "has no value"),
     "m f=1,": (1, 7, "field key is empty"),
     "m f=1, g=2": (1, 7, "field key is empty"),
-    "m f=1 x": (1, 7, "as the time, got 'x'"),
+    "m f=1 x": (1, 7, "as the time, found 'x'"),
     "m f=1 1.0": (1, 7, "as the time"),
     "m f=1 1e3": (1, 7, "as the time"),
     "m f=1 +1": (1, 7, "as the time"),
     "m f=1 1 2": (1, 7, "as the time"),
     "m f=1 ١": (1, 7, "as the time"),
-    "m f=1 9223372036854775807": (1, 7, "is outside of"),
-    "m f=1 -9223372036854775807": (1, 7, "is outside of"),
+    "m f=1 9223372036854775807": (1, 7, "is outside"),
+    "m f=1 -9223372036854775807": (1, 7, "is outside"),
     f"m f=1 {'9' * 5000}": (1, 7, "outside"),
     "m,t f=1": (1, 4, "expected '=' after the tag key 't'"),
     "m,t= f=1": (1, 5, "tag value is empty"),
@@ -272,14 +272,14 @@ REFUSED_LINES: dict[str, tuple[int, int, str]] = {
     "m,,t=v f=1": (1, 3, "tag key is empty"),
     "m,t=v, f=1": (1, 7, "tag key is empty"),
     "m,t=a=b f=1": (1, 6, "unescaped '=' in a tag value"),
-    "m,t=v,t=w f=1": (1, 7, "tag 't' stands twice"),
-    "m,t=v,u=w,t=v f=1": (1, 11, "tag 't' stands twice"),
-    "m f=1,f=1": (1, 7, "field 'f' stands twice"),
+    "m,t=v,t=w f=1": (1, 7, "duplicate tag 't'"),
+    "m,t=v,u=w,t=v f=1": (1, 11, "duplicate tag 't'"),
+    "m f=1,f=1": (1, 7, "duplicate field 'f'"),
     "m,a=x a=1": (1, 7, "is a tag and a field"),
     "m,time=x f=1": (1, 3, "reserved"),
     "m,_value=x f=1": (1, 3, "reserved"),
     "m time=1": (1, 3, "reserved"),
-    "a=b f=1": (1, 1, "holds '='"),
+    "a=b f=1": (1, 1, "contains '='"),
     "a\\=b f=1": (1, 1, "backslash"),
     "a\\b f=1": (1, 1, "backslash"),
     "\\#m f=1": (1, 1, "backslash"),
@@ -287,10 +287,10 @@ REFUSED_LINES: dict[str, tuple[int, int, str]] = {
     'm a\\\\="="': (1, 3, "backslash"),
     "m,t=a\\ f=1": (1, 9, "unescaped '='"),
     "m,t=a\\,f=1": (1, 9, "unescaped '='"),
-    'm f="a': (1, 5, "never closed"),
-    'm f="a\\"': (1, 5, "never closed"),
-    'm f="a\nb': (1, 5, "never closed"),
-    'm f="a"b': (1, 8, "after the closing quote, got 'b'"),
+    'm f="a': (1, 5, "is not closed"),
+    'm f="a\\"': (1, 5, "is not closed"),
+    'm f="a\nb': (1, 5, "is not closed"),
+    'm f="a"b': (1, 8, "after the closing quote, found 'b'"),
     'm f="a"\r': (1, 8, "after the closing quote"),
     'm f="a\nb"c': (2, 3, "after the closing quote"),
     "m f='a'": (1, 5, "expected a number"),
@@ -309,15 +309,15 @@ REFUSED_LINES: dict[str, tuple[int, int, str]] = {
     "m f=1e3i": (1, 5, "expected a number"),
     "m f=i": (1, 5, "expected a number"),
     "m f=-1u": (1, 5, "expected a number"),
-    "m f=1e400": (1, 5, "beyond the largest float"),
-    "m f=9223372036854775808i": (1, 5, "outside of int64"),
+    "m f=1e400": (1, 5, "larger than the largest float"),
+    "m f=9223372036854775808i": (1, 5, "outside int64"),
     f"m f={'9' * 5000}i": (1, 5, "outside"),
     "m f=1\r": (1, 5, "carriage return"),
     "m f=1\r\nm f=1": (1, 5, "carriage return"),
     "m,t=\x00 f=1": (1, 5, "control character U+0000"),
     "m\tf=1": (1, 1, "control character U+0009"),
     "m,t=a\nb f=1": (1, 6, "before the fields"),
-    "m,t=\\\nb f=1": (1, 5, "ends in a backslash"),
+    "m,t=\\\nb f=1": (1, 5, "ends with a backslash"),
     "m f=1\nm g=\n": (2, 5, "has no value"),
     "# é\n\n  é,t=é g=x": (3, 13, "expected a number"),
     "m f=\ud800": (1, 5, "expected a number"),
@@ -391,7 +391,7 @@ def test_backslash_outside_of_strings_means_what_the_dialect_says(text: str, v2:
 def test_escaped_comma_after_a_backslash_ends_the_tag_in_v3_only() -> None:
     """`a\\\\,b`: 1.x and 2.x look at the preceding byte alone, 3.x pairs the backslashes."""
     assert parse_lines("m,t=a\\\\,b f=1", "v2")[0].tags["t"] == "a\\,b"
-    with pytest.raises(LineProtocolError, match="ends in a backslash"):
+    with pytest.raises(LineProtocolError, match="ends with a backslash"):
         parse_lines("m,t=a\\\\,b=c f=1", "v3")
 
 
@@ -547,7 +547,7 @@ def test_a_line_given_alone_may_not_end_early() -> None:
     for text in ("", "  ", "# x", "\nm f=1"):
         with pytest.raises(LineProtocolError, match="blank line or a comment"):
             parse_line(text)
-    with pytest.raises(LineProtocolError, match="the line ends in a tag value") as refused:
+    with pytest.raises(LineProtocolError, match="the line ends inside a tag value") as refused:
         parse_line("m,t=a\nb f=1", line=7)
     assert (refused.value.line, refused.value.column) == (7, 6)
 

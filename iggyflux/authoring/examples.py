@@ -278,11 +278,11 @@ def explain_lines(expected: str, actual: str) -> Iterator[str]:
         yield f"the expected line is not line protocol: column {error.column}: {error.reason}"
         return
     if wanted.measurement != made.measurement:
-        yield f"measurement: expected {wanted.measurement}, got {made.measurement}"
+        yield f"measurement: expected {wanted.measurement}, found {made.measurement}"
     yield from _explain_members("tag", wanted.tags, made.tags, str)
     yield from _explain_members("field", wanted.fields, made.fields, _field_text)
     if wanted.timestamp_ns != made.timestamp_ns:
-        yield f"timestamp: expected {wanted.timestamp_ns}, got {made.timestamp_ns}{_apart(wanted, made)}"
+        yield f"timestamp: expected {wanted.timestamp_ns}, found {made.timestamp_ns}{_apart(wanted, made)}"
     if wanted == made:
         yield "the same point, written otherwise: tags and fields stand in the order of their keys, floats as 7.0"
 
@@ -309,7 +309,7 @@ def _explain_members(kind: str, wanted: Mapping[str, Any], made: Mapping[str, An
         elif key not in wanted:
             yield f"{kind} {key}: not expected, is {text(made[key])}"
         elif text(wanted[key]) != text(made[key]):
-            yield f"{kind} {key}: expected {text(wanted[key])}, got {text(made[key])}"
+            yield f"{kind} {key}: expected {text(wanted[key])}, found {text(made[key])}"
 
 
 def _field_text(value: Any) -> str:

@@ -108,7 +108,7 @@ _CONFLICT = re.compile(
     r'input field "(.*?)" on measurement "(.*?)" is type (\w+), already exists as type (\w+)', re.DOTALL
 )
 _COLUMN_CONFLICT = re.compile(
-    r"invalid column type for column '(.*?)', expected ([\w:]+), got ([\w:]+)",
+    r"invalid column type for column '(.*?)', expected ([\w:]+), found ([\w:]+)",
     re.DOTALL,
 )
 _TYPES = {"timestamp": "the time", "uinteger": "unsigned", "bool": "boolean"}

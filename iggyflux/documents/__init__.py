@@ -51,7 +51,7 @@ def read_document(text: str | bytes, *, file: str | None = None, format: str | N
     """
     chosen = format_of(file) if format is None else format
     if chosen not in ("yaml", "toml"):
-        raise ValueError(f"unknown format {format!r}: it is yaml or toml")
+        raise ValueError(f"unknown format {format!r}: expected yaml or toml")
     try:
         return _read(text, file, chosen)
     except DocumentError as error:  # what kind of a document it was to be is not known: it may hold secrets

@@ -37,7 +37,7 @@ LITERAL = re.compile(r"[-+]?[0-9][0-9A-Za-z_:.+-]*(?: [0-9:.]+)?")
 """A text that begins with a number: a date, a time, a number with its unit; no expression begins so."""
 
 _SHOWN = 60
-_NO_MERGE_KEYS = "YAML 1.2 has no merge keys: write the keys out"
+_NO_MERGE_KEYS = "YAML 1.2 has no merge keys: write out the keys"
 _SPECIAL = {"literal": LITERAL, "clock": re.compile(r"(?:now|time|today|utcnow|timestamp|current_timestamp)\(\)")}
 _NAMES = {"object": "an object", "array": "a list", "null": "null", "integer": "an integer"}
 _BOUNDS = {
@@ -103,7 +103,7 @@ def _stray_hint(document: Document, finding: Finding) -> str | None:
     node = document.node(finding.pointer)
     name = finding.pointer.rpartition("/")[2]
     if node is not None and node.value is None and node.in_flow and re.search(r"[()'`|&=<>@]", name):
-        return "a comma ends a value inside of { … }: quote the whole expression"
+        return "inside { … } a comma ends the value: quote the whole expression"
     return None
 
 
@@ -147,7 +147,7 @@ class _Translation:
         hint = _hint(schema, error.instance) or (None if "pattern" in schema else _type_hint(kinds, error.instance))
         if not pointer:
             expected = "an object, such as iggyflux: 1 …"
-        message, found = f"{_name(pointer)} has a value of the wrong type", _describe(error.instance)
+        message, found = f"{_name(pointer)} has the wrong type", _describe(error.instance)
         yield Finding(schema.get("x-code", WRONG_TYPE), pointer, message, expected=expected, found=found, hint=hint)
 
     def unknown_key(self, error: ValidationError, pointer: str) -> Iterator[Finding]:
@@ -173,8 +173,8 @@ class _Translation:
             member = self.validator.resolved(schema.get("properties", {}).get(key, {}))
             expected = " | ".join(map(str, _words(member))) if len(_words(member)) > 1 else None
             examples = [] if expected else member.get("examples", [])
-            hint = f"such as {key}: {_inline(examples[0])}" if examples else None
-            message = f"the key `{key}` is missing"
+            hint = f"for example {key}: {_inline(examples[0])}" if examples else None
+            message = f"missing key `{key}`"
             yield Finding(MISSING_KEY, pointer, message, key=True, expected=expected, hint=hint, meant=key)
 
     def alternatives(self, error: ValidationError, pointer: str) -> Iterator[Finding]:
@@ -222,17 +222,17 @@ def _length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[F
     schema: Any = error.schema
     if not error.instance:
         hint = _hint(schema, error.instance, "empty")
-        yield Finding(OUT_OF_BOUNDS, pointer, "the text is empty", expected=schema.get("title"), hint=hint)
+        yield Finding(OUT_OF_BOUNDS, pointer, "the string is empty", expected=schema.get("title"), hint=hint)
         return
     expected = f"{_BOUND[str(error.validator)]} {counted(error.validator_value, 'character')}"
     yield Finding(
-        OUT_OF_BOUNDS, pointer, f"the text has {counted(len(error.instance), 'character')}", expected=expected
+        OUT_OF_BOUNDS, pointer, f"the string has {counted(len(error.instance), 'character')}", expected=expected
     )
 
 
 def _pattern(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
     schema: Any = error.schema
-    expected = schema.get("x-expected") or f"a text that matches {error.validator_value}"
+    expected = schema.get("x-expected") or f"a string that matches {error.validator_value}"
     hint, found = _hint(schema, error.instance, "pattern"), _show(error.instance)
     yield Finding(OUT_OF_BOUNDS, pointer, _not_taken(pointer), expected=expected, found=found, hint=hint)
 
@@ -248,8 +248,8 @@ def _list_length(_: _Translation, error: ValidationError, pointer: str) -> Itera
 
 def _repeated(translation: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
     index = translation.validator.repeated(error.instance)
-    place, message = join_pointer(pointer, index), f"{_show(error.instance[index])} is here twice"
-    yield Finding(OUT_OF_BOUNDS, place, message, hint="keep one of them")
+    place, message = join_pointer(pointer, index), f"duplicate item {_show(error.instance[index])}"
+    yield Finding(OUT_OF_BOUNDS, place, message, hint="remove one of them")
 
 
 def _object_length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
@@ -302,7 +302,7 @@ def _no_branch(schema: Schema, branches: Sequence[Schema], value: JSON, pointer:
     if hint is None and any(branch.get("type") == "string" and "pattern" not in branch for branch in branches):
         hint = _type_hint(["string"], value)
     code = next((sub["x-code"] for sub in (schema, *branches) if "x-code" in sub), WRONG_TYPE)
-    message = f"{_name(pointer)} has a value of the wrong type"
+    message = f"{_name(pointer)} has the wrong type"
     return Finding(code, pointer, message, expected=expected, found=_describe(value), hint=hint)
 
 
@@ -366,7 +366,7 @@ def _parent(pointer: str) -> str:
 
 
 def _not_taken(pointer: str) -> str:
-    return f"{_name(pointer)} has a value that it does not take"
+    return f"invalid value for {_name(pointer)}"
 
 
 def _type_names(schema: Schema) -> str:
@@ -381,11 +381,11 @@ def _type_hint(kinds: Sequence[str], value: JSON) -> str | None:
     if "boolean" in kinds and isinstance(value, str):
         return f"write {_BOOLEANS.get(value.lower(), 'true or false, without quotes')}"
     if kinds == ["string"] and isinstance(value, (bool, int, float)):
-        return f'a text that looks like this has quotes: "{_show(value)}"'
+        return f'quote it: "{_show(value)}"'
     if {"integer", "number"} & set(kinds) and isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value):
         return f"write it without quotes: {value}"
     if kinds == ["array"] and isinstance(value, (str, int)) and not isinstance(value, bool):
-        return f"a list of one: [{_show(value)}]"
+        return f"write a list: [{_show(value)}]"
     return None
 
 

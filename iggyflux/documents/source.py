@@ -32,8 +32,10 @@ def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIP
         data = bytearray()
         while len(data) <= limit:
             if waits and not select.select([descriptor], [], [], pipe_seconds if stat.S_ISFIFO(mode) else None)[0]:
-                message = f"nothing came through this pipe in {pipe_seconds:g} s"
-                raise refuse(Problem("IFX100", message, Location(str(path)), hint="does a program write to it?"))
+                message = f"no data from this pipe in {pipe_seconds:g} s"
+                raise refuse(
+                    Problem("IFX100", message, Location(str(path)), hint="check that a program writes to the pipe")
+                )
             chunk = os.read(descriptor, _CHUNK_BYTES)
             if not chunk:
                 return bytes(data)

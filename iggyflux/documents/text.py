@@ -37,7 +37,7 @@ def read_text(data: str | bytes, file: str | None) -> str:
 
 def too_large(found: str, limit: int, file: str | None) -> DocumentError:
     """The error of a document that is larger than `limit`."""
-    hint = "is this a mapping document? samples and tables of that size live in files of their own"
+    hint = "check that this is a mapping document; keep large samples in a file of their own"
     expected = f"at most {limit:,}"
     return refuse(Lines("").problem("IFX104", f"the document has {found}", 0, file=file, expected=expected, hint=hint))
 
@@ -70,19 +70,17 @@ def _decode(data: bytes, file: str | None) -> str:
 def _forbidden(text: str, found: re.Match[str], file: str | None) -> Problem:
     character = ord(found.group())
     what = (
-        "a lone surrogate"
+        "an unpaired surrogate"
         if 0xD800 <= character <= 0xDFFF
         else "a control character"
         if character < 0xA0
-        else "no character"
+        else "not a character"
     )
     name = "a NUL byte" if character == 0 else f"U+{character:04X}, {what},"
     return Lines(text).problem(
         "IFX103",
-        f"{name} cannot stand in a document",
+        f"{name} is not allowed in a document",
         found.start(),
         file=file,
-        hint=None
-        if character < 9 or character > 0xA0
-        else f'inside double quotes it can be written "\\u{character:04x}"',
+        hint=None if character < 9 or character > 0xA0 else f'inside double quotes write it as "\\u{character:04x}"',
     )

@@ -38,17 +38,21 @@ _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}\.[ \t]*+){{{MAX_DEPTH}}}"
 
 _QUOTE_IT = "quotes"
 _MEANINGS: tuple[tuple[str, str, str | None], ...] = (
-    ("Expected '=' after a key", "a key and no `=`", "TOML says `key = value`"),
-    ("Invalid value", "this is no value of TOML", _QUOTE_IT),
-    ("Invalid initial character for a key part", "no key can begin with this", "quote the key"),
-    ("Expected newline or end of document", "the value has ended, and something follows", _QUOTE_IT),
-    ("Unescaped '\\'", "a backslash that escapes nothing", "in single quotes a backslash is a backslash"),
-    ("Illegal character '\\n'", "a quote is not closed on its line", "a text of several lines has three quotes"),
-    ("Unterminated string", "the quote that opens here is never closed", None),
-    ("Unclosed array", "the [ is never closed, or a comma is missing", None),
-    ("Unclosed inline table", "the { is never closed, or a comma is missing", None),
-    ("Invalid date or datetime", "there is no such date or time", _QUOTE_IT),
-    ("Escaped character is not a Unicode scalar value", "the escape names no character", None),
+    ("Expected '=' after a key", "expected `=` after the key", "write `key = value`"),
+    ("Invalid value", "invalid TOML value", _QUOTE_IT),
+    ("Invalid initial character for a key part", "a key cannot begin with this character", "quote the key"),
+    ("Expected newline or end of document", "unexpected text after the value", _QUOTE_IT),
+    ("Unescaped '\\'", "invalid escape sequence", "use single quotes, where a backslash is literal"),
+    (
+        "Illegal character '\\n'",
+        "the quote is not closed on this line",
+        "write a string of several lines in three quotes",
+    ),
+    ("Unterminated string", "this quote is not closed", None),
+    ("Unclosed array", "the [ is not closed, or a comma is missing", None),
+    ("Unclosed inline table", "the { is not closed, or a comma is missing", None),
+    ("Invalid date or datetime", "invalid date or time", _QUOTE_IT),
+    ("Escaped character is not a Unicode scalar value", "the escape is not a Unicode character", None),
 )
 """How tomllib's message begins, what it means, and what to do."""
 _ABOUT_A_VALUE = ("Invalid value", "Expected newline", "Unescaped", "Illegal character '\\n'")
@@ -69,7 +73,7 @@ def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ..
             raise DocumentError(_explain(str(error), text, lines, file)) from error
         tree = reader.read_alone(reader.root)
     if not tree:
-        hint = "`iggyflux init` writes one to start from"
+        hint = "`iggyflux init` writes a starter document"
         raise DocumentError([lines.problem("IFX101", "the document is empty", 0, file=file, hint=hint)])
     reader.fill(reader.root, tree)
     return text, reader.root, tuple(sorted(reader.faults, key=lambda each: (each.location.line, each.location.column)))
@@ -186,8 +190,8 @@ class _Reader:
 
     def duplicate(self, name: str, place: tuple[int, int], parent: Node, pointer: str) -> None:
         line, _ = self.lines.place(parent.keys[name][0])
-        hint = f"keep one of them; the first is on line {line}"
-        self.report("IFX105", f"the key `{name}` is here twice", place, pointer, hint)
+        hint = f"remove one of them; the first is on line {line}"
+        self.report("IFX105", f"duplicate key `{name}`", place, pointer, hint)
 
     # values
 
@@ -225,7 +229,9 @@ class _Reader:
         node = Node(None, start, end, style)
         if style is Style.PLAIN and end - start > MAX_DIGITS:
             node.broken = True
-            self.report("IFX108", f"a number of {end - start} characters", (start, end), pointer, "a string has quotes")
+            self.report(
+                "IFX108", f"a number with {end - start} characters", (start, end), pointer, "quote it if it is a string"
+            )
         return node
 
     # what tomllib read
@@ -258,8 +264,8 @@ class _Reader:
             node.value = self.text[node.start : node.end]
         elif isinstance(value, float) and not math.isfinite(value):
             shown = self.text[node.start : node.end]
-            hint = f"a string has quotes: '{shown}'"
-            self.report("IFX108", f"{shown} is no finite number", (node.start, node.end), pointer, hint)
+            hint = f"quote it if it is a string: '{shown}'"
+            self.report("IFX108", f"{shown} is not a finite number", (node.start, node.end), pointer, hint)
             node.value, node.broken = 0, True
         else:
             node.value = "" if node.broken else value
@@ -345,9 +351,9 @@ def _problem(
     for begin, message, advice in _MEANINGS:
         if reason.startswith(begin):
             quoted = f"{statement.key} = {_in_quotes(statement.value)}" if statement else "'…'"
-            hint = f"a text has quotes: {quoted}" if advice == _QUOTE_IT else advice
+            hint = f"quote the string: {quoted}" if advice == _QUOTE_IT else advice
             return lines.problem("IFX102", message, start, end - start, file=file, hint=hint)
-    return lines.problem("IFX102", f"this is not TOML: {_PLACE.sub('', reason)}", start, 1, file=file)
+    return lines.problem("IFX102", f"invalid TOML: {_PLACE.sub('', reason)}", start, 1, file=file)
 
 
 def _in_quotes(text: str) -> str:

@@ -98,7 +98,7 @@ def _explain(error: MarkedYAMLError, start: int, text: str, lines: Lines, file: 
     fault = _Fault(text, problem_text, str(error.context or ""), at, start + since.index if since else at)
     answer = next(filter(None, (answer(fault) for pattern, answer in _ANSWERS if pattern.search(fault.problem))), None)
     if answer is None:
-        answer = _Answer(f"this is not YAML: {fault.problem}", fault.at)
+        answer = _Answer(f"invalid YAML: {fault.problem}", fault.at)
     place = answer.at
     if place >= len(text.rstrip()):  # the end of the file: show the last line that holds something
         place = max(len(text.rstrip()) - 1, 0)
@@ -169,9 +169,9 @@ def _unquoted(fault: _Fault, why: str) -> _Answer | None:
 def _cannot_start(fault: _Fault) -> _Answer | None:
     if fault.character == "\t":
         if fault.text[fault.line_start : fault.at].strip():
-            return _Answer("a tab cannot stand before a value", fault.at, hint="write a space")
-        return _Answer("YAML is not indented with tabs", fault.at, hint="indent with spaces")
-    why = f"a value without quotes cannot begin with {fault.character}"
+            return _Answer("a tab is not allowed before a value", fault.at, hint="use a space")
+        return _Answer("tabs are not allowed as indentation", fault.at, hint="indent with spaces")
+    why = f"an unquoted value cannot begin with {fault.character}"
     answer = _unquoted(fault, why)
     if answer is None:
         return _Answer(why, fault.at, hint="quote the expression", code=UNQUOTED)
@@ -182,8 +182,8 @@ def _alias(fault: _Fault) -> _Answer | None:
     if "anchor" in fault.context or "alias" in fault.context:
         sign = fault.text[fault.since : fault.since + 1]
         inner = _Fault(fault.text, fault.problem, fault.context, fault.since, fault.since)
-        return _unquoted(inner, f"a value without quotes cannot begin with {sign}") or _Answer(
-            f"a value without quotes cannot begin with {sign}", fault.since, hint="quote the expression", code=UNQUOTED
+        return _unquoted(inner, f"an unquoted value cannot begin with {sign}") or _Answer(
+            f"an unquoted value cannot begin with {sign}", fault.since, hint="quote the expression", code=UNQUOTED
         )
     return None
 
@@ -191,13 +191,13 @@ def _alias(fault: _Fault) -> _Answer | None:
 def _flow(fault: _Fault) -> _Answer | None:
     bracket = fault.text[fault.since : fault.since + 1]
     if "<stream end>" in fault.problem or fault.character == ":":
-        return _Answer(f"the {bracket} is never closed", fault.since, hint=f"close it with {_PAIRS.get(bracket, ']')}")
+        return _Answer(f"the {bracket} is not closed", fault.since, hint=f"close it with {_PAIRS.get(bracket, ']')}")
     if bracket != "{":
-        return _Answer(
-            f"inside of [ … ] a comma is missing before {fault.character}", fault.at, hint="quote expressions"
-        )
-    what = {"[": "[ begins a list", "{": "{ begins an object"}.get(fault.character, "the value ends before this")
-    return _unquoted(fault, f"inside of {{ … }} {what}")
+        return _Answer(f"missing comma before {fault.character} inside [ … ]", fault.at, hint="quote expressions")
+    what = {"[": "a list cannot begin", "{": "an object cannot begin"}.get(
+        fault.character, "unexpected text after the value"
+    )
+    return _unquoted(fault, f"{what} inside {{ … }}")
 
 
 _BEGINS_AN_OBJECT = ("const: ", "expr: ", "stream: ", "topic: ", "format: ")
@@ -210,14 +210,17 @@ def _mapping_value(fault: _Fault) -> _Answer | None:
         value = fault.text[start:end]
         hint = f"quote the value: {key} {quoted(value)}"
         if value.startswith(_BEGINS_AN_OBJECT):
-            hint = f"an object on a line has braces: {key} {{{value}}}"
-        return _Answer("a value without quotes cannot hold `: `", fault.at, 1, hint, UNQUOTED)
+            hint = f"write an object on one line in braces: {key} {{{value}}}"
+        return _Answer("an unquoted value cannot contain `: `", fault.at, 1, hint, UNQUOTED)
     before = fault.text[: fault.line_start].rstrip("\n").rsplit("\n", 1)[-1]
     if before.strip() and ":" not in before and not before.lstrip().startswith(("-", "#")):
-        return _Answer("this line has no colon after its key", fault.line_start - len(before) - 1 + _indent(before))
+        return _Answer("missing colon after the key", fault.line_start - len(before) - 1 + _indent(before))
     start = fault.line_start + _indent(fault.text[fault.line_start : fault.at])
     return _Answer(
-        "this key stands deeper than the keys before it", start, fault.at - start, "indent it like its neighbours"
+        "this key is indented more than the keys before it",
+        start,
+        fault.at - start,
+        "indent it like the lines around it",
     )
 
 
@@ -229,19 +232,19 @@ def _block_end(fault: _Fault) -> _Answer | None:
     found = _value_around(fault, outermost=True)
     if found is not None and fault.text[found[0]] in "'\"{[":
         start, end, key = found
-        what = {"'": "the quoted text", '"': "the quoted text", "{": "the object", "[": "the list"}[fault.text[start]]
+        what = {"'": "the quoted string", '"': "the quoted string", "{": "the object", "[": "the list"}[
+            fault.text[start]
+        ]
         hint = f"quote the whole expression: {key} {quoted(fault.text[start:end])}"
-        return _Answer(f"{what} has ended, and something follows", fault.at, 1, hint, UNQUOTED)
+        return _Answer(f"unexpected text after {what}", fault.at, 1, hint, UNQUOTED)
     if fault.character == "-":
-        return _Answer("a list item stands where a key was expected", fault.at, hint="indent the list under its key")
+        return _Answer("expected a key, found a list item", fault.at, hint="indent the list under its key")
     if fault.text[fault.since : fault.since + 2] == "- " and fault.at - fault.line_start == _column(
         fault.text, fault.since
     ):
         hint = "write all of them as `- …`, or all as `key: …`"
-        return _Answer("a key stands among the items of a list", fault.at, hint=hint)
-    return _Answer(
-        "this line is indented unlike the lines it belongs to", fault.at, hint="indent it like its neighbours"
-    )
+        return _Answer("expected a list item, found a key", fault.at, hint=hint)
+    return _Answer("inconsistent indentation", fault.at, hint="indent it like the lines around it")
 
 
 def _column(text: str, offset: int) -> int:
@@ -252,52 +255,54 @@ def _quote_open(fault: _Fault) -> _Answer | None:
     if "quoted scalar" not in fault.context:
         return None
     quote = fault.text[fault.since : fault.since + 1]
-    return _Answer(f"the quote {quote} that opens here is never closed", fault.since)
+    return _Answer(f"this quote {quote} is not closed", fault.since)
 
 
 def _bad_escape(fault: _Fault) -> _Answer | None:
-    hint = "double the backslash, or use single quotes: in those a backslash is a backslash"
-    return _Answer(f"\\{fault.character} is no escape in double quotes", fault.at - 1, 2, hint)
+    hint = "double the backslash, or use single quotes, where a backslash is literal"
+    return _Answer(f"\\{fault.character} is not an escape sequence", fault.at - 1, 2, hint)
 
 
 def _no_colon(fault: _Fault) -> _Answer | None:
     start = fault.since
     end = fault.text.find("\n", start)
     length = (end if end >= 0 else len(fault.text)) - start
-    return _Answer("this is neither `key: value` nor a list item", start, max(length, 1), "is a colon missing?")
+    return _Answer("expected `key: value` or a list item", start, max(length, 1), "add a colon after the key")
 
 
 def _block_scalar(fault: _Fault) -> _Answer | None:
     sign = fault.text[fault.since : fault.since + 1]
     inner = _Fault(fault.text, fault.problem, fault.context, fault.since, fault.since)
-    return _unquoted(inner, f"{sign} begins a text of several lines") if sign else None
+    return _unquoted(inner, f"{sign} begins a string of several lines") if sign else None
 
 
 def _spaces_before_text(fault: _Fault) -> _Answer | None:
     blank = fault.text.rfind("\n", 0, fault.line_start - 1) + 1
-    message = "a line of nothing but spaces cannot be the first of a text of several lines"
+    message = "the first line of a string of several lines cannot consist of spaces"
     return _Answer(message, blank, max(fault.line_start - 1 - blank, 1), "remove the line, or its spaces")
 
 
 def _loose_end(fault: _Fault) -> _Answer | None:
     if not fault.text[fault.at :].strip():
-        message = "the document ends where a value or a closing bracket is expected"
-        return _Answer(message, fault.at, hint="close what is open with ] or }")
-    why = f"{fault.character} closes nothing here"
-    return _unquoted(fault, why) or _Answer(why, fault.at, hint="a value that holds it has quotes")
+        message = "expected a value or a closing bracket, found the end of the document"
+        return _Answer(message, fault.at, hint="close the open bracket with ] or }")
+    why = f"unexpected {fault.character}: no bracket is open"
+    return _unquoted(fault, why) or _Answer(why, fault.at, hint="quote a value that contains it")
 
 
 def _tag(fault: _Fault) -> _Answer | None:
     inner = _Fault(fault.text, fault.problem, fault.context, fault.since, fault.since)
-    return _unquoted(inner, "a value without quotes that begins with ! is a YAML tag")
+    return _unquoted(inner, "an unquoted value that begins with ! is a YAML tag")
 
 
 def _deeper_text(fault: _Fault) -> _Answer | None:
-    return _Answer("this key is indented unlike the keys before it", fault.at, hint="indent it like its neighbours")
+    return _Answer(
+        "this key is not indented like the keys before it", fault.at, hint="indent it like the lines around it"
+    )
 
 
 def _not_here(fault: _Fault) -> _Answer | None:
-    return _unquoted(fault, f"a value without quotes cannot begin with {fault.character} and a space")
+    return _unquoted(fault, f"an unquoted value cannot begin with {fault.character} and a space")
 
 
 _ANSWERS: tuple[tuple[re.Pattern[str], Callable[[_Fault], _Answer | None]], ...] = (

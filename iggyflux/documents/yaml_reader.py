@@ -86,9 +86,9 @@ class _Reader:
         found = _SEPARATORS.search(self.text)
         if found is not None:
             name = f"U+{ord(found.group()):04X}"
-            hint = f'inside double quotes it can be written "\\u{ord(found.group()):04x}"'
+            hint = f'inside double quotes write it as "\\u{ord(found.group()):04x}"'
             self.report(
-                "IFX103", f"the line separator {name} cannot stand in a YAML document", found.start(), hint=hint
+                "IFX103", f"the line separator {name} is not allowed in a YAML document", found.start(), hint=hint
             )
             self.text = _SEPARATORS.sub(" ", self.text)
         documents = 0
@@ -96,16 +96,16 @@ class _Reader:
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    hint = "write one document a file"
+                    hint = "write one document per file"
                     self.report("IFX107", "a second document begins here", event.start_mark.index, length=3, hint=hint)
                     break
                 if event.version is not None and tuple(event.version) != (1, 2):
-                    hint = "leave the %YAML line away: YAML 1.2 is what is read"
-                    self.report("IFX107", "this is not YAML 1.2", event.start_mark.index, hint=hint)
+                    hint = "remove the %YAML line: only YAML 1.2 is supported"
+                    self.report("IFX107", "unsupported YAML version", event.start_mark.index, hint=hint)
             else:
                 self.take(event)
         if self.root is None:
-            self.stop("IFX101", "the document is empty", 0, hint="`iggyflux init` writes one to start from")
+            self.stop("IFX101", "the document is empty", 0, hint="`iggyflux init` writes a starter document")
         return self.root
 
     def located(self, root: Node) -> list[Problem]:
@@ -136,10 +136,12 @@ class _Reader:
     def unreadable(self, error: Exception) -> None:
         for match in _LONG_ESCAPE.finditer(self.text):
             if int(match[1], 16) > 0x10FFFF:
-                self.report("IFX101", f"{match.group()} names no character", match.start(), length=len(match.group()))
+                self.report(
+                    "IFX101", f"{match.group()} is not a Unicode character", match.start(), length=len(match.group())
+                )
                 return
         place = self.open[-1].node.start if self.open else 0
-        self.report("IFX101", f"this is not YAML: {str(error).splitlines()[0]}", place)
+        self.report("IFX101", f"invalid YAML: {str(error).splitlines()[0]}", place)
 
     def take(self, event: Any) -> None:
         if isinstance(event, ScalarEvent):
@@ -175,7 +177,7 @@ class _Reader:
         bad = _SURROGATE.search(text)
         if bad is not None:
             name = f"U+{ord(bad.group()):04X}"
-            message = f"{name} is half of a surrogate pair and no character"
+            message = f"{name} is an unpaired surrogate"
             self.fault(node, "IFX103", message, node.start, length=node.end - node.start)
         return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
@@ -194,12 +196,14 @@ class _Reader:
 
     def number(self, node: Node, text: str, convert: Callable[[str], JSON]) -> JSON:
         if len(text) > MAX_DIGITS:
-            self.fault(node, "IFX108", f"a number of {len(text)} characters", node.start, hint="a string has quotes")
+            self.fault(
+                node, "IFX108", f"a number with {len(text)} characters", node.start, hint="quote it if it is a string"
+            )
             return 0
         value = convert(text)
         if isinstance(value, float) and not math.isfinite(value):
-            hint = f"a string has quotes: '{text}'"
-            message = f"{text} is no finite number"
+            hint = f"quote it if it is a string: '{text}'"
+            message = f"{text} is not a finite number"
             self.fault(node, "IFX108", message, node.start, length=len(text), hint=hint)
             return 0
         return value
@@ -218,13 +222,13 @@ class _Reader:
     def refuse_tag(self, node: Node, tag: str) -> None:
         shown = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
         start = max(self.text.rfind(shown, 0, node.start + len(shown)), 0)
-        hint = "leave the tag away"
+        hint = "remove the tag"
         if self.text.startswith("!", start) and not shown.startswith("!!"):
             hint = self.quote_hint(start)
         self.fault(
             node,
             "IFX107",
-            f"the YAML tag {shown if len(shown) <= 40 else shown[:40] + '…'} has no meaning here",
+            f"unsupported YAML tag {shown if len(shown) <= 40 else shown[:40] + '…'}",
             start,
             length=len(shown),
             hint=hint,
@@ -269,12 +273,12 @@ class _Reader:
         if name not in self.anchors:
             hint = self.quote_hint(start)
             stand_in = Node(None, start, end, Style.PLAIN)
-            self.fault(stand_in, "IFX107", f"there is no anchor &{name}", start, length=end - start, hint=hint)
+            self.fault(stand_in, "IFX107", f"unknown anchor &{name}", start, length=end - start, hint=hint)
             self.place(stand_in)
             return
         node = self.anchors[name]
         if node is None:
-            self.stop("IFX107", f"*{name} stands inside of &{name}: it would hold itself", start, length=end - start)
+            self.stop("IFX107", f"*{name} is inside its own anchor &{name}", start, length=end - start)
         if len(self.open) + node.depth > MAX_DEPTH:
             self.stop("IFX104", f"the document is nested deeper than {MAX_DEPTH}", start)
         self.place(node, (start, end))
@@ -296,8 +300,8 @@ class _Reader:
                 return
             if key in parent.node.keys:
                 line, _ = self.lines.place(parent.node.keys[key][0])
-                hint = f"keep one of them; the first is on line {line}"
-                message = f"the key `{key}` is here twice"
+                hint = f"remove one of them; the first is on line {line}"
+                message = f"duplicate key `{key}`"
                 self.report("IFX105", message, start, length=end - start, hint=hint, about=(parent.node, key))
                 return
             parent.node.keys[key] = (start, end)
@@ -307,7 +311,7 @@ class _Reader:
         parent.size += node.size
         parent.depth = max(parent.depth, node.depth + 1)
         if sum(part.node.size for part in self.open) > MAX_NODES:
-            hint = "aliases multiply what they stand for"
+            hint = "use fewer aliases: each one repeats the values of its anchor"
             self.stop("IFX104", f"the document has more than {MAX_NODES:,} values", node.start, hint=hint)
         parent.children[key] = node
         if isinstance(parent.value, dict):
@@ -321,13 +325,15 @@ class _Reader:
             return node.value, start, end
         if node.style is Style.COLLECTION:
             hint = "quote it" if node.in_flow else None
-            self.report("IFX106", "a key is a string, not a list or an object", start, hint=hint)
+            self.report("IFX106", "expected a string as key, found a list or an object", start, hint=hint)
             return None, start, end
         shown = self.text[start:end]
         named = bool(shown.strip(":"))
         hint = f'quote it: "{shown}"' if named else "write a key before the colon"
         about = (self.open[-1].node, shown if named else None)
-        self.report("IFX106", "a key is a string", start, length=end - start, found=shown, hint=hint, about=about)
+        self.report(
+            "IFX106", "expected a string as key", start, length=end - start, found=shown, hint=hint, about=about
+        )
         return (shown if named else None), start, end
 
     # problems

@@ -48,10 +48,10 @@ class Checker:
         self._place(node, leaves.__next__)
         for token in self.tokens:
             if "deprecated" in token:
-                message = f"{self._shown(token)} is not JSON and is taken as a text"
-                hint = f"write '{token['value']}' for the text"
+                message = f"{self._shown(token)} is not JSON and is read as a string"
+                hint = f"write '{token['value']}' for the string"
                 if token["value"][:1] in ("{", "["):
-                    hint = "in JSON, names and texts stand in double quotes"
+                    hint = "JSON needs double quotes around names and strings"
                 self._warn("IFX221", message, token, hint)
         return self._kinds(node, ALL)
 
@@ -125,8 +125,10 @@ class Checker:
         word, token = node["value"], self.tokens[index]
         after_dot = index > 0 and self.tokens[index - 1]["type"] == "dot"
         if word in ("null", "true", "false") and token["type"] == "unquoted_identifier" and not after_dot:
-            hint = f'write `{word}`, with backticks, for the literal; "{word}", in quotes, for the field'
-            raise self._at("IFX206", f"{word} is the name of a field here", node, f"did you mean `{word}`? {hint}")
+            hint = f'write `{word}` in backticks for the literal, or "{word}" in double quotes for the member'
+            raise self._at(
+                "IFX206", f"{word} without backticks is the name of a member", node, f"did you mean `{word}`? {hint}"
+            )
         return ALL if "object" in given else _NULL
 
     def _kinds_index(self, _: Node, given: Kinds) -> Kinds:
@@ -185,7 +187,7 @@ class Checker:
         ordered = frozenset(("number", "string"))
         if all(len(kind) == 1 and kind <= ordered for kind in kinds) and kinds[0] != kinds[1]:
             words = " with ".join(next(iter(kind)) for kind in kinds)
-            raise self._at("IFX205", f"cannot compare {words}", left, "parse_number(text) makes a number of a text")
+            raise self._at("IFX205", f"cannot compare {words}", left, "convert a string with parse_number(…)")
         if not (kinds[0] & ordered and kinds[1] & ordered):
             return _NULL
         return _BOOLEAN if kinds[0] <= ordered and kinds[1] <= ordered else _BOOLEAN | _NULL
@@ -194,8 +196,8 @@ class Checker:
         """`state == "ok"` is JMESPath, and compares with a field named ok: hardly what was meant."""
         token = self.tokens[max(self.places[id(node)], 0)]
         if node["type"] == "field" and token["type"] == "quoted_identifier" and other["type"] != "literal":
-            message = f"{self._shown(token)} in double quotes is the name of a field"
-            self._warn("IFX220", message, token, f"write '{node['value']}' for the text")
+            message = f"{self._shown(token)} in double quotes is the name of a member"
+            self._warn("IFX220", message, token, f"write '{node['value']}' for the string")
 
     def _kinds_and_expression(self, node: Node, given: Kinds) -> Kinds:
         left, right = (self._kinds(child, given) for child in node["children"])
@@ -213,8 +215,8 @@ class Checker:
         return _BOOLEAN
 
     def _kinds_expref(self, node: Node, _: Kinds) -> Kinds:
-        hint = "& stands only where a function takes an expression: sort_by(list, &key); and is written &&"
-        raise self._at("IFX213", "& has no meaning here", node, hint)
+        hint = "use & only for arguments, as in sort_by(list, &key); write && for a logical and"
+        raise self._at("IFX213", "unexpected &", node, hint)
 
     # --- calls ---
 
@@ -225,14 +227,14 @@ class Checker:
             hint = _OTHER_NAMES.get(name.lower().replace("_", ""))
             if hint is None:
                 close = closest(name, list(FUNCTIONS)) if len(name) > 2 else None
-                hint = f"did you mean {close}?" if close else "the functions are listed in docs/functions.md"
+                hint = f"did you mean {close}?" if close else "docs/functions.md lists all functions"
                 stop = self.tokens[max(self.places[id(node)], 0)]["stop"]
                 if self.text[stop : stop + 1].isspace():
-                    hint = 'a member with a blank or a bracket in its name stands in quotes: "name (unit)"'
+                    hint = 'quote the name of a member that contains a space or a bracket: "name (unit)"'
             raise self._at("IFX203", f"unknown function {name}()", node, hint)
         count = len(children)
         if count < function.least or (function.most is not None and count > function.most):
-            raise self._at("IFX204", f"{name}() takes {_arity(function)}, got {count}", node, function.signature)
+            raise self._at("IFX204", f"{name}() takes {_arity(function)}, found {count}", node, function.signature)
         for position, child in enumerate(children):
             self._check_argument(node, function, position, child, given)
         node["function"] = function
@@ -263,7 +265,7 @@ class Checker:
             )
             hint = f"write &{self._text_of(call, position)}" if allowed == {"expref"} else function.signature
             expected = in_words(parameter.types) if parameter.types else "a value"
-            message = f"{function.name}() expects {expected} as {parameter.name}, got {found}"
+            message = f"{function.name}() expects {expected} as {parameter.name}, found {found}"
             raise self._at_argument("IFX205", message, call, position, hint)
         if checked and child["type"] == "literal" and parameter.types:
             self._check_literal(call, function, parameter, position, child["value"])
@@ -299,23 +301,23 @@ class Checker:
         """The names that are known before any message: coordinates and tables."""
         if function.name == "meta" and value not in self.meta_names:
             hint = _suggest(value, self.meta_names)
-            raise self._at_argument("IFX207", f"meta() knows no {value!r}", call, position, hint)
+            raise self._at_argument("IFX207", f"unknown coordinate {value!r} of meta()", call, position, hint)
         if function.name == "lookup" and name == "table":
             if value not in self.tables:
                 hint = _suggest(value, list(self.tables)) if self.tables else "the document has no tables"
-                raise self._at_argument("IFX208", f"there is no table {value!r}", call, position, hint)
+                raise self._at_argument("IFX208", f"unknown table {value!r}", call, position, hint)
             return self.tables[value]
         return value
 
 
-_CLOCK: Final = "there is no clock: one message always makes the same point; see meta('timestamp')"
+_CLOCK: Final = "the clock is not available, since a message must always make the same point; use meta('timestamp')"
 _OTHER_NAMES: Final = {
     "len": "did you mean length?",
     "size": "did you mean length?",
     "count": "did you mean length?",
-    "concat": "texts are put together by join('', [a, b]) or format('{}{}', a, b)",
+    "concat": "concatenate strings with join('', [a, b]) or format('{}{}', a, b)",
     "substr": "did you mean substring?",
-    "slice": "did you mean substring? A part of a list is a[1:3]",
+    "slice": "did you mean substring? Write a[1:3] for a part of a list",
     "strip": "did you mean trim?",
     "lowercase": "did you mean lower?",
     "tolower": "did you mean lower?",
@@ -323,22 +325,22 @@ _OTHER_NAMES: Final = {
     "uppercase": "did you mean upper?",
     "toupper": "did you mean upper?",
     "upcase": "did you mean upper?",
-    "int": "a field has a type: {expr: a, type: integer, cast: true}; a number is made by parse_number",
-    "integer": "a field has a type: {expr: a, type: integer, cast: true}; a number is made by parse_number",
-    "toint": "a field has a type: {expr: a, type: integer, cast: true}; a number is made by parse_number",
-    "float": "a field has a type: {expr: a, type: float, cast: true}; a number is made by parse_number",
-    "tofloat": "a field has a type: {expr: a, type: float, cast: true}; a number is made by parse_number",
+    "int": "declare the field's type: {expr: a, type: integer, cast: true}; or convert it with parse_number",
+    "integer": "declare the field's type: {expr: a, type: integer, cast: true}; or convert it with parse_number",
+    "toint": "declare the field's type: {expr: a, type: integer, cast: true}; or convert it with parse_number",
+    "float": "declare the field's type: {expr: a, type: float, cast: true}; or convert it with parse_number",
+    "tofloat": "declare the field's type: {expr: a, type: float, cast: true}; or convert it with parse_number",
     "number": "did you mean to_number, or parse_number?",
     "str": "did you mean to_string?",
     "string": "did you mean to_string?",
     "now": _CLOCK,
     "today": _CLOCK,
-    "uuid": "there is no random: one message always makes the same point; see meta('id')",
-    "random": "there is no random: one message always makes the same point",
-    "env": "a mapping reads no environment; constants are {const: value}",
-    "not": "not is written !",
-    "and": "and is written &&",
-    "or": "or is written ||",
+    "uuid": "random values are not available, since a message must always make the same point; use meta('id')",
+    "random": "random values are not available, since a message must always make the same point",
+    "env": "a mapping cannot read the environment; write a constant as {const: value}",
+    "not": "write ! for not",
+    "and": "write && for and",
+    "or": "write || for or",
     "mod": "did you mean modulo?",
     "sub": "did you mean subtract?",
     "minus": "did you mean subtract?",
@@ -348,7 +350,7 @@ _OTHER_NAMES: Final = {
     "div": "did you mean divide?",
     "ifelse": "did you mean if?",
     "iif": "did you mean if?",
-    "exists": "a != `null` is true where a is there",
+    "exists": "write a != `null`",
     "entries": "did you mean items?",
     "fromjson": "did you mean parse_json?",
     "tojson": "did you mean to_string?",
@@ -362,10 +364,10 @@ _OTHER_NAMES: Final = {
     "ifnull": "did you mean coalesce?",
     "nvl": "did you mean coalesce?",
     "timestamp": "did you mean parse_time, or meta('timestamp')?",
-    "first": "the first element is a[0]",
-    "last": "the last element is a[-1]",
-    "get": "a member is a.b, an element a[0]; a table of the document is read by lookup",
-    "pow": "powers are not exact: multiply(a, a)",
+    "first": "write a[0] for the first element",
+    "last": "write a[-1] for the last element",
+    "get": "write a.b for a member, a[0] for an element; lookup reads a table of the document",
+    "pow": "powers are not supported; use multiply(a, a)",
     "strftime": "did you mean format_time?",
     "strptime": "did you mean parse_time?",
 }

@@ -342,14 +342,14 @@ def _failed(function: Function, arguments: list[Any], error: BaseException) -> N
     expected = getattr(error, "expected_types", None)
     if expected is not None:  # JMESPathTypeError, of a key that an expression gave
         found = str(getattr(error, "actual_type", ""))
-        raise EvaluationError("IFX300", f"{name} expected {in_words(expected)}, got {found}") from error
+        raise EvaluationError("IFX300", f"{name} expected {in_words(expected)}, found {found}") from error
     if isinstance(error, RecursionError | MemoryError):
         raise EvaluationError("IFX303", f"{name}: the value is too large, or nested too deeply") from error
     if isinstance(error, ArithmeticError):
         raise EvaluationError("IFX302", f"{name}: the result is not a number that can be represented") from error
     if isinstance(error, TypeError | AttributeError):
-        raise EvaluationError("IFX300", f"{name} cannot work with {types}") from error
-    raise EvaluationError("IFX304", f"{name} cannot work with this value ({types})") from error
+        raise EvaluationError("IFX300", f"{name} does not accept {types}") from error
+    raise EvaluationError("IFX304", f"{name} does not accept this value ({types})") from error
 
 
 _BUILDERS: Final[dict[str, Callable[[Node], Run]]] = {

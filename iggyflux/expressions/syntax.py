@@ -33,18 +33,18 @@ _SIGNS: Final = {"rparen": ")", "rbracket": "]", "rbrace": "}", "colon": ":", "c
 def tokenize(text: str) -> list[Token]:
     """The tokens of `text`, with an `eof` at the end; raises ExpressionError."""
     if not text.strip(" \t\n\r"):
-        hint = "@ is the whole value; {const: ''} is an empty text"
+        hint = "write @ for the whole value, or {const: ''} for an empty string"
         raise ExpressionError("the expression is empty", code="IFX214", text=text, hint=hint)
     if len(text) > MAX_LENGTH:
         raise ExpressionError(
-            f"the expression has {len(text)} characters, {MAX_LENGTH} are allowed", code="IFX211", text=text[:60] + " …"
+            f"the expression has {len(text)} characters, more than {MAX_LENGTH}", code="IFX211", text=text[:60] + " …"
         )
     tokens: list[Token] = []
     try:
         for token in _Lexer().tokenize(text):
             token["stop"] = _stop(text, token)
             if token["type"] in ("literal", "quoted_identifier") and not _is_encodable(token["value"]):
-                message = "half of a surrogate pair is no character"
+                message = "unpaired surrogate"
                 raise ExpressionError(message, code="IFX200", text=text, position=token["start"], hint=_SURROGATES)
             tokens.append(token)
     except exceptions.LexerError as error:
@@ -162,18 +162,18 @@ def _too_deep(text: str, position: int = 0) -> ExpressionError:
 
 
 _OPERATORS: Final = {
-    "+": "arithmetic is written with functions: add(a, b)",
-    "-": "arithmetic is written with functions: subtract(a, b)",
-    "*": "arithmetic is written with functions: multiply(a, b)",
-    "/": "arithmetic is written with functions: divide(a, b)",
-    "%": "arithmetic is written with functions: modulo(a, b)",
-    "=": "to compare, write ==",
-    "?": "a ? b : c is written if(a, b, c), and a ?? b is coalesce(a, b)",
-    "$": "a path starts with a name; @ is the current value, root() the whole payload (${…} is for pipeline files)",
-    "~": "not is written !",
-    "^": "there is no such operator",
-    "#": "an expression has no comments",
-    ";": "an expression is one expression",
+    "+": "use the function add(a, b)",
+    "-": "use the function subtract(a, b)",
+    "*": "use the function multiply(a, b)",
+    "/": "use the function divide(a, b)",
+    "%": "use the function modulo(a, b)",
+    "=": "write == to compare",
+    "?": "write if(a, b, c) for a ? b : c, and coalesce(a, b) for a ?? b",
+    "$": "start a path with a name, @ (the current value) or root() (the whole payload); ${…} is for pipeline files",
+    "~": "write ! for not",
+    "^": "remove it",
+    "#": "remove the comment",
+    ";": "write a single expression",
 }
 _CURLY: Final = "‘’“”´"
 
@@ -190,27 +190,27 @@ def _unreadable(text: str, tokens: list[Token], error: exceptions.LexerError) ->
         return _bad_literal(text, position, error.lexer_value)
     if error.message.startswith("Unclosed"):
         words = {"'": "text", '"': "quoted name", "`": "literal"}
-        return made("IFX201", f"the {words[character]} that starts here is not closed", f"end it with {character}")
+        return made("IFX201", f"the {words[character]} that starts here is not closed", f"close it with {character}")
     if character == '"':
-        hint = 'the rules of JSON strings hold between double quotes: a backslash is written "\\\\"'
-        return made("IFX202", f"this is not a quoted name: {error.message.lower()}", hint, len(error.lexer_value))
+        hint = 'names in double quotes are JSON strings: write a backslash as "\\\\"'
+        return made("IFX202", f"invalid quoted name: {error.message.lower()}", hint, len(error.lexer_value))
     word = re.match(r"[^\s.,:()\[\]{}|&<>!='\"`@*+/?;]+", text[position:])
     before = tokens[-1] if tokens and tokens[-1]["stop"] == position else None
     if before is not None and before["type"] == "unquoted_identifier" and word:
         whole = text[before["start"] : position] + word.group()
         if character == "-" and len(word.group()) > 1:
             name, rest = before["value"], word.group()[1:]
-            hint = f'a name with - stands in quotes: "{whole}"; a difference is subtract({name}, {rest})'
-            return made("IFX200", "- cannot stand in a name without quotes", hint)
+            hint = f'quote a name that contains -: "{whole}"; write subtract({name}, {rest}) for a difference'
+            return made("IFX200", "an unquoted name cannot contain -", hint)
         if character.isalnum():
-            return made("IFX200", f"{character} cannot stand in a name without quotes", f'write "{whole}"')
+            return made("IFX200", f"an unquoted name cannot contain {character}", f'write "{whole}"')
     if character in _OPERATORS:
-        return made("IFX200", f"{character} is not an operator of expressions", _OPERATORS[character])
+        return made("IFX200", f"unknown operator {character}", _OPERATORS[character])
     if character in _CURLY:
-        return made("IFX200", f"{character} is not a quote", "use the straight quotes ' or \"")
+        return made("IFX200", f"{character} is not a quote", "use straight quotes: ' or \"")
     if character.isalnum() and word:
         return made(
-            "IFX200", f"{character} cannot stand in a name without quotes", f'write "{word.group()}"', len(word.group())
+            "IFX200", f"an unquoted name cannot contain {character}", f'write "{word.group()}"', len(word.group())
         )
     return made("IFX200", f"unexpected character {character!r}", None)
 
@@ -226,7 +226,7 @@ def _bad_literal(text: str, start: int, lexeme: str) -> ExpressionError:
             code="IFX202",
             text=text,
             position=place,
-            hint="between backticks stands JSON: `5`, `null`, `[1, 2]`; a text is simpler in single quotes: 'text'",
+            hint="write JSON between backticks (`5`, `null`, `[1, 2]`), and a string in single quotes: 'text'",
         )
     except ValueError:
         pass
@@ -253,7 +253,7 @@ def _unfinished(text: str, tokens: list[Token]) -> ExpressionError:
         )
     last = tokens[-2] if len(tokens) > 1 else tokens[-1]
     return ExpressionError(
-        f"the expression ends after {_shown(text, last)}, where a value is expected",
+        f"expected a value after {_shown(text, last)}, found the end",
         code="IFX200",
         text=text,
         position=len(text.rstrip()),
@@ -309,12 +309,12 @@ _VALUE_ENDS: Final = frozenset(
     )
 )
 _WORDS: Final = {
-    "and": "and is written &&",
-    "or": "or is written ||",
-    "in": "a in list is written contains(list, a)",
-    "is": "to compare, write ==",
-    "eq": "to compare, write ==",
-    "if": "a choice is written if(condition, then, otherwise)",
+    "and": "write && for and",
+    "or": "write || for or",
+    "in": "write contains(list, a)",
+    "is": "write == to compare",
+    "eq": "write == to compare",
+    "if": "write if(condition, then, otherwise)",
 }
 
 
@@ -323,12 +323,12 @@ def _number(place: _Place) -> Iterator[tuple[str, str | None]]:
         return
     start = place.token["start"]
     if place.text[:start].rstrip().endswith(".["):
-        yield "[ ] follows a name without a dot", f"an element of a list is name[{place.shown}]"
+        yield "[ ] follows a name without a dot", f"write name[{place.shown}] for an element of a list"
     if place.before_type == "dot":
-        yield f"{place.shown} is not a name", f"an element of a list is taken by [{place.shown}]"
+        yield f"{place.shown} is not a name", f"write [{place.shown}] for an element of a list"
     if place.shown.startswith("-") and place.after_value:
-        yield "- is not an operator of expressions", _OPERATORS["-"]
-    yield f"{place.shown} is not a value here", f"a number stands in backticks: `{place.shown}`"
+        yield "unknown operator -", _OPERATORS["-"]
+    yield f"expected a value, found {place.shown}", f"write a number in backticks: `{place.shown}`"
 
 
 def _subscript(place: _Place) -> Iterator[tuple[str, str | None]]:
@@ -337,72 +337,75 @@ def _subscript(place: _Place) -> Iterator[tuple[str, str | None]]:
     value = place.token["value"]
     if isinstance(value, str):
         name = value if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) else json.dumps(value, ensure_ascii=False)
-        yield "a member is not taken by [ ]", f"write .{name} for the member; [?{place.shown} == …] is a filter"
+        yield "[ ] cannot select a member", f"write .{name} for the member; [?{place.shown} == …] is a filter"
 
 
 def _word(place: _Place) -> Iterator[tuple[str, str | None]]:
     if place.type == "unquoted_identifier" and place.after_value:
         if place.token["value"] in _WORDS:
-            yield f"{place.shown} is not an operator of expressions", _WORDS[place.token["value"]]
+            yield f"unknown operator {place.shown}", _WORDS[place.token["value"]]
         if place.before_type == "unquoted_identifier" and place.before_shown == "not":
-            yield "not is not an operator of expressions", "not is written !"
+            yield "unknown operator not", "write ! for not"
         if place.before_type == "current":
             yield (
-                f"@ is the whole value, and {place.shown} cannot follow it",
-                f'a member with that name stands in quotes: "@{place.shown}"',
+                f"expected an operator or the end after @, found {place.shown}",
+                f'quote a member of that name: "@{place.shown}"',
             )
         if place.before_type == "unquoted_identifier":
             yield (
                 f"expected an operator or the end, found {place.shown}",
-                f'a name with a blank stands in quotes: "{place.before_shown} {place.shown}"',
+                f'quote a name that contains a space: "{place.before_shown} {place.shown}"',
             )
 
 
 def _operator(place: _Place) -> Iterator[tuple[str, str | None]]:
     if place.type == "star" and place.after_value:
-        yield "* is not an operator of expressions", _OPERATORS["*"]
+        yield "unknown operator *", _OPERATORS["*"]
     if place.type == "expref" and place.after_value:
-        yield "& is not an operator of expressions", "and is written &&"
+        yield "unknown operator &", "write && for and"
     if place.type == "gt" and place.before_type == "lt":
-        yield "<> is not an operator of expressions", "unequal is written !="
+        yield "unknown operator <>", "write != for unequal"
     if place.type == "literal" and place.before_type == "dot" and isinstance(place.token["value"], str):
         name = json.dumps(place.token["value"], ensure_ascii=False)
-        yield "a name stands in double quotes, or without any", f"write .{name}"
+        yield "write a name in double quotes, or without quotes", f"write .{name}"
     if place.type == "dot" and place.before_type == "dot":
-        yield "there is no search through all levels", "name the members on the way, or use * for any member"
+        yield "recursive search is not supported", "name each member of the path, or use * for any member"
     if place.type == "dot" and not place.before:
-        yield "an expression cannot start with a dot", "a path starts with a name: a.b; @ is the current value"
+        yield "an expression cannot start with a dot", "start a path with a name (a.b), or with @ for the current value"
 
 
 def _bracket(place: _Place) -> Iterator[tuple[str, str | None]]:
     opener = place.opener
     if place.type in CLOSERS and opener is None:
-        yield f"nothing is open that {place.shown} could close", None
+        yield f"unexpected {place.shown}: no bracket is open", None
     if place.type in CLOSERS and opener is not None and OPENERS[opener["type"]] != place.type:
         sign = _SIGNS[OPENERS[opener["type"]]]
-        yield f"expected {sign}, found {place.shown}", f"{opener['value']} at character {opener['start'] + 1} is open"
+        yield (
+            f"expected {sign}, found {place.shown}",
+            f"{opener['value']} at character {opener['start'] + 1} is not closed",
+        )
     if place.type in CLOSERS or place.type == "comma":
         if place.before_type in ("unquoted_identifier", "quoted_identifier") and opener and opener["type"] == "lbrace":
-            yield "a member of { } has a name and a value", f"write {{{place.before_shown}: {place.before_shown}}}"
+            yield "expected a name and a value inside { }", f"write {{{place.before_shown}: {place.before_shown}}}"
         if not place.after_value:
-            yield f"a value is missing before {place.shown}", None
+            yield f"expected a value, found {place.shown}", None
 
 
 def _key(place: _Place) -> Iterator[tuple[str, str | None]]:
     if place.type == "lbrace" and place.before_type == "lbrace":
-        yield "expected the name of a member, found {", "a value is named as it is, without {{ }}"
+        yield "expected the name of a member, found {", "write the value without {{ }}"
     if place.before_type in ("lbrace", "comma") and (opener := place.opener) and opener["type"] == "lbrace":
         if place.type == "literal" and isinstance(place.token["value"], str):
             name = json.dumps(place.token["value"], ensure_ascii=False)
-            yield "the name of a member is not a text", f"write {name} in double quotes, or without any"
-        yield f"expected the name of a member, found {place.shown}", "a member is written name: value"
+            yield "expected the name of a member, found a string", f"write {name} in double quotes, or without quotes"
+        yield f"expected the name of a member, found {place.shown}", "write a member as name: value"
 
 
 def _call(place: _Place) -> Iterator[tuple[str, str | None]]:
     if place.type == "lparen" and place.before_type == "quoted_identifier":
-        yield "the name of a function stands without quotes", None
+        yield "write the name of a function without quotes", None
     if place.after is not None and place.after["type"] == "lparen" and place.type in ("rparen", "literal", "rbracket"):
-        yield "this cannot be called", "a call is name(arguments)"
+        yield "this is not a function", "write a call as name(arguments)"
 
 
 _RULES: Final[tuple[Callable[[_Place], Iterator[tuple[str, str | None]]], ...]] = (

@@ -34,7 +34,7 @@ def _algorithm(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
     if name not in _ALGORITHMS:
         close = closest(name, list(_ALGORITHMS))
         hint = f"did you mean '{close}'?" if close else "known: " + ", ".join(_ALGORITHMS)
-        raise ConstantError("algorithm", f"{name!r} is not known", hint)
+        raise ConstantError("algorithm", f"unknown value {name!r}", hint)
     return {"algorithm": _ALGORITHMS[name]()}
 
 
@@ -46,7 +46,7 @@ def _base64_bytes(name: str, text: str) -> bytes:
     try:
         return a2b_base64(text.encode("ascii"), strict_mode=True)
     except (Error, ValueError) as error:
-        raise cannot(name, "the text is not base64") from error
+        raise cannot(name, "the string is not base64") from error
 
 
 def _hex_bytes(name: str, text: str) -> bytes:
@@ -55,7 +55,7 @@ def _hex_bytes(name: str, text: str) -> bytes:
             raise ValueError
         return bytes.fromhex(text)
     except ValueError as error:
-        raise cannot(name, "the text is not pairs of hexadecimal digits") from error
+        raise cannot(name, "the string is not pairs of hexadecimal digits") from error
 
 
 def _decoded(name: str, data: bytes) -> str:
@@ -71,7 +71,7 @@ _BYTES = {"base64": _base64_bytes, "hex": _hex_bytes}
 def _encoding(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
     name = constants.get("encoding", "base64")
     if name not in _BYTES:
-        raise ConstantError("encoding", f"{name!r} is not known", "known: " + ", ".join(_BYTES))
+        raise ConstantError("encoding", f"unknown value {name!r}", "known: " + ", ".join(_BYTES))
     return {"encoding": _BYTES[name]}
 
 
@@ -85,7 +85,7 @@ ENCODINGS: tuple[Function, ...] = (
     Function(
         "hash",
         "encoding",
-        f"The hash of the text in hexadecimal digits: {', '.join(_ALGORITHMS)} (sha256 if not given).",
+        f"The hash of a string in hexadecimal digits: {', '.join(_ALGORITHMS)} (default sha256).",
         (_TEXT, Parameter("algorithm", ("string",), optional=True, constant=True)),
         ("string",),
         _hash,
@@ -98,7 +98,7 @@ ENCODINGS: tuple[Function, ...] = (
     Function(
         "base64_encode",
         "encoding",
-        "The text in base64.",
+        "The string encoded in base64.",
         (_TEXT,),
         ("string",),
         lambda text: b2a_base64(text.encode(), newline=False).decode("ascii"),
@@ -107,7 +107,7 @@ ENCODINGS: tuple[Function, ...] = (
     Function(
         "base64_decode",
         "encoding",
-        "The text that stands in base64.",
+        "The string decoded from base64.",
         (_TEXT,),
         ("string",),
         lambda text: _decoded("base64_decode", _base64_bytes("base64_decode", text)),
@@ -116,7 +116,7 @@ ENCODINGS: tuple[Function, ...] = (
     Function(
         "hex_encode",
         "encoding",
-        "The text in hexadecimal digits.",
+        "The string encoded in hexadecimal digits.",
         (_TEXT,),
         ("string",),
         lambda text: text.encode().hex(),
@@ -125,7 +125,7 @@ ENCODINGS: tuple[Function, ...] = (
     Function(
         "hex_decode",
         "encoding",
-        "The text that stands in hexadecimal digits.",
+        "The string decoded from hexadecimal digits.",
         (_TEXT,),
         ("string",),
         lambda text: _decoded("hex_decode", _hex_bytes("hex_decode", text)),
@@ -134,7 +134,7 @@ ENCODINGS: tuple[Function, ...] = (
     Function(
         "bytes",
         "encoding",
-        "The bytes of binary data that stands in base64 (or hex), as numbers from 0 to 255.",
+        "The bytes of a base64 (or hex) string, as numbers from 0 to 255.",
         (_TEXT, Parameter("encoding", ("string",), "base64 or hex", optional=True, constant=True)),
         ("array",),
         _bytes,

@@ -38,7 +38,7 @@ def _decimal(name: str, value: Number) -> Decimal:
     if type(value) is int:
         return Decimal(_checked(name, value))
     if value - value != 0.0:
-        raise EvaluationError("IFX302", f"{name}() cannot work with {value!r}")
+        raise EvaluationError("IFX302", f"{name}() does not accept {value!r}")
     return Decimal(repr(value))
 
 
@@ -192,7 +192,8 @@ NUMBERS: tuple[Function, ...] = (
     ),
     _arithmetic(
         "divide",
-        "The quotient: an integer where two integers divide without a rest, else the nearest float. By zero it fails.",
+        "The quotient: an integer if two integers divide without remainder, else the nearest float. "
+        "Fails on division by zero.",
         _divide,
         ("divide(a, `10`)", "23.5"),
         ("divide(a, `5`)", "47"),
@@ -201,7 +202,7 @@ NUMBERS: tuple[Function, ...] = (
     ),
     _arithmetic(
         "modulo",
-        "The rest of the division, with the sign of the divisor.",
+        "The remainder of the division, with the sign of the divisor.",
         _modulo,
         ("modulo(a, `60`)", "55"),
         ("modulo(`-30`, `360`)", "330"),
@@ -211,7 +212,7 @@ NUMBERS: tuple[Function, ...] = (
     Function(
         "round",
         "numbers",
-        "The number rounded to `digits` decimals (0 if not given), exact in decimals, halves away from zero. "
+        "The number rounded to `digits` decimals (default 0), exact in decimals, halves away from zero. "
         "Without decimals the result is an integer.",
         (Parameter("number", _NUMBER), Parameter("digits", _NUMBER, optional=True)),
         _NUMBER,
@@ -242,7 +243,7 @@ NUMBERS: tuple[Function, ...] = (
     Function(
         "parse_integer",
         "numbers",
-        "The integer that a text is in a base from 2 to 36 (10 if not given).",
+        "The integer that a string denotes in a base from 2 to 36 (default 10).",
         (Parameter("text", ("string",)), Parameter("base", _NUMBER, optional=True)),
         _NUMBER,
         _parse_integer,
@@ -255,7 +256,7 @@ NUMBERS: tuple[Function, ...] = (
     Function(
         "bits",
         "numbers",
-        "`count` bits (1 if not given) of a number that is not negative, from bit `first`; the lowest is bit 0.",
+        "`count` bits (default 1) of a number that is not negative, from bit `first`; the lowest is bit 0.",
         (Parameter("number", _NUMBER), Parameter("first", _NUMBER), Parameter("count", _NUMBER, optional=True)),
         _NUMBER,
         _bits,

@@ -25,7 +25,7 @@ _INTRODUCTION: Final = """\
 # Functions
 
 The functions of JMESPath, as jmespath.py 1.1 has them, are marked *standard*; the others are added by iggyflux. All are
-pure: no clock, no random, no network. `[name: type]` may be left out, `name...` stands for any number of arguments.
+pure: no clock, no random, no network. `[name: type]` is optional, `name...` accepts any number of arguments.
 
 A standard function fails on null, as JMESPath says. An added function gives null when one of its arguments is null or
 missing, as a plain path does, unless its description says otherwise.

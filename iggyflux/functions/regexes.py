@@ -29,10 +29,10 @@ def _compile(constants: Mapping[str, Any], _: int = 0) -> dict[str, Any]:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
         hint = None
         if "perl operator" in reason or "escape sequence" in reason:
-            hint = "patterns run in linear time (RE2): there is no look-around and no back-reference"
-        raise ConstantError("pattern", f"the pattern is not a regular expression: {reason}", hint) from error
+            hint = "patterns are RE2, in linear time: look-around and back-references are not supported"
+        raise ConstantError("pattern", f"invalid regular expression: {reason}", hint) from error
     except ValueError as error:
-        raise ConstantError("pattern", "the pattern holds half a character (a lone surrogate)") from error
+        raise ConstantError("pattern", "the pattern contains an unpaired surrogate") from error
 
 
 def _match(text: str, pattern: Any) -> bool:
@@ -57,7 +57,7 @@ def _capture(text: str, pattern: Any, group: int) -> JSON:
 def _named(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
     pattern = _compile(constants)["pattern"]
     if not pattern.groupindex:
-        raise ConstantError("pattern", "the pattern has no named group", "a named group is (?P<name>…)")
+        raise ConstantError("pattern", "the pattern has no named group", "write a named group as (?P<name>…)")
     return {"pattern": (pattern, sorted(pattern.groupindex, key=pattern.groupindex.get))}
 
 
@@ -82,8 +82,8 @@ def _with_template(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
         if said == "\\":
             parts.append("\\")
         elif group is None or group > pattern.groups:
-            hint = r"\1 or \g<name> stands for a group of the pattern, \\ for a backslash"
-            raise ConstantError("replacement", f"{found.group()} is no group of the pattern", hint)
+            hint = r"write \1 or \g<name> for a group of the pattern, \\ for a backslash"
+            raise ConstantError("replacement", f"the pattern has no group {found.group()}", hint)
         else:
             parts.append(group)
     return {"pattern": pattern, "replacement": [*parts, template[position:]]}
@@ -107,7 +107,7 @@ REGEXES: tuple[Function, ...] = (
     Function(
         "regex_match",
         "regular expressions",
-        "Whether the pattern matches somewhere in the text; `^` and `$` tie it to the ends.",
+        "Whether the pattern matches anywhere in the string; anchor it with `^` and `$`.",
         (_TEXT, _PATTERN),
         ("boolean",),
         _match,
@@ -120,7 +120,7 @@ REGEXES: tuple[Function, ...] = (
     Function(
         "regex_capture",
         "regular expressions",
-        "The text of a group (by number or name; if not given the first, or all that matched); null without a match.",
+        "The text of a group, by number or name (default: the first group, or the whole match); null without a match.",
         (_TEXT, _PATTERN, Parameter("group", ("number", "string"), constant=True, optional=True)),
         ("string", "null"),
         _capture,
@@ -150,7 +150,7 @@ REGEXES: tuple[Function, ...] = (
     Function(
         "regex_replace",
         "regular expressions",
-        r"The text with every match replaced; `\1` or `\g<name>` in the replacement stands for a group.",
+        r"The string with every match replaced; `\1` or `\g<name>` in the replacement inserts a group.",
         (_TEXT, _PATTERN, Parameter("replacement", ("string",), constant=True)),
         ("string",),
         _replace,

@@ -83,7 +83,7 @@ SCOPE: tuple[Function, ...] = (
         "meta",
         "message",
         "A coordinate of the message: stream, topic, partition, offset, timestamp and origin_timestamp (µs, as in "
-        "Iggy), id; of a row: measurement, window (`{start, stop}` in ns). Null where no message is given.",
+        "Iggy), id; of a row: measurement, window (`{start, stop}` in ns). Null without a message.",
         (Parameter("name", ("string",), "which coordinate", constant=True),),
         ANY,
         _meta,
@@ -94,7 +94,7 @@ SCOPE: tuple[Function, ...] = (
     Function(
         "header",
         "message",
-        "A header of the message; scalar kinds are kept, raw bytes come as base64. Null where there is none.",
+        "A header of the message; scalars keep their type, raw bytes become base64. Null if the header is missing.",
         (Parameter("name", ("string",), "the header's key", constant=True),),
         ("null", "boolean", "number", "string"),
         _header,
@@ -105,7 +105,7 @@ SCOPE: tuple[Function, ...] = (
     Function(
         "root",
         "message",
-        "The whole payload; under `for_each`, `@` is the element and this is the way back.",
+        "The whole payload; under `for_each`, `@` is the element and `root()` still the payload.",
         (),
         ANY,
         _root,
@@ -128,11 +128,11 @@ SCOPE: tuple[Function, ...] = (
         "lookup",
         "values",
         "The value under `key` in a table of the document (`tables:`), else `default`. Numbers and booleans are looked "
-        "up by the text they have as a tag; null finds nothing.",
+        "up by their text as a tag value; null is never found.",
         (
             Parameter("table", ("string",), "the table's name", constant=True),
-            Parameter("key", ("string", "number", "boolean", "null"), "what to look up"),
-            Parameter("default", ANY, "the result where the table has nothing", optional=True),
+            Parameter("key", ("string", "number", "boolean", "null"), "the key to look up"),
+            Parameter("default", ANY, "the result if the table does not have the key", optional=True),
         ),
         ANY,
         _lookup,

@@ -40,7 +40,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "ceil",
         "numbers",
-        "The smallest integer that is not below the number.",
+        "The number rounded up to an integer.",
         (_p("number", "number"),),
         ("number",),
         ("ceil(a)", '{"a": 1.2}', "2"),
@@ -48,7 +48,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "contains",
         "text",
-        "Whether a string has a part, or an array an element, that is equal to `search`.",
+        "Whether a string contains `search`, or an array has an element equal to it.",
         (_p("subject", "array", "string"), _p("search")),
         ("boolean",),
         ("contains(a, 'ell')", '{"a": "hello"}', "true"),
@@ -65,7 +65,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "floor",
         "numbers",
-        "The largest integer that is not above the number.",
+        "The number rounded down to an integer.",
         (_p("number", "number"),),
         ("number",),
         ("floor(a)", '{"a": -1.2}', "-2"),
@@ -73,7 +73,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "join",
         "text",
-        "The strings of an array with `separator` between them.",
+        "The strings of an array, joined with `separator`.",
         (_p("separator", "string"), _p("strings", "array-string")),
         ("string",),
         ("join('-', a)", '{"a": ["x", "y"]}', '"x-y"'),
@@ -122,7 +122,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "merge",
         "objects",
-        "One object of all members; a later object wins.",
+        "One object with all members; of duplicate keys the last one wins.",
         (_p("objects", "object", variadic=True),),
         ("object",),
         ("merge(a, b)", '{"a": {"x": 1, "y": 1}, "b": {"y": 2}}', '{"x": 1, "y": 2}'),
@@ -170,7 +170,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "sort_by",
         "arrays",
-        "The elements in ascending order of what the expression gives, a number or a string for all.",
+        "The elements in ascending order of the expression, which is a number for all or a string for all.",
         (_p("array", "array"), _p("expression", "expref")),
         ("array",),
         ("sort_by(a, &x)[*].x", '{"a": [{"x": 2}, {"x": 1}]}', "[1, 2]"),
@@ -194,7 +194,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "to_array",
         "values",
-        "The value if it is an array, else an array that holds it.",
+        "The value if it is an array, else an array with the value.",
         (_p("value"),),
         ("array",),
         ("to_array(a)", '{"a": 1}', "[1]"),
@@ -202,7 +202,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "to_number",
         "numbers",
-        "A number as it is, a string as the number it reads as (loosely: see `parse_number`), else null.",
+        "A number unchanged, a string parsed as a number (leniently: see `parse_number`), else null.",
         (_p("value"),),
         ("number", "null"),
         ("to_number(a)", '{"a": "1.5"}', "1.5"),
@@ -211,7 +211,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "to_string",
         "values",
-        "A string as it is, anything else as JSON text.",
+        "A string unchanged, any other value as JSON.",
         (_p("value"),),
         ("string",),
         ("to_string(a)", '{"a": [1, "x"]}', '"[1,\\"x\\"]"'),

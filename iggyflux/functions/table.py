@@ -183,7 +183,7 @@ def check_count(function: str, items: int) -> None:
 
 def wrong_type(function: str, types: Types, found: str) -> EvaluationError:
     """The failure of an argument whose type does not fit; it never shows the value, which may be anything."""
-    return EvaluationError("IFX300", f"{function}() expected {in_words(types)}, got {found}")
+    return EvaluationError("IFX300", f"{function}() expected {in_words(types)}, found {found}")
 
 
 Check: TypeAlias = Callable[[Any], None]

@@ -23,7 +23,7 @@ from iggyflux.functions.table import (
 from iggyflux.records import JSON
 
 _TEXT = Parameter("text", ("string",))
-_CHARACTERS = Parameter("characters", ("string",), "what is taken away; white space if not given", optional=True)
+_CHARACTERS = Parameter("characters", ("string",), "the characters to remove; default whitespace", optional=True)
 
 
 def _split(text: str, separator: str, most: Any = None) -> list[str]:
@@ -40,7 +40,7 @@ def _split(text: str, separator: str, most: Any = None) -> list[str]:
 
 def _replace(text: str, old: str, new: str) -> str:
     if not old:
-        raise cannot("replace", "the text to replace is empty")
+        raise cannot("replace", "the string to replace is empty")
     if len(new) > len(old):
         check_size("replace", len(text) + text.count(old) * (len(new) - len(old)))
     return text.replace(old, new)
@@ -68,11 +68,11 @@ def _read_pattern(constants: Mapping[str, Any], count: int) -> dict[str, Any]:
         elif len(sign) == 2:
             parts[-1] += sign[0]
         else:
-            hint = "a place is {}; the brackets themselves are {{ and }}"
-            raise ConstantError("pattern", f"a lone {sign} in the pattern", hint)
+            hint = "write {} for a placeholder, {{ and }} for braces"
+            raise ConstantError("pattern", f"unmatched {sign} in the pattern", hint)
     parts[-1] += pattern[position:]
     if len(parts) != count:
-        places = f"{counted(len(parts) - 1, 'place')} for {counted(count - 1, 'value')}"
+        places = f"{counted(len(parts) - 1, 'placeholder')} for {counted(count - 1, 'value')}"
         raise ConstantError("pattern", f"the pattern has {places}")
     return {"pattern": parts}
 
@@ -95,7 +95,7 @@ def _parse_json(text: str) -> JSON:
     try:
         value: JSON = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise cannot("parse_json", "the text is not JSON") from error
+        raise cannot("parse_json", "the string is not JSON") from error
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         level = [part for whole in level for part in _parts(whole)]
@@ -134,7 +134,7 @@ def _trim(name: str, body: Any, where: str, result: str) -> Function:
     return Function(
         name,
         "text",
-        f"The text without white space, or without the given characters, {where}.",
+        f"The string without whitespace, or without the given characters, {where}.",
         (_TEXT, _CHARACTERS),
         ("string",),
         body,
@@ -143,15 +143,15 @@ def _trim(name: str, body: Any, where: str, result: str) -> Function:
 
 
 TEXT: tuple[Function, ...] = (
-    _case("lower", "The text in lower case.", "Ok ÄÖ", "ok äö"),
-    _case("upper", "The text in upper case.", "Ok äö", "OK ÄÖ"),
+    _case("lower", "The string in lower case.", "Ok ÄÖ", "ok äö"),
+    _case("upper", "The string in upper case.", "Ok äö", "OK ÄÖ"),
     _trim("trim", str.strip, "at both ends", "x y"),
     _trim("trim_left", str.lstrip, "at its start", "x y "),
     _trim("trim_right", str.rstrip, "at its end", "  x y"),
     Function(
         "split",
         "text",
-        "The parts between the separators; with `most`, the last of that many parts is the rest.",
+        "The parts between the separators; with `most`, at most that many parts, the last of which is the rest.",
         (_TEXT, Parameter("separator", ("string",)), Parameter("most", ("number",), optional=True)),
         ("array",),
         _split,
@@ -164,7 +164,7 @@ TEXT: tuple[Function, ...] = (
     Function(
         "replace",
         "text",
-        "The text with every `old` made `new`.",
+        "The string with every `old` replaced by `new`.",
         (_TEXT, Parameter("old", ("string",)), Parameter("new", ("string",))),
         ("string",),
         _replace,
@@ -173,7 +173,7 @@ TEXT: tuple[Function, ...] = (
     Function(
         "substring",
         "text",
-        "`length` characters from `start`, or all that follow; a negative `start` counts from the end.",
+        "`length` characters from `start` (default: to the end); a negative `start` counts from the end.",
         (_TEXT, Parameter("start", ("number",)), Parameter("length", ("number",), optional=True)),
         ("string",),
         _substring,
@@ -186,7 +186,7 @@ TEXT: tuple[Function, ...] = (
     Function(
         "format",
         "text",
-        "The pattern with each `{}` replaced by the next value: a text as it is, anything else as JSON. `{{` is `{`.",
+        "The pattern with each `{}` replaced by the next value: a string unchanged, other values as JSON. `{{` is `{`.",
         (Parameter("pattern", ("string",), constant=True), Parameter("values", variadic=True, optional=True)),
         ("string",),
         _format,
@@ -200,7 +200,7 @@ TEXT: tuple[Function, ...] = (
     Function(
         "parse_json",
         "text",
-        "The value that a text holds as JSON; of two equal keys the last one counts.",
+        "The value of a JSON string; of duplicate keys the last one wins.",
         (_TEXT,),
         (),
         _parse_json,

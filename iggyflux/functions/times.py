@@ -15,7 +15,7 @@ from iggyflux.functions.table import ConstantError, Function, Parameter, cannot
 from iggyflux.records import JSON
 
 _NS = Parameter("time", ("number",), "nanoseconds since the epoch, an integer")
-_ZONE = Parameter("timezone", ("string",), "an IANA name; UTC if not given", optional=True, constant=True)
+_ZONE = Parameter("timezone", ("string",), "an IANA name; default UTC", optional=True, constant=True)
 _UNITS = {"unix_s": 10**9, "unix_ms": 10**6, "unix_us": 10**3, "unix_ns": 1}
 _NAMES = (*_UNITS, "rfc3339", "flexible")
 _PARTS = (
@@ -50,7 +50,7 @@ def _known(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         close = closest(value, known)
         hint = f"did you mean '{close}'?" if close else "known: " + ", ".join(known)
-        raise ConstantError(name, f"{value!r} is not known", hint)
+        raise ConstantError(name, f"unknown value {value!r}", hint)
 
 
 def _guarded(name: str, body: Callable[[Any], JSON]) -> Callable[[Any], JSON]:
@@ -107,7 +107,7 @@ def _writer(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
     form, zone = constants["format"], _zone(constants)
     if form == "rfc3339":
         if zone is not None:
-            raise ConstantError("timezone", "rfc3339 is written in UTC", "use a pattern: '%Y-%m-%dT%H:%M:%S%:z'")
+            raise ConstantError("timezone", "rfc3339 is always in UTC", "use a pattern: '%Y-%m-%dT%H:%M:%S%:z'")
         return {"format": _guarded("format_time", timestamps.format_rfc3339), "timezone": None}
     if "%" not in form:
         _known("format", form, ("rfc3339", "a pattern such as %Y-%m-%d"))
@@ -143,7 +143,7 @@ TIMES: tuple[Function, ...] = (
     Function(
         "parse_time",
         "time",
-        "The nanoseconds since the epoch, exact, of a time in a format: unix_s, unix_ms, unix_us, unix_ns, rfc3339, "
+        "The exact nanoseconds since the epoch of a time in a format: unix_s, unix_ms, unix_us, unix_ns, rfc3339, "
         "flexible, or a strptime pattern.",
         (Parameter("value", ("string", "number")), Parameter("format", ("string",), constant=True), _ZONE),
         ("number",),
@@ -160,7 +160,7 @@ TIMES: tuple[Function, ...] = (
     Function(
         "format_time",
         "time",
-        "The text of a time by a strptime pattern, or rfc3339. `%f` has nine digits, `%3f` three.",
+        "A time formatted by a strptime pattern, or as rfc3339. `%f` has nine digits, `%3f` three.",
         (_NS, Parameter("format", ("string",), constant=True), _ZONE),
         ("string",),
         _format_time,
@@ -175,7 +175,7 @@ TIMES: tuple[Function, ...] = (
     Function(
         "date_part",
         "time",
-        f"A part of the calendar or the clock at a time: {', '.join(_PARTS)}. Weekdays count from Monday, which is 1.",
+        f"A part of the date or the time of day: {', '.join(_PARTS)}. Monday is weekday 1.",
         (Parameter("part", ("string",), constant=True), _NS, _ZONE),
         ("number",),
         _date_part,

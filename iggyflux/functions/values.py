@@ -27,7 +27,7 @@ def _from_items(items: list[Any]) -> JSON:
     made: dict[str, JSON] = {}
     for item in items:
         if type(item) is not dict or type(item.get("key")) is not str:
-            raise cannot("from_items", "an element is not an object with a text as its key")
+            raise cannot("from_items", "an element is not an object with a string as its key")
         made[item["key"]] = item.get("value")
     return made
 
@@ -93,8 +93,8 @@ VALUES: tuple[Function, ...] = (
     Function(
         "if",
         "values",
-        "`then` where the condition is true as JMESPath has it (0 is), else `otherwise`, or null; the other one is not "
-        "evaluated.",
+        "`then` if the condition is true by the rules of JMESPath (0 is true), else `otherwise` (default null); the "
+        "other one is not evaluated.",
         (Parameter("condition"), Parameter("then"), Parameter("otherwise", optional=True)),
         ANY,
         _if,
@@ -124,7 +124,7 @@ VALUES: tuple[Function, ...] = (
     Function(
         "from_items",
         "objects",
-        "The object of a list of `{key, value}`; of two equal keys the last one counts.",
+        "The object made of a list of `{key, value}`; of duplicate keys the last one wins.",
         (Parameter("items", ("array",)),),
         ("object",),
         _from_items,
@@ -136,7 +136,7 @@ VALUES: tuple[Function, ...] = (
     Function(
         "zip",
         "arrays",
-        "The first elements of all arrays as one list, then the second ones, as far as the shortest goes.",
+        "The first elements of all arrays as one list, then the second ones, to the end of the shortest array.",
         (Parameter("arrays", ("array",), variadic=True),),
         ("array",),
         _zip,
@@ -145,8 +145,8 @@ VALUES: tuple[Function, ...] = (
     Function(
         "pair",
         "arrays",
-        "A `[value, element]` for each element, none where the array is null: keeps what stands around a list beside "
-        "what stands in it, which `for_each` of nested lists needs.",
+        "A `[value, element]` for each element of the array, none if it is null. In `for_each` of nested lists it "
+        "keeps a value of the outer level.",
         (Parameter("value", ANY), Parameter("array", ("array", "null"))),
         ("array",),
         _pair,
@@ -163,7 +163,7 @@ VALUES: tuple[Function, ...] = (
     Function(
         "zip_object",
         "arrays",
-        "An object of a list of keys and a list of as many values.",
+        "The object made of a list of keys and a list of the same number of values.",
         (Parameter("keys", ("array-string",)), Parameter("values", ("array",))),
         ("object",),
         _zip_object,

@@ -85,7 +85,7 @@ def shorten(value: object) -> str:
 def check_part(text: str, part: Part) -> str:
     """`text`, which may stand as `part` of a line."""
     if not isinstance(text, str):
-        raise PointError("IFX324", f"a {part.value} is a string, got {shorten(text)}")
+        raise PointError("IFX324", f"expected a string as {part.value}, found {shorten(text)}")
     if not text:
         raise PointError("IFX310", f"the {part.value} is empty")
     policy = _POLICIES[part]
@@ -132,7 +132,7 @@ def replace_invalid(text: str, part: Part) -> str:
 def check_string(text: str) -> str:
     """`text`, which may be a string field: control characters and line feeds are kept by every server."""
     if not text.isascii() and _LONE_SURROGATE.search(text) is not None:
-        raise PointError("IFX315", f"string {shorten(text)} holds a lone surrogate, which UTF-8 cannot encode")
+        raise PointError("IFX315", f"string {shorten(text)} contains an unpaired surrogate, which UTF-8 cannot encode")
     _check_bytes(text, "string")
     return text
 
@@ -140,28 +140,28 @@ def check_string(text: str) -> str:
 def check_float(value: float) -> float:
     """`value`, which is finite."""
     if value - value != 0.0:
-        raise PointError("IFX320", f"line protocol has no {value!r}")
+        raise PointError("IFX320", f"line protocol cannot represent {value!r}")
     return value
 
 
 def check_integer(value: int) -> int:
     """`value`, which fits int64."""
     if not MIN_INTEGER <= value <= MAX_INTEGER:
-        raise PointError("IFX321", f"{shorten(value)} is outside of int64 ({MIN_INTEGER} … {MAX_INTEGER})")
+        raise PointError("IFX321", f"{shorten(value)} is outside int64 ({MIN_INTEGER} … {MAX_INTEGER})")
     return value
 
 
 def check_unsigned(value: int) -> int:
     """`value`, which fits uint64."""
     if not 0 <= value <= MAX_UNSIGNED:
-        raise PointError("IFX321", f"{shorten(value)} is outside of uint64 (0 … {MAX_UNSIGNED})")
+        raise PointError("IFX321", f"{shorten(value)} is outside uint64 (0 … {MAX_UNSIGNED})")
     return value
 
 
 def check_timestamp(timestamp_ns: int) -> int:
     """`timestamp_ns`, which every server stores."""
     if not MIN_NS <= timestamp_ns <= MAX_NS:
-        raise PointError("IFX322", f"time {shorten(timestamp_ns)} ns is outside of {MIN_NS} … {MAX_NS}")
+        raise PointError("IFX322", f"time {shorten(timestamp_ns)} ns is outside {MIN_NS} … {MAX_NS}")
     return timestamp_ns
 
 
@@ -187,12 +187,12 @@ def _cause(character: str, position: int, part: Part) -> tuple[str, str]:
     """The code and the words for a refused `character` at `position`."""
     if character == "\\":
         if part in (Part.TAG_KEY, Part.TAG_VALUE):
-            return "IFX312", "ends in a backslash, which no server takes"
-        return "IFX312", "holds a backslash, which servers lose or store under another name"
+            return "IFX312", "ends with a backslash, which no server accepts"
+        return "IFX312", "contains a backslash, which servers lose or store under another name"
     if part is Part.MEASUREMENT and character == "=":
-        return "IFX313", "holds '=', and servers lose such points"
+        return "IFX313", "contains '=', and servers lose such points"
     if part is Part.MEASUREMENT and character == "#" and position == 0:
         return "IFX313", "begins with '#', which makes its line a comment"
     if "\ud800" <= character <= "\udfff":
-        return "IFX315", "holds a lone surrogate, which UTF-8 cannot encode"
-    return "IFX311", f"holds the control character U+{ord(character):04X}"
+        return "IFX315", "contains an unpaired surrogate, which UTF-8 cannot encode"
+    return "IFX311", f"contains the control character U+{ord(character):04X}"

@@ -227,7 +227,7 @@ class _Parser:
         while self._take(","):
             key = self._unquoted(Part.TAG_KEY, _KEY, _UNESCAPE_KEY)
             if key in tags:
-                self._refuse(f"tag {shorten(key)} stands twice")
+                self._refuse(f"duplicate tag {shorten(key)}")
             if not self._take("="):
                 self._refuse(f"expected '=' after the tag key {shorten(key)}", self.position)
             tags[key] = self._unquoted(Part.TAG_VALUE, _KEY, _UNESCAPE_KEY)
@@ -240,7 +240,7 @@ class _Parser:
         while True:
             key = self._unquoted(Part.FIELD_KEY, _KEY, _UNESCAPE_KEY)
             if key in fields:
-                self._refuse(f"field {shorten(key)} stands twice")
+                self._refuse(f"duplicate field {shorten(key)}")
             if key in tags:
                 self._refuse(f"{shorten(key)} is a tag and a field")
             if not self._take("="):
@@ -257,17 +257,17 @@ class _Parser:
         raw = self._match(extents[self.dialect])
         line_feed = raw.find("\n")
         if line_feed >= 0:
-            self._refuse(f"the line ends in a {part.value}", self.start + line_feed)
+            self._refuse(f"the line ends inside a {part.value}", self.start + line_feed)
         return check_part(escapes[self.dialect].sub(r"\1", raw) if "\\" in raw else raw, part)
 
     def _string(self) -> str:
         found = _STRING.match(self.text, self.position)
         if found is None:
-            self._refuse("the string is never closed")
+            self._refuse("the string is not closed")
         text = check_string(_UNESCAPE_STRING.sub(r"\1", found.group(1)))
         self.position = found.end()
         if self._peek() not in ("", ",", " "):
-            self._refuse(f"expected ',' or ' ' after the closing quote, got {self._peek()!r}", self.position)
+            self._refuse(f"expected ',' or ' ' after the closing quote, found {self._peek()!r}", self.position)
         return text
 
     def _bare_value(self) -> FieldValue:
@@ -281,14 +281,14 @@ class _Parser:
         if _FLOAT[self.dialect].fullmatch(raw):
             value = float(raw)
             if value - value != 0.0:
-                self._refuse(f"{shorten(raw)} is beyond the largest float")
+                self._refuse(f"{shorten(raw)} is larger than the largest float")
             return value
         return self._refuse(_value_reason(raw, self.dialect))
 
     def _integer(self, digits: str) -> int:
         significant = digits.lstrip("-").lstrip("0")
         if len(significant) > 20:
-            self._refuse(f"{shorten(digits)} is outside of every integer type")
+            self._refuse(f"{shorten(digits)} is outside every integer type")
         return int(digits)
 
     def _timestamp(self) -> int | None:
@@ -298,10 +298,10 @@ class _Parser:
         if not raw:
             return None
         if not _TIMESTAMP.fullmatch(raw):
-            self._refuse(f"expected an integer as the time, got {shorten(raw)}")
+            self._refuse(f"expected an integer as the time, found {shorten(raw)}")
         value = self._integer(raw) * self.precision.divisor
         if not MIN_NS <= value <= MAX_NS:
-            self._refuse(f"time {shorten(raw)} in {self.precision.value} is outside of {MIN_NS} … {MAX_NS} ns")
+            self._refuse(f"time {shorten(raw)} in {self.precision.value} is outside {MIN_NS} … {MAX_NS} ns")
         return value
 
     def _match(self, pattern: re.Pattern[str]) -> str:
@@ -325,7 +325,7 @@ class _Parser:
 
     def _refuse_line_feed(self) -> None:
         if self._peek() in ("", "\n", "#"):
-            self._refuse("expected a point, got a blank line or a comment", self.position)
+            self._refuse("expected a point, found a blank line or a comment", self.position)
 
     def _refuse(self, reason: str, position: int | None = None) -> NoReturn:
         raise _Refused(reason, self.start if position is None else position)
@@ -341,10 +341,10 @@ def _value_reason(raw: str, dialect: Dialect) -> str:
     if not raw:
         return "the field has no value"
     if _UNSIGNED.fullmatch(raw):
-        return f"dialect {dialect.value} has no unsigned, got {shorten(raw)}"
+        return f"dialect {dialect.value} has no unsigned integers, found {shorten(raw)}"
     if "\r" in raw:
-        return f"{shorten(raw)} holds a carriage return: lines end in a line feed alone"
-    return f"expected a number, a boolean or a string, got {shorten(raw)}"
+        return f"{shorten(raw)} contains a carriage return: lines end with a line feed only"
+    return f"expected a number, a boolean or a string, found {shorten(raw)}"
 
 
 def _located(reason: str, text: str, position: int, line: int) -> LineProtocolError:

@@ -98,7 +98,7 @@ class Point:
             check_tag_key(key)
             check_tag_value(text)
         if not fields:
-            raise PointError("IFX319", "no field is left")
+            raise PointError("IFX319", "all fields are null")
         for key, value in fields.items():
             check_field_key(key)
             _check_field_value(key, value)
@@ -106,7 +106,9 @@ class Point:
                 raise PointError("IFX317", f"{shorten(key)} is a tag and a field")
         if timestamp_ns is not None:
             if type(timestamp_ns) is not int:
-                raise PointError("IFX324", f"a time is an integer of nanoseconds, got {shorten(timestamp_ns)}")
+                raise PointError(
+                    "IFX324", f"expected an integer of nanoseconds as the time, found {shorten(timestamp_ns)}"
+                )
             check_timestamp(timestamp_ns)
         # A character takes at most 4 bytes, an escaped one 2: most points need no exact measure.
         if sum(map(len, (*tags, *tags.values()))) + len(measurement) + sum(map(len, fields)) > MAX_BYTES // 8:
@@ -191,15 +193,17 @@ def trusted_point(
 
 def _format(key: str, value: FieldValue, dialect: Dialect) -> str:
     if type(value) is Unsigned and not dialect.has_unsigned:
-        raise PointError("IFX323", f"field {shorten(key)} is unsigned, and dialect {dialect.value} has no unsigned")
+        raise PointError(
+            "IFX323", f"field {shorten(key)} is unsigned, and dialect {dialect.value} has no unsigned integers"
+        )
     return _FORMATS[type(value)](value)
 
 
 def _check_field_value(key: str, value: FieldValue) -> None:
     check = _CHECKS.get(type(value))
     if check is None:
-        expected = "a float, an integer, an unsigned, a string or a boolean"
-        raise PointError("IFX324", f"field {shorten(key)} is {expected}, got {shorten(value)}")
+        expected = "a float, an integer, an unsigned integer, a string or a boolean"
+        raise PointError("IFX324", f"field {shorten(key)} is {expected}, found {shorten(value)}")
     check(value)
 
 

@@ -116,9 +116,9 @@ def time_text(seconds: int, nanoseconds: int) -> str:
     try:
         second = datetime(1970, 1, 1) + timedelta(seconds=seconds)  # noqa: DTZ001  (it is written as UTC)
     except OverflowError:
-        raise foreign("a time outside of the years 1 to 9999") from None
+        raise foreign("a time outside the years 1 to 9999") from None
     if not 0 <= nanoseconds < 1_000_000_000:
-        raise foreign("a time of a second or more than its seconds")
+        raise foreign("a time with a second or more in its nanoseconds")
     return f"{second.isoformat()}.{nanoseconds:09}Z"
 
 

@@ -162,9 +162,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
 
     try:
         if not is_plain(value):
-            reason = "NaN, an infinity or another type is in it"
+            reason = "it contains NaN, an infinity or an unsupported type"
         elif _has_large_integer(value):  # cbor2 would tag it, which is not JSON: our own `decode` refuses tags
-            reason = "an integer beyond 64 bits is in it"
+            reason = "it contains an integer beyond 64 bits"
         else:
             encoded: bytes = cbor2.dumps(value)
             return encoded
@@ -184,8 +184,8 @@ def _has_large_integer(value: JSON) -> bool:
 FORMAT = Format(
     name="cbor",
     description=(
-        "CBOR (RFC 8949): integer keys become text, byte strings come as base64; tag 0 is its text, tag 1 its number, "
-        "tag 4 the exact decimal as text, tag 1001 RFC 3339 text; other tags and NaN fail where they are read."
+        "CBOR (RFC 8949): integer keys become strings, byte strings base64; tag 0 is a string, tag 1 a number, "
+        "tag 4 an exact decimal as a string, tag 1001 an RFC 3339 string; other tags and NaN fail where they are read."
     ),
     decode=decode,
     encode=encode,

@@ -37,7 +37,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     if header is None:
         header = next(rows, (0, []))[1]
         if not header:
-            raise DecodeError(BAD_TABLE, "the first row, which names the columns, is missing")
+            raise DecodeError(BAD_TABLE, "missing header row")
     rows_read = Reads.WHOLE if strict or reads is None or reads.whole else reads.items
     for name in header:
         if header.count(name) > 1 and rows_read is not None and (rows_read.whole or name in rows_read.keys):
@@ -45,7 +45,9 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     table: list[JSON] = []
     for line, cells in rows:
         if len(cells) != len(header):
-            reason = f"line {line} has {counted(len(cells), 'cell')}, and the header {counted(len(header), 'column')}"
+            reason = (
+                f"line {line} has {counted(len(cells), 'cell')}, but the header has {counted(len(header), 'column')}"
+            )
             raise DecodeError(BAD_TABLE, reason)
         row: dict[str, JSON] = dict(zip(header, cells, strict=True))
         table.append(row)
@@ -65,7 +67,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
             header = list(row)
             lines.append(list(header))
         if not row.keys() <= set(header):
-            raise not_encodable("csv", f"rows of the columns {', '.join(header)}", row)
+            raise not_encodable("csv", f"rows with the columns {', '.join(header)}", row)
         lines.append([row.get(name) for name in header])
     delimiter, quote = _delimiter(options), _quote(options)
     text = "".join(_line([_cell(cell, delimiter, quote) for cell in line], delimiter, quote) for line in lines)
@@ -76,14 +78,14 @@ def check(options: Options) -> None:
     """Delimiter and quote are one character each, and differ; the header names its columns once each."""
     delimiter, quote = _delimiter(options), _quote(options)
     if len(delimiter) != 1 or delimiter in "\r\n":
-        raise OptionError(f"a delimiter is one character, got {delimiter!r}", "delimiter")
+        raise OptionError(f"expected one character as delimiter, found {delimiter!r}", "delimiter")
     if len(quote) > 1 or quote in ("\r", "\n"):
-        raise OptionError(f"a quote is one character, or none, got {quote!r}", "quote")
+        raise OptionError(f"expected one character or none as quote, found {quote!r}", "quote")
     if delimiter == quote:
         raise OptionError("delimiter and quote are the same", "quote")
     header = _header(options)
     if header is not None and (not header or len(set(header)) != len(header)):
-        raise OptionError("a header names at least one column, and each once", "header")
+        raise OptionError("expected at least one column in the header, and no duplicates", "header")
 
 
 def _header(options: Options) -> list[str] | None:
@@ -118,7 +120,7 @@ def _rows(text: str, delimiter: str, quote: str) -> Iterator[tuple[int, list[str
             found = match(text, position)
             if found is None:
                 line += text.count("\n", start, position)
-                raise DecodeError(BAD_TABLE, f"line {line} has a quote where none can be, or one that is never closed")
+                raise DecodeError(BAD_TABLE, f"line {line} has a misplaced or unclosed quote")
             quoted, bare, end = found.groups()
             cells.append(bare if quoted is None else quoted.replace(quote * 2, quote))
             position = found.end()
@@ -149,18 +151,23 @@ def _cell(value: JSON, delimiter: str, quote: str) -> str:
 
 FORMAT = Format(
     name="csv",
-    description="Rows of strings (RFC 4180): always a list of objects, one a row; blank lines are left out.",
+    description="Rows of strings (RFC 4180): always a list of objects, one per row; blank lines are ignored.",
     decode=decode,
     encode=encode,
     options=(
         Option(
             "header",
             "strings",
-            "The names of the columns. Without it, the first row of each payload has them.",
+            "The names of the columns. By default they are in the first row of each payload.",
             example=["device", "celsius"],
         ),
-        Option("delimiter", "string", "The one character between cells.", default=",", example=";"),
-        Option("quote", "string", "The character around cells that hold others; empty for none.", default='"'),
+        Option("delimiter", "string", "The character between cells.", default=",", example=";"),
+        Option(
+            "quote",
+            "string",
+            "The character around cells that contain special characters; empty for none.",
+            default='"',
+        ),
     ),
     check=check,
 )

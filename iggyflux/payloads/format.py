@@ -102,12 +102,12 @@ def too_deep() -> DecodeError:
 
 def duplicate_key(key: str) -> DecodeError:
     """The failure for a key that stands twice in one object."""
-    return DecodeError(DUPLICATE_KEY, f"the key {shorten(key)} stands twice in one object")
+    return DecodeError(DUPLICATE_KEY, f"duplicate key {shorten(key)}")
 
 
 def not_encodable(name: str, expected: str, value: JSON) -> RecordError:
     """The failure for a value that format `name` cannot hold."""
-    return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, got {shorten(value)}")
+    return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, found {shorten(value)}")
 
 
 def encode_utf8(text: str, name: str) -> bytes:

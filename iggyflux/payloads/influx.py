@@ -83,7 +83,7 @@ FORMAT = Format(
         Option(
             "dialect",
             "string",
-            "How backslashes are read, and which numbers there are: as InfluxDB 1.x, 2.x or 3.x does.",
+            "The rules for backslashes and number types: those of InfluxDB 1.x, 2.x or 3.x.",
             default="v2",
             choices=tuple(dialect.value for dialect in Dialect),
         ),

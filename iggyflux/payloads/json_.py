@@ -145,7 +145,7 @@ def _whole(text: str, path: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        reason = f"a string has half of a surrogate pair, which UTF-8 cannot encode (in {path})"
+        reason = f"a string has an unpaired surrogate, which UTF-8 cannot encode (in {path})"
         raise DecodeError(MALFORMED, reason.encode("utf-8", "backslashreplace").decode()) from None
     return text
 

@@ -126,7 +126,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
     try:
         if is_plain(value):
             return _encoder.encode(value)
-        reason = "NaN, an infinity or another type is in it"
+        reason = "it contains NaN, an infinity or an unsupported type"
     except (ValueError, OverflowError, RecursionError) as exc:
         reason = str(exc)
     raise not_encodable("msgpack", f"a JSON value that it can hold ({reason})", value)
@@ -135,7 +135,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
 FORMAT = Format(
     name="msgpack",
     description=(
-        "MessagePack: integer keys become text, `bin` comes as base64, a timestamp is RFC 3339 text with nine digits; "
+        "MessagePack: integer keys become strings, `bin` base64, a timestamp an RFC 3339 string with nine digits; "
         "other extension types and NaN fail where they are read."
     ),
     decode=decode,

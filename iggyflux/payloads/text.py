@@ -61,9 +61,9 @@ def _compile(pattern: str) -> Any:  # re2 publishes no types
         return re2.compile(pattern, quiet)
     except re2.error as exc:
         reason = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        raise OptionError(f"not a regular expression of RE2: {reason}", "pattern") from None
+        raise OptionError(f"invalid regular expression (RE2): {reason}", "pattern") from None
     except UnicodeEncodeError:
-        raise OptionError("the pattern holds half of a surrogate pair", "pattern") from None
+        raise OptionError("the pattern contains an unpaired surrogate", "pattern") from None
 
 
 FORMAT = Format(

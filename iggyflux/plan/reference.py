@@ -184,7 +184,7 @@ class ReferencePlan:
         if value is None:
             return
         if not isinstance(value, list):
-            raise RecordError(NOT_A_LIST, f"for_each needs a list, got {describe(value)}", "/for_each")
+            raise RecordError(NOT_A_LIST, f"for_each needs a list, found {describe(value)}", "/for_each")
         yield from enumerate(value)
 
     def _point(self, scope: _Scope, value: JSON, spec: PointSpec) -> Point | None:
@@ -220,7 +220,7 @@ class ReferencePlan:
                 reason += f": {text} is looked for in the message; as a fixed name write {{const: {text}}}"
             raise RecordError(MISSING, reason, pointer)
         if not isinstance(name, str):
-            reason = f"the measurement must be a string, got {describe(name)}"
+            reason = f"the measurement must be a string, found {describe(name)}"
             text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
             if text.isidentifier():
                 reason += f" (as a fixed name write {{const: {text}}})"
@@ -286,7 +286,7 @@ class ReferencePlan:
         if found is None:
             return
         if not isinstance(found, dict):
-            raise RecordError(NOT_AN_OBJECT, f"{star.prefix}* needs an object, got {describe(found)}", star.pointer)
+            raise RecordError(NOT_AN_OBJECT, f"{star.prefix}* needs an object, found {describe(found)}", star.pointer)
         for key, member in found.items():
             if key in star.used:
                 continue
@@ -365,10 +365,10 @@ def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, tim
     try:
         if kind in UNITS:
             if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-                raise TimestampError(f"a number or a numeric string was expected, got {describe(value)}")
+                raise TimestampError(f"a number or a numeric string was expected, found {describe(value)}")
             return scale_number(value, UNITS[kind])
         if not isinstance(value, str):
-            raise TimestampError(f"a string was expected for format {kind.value}, got {describe(value)}")
+            raise TimestampError(f"a string was expected for format {kind.value}, found {describe(value)}")
         if kind is TimestampFormat.RFC3339:
             return parse_rfc3339(value)
         if kind is TimestampFormat.FLEXIBLE:
