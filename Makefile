@@ -26,6 +26,13 @@ test: $(VENV)/.ready  ## run the tests
 servers:  ## install the servers that tests can use: InfluxDB 1.6 and VictoriaMetrics, where this is Debian and we are root
 	@sh .ci/servers
 
+SERVERS ?=
+SERVER_TESTS := tests/servers tests/sim/test_against_real.py tests/test_cursor_topics.py tests/test_deploy.py \
+	tests/test_iggy_crash.py tests/test_iggy_real.py tests/test_reader_iggy.py
+
+test-servers: $(VENV)/.ready  ## run the tests of real servers; fail where one that is named is not there
+	$(BIN)/python -m pytest -n auto --dist worksteal --servers "$(SERVERS)" $(SERVER_TESTS)
+
 test-long: $(VENV)/.ready  ## run the tests with their full numbers (hours)
 	$(BIN)/python -m pytest -n auto --dist worksteal --long --timeout 0
 
@@ -45,7 +52,6 @@ bench: $(VENV)/.ready  ## measure; ratios against something measured in the same
 LOCK := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --python-version 3.11
 
 lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml --group dev --all-extras -o requirements.lock
 	$(LOCK) --constraint requirements.lock pyproject.toml --extra fast -o requirements-runtime.lock
 	$(LOCK) --constraint requirements.lock --group build -o requirements-build.lock
@@ -53,4 +59,4 @@ lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv servers demo bench bench-iggy lock test test-long format check
+.PHONY: help venv servers demo bench bench-iggy lock test test-servers test-long format check

@@ -6,6 +6,7 @@ Nothing skips silently: what did not run is named at the end, with its reason.
 from __future__ import annotations
 
 import pytest
+import required_servers
 from hypothesis import settings
 
 from iggyflux.plan import compiled, reader_compiled
@@ -17,7 +18,12 @@ settings.load_profile("house")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-cases", action="store_true", help="rewrite the golden files with what came out")
+    parser.addoption(required_servers.OPTION, help="servers that must be there: a test that does not find one fails")
     parser.addoption("--long", action="store_true", help="run the tests marked `long` too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    required_servers.require(config.getoption(required_servers.OPTION))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

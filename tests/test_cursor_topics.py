@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from iggy_server import IggyServer, find_server, start_server
+from required_servers import not_found
 from shell import iggyflux
 from test_cursors import QUERY, read, row, select
 from test_reader_route import BASE, Point, S, Store, World, expected, points
@@ -104,7 +105,7 @@ def topic(request: pytest.FixtureRequest) -> Iterator[Topic]:
     else:
         server = request.getfixturevalue("real")
         if isinstance(server, str):
-            pytest.skip(server)
+            not_found("iggy", server)
         made = Topic(server.settings(), server.unique("cursors"))
         server.create_topic(made.address.stream, "cursors")
     yield made
@@ -435,7 +436,7 @@ def _own_server(folder: Path) -> IggyServer:
     import shutil
 
     if shutil.which("iggy-server") is None:
-        pytest.skip("Iggy: no iggy-server on PATH that may be killed")
+        not_found("iggy", "Iggy: no iggy-server on PATH that may be killed")
     return start_server(folder)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from iggy_server import IggyServer, find_server
+from required_servers import not_found
 from shell import process as run_command
 
 from iggyflux.records import OutgoingMessage, Partition
@@ -155,7 +156,7 @@ def server(tmp_path: Path) -> Iterator[IggyServer]:
     """A server that may be killed."""
     found = find_server(tmp_path)
     if isinstance(found, str):
-        pytest.skip(found)
+        not_found("iggy", found)
     yield found
     found.close()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from iggy_server import IggyServer, find_server, free_ports, start_server
+from required_servers import not_found
 from shell import process
 
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
@@ -28,7 +29,7 @@ from tests.transports.contract import SourceContract, drive
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IggyServer]:
     found = find_server(tmp_path_factory.mktemp("iggy"))
     if isinstance(found, str):
-        pytest.skip(found)
+        not_found("iggy", found)
     yield found
     found.close()
 
@@ -674,7 +675,7 @@ class Ways:
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
     if shutil.which("iggy-server") is None:
-        pytest.skip("Iggy over TLS: no iggy-server on PATH to be started with certificates")
+        not_found("iggy", "Iggy over TLS: no iggy-server on PATH to be started with certificates")
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make certificates with")
     folder = tmp_path_factory.mktemp("ways")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from iggy_server import IggyServer, find_server
+from required_servers import not_found
 from shell import process
 from test_reader_crash import LIVE_SECONDS, NS, OVERLAP_SECONDS, World, check, iso
 
@@ -47,7 +48,7 @@ def server(tmp_path: Path) -> Iterator[IggyServer]:
     """A server that may be killed."""
     found = find_server(tmp_path)
     if isinstance(found, str):
-        pytest.skip(found)
+        not_found("iggy", found)
     yield found
     found.close()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from required_servers import not_found
 
 from tests.servers.products import LACKS, PRODUCTS, NotThere, Server, find
 
@@ -46,7 +47,7 @@ def server(request: pytest.FixtureRequest, servers: Found) -> Server:
     """A running server of a product."""
     known = servers.get(request.param)
     if isinstance(known, str):
-        pytest.skip(f"{request.param}: {known}")
+        not_found(request.param, f"{request.param}: {known}")
     return known
 
 

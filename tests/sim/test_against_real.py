@@ -21,6 +21,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
+from required_servers import not_found
 
 from iggyflux.sim import SimServer
 from tests.sim.client import Reply, call
@@ -220,10 +221,10 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a real InfluxDB 1.x."""
     binary = shutil.which("influxd")
     if binary is None:
-        pytest.skip("no influxd on PATH (package influxdb)")
+        not_found("influxd", "no influxd on PATH (package influxdb)")
     version = subprocess.run([binary, "version"], capture_output=True, text=True, check=False).stdout
     if "v1." not in version:
-        pytest.skip(f"influxd on PATH is not 1.x: {version.strip()}")
+        not_found("influxd", f"influxd on PATH is not 1.x: {version.strip()}")
     folder = tmp_path_factory.mktemp("influxd")
     with SimServer(1) as free, SimServer(1) as other:
         port, rpc = free.port, other.port
@@ -312,7 +313,7 @@ class Real(NamedTuple):
 def influxd2() -> Real:
     named = os.environ.get("IGGYFLUX_TEST_INFLUXDB2")
     if not named:
-        pytest.skip("IGGYFLUX_TEST_INFLUXDB2=URL,ORG,BUCKET,TOKEN is not set")
+        not_found("influxdb2", "IGGYFLUX_TEST_INFLUXDB2=URL,ORG,BUCKET,TOKEN is not set")
     url, org, _, token = named.split(",")
     if urlsplit(url).scheme != "http" or urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
         pytest.skip("IGGYFLUX_TEST_INFLUXDB2 is not on this host")
@@ -397,7 +398,7 @@ def test_3_x_answers_and_reads_the_same() -> None:
     """One database, a table a case: 3.x Core takes few databases, and forgets none at once."""
     named = os.environ.get("IGGYFLUX_TEST_INFLUXDB3")
     if not named:
-        pytest.skip("IGGYFLUX_TEST_INFLUXDB3=URL,DB,TOKEN is not set")
+        not_found("influxdb3", "IGGYFLUX_TEST_INFLUXDB3=URL,DB,TOKEN is not set")
     url, database, token = named.split(",")
     if urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
         pytest.skip("IGGYFLUX_TEST_INFLUXDB3 is not on this host")
