@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 from iggy_server import IggyServer, find_server
+from pages import Terminal, blocks
+from required_servers import not_found
 from ruamel.yaml import YAML
 from shell import process
 
@@ -26,7 +30,7 @@ DEPLOY = ROOT / "deploy"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IggyServer]:
     found = find_server(tmp_path_factory.mktemp("iggy"))
     if isinstance(found, str):
-        pytest.skip(found)
+        not_found("iggy", found)
     if not found.is_ours:
         pytest.skip("the example's streams have names of their own: it takes a server of our own")
     yield found
@@ -34,25 +38,45 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IggyServer]:
 
 
 def test_the_factory_example_works_from_end_to_end(server: IggyServer, tmp_path: Path) -> None:
-    """The numbers are those that its README tells."""
+    """The commands of examples/factory/README.md, in their order, but for those that start and name the servers."""
     folder = shutil.copytree(FACTORY, tmp_path / "factory")
     server.create_topic("factory", "readings", 4)  # as send.py does where the server is as new as the SDK
     server.create_topic("factory", "dead-letters")
-    with SimServer(2, database="plant", org="acme", token="factory-token") as sim:  # the example's
-        env = {"IGGY_ADDRESS": server.tcp, "INFLUX_URL": sim.url}
-        sent = subprocess.run([sys.executable, folder / "send.py", "10000"], env=env, capture_output=True, check=False)
-        ran = process("run", folder / "pipeline.yaml", "--until-end", env=env)
-        replayed = process(
-            "replay", "iggy:factory/dead-letters", "--pipeline", folder / "pipeline.yaml", "--dry-run", env=env
-        )
+    start, *rest = [block["text"] for block in blocks(FACTORY / "README.md") if block["runs"]]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with SimServer(2, database="plant", org="acme", token="factory-token") as sim:
+        terminal = Terminal(folder, {"PATH": path, "IGGY_ADDRESS": server.tcp}, in_process=False)
+        terminal.environment |= {"INFLUX_URL": sim.url, "INFLUX_TOKEN": "factory-token"}
+        commands = [line.partition(" #")[0].rstrip() for line in "".join(rest).splitlines()]
+        printed = [terminal.run(f"{command}; echo exit $?") for command in commands]
         points = sim.points()
+    tested, sent, checked, looked, ran, replayed_dry, replayed = printed
 
-    assert (sent.returncode, sent.stdout) == (0, b"sent 10000 messages to factory/readings\n"), sent.stderr
-    assert ran.code == 0, ran.err
-    assert "10,000 messages, 9,900 points written, 10,000 acknowledged" in ran.err
-    assert "100 kept as dead letters" in ran.err
+    assert start.startswith("docker compose up")
+    assert [each.splitlines()[-1] for each in (tested, sent, checked, ran)] == ["exit 0"] * 4, printed
+    assert [each.splitlines()[-1] for each in (looked, replayed_dry, replayed)] == ["exit 1"] * 3, printed
+    assert tested.splitlines()[-2] == "1 document, 2 examples: 2 passed"
+    assert sent.splitlines()[0] == "sent 10000 messages to factory/readings"
+    assert "everything is there" in checked
+    assert "env,device=press-" in looked
+    assert "10,000 messages, 9,900 points written, 10,000 acknowledged" in ran
+    assert "100 kept as dead letters" in ran
     assert len(points) == 9_900
-    assert (replayed.code, "100 dead letters chosen" in replayed.err) == (1, True)
+    assert "100 dead letters chosen" in replayed_dry
+    assert "100 failed again" in replayed
+
+
+def test_send_py_connects_to_no_server_that_it_is_not_given() -> None:
+    refused = subprocess.run([sys.executable, FACTORY / "send.py"], capture_output=True, env={}, text=True, check=False)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "IGGY_ADDRESS" in refused.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("pipeline*.yaml")), ids=lambda path: path.parent.name)
+def test_pipelines_of_examples_have_no_default_for_a_server(path: Path) -> None:
+    """An example never reaches a server that happens to listen at the usual port."""
+    assert re.findall(r"(?:url|address): .*(?:\d+\.\d+|localhost).*", path.read_text("utf-8")) == []
 
 
 @pytest.mark.parametrize("path", [FACTORY / "compose.yaml"], ids=lambda path: path.name)

@@ -1,16 +1,15 @@
-"""The documentation cannot rot: pages of the reference are what the tables say, and what can run in the others, runs.
+"""The documentation cannot rot: pages of the reference are what the tables say, and every command of the others runs.
 
-In a page, `<!-- file: NAME -->` before a block makes a file of it; a `console` block is a transcript: each line after
-`$ ` is run in the page's folder of files, and what follows it is what it prints, on both streams (`…` at the end of a
-line stands for anything).  A `python` block that is no file is run too.  `--update-cases` writes what was printed into
-the page.
+How commands and files are written in a page is told in `pages`.  A `python` block that is no file is run too.  A `sh`
+block is one that needs more than a folder: `<!-- runs: TEST -->` before it names the test that runs it.
+`--update-cases` writes what was printed into the page.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from pages import Terminal, blocks
 
 from iggyflux import MappingError, parse_mapping
 from iggyflux.cli import command_line
@@ -29,16 +28,10 @@ from iggyflux.sim.faults import KINDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+EXAMPLES = ROOT / "examples"
 PAGES = sorted({*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/**/*.md")})
-BLOCK = re.compile(
-    r"(?:<!-- file: (?P<file>\S+) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
-)
 GENERATED = "<!-- made by docs/build.py"
 WRITTEN = [page for page in PAGES if GENERATED not in page.read_text("utf-8")]
-
-
-def blocks(page: Path) -> list[re.Match[str]]:
-    return list(BLOCK.finditer(page.read_text("utf-8")))
 
 
 def name(page: Path) -> str:
@@ -53,61 +46,41 @@ def read(page: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(block["kind"] == "console" for block in blocks(page))], ids=name
+    "page", [page for page in PAGES if any(block["kind"] in ("console", "python") for block in blocks(page))], ids=name
 )
 def test_transcripts_are_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update_cases: bool) -> None:
-    """Every command of a page prints what the page says."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
+    """The commands of a page, in their order, print what it says, in an empty folder or in that of an example."""
+    if page.is_relative_to(EXAMPLES):
+        for folder in ("examples", "mappings"):
+            shutil.copytree(ROOT / folder, tmp_path / folder)
+    folder = tmp_path / page.parent.relative_to(ROOT) if page.is_relative_to(EXAMPLES) else tmp_path
+    monkeypatch.chdir(folder)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    terminal = Terminal(folder, {"PATH": path, "COLUMNS": "100", "NO_COLOR": "1"})
     pieces, end, text = [], 0, page.read_text("utf-8")
-    for block in blocks(page):
-        if block["file"]:
-            Path(block["file"]).parent.mkdir(parents=True, exist_ok=True)
-            Path(block["file"]).write_text(block["text"], "utf-8")
-        if block["kind"] == "python" and not block["file"]:
-            exec(compile(block["text"], str(page), "exec"), {})
-        if block["kind"] != "console":
-            continue
-        actual = "".join(replay(step) for step in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:])
-        pieces += [text[end : block.start("text")], actual]
-        end = block.end("text")
-        if not update_cases:
-            assert block["text"] == actual
+    with terminal.until:
+        for block in blocks(page):
+            if block["file"]:
+                terminal.write(block["file"], block["text"])
+            if block["kind"] == "python" and not block["file"]:
+                exec(compile(block["text"], str(page), "exec"), {})
+            if block["kind"] != "console":
+                continue
+            actual = terminal.transcript(block["text"])
+            pieces += [text[end : block.start("text")], actual]
+            end = block.end("text")
+            if not update_cases:
+                assert block["text"] == actual
     if update_cases:
         page.write_text("".join([*pieces, text[end:]]), "utf-8")
 
 
-def replay(step: str) -> str:
-    """A step of a transcript as it is now; the step itself where its `…` stand for what was printed."""
-    command, _, expected = step.partition("\n")
-    printed = run(command)
-    pattern = "".join(".*" if piece == "…" else re.escape(piece) for piece in re.split(r"(…(?=\n|$))", expected))
-    return f"$ {step}" if re.fullmatch(pattern, printed) else f"$ {command}\n{printed}"
-
-
-def run(command: str) -> str:
-    """What a command prints: in this process where it needs no shell, which is ten times as fast."""
-    stdin, found = "", re.fullmatch(r"echo ('[^']*') \| (iggyflux .*)", command)
-    simple, _, rest = (found[2] if found else command).partition(" 2>/dev/null")
-    simple += rest
-    if re.search(r"[|<>&;$\\]", re.sub(r"'[^']*'|\"[^\"$`]*\"", "", simple)) or not simple.startswith("iggyflux "):
-        done = subprocess.run(
-            ["bash", "-c", command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.stdout
-    if found:
-        stdin = "".join(shlex.split(found[1])) + "\n"
-    result = CliRunner().invoke(command_line, shlex.split(simple)[1:], input=stdin, prog_name="iggyflux")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.stdout if command.endswith(" 2>/dev/null") else result.output
+@pytest.mark.parametrize("page", WRITTEN, ids=name)
+def test_commands_that_no_transcript_runs_are_run_by_the_test_that_the_page_names(page: Path) -> None:
+    for block in blocks(page):
+        if block["kind"] in ("sh", "bash", "shell"):
+            assert block["runs"], block["text"]
+            assert f"{name(page)}" in (ROOT / block["runs"]).read_text("utf-8"), block["runs"]
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)

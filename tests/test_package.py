@@ -8,18 +8,18 @@ import re
 import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from pages import Terminal, blocks
+
+import iggyflux
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "iggyflux"
-NO_INDEX = re.compile(
-    "NewConnectionError|ConnectTimeout|ReadTimeout|NameResolutionError|error sending request|dns error|ProxyError"
-)
+NO_INDEX = re.compile("error sending request|dns error|client error|operation timed out|tunnel error")
 INSTALL_SECONDS = 280
 
 
@@ -131,25 +131,63 @@ def test_the_image_is_made_of_locks_and_of_files_that_docker_may_see() -> None:
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of an environment that holds the wheel, what the runtime lock names, and nothing else."""
-    folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    install(python, "--require-hashes", "-r", str(ROOT / "requirements-runtime.lock"))
-    install(python, "--no-index", "--no-deps", str(wheel))
-    return python.parent
+    folder = tmp_path_factory.mktemp("installed") / "environment"
+    uv("venv", "--python", sys.executable, str(folder))
+    into = ("pip", "install", "--python", str(folder / "bin" / "python"))
+    uv(*into, "--require-hashes", "-r", str(ROOT / "requirements-runtime.lock"))
+    uv(*into, "--no-index", "--no-deps", str(wheel))
+    return folder / "bin"
 
 
-def install(python: Path, *arguments: str) -> None:
-    command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--retries", "1"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+def uv(*arguments: str) -> None:
+    command = [Path(sys.executable).parent / "uv", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     if done.returncode and NO_INDEX.search(done.stderr):
         pytest.skip("the package index cannot be reached: nothing can be installed from it")
     assert done.returncode == 0, done.stderr
 
 
+def test_the_quick_start_of_the_readme_works_without_a_checkout(installed: Path, tmp_path: Path) -> None:
+    """Every transcript of README.md, in an empty folder, by the command of the wheel."""
+    terminal = Terminal(tmp_path, {"PATH": f"{installed}:{os.defpath}", "COLUMNS": "100", "NO_COLOR": "1"}, False)
+    with terminal.until:
+        for block in blocks(ROOT / "README.md"):
+            if block["file"]:
+                terminal.write(block["file"], block["text"])
+            if block["kind"] == "console":
+                assert block["text"] == terminal.transcript(block["text"])
+
+
+def test_the_readme_installs_with_uv(sdist: Path, tmp_path: Path) -> None:
+    """The commands of README.md under Install, in an unpacked sdist; versions are those of the lock."""
+    (tmp_path / "uv").mkdir()
+    for name in ("uv", "uvx"):
+        (tmp_path / "uv" / name).symlink_to(Path(sys.executable).parent / name)
+    tools = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
+    locks = {
+        "UV_CONSTRAINT": str(ROOT / "requirements.lock"),
+        "UV_BUILD_CONSTRAINT": str(ROOT / "requirements-build.lock"),
+        "UV_PYTHON": sys.executable,
+    }
+    path = {"PATH": f"{tmp_path / 'bin'}:{tmp_path / 'uv'}:{os.defpath}"}
+    terminal = Terminal(sdist, {**path, **tools, **locks}, in_process=False)
+    (install,) = [block["text"] for block in blocks(ROOT / "README.md") if block["runs"]]
+
+    for line in install.splitlines():
+        printed = terminal.run(f"{line.partition(' #')[0].rstrip()}; echo exit $?")
+        if NO_INDEX.search(printed):
+            pytest.skip("the package index cannot be reached: nothing can be installed from it")
+        assert printed.endswith("exit 0\n"), printed
+    version = terminal.run("iggyflux --version")
+    place = terminal.run("readlink -f $(command -v iggyflux)")
+
+    assert version == f"iggyflux {iggyflux.__version__}\n"
+    assert place.startswith(str(tmp_path / "tools"))
+
+
 def test_the_runtime_lock_is_all_that_the_wheel_needs(installed: Path, tmp_path: Path) -> None:
     clean = {"PATH": f"{installed}:{os.defpath}"}
-    checked = subprocess.run([installed / "python", "-m", "pip", "check"], cwd=tmp_path, env=clean, check=False)
+    uv("pip", "check", "--python", str(installed / "python"))
     place = subprocess.run(
         [installed / "python", "-c", "import iggyflux; print(iggyflux.__file__)"],
         cwd=tmp_path,
@@ -159,5 +197,4 @@ def test_the_runtime_lock_is_all_that_the_wheel_needs(installed: Path, tmp_path:
         check=True,
     ).stdout
 
-    assert checked.returncode == 0
     assert Path(place).is_relative_to(installed.parent)

@@ -1,4 +1,4 @@
-"""Make the stream and topics of the example, and send readings: `python send.py [COUNT]`.
+"""Make the stream and topics of the example on the server of IGGY_ADDRESS, and send readings: `python send.py [COUNT]`.
 
 A device's messages have its name as key, so they stay in one partition and in order.  One message in a hundred is wrong
 on purpose, to show where it is kept.
@@ -19,10 +19,10 @@ STREAM, TOPIC, DEAD_LETTERS, PARTITIONS = "factory", "readings", "dead-letters",
 DEVICES = 20
 
 
-async def main(count: int) -> None:
+async def main(address: str, count: int) -> None:
     name, password = os.environ.get("IGGY_USERNAME", "iggy"), os.environ.get("IGGY_PASSWORD", "iggy")
     login = AutoLogin.username_password(name, password)
-    client = IggyClient(TcpConfig(server_address=os.environ.get("IGGY_ADDRESS", "127.0.0.1:8090"), auto_login=login))
+    client = IggyClient(TcpConfig(server_address=address, auto_login=login))
     await client.connect()
     await ensure_topics(client)
     for first in range(0, count, 1000):
@@ -50,5 +50,7 @@ def reading(device: int, number: int) -> bytes:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    if not (server := os.environ.get("IGGY_ADDRESS")):
+        sys.exit("send.py: set IGGY_ADDRESS to the HOST:PORT of the Iggy server to send to")
+    asyncio.run(main(server, int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
     os._exit(0)  # the client's threads sometimes abort a process that shuts down

@@ -1,0 +1,124 @@
+"""Pages of the documentation as a reader follows them: files are written, commands run, in their order, in one folder.
+
+In a page, `<!-- file: NAME -->` before a block makes a file of it.  A `console` block is a transcript: each line after
+`$ ` is a command, what follows it is what it prints, on both streams.  `…` at the end of a line stands for anything, a
+line `…` for any number of lines.
+A command that ends in ` &` runs until the page ends; it prints one line.  Port 8086 is a free port here, also where a
+pipeline of `init` has it as the default of INFLUX_URL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from click.testing import CliRunner
+from iggy_server import free_ports
+
+from iggyflux.cli import command_line
+
+PORT = "8086"
+TIMEOUT_SECONDS = 60
+ELLIPSES = {"…\n": r"(?:.*\n)*", "…": ".*"}
+BLOCK = re.compile(
+    r"(?:<!-- (?:file: (?P<file>\S+)|runs: (?P<runs>\S+)) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def blocks(page: Path) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(page.read_text("utf-8")))
+
+
+def commands(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each command of a transcript with what it prints."""
+    for step in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, printed = step.partition("\n")
+        yield command, printed
+
+
+@dataclass
+class Terminal:
+    """Run commands in `folder`, with `environment`; `in_process` runs iggyflux here, which is ten times as fast."""
+
+    folder: Path
+    environment: dict[str, str]
+    in_process: bool = True
+    until: ExitStack = field(default_factory=ExitStack)
+    port: str = field(default_factory=lambda: str(free_ports(1)[0]))
+
+    def __post_init__(self) -> None:
+        self.environment["INFLUX_URL"] = f"http://127.0.0.1:{self.port}"
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace(PORT, self.port), "utf-8")
+
+    def transcript(self, text: str) -> str:
+        """Run a transcript; return it as it is now, with the `…` of `text` where they stand for what was printed."""
+        return "".join(self._step(command, expected) for command, expected in commands(text))
+
+    def _step(self, command: str, expected: str) -> str:
+        printed = self.run(command)
+        pieces = re.split(r"(^…\n|…(?=\n|$))", expected, flags=re.MULTILINE)
+        pattern = "".join(ELLIPSES.get(piece) or re.escape(piece) for piece in pieces)
+        return f"$ {command}\n{expected if re.fullmatch(pattern, printed) else printed}"
+
+    def run(self, command: str) -> str:
+        """Return what a command prints on both streams."""
+        return self._run(command.replace(PORT, self.port)).replace(self.port, PORT)
+
+    def _run(self, command: str) -> str:
+        if command.startswith("export "):
+            self.environment |= dict(each.split("=", 1) for each in shlex.split(command)[1:])
+            return ""
+        if command.endswith(" &"):
+            return self._start(command.removesuffix(" &"))
+        piped = re.fullmatch(r"echo ('[^']*') \| (iggyflux .*)", command)
+        simple, _, rest = (piped[2] if piped else command).partition(" 2>/dev/null")
+        simple += rest
+        outside_quotes = re.sub(r"'[^']*'|\"[^\"$`]*\"", "", simple)
+        if not self.in_process or re.search(r"[|<>&;$\\]", outside_quotes) or not simple.startswith("iggyflux "):
+            return self._shell(command)
+        stdin = "".join(shlex.split(piped[1])) + "\n" if piped else ""
+        words = shlex.split(simple, comments=True)[1:]
+        result = CliRunner().invoke(command_line, words, input=stdin, env=self.environment, prog_name="iggyflux")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.stdout if command.endswith(" 2>/dev/null") else result.output
+
+    def _shell(self, command: str) -> str:
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        ).stdout
+
+    def _start(self, command: str) -> str:
+        """Start a command that runs until the page ends; return its first line."""
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.until.callback(process.communicate, timeout=TIMEOUT_SECONDS)
+        self.until.callback(process.terminate)
+        assert process.stdout is not None
+        return process.stdout.readline()
