@@ -64,6 +64,22 @@ class _Cursor:
     def is_at_stop(self) -> bool:
         return self.stop is not None and self.position >= self.stop
 
+    def until_stop(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return those of `messages` that stand before the stop."""
+        if self.stop is None or not messages or messages[-1].offset < self.stop:
+            return messages
+        return [message for message in messages if message.offset < self.stop]
+
+    def advance(self, messages: Sequence[Message]) -> None:
+        """Move behind `messages`."""
+        if self.at is not None and self.at[0] != "offset":
+            self.begin = messages[0].offset
+        self.position = messages[-1].offset + 1
+        self.at = ("offset", self.position)
+        sample = messages[:: len(messages) // _SAMPLED + 1]
+        size = sum([len(message.payload) for message in sample]) / len(sample)
+        self.average_bytes = max(size, self.average_bytes * 0.9)
+
 
 class IggySource:
     """A `Source` on topics of one stream, by names and globs.
@@ -264,40 +280,36 @@ class IggySource:
     # Reading
 
     async def _poll(self, connection: Connection, cursor: _Cursor) -> Sequence[Message]:
-        """The next messages of a partition; moves its cursor."""
+        """Return the next messages of a partition and advance its cursor."""
         try:
             if cursor.at is None:
                 await self._begin(connection, cursor)
-                if cursor.is_at_stop or cursor.at is None:
-                    return []
-            count = self._count(cursor)
+            if cursor.at is None or cursor.is_at_stop:
+                return []
             at = self._where(cursor)
-            messages = await connection.poll(self.reader, cursor.place, at, count)
-        except Refusal as refusal:
+            messages = await connection.poll(self.reader, cursor.place, at, self._count(cursor))
+        except Refusal:
             self._largest_polls[cursor.place] = max((cursor.most or self._count(cursor)) // 2, 1)
-            raise refusal
-        if cursor.stop is not None and messages and messages[-1].offset >= cursor.stop:
-            messages = [message for message in messages if message.offset < cursor.stop]
+            raise
+        messages = cursor.until_stop(messages)
         cursor.came_empty = not messages
         if not messages:
-            if self._until_end:
-                await self._judge_emptiness(connection, cursor)
-            if self.reader.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
-                cursor.at = None  # perhaps it is another's: when it comes to us, something may be stored
+            await self._handle_empty_poll(connection, cursor)
             return messages
-        first, last = messages[0].offset, messages[-1].offset
-        if cursor.at is not None and cursor.at[0] != "offset":
-            cursor.begin = first
-        elif at[0] == "offset" and first > cursor.position:
+        first = messages[0].offset
+        if at[0] == "offset" and first > cursor.position:
             log.warning("iggy.messages_gone partition=%s from=%d to=%d", cursor.place, cursor.position, first - 1)
-        cursor.at, cursor.position = ("offset", last + 1), last + 1
-        sample = messages[:: len(messages) // _SAMPLED + 1]
-        size = sum([len(message.payload) for message in sample]) / len(sample)
-        cursor.average_bytes = max(size, cursor.average_bytes * 0.9)
+        cursor.advance(messages)
         if cursor.most is not None:
             cursor.most = None if cursor.most >= self.settings.batch_size else cursor.most * 2
             self._largest_polls.pop(cursor.place, None)
         return messages
+
+    async def _handle_empty_poll(self, connection: Connection, cursor: _Cursor) -> None:
+        if self._until_end:
+            await self._judge_emptiness(connection, cursor)
+        if self.reader.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
+            cursor.at = None  # it may belong to another member: when it comes to us, something may be stored
 
     async def _begin(self, connection: Connection, cursor: _Cursor) -> None:
         """Where to begin in a partition: after what is stored, else where the pipeline says."""
