@@ -119,7 +119,7 @@ def test_rule_22_points_that_overwrite_those_of_other_messages_are_counted() -> 
     )
 
     assert "collisions        1" in err
-    assert "(such as sample 1 by sample 3)" in err
+    assert "(for example sample 1 by sample 3)" in err
 
 
 @pytest.mark.usefixtures("mapping")
@@ -150,7 +150,7 @@ def test_messages_of_a_log_are_those_of_every_topic_that_is_meant(mapping: Path)
         (b'{\n"a": 1\n}', ["one JSON document, so it is one message\n"]),
         (
             b'[\n{"a": 1}\n]',
-            ["one JSON document, so it is one message; `jq -c '.[]'` makes a message of each element\n"],
+            ["one JSON document, so it is one message; `jq -c '.[]'` turns each element into a message\n"],
         ),
         (b'[{"a": 1}]\n', []),
     ],
@@ -181,7 +181,7 @@ def test_a_csv_read_line_by_line_is_told_of(payload: str, options: list[str], sa
 
     _, _, err = dry_run(*options, stdin=b"d,a,u,ts\nd1,1,2,3\n")
 
-    assert ("--whole takes the file as one payload" in err) is said
+    assert ("use --whole to read the file as one payload" in err) is said
 
 
 @pytest.mark.usefixtures("mapping")

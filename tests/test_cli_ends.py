@@ -270,7 +270,7 @@ def test_dry_run_names_tags_and_fields_that_no_line_had(mapping: Path) -> None:
         "never set           tag site",
         "never set           field b",
     ]
-    assert "the samples have no berlin; the text itself is {const: berlin}" in told
+    assert "no sample has a member `berlin`; for literal text write {const: berlin}" in told
 
 
 def test_dry_run_takes_a_file_as_one_payload_with_whole(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_dry_run_says_which_coordinates_payloads_get_where_lines_depend_on_them(
     path.write_text(DOCUMENT.replace("timestamp: {expr: ts, format: unix_s}", ", ".join(filter(None, [part, time]))))
 
     told = iggyflux("dry-run", path, "-", stdin='{"a":1,"ts":1}').err
-    assert ("note: samples are bare payloads" in told) == (part != "where: index()")
+    assert ("note: samples are plain payloads" in told) == (part != "where: index()")
 
 
 def test_a_mapping_where_a_pipeline_is_wanted_is_said_in_one_line(tmp_path: Path, mapping: Path) -> None:
@@ -306,11 +306,11 @@ def test_a_mapping_where_a_pipeline_is_wanted_is_said_in_one_line(tmp_path: Path
     for command in ("run", "check"):
         outcome = iggyflux(command, mapping)
         assert outcome.code == 2
-        assert f"Error: {mapping} is a mapping, and a pipeline is wanted" in outcome.err
+        assert f"Error: {mapping} is a mapping; expected a pipeline" in outcome.err
     for command in ("dry-run", "explain"):
         outcome = iggyflux(command, pipeline)
         assert outcome.code == 2
-        assert f"Error: {pipeline} is a pipeline, and a mapping is wanted" in outcome.err
+        assert f"Error: {pipeline} is a pipeline; expected a mapping" in outcome.err
 
 
 def test_the_beginning_of_a_code_lists_those_that_begin_so() -> None:

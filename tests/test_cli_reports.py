@@ -136,7 +136,7 @@ def test_a_folder_is_walked_in_order_without_what_is_hidden_or_others(tmp_path: 
 
     files = [Path(file["file"]).relative_to(tmp_path).as_posix() for file in json.loads(outcome.out)["files"]]
     assert files == ["a.yaml", "b.yml", "sub/c.yaml"]
-    assert "1 other file left out" in outcome.err
+    assert "1 other file ignored" in outcome.err
 
 
 def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_replay_names_letters_without_a_route() -> None:
     outcome = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml")
 
     assert outcome.code == 1
-    assert "1 letter of mapping 'env', for which pipeline.yaml has no route (it has other)" in outcome.err
+    assert "1 letter of mapping 'env', for which pipeline.yaml has no route (its routes: other)" in outcome.err
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_check_finds_every_fault() -> None:
     outcome = iggyflux("check", "pipeline.yaml")
 
     assert outcome.code == 1
-    assert "FAIL from  log:data: there is no topic s/u" in outcome.out
+    assert "FAIL from  log:data: topic s/u not found" in outcome.out
     assert "FAIL to    file:" in outcome.out
     assert "2 faults found" in outcome.err
 
@@ -263,7 +263,7 @@ def test_payloads_that_are_no_lines_are_shown_escaped() -> None:
     outcome = iggyflux("log", "tail", "data", "s/t")
 
     assert outcome.out == "b'\\x00\\x01\\n'\n"
-    assert "--envelope prints them whole" in outcome.err
+    assert "use --envelope to print them unchanged" in outcome.err
 
 
 def test_tail_follows_what_is_appended() -> None:
@@ -324,8 +324,8 @@ def test_a_rate_makes_messages_of_now() -> None:
     [
         (["generate", "env.yaml", "--start", "yesterday"], "--start"),
         (["append", "data", "s/t", "--key", "d[", "x.ndjson"], "IFX201"),
-        (["append", "data", "s/t", "--key", "d", "--partition", "1"], "exclude each other"),
-        (["append", "data", "s", "x.ndjson"], "is not STREAM/TOPIC"),
+        (["append", "data", "s/t", "--key", "d", "--partition", "1"], "mutually exclusive"),
+        (["append", "data", "s", "x.ndjson"], "expected STREAM/TOPIC"),
         (["append", "data", "s/t", "nowhere.ndjson"], "cannot read nowhere.ndjson"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,

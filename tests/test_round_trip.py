@@ -322,7 +322,7 @@ def test_the_command_tells_losses_first(tmp_path: Path) -> None:
         "a  integer became float  (1 of 2, first: 2): 1 → 1.0",
         'x  added by the reader  (2 of 2, first: 1): "k"',
     ]
-    assert "2 messages: 2 came back, 0 of them with nothing lost" in lossy.stderr
+    assert "2 messages: 2 came back, 0 of them without loss" in lossy.stderr
     assert whole.exit_code == 0
     assert json.loads(whole.stdout)["differences"] == [
         {

@@ -65,7 +65,7 @@ def test_show_prints_what_each_file_holds(kept: Path) -> None:
     assert "consumer lambda of x.ndjson" in text
     assert "settled to line 7, byte 120" in text
     assert "read to 1970-01-01T02:00:00Z, final to 1970-01-01T01:00:00Z" in text
-    assert "backfill 1970-01-01T00:00:00Z to 1970-01-01T01:00:00Z is still to be read" in text
+    assert "backfill 1970-01-01T00:00:00Z to 1970-01-01T01:00:00Z is not read yet" in text
 
 
 def test_show_as_json_has_the_records(kept: Path) -> None:

@@ -31,7 +31,8 @@ from iggyflux.timestamps import TimestampError, format_rfc3339, format_time, par
 from iggyflux.values import FieldType
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import ReaderMapping, Timestamp, Writer, WriterMapping
+    from iggyflux.mapping import Mapping as MappingDocument
+    from iggyflux.mapping import Timestamp, Writer
 
 Path: TypeAlias = tuple[str | int, ...]
 Setter: TypeAlias = "Callable[[Random, int, int], JSON]"
@@ -57,7 +58,7 @@ class GenerateError(IggyfluxError):
 
 
 def generate_messages(
-    mapping: WriterMapping | ReaderMapping,
+    mapping: MappingDocument,
     *,
     seed: int = 0,
     start_ns: int,
@@ -71,7 +72,7 @@ def generate_messages(
     Each makes at least one point and no failure; offsets count from 0, in partition 0.  A tag takes at most `variants`
     values where its values can be numbered.  Raises GenerateError before the first message.
     """
-    if mapping.kind == "reader":
+    if mapping.writer is None:
         raise GenerateError(f"{mapping.name} is a reader: it takes no messages", "name a writer mapping")
     random = Random(seed)  # noqa: S311  (nothing here is a secret)
     plan = _Plan(mapping)
@@ -95,9 +96,10 @@ def generate_messages(
 class _Plan:
     """The mapping's plan, as a question: what comes of this tree?"""
 
-    def __init__(self, mapping: WriterMapping) -> None:
+    def __init__(self, mapping: MappingDocument) -> None:
+        assert mapping.writer is not None  # noqa: S101
         self.mapping = mapping
-        self.writer = mapping.writer
+        self.writer: Writer = mapping.writer
         self.coordinates = Coordinates.of(self.writer.source)
         self._plan: Any = mapping.plan()
         payload = self.writer.source.payload

@@ -62,7 +62,7 @@ class SampleFile:
 
     def _checked(self, data: bytes, line: int, what: str) -> bytes:
         if len(data) > self._limit:
-            hint = "a sample is a message: one line of NDJSON, or one payload with --whole"
+            hint = "use one message per line (NDJSON), or --whole for one payload"
             raise SampleError(TOO_LONG, f"{what} has more than {self._limit:,} bytes", line, hint)
         return data
 
@@ -114,9 +114,7 @@ def read_samples(
             try:
                 message = decode_envelope(line, number - 1, stream=stream, topic=topic)
             except EnvelopeError as error:
-                hint = (
-                    'an envelope is {"payload": …, "offset": 0, "headers": {…}}; without --envelope a line is a payload'
-                )
+                hint = 'write {"payload": …, "offset": 0, "headers": {…}}, or omit --envelope for plain payloads'
                 raise SampleError(NOT_AN_ENVELOPE, str(error), number, hint) from error
             yield Sample(number, message)
         return
@@ -136,10 +134,8 @@ def check_lines_can_hold(form: str) -> None:
     from iggyflux.payloads import FORMATS
 
     if FORMATS[form].binary:
-        hint = 'give --whole where the file is one payload, or --envelope and lines such as {"payload_base64": "…"}'
-        raise SampleError(
-            NEEDS_ENVELOPE, f"payloads of format {form} are binary and cannot be lines of a file", 0, hint
-        )
+        hint = 'use --whole if the file is one payload, or --envelope with lines such as {"payload_base64": "…"}'
+        raise SampleError(NEEDS_ENVELOPE, f"{form} payloads are binary and cannot be written as lines", 0, hint)
 
 
 def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:
@@ -208,9 +204,9 @@ def _json_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
         try:
             columns = msgspec.json.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise SampleError(NOT_A_ROW, f"not a row: {error}", number) from error
+            raise SampleError(NOT_A_ROW, f"invalid row: {error}", number) from error
         if not isinstance(columns, dict):
-            raise SampleError(NOT_A_ROW, "a row is an object of columns", number)
+            raise SampleError(NOT_A_ROW, "expected an object of columns", number)
         yield number, columns
 
 
@@ -226,7 +222,7 @@ def _csv_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
                 header = cells
                 continue
             if len(cells) != len(header):
-                reason = f"{counted(len(cells), 'cell')} under a header of {len(header):,}"
+                reason = f"{counted(len(cells), 'cell')} but {len(header):,} in the header"
                 raise SampleError(NOT_A_ROW, reason, reader.line_num)
             yield reader.line_num, {name: _cell(text) for name, text in zip(header, cells, strict=True)}
     except csv.Error as error:

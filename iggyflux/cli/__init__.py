@@ -30,24 +30,24 @@ class Entry:
     attribute: str = "command"
 
 
-_WRITE, _RUN, _LOOK = "Write a mapping", "Run it", "Look things up"
+_WRITE, _RUN, _LOOK = "Write a mapping", "Run it", "Reference"
 
 COMMANDS: Final[dict[str, Entry]] = {
     "init": Entry("init", _WRITE, "Write a commented starter mapping or pipeline."),
     "validate": Entry("validate", _WRITE, "Check mapping and pipeline files."),
-    "dry-run": Entry("dry_run", _WRITE, "Show what a mapping makes of sample messages."),
-    "test": Entry("test", _WRITE, "Run the examples that mapping files hold."),
+    "dry-run": Entry("dry_run", _WRITE, "Show the lines that a mapping renders from sample messages."),
+    "test": Entry("test", _WRITE, "Run the examples in mapping files."),
     "eval": Entry("eval", _WRITE, "Evaluate one expression on JSON documents."),
-    "explain": Entry("explain", _WRITE, "Say what a mapping reads and writes, and show its code."),
+    "explain": Entry("explain", _WRITE, "Describe what a mapping reads and writes, and show its code."),
     "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
-    "check": Entry("check", _RUN, "Connect to what a pipeline file names, and verify it."),
+    "check": Entry("check", _RUN, "Check the connections and permissions of a pipeline file."),
     "cursor": Entry("cursor", _RUN, "Show or move how far readers have read.", "cursor"),
-    "state": Entry("state", _RUN, "Show, check or copy what routes remember on disk."),
+    "state": Entry("state", _RUN, "Show, check or back up the state of routes on disk."),
     "replay": Entry("replay", _RUN, "Send dead letters again."),
-    "regroup": Entry("regroup", _RUN, "Forget the members of a consumer group of Apache Iggy, and keep its offsets."),
+    "regroup": Entry("regroup", _RUN, "Rebuild an Apache Iggy consumer group without its members; keep its offsets."),
     "resend": Entry("resend", _RUN, "Send a range of messages of Apache Iggy again."),
     "log": Entry("log", _RUN, "Fill, read and inspect a message log on disk."),
-    "sim": Entry("sim", _RUN, "Stand in for an InfluxDB server, for tests and demos.", "sim"),
+    "sim": Entry("sim", _RUN, "Simulate an InfluxDB server, for tests and demos.", "sim"),
     "schema": Entry("schema", _LOOK, "Print the JSON Schema of a document."),
     "functions": Entry("functions", _LOOK, "List the functions of expressions, or describe one."),
     "codes": Entry("codes", _LOOK, "List the codes of problems, or explain one."),

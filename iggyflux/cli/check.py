@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,7 +22,7 @@ from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, plural, result_line, talk
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
+    from iggyflux.mapping import From, Mapping, Target
     from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, Route, TopicAddress
     from iggyflux.transports.iggy.connection import Connection
 
@@ -45,6 +45,19 @@ class End:
     pipeline: Pipeline
     route: Route
     endpoint: Endpoint
+    mapping: Mapping
+
+    @property
+    def messages(self) -> From:
+        """Which messages a writer reads."""
+        assert self.mapping.writer is not None  # noqa: S101
+        return self.mapping.writer.source
+
+    @property
+    def target(self) -> Target:
+        """Where a reader's messages go."""
+        assert self.mapping.reader is not None  # noqa: S101
+        return self.mapping.reader.target
 
     @property
     def influxdb(self) -> InfluxSettings:
@@ -56,12 +69,12 @@ class End:
 
 @click.command(name="check")
 @click.argument("pipeline", type=MAPPING_FILE)
-@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only the route of this name; may be repeated.")
+@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only the route of this name; can be repeated.")
 def command(pipeline: Path, only: tuple[str, ...]) -> int:
-    """Connect to what a pipeline file names, and verify it.
+    """Check the connections and permissions of a pipeline file.
 
-    Both ends of every route are asked whether they are there, and whether we may do there what `run` does. No message
-    is read, acknowledged or sent, no point written; it can be checked while it runs.
+    For every route, check that source and sink exist and that `run` has the permissions it needs. No message
+    is read, acknowledged or sent, and no point is written, so the pipeline can run at the same time.
 
     \b
     Example:
@@ -69,7 +82,7 @@ def command(pipeline: Path, only: tuple[str, ...]) -> int:
     """
     loaded = open_pipeline(pipeline)
     faults = asyncio.run(_check(loaded, only))
-    talk(f"{plural(faults, 'fault')} found" if faults else "everything is there")
+    talk(f"{plural(faults, 'fault')} found" if faults else "no faults found")
     return ExitCode.PROBLEMS if faults else ExitCode.OK
 
 
@@ -89,18 +102,18 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
         if (fault := _find_fault(mapping)) is not None:
             _show("plan", route.mapping, fault)
             faults += 1
-        usual = ("iggy", "influxdb") if mapping.kind == "writer" else ("influxdb", "iggy")
+        usual = ("iggy", "influxdb") if mapping.writer is not None else ("influxdb", "iggy")
         ends = [("from", route.source or _server(usual[0])), ("to", route.sink or _server(usual[1]))]
-        if mapping.kind == "reader" and isinstance(pipeline.state, TopicAddress):
+        if mapping.reader is not None and isinstance(pipeline.state, TopicAddress):
             ends.append(("state", _server("iggy")))
         for key, endpoint in ends:
-            async for finding in _find(key, End(name, pipeline, route, endpoint), mapping):
+            async for finding in _find(key, End(name, pipeline, route, endpoint, mapping)):
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
     return faults
 
 
-def _find_fault(mapping: WriterMapping | ReaderMapping) -> Finding | None:
+def _find_fault(mapping: Mapping) -> Finding | None:
     """What is wrong with the compiled plan of `mapping`, where each batch that is tried falls back; None for nothing.
 
     Tried are the document's examples, and for writers generated messages.
@@ -108,15 +121,19 @@ def _find_fault(mapping: WriterMapping | ReaderMapping) -> Finding | None:
     from iggyflux.authoring.examples import render_examples
     from iggyflux.authoring.generate import GenerateError, generate_messages
 
-    faults = [rendered.fallback for rendered in render_examples(mapping, mapping.plan())]
-    if mapping.kind == "writer":
+    plan = mapping.plan()
+    faults = [rendered.fallback for rendered in render_examples(mapping, plan)]
+    if mapping.writer is not None:
         with suppress(GenerateError):
             messages = generate_messages(mapping, start_ns=1_700_000_000_000_000_000, interval_ns=1_000_000_000)
-            faults.append(mapping.plan().render(list(islice(messages, _TRIED_MESSAGES))).fallback)
+            faults.append(plan.render(list(islice(messages, _TRIED_MESSAGES))).fallback)
     if not faults or None in faults:
         return None
     return Finding(
-        False, f"generated code fails: {faults[0]}", "the reference plan does the work; please report this", "IFX699"
+        False,
+        f"generated code fails: {faults[0]}",
+        "messages are rendered by the reference plan; please report this bug",
+        "IFX699",
     )
 
 
@@ -129,21 +146,16 @@ def _server(kind: str) -> Endpoint:
     return Endpoint(kind)  # type: ignore[arg-type]  # both words are endpoint kinds
 
 
-async def _find(key: str, end: End, mapping: WriterMapping | ReaderMapping) -> AsyncIterator[Finding]:
+async def _find(key: str, end: End) -> AsyncIterator[Finding]:
     from iggyflux.errors import NotConnected, Stopped
 
-    place = (key, end.endpoint.kind)
-    if mapping.kind == "writer":
-        findings = _WRITER_CHECKS[place](end, mapping.writer)
-    else:
-        findings = _READER_CHECKS[place](end, mapping.reader)
     try:
-        async for finding in findings:
+        async for finding in _CHECKS[key, end.endpoint.kind](end):
             yield finding
     except Stopped as error:
         yield Finding(False, error.reason, error.hint, error.code)
     except NotConnected as error:
-        yield Finding(False, str(error), "is it running, and is its address right?")
+        yield Finding(False, str(error), "check that the server is running and that its address is correct")
 
 
 _MARKS = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("?   ", "yellow")}
@@ -160,46 +172,52 @@ def _show(key: str, endpoint: object, finding: Finding) -> None:
 # --- the ends ---
 
 
-async def _from_log(end: End, writer: Writer) -> AsyncIterator[Finding]:
+async def _from_log(end: End) -> AsyncIterator[Finding]:
     from iggyflux.transports.local.log import Log
 
-    wanted = writer.source
     log = Log.open(end.endpoint.path or Path())
     infos = [
         info
         for info in await asyncio.to_thread(log.info)
-        if info.partition.stream == wanted.stream and _takes(wanted, info.partition.topic)
+        if info.partition.stream == end.messages.stream and _takes(end.messages, info.partition.topic)
     ]
     if not infos:
-        known = ", ".join("/".join(topic) for topic in log.topics()) or "nothing"
-        yield Finding(False, f"there is no topic {_named(wanted)}", f"there is: {known}")
+        known = ", ".join("/".join(topic) for topic in log.topics())
+        hint = f"the log has the topics: {known}" if known else "the log has no topics"
+        yield Finding(False, f"topic {_named(end.messages)} not found", hint)
     else:
         messages = sum(info.end - info.first for info in infos)
-        yield Finding(True, f"{plural(messages, 'message')} in {plural(len(infos), 'partition')} of {_named(wanted)}")
+        yield Finding(
+            True, f"{plural(messages, 'message')} in {plural(len(infos), 'partition')} of {_named(end.messages)}"
+        )
 
 
-async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
+async def _from_iggy(end: End) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings
     from iggyflux.transports.iggy.connection import Connection
 
-    wanted, stream = writer.source, writer.source.stream
+    stream = end.messages.stream
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
         await connection.open()
         yield Finding(True, "connected and logged in")
         topics = await connection.topics(stream)
-        chosen = [topic for topic in topics or () if _takes(wanted, topic)]
+        chosen = [topic for topic in topics or () if _takes(end.messages, topic)]
         if topics is None:
-            yield Finding(False, f"there is no stream {stream}", "create it, or correct `from.stream` of the mapping")
+            yield Finding(False, f"stream {stream} not found", "create it, or correct `from.stream` in the mapping")
         elif not chosen:
-            yield Finding(False, f"there is no topic {_named(wanted)}", f"there is: {', '.join(topics) or 'none'}")
+            yield Finding(
+                False,
+                f"topic {_named(end.messages)} not found",
+                f"the stream has the topics: {', '.join(topics)}" if topics else "the stream has no topics",
+            )
         for topic in chosen:
             partitions = await connection.partitions(stream, topic) or []
             count = sum(each.messages for each in partitions)
             yield Finding(
                 True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
             )
-            async for finding in _group_in_iggy(end, connection, stream, topic):
+            async for finding in _group_in_iggy(end, connection, topic):
                 yield finding
         async for finding in _letters_in_iggy(end, connection):
             yield finding
@@ -207,12 +225,12 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
         await connection.close()
 
 
-async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[Finding]:
+async def _group_in_iggy(end: End, connection: Connection, topic: str) -> AsyncIterator[Finding]:
     """Whether the members of a group get on with what waits for them; looks twice where they may not."""
     from iggyflux.transports.iggy.connection import Reader
     from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
 
-    consumer = end.route.consumer
+    consumer, stream = end.route.consumer, end.messages.stream
     if consumer.kind != "group":
         return
     group = consumer.name or end.name
@@ -224,7 +242,7 @@ async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: s
         connection, Reader("group", group), stream, topic, counts_all=end.route.start.kind == "first"
     )
     remedy = f"iggyflux regroup {shlex.quote(end.pipeline.file)} --mapping {shlex.quote(end.name)}"
-    hint = f"{suspicion(len(members), connected)}; where their processes are gone, run: {remedy}"
+    hint = f"{suspicion(len(members), connected)}; if their processes have ended, run: {remedy}"
     for each in starving:
         yield Finding(False, in_words(each), hint)
     if starving:
@@ -247,29 +265,28 @@ async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress
     """Whether a topic is there that `run` sends to."""
     place = f"{address.stream}/{address.topic}"
     if await connection.partitions(address.stream, address.topic) is not None:
-        return Finding(True, f"{what} have their topic, {place}")
+        return Finding(True, f"topic {place} for {what} exists")
     if end.pipeline.iggy and end.pipeline.iggy.create:
-        return Finding(None, f"there is no topic {place} for {what} yet: `run` makes it")
-    return Finding(False, f"there is no topic {place} for {what}", "create it, or set `iggy.create`")
+        return Finding(None, f"topic {place} for {what} does not exist yet; `run` creates it")
+    return Finding(False, f"topic {place} for {what} not found", "create it, or set `iggy.create`")
 
 
-async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[Finding]:
+async def _to_iggy(end: End) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings, TopicAddress
     from iggyflux.transports.iggy.connection import Connection
 
-    target = reader.target
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
         await connection.open()
         yield Finding(True, "connected and logged in")
-        yield await _topic_in_iggy(end, connection, TopicAddress(target.stream, target.topic), "messages")
+        yield await _topic_in_iggy(end, connection, TopicAddress(end.target.stream, end.target.topic), "messages")
         async for finding in _letters_in_iggy(end, connection):
             yield finding
     finally:
         await connection.close()
 
 
-async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[Finding]:
+async def _state_in_iggy(end: End) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings, TopicAddress
     from iggyflux.transports.iggy.connection import Connection
 
@@ -282,33 +299,35 @@ async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[Finding]:
         await connection.close()
 
 
-async def _to_log(end: End, _reader: Reader) -> AsyncIterator[Finding]:
+async def _to_log(end: End) -> AsyncIterator[Finding]:
     path = end.endpoint.path or Path()
     place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not place.is_dir():
-        yield Finding(False, f"{place} is no folder")
+        yield Finding(False, f"{place} is not a directory")
     elif not os.access(place, os.W_OK):
-        yield Finding(False, f"{place} may not be written")
+        yield Finding(False, f"{place} is not writable")
     else:
-        yield Finding(True, "may be written" if path.exists() else "there is no such log yet: `run` makes it")
+        yield Finding(True, "writable" if path.exists() else "the log does not exist yet; `run` creates it")
 
 
-async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[Finding]:
+async def _from_influxdb(end: End) -> AsyncIterator[Finding]:
     from iggyflux.timestamps import format_rfc3339
     from iggyflux.transports.influxdb.query.source import InfluxRows
 
+    assert end.mapping.reader is not None  # noqa: S101
+    reader = end.mapping.reader
     rows = InfluxRows(end.influxdb, reader.source, column=reader.cursor.column)
     try:
         await rows.connect()
-        yield Finding(True, f"connected; rows are asked for in {rows.language}")
+        yield Finding(True, f"connected; rows are queried in {rows.language}")
         start = await rows.now() - 1_000_000_000
         if reader.cursor.start == "beginning":
             first = await rows.first()
             what = reader.source.measurement or "the statement"
             if first is None:
-                yield Finding(None, f"there are no rows of {what}", "is the measurement written like this?")
+                yield Finding(None, f"no rows found in {what}", "check the spelling of the measurement")
             else:
-                yield Finding(True, f"the oldest row of {what} is at {format_rfc3339(first)}")
+                yield Finding(True, f"the oldest row in {what} is at {format_rfc3339(first)}")
                 start = first
         window = await rows.fetch(start, start + 1)
         window.close()
@@ -317,32 +336,32 @@ async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[Finding]:
         await rows.close()
 
 
-async def _from_file(end: End, _writer: Writer) -> AsyncIterator[Finding]:
+async def _from_file(end: End) -> AsyncIterator[Finding]:
     path = end.endpoint.path or Path()
     if not path.is_file():
-        yield Finding(False, "there is no such file")
+        yield Finding(False, "file not found")
     elif not os.access(path, os.R_OK):
-        yield Finding(False, "it may not be read")
+        yield Finding(False, "no permission to read it")
     else:
         yield Finding(True, plural(path.stat().st_size, "byte"))
 
 
-async def _to_file(end: End, _spec: Writer | Reader) -> AsyncIterator[Finding]:
+async def _to_file(end: End) -> AsyncIterator[Finding]:
     path = end.endpoint.path or Path()
     place = path if path.exists() else path.parent
     if not place.exists():
-        yield Finding(False, f"there is no folder {place}")
+        yield Finding(False, f"directory {place} not found")
     elif not os.access(place, os.W_OK):
-        yield Finding(False, f"{place} may not be written")
+        yield Finding(False, f"{place} is not writable")
     else:
-        yield Finding(True, "may be written")
+        yield Finding(True, "writable")
 
 
-async def _standard(_end: End, _spec: Writer | Reader) -> AsyncIterator[Finding]:
-    yield Finding(None, "what is there shows when it runs")
+async def _standard(_end: End) -> AsyncIterator[Finding]:
+    yield Finding(None, "checked when the route runs")
 
 
-async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[Finding]:
+async def _to_influxdb(end: End) -> AsyncIterator[Finding]:
     from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 
     sink = InfluxLineSink(end.influxdb)
@@ -358,22 +377,18 @@ async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[Finding]:
         await sink.close()
 
 
-_WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[Finding]]] = {
+_CHECKS = {
     ("from", "iggy"): _from_iggy,
     ("from", "log"): _from_log,
     ("from", "file"): _from_file,
     ("from", "stdin"): _standard,
-    ("to", "influxdb"): _to_influxdb,
-    ("to", "file"): _to_file,
-    ("to", "stdout"): _standard,
-}
-_READER_CHECKS: dict[tuple[str, str], Callable[[End, Reader], AsyncIterator[Finding]]] = {
     ("from", "influxdb"): _from_influxdb,
+    ("to", "influxdb"): _to_influxdb,
     ("to", "iggy"): _to_iggy,
+    ("state", "iggy"): _state_in_iggy,
     ("to", "log"): _to_log,
     ("to", "file"): _to_file,
     ("to", "stdout"): _standard,
-    ("state", "iggy"): _state_in_iggy,
 }
 
 

@@ -37,8 +37,8 @@ class CodeName(click.ParamType[str]):
 def command(code: str | None, form: str) -> int:
     """List the codes of problems, or explain one.
 
-    Every problem, failed record and stop carries a code that never changes its meaning. The beginning of one lists all
-    that begin so.
+    Every problem, failed record and stop has a code, whose meaning never changes. The beginning of a code lists all
+    codes that begin with it.
 
     \b
     Example:

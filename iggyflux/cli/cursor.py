@@ -15,8 +15,8 @@ from iggyflux.cli.output import ExitCode, json_text, note, plural, result, resul
 if TYPE_CHECKING:
     from iggyflux.cursors import Cursor, CursorStore
 
-_NAME = click.option("--mapping", "name", required=True, metavar="NAME", help="Whose cursor it is: the route's name.")
-_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+_NAME = click.option("--mapping", "name", required=True, metavar="NAME", help="The route of the reader.")
+_YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @click.group(name="cursor")
@@ -31,12 +31,12 @@ def cursor() -> None:
 
 @cursor.command(name="show")
 @click.argument("pipeline", type=MAPPING_FILE)
-@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only this reader; may be repeated.")
+@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only this reader; can be repeated.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def show(pipeline: Path, only: tuple[str, ...], form: str) -> int:
     """Show how far each reader of a pipeline has read.
 
-    A reader that runs is not disturbed. Where `state` names a topic, Iggy is asked.
+    Running readers are not affected. If `state` is a topic, the positions are read from Iggy.
 
     \b
     Example:
@@ -57,13 +57,13 @@ def show(pipeline: Path, only: tuple[str, ...], form: str) -> int:
 @cursor.command(name="set")
 @click.argument("pipeline", type=MAPPING_FILE)
 @_NAME
-@click.option("--at", required=True, metavar="TIME", help="From when on to read, as RFC 3339.")
+@click.option("--at", required=True, metavar="TIME", help="The time from which to read, as RFC 3339.")
 @_YES
 def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
-    """Let a reader go on from another time.
+    """Continue a reader from another time.
 
-    Everything from that time on is read, and sent again where it had been sent, with the same ids; what lies before and
-    was not read is given up. The reader must not run.
+    All rows from that time on are read. Rows that were already sent are sent again with the same ids. Earlier rows that
+    were not read yet are skipped. Stop the reader first.
 
     \b
     Example:
@@ -76,16 +76,16 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
     try:
         time = parse_rfc3339(at)
     except TimestampError as error:
-        raise click.BadParameter(f"{error} (such as 2026-01-31T12:00:00Z)", param_hint="--at") from error
+        raise click.BadParameter(f"{error} (for example 2026-01-31T12:00:00Z)", param_hint="--at") from error
     (store,) = _stores(pipeline, [name])
     with closing(store):
         store.take()
         before, _ = _stored(store)
         if before is not None and before.position.gap is not None and before.position.gap[0] < time:
             gap = (before.position.gap[0], min(before.position.gap[1], time))
-            note(f"the backfill of {format_rfc3339(gap[0])} to {format_rfc3339(gap[1])} is given up")
-        was = "nothing is stored" if before is None else f"it is at {format_rfc3339(before.position.done)}"
-        _ask(f"{name}: go on from {format_rfc3339(time)} ({was})?", yes)
+            note(f"the backfill of {format_rfc3339(gap[0])} to {format_rfc3339(gap[1])} is dropped")
+        was = "nothing is stored" if before is None else f"now at {format_rfc3339(before.position.done)}"
+        _ask(f"{name}: continue from {format_rfc3339(time)} ({was})?", yes)
         store.replace(Cursor(store.query, Position(time, time)))
         found = store.read()
     for line in _lines(store, found):
@@ -98,9 +98,9 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
 @_NAME
 @_YES
 def reset(pipeline: Path, name: str, yes: bool) -> int:
-    """Forget how far a reader has read: it begins again where `start` says.
+    """Delete the position of a reader: it begins again at `start`.
 
-    What had been sent is sent again, with the same ids. The reader must not run.
+    Rows that were already sent are sent again with the same ids. Stop the reader first.
 
     \b
     Example:
@@ -116,7 +116,7 @@ def reset(pipeline: Path, name: str, yes: bool) -> int:
         if not is_there:
             talk(f"{name}: nothing is stored")
             return ExitCode.OK
-        _ask(f"{name}: forget the position, which {was}?", yes)
+        _ask(f"{name}: delete the position, which {was}?", yes)
         store.replace(None)
     talk(f"{name}: forgotten")
     return ExitCode.OK
@@ -131,7 +131,7 @@ def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
     readers = [route for route in routes if isinstance(route, ReaderRoute)]
     for route in routes:
         if only and route not in readers:
-            raise click.UsageError(f"{route.name!r} is a writer: its positions are kept where its messages are")
+            raise click.UsageError(f"{route.name!r} is a writer: its positions are stored with its messages")
     if not readers:
         raise click.UsageError(f"{path} has no readers")
     return [route.store for route in readers]
@@ -155,7 +155,7 @@ def _ask(question: str, yes: bool) -> None:
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"{question} nobody can be asked here: say --yes")
+        raise click.UsageError(f"{question} cannot ask without a terminal: add --yes")
     click.confirm(question, abort=True, err=True)
 
 
@@ -181,15 +181,15 @@ def _lines(store: CursorStore, found: Cursor | None) -> list[str]:
     """The cursor for people."""
     tree = _tree(store, found)
     if found is None:
-        return [f"{store.name}: nothing is stored; it begins where `start` says"]
+        return [f"{store.name}: nothing is stored; the reader begins at `start`"]
     lines = [click.style(store.name, bold=True), f"  read to     {tree['done']}"]
     if tree["backfill"]:
-        lines.append(f"  backfill    {tree['backfill'][0]} to {tree['backfill'][1]} is still to be read")
-    lines.append(f"  final to    {tree['final']}   (later times are looked at again for late and changed points)")
-    lines.append(f"  remembered  {plural(tree['remembered'], 'row')}")
+        lines.append(f"  backfill    {tree['backfill'][0]} to {tree['backfill'][1]} is not read yet")
+    lines.append(f"  final to    {tree['final']}   (later times are read again for late and changed points)")
+    lines.append(f"  digests of  {plural(tree['remembered'], 'row')}")
     lines.append(f"  query       {_query(found)}")
     if not tree["fits"]:
-        lines.append("              " + click.style("not the query of the mapping as it is now", fg="yellow"))
+        lines.append("              " + click.style("not the current query of the mapping", fg="yellow"))
     return lines
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from iggyflux.authoring.samples import Coordinates, Sample
     from iggyflux.cli.tally import Tally
     from iggyflux.lineprotocol import Precision
-    from iggyflux.mapping import Mapping, Writer, WriterMapping
+    from iggyflux.mapping import Mapping, Writer
     from iggyflux.records import Failure
 
 _CHUNK: Final = 500
@@ -40,8 +40,8 @@ _LIVE_ROWS: Final = 20
 @click.command(name="dry-run")
 @click.argument("mapping", type=MAPPING_FILE)
 @click.argument("samples", required=False)
-@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not bare payloads.")
-@click.option("--whole", is_flag=True, help="SAMPLES is one payload, such as a csv with its header.")
+@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not plain payloads.")
+@click.option("--whole", is_flag=True, help="SAMPLES is one payload, for example a csv file with its header.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
 @click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
@@ -50,21 +50,23 @@ _LIVE_ROWS: Final = 20
     "--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N messages (of a log: the last N)."
 )
 @click.option(
-    "--rows", type=click.Choice(["jsonl", "csv"]), help="How a reader's rows are written (by the file's ending)."
+    "--rows",
+    type=click.Choice(["jsonl", "csv"]),
+    help="The format of a reader's rows (default: by the file's extension).",
 )
 @click.option(
     "--from",
     "origin",
     type=click.Choice(["iggy", "influxdb"]),
-    help="Take live messages (a reader: rows) instead; no position is touched.",
+    help="Read live messages (for a reader: rows) instead; no position is stored.",
 )
 @click.option(
     "--last",
     metavar="N|TIME",
-    help="With --from: how many messages (10), or of how long rows, such as 1h, of which --limit (20) are taken.",
+    help="With --from: messages to read (default 10); for a reader, how far back, e.g. 1h (--limit defaults to 20).",
 )
 @click.option(
-    "--pipeline", type=MAPPING_FILE, help="With --from: its section of that name says where (or IGGY_ADDRESS, …)."
+    "--pipeline", type=MAPPING_FILE, help="With --from: the pipeline file with the connection (or set IGGY_ADDRESS, …)."
 )
 def command(
     mapping: Path,
@@ -81,11 +83,11 @@ def command(
     last: str | None,
     pipeline: Path | None,
 ) -> int:
-    """Show what a mapping makes of sample messages.
+    """Show the lines that a mapping renders from sample messages.
 
-    SAMPLES is a file of payloads, one a line, or one JSON document; `-` is stdin, `log:DIR` a message log. Without
-    it the document's own examples are taken. Of a reader, SAMPLES is a file of rows. The lines that would be sent go to
-    stdout, records that fail and a summary to stderr; the exit code is 1 where a record failed.
+    SAMPLES is a file with one payload per line, or one JSON document; `-` is stdin, `log:DIR` a message log. Without
+    it the document's examples are used. For a reader, SAMPLES is a file of rows. The lines that would be sent go to
+    stdout, failed records and a summary to stderr. The exit code is 1 if a record failed.
 
     \b
     Example:
@@ -96,9 +98,7 @@ def command(
     """
     document = open_mapping(mapping)
     if whole and envelope:
-        raise click.UsageError(
-            "--whole takes SAMPLES as one payload, --envelope as lines of messages: give one of them"
-        )
+        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
     _check_origin(document, samples, origin, last, pipeline)
     if document.kind == "reader":
         from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
@@ -122,39 +122,40 @@ def _check_origin(
 ) -> None:
     wanted = "influxdb" if document.kind == "reader" else "iggy"
     if origin is None and (last, pipeline) != (None, None):
-        raise click.UsageError(f"--last and --pipeline go with --from {wanted}")
+        raise click.UsageError(f"--last and --pipeline need --from {wanted}")
     if origin is not None and samples is not None:
-        raise click.UsageError("--from takes the place of SAMPLES")
+        raise click.UsageError("--from and SAMPLES are mutually exclusive: use one of them")
     if origin not in (None, wanted):
-        raise click.UsageError(f"a {document.kind} takes --from {wanted}")
+        raise click.UsageError(f"a {document.kind} needs --from {wanted}")
 
 
 def _count(last: str | None) -> int:
     if last is None:
         return _LOG_MESSAGES
     if not last.isdecimal() or not 1 <= int(last) <= _MOST_MESSAGES:
-        raise click.BadParameter(f"{last!r} is no number of messages, 1 to {_MOST_MESSAGES:,}", param_hint="--last")
+        raise click.BadParameter(
+            f"expected a number of messages from 1 to {_MOST_MESSAGES:,}, found {last!r}", param_hint="--last"
+        )
     return int(last)
 
 
 # --- where samples come from ---
 
 
-def _samples(
-    mapping: WriterMapping, samples: str | None, envelope: bool, whole: bool, limit: int | None
-) -> Iterator[Sample]:
+def _samples(mapping: Mapping, samples: str | None, envelope: bool, whole: bool, limit: int | None) -> Iterator[Sample]:
     if samples is None:
         return _example_samples(mapping)
     if samples == "log:":
-        raise click.BadParameter("'log:' names no folder; such as log:data", param_hint="SAMPLES")
+        raise click.BadParameter("'log:' has no directory; write for example log:data", param_hint="SAMPLES")
     if samples.startswith("log:"):
         return _log_samples(mapping, Path(samples.removeprefix("log:")), limit)
     return _file_samples(mapping, Path(samples), envelope, whole)
 
 
-def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
+def _file_samples(mapping: Mapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
     from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples, whole_sample
 
+    assert mapping.writer is not None  # noqa: S101
     source = mapping.writer.source
     coordinates = Coordinates.of(source)
     with open_input(path) as lines:
@@ -190,27 +191,27 @@ def _uses_coordinates(writer: Writer) -> bool:
 def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer, whole: bool) -> None:
     """That the samples are one document, where they could be taken for many; their coordinates, where they matter."""
     if b"\n" in first.message.payload and not whole:
-        hint = "; `jq -c '.[]'` makes a message of each element" if first.message.payload.startswith(b"[") else ""
+        hint = "; `jq -c '.[]'` turns each element into a message" if first.message.payload.startswith(b"[") else ""
         note(f"the input is one JSON document, so it is one message{hint}")
     if writer.source.payload.format == "csv" and "header" not in writer.source.payload.options and not whole:
-        note("each line is a payload, and a csv payload begins with its header: --whole takes the file as one payload")
+        note("each line is one csv payload with its own header; use --whole to read the file as one payload")
     if not _uses_coordinates(writer):
         return
     note(
-        f"samples are bare payloads: stream {coordinates.stream}, topic {coordinates.topic}, partition 0, "
-        "offset = line number from 0, time = 2000-01-01 + offset µs (--envelope says otherwise)"
+        f"samples are plain payloads: stream {coordinates.stream}, topic {coordinates.topic}, partition 0, "
+        "offset = line number from 0, time = 2000-01-01 + offset µs (use --envelope for other values)"
     )
 
 
-def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:
+def _example_samples(mapping: Mapping) -> Iterator[Sample]:
     from iggyflux.authoring.examples import example_message
     from iggyflux.authoring.samples import Sample
     from iggyflux.errors import RecordError
 
     trees = mapping.examples
     if not trees:
-        raise click.UsageError(f"{mapping.document.file} has no examples: name a file of SAMPLES, or - for stdin")
-    note(f"no SAMPLES: these are the document's own {len(trees)} examples")
+        raise click.UsageError(f"{mapping.document.file} has no examples; name a file of SAMPLES, or - for stdin")
+    note(f"no SAMPLES given: using the document's {len(trees)} examples")
     for number, tree in enumerate(trees):
         try:
             yield Sample(number + 1, example_message(mapping, tree, number), f"example {number + 1}")
@@ -218,10 +219,11 @@ def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:
             talk(styled_problem(mapping.document.problem(error.code, f"/examples/{number}", error.reason)))
 
 
-def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Iterator[Sample]:
+def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[Sample]:
     from iggyflux.authoring.samples import Sample
     from iggyflux.transports.local.log import Log
 
+    assert mapping.writer is not None  # noqa: S101
     log = Log.open(folder)
     source = mapping.writer.source
     topics = dict.fromkeys(place.topic for place in log.partitions(source.stream, source.topics))  # globs among them
@@ -238,12 +240,12 @@ def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Ite
 class _WriterRun:
     """Renders samples chunk by chunk and prints as it goes."""
 
-    def __init__(self, mapping: WriterMapping, plan: str, dialect: str, precision: str, form: str) -> None:
+    def __init__(self, mapping: Mapping, plan: str, dialect: str, precision: str, form: str) -> None:
         from iggyflux.cli.tally import Tally
         from iggyflux.cli.unset import Unset
 
         self.mapping = mapping
-        self.plan = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
+        self.plan: Any = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
         self.form = form
         self.tally: Tally = Tally()
         self.unset = Unset(mapping, self.plan.dialect, self.plan.precision)
@@ -370,5 +372,5 @@ def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Itera
         first, second = tally.first_collision
         yield (
             f"collisions  {tally.collisions:>7,}   with the measurement, tags and time of a point of another message, "
-            f"which is overwritten (such as {first} by {second})"
+            f"which is overwritten (for example {first} by {second})"
         )

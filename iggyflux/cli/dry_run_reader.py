@@ -26,37 +26,36 @@ from iggyflux.cli.output import (
 
 if TYPE_CHECKING:
     from iggyflux.authoring.samples import SampleRow
-    from iggyflux.mapping import Mapping, ReaderMapping
+    from iggyflux.mapping import Mapping
     from iggyflux.pipeline import InfluxSettings
     from iggyflux.records import OutgoingMessage, Row
 
 _FIRST_SPAN_NS: Final = 10_000_000_000
 
 
-def dry_run_reader(
-    mapping: ReaderMapping, samples: str | None, *, form: str, limit: int | None, rows: str | None
-) -> int:
+def dry_run_reader(mapping: Mapping, samples: str | None, *, form: str, limit: int | None, rows: str | None) -> int:
     """Print what comes of rows, a message a line; failures on stderr, with a summary."""
     return _print(mapping, list(islice(_rows(mapping, samples, rows), limit)), form)
 
 
-def dry_run_live(mapping: ReaderMapping, pipeline: Path | None, last: str, *, form: str, limit: int) -> int:
+def dry_run_live(mapping: Mapping, pipeline: Path | None, last: str, *, form: str, limit: int) -> int:
     """As `dry_run_reader`, of the newest rows that the server has of the time `last`."""
     from iggyflux.mapping.times import read_duration
 
     if not (span := read_duration(last, 0)):
-        raise click.BadParameter(f"{last!r} is no span of time, such as 1h", param_hint="--last")
+        raise click.BadParameter(f"{last!r} is not a duration such as 1h", param_hint="--last")
     if pipeline is None:
-        raise click.UsageError("--from influxdb needs --pipeline: its `influxdb` section says where")
+        raise click.UsageError("--from influxdb needs --pipeline: a file with an `influxdb` section")
     return _print(mapping, asyncio.run(_newest(mapping, pipeline, span, limit)), form)
 
 
-async def _newest(mapping: ReaderMapping, path: Path, span: int, limit: int) -> list[SampleRow]:
+async def _newest(mapping: Mapping, path: Path, span: int, limit: int) -> list[SampleRow]:
     """The newest rows, oldest first: asked for backwards, in windows that grow while they hold little."""
     from iggyflux.authoring.samples import SampleRow
     from iggyflux.errors import TooMuch
     from iggyflux.transports.influxdb.query.source import InfluxRows
 
+    assert mapping.reader is not None  # noqa: S101
     column = mapping.reader.cursor.column
     source = InfluxRows(_settings(mapping, path), mapping.reader.source, column=column)
     found: list[Row] = []
@@ -82,7 +81,7 @@ async def _newest(mapping: ReaderMapping, path: Path, span: int, limit: int) -> 
     finally:
         await source.close()
     if not found:
-        note("there are no rows of that time; --last says how far back to look")
+        note("no rows found in that time; use --last to read further back")
     return [SampleRow(number, row) for number, row in enumerate(reversed(found), 1)]
 
 
@@ -100,10 +99,10 @@ def _settings(mapping: Mapping, path: Path) -> InfluxSettings:
     return pipeline.influxdb
 
 
-def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
+def _print(mapping: Mapping, chosen: list[SampleRow], form: str) -> int:
     from iggyflux.cli.reports import failure_problem
 
-    plan = mapping.plan()
+    plan: Any = mapping.plan()
     rendered = plan.render([sample.row for sample in chosen])
     warn_of_fallback(rendered.fallback)
     for message, origin in zip(rendered.messages, rendered.origins, strict=True):
@@ -122,10 +121,11 @@ def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
     return ExitCode.PROBLEMS if rendered.failures else ExitCode.OK
 
 
-def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, Any]:
+def message_dict(mapping: Mapping, message: OutgoingMessage) -> dict[str, Any]:
     """A message as JSON: where it goes, key, headers, time, and its payload as readable as it can be."""
     import msgspec
 
+    assert mapping.reader is not None  # noqa: S101
     target = mapping.reader.target
     made: dict[str, Any] = {"stream": target.stream, "topic": target.topic, "id": str(message.id)}
     known = (("key", message.key), ("headers", dict(message.headers) or None), ("timestamp_ns", message.timestamp_ns))
@@ -142,9 +142,10 @@ def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, 
     return made
 
 
-def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:
+def _rows(mapping: Mapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:
     from iggyflux.authoring.samples import SampleError, read_rows
 
+    assert mapping.reader is not None  # noqa: S101
     measurement = mapping.reader.source.measurement or ""
     if samples is None:
         yield from _example_rows(mapping, measurement)
@@ -158,13 +159,13 @@ def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iter
             raise sample_problem(error, path) from error
 
 
-def _example_rows(mapping: ReaderMapping, measurement: str) -> Iterator[SampleRow]:
+def _example_rows(mapping: Mapping, measurement: str) -> Iterator[SampleRow]:
     from iggyflux.authoring.examples import example_rows
     from iggyflux.authoring.samples import SampleRow
 
     if not mapping.examples:
-        raise click.UsageError(f"{mapping.document.file} has no examples: name a file of rows, or - for stdin")
-    note(f"no rows given: these are the document's own {plural(len(mapping.examples), 'example')}")
+        raise click.UsageError(f"{mapping.document.file} has no examples; name a file of rows, or - for stdin")
+    note(f"no rows given: using the document's {plural(len(mapping.examples), 'example')}")
     for number, tree in enumerate(mapping.examples, 1):
         for row in example_rows(tree, measurement):
             yield SampleRow(number, row)

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     "--message",
     "envelope",
     is_flag=True,
-    help="FILE holds messages with coordinates: meta and header work.",
+    help="FILE contains messages with coordinates and headers, so that meta() and header() work.",
 )
-@click.option("--compact", is_flag=True, help="One line a result, also on a terminal.")
-@click.option("--raw", is_flag=True, help="A result that is a string without its quotes.")
-@click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (json).")
+@click.option("--compact", is_flag=True, help="Print one line per result, also on a terminal.")
+@click.option("--raw", is_flag=True, help="Print strings without quotes.")
+@click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (default json).")
 @click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Take tables and payload format from a mapping.")
 def command(
     expression: str,
@@ -53,8 +53,8 @@ def command(
 ) -> int:
     """Evaluate one expression on JSON documents.
 
-    FILE is a JSON document, or one a line; `-` is stdin, which is also read where it is piped in. `root()` is the
-    document; `meta` and `header` are null unless --envelope is given.
+    FILE is one JSON document, or one per line; `-` is stdin, which is also the default in a pipe. `root()` is the
+    document. `meta()` and `header()` return null without --envelope.
 
     \b
     Example:
@@ -68,7 +68,7 @@ def command(
     options: Mapping[str, Any] = {}
     if mapping_file is not None:
         mapping = open_mapping(mapping_file)
-        if mapping.kind == "writer":
+        if mapping.writer is not None:
             tables, source = mapping.writer.tables, mapping.writer.source.payload
             if form is None:
                 form, options = source.format, source.options

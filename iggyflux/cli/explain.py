@@ -20,14 +20,14 @@ Row = tuple[str, ...]
 
 @click.command(name="explain")
 @click.argument("mapping", type=MAPPING_FILE)
-@click.option("--source", "source_only", is_flag=True, help="Only the generated source.")
+@click.option("--source", "source_only", is_flag=True, help="Print only the generated source.")
 @click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
 @click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
 def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> int:
-    """Say what a mapping reads and writes, and show its code.
+    """Describe what a mapping reads and writes, and show its code.
 
-    What is read is all that is decoded of a payload; what identifies a point decides what overwrites what. The code is
-    what `run` runs; a record that it does not assume goes to the reference plan.
+    Only the listed members of a payload are decoded. Points with the same identity overwrite each other. The code is
+    what `run` executes; a record that it cannot handle is rendered by the reference plan.
 
     \b
     Example:
@@ -40,9 +40,9 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> i
         result(plan.source)
         return ExitCode.OK
     title = "code"
-    if document.kind == "reader":
+    if document.reader is not None:
         _print(_reader_lines(document, document.reader))
-    else:
+    elif document.writer is not None:
         _print(_writer_lines(document, document.writer, precision))
         title = f"code (dialect {dialect}, precision {precision})"
     result_line("")
@@ -52,7 +52,7 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> i
         result("".join(f"  {line}\n" if line else "\n" for line in plan.source.rstrip("\n").split("\n")))
     else:
         result_line(click.style("code", bold=True))
-        result_line(f"  none: the reference plan does all the work ({plan.reason})")
+        result_line(f"  none: the reference plan renders all messages ({plan.reason})")
     return ExitCode.OK
 
 
@@ -104,7 +104,7 @@ def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[
         [
             ("a record that fails", writer.on_error.value),
             ("two points of one message with one identity", writer.collisions.value),
-            ("a name that no server keeps", writer.invalid_names),
+            ("a name that some servers lose or change", writer.invalid_names),
         ]
     )
 
@@ -161,7 +161,7 @@ def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:
     ]
     rows.append(("time", "", *_time_cells(point.timestamp)))
     yield from _aligned(rows)
-    yield f"  a point is identified by {_identity(point, precision)}: a later one with the same overwrites it"
+    yield f"  a point is identified by {_identity(point, precision)}: a later point with the same values overwrites it"
 
 
 def _text(source: Source | None) -> str:

@@ -15,7 +15,7 @@ from iggyflux.cli.output import note, plural
 
 if TYPE_CHECKING:
     from iggyflux.authoring.samples import Sample
-    from iggyflux.mapping import WriterMapping
+    from iggyflux.mapping import Mapping
     from iggyflux.pipeline import IggySettings
 
 TOPIC_PREFIX = "iggy:"
@@ -48,17 +48,20 @@ def iggy_settings(pipeline: Path | None) -> IggySettings:
         return settings
     name, password = os.environ.get("IGGY_USERNAME"), os.environ.get("IGGY_PASSWORD")
     if not name or not password:
-        raise click.UsageError("name the server: --pipeline FILE, or IGGY_ADDRESS, IGGY_USERNAME and IGGY_PASSWORD")
+        raise click.UsageError(
+            "no server given: use --pipeline FILE, or set IGGY_ADDRESS, IGGY_USERNAME and IGGY_PASSWORD"
+        )
     return IggySettings(
         address=os.environ.get("IGGY_ADDRESS") or IggySettings().address, username=name, password=Secret(password)
     )
 
 
-def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> Iterator[Sample]:
+def last_samples(mapping: Mapping, settings: IggySettings, count: int) -> Iterator[Sample]:
     """The last messages of the topics that the mapping reads."""
     from iggyflux.authoring.samples import Sample
     from iggyflux.transports.iggy.topics import last_messages
 
+    assert mapping.writer is not None  # noqa: S101
     source = mapping.writer.source
     messages = asyncio.run(last_messages(settings, source.stream, source.topics, count))
     note(
@@ -90,7 +93,7 @@ async def _save_letters(settings: IggySettings, stream: str, topic: str, file: P
                 letter = decode_letter(message.payload)
             except EnvelopeError as error:
                 place = f"{stream}/{topic}/{message.partition}@{message.offset}"
-                raise Stopped(f"{place}: {error}", "is it a topic of dead letters?", "IFX716") from error
+                raise Stopped(f"{place}: {error}", "check that it is a topic of dead letters", "IFX716") from error
             digest = hashlib.blake2b(message.payload, digest_size=16).digest()
             if digest not in seen:
                 seen.add(digest)

@@ -16,16 +16,20 @@ STARTERS = Path(__file__).parent / "starters"
 
 @click.command(name="init")
 @click.argument("path", required=False, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--pipeline", is_flag=True, help="A pipeline file (also: a PATH with `pipeline` in its name).")
-@click.option("--reader", is_flag=True, help="A mapping from InfluxDB to Iggy, instead of from Iggy to InfluxDB.")
-@click.option("--mapping", metavar="FILE", help="The mapping that a pipeline runs (mapping.yaml).")
-@click.option("--toml", is_flag=True, help="TOML instead of YAML (also: a PATH that ends in .toml).")
-@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+@click.option(
+    "--pipeline", is_flag=True, help="Write a pipeline file (default for a PATH with `pipeline` in its name)."
+)
+@click.option(
+    "--reader", is_flag=True, help="Write a reader (InfluxDB to Iggy) instead of a writer (Iggy to InfluxDB)."
+)
+@click.option("--mapping", metavar="FILE", help="The mapping of the pipeline (default mapping.yaml).")
+@click.option("--toml", is_flag=True, help="Write TOML instead of YAML (default for a PATH that ends with .toml).")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None, toml: bool, force: bool) -> int:
     """Write a commented starter mapping or pipeline.
 
-    PATH is mapping.yaml (or mapping.toml) unless given; `-` prints it. A mapping validates and passes its own
-    examples, so change it bit by bit. The JSON Schema for editors is written beside the file.
+    PATH defaults to mapping.yaml (or mapping.toml); `-` prints the starter. A mapping validates and passes its own
+    examples. The JSON Schema for editors is written next to the file.
 
     \b
     Example:
@@ -35,7 +39,7 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
     """
     form = "toml" if toml or (path is not None and path.suffix == ".toml") else "yaml"
     if toml and path is not None and path.suffix in (".yaml", ".yml"):
-        raise click.UsageError(f"--toml writes TOML, but {path} has the ending of YAML")
+        raise click.UsageError(f"--toml writes TOML, but {path} has the extension of YAML")
     pipeline = pipeline or (not reader and path is not None and "pipeline" in path.stem)
     if pipeline and reader:
         raise click.UsageError("--reader is for mappings, not for pipelines")
@@ -59,12 +63,12 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
         with path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except FileExistsError:
-        talk(f"{path} is there already; --force overwrites it")
+        talk(f"{path} already exists; use --force to overwrite it")
         return ExitCode.PROBLEMS
     except FileNotFoundError as error:
         if path.parent.is_dir():
             raise
-        raise click.UsageError(f"there is no folder {path.parent}") from error
+        raise click.UsageError(f"directory {path.parent} does not exist") from error
     talk(f"wrote {path}")
     _write_schema(path.parent / schema, force)
     talk(f"try: iggyflux {'check' if pipeline else 'test'} {path}")

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from iggyflux.authoring.samples import SampleError, SampleFile
     from iggyflux.errors import ExpressionError, Problem
-    from iggyflux.mapping import ReaderMapping, WriterMapping
+    from iggyflux.mapping import Mapping
     from iggyflux.pipeline import Pipeline
 
 STDIN = Path("-")
@@ -48,7 +48,7 @@ def stdin_is_terminal() -> bool:
     return sys.stdin is None or sys.stdin.isatty()
 
 
-def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
+def open_mapping(path: Path) -> Mapping:
     """The mapping in a file, with its warnings said.  Raises MappingError with all its problems."""
     from iggyflux.cli.output import styled_problem, talk
     from iggyflux.errors import DocumentError
@@ -58,7 +58,7 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
         mapping = load_mapping(path)
     except DocumentError:
         if _kind(path) == "pipeline":
-            raise click.UsageError(f"{path} is a pipeline, and a mapping is wanted (its `run` names some)") from None
+            raise click.UsageError(f"{path} is a pipeline; expected a mapping (its `run` lists some)") from None
         raise
     for problem in mapping.warnings:
         talk(styled_problem(problem))
@@ -75,8 +75,8 @@ def open_pipeline(path: Path) -> Pipeline:
         pipeline = load_pipeline(path)
     except DocumentError:
         if _kind(path) == "mapping":
-            hint = f"a pipeline file says where it runs: run: [{{mapping: {path}}}]"
-            raise click.UsageError(f"{path} is a mapping, and a pipeline is wanted ({hint})") from None
+            hint = f"write a pipeline file with run: [{{mapping: {path}}}]"
+            raise click.UsageError(f"{path} is a mapping; expected a pipeline ({hint})") from None
         raise
     for problem in pipeline.warnings:
         talk(styled_problem(problem))

@@ -47,7 +47,7 @@ class TopicName(click.ParamType[tuple[str, str]]):
             return value
         stream, slash, topic = str(value).partition("/")
         if not (slash and stream and topic):
-            self.fail(f"{value!r} is not STREAM/TOPIC, such as factory/readings", param, ctx)
+            self.fail(f"expected STREAM/TOPIC such as factory/readings, found {value!r}", param, ctx)
         return stream, topic
 
 
@@ -55,8 +55,8 @@ class TopicName(click.ParamType[tuple[str, str]]):
 def command() -> None:
     """Fill, read and inspect a message log on disk.
 
-    A log is a folder with the coordinates of Iggy (stream, topic, partition, offset), for work without a server:
-    `from: log:DIR` in a pipeline file reads it.
+    A log is a directory of messages with the coordinates of Iggy (stream, topic, partition, offset), for use without
+    a server. `from: log:DIR` in a pipeline file reads it.
 
     \b
     Example:
@@ -72,10 +72,12 @@ def command() -> None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("target", metavar="STREAM/TOPIC", type=TopicName())
 @click.argument("file", required=False, type=INPUT_FILE, default=STDIN)
-@click.option("--envelope", is_flag=True, help="Lines are messages with headers, id and times, not bare payloads.")
-@click.option("--partition", type=click.IntRange(min=0), help="The partition to append to (else they take turns).")
-@click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="Make the topic with N partitions.")
-@click.option("--key", metavar="EXPR", help="What chooses the partition: messages of one key keep their order.")
+@click.option("--envelope", is_flag=True, help="Lines are messages with headers, id and times, not plain payloads.")
+@click.option("--partition", type=click.IntRange(min=0), help="The partition to append to (default: round robin).")
+@click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="Create the topic with N partitions.")
+@click.option(
+    "--key", metavar="EXPR", help="An expression that selects the partition: messages with the same key stay in order."
+)
 def append(
     folder: Path,
     target: tuple[str, str],
@@ -87,14 +89,14 @@ def append(
 ) -> int:
     """Append messages to a topic of a log.
 
-    FILE has a JSON document a line; without it stdin is read, and every line is in the log as soon as it was read.
+    FILE has one JSON document per line. Without FILE, stdin is read, and each line is appended as soon as it is read.
 
     \b
     Example:
       iggyflux log append data factory/readings samples.ndjson --partitions 4 --key device.id
     """
     if partition is not None and key is not None:
-        raise click.UsageError("--partition and --key exclude each other")
+        raise click.UsageError("--partition and --key are mutually exclusive")
     from iggyflux.transports.local.log import Log
 
     choose = _key_expression(key) if key is not None else None
@@ -178,7 +180,7 @@ def _key_of(expression: Expression, sample: Sample) -> str | None:
         document = FORMATS["json"].decode(sample.message.payload, {}, None, False)
         return tag_text(expression.evaluate(document, sample.message))
     except RecordError as error:
-        raise IggyfluxError(f"{sample}: the key cannot be found: [{error.code}] {error.reason}") from error
+        raise IggyfluxError(f"{sample}: cannot evaluate the key: [{error.code}] {error.reason}") from error
 
 
 # --- tail ---
@@ -188,15 +190,20 @@ def _key_of(expression: Expression, sample: Sample) -> str | None:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("target", metavar="STREAM/TOPIC", type=TopicName())
 @click.option(
-    "-n", "count", type=click.IntRange(min=0), default=10, show_default=True, help="The last N of each partition."
+    "-n",
+    "count",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Print the last N messages of each partition.",
 )
 @click.option("--partition", type=click.IntRange(min=0), help="Only this partition.")
 @click.option(
-    "--envelope", is_flag=True, help="Whole messages with coordinates and headers, as dry-run --envelope reads them."
+    "--envelope", is_flag=True, help="Print messages with coordinates and headers, as dry-run --envelope reads them."
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is appended, until interrupted.")
+@click.option("--follow", "-f", is_flag=True, help="Print new messages as they are appended, until interrupted.")
 def tail(folder: Path, target: tuple[str, str], count: int, partition: int | None, envelope: bool, follow: bool) -> int:
-    """Print the last messages of a topic, a payload a line.
+    """Print the last messages of a topic, one payload per line.
 
     \b
     Example:
@@ -209,7 +216,7 @@ def tail(folder: Path, target: tuple[str, str], count: int, partition: int | Non
     stream, topic = target
     if not log.partitions(stream, [topic]):
         known = ", ".join("/".join(place) for place in log.topics()) or "nothing"
-        raise click.UsageError(f"there is no topic {stream}/{topic} in {folder}; there is {known}")
+        raise click.UsageError(f"no topic {stream}/{topic} in {folder}; it has {known}")
     # One reader a partition, for what is there and for what comes: between two of them something could be missed.
     readers = [
         log.reader(place, max(log.end(place) - count, log.first(place)))
@@ -237,7 +244,7 @@ def _print_messages(messages: Sequence[Message], envelope: bool) -> None:
         result(message.payload + b"\n" if is_line else ascii(message.payload) + "\n")
     flush_results()
     if odd:
-        note(f"{plural(odd, 'payload')} hold binary data or line ends: --envelope prints them whole")
+        note(f"{plural(odd, 'payload')} with binary data or line breaks: use --envelope to print them unchanged")
 
 
 def _is_text(payload: bytes) -> bool:
@@ -312,7 +319,7 @@ def info(folder: Path, form: str) -> int:
     for line in _table(rows):
         result_line(line)
     if not partitions:
-        note(f"{folder} holds no messages")
+        note(f"{folder} has no messages")
     return ExitCode.OK
 
 
@@ -334,16 +341,25 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     "--into", "folder", metavar="DIR", type=FOLDER, help="Append to the log DIR, instead of printing payloads."
 )
 @click.option(
-    "--count", type=click.IntRange(min=1), metavar="N", help="How many messages (1000; with --rate without end)."
+    "--count", type=click.IntRange(min=1), metavar="N", help="Number of messages (default 1000; with --rate unlimited)."
 )
 @click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="R", help="So many a second, with times of now."
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="R",
+    help="Messages per second, with the current time.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another number makes other messages.")
-@click.option("--start", metavar="TIME", help="The first time, RFC 3339 (2026-01-01T00:00:00Z; with --rate now).")
-@click.option("--interval", type=click.FloatRange(min=0), metavar="SECONDS", help="From message to message (1 s).")
-@click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="Make the topic with N partitions.")
-@click.option("--envelope", is_flag=True, help="Print whole messages with coordinates and headers.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random messages.")
+@click.option(
+    "--start",
+    metavar="TIME",
+    help="The first timestamp, RFC 3339 (default 2026-01-01T00:00:00Z; with --rate the current time).",
+)
+@click.option(
+    "--interval", type=click.FloatRange(min=0), metavar="SECONDS", help="Time between two messages (default 1s)."
+)
+@click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="Create the topic with N partitions.")
+@click.option("--envelope", is_flag=True, help="Print messages with coordinates and headers.")
 def generate(
     mapping: Path,
     folder: Path | None,
@@ -355,10 +371,10 @@ def generate(
     partitions: int | None,
     envelope: bool,
 ) -> int:
-    """Make random messages that suit a mapping.
+    """Generate random messages that a mapping accepts.
 
-    They are made like the document's examples, or of what the mapping reads: times advance, tags vary, numbers walk.
-    Each is rendered without a failure. The same mapping and seed make the same messages.
+    They are modelled on the document's examples, or on what the mapping reads: times advance, tags vary, numbers drift.
+    Each message renders without a failure. The same mapping and seed generate the same messages.
 
     \b
     Example:

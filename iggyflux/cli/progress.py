@@ -142,7 +142,7 @@ _WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of man
     ("skipped", "skipped by `where`", None),
     ("empty", "without elements", None),
     ("failed", "failed", None),
-    ("refused", "refused by the server", None),
+    ("refused", "rejected by the server", None),
     ("dead_letters", "kept as dead letter", "kept as dead letters"),
     ("dropped", "dropped (on_error: skip)", None),
     ("collisions", "overwrote a point of another message", None),
@@ -184,6 +184,9 @@ def summary_lines(summary: Summary) -> Iterator[str]:
             if route.error.hint:
                 yield f"{'':<{width}}    {click.style('hint:', fg='cyan')} {route.error.hint}"
     if summary.interrupted:
-        yield click.style("interrupted", fg="yellow") + ": not everything was finished in time; it comes again"
+        yield (
+            click.style("interrupted", fg="yellow")
+            + ": some messages were not finished in time; the next run reads them again"
+        )
     if not summary.routes:
         yield "no routes"

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @click.command(name="regroup")
 @click.argument("pipeline", type=MAPPING_FILE)
-@click.option("--mapping", "name", required=True, metavar="NAME", help="The route whose consumer group it is.")
-@click.option("--yes", is_flag=True, help="Also where members are connected, or may be.")
+@click.option("--mapping", "name", required=True, metavar="NAME", help="The route with the consumer group.")
+@click.option("--yes", is_flag=True, help="Continue even if members are, or may be, connected.")
 def command(pipeline: Path, name: str, yes: bool) -> int:
-    """Forget the members of a consumer group of Apache Iggy, and keep its offsets.
+    """Rebuild an Apache Iggy consumer group without its members; keep its offsets.
 
-    For a group whose partitions are held by dead members: a server that was restarted may keep them (`iggy.starving` in
-    the events of a run). It refuses while members are connected. With --yes it goes on: processes that run join again
-    within seconds, and what they have in flight is read twice.
+    Use it if ended processes still hold partitions of the group, as after a restart of the server (`iggy.starving` in
+    the events of a run). It refuses while members are connected. With --yes it continues: running processes join again
+    within seconds, and messages that they have in flight are read twice.
 
     \b
     Example:
@@ -52,7 +52,7 @@ async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
     (route,) = open_writers(pipeline, only=[name])
     source = route.source
     if not isinstance(source, IggySource) or source.reader.kind != "group":
-        raise click.UsageError(f"{name} is no member of a consumer group")
+        raise click.UsageError(f"{name} does not use a consumer group")
     group, places = source.reader.name, await source.places()
     connection = Connection(source.settings)
     await connection.open()
@@ -69,6 +69,6 @@ async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
 
 def _tell(stream: str, topic: str, group: str, renewed: Renewed) -> None:
     members, offsets = plural(len(renewed.members), "member"), plural(len(renewed.offsets), "offset")
-    talk(f"{stream}/{topic}: group {group} forgot {members} and kept {offsets}")
+    talk(f"{stream}/{topic}: group {group} was rebuilt without {members}, with {offsets}")
     for partition, offset in sorted(renewed.offsets.items()):
         talk(f"  partition {partition}: {offset}")

@@ -28,7 +28,7 @@ from iggyflux.errors import EndOfInput
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import WriterMapping
+    from iggyflux.mapping import Mapping as MappingDocument
     from iggyflux.runner.route import Route
 
 _BATCH: Final = 1000
@@ -59,15 +59,17 @@ class Chosen:
 @click.command(name="replay")
 @click.argument("path", type=LettersPlace())
 @click.option(
-    "--pipeline", type=MAPPING_FILE, help="Send through the routes of this pipeline, by the letters' mappings."
+    "--pipeline",
+    type=MAPPING_FILE,
+    help="Send through the routes of this pipeline, selected by the mapping of each letter.",
 )
-@click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Render with this mapping; only with --dry-run.")
-@click.option("--as-is", is_flag=True, help="The lines that were refused, as they were, instead of rendering again.")
-@click.option("--dry-run", is_flag=True, help="Print the lines, send nothing.")
+@click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Render with this mapping (only with --dry-run).")
+@click.option("--as-is", is_flag=True, help="Send the rejected lines unchanged, instead of rendering again.")
+@click.option("--dry-run", is_flag=True, help="Print the lines without sending them.")
 @click.option(
-    "--reason", "reasons", multiple=True, metavar="CODE", help="Only letters with this code; may be repeated."
+    "--reason", "reasons", multiple=True, metavar="CODE", help="Only letters with this code; can be repeated."
 )
-@click.option("--since", metavar="TIME", help="Only messages that arrived at this time or later (RFC 3339).")
+@click.option("--since", metavar="TIME", help="Only messages that arrived at or after this time (RFC 3339).")
 @click.option("--until", metavar="TIME", help="Only messages that arrived before this time (RFC 3339).")
 @click.option("--mapping-name", metavar="NAME", help="Only letters of the mapping of this name.")
 def command(
@@ -83,9 +85,9 @@ def command(
 ) -> int:
     """Send dead letters again.
 
-    PATH is a directory of dead letters, one of its files, or `iggy:STREAM/TOPIC`, a topic of them. Mend the mapping or
-    the server first; every message is then rendered and delivered as `run` does it. What fails again is told, and the
-    exit code is 1. Nothing is removed.
+    PATH is a directory of dead letters, one of its files, or a topic: `iggy:STREAM/TOPIC`. Fix the mapping or
+    the server first. Every message is then rendered and delivered as by `run`. Repeated failures are reported, and the
+    exit code is then 1. No dead letter is removed.
 
     \b
     Example:
@@ -94,9 +96,9 @@ def command(
       iggyflux replay iggy:factory/dead-letters --pipeline pipeline.yaml
     """
     if (pipeline is None) == (mapping_file is None) and not (as_is and dry_run):
-        raise click.UsageError("give --pipeline, or --mapping with --dry-run")
+        raise click.UsageError("add --pipeline, or --mapping with --dry-run")
     if mapping_file is not None and not dry_run:
-        raise click.UsageError("--mapping says nothing of where to send: give --dry-run, or --pipeline")
+        raise click.UsageError("--mapping has no destination: add --dry-run, or --pipeline")
     chosen = Chosen(
         frozenset(code.upper() for code in reasons),
         _time_us(since, "--since"),
@@ -173,7 +175,7 @@ class Letters:
 
 
 def _tell_torn(file: Path, line: int) -> None:
-    warn(f"{file}:{line} is not whole: it comes again by itself")
+    warn(f"{file}:{line} is incomplete; its message was not acknowledged and is delivered again")
 
 
 def _ignore(_file: Path, _line: int) -> None:
@@ -194,13 +196,10 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
             lines = _kept_lines(letter)
             result("".join(f"{line}\n" for line in lines))
             count += len(lines)
-        talk(f"{plural(count, 'line')} as they were refused")
+        talk(f"{plural(count, 'line')} as they were rejected")
         return ExitCode.OK
     if mapping_file is not None:
-        mapping = open_mapping(mapping_file)
-        if mapping.kind == "reader":
-            raise click.UsageError(f"{mapping_file} is a reader: its dead letters are rows, which dry-run reads")
-        return _render(mapping, letters.of())
+        return _render(open_mapping(mapping_file), letters.of())
     assert pipeline is not None  # noqa: S101
     ways, code = _routes_of(letters, pipeline)
     for way in ways:
@@ -208,7 +207,7 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
     return code
 
 
-def _render(mapping: WriterMapping, letters: Iterator[DeadLetter]) -> int:
+def _render(mapping: MappingDocument, letters: Iterator[DeadLetter]) -> int:
     from iggyflux.cli.reports import failure_problem
 
     plan, messages, lines, failures, failed = mapping.plan(), 0, 0, 0, 0
@@ -223,7 +222,7 @@ def _render(mapping: WriterMapping, letters: Iterator[DeadLetter]) -> int:
         failed += len({failure.index for failure in rendered.failures})
     if failures > _TOLD:
         talk(f"… and {plural(failures - _TOLD, 'more failure')}")
-    made = f"{plural(messages, 'message')} make {plural(lines, 'line')}"
+    made = f"{plural(messages, 'message')} render {plural(lines, 'line')}"
     talk(f"{mapping.name}: {made}, {failed:,} fail again")
     return ExitCode.PROBLEMS if failed else ExitCode.OK
 
@@ -240,7 +239,7 @@ class _Way:
     """A route of the pipeline, and its mapping."""
 
     route: Route
-    plan_mapping: WriterMapping
+    plan_mapping: MappingDocument
 
 
 def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
@@ -256,20 +255,19 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
     found = []
     for name, share in letters.shares.items():
         count = plural(share.count, "letter")
-        mapping = mappings.get(name)
-        if mapping is not None and mapping.kind == "reader":
+        if name in mappings and mappings[name].kind == "reader":
             hint = f"`iggyflux cursor set {path} --mapping {name} --at TIME` reads them again"
-            warn(f"{count} of {name!r}, a reader: what failed are rows ({hint})")
+            warn(f"{count} of {name!r}, a reader, whose failures are rows ({hint})")
             code = ExitCode.PROBLEMS
             continue
-        if mapping is None or name not in routes:
+        if name not in routes:
             known = ", ".join(sorted(routes))
-            warn(f"{count} of mapping {name!r}, for which {path} has no route (it has {known})")
+            warn(f"{count} of mapping {name!r}, for which {path} has no route (its routes: {known})")
             code = ExitCode.PROBLEMS
             continue
-        if changed := share.count - share.hashes[mapping.hash]:
+        if changed := share.count - share.hashes[mappings[name].hash]:
             note(f"{name}: the mapping has changed since {changed:,} of {count} failed")
-        found.append(_Way(routes[name], mapping))
+        found.append(_Way(routes[name], mappings[name]))
     return found, code
 
 
@@ -364,7 +362,7 @@ class LetterSource:
         """The next messages, by their own coordinates.  Raises `EndOfInput`."""
         chunk = await self._worker.call(lambda: list(islice(self._messages, _BATCH)))
         if not chunk:
-            raise EndOfInput("every dead letter was read")
+            raise EndOfInput("all dead letters were read")
         self._read += len(chunk)
         return Batch(_HERE, chunk, self._read)
 

@@ -28,16 +28,16 @@ _TOLD_AT_THE_END: Final = "record.failed"
 
 @click.command(name="resend")
 @click.argument("pipeline", type=MAPPING_FILE)
-@click.option("--mapping", "name", required=True, metavar="NAME", help="The route whose messages are sent again.")
+@click.option("--mapping", "name", required=True, metavar="NAME", help="The route with the messages.")
 @click.option("--from", "since", metavar="OFFSET|TIME", help="The first message: an offset, or a time (RFC 3339).")
-@click.option("--to", "until", metavar="OFFSET|TIME", help="Up to here, exclusive; without it the end as it is now.")
+@click.option("--to", "until", metavar="OFFSET|TIME", help="The end, exclusive (default: the current end).")
 @click.option("--partition", type=click.IntRange(min=0), metavar="P", help="Only this partition.")
 def command(pipeline: Path, name: str, since: str | None, until: str | None, partition: int | None) -> int:
     """Send a range of messages of Apache Iggy again.
 
-    The messages are read beside the running writer and rendered and delivered as `run` does it; no offset is stored,
-    and points that are still there are overwritten by themselves. Messages that fail are told and counted, not kept
-    again. Exit code 1 where some failed.
+    The messages are read, rendered and delivered as by `run`, also while the writer runs. No offset is stored,
+    and existing points are overwritten by equal points. Messages that fail are reported and counted; no dead letters
+    are kept. The exit code is 1 if a message failed.
 
     \b
     Example:
@@ -68,7 +68,7 @@ async def _resend(
 
     (route,) = open_writers(pipeline, only=[name])
     if not isinstance(route.source, IggySource):
-        raise click.UsageError(f"{name} does not read Apache Iggy: start it again from where you want with `start`")
+        raise click.UsageError(f"{name} does not read from Apache Iggy; use `start` to read its source again")
     settings = pipeline.iggy or IggySettings()
     since, until = bounds
     places = await route.source.places()
@@ -85,7 +85,7 @@ async def _resend(
         summary = await run_routes([chosen], stop=stop, status=progress)
     (status,) = summary.routes
     counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"
-    talk(f"{name}: {counts}, {status.dead_letters:,} failed; no offset was touched")
+    talk(f"{name}: {counts}, {status.dead_letters:,} failed; no offset was changed")
     for error in summary.errors:
         talk(f"{click.style('stopped', fg='red', bold=True)}: {error.reason} [{error.code}]")
     for text in failed.lines():

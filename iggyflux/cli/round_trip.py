@@ -15,7 +15,7 @@ from iggyflux.cli.output import ExitCode, json_text, note, plural, result, resul
 
 if TYPE_CHECKING:
     from iggyflux.authoring.round_trip import Loss, RoundTrip
-    from iggyflux.mapping import WriterMapping
+    from iggyflux.mapping import Mapping
     from iggyflux.records import JSON, Message
 
 _MOST_MESSAGES = 10_000
@@ -36,15 +36,14 @@ def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
     from iggyflux.authoring.round_trip import round_trip
 
     if not 2 <= len(paths) <= 3:
-        raise click.UsageError("--round-trip takes a writer, a reader and, if you like, a file of messages")
+        raise click.UsageError("--round-trip needs a writer, a reader and optionally a file of messages")
     writer, reader = open_mapping(paths[0]), open_mapping(paths[1])
-    if writer.kind == "reader":
-        raise click.UsageError(f"{paths[0]} is a reader: --round-trip takes WRITER READER [SAMPLES]")
-    if reader.kind == "writer":
-        raise click.UsageError(f"{paths[1]} is a writer: --round-trip takes WRITER READER [SAMPLES]")
+    for document, path, kind in ((writer, paths[0], "writer"), (reader, paths[1], "reader")):
+        if document.kind != kind:
+            raise click.UsageError(f"{path} is a {document.kind}; --round-trip needs WRITER READER [SAMPLES]")
     messages = list(islice(_messages(writer, paths[2] if len(paths) == 3 else None, envelope), _MOST_MESSAGES + 1))
     if len(messages) > _MOST_MESSAGES:
-        raise click.UsageError(f"at most {_MOST_MESSAGES:,} messages: all of them are compared in memory")
+        raise click.UsageError(f"at most {_MOST_MESSAGES:,} messages, since they are compared in memory")
     found = round_trip(writer, reader, messages)
     kinds = _kinds(found)
     if form == "json":
@@ -54,16 +53,17 @@ def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
     return ExitCode.OK if found.is_whole and messages else ExitCode.PROBLEMS
 
 
-def _messages(writer: WriterMapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
+def _messages(writer: Mapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
     from iggyflux.authoring.examples import example_message
     from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 
+    assert writer.writer is not None  # noqa: S101
     source = writer.writer.source
     if samples is None:
         wanted = [(number, tree) for number, tree in enumerate(writer.examples) if not tree.get("fails")]
         if not wanted:
-            raise click.UsageError(f"{writer.document.file} has no examples: name a file of messages, or - for stdin")
-        note(f"no samples given: these are the messages of the writer's {plural(len(wanted), 'example')}")
+            raise click.UsageError(f"{writer.document.file} has no examples; name a file of messages, or - for stdin")
+        note(f"no samples given: using the messages of the writer's {plural(len(wanted), 'example')}")
         for number, tree in wanted:
             yield example_message(writer, tree, number)
         return
@@ -98,7 +98,7 @@ def _print(found: RoundTrip, kinds: Sequence[_Found]) -> None:
         note(text)
     whole = sum(each.is_whole for each in found.returns)
     back = sum(len(each.back) > 0 for each in found.returns)
-    talk(f"{plural(total, 'message')}: {back:,} came back, {whole:,} of them with nothing lost")
+    talk(f"{plural(total, 'message')}: {back:,} came back, {whole:,} of them without loss")
 
 
 def _values(loss: Loss) -> str:

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 @click.command(name="run")
 @click.argument("pipeline", type=MAPPING_FILE)
-@click.option("--until-end", is_flag=True, help="End when everything that is there now is settled.")
-@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only the route of this name; may be repeated.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="One line an event, also on a terminal.")
-@click.option("--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the counters here, as JSON.")
-@click.option("--quiet", is_flag=True, help="Say only what is wrong.")
+@click.option("--until-end", is_flag=True, help="Stop when everything that is present at the start is settled.")
+@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only the route of this name; can be repeated.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Print one line per event, also on a terminal.")
+@click.option(
+    "--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counters to this file, as JSON."
+)
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
     pipeline: Path,
     until_end: bool,
@@ -38,9 +40,9 @@ def command(
 ) -> int:
     """Run the routes of a pipeline file.
 
-    Messages are acknowledged when every point made of them was accepted, or when they were kept as dead letters.
-    SIGTERM and SIGINT finish what is in flight; a second one leaves at once. Exit code 0 when everything ended well, 3
-    when a route had to stop.
+    A message is acknowledged when all its points were accepted by the server, or when it was kept as a dead letter.
+    On SIGTERM or SIGINT, messages in flight are finished; a second signal ends at once. The exit code is 0 on
+    success, 3 if a route stopped.
 
     \b
     Example:

@@ -12,7 +12,7 @@ from iggyflux.cli.output import result
 def command(kind: str) -> None:
     """Print the JSON Schema of a document.
 
-    Editors complete and explain a document by it; `init` writes the line that points them there.
+    Editors use it for completion and documentation; `init` writes the line that refers to it.
 
     \b
     Example:

@@ -37,12 +37,14 @@ class Seconds(click.ParamType[int]):
 @click.option(
     "--dialect", type=click.Choice(("1", "2", "3")), default="2", show_default=True, help="InfluxDB 1, 2 or 3."
 )
-@click.option(
-    "--server-version", metavar="VERSION", help="Be this version, where versions differ (1.6.7, v2.9.1, 3.6.0)."
-)
+@click.option("--server-version", metavar="VERSION", help="Behave like this version (1.6.7, v2.9.1, 3.6.0).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Listen here.")
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8086, show_default=True, help="Listen there; 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8086,
+    show_default=True,
+    help="Port to listen on; 0 selects a free one.",
 )
 @click.option(
     "--database",
@@ -50,39 +52,43 @@ class Seconds(click.ParamType[int]):
     "database",
     default="test",
     show_default=True,
-    help="The database or bucket that is there.",
+    help="Name of the existing database or bucket.",
 )
-@click.option("--org", default="org", show_default=True, help="The organisation (dialect 2).")
+@click.option("--org", default="org", show_default=True, help="Name of the organization (dialect 2).")
 @click.option(
     "--token",
     "tokens",
     multiple=True,
-    help="Take this token (dialect 1: USER:PASSWORD); without any, everybody may do all.",
+    help="Require this token (dialect 1: USER:PASSWORD); by default access is open.",
 )
-@click.option("--read-token", "read_tokens", multiple=True, help="A token that may only read.")
-@click.option("--write-token", "write_tokens", multiple=True, help="A token that may only write.")
-@click.option("--retention", type=Seconds(), default="0", help="Refuse points older than this (7d, 1h).")
+@click.option("--read-token", "read_tokens", multiple=True, help="A token with read permission only.")
+@click.option("--write-token", "write_tokens", multiple=True, help="A token with write permission only.")
+@click.option("--retention", type=Seconds(), default="0", help="Reject points older than this (7d, 1h).")
 @click.option(
-    "--max-body", type=click.IntRange(1), help="Bytes of the largest body, instead of the server's own limit."
+    "--max-body",
+    type=click.IntRange(1),
+    help="Maximum size of a request body in bytes (default: the server's own limit).",
 )
 @click.option(
     "--wal-flush", type=click.FloatRange(0), default=0.0, help="Answer writes at the next multiple of these seconds."
 )
-@click.option("--no-ui", is_flag=True, help="Dialect 2: unknown paths are 404, as in a build without pages.")
 @click.option(
-    "--db-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep points in this file, not in memory."
+    "--no-ui", is_flag=True, help="Dialect 2: answer 404 to unknown paths, like a build without a user interface."
 )
-@click.option("--fault", "faults", multiple=True, metavar="KIND[:KEY=VALUE,…]", help="Arm a fault; can be given again.")
 @click.option(
-    "--scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Arm the faults of this file."
+    "--db-file", type=click.Path(dir_okay=False, path_type=Path), help="Store points in this file, not in memory."
 )
-@click.option("--chaos", metavar="SEED[:RATE]", help="Random faults, the same for the same seed.")
+@click.option("--fault", "faults", multiple=True, metavar="KIND[:KEY=VALUE,…]", help="Add a fault; can be repeated.")
+@click.option(
+    "--scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Add the faults in this file."
+)
+@click.option("--chaos", metavar="SEED[:RATE]", help="Random faults; the same seed gives the same faults.")
 @click.option("--seconds", type=click.FloatRange(0), help="Stop after this time.")
 def sim(**given: Any) -> None:
-    """Stand in for an InfluxDB server, for tests and demos.
+    """Simulate an InfluxDB server, for tests and demos.
 
-    Prints its URL, then serves until it is interrupted, and ends with a summary on stderr.  Faults can also be armed
-    while it runs: POST to /__sim__/faults.
+    Prints its URL, serves until it is interrupted, and ends with a summary on stderr. Faults can also be added
+    at run time: POST to /__sim__/faults.
 
     \b
     Example:
@@ -113,7 +119,7 @@ def sim(**given: Any) -> None:
         result_line(server.url)
         flush_results()
         if not given["tokens"] and not given["read_tokens"] and not given["write_tokens"]:
-            note("every token is taken; --token NAME asks for one")
+            note("every token is accepted; use --token NAME to require one")
         told.wait(given["seconds"])
         stats = server.stats
     for line in summary(stats):
@@ -126,7 +132,7 @@ def _listening(server: SimServer) -> Iterator[None]:
         server.start()
     except OSError as exc:
         server.stop()
-        raise click.UsageError(f"cannot listen: {exc.strerror or exc} (--port 0 takes a free port)") from exc
+        raise click.UsageError(f"cannot listen: {exc.strerror or exc} (use --port 0 for a free port)") from exc
     try:
         yield
     finally:
@@ -176,7 +182,7 @@ def _troubles(given: dict[str, Any]) -> Iterator[Fault | Chaos]:
     except ScenarioError as exc:
         raise click.UsageError(f"{exc.code}: {exc}") from exc
     except ValueError as exc:
-        raise click.UsageError(f"--chaos: expected SEED[:RATE] such as 7:0.1, found {given['chaos']!r}") from exc
+        raise click.UsageError(f"--chaos: expected SEED[:RATE], for example 7:0.1, found {given['chaos']!r}") from exc
 
 
 def summary(stats: Stats) -> list[str]:
@@ -185,7 +191,7 @@ def summary(stats: Stats) -> list[str]:
     broken = f", broken off × {stats.broken:,}" if stats.broken else ""
     lines = [
         f"requests: {answers}{broken}",
-        f"lines: {stats.lines:,} ({stats.stored:,} stored, {stats.refused:,} refused)",
+        f"lines: {stats.lines:,} ({stats.stored:,} stored, {stats.refused:,} rejected)",
         f"points: {stats.points:,} in {plural(stats.series, 'series', 'series')} ({stats.overwritten:,} overwritten)",
     ]
     if stats.faults:

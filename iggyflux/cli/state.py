@@ -22,9 +22,9 @@ _FORMAT = click.option("--format", "form", type=click.Choice(["text", "json"]), 
 
 @click.group(name="state")
 def command() -> None:
-    """Show, check or copy what routes remember on disk.
+    """Show, check or back up the state of routes on disk.
 
-    PATH is a state folder (`state:` of a pipeline), a message log, or one file of them. Routes may run meanwhile.
+    PATH is a state directory (`state:` of a pipeline), a message log, or one file of them. Routes can run meanwhile.
 
     \b
     Example:
@@ -36,7 +36,7 @@ def command() -> None:
 @_PLACES
 @_FORMAT
 def show(places: tuple[Path, ...], form: str) -> int:
-    """Show the positions in state folders and logs.
+    """Show the positions in state directories and logs.
 
     \b
     Example:
@@ -59,9 +59,9 @@ def show(places: tuple[Path, ...], form: str) -> int:
 @command.command(name="check")
 @_PLACES
 def check(places: tuple[Path, ...]) -> int:
-    """Check that state folders and logs can be read: every page, checksum and message.
+    """Check that state directories and logs can be read: every page, checksum and message.
 
-    Exit code 1 where something is damaged or has another format.
+    The exit code is 1 if a file is damaged or has another format.
 
     \b
     Example:
@@ -97,9 +97,9 @@ def check(places: tuple[Path, ...]) -> int:
 @click.argument("place", metavar="PATH", type=click.Path(exists=True, path_type=Path))
 @click.argument("target", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path))
 def backup(place: Path, target: Path) -> int:
-    """Copy a state folder or a log, each file as it is at one moment.
+    """Back up a state directory or a log; each copy is a consistent snapshot of its file.
 
-    FOLDER is new or empty. To go back to the copy, stop the routes, and put its files in the place of theirs.
+    FOLDER is new or empty. To restore a backup, stop the routes and replace their files by those of the backup.
 
     \b
     Example:
@@ -202,8 +202,8 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
             yield f"read to {format_rfc3339(record['done'])}, final to {format_rfc3339(record['checked'])}"
             if record["gap"]:
                 start, stop = map(format_rfc3339, record["gap"])
-                yield f"backfill {start} to {stop} is still to be read"
-            yield f"remembers {plural(sum(each['count'] for each in record['slices']), 'row')}"
+                yield f"backfill {start} to {stop} is not read yet"
+            yield f"digests of {plural(sum(each['count'] for each in record['slices']), 'row')}"
         case kind:
             yield f"{kind} {tree['name']}: {json_text(record)}"
     yield f"format {tree['format']}, {tree['bytes']:,} bytes"

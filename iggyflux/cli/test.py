@@ -43,20 +43,20 @@ class TestedFile:
     "--round-trip",
     "is_round_trip",
     is_flag=True,
-    help="PATHS are WRITER READER [SAMPLES]: name what is lost on the way.",
+    help="PATHS are WRITER READER [SAMPLES]: list the values that are lost between them.",
 )
 @click.option("--envelope", is_flag=True, help="With --round-trip: SAMPLES are messages with coordinates and headers.")
 def command(
     paths: tuple[Path, ...], form: str, words: str | None, plan: str, is_round_trip: bool, envelope: bool
 ) -> int:
-    """Run the examples that mapping files hold.
+    """Run the examples in mapping files.
 
-    PATHS are files or folders. An example says everything that comes of its message: lines byte for byte and in order,
-    or the code of the failure, or that it is skipped. A document without examples is named.
+    PATHS are files or directories. An example lists everything that its message renders: all lines, byte for byte
+    and in order, or the codes of its failures, or that it is skipped. Documents without examples are listed.
 
     With --round-trip, messages go through a writer, a simulated InfluxDB and the query of a reader, and are compared
-    with what comes back: SAMPLES, one payload a line, or the messages of the writer's examples. The exit code is 1
-    where something is lost; what comes back under another name, or beside, is told and is no loss.
+    with the result: SAMPLES, one payload per line, or the messages of the writer's examples. The exit code is 1
+    if a value is lost. Renamed and added values are reported, but are not losses.
 
     \b
     Example:
@@ -68,10 +68,10 @@ def command(
         from iggyflux.cli.round_trip import run_round_trip
 
         if form == "junit" or words is not None:
-            raise click.UsageError("--round-trip has no -k, and prints text or json")
+            raise click.UsageError("--round-trip does not support -k, and prints text or json")
         return run_round_trip(paths, form=form, envelope=envelope)
     if envelope:
-        raise click.UsageError("--envelope says how the samples of --round-trip are written")
+        raise click.UsageError("--envelope needs --round-trip")
     files, _ = find_documents(paths)
     tested = [each for each in (_test(file, plan, words) for file in files) if each is not None]
     _FORMS[form](tested)
@@ -129,7 +129,7 @@ def _print_text(tested: Sequence[TestedFile]) -> None:
         for problem in file.problems:
             result_line(styled_problem(problem))
         if file.untested:
-            result_line(f"  {click.style('no examples', fg='yellow')}: nothing says what it should do")
+            result_line(f"  {click.style('no examples', fg='yellow')}: the mapping is untested")
         for each in file.results:
             mark = click.style("ok  ", fg="green") if each.passed else click.style("FAIL", fg="red", bold=True)
             place = "" if each.passed else f" ({each.location})"

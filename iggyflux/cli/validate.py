@@ -27,12 +27,12 @@ _OF_THE_ENVIRONMENT: Final = frozenset({"IFX802", "IFX803"})
 @click.command(name="validate")
 @click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
 @click.option("--format", "form", type=click.Choice(list(FORMS)), default="text", show_default=True)
-@click.option("--strict", is_flag=True, help="Take warnings as errors.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
     """Check mapping and pipeline files.
 
-    PATHS are files or folders; of a folder, every .yaml, .yml and .toml file that says `iggyflux`. Nothing is connected
-    to. Of a pipeline, the mappings that it names are checked too; variables and secret files that are not set here are
+    PATHS are files or directories; in a directory, every .yaml, .yml and .toml file with the key `iggyflux`. No server
+    is contacted. The mappings of a pipeline are checked too; missing variables and secret files are
     warnings.
 
     \b
@@ -51,7 +51,7 @@ def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
     else:
         result(FORMS[form](checked))
     if others:
-        note(f"{plural(len(others), 'other file')} left out: no `iggyflux` in {'it' if len(others) == 1 else 'them'}")
+        note(f"{plural(len(others), 'other file')} ignored: no key `iggyflux`")
     if not checked:
         talk("no documents found")
         return ExitCode.PROBLEMS
@@ -85,7 +85,7 @@ def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
     try:
         document = read_document(read_source(path), file=name)
     except OSError as error:
-        problem = Problem(UNREADABLE, f"cannot be read: {error.strerror}", Location(name))
+        problem = Problem(UNREADABLE, f"cannot read the file: {error.strerror}", Location(name))
         return CheckedFile(name, "", (problem,)), []
     except DocumentError as error:
         return CheckedFile(name, "", tuple(error.problems)), []
@@ -94,7 +94,7 @@ def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
         return _check_pipeline(document, path)
     if kind == "mapping":
         return _check_mapping(document, path), []
-    hint = "a mapping says `kind: writer` or `kind: reader`, a pipeline has `run`"
+    hint = "a mapping has `kind: writer` or `kind: reader`, a pipeline has `run`"
     problem = document.problem(NEITHER, "", "neither a mapping nor a pipeline", hint=hint)
     return CheckedFile(name, "", (*document.faults, problem)), []
 

@@ -9,8 +9,8 @@ from iggyflux.documents import join_pointer
 from iggyflux.errors import LineProtocolError
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping.reading import Reading, items_of, texts_of
+from iggyflux.mapping.types import Payload
 from iggyflux.records import JSON
-from iggyflux.spec import Payload
 
 BAD_EXAMPLE = "IFX129"
 TEXT_OF_JSON = "IFX154"
@@ -95,7 +95,7 @@ def _check_line(reading: Reading, line: str, pointer: str) -> None:
         before = line.split("\n")[: error.line]
         offset = sum(len(part) + 1 for part in before[:-1])
         offset += len((before[-1] if before else "").encode()[: error.column - 1].decode("utf-8", "replace"))
-        unquoted = "expected a number, a boolean or a string, got"
+        unquoted = "expected a number, a boolean or a string, found"
         hint = 'a string has double quotes: state="ok"' if error.reason.startswith(unquoted) else None
         reading.report(BAD_EXAMPLE, pointer, f"this is not line protocol: {error.reason}", offset=offset, hint=hint)
     else:

@@ -1,7 +1,7 @@
-"""What a mapping document says, as frozen types.
+"""A mapping document as frozen types: the one crossing from tree to type.
 
-`mapping` builds them from the document's tree and checks every value; `plan` compiles them and never checks again.
-Every node that can fail carries the JSON pointer of its place in the document, which is what a failure reports.
+What is here was checked when it was built; plans read it and never check again.  Every node that can fail carries the
+JSON pointer of its place in the document, which is what a failure reports.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from iggyflux.documents import Document
 from iggyflux.expressions import Expression
 from iggyflux.records import JSON, Scalar
 from iggyflux.values import FieldType
@@ -150,10 +149,8 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A writer document.  Two are equal if they say the same, whatever their text."""
+    """A writer document."""
 
-    name: str
-    document: Document = field(repr=False, compare=False)
     source: From
     where: Expression | None
     for_each: Expression | None
@@ -222,10 +219,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader document.  Two are equal if they say the same, whatever their text."""
+    """A reader document."""
 
-    name: str
-    document: Document = field(repr=False, compare=False)
     source: Query
     cursor: Cursor
     messages: tuple[MessageSpec, ...]
