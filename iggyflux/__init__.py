@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from iggyflux.expressions import Expression, compile_expression
     from iggyflux.lineprotocol import Dialect, Point, Precision, Unsigned, parse_lines
-    from iggyflux.mapping import Mapping, load_mapping, parse_mapping
+    from iggyflux.mapping import Mapping, ReaderMapping, WriterMapping, load_mapping, parse_mapping
     from iggyflux.records import Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
 
 __version__ = "0.1.0"
@@ -50,11 +50,13 @@ __all__ = [
     "PointError",
     "Precision",
     "Problem",
+    "ReaderMapping",
     "RecordError",
     "Rendered",
     "RenderedMessages",
     "Row",
     "Unsigned",
+    "WriterMapping",
     "__version__",
     "compile_expression",
     "load_mapping",
@@ -69,7 +71,7 @@ _HOMES = {
     ),
     "expressions": "Expression compile_expression",
     "lineprotocol": "Dialect Point Precision Unsigned parse_lines",
-    "mapping": "Mapping load_mapping parse_mapping",
+    "mapping": "Mapping ReaderMapping WriterMapping load_mapping parse_mapping",
     "records": "Failure Message OutgoingMessage Rendered RenderedMessages Row",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -269,6 +269,9 @@ def test_rows_that_fail_are_dead_letters_that_dry_run_reads_again(server: SimSer
     replayed = iggyflux("replay", "dead-letters/back", "--pipeline", "p.yaml")
     assert replayed.code == 1
     assert "`iggyflux cursor set p.yaml --mapping back --at TIME` reads them again" in replayed.err
+    rendered = iggyflux("replay", "dead-letters/back", "--mapping", "back.yaml", "--dry-run")
+    assert rendered.code == 2
+    assert "back.yaml is a reader" in rendered.err
 
 
 def test_cursor_shows_sets_and_resets_and_asks_before(server: SimServer) -> None:

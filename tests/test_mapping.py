@@ -29,12 +29,14 @@ from iggyflux.mapping import (
     OnError,
     PointSpec,
     Reader,
+    ReaderMapping,
     Star,
     Tag,
     Target,
     Timestamp,
     TimestampFormat,
     Writer,
+    WriterMapping,
     load_mapping,
     parse_mapping,
 )
@@ -48,7 +50,7 @@ READER = "iggyflux: 1\nkind: reader\nfrom: {measurement: env}\nto: {stream: plan
 
 def writer(text: str) -> Writer:
     mapping = parse_mapping(text)
-    assert mapping.writer is not None
+    assert isinstance(mapping, WriterMapping)
     return mapping.writer
 
 
@@ -157,7 +159,7 @@ points:
 
     assert len(text.splitlines()) <= 8
     assert mapping.warnings == ()
-    assert mapping.writer is not None
+    assert isinstance(mapping, WriterMapping)
     [spec] = mapping.writer.points
     assert [tag.key for tag in spec.tags] == ["device", "site"]
     assert spec.fields == ()
@@ -405,7 +407,7 @@ TIMES = [
 def test_rule_18_a_timestamp_says_how_it_is_written(text: str, expected: Timestamp) -> None:
     mapping = parse_mapping(HEAD + f"points: {{measurement: {{const: m}}, timestamp: {text}}}\n")
 
-    assert mapping.writer is not None
+    assert isinstance(mapping, WriterMapping)
     assert mapping.writer.points[0].timestamp == expected
     assert mapping.warnings == ()
 
@@ -466,7 +468,7 @@ def test_rule_19_a_constant_measurement_is_checked_unless_names_are_replaced(nam
     text = HEAD + "points: " + json.dumps({"measurement": {"const": name}})
 
     assert codes(text) == ["IFX122"]
-    assert parse_mapping(text + "\ninvalid_names: replace\n").writer is not None
+    assert parse_mapping(text + "\ninvalid_names: replace\n").kind == "writer"
 
 
 def test_rule_19_names_that_are_fine_as_fields_are_fine() -> None:
@@ -560,9 +562,9 @@ examples:
 """
     )
 
+    assert isinstance(mapping, ReaderMapping)
     reader = mapping.reader
-    assert reader is not None
-    assert (mapping.kind, mapping.writer, mapping.warnings) == ("reader", None, ())
+    assert (mapping.kind, mapping.warnings) == ("reader", ())
     assert reader.source.where == (("site", ("a", "b")), ("rack", (7,)))
     assert (reader.source.measurement, reader.source.language) == ("env", "sql")
     assert reader.cursor == Cursor("time", 10**9, 86_400 * 10**9, 10 * 10**9, 60 * 10**9, 500 * 10**6)
@@ -578,7 +580,7 @@ def test_rule_29_a_template_of_a_payload_is_one_expression() -> None:
     text = READER + 'messages: {payload: {"a \\" b": x.y, c: {const: "it`s"}, d: {const: 5}, e: "x || z"}}\n'
     mapping = parse_mapping(text)
 
-    assert mapping.reader is not None
+    assert isinstance(mapping, ReaderMapping)
     payload = mapping.reader.messages[0].payload
     assert isinstance(payload, Expression)
     assert payload.evaluate({"x": {"y": 1}, "z": 2}) == {'a " b': 1, "c": "it`s", "d": 5, "e": {"y": 1}}
@@ -587,7 +589,7 @@ def test_rule_29_a_template_of_a_payload_is_one_expression() -> None:
 def test_rule_29_without_messages_a_row_is_a_message() -> None:
     mapping = parse_mapping(READER)
 
-    assert mapping.reader is not None
+    assert isinstance(mapping, ReaderMapping)
     [message] = mapping.reader.messages
     assert (message.payload, message.for_each) == (Expression("@"), "row")
     assert mapping.reader.cursor == Cursor()
@@ -613,7 +615,7 @@ def test_a_statement_is_bounded_by_its_window_alone(statement: str, expected: li
     if expected:
         assert codes(text) == expected
     else:
-        assert parse_mapping(text).reader is not None
+        assert parse_mapping(text).kind == "reader"
 
 
 @pytest.mark.parametrize(
@@ -814,13 +816,13 @@ def test_a_mapping_pickles_as_its_document(text: str, form: str) -> None:
         "x.yaml",
         form,
     )
-    assert again.writer == mapping.writer
+    assert getattr(again, again.kind) == getattr(mapping, mapping.kind)
     assert len(pickle.dumps(mapping)) < len(text.encode()) + 300
 
 
 def test_a_mapping_locates_what_a_failure_points_at() -> None:
     mapping = parse_mapping(DESIGN, file="m.yaml")
-    assert mapping.writer is not None
+    assert isinstance(mapping, WriterMapping)
     [spec] = mapping.writer.points
 
     for node in (*spec.tags, *spec.fields, *spec.field_stars, spec.timestamp):
@@ -830,7 +832,7 @@ def test_a_mapping_locates_what_a_failure_points_at() -> None:
 
 def test_nothing_of_a_mapping_can_be_changed() -> None:
     mapping = parse_mapping(DESIGN)
-    assert mapping.writer is not None
+    assert isinstance(mapping, WriterMapping)
 
     with pytest.raises(dataclasses.FrozenInstanceError):
         mapping.name = "x"  # type: ignore[misc]
@@ -887,8 +889,8 @@ def test_the_keys_of_the_schema_are_those_that_types_have() -> None:
         return ({renamed.get(name, name) for name in found} | set(others)) - {""}
 
     about = {"iggyflux", "kind", "name", "description", "examples"}
-    assert keys("writer") == names(Writer, *about, source="from")
-    assert keys("reader") == names(Reader, *about, source="from", target="to")
+    assert keys("writer") == names(Writer, *about, source="from", document="")
+    assert keys("reader") == names(Reader, *about, source="from", target="to", document="")
     assert keys("point") == names(PointSpec, tag_stars="", field_stars="")
     assert keys("tag_object") == names(Tag, key="", source="expr")
     assert keys("field_object") == names(Field, key="", source="expr")
@@ -978,7 +980,7 @@ def works_or_tells(text: str | bytes, **options: Any) -> None:
     told: tuple[Problem, ...] = ()
     try:
         mapping = parse_mapping(text, **options)
-        worked = bool(mapping.hash) and (mapping.writer is None) != (mapping.reader is None)
+        worked = bool(mapping.hash) and isinstance(mapping, WriterMapping | ReaderMapping)
     except MappingError as error:
         worked, told = False, error.problems
 

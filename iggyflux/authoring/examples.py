@@ -22,7 +22,7 @@ from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, 
 from iggyflux.transports.local.envelopes import bare_message
 
 if TYPE_CHECKING:
-    from iggyflux import mapping as mappings
+    from iggyflux.mapping import ReaderMapping, WriterMapping
 
 DIFFERENT = "IFX510"
 FAILED = "IFX511"
@@ -66,7 +66,9 @@ class ExampleResult:
         return self.name or f"example {self.number}"
 
 
-def run_examples(mapping: mappings.Mapping, kind: Literal["compiled", "reference"] = "compiled") -> list[ExampleResult]:
+def run_examples(
+    mapping: WriterMapping | ReaderMapping, kind: Literal["compiled", "reference"] = "compiled"
+) -> list[ExampleResult]:
     """Run the examples of `mapping`, each on its own, in the document's order."""
     run = _WriterExamples(mapping, kind) if mapping.kind == "writer" else _ReaderExamples(mapping, kind)
     return [
@@ -75,12 +77,11 @@ def run_examples(mapping: mappings.Mapping, kind: Literal["compiled", "reference
     ]
 
 
-def example_message(mapping: mappings.Mapping, tree: Mapping[str, Any], number: int) -> Message:
+def example_message(mapping: WriterMapping, tree: Mapping[str, Any], number: int) -> Message:
     """The message of a writer's example, with its coordinates filled in (LANGUAGE 28).
 
     Raises RecordError where the payload format has no bytes for the tree.
     """
-    assert mapping.writer is not None  # noqa: S101  (callers have asked)
     source = mapping.writer.source
     if "message" in tree:
         payload = FORMATS[source.payload.format].encode(tree["message"], source.payload.options)
@@ -123,10 +124,10 @@ def _name(tree: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def render_examples(mapping: mappings.Mapping, plan: Any) -> Iterator[Rendered | RenderedMessages]:
+def render_examples(mapping: WriterMapping | ReaderMapping, plan: Any) -> Iterator[Rendered | RenderedMessages]:
     """What `plan`, of `mapping`, makes of each example that can be encoded."""
     for number, tree in enumerate(mapping.examples):
-        if mapping.reader is not None:
+        if mapping.kind == "reader":
             yield plan.render(example_rows(tree, mapping.reader.source.measurement or ""))
             continue
         try:
@@ -139,7 +140,7 @@ def render_examples(mapping: mappings.Mapping, plan: Any) -> Iterator[Rendered |
 class _WriterExamples:
     """Runs the examples of a writer document."""
 
-    def __init__(self, mapping: mappings.Mapping, kind: Literal["compiled", "reference"]) -> None:
+    def __init__(self, mapping: WriterMapping, kind: Literal["compiled", "reference"]) -> None:
         self._mapping = mapping
         self._plan = mapping.plan(kind)
 
@@ -178,11 +179,10 @@ class _WriterExamples:
 class _ReaderExamples:
     """Runs the examples of a reader document."""
 
-    def __init__(self, mapping: mappings.Mapping, kind: Literal["compiled", "reference"]) -> None:
-        assert mapping.reader is not None  # noqa: S101
+    def __init__(self, mapping: ReaderMapping, kind: Literal["compiled", "reference"]) -> None:
         self._mapping = mapping
         self._measurement = mapping.reader.source.measurement or ""
-        self._plan: Any = mapping.plan(kind)
+        self._plan = mapping.plan(kind)
 
     def __call__(self, tree: Mapping[str, Any], _number: int) -> Iterator[Difference]:
         rendered = self._plan.render(example_rows(tree, self._measurement))
@@ -212,7 +212,6 @@ class _ReaderExamples:
         return made
 
     def _decoded(self, payload: bytes) -> JSON:
-        assert self._mapping.reader is not None  # noqa: S101
         form = FORMATS[self._mapping.reader.target.payload]
         try:
             return form.decode(payload, {}, None, False)

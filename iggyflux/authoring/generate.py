@@ -31,8 +31,7 @@ from iggyflux.timestamps import TimestampError, format_rfc3339, format_time, par
 from iggyflux.values import FieldType
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import Mapping as MappingDocument
-    from iggyflux.mapping import Timestamp, Writer
+    from iggyflux.mapping import ReaderMapping, Timestamp, Writer, WriterMapping
 
 Path: TypeAlias = tuple[str | int, ...]
 Setter: TypeAlias = "Callable[[Random, int, int], JSON]"
@@ -58,7 +57,7 @@ class GenerateError(IggyfluxError):
 
 
 def generate_messages(
-    mapping: MappingDocument,
+    mapping: WriterMapping | ReaderMapping,
     *,
     seed: int = 0,
     start_ns: int,
@@ -72,7 +71,7 @@ def generate_messages(
     Each makes at least one point and no failure; offsets count from 0, in partition 0.  A tag takes at most `variants`
     values where its values can be numbered.  Raises GenerateError before the first message.
     """
-    if mapping.writer is None:
+    if mapping.kind == "reader":
         raise GenerateError(f"{mapping.name} is a reader: it takes no messages", "name a writer mapping")
     random = Random(seed)  # noqa: S311  (nothing here is a secret)
     plan = _Plan(mapping)
@@ -96,10 +95,9 @@ def generate_messages(
 class _Plan:
     """The mapping's plan, as a question: what comes of this tree?"""
 
-    def __init__(self, mapping: MappingDocument) -> None:
-        assert mapping.writer is not None  # noqa: S101
+    def __init__(self, mapping: WriterMapping) -> None:
         self.mapping = mapping
-        self.writer: Writer = mapping.writer
+        self.writer = mapping.writer
         self.coordinates = Coordinates.of(self.writer.source)
         self._plan: Any = mapping.plan()
         payload = self.writer.source.payload

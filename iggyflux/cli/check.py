@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,7 +22,7 @@ from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, plural, result_line, talk
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import From, Mapping, Target
+    from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
     from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, Route, TopicAddress
     from iggyflux.transports.iggy.connection import Connection
 
@@ -45,19 +45,6 @@ class End:
     pipeline: Pipeline
     route: Route
     endpoint: Endpoint
-    mapping: Mapping
-
-    @property
-    def messages(self) -> From:
-        """Which messages a writer reads."""
-        assert self.mapping.writer is not None  # noqa: S101
-        return self.mapping.writer.source
-
-    @property
-    def target(self) -> Target:
-        """Where a reader's messages go."""
-        assert self.mapping.reader is not None  # noqa: S101
-        return self.mapping.reader.target
 
     @property
     def influxdb(self) -> InfluxSettings:
@@ -102,18 +89,18 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
         if (fault := _find_fault(mapping)) is not None:
             _show("plan", route.mapping, fault)
             faults += 1
-        usual = ("iggy", "influxdb") if mapping.writer is not None else ("influxdb", "iggy")
+        usual = ("iggy", "influxdb") if mapping.kind == "writer" else ("influxdb", "iggy")
         ends = [("from", route.source or _server(usual[0])), ("to", route.sink or _server(usual[1]))]
-        if mapping.reader is not None and isinstance(pipeline.state, TopicAddress):
+        if mapping.kind == "reader" and isinstance(pipeline.state, TopicAddress):
             ends.append(("state", _server("iggy")))
         for key, endpoint in ends:
-            async for finding in _find(key, End(name, pipeline, route, endpoint, mapping)):
+            async for finding in _find(key, End(name, pipeline, route, endpoint), mapping):
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
     return faults
 
 
-def _find_fault(mapping: Mapping) -> Finding | None:
+def _find_fault(mapping: WriterMapping | ReaderMapping) -> Finding | None:
     """What is wrong with the compiled plan of `mapping`, where each batch that is tried falls back; None for nothing.
 
     Tried are the document's examples, and for writers generated messages.
@@ -121,12 +108,11 @@ def _find_fault(mapping: Mapping) -> Finding | None:
     from iggyflux.authoring.examples import render_examples
     from iggyflux.authoring.generate import GenerateError, generate_messages
 
-    plan = mapping.plan()
-    faults = [rendered.fallback for rendered in render_examples(mapping, plan)]
-    if mapping.writer is not None:
+    faults = [rendered.fallback for rendered in render_examples(mapping, mapping.plan())]
+    if mapping.kind == "writer":
         with suppress(GenerateError):
             messages = generate_messages(mapping, start_ns=1_700_000_000_000_000_000, interval_ns=1_000_000_000)
-            faults.append(plan.render(list(islice(messages, _TRIED_MESSAGES))).fallback)
+            faults.append(mapping.plan().render(list(islice(messages, _TRIED_MESSAGES))).fallback)
     if not faults or None in faults:
         return None
     return Finding(
@@ -146,11 +132,16 @@ def _server(kind: str) -> Endpoint:
     return Endpoint(kind)  # type: ignore[arg-type]  # both words are endpoint kinds
 
 
-async def _find(key: str, end: End) -> AsyncIterator[Finding]:
+async def _find(key: str, end: End, mapping: WriterMapping | ReaderMapping) -> AsyncIterator[Finding]:
     from iggyflux.errors import NotConnected, Stopped
 
+    place = (key, end.endpoint.kind)
+    if mapping.kind == "writer":
+        findings = _WRITER_CHECKS[place](end, mapping.writer)
+    else:
+        findings = _READER_CHECKS[place](end, mapping.reader)
     try:
-        async for finding in _CHECKS[key, end.endpoint.kind](end):
+        async for finding in findings:
             yield finding
     except Stopped as error:
         yield Finding(False, error.reason, error.hint, error.code)
@@ -172,43 +163,42 @@ def _show(key: str, endpoint: object, finding: Finding) -> None:
 # --- the ends ---
 
 
-async def _from_log(end: End) -> AsyncIterator[Finding]:
+async def _from_log(end: End, writer: Writer) -> AsyncIterator[Finding]:
     from iggyflux.transports.local.log import Log
 
+    wanted = writer.source
     log = Log.open(end.endpoint.path or Path())
     infos = [
         info
         for info in await asyncio.to_thread(log.info)
-        if info.partition.stream == end.messages.stream and _takes(end.messages, info.partition.topic)
+        if info.partition.stream == wanted.stream and _takes(wanted, info.partition.topic)
     ]
     if not infos:
         known = ", ".join("/".join(topic) for topic in log.topics())
         hint = f"the log has the topics: {known}" if known else "the log has no topics"
-        yield Finding(False, f"topic {_named(end.messages)} not found", hint)
+        yield Finding(False, f"topic {_named(wanted)} not found", hint)
     else:
         messages = sum(info.end - info.first for info in infos)
-        yield Finding(
-            True, f"{plural(messages, 'message')} in {plural(len(infos), 'partition')} of {_named(end.messages)}"
-        )
+        yield Finding(True, f"{plural(messages, 'message')} in {plural(len(infos), 'partition')} of {_named(wanted)}")
 
 
-async def _from_iggy(end: End) -> AsyncIterator[Finding]:
+async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings
     from iggyflux.transports.iggy.connection import Connection
 
-    stream = end.messages.stream
+    wanted, stream = writer.source, writer.source.stream
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
         await connection.open()
         yield Finding(True, "connected and logged in")
         topics = await connection.topics(stream)
-        chosen = [topic for topic in topics or () if _takes(end.messages, topic)]
+        chosen = [topic for topic in topics or () if _takes(wanted, topic)]
         if topics is None:
             yield Finding(False, f"stream {stream} not found", "create it, or correct `from.stream` in the mapping")
         elif not chosen:
             yield Finding(
                 False,
-                f"topic {_named(end.messages)} not found",
+                f"topic {_named(wanted)} not found",
                 f"the stream has the topics: {', '.join(topics)}" if topics else "the stream has no topics",
             )
         for topic in chosen:
@@ -217,7 +207,7 @@ async def _from_iggy(end: End) -> AsyncIterator[Finding]:
             yield Finding(
                 True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
             )
-            async for finding in _group_in_iggy(end, connection, topic):
+            async for finding in _group_in_iggy(end, connection, stream, topic):
                 yield finding
         async for finding in _letters_in_iggy(end, connection):
             yield finding
@@ -225,12 +215,12 @@ async def _from_iggy(end: End) -> AsyncIterator[Finding]:
         await connection.close()
 
 
-async def _group_in_iggy(end: End, connection: Connection, topic: str) -> AsyncIterator[Finding]:
+async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[Finding]:
     """Whether the members of a group get on with what waits for them; looks twice where they may not."""
     from iggyflux.transports.iggy.connection import Reader
     from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
 
-    consumer, stream = end.route.consumer, end.messages.stream
+    consumer = end.route.consumer
     if consumer.kind != "group":
         return
     group = consumer.name or end.name
@@ -271,22 +261,23 @@ async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress
     return Finding(False, f"topic {place} for {what} not found", "create it, or set `iggy.create`")
 
 
-async def _to_iggy(end: End) -> AsyncIterator[Finding]:
+async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings, TopicAddress
     from iggyflux.transports.iggy.connection import Connection
 
+    target = reader.target
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
         await connection.open()
         yield Finding(True, "connected and logged in")
-        yield await _topic_in_iggy(end, connection, TopicAddress(end.target.stream, end.target.topic), "messages")
+        yield await _topic_in_iggy(end, connection, TopicAddress(target.stream, target.topic), "messages")
         async for finding in _letters_in_iggy(end, connection):
             yield finding
     finally:
         await connection.close()
 
 
-async def _state_in_iggy(end: End) -> AsyncIterator[Finding]:
+async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[Finding]:
     from iggyflux.pipeline import IggySettings, TopicAddress
     from iggyflux.transports.iggy.connection import Connection
 
@@ -299,7 +290,7 @@ async def _state_in_iggy(end: End) -> AsyncIterator[Finding]:
         await connection.close()
 
 
-async def _to_log(end: End) -> AsyncIterator[Finding]:
+async def _to_log(end: End, _reader: Reader) -> AsyncIterator[Finding]:
     path = end.endpoint.path or Path()
     place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not place.is_dir():
@@ -310,12 +301,10 @@ async def _to_log(end: End) -> AsyncIterator[Finding]:
         yield Finding(True, "writable" if path.exists() else "the log does not exist yet; `run` creates it")
 
 
-async def _from_influxdb(end: End) -> AsyncIterator[Finding]:
+async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[Finding]:
     from iggyflux.timestamps import format_rfc3339
     from iggyflux.transports.influxdb.query.source import InfluxRows
 
-    assert end.mapping.reader is not None  # noqa: S101
-    reader = end.mapping.reader
     rows = InfluxRows(end.influxdb, reader.source, column=reader.cursor.column)
     try:
         await rows.connect()
@@ -336,7 +325,7 @@ async def _from_influxdb(end: End) -> AsyncIterator[Finding]:
         await rows.close()
 
 
-async def _from_file(end: End) -> AsyncIterator[Finding]:
+async def _from_file(end: End, _writer: Writer) -> AsyncIterator[Finding]:
     path = end.endpoint.path or Path()
     if not path.is_file():
         yield Finding(False, "file not found")
@@ -346,7 +335,7 @@ async def _from_file(end: End) -> AsyncIterator[Finding]:
         yield Finding(True, plural(path.stat().st_size, "byte"))
 
 
-async def _to_file(end: End) -> AsyncIterator[Finding]:
+async def _to_file(end: End, _spec: Writer | Reader) -> AsyncIterator[Finding]:
     path = end.endpoint.path or Path()
     place = path if path.exists() else path.parent
     if not place.exists():
@@ -357,11 +346,11 @@ async def _to_file(end: End) -> AsyncIterator[Finding]:
         yield Finding(True, "writable")
 
 
-async def _standard(_end: End) -> AsyncIterator[Finding]:
+async def _standard(_end: End, _spec: Writer | Reader) -> AsyncIterator[Finding]:
     yield Finding(None, "checked when the route runs")
 
 
-async def _to_influxdb(end: End) -> AsyncIterator[Finding]:
+async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[Finding]:
     from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 
     sink = InfluxLineSink(end.influxdb)
@@ -377,18 +366,22 @@ async def _to_influxdb(end: End) -> AsyncIterator[Finding]:
         await sink.close()
 
 
-_CHECKS = {
+_WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[Finding]]] = {
     ("from", "iggy"): _from_iggy,
     ("from", "log"): _from_log,
     ("from", "file"): _from_file,
     ("from", "stdin"): _standard,
-    ("from", "influxdb"): _from_influxdb,
     ("to", "influxdb"): _to_influxdb,
+    ("to", "file"): _to_file,
+    ("to", "stdout"): _standard,
+}
+_READER_CHECKS: dict[tuple[str, str], Callable[[End, Reader], AsyncIterator[Finding]]] = {
+    ("from", "influxdb"): _from_influxdb,
     ("to", "iggy"): _to_iggy,
-    ("state", "iggy"): _state_in_iggy,
     ("to", "log"): _to_log,
     ("to", "file"): _to_file,
     ("to", "stdout"): _standard,
+    ("state", "iggy"): _state_in_iggy,
 }
 
 

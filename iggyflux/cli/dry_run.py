@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from iggyflux.authoring.samples import Coordinates, Sample
     from iggyflux.cli.tally import Tally
     from iggyflux.lineprotocol import Precision
-    from iggyflux.mapping import Mapping, Writer
+    from iggyflux.mapping import Mapping, Writer, WriterMapping
     from iggyflux.records import Failure
 
 _CHUNK: Final = 500
@@ -142,7 +142,9 @@ def _count(last: str | None) -> int:
 # --- where samples come from ---
 
 
-def _samples(mapping: Mapping, samples: str | None, envelope: bool, whole: bool, limit: int | None) -> Iterator[Sample]:
+def _samples(
+    mapping: WriterMapping, samples: str | None, envelope: bool, whole: bool, limit: int | None
+) -> Iterator[Sample]:
     if samples is None:
         return _example_samples(mapping)
     if samples == "log:":
@@ -152,10 +154,9 @@ def _samples(mapping: Mapping, samples: str | None, envelope: bool, whole: bool,
     return _file_samples(mapping, Path(samples), envelope, whole)
 
 
-def _file_samples(mapping: Mapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
+def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
     from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples, whole_sample
 
-    assert mapping.writer is not None  # noqa: S101
     source = mapping.writer.source
     coordinates = Coordinates.of(source)
     with open_input(path) as lines:
@@ -203,7 +204,7 @@ def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer
     )
 
 
-def _example_samples(mapping: Mapping) -> Iterator[Sample]:
+def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:
     from iggyflux.authoring.examples import example_message
     from iggyflux.authoring.samples import Sample
     from iggyflux.errors import RecordError
@@ -219,11 +220,10 @@ def _example_samples(mapping: Mapping) -> Iterator[Sample]:
             talk(styled_problem(mapping.document.problem(error.code, f"/examples/{number}", error.reason)))
 
 
-def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[Sample]:
+def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Iterator[Sample]:
     from iggyflux.authoring.samples import Sample
     from iggyflux.transports.local.log import Log
 
-    assert mapping.writer is not None  # noqa: S101
     log = Log.open(folder)
     source = mapping.writer.source
     topics = dict.fromkeys(place.topic for place in log.partitions(source.stream, source.topics))  # globs among them
@@ -240,12 +240,12 @@ def _log_samples(mapping: Mapping, folder: Path, limit: int | None) -> Iterator[
 class _WriterRun:
     """Renders samples chunk by chunk and prints as it goes."""
 
-    def __init__(self, mapping: Mapping, plan: str, dialect: str, precision: str, form: str) -> None:
+    def __init__(self, mapping: WriterMapping, plan: str, dialect: str, precision: str, form: str) -> None:
         from iggyflux.cli.tally import Tally
         from iggyflux.cli.unset import Unset
 
         self.mapping = mapping
-        self.plan: Any = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
+        self.plan = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
         self.form = form
         self.tally: Tally = Tally()
         self.unset = Unset(mapping, self.plan.dialect, self.plan.precision)

@@ -26,19 +26,21 @@ from iggyflux.cli.output import (
 
 if TYPE_CHECKING:
     from iggyflux.authoring.samples import SampleRow
-    from iggyflux.mapping import Mapping
+    from iggyflux.mapping import Mapping, ReaderMapping
     from iggyflux.pipeline import InfluxSettings
     from iggyflux.records import OutgoingMessage, Row
 
 _FIRST_SPAN_NS: Final = 10_000_000_000
 
 
-def dry_run_reader(mapping: Mapping, samples: str | None, *, form: str, limit: int | None, rows: str | None) -> int:
+def dry_run_reader(
+    mapping: ReaderMapping, samples: str | None, *, form: str, limit: int | None, rows: str | None
+) -> int:
     """Print what comes of rows, a message a line; failures on stderr, with a summary."""
     return _print(mapping, list(islice(_rows(mapping, samples, rows), limit)), form)
 
 
-def dry_run_live(mapping: Mapping, pipeline: Path | None, last: str, *, form: str, limit: int) -> int:
+def dry_run_live(mapping: ReaderMapping, pipeline: Path | None, last: str, *, form: str, limit: int) -> int:
     """As `dry_run_reader`, of the newest rows that the server has of the time `last`."""
     from iggyflux.mapping.times import read_duration
 
@@ -49,13 +51,12 @@ def dry_run_live(mapping: Mapping, pipeline: Path | None, last: str, *, form: st
     return _print(mapping, asyncio.run(_newest(mapping, pipeline, span, limit)), form)
 
 
-async def _newest(mapping: Mapping, path: Path, span: int, limit: int) -> list[SampleRow]:
+async def _newest(mapping: ReaderMapping, path: Path, span: int, limit: int) -> list[SampleRow]:
     """The newest rows, oldest first: asked for backwards, in windows that grow while they hold little."""
     from iggyflux.authoring.samples import SampleRow
     from iggyflux.errors import TooMuch
     from iggyflux.transports.influxdb.query.source import InfluxRows
 
-    assert mapping.reader is not None  # noqa: S101
     column = mapping.reader.cursor.column
     source = InfluxRows(_settings(mapping, path), mapping.reader.source, column=column)
     found: list[Row] = []
@@ -99,10 +100,10 @@ def _settings(mapping: Mapping, path: Path) -> InfluxSettings:
     return pipeline.influxdb
 
 
-def _print(mapping: Mapping, chosen: list[SampleRow], form: str) -> int:
+def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
     from iggyflux.cli.reports import failure_problem
 
-    plan: Any = mapping.plan()
+    plan = mapping.plan()
     rendered = plan.render([sample.row for sample in chosen])
     warn_of_fallback(rendered.fallback)
     for message, origin in zip(rendered.messages, rendered.origins, strict=True):
@@ -121,11 +122,10 @@ def _print(mapping: Mapping, chosen: list[SampleRow], form: str) -> int:
     return ExitCode.PROBLEMS if rendered.failures else ExitCode.OK
 
 
-def message_dict(mapping: Mapping, message: OutgoingMessage) -> dict[str, Any]:
+def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, Any]:
     """A message as JSON: where it goes, key, headers, time, and its payload as readable as it can be."""
     import msgspec
 
-    assert mapping.reader is not None  # noqa: S101
     target = mapping.reader.target
     made: dict[str, Any] = {"stream": target.stream, "topic": target.topic, "id": str(message.id)}
     known = (("key", message.key), ("headers", dict(message.headers) or None), ("timestamp_ns", message.timestamp_ns))
@@ -142,10 +142,9 @@ def message_dict(mapping: Mapping, message: OutgoingMessage) -> dict[str, Any]:
     return made
 
 
-def _rows(mapping: Mapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:
+def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:
     from iggyflux.authoring.samples import SampleError, read_rows
 
-    assert mapping.reader is not None  # noqa: S101
     measurement = mapping.reader.source.measurement or ""
     if samples is None:
         yield from _example_rows(mapping, measurement)
@@ -159,7 +158,7 @@ def _rows(mapping: Mapping, samples: str | None, form: str | None) -> Iterator[S
             raise sample_problem(error, path) from error
 
 
-def _example_rows(mapping: Mapping, measurement: str) -> Iterator[SampleRow]:
+def _example_rows(mapping: ReaderMapping, measurement: str) -> Iterator[SampleRow]:
     from iggyflux.authoring.examples import example_rows
     from iggyflux.authoring.samples import SampleRow
 

@@ -68,7 +68,7 @@ def command(
     options: Mapping[str, Any] = {}
     if mapping_file is not None:
         mapping = open_mapping(mapping_file)
-        if mapping.writer is not None:
+        if mapping.kind == "writer":
             tables, source = mapping.writer.tables, mapping.writer.source.payload
             if form is None:
                 form, options = source.format, source.options

@@ -40,9 +40,9 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> i
         result(plan.source)
         return ExitCode.OK
     title = "code"
-    if document.reader is not None:
+    if document.kind == "reader":
         _print(_reader_lines(document, document.reader))
-    elif document.writer is not None:
+    else:
         _print(_writer_lines(document, document.writer, precision))
         title = f"code (dialect {dialect}, precision {precision})"
     result_line("")

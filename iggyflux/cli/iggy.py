@@ -15,7 +15,7 @@ from iggyflux.cli.output import note, plural
 
 if TYPE_CHECKING:
     from iggyflux.authoring.samples import Sample
-    from iggyflux.mapping import Mapping
+    from iggyflux.mapping import WriterMapping
     from iggyflux.pipeline import IggySettings
 
 TOPIC_PREFIX = "iggy:"
@@ -56,12 +56,11 @@ def iggy_settings(pipeline: Path | None) -> IggySettings:
     )
 
 
-def last_samples(mapping: Mapping, settings: IggySettings, count: int) -> Iterator[Sample]:
+def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> Iterator[Sample]:
     """The last messages of the topics that the mapping reads."""
     from iggyflux.authoring.samples import Sample
     from iggyflux.transports.iggy.topics import last_messages
 
-    assert mapping.writer is not None  # noqa: S101
     source = mapping.writer.source
     messages = asyncio.run(last_messages(settings, source.stream, source.topics, count))
     note(

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from iggyflux.authoring.samples import SampleError, SampleFile
     from iggyflux.errors import ExpressionError, Problem
-    from iggyflux.mapping import Mapping
+    from iggyflux.mapping import ReaderMapping, WriterMapping
     from iggyflux.pipeline import Pipeline
 
 STDIN = Path("-")
@@ -48,7 +48,7 @@ def stdin_is_terminal() -> bool:
     return sys.stdin is None or sys.stdin.isatty()
 
 
-def open_mapping(path: Path) -> Mapping:
+def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
     """The mapping in a file, with its warnings said.  Raises MappingError with all its problems."""
     from iggyflux.cli.output import styled_problem, talk
     from iggyflux.errors import DocumentError

@@ -28,7 +28,7 @@ from iggyflux.errors import EndOfInput
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import Mapping as MappingDocument
+    from iggyflux.mapping import WriterMapping
     from iggyflux.runner.route import Route
 
 _BATCH: Final = 1000
@@ -199,7 +199,10 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
         talk(f"{plural(count, 'line')} as they were rejected")
         return ExitCode.OK
     if mapping_file is not None:
-        return _render(open_mapping(mapping_file), letters.of())
+        mapping = open_mapping(mapping_file)
+        if mapping.kind == "reader":
+            raise click.UsageError(f"{mapping_file} is a reader: its dead letters are rows, which dry-run reads")
+        return _render(mapping, letters.of())
     assert pipeline is not None  # noqa: S101
     ways, code = _routes_of(letters, pipeline)
     for way in ways:
@@ -207,7 +210,7 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
     return code
 
 
-def _render(mapping: MappingDocument, letters: Iterator[DeadLetter]) -> int:
+def _render(mapping: WriterMapping, letters: Iterator[DeadLetter]) -> int:
     from iggyflux.cli.reports import failure_problem
 
     plan, messages, lines, failures, failed = mapping.plan(), 0, 0, 0, 0
@@ -239,7 +242,7 @@ class _Way:
     """A route of the pipeline, and its mapping."""
 
     route: Route
-    plan_mapping: MappingDocument
+    plan_mapping: WriterMapping
 
 
 def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
@@ -255,19 +258,20 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
     found = []
     for name, share in letters.shares.items():
         count = plural(share.count, "letter")
-        if name in mappings and mappings[name].kind == "reader":
+        mapping = mappings.get(name)
+        if mapping is not None and mapping.kind == "reader":
             hint = f"`iggyflux cursor set {path} --mapping {name} --at TIME` reads them again"
             warn(f"{count} of {name!r}, a reader, whose failures are rows ({hint})")
             code = ExitCode.PROBLEMS
             continue
-        if name not in routes:
+        if mapping is None or name not in routes:
             known = ", ".join(sorted(routes))
             warn(f"{count} of mapping {name!r}, for which {path} has no route (its routes: {known})")
             code = ExitCode.PROBLEMS
             continue
-        if changed := share.count - share.hashes[mappings[name].hash]:
+        if changed := share.count - share.hashes[mapping.hash]:
             note(f"{name}: the mapping has changed since {changed:,} of {count} failed")
-        found.append(_Way(routes[name], mappings[name]))
+        found.append(_Way(routes[name], mapping))
     return found, code
 
 

@@ -15,7 +15,7 @@ from iggyflux.cli.output import ExitCode, json_text, note, plural, result, resul
 
 if TYPE_CHECKING:
     from iggyflux.authoring.round_trip import Loss, RoundTrip
-    from iggyflux.mapping import Mapping
+    from iggyflux.mapping import WriterMapping
     from iggyflux.records import JSON, Message
 
 _MOST_MESSAGES = 10_000
@@ -38,9 +38,10 @@ def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
     if not 2 <= len(paths) <= 3:
         raise click.UsageError("--round-trip needs a writer, a reader and optionally a file of messages")
     writer, reader = open_mapping(paths[0]), open_mapping(paths[1])
-    for document, path, kind in ((writer, paths[0], "writer"), (reader, paths[1], "reader")):
-        if document.kind != kind:
-            raise click.UsageError(f"{path} is a {document.kind}; --round-trip needs WRITER READER [SAMPLES]")
+    if writer.kind == "reader":
+        raise click.UsageError(f"{paths[0]} is a reader; --round-trip needs WRITER READER [SAMPLES]")
+    if reader.kind == "writer":
+        raise click.UsageError(f"{paths[1]} is a writer; --round-trip needs WRITER READER [SAMPLES]")
     messages = list(islice(_messages(writer, paths[2] if len(paths) == 3 else None, envelope), _MOST_MESSAGES + 1))
     if len(messages) > _MOST_MESSAGES:
         raise click.UsageError(f"at most {_MOST_MESSAGES:,} messages, since they are compared in memory")
@@ -53,11 +54,10 @@ def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
     return ExitCode.OK if found.is_whole and messages else ExitCode.PROBLEMS
 
 
-def _messages(writer: Mapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
+def _messages(writer: WriterMapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
     from iggyflux.authoring.examples import example_message
     from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 
-    assert writer.writer is not None  # noqa: S101
     source = writer.writer.source
     if samples is None:
         wanted = [(number, tree) for number, tree in enumerate(writer.examples) if not tree.get("fails")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from iggyflux.lineprotocol import Dialect, Precision, parse_lines
 
 if TYPE_CHECKING:
-    from iggyflux.mapping import Field, Mapping, PointSpec, Tag
+    from iggyflux.mapping import Field, PointSpec, Tag, WriterMapping
 
 MOST_LINES: Final = 10_000
 """So many lines are looked at; what none of them has is told."""
@@ -20,8 +20,7 @@ MOST_LINES: Final = 10_000
 class Unset:
     """The named tags and fields that were not seen yet, and the measurements that were."""
 
-    def __init__(self, mapping: Mapping, dialect: Dialect, precision: Precision) -> None:
-        assert mapping.writer is not None  # noqa: S101
+    def __init__(self, mapping: WriterMapping, dialect: Dialect, precision: Precision) -> None:
         self._mapping = mapping
         self._dialect = dialect
         self._precision = precision

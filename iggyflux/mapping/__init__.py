@@ -1,7 +1,7 @@
-"""Mapping documents: text to frozen types, checked, with every problem told at once.
+"""Mapping documents: text to frozen types, checked, with every problem reported at once.
 
-The one crossing from a document's tree to types.  What a mapping does with messages is for `plan` to say:
-`Mapping.plan` imports it when it is called, which is the one import against the direction of the house.
+The one crossing from a document's tree to the types of `spec`.  `Mapping.plan` imports `plan` when it is called, so
+that a command that only checks documents does not load it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import hashlib
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iggyflux.documents import Document, read_document, read_source
 from iggyflux.errors import DocumentError, Location, MappingError, Problem
 from iggyflux.mapping.reader import read_reader
 from iggyflux.mapping.reading import Reading
-from iggyflux.mapping.types import (
+from iggyflux.mapping.writer import read_writer
+from iggyflux.records import JSON
+from iggyflux.spec import (
     Collisions,
     Const,
     Cursor,
@@ -40,12 +43,10 @@ from iggyflux.mapping.types import (
     TimestampFormat,
     Writer,
 )
-from iggyflux.mapping.writer import read_writer
-from iggyflux.records import JSON
 from iggyflux.values import FieldType
 
 if TYPE_CHECKING:
-    from iggyflux.plan import CompiledPlan, ReferencePlan
+    from iggyflux.plan import CompiledPlan, CompiledReaderPlan, ReaderPlan, ReferencePlan
 
 __all__ = [
     "Collisions",
@@ -62,6 +63,7 @@ __all__ = [
     "PointSpec",
     "Query",
     "Reader",
+    "ReaderMapping",
     "Source",
     "Star",
     "Tag",
@@ -69,6 +71,7 @@ __all__ = [
     "Timestamp",
     "TimestampFormat",
     "Writer",
+    "WriterMapping",
     "compile_document",
     "load_mapping",
     "parse_mapping",
@@ -78,18 +81,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, eq=False)
-class Mapping:
-    """A mapping document that compiles.  Immutable, shared by threads; pickles as its document.
+class Mapping(ABC):
+    """A mapping document that compiles: a `WriterMapping` or a `ReaderMapping`.
 
-    `writer` or `reader` is set, by `kind`.  `warnings` are problems that do not keep it from being used.
+    Immutable, shared by threads; pickles as its document.  `warnings` are problems that do not keep it from being used.
     """
 
     name: str
-    kind: Literal["writer", "reader"]
-    writer: Writer | None
-    reader: Reader | None
     document: Document = field(repr=False)
-    warnings: tuple[Problem, ...] = field(default=(), repr=False)
+    warnings: tuple[Problem, ...] = field(repr=False)
+    kind: ClassVar[Literal["writer", "reader"]]
 
     @property
     def examples(self) -> Sequence[dict[str, JSON]]:
@@ -104,17 +105,11 @@ class Mapping:
         text = json.dumps(self.document.tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @abstractmethod
     def plan(
-        self,
-        kind: Literal["compiled", "reference"] = "compiled",
-        *,
-        dialect: str = "v2",
-        precision: str = "ns",
-    ) -> CompiledPlan | ReferencePlan:
-        """The plan of this document: what turns batches of messages into lines, or of rows into messages."""
-        from iggyflux.plan import compile_plan
-
-        return compile_plan(self, kind, dialect=dialect, precision=precision)
+        self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
+    ) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReaderPlan:
+        """Return the plan of this document, which turns batches of messages into lines, or of rows into messages."""
 
     def locate(self, pointer: str) -> Location:
         """Where the node at `pointer` stands: the place of a failure's `location`."""
@@ -131,7 +126,39 @@ class Mapping:
         return _restore, (document.text, self.name, document.format, document.file)
 
 
-def load_mapping(path: str | os.PathLike[str]) -> Mapping:
+@dataclass(frozen=True, eq=False)
+class WriterMapping(Mapping):
+    """A writer document: messages become points."""
+
+    writer: Writer
+    kind: ClassVar[Literal["writer"]] = "writer"
+
+    def plan(
+        self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
+    ) -> CompiledPlan | ReferencePlan:
+        """Return the plan that turns batches of messages into lines."""
+        from iggyflux.plan import compile_plan
+
+        return compile_plan(self.writer, kind, dialect=dialect, precision=precision)
+
+
+@dataclass(frozen=True, eq=False)
+class ReaderMapping(Mapping):
+    """A reader document: rows become messages."""
+
+    reader: Reader
+    kind: ClassVar[Literal["reader"]] = "reader"
+
+    def plan(
+        self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
+    ) -> CompiledReaderPlan | ReaderPlan:
+        """Return the plan that turns batches of rows into messages; `dialect` and `precision` do not matter to it."""
+        from iggyflux.plan import compile_plan
+
+        return compile_plan(self.reader, kind, dialect=dialect, precision=precision)
+
+
+def load_mapping(path: str | os.PathLike[str]) -> WriterMapping | ReaderMapping:
     """The mapping in the file at `path`.  Raises MappingError with every problem of it."""
     file = os.fspath(path)
     try:
@@ -150,7 +177,7 @@ def parse_mapping(
     name: str | None = None,
     format: str | None = None,  # noqa: A002  # the word of LANGUAGE 33
     file: str | None = None,
-) -> Mapping:
+) -> WriterMapping | ReaderMapping:
     """The mapping in `text`.
 
     `name` is its name where the document has none (else the stem of `file`), `file` what problems call it, `format`
@@ -164,7 +191,7 @@ def parse_mapping(
     return compile_document(document, name=name)
 
 
-def compile_document(document: Document, *, name: str | None = None) -> Mapping:
+def compile_document(document: Document, *, name: str | None = None) -> WriterMapping | ReaderMapping:
     """The mapping that a document is which was read already, its faults told with everything else that is wrong.
 
     `name` as for `parse_mapping`.  Raises MappingError.
@@ -173,11 +200,13 @@ def compile_document(document: Document, *, name: str | None = None) -> Mapping:
     kind: Literal["writer", "reader"] = "reader" if _is_reader(tree) else "writer"
     reading = Reading(document, kind)
     chosen = _name_of(reading, tree, _stem(document.file) if name is None else name)
-    writer = read_writer(reading) if kind == "writer" else None
-    reader = read_reader(reading) if kind == "reader" else None
+    spec = read_writer(reading, chosen) if kind == "writer" else read_reader(reading, chosen)
     if reading.problems:
         raise MappingError(in_order([*reading.problems, *reading.warnings]))
-    return Mapping(chosen, kind, writer, reader, document, tuple(in_order(reading.warnings)))
+    warnings = tuple(in_order(reading.warnings))
+    if isinstance(spec, Writer):
+        return WriterMapping(chosen, document, warnings, spec)
+    return ReaderMapping(chosen, document, warnings, spec)
 
 
 def in_order(problems: Sequence[Problem]) -> list[Problem]:

@@ -9,8 +9,8 @@ from iggyflux.documents import join_pointer
 from iggyflux.errors import LineProtocolError
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping.reading import Reading, items_of, texts_of
-from iggyflux.mapping.types import Payload
 from iggyflux.records import JSON
+from iggyflux.spec import Payload
 
 BAD_EXAMPLE = "IFX129"
 TEXT_OF_JSON = "IFX154"

@@ -12,14 +12,14 @@ from iggyflux.mapping.examples import check_reader_examples
 from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_duration, read_time
-from iggyflux.mapping.types import Const, Cursor, MessageSpec, OnError, Query, Reader, Source, Target
 from iggyflux.records import JSON, Scalar
+from iggyflux.spec import Const, Cursor, MessageSpec, OnError, Query, Reader, Source, Target
 
 BAD_STATEMENT = "IFX131"
 _NOW = re.compile(r"\bnow\s*\(\s*\)", re.IGNORECASE)
 
 
-def read_reader(reading: Reading) -> Reader:
+def read_reader(reading: Reading, name: str) -> Reader:
     """The reader that the document says; where `reading` has problems after this, it stands for nothing."""
     tree = reading.tree
     query = _read_query(reading, object_of(tree.get("from")))
@@ -41,6 +41,8 @@ def read_reader(reading: Reading) -> Reader:
     check_length(reading, target.get("topic"), "/to/topic")
     payload = reading.choice(target, "payload", ("json", "msgpack", "cbor", "csv", "influx"))
     return Reader(
+        name=name,
+        document=reading.document,
         source=query,
         cursor=cursor,
         messages=messages,

@@ -14,8 +14,8 @@ from iggyflux.documents.offsets import Style
 from iggyflux.documents.schema import LITERAL
 from iggyflux.errors import ExpressionError, Problem
 from iggyflux.expressions import Expression, compile_expression
-from iggyflux.mapping.types import Const, Source
 from iggyflux.records import JSON, Scalar
+from iggyflux.spec import Const, Source
 
 NOTHING = Const("")
 """Stands for a value that has a problem."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from iggyflux.expressions import Expression, Reads
 from iggyflux.expressions.lowering import static_path
-from iggyflux.mapping.types import PointSpec, Star
+from iggyflux.spec import PointSpec, Star
 
 
 def used_keys(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[str]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from iggyflux.documents import join_pointer
 from iggyflux.mapping.reading import Reading, object_of, scalar_of
-from iggyflux.mapping.types import Const, Source, Timestamp, TimestampFormat
 from iggyflux.records import JSON, Scalar
+from iggyflux.spec import Const, Source, Timestamp, TimestampFormat
 from iggyflux.timestamps import (
     TimestampError,
     check_pattern,

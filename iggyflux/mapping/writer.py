@@ -18,7 +18,8 @@ from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, o
 from iggyflux.mapping.stars import used_keys
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_timestamp
-from iggyflux.mapping.types import (
+from iggyflux.records import JSON, Scalar
+from iggyflux.spec import (
     Collisions,
     Const,
     Field,
@@ -31,7 +32,6 @@ from iggyflux.mapping.types import (
     Tag,
     Writer,
 )
-from iggyflux.records import JSON, Scalar
 from iggyflux.values import FieldType, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
@@ -51,7 +51,7 @@ _CASTING = {
 }
 
 
-def read_writer(reading: Reading) -> Writer:
+def read_writer(reading: Reading, name: str) -> Writer:
     """The writer that the document says; where `reading` has problems after this, it stands for nothing."""
     tree = reading.tree
     invalid_names = reading.choice(tree, "invalid_names", ("fail", "replace"))
@@ -66,6 +66,8 @@ def read_writer(reading: Reading) -> Writer:
     warn_unused_tables(reading)
     _warn_rows_not_walked(reading, source.payload.format, for_each is not None)
     return Writer(
+        name=name,
+        document=reading.document,
         source=source,
         where=where,
         for_each=for_each,

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, overload
 
 from iggyflux.lineprotocol import Dialect, Precision
-from iggyflux.mapping import Mapping
 from iggyflux.plan.compiled import CompiledPlan
 from iggyflux.plan.digests import digest_rows
 from iggyflux.plan.reader import ReaderPlan
 from iggyflux.plan.reader_compiled import CompiledReaderPlan
 from iggyflux.plan.reference import ReferencePlan
+from iggyflux.spec import Reader, Writer
 
 __all__ = ["CompiledPlan", "CompiledReaderPlan", "ReaderPlan", "ReferencePlan", "compile_plan", "digest_rows"]
 
+Kind = Literal["compiled", "reference"]
 
+
+@overload
 def compile_plan(
-    mapping: Mapping,
-    kind: Literal["compiled", "reference"] = "compiled",
+    spec: Writer, kind: Kind = "compiled", *, dialect: Dialect | str = ..., precision: Precision | str = ...
+) -> CompiledPlan | ReferencePlan: ...
+@overload
+def compile_plan(
+    spec: Reader, kind: Kind = "compiled", *, dialect: Dialect | str = ..., precision: Precision | str = ...
+) -> CompiledReaderPlan | ReaderPlan: ...
+def compile_plan(
+    spec: Writer | Reader,
+    kind: Kind = "compiled",
+    *,
     dialect: Dialect | str = Dialect.V2,
     precision: Precision | str = Precision.NS,
-) -> CompiledPlan | ReferencePlan:
-    """The plan of a document; of a reader it is a `ReaderPlan`.
+) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReaderPlan:
+    """Return the plan of a document; `dialect` and `precision` are those of a writer's lines.
 
-    Raises ValueError for an unknown kind, dialect or precision.
+    Raise ValueError for an unknown kind, dialect or precision.
     """
-    plans: dict[str, type[CompiledPlan | ReferencePlan]] = {"compiled": CompiledPlan, "reference": ReferencePlan}
-    if kind not in plans:
+    if kind not in ("compiled", "reference"):
         raise ValueError(f"a plan is 'compiled' or 'reference', not {kind!r}")
-    if mapping.kind == "reader":
-        plan = CompiledReaderPlan if kind == "compiled" else ReaderPlan
-        return plan(mapping)  # type: ignore[return-value]  # typed for writers, which nearly all callers have
-    return plans[kind](mapping, Dialect(dialect), Precision(precision))
+    if isinstance(spec, Reader):
+        return CompiledReaderPlan(spec) if kind == "compiled" else ReaderPlan(spec)
+    plan = CompiledPlan if kind == "compiled" else ReferencePlan
+    return plan(spec, Dialect(dialect), Precision(precision))

@@ -26,12 +26,12 @@ from iggyflux.lineprotocol import (
     escape_tag_value,
     replace_invalid,
 )
-from iggyflux.mapping import Const, Field, Mapping, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat
 from iggyflux.plan import columns, layout, stars
 from iggyflux.plan.layout import Node
 from iggyflux.plan.reference import UNITS
 from iggyflux.plan.shape import find_condition, find_shape
 from iggyflux.records import JSON
+from iggyflux.spec import Const, Field, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat, Writer
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
 from iggyflux.values import KEEPS_NUMBERS, FieldType, convert, may_round, tag_text
 
@@ -81,16 +81,14 @@ def _without_idle(lines: list[str]) -> list[str]:
     return [line for line in lines if _MESSAGES_OF_ELEMENTS not in line]
 
 
-def generate(mapping: Mapping, dialect: Dialect, precision: Precision) -> Generated:
-    """The compiled form of `mapping`, a writer."""
-    return _Generator(mapping, dialect, precision).generate()
+def generate(writer: Writer, dialect: Dialect, precision: Precision) -> Generated:
+    """Return the compiled form of `writer`."""
+    return _Generator(writer, dialect, precision).generate()
 
 
 class _Generator:
-    def __init__(self, mapping: Mapping, dialect: Dialect, precision: Precision) -> None:
-        assert mapping.writer is not None  # noqa: S101  (callers have asked)
-        self.mapping = mapping
-        self.writer = mapping.writer
+    def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
+        self.writer = writer
         self.dialect = dialect
         self.precision = precision
         self.out = _Lines()
@@ -131,7 +129,7 @@ class _Generator:
         body = "\n".join(_without_idle(out.lines))
         source = "\n".join(
             [
-                f"# The plan of {_printable(self.mapping.name)} for {self.dialect.value} in {self.precision.value}.",
+                f"# The plan of {_printable(self.writer.name)} for {self.dialect.value} in {self.precision.value}.",
                 *head,
                 "",
                 "def render(messages, roots, odd):",
@@ -142,8 +140,8 @@ class _Generator:
         return Generated(source, self.names, self.is_static)
 
     def _comment(self, pointer: str) -> None:
-        line = self.mapping.locate(pointer).line
-        text = f"line {line}: {self.mapping.document.lines.line(line).strip()}" if line else pointer
+        line = self.writer.document.locate(pointer).line
+        text = f"line {line}: {self.writer.document.lines.line(line).strip()}" if line else pointer
         self.out.add(f"# {_printable(text)}")
 
     def _where(self) -> None:

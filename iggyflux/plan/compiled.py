@@ -15,7 +15,6 @@ import msgspec
 
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, Precision
-from iggyflux.mapping import Mapping, Writer
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_repeat_a_key
@@ -24,6 +23,7 @@ from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import ReferencePlan
 from iggyflux.records import Failure, LazyMessages, Message, Rendered
+from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
 Decode = Callable[[bytes], Any]
@@ -36,22 +36,20 @@ class CompiledPlan:
     `source` is the generated Python; `reason` says why there is none, where the reference plan does all the work.
     """
 
-    def __init__(self, mapping: Mapping, dialect: Dialect, precision: Precision) -> None:
-        self.mapping = mapping
+    def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
         self.dialect = dialect
         self.precision = precision
-        self.reference = ReferencePlan(mapping, dialect, precision)
+        self.reference = ReferencePlan(writer, dialect, precision)
         self.source = ""
         self.reason: str | None = None
         self._run: Callable[..., Any] | None = None
         self._decode: Decode
         self._fault: str | None = None
-        writer = self.reference.writer
         self._is_json = writer.source.payload.format == "json"
         self._strict = writer.source.strict
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
-            self._compile(generate(mapping, dialect, precision))
+            self._compile(generate(writer, dialect, precision))
         except (NotCompiled, RecordError) as error:
             self.reason = str(error)
         except Exception as error:
@@ -63,7 +61,7 @@ class CompiledPlan:
         reads = payload_reads(writer)
         self.source = generated.source
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
-        exec(compile(generated.source, f"<plan of {self.mapping.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
+        exec(compile(generated.source, f"<plan of {writer.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         if not self._is_json:
             decode = FORMATS[writer.source.payload.format].decode
             options, strict = writer.source.payload.options, writer.source.strict

@@ -11,11 +11,11 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 from iggyflux.errors import EvaluationError, RecordError
 from iggyflux.expressions import Expression, static_path
-from iggyflux.mapping import Mapping, MessageSpec, Reader, Source
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.format import encode_utf8
 from iggyflux.plan.digests import digest_of_many, digest_rows, id_salt
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
+from iggyflux.spec import MessageSpec, Reader, Source
 from iggyflux.values import INT64_MIN, OUT_OF_RANGE, UINT64_MAX, WRONG_TYPE, describe, tag_text
 
 TOO_LARGE = "IFX352"
@@ -34,14 +34,11 @@ class ReaderPlan:
     of the window, so all rows of a window must be in one call: memory grows with the window.
     """
 
-    def __init__(self, mapping: Mapping) -> None:
-        if mapping.reader is None:
-            raise TypeError(f"{mapping.name} is a writer; a reader plan needs a reader document")
-        self.mapping = mapping
-        self.reader: Reader = mapping.reader
-        self.whole_windows = any(spec.for_each != "row" for spec in mapping.reader.messages)
-        self._format = FORMATS[mapping.reader.target.payload]
-        self.salts = [id_salt(mapping.name, number) for number in range(len(mapping.reader.messages))]
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.whole_windows = any(spec.for_each != "row" for spec in reader.messages)
+        self._format = FORMATS[reader.target.payload]
+        self.salts = [id_salt(reader.name, number) for number in range(len(reader.messages))]
 
     def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
         """Messages, origins and failures of `rows`: by item of `messages` within a row, in the order of the rows.

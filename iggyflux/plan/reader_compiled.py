@@ -17,13 +17,13 @@ import msgspec
 from iggyflux.errors import RecordError
 from iggyflux.expressions import RAISED
 from iggyflux.expressions.lowering import Call, Column, Elements, Fixed, Lowered, Members, lower
-from iggyflux.mapping import Const, Mapping, MessageSpec, Source
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import encode_many
 from iggyflux.plan.digests import digest_rows
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reader import ReaderPlan, header_scalar, key_text, point_of, time_of
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
+from iggyflux.spec import Const, MessageSpec, Reader, Source
 
 _FEW = 64
 """So many rows beside one that is not as assumed are given to the reference plan."""
@@ -41,8 +41,8 @@ _DOUBTS = (_Unusual, RecordError, *RAISED)
 class CompiledReaderPlan(ReaderPlan):
     """A reader document as generated code; `source` is that, and `reason` says why there is none."""
 
-    def __init__(self, mapping: Mapping) -> None:
-        super().__init__(mapping)
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader)
         self.source = ""
         self.reason: str | None = "messages are made of many rows" if self.whole_windows else None
         self._fault: str | None = None
@@ -127,7 +127,7 @@ class _Generator:
 
     def compile(self, source: str) -> list[_Item]:
         """The functions of `source`, which is what `source()` gave."""
-        name = f"<plan of {self._plan.mapping.name}>"
+        name = f"<plan of {self._plan.reader.name}>"
         exec(compile(source, name, "exec", dont_inherit=True), self._names)  # noqa: S102  (our own source)
         return [self._names[f"item_{number}"] for number in range(len(self._plan.reader.messages))]
 

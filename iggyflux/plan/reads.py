@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iggyflux.expressions import Expression, Reads
-from iggyflux.mapping import PointSpec, Writer
+from iggyflux.spec import PointSpec, Writer
 
 
 def payload_reads(writer: Writer) -> Reads:

@@ -25,10 +25,10 @@ from iggyflux.lineprotocol import (
     replace_invalid,
     shorten,
 )
-from iggyflux.mapping import Collisions, Field, Mapping, PointSpec, Source, Star, Tag, TimestampFormat
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import payload_reads
 from iggyflux.records import JSON, Failure, Message, Rendered, Scalar
+from iggyflux.spec import Collisions, Field, PointSpec, Source, Star, Tag, TimestampFormat, Writer
 from iggyflux.timestamps import (
     TimestampError,
     format_rfc3339,
@@ -106,15 +106,12 @@ class _Record:
 class ReferencePlan:
     """A writer document as a pure function from messages to lines.  Thread-safe: holds no state between calls."""
 
-    def __init__(self, mapping: Mapping, dialect: Dialect, precision: Precision) -> None:
-        if mapping.writer is None:
-            raise TypeError(f"{mapping.name} is a reader; a writer plan needs a writer document")
-        self.mapping = mapping
+    def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
+        self.writer = writer
         self.dialect = dialect
         self.precision = precision
-        self.writer = mapping.writer
-        self._reads = payload_reads(mapping.writer)
-        self._format = FORMATS[mapping.writer.source.payload.format]
+        self._reads = payload_reads(writer)
+        self._format = FORMATS[writer.source.payload.format]
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Lines, origins and failures of `messages`, in their order.  Never raises for what a message holds."""

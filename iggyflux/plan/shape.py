@@ -11,10 +11,10 @@ from itertools import chain
 from typing import Any
 
 from iggyflux.expressions import Expression, scope_call, static_path
-from iggyflux.mapping import Field, Writer
 from iggyflux.plan.layout import MOST_NESTED, Node
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
+from iggyflux.spec import Field, Writer
 from iggyflux.values import FieldType
 
 

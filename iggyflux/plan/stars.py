@@ -14,7 +14,6 @@ from typing import Any
 
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, Part, escape_key, escape_tag_value
-from iggyflux.mapping import Star
 from iggyflux.plan.columns import (
     COLUMNS,
     MEMO_CHARACTERS,
@@ -29,6 +28,7 @@ from iggyflux.plan.columns import (
 )
 from iggyflux.plan.reference import selected
 from iggyflux.records import JSON
+from iggyflux.spec import Star
 from iggyflux.values import FieldType
 
 Names = tuple[tuple[str, ...], ...]

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import Rules
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest
-from iggyflux.mapping import Mapping, Reader, Writer, load_mapping
+from iggyflux.mapping import Reader, ReaderMapping, Writer, WriterMapping, load_mapping
 from iggyflux.pipeline import Endpoint, EndpointKind, IggySettings, InfluxSettings, Pipeline, TopicAddress
 from iggyflux.pipeline import Route as Item
+from iggyflux.plan import compile_plan
 from iggyflux.records import JSON, Message, Rendered
-from iggyflux.runner.reader_route import ReaderRoute, RowPlan
+from iggyflux.runner.reader_route import ReaderRoute
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
 
@@ -36,20 +37,20 @@ class Opening:
 
     pipeline: Pipeline
     item: Item
-    mapping: Mapping
+    mapping: WriterMapping | ReaderMapping
     name: str
     until_end: bool
 
     @property
     def writer(self) -> Writer:
         """The document, of a writer."""
-        assert self.mapping.writer is not None  # noqa: S101
+        assert self.mapping.kind == "writer"  # noqa: S101
         return self.mapping.writer
 
     @property
     def reader(self) -> Reader:
         """The document, of a reader."""
-        assert self.mapping.reader is not None  # noqa: S101
+        assert self.mapping.kind == "reader"  # noqa: S101
         return self.mapping.reader
 
     @property
@@ -116,8 +117,8 @@ def open_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[s
 class SinkPlan:
     """The compiled plan of a mapping, made when the sink is connected and knows its dialect."""
 
-    def __init__(self, mapping: Mapping, sink: LineSink, precision: str) -> None:
-        self._mapping = mapping
+    def __init__(self, writer: Writer, sink: LineSink, precision: str) -> None:
+        self._writer = writer
         self._sink = sink
         self._precision = precision
         self._plan: WriterPlan | None = None
@@ -125,7 +126,7 @@ class SinkPlan:
     def render(self, messages: Sequence[Message]) -> Rendered:
         """As the plan's `render`."""
         if self._plan is None:
-            self._plan = self._mapping.plan(dialect=self._sink.dialect, precision=self._precision)
+            self._plan = compile_plan(self._writer, dialect=self._sink.dialect, precision=self._precision)
         return self._plan.render(messages)
 
 
@@ -135,7 +136,7 @@ def _open(opening: Opening, source: Endpoint, sink: Endpoint) -> Route:
     return Route(
         name=opening.name,
         source=_SOURCES[source.kind](opening, source),
-        plan=SinkPlan(opening.mapping, line_sink, settings.precision),
+        plan=SinkPlan(opening.writer, line_sink, settings.precision),
         sink=line_sink,
         dead_letters=_dead_letters(opening, source),
         mapping=opening.mapping.name,
@@ -153,7 +154,7 @@ def _open_reader(opening: Opening, sink: Endpoint) -> ReaderRoute:
     from iggyflux.transports.influxdb.query.source import InfluxRows
 
     reader, settings = opening.reader, opening.influxdb
-    plan: RowPlan = opening.mapping.plan()  # type: ignore[assignment]  # of a reader, it is a reader's plan
+    plan = compile_plan(reader)
     marks = reader.cursor.mark is not None and not plan.whole_windows
     return ReaderRoute(
         name=opening.name,

@@ -19,10 +19,9 @@ from iggyflux.authoring.round_trip.trace import Trace
 from iggyflux.delivery.retry import Policy
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Point, parse_lines
-from iggyflux.mapping import Mapping as Document
+from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.payloads import FORMATS
 from iggyflux.pipeline import InfluxSettings
-from iggyflux.plan.reader import ReaderPlan
 from iggyflux.records import JSON, Failure, Message, Row
 from iggyflux.runner.deliver import SystemClock, deliver
 from iggyflux.sim import SimServer
@@ -71,7 +70,7 @@ class RoundTrip:
         return all(each.is_whole for each in self.returns)
 
 
-def round_trip(writer: Document, reader: Document, messages: Sequence[Message]) -> RoundTrip:
+def round_trip(writer: WriterMapping, reader: ReaderMapping, messages: Sequence[Message]) -> RoundTrip:
     """Send `messages` there and back.  Opens a simulated server on loopback, and closes it."""
     return asyncio.run(_RoundTrip(writer, reader).run(messages))
 
@@ -91,12 +90,11 @@ class _Way:
 
 
 class _RoundTrip:
-    def __init__(self, writer: Document, reader: Document) -> None:
-        assert writer.writer is not None and reader.reader is not None  # noqa: PT018, S101  (callers have asked)
+    def __init__(self, writer: WriterMapping, reader: ReaderMapping) -> None:
         self._writer, self._reader = writer.writer, reader.reader
         self._dialect = _DIALECTS[reader.reader.source.language]
-        self._plan: Any = writer.plan(dialect=f"v{self._dialect}")
-        self._reader_plan: ReaderPlan = reader.plan("reference")  # type: ignore[assignment]
+        self._plan = writer.plan(dialect=f"v{self._dialect}")
+        self._reader_plan = reader.plan("reference")
         self._trace = Trace(self._writer, self._reader)
 
     async def run(self, messages: Sequence[Message]) -> RoundTrip:

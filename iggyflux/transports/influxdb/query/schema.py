@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from iggyflux.mapping import Query
+from iggyflux.spec import Query
 from iggyflux.transports.influxdb.query.rows import NUMBERS, Column
 
 FLUX_NAMES: Final = frozenset(

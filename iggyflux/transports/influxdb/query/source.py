@@ -27,10 +27,10 @@ import msgspec
 
 from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
 from iggyflux.errors import NotConnected, Stopped, TooMuch
-from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
+from iggyflux.spec import Query
 from iggyflux.transports.influxdb.connection import InfluxConnection
 from iggyflux.transports.influxdb.flavors import bucket_of, database_of, retention_policy_of
 from iggyflux.transports.influxdb.http import Ticket

@@ -1,7 +1,7 @@
-"""A mapping document as frozen types: the one crossing from tree to type.
+"""What a mapping document says, as frozen types.
 
-What is here was checked when it was built; plans read it and never check again.  Every node that can fail carries the
-JSON pointer of its place in the document, which is what a failure reports.
+`mapping` builds them from the document's tree and checks every value; `plan` compiles them and never checks again.
+Every node that can fail carries the JSON pointer of its place in the document, which is what a failure reports.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, TypeAlias
 
+from iggyflux.documents import Document
 from iggyflux.expressions import Expression
 from iggyflux.records import JSON, Scalar
 from iggyflux.values import FieldType
@@ -149,8 +150,10 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A writer document."""
+    """A writer document.  Two are equal if they say the same, whatever their text."""
 
+    name: str
+    document: Document = field(repr=False, compare=False)
     source: From
     where: Expression | None
     for_each: Expression | None
@@ -219,8 +222,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader document."""
+    """A reader document.  Two are equal if they say the same, whatever their text."""
 
+    name: str
+    document: Document = field(repr=False, compare=False)
     source: Query
     cursor: Cursor
     messages: tuple[MessageSpec, ...]
