@@ -1,0 +1,111 @@
+"""Routes from their setups and ends: plan, source, sink, stores and limits put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iggyflux.delivery.retry import Policy
+from iggyflux.delivery.windows import Rules
+from iggyflux.mapping import Reader, Writer
+from iggyflux.pipeline import Endpoint, InfluxSettings
+from iggyflux.plan import compile_plan
+from iggyflux.records import Message, Rendered
+from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES, make_cursor_store, make_dead_letters
+from iggyflux.runner.reader_route import ReaderRoute
+from iggyflux.runner.route import Route, WriterPlan
+from iggyflux.runner.setup import ReaderSetup, WriterSetup
+from iggyflux.transports.base import LineSink
+
+MOST_WINDOW_BYTES = 2**30
+"""How large an answer to a reader's query may be; what is larger is asked for in parts."""
+
+
+def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
+    """Return a writer's route."""
+    settings = setup.influxdb
+    line_sink = LINE_SINKS[sink.kind](setup, sink)
+    return Route(
+        name=setup.name,
+        source=SOURCES[source.kind](setup, source),
+        plan=SinkPlan(setup.writer, line_sink, settings.precision),
+        sink=line_sink,
+        dead_letters=make_dead_letters(setup, source),
+        mapping=setup.mapping.name,
+        mapping_hash=setup.mapping.hash,
+        on_error=setup.writer.on_error,
+        policy=policy_of(settings),
+        batch_size=settings.batch_size,
+        batch_bytes=settings.batch_bytes,
+        linger_seconds=settings.linger_seconds,
+        max_in_flight=settings.max_in_flight if sink.kind == "influxdb" else None,
+    )
+
+
+class SinkPlan:
+    """The compiled plan of a mapping, made when the sink is connected and knows its dialect."""
+
+    def __init__(self, writer: Writer, sink: LineSink, precision: str) -> None:
+        self._writer = writer
+        self._sink = sink
+        self._precision = precision
+        self._plan: WriterPlan | None = None
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """As the plan's `render`."""
+        if self._plan is None:
+            self._plan = compile_plan(self._writer, dialect=self._sink.dialect, precision=self._precision)
+        return self._plan.render(messages)
+
+
+def policy_of(settings: InfluxSettings) -> Policy:
+    """How patient delivery is, by the `influxdb` section."""
+    return Policy(
+        max_lines=settings.batch_size,
+        max_bytes=settings.batch_bytes,
+        max_retries=settings.max_retries,
+        retry_backoff_seconds=settings.retry_backoff_seconds,
+        max_backoff_seconds=settings.max_retry_backoff_seconds,
+        on_unavailable=settings.on_unavailable,
+    )
+
+
+def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
+    """Return a reader's route."""
+    from iggyflux.transports.influxdb.query.source import InfluxRows
+
+    reader, settings = setup.reader, setup.influxdb
+    plan = compile_plan(reader)
+    marks = reader.cursor.mark is not None and not plan.whole_windows
+    return ReaderRoute(
+        name=setup.name,
+        source=InfluxRows(settings, reader.source, column=reader.cursor.column, most_bytes=MOST_WINDOW_BYTES),
+        plan=plan,
+        sink=MESSAGE_SINKS[sink.kind](setup, sink),
+        store=make_cursor_store(setup, marks=marks),
+        dead_letters=make_dead_letters(setup, sink),
+        rules=rules_of(reader, settings, until_end=setup.until_end),
+        page_size=settings.page_size,
+        column=reader.cursor.column,
+        mark=reader.cursor.mark,
+        mapping=setup.mapping.name,
+        mapping_hash=setup.mapping.hash,
+        stream=reader.target.stream,
+        topic=reader.target.topic,
+        on_error=reader.on_error,
+    )
+
+
+def rules_of(reader: Reader, settings: InfluxSettings, *, until_end: bool) -> Rules:
+    """How windows move on, by the document and the `influxdb` section."""
+    cursor = reader.cursor
+    return Rules(
+        start=cursor.start,
+        end=cursor.end_ns,
+        settle=cursor.settle_ns,
+        overlap=cursor.overlap_ns,
+        window=cursor.window_ns,
+        poll_seconds=settings.poll_interval_seconds,
+        rows_per_second=settings.backfill_rate,
+        grid=any(spec.for_each != "row" for spec in reader.messages),
+        until_end=until_end,
+    )

@@ -1,0 +1,131 @@
+"""The ends of routes, and what does not go together: every problem is found before anything is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from iggyflux.errors import PipelineError, Problem
+from iggyflux.pipeline import Endpoint, EndpointKind, TopicAddress
+from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES
+from iggyflux.runner.setup import AnySetup, ReaderSetup, RouteSetup
+
+_KNOWN: dict[tuple[str, str], tuple[str, ...]] = {
+    ("writer", "from"): tuple(SOURCES),
+    ("writer", "to"): tuple(LINE_SINKS),
+    ("reader", "from"): ("influxdb",),
+    ("reader", "to"): tuple(MESSAGE_SINKS),
+}
+_DEFAULTS: dict[tuple[str, str], tuple[EndpointKind, str]] = {
+    ("writer", "from"): ("iggy", "from: log:data"),
+    ("writer", "to"): ("influxdb", "to: file:points.lp"),
+    ("reader", "from"): ("influxdb", ""),
+    ("reader", "to"): ("iggy", "to: log:data"),
+}
+"""The end of a route whose file names none, if the file has that section; and what could be written instead."""
+
+
+def find_ends(setups: Sequence[AnySetup]) -> list[tuple[Endpoint, Endpoint]]:
+    """Return source and sink of each route.  Raise `PipelineError` with the problems of all of them."""
+    problems: list[Problem] = []
+    ends = [(_find_end(setup, "from", problems), _find_end(setup, "to", problems)) for setup in setups]
+    problems += _shared_consumers(setups, [source for source, _ in ends])
+    if problems:
+        raise PipelineError(problems)
+    return [(source, sink) for source, sink in ends if source and sink]
+
+
+def _find_end(setup: AnySetup, key: str, problems: list[Problem]) -> Endpoint | None:
+    """Return an end of a route; where the file names none, the server whose section it has."""
+    pipeline, item = setup.pipeline, setup.item
+    given = item.source if key == "from" else item.sink
+    usual, example = _DEFAULTS[setup.kind, key]
+    section = pipeline.iggy if usual == "iggy" else item.influxdb or pipeline.influxdb
+    if given is None and section is not None:
+        given = Endpoint(usual)
+    if given is None:
+        hint = f"add `{example}`, or an `{usual}` section" if example else f"add an `{usual}` section"
+        problems.append(pipeline.problem("IFX807", item, f"nothing says where to go `{key}`", hint=hint))
+        return None
+    known = _KNOWN[setup.kind, key]
+    if given.kind not in known:
+        message = f"a {setup.kind} mapping cannot go `{key}` {given}"
+        problems.append(pipeline.problem("IFX813", item, message, hint=f"one of: {', '.join(sorted(known))}"))
+        return None
+    problems += _end_problems(setup, key, given)
+    return given
+
+
+def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Problem]:
+    pipeline, item = setup.pipeline, setup.item
+    has_messages = (key == "from") == (setup.kind == "writer")
+    if has_messages and isinstance(item.dead_letters, TopicAddress) and given.kind not in ("log", "iggy"):
+        message = f"dead letters cannot go to a topic: {given} has none"
+        yield pipeline.problem("IFX813", item, message, hint="name a directory")
+    in_topic = isinstance(pipeline.state, TopicAddress)
+    if given.kind == "file" and key == "from" and in_topic:
+        hint = "name a directory as `state`; topics keep the positions of readers only"
+        yield pipeline.problem("IFX813", item, f"the position in {given} cannot be kept in a topic", hint=hint)
+    if key == "to" and setup.kind == "reader" and in_topic and given.kind != "iggy":
+        yield from _iggy_problems(setup)
+    if given.kind == "influxdb":
+        yield from _influxdb_problems(setup)
+    if given.kind == "iggy":
+        yield from _iggy_problems(setup)
+    if key == "to" and setup.kind == "reader":
+        yield from _target_problems(setup, given)
+    elif key == "to" and given.envelope:
+        yield pipeline.problem("IFX813", item, "lines of line protocol have no envelope", hint="leave `envelope` out")
+
+
+def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
+    """What a sink cannot do that a reader's document asks for."""
+    from iggyflux.transports.local.message_files import LINE_FORMATS
+
+    reader = setup.reader
+    if sink.kind == "iggy":
+        hint = "put the time into a header or the payload: Iggy gives messages the time of their arrival"
+        for spec in reader.messages:
+            if spec.timestamp is not None:
+                message = "a message cannot be sent to Iggy with a timestamp of its own"
+                yield setup.mapping.document.problem("IFX776", f"{spec.pointer}/timestamp", message, hint=hint)
+    elif sink.kind in ("file", "stdout") and not sink.envelope and reader.target.payload not in LINE_FORMATS:
+        message = f"payloads of {reader.target.payload} are no lines"
+        hint = "to: {file: PATH, envelope: true} keeps whole messages (`-` is stdout)"
+        yield setup.pipeline.problem("IFX813", setup.item, message, hint=hint)
+
+
+def _influxdb_problems(setup: RouteSetup) -> list[Problem]:
+    """What the sink knows to be wrong with its settings, at the place of each."""
+    from iggyflux.transports.influxdb.write.sink import settings_problems
+
+    found = settings_problems(setup.influxdb)
+    return [setup.pipeline.setting_problem(setup.item, "influxdb", each) for each in found]
+
+
+def _iggy_problems(setup: RouteSetup) -> list[Problem]:
+    """What cannot work with these settings and this consumer, at the place of each."""
+    from iggyflux.transports.iggy.settings import settings_problems
+
+    consumer = dataclasses.replace(setup.item.consumer, name=setup.consumer) if setup.kind == "writer" else None
+    found = settings_problems(setup.iggy, consumer)
+    return [setup.pipeline.setting_problem(setup.item, "iggy", each) for each in found]
+
+
+def _shared_consumers(setups: Sequence[AnySetup], sources: Sequence[Endpoint | None]) -> list[Problem]:
+    """Routes that read one place under one name: a log lets only one in, and a group would give each a part only."""
+    problems: list[Problem] = []
+    seen: dict[tuple[str, ...], RouteSetup] = {}
+    for setup, source in zip(setups, sources, strict=True):
+        if source is None or setup.kind == "reader" or source.kind not in ("log", "iggy"):
+            continue
+        origin, item = setup.writer.source, setup.item
+        place: tuple[str, ...] = (str(source), setup.consumer)
+        if source.kind == "iggy":
+            place += (origin.stream, *sorted(origin.topics), str(item.consumer.partitions))
+        first = seen.setdefault(place, setup)
+        if first is not setup:
+            message = f"routes {first.name!r} and {setup.name!r} read as one consumer, {setup.consumer!r}"
+            hint = "give one of them another `consumer`: each would get a part of the messages only"
+            problems.append(setup.pipeline.problem("IFX811", item, message, hint=hint))
+    return problems

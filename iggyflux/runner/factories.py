@@ -1,0 +1,207 @@
+"""Sources, sinks and stores of a route, from what its setup says.  Nothing is connected.
+
+The tables say which function builds which kind of end; a transport is imported only when a route uses it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iggyflux.mapping import Reader, Writer
+from iggyflux.pipeline import Endpoint, InfluxSettings, TopicAddress
+from iggyflux.records import JSON
+from iggyflux.runner.setup import ReaderSetup, RouteSetup, WriterSetup
+from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
+
+if TYPE_CHECKING:
+    from iggyflux.cursors import CursorStore
+
+_DEAD_LETTERS = "dead-letters"
+
+
+# --- Sources of messages ---
+
+
+def _log_source(setup: WriterSetup, end: Endpoint) -> Source:
+    from iggyflux.transports.local.log import LogSource
+
+    item, origin = setup.item, setup.writer.source
+    return LogSource(
+        end.path or Path(),
+        origin.stream,
+        origin.topics,
+        consumer=setup.consumer,
+        partitions=item.consumer.partitions,
+        start=item.start,
+        batch_size=setup.influxdb.batch_size,
+        until_end=setup.until_end,
+    )
+
+
+def _file_source(setup: WriterSetup, end: Endpoint) -> Source:
+    from iggyflux.transports.local.files import FileSource, file_state
+
+    stream, topic = _coordinates(setup.writer)
+    folder = setup.pipeline.state
+    assert isinstance(folder, Path)  # noqa: S101  # `ends` has refused the other case
+    return FileSource(
+        end.path or Path(),
+        state=file_state(folder, setup.consumer),
+        stream=stream,
+        topic=topic,
+        envelope=end.envelope,
+        start=setup.item.start,
+        batch_size=setup.influxdb.batch_size,
+        until_end=setup.until_end,
+    )
+
+
+def _stdin_source(setup: WriterSetup, end: Endpoint) -> Source:
+    from iggyflux.transports.local.files import StdinSource
+
+    stream, topic = _coordinates(setup.writer)
+    return StdinSource(stream=stream, topic=topic, envelope=end.envelope, batch_size=setup.influxdb.batch_size)
+
+
+def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
+    from iggyflux.transports.iggy.connection import Reader
+    from iggyflux.transports.iggy.source import IggySource
+
+    item, origin = setup.item, setup.writer.source
+    return IggySource(
+        setup.iggy,
+        origin.stream,
+        origin.topics,
+        reader=Reader(item.consumer.kind, setup.consumer),
+        partitions=item.consumer.partitions,
+        start=item.start,
+        until_end=setup.until_end,
+        exclusive=item.consumer.exclusive,
+        remedy=f"iggyflux regroup {shlex.quote(setup.pipeline.file)} --mapping {shlex.quote(setup.name)}",
+    )
+
+
+def _coordinates(writer: Writer) -> tuple[str, str]:
+    """Return stream and topic of messages that bring none: those that the mapping asks for, if it names one topic."""
+    topic = writer.source.topics[0] if writer.source.topics else ""
+    return writer.source.stream, "" if any(character in topic for character in "*?[") else topic
+
+
+SOURCES: dict[str, Callable[[WriterSetup, Endpoint], Source]] = {
+    "iggy": _iggy_source,
+    "log": _log_source,
+    "file": _file_source,
+    "stdin": _stdin_source,
+}
+
+
+# --- Sinks of lines ---
+
+
+def _file_sink(_setup: WriterSetup, end: Endpoint) -> LineSink:
+    from iggyflux.transports.local.files import LineFileSink
+
+    return LineFileSink(end.path or Path())
+
+
+def _stdout_sink(_setup: WriterSetup, _end: Endpoint) -> LineSink:
+    from iggyflux.transports.local.files import StdoutSink
+
+    return StdoutSink()
+
+
+def _influxdb_sink(setup: WriterSetup, _end: Endpoint) -> LineSink:
+    from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+
+    return InfluxLineSink(setup.influxdb)
+
+
+LINE_SINKS: dict[str, Callable[[WriterSetup, Endpoint], LineSink]] = {
+    "influxdb": _influxdb_sink,
+    "file": _file_sink,
+    "stdout": _stdout_sink,
+}
+
+
+# --- Sinks of messages ---
+
+
+def _message_iggy_sink(setup: ReaderSetup, _end: Endpoint) -> MessageSink:
+    from iggyflux.transports.iggy.topics import IggySink
+
+    target = setup.reader.target
+    return IggySink(setup.iggy, target.stream, target.topic)
+
+
+def _message_log_sink(setup: ReaderSetup, end: Endpoint) -> MessageSink:
+    from iggyflux.transports.local.log import LogSink
+
+    target = setup.reader.target
+    return LogSink(end.path or Path(), target.stream, target.topic)
+
+
+def _message_line_sink(setup: ReaderSetup, end: Endpoint) -> MessageSink:
+    from iggyflux.transports.local.files import LineFileSink, StdoutSink
+    from iggyflux.transports.local.message_files import MessageLines
+
+    target = setup.reader.target
+    lines = StdoutSink() if end.path is None else LineFileSink(end.path)
+    return MessageLines(lines, target.stream, target.topic, payload=target.payload, envelope=end.envelope)
+
+
+MESSAGE_SINKS: dict[str, Callable[[ReaderSetup, Endpoint], MessageSink]] = {
+    "iggy": _message_iggy_sink,
+    "log": _message_log_sink,
+    "file": _message_line_sink,
+    "stdout": _message_line_sink,
+}
+
+
+# --- Dead letters and positions ---
+
+
+def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
+    """Return where dead letters go; a topic of theirs is where the end `messages` has its topics."""
+    from iggyflux.transports.local.deadletters import DirectoryDeadLetters, TopicDeadLetters
+
+    place = setup.item.dead_letters
+    if isinstance(place, TopicAddress):
+        return TopicDeadLetters(_topic_sink(setup, messages, place))
+    return DirectoryDeadLetters(place or setup.pipeline.folder / _DEAD_LETTERS / setup.name)
+
+
+def _topic_sink(setup: RouteSetup, messages: Endpoint, place: TopicAddress) -> MessageSink:
+    if messages.kind == "iggy":
+        from iggyflux.transports.iggy.topics import IggySink
+
+        return IggySink(setup.iggy, place.stream, place.topic)
+    from iggyflux.transports.local.log import LogSink
+
+    return LogSink(messages.path or Path(), place.stream, place.topic)
+
+
+def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:
+    """Return where the positions of a reader are kept: in the state folder, or in a topic."""
+    from iggyflux.cursors import CursorStore, cursor_state
+
+    state, query = setup.pipeline.state, query_of(setup.reader, setup.influxdb)
+    if isinstance(state, TopicAddress):
+        from iggyflux.cursors.topics import TopicState
+
+        in_topic = TopicState(setup.iggy, state, setup.name)
+        return CursorStore(in_topic, setup.name, query, marks=marks)
+    return CursorStore(cursor_state(state, setup.name), setup.name, query, marks=marks)
+
+
+def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:
+    """Which rows are read, as far as a position says something about them and about no others."""
+    query = reader.source
+    return {
+        "place": settings.bucket or settings.database,
+        "measurement": query.measurement,
+        "statement": query.statement,
+        "where": {tag: list(values) for tag, values in query.where},
+    }

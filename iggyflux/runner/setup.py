@@ -1,0 +1,81 @@
+"""What a route is built from: the pipeline, its item of `run`, and the mapping.  Nothing here is opened.
+
+`build` makes routes of it, `ends` checks it, `factories` make sources and sinks of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from iggyflux.mapping import Reader, ReaderMapping, Writer, WriterMapping
+from iggyflux.pipeline import IggySettings, InfluxSettings, Pipeline
+from iggyflux.pipeline import Route as Item
+
+
+@dataclass(frozen=True)
+class RouteSetup(ABC):
+    """What writers and readers have in common."""
+
+    pipeline: Pipeline
+    item: Item
+    mapping: WriterMapping | ReaderMapping
+    until_end: bool
+    kind: ClassVar[Literal["writer", "reader"]]
+
+    @property
+    def name(self) -> str:
+        """The route's name."""
+        return self.item.name or self.mapping.name
+
+    @property
+    def consumer(self) -> str:
+        """The name under which positions are stored."""
+        return self.item.consumer.name or self.name
+
+    @property
+    def iggy(self) -> IggySettings:
+        """How to reach Iggy."""
+        return self.pipeline.iggy or IggySettings()
+
+    @property
+    def influxdb(self) -> InfluxSettings:
+        """How lines are sent, also to a file, whose requests have the same bounds; where a reader's rows are."""
+        return self.item.influxdb or self.pipeline.influxdb or InfluxSettings()
+
+
+@dataclass(frozen=True)
+class WriterSetup(RouteSetup):
+    """A route of messages to points."""
+
+    mapping: WriterMapping
+    kind: ClassVar[Literal["writer"]] = "writer"
+
+    @property
+    def writer(self) -> Writer:
+        """What the document says."""
+        return self.mapping.writer
+
+
+@dataclass(frozen=True)
+class ReaderSetup(RouteSetup):
+    """A route of rows to messages."""
+
+    mapping: ReaderMapping
+    kind: ClassVar[Literal["reader"]] = "reader"
+
+    @property
+    def reader(self) -> Reader:
+        """What the document says."""
+        return self.mapping.reader
+
+
+AnySetup: TypeAlias = WriterSetup | ReaderSetup
+
+
+def make_setup(pipeline: Pipeline, item: Item, mapping: WriterMapping | ReaderMapping, until_end: bool) -> AnySetup:
+    """Return the setup of one item of `run`."""
+    if mapping.kind == "writer":
+        return WriterSetup(pipeline, item, mapping, until_end)
+    return ReaderSetup(pipeline, item, mapping, until_end)
