@@ -1,9 +1,4 @@
-"""A pipeline file as frozen types: where messages come from, where lines go, and which mappings run between.
-
-The one crossing from a pipeline's tree to types; every problem of the file is told at once, each at its place.
-Connections and secrets live here and never in a mapping.  Nothing here connects, and no secret is ever printed: a
-`Secret` shows itself as `***`, and what a problem quotes is masked.
-"""
+"""From a pipeline file to its types: the one crossing; every problem of the file is reported at once, at its place."""
 
 from __future__ import annotations
 
@@ -11,189 +6,39 @@ import copy
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from iggyflux.documents import Document, check_schema, load_schema, read_document, read_source, split_pointer
+from iggyflux.documents import Document, check_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
+from iggyflux.pipeline.types import (
+    Consumer,
+    Endpoint,
+    EndpointKind,
+    IggySettings,
+    InfluxSettings,
+    Pipeline,
+    Route,
+    Start,
+    TopicAddress,
+)
+from iggyflux.pipeline.variables import Variables, escape_key
 from iggyflux.records import JSON
-from iggyflux.secrets import SECRET_KEYS, Scrubber, Secret, is_secret_key, secret_spans, suspected_secrets, url_secrets
+from iggyflux.secrets import SECRET_KEYS, Secret
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 
-EndpointKind: TypeAlias = Literal["iggy", "log", "file", "stdin", "stdout", "influxdb"]
+_LONGEST_SECRET = 1 << 16
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|KiB|MB|MiB|GB|GiB)")
+_SIZE_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+_SOURCE_KINDS = ("iggy", "log:DIR", "file:PATH", "stdin", "influxdb")
+_SINK_KINDS = ("influxdb", "file:PATH", "stdout", "iggy", "log:DIR")
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One end of a route: `log:DIR`, `file:PATH`, `stdin`, `stdout`, `iggy` or `influxdb`.
-
-    `envelope` says that the lines of a file (or stdin) are messages with coordinates, not bare payloads.
-    """
-
-    kind: EndpointKind
-    path: Path | None = None
-    envelope: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.path}" if self.path else self.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a consumer without a stored position begins; `value` is an offset, or microseconds since the epoch."""
-
-    kind: Literal["first", "last", "offset", "timestamp"] = "first"
-    value: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """Under which name positions are stored: a group shares the partitions, a single consumer takes those it names.
-
-    `name` None is the mapping's name; `partitions` None is all of them.  `exclusive` says that no other process is a
-    member of the group, so that a run may rebuild it.
-    """
-
-    kind: Literal["group", "single"] = "group"
-    name: str | None = None
-    partitions: tuple[int, ...] | None = None
-    exclusive: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TopicAddress:
-    """A topic on the messages' side, for dead letters or for the positions of readers."""
-
-    stream: str
-    topic: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IggySettings:
-    """The `iggy` section: how to reach an Iggy server."""
-
-    address: str = "127.0.0.1:8090"
-    transport: Literal["tcp", "quic", "http", "websocket"] = "tcp"
-    connection_string: Secret | None = None
-    username: str | None = None
-    password: Secret | None = None
-    token: Secret | None = None
-    tls: bool = False
-    ca_file: Path | None = None
-    domain: str | None = None
-    client_cert: Path | None = None
-    client_key: Path | None = None
-    timeout_seconds: float = 10.0
-    batch_size: int = 5000
-    batch_bytes: int = 8_000_000
-    poll_interval_seconds: float = 0.05
-    create: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InfluxSettings:
-    """The `influxdb` section: how to reach an InfluxDB, and how lines are sent to it."""
-
-    url: str = "http://127.0.0.1:8086"
-    flavor: Literal["auto", "v1", "v2", "v3", "victoriametrics"] = "auto"
-    org: str | None = None
-    bucket: str | None = None
-    database: str | None = None
-    retention_policy: str | None = None
-    token: Secret | None = None
-    username: str | None = None
-    password: Secret | None = None
-    precision: Literal["ns", "us", "ms", "s"] = "ns"
-    batch_size: int = 5000
-    batch_bytes: int = 5_000_000
-    linger_seconds: float = 1.0
-    gzip: Literal["auto", "on", "off"] = "auto"
-    timeout_seconds: float = 30.0
-    max_retries: int = 3
-    retry_backoff_seconds: float = 1.0
-    max_retry_backoff_seconds: float = 60.0
-    max_in_flight: int | None = None
-    on_unavailable: Literal["wait", "stop", "dead_letter"] = "wait"
-    create: bool = False
-    ca_file: Path | None = None
-    client_cert: Path | None = None
-    client_key: Path | None = None
-    domain: str | None = None
-    verify: bool = True
-    accept_partial: bool = True
-    no_sync: bool = False
-    poll_interval_seconds: float = 5.0
-    page_size: int = 5000
-    backfill_rate: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One item of `run`: a mapping between two ends.
-
-    `source` and `sink` None are what the mapping's kind makes of the sections: a writer goes from `iggy` to
-    `influxdb`, a reader the other way.  `influxdb` is the section with the route's own keys laid over it.
-    `dead_letters` None is the directory `dead-letters/NAME` beside the pipeline file.
-    """
-
-    mapping: Path
-    name: str | None = None
-    source: Endpoint | None = None
-    sink: Endpoint | None = None
-    influxdb: InfluxSettings | None = None
-    dead_letters: Path | TopicAddress | None = None
-    consumer: Consumer = Consumer()
-    start: Start = Start()
-    pointer: str = ""
-
-    @property
-    def label(self) -> str:
-        """What to call the route before its mapping is loaded."""
-        return self.name or self.mapping.stem
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pipeline:
-    """A pipeline file, checked.  Relative paths in it are relative to the file; here they are resolved."""
-
-    routes: tuple[Route, ...]
-    iggy: IggySettings | None = None
-    influxdb: InfluxSettings | None = None
-    state: Path | TopicAddress = Path(".iggyflux")
-    shutdown_timeout_seconds: float = 30.0
-    path: Path | None = None
-    warnings: tuple[Problem, ...] = ()
-    document: Document | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def file(self) -> str:
-        """The name of the file, for people."""
-        return (self.document.file if self.document else None) or "PIPELINE"
-
-    @property
-    def folder(self) -> Path:
-        """Where relative paths start."""
-        return self.path.parent if self.path else Path()
-
-    def problem(self, code: str, route: Route, message: str, *, hint: str | None = None) -> Problem:
-        """A problem of one route, at its place in the file."""
-        if self.document is None:
-            return Problem(code, message, Location(pointer=route.pointer), hint=hint)
-        return dataclasses.replace(self.document.problem(code, route.pointer, message, hint=hint), source=None)
-
-    def setting_problem(self, route: Route, section: str, found: Problem) -> Problem:
-        """A problem of a section, as a transport found it (its pointer names the key), at its place in the file."""
-        sections = (f"{route.pointer}/{section}", f"/{section}")
-        places = [place + found.location.pointer for place in sections] + list(sections)
-        pointer = next((each for each in places if self.document and self.document.node(each)), route.pointer)
-        if self.document is None:
-            return dataclasses.replace(found, location=Location(pointer=pointer))
-        told = self.document.problem(found.code, pointer, found.message, key=True, hint=found.hint)
-        return dataclasses.replace(told, source=None)
+Tree: TypeAlias = dict[str, JSON]
+Convert: TypeAlias = "Callable[[_Reading, JSON, str], object]"
 
 
 def load_pipeline(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Pipeline:
@@ -224,29 +69,8 @@ def parse_pipeline(
     reading = _Reading(raw, file.parent if file else Path(), os.environ if environ is None else environ)
     pipeline = reading.pipeline()
     if pipeline is None:
-        raise PipelineError(reading.masked(reading.problems))
-    return dataclasses.replace(pipeline, path=file, warnings=tuple(reading.masked(reading.warnings)))
-
-
-# --- From tree to types ---
-
-_LONGEST_SECRET = 1 << 16
-_REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
-_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|KiB|MB|MiB|GB|GiB)")
-_SIZE_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
-_NOT_OF_A_VALUE = ("IFX802", "IFX110")  # told of a place whose variable is not set: that, and a key that is unknown
-_SOURCE_KINDS = ("iggy", "log:DIR", "file:PATH", "stdin", "influxdb")
-_SINK_KINDS = ("influxdb", "file:PATH", "stdout", "iggy", "log:DIR")
-_CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
-    "integer": lambda text: int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else text,
-    "boolean": lambda text: {"true": True, "false": False}.get(text.lower(), text),
-}
-
-Tree: TypeAlias = dict[str, JSON]
-Convert: TypeAlias = "Callable[[_Reading, JSON, str], object]"
+        raise PipelineError(reading.variables.mask(reading.problems))
+    return dataclasses.replace(pipeline, path=file, warnings=tuple(reading.variables.mask(reading.warnings)))
 
 
 class _Reading:
@@ -254,14 +78,11 @@ class _Reading:
 
     def __init__(self, raw: Document, folder: Path, environ: Mapping[str, str]) -> None:
         self.folder = folder
-        self.environ = environ
-        self.problems: list[Problem] = list(raw.faults)
-        self.warnings: list[Problem] = []
-        self.secrets: set[str] = set()
-        self.hidden: list[tuple[int, int]] = []  # where secrets stand in the text
         self.raw = raw
-        self.unset: set[str] = set()
-        self.document = dataclasses.replace(raw, tree=self.filled(raw.tree, "", ""))
+        self.variables = Variables(raw, environ)
+        self.problems: list[Problem] = [*raw.faults, *self.variables.problems]
+        self.warnings: list[Problem] = []
+        self.document = dataclasses.replace(raw, tree=self.variables.tree)
         self.misshapen: set[str] = set()
         if misshapen := check_schema(self.document, "pipeline"):
             self.problems += misshapen
@@ -277,103 +98,6 @@ class _Reading:
     def is_sound(self, pointer: str) -> bool:
         """Whether the schema has nothing against the part of the tree at `pointer`, so that it can be read."""
         return not any(place == pointer or place.startswith(f"{pointer}/") for place in self.misshapen)
-
-    def filled(self, node: JSON, pointer: str, key: str, secret: bool = False) -> JSON:
-        """`node` with every `${VAR}` replaced; what was written in plain under a secret's key is remembered."""
-        secret = secret or is_secret_key(key)
-        if isinstance(node, dict):
-            return {
-                name: self.filled(child, f"{pointer}/{_escape(name)}", name, secret) for name, child in node.items()
-            }
-        if isinstance(node, list):
-            return [self.filled(child, f"{pointer}/{index}", key, secret) for index, child in enumerate(node)]
-        if not isinstance(node, str):
-            if secret and isinstance(node, int | float) and not isinstance(node, bool):
-                self.remember(node, pointer)
-            return node
-        text = _REFERENCE.sub(lambda match: self.variable(match, pointer), node)
-        whole = _REFERENCE.fullmatch(node)
-        if secret and node and not node.startswith("file:"):
-            if not whole or ":-" in node:  # text beside a variable, and what stands for one that is not set
-                self.remember(node, pointer)
-            self.secrets.update(filter(None, (text, *_literals(node))))
-        for part in (*url_secrets(node), *url_secrets(text)):
-            self.secrets.add(part)
-            self.hide(pointer, part)
-        if whole and not whole[1]:
-            for kind in _key_types().get(key, ()):
-                if kind in _CORE_SCALARS:
-                    return _CORE_SCALARS[kind](text)
-        return text
-
-    def remember(self, secret: str | float, pointer: str) -> None:
-        """A secret in plain: what it is, and how the file writes it, for a problem quotes a line of the file."""
-        self.secrets.update((str(secret), *str(secret).splitlines()))
-        if (place := self.raw.node(pointer)) is not None:
-            self.secrets.add(self.raw.text[place.start : place.end].strip("'\""))
-        self.hide(pointer)
-
-    def hide(self, pointer: str, part: str | None = None) -> None:
-        """The source of the scalar at `pointer`, or of a part of it, is not shown."""
-        node = self.raw.node(pointer)
-        if node is None:
-            return
-        source = self.raw.text[node.start : node.end]
-        at = -1 if part is None else source.find(part)
-        self.hidden.append((node.start + at, node.start + at + len(part or "")) if at >= 0 else (node.start, node.end))
-
-    def variable(self, match: re.Match[str], pointer: str) -> str:
-        if match[1]:
-            return "${" + match[2] + "}"
-        parts = _VARIABLE.fullmatch(match[2])
-        if parts is None:
-            self.report_raw("IFX802", pointer, f"not a variable: {match[0]!r}", "write ${NAME} or ${NAME:-default}")
-            return match[0]
-        name, default = parts[1], parts[2]
-        value = self.environ.get(name) or default
-        if value is None:
-            hint = f"set {name}, or give a default: ${{{name}:-…}}"
-            self.report_raw("IFX802", pointer, f"the environment variable {name} is not set", hint)
-            return match[0]
-        return value
-
-    def report_raw(self, code: str, pointer: str, message: str, hint: str) -> None:
-        """A problem found while the tree is being made; what else may be wrong with that value is not told."""
-        self.unset.add(pointer)
-        self.problems.append(self.raw.problem(code, pointer, message, hint=hint))
-
-    def masked(self, problems: Sequence[Problem]) -> list[Problem]:
-        """The problems in the order of the text, each once, with every secret in their texts replaced by `***`."""
-        suspected = (text for fault in self.raw.faults for text in suspected_secrets(fault.source or ""))
-        scrub = Scrubber([*self.secrets, *suspected])
-
-        def mask(text: str | None) -> str | None:
-            return scrub(text) if text else text
-
-        told = [each for each in problems if each.code in _NOT_OF_A_VALUE or each.location.pointer not in self.unset]
-        return [
-            dataclasses.replace(
-                problem,
-                message=mask(problem.message) or "",
-                location=dataclasses.replace(problem.location, pointer=mask(problem.location.pointer) or ""),
-                found=mask(problem.found),
-                hint=mask(problem.hint),
-            ).hiding([*self.hidden_in(problem), *scrub.spans(problem.source or "")])
-            for problem in sorted(dict.fromkeys(told), key=lambda each: (each.location.line, each.location.column))
-        ]
-
-    def hidden_in(self, problem: Problem) -> Iterator[tuple[int, int]]:
-        """What is not shown of a problem's source line."""
-        if self.raw.faults:  # the second of two keys is in no tree
-            yield from secret_spans(problem.source or "")
-        line = problem.location.line
-        begin = self.raw.lines.start(line) if line else 0
-        end = begin + len(problem.source or "")
-        for first, last in self.hidden:
-            if first < end and begin < last:
-                yield max(first - begin, 0), min(last, end) - begin
-
-    # The sections
 
     def pipeline(self) -> Pipeline | None:
         """The pipeline; None where there are problems.  What the schema has nothing against is read in any case."""
@@ -412,7 +136,7 @@ class _Reading:
         for layer, pointer in layers:
             for key, value in cast(Tree, layer).items():
                 attribute, convert = table.get(key, (key, _plain))
-                given[attribute] = convert(self, value, f"{pointer}/{_escape(key)}")
+                given[attribute] = convert(self, value, f"{pointer}/{escape_key(key)}")
         self.check_pairs(given, layers[-1][1])
         return kind(**given)
 
@@ -554,12 +278,6 @@ def _pruned(document: Document, pointers: set[str] | frozenset[str]) -> Document
     return dataclasses.replace(document, tree=tree)
 
 
-def _literals(text: str) -> Iterator[str]:
-    """What stands beside the variables of a text, and the defaults of those."""
-    yield from (part for part in _REFERENCE.sub("\0", text).split("\0") if part)
-    yield from (match[2].partition(":-")[2] for match in _REFERENCE.finditer(text))
-
-
 def _plain(_reading: _Reading, value: JSON, _pointer: str) -> object:
     return value
 
@@ -572,7 +290,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
     """`file:PATH` is read here, so that a missing file is a problem of the pipeline and not of the first request."""
     text = str(value)
     if not text.startswith("file:"):
-        if text and not _is_reference(reading.raw, pointer):
+        if text and not reading.variables.is_reference(pointer):
             message = "a secret is written in the file"
             hint = "write ${VARIABLE} or file:PATH instead"
             problem = reading.document.problem("IFX814", pointer, message, hint=hint)
@@ -587,7 +305,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
         return Secret("")
     if not content:
         reading.report("IFX803", pointer, f"the secret file {path} is empty")
-    reading.secrets.add(content)
+    reading.variables.secrets.add(content)
     return Secret(content)
 
 
@@ -665,34 +383,3 @@ _INFLUX: dict[str, tuple[str, Convert]] = {
     "gzip": ("gzip", _switch),
     "max_in_flight": ("max_in_flight", _in_flight),
 }
-
-
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
-
-
-def _is_reference(raw: Document, pointer: str) -> bool:
-    """Whether the value at `pointer` came from a variable."""
-    node: JSON = raw.tree
-    for part in pointer.split("/")[1:]:
-        if not isinstance(node, dict):
-            return False
-        node = node.get(part)
-    return isinstance(node, str) and _REFERENCE.search(node) is not None
-
-
-@cache
-def _key_types() -> dict[str, tuple[str, ...]]:
-    """Key → the JSON types that the schema gives it, so that `batch_size: ${SIZE}` becomes a number."""
-    found: dict[str, tuple[str, ...]] = {}
-
-    def walk(node: object) -> None:
-        if isinstance(node, dict):
-            for key, child in (node.get("properties") or {}).items():
-                types = child.get("type", ()) if isinstance(child, dict) else ()
-                found[key] = (types,) if isinstance(types, str) else tuple(types)
-            for child in node.values():
-                walk(child)
-
-    walk(load_schema("pipeline"))
-    return found

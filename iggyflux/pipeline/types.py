@@ -1,0 +1,183 @@
+"""What a pipeline file says, as frozen types.  Paths are resolved, secrets are read, durations are seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from iggyflux.documents import Document
+from iggyflux.errors import Location, Problem
+from iggyflux.secrets import Secret
+
+EndpointKind: TypeAlias = Literal["iggy", "log", "file", "stdin", "stdout", "influxdb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a route: `log:DIR`, `file:PATH`, `stdin`, `stdout`, `iggy` or `influxdb`.
+
+    `envelope` says that the lines of a file (or stdin) are messages with coordinates, not bare payloads.
+    """
+
+    kind: EndpointKind
+    path: Path | None = None
+    envelope: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.path}" if self.path else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a consumer without a stored position begins; `value` is an offset, or microseconds since the epoch."""
+
+    kind: Literal["first", "last", "offset", "timestamp"] = "first"
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Under which name positions are stored: a group shares the partitions, a single consumer takes those it names.
+
+    `name` None is the mapping's name; `partitions` None is all of them.  `exclusive` says that no other process is a
+    member of the group, so that a run may rebuild it.
+    """
+
+    kind: Literal["group", "single"] = "group"
+    name: str | None = None
+    partitions: tuple[int, ...] | None = None
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TopicAddress:
+    """A topic on the messages' side, for dead letters or for the positions of readers."""
+
+    stream: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IggySettings:
+    """The `iggy` section: how to reach an Iggy server."""
+
+    address: str = "127.0.0.1:8090"
+    transport: Literal["tcp", "quic", "http", "websocket"] = "tcp"
+    connection_string: Secret | None = None
+    username: str | None = None
+    password: Secret | None = None
+    token: Secret | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    domain: str | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    timeout_seconds: float = 10.0
+    batch_size: int = 5000
+    batch_bytes: int = 8_000_000
+    poll_interval_seconds: float = 0.05
+    create: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfluxSettings:
+    """The `influxdb` section: how to reach an InfluxDB, and how lines are sent to it."""
+
+    url: str = "http://127.0.0.1:8086"
+    flavor: Literal["auto", "v1", "v2", "v3", "victoriametrics"] = "auto"
+    org: str | None = None
+    bucket: str | None = None
+    database: str | None = None
+    retention_policy: str | None = None
+    token: Secret | None = None
+    username: str | None = None
+    password: Secret | None = None
+    precision: Literal["ns", "us", "ms", "s"] = "ns"
+    batch_size: int = 5000
+    batch_bytes: int = 5_000_000
+    linger_seconds: float = 1.0
+    gzip: Literal["auto", "on", "off"] = "auto"
+    timeout_seconds: float = 30.0
+    max_retries: int = 3
+    retry_backoff_seconds: float = 1.0
+    max_retry_backoff_seconds: float = 60.0
+    max_in_flight: int | None = None
+    on_unavailable: Literal["wait", "stop", "dead_letter"] = "wait"
+    create: bool = False
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    domain: str | None = None
+    verify: bool = True
+    accept_partial: bool = True
+    no_sync: bool = False
+    poll_interval_seconds: float = 5.0
+    page_size: int = 5000
+    backfill_rate: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One item of `run`: a mapping between two ends.
+
+    `source` and `sink` None are what the mapping's kind makes of the sections: a writer goes from `iggy` to
+    `influxdb`, a reader the other way.  `influxdb` is the section with the route's own keys laid over it.
+    `dead_letters` None is the directory `dead-letters/NAME` beside the pipeline file.
+    """
+
+    mapping: Path
+    name: str | None = None
+    source: Endpoint | None = None
+    sink: Endpoint | None = None
+    influxdb: InfluxSettings | None = None
+    dead_letters: Path | TopicAddress | None = None
+    consumer: Consumer = Consumer()
+    start: Start = Start()
+    pointer: str = ""
+
+    @property
+    def label(self) -> str:
+        """What to call the route before its mapping is loaded."""
+        return self.name or self.mapping.stem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A pipeline file, checked.  Relative paths in it are relative to the file; here they are resolved."""
+
+    routes: tuple[Route, ...]
+    iggy: IggySettings | None = None
+    influxdb: InfluxSettings | None = None
+    state: Path | TopicAddress = Path(".iggyflux")
+    shutdown_timeout_seconds: float = 30.0
+    path: Path | None = None
+    warnings: tuple[Problem, ...] = ()
+    document: Document | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def file(self) -> str:
+        """The name of the file, for people."""
+        return (self.document.file if self.document else None) or "PIPELINE"
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start."""
+        return self.path.parent if self.path else Path()
+
+    def problem(self, code: str, route: Route, message: str, *, hint: str | None = None) -> Problem:
+        """A problem of one route, at its place in the file."""
+        if self.document is None:
+            return Problem(code, message, Location(pointer=route.pointer), hint=hint)
+        return dataclasses.replace(self.document.problem(code, route.pointer, message, hint=hint), source=None)
+
+    def setting_problem(self, route: Route, section: str, found: Problem) -> Problem:
+        """A problem of a section, as a transport found it (its pointer names the key), at its place in the file."""
+        sections = (f"{route.pointer}/{section}", f"/{section}")
+        places = [place + found.location.pointer for place in sections] + list(sections)
+        pointer = next((each for each in places if self.document and self.document.node(each)), route.pointer)
+        if self.document is None:
+            return dataclasses.replace(found, location=Location(pointer=pointer))
+        told = self.document.problem(found.code, pointer, found.message, key=True, hint=found.hint)
+        return dataclasses.replace(told, source=None)
