@@ -5,11 +5,18 @@ Nothing skips silently: what did not run is named at the end, with its reason.
 
 from __future__ import annotations
 
+import os
+import time
+
+import environment
 import pytest
 import required_servers
 from hypothesis import settings
 
 from iggyflux.plan import compiled, reader_compiled
+
+environment.clear(os.environ)  # before anything reads it: modules, fixtures of a session, processes
+time.tzset()
 
 # How long an example takes says more of the machine than of the code: time is for bench/.
 settings.register_profile("house", deadline=None)

@@ -49,10 +49,3 @@ def server(request: pytest.FixtureRequest, servers: Found) -> Server:
     if isinstance(known, str):
         not_found(request.param, f"{request.param}: {known}")
     return known
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
