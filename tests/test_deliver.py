@@ -23,7 +23,8 @@ from iggyflux.delivery.verdicts import (
     Verdict,
 )
 from iggyflux.errors import NotConnected, Stopped
-from iggyflux.runner.deliver import Journal, deliver
+from iggyflux.runner.deliver import SinkState, deliver
+from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.runner.turns import Turns
 
 T = TypeVar("T")
@@ -81,18 +82,21 @@ def delivering(
     lines: Sequence[str] = LINES,
     *,
     clock: Clock | None = None,
-    journal: Journal | None = None,
+    state: SinkState | None = None,
+    statistics: DeliveryStatistics | None = None,
     **policy: Any,
 ) -> tuple[Refusal, ...]:
-    return drive(deliver(sink, lines, Policy(**policy), clock or Clock(), journal=journal, random=lambda: 0.5))
+    return drive(
+        deliver(sink, lines, Policy(**policy), clock or Clock(), state=state, statistics=statistics, random=lambda: 0.5)
+    )
 
 
 def test_accepted_lines_are_sent_once_and_not_copied() -> None:
-    sink, journal = Sink([]), Journal()
+    sink, statistics = Sink([]), DeliveryStatistics()
 
-    assert delivering(sink, journal=journal) == ()
+    assert delivering(sink, statistics=statistics) == ()
     assert sink.sent == [LINES]
-    assert (journal.requests, journal.retries, journal.refused_lines) == (1, 0, 0)
+    assert (statistics.requests, statistics.retries) == (1, 0)
 
 
 def test_nothing_to_deliver_sends_nothing() -> None:
@@ -104,36 +108,34 @@ def test_nothing_to_deliver_sends_nothing() -> None:
 
 def test_refusals_come_back_by_their_index() -> None:
     sink = Sink([RefusedSome("bad"), Accepted(), RefusedSome("bad", 400)])
-    journal = Journal()
 
-    assert delivering(sink, journal=journal) == (Refusal(2, "bad", 400, vague="bad"),)
+    assert delivering(sink) == (Refusal(2, "bad", 400, vague="bad"),)
     assert sink.sent == [LINES, LINES[:2], LINES[2:3], LINES[3:]]
-    assert journal.refused_lines == 1
 
 
 def test_waits_are_those_of_the_policy() -> None:
-    clock, journal = Clock(), Journal()
+    clock, statistics = Clock(), DeliveryStatistics()
 
     delivering(
         Sink([Unavailable("away")] * 4),
         clock=clock,
-        journal=journal,
+        statistics=statistics,
         retry_backoff_seconds=2.0,
         max_backoff_seconds=6.0,
     )
 
     assert clock.slept == [1.0, 2.0, 3.0, 3.0]
-    assert (journal.retries, journal.seconds_waited) == (4, 9.0)
+    assert statistics.retries == 4
 
 
 def test_one_delivery_told_to_wait_holds_back_the_others() -> None:
-    clock, journal = Clock(), Journal()
-    delivering(Sink([Unavailable("slow down", 429, 30.0)]), clock=clock, journal=journal)
+    clock, state = Clock(), SinkState()
+    delivering(Sink([Unavailable("slow down", 429, 30.0)]), clock=clock, state=state)
     before = clock.now
 
     clock.now -= 20.0  # as if another one had been under way meanwhile
     clock.slept.clear()
-    delivering(Sink([]), clock=clock, journal=journal)
+    delivering(Sink([]), clock=clock, state=state)
 
     assert clock.now >= before - 0.5
     assert len(clock.slept) == 1
@@ -162,22 +164,22 @@ def test_a_sink_that_is_somebody_else_after_a_death_stops() -> None:
 
 
 def test_a_size_that_was_refused_is_not_tried_again_by_the_next_delivery() -> None:
-    journal = Journal()
+    state = SinkState()
     sink = Sink([TooLarge("413")])
-    delivering(sink, journal=journal)
-    delivering(sink, journal=journal)
+    delivering(sink, state=state)
+    delivering(sink, state=state)
 
     assert [len(lines) for lines in sink.sent] == [4, 2, 2, 2, 2]
-    assert journal.limit is not None
-    assert journal.limit.bytes == sum(len(line) + 1 for line in LINES) // 2
+    assert state.limit is not None
+    assert state.limit.bytes == sum(len(line) + 1 for line in LINES) // 2
 
 
 def test_a_size_that_was_refused_is_tried_again_after_a_while() -> None:
     """It may have been a proxy in a bad moment: one request does not make all that follow small."""
-    journal = Journal()
+    state = SinkState()
     sink = Sink([TooLarge("413")])
     for _ in range(20):
-        delivering(sink, journal=journal)
+        delivering(sink, state=state)
 
     assert [len(lines) for lines in sink.sent][:17] == [4, *[2] * 16]
     assert {len(lines) for lines in sink.sent[17:]} == {4}
@@ -186,10 +188,10 @@ def test_a_size_that_was_refused_is_tried_again_after_a_while() -> None:
 def test_a_schema_conflict_is_told_once_with_both_types(caplog: pytest.LogCaptureFixture) -> None:
     conflict = SchemaConflict("m", "f", "string", "float")
     verdict = Refused((Refusal(0, "conflict"),), True, (conflict,))
-    journal = Journal()
+    state = SinkState()
     with caplog.at_level(logging.INFO, "iggyflux.delivery"):
         for _ in range(3):
-            delivering(Sink([verdict]), journal=journal)
+            delivering(Sink([verdict]), state=state)
 
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
@@ -260,10 +262,10 @@ class Fragile:
 def test_a_line_that_kills_the_server_is_blamed_and_no_line_that_was_under_way_beside_it() -> None:
     """Deliveries are side by side, but what died is sent alone: only then is it known what it dies of."""
     batches = [[f"m,b={batch} f={number} {number}" for number in range(40)] for batch in range(6)]
-    sink, clock, journal = Fragile(batches[2][17]), Clock(), Journal()
+    sink, clock, state = Fragile(batches[2][17]), Clock(), SinkState()
 
     async def main() -> list[tuple[Refusal, ...]]:
-        deliveries = [deliver(sink, lines, Policy(), clock, journal=journal, random=lambda: 0.5) for lines in batches]
+        deliveries = [deliver(sink, lines, Policy(), clock, state=state, random=lambda: 0.5) for lines in batches]
         return list(await asyncio.gather(*deliveries))
 
     refused = drive(main())

@@ -30,6 +30,7 @@ from iggyflux.delivery.verdicts import (
 )
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.events import emit
+from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.runner.turns import Turns
 from iggyflux.transports.base import LineSink
 
@@ -57,21 +58,15 @@ class SystemClock:
 
 
 @dataclass(slots=True)
-class Journal:
-    """What the deliveries to one sink have in common: counters for the summary, and what they learnt for each other."""
+class SinkState:
+    """What the deliveries to one sink share: what they learnt of it, and whose turn it is."""
 
-    requests: int = 0
-    """Requests sent."""
-    retries: int = 0
-    """Answers and failures after which the same lines were sent again."""
-    refused_lines: int = 0
-    seconds_waited: float = 0.0
     conflicts: set[SchemaConflict] = field(default_factory=set)
-    """Every schema conflict that was told; each is told once."""
+    """Every schema conflict that was reported; each is reported once."""
     limit: ByteLimit | None = None
     """The size of a request that the server takes, as far as it was seen."""
     not_before: float = 0.0
-    """Until when the server asked to be left alone: for every delivery, not only for the one that was told so."""
+    """Until when the server asked for no requests: for every delivery, not only for the one that was answered so."""
     away: bool = False
     turns: Turns = field(default_factory=Turns)
     pace: Pace | None = None
@@ -85,40 +80,40 @@ async def deliver(
     clock: Clock,
     *,
     size: int | None = None,
-    journal: Journal | None = None,
+    state: SinkState | None = None,
+    statistics: DeliveryStatistics | None = None,
     random: Callable[[], float] = _random.random,
 ) -> tuple[Refusal, ...]:
     """Send `lines` (of `size` characters) until each is stored or refused, and return the refused ones, by index.
 
     Returns only when everything is settled, however long the server is away.  Raises `Stopped` where a person must act
     or the policy says so; then nothing of `lines` may be acknowledged, though some may be stored.  Cancelling is safe
-    in the same way.
+    in the same way.  Requests and retries are counted in `statistics`; deliveries to one sink share its `state`.
     """
-    journal = journal or Journal()
-    journal.limit = journal.limit or ByteLimit(policy.max_bytes)
-    machine = Machine(lines, policy, size=size, limit=journal.limit)
+    state = state or SinkState()
+    statistics = statistics or DeliveryStatistics()
+    state.limit = state.limit or ByteLimit(policy.max_bytes)
+    machine = Machine(lines, policy, size=size, limit=state.limit)
     while True:
         action = machine.next(clock.monotonic())
         match action:
             case Send(indices):
-                await _respect(journal, clock)
-                async with journal.turns.turn(alone=machine.wants_to_be_alone):
+                await _respect(state, clock)
+                async with state.turns.turn(alone=machine.wants_to_be_alone):
                     began = clock.monotonic()
                     verdict = await sink.write(_chosen(lines, indices))
                 now = clock.monotonic()
                 machine.receive(verdict, now, random())
-                if journal.pace is not None:
+                if state.pace is not None:
                     answered = not isinstance(verdict, Unavailable)
-                    journal.pace.ended(len(indices), began, now, is_answered=answered)
-                _note(journal, policy, verdict, now)
+                    state.pace.ended(len(indices), began, now, is_answered=answered)
+                _note(state, statistics, policy, verdict, now)
             case Wait(seconds, attempt, reason, away):
-                _tell_wait(journal, seconds, attempt, reason, away)
-                journal.seconds_waited += seconds
+                _tell_wait(state, seconds, attempt, reason, away)
                 await clock.sleep(seconds)
             case Probe():
                 machine.probed(await _probe(sink), clock.monotonic(), random())
             case Done(refusals):
-                journal.refused_lines += len(refusals)
                 return refusals
             case Stop(reason, hint, code):
                 raise Stopped(reason, hint, code)
@@ -130,9 +125,9 @@ def _chosen(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
     return [lines[index] for index in indices]
 
 
-async def _respect(journal: Journal, clock: Clock) -> None:
+async def _respect(state: SinkState, clock: Clock) -> None:
     """Wait as long as the server asked another delivery to wait."""
-    seconds = journal.not_before - clock.monotonic()
+    seconds = state.not_before - clock.monotonic()
     if seconds > 0:
         await clock.sleep(seconds)
 
@@ -146,31 +141,31 @@ async def _probe(sink: LineSink) -> str | None:
     return None
 
 
-def _note(journal: Journal, policy: Policy, verdict: Verdict, now: float) -> None:
-    journal.requests += 1
+def _note(state: SinkState, statistics: DeliveryStatistics, policy: Policy, verdict: Verdict, now: float) -> None:
+    statistics.requests += 1
     match verdict:
         case Accepted():
-            _tell_back(journal)
+            _tell_back(state)
         case Unavailable():
-            journal.retries += 1
+            statistics.retries += 1
             if verdict.retry_after_seconds is not None:
                 asked = min(verdict.retry_after_seconds, policy.max_retry_after_seconds)
-                journal.not_before = max(journal.not_before, now + asked)
+                state.not_before = max(state.not_before, now + asked)
         case TooLarge():
-            journal.retries += 1
-            max_bytes = journal.limit.bytes if journal.limit else None
+            statistics.retries += 1
+            max_bytes = state.limit.bytes if state.limit else None
             emit(log, logging.INFO, "delivery.too_large", max_bytes=max_bytes, reason=verdict.reason)
         case Refused(conflicts=conflicts) | RefusedSome(conflicts=conflicts):
-            _tell_back(journal)
-            _tell_conflicts(journal, conflicts)
+            _tell_back(state)
+            _tell_conflicts(state, conflicts)
         case _:
             pass
 
 
-def _tell_conflicts(journal: Journal, conflicts: Sequence[SchemaConflict]) -> None:
+def _tell_conflicts(state: SinkState, conflicts: Sequence[SchemaConflict]) -> None:
     for conflict in conflicts:
-        if conflict not in journal.conflicts:
-            journal.conflicts.add(conflict)
+        if conflict not in state.conflicts:
+            state.conflicts.add(conflict)
             emit(
                 log,
                 logging.ERROR,
@@ -183,14 +178,14 @@ def _tell_conflicts(journal: Journal, conflicts: Sequence[SchemaConflict]) -> No
             )
 
 
-def _tell_wait(journal: Journal, seconds: float, attempt: int, reason: str, away: bool) -> None:
-    newly = away and not journal.away
-    journal.away = journal.away or away
+def _tell_wait(state: SinkState, seconds: float, attempt: int, reason: str, away: bool) -> None:
+    newly = away and not state.away
+    state.away = state.away or away
     level, event = (logging.WARNING, "delivery.away") if newly else (logging.INFO, "delivery.waiting")
     emit(log, level, event, attempt=attempt, seconds=round(seconds, 2), reason=reason)
 
 
-def _tell_back(journal: Journal) -> None:
-    if journal.away:
-        journal.away = False
+def _tell_back(state: SinkState) -> None:
+    if state.away:
+        state.away = False
         emit(log, logging.INFO, "delivery.back")

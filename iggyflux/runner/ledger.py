@@ -64,8 +64,3 @@ class Ledger:
             if last is not None:
                 positions.append(last.batch.last)
         return positions, messages
-
-    @property
-    def open_batches(self) -> int:
-        """How many batches are in flight."""
-        return sum(map(len, self._queues.values()))

@@ -54,7 +54,7 @@ from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Position, Reason, Rendered
-from iggyflux.runner.deliver import Clock, Journal, deliver
+from iggyflux.runner.deliver import Clock, SinkState, deliver
 from iggyflux.runner.events import emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job, Ledger
@@ -111,7 +111,7 @@ class RouteRun:
         self.status = status
         self._stop = stop
         self._clock = clock
-        self._journal = Journal()
+        self._sink_state = SinkState()
         self._doubt: Doubt[Request] = Doubt()
         self._told: set[tuple[str, str]] = set()
         self._sink_failures = 0
@@ -123,7 +123,9 @@ class RouteRun:
         try:
             while not self._stop.requested.is_set():
                 self._doubt.forget()
-                session = _Session(route, self.status, self._stop, self._clock, self._journal, self._doubt, self._told)
+                session = _Session(
+                    route, self.status, self._stop, self._clock, self._sink_state, self._doubt, self._told
+                )
                 try:
                     if await self._connect():
                         await session.run()
@@ -139,15 +141,14 @@ class RouteRun:
                 await transport.close()
 
     def refresh(self) -> None:
-        """Bring what delivery counts by itself to the status: also while a request waits for a sink that is away."""
-        status, journal = self.status, self._journal
-        status.requests, status.retries = journal.requests, journal.retries
+        """Say in the status what source and sink say of themselves: also while a request waits for the sink."""
+        status = self.status
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
         if status.state not in ("starting", "connecting"):
             words = self._doubt.words
             held = f"another request: the server refused every line of the last one: {words}" if words else None
-            status.waiting_for = "the sink is away" if journal.away else held or self.route.source.waiting_for
+            status.waiting_for = "the sink is away" if self._sink_state.away else held or self.route.source.waiting_for
 
     async def _connect(self) -> bool:
         """Connect both ends; False where the wish to stop came first: nothing is in flight then."""
@@ -191,7 +192,7 @@ class _Session:
         status: RouteStatus,
         stop: Stop,
         clock: Clock,
-        journal: Journal,
+        sink_state: SinkState,
         doubt: Doubt[Request],
         told: set[tuple[str, str]],
     ) -> None:
@@ -199,7 +200,7 @@ class _Session:
         self._status = status
         self._stop = stop
         self._clock = clock
-        self._journal = journal
+        self._sink_state = sink_state
         self._doubt = doubt
         self._told = told
         self._ledger = Ledger()
@@ -354,17 +355,23 @@ class _Session:
 
     def _pace(self) -> Pace:
         """How many may be under way: known for good once the sink is connected."""
-        if self._journal.pace is None:
+        if self._sink_state.pace is None:
             chosen = self._route.max_in_flight
             bounds = Bounds.exactly(chosen) if chosen else self._route.sink.in_flight or _DEFAULT_IN_FLIGHT
-            self._journal.pace = Pace(bounds)
-        return self._journal.pace
+            self._sink_state.pace = Pace(bounds)
+        return self._sink_state.pace
 
     async def _deliver(self, request: Request) -> None:
         self._status.in_flight += 1
         route, number = self._route, self._doubt.begin()
         refusals = await deliver(
-            route.sink, request.lines, route.policy, self._clock, size=request.size, journal=self._journal
+            route.sink,
+            request.lines,
+            route.policy,
+            self._clock,
+            size=request.size,
+            state=self._sink_state,
+            statistics=self._status,
         )
         self._status.in_flight -= 1
         ended = self._doubt.ended(number, request, len(request.lines), refusals)

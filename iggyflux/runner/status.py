@@ -14,6 +14,7 @@ from iggyflux.delivery.windows import Position
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Partition
 from iggyflux.runner.events import emit
+from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import GroupState
 
@@ -22,31 +23,11 @@ log = logging.getLogger("iggyflux.runner")
 _REPORT = "the reference plan renders these batches, more slowly; please report this"
 State: TypeAlias = Literal["starting", "connecting", "running", "idle", "finishing", "done", "stopped"]
 _CAUGHT_UP_NS = 120_000_000_000
-_COUNTERS = (
-    "read",
-    "points",
-    "delivered",
-    "skipped",
-    "empty",
-    "failed",
-    "refused",
-    "dead_letters",
-    "dropped",
-    "collisions",
-    "fallbacks",
-    "acknowledged",
-    "requests",
-    "retries",
-    "reconnects",
-)
 
 
 @dataclass(slots=True)
 class ReaderStatus:
-    """What a reader knows beside what every route counts; times are integer nanoseconds.
-
-    Of a reader, the counters of `RouteStatus` mean rows where they say messages, and messages where they say lines.
-    """
+    """What a reader knows beside what every route counts; times are integer nanoseconds."""
 
     windows: int = 0
     """Windows read, sent and stored."""
@@ -106,41 +87,11 @@ class ReaderStatus:
 
 
 @dataclass(slots=True)
-class RouteStatus:
-    """One route.  All counters are since the start of the run, and count repeated work again."""
+class RouteStatus(DeliveryStatistics):
+    """One route: its statistics, and what it does now."""
 
     name: str
     state: State = "starting"
-    read: int = 0
-    """Messages read."""
-    points: int = 0
-    """Lines made of them."""
-    delivered: int = 0
-    """Lines that the sink accepted."""
-    skipped: int = 0
-    """Messages that `where` left out."""
-    empty: int = 0
-    """Messages whose `for_each` had no element."""
-    failed: int = 0
-    """Records that could not be mapped."""
-    refused: int = 0
-    """Lines that the server refused."""
-    dead_letters: int = 0
-    """Messages kept as dead letters."""
-    dropped: int = 0
-    """Messages with failed records or refused lines that `on_error: skip` acknowledged all the same."""
-    collisions: int = 0
-    """Points that overwrote one of another message in the same request."""
-    fallbacks: int = 0
-    """Batches that the reference plan rendered because generated code failed: a bug, which costs time and no data."""
-    acknowledged: int = 0
-    """Messages settled, durably."""
-    requests: int = 0
-    """Requests sent."""
-    retries: int = 0
-    """Requests that had to be sent again."""
-    reconnects: int = 0
-    """Times that the source had to be connected again."""
     in_flight: int = 0
     """Requests under way now."""
     waiting_for: str | None = None
@@ -160,10 +111,6 @@ class RouteStatus:
         if not self.fallbacks:
             emit(log, logging.ERROR, "plan.fallback", route=self.name, mapping=mapping, fault=fault, hint=_REPORT)
         self.fallbacks += 1
-
-    def counters(self) -> dict[str, int]:
-        """Every counter by name."""
-        return {name: getattr(self, name) for name in _COUNTERS}
 
     def as_dict(self) -> dict[str, JSON]:
         """The JSON form."""

@@ -15,7 +15,7 @@ from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import Message, Rendered
 from iggyflux.runner import Route, run_routes
-from iggyflux.runner.deliver import Journal, SystemClock, deliver
+from iggyflux.runner.deliver import SinkState, SystemClock, deliver
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Chaos, Fault
 from iggyflux.transports.influxdb.admin import CheckReport
@@ -58,9 +58,9 @@ def delivered(server: SimServer, batches: Sequence[Sequence[str]], *faults: Faul
         sink = InfluxLineSink(settings(server))
         await sink.connect()
         server.inject(*faults)
-        journal, clock = Journal(), SystemClock()
+        state, clock = SinkState(), SystemClock()
         try:
-            deliveries = [deliver(sink, lines, POLICY, clock, journal=journal) for lines in batches]
+            deliveries = [deliver(sink, lines, POLICY, clock, state=state) for lines in batches]
             return list(await asyncio.gather(*deliveries))
         finally:
             await sink.close()

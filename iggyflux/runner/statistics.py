@@ -1,0 +1,52 @@
+"""What a route counts.
+
+Each counter is kept here and nowhere else: routes and deliveries add to it, status and logs read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, kw_only=True)
+class DeliveryStatistics:
+    """The counters of one route since the start of the run.  Repeated work is counted again.
+
+    Of a reader, they mean rows where they say messages, and messages where they say lines.
+    """
+
+    read: int = 0
+    """Messages read."""
+    points: int = 0
+    """Lines made of them."""
+    delivered: int = 0
+    """Lines that the sink accepted."""
+    skipped: int = 0
+    """Messages that `where` left out."""
+    empty: int = 0
+    """Messages whose `for_each` had no element."""
+    failed: int = 0
+    """Records that could not be mapped."""
+    refused: int = 0
+    """Lines that the server refused."""
+    dead_letters: int = 0
+    """Messages kept as dead letters."""
+    dropped: int = 0
+    """Messages with failed records or refused lines that `on_error: skip` acknowledged all the same."""
+    collisions: int = 0
+    """Points that overwrote one of another message in the same request."""
+    fallbacks: int = 0
+    """Batches that the reference plan rendered because generated code failed: a bug, which costs time and no data."""
+    acknowledged: int = 0
+    """Messages settled, durably."""
+    requests: int = 0
+    """Requests sent."""
+    retries: int = 0
+    """Requests that had to be sent again."""
+    reconnects: int = 0
+    """Times that the source had to be connected again."""
+
+    def counters(self) -> dict[str, int]:
+        """Return every counter by name."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(DeliveryStatistics)}
