@@ -555,8 +555,8 @@ def test_the_commands_look_at_and_move_a_cursor_in_a_topic(
         reset = [iggyflux("cursor", "reset", "p.yaml", "--mapping", "back", "--yes") for _ in range(2)]
         runs.append(iggyflux("run", "p.yaml", "--until-end"))
 
-    assert (missing.code, "there is no topic s/cursors for positions" in missing.out) == (1, True), missing.out
-    assert (checked.code, "positions have their topic, s/cursors" in checked.out) == (0, True), checked.out
+    assert (missing.code, "topic s/cursors for positions not found" in missing.out) == (1, True), missing.out
+    assert (checked.code, "topic s/cursors for positions exists" in checked.out) == (0, True), checked.out
     assert "nothing is stored" in nothing.out
     assert [run.code for run in runs] == [0] * 4, runs
     for run, count in zip(runs, ("10 rows", "0 rows", "5 rows", "10 rows"), strict=True):

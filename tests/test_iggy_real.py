@@ -626,7 +626,7 @@ def test_check_joins_nothing(topic: Topic, pipeline: Path) -> None:
 
     assert checked.code == 0, checked.out
     assert f"0 messages in 1 partition of {topic.stream}/t" in checked.out
-    assert f"dead letters have their topic, {topic.stream}/dead" in checked.out
+    assert f"topic {topic.stream}/dead for dead letters exists" in checked.out
     assert topic.server.rest("GET", f"/streams/{topic.stream}/topics/t/consumer-groups")[1] == []
 
 
@@ -645,14 +645,14 @@ def test_a_member_that_starves_says_who_holds_the_partitions(topic: Topic, caplo
         for _ in range(8):
             assert await starving.read() is None
             time[0] += 2.0
-        trouble = starving.trouble
+        words = starving.waiting_for
         await starving.close()
         await holder.close()
-        return trouble
+        return words
 
-    trouble = drive(main())
-    assert trouble is not None
-    assert trouble.startswith(f"{topic.stream}/t/0 starves: member 0 holds it, 5 messages wait; ")
+    words = drive(main())
+    assert words is not None
+    assert words.startswith(f"{topic.stream}/t/0 starves: member 0 holds it, 5 messages wait; ")
     assert caplog.text.count("iggy.starving ") == 1
     assert "partitions=0 member=0 self=1 waiting=5" in caplog.text
     assert "every member is connected" in caplog.text
@@ -827,7 +827,7 @@ def test_a_topic_for_dead_letters_that_is_missing_is_told_before_the_first_messa
 
     checked, ran = (process(command, pipeline, env=ENV) for command in ("check", "run"))
 
-    assert (checked.code, f"there is no topic {topic.stream}/lost for dead letters" in checked.out) == (1, True)
+    assert (checked.code, f"topic {topic.stream}/lost for dead letters not found" in checked.out) == (1, True)
     assert (ran.code, "IFX766" in ran.err, f"iggy topic create {topic.stream} lost" in ran.err) == (3, True, True)
     assert drive(topic.stored(name="env")) is None
 

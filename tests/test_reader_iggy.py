@@ -136,10 +136,10 @@ def test_check_looks_for_the_topic_of_a_reader_and_run_makes_it_where_it_may(
         server.create_topic(stream, "back", PARTITIONS)  # as `run` does, where the server is as old as the client
         checked, ran, again = (process(command, "p.yaml") for command in ("check", "run", "run"))
 
-    assert (missing.code, f"there is no topic {stream}/back for messages" in missing.out) == (1, True)
+    assert (missing.code, f"topic {stream}/back for messages not found" in missing.out) == (1, True)
     assert (refused.code, "IFX766" in refused.err) == (3, True)
-    assert (may.code, "`run` makes it" in may.out) == (0, True)
-    assert (checked.code, f"messages have their topic, {stream}/back" in checked.out) == (0, True)
+    assert (may.code, "`run` creates it" in may.out) == (0, True)
+    assert (checked.code, f"topic {stream}/back for messages exists" in checked.out) == (0, True)
     assert (ran.code, again.code) == (0, 0), ran.err + again.err
     assert len(sent(server, stream)) == 1
 

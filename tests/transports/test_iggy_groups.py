@@ -98,10 +98,10 @@ def test_partitions_of_ghosts_are_told_while_the_others_have_traffic(busy: Seque
         await pass_seconds(server, [worker], 20, busy)
         return worker.source.waiting_for or ""
 
-    trouble = drive(main())
+    words = drive(main())
     starving = [each for each in busy if server.holder(GROUP, each) not in server.live(GROUP)]
-    assert [each for each in server.numbers if f"{place(each)} starves: member 0 holds it" in trouble] == starving
-    assert ("run: iggyflux regroup" in trouble) == bool(starving)
+    assert [each for each in server.numbers if f"{place(each)} starves: member 0 holds it" in words] == starving
+    assert ("run: iggyflux regroup" in words) == bool(starving)
 
 
 def test_a_process_whose_group_was_deleted_joins_again() -> None:
