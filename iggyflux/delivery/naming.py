@@ -104,11 +104,12 @@ def _quoted(message: str, lines: Sequence[str]) -> Named | None:
 
 # --- schema conflicts, and who is suspect ---
 
+# These are the servers' own words: InfluxDB 1.x and 2.x, then 3.x.
 _CONFLICT = re.compile(
     r'input field "(.*?)" on measurement "(.*?)" is type (\w+), already exists as type (\w+)', re.DOTALL
 )
 _COLUMN_CONFLICT = re.compile(
-    r"invalid column type for column '(.*?)', expected ([\w:]+), found ([\w:]+)",
+    r"invalid column type for column '(.*?)', expected ([\w:]+), got ([\w:]+)",
     re.DOTALL,
 )
 _TYPES = {"timestamp": "the time", "uinteger": "unsigned", "bool": "boolean"}
