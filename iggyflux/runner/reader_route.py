@@ -78,7 +78,7 @@ from iggyflux.runner.deliver import Clock
 from iggyflux.runner.events import emit
 from iggyflux.runner.status import ReaderStatus, RouteStatus
 from iggyflux.runner.stop import Stop
-from iggyflux.runner.waiting import first_of, wait_to_connect
+from iggyflux.runner.waiting import connect_ends, first_of, wait_to_connect
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import DeadLetterSink, MessageSink, RowSource, Worker
 from iggyflux.transports.base import Window as Rows
@@ -160,7 +160,8 @@ class ReaderRun:
             while not self._stop.requested.is_set():
                 try:
                     if not connected:
-                        connected = await self._connect()
+                        await self._forget_ahead()
+                        connected = await connect_ends(route.name, self.status, self._connect_both(), self._stop)
                     elif await self._step():
                         break
                 except NotConnected as error:
@@ -505,16 +506,6 @@ class ReaderRun:
                 return
 
     # --- connecting and waiting ---
-
-    async def _connect(self) -> bool:
-        """Connect both ends; False where the wish to stop came first."""
-        self.status.state = "connecting"
-        await self._forget_ahead()
-        if await self._unless_stopped(_boxed(self._connect_both())) is None:
-            return False
-        self.status.waiting_for = None
-        emit(log, logging.INFO, "route.connected", route=self.route.name)
-        return True
 
     async def _connect_both(self) -> None:
         await self.route.dead_letters.connect()

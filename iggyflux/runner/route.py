@@ -61,7 +61,7 @@ from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
-from iggyflux.runner.waiting import first_of, wait_to_connect
+from iggyflux.runner.waiting import connect_ends, wait_to_connect
 from iggyflux.transports.base import DeadLetterSink, Grouped, LineSink, Source
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
@@ -127,7 +127,7 @@ class RouteRun:
                     route, self.status, self._stop, self._clock, self._sink_state, self._doubt, self._told
                 )
                 try:
-                    if await self._connect():
+                    if await connect_ends(route.name, self.status, self._connect_both(), self._stop):
                         await session.run()
                 except NotConnected as error:
                     attempt = 1 if session.has_settled else attempt + 1
@@ -149,18 +149,6 @@ class RouteRun:
             words = self._doubt.words
             held = f"another request: the server refused every line of the last one: {words}" if words else None
             status.waiting_for = "the sink is away" if self._sink_state.away else held or self.route.source.waiting_for
-
-    async def _connect(self) -> bool:
-        """Connect both ends; False where the wish to stop came first: nothing is in flight then."""
-        self.status.state = "connecting"
-        connecting = asyncio.ensure_future(self._connect_both())
-        await first_of(connecting, self._stop.requested.wait())
-        if connecting.cancelled():
-            return False
-        connecting.result()
-        self.status.waiting_for = None
-        emit(log, logging.INFO, "route.connected", route=self.route.name)
-        return True
 
     async def _connect_both(self) -> None:
         await self.route.dead_letters.connect()

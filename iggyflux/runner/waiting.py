@@ -1,4 +1,4 @@
-"""How a route waits: for the first of several things, and before it connects again."""
+"""How a route connects and waits: for the first of several things, and before it connects again."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ _HINT_AT = 3
 """With which attempt in a row the hint is given: earlier ones may be a restart."""
 
 log = logging.getLogger("iggyflux.runner")
+
+
+async def connect_ends(route: str, status: RouteStatus, connecting: Awaitable[None], stop: Stop) -> bool:
+    """Return True when `connecting` is done, False if the wish to stop comes first: then it is cancelled.
+
+    Raise what `connecting` raises.
+    """
+    status.state = "connecting"
+    task = asyncio.ensure_future(connecting)
+    await first_of(task, stop.requested.wait())
+    if task.cancelled():
+        return False
+    task.result()
+    status.waiting_for = None
+    emit(log, logging.INFO, "route.connected", route=route)
+    return True
 
 
 async def wait_to_connect(
