@@ -24,8 +24,8 @@ from iggyflux.delivery.verdicts import (
 )
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.deliver import SinkState, deliver
+from iggyflux.runner.send_gate import SendGate
 from iggyflux.runner.statistics import DeliveryStatistics
-from iggyflux.runner.turns import Turns
 
 T = TypeVar("T")
 
@@ -277,10 +277,10 @@ def test_a_line_that_kills_the_server_is_blamed_and_no_line_that_was_under_way_b
 
 def test_a_delivery_that_is_cancelled_while_it_waits_for_its_turn_holds_up_no_other() -> None:
     async def main() -> bool:
-        turns = Turns()
+        gate = SendGate()
 
         async def hold(alone: bool, until: asyncio.Event) -> None:
-            async with turns.turn(alone=alone):
+            async with gate.turn(alone=alone):
                 await until.wait()
 
         first, never, now = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -29,7 +29,7 @@ class Refusal:
     """A line that the server will never take: `line` is its index in what was sent.
 
     `vague` holds the server's words where they name no line and nothing of a line: the line was found by sending it
-    alone, and the cause may be the whole connection (see `delivery.doubt`).
+    alone, and the cause may be the whole connection (see `delivery.held`).
     """
 
     line: int

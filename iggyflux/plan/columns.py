@@ -234,7 +234,7 @@ class Unusual(Exception):
     """A value that a memo cannot hold."""
 
 
-class Room:
+class MemoBudget:
     """How many characters several memos hold together."""
 
     __slots__ = ("held",)
@@ -246,13 +246,13 @@ class Room:
 class Memo(dict[Any, str]):
     """Text made of a string once: a tag with its key, or a measurement.  Safe to share: no entry ever changes.
 
-    `make` gives the text or raises RecordError.  At a bound, of entries or of characters, all is forgotten.  `room` is
-    told of what is held, for who bounds many memos.
+    `make` gives the text or raises RecordError.  At a bound, of entries or of characters, all is forgotten.  `budget`
+    counts what is held, where many memos have one bound.
     """
 
-    def __init__(self, make: Callable[[str | None], str], longest: int, room: Room | None = None) -> None:
+    def __init__(self, make: Callable[[str | None], str], longest: int, budget: MemoBudget | None = None) -> None:
         super().__init__()
-        self._room = room or Room()
+        self._budget = budget or MemoBudget()
         self._make = make
         self._longest = longest
         self._held = 0
@@ -267,10 +267,10 @@ class Memo(dict[Any, str]):
         size = len(text) * 2  # its key is about as long
         if len(self) >= _MEMO_LIMIT or self._held + size > MEMO_CHARACTERS:
             self.clear()
-            self._room.held -= self._held
+            self._budget.held -= self._held
             self._held = 0
         self._held += size
-        self._room.held += size
+        self._budget.held += size
         self[value] = text
         return text
 

@@ -19,8 +19,8 @@ from iggyflux.plan.columns import (
     MEMO_CHARACTERS,
     Column,
     Memo,
+    MemoBudget,
     Odd,
-    Room,
     cast_texts,
     join_fields,
     memo_texts,
@@ -73,7 +73,7 @@ class _Stars:
         self._series_bytes = series_bytes
         self._layouts: dict[Names, list[_Entry] | None] = {}
         self._named_characters = 0
-        self._room = Room()
+        self._budget = MemoBudget()
 
     def _groups(self, objects: Sequence[Sequence[JSON]], odd: Odd) -> list[tuple[list[_Entry], Group]]:
         """The records by what their objects are made of; those that are odd are in no group."""
@@ -90,7 +90,7 @@ class _Stars:
                     odd.add(index)
             if len(names) == len(self._stars):
                 groups.setdefault(tuple(names), []).append((index, values))
-        if self._room.held > MEMO_CHARACTERS:
+        if self._budget.held > MEMO_CHARACTERS:
             self._forget()
         known: list[tuple[list[_Entry], Group]] = []
         for key, group in groups.items():
@@ -115,7 +115,7 @@ class _Stars:
     def _forget(self) -> None:
         self._layouts.clear()
         self._named_characters = 0
-        self._room = Room()
+        self._budget = MemoBudget()
 
     def _arrange(self, names: Names) -> list[_Entry] | None:
         entries = {name: _Entry(index) for index, name in enumerate(self._named)}
@@ -227,7 +227,7 @@ class StarTags(_Stars):
         return made
 
     def _memo(self, prefix: str | None, share: int) -> Memo:
-        return Memo(partial(self._tag, prefix), share, self._room)
+        return Memo(partial(self._tag, prefix), share, self._budget)
 
     def _tag(self, prefix: str | None, value: str | None) -> str:
         if not value:

@@ -30,8 +30,8 @@ from iggyflux.delivery.verdicts import (
 )
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.events import emit
+from iggyflux.runner.send_gate import SendGate
 from iggyflux.runner.statistics import DeliveryStatistics
-from iggyflux.runner.turns import Turns
 from iggyflux.transports.base import LineSink
 
 log = logging.getLogger("iggyflux.delivery")
@@ -68,7 +68,7 @@ class SinkState:
     not_before: float = 0.0
     """Until when the server asked for no requests: for every delivery, not only for the one that was answered so."""
     away: bool = False
-    turns: Turns = field(default_factory=Turns)
+    gate: SendGate = field(default_factory=SendGate)
     pace: Pace | None = None
     """How many requests should be under way, where that is not chosen."""
 
@@ -99,7 +99,7 @@ async def deliver(
         match action:
             case Send(indices):
                 await _respect(state, clock)
-                async with state.turns.turn(alone=machine.wants_to_be_alone):
+                async with state.gate.turn(alone=machine.wants_to_be_alone):
                     began = clock.monotonic()
                     verdict = await sink.write(_chosen(lines, indices))
                 now = clock.monotonic()

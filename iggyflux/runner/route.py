@@ -17,7 +17,7 @@ Everything that can happen, and what the route then does:
 |              | … fail                              | stops                                                         |
 | delivering   | every line accepted                 | settles the batches whose lines are all settled               |
 |              | lines refused                       | as failed records: on_error says                              |
-|              | … every line, none of them named    | holds them until another line is accepted (`delivery.doubt`), |
+|              | … every line, none of them named    | holds them until another line is accepted (`delivery.held`), |
 |              |                                     | or stops                                                      |
 |              | sink away, overloaded, too large    | `deliver` waits, repeats, splits; reading stops when          |
 |              |                                     | `max_in_flight` requests are under way                        |
@@ -47,7 +47,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from iggyflux.delivery.doubt import Doubt, Ended
+from iggyflux.delivery.held import EndedRequest, HeldRequests
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.retry import Stop as MustStop
@@ -112,7 +112,7 @@ class RouteRun:
         self._stop = stop
         self._clock = clock
         self._sink_state = SinkState()
-        self._doubt: Doubt[Request] = Doubt()
+        self._held: HeldRequests[Request] = HeldRequests()
         self._told: set[tuple[str, str]] = set()
         self._sink_failures = 0
 
@@ -122,9 +122,9 @@ class RouteRun:
         attempt = 0
         try:
             while not self._stop.requested.is_set():
-                self._doubt.forget()
+                self._held.forget()
                 session = _Session(
-                    route, self.status, self._stop, self._clock, self._sink_state, self._doubt, self._told
+                    route, self.status, self._stop, self._clock, self._sink_state, self._held, self._told
                 )
                 try:
                     if await connect_ends(route.name, self.status, self._connect_both(), self._stop):
@@ -146,7 +146,7 @@ class RouteRun:
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
         if status.state not in ("starting", "connecting"):
-            words = self._doubt.words
+            words = self._held.words
             held = f"another request: the server refused every line of the last one: {words}" if words else None
             status.waiting_for = "the sink is away" if self._sink_state.away else held or self.route.source.waiting_for
 
@@ -181,7 +181,7 @@ class _Session:
         stop: Stop,
         clock: Clock,
         sink_state: SinkState,
-        doubt: Doubt[Request],
+        held: HeldRequests[Request],
         told: set[tuple[str, str]],
     ) -> None:
         self._route = route
@@ -189,7 +189,7 @@ class _Session:
         self._stop = stop
         self._clock = clock
         self._sink_state = sink_state
-        self._doubt = doubt
+        self._held = held
         self._told = told
         self._ledger = Ledger()
         self._builder = RequestBuilder(route.batch_size, route.batch_bytes)
@@ -210,7 +210,7 @@ class _Session:
                 self._status.state = "finishing"
                 while self._deliveries:
                     await asyncio.wait(self._deliveries)
-                await self._settle_all(self._doubt.finished())
+                await self._settle_all(self._held.finished())
                 self._is_over = True
                 self._news.set()
                 await acknowledging
@@ -351,7 +351,7 @@ class _Session:
 
     async def _deliver(self, request: Request) -> None:
         self._status.in_flight += 1
-        route, number = self._route, self._doubt.begin()
+        route, number = self._route, self._held.begin()
         refusals = await deliver(
             route.sink,
             request.lines,
@@ -362,13 +362,13 @@ class _Session:
             statistics=self._status,
         )
         self._status.in_flight -= 1
-        ended = self._doubt.ended(number, request, len(request.lines), refusals)
+        ended = self._held.ended(number, request, len(request.lines), refusals)
         if not ended:
-            name, count, words = route.name, len(request.lines), self._doubt.words
+            name, count, words = route.name, len(request.lines), self._held.words
             emit(log, logging.WARNING, "request.held", route=name, lines=count, reason=words, hint=_HELD_HINT)
         await self._settle_all(ended)
 
-    async def _settle_all(self, ended: Sequence[Ended[Request]] | MustStop) -> None:
+    async def _settle_all(self, ended: Sequence[EndedRequest[Request]] | MustStop) -> None:
         """Settle batches by what their requests ended with; stop where the server refuses everything."""
         if isinstance(ended, MustStop):
             raise Stopped(ended.reason, ended.hint, ended.code)

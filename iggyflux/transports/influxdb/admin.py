@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlencode
 
 from iggyflux.delivery.answers import Answer, plain_words
-from iggyflux.delivery.doubt import one_reason
+from iggyflux.delivery.held import one_reason
 from iggyflux.delivery.verdicts import Accepted, Impossible, RefusedSome, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import InfluxSettings

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
 
-from iggyflux.delivery.doubt import Doubt
+from iggyflux.delivery.held import HeldRequests
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, RefusedSome, TooLarge, Verdict
@@ -364,12 +364,12 @@ REFUSED = (Refusal(0, "no", 400, vague="no 7"),)
 
 def ends(*steps: tuple[int, tuple[Refusal, ...]], begun: int = 9) -> list[object]:
     """What follows each end of a request of one line: the numbers that are settled, or the code of a stop."""
-    doubt: Doubt[int] = Doubt()
+    held: HeldRequests[int] = HeldRequests()
     for _ in range(begun):
-        doubt.begin()
+        held.begin()
     found: list[object] = []
     for number, refusals in steps:
-        end = doubt.ended(number, number, 1, refusals)
+        end = held.ended(number, number, 1, refusals)
         found.append(end.code if isinstance(end, MustStop) else [each.request for each in end])
     return found
 

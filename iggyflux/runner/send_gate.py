@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
+class SendGate:
     """The turns of all deliveries to one sink."""
 
     def __init__(self) -> None:

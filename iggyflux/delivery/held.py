@@ -48,19 +48,19 @@ _HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ended(Generic[T]):
+class EndedRequest(Generic[T]):
     """A request that ended, and its refused lines."""
 
     request: T
     refusals: tuple[Refusal, ...]
 
 
-class Doubt(Generic[T]):
+class HeldRequests(Generic[T]):
     """The doubts of one route."""
 
     def __init__(self) -> None:
         self._begun = 0
-        self._held: dict[int, Ended[T]] = {}
+        self._held: dict[int, EndedRequest[T]] = {}
         # The requests without an accepted line that count: number → reason.  Each that is held is among them.
         self._row: dict[int, Reason | None] = {}
         self._row_ended_at = 0
@@ -77,9 +77,9 @@ class Doubt(Generic[T]):
         self._begun += 1
         return self._begun
 
-    def ended(self, number: int, request: T, lines: int, refusals: Sequence[Refusal]) -> list[Ended[T]] | Stop:
+    def ended(self, number: int, request: T, lines: int, refusals: Sequence[Refusal]) -> list[EndedRequest[T]] | Stop:
         """Return what can be settled now that a request of so many lines ended: nothing where it is held."""
-        this = Ended(request, tuple(refusals))
+        this = EndedRequest(request, tuple(refusals))
         if len(refusals) < lines:
             if not self._has_accepted:
                 self._has_accepted = True
@@ -90,7 +90,7 @@ class Doubt(Generic[T]):
         reason = reasons.pop() if len(reasons) == 1 and len(vague) == lines else None
         if self._has_accepted and (reason is None or number < self._row_ended_at):
             return self._settle(number, this)
-        settled: list[Ended[T]] = []
+        settled: list[EndedRequest[T]] = []
         if vague:
             if self._has_accepted:
                 settled = self._release(number, other_than=reason)
@@ -102,7 +102,7 @@ class Doubt(Generic[T]):
             self._row[number] = reason
         return self._stop("of three requests in a row") if self._is_in_row(number) else settled
 
-    def finished(self) -> list[Ended[T]] | Stop:
+    def finished(self) -> list[EndedRequest[T]] | Stop:
         """Return what can be settled where no request will follow."""
         if self._held and not self._has_accepted:
             return self._stop("since the start")
@@ -113,12 +113,12 @@ class Doubt(Generic[T]):
         self._held.clear()
         self._row.clear()
 
-    def _settle(self, number: int, this: Ended[T]) -> list[Ended[T]]:
+    def _settle(self, number: int, this: EndedRequest[T]) -> list[EndedRequest[T]]:
         """A request that ends the row."""
         self._row_ended_at = max(self._row_ended_at, number)
         return [*self._release(number), this]
 
-    def _release(self, before: int, *, other_than: Reason | None = None) -> list[Ended[T]]:
+    def _release(self, before: int, *, other_than: Reason | None = None) -> list[EndedRequest[T]]:
         """What is held of requests that began before number `before`, but for those of one reason."""
         numbers = [number for number in sorted(self._row) if number < before]
         numbers = [number for number in numbers if other_than is None or self._row[number] != other_than]
