@@ -33,6 +33,17 @@ SERVER_TESTS := tests/servers tests/sim/test_against_real.py tests/test_cursor_t
 test-servers: $(VENV)/.ready  ## run the tests of real servers; fail where one that is named is not there
 	$(BIN)/python -m pytest -n auto --dist worksteal --servers "$(SERVERS)" $(SERVER_TESTS)
 
+LOWEST := $(VENV)/lowest
+LOWEST_TESTS := tests/test_cli_ends.py tests/test_cli_progress.py tests/test_cli_transcripts.py tests/test_documents.py \
+	tests/test_payloads.py tests/sim/test_command.py tests/transports/test_influxdb.py
+
+test-lowest: $(VENV)/.ready  ## test the lowest versions that pyproject.toml accepts, where dependencies are used (2 minutes)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip compile --quiet --no-header --resolution lowest-direct --all-extras pyproject.toml -o $(LOWEST)/lowest.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST) -r $(LOWEST)/lowest.txt --group dev
+	$(BIN)/uv pip install --quiet --python $(LOWEST) --no-build-isolation --no-deps -e .
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(LOWEST_TESTS)
+
 test-long: $(VENV)/.ready  ## run the tests with their full numbers (hours)
 	$(BIN)/python -m pytest -n auto --dist worksteal --long --timeout 0
 
@@ -59,4 +70,4 @@ lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv servers demo bench bench-iggy lock test test-servers test-long format check
+.PHONY: help venv servers demo bench bench-iggy lock test test-servers test-lowest test-long format check

@@ -24,7 +24,7 @@ from iggy_server import free_ports
 from iggyflux.cli import command_line
 
 PORT = "8086"
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 120
 ELLIPSES = {"…\n": r"(?:.*\n)*", "…": ".*"}
 BLOCK = re.compile(
     r"(?:<!-- (?:file: (?P<file>\S+)|runs: (?P<runs>\S+)) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
