@@ -35,7 +35,7 @@ def test_it_serves_until_it_is_told_to_end_and_sums_up() -> None:
     assert talk.splitlines() == [
         "note: every token is accepted; use --token NAME to require one",
         "requests: 400 × 1, 503 × 1",
-        "lines: 2 (1 stored, 1 refused)",
+        "lines: 2 (1 stored, 1 rejected)",
         "points: 1 in 1 series (0 overwritten)",
         "faults: status × 1",
     ]
