@@ -314,7 +314,7 @@ def test_a_cursor_of_the_release_before_is_refused_and_its_time_goes_on(server: 
     refused = [iggyflux("run", path, "--until-end"), iggyflux("cursor", "show", path)]
 
     assert [each.code for each in refused] == [3, 3]
-    assert all("they have format 1, and this program reads format 2" in each.err for each in refused), refused
+    assert all("they have format 1; this release reads format 2" in each.err for each in refused), refused
     assert "cursor set" in refused[0].err
     iggyflux("cursor", "set", path, "--mapping", "back", "--at", "2026-01-01T00:00:05Z", "--yes")
     assert "5 rows" in iggyflux("run", path, "--until-end").err

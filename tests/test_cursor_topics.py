@@ -273,7 +273,7 @@ def test_a_damaged_message_stops_and_can_be_replaced(
     assert (error.code, "'r' in s/cursors" in error.reason) == ("IFX701", True), error
     for version in (1, 3):
         if b"\xa7version" + bytes([version]) in spoil(data):
-            assert f"it has format {version}, and this program reads format 2" in error.reason
+            assert f"it has format {version}; this release reads format 2" in error.reason
     store = topic.store()
     assert stopped(store.read).code == "IFX701"
     store.take()
@@ -300,7 +300,7 @@ def test_of_two_runs_the_one_that_published_last_goes_on_and_the_other_stops(top
 
     error = stopped(lambda: commit(first, 3))
     assert error.code == "IFX702"
-    assert "somebody else reads as 'r'" in error.reason
+    assert "another process reads as 'r'" in error.reason
     assert "process" in error.reason
     commit(second, 4)
     assert topic.opened()[1] == Position(4, 4)
@@ -583,8 +583,8 @@ def test_what_needs_a_directory_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     of_reader = iggyflux("validate", "p.yaml")
     (tmp_path / "p.yaml").write_text(text)
 
-    assert (of_file.code, "cannot be kept in a topic" in of_file.err + of_file.out) == (1, True)
-    assert (of_reader.code, "nothing says who logs in to Iggy" in of_reader.err + of_reader.out) == (1, True)
+    assert (of_file.code, "cannot be stored in a topic" in of_file.err + of_file.out) == (1, True)
+    assert (of_reader.code, "missing credentials for Iggy" in of_reader.err + of_reader.out) == (1, True)
     assert iggyflux("validate", "p.yaml").code == 0
 
 

@@ -124,14 +124,14 @@ def test_lines_that_belong_together_stand_side_by_side() -> None:
     [
         ("m a=1 1", "n a=1 1", ["measurement: expected m, found n"]),
         ("m a=1 1", "m a=1i 1", ["field a: expected 1.0, found 1i"]),
-        ("m a=1,b=2 1", "m a=1,c=2 1", ["field b: expected 2.0, is missing", "field c: not expected, is 2.0"]),
+        ("m a=1,b=2 1", "m a=1,c=2 1", ["field b: expected 2.0, found nothing", "field c: unexpected 2.0"]),
         ("m,t=1 a=1 1", "m,t=2 a=1 1", ["tag t: expected 1, found 2"]),
         ("m a=-0.0 1", "m a=0.0 1", ["field a: expected -0.0, found 0.0"]),
         ("m a=1 0", "m a=1 86400000000000", ["timestamp: expected 0, found 86400000000000 (1 d later)"]),
         (
             "m a=1 1",
             "m a=1.0 1",
-            ["the same point, written otherwise: tags and fields stand in the order of their keys, floats as 7.0"],
+            ["the same point, formatted differently: tags and fields are sorted by key, floats are written as 7.0"],
         ),
         ("m a= 1", "m a=1 1", ["the expected line is not line protocol: column 5: a value is missing"]),
     ],

@@ -230,16 +230,16 @@ def test_an_envelope_brings_its_coordinates_and_the_position_stays_the_files(tmp
 
 
 BAD_ENVELOPES = {
-    "not JSON": (b"{", "not a message"),
-    "not an object": (b"[]", "not a message"),
+    "not JSON": (b"{", "invalid message"),
+    "not an object": (b"[]", "invalid message"),
     "unknown key": (b'{"payload": 1, "ofset": 2}', "ofset"),
-    "no payload": (b'{"offset": 2}', "found none of them"),
+    "no payload": (b'{"offset": 2}', "found none"),
     "two payloads": (b'{"payload": 1, "payload_text": "x"}', "found payload and payload_text"),
     "bad base64": (b'{"payload_base64": "?"}', "payload_base64 is not base64"),
-    "bad header": (b'{"payload": 1, "headers": {"a": {"b": "c"}}}', "a header is"),
-    "bad id": (b'{"payload": 1, "id": "x"}', "id is not a number"),
+    "bad header": (b'{"payload": 1, "headers": {"a": {"b": "c"}}}', "as header"),
+    "bad id": (b'{"payload": 1, "id": "x"}', "expected a number as id"),
     "large id": (b'{"payload": 1, "id": "340282366920938463463374607431768211456"}', "128 bits"),
-    "not UTF-8": (b'{"payload_text": "\xff"}', "not a message"),
+    "not UTF-8": (b'{"payload_text": "\xff"}', "invalid message"),
 }
 
 
@@ -525,7 +525,7 @@ def test_what_stands_before_a_broken_envelope_is_given_and_settled_first(tmp_pat
         assert batch
         await broken.ack([batch.last])
         for _ in range(2):
-            with pytest.raises(Stopped, match=":3: not a message"):
+            with pytest.raises(Stopped, match=":3: invalid message"):
                 await broken.read()
         await broken.close()
         return [message.payload for message in batch.messages]

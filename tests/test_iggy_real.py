@@ -655,7 +655,7 @@ def test_a_member_that_starves_says_who_holds_the_partitions(topic: Topic, caplo
     assert words.startswith(f"{topic.stream}/t/0 starves: member 0 holds it, 5 messages wait; ")
     assert caplog.text.count("iggy.starving ") == 1
     assert "partitions=0 member=0 self=1 waiting=5" in caplog.text
-    assert "every member is connected" in caplog.text
+    assert "all members are connected" in caplog.text
 
 
 # Ways to connect
@@ -779,8 +779,8 @@ def test_there_are_many_ways_to_connect(ways: Ways, way: str) -> None:
 @pytest.mark.parametrize(
     ("way", "more", "words"),
     [
-        ("tls", {"domain": "other.example"}, "does it carry the name"),
-        ("tls", {"ca_file": None}, "is its certificate trusted"),
+        ("tls", {"domain": "other.example"}, "valid for the name"),
+        ("tls", {"ca_file": None}, "certificate is trusted"),
         ("tls", {"tls": False}, "tls: true"),
         ("tls", {"ca_file": Path("nowhere.pem")}, "IFX761"),
         ("token", {"token": Secret("no-such-token-at-all")}, "IFX763"),

@@ -656,7 +656,7 @@ def test_a_list_in_the_place_of_a_message_is_told_as_one_and_not_counted() -> No
     found = failure(document("[v]"), [{"v": 1}])
 
     assert found.code == "IFX346"
-    assert found.reason.endswith(" (what they are looked for in is a list: `for_each` makes points of its elements)")
+    assert found.reason.endswith(" (the payload is a list; use `for_each` to render points from its elements)")
 
 
 def test_rule_20_a_record_stops_at_its_first_failure() -> None:
@@ -804,7 +804,7 @@ def test_rule_27_rows_that_are_not_walked_are_a_warning() -> None:
             parse_mapping(text.replace("{v: v}", "{v: 'length(@)'}").replace("expr: ts", "expr: '[0].t'")).warnings
             == ()
         )
-    assert "is a list: `for_each`" in failure(text, b"x v=1 5").reason
+    assert "is a list; use `for_each`" in failure(text, b"x v=1 5").reason
 
 
 def test_rule_27_binary_formats_are_held_to_what_json_has() -> None:

@@ -218,7 +218,7 @@ def test_rule_04_a_bare_number_or_boolean_is_told_how_a_constant_is_written(valu
     found = [problem for problem in problems(HEAD + text) if problem.severity == "error"]
 
     assert [problem.code for problem in found] == ["IFX115", "IFX115"]
-    assert {problem.hint for problem in found} == {f"a constant says so: {{const: {value}}}"}
+    assert {problem.hint for problem in found} == {f"write a constant as {{const: {value}}}"}
 
 
 def test_rule_05_a_bare_null_in_an_expression_is_told_at_its_place() -> None:

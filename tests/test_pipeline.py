@@ -363,7 +363,7 @@ def test_a_short_secret_leaves_the_words_legible(problems: Callable[..., list[Pr
     """Its letters are everywhere: it is hidden where it is a value."""
     (problem,) = problems(SMALLEST + "influxdb: {token: a, linger: 1a}\n")
 
-    assert problem.message == "not a duration: '1a'"
+    assert problem.message == "invalid duration: '1a'"
     assert problem.source == "influxdb: {token: ***, linger: 1a}"
 
 
@@ -388,10 +388,10 @@ def test_a_secret_shows_itself_nowhere() -> None:
 
 
 PROBLEMS: dict[str, tuple[str, str, str, str]] = {
-    "not a duration": ("influxdb: {linger: 10s ago}", "IFX804", "/influxdb/linger", "not a duration: '10s ago'"),
-    "not a size": ("influxdb: {batch_bytes: 5 mega}", "IFX805", "/influxdb/batch_bytes", "not a size: '5 mega'"),
-    "not an address": ("influxdb: {url: localhost}", "IFX809", "/influxdb/url", "not an address: 'localhost'"),
-    "port of an address": ("influxdb: {url: 'http://h:x'}", "IFX809", "/influxdb/url", "not an address"),
+    "not a duration": ("influxdb: {linger: 10s ago}", "IFX804", "/influxdb/linger", "invalid duration: '10s ago'"),
+    "not a size": ("influxdb: {batch_bytes: 5 mega}", "IFX805", "/influxdb/batch_bytes", "invalid size: '5 mega'"),
+    "invalid address": ("influxdb: {url: localhost}", "IFX809", "/influxdb/url", "invalid address: 'localhost'"),
+    "port of an address": ("influxdb: {url: 'http://h:x'}", "IFX809", "/influxdb/url", "invalid address"),
     "token and password": (
         'influxdb: {token: "${T}", username: u, password: "${T}"}',
         "IFX810",

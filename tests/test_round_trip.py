@@ -80,14 +80,14 @@ def test_a_message_that_comes_back_as_it_was_is_whole() -> None:
             "@",
             {"a": 1.5, "b": 7, "ts": 1},
             "b",
-            "integer became text (tags are text)",
+            "integer became a string (tags are strings)",
         ),
         (
             {"fields": {"a": "a"}, "tags": {"b": "b"}},
             "@",
             {"a": 1.5, "b": "", "ts": 1},
             "b",
-            "an empty text is no value of a tag",
+            "an empty string cannot be a tag value",
         ),
         ({"fields": {"a": "a"}}, "{x: a}", {"a": 1.5, "ts": 1}, "a", "unchanged, as x"),
         ({"fields": {"a": "a"}}, "{x: a}", {"a": 1, "ts": 1}, "a", "integer became float, as x"),
@@ -132,14 +132,14 @@ def test_a_message_that_comes_back_as_it_was_is_whole() -> None:
             "@",
             {"a": 1.5, "b": "m", "ts": 1},
             "b",
-            "stored as the measurement, which is no column",
+            "stored as the measurement, which is not a column",
         ),
         (
             {"fields": {"a": "x[0]", "b": "x[1]"}},
             "{x: [b, a], ts: time}",
             {"x": [1.5, 2.5], "ts": 1},
             "x",
-            "the order of elements is another",
+            "the order of elements changed",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def test_what_is_added_is_no_loss() -> None:
         "c": "added by the writer",
         "at": "added: the time of the point",
         "from": "added by the reader",
-        "nothing": "null where there was nothing",
+        "nothing": "null instead of missing",
     }
 
 
@@ -188,9 +188,9 @@ def test_a_message_that_is_not_stored_says_why() -> None:
 
     assert named(found, 1)[""].startswith("the writer fails: IFX340")
     assert named(found, 2)[""] == "skipped: `where` is not true"
-    assert named(found, 3)[""].startswith("refused by the server:")
-    assert named(other)[""] == "stored, but the query does not give it"
-    assert other.notes == ("the reader reads m, and what is stored is n",)
+    assert named(found, 3)[""].startswith("rejected by the server:")
+    assert named(other)[""] == "stored, but not returned by the query"
+    assert other.notes == ("the reader reads m, but the writer stores n",)
 
 
 def test_a_message_of_many_elements_comes_back_as_many_or_as_one() -> None:
@@ -376,7 +376,5 @@ def test_what_is_mapped_with_its_types_comes_back_as_it_was(sent: list[dict[str,
 
     found = there_and_back({"tags": {"t": "t"}, "fields": fields}, payload, *sent, source={"language": language})
 
-    assert [
-        loss for each in found.returns for loss in each.losses if loss.reason != "null where there was nothing"
-    ] == []
+    assert [loss for each in found.returns for loss in each.losses if loss.reason != "null instead of missing"] == []
     assert all(len(each.back) == 1 for each in found.returns)

@@ -366,7 +366,7 @@ def test_a_sink_that_cannot_be_connected_is_waited_for_as_the_policy_says(on_una
     assert set(sink.stored) == (set() if ends else expected_lines([FIRST]))
     if ends:
         (error,) = summary.errors
-        assert (error.code, error.reason) == ("IFX606", "still not available after 3 retries: refused")
+        assert (error.code, error.reason) == ("IFX606", "still unavailable after 3 retries: refused")
 
 
 def test_a_slow_sink_slows_reading() -> None:

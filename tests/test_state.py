@@ -176,7 +176,7 @@ def test_a_state_of_another_owner_or_program_stops(tmp_path: Path) -> None:
     state.path.unlink()
     with closing(sqlite3.connect(state.path)) as connection:
         connection.execute("CREATE TABLE record (content)")
-    assert "no state of iggyflux" in stopped(state_in(tmp_path).read).reason
+    assert "not a state of iggyflux" in stopped(state_in(tmp_path).read).reason
 
 
 # --- other formats ---
@@ -223,7 +223,7 @@ def test_what_the_release_before_stored_is_refused_and_never_taken_for_nothing(t
     for use in (state.read, lambda: state.commit([])):
         error = stopped(use)
         assert error.code == "IFX701"
-        assert f"in {path}: they have format 1, and this program reads format {FORMAT}" in error.reason
+        assert f"in {path}: they have format 1; this release reads format {FORMAT}" in error.reason
         assert ("cursor set" if which == "reader" else "move the file away") in (error.hint or "")
     assert path.read_bytes() == data
     path.rename(tmp_path / "away")
@@ -368,7 +368,7 @@ def test_notadb(tmp_path: Path) -> None:
     state.path.parent.mkdir()
     state.path.write_bytes(b"no database at all\n" * 100)
 
-    assert "it is no database" in stopped(state.read).reason
+    assert "it is not a database" in stopped(state.read).reason
 
 
 @pytest.mark.parametrize("code", FAULTS)

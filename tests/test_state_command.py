@@ -185,8 +185,8 @@ def test_an_upgrade_is_refused_until_the_copy_is_put_back(kept: Path, tmp_path: 
     state.close()
 
     assert (result.exit_code, shown.exit_code) == (1, 3)
-    assert "format 3, and this program reads format 2" in refused.value.reason
-    assert "put back the copy" in (refused.value.hint or "")
+    assert "format 3; this release reads format 2" in refused.value.reason
+    assert "restore the backup" in (refused.value.hint or "")
     assert files(kept / "state") == after_upgrade
     for name in files(copy):
         (copy / name).replace(kept / "state" / name)

@@ -183,7 +183,7 @@ class StateContract:
             for use in (state.read, lambda: list(state.blob(1)), lambda: state.commit("second")):
                 error = stopped(use)
                 assert error.code == "IFX701"
-                assert f"format {version}, and this program reads format {FORMAT}" in error.reason
+                assert f"format {version}; this release reads format {FORMAT}" in error.reason
                 assert "release" in (error.hint or "")
         assert self.content("n") == before
 

@@ -157,7 +157,9 @@ class _WriterExamples:
         yield from compare_lines(tree.get("points") or [], rendered.lines)
 
     def _outcome(self, lines: Sequence[str]) -> str:
-        return f"{len(lines)} line{'' if len(lines) == 1 else 's'}" if lines else "no points, but not by `where`"
+        return (
+            f"{len(lines)} line{'' if len(lines) == 1 else 's'}" if lines else "no points, but not skipped by `where`"
+        )
 
     def _compare_failures(self, expected: Sequence[str], failures: Sequence[Failure]) -> Iterator[Difference]:
         found = [failure.code for failure in failures]
@@ -240,7 +242,7 @@ def compare_lines(expected: Sequence[str], actual: Sequence[str]) -> Iterator[Di
     """The differences between lines, those that belong together side by side."""
     for wanted, made in _aligned(expected, actual):
         if wanted is None:
-            yield Difference(DIFFERENT, "a line that is not expected", None, made)
+            yield Difference(DIFFERENT, "an unexpected line", None, made)
         elif made is None:
             yield Difference(DIFFERENT, "a line is missing", wanted, None, _parse_problem(wanted))
         else:
@@ -251,7 +253,7 @@ def _compare_texts(expected: Sequence[str], actual: Sequence[str]) -> Iterator[D
     for wanted, made in _aligned(expected, actual):
         what = "a message differs"
         if wanted is None or made is None:
-            what = "a message is missing" if made is None else "a message that is not expected"
+            what = "a message is missing" if made is None else "an unexpected message"
         yield Difference(DIFFERENT, what, wanted, made)
 
 
@@ -283,7 +285,7 @@ def explain_lines(expected: str, actual: str) -> Iterator[str]:
     if wanted.timestamp_ns != made.timestamp_ns:
         yield f"timestamp: expected {wanted.timestamp_ns}, found {made.timestamp_ns}{_apart(wanted, made)}"
     if wanted == made:
-        yield "the same point, written otherwise: tags and fields stand in the order of their keys, floats as 7.0"
+        yield "the same point, formatted differently: tags and fields are sorted by key, floats are written as 7.0"
 
 
 def _one_point(line: str) -> Point:
@@ -304,9 +306,9 @@ def _parse_problem(line: str) -> tuple[str, ...]:
 def _explain_members(kind: str, wanted: Mapping[str, Any], made: Mapping[str, Any], text: Any) -> Iterator[str]:
     for key in sorted({*wanted, *made}):
         if key not in made:
-            yield f"{kind} {key}: expected {text(wanted[key])}, is missing"
+            yield f"{kind} {key}: expected {text(wanted[key])}, found nothing"
         elif key not in wanted:
-            yield f"{kind} {key}: not expected, is {text(made[key])}"
+            yield f"{kind} {key}: unexpected {text(made[key])}"
         elif text(wanted[key]) != text(made[key]):
             yield f"{kind} {key}: expected {text(wanted[key])}, found {text(made[key])}"
 

@@ -72,7 +72,7 @@ def generate_messages(
     values where its values can be numbered.  Raises GenerateError before the first message.
     """
     if mapping.kind == "reader":
-        raise GenerateError(f"{mapping.name} is a reader: it takes no messages", "name a writer mapping")
+        raise GenerateError(f"{mapping.name} is a reader, which does not read messages", "name a writer mapping")
     random = Random(seed)  # noqa: S311  (nothing here is a secret)
     plan = _Plan(mapping)
     samples = [_Sample(plan, *base, variants) for base in _bases(plan, random)]
@@ -480,8 +480,8 @@ def _synthesised(plan: _Plan, random: Random) -> Base:
         if plan.points([made])[0] is not None:
             return made, tree
     name = plan.mapping.document.file or plan.mapping.name
-    hint = "add an example with `points` to the document: messages are then made like its own"
-    raise GenerateError(f"cannot find a message that {name} takes", hint)
+    hint = "add an example with `points` to the document: messages are then generated like its message"
+    raise GenerateError(f"cannot generate a message that {name} renders", hint)
 
 
 _SYNTHETIC_NS: Final = 1_767_225_600_000_000_000  # 2026-01-01

@@ -222,7 +222,7 @@ def _csv_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
                 header = cells
                 continue
             if len(cells) != len(header):
-                reason = f"{counted(len(cells), 'cell')} but {len(header):,} in the header"
+                reason = f"{counted(len(cells), 'cell')}, but the header has {len(header):,}"
                 raise SampleError(NOT_A_ROW, reason, reader.line_num)
             yield reader.line_num, {name: _cell(text) for name, text in zip(header, cells, strict=True)}
     except csv.Error as error:

@@ -254,7 +254,7 @@ def _spooling() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "free space in the temporary directory (TMPDIR), and run again: nothing is lost"
+        hint = "free space in the temporary directory (TMPDIR), and run again; nothing is lost"
         raise Stopped(f"cannot write temporary files: {error.strerror}", hint, "IFX701") from error
 
 

@@ -22,8 +22,8 @@ from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import StateStore
 
 _WAY_ON = (
-    "`iggyflux cursor set` goes on with this release from a time, such as `done` in the file (nanoseconds), and "
-    "`cursor reset` begins anew: what was sent is then sent again, with the same ids"
+    "`iggyflux cursor set` continues with this release from a time, such as `done` in the file (nanoseconds); "
+    "`cursor reset` begins at `start`; rows are then sent again, with the same ids"
 )
 
 
@@ -75,7 +75,7 @@ class CursorStore:
         try:
             return _cursor_of(record)
         except (KeyError, TypeError, ValueError) as error:
-            hint = "put back a copy, or `iggyflux cursor reset`: what was sent is then sent again"
+            hint = "restore a backup, or run `iggyflux cursor reset`; rows are then sent again"
             raise Stopped(f"cannot use the positions in {self.place}: {error!r}", hint, "IFX701") from error
 
     def take(self) -> None:
@@ -150,7 +150,7 @@ class CursorStore:
             count += len(data) // width
             yield from (data[start : start + width] for start in range(0, len(data), width))
         if count != of.count:
-            hint = "put back a copy, or `iggyflux cursor set`: what lies in the overlap is then sent again"
+            hint = "restore a backup, or run `iggyflux cursor set`; rows of the overlap are then sent again"
             raise Stopped(
                 f"cannot use the digests in {self.place}, number {of.number}: some are missing", hint, "IFX641"
             )
@@ -199,5 +199,5 @@ def _without(old: Slice, start: int, stop: int) -> list[Slice]:
 def _other_query(place: str, stored: Mapping[str, JSON], now: Mapping[str, JSON]) -> Stopped:
     keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
     told = ", ".join(f"{key} was {stored.get(key)!r} and is {now.get(key)!r}" for key in keys)
-    hint = "`iggyflux cursor set` goes on from there with this query, `cursor reset` begins anew"
-    return Stopped(f"the cursor {place} is of another query: {told}", hint, "IFX640")
+    hint = "run `iggyflux cursor set` to continue from there with this query, or `cursor reset` to begin at `start`"
+    return Stopped(f"the cursor {place} belongs to another query: {told}", hint, "IFX640")

@@ -41,7 +41,9 @@ _NEW_COUNT = 20
 _LONGEST_NAME = 255
 _READER, _OWNER, _SEQUENCE, _BY = "iggyflux.reader", "iggyflux.owner", "iggyflux.sequence", "iggyflux.by"
 _LOOKING = Reader("single", "iggyflux-look")  # stores nothing
-_WAY_ON = "`iggyflux cursor set` goes on from a time, `cursor reset` begins anew: what was sent is then sent again"
+_WAY_ON = (
+    "run `iggyflux cursor set` to continue from a time, or `cursor reset` to begin at `start`; rows are then sent again"
+)
 
 T = TypeVar("T")
 log = logging.getLogger("iggyflux.cursors")
@@ -93,8 +95,8 @@ class TopicState:
         Raise `Stopped` (IFX643) for a name that no header can hold.
         """
         if len(self.name.encode()) > _LONGEST_NAME:
-            hint = "give the route a shorter `name`"
-            raise Stopped("a reader with positions in a topic has a name of at most 255 bytes", hint, "IFX643")
+            hint = "choose a shorter `name` of the route"
+            raise Stopped("the name of a reader with positions in a topic is limited to 255 bytes", hint, "IFX643")
         self._is_taken = True
 
     def read(self) -> Any:
@@ -107,7 +109,7 @@ class TopicState:
         """As of `StateStore`."""
         blobs = self._stored_blobs()
         if number not in blobs:
-            hint = "`iggyflux cursor set`: what lies in the overlap is then sent again"
+            hint = "run `iggyflux cursor set`; rows of the overlap are then sent again"
             raise Stopped(f"cannot use the digests of {self.place}, number {number}: they are missing", hint, "IFX641")
         data = blobs[number]
         yield from (data[first : first + CHUNK_BYTES] for first in range(0, len(data), CHUNK_BYTES))
@@ -180,17 +182,17 @@ class TopicState:
         try:
             envelope = msgspec.msgpack.decode(message.payload, type=_Envelope)
             if envelope.iggyflux != "cursor":
-                raise self._damaged(message, "it holds something else")
+                raise self._damaged(message, "it is not a cursor")
             if envelope.version != FORMAT:
-                reason = f"it has format {envelope.version}, and this program reads format {FORMAT}"
-                raise self._damaged(message, reason, "go on with the release that wrote it; or here: ")
+                reason = f"it has format {envelope.version}; this release reads format {FORMAT}"
+                raise self._damaged(message, reason, "continue with the release that wrote it; or ")
             if zlib.crc32(envelope.content) != envelope.crc32:
-                raise self._damaged(message, "its checksum does not fit")
+                raise self._damaged(message, "its checksum does not match")
             content = msgspec.msgpack.decode(envelope.content, type=_Content)
         except msgspec.MsgspecError as error:
-            raise self._damaged(message, f"it holds no cursor ({error})") from error
+            raise self._damaged(message, f"it is not a cursor ({error})") from error
         if content.reader != self.name:
-            raise self._damaged(message, "it holds something else")
+            raise self._damaged(message, "it is not a cursor")
         return content
 
     def _damaged(self, message: Message, reason: str, before: str = "") -> Stopped:
@@ -198,9 +200,9 @@ class TopicState:
         return Stopped(text, before + _WAY_ON, "IFX701")
 
     def _too_large(self, size: int) -> Stopped:
-        message = f"the positions of {self.name!r} and what they remember have {size:,} bytes"
-        hint = "name a directory as `state`, or make `cursor.overlap` smaller"
-        return Stopped(f"{message}, and a topic takes {self._most_bytes:,}", hint, "IFX643")
+        message = f"the cursor of {self.name!r} and its digests have {size:,} bytes"
+        hint = "use a directory as `state`, or a smaller `cursor.overlap`"
+        return Stopped(f"{message}, more than the {self._most_bytes:,} of a topic", hint, "IFX643")
 
     # --- Iggy ---
 
@@ -273,14 +275,16 @@ class TopicState:
                     return message
             stop, step = start, min(step * 4, most_step)
         if last > first:
-            hint = "`iggyflux cursor set` says where to go on; give the reader a topic that fewer share"
-            raise Stopped(f"{self.place}: none of the newest {self._most_back:,} messages is of it", hint, "IFX701")
+            hint = "run `iggyflux cursor set` to continue from a time; use a topic with fewer readers"
+            raise Stopped(
+                f"{self.place}: none of the newest {self._most_back:,} messages is its cursor", hint, "IFX701"
+            )
         if first:
             log.warning(
                 "reader.no_cursor reader=%r topic=%r hint=%r",
                 self.name,
                 f"{self._address.stream}/{self._address.topic}",
-                "older messages were removed from the topic; where this reader has run before, all is sent again",
+                "older messages were removed from the topic; if this reader has run before, all rows are sent again",
             )
         return None
 
@@ -323,9 +327,7 @@ class TopicState:
                 break
         if other is not None:
             who = str(other.headers.get(_BY, "another run"))
-            hint = (
-                "stop the other one and run again, or give this route another `name`; what both sent has the same ids"
-            )
-            raise Stopped(f"somebody else reads as {self.place}: {who}, at offset {other.offset}", hint, "IFX702")
+            hint = "stop the other process and run again, or rename this route; rows that both sent have the same ids"
+            raise Stopped(f"another process reads as {self.place}: {who}, at offset {other.offset}", hint, "IFX702")
         self._looked_to = at
         return is_there

@@ -32,7 +32,7 @@ from iggyflux.secrets import Scrubber
 
 _WORDS_SHOWN = 400
 _GIST = 4096
-_STRIPPED = "stored without its field 'time': no server keeps a field of that name"
+_STRIPPED = "stored without its field 'time', which no server accepts"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -67,7 +67,7 @@ def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> V
         verdict = _unknown(case)
     if not answer.whole and isinstance(verdict, Impossible | Refused | RefusedSome):
         # Half of an answer accuses nobody: the server may have died over it.
-        return Unavailable(f"the answer broke off; {case.told}", case.status, connection_died=True)
+        return Unavailable(f"incomplete answer; {case.told}", case.status, connection_died=True)
     return verdict
 
 
@@ -229,8 +229,8 @@ def _redirect(case: Case) -> Verdict:
     target = _without_secrets(case.headers.get("location", ""), case.scrub)
     where = f" to {target}" if target else ""
     return Impossible(
-        f"the server answered {case.status}: it redirects{where}",
-        "redirects are not followed, since the token would go along: set `url` to the address of InfluxDB itself",
+        f"the server answered {case.status}, a redirect{where}",
+        "set `url` to the address of InfluxDB itself; redirects are not followed, since the token would be sent along",
         case.status,
         "IFX725",
     )
@@ -318,9 +318,7 @@ _CREDENTIALS = {
 
 
 def _unknown(case: Case) -> Verdict:
-    return Impossible(
-        case.told, "this is no answer that InfluxDB gives to a write: is `url` right?", case.status, "IFX731"
-    )
+    return Impossible(case.told, "check `url`: InfluxDB does not answer a write like this", case.status, "IFX731")
 
 
 # --- the table ---
@@ -371,17 +369,19 @@ _ABOUT_LINES = _words(
     "has been stripped from point",
 )
 
-_ADDRESS = "is `url` the address of InfluxDB (with its path, behind a proxy), and `flavor` what it speaks?"
+_ADDRESS = "check that `url` is the address of InfluxDB (with its path, behind a proxy), and check `flavor`"
 
 ROWS: Final[tuple[Row, ...]] = (
     Row({204}, _accepted, seen="every server; nothing else acknowledges"),
     Row({401}, _unauthorized, seen="wrong or missing credentials"),
     Row(
         {403},
-        _stop("IFX722", "the credentials are known, but may not write here: give them write permission"),
+        _stop("IFX722", "grant write permission to these credentials"),
         seen="no write permission; 2.x also: an inactive token",
     ),
-    Row({407}, _stop("IFX726", "a proxy wants credentials: put them into HTTPS_PROXY or HTTP_PROXY"), seen="proxies"),
+    Row(
+        {407}, _stop("IFX726", "a proxy requires credentials: put them into HTTPS_PROXY or HTTP_PROXY"), seen="proxies"
+    ),
     Row(range(300, 400), _redirect, seen="load balancers; 2.x: 308 for a trailing slash"),
     Row({413}, _too_large, seen="1.x, 3.x, every proxy"),
     Row(
@@ -398,7 +398,7 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     Row(
         {400},
-        _stop("IFX727", "the server speaks TLS: write https:// instead of http:// in `url`"),
+        _stop("IFX727", "write https:// instead of http:// in `url`: the server uses TLS"),
         _words(
             "HTTP request to an HTTPS server",
             "plain HTTP request was sent to HTTPS port",
@@ -417,7 +417,7 @@ ROWS: Final[tuple[Row, ...]] = (
         _words("database not found", r"bucket .*not found", "not find bucket", "no dbrp mapping", "organization name"),
         seen="1.x, 2.x: the database, bucket or organisation is missing, or hidden from this token",
     ),
-    Row({404, 405}, _stop("IFX720", _ADDRESS), seen="this server has no such route"),
+    Row({404, 405}, _stop("IFX720", _ADDRESS), seen="the server has no such endpoint"),
     Row(
         _CONTENT_OR_FAILURE,
         _passing,
@@ -446,11 +446,11 @@ ROWS: Final[tuple[Row, ...]] = (
         _stop("IFX724", "create the retention policy, or correct `retention_policy`"),
         _words("retention policy not found"),
         quotes=False,
-        seen="1.x answers 500 to it, for ever",
+        seen="1.x always answers 500 to it",
     ),
     Row(
         _CONTENT_OR_FAILURE,
-        _stop("IFX731", "something between here and there alters compressed bodies: try `gzip: off`"),
+        _stop("IFX731", "set `gzip: off`: a proxy alters compressed bodies"),
         _words("gzip: invalid (header|checksum)", "invalid gzip", "error decoding gzip"),
         quotes=False,
         seen="2.x: 500; 1.x, 3.x: 400",

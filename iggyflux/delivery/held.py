@@ -42,8 +42,8 @@ Reason: TypeAlias = tuple[int | None, str]
 _ROW_THAT_STOPS = 3
 _CHANGING = re.compile(r"\S*\d\S*|\b[0-9a-f]{8,}\b", re.IGNORECASE)
 _HINT = (
-    "are `url`, `flavor`, the database and `precision` right for this server? If the lines are wrong, correct the "
-    "mapping. Nothing of them was acknowledged"
+    "check `url`, `flavor`, the database and `precision`. If the lines are wrong, correct the "
+    "mapping. None of them was acknowledged"
 )
 
 
@@ -140,7 +140,9 @@ class HeldRequests(Generic[T]):
         return refusal.vague is not None and not (refusal.code == "IFX602" and self._has_accepted)
 
     def _stop(self, which: str) -> Stop:
-        return Stop(f"the server refused every line {which}, and its words name none: {self._words}", _HINT, "IFX610")
+        return Stop(
+            f"the server rejected every line {which}, and its answer names no line: {self._words}", _HINT, "IFX610"
+        )
 
 
 def _words_of(refusal: Refusal) -> str:

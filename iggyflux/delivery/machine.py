@@ -256,8 +256,8 @@ class Machine:
         retry = self._retry
         if retry.deaths > _MAX_DEATHS:
             self._end = Stop(
-                f"the connection died {retry.deaths} times in a row while lines were sent: {verdict.reason}",
-                "look at the server's log, and at what stands between here and there",
+                f"the connection broke {retry.deaths} times in a row while lines were sent: {verdict.reason}",
+                "check the server's log, and proxies and firewalls on the way",
                 "IFX608",
             )
         elif self._phase is Phase.FAILING:
@@ -265,7 +265,7 @@ class Machine:
                 retry.repeats = 0
                 self._enter(Phase.DELIVERING)
         elif retry.repeats >= self._repeats_needed(width, _DEATHS_OF_A_KILLER):
-            reason = f"the connection died each time this line was sent alone: {verdict.reason}"
+            reason = f"the connection broke each time this line was sent alone: {verdict.reason}"
             lived = self._phase is Phase.SEARCHING and self._has_answered
             is_proved = lived or len(self._lines) == 1 or retry.deaths >= _DEATHS_ENOUGH
             self._accuse(width, reason, None, "IFX603", is_proved=is_proved)
@@ -370,7 +370,7 @@ class Machine:
         if self._refused_requests >= (max(most, len(self._lines) // 2) if named else most):
             count = self._refused_requests
             self._refuse_rest(
-                f"not told apart: the server refused {count} requests with lines of this batch, last: {reason}",
+                f"the server rejected {count} requests with lines of this batch; search ended, last answer: {reason}",
                 status,
                 "IFX604",
                 reason if is_vague else None,

@@ -47,8 +47,8 @@ class Policy:
     def still_away(self, reason: str) -> Stop:
         """What ends the run where the retries are used up and nobody wants to wait."""
         return Stop(
-            f"still not available after {counted(self.max_retries, 'retry', 'retries')}: {reason}",
-            "start again when the server is back; nothing was acknowledged",
+            f"still unavailable after {counted(self.max_retries, 'retry', 'retries')}: {reason}",
+            "run again when the server is available; nothing was acknowledged",
             "IFX606",
         )
 

@@ -65,7 +65,7 @@ class Position:
 
     def __post_init__(self) -> None:
         if self.checked > self.done or (self.gap and not self.gap[0] < self.gap[1] <= self.checked):
-            raise ValueError(f"not a position: {self}")
+            raise ValueError(f"invalid position: {self}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +214,7 @@ class Windows:
         """The span that was given last is read, published and confirmed; `position` is to be stored now."""
         given, position = self._given, self.position
         if given is None or position is None:
-            raise ValueError("nothing was given to read")
+            raise ValueError("no window was requested")
         self._given = None
         self._sizes[given.lane].taken(given.stop - given.start, rows)
         if rate := self._rates[given.lane]:
@@ -250,7 +250,7 @@ class Windows:
         """The span that was given last cannot be taken at once."""
         given = self._given
         if given is None:
-            raise ValueError("nothing was given to read")
+            raise ValueError("no window was requested")
         self._given = None
         if not self._sizes[given.lane].refuse(given.stop - given.start):
             self._hopeless = given

@@ -230,7 +230,7 @@ def _name_of(reading: Reading, tree: dict[str, JSON], given: str | None) -> str:
         return "mapping"
     if _NAME.fullmatch(given) is None:
         hint = "add `name:` to the document"
-        reading.report("IFX114", "", f"the file's name {given!r} is no name for a mapping", hint=hint)
+        reading.report("IFX114", "", f"the file name {given!r} is not a valid name of a mapping", hint=hint)
     return given
 
 

@@ -20,22 +20,22 @@ _BINARY = frozenset({"msgpack", "cbor"})
 def check_writer_examples(reading: Reading, payload: Payload) -> None:
     """A message in one form, and what is expected of it."""
     for tree, pointer in _examples(reading):
-        _exactly_one(reading, tree, pointer, ("message", "message_json", "payload_base64"), "its message")
+        _exactly_one(reading, tree, pointer, ("message", "message_json", "payload_base64"), "message")
         _at_least_one(reading, tree, pointer, ("points", "fails", "skipped"))
         if tree.get("skipped") is True:
             for key in ("points", "fails"):
                 if tree.get(key):
                     place = join_pointer(pointer, key)
-                    reading.report(BAD_EXAMPLE, place, f"a message that is skipped has no `{key}`", key=True)
+                    reading.report(BAD_EXAMPLE, place, f"`{key}` is not allowed with `skipped`", key=True)
         if "message_json" in tree and payload.format in _BINARY:
             place = join_pointer(pointer, "message_json")
-            hint = "`message` is encoded, `payload_base64` is taken as it is"
+            hint = "use `message`, which is encoded, or `payload_base64` for raw bytes"
             reading.report(BAD_EXAMPLE, place, f"{payload.format} payloads are not text", key=True, hint=hint)
         message = tree.get("message")
         if payload.format == "json" and isinstance(message, str) and message.lstrip().startswith(("{", "[")):
             hint = "write the tree without quotes, or the raw text as `message_json`"
             place = join_pointer(pointer, "message")
-            reading.warn(TEXT_OF_JSON, place, "this message is one JSON string, not what stands in it", hint=hint)
+            reading.warn(TEXT_OF_JSON, place, "the message is a JSON string, not the JSON inside it", hint=hint)
         _check_base64(reading, tree.get("payload_base64"), join_pointer(pointer, "payload_base64"))
         _check_codes(reading, tree.get("fails"), join_pointer(pointer, "fails"))
         for index, line in enumerate(texts_of(tree.get("points"))):
@@ -45,7 +45,7 @@ def check_writer_examples(reading: Reading, payload: Payload) -> None:
 def check_reader_examples(reading: Reading) -> None:
     """A row or rows, and what is expected of them."""
     for tree, pointer in _examples(reading):
-        _exactly_one(reading, tree, pointer, ("row", "rows"), "its rows")
+        _exactly_one(reading, tree, pointer, ("row", "rows"), "rows")
         _at_least_one(reading, tree, pointer, ("messages", "fails"))
         _check_codes(reading, tree.get("fails"), join_pointer(pointer, "fails"))
 
@@ -58,15 +58,15 @@ def _examples(reading: Reading) -> Iterator[tuple[Mapping[str, JSON], str]]:
 def _exactly_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys: tuple[str, ...], what: str) -> None:
     given = [key for key in keys if key in tree]
     if not given and pointer not in reading.misspelt:
-        reading.report(BAD_EXAMPLE, pointer, f"an example names {what}", expected=" | ".join(keys))
+        reading.report(BAD_EXAMPLE, pointer, f"the example has no {what}", expected=" | ".join(keys))
     for key in given[1:]:
-        message = f"`{given[0]}` and `{key}` exclude each other"
-        reading.report(BAD_EXAMPLE, join_pointer(pointer, key), message, key=True, hint="keep one of them")
+        message = f"`{given[0]}` and `{key}` are mutually exclusive"
+        reading.report(BAD_EXAMPLE, join_pointer(pointer, key), message, key=True, hint="remove one of them")
 
 
 def _at_least_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys: tuple[str, ...]) -> None:
     if not any(key in tree for key in keys) and pointer not in reading.misspelt:
-        message = "an example says what comes of it"
+        message = "missing expected result of the example"
         reading.report(BAD_EXAMPLE, pointer, message, expected=" | ".join(keys))
 
 
@@ -84,8 +84,8 @@ def _check_codes(reading: Reading, value: JSON, pointer: str) -> None:
     for index, code in enumerate(texts_of(value)):
         place = pointer if isinstance(value, str) else join_pointer(pointer, index)
         if code not in CODES and place not in reading.told:
-            hint = "the codes are listed in docs/errors.md"
-            reading.report(BAD_EXAMPLE, place, f"there is no code {code}", hint=hint)
+            hint = "docs/errors.md lists all codes"
+            reading.report(BAD_EXAMPLE, place, f"unknown code {code}", hint=hint)
 
 
 def _check_line(reading: Reading, line: str, pointer: str) -> None:
@@ -96,8 +96,8 @@ def _check_line(reading: Reading, line: str, pointer: str) -> None:
         offset = sum(len(part) + 1 for part in before[:-1])
         offset += len((before[-1] if before else "").encode()[: error.column - 1].decode("utf-8", "replace"))
         unquoted = "expected a number, a boolean or a string, found"
-        hint = 'a string has double quotes: state="ok"' if error.reason.startswith(unquoted) else None
-        reading.report(BAD_EXAMPLE, pointer, f"this is not line protocol: {error.reason}", offset=offset, hint=hint)
+        hint = 'write strings in double quotes: state="ok"' if error.reason.startswith(unquoted) else None
+        reading.report(BAD_EXAMPLE, pointer, f"invalid line protocol: {error.reason}", offset=offset, hint=hint)
     else:
         if count != 1:
-            reading.report(BAD_EXAMPLE, pointer, f"this is not one line but {count}", hint="one item a line")
+            reading.report(BAD_EXAMPLE, pointer, f"expected one line, found {count}", hint="write one line per item")

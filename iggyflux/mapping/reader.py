@@ -32,7 +32,7 @@ def read_reader(reading: Reading, name: str) -> Reader:
     for spec in messages:
         if cursor.mark in dict(spec.headers):
             place = join_pointer(join_pointer(spec.pointer, "headers"), cursor.mark or "")
-            message = f"the header {cursor.mark!r} is the mark of late and changed rows"
+            message = f"the header {cursor.mark!r} is reserved by `cursor.mark`"
             reading.report("IFX117", place, message, key=True, hint="rename one of them")
     check_reader_examples(reading)
     warn_unused_tables(reading)
@@ -56,11 +56,11 @@ def _read_query(reading: Reading, tree: Mapping[str, JSON]) -> Query:
     language = reading.choice(tree, "language", ("auto", "sql", "influxql", "flux"))
     measurement, statement = tree.get("measurement"), tree.get("statement")
     if "measurement" in tree and "statement" in tree:
-        message = "`measurement` and `statement` exclude each other"
-        reading.report("IFX117", "/from/statement", message, key=True, hint="keep one of them")
+        message = "`measurement` and `statement` are mutually exclusive"
+        reading.report("IFX117", "/from/statement", message, key=True, hint="remove one of them")
     elif "measurement" not in tree and "statement" not in tree and isinstance(reading.tree.get("from"), dict):
-        hint = "measurement: env makes the statement for you"
-        message = "what is read is a measurement or a statement"
+        hint = "for example measurement: env"
+        message = "missing `measurement` or `statement`"
         reading.report("IFX111", "/from", message, key=True, expected="measurement | statement", hint=hint)
     if isinstance(statement, str):
         _check_statement(reading, statement, tree)
@@ -83,23 +83,23 @@ def _check_statement(reading: Reading, statement: str, tree: Mapping[str, JSON])
     place = "/from/statement"
     for name in ("$start", "$stop"):
         if re.search(re.escape(name) + r"\b", statement) is None:
-            hint = "such as … WHERE time >= $start AND time < $stop …"
+            hint = "for example … WHERE time >= $start AND time < $stop …"
             reading.report(
                 BAD_STATEMENT,
                 place,
-                f"the statement does not use {name}: it would read everything each time",
+                f"the statement does not use {name}, so each query would read all rows",
                 hint=hint,
             )
     for match in _NOW.finditer(statement):
         hint = "the window is [$start, $stop); `settle` keeps it behind the server's clock"
-        message = "a window depends on its bounds alone, not on the clock"
+        message = "the statement uses the clock; a window must depend on its bounds only"
         reading.report(BAD_STATEMENT, place, message, offset=match.start(), length=len(match.group()), hint=hint)
     if tree.get("language", "auto") == "auto":
         hint = "add `language: sql`, influxql or flux"
-        reading.report(BAD_STATEMENT, place, "a statement names its language", key=True, hint=hint)
+        reading.report(BAD_STATEMENT, place, "missing `language` of the statement", key=True, hint=hint)
     for key in ("where", "fields", "tags"):
         if key in tree:
-            message = f"`{key}` has no meaning here: the statement says it"
+            message = f"`{key}` has no effect with a statement"
             reading.report("IFX126", join_pointer("/from", key), message, key=True)
 
 
@@ -109,11 +109,11 @@ def _read_cursor(reading: Reading, tree: Mapping[str, JSON]) -> Cursor:
     begin = start if start in ("beginning", "now") else read_time(reading, start, "/cursor/start")
     end = read_time(reading, tree.get("end"), "/cursor/end")
     if isinstance(begin, int) and end is not None and end <= begin:
-        reading.report("IFX125", "/cursor/end", "the end is not after the start")
+        reading.report("IFX125", "/cursor/end", "`end` is not after `start`")
     check_length(reading, tree.get("mark"), "/cursor/mark")
     window = read_duration(tree.get("window"), default.window_ns)
     if window == 0:
-        reading.report("IFX125", "/cursor/window", "a window of no length reads nothing")
+        reading.report("IFX125", "/cursor/window", "the window has no length")
     return Cursor(
         column=str(tree.get("column", default.column)),
         start="beginning" if begin is None or begin == "beginning" else "now" if begin == "now" else int(begin),
@@ -130,7 +130,7 @@ def _read_message(reading: Reading, tree: Mapping[str, JSON], pointer: str) -> M
     place = join_pointer(pointer, "headers")
     for name in headers:
         if not name or len(name.encode("utf-8", "surrogatepass")) > 255:
-            reading.report("IFX122", join_pointer(place, name), "a header's name has 1 to 255 bytes", key=True)
+            reading.report("IFX122", join_pointer(place, name), "expected a header name of 1 to 255 bytes", key=True)
     return MessageSpec(
         payload=_read_payload(reading, tree.get("payload", "@"), join_pointer(pointer, "payload")),
         key=reading.source(tree["key"], join_pointer(pointer, "key")) if "key" in tree else None,

@@ -103,14 +103,14 @@ class Reading:
         declared = {"string", "boolean"} & expression.types
         hint = None
         if fitting == "a number" and len(declared) == 1:
-            hint = f"declare what it gives: type: {(given := declared.pop())}"
+            hint = f"declare its type: type: {(given := declared.pop())}"
             hint += ", or cast: true for a number in a string" if given == "string" else ""
         elif fitting != "an object" and "array" in expression.types and expression.types <= {"array", "null"}:
-            hint = f"take the first: {expression.text} | [0]"
+            hint = f"select the first element: {expression.text} | [0]"
         elif fitting == "an object" and expression.text.endswith((".*", "[*]", "[]")):
             end = "." if expression.text.endswith(".*") else "["
-            hint = f"take the object itself: {expression.text.rpartition(end)[0]}"
-        message = f"this never gives {fitting}"
+            hint = f"select the object itself: {expression.text.rpartition(end)[0]}"
+        message = f"this expression never returns {fitting}"
         self.report("IFX132", pointer, message, expected=fitting, found=f"always {found}", hint=hint)
 
     def literal_hint(self, value: str) -> str | None:
@@ -118,10 +118,10 @@ class Reading:
         if LITERAL.fullmatch(value) is None:
             return None
         sign = "=" if self.document.format == "toml" else ":"
-        constant = f"a constant says so: {{const{' ' * (sign == '=')}{sign} '{value}'}}"
+        constant = f"write a constant as {{const{' ' * (sign == '=')}{sign} '{value}'}}"
         if ":" in value or "-" in value:
             return constant
-        return f"{constant}; a member of this name has quotes: '\"{value}\"'"
+        return f"{constant}; quote a member of this name: '\"{value}\"'"
 
     def split_hint(self, value: str, pointer: str) -> str | None:
         """`{x: f(a, b)}` without quotes is the text `f(a` to YAML."""
@@ -129,17 +129,17 @@ class Reading:
         if node is None or not node.in_flow or node.style is not Style.PLAIN:
             return None
         if value.count("(") > value.count(")"):
-            return "a comma ends a value inside of { … }: quote the whole expression"
+            return "inside { … } a comma ends the value: quote the whole expression"
         return None
 
     def quotes_hint(self, hint: str | None, pointer: str) -> str | None:
         """A name in quotes needs other quotes around it in YAML, or they would be YAML's own."""
         node = self.document.node(pointer)
-        if hint is None or node is None or 'in quotes: "' not in hint:
+        if hint is None or node is None or 'quote it: "' not in hint:
             return hint
         if node.style not in (Style.PLAIN, Style.DOUBLE) or self.document.format != "yaml":
             return hint
-        return hint + "; in YAML the whole stands in single quotes: '\"…\"'"
+        return hint + "; in YAML put the whole in single quotes: '\"…\"'"
 
     def source(self, value: JSON, pointer: str, fitting: str | None = None) -> Source:
         """An expression, `{const: …}` or `{expr: …}`."""

@@ -18,8 +18,8 @@ def warn_unused_tables(reading: Reading) -> None:
     used = {name for expression in reading.expressions for name in _looked_up(expression.node)}
     for name in reading.tables:
         if name not in used:
-            hint = f"lookup('{name}', KEY) uses it"
-            reading.warn(UNUSED, join_pointer("/tables", name), f"nothing uses the table `{name}`", key=True, hint=hint)
+            hint = f"use it with lookup('{name}', KEY), or remove it"
+            reading.warn(UNUSED, join_pointer("/tables", name), f"unused table `{name}`", key=True, hint=hint)
 
 
 def _looked_up(node: dict[str, Any]) -> Iterator[str]:

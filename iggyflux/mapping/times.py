@@ -45,10 +45,10 @@ def read_timestamp(reading: Reading, point: Mapping[str, JSON], point_pointer: s
             reading.warn(
                 NO_TIMESTAMP,
                 point_pointer,
-                "points without `timestamp` have the message's time: those of one microsecond and the same tags"
+                "points without `timestamp` have the message's time: with equal tags, points of the same microsecond"
                 " overwrite each other",
                 key=True,
-                hint="timestamp: {expr: …, format: …} takes it from the message; {spread: offset} keeps messages apart",
+                hint="use timestamp: {expr: …, format: …} for a time in the message, or {spread: offset}",
             )
         return Timestamp(None, TimestampFormat.UNIX_US, None, None, False, False, point_pointer)
     return _Timestamp(reading, object_of(point["timestamp"]), join_pointer(point_pointer, "timestamp")).read()
@@ -66,9 +66,9 @@ class _Timestamp:
         zone = self.zone(written, pattern)
         if "expr" not in self.tree and "const" not in self.tree:
             for key in ("format", "timezone", "default"):
-                self.meaningless(key, "without `expr` the time is the message's own")
+                self.meaningless(key, "without `expr` the message's timestamp is used")
         if "const" in self.tree:
-            self.meaningless("default", "a constant is always there")
+            self.meaningless("default", "a constant is never missing")
         if isinstance(source, Const) and not self.reading.problems:
             self.check_constant(source.value, written, pattern, zone)
         return Timestamp(
@@ -86,13 +86,13 @@ class _Timestamp:
 
     def meaningless(self, key: str, why: str) -> None:
         if key in self.tree and self.pointer not in self.reading.misspelt:
-            self.reading.report("IFX126", self.at(key), f"`{key}` has no meaning here: {why}", key=True)
+            self.reading.report("IFX126", self.at(key), f"`{key}` has no effect: {why}", key=True)
 
     def source(self) -> Source | None:
         if "expr" in self.tree and "const" in self.tree:
-            hint = "keep one of them"
+            hint = "remove one of them"
             self.reading.report(
-                "IFX117", self.at("const"), "`expr` and `const` exclude each other", key=True, hint=hint
+                "IFX117", self.at("const"), "`expr` and `const` are mutually exclusive", key=True, hint=hint
             )
         if "expr" in self.tree:
             return self.reading.expression(self.tree["expr"], self.at("expr"), "a string or a number")
@@ -119,18 +119,18 @@ class _Timestamp:
                 return None
         if zone is None:
             if pattern is not None and not has_offset:
-                hint = "add `timezone: UTC`, or the zone in which these times are"
+                hint = "add `timezone: UTC`, or the zone of these times"
                 if pattern.endswith("Z") and "T%H:%M:%S" in pattern:
-                    hint = "`format: rfc3339` reads such times; in a pattern %z takes the Z"
+                    hint = "use `format: rfc3339`; in a pattern, %z reads the Z"
                 self.reading.report(
-                    "IFX125", self.at("format"), "the pattern has no offset (%z), and no timezone is named", hint=hint
+                    "IFX125", self.at("format"), "the pattern has no offset (%z), and `timezone` is missing", hint=hint
                 )
             return None
         if has_offset:
-            self.meaningless("timezone", "the pattern's %z says the offset")
+            self.meaningless("timezone", "the pattern has the offset (%z)")
         elif written in _NUMBERS or written is TimestampFormat.RFC3339:
             if "format" in self.tree and self.at("format") not in self.reading.told:
-                self.meaningless("timezone", f"{written.value} says it all")
+                self.meaningless("timezone", f"{written.value} needs no time zone")
         else:
             try:
                 load_zone(zone)
@@ -148,7 +148,7 @@ class _Timestamp:
                     return
                 scale_number(value, _NUMBERS[written])
             elif not isinstance(value, str):
-                raise TimestampError(f"{written.value} is written as a string")
+                raise TimestampError(f"{written.value} needs a string")
             elif pattern is not None:
                 parse_pattern(value, pattern, zone)
             else:
@@ -164,7 +164,7 @@ def read_time(reading: Reading, value: JSON, pointer: str) -> int | None:
     try:
         return parse_rfc3339(value)
     except TimestampError as error:
-        hint = "beginning and now are known too" if pointer.endswith("/start") else None
+        hint = "`beginning` and `now` are also allowed" if pointer.endswith("/start") else None
         reading.report("IFX125", pointer, error.reason, hint=hint)
         return None
 

@@ -83,8 +83,8 @@ def _warn_rows_not_walked(reading: Reading, form: str, walked: bool) -> None:
     """A member of a list is null, whatever the message: `temp_c` of a csv payload without `for_each` says nothing."""
     if form in LISTS_OF_ROWS and not walked and any(expression.reads.keys for expression in reading.expressions):
         pointer = "/from/payload" if "payload" in object_of(reading.tree.get("from")) else "/from"
-        message = f"a payload of {form} is a list of rows, and without `for_each` expressions see the list, not a row"
-        reading.warn("IFX153", pointer, message, hint="add `for_each: '@'`, and a row makes points")
+        message = f"a payload of {form} is a list of rows; without `for_each` expressions get the list, not a row"
+        reading.warn("IFX153", pointer, message, hint="add `for_each: '@'` to render points per row")
 
 
 _MQTT = re.compile(r"(?:(?<=^)|(?<=/))[+#](?=/|$)")
@@ -96,8 +96,8 @@ def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
     for topic in topics:
         _check_glob(reading, topic, _item("/from/topic", tree.get("topic"), topic))
         if _MQTT.search(topic):
-            hint = f"`*` stands for any characters: '{_MQTT.sub('*', topic)}'"
-            message = "`+` and `#` are wildcards of MQTT; here they stand for themselves"
+            hint = f"write `*` for any characters: '{_MQTT.sub('*', topic)}'"
+            message = "the MQTT wildcards `+` and `#` are ordinary characters here"
             reading.warn("IFX155", _item("/from/topic", tree.get("topic"), topic), message, hint=hint)
         check_length(reading, topic, _item("/from/topic", tree.get("topic"), topic))
     check_length(reading, tree.get("stream"), "/from/stream")
@@ -135,8 +135,8 @@ def _item(pointer: str, items: JSON, item: str) -> str:
 def _check_glob(reading: Reading, glob: str, pointer: str) -> None:
     opened = glob.find("[")
     if opened >= 0 and "]" not in glob[opened + 2 :]:
-        hint = "[ and ] hold the characters of which one may stand there; [[] is the character ["
-        reading.report("IFX127", pointer, "the [ of this glob is never closed", offset=opened, hint=hint)
+        hint = "close the set with ]; write [[] for the character ["
+        reading.report("IFX127", pointer, "the [ of this glob is not closed", offset=opened, hint=hint)
 
 
 class _Point:
@@ -189,8 +189,8 @@ class _Point:
         elif source is not NOTHING:
             place = self.at("measurement", "const")
             if not isinstance(source.value, str):
-                hint = f'a text has quotes: {{const: "{source.value}"}}'
-                self.reading.report("IFX123", place, "a measurement is a string", hint=hint)
+                hint = f'quote the string: {{const: "{source.value}"}}'
+                self.reading.report("IFX123", place, "expected a string as measurement", hint=hint)
             elif self.strict_names:
                 self.check_name(check_measurement, source.value, place, key=False)
         return source
@@ -220,7 +220,7 @@ class _Point:
                 pointer,
                 error.reason,
                 key=key,
-                hint=hint or ("give it another name" if reserved else None),
+                hint=hint or ("choose another name" if reserved else None),
             )
 
     def tags(self) -> tuple[list[Tag], list[Star]]:
@@ -246,8 +246,8 @@ class _Point:
         try:
             text = tag_text(value)
             if text is None:
-                message = f"{what} that is empty leaves the tag out"
-                self.reading.report("IFX123", pointer, message, hint="leave it away")
+                message = f"{what} is empty, so the tag is omitted"
+                self.reading.report("IFX123", pointer, message, hint="remove it")
             elif self.strict_names:
                 check_tag_value(text)
         except RecordError as error:
@@ -264,12 +264,12 @@ class _Point:
             if name.endswith("*"):
                 stars.append(self.star(name[:-1], value, pointer, is_tag=False))
                 continue
-            hint = "the time of a point is its `timestamp`" if name == "time" else None
+            hint = "use `timestamp` for the time of a point" if name == "time" else None
             self.check_name(check_field_key, name, pointer, hint=hint)
             fields.append(self.field(name, value, pointer))
         if not count and isinstance(self.tree["fields"], (dict, list)) and not self.tree["fields"]:
-            hint = 'leave `fields` away and every member that nothing else uses is a field: {"*": "@"}'
-            self.reading.report("IFX128", self.at("fields"), "a point has at least one field", key=True, hint=hint)
+            hint = 'add a field, or omit `fields` to use every member that is not used elsewhere ({"*": "@"})'
+            self.reading.report("IFX128", self.at("fields"), "missing fields of the point", key=True, hint=hint)
         return fields, stars
 
     def field(self, name: str, value: JSON, pointer: str) -> Field:
@@ -284,8 +284,8 @@ class _Point:
             kind = kind if "type" in options else _type_of(source.value)
             source = Const(self.typed(source.value, kind, join_pointer(pointer, "const"), "the constant"))
         if isinstance(source, Expression) and source.text in TYPES and source.text != name:
-            message = f"this reads a member that is called {source.text!r}"
-            hint = f"a type is declared so: {{expr: {name}, type: {source.text}}}"
+            message = f"this expression reads a member named {source.text!r}"
+            hint = f"to declare a type write {{expr: {name}, type: {source.text}}}"
             self.reading.warn("IFX152", source.location, message, hint=hint)
         required = self.required(options, pointer)
         return Field(name, source, kind, cast, default, required, pointer)
@@ -297,11 +297,11 @@ class _Point:
         except RecordError as error:
             hint = None
             if isinstance(value, str) and re.fullmatch(r"-?[0-9][0-9_]*", value):
-                hint = f"this is a text; the number is {value.replace('_', '')}, without `_` and quotes"
+                hint = f"this is a string; write the number as {value.replace('_', '')}, without `_` and quotes"
             elif kind is FieldType.FLOAT and isinstance(value, (str, bool)):
-                hint = f"the field is a float unless it says type: {_type_of(value).value}"
+                hint = f"declare type: {_type_of(value).value}; the default is float"
             elif kind is FieldType.FLOAT:
-                hint = "type: integer keeps it"
+                hint = "declare type: integer"
             reason = error.reason.partition(" (")[0]
             self.reading.report("IFX123", pointer, f"{what} is not of the field's type: {reason}", hint=hint)
             return value
@@ -309,9 +309,9 @@ class _Point:
     def required(self, options: Mapping[str, JSON], pointer: str) -> bool:
         required = options.get("required") is True
         if required and "default" in options:
-            message = "a value with a `default` is never missing: `required` has no meaning"
+            message = "`required` has no effect with a `default`"
             place = join_pointer(pointer, "required")
-            self.reading.report("IFX124", place, message, key=True, hint="keep one of them")
+            self.reading.report("IFX124", place, message, key=True, hint="remove one of them")
         return required
 
     def star(self, prefix: str, value: JSON, pointer: str, *, is_tag: bool) -> Star:
@@ -347,7 +347,7 @@ class _Point:
         for field in fields:
             if field.key in names:
                 line = self.reading.document.locate(names[field.key], key=True).line
-                hint = f"give one of them another name; the tag is on line {line}"
+                hint = f"rename one of them; the tag is on line {line}"
                 message = f"`{field.key}` is a tag and a field"
                 self.reading.report("IFX120", field.pointer, message, key=True, hint=hint)
 

@@ -154,7 +154,7 @@ class _Reading:
     def route(self, item: Tree, pointer: str, tree: Tree) -> Route:
         mapping = self.path(item["mapping"], f"{pointer}/mapping")
         if not mapping.is_file():
-            self.report("IFX808", f"{pointer}/mapping", f"no such mapping file: {mapping}", hint=self.near(mapping))
+            self.report("IFX808", f"{pointer}/mapping", f"mapping file not found: {mapping}", hint=self.near(mapping))
         ends = {}
         for key, kinds in (("from", _SOURCE_KINDS), ("to", _SINK_KINDS)):
             place = pointer if key in item else ""
@@ -191,16 +191,12 @@ class _Reading:
                 return Endpoint(cast(EndpointKind, kind), self.path(rest, pointer) if rest else None, envelope)
         near = standard if kind == "-" else closest(kind, [known.partition(":")[0] for known in kinds])
         hint = f"did you mean `{next(known for known in kinds if known.startswith(near))}`?" if near else None
-        self.report(
-            "IFX806", pointer, f"not a place that is known here: {value!r}", expected=" | ".join(kinds), hint=hint
-        )
+        self.report("IFX806", pointer, f"unknown source or sink: {value!r}", expected=" | ".join(kinds), hint=hint)
         return None
 
     def check_section(self, end: Endpoint | None, item: Tree, tree: Tree, pointer: str) -> None:
         if end and end.kind in ("iggy", "influxdb") and end.kind not in tree and end.kind not in item:
-            self.report(
-                "IFX807", pointer, f"there is no `{end.kind}` section", hint=f"add `{end.kind}: {{…}}` to the file"
-            )
+            self.report("IFX807", pointer, f"missing section `{end.kind}`", hint=f"add `{end.kind}: {{…}}` to the file")
 
     def dead_letters(self, value: JSON, pointer: str) -> Path | TopicAddress | None:
         if value is None:
@@ -212,8 +208,8 @@ class _Reading:
     def state(self, value: JSON, tree: Tree) -> Path | TopicAddress:
         if not isinstance(value, dict):
             if str(value).partition(":")[0] in ("iggy", "log"):
-                hint = "name a directory, such as `state: .iggyflux`, or a topic: `state: {stream: S, topic: T}`"
-                self.report("IFX806", "/state", f"not a place for positions: {value!r}", hint=hint)
+                hint = "write a directory, such as `state: .iggyflux`, or a topic: `state: {stream: S, topic: T}`"
+                self.report("IFX806", "/state", f"invalid `state`: {value!r}", hint=hint)
             return self.path(value, "/state")
         if "stream" not in value or "topic" not in value:  # which is told already
             return Path()
@@ -228,7 +224,7 @@ class _Reading:
         chosen = None if partitions == "all" else tuple(cast(list[int], partitions))
         exclusive = bool(value.get("exclusive", False))
         if exclusive and kind == "single":
-            hint = "remove it: a consumer that stands alone has no group to rebuild"
+            hint = "remove it: a single consumer has no group to rebuild"
             self.report("IFX810", f"{pointer}/consumer/exclusive", "`exclusive` with `single`", key=True, hint=hint)
         return Consumer(kind, cast("str | None", value.get(kind)), chosen, exclusive)
 
@@ -241,8 +237,8 @@ class _Reading:
         try:
             return Start("timestamp", parse_rfc3339(text) // 1000)
         except TimestampError as error:
-            message = f"not a timestamp: {text!r} ({error})"
-            self.report("IFX812", f"{pointer}/start/timestamp", message, hint="such as 2026-01-31T12:00:00Z")
+            message = f"invalid timestamp: {text!r} ({error})"
+            self.report("IFX812", f"{pointer}/start/timestamp", message, hint="for example 2026-01-31T12:00:00Z")
             return Start()
 
     def check_names(self, routes: Sequence[Route]) -> None:
@@ -250,8 +246,8 @@ class _Reading:
         for route in routes:
             first = seen.setdefault(route.label, route)
             if first is not route:
-                message = f"two routes are called {route.label!r}: they would share positions"
-                self.report("IFX811", route.pointer, message, hint="give one of them a `name`")
+                message = f"two routes have the name {route.label!r} and would share positions"
+                self.report("IFX811", route.pointer, message, hint="add a `name` to one of them")
 
     def path(self, value: JSON, _pointer: str) -> Path:
         return self.folder / Path(str(value)).expanduser()
@@ -259,7 +255,7 @@ class _Reading:
     def near(self, path: Path) -> str | None:
         folder = path.parent
         if not folder.is_dir():
-            return f"there is no folder {folder}"
+            return f"directory {folder} not found"
         files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and str(entry) != self.raw.file)
         near = closest(path.name, files)
         return f"did you mean `{near}`?" if near else None
@@ -291,7 +287,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
     text = str(value)
     if not text.startswith("file:"):
         if text and not reading.variables.is_reference(pointer):
-            message = "a secret is written in the file"
+            message = "the file contains a secret"
             hint = "write ${VARIABLE} or file:PATH instead"
             problem = reading.document.problem("IFX814", pointer, message, hint=hint)
             reading.warnings.append(dataclasses.replace(problem, severity="warning"))
@@ -320,7 +316,7 @@ def _seconds(reading: _Reading, value: JSON, pointer: str) -> float:
     if match is None:
         hint = f'did you mean "{value}s"?' if isinstance(value, int) else None
         reading.report(
-            "IFX804", pointer, f"not a duration: {value!r}", expected='such as "250ms", "10s", "5m"', hint=hint
+            "IFX804", pointer, f"invalid duration: {value!r}", expected='for example "250ms", "10s", "5m"', hint=hint
         )
         return 0.0
     return float(match[1]) * _DURATION_SECONDS[match[2]]
@@ -332,7 +328,7 @@ def _bytes(reading: _Reading, value: JSON, pointer: str) -> int:
     match = _SIZE.fullmatch(str(value))
     if match is None:
         reading.report(
-            "IFX805", pointer, f"not a size: {value!r}", expected='such as "5MB", "512KiB", or bytes as a number'
+            "IFX805", pointer, f"invalid size: {value!r}", expected='for example "5MB", "512KiB", or a number of bytes'
         )
         return 1
     return int(float(match[1]) * _SIZE_BYTES[match[2]])
@@ -346,12 +342,12 @@ def _url(reading: _Reading, value: JSON, pointer: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        reading.report("IFX809", pointer, f"not an address: {text!r}", expected="such as http://127.0.0.1:8086")
+        reading.report("IFX809", pointer, f"invalid address: {text!r}", expected="for example http://127.0.0.1:8086")
     elif parts.query or parts.fragment:
-        message = "the address holds more than a path"
-        reading.report("IFX809", pointer, message, hint="end it with its path; a token stands under `token`")
+        message = "the address has a query or a fragment"
+        reading.report("IFX809", pointer, message, hint="end it after the path; use the key `token` for a token")
     elif parts.username is not None or parts.password is not None:
-        message = "the address holds a user name or password"
+        message = "the address contains a user name or password"
         reading.report("IFX809", pointer, message, hint="use the keys `username` and `password`, or `token`")
     return text.rstrip("/")
 

@@ -93,12 +93,12 @@ class Variables:
             return "${" + match[2] + "}"
         parts = _VARIABLE.fullmatch(match[2])
         if parts is None:
-            self._report("IFX802", pointer, f"not a variable: {match[0]!r}", "write ${NAME} or ${NAME:-default}")
+            self._report("IFX802", pointer, f"invalid variable: {match[0]!r}", "write ${NAME} or ${NAME:-default}")
             return match[0]
         name, default = parts[1], parts[2]
         value = self._environ.get(name) or default
         if value is None:
-            hint = f"set {name}, or give a default: ${{{name}:-…}}"
+            hint = f"set {name}, or write a default: ${{{name}:-…}}"
             self._report("IFX802", pointer, f"the environment variable {name} is not set", hint)
             return match[0]
         return value

@@ -37,7 +37,7 @@ def compile_plan(
     Raise ValueError for an unknown kind, dialect or precision.
     """
     if kind not in ("compiled", "reference"):
-        raise ValueError(f"a plan is 'compiled' or 'reference', not {kind!r}")
+        raise ValueError(f"expected 'compiled' or 'reference' as the kind of plan, found {kind!r}")
     if isinstance(spec, Reader):
         return CompiledReaderPlan(spec) if kind == "compiled" else ReaderPlan(spec)
     plan = CompiledPlan if kind == "compiled" else ReferencePlan

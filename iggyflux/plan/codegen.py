@@ -362,7 +362,9 @@ class _Generator:
         self.out.add(f"{column} = {text}")
         if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
             if item.default is not None:
-                raise NotCompiled(f"field {item.key!r} is never missing, and {self.dialect.value} has no unsigned")
+                raise NotCompiled(
+                    f"field {item.key!r} is never null, and {self.dialect.value} has no unsigned integers"
+                )
             self.out.add(f"{column} = refuse({column}, {odd})")
         if item.default is not None:
             default = columns.scalar_text(convert(item.default, item.type, item.cast))

@@ -145,14 +145,16 @@ def point_of(reader: Reader, row: Row) -> JSON:
 def check_size(payload: bytes) -> None:
     """Iggy takes payloads of 1 byte to 64 MB."""
     if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
-        hint = "smaller windows, or one message a row, make smaller ones" if payload else "nothing is left to send"
-        raise RecordError(TOO_LARGE, f"a payload has 1 to {MAX_PAYLOAD_BYTES} bytes, found {len(payload)} ({hint})")
+        hint = "use smaller windows, or one message per row" if payload else "the payload is empty"
+        raise RecordError(
+            TOO_LARGE, f"expected a payload of 1 to {MAX_PAYLOAD_BYTES} bytes, found {len(payload)} ({hint})"
+        )
 
 
 def key_text(found: JSON) -> str | None:
     """The text of a key, as of a tag; None for null and the empty string."""
     if isinstance(found, (list, dict)):
-        raise RecordError(WRONG_TYPE, f"a key is a string, number or boolean, found {describe(found)}")
+        raise RecordError(WRONG_TYPE, f"expected a string, number or boolean as key, found {describe(found)}")
     text = tag_text(found)
     if text is not None and not (len(text) <= _SURELY_SHORT and text.isascii()):
         _check_text(text, "a key")
@@ -162,27 +164,27 @@ def key_text(found: JSON) -> str | None:
 def header_scalar(found: JSON) -> Scalar | None:
     """What a header can hold; None for null and the empty string, which are no headers."""
     if isinstance(found, (list, dict)):
-        raise RecordError(WRONG_TYPE, f"a header is a string, number or boolean, found {describe(found)}")
+        raise RecordError(WRONG_TYPE, f"expected a string, number or boolean as header, found {describe(found)}")
     if isinstance(found, str) and not (len(found) <= _SURELY_SHORT and found.isascii()):
         _check_text(found, "a header")
     if isinstance(found, float) and not math.isfinite(found):
-        raise RecordError(OUT_OF_RANGE, f"a header is a finite number, found {found!r}")
+        raise RecordError(OUT_OF_RANGE, f"expected a finite number as header, found {found!r}")
     if isinstance(found, int) and not INT64_MIN <= found <= UINT64_MAX:
-        raise RecordError(OUT_OF_RANGE, f"a header is within int64 or uint64, found {describe(found)}")
+        raise RecordError(OUT_OF_RANGE, f"expected a header within int64 or uint64, found {describe(found)}")
     return None if found == "" else found
 
 
 def time_of(found: JSON) -> int | None:
     """Nanoseconds since the epoch, or none."""
     if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
-        raise RecordError(WRONG_TYPE, f"a timestamp is an integer of nanoseconds, found {describe(found)}")
+        raise RecordError(WRONG_TYPE, f"expected an integer of nanoseconds as timestamp, found {describe(found)}")
     return found
 
 
 def _check_text(text: str, what: str) -> None:
     size = len(encode_utf8(text, what))
     if size > _MAX_TEXT_BYTES:
-        raise RecordError(TOO_LARGE, f"{what} has at most {_MAX_TEXT_BYTES} bytes, found {size}")
+        raise RecordError(TOO_LARGE, f"{what} has {size} bytes, more than {_MAX_TEXT_BYTES}")
 
 
 # --- what a message is made of: the indices of its rows, and what `@` is ---

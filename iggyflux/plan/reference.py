@@ -89,7 +89,7 @@ class _Scope:
             if any(value in self.rounded(text, kind) for text in written):
                 raise RecordError(
                     INEXACT,
-                    f"number {value!r} is not the number that is written, which no double holds (send an integer)",
+                    f"number {value!r} is not the number in the message, which no double can hold (send an integer)",
                 )
         return convert(value, kind, cast)
 
@@ -193,11 +193,12 @@ class ReferencePlan:
         tags = self._tags(scope, value, spec)
         fields = self._fields(scope, value, spec)
         if not fields:
-            reason = f"no field is left: every field is null or missing{scope.inside}"
+            reason = f"all fields are null or missing{scope.inside}"
+            what = "element" if scope.inside else "payload"
             if isinstance(value, list):  # its elements may not have been decoded, so they are not counted
-                reason += " (what they are looked for in is a list: `for_each` makes points of its elements)"
+                reason += f" (the {what} is a list; use `for_each` to render points from its elements)"
             elif not isinstance(value, dict):
-                reason += f" (what they are looked for in is {describe(value)})"
+                reason += f" (the {what} is {describe(value)})"
             raise RecordError(NO_FIELD, reason, f"{pointer}/fields")
         timestamp_ns = self._timestamp(scope, value, spec)
         try:
@@ -214,13 +215,13 @@ class ReferencePlan:
             reason = "the measurement is null, missing or empty"
             text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
             if text.isidentifier():
-                reason += f": {text} is looked for in the message; as a fixed name write {{const: {text}}}"
+                reason += f": {text} is a member of the message; for a fixed name write {{const: {text}}}"
             raise RecordError(MISSING, reason, pointer)
         if not isinstance(name, str):
             reason = f"the measurement must be a string, found {describe(name)}"
             text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
             if text.isidentifier():
-                reason += f" (as a fixed name write {{const: {text}}})"
+                reason += f" (for a fixed name write {{const: {text}}})"
             raise RecordError(NOT_A_STRING, reason, pointer)
         return self._name(Part.MEASUREMENT, name, pointer)
 
@@ -304,7 +305,7 @@ class ReferencePlan:
         else:
             raise RecordError(
                 NO_TIMESTAMP,
-                f"the timestamp is null or missing{scope.inside} (default: message takes the message's)",
+                f"the timestamp is null or missing{scope.inside} (default: message uses the message's)",
                 timestamp.pointer,
             )
         if timestamp.spread_offset:
@@ -351,7 +352,7 @@ class ReferencePlan:
                     self.writer.points[record.number].pointer,
                     f"a second point of this message has the same measurement, tags and time: "
                     f"{record.point.encode(self.dialect, self.precision)}"[:200]
-                    + " (collisions: merge or keep_last settles it, a tag or a finer timestamp avoids it)",
+                    + " (add a tag or a finer timestamp, or set collisions: merge or keep_last)",
                 )
         for record in kept.values():
             yield record.point.encode(self.dialect, self.precision)
@@ -362,10 +363,10 @@ def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, tim
     try:
         if kind in UNITS:
             if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-                raise TimestampError(f"a number or a numeric string was expected, found {describe(value)}")
+                raise TimestampError(f"expected a number or a numeric string, found {describe(value)}")
             return scale_number(value, UNITS[kind])
         if not isinstance(value, str):
-            raise TimestampError(f"a string was expected for format {kind.value}, found {describe(value)}")
+            raise TimestampError(f"expected a string for format {kind.value}, found {describe(value)}")
         if kind is TimestampFormat.RFC3339:
             return parse_rfc3339(value)
         if kind is TimestampFormat.FLEXIBLE:
@@ -425,4 +426,4 @@ def selected(name: str, star: Star) -> bool:
 
 def _refuse_twice(twice: bool, kind: str, name: str, pointer: str) -> None:
     if twice:
-        raise RecordError(DUPLICATE_KEY, f"{kind} {shorten(name)} comes from two sources", pointer)
+        raise RecordError(DUPLICATE_KEY, f"duplicate {kind} {shorten(name)} from two sources", pointer)

@@ -45,12 +45,12 @@ def _find_end(setup: AnySetup, key: str, problems: list[Problem]) -> Endpoint | 
         given = Endpoint(usual)
     if given is None:
         hint = f"add `{example}`, or an `{usual}` section" if example else f"add an `{usual}` section"
-        problems.append(pipeline.problem("IFX807", item, f"nothing says where to go `{key}`", hint=hint))
+        problems.append(pipeline.problem("IFX807", item, f"missing `{key}` of the route", hint=hint))
         return None
     known = _KNOWN[setup.kind, key]
     if given.kind not in known:
-        message = f"a {setup.kind} mapping cannot go `{key}` {given}"
-        problems.append(pipeline.problem("IFX813", item, message, hint=f"one of: {', '.join(sorted(known))}"))
+        message = f"a {setup.kind} mapping cannot use `{key}: {given}`"
+        problems.append(pipeline.problem("IFX813", item, message, hint=f"use one of: {', '.join(sorted(known))}"))
         return None
     problems += _end_problems(setup, key, given)
     return given
@@ -60,12 +60,12 @@ def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Proble
     pipeline, item = setup.pipeline, setup.item
     has_messages = (key == "from") == (setup.kind == "writer")
     if has_messages and isinstance(item.dead_letters, TopicAddress) and given.kind not in ("log", "iggy"):
-        message = f"dead letters cannot go to a topic: {given} has none"
-        yield pipeline.problem("IFX813", item, message, hint="name a directory")
+        message = f"dead letters cannot go to a topic: {given} has no topics"
+        yield pipeline.problem("IFX813", item, message, hint="use a directory")
     in_topic = isinstance(pipeline.state, TopicAddress)
     if given.kind == "file" and key == "from" and in_topic:
-        hint = "name a directory as `state`; topics keep the positions of readers only"
-        yield pipeline.problem("IFX813", item, f"the position in {given} cannot be kept in a topic", hint=hint)
+        hint = "use a directory as `state`; a topic can store positions of readers only"
+        yield pipeline.problem("IFX813", item, f"the position in {given} cannot be stored in a topic", hint=hint)
     if key == "to" and setup.kind == "reader" and in_topic and given.kind != "iggy":
         yield from _iggy_problems(setup)
     if given.kind == "influxdb":
@@ -75,7 +75,7 @@ def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Proble
     if key == "to" and setup.kind == "reader":
         yield from _target_problems(setup, given)
     elif key == "to" and given.envelope:
-        yield pipeline.problem("IFX813", item, "lines of line protocol have no envelope", hint="leave `envelope` out")
+        yield pipeline.problem("IFX813", item, "lines of line protocol have no envelope", hint="remove `envelope`")
 
 
 def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
@@ -84,14 +84,14 @@ def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
 
     reader = setup.reader
     if sink.kind == "iggy":
-        hint = "put the time into a header or the payload: Iggy gives messages the time of their arrival"
+        hint = "put the time into a header or the payload; the timestamp of a message is the time of its arrival"
         for spec in reader.messages:
             if spec.timestamp is not None:
                 message = "a message cannot be sent to Iggy with a timestamp of its own"
                 yield setup.mapping.document.problem("IFX776", f"{spec.pointer}/timestamp", message, hint=hint)
     elif sink.kind in ("file", "stdout") and not sink.envelope and reader.target.payload not in LINE_FORMATS:
-        message = f"payloads of {reader.target.payload} are no lines"
-        hint = "to: {file: PATH, envelope: true} keeps whole messages (`-` is stdout)"
+        message = f"{reader.target.payload} payloads cannot be written as lines"
+        hint = "use to: {file: PATH, envelope: true} for whole messages (`-` is stdout)"
         yield setup.pipeline.problem("IFX813", setup.item, message, hint=hint)
 
 
@@ -125,7 +125,7 @@ def _shared_consumers(setups: Sequence[AnySetup], sources: Sequence[Endpoint | N
             place += (origin.stream, *sorted(origin.topics), str(item.consumer.partitions))
         first = seen.setdefault(place, setup)
         if first is not setup:
-            message = f"routes {first.name!r} and {setup.name!r} read as one consumer, {setup.consumer!r}"
-            hint = "give one of them another `consumer`: each would get a part of the messages only"
+            message = f"routes {first.name!r} and {setup.name!r} read with the same consumer, {setup.consumer!r}"
+            hint = "use another `consumer` for one of them; otherwise each gets only a part of the messages"
             problems.append(setup.pipeline.problem("IFX811", item, message, hint=hint))
     return problems

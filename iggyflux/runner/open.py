@@ -20,7 +20,7 @@ def open_writers(pipeline: Pipeline, *, only: Sequence[str] = ()) -> list[Route]
     routes = open_routes(pipeline, only=only)
     wrong = [route.name for route in routes if only and isinstance(route, ReaderRoute)]
     if wrong:
-        raise PipelineError([Problem("IFX813", f"{name!r} is a reader: this is for writers") for name in wrong])
+        raise PipelineError([Problem("IFX813", f"{name!r} is a reader; expected a writer") for name in wrong])
     return [route for route in routes if isinstance(route, Route)]
 
 
@@ -57,8 +57,8 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
         pipeline.problem(
             "IFX811",
             setup.item,
-            f"two routes are called {setup.name!r}: they would share positions",
-            hint="give one of them a `name`",
+            f"two routes have the name {setup.name!r} and would share positions",
+            hint="add a `name` to one of them",
         )
         for index, setup in enumerate(setups)
         if setup.name in names[:index]
@@ -66,8 +66,8 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
     for name in only:
         if name not in names:
             near = closest(name, names)
-            hint = f"did you mean {near}?" if near else f"there is: {', '.join(names)}"
-            problems.append(Problem("IFX815", f"no route is called {name!r}", hint=hint))
+            hint = f"did you mean {near}?" if near else f"the routes are: {', '.join(names)}"
+            problems.append(Problem("IFX815", f"no route {name!r}", hint=hint))
     if problems:
         raise PipelineError(problems)
     return [setup for setup in setups if not only or setup.name in only]

@@ -216,7 +216,7 @@ class ReaderRun:
                 found = await self._unless_stopped(_boxed(source.first()))
                 if found == (None,) and not self._told_empty:
                     self._told_empty = True
-                    emit(log, logging.WARNING, "reader.empty", route=self.route.name, reason="there is no row yet")
+                    emit(log, logging.WARNING, "reader.empty", route=self.route.name, reason="no rows yet")
                 if found is not None:
                     machine.told_first(found[0], self._clock.monotonic())
                     await self._store_position()
@@ -237,7 +237,7 @@ class ReaderRun:
         ahead = now / 1e9 - time.time()
         if ahead > _AHEAD_SECONDS and not self._told_ahead:
             self._told_ahead = True
-            hint = "correct its clock, or ours: points of the time between may be missed"
+            hint = "correct one of the clocks: points of the time between may be missed"
             emit(log, logging.WARNING, "reader.clock", route=self.route.name, ahead_seconds=round(ahead), hint=hint)
 
     async def _store_position(self) -> None:
@@ -383,8 +383,8 @@ class ReaderRun:
         except KeyError:
             found = f"a row without the column {column!r}"
         except TypeError:
-            found = f"a row whose column {column!r} is no time"
-        hint = "a statement selects the time, and bounds it: … WHERE time >= $start AND time < $stop"
+            found = f"a row whose column {column!r} is not a time"
+        hint = "select the time in the statement, and bound it: … WHERE time >= $start AND time < $stop"
         raise Stopped(f"the answer for {_text(read.start)} to {_text(read.stop)} has {found}", hint, "IFX644")
 
     def _count(self, rows: int, chosen: Sequence[tuple[int, Mark]]) -> None:
@@ -429,7 +429,7 @@ class ReaderRun:
         for failure in failures:
             place = row_place(rows[failure.index], route.column)
             if route.on_error is OnError.FAIL:
-                hint = "correct the mapping, or choose `on_error: dead_letter`: the row is read again"
+                hint = "correct the mapping, or set `on_error: dead_letter`; the row is read again"
                 where = f" at {failure.location}" if failure.location else ""
                 message = f"{place}: {failure.code}: {failure.reason}{where}, and on_error is fail"
                 raise Stopped(message, hint, "IFX620")
@@ -580,11 +580,11 @@ def row_place(row: Row, column: str) -> str:
 
 def _hopeless(start: int, stop: int, route: ReaderRoute) -> Stopped:
     if route.rules.grid:
-        hint = "make `cursor.window` smaller: a message of a series or of a window is made of all of its rows"
+        hint = "use a smaller `cursor.window`: each message is made of all rows of its series or window"
     else:
-        hint = "read less of it: `where` by tag, or fewer `fields`"
+        hint = "read less: filter by tag with `where`, or select fewer `fields`"
     what = "one nanosecond" if stop - start == 1 else "one window"
-    return Stopped(f"{what} holds more than can be taken at once: {_text(start)}", hint, "IFX642")
+    return Stopped(f"{what} has more rows than can be read at once: {_text(start)}", hint, "IFX642")
 
 
 def _text(time_ns: int) -> str:

@@ -68,7 +68,7 @@ _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _TOLD_FAILURES = 20
-_HELD_HINT = "nothing of it is acknowledged, or kept as a dead letter, until the server accepts a line"
+_HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until the server accepts a line"
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -147,8 +147,10 @@ class RouteRun:
             status.groups = self.route.source.groups
         if status.state not in ("starting", "connecting"):
             words = self._held.words
-            held = f"another request: the server refused every line of the last one: {words}" if words else None
-            status.waiting_for = "the sink is away" if self._sink_state.away else held or self.route.source.waiting_for
+            held = f"another request: the server rejected every line of the last one: {words}" if words else None
+            status.waiting_for = (
+                "the sink is unavailable" if self._sink_state.away else held or self.route.source.waiting_for
+            )
 
     async def _connect_both(self) -> None:
         await self.route.dead_letters.connect()
@@ -438,7 +440,7 @@ def _reasons(job: Job) -> dict[int, list[Reason]]:
 
 def _failed(place: Position, code: str, reason: str, location: str) -> Stopped:
     where = f" at {location}" if location else ""
-    hint = "correct the mapping, or choose `on_error: dead_letter`: the message is read again"
+    hint = "correct the mapping, or set `on_error: dead_letter`; the message is read again"
     return Stopped(f"{place}: {code}: {reason}{where}, and on_error is fail", hint, "IFX620")
 
 

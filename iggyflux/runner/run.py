@@ -105,7 +105,7 @@ async def _run_one(run: RouteRun | ReaderRun) -> None:
         raise
     except Exception as error:  # a bug, or the machine's limits: the other routes go on
         log.exception("route.broken")
-        status.error = Stopped(f"this should not happen: {error!r}", "please report it, with the log", "IFX699")
+        status.error = Stopped(f"internal error: {error!r}", "report it, with the log of the run", "IFX699")
     if status.error is None:
         emit(log, logging.INFO, "route.done", route=route.name, **status.counters())
         return
@@ -126,7 +126,12 @@ async def _until_done(
         emit(log, logging.INFO, "run.stopping", seconds=shutdown_timeout_seconds)
         await _either(everything, stop.at_once.wait(), clock.sleep(shutdown_timeout_seconds))
         if not everything.done():
-            emit(log, logging.WARNING, "run.interrupted", reason="not everything was finished in time; it comes again")
+            emit(
+                log,
+                logging.WARNING,
+                "run.interrupted",
+                reason="some messages were not finished in time; the next run reads them again",
+            )
         return everything.done()
     finally:
         everything.cancel()

@@ -15,7 +15,7 @@ from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
 
 _BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
-_HINT = "it is tried again until it works; `iggyflux check` says what is wrong"
+_HINT = "the route retries until it succeeds; run `iggyflux check` for details"
 _HINT_AT = 3
 """With which attempt in a row the hint is given: earlier ones may be a restart."""
 

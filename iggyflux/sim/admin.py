@@ -39,7 +39,7 @@ class Admin:
         except ScenarioError as error:
             return _json(400, {"error": str(error), "code": error.code})
         except (ValueError, RecursionError) as error:
-            return _json(400, {"error": f"the body is no JSON: {error}"})
+            return _json(400, {"error": f"the body is not JSON: {error}"})
 
     def _answer(self, request: Request, name: str, tree: Any) -> Answer:
         core = self._core

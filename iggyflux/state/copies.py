@@ -64,7 +64,7 @@ def check_state(path: Path) -> StoredState:
     with faults(path, "use"), closing(connect(path)) as connection:
         for number, crc32, digests in connection.execute("SELECT number, crc32, digests FROM seen"):
             if zlib.crc32(digests) != crc32:
-                raise damaged(path, f"the checksum of its digests, number {number}, does not fit")
+                raise damaged(path, f"the checksum of its digests, number {number}, does not match")
     return found
 
 
@@ -103,8 +103,8 @@ def copy_database(path: Path, target: Path) -> None:
             try:
                 target.hardlink_to(beside)
             except FileExistsError as error:
-                hint = "name a folder that is new or empty"
-                raise Stopped(f"there is a file at {target} already", hint, "IFX709") from error
+                hint = "use a new or empty directory"
+                raise Stopped(f"{target} already exists", hint, "IFX709") from error
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(target.parent)

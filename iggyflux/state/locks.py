@@ -32,7 +32,7 @@ class Lock:
             self.release()
             raise Stopped(
                 f"{owner} is in use by process {holder or '(unknown)'}",
-                "stop that process, or give this run another consumer name",
+                "stop that process, or use another consumer name",
                 "IFX702",
             ) from error
         os.ftruncate(self._descriptor, 0)
@@ -47,8 +47,8 @@ class Lock:
         held = None if self._descriptor is None else os.fstat(self._descriptor)
         if found is None or held is None or (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
             raise Stopped(
-                f"the lock file {self.path} was removed or replaced: another process may use {self._owner} by now",
-                "leave lock files alone: they are free when their process ends",
+                f"the lock file {self.path} was removed or replaced, so another process may use {self._owner}",
+                "do not remove lock files: they are released when their process ends",
                 "IFX702",
             )
 

@@ -51,8 +51,8 @@ from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING, check_no_event_lo
 SUFFIX = ".sqlite"
 BUSY_SECONDS = 30.0
 _APPLICATION = 0x49465853  # "IFXS", in the header of the file
-_BEGIN_ANEW = "put back a copy, or remove the file to begin where `start` says: what was sent is then sent again"
-_AGAIN = "nothing is lost: what was not stored comes again"
+_BEGIN_ANEW = "restore a backup, or remove the file to begin at `start`; messages are then sent again"
+_AGAIN = "nothing is lost: unstored positions only mean that messages are read again"
 _SCHEMA = f"""
 BEGIN;
 PRAGMA application_id = {_APPLICATION};
@@ -69,14 +69,14 @@ FAULTS: dict[int, str] = {
     sqlite3.SQLITE_READONLY: "it cannot be written, or was removed or replaced",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
     sqlite3.SQLITE_CORRUPT: "it is damaged",
-    sqlite3.SQLITE_NOTADB: "it is no database",
+    sqlite3.SQLITE_NOTADB: "it is not a database",
 }
 """What a primary code of SQLite means for an operator."""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _HINTS = {
     sqlite3.SQLITE_BUSY: f"close that program, and run again: {_AGAIN}",
     sqlite3.SQLITE_FULL: f"free space, and run again: {_AGAIN}",
-    sqlite3.SQLITE_IOERR: f"look at the system's log, and run again: {_AGAIN}",
+    sqlite3.SQLITE_IOERR: f"check the system log, and run again: {_AGAIN}",
     sqlite3.SQLITE_READONLY: f"correct the permissions, and run again: {_AGAIN}",
     sqlite3.SQLITE_CANTOPEN: f"correct the permissions, and run again: {_AGAIN}",
 }
@@ -139,7 +139,7 @@ class SqliteState:
                     crc32 = zlib.crc32(data, crc32)
                     yield data
             if crc32 != found[0]:
-                raise self._damaged_blob(number, "its checksum does not fit")
+                raise self._damaged_blob(number, "its checksum does not match")
 
     def commit(
         self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
@@ -251,7 +251,7 @@ class SqliteState:
             raise
 
     def _damaged_blob(self, number: int, reason: str) -> Stopped:
-        hint = "put back a copy, or `iggyflux cursor set`: what lies in the overlap is then sent again"
+        hint = "restore a backup, or run `iggyflux cursor set`; rows of the overlap are then sent again"
         return Stopped(f"cannot use the digests in {self.path}, number {number}: {reason}", hint, "IFX641")
 
 
@@ -281,7 +281,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Raise `Stopped` (IFX701) unless the database is a state of this format."""
     application, version = format_of(connection)
     if application != _APPLICATION:
-        raise damaged(path, "it is no state of iggyflux")
+        raise damaged(path, "it is not a state of iggyflux")
     if version != FORMAT:
         raise other_format(path, version)
 
@@ -293,7 +293,7 @@ def read_record(connection: sqlite3.Connection, path: Path) -> tuple[str, str, A
         raise damaged(path, "its record is missing")
     kind, name, content, crc32 = rows[0]
     if not all(isinstance(each, bytes) for each in rows[0][:3]) or _checksum(kind, name, content) != crc32:
-        raise damaged(path, "its checksum does not fit")
+        raise damaged(path, "its checksum does not match")
     return kind.decode(), name.decode("utf-8", "surrogateescape"), msgspec.json.decode(content)
 
 
@@ -332,8 +332,8 @@ def damaged(path: Path, reason: str) -> Stopped:
 
 def other_format(path: Path, version: int, way_on: str = "") -> Stopped:
     """Return what stops whoever finds a state of another format."""
-    hint = way_on or "run the release that wrote it, or put back the copy that was made before the upgrade"
-    reason = f"they have format {version}, and this program reads format {FORMAT}"
+    hint = way_on or "run the release that wrote it, or restore the backup from before the upgrade"
+    reason = f"they have format {version}; this release reads format {FORMAT}"
     return Stopped(f"cannot use the positions in {path}: {reason}", hint, "IFX701")
 
 

@@ -14,8 +14,8 @@ FORMAT = 2
 """The version of what is stored; any other is refused, and never read as empty.  1 was files of JSON and of digests."""
 
 GO_ON = (
-    "let the release that wrote it finish what it has, then move the file away; this one begins where `start` says, "
-    "and what it sends again overwrites itself"
+    "let the release that wrote it finish, then move the file away; this release begins at `start`, "
+    "and points that are sent again overwrite themselves"
 )
 """What helps whoever has a consumer's file of format 1."""
 

@@ -170,10 +170,14 @@ def test_the_requests_for_offsets_have_the_bytes_of_the_protocol() -> None:
 @pytest.mark.parametrize(
     ("settings", "consumer", "words"),
     [
-        ({}, Consumer(), "who logs in"),
+        ({}, Consumer(), "missing credentials"),
         ({"username": "u"}, Consumer(), "no `password`"),
-        ({"transport": "http", "username": "u", "password": Secret("p")}, Consumer(), "no consumer groups"),
-        ({"transport": "http", "token": Secret("t")}, Consumer("single"), "no personal access token"),
+        (
+            {"transport": "http", "username": "u", "password": Secret("p")},
+            Consumer(),
+            "does not support consumer groups",
+        ),
+        ({"transport": "http", "token": Secret("t")}, Consumer("single"), "does not support personal access tokens"),
         ({"token": Secret("t"), "client_cert": "c"}, Consumer(), "client certificates"),
         ({"token": Secret("t")}, Consumer("group", "x" * 256), "255 bytes"),
     ],

@@ -374,7 +374,7 @@ def test_an_exclusive_member_leaves_the_group_alone_while_another_process_is_con
         assert server.groups[GROUP].number == number
         return ours.source.waiting_for
 
-    assert "`exclusive: true` is not so" in (drive(main()) or "")
+    assert "despite `exclusive: true`" in (drive(main()) or "")
 
 
 def test_what_a_member_owns_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:

@@ -302,8 +302,8 @@ def test_a_tag_with_the_name_of_a_field_gets_another_one_or_none() -> None:
 
 UNFAITHFUL = {
     "several types": Schema({"f": ("float", "integer")}),
-    "is text": Schema({"f": ("string",)}),
-    "keeps for itself": Schema({"f": ("float",)}, ("_value",)),
+    "is a string": Schema({"f": ("string",)}),
+    "is reserved in Flux": Schema({"f": ("float",)}, ("_value",)),
     "a tag and a field": Schema({"f": ("float",)}, ("f",)),
 }
 

@@ -112,7 +112,7 @@ class _RoundTrip:
         refused, rows = await self._stored(list(rendered.lines), points)
         for number, reason in refused.items():
             ways[rendered.origins[number]].losses.append(
-                Loss("", f"refused by the server: {reason}", rendered.lines[number])
+                Loss("", f"rejected by the server: {reason}", rendered.lines[number])
             )
         makers = self._makers(rows, points, rendered.origins, refused)
         outputs, failures = self._outputs(rows)
@@ -219,7 +219,7 @@ class _RoundTrip:
         found: list[Change] = []
         if not back:
             if not losses:
-                losses.append(Loss("", "stored, but the query does not give it", way.sent))
+                losses.append(Loss("", "stored, but not returned by the query", way.sent))
         elif len(back) > 1:
             losses += explain_split(way.sent, list(back), self._trace)
         else:
@@ -238,7 +238,7 @@ class _RoundTrip:
         stored = {point.measurement for number, point in enumerate(points) if number not in refused}
         if wanted is None or not stored or wanted in stored:
             return []
-        return [f"the reader reads {wanted}, and what is stored is {', '.join(sorted(stored))}"]
+        return [f"the reader reads {wanted}, but the writer stores {', '.join(sorted(stored))}"]
 
 
 def _windows(points: Sequence[Point], size: int) -> list[tuple[int, int]]:

@@ -36,13 +36,13 @@ def explain(found: list[Change], after: JSON, trace: Trace) -> Iterator[Loss]:
         elif change.kind == "changed":
             gone.append(_changed(change, trace))
         elif change.kind == "order":
-            gone.append(Loss(place_of(change.path), "the order of elements is another", change.before, change.after))
+            gone.append(Loss(place_of(change.path), "the order of elements changed", change.before, change.after))
     yield from gone
     for change in found:
         if change.kind == "added":
             for path, value in leaves(change.after, change.path):
                 if path not in moved:
-                    reason = "null where there was nothing" if value is None else _why_added(path, trace)
+                    reason = "null instead of missing" if value is None else _why_added(path, trace)
                     yield Loss(place_of(path), reason, None, value, is_lossy=False)
 
 
@@ -91,12 +91,12 @@ def _why_missing(path: Path, value: JSON, ways: list[Stored], trace: Trace) -> s
         return "used by an expression, not stored as it is" if trace.is_used(path) else "dropped: not mapped"
     stored = ways[0]
     if stored.kind == "measurement":
-        return "stored as the measurement, which is no column"
+        return "stored as the measurement, which is not a column"
     if stored.kind == "tag" and value == "":
-        return "an empty text is no value of a tag"
+        return "an empty string cannot be a tag value"
     what = "the time" if stored.kind == "time" else f"{stored.kind} {stored.name}"
     if trace.sent(stored):
-        return f"stored as {what}, which the query did not give"
+        return f"stored as {what}, but not returned by the query"
     return (
         f"stored as {what}, which the reader {'uses and does not send' if trace.is_seen(stored) else 'does not send'}"
     )
@@ -117,9 +117,9 @@ def _how(before: JSON, after: JSON, ways: list[Stored]) -> str:
     if pair in (("integer", "float"), ("float", "integer")) and before == after:
         return f"{pair[0]} became {pair[1]}"
     if pair[1] == "text" and pair[0] in ("integer", "float", "boolean"):
-        return f"{pair[0]} became text" + (" (tags are text)" if "tag" in kinds else "")
+        return f"{pair[0]} became a string" + (" (tags are strings)" if "tag" in kinds else "")
     if pair[0] == "text" and pair[1] in ("integer", "float", "boolean"):
-        return f"text became {pair[1]}"
+        return f"a string became {pair[1]}"
     return "changed" if pair[0] == pair[1] else f"{pair[0]} became {pair[1]}"
 
 

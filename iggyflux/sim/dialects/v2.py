@@ -197,7 +197,7 @@ class V2(Dialect):
             seconds = int(rules[0].get("everySeconds", 0))
             shard_seconds = int(rules[0].get("shardGroupDurationSeconds", 0))
         except (ValueError, TypeError, LookupError, AttributeError):
-            raise Failed(400, "the body is no bucket", pretty=True) from None
+            raise Failed(400, "the body is not a bucket", pretty=True) from None
         if name in self.store.databases:
             raise Failed(422, f"bucket with name {name} already exists", pretty=True)
         shard_ns = max(shard_seconds * 10**9, NARROWEST_SHARD_NS) if shard_seconds else None

@@ -193,7 +193,7 @@ def _time_bound(node: Comparison) -> tuple[int, int] | None:
         return None
     at = _nanoseconds(right)
     if at is None or isinstance(right.value, bool):
-        raise QueryError("invalid operation: time is compared with what is no time")
+        raise QueryError("invalid operation: time is compared with a value that is not a time")
     return {
         ">=": (at, MAX_TIME),
         ">": (at + 1, MAX_TIME),

@@ -25,14 +25,16 @@ def parse_time(text: str) -> int:
     if found is None:
         if re.fullmatch(r"-?[0-9]{1,19}", text):
             return int(text)
-        raise QueryError(f"invalid operation: time and *influxql.StringLiteral are not compatible: {text!r} is no time")
+        raise QueryError(
+            f"invalid operation: time and *influxql.StringLiteral are not compatible: {text!r} is not a time"
+        )
     year, month, day, hour, minute, second, fraction, zone = found.groups()
     try:
         moment = datetime(
             int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=UTC
         )
     except ValueError as exc:
-        raise QueryError(f"{text!r} is no time: {exc}") from exc
+        raise QueryError(f"{text!r} is not a time: {exc}") from exc
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     seconds = since.days * 86_400 + since.seconds
     if zone and zone != "Z":

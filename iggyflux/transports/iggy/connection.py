@@ -147,14 +147,14 @@ class Connection:
 
     async def topics(self, stream: str) -> list[str] | None:
         """The names of the topics of `stream`; None where there is no such stream."""
-        doing = f"asking for the topics of {stream}"
+        doing = f"requesting the topics of {stream}"
         if await self._call(self._alive.get_stream(stream), doing) is None:
             return None
         return sorted(topic.name for topic in await self._call(self._alive.get_topics(stream), doing))
 
     async def partitions(self, stream: str, topic: str) -> list[PartitionInfo] | None:
         """The partitions of a topic; None where there is no such topic."""
-        details = await self._call(self._alive.get_topic(stream, topic), f"asking for {stream}/{topic}")
+        details = await self._call(self._alive.get_topic(stream, topic), f"requesting {stream}/{topic}")
         if details is None:
             return None
         infos = [PartitionInfo(each.id, _end(each), each.messages_count, each.size) for each in details.partitions]
@@ -205,7 +205,7 @@ class Connection:
         own = None if number is None else frozenset(held[number])
         if self._speaks_wire:
             body = wire.group_request(stream, topic, group)
-            doing = f"asking for our part of group {group} of {stream}/{topic}"
+            doing = f"requesting the assigned partitions of group {group} of {stream}/{topic}"
             try:
                 own = wire.parse_assignment(
                     await self._call(self._alive.send_binary_request(wire.SYNC_GROUP, body), doing)
@@ -222,7 +222,7 @@ class Connection:
 
     async def connected_members(self, stream: str, topic: str, group: str) -> int | None:
         """How many members have a connection; None where the server does not tell, or not to this user."""
-        doing = f"asking who is connected to group {group} of {stream}/{topic}"
+        doing = f"requesting the connected members of group {group} of {stream}/{topic}"
         if not self._speaks_wire:
             return None
         try:
@@ -251,7 +251,7 @@ class Connection:
 
     async def members(self, stream: str, topic: str, group: str) -> dict[int, tuple[int, ...]]:
         """The members of a group by number, with the partitions that each holds."""
-        doing = f"asking for group {group} of {stream}/{topic}"
+        doing = f"requesting group {group} of {stream}/{topic}"
         details = await self._call(self._alive.get_consumer_group(stream, topic, group), doing)
         return {} if details is None else {each.id: tuple(sorted(each.partitions)) for each in details.members}
 
@@ -265,7 +265,7 @@ class Connection:
 
     async def stored(self, reader: Reader, place: Partition) -> StoredOffset | None:
         """What is stored for `reader`; None where nothing is."""
-        doing = f"asking for the offset of {reader.name} in {place}"
+        doing = f"requesting the offset of {reader.name} in {place}"
         if self._speaks_wire:
             body = wire.offset_request(reader.kind, reader.name, place.stream, place.topic, place.partition)
             try:
@@ -309,8 +309,8 @@ class Connection:
             most = _HTTP_ID if self._http else -1
             batch = [sdk.SendMessage(each.payload, _headers(each.headers), each.id & most or None) for each in messages]
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-            hint = "payloads have 1 byte to 64 MB, headers 1 to 255 bytes each"
-            raise Stopped(f"Iggy takes no such message: {error}", hint, "IFX775") from error
+            hint = "payloads need 1 byte to 64 MB, keys and values of headers 1 to 255 bytes"
+            raise Stopped(f"Iggy rejects the message: {error}", hint, "IFX775") from error
         partitioning = sdk.Partitioning.partition_id(partition)
         answer = await self._call(self._alive.send_messages(stream, topic, partitioning, batch), doing)
         confirmed = {each.partition_id for each in answer.confirmations}
@@ -510,9 +510,9 @@ def _name_and_password(settings: IggySettings) -> tuple[str, str]:
 def _of_encryption(text: str, settings: IggySettings) -> str:
     """A guess, where the SDK does not say why: it tells nothing of certificates."""
     if settings.tls and "cannot establish" in text.lower():
-        return " (where it is there: is its certificate trusted, and does it carry the name? see `ca_file`, `domain`)"
+        return " (if it is running, check that its certificate is trusted and valid for the name: `ca_file`, `domain`)"
     if not settings.tls and "disconnected" in text.lower() and not settings.connection_string:
-        return " (where it expects encryption: `tls: true`)"
+        return " (if it expects encryption, set `tls: true`)"
     return ""
 
 

@@ -70,11 +70,11 @@ TEXTS: tuple[tuple[str, Meaning], ...] = (
 
 _STOPS: dict[Meaning, tuple[str, str]] = {
     Meaning.NOT_LET_IN: ("IFX763", "check `username` and `password`, or `token`, of the `iggy` section"),
-    Meaning.NOT_ALLOWED: ("IFX763", "give the user the right to read, poll and send on this stream and topic"),
-    Meaning.OTHER_VERSION: ("IFX764", "this client speaks with servers 0.9.x, and with no other"),
+    Meaning.NOT_ALLOWED: ("IFX763", "grant the user permission to read, poll and send on this stream and topic"),
+    Meaning.OTHER_VERSION: ("IFX764", "use an Iggy server 0.9.x: this client supports no other version"),
     Meaning.TLS: ("IFX761", "check `tls`, `ca_file` and `domain` of the `iggy` section"),
-    Meaning.BAD_NAME: ("IFX766", "names of streams, topics and consumers have 1 to 255 bytes"),
-    Meaning.BAD_MESSAGE: ("IFX775", "payloads have 1 byte to 64 MB, headers at most 255 bytes each"),
+    Meaning.BAD_NAME: ("IFX766", "use 1 to 255 bytes for names of streams, topics and consumers"),
+    Meaning.BAD_MESSAGE: ("IFX775", "payloads need 1 byte to 64 MB, keys and values of headers at most 255 bytes"),
 }
 
 

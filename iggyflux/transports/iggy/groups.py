@@ -51,7 +51,7 @@ async def refuse_while_connected(connection: Connection, stream: str, topic: str
         return
     told = "may be connected" if connected is None else "are connected"
     count = f"{len(members) if connected is None else connected} of {len(members)} members {told}"
-    hint = "stop every process of the group, or say --yes: those that run join again, and read some messages twice"
+    hint = "stop every process of the group, or add --yes: running processes join again and read some messages twice"
     raise Stopped(f"group {group} of {stream}/{topic} is in use: {count}", hint, "IFX769")
 
 

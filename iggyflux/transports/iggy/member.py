@@ -177,7 +177,7 @@ class GroupMember:
         for topic, each in topics.items():
             membership = await connection.membership(self._stream, topic, self._group)
             if membership.own is None:
-                doing = f"no member of group {self._group} of {self._stream}/{topic} any more: joining again"
+                doing = f"membership in group {self._group} of {self._stream}/{topic} was lost; joining again"
                 raise Refusal(doing, Meaning.NO_MEMBER)
             self._tell_assignment(topic, membership)
             self._watch.observe(now, await self._looks(connection, topic, membership, each))
@@ -268,10 +268,10 @@ class GroupMember:
 
     def _advice(self) -> str:
         if self._is_shared:
-            return "`exclusive: true` is not so, other processes of the group are connected: stop them"
+            return "stop the other processes of the group: they are connected despite `exclusive: true`"
         if self._exclusive:
             return "the run rebuilds the group"
-        return f"where its process is gone, run: {self._remedy}"
+        return f"if its process has ended, run: {self._remedy}"
 
     # What is done
 
@@ -286,7 +286,7 @@ class GroupMember:
         connected = await connection.connected_members(self._stream, topic, self._group)
         is_shared = connected is not None and connected > 1
         if is_shared and starves and not self._is_shared:
-            hint = "stop the other processes of the group, or take `exclusive` away"
+            hint = "stop the other processes of the group, or remove `exclusive`"
             log.error(
                 "iggy.not_exclusive group=%s topic=%s/%s connected=%d hint=%r",
                 self._group,
@@ -327,16 +327,16 @@ class GroupMember:
 def in_words(each: Starving) -> str:
     """A partition that starves, for people."""
     holder = "no member holds it" if each.holder is None else f"member {each.holder} holds it"
-    return f"{each.partition} starves: {holder}, {each.waiting} messages wait"
+    return f"{each.partition} starves: {holder}, {each.waiting} messages pending"
 
 
 def suspicion(members: int, connected: int | None) -> str:
     """What may be wrong with a member that does not get on."""
     if connected is None:
-        return "a server that was started again may keep members of before"
+        return "a restarted server may keep old members"
     if connected < members:
-        return f"of {members} members {connected} are connected: the server keeps the others from before it was started"
-    return "every member is connected: is the holder stuck, or is what it writes to away?"
+        return f"of {members} members {connected} are connected; the server kept the others from before its restart"
+    return "all members are connected; check the process of the holder and its sink"
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -21,32 +21,36 @@ def _problems(settings: IggySettings, consumer: Consumer | None) -> Iterator[tup
     if settings.connection_string is None and settings.token is None and settings.username is None:
         yield (
             "username",
-            "nothing says who logs in to Iggy",
+            "missing credentials for Iggy",
             "add `username` and `password`, or `token`, to the `iggy` section",
         )
     elif settings.username is not None and settings.password is None:
-        yield "username", "the `iggy` section has a `username` and no `password`", "add `password: ${IGGY_PASSWORD}`"
+        yield "username", "the `iggy` section has a `username` but no `password`", "add `password: ${IGGY_PASSWORD}`"
     if settings.client_cert is not None:
-        yield "client_cert", "the Iggy SDK sends no client certificates", "remove `client_cert` and `client_key`"
+        yield (
+            "client_cert",
+            "the Iggy SDK does not support client certificates",
+            "remove `client_cert` and `client_key`",
+        )
     if http and settings.token is not None:
         yield (
             "token",
-            "over http Iggy takes no personal access token",
-            "take `username` and `password`, or `transport: tcp`",
+            "Iggy does not support personal access tokens over http",
+            "use `username` and `password`, or `transport: tcp`",
         )
     if http and settings.ca_file is not None:
         yield (
             "ca_file",
-            "over http the Iggy SDK trusts the system's certificates only",
-            "remove `ca_file`, or `transport: tcp`",
+            "over http the Iggy SDK supports only the system's certificates",
+            "remove `ca_file`, or use `transport: tcp`",
         )
     if http and consumer is not None and consumer.kind == "group":
         yield (
             "transport",
-            "over http Iggy has no consumer groups",
-            "write `consumer: {single: NAME}`, or `transport: tcp`",
+            "Iggy does not support consumer groups over http",
+            "use `consumer: {single: NAME}`, or `transport: tcp`",
         )
     if settings.transport == "quic" and settings.ca_file is not None:
-        yield "ca_file", "over quic the Iggy SDK takes no `ca_file`", "remove it, or `transport: tcp`"
+        yield "ca_file", "the Iggy SDK does not support `ca_file` over quic", "remove it, or use `transport: tcp`"
     if consumer is not None and len((consumer.name or "").encode("utf-8")) > 255:
-        yield "transport", "a consumer's name has at most 255 bytes", "choose a shorter one"
+        yield "transport", "the name of the consumer has more than 255 bytes", "choose a shorter one"

@@ -263,9 +263,9 @@ class IggySource:
     def _missing(self, what: str, known: Sequence[str]) -> Exception:
         """Nobody waits for what may be a slip of the pen; what was there once comes again."""
         if self._was_connected:
-            return NotConnected(f"Iggy has no {what} any more")
+            return NotConnected(f"{what} was deleted from Iggy")
         near = closest(what, known)
-        hint = f"did you mean {near}?" if near else f"there is: {', '.join(known[:10]) or 'nothing of that name'}"
+        hint = f"did you mean {near}?" if near else f"existing: {', '.join(known[:10]) or 'none'}"
         return Stopped(f"Iggy has no {what}", hint, "IFX766")
 
     def _take_up(self, place: Partition, info: PartitionInfo) -> None:

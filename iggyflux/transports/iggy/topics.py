@@ -64,7 +64,9 @@ class IggySink:
             raise NotConnected("not connected to Iggy")
         for message in messages:
             if message.timestamp_ns is not None:
-                hint = "put the time into a header or the payload; Iggy gives messages the time of their arrival"
+                hint = (
+                    "put the time into a header or the payload; the timestamp of a message is the time of its arrival"
+                )
                 raise Stopped("a message cannot be sent to Iggy with a timestamp of its own", hint, "IFX776")
         parts = by_partition(messages, len(self._numbers), self._turn)
         self._turn += 1
@@ -202,7 +204,7 @@ async def last_messages(settings: IggySettings, stream: str, topics: Sequence[st
         known = await connection.topics(stream)
         chosen = [t for t in known or [] if any(fnmatch.fnmatchcase(t, pattern) for pattern in topics)]
         if not chosen:
-            hint = f"there is: {', '.join(known or []) or 'no such stream'}"
+            hint = f"the topics are: {', '.join(known)}" if known else "the stream has no topics, or does not exist"
             raise Stopped(f"Iggy has no {stream}/{','.join(topics)}", hint, "IFX766")
         for topic in chosen:
             for info in await connection.partitions(stream, topic) or []:

@@ -63,7 +63,7 @@ def failed(topic: Topic, error: NotConnected | Stopped) -> Finding:
     """The finding that an exception tells."""
     if isinstance(error, Stopped):
         return Finding(topic, False, error.reason, error.hint, error.code)
-    return Finding(topic, False, str(error), "is the server running, and is `url` right?", "IFX730")
+    return Finding(topic, False, str(error), "check that the server is running, and check `url`", "IFX730")
 
 
 def look(flavor: Flavor, settings: InfluxSettings, ask: Ask, probe_write: Callable[[], Verdict]) -> Sequence[Finding]:
@@ -82,8 +82,8 @@ def refuses_everything(answers: Sequence[Answer]) -> Sequence[Finding]:
     reasons = {one_reason(answer.status, _message(answer)) for answer in answers}
     if len(answers) < 2 or len(reasons) > 1 or answers[0].status < 400:
         return ()
-    text = f"it answers {answers[0].status} to everything: {_message(answers[0])}"
-    return (Finding("server", False, text, "is `url` the address of InfluxDB, with its path?", "IFX731"),)
+    text = f"the server answers {answers[0].status} to every request: {_message(answers[0])}"
+    return (Finding("server", False, text, "check that `url` is the address of InfluxDB, with its path", "IFX731"),)
 
 
 def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
@@ -98,7 +98,7 @@ def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
         if not found:
             raise Stopped(
                 f"bucket {bucket_of(settings)!r} cannot be created: this token sees no organization {settings.org!r}",
-                "create it by hand, or use a token that may",
+                "create it by hand, or use a token with that permission",
                 "IFX723",
             )
         body = {"orgID": found[0].get("id", ""), "name": bucket_of(settings), "retentionRules": []}
@@ -107,7 +107,7 @@ def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
     if error is not None or answer.status >= 400:
         raise Stopped(
             f"{flavor.database_word} cannot be created: {error or answer.status}",
-            "create it by hand, or give these credentials the right to",
+            "create it by hand, or grant these credentials the permission",
             "IFX723",
         )
 
@@ -126,15 +126,15 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
         return Finding("database", False, error, "create it, or set `create: true`", "IFX723")
     if error is not None:
         return Finding(
-            "database", None, f"database {database!r} may not be looked at: {plain_words(error, answer.scrub)}"
+            "database", None, f"no permission to see database {database!r}: {plain_words(error, answer.scrub)}"
         )
     policies = _rows(answer)
     names = [str(row.get("name")) for row in policies]
     if policy and policy not in names:
-        hint = f"there is: {', '.join(names)}"
+        hint = f"the retention policies are: {', '.join(names)}"
         return Finding("database", False, f"database {database!r} has no retention policy {policy!r}", hint, "IFX724")
     chosen = next((row for row in policies if (row.get("name") == policy if policy else row.get("default"))), {})
-    kept = "for ever" if chosen.get("duration") in ("0s", None) else f"for {chosen['duration']}"
+    kept = "without limit" if chosen.get("duration") in ("0s", None) else f"for {chosen['duration']}"
     return Finding("database", True, f"database {database!r}, policy {chosen.get('name')!r} keeps points {kept}")
 
 
@@ -149,9 +149,9 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
     buckets = _tree(answer).get("buckets") or []
     if answer.status != 200 or not buckets:
         # A token that may only write sees no bucket; the write tells whether it is there.
-        return Finding("database", None, f"bucket {bucket!r} is not there, or may not be looked at with this token")
+        return Finding("database", None, f"bucket {bucket!r} does not exist, or this token has no permission to see it")
     seconds = next((rule.get("everySeconds") for rule in buckets[0].get("retentionRules") or []), 0)
-    kept = f"for {_span(seconds)}" if seconds else "for ever"
+    kept = f"for {_span(seconds)}" if seconds else "without limit"
     return Finding("database", True, f"bucket {bucket!r} keeps points {kept}")
 
 
@@ -159,18 +159,18 @@ def _database_3(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
     database = database_of(settings)
     answer = ask("GET", _LIST_DATABASES_3)
     if answer.status == 401:
-        return Finding("database", False, "credentials: the server does not know them", "check `token`", "IFX721")
+        return Finding("database", False, "authentication failed", "check `token`", "IFX721")
     known = _databases_3(answer)
     if known is None:
-        return Finding("database", None, f"database {database!r} may not be looked at with this token")
+        return Finding("database", None, f"this token has no permission to see database {database!r}")
     if database in known:
         return Finding("database", True, f"database {database!r}")
-    return Finding("database", None, f"database {database!r} is not there: the first write makes it")
+    return Finding("database", None, f"database {database!r} does not exist yet; the first write creates it")
 
 
 def _write_3(settings: InfluxSettings, ask: Ask, probe: Callable[[], Verdict]) -> Finding:
     if database_of(settings) not in (_databases_3(ask("GET", _LIST_DATABASES_3)) or ()):
-        return Finding("write", None, "not tried: even a comment would make the database")
+        return Finding("write", None, "not tried: even a comment would create the database")
     verdict = probe()
     if isinstance(verdict, RefusedSome):  # a body without points is refused after we were let in
         return Finding("write", True, "writes are allowed")
@@ -202,7 +202,7 @@ def _told(verdict: Verdict) -> Finding:
             return Finding("write", False, reason, hint, code)
         case Unavailable(reason=reason):
             return Finding("write", False, reason, "try again", "IFX730")
-    return Finding("write", None, "the answer to an empty write is not known")
+    return Finding("write", None, "unexpected answer to an empty write")
 
 
 _Look = Callable[[InfluxSettings, Ask, Callable[[], Verdict]], Finding]

@@ -43,7 +43,7 @@ from iggyflux.transports.influxdb.http import (
 
 T = TypeVar("T")
 
-_PIN = "set `flavor` to what it speaks: v1, v2, v3 or victoriametrics"
+_PIN = "set `flavor` to v1, v2, v3 or victoriametrics"
 
 
 def settings_problems(settings: InfluxSettings) -> list[Problem]:
@@ -92,7 +92,7 @@ class InfluxConnection:
     def flavor(self) -> Flavor:
         """What is spoken.  Raises `RuntimeError` before it is known."""
         if self._flavor is None:
-            raise RuntimeError("connect first: the flavor is not known yet")
+            raise RuntimeError("the flavor is unknown before the connection")
         return self._flavor
 
     async def close(self) -> None:
@@ -195,7 +195,7 @@ class InfluxConnection:
                 self._flavor = None
                 product = self.detected.product
                 raise Stopped(
-                    f"{self.address} is {product}, and `{wrong[0].key}` does not fit: {wrong[0].why}",
+                    f"{self.address} is {product}, which does not support `{wrong[0].key}`: {wrong[0].why}",
                     wrong[0].hint,
                     "IFX728",
                 )
@@ -208,8 +208,10 @@ class InfluxConnection:
             found = detect_by_health(self._ask("GET", "/health")) or detect_by_metrics(self._ask("GET", "/metrics"))
             if found:
                 return found
-        hint = _PIN if ping.status == 204 else f"is `url` the address of InfluxDB, with the right path? Else {_PIN}"
-        raise Stopped(f"{self.address}/ping answered {ping.status}: not known as InfluxDB", hint, "IFX729")
+        hint = _PIN if ping.status == 204 else f"check that `url` is the address of InfluxDB, with its path; or {_PIN}"
+        raise Stopped(
+            f"{self.address}/ping answered {ping.status}, which does not identify an InfluxDB", hint, "IFX729"
+        )
 
 
 def _with_login(settings: InfluxSettings, login: Login | None) -> InfluxSettings:

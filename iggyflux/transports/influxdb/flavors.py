@@ -117,9 +117,9 @@ def _token(scheme: str) -> Callable[[InfluxSettings], str | None]:
 def _no_version_3(settings: InfluxSettings, name: str) -> list[Misfit]:
     found = []
     if settings.no_sync:
-        found.append(Misfit("no_sync", f"{name} has no such switch", "remove `no_sync`"))
+        found.append(Misfit("no_sync", f"{name} does not support it", "remove `no_sync`"))
     if not settings.accept_partial:
-        found.append(Misfit("accept_partial", f"{name} has no such switch", "remove `accept_partial`"))
+        found.append(Misfit("accept_partial", f"{name} does not support it", "remove `accept_partial`"))
     return found
 
 
@@ -128,7 +128,7 @@ def _misfits_1(settings: InfluxSettings) -> list[Misfit]:
     if not database_of(settings):
         found.append(Misfit("database", "1.x writes to a database", "add `database: NAME`"))
     if settings.org:
-        found.append(Misfit("org", "1.x knows no organizations", "remove `org`, or set `flavor: v2`"))
+        found.append(Misfit("org", "1.x has no organizations", "remove `org`, or set `flavor: v2`"))
     return found
 
 
@@ -137,9 +137,11 @@ def _misfits_2(settings: InfluxSettings) -> list[Misfit]:
     if not bucket_of(settings):
         found.append(Misfit("bucket", "2.x writes to a bucket", "add `bucket: NAME`"))
     if settings.retention_policy:
-        found.append(Misfit("retention_policy", "a bucket of 2.x has its retention", "remove it, and name the bucket"))
+        found.append(
+            Misfit("retention_policy", "in 2.x the retention belongs to the bucket", "remove it, and name the bucket")
+        )
     if not settings.token and (settings.username or settings.password):
-        found.append(Misfit("username", "2.x wants a token for writes", "add `token`"))
+        found.append(Misfit("username", "2.x requires a token for writes", "add `token`"))
     return found
 
 
@@ -154,11 +156,11 @@ def _misfits_3(settings: InfluxSettings) -> list[Misfit]:
     elif not _NAME_3.fullmatch(database_of(settings)):
         key = "database" if settings.database else "bucket"
         hint = "ASCII letters, digits, `_` and `-`, a letter or digit first"
-        found.append(Misfit(key, f"{database_of(settings)!r} is no name of a database in 3.x", hint))
+        found.append(Misfit(key, f"{database_of(settings)!r} is not a valid database name in 3.x", hint))
     if retention_policy_of(settings):
         found.append(Misfit("retention_policy", "3.x has no retention policies", "remove it, and name the database"))
     if not settings.token and (settings.username or settings.password):
-        found.append(Misfit("username", "3.x wants a token for writes", "add `token`"))
+        found.append(Misfit("username", "3.x requires a token for writes", "add `token`"))
     return found
 
 
@@ -239,11 +241,17 @@ def misfits(settings: InfluxSettings) -> list[Misfit]:
     found = []
     token = settings.token.reveal() if settings.token else ""
     if re.search(r"[^\x21-\x7e]", token):
-        found.append(Misfit("token", "a token holds no spaces, line ends or accents", "is a line end in the file?"))
+        found.append(
+            Misfit(
+                "token",
+                "the token contains spaces, line breaks or non-ASCII characters",
+                "check the file of the token for line breaks",
+            )
+        )
     if settings.client_key and not settings.client_cert:
-        found.append(Misfit("client_key", "a key is of no use without its certificate", "add `client_cert`"))
+        found.append(Misfit("client_key", "a key needs its certificate", "add `client_cert`"))
     if settings.database and settings.bucket and settings.database != settings.bucket:
-        found.append(Misfit("bucket", "`bucket` and `database` name different places", "keep the one you mean"))
+        found.append(Misfit("bucket", "`bucket` and `database` name different places", "remove one of them"))
     flavor = FLAVORS.get(settings.flavor)
     return found + (flavor.misfits(settings) if flavor else [])
 

@@ -93,15 +93,15 @@ def parse_address(url: str) -> tuple[Address, Login | None]:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError:
-        raise AddressError("the url has no readable host and port") from None
+        raise AddressError("invalid host or port in the url") from None
     if parts.scheme not in _PORTS:
         raise AddressError("the url must begin with http:// or https://")
     if not parts.hostname:
-        raise AddressError("the url names no host")
+        raise AddressError("the url has no host")
     if parts.query or parts.fragment:
         raise AddressError("the url must end with its path: no query and no fragment")
     if re.search(r"[\s\x00-\x1f\x7f]", parts.netloc + parts.path):
-        raise AddressError("the url holds spaces or control characters")
+        raise AddressError("the url contains spaces or control characters")
     path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
     address = Address(parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port, path)
     if parts.username is None and parts.password is None:
@@ -481,27 +481,27 @@ def _no_answer(where: str, ticket: Ticket) -> Unavailable:
 
 def _unresolved(failed: _Failed) -> Failure:
     host = failed.where.rpartition(":")[0]
-    return Unavailable(f"the host name {host!r} cannot be resolved: {failed.words}")
+    return Unavailable(f"the host name {host!r} does not resolve: {failed.words}")
 
 
 def _no_connection(failed: _Failed) -> Failure:
-    return Unavailable(f"no connection to {failed.where}: {failed.words}")
+    return Unavailable(f"cannot connect to {failed.where}: {failed.words}")
 
 
 def _late_connection(failed: _Failed) -> Failure:
-    return Unavailable(f"no connection to {failed.where} within {min(_CONNECT_SECONDS, failed.ticket.seconds):g} s")
+    return Unavailable(f"cannot connect to {failed.where} within {min(_CONNECT_SECONDS, failed.ticket.seconds):g} s")
 
 
 def _proxy_failed(failed: _Failed) -> Failure:
     words = failed.words
     if "407" in words:
         return Impossible(
-            f"the proxy {failed.proxy} wants credentials: {words}",
+            f"the proxy {failed.proxy} requires credentials: {words}",
             "put them into HTTPS_PROXY or HTTP_PROXY, or name this host in NO_PROXY",
             407,
             "IFX726",
         )
-    return Unavailable(f"the proxy {failed.proxy} gives no connection to {failed.where}: {words}")
+    return Unavailable(f"the proxy {failed.proxy} cannot connect to {failed.where}: {words}")
 
 
 _TLS_ALERT = "\x15\x03"  # what 3.x answers where it speaks TLS and gets http
@@ -515,17 +515,17 @@ def _tls_failed(failed: _Failed) -> Failure:
         return Impossible(
             f"the certificate of {failed.where} is not trusted: {why}",
             "set `ca_file` to the authority that signed it (and `url` to the name in it); "
-            "`verify: false` trusts everybody",
+            "`verify: false` accepts any certificate",
             code="IFX727",
         )
     reason = (getattr(cause, "reason", None) or "") if isinstance(cause, ssl.SSLError) else ""
     if reason in _NOT_TLS:
         return Impossible(
-            f"{failed.where} does not speak TLS", "is its url http:// instead of https://?", code="IFX727"
+            f"{failed.where} does not use TLS", "write http:// instead of https:// in `url`", code="IFX727"
         )
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
         return Impossible(
-            f"{failed.where} refuses our certificate: {reason.lower().replace('_', ' ')}",
+            f"{failed.where} rejects the client certificate: {reason.lower().replace('_', ' ')}",
             "set `client_cert` and `client_key` to a certificate that the server trusts",
             code="IFX727",
         )
@@ -538,11 +538,11 @@ def _broken(failed: _Failed) -> Failure:
     if ticket.is_cut or isinstance(failed.cause, TimeoutError):
         return _timed_out(failed)
     if isinstance(failed.cause, http.client.BadStatusLine) and str(failed.cause).startswith(_TLS_ALERT):
-        return Impossible(f"{failed.where} speaks TLS", "write https:// instead of http:// in `url`", code="IFX727")
+        return Impossible(f"{failed.where} uses TLS", "write https:// instead of http:// in `url`", code="IFX727")
     if isinstance(failed.error, SSLError) and ticket.connection is not None and not _has_sent(ticket):
         return Unavailable(f"the TLS handshake with {failed.where} broke off: {failed.words}")
     return Unavailable(
-        f"the connection to {failed.where} broke before an answer came: {failed.words}",
+        f"the connection to {failed.where} broke before the answer: {failed.words}",
         connection_died=_has_sent(ticket) and ticket.idle_seconds <= failed.stale_seconds,
     )
 

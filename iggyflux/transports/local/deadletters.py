@@ -53,7 +53,7 @@ def decode_letter(line: bytes) -> DeadLetter:
         )
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise EnvelopeError(f"not a dead letter: {error}") from error
+        raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
     return DeadLetter(decode_envelope(envelope, 0), mapping, mapping_hash, tuple(reasons))
 
@@ -107,7 +107,7 @@ class DirectoryDeadLetters:
                     return
         except OSError as error:
             raise self._stopped(error.strerror or str(error)) from error
-        raise self._stopped("its files are removed or replaced while they are written")
+        raise self._stopped("its files were removed or replaced while they were written")
 
     def _ready(self, need: int) -> AppendFile:
         """The file that takes the next `need` bytes: the open one, unless it is full or somebody changed it."""
@@ -145,7 +145,7 @@ class DirectoryDeadLetters:
             number += 1
 
     def _stopped(self, reason: str) -> Stopped:
-        hint = "free space or correct the permissions, and run again: nothing is lost"
+        hint = "free space or correct the permissions, and run again; nothing is lost"
         return Stopped(f"cannot keep dead letters in {self.path}: {reason}", hint, "IFX715")
 
     def _close(self) -> None:
@@ -210,7 +210,7 @@ def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = 
     (IFX717) where there is nothing to read.
     """
     if not path.exists():
-        raise Stopped(f"there are no dead letters in {path}", "is it the path of `dead_letters`?", "IFX717")
+        raise Stopped(f"no dead letters in {path}", "check that it is the path of `dead_letters`", "IFX717")
     for file in dead_letter_files(path):
         with file.open("rb") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE + 1), b""), 1):

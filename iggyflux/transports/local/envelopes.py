@@ -66,7 +66,7 @@ def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: 
     try:
         envelope = _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise EnvelopeError(f"not a message: {error}{_meant(str(error))}") from error
+        raise EnvelopeError(f"invalid message: {error}{_meant(str(error))}") from error
     place = offset if envelope.offset is None else envelope.offset
     arrival = default_timestamp_us(place) if envelope.timestamp_us is None else envelope.timestamp_us
     return Message(
@@ -121,8 +121,8 @@ def _payload(envelope: _Envelope) -> bytes:
         if value is not None and value is not msgspec.UNSET
     ]
     if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        raise EnvelopeError(f"one of payload, payload_text and payload_base64 is needed, found {found}")
+        found = " and ".join(given) or "none"
+        raise EnvelopeError(f"expected one of payload, payload_text and payload_base64, found {found}")
     if envelope.payload is not msgspec.UNSET:
         return bytes(envelope.payload)
     if envelope.payload_text is not None:
@@ -141,7 +141,7 @@ def _id(value: int | str) -> int:
     try:
         number = int(value)
     except ValueError as error:
-        raise EnvelopeError(f"id is not a number: {value!r}") from error
+        raise EnvelopeError(f"expected a number as id, found {value!r}") from error
     if not 0 <= number < 2**128:
         raise EnvelopeError(f"id does not fit 128 bits: {number}")
     return number
@@ -154,7 +154,7 @@ def _header(value: Scalar | Mapping[str, str]) -> Scalar | bytes:
         return _decode_base64(value["base64"], "a header")
     if set(value) == {"float"} and value["float"] in _NOT_FINITE:
         return _NOT_FINITE[value["float"]]
-    raise EnvelopeError('a header is a text, a number, true, false, or {"base64": "…"}')
+    raise EnvelopeError('expected a string, a number, true, false, or {"base64": "…"} as header')
 
 
 def plain_header(value: Scalar | bytes) -> JSON:

@@ -191,7 +191,7 @@ class _LineSource:
                     messages.append(decode_envelope(line, number, stream=stream, topic=topic))
                 except EnvelopeError as error:
                     lines.position, lines.number = before
-                    hint = "correct the line, or leave `envelope` out where lines are bare payloads"
+                    hint = "correct the line, or remove `envelope` if lines are plain payloads"
                     self._stop = Stopped(f"{lines.name}:{number + 1}: {error}", hint, "IFX711")
                     return messages
         return messages
@@ -205,7 +205,7 @@ def file_state(folder: Path, name: str) -> SqliteState:
         name,
         f"the position of {name!r} in its file",
         previous=folder / f"{name}.json",
-        way_on=f"{GO_ON} (`line` in it tells how far that is)",
+        way_on=f"{GO_ON} (the file has its position in `line`)",
     )
 
 
@@ -287,7 +287,9 @@ class FileSource(_LineSource):
             or _fingerprint(descriptor, content["sample"]) != content["fingerprint"]
         ):
             hint = f"remove {self._state.place} to read it from its beginning"
-            raise Stopped(f"{self._path} is not the file that was read before (it was cut or replaced)", hint, "IFX712")
+            raise Stopped(
+                f"{self._path} is not the file that was read before: it was truncated or replaced", hint, "IFX712"
+            )
         return min(position, size), number
 
     def _begin(self, descriptor: int, size: int) -> tuple[int, int]:
@@ -295,7 +297,7 @@ class FileSource(_LineSource):
             return 0, 0
         if self._start.kind == "last":
             return _behind_the_last_line(descriptor, size)
-        hint = "take `first` or `last`: a file has no offsets and times"
+        hint = "use `first` or `last`: a file has no offsets or times"
         raise Stopped(f"a file cannot start at an {self._start.kind}", hint, "IFX713")
 
     def _store(self, position: int, number: int) -> None:
@@ -384,7 +386,7 @@ class LineFileSink:
     async def write(self, lines: Sequence[str]) -> Verdict:
         """As `LineSink.write`."""
         data = ("\n".join(lines) + "\n").encode()
-        reason: str | None = "it is removed or replaced while it is written"
+        reason: str | None = "it was removed or replaced while it was written"
         try:
             for _ in range(ATTEMPTS):
                 file, end = await self._worker.call(self._append, data)

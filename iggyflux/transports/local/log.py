@@ -73,10 +73,10 @@ class Log:
             try:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise Stopped(f"cannot make the log {path}: {error.strerror}", code="IFX703") from error
+                raise Stopped(f"cannot create the log {path}: {error.strerror}", code="IFX703") from error
         if not path.is_dir():
-            hint = "fill it first: iggyflux log append, or iggyflux log generate"
-            raise Stopped(f"there is no log in {path}", hint, "IFX703")
+            hint = "create it with iggyflux log append, or iggyflux log generate"
+            raise Stopped(f"no log in {path}", hint, "IFX703")
         opened = cls(path, clock=clock)
         opened._store.exists()
         return opened
@@ -275,14 +275,14 @@ class PartitionReader:
 
     def _damage(self) -> Stopped:
         """The message at `offset` is not what was written."""
-        hint = "put back a copy of the file"
+        hint = "restore a backup of the file"
         at = self.offset - self._batch.first if self._batch else 0
         index = self._batch.next_sound(at) if self._batch else None
         _, behind = self._store.around(self.partition, self.offset)
         if self._batch and index is not None:
             behind = self._batch.first + index
         if behind is not None:
-            hint += f", or begin behind the damage: a new consumer with start: {{offset: {behind}}}"
+            hint += f", or continue after the damage with a new consumer and start: {{offset: {behind}}}"
         return Stopped(f"{self._store.path} is damaged at {self.partition}@{self.offset}", hint, "IFX705")
 
 
@@ -331,7 +331,7 @@ def consumer_state(folder: Path, name: str) -> SqliteState:
         name,
         f"consumer {name!r} of this log",
         previous=previous,
-        way_on=f"{GO_ON} (`offset` in it tells how far that is)",
+        way_on=f"{GO_ON} (the file has its position in `offset`)",
     )
 
 
@@ -444,7 +444,7 @@ class LogSource:
         known = [f"{stream}/{topic}" for stream, topic in self._log.topics()]
         wanted = f"{self._stream}/{','.join(self._topics)}"
         near = closest(wanted, known)
-        hint = f"did you mean {near}?" if near else f"there is: {', '.join(known[:10]) or 'nothing yet'}"
+        hint = f"did you mean {near}?" if near else f"the topics are: {', '.join(known[:10]) or 'none'}"
         return Stopped(f"no topic of the log matches {wanted}", hint, "IFX707")
 
     def _lag(self) -> dict[Partition, int]:
@@ -513,7 +513,7 @@ _STARTS: dict[str, Callable[[Log, Partition, int], int]] = {
 def _beyond_the_end(partition: Partition, offset: int, end: int) -> Stopped:
     return Stopped(
         f"offset {offset} of {partition} is beyond the end of the log ({end})",
-        "the log was cut or replaced: give the consumer a new name, or set `start`",
+        "use a new consumer name, or set `start`: the log was truncated or replaced",
         "IFX706",
     )
 

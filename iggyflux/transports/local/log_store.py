@@ -166,7 +166,9 @@ class LogStore:
                 raise
             if self._is_replaced() or self.path.stat().st_size < size:
                 self.close()
-                raise Stopped(f"cannot append to {self.path}: the file was removed, replaced or cut", _HINT, "IFX704")
+                raise Stopped(
+                    f"cannot append to {self.path}: the file was removed, replaced or truncated", _HINT, "IFX704"
+                )
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -211,7 +213,7 @@ class LogStore:
         if application != _APPLICATION:
             raise _other_format(self.path, "is a database of another program")
         if version != _FORMAT:
-            raise _other_format(self.path, f"has format {version}; this version of iggyflux reads format {_FORMAT}")
+            raise _other_format(self.path, f"has format {version}; this release reads format {_FORMAT}")
 
     def _stat(self) -> os.stat_result:
         """Look at the file.  Raise `Stopped` (IFX705) for a piece of one: SQLite would take it for a new database."""
@@ -252,8 +254,8 @@ class LogStore:
         return row[0] if row else 0
 
 
-_HINT = "free space, correct the permissions or stop the other program: what was appended before is whole"
-_RESTORE = "put back a copy of the file"
+_HINT = "free space, correct the permissions or stop the other program; earlier messages are intact"
+_RESTORE = "restore a backup of the file"
 
 
 def _translate(error: sqlite3.Error, what: str, path: Path) -> Stopped:

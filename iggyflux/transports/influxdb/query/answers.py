@@ -45,7 +45,7 @@ def _words(*alternatives: str) -> re.Pattern[str]:
 
 _ANY = range(100, 1000)
 _SAID = frozenset({200, 400, 404, 422, 500})
-_ADDRESS = "is `url` the address of InfluxDB (with its path, behind a proxy), and `flavor` what it speaks?"
+_ADDRESS = "check that `url` is the address of InfluxDB (with its path, behind a proxy), and check `flavor`"
 
 ROWS: Final[tuple[Row, ...]] = (
     Row(
@@ -60,25 +60,25 @@ ROWS: Final[tuple[Row, ...]] = (
         "stopped",
         _words("flux.*(disabled|not enabled)"),
         code="IFX743",
-        hint="this server has Flux switched off: set `language: influxql`",
+        hint="set `language: influxql`: Flux is disabled on this server",
         seen="1.8",
     ),
     Row(
         {403},
         "stopped",
         code="IFX741",
-        hint="the credentials are known, but may not read here: give them read permission",
+        hint="grant read permission to these credentials",
         seen="no read permission; 2.x also: an inactive token",
     ),
-    Row({407}, "stopped", code="IFX726", hint="a proxy wants credentials: put them into HTTPS_PROXY or HTTP_PROXY"),
+    Row({407}, "stopped", code="IFX726", hint="a proxy requires credentials: put them into HTTPS_PROXY or HTTP_PROXY"),
     Row(
         range(300, 400),
         "stopped",
         code="IFX725",
-        hint="redirects are not followed, since the token would go along: set `url` to InfluxDB itself",
+        hint="set `url` to InfluxDB itself; redirects are not followed, since the token would be sent along",
         seen="load balancers",
     ),
-    Row({413}, "stopped", code="IFX742", hint="the statement itself is too long: name fewer `fields`", seen="proxies"),
+    Row({413}, "stopped", code="IFX742", hint="name fewer `fields`: the statement is too long", seen="proxies"),
     Row({408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530}, "away", seen="overload and balancers"),
     Row(range(400, 500), "stopped", page=True, code="IFX740", hint=_ADDRESS, seen="web servers, firewalls"),
     Row(range(500, 600), "away", page=True, seen="balancers whose server is away"),
@@ -95,7 +95,7 @@ ROWS: Final[tuple[Row, ...]] = (
             "retention policy not found",
         ),
         code="IFX723",
-        hint="correct `database`, `bucket` or `org`; a token without the right to read hides them, too",
+        hint="correct `database`, `bucket` or `org`; they are also hidden from a token without read permission",
         seen="1.x and 2.x InfluxQL say it within a 200",
     ),
     Row(
@@ -145,10 +145,10 @@ ROWS: Final[tuple[Row, ...]] = (
         "stopped",
         _words("a panic has occurred", "panic:"),
         code="IFX745",
-        hint="Flux fails on these series (a tag named `_time` or `_value`, say): set `language: influxql`",
+        hint="set `language: influxql`: Flux fails on these series (for example with a tag named `_time` or `_value`)",
         seen="2.x: a tag key that Flux keeps for itself",
     ),
-    Row({404, 405, 501}, "stopped", code="IFX743", hint=_ADDRESS, seen="this server has no such route"),
+    Row({404, 405, 501}, "stopped", code="IFX743", hint=_ADDRESS, seen="the server has no such endpoint"),
     Row(
         _SAID,
         "stopped",
@@ -172,10 +172,10 @@ ROWS: Final[tuple[Row, ...]] = (
             "unsupported",
             "must be|must not|cannot",
         ),
-        hint="correct the statement (or the names) of the mapping",
+        hint="correct the statement, or the names, in the mapping",
         seen="statements that no repetition heals; 3.x says 500",
     ),
-    Row({200, 400, 422}, "stopped", hint="correct the statement (or the names) of the mapping"),
+    Row({200, 400, 422}, "stopped", hint="correct the statement, or the names, in the mapping"),
     Row(range(500, 600), "away", seen="everything else that is the server's"),
     Row(_ANY, "stopped", code="IFX740", hint=_ADDRESS),
 )

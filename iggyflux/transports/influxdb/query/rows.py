@@ -296,7 +296,7 @@ class _InfluxqlReader:
         has_nulls = b"null" in line
         document = self._read(line)
         if document.failure:
-            raise UnreadableAnswer(f"the server says within the answer: {document.failure}")
+            raise UnreadableAnswer(f"the answer contains an error: {document.failure}")
         for series in document.series:
             values: Sequence[Sequence[JSON]] = series.values
             if not values:
@@ -382,7 +382,7 @@ def _picker(name: str, places: Mapping[str, int], layout: Layout) -> Callable[[S
         if kind == "whole":
             kind = "integer" if "integer" in found else "unsigned"
         if kind is None or kind not in found:
-            raise TypeUnknown(f"the type of {name!r} at {time} is not known any more", is_gone=True)
+            raise TypeUnknown(f"the type of {name!r} at {time} is unknown", is_gone=True)
         if any(_cast(found[kind], other) not in (None, value) for other, value in found.items()):
             raise TypeUnknown(f"{name!r} at {time} is not the {kind} that its shard was found to hold", is_gone=False)
         return found[kind]
@@ -481,7 +481,7 @@ def _whole_records(blocks: Iterable[bytes]) -> Iterator[str]:
         yield data[:cut].decode("utf-8", "replace")
         pending = data[cut:]
     if pending:
-        raise UnreadableAnswer("the CSV does not end with a line end")
+        raise UnreadableAnswer("the CSV does not end with a line break")
 
 
 class _FluxReader:
@@ -543,7 +543,7 @@ class _FluxReader:
             return
         types = self._annotations.get("#datatype")
         if record[1:] == ["error", "reference"]:
-            raise UnreadableAnswer("an error where rows were told to be")
+            raise UnreadableAnswer("expected rows, found an error")
         if types is None or len(types) != len(record):
             raise UnreadableAnswer(f"columns without their types: {','.join(record)!r}")
         self._header = record

@@ -79,19 +79,15 @@ def unfaithful(schema: Schema, query: Query) -> str | None:
     fields = choose(schema, query).fields
     for name, kinds in fields.items():
         if len(kinds) > 1:
-            return (
-                f"field {name!r} has several types ({', '.join(kinds)}), of which Flux gives one and drops the others"
-            )
+            return f"field {name!r} has several types ({', '.join(kinds)}), of which Flux returns only one"
         if kinds == ("string",):
-            return f"field {name!r} is text, in which Flux changes line ends and drops empty texts"
+            return f"field {name!r} is a string, and Flux changes line breaks and drops empty strings"
     for key in schema.tags:
         if key in FLUX_NAMES:
-            return f"tag {key!r} has a name that Flux keeps for itself"
+            return f"tag {key!r} has a name that is reserved in Flux"
         if key in fields:
-            return f"{key!r} is a tag and a field, which Flux cannot put beside each other"
-    return next(
-        (f"field {name!r} has a name that Flux keeps for itself" for name in fields if name in FLUX_NAMES), None
-    )
+            return f"{key!r} is a tag and a field, which Flux cannot return together"
+    return next((f"field {name!r} has a name that is reserved in Flux" for name in fields if name in FLUX_NAMES), None)
 
 
 def read_field_keys(rows: Iterable[Sequence[object]]) -> dict[str, tuple[str, ...]]:

@@ -118,13 +118,13 @@ class InfluxWindow:
                 yield from each.decode(each.spool.blocks())
             except UnreadableAnswer as error:
                 words = plain_words(str(error), self._scrub)
-                raise Stopped(f"the answer cannot be read: {words}", _REPORT, "IFX747") from None
+                raise Stopped(f"cannot read the answer: {words}", _REPORT, "IFX747") from None
             except TypeUnknown as error:
                 if error.is_gone:
                     raise NotConnected(f"rows were deleted while they were read: {error}") from None
                 raise Stopped(str(error), _NAME, "IFX751") from None
             except SpoolError as error:
-                raise Stopped(f"an answer that was kept cannot be read: {error}", _DISK, "IFX746") from None
+                raise Stopped(f"cannot read the stored answer: {error}", _DISK, "IFX746") from None
 
     def close(self) -> None:
         """As `Window.close`."""
@@ -132,10 +132,10 @@ class InfluxWindow:
             each.spool.close()
 
 
-_NAME = "leave the field out: name the others under `fields` of the mapping"
+_NAME = "omit the field: name the other fields under `fields` of the mapping"
 _SET_START = "set `cursor.start` to a time"
-_REPORT = "report it, with the version of the server: it was complete, but not what its format says"
-_DISK = "answers are kept in the folder for temporary files (TMPDIR) while they are read: is there room?"
+_REPORT = "report it, with the version of the server: the answer is complete, but does not follow its format"
+_DISK = "free space in the directory for temporary files (TMPDIR), where answers are stored"
 
 
 class InfluxRows(InfluxConnection):
@@ -219,12 +219,12 @@ class InfluxRows(InfluxConnection):
         wanted = self._query.language
         if wanted != "auto" and wanted not in spoken:
             raise Stopped(
-                f"{self.flavor.product} does not speak {wanted!r}",
-                f"set `language: auto`, or one of {', '.join(spoken)}" if spoken else "it answers no such queries",
+                f"{self.flavor.product} does not support {wanted!r}",
+                f"set `language: auto`, or one of {', '.join(spoken)}" if spoken else "it supports no queries",
                 "IFX743",
             )
         if not spoken:
-            raise Stopped(f"{self.flavor.product} answers no such queries", "read from an InfluxDB", "IFX743")
+            raise Stopped(f"{self.flavor.product} supports no queries", "read from an InfluxDB", "IFX743")
         self._language = wanted if wanted != "auto" else spoken[0]
         if self._query.statement is not None:
             try:
@@ -253,13 +253,13 @@ class InfluxRows(InfluxConnection):
         if self._query.language != "auto":
             if self._language == "flux" and (reason := self._unfaithful(schema)):
                 raise Stopped(
-                    f"Flux would not give the rows as they are stored: {reason}",
+                    f"Flux would not return the rows as they are stored: {reason}",
                     "set `language: influxql`, or `auto`",
                     "IFX745",
                 )
             return "as the mapping says"
         if self.flavor.name != "v2":
-            return "what this server speaks best"
+            return "the best language of this server"
         reason = self._unfaithful(schema)
         self._language = "influxql" if reason else "flux"
         return f"not flux: {reason}" if reason else "flux was found faithful for this measurement"
@@ -270,7 +270,7 @@ class InfluxRows(InfluxConnection):
         if reason is None and schema.tags:
             statement = statements.broken_tags_influxql(self._measurement, schema.tags)
             if self._ask_influxql(statement).series:
-                return "a tag has a value with a line end, which Flux changes"
+                return "a tag has a value with a line break, which Flux changes"
         return reason
 
     @property
@@ -286,7 +286,9 @@ class InfluxRows(InfluxConnection):
             raise error
         seconds = parse_http_date(answer.headers.get("date", ""))
         if seconds is None:
-            self._tell_once("influxdb.query.no_date hint=%r", "the server tells no time: this machine's clock is used")
+            self._tell_once(
+                "influxdb.query.no_date hint=%r", "the server does not report its time, so the local clock is used"
+            )
             seconds = self._now()
         return int(seconds) * 10**9
 
@@ -305,7 +307,7 @@ class InfluxRows(InfluxConnection):
         try:
             chosen = choose(schema, self._query)
         except NamesClash as error:
-            raise Stopped(str(error), "choose with `fields` and `tags`", "IFX744") from None
+            raise Stopped(str(error), "select columns with `fields` and `tags`", "IFX744") from None
         if not schema.fields:
             return None
         for name in (*self._query.fields, *self._query.tags):
@@ -336,7 +338,7 @@ class InfluxRows(InfluxConnection):
                 if found and (first := _integer(found[0].get("first"))) is not None:
                     log.info("influxdb.query.first_of_files first=%s why=%r", first, str(error))
                     return first
-            raise Stopped(f"the first row cannot be found: {error}", _SET_START, "IFX749") from None
+            raise Stopped(f"cannot find the first row: {error}", _SET_START, "IFX749") from None
 
     def _first_of_measurement(self) -> int | None:
         schema = self._schema = self._ask_schema()
@@ -364,7 +366,7 @@ class InfluxRows(InfluxConnection):
         except Stopped as error:
             if error.code != "IFX742":
                 raise
-            raise Stopped(f"where this statement begins cannot be found out: {error}", _SET_START, "IFX749") from None
+            raise Stopped(f"cannot find the first row of the statement: {error}", _SET_START, "IFX749") from None
 
     def _first_of_flux(self, script: str) -> int | None:
         with ExitStack() as until:
@@ -490,14 +492,14 @@ class InfluxRows(InfluxConnection):
             if not isinstance(answer, Answer):
                 raise self._as_error(answer)
             if not answer.whole:
-                raise NotConnected("the answer broke off before its end")
+                raise NotConnected("incomplete answer")
             if answer.status != 200:
                 if told := judge(answer, self._now()):
                     raise told
                 return None
             if "msgpack" not in answer.headers.get("content-type", ""):
                 raise Stopped(
-                    f"the type of {name!r} cannot be asked for: the answer is no MessagePack", _NAME, "IFX751"
+                    f"the type of {name!r} cannot be asked for: the answer is not MessagePack", _NAME, "IFX751"
                 )
             return self._one_value(answer.body)
 
@@ -510,7 +512,7 @@ class InfluxRows(InfluxConnection):
             found = None if row is None else (int(row[0]), row[1])
         except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
             raise Stopped(
-                f"the answer cannot be read: {plain_words(str(error), self._scrub)}", _REPORT, "IFX747"
+                f"cannot read the answer: {plain_words(str(error), self._scrub)}", _REPORT, "IFX747"
             ) from None
         if document.failure and (told := judge_words(document.failure, self._scrub)):
             raise told
@@ -575,7 +577,7 @@ class InfluxRows(InfluxConnection):
             except SpoolFull:
                 raise TooMuch(f"the answer is larger than {self._most_bytes} bytes") from None
             except SpoolError as error:
-                raise Stopped(f"the answer cannot be kept: {error}", _DISK, "IFX746") from None
+                raise Stopped(f"cannot store the answer: {error}", _DISK, "IFX746") from None
             if not isinstance(answer, Answer):
                 failure = self._as_error(answer)
                 raise failure if ticket.is_cut else self._slow(failure)
@@ -584,7 +586,7 @@ class InfluxRows(InfluxConnection):
                     raise told
                 spool.is_nothing = True
             elif not answer.whole:
-                raise NotConnected("the answer broke off before its end")
+                raise NotConnected("incomplete answer")
             elif request.kind not in answer.headers.get("content-type", ""):
                 page = replace(answer, body=spool.read(0, 4096))
                 raise judge(page, self._now()) or Stopped("no rows", code="IFX740")
@@ -629,11 +631,11 @@ class InfluxRows(InfluxConnection):
             documents = read_documents(spool.blocks()) if spool.is_marked else iter((last,))
             failure = next((document.failure for document in documents if document.failure), None)
         except UnreadableAnswer as error:
-            raise NotConnected(f"the answer is cut short: {plain_words(str(error), self._scrub)}") from None
+            raise NotConnected(f"the answer is truncated: {plain_words(str(error), self._scrub)}") from None
         if failure is not None and (told := judge_words(failure, self._scrub)):
             raise told
         if last.is_partial:
-            raise NotConnected("the answer is cut short: its last part says that more follows")
+            raise NotConnected("the answer is truncated: its last part says that more follows")
 
     def _check_jsonl(self, spool: Spool) -> None:
         """Only the framing of HTTP tells a short answer from a whole one; a line that broke off is seen as well."""
@@ -642,7 +644,7 @@ class InfluxRows(InfluxConnection):
             try:
                 list(decode_jsonl([line], "", (0, 0), None))
             except UnreadableAnswer as error:
-                raise NotConnected(f"the answer is cut short: {plain_words(str(error), self._scrub)}") from None
+                raise NotConnected(f"the answer is truncated: {plain_words(str(error), self._scrub)}") from None
 
     def _check_flux(self, spool: Spool) -> None:
         """A complete answer ends with an empty line; one with an error does not, though its status is 200."""
@@ -653,7 +655,7 @@ class InfluxRows(InfluxConnection):
             _, found, message = end.rpartition(sign)
             if found and (told := judge_words(message.strip("\r\n,"), self._scrub)):
                 raise told
-        raise NotConnected("the answer is cut short: it has no end mark")
+        raise NotConnected("the answer is truncated: it has no end mark")
 
 
 _TAIL_BYTES = 64 * 1024

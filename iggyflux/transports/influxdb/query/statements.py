@@ -112,7 +112,7 @@ def check_statement(statement: str, language: str) -> None:
         if re.search(re.escape(name) + r"\b", bare) is None:
             raise StatementError(f"the statement does not use {name} outside of texts and comments")
     if language != "flux" and ";" in bare:
-        raise StatementError("one statement is asked at a time: remove what follows the `;`")
+        raise StatementError("remove the text after the `;`: only one statement is allowed")
     if language == "influxql" and (re.match(r"select\b", bare, re.IGNORECASE) is None or _INTO.search(bare)):
         raise StatementError("only SELECT without INTO reads")
     if language == "sql" and re.match(r"(select|with)\b", bare, re.IGNORECASE) is None:

@@ -82,7 +82,7 @@ class InfluxLineSink(InfluxConnection):
             await self._run(self._find_alive)
             return
         if not self._settings.verify:
-            hint = "whoever answers gets the token: set `ca_file` instead of `verify: false`"
+            hint = "set `ca_file` instead of `verify: false`: the token is sent to any server"
             log.warning("influxdb.not_verified url=%s hint=%r", self.address, hint)
         if self._settings.no_sync:
             log.warning("influxdb.no_sync hint=%r", "a crash of the server loses points that were acknowledged")
@@ -186,7 +186,7 @@ class InfluxLineSink(InfluxConnection):
             return admin.CheckReport(str(self.address), None, None, tuple(findings))
         known = self.detected
         product = f"{known.product} {known.version}".strip() if known else self.flavor.product
-        findings.append(admin.Finding("server", True, f"{product}, spoken to as {self.flavor.name}"))
+        findings.append(admin.Finding("server", True, f"{product}, used as {self.flavor.name}"))
         answers = [self.ping] if self.ping else []
 
         def ask(method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:

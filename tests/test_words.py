@@ -1,0 +1,109 @@
+"""Texts for users are plain technical English: a fixed list of expressions stays out of them.
+
+The texts are the codes, `--help`, string literals of the package (messages and hints), the schemas, and the docs.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from iggyflux.cli import command_line
+from iggyflux.codes import CODES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "iggyflux"
+PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
+
+WRONG = re.compile(
+    r"""\b(?: told | whoever | nobody | somebody | everybody | for\ ever | comes?\ again | left\ away
+        | leaves?\b[^.;:\n]{0,40}\baway | none\ of\ our\ business | that\ it\ does\ not\ take
+        | (?<!there\ )(?:is|are)\ no(?=\ [a-z]) | stands?\ (?:twice|there|beside|alone|under|in|for) | mended?
+        | (?:is|are)\ here\ twice | is\ never\ closed | a\ text\ that )\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def found_in(text: str) -> list[str]:
+    return [text[max(0, m.start() - 40) : m.end() + 40].replace("\n", " ") for m in WRONG.finditer(text)]
+
+
+def literals(path: Path) -> Iterator[str]:
+    """Every string of a module but docstrings, names and patterns; of an f-string its literal parts."""
+    tree = ast.parse(path.read_text("utf-8"))
+    documentation = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+def descriptions(tree: object) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from descriptions(item)
+
+
+def helps(command: click.Command, path: str = "iggyflux") -> Iterator[tuple[str, str]]:
+    context = click.Context(command, info_name=path, terminal_width=10_000, max_content_width=10_000)
+    yield path, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from helps(inner, f"{path} {name}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the runner is told to stop",
+        "payloads of cbor are no lines",
+        "`x` has a value that it does not take",
+        "leave the key away",
+        "it stands under `influxdb`",
+        "nothing is lost: it comes again",
+    ],
+)
+def test_the_list_finds_what_it_is_for(text: str) -> None:
+    assert found_in(text)
+
+
+@pytest.mark.parametrize("text", ["there is no such route", "a standard function", "expected a list, found null"])
+def test_the_list_leaves_plain_english_alone(text: str) -> None:
+    assert not found_in(text)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_codes_are_plain(code: str) -> None:
+    entry = CODES[code]
+
+    assert found_in(f"{entry.title}\n{entry.meaning}\n{entry.fix}") == []
+
+
+def test_help_is_plain() -> None:
+    assert {path: found for path, text in helps(command_line) if (found := found_in(text))} == {}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_messages_are_plain(path: Path) -> None:
+    assert [found for text in literals(path) if " " in text for found in found_in(text)] == []
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("schemas/*.json")), ids=lambda path: path.name)
+def test_schemas_are_plain(path: Path) -> None:
+    assert [found for text in descriptions(json.loads(path.read_text("utf-8"))) for found in found_in(text)] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_are_plain(path: Path) -> None:
+    assert found_in(path.read_text("utf-8")) == []
