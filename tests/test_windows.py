@@ -410,5 +410,5 @@ def test_what_is_foreseen_is_final_and_changes_nothing(rules: Rules) -> None:
     "wrong", [(2, 1, None), (5, 5, (1, 1)), (5, 5, (3, 1)), (5, 6, (1, 6))], ids=["order", "empty", "turned", "over"]
 )
 def test_a_position_that_makes_no_sense_is_refused(wrong: tuple[int, int, tuple[int, int] | None]) -> None:
-    with pytest.raises(ValueError, match="not a position"):
+    with pytest.raises(ValueError, match="invalid position"):
         Position(*wrong)

@@ -362,7 +362,7 @@ def test_auto_says_which_language_it_speaks_and_why(
 
     assert spoken == ["flux", "influxql", "influxql"]
     told = [record.getMessage() for record in caplog.records if "query.connected" in record.getMessage()]
-    assert ["faithful" in told[0], "is text" in told[1], "line end" in told[2]] == [True, True, True], told
+    assert ["faithful" in told[0], "is a string" in told[1], "line break" in told[2]] == [True, True, True], told
 
 
 def test_auto_leaves_flux_when_a_window_shows_that_it_is_not_faithful(server: Server, measurement: str) -> None:

@@ -61,7 +61,7 @@ def simulator(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         fill(*({"device": f"d{number}", "value": number + 0.5, "ts": 1 + number / 1000} for number in range(3)))
         fill({"device": "d9"})
         outcome = run()
-        assert (outcome.code, "3 refused by the server, 4 kept as dead letters" in outcome.err) == (0, True), outcome
+        assert (outcome.code, "3 rejected by the server, 4 kept as dead letters" in outcome.err) == (0, True), outcome
         assert len(started.dump("plant")) == 1
         yield started
 
