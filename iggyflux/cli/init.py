@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -70,13 +69,15 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
             raise
         raise click.UsageError(f"directory {path.parent} does not exist") from error
     talk(f"wrote {path}")
-    _write_schema(path.parent / schema, force)
+    _write_schema(kind, path.parent / schema, force)
     talk(f"try: iggyflux {'check' if pipeline else 'test'} {path}")
     return ExitCode.OK
 
 
-def _write_schema(path: Path, force: bool) -> None:
+def _write_schema(kind: str, path: Path, force: bool) -> None:
     """Write the schema beside the document; keep one that exists, which may be under version control."""
+    from iggyflux.documents import read_schema
+
     if force or not path.exists():
-        path.write_bytes((files("iggyflux") / "schemas" / path.name).read_bytes())
+        path.write_bytes(read_schema(kind))
         talk(f"wrote {path}, by which editors complete and explain it")

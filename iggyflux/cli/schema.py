@@ -18,6 +18,6 @@ def command(kind: str) -> None:
     Example:
       iggyflux schema mapping > mapping-v1.schema.json
     """
-    from importlib.resources import files
+    from iggyflux.documents import read_schema
 
-    result((files("iggyflux") / "schemas" / f"{kind}-v1.schema.json").read_bytes())
+    result(read_schema(kind))

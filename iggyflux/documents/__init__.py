@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, cast
 
-from iggyflux.documents.nodes import Document, Format, join_pointer, split_pointer
-from iggyflux.documents.schema import check_schema, load_schema
+from iggyflux.documents.nodes import Document, Format, join_pointer, parent_of, split_pointer
+from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, read_source
 from iggyflux.documents.text import read_text
 from iggyflux.errors import DocumentError, Problem
@@ -24,8 +24,10 @@ __all__ = [
     "has_mark",
     "join_pointer",
     "load_schema",
+    "parent_of",
     "parse_document",
     "read_document",
+    "read_schema",
     "read_source",
     "split_pointer",
 ]

@@ -215,6 +215,11 @@ def join_pointer(pointer: str, part: str | int) -> str:
     return f"{pointer}/{part}" if isinstance(part, int) else f"{pointer}/{part.replace('~', '~0').replace('/', '~1')}"
 
 
+def parent_of(pointer: str) -> str:
+    """Return the pointer of the object or list that `pointer`'s node stands in."""
+    return pointer.rpartition("/")[0]
+
+
 def _child(node: Node, part: str) -> Node | None:
     if isinstance(node.value, list):
         return node.children.get(int(part)) if part.isascii() and part.isdigit() else None

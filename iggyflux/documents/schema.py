@@ -18,7 +18,7 @@ from functools import cache
 from pkgutil import get_data
 from typing import TYPE_CHECKING, Any
 
-from iggyflux.documents.nodes import Document, join_pointer, split_pointer
+from iggyflux.documents.nodes import Document, join_pointer, parent_of, split_pointer
 from iggyflux.errors import Problem, closest, counted
 from iggyflux.records import JSON
 
@@ -52,11 +52,16 @@ _BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 @cache
 def load_schema(name: str) -> dict[str, Any]:
     """Return the JSON Schema of documents of kind `name` ("mapping" or "pipeline"); not to be changed."""
+    schema: dict[str, Any] = json.loads(read_schema(name))
+    return schema
+
+
+def read_schema(name: str) -> bytes:
+    """Return the text of the JSON Schema of documents of kind `name`, as the package has it."""
     data = get_data("iggyflux", f"schemas/{name}-v1.schema.json")  # importlib.resources takes 20 ms to import
     if data is None:
         raise FileNotFoundError(f"the schema of a {name} is not in the package")
-    schema: dict[str, Any] = json.loads(data)
-    return schema
+    return data
 
 
 @cache
@@ -137,7 +142,7 @@ class _Translation:
         for pointer, error in placed:
             if failed[pointer].isdisjoint(_FOLLOWS_FROM.get(str(error.validator), ("type",))):
                 found.update(dict.fromkeys(_TRANSLATE[str(error.validator)](self, error, pointer)))
-        meant = {(_parent(each.pointer), each.meant) for each in found if each.code == UNKNOWN_KEY}
+        meant = {(parent_of(each.pointer), each.meant) for each in found if each.code == UNKNOWN_KEY}
         return [each for each in found if each.code != MISSING_KEY or (each.pointer, each.meant) not in meant]
 
     def wrong_type(self, error: ValidationError, pointer: str) -> Iterator[Finding]:
@@ -359,10 +364,6 @@ def _name(pointer: str) -> str:
     if parts[-1].isdigit() and len(parts) > 1:
         return f"item {parts[-1]} of `{parts[-2]}`"
     return f"`{parts[-1]}`"
-
-
-def _parent(pointer: str) -> str:
-    return pointer.rpartition("/")[0]
 
 
 def _not_taken(pointer: str) -> str:

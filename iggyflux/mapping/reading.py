@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from iggyflux.documents import Document, check_schema, join_pointer
+from iggyflux.documents import Document, check_schema, join_pointer, parent_of
 from iggyflux.documents.offsets import Style
 from iggyflux.documents.schema import LITERAL
 from iggyflux.errors import ExpressionError, Problem
@@ -154,11 +154,6 @@ class Reading:
         """The word under `key`, or the first of `allowed` where there is none or a wrong one."""
         value = tree.get(key, allowed[0])
         return value if value in allowed else allowed[0]
-
-
-def parent_of(pointer: str) -> str:
-    """The pointer of the object or list that `pointer`'s node stands in."""
-    return pointer.rpartition("/")[0]
 
 
 def check_length(reading: Reading, name: JSON, pointer: str) -> None:
