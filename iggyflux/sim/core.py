@@ -91,10 +91,12 @@ class Core:
         except ConnectionGone:
             self._record(exchange, None)
             raise
-        sent_whole = isinstance(outcome, Answer) and exchange.strike.of("truncate") is None
-        self._record(exchange, outcome.status if sent_whole and isinstance(outcome, Answer) else None)
+        if isinstance(outcome, Broken):
+            self._record(exchange, None)
+            return outcome
+        self._record(exchange, None if exchange.strike.of("truncate") else outcome.status)
         fault = exchange.strike.of("splice")
-        return _spliced(outcome, fault) if fault and isinstance(outcome, Answer) else outcome
+        return _spliced(outcome, fault) if fault else outcome
 
     def _suffer(self, exchange: Exchange) -> Answer | Broken:
         request, strike = exchange.request, exchange.strike

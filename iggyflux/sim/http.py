@@ -86,24 +86,24 @@ class HttpConnection:
         """Yield the bytes of an answer, the head with the first of its body."""
         if request.body.length == 0 and self._http.their_state is h11.SEND_BODY:
             self._next_event()  # the end of a body that is not there
-        is_whole = isinstance(answer.body, bytes)
-        has_body = request.method != "HEAD" and answer.status not in (204, 304)
+        whole = answer.body if isinstance(answer.body, bytes) else None
+        may_have_body = answer.status not in (204, 304)
+        has_body = may_have_body and request.method != "HEAD"
         headers = [(name.encode(), _header(value)) for name, value in answer.headers.items()]
         headers.append((b"Date", formatdate(usegmt=True).encode()))
-        if isinstance(answer.body, bytes) and answer.status not in (204, 304) and (has_body or answer.body):
-            headers.append((b"Content-Length", b"%d" % len(answer.body)))
+        if whole is not None and may_have_body and (has_body or whole):
+            headers.append((b"Content-Length", b"%d" % len(whole)))
         if answer.close or not request.body.finished:
             headers.append((b"Connection", b"close"))
         head = self._send(h11.Response(status_code=answer.status, headers=headers, reason=_reason(answer.status)))
-        pieces = ([answer.body] if isinstance(answer.body, bytes) else answer.body) if has_body else ()
-        for piece in pieces:
-            data = head + self._send(h11.Data(data=piece))
-            if is_whole:
-                data += self._send(h11.EndOfMessage())
-            yield data
+        if isinstance(answer.body, bytes) or not has_body:
+            body = self._send(h11.Data(data=whole)) if whole and has_body else b""
+            yield head + body + self._send(h11.EndOfMessage())
+            return
+        for piece in answer.body:
+            yield head + self._send(h11.Data(data=piece))
             head = b""
-        if not (is_whole and has_body):
-            yield head + self._send(h11.EndOfMessage())
+        yield head + self._send(h11.EndOfMessage())
 
     def refuse(self, status: int) -> None:
         """Answer what is not HTTP."""

@@ -298,8 +298,7 @@ class SimServer:
         """Send an answer; False where the connection is over after it."""
         pieces = connection.encode(request, answer)
         if fault := strike.of("truncate"):
-            head, *rest = [*pieces]
-            whole = b"".join((head, *rest))
+            whole = b"".join(pieces)
             start = whole.index(b"\r\n\r\n") + 4
             connection.send(whole[: min(fault.bytes or start + (len(whole) - start) // 2, len(whole) - 1)])
             connection.hang_up()

@@ -49,9 +49,12 @@ def run(context: datafusion.SessionContext, statement: str, parameters: dict[str
     allowed = datafusion.SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
     frame = context.sql_with_options(statement, allowed, param_values=parameters)
     batches: list[pa.RecordBatch] = []
+    size = 0
     for each in frame.execute_stream():
-        batches.append(each.to_pyarrow())
-        if sum(batch.nbytes for batch in batches) > ANSWER_BYTES:
+        batch = each.to_pyarrow()
+        batches.append(batch)
+        size += batch.nbytes
+        if size > ANSWER_BYTES:
             raise ValueError(f"Resources exhausted: the answer is larger than {ANSWER_BYTES:,} bytes")
     out = io.BytesIO()
     with pa.ipc.new_stream(out, batches[0].schema if batches else frame.schema()) as stream:
