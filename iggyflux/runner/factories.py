@@ -129,18 +129,20 @@ LINE_SINKS: dict[str, Callable[[WriterSetup, Endpoint], LineSink]] = {
 # --- Sinks of messages ---
 
 
-def _message_iggy_sink(setup: ReaderSetup, _end: Endpoint) -> MessageSink:
-    from iggyflux.transports.iggy.topics import IggySink
-
+def _message_topic_sink(setup: ReaderSetup, end: Endpoint) -> MessageSink:
     target = setup.reader.target
-    return IggySink(setup.iggy, target.stream, target.topic)
+    return _topic_sink(setup, end, target.stream, target.topic)
 
 
-def _message_log_sink(setup: ReaderSetup, end: Endpoint) -> MessageSink:
+def _topic_sink(setup: RouteSetup, end: Endpoint, stream: str, topic: str) -> MessageSink:
+    """Return the sink of a topic of the Iggy server or the log that `end` names."""
+    if end.kind == "iggy":
+        from iggyflux.transports.iggy.topics import IggySink
+
+        return IggySink(setup.iggy, stream, topic)
     from iggyflux.transports.local.log import LogSink
 
-    target = setup.reader.target
-    return LogSink(end.path or Path(), target.stream, target.topic)
+    return LogSink(end.path or Path(), stream, topic)
 
 
 def _message_line_sink(setup: ReaderSetup, end: Endpoint) -> MessageSink:
@@ -153,8 +155,8 @@ def _message_line_sink(setup: ReaderSetup, end: Endpoint) -> MessageSink:
 
 
 MESSAGE_SINKS: dict[str, Callable[[ReaderSetup, Endpoint], MessageSink]] = {
-    "iggy": _message_iggy_sink,
-    "log": _message_log_sink,
+    "iggy": _message_topic_sink,
+    "log": _message_topic_sink,
     "file": _message_line_sink,
     "stdout": _message_line_sink,
 }
@@ -169,18 +171,8 @@ def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
 
     place = setup.item.dead_letters
     if isinstance(place, TopicAddress):
-        return TopicDeadLetters(_topic_sink(setup, messages, place))
+        return TopicDeadLetters(_topic_sink(setup, messages, place.stream, place.topic))
     return DirectoryDeadLetters(place or setup.pipeline.folder / _DEAD_LETTERS / setup.name)
-
-
-def _topic_sink(setup: RouteSetup, messages: Endpoint, place: TopicAddress) -> MessageSink:
-    if messages.kind == "iggy":
-        from iggyflux.transports.iggy.topics import IggySink
-
-        return IggySink(setup.iggy, place.stream, place.topic)
-    from iggyflux.transports.local.log import LogSink
-
-    return LogSink(messages.path or Path(), place.stream, place.topic)
 
 
 def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:
