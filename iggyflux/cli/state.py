@@ -43,9 +43,7 @@ def show(places: tuple[Path, ...], form: str) -> int:
       iggyflux state show .iggyflux data
       iggyflux state show .iggyflux --format json
     """
-    for refusal in _other_formats(places):
-        raise refusal
-    found = [_tree(path) for path in _databases(places)]
+    found = [_tree(path) for path in _readable(places)]
     if form == "json":
         result(json_text(found, indent=True) + "\n")
         return ExitCode.OK
@@ -71,11 +69,10 @@ def check(places: tuple[Path, ...]) -> int:
     from iggyflux.state.copies import check_pages, check_state
     from iggyflux.transports.local.log import Log
 
-    refused = _other_formats(places)
+    files, refused = _databases(places)
     for refusal in refused:
         show_stop(refusal)
     bad = len(refused)
-    files = _databases(places)
     for path in files:
         try:
             if _is_log(path):
@@ -109,9 +106,7 @@ def backup(place: Path, target: Path) -> int:
 
     if target.exists() and any(target.iterdir()):
         raise click.BadParameter(f"{str(target)!r} is not empty", param_hint="FOLDER")
-    for refusal in _other_formats((place,)):
-        raise refusal
-    files = _databases((place,))
+    files = _readable((place,))
     for path in files:
         copy = target / (path.name if path == place else path.relative_to(place))
         copy_database(path, copy)
@@ -120,14 +115,24 @@ def backup(place: Path, target: Path) -> int:
     return ExitCode.OK
 
 
-def _databases(places: tuple[Path, ...]) -> list[Path]:
+def _readable(places: tuple[Path, ...]) -> list[Path]:
+    """The databases in `places`.  Raise the first refusal of what another release stored there."""
+    files, refused = _databases(places)
+    if refused:
+        raise refused[0]
+    return files
+
+
+def _databases(places: tuple[Path, ...]) -> tuple[list[Path], list[Stopped]]:
+    """The databases in `places`, and the refusals of what another release stored there."""
     from iggyflux.state.copies import find_databases
     from iggyflux.transports.local.log_store import FILE
 
     found = [path for place in places for path in find_databases(place, (FILE,))]
-    if not found and not _other_formats(places):
+    refused = _other_formats(places)
+    if not found and not refused:
         note(f"nothing is stored in {', '.join(map(str, places))}")
-    return found
+    return found, refused
 
 
 def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
