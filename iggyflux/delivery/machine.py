@@ -28,8 +28,10 @@ from iggyflux.delivery.verdicts import (
 
 # A server that dies this often, with no answer in between, is not killed by one line.
 _MAX_DEATHS = 40
-# Two deaths of the same request, with a server that was seen alive between them, are no accident.
+# After two deaths of the same request, with a server that was seen alive between them, its lines are suspected.
 _DEATHS_OF_A_KILLER = 2
+# A line that is sent alone is blamed after three: an innocent line becomes a dead letter only by three accidents in a row.
+_DEATHS_ALONE = 3
 # After so many deaths in a row a line is blamed without a witness: no line is sent without end.
 _DEATHS_ENOUGH = 12
 # A failing server is given so many more deaths before a line is suspected again.
@@ -252,7 +254,7 @@ class Machine:
     # --- failures: is it a line, or the server? ---
 
     def _died(self, verdict: Unavailable, width: int) -> None:
-        """The connection broke under a request: after two such deaths look for the line that causes them."""
+        """The connection broke under a request: after some such deaths look for the line that causes them."""
         retry = self._retry
         if retry.deaths > _MAX_DEATHS:
             self._end = Stop(
@@ -264,7 +266,7 @@ class Machine:
             if retry.repeats >= _DEATHS_WHILE_FAILING:
                 retry.repeats = 0
                 self._enter(Phase.DELIVERING)
-        elif retry.repeats >= self._repeats_needed(width, _DEATHS_OF_A_KILLER):
+        elif retry.repeats >= self._repeats_needed(width, _DEATHS_OF_A_KILLER if width > 1 else _DEATHS_ALONE):
             reason = f"the connection broke each time this line was sent alone: {verdict.reason}"
             lived = self._phase is Phase.SEARCHING and self._has_answered
             is_proved = lived or len(self._lines) == 1 or retry.deaths >= _DEATHS_ENOUGH
