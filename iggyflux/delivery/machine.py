@@ -30,7 +30,7 @@ from iggyflux.delivery.verdicts import (
 _MAX_DEATHS = 40
 # After two deaths of the same request, with a server that was seen alive between them, its lines are suspected.
 _DEATHS_OF_A_KILLER = 2
-# A line that is sent alone is blamed after three: an innocent line becomes a dead letter only by three accidents in a row.
+# A line that is sent alone is blamed after three: only three accidents in a row blame an innocent line.
 _DEATHS_ALONE = 3
 # After so many deaths in a row a line is blamed without a witness: no line is sent without end.
 _DEATHS_ENOUGH = 12
