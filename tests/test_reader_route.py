@@ -19,7 +19,8 @@ from iggyflux.delivery.windows import Position, Rules
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import OnError, parse_mapping
 from iggyflux.records import JSON, OutgoingMessage, Row
-from iggyflux.runner.reader_route import ReaderRoute, ReaderRun
+from iggyflux.runner.reader_run import ReaderRun
+from iggyflux.runner.route import ReaderRoute
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
 from iggyflux.transports.local.memory import CollectingDeadLetters

@@ -11,8 +11,7 @@ from iggyflux.pipeline import Endpoint, InfluxSettings
 from iggyflux.plan import compile_plan
 from iggyflux.records import Message, Rendered
 from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES, make_cursor_store, make_dead_letters
-from iggyflux.runner.reader_route import ReaderRoute
-from iggyflux.runner.route import Route, WriterPlan
+from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
 from iggyflux.runner.setup import ReaderSetup, WriterSetup
 from iggyflux.transports.base import LineSink
 

@@ -1,4 +1,4 @@
-"""What is in flight and what is settled: acknowledgements in order, whatever order the work finishes in.
+"""What is in flight and what is settled: acknowledgements in order, in whatever order the batches are finished.
 
 Pure: no I/O, no clock.  A partition's position moves only over batches that are settled without a gap.
 """
@@ -15,7 +15,7 @@ from iggyflux.records import Batch, Message, Partition, Position, Rendered
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A batch on its way: what was made of it, how many of its lines are not settled, and which were refused."""
+    """A batch in flight: its lines, how many of them are not settled, and which were refused."""
 
     batch: Batch
     rendered: Rendered
@@ -23,15 +23,20 @@ class Job:
     refusals: list[Refusal] = field(default_factory=list)
     is_settled: bool = False
 
-    def refused(self, first: int, refusals: Sequence[Refusal]) -> None:
-        """Note refusals of a request that held the lines from `first` on."""
+    def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
+        """Settle the lines `[start, stop)`; `refusals` count from `start`."""
+        self.unsettled_lines -= stop - start
         self.refusals += (
-            Refusal(first + refusal.line, refusal.reason, refusal.status, refusal.code) for refusal in refusals
+            Refusal(start + refusal.line, refusal.reason, refusal.status, refusal.code) for refusal in refusals
         )
 
     def message_of(self, refusal: Refusal) -> int:
-        """The index of the message that a refused line was made of."""
+        """Return the index of the message that a refused line was made of."""
         return self.rendered.origins[refusal.line]
+
+    def place_of(self, message: int) -> Position:
+        """Return the position of the message with this index."""
+        return Position(self.batch.partition, self.messages[message].offset)
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -40,21 +45,21 @@ class Job:
 
 
 class Ledger:
-    """The batches in flight, per partition in the order in which they were read."""
+    """The batches in flight, for each partition in the order in which they were read."""
 
     def __init__(self) -> None:
         self._queues: dict[Partition, deque[Job]] = {}
 
     def begin(self, job: Job) -> None:
-        """A batch was read."""
+        """Add a batch that was read."""
         self._queues.setdefault(job.batch.partition, deque()).append(job)
 
     def settle(self, job: Job) -> None:
-        """Every point of every message of the batch was accepted, kept as a dead letter, or counted as skipped."""
+        """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped."""
         job.is_settled = True
 
     def take(self) -> tuple[list[Position], int]:
-        """The positions that may be acknowledged now and were not before, and the number of their messages."""
+        """Return the positions that may be acknowledged since the last call, and the number of their messages."""
         positions, messages = [], 0
         for queue in self._queues.values():
             last = None

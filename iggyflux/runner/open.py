@@ -10,8 +10,7 @@ from iggyflux.mapping import load_mapping
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner.build import build_reader, build_writer
 from iggyflux.runner.ends import find_ends
-from iggyflux.runner.reader_route import ReaderRoute
-from iggyflux.runner.route import Route
+from iggyflux.runner.route import ReaderRoute, Route
 from iggyflux.runner.setup import AnySetup, WriterSetup, make_setup
 
 

@@ -1,7 +1,7 @@
-"""Lines of several batches joined to requests of a good size, and each line's way back to its batch.
+"""Lines of several batches joined to requests, and each line's way back to its batch.
 
-Pure.  Requests are bounded by lines and by bytes; the exact bound on bytes is the delivery's, which knows what the
-server takes: here the size is counted in characters.
+Pure.  Requests are bounded by lines and by bytes.  The exact bound on bytes is the delivery's, which knows what the
+server accepts: here the size is counted in characters.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from iggyflux.runner.ledger import Job
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The lines `[start, stop)` of a batch, inside a request."""
+class LineRange:
+    """The lines `[start, stop)` of a batch."""
 
     job: Job
     start: int
@@ -26,20 +26,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent together."""
+    """Lines that are sent together."""
 
-    parts: tuple[Part, ...]
+    ranges: tuple[LineRange, ...]
     lines: Sequence[str]
     size: int
-    """In characters, with the ends of the lines."""
+    """In characters, line feeds included."""
 
-    def shares(self, refusals: Sequence[Refusal]) -> Iterator[tuple[Part, list[Refusal]]]:
-        """Each part with its refused lines, counted from the part's first line."""
+    def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[Refusal]]]:
+        """Yield each range with its refused lines, counted from the first line of the range."""
         base = 0
-        for part in self.parts:
-            size = part.stop - part.start
+        for lines in self.ranges:
+            size = lines.stop - lines.start
             yield (
-                part,
+                lines,
                 [
                     Refusal(refusal.line - base, refusal.reason, refusal.status, refusal.code)
                     for refusal in refusals
@@ -55,37 +55,37 @@ class RequestBuilder:
     def __init__(self, max_lines: int, max_bytes: int) -> None:
         self._max_lines = max_lines
         self._max_bytes = max_bytes
-        self._parts: list[Part] = []
+        self._ranges: list[LineRange] = []
         self._lines: Sequence[str] = ()
         self._size = 0
 
     def __len__(self) -> int:
-        """How many lines wait."""
+        """Return the number of lines that wait for a request."""
         return len(self._lines)
 
     def add(self, job: Job) -> Iterator[Request]:
-        """Take the lines of a batch in; gives the requests that are full."""
+        """Add the lines of a batch; yield the requests that are full."""
         lines, start, total = job.rendered.lines, 0, len(job.rendered.lines)
         while start < total:
-            room = self._max_lines - len(self._lines)
-            chosen = lines if total <= room and not start else lines[start : start + room]
-            size = sum(map(len, chosen)) + len(chosen)
+            free = self._max_lines - len(self._lines)
+            added = lines if total <= free and not start else lines[start : start + free]
+            size = sum(map(len, added)) + len(added)
             if self._size + size > self._max_bytes:
-                fitting = bisect_right(list(accumulate(len(line) + 1 for line in chosen)), self._max_bytes - self._size)
-                if not fitting and self._parts:
+                fitting = bisect_right(list(accumulate(len(line) + 1 for line in added)), self._max_bytes - self._size)
+                if not fitting and self._ranges:
                     yield self.take()
                     continue
-                chosen = chosen[: max(fitting, 1)]  # one line over the limit goes alone
-                size = sum(map(len, chosen)) + len(chosen)
-            self._parts.append(Part(job, start, start + len(chosen)))
-            self._lines = [*self._lines, *chosen] if self._lines else chosen
+                added = added[: max(fitting, 1)]  # one line over the limit goes alone
+                size = sum(map(len, added)) + len(added)
+            self._ranges.append(LineRange(job, start, start + len(added)))
+            self._lines = [*self._lines, *added] if self._lines else added
             self._size += size
-            start += len(chosen)
+            start += len(added)
             if len(self._lines) >= self._max_lines or self._size >= self._max_bytes:
                 yield self.take()
 
     def take(self) -> Request:
-        """What waits, full or not."""
-        request = Request(tuple(self._parts), self._lines, self._size)
-        self._parts, self._lines, self._size = [], (), 0
+        """Return the request, full or not, and begin the next one."""
+        request = Request(tuple(self._ranges), self._lines, self._size)
+        self._ranges, self._lines, self._size = [], (), 0
         return request

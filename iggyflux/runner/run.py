@@ -1,6 +1,6 @@
-"""A run: every route of a pipeline in one process, each for itself, until the end or until it is told to stop.
+"""A run: every route of a pipeline in one process, independent of each other, until the end or a requested stop.
 
-A route that stops holds up no other: the others go on, and the exit code tells.
+A route that stops leaves the others running; the exit code is then 3.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,10 +18,12 @@ from iggyflux.errors import IggyfluxError, NotConnected, Stopped
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner.deliver import Clock, SystemClock
 from iggyflux.runner.events import emit
-from iggyflux.runner.reader_route import ReaderRoute, ReaderRun
-from iggyflux.runner.route import Route, RouteRun
+from iggyflux.runner.reader_run import ReaderRun
+from iggyflux.runner.route import AnyRoute, Route
+from iggyflux.runner.session import first_of
 from iggyflux.runner.status import RouteStatus, Status, Summary
 from iggyflux.runner.stop import Stop
+from iggyflux.runner.writer_run import WriterRun
 from iggyflux.transports.base import Lagging
 
 _TICK_SECONDS = 1.0
@@ -39,13 +40,13 @@ async def run_pipeline(
     status: Status | None = None,
     status_file: Path | None = None,
 ) -> Summary:
-    """Run `pipeline`, or the routes that `only` names, and return what it came to.
+    """Run `pipeline`, or the routes that `only` names, and return the summary.
 
-    With `until_end` it ends when everything that was there at the start is settled, else when `stop` says so.  `status`
-    is kept up to date as long as it runs; `status_file` holds it as JSON, new every second.  Raises `DocumentError`
-    for what can be known before the start; a route that stops later is told in the summary.
+    With `until_end` the run ends when everything that was there at the start is settled, else when `stop` is requested.
+    `status` is kept up to date during the run; `status_file` holds it as JSON, new every second.  Raise `DocumentError`
+    for problems found before the start; a route that stops later is in the summary.
     """
-    from iggyflux.runner.open import open_routes  # brings the mapping language; `run_routes` needs none of it
+    from iggyflux.runner.open import open_routes  # imports the mapping language, which `run_routes` does not need
 
     routes = open_routes(pipeline, until_end=until_end, only=only)
     return await run_routes(
@@ -58,7 +59,7 @@ async def run_pipeline(
 
 
 async def run_routes(
-    routes: Sequence[Route | ReaderRoute],
+    routes: Sequence[AnyRoute],
     *,
     stop: Stop | None = None,
     status: Status | None = None,
@@ -72,7 +73,7 @@ async def run_routes(
     status.routes[:] = [RouteStatus(route.name) for route in routes]
     started = clock.monotonic()
     runs = [
-        RouteRun(route, counters, stop, clock) if isinstance(route, Route) else ReaderRun(route, counters, stop, clock)
+        WriterRun(route, counters, stop, clock) if isinstance(route, Route) else ReaderRun(route, counters, stop, clock)
         for route, counters in zip(routes, status.routes, strict=True)
     ]
     tasks = [asyncio.create_task(_run_one(each), name=f"route {each.route.name}") for each in runs]
@@ -91,8 +92,8 @@ async def run_routes(
     return Summary(tuple(status.routes), status.seconds, interrupted=not in_time)
 
 
-async def _run_one(run: RouteRun | ReaderRun) -> None:
-    """Run one route; whatever ends it is kept in its status and touches no other."""
+async def _run_one(run: WriterRun | ReaderRun) -> None:
+    """Run one route; its status keeps the error that ends it, and the other routes go on."""
     route, status = run.route, run.status
     try:
         await run.run()
@@ -117,59 +118,46 @@ async def _run_one(run: RouteRun | ReaderRun) -> None:
 async def _until_done(
     tasks: Sequence[asyncio.Task[None]], stop: Stop, clock: Clock, shutdown_timeout_seconds: float
 ) -> bool:
-    """Wait until all routes are done; once told to stop, no longer than given: False where that was too short."""
-    everything = asyncio.ensure_future(asyncio.wait(tasks))
-    try:
-        await _either(everything, stop.requested.wait())
-        if everything.done():
-            return True
-        emit(log, logging.INFO, "run.stopping", seconds=shutdown_timeout_seconds)
-        await _either(everything, stop.at_once.wait(), clock.sleep(shutdown_timeout_seconds))
-        if not everything.done():
-            emit(
-                log,
-                logging.WARNING,
-                "run.interrupted",
-                reason="some messages were not finished in time; the next run reads them again",
-            )
-        return everything.done()
-    finally:
-        everything.cancel()
+    """Wait until all routes are done, after a requested stop no longer than the timeout; return whether they are."""
+    await first_of(asyncio.wait(tasks), stop.requested.wait())
+    if _are_done(tasks):
+        return True
+    emit(log, logging.INFO, "run.stopping", seconds=shutdown_timeout_seconds)
+    await first_of(asyncio.wait(tasks), stop.at_once.wait(), clock.sleep(shutdown_timeout_seconds))
+    if _are_done(tasks):
+        return True
+    reason = "some messages were not finished in time; the next run reads them again"
+    emit(log, logging.WARNING, "run.interrupted", reason=reason)
+    return False
 
 
-async def _either(first: asyncio.Future[Any], *others: Coroutine[Any, Any, object]) -> None:
-    """Return when one of them is done; all but the first are then cancelled."""
-    tasks = [asyncio.ensure_future(other) for other in others]
-    try:
-        await asyncio.wait([first, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+def _are_done(tasks: Sequence[asyncio.Task[None]]) -> bool:
+    return all(task.done() for task in tasks)
 
 
 async def _tick(
-    runs: Sequence[RouteRun | ReaderRun],
+    runs: Sequence[WriterRun | ReaderRun],
     status: Status,
     file: Path | None,
     started: float,
     clock: Clock,
     seconds: float,
 ) -> None:
-    """Keep what takes work to know up to date."""
+    """Update what the routes do not update themselves: lag, positions, the status file."""
     while True:
         await clock.sleep(seconds)
         status.seconds = clock.monotonic() - started
         for run in runs:
             run.refresh()
             if isinstance(run.route.source, Lagging) and run.status.state in ("running", "idle", "finishing"):
-                with suppress(NotConnected, Stopped, RuntimeError):  # the route itself tells what is wrong
+                with suppress(NotConnected, Stopped, RuntimeError):  # the route itself reports what is wrong
                     run.status.lag = await run.route.source.lag()
         if file:
             _write_status(status, file)
 
 
 def _write_status(status: Status, file: Path) -> None:
-    """Replace the status file; a disk that takes no more does not stop the run."""
+    """Replace the status file; a full disk does not stop the run."""
     beside = file.with_name(f"{file.name}.new")
     tree = {"time_unix": round(time.time(), 3), **status.as_dict()}
     try:

@@ -1,0 +1,113 @@
+"""Failed records and refused lines: log each kind once, and do what `on_error` says.
+
+| `on_error`  | the route                                                   |
+|-------------|-------------------------------------------------------------|
+| dead_letter | keeps the message (a reader: the row) as a dead letter      |
+| skip        | counts it as dropped                                        |
+| fail        | stops (IFX620)                                              |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from iggyflux.delivery.verdicts import Refusal
+from iggyflux.errors import Stopped
+from iggyflux.mapping import OnError
+from iggyflux.records import DeadLetter, Failure, Message, Reason
+from iggyflux.runner.events import emit
+from iggyflux.runner.route import AnyRoute
+from iggyflux.runner.status import RouteStatus
+
+_MOST_LOGGED = 20
+
+log = logging.getLogger("iggyflux.runner")
+
+
+class FailureHandler:
+    """Applies `on_error` in one run of a route."""
+
+    def __init__(
+        self,
+        route: AnyRoute,
+        status: RouteStatus,
+        put: Callable[[Sequence[DeadLetter]], Awaitable[None]],
+        *,
+        record: str,
+    ) -> None:
+        """`put` keeps dead letters; `record` names what fails: a message or a row."""
+        self._route = route
+        self._status = status
+        self._put = put
+        self._record = record
+        self._logged: set[tuple[str, str]] = set()
+
+    def report_failures(self, failures: Sequence[Failure], place: Callable[[int], object]) -> None:
+        """Count failed records and log each kind once.  Raise `Stopped` if `on_error` is fail.
+
+        `place` says where the record with an index came from.
+        """
+        self._status.failed += len(failures)
+        for failure in failures:
+            if self._is_new(failure.code, failure.location):
+                fields = self._event_fields(place(failure.index), reason_of_failure(failure))
+                emit(log, logging.WARNING, "record.failed", **fields)
+
+    def report_refusals(self, refusals: Sequence[Refusal], place: Callable[[Refusal], object]) -> None:
+        """Log refused lines, one for each record.  Raise `Stopped` if `on_error` is fail."""
+        for refusal in refusals:
+            found = place(refusal)
+            if self._is_new(refusal.code, str(found)):
+                fields = self._event_fields(found, Reason(refusal.code, refusal.reason))
+                emit(log, logging.WARNING, "line.refused", **fields)
+
+    async def keep(self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message]) -> None:
+        """Keep the records with these indices as dead letters, or count them as dropped.
+
+        `message` gives the message to keep for an index.
+        """
+        if not reasons:
+            return
+        if self._route.on_error is OnError.SKIP:
+            self._status.dropped += len(reasons)
+            return
+        mapping, mapping_hash = self._route.mapping, self._route.mapping_hash
+        await self._put(
+            [DeadLetter(message(index), mapping, mapping_hash, tuple(reasons[index])) for index in sorted(reasons)]
+        )
+        self._status.dead_letters += len(reasons)
+
+    def _is_new(self, code: str, subject: str) -> bool:
+        """Return whether to log a failure of this kind; remember it."""
+        if len(self._logged) >= _MOST_LOGGED or (code, subject) in self._logged:
+            return False
+        self._logged.add((code, subject))
+        return True
+
+    def _event_fields(self, place: object, reason: Reason) -> dict[str, object]:
+        """Return the fields of the event.  Raise `Stopped` if `on_error` is fail."""
+        if self._route.on_error is OnError.FAIL:
+            where = f" at {reason.location}" if reason.location else ""
+            hint = f"correct the mapping, or set `on_error: dead_letter`; the {self._record} is read again"
+            raise Stopped(f"{place}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
+        return {
+            "route": self._route.name,
+            "at": place,
+            "code": reason.code,
+            "reason": reason.reason,
+            "location": reason.location or None,
+        }
+
+
+def reasons_by_record(failures: Sequence[Failure]) -> dict[int, list[Reason]]:
+    """Return the reasons of failed records by the index of the record."""
+    reasons: dict[int, list[Reason]] = {}
+    for failure in failures:
+        reasons.setdefault(failure.index, []).append(reason_of_failure(failure))
+    return reasons
+
+
+def reason_of_failure(failure: Failure) -> Reason:
+    """Return the reason that a dead letter gives for a failed record."""
+    return Reason(failure.code, failure.reason, failure.location, failure.element, failure.point)

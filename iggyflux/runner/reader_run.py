@@ -1,0 +1,235 @@
+"""One run of a reader's route: fetch a window, omit what was sent before, render, send, then store the position.
+
+Which window is next is decided by `delivery.windows`, what was sent before by `cursors`.  Everything that can happen,
+and what the reader then does:
+
+| while        | this happens                       | the reader                                                      |
+|--------------|------------------------------------|-----------------------------------------------------------------|
+| opening      | the cursor is locked by another    | stops (IFX702, IFX701, IFX640)                                  |
+|              | process, damaged, or of another    |                                                                 |
+|              | query                              |                                                                 |
+|              | NotConnected (a topic)             | waits, opens again, without a limit                             |
+| connecting   | InfluxDB or sink: NotConnected     | waits (backoff with jitter, capped), connects again, without a  |
+|              |                                    | limit                                                           |
+|              | Stopped                            | stops                                                           |
+| asking, time | NotConnected                       | connects again and asks again: nothing was sent                 |
+| or rows      | TooMuch                            | asks for a smaller window; at one nanosecond stops (IFX642)     |
+|              | Stopped                            | stops                                                           |
+|              | rows outside of the window         | stops (IFX644): the statement does not bound the time           |
+| rendering    | rows fail, on_error dead_letter    | sends the others; the rows become dead letters                  |
+|              | … skip                             | sends the others; counts                                        |
+|              | … fail                             | stops (IFX620)                                                  |
+| sending      | confirmed                          | goes on with the window; after its last message stores          |
+|              | NotConnected                       | connects again and sends the same messages again, same ids      |
+|              | Stopped                            | stops                                                           |
+| dead letters | NotConnected (a topic)             | as sending                                                      |
+|              | Stopped (full, unwritable)         | stops                                                           |
+| storing      | stored                             | the window is settled                                           |
+|              | NotConnected (a topic)             | connects again and stores the same again                        |
+|              | Stopped (full, unwritable; another | stops                                                           |
+|              | run has stored to the topic)       |                                                                 |
+| any time     | a stop is requested                | cancels a query, finishes a window that is being sent, ends     |
+|              | … and the sink is unavailable, or  | abandons the window                                             |
+|              | the deadline passes                |                                                                 |
+| any time     | the process dies                   | the next run reads the window again, and sends it again, with   |
+|              |                                    | the same ids                                                    |
+
+*Stops* and *abandons* mean: the window is not stored, so the next run reads all of it.  A failed send is repeated, and
+never skipped.
+
+Opening and connecting, waiting and connecting again are the session's (`session`), sending of a window the publisher's
+(`publish`), failures the handler's (`failures`).
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+
+from iggyflux.cursors import Deduplicator
+from iggyflux.delivery.windows import (
+    LIGHT_ROWS,
+    Action,
+    AskFirst,
+    AskTime,
+    Finished,
+    GiveUp,
+    Position,
+    Read,
+    Wait,
+    Windows,
+)
+from iggyflux.errors import Stopped, TooMuch
+from iggyflux.plan.digests import digest_rows
+from iggyflux.runner.deliver import Clock
+from iggyflux.runner.prefetch import Prefetcher
+from iggyflux.runner.publish import MessageSender, Publisher
+from iggyflux.runner.reader_events import ReaderEvents
+from iggyflux.runner.route import ReaderRoute
+from iggyflux.runner.session import Session, StopRequested, closing_all
+from iggyflux.runner.status import ReaderStatus, RouteStatus
+from iggyflux.runner.stop import Stop
+from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.base import Window, Worker
+
+_EMPTY_STORE_SECONDS = 1.0
+"""How often to store after empty windows; after other windows the position is stored at once."""
+_WAITING_FOR = {"empty": "the first point", "rate": "its turn: backfill_rate"}
+
+
+class ReaderRun:
+    """One run of a reader's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
+
+    def __init__(self, route: ReaderRoute, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+        self.route = route
+        self.status = status
+        self._progress = status.reader = ReaderStatus()
+        self._stop = stop
+        self._clock = clock
+        self._session = Session(route.name, status, stop, clock)
+        self._events = ReaderEvents(route, status, self._progress, clock)
+        self._sender = MessageSender(route, status, self._session)
+        self._publisher = Publisher(route, status, self._progress, self._session, self._sender)
+        self._prefetcher = Prefetcher(route.source)
+        self._worker = Worker("cursor")
+        self._windows = Windows(route.rules)
+        self._is_open = False
+        self._stored: Position | None = None
+        self._stored_at = float("-inf")
+
+    async def run(self) -> None:
+        """Connect, read and send everything, reconnect as often as needed; close the transports in any case."""
+        route = self.route
+        async with closing_all(
+            self._prefetcher.cancel,
+            partial(self._worker.finish, route.store.close),
+            route.source.close,
+            route.sink.close,
+            route.dead_letters.close,
+        ):
+            try:
+                await self._session.run(self._connect, self._read_windows, lambda: self._progress.windows)
+                await self._store_last()
+                self.status.state = "done"
+            finally:
+                self.refresh()
+
+    def refresh(self) -> None:
+        """Copy the position of the reader to the status."""
+        windows, progress = self._windows, self._progress
+        progress.position, progress.live_to = windows.position, windows.live_to
+        progress.measure(self._clock.monotonic())
+
+    async def _connect(self) -> None:
+        await self._prefetcher.cancel()
+        if not self._is_open:
+            await self._open()
+        await self.route.dead_letters.connect()
+        await self._sender.connect()
+        await self.route.source.connect()
+
+    async def _open(self) -> None:
+        """Open the cursor; it stays open until the end of the run."""
+        self._stored = await self._worker.call(self.route.store.open)
+        self._windows = Windows(self.route.rules, self._stored)
+        self._is_open = True
+        self._events.opened(self._stored)
+
+    # Windows
+
+    async def _read_windows(self) -> None:
+        """Do what `delivery.windows` decides, until everything is read or a stop is requested."""
+        while not self._stop.requested.is_set():
+            action = self._windows.next(self._clock.monotonic())
+            if isinstance(action, Finished):
+                return
+            await self._do(action)
+
+    async def _do(self, action: Action) -> None:
+        windows, source = self._windows, self.route.source
+        match action:
+            case AskTime():
+                now = await self._session.unless_stopped(source.now())
+                self._events.asked_time(now)
+                windows.told_time(now, self._clock.monotonic())
+                await self._store_position()
+            case AskFirst():
+                first = await self._session.unless_stopped(source.first())
+                if first is None:
+                    self._events.no_rows()
+                windows.told_first(first, self._clock.monotonic())
+                await self._store_position()
+            case Read() as read:
+                await self._read(read)
+            case Wait(seconds, reason):
+                self.status.state = "running" if reason == "rate" else "idle"
+                self.status.waiting_for = _WAITING_FOR.get(reason)
+                await self._session.sleep(seconds)
+            case GiveUp(start, stop):
+                raise _too_many_rows(start, stop, is_grid=self.route.rules.grid)
+
+    async def _read(self, read: Read) -> None:
+        """Fetch a window, send what is new of it, store."""
+        self.status.state = "running"
+        self.status.waiting_for = None
+        try:
+            window = await self._session.unless_stopped(await self._prefetcher.fetch(read))
+        except TooMuch as error:
+            self._windows.too_much()
+            self._events.too_much(read, error)
+            return
+        with closing(window):
+            rows = LIGHT_ROWS if window.rows is None else window.rows
+            self._prefetcher.prefetch(self._windows.foresee(rows, self._clock.monotonic()))
+            whole = self.route.plan.whole_windows
+            with closing(
+                await self._worker.call(self.route.store.deduplicator, read, self.route.column, whole=whole)
+            ) as deduplicator:
+                count = await self._publish(read, window, deduplicator)
+        self.status.acknowledged += count
+        self._progress.windows += 1
+        self._events.window(read, count)
+
+    async def _publish(self, read: Read, window: Window, deduplicator: Deduplicator) -> int:
+        """Send what is new of a window and store the position; return the number of rows."""
+        if deduplicator.needs_survey:
+            async for rows in window.chunks():
+                deduplicator.survey(rows, digest_rows(rows))
+            await self._worker.call(deduplicator.compare)
+        count = await self._publisher.publish(read, window, deduplicator)
+        self._windows.read(count, self._clock.monotonic())
+        if count or self._clock.monotonic() - self._stored_at >= _EMPTY_STORE_SECONDS:
+            await self._store(deduplicator)
+        return count
+
+    # Positions
+
+    async def _store(self, deduplicator: Deduplicator | None = None) -> None:
+        position = self._windows.position
+        assert position is not None  # noqa: S101  # a window has one
+        await self._session.until_confirmed(partial(self._worker.call, self.route.store.commit, position, deduplicator))
+        self._stored, self._stored_at = position, self._clock.monotonic()
+        self.refresh()
+
+    async def _store_position(self) -> None:
+        """Store a position that moved without a window: at the first start, or where the tail jumped."""
+        if self._windows.position is not None and self._windows.position != self._stored:
+            await self._store()
+
+    async def _store_last(self) -> None:
+        """Store the position at the end; if it cannot be stored, the next run repeats what was sent since."""
+        if not self._is_open:
+            return
+        try:
+            await self._store_position()
+        except StopRequested as error:
+            self._events.not_stored(error)
+
+
+def _too_many_rows(start: int, stop: int, *, is_grid: bool) -> Stopped:
+    if is_grid:
+        hint = "use a smaller `cursor.window`: each message is made of all rows of its series or window"
+    else:
+        hint = "read less: filter by tag with `where`, or select fewer `fields`"
+    what = "one nanosecond" if stop - start == 1 else "one window"
+    return Stopped(f"{what} has more rows than can be read at once: {format_rfc3339(start)}", hint, "IFX642")

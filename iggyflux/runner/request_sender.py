@@ -1,0 +1,117 @@
+"""Requests in flight over one connection: how many at once, in which order, and what follows from their ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from iggyflux.delivery.held import EndedRequest, HeldRequests
+from iggyflux.delivery.pace import Bounds, Pace
+from iggyflux.delivery.retry import Stop as MustStop
+from iggyflux.errors import Stopped
+from iggyflux.runner.deliver import Clock, SinkState, deliver
+from iggyflux.runner.events import emit
+from iggyflux.runner.footprint import Footprint
+from iggyflux.runner.ledger import Job
+from iggyflux.runner.requests import Request
+from iggyflux.runner.route import Route
+from iggyflux.runner.status import RouteStatus
+
+_DEFAULT_IN_FLIGHT = Bounds.exactly(4)
+_HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until the server accepts a line"
+
+log = logging.getLogger("iggyflux.runner")
+
+
+class RequestSender:
+    """Delivers requests side by side; calls `settle` for each batch whose lines are all accepted or refused.
+
+    `state` and `held` are what is known of the sink: they outlive the connection.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        status: RouteStatus,
+        clock: Clock,
+        state: SinkState,
+        held: HeldRequests[Request],
+        settle: Callable[[Job], Awaitable[None]],
+    ) -> None:
+        self._route = route
+        self._status = status
+        self._clock = clock
+        self._state = state
+        self._held = held
+        self._settle = settle
+        self._in_flight: dict[asyncio.Task[None], Footprint] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in flight."""
+        return not self._in_flight
+
+    async def send(self, request: Request, tasks: asyncio.TaskGroup) -> None:
+        """Start a delivery when the number in flight allows it, and none in flight writes a point of this one.
+
+        This is where a slow sink slows reading.
+        """
+        footprint = Footprint(request.lines)
+        if self._route.count_collisions:
+            self._status.collisions += footprint.collisions()
+        pace, ready = self._pace(), self._clock.monotonic()
+        while len(self._in_flight) >= pace.limit:
+            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        pace.held_up(self._clock.monotonic() - ready)
+        if before := [task for task, other in self._in_flight.items() if footprint.overlaps(other)]:
+            await asyncio.wait(before)
+        delivery = tasks.create_task(self._deliver(request))
+        self._in_flight[delivery] = footprint
+        delivery.add_done_callback(self._in_flight.pop)
+        await asyncio.sleep(0)
+
+    async def finish(self) -> None:
+        """Wait for the requests in flight, then settle those that are held: no request will follow."""
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
+        await self._settle_all(self._held.finished())
+
+    def _pace(self) -> Pace:
+        """Return how many requests may be in flight: the bounds are known when the sink is connected."""
+        if self._state.pace is None:
+            number = self._route.max_in_flight
+            bounds = Bounds.exactly(number) if number else self._route.sink.in_flight or _DEFAULT_IN_FLIGHT
+            self._state.pace = Pace(bounds)
+        return self._state.pace
+
+    async def _deliver(self, request: Request) -> None:
+        self._status.in_flight += 1
+        route, number = self._route, self._held.begin()
+        refusals = await deliver(
+            route.sink,
+            request.lines,
+            route.policy,
+            self._clock,
+            size=request.size,
+            state=self._state,
+            statistics=self._status,
+        )
+        self._status.in_flight -= 1
+        ended = self._held.ended(number, request, len(request.lines), refusals)
+        if not ended:
+            lines, words = len(request.lines), self._held.words
+            emit(log, logging.WARNING, "request.held", route=route.name, lines=lines, reason=words, hint=_HELD_HINT)
+        await self._settle_all(ended)
+
+    async def _settle_all(self, ended: Sequence[EndedRequest[Request]] | MustStop) -> None:
+        """Settle the batches of these requests.  Raise `Stopped` if the server refuses everything."""
+        if isinstance(ended, MustStop):
+            raise Stopped(ended.reason, ended.hint, ended.code)
+        for each in ended:
+            self._status.refused += len(each.refusals)
+            self._status.delivered += len(each.request.lines) - len(each.refusals)
+            for lines, refusals in each.request.refusals_by_range(each.refusals):
+                lines.job.answered(lines.start, lines.stop, refusals)
+                if not lines.job.unsettled_lines:
+                    await self._settle(lines.job)

@@ -1,0 +1,159 @@
+"""One session of a route: connect, work, connect again after a lost connection, stop, close.
+
+Writers and readers run on this skeleton.  They say how to connect, what to do while connected, and how to measure
+progress:
+
+| while            | this happens         | the session                                                           |
+|------------------|----------------------|-----------------------------------------------------------------------|
+| connecting       | connected            | does the work                                                         |
+|                  | NotConnected         | waits (backoff with jitter, capped), connects again, without a limit  |
+|                  | a stop is requested  | cancels the attempt and ends                                          |
+| working          | the work returns     | ends                                                                  |
+|                  | NotConnected         | waits and connects again; after progress the backoff starts anew      |
+|                  | a stop is requested  | leaves it to the work, which returns or raises `StopRequested`        |
+| waiting          | a stop is requested  | ends                                                                  |
+| any time         | Stopped, or a bug    | ends and raises it                                                    |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TypeVar
+
+from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.errors import NotConnected
+from iggyflux.runner.deliver import Clock
+from iggyflux.runner.events import emit
+from iggyflux.runner.status import RouteStatus
+from iggyflux.runner.stop import Stop
+
+_BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
+_HINT = "the route retries until it succeeds; run `iggyflux check` for details"
+_HINT_AT = 3
+"""Number of failed attempts in a row at which the hint is logged: the first ones may be a restart of the server."""
+
+T = TypeVar("T")
+log = logging.getLogger("iggyflux.runner")
+
+
+class StopRequested(Exception):
+    """A stop was requested while a server was not available: the work is abandoned."""
+
+
+class Session:
+    """Connects, reconnects and waits for one route."""
+
+    def __init__(self, route: str, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+        self._route = route
+        self._status = status
+        self._stop = stop
+        self._clock = clock
+
+    async def run(
+        self,
+        connect: Callable[[], Awaitable[None]],
+        work: Callable[[], Awaitable[None]],
+        progress: Callable[[], int],
+    ) -> None:
+        """Connect and do the work, again after each `NotConnected`, until the work returns or a stop is requested.
+
+        The backoff starts anew when `progress` has grown since the last failure.
+        """
+
+        async def attempt() -> None:
+            if self._stop.requested.is_set():
+                raise StopRequested
+            self._status.state = "connecting"
+            await self.unless_stopped(connect())
+            self._status.waiting_for = None
+            emit(log, logging.INFO, "route.connected", route=self._route)
+            await work()
+
+        with suppress(StopRequested):
+            await self._retry(attempt, progress)
+
+    async def until_confirmed(self, send: Callable[[], Awaitable[None]]) -> None:
+        """Call `send` until it raises no `NotConnected`.
+
+        Raise `StopRequested` if it fails after a stop was requested: one attempt is made in any case.
+        """
+        attempts = 0
+
+        async def attempt() -> None:
+            nonlocal attempts
+            attempts += 1
+            self._status.retries += attempts > 1
+            await send()
+
+        await self._retry(attempt, lambda: 0)
+        if attempts > 1:
+            self._status.waiting_for = None
+            emit(log, logging.INFO, "delivery.back", route=self._route)
+
+    async def unless_stopped(self, work: Awaitable[T]) -> T:
+        """Return the result of `work`.  If a stop is requested first, cancel it and raise `StopRequested`."""
+        task = asyncio.ensure_future(work)
+        await first_of(task, self._stop.requested.wait())
+        if task.cancelled():
+            raise StopRequested
+        return task.result()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`, or when a stop is requested."""
+        await first_of(self._clock.sleep(seconds), self._stop.requested.wait())
+
+    async def _retry(self, attempt: Callable[[], Awaitable[None]], progress: Callable[[], int]) -> None:
+        failures, before = 0, progress()
+        while True:
+            try:
+                return await attempt()
+            except NotConnected as error:
+                now = progress()
+                failures = 1 if now > before else failures + 1
+                before = now
+                seconds = self._report(failures, error)
+                if self._stop.requested.is_set():
+                    raise StopRequested from error
+                await self.sleep(seconds)
+
+    def _report(self, failures: int, error: NotConnected) -> float:
+        """Log a failed attempt; return how long to wait: as long as the server asked for, else by backoff."""
+        first, cap = _BACKOFF_SECONDS
+        jitter = random.random()  # noqa: S311  # not a secret
+        seconds = error.retry_after_seconds or backoff_seconds(failures, jitter, first=first, cap=cap)
+        self._status.reconnects += 1
+        self._status.waiting_for = str(error)
+        emit(
+            log,
+            logging.WARNING,
+            "route.not_connected",
+            route=self._route,
+            seconds=round(seconds, 2),
+            reason=error,
+            hint=_HINT if failures == _HINT_AT else None,
+        )
+        return seconds
+
+
+@asynccontextmanager
+async def closing_all(*closes: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Call each of `closes` in this order when the block ends; one that raises does not keep the others from it."""
+    async with AsyncExitStack() as stack:
+        for close in reversed(closes):
+            stack.push_async_callback(close)
+        yield
+
+
+async def first_of(*waits: Awaitable[object]) -> None:
+    """Return when one of `waits` is done, even if it raises; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

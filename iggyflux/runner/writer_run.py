@@ -1,0 +1,286 @@
+"""One run of a writer's route: read, render, deliver, keep dead letters, acknowledge.  The page to read first.
+
+Everything that can happen, and what the route then does:
+
+| while        | this happens                        | the route                                                      |
+|--------------|-------------------------------------|----------------------------------------------------------------|
+| connecting   | source or sink: NotConnected        | waits (backoff with jitter, capped), connects again, without a |
+|              |                                     | limit                                                          |
+|              | … the sink, on_unavailable: stop    | … `max_retries` times, then stops                              |
+|              | Stopped                             | stops                                                          |
+| reading      | a batch                             | renders it; the next read is already in flight                 |
+|              | no messages                         | is idle: sends what lingers, then polls again, ever less often |
+|              | EndOfInput                          | finishes what is in flight, acknowledges, is done              |
+|              | NotConnected                        | abandons what is in flight, connects again                     |
+|              | Stopped                             | stops                                                          |
+| rendering    | records fail, on_error dead_letter  | sends the other lines; the messages become dead letters        |
+|              | … skip                              | sends the other lines; counts the messages as dropped          |
+|              | … fail                              | stops                                                          |
+| delivering   | every line accepted                 | settles the batches whose lines are all settled                |
+|              | lines refused                       | treats them as failed records: `on_error` decides              |
+|              | … every line, none of them named    | holds them until another line is accepted (`delivery.held`),   |
+|              |                                     | or stops                                                       |
+|              | sink unavailable, overloaded, lines | `deliver` waits, repeats, splits; reading pauses when          |
+|              | too large                           | `max_in_flight` requests are in flight                         |
+|              | a request writes a point of another | waits until the other one is settled: order is kept            |
+|              | request in flight                   |                                                                |
+|              | Stopped                             | stops                                                          |
+| dead letters | kept                                | settles the batch                                              |
+|              | NotConnected (a topic)              | abandons what is in flight, connects again                     |
+|              | Stopped (full, unwritable)          | stops                                                          |
+| acking       | stored                              | counts                                                         |
+|              | NotConnected                        | abandons what is in flight, connects again                     |
+| any time     | a stop is requested                 | reads no more, finishes what is in flight, acknowledges, ends  |
+|              | … and the deadline passes, or again | abandons what is in flight                                     |
+
+*Stops*: nothing that is in flight is acknowledged, and the status keeps the reason.  *Abandons*: nothing that is in
+flight is acknowledged, and the route goes on.  In both cases those messages are read again and make the same bytes, so
+nothing is lost and nothing is stored twice.  A batch is *settled* when each of its lines was accepted, and each message
+with a failure or a refused line was kept (or counted, under `skip`).  A partition's position moves only over settled
+batches without a gap.
+
+Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
+flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, one is being
+filled, one batch is read ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from iggyflux.delivery.held import HeldRequests
+from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.records import Batch, Reason, Rendered
+from iggyflux.runner.deliver import Clock, SinkState
+from iggyflux.runner.failures import FailureHandler, reasons_by_record
+from iggyflux.runner.ledger import Job, Ledger
+from iggyflux.runner.request_sender import RequestSender
+from iggyflux.runner.requests import Request, RequestBuilder
+from iggyflux.runner.route import Route
+from iggyflux.runner.session import Session, closing_all
+from iggyflux.runner.status import RouteStatus
+from iggyflux.runner.stop import Stop
+from iggyflux.transports.base import Grouped
+
+_IDLE_SECONDS = (0.005, 0.25)  # first, cap
+_ACK_INTERVAL_SECONDS = 0.1
+
+
+class WriterRun:
+    """One run of a writer's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
+
+    def __init__(self, route: Route, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+        self.route = route
+        self.status = status
+        self._stop = stop
+        self._clock = clock
+        self._session = Session(route.name, status, stop, clock)
+        self._failures = FailureHandler(route, status, route.dead_letters.put, record="message")
+        self._sink_state = SinkState()
+        self._held: HeldRequests[Request] = HeldRequests()
+        self._sink_failures = 0
+
+    async def run(self) -> None:
+        """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
+        route = self.route
+        async with closing_all(route.source.close, route.sink.close, route.dead_letters.close):
+            try:
+                await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
+                self.status.state = "done"
+            finally:
+                self.refresh()
+
+    def refresh(self) -> None:
+        """Copy what source and sink report about themselves to the status, also while a request waits for the sink."""
+        status = self.status
+        if isinstance(self.route.source, Grouped):
+            status.groups = self.route.source.groups
+        if status.state not in ("starting", "connecting"):
+            words = self._held.words
+            held = f"another request: the server rejected every line of the last one: {words}" if words else None
+            status.waiting_for = (
+                "the sink is unavailable" if self._sink_state.away else held or self.route.source.waiting_for
+            )
+
+    async def _connect(self) -> None:
+        await self.route.dead_letters.connect()
+        await self._connect_sink()
+        await self.route.source.connect()
+
+    async def _connect_sink(self) -> None:
+        policy = self.route.policy
+        try:
+            await self.route.sink.connect()
+        except NotConnected as error:
+            self._sink_failures += 1
+            if policy.on_unavailable == "stop" and self._sink_failures > policy.max_retries:
+                end = policy.still_away(str(error))
+                raise Stopped(end.reason, end.hint, end.code) from error
+            raise
+        self._sink_failures = 0
+
+    async def _transfer(self) -> None:
+        """Transfer until the end of the input, a requested stop or the end of the connection."""
+        self._held.forget()
+        route, status, clock = self.route, self.status, self._clock
+        transfer = _Transfer(route, status, self._stop, clock, self._failures)
+        await transfer.run(RequestSender(route, status, clock, self._sink_state, self._held, transfer.settle))
+
+
+class _Transfer:
+    """Reads, renders and acknowledges over one connection; what was in flight ends with it."""
+
+    def __init__(self, route: Route, status: RouteStatus, stop: Stop, clock: Clock, failures: FailureHandler) -> None:
+        self._route = route
+        self._status = status
+        self._stop = stop
+        self._clock = clock
+        self._failures = failures
+        self._ledger = Ledger()
+        self._builder = RequestBuilder(route.batch_size, route.batch_bytes)
+        self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
+        self._is_over = False
+
+    async def run(self, sender: RequestSender) -> None:
+        """Transfer until the end of the input or a requested stop; leave no task behind.
+
+        Raise `NotConnected` or `Stopped`.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                acknowledging = tasks.create_task(self._acknowledge())
+                await self._read_all(sender, tasks)
+                self._status.state = "finishing"
+                await sender.finish()
+                self._is_over = True
+                self._may_acknowledge.set()
+                await acknowledging
+        except BaseExceptionGroup as errors:
+            raise _worst(errors) from errors
+        finally:
+            self._status.in_flight = 0
+
+    async def settle(self, job: Job) -> None:
+        """Keep what could not be delivered of a batch whose lines are all accepted or refused; the batch is settled."""
+        self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
+        await self._failures.keep(_reasons(job), job.messages.__getitem__)
+        self._ledger.settle(job)
+        self._may_acknowledge.set()
+
+    # Reading and rendering
+
+    async def _read_all(self, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+        """Read, render and send until there is no more; what lingers is sent in the end."""
+        stopping = tasks.create_task(self._stop.requested.wait())
+        reading = tasks.create_task(self._read())
+        idle = _IDLE_SECONDS[0]
+        flush_at: float | None = None
+        self._status.state = "running"
+        while True:
+            seconds = None if flush_at is None else flush_at - self._clock.monotonic()
+            if seconds is not None and not await self._arrives(reading, stopping, seconds):
+                await self._flush(sender, tasks)
+                flush_at = None
+                continue
+            if seconds is None:
+                await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                reading.cancel()
+                break
+            batch = reading.result()
+            if isinstance(batch, EndOfInput):
+                break
+            if batch is None:
+                self._status.state = "idle" if sender.is_idle else "running"
+                reading = tasks.create_task(self._read(after_seconds=idle))
+                idle = min(idle * 2, _IDLE_SECONDS[1])
+                continue
+            reading = tasks.create_task(self._read())
+            await asyncio.sleep(0)  # starts the read before rendering occupies the event loop
+            idle, self._status.state = _IDLE_SECONDS[0], "running"
+            await self._render(batch, sender, tasks)
+            if not len(self._builder):
+                flush_at = None
+            elif flush_at is None:
+                flush_at = self._clock.monotonic() + self._route.linger_seconds
+        stopping.cancel()
+        await self._flush(sender, tasks)
+
+    async def _arrives(
+        self, reading: asyncio.Task[Batch | EndOfInput | None], stopping: asyncio.Task[bool], seconds: float
+    ) -> bool:
+        """Return whether a batch or a requested stop arrives within `seconds`."""
+        if seconds <= 0:
+            return False
+        if not reading.done():
+            lingering = asyncio.ensure_future(self._clock.sleep(seconds))
+            try:
+                await asyncio.wait({reading, stopping, lingering}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                lingering.cancel()
+        return reading.done() or stopping.done()
+
+    async def _read(self, after_seconds: float = 0.0) -> Batch | EndOfInput | None:
+        if after_seconds:
+            await self._clock.sleep(after_seconds)
+        try:
+            return await self._route.source.read()
+        except EndOfInput as end:
+            return end
+
+    async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+        """Render a batch and send the requests that are full."""
+        rendered = self._route.plan.render(batch.messages)
+        self._count(batch, rendered)
+        job = Job(batch, rendered, len(rendered.lines))
+        self._failures.report_failures(rendered.failures, job.place_of)
+        self._ledger.begin(job)
+        if not rendered.lines:
+            await self.settle(job)
+        for request in self._builder.add(job):
+            await sender.send(request, tasks)
+
+    def _count(self, batch: Batch, rendered: Rendered) -> None:
+        status = self._status
+        status.read += len(batch.messages)
+        status.points += len(rendered.lines)
+        status.skipped += len(rendered.skipped)
+        status.empty += len(rendered.empty)
+        status.count_fallback(self._route.mapping, rendered.fallback)
+
+    async def _flush(self, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+        """Send what lingers."""
+        if len(self._builder):
+            await sender.send(self._builder.take(), tasks)
+
+    # Acknowledging
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge settled batches, all of them at once and not too often, until the transfer is over."""
+        while True:
+            await self._may_acknowledge.wait()
+            self._may_acknowledge.clear()
+            positions, messages = self._ledger.take()
+            if positions:
+                await self._route.source.ack(positions)
+                self._status.acknowledged += messages
+            if self._is_over and not self._may_acknowledge.is_set():
+                return
+            if not self._is_over:
+                await self._clock.sleep(_ACK_INTERVAL_SECONDS)
+
+
+def _reasons(job: Job) -> dict[int, list[Reason]]:
+    """Return why messages of a batch could not be delivered whole, by their index."""
+    reasons = reasons_by_record(job.rendered.failures)
+    for refusal in job.refusals:
+        line = job.rendered.lines[refusal.line]
+        reason = Reason(refusal.code, refusal.reason, line=line, status=refusal.status)
+        reasons.setdefault(job.message_of(refusal), []).append(reason)
+    return reasons
+
+
+def _worst(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that decides: one that stops the route takes precedence over a lost connection."""
+    flat = [_worst(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
+    return min(flat, key=lambda error: 2 if isinstance(error, NotConnected) else int(isinstance(error, Stopped)))
