@@ -20,8 +20,11 @@ venv: $(VENV)/.ready  ## make .venv from the lock
 demo: $(VENV)/.ready  ## see it work: a log, a mapping, a pipeline into a simulated InfluxDB
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.ready  ## run the tests
-	$(BIN)/python -m pytest -n auto --dist worksteal
+test: $(VENV)/.ready  ## run the tests but the slow ones (4 minutes)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (4 minutes)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 servers:  ## install the servers that tests can use: InfluxDB 1.6 and VictoriaMetrics, where this is Debian and we are root
 	@sh .ci/servers
@@ -70,4 +73,4 @@ lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv servers demo bench bench-iggy lock test test-servers test-lowest test-long format check
+.PHONY: help venv servers demo bench bench-iggy lock test test-slow test-servers test-lowest test-long format check

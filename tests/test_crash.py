@@ -19,6 +19,8 @@ from iggyflux.records import Message, Partition
 from iggyflux.transports.local.deadletters import read_dead_letters
 from iggyflux.transports.local.log import Consumption, Log
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = 200_000
 PARTITIONS = 2
 BAD_EVERY = 5_000

@@ -469,6 +469,7 @@ def test_a_reader_goes_on_after_restarts_without_a_disk(fake: FakeIggy, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_reader_waits_for_the_server_of_its_cursor_and_loses_nothing(fake: FakeIggy, tmp_path: Path) -> None:
     fake.create("s", "cursors")
     chance = random.Random(3)

@@ -319,6 +319,7 @@ def test_json_is_read_as_yaml() -> None:
     assert parse_document(json.dumps(tree, indent=2, ensure_ascii=False)).tree == tree
 
 
+@pytest.mark.slow
 def test_a_million_brackets_cost_no_more_than_a_long_text() -> None:
     for text in ("[" * 900_000, "a: " * 300_000, "{" * 900_000, "- " * 400_000, "&a " * 300_000, "? " * 400_000):
         with pytest.raises(DocumentError):

@@ -30,6 +30,8 @@ from iggyflux.records import Message, Partition
 from iggyflux.transports.local.deadletters import read_dead_letters
 from iggyflux.transports.local.log import Consumption, Log
 
+pytestmark = pytest.mark.slow
+
 FEW, MANY = 20_000, 300_000
 SEEDS = range(4)
 LONG_SEEDS = range(int(os.environ.get("IGGYFLUX_TEST_FIRST_SEED", "100")), 200)

@@ -548,6 +548,7 @@ def test_an_envelope_that_is_too_long_stops_with_its_place(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("end", ["file:in.ndjson", "stdin"])
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_line_of_a_gigabyte_costs_itself_and_bounded_memory(tmp_path: Path, end: str) -> None:
     """Its letter keeps what shows that it is too large, and its neighbours are written."""
     (tmp_path / "m.yaml").write_text(

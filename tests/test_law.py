@@ -22,13 +22,17 @@ def outcome(rendered):
     )
 
 
-EXAMPLES = 500
+FEW, EXAMPLES = 200, 500
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("part", "examples"),
-    [*((part, EXAMPLES) for part in range(5)), pytest.param(5, 100_000, marks=pytest.mark.long, id="long")],
+    [
+        (0, FEW),
+        *(pytest.param(part, EXAMPLES, marks=pytest.mark.slow) for part in range(1, 6)),
+        pytest.param(6, 100_000, marks=pytest.mark.long, id="long"),
+    ],
 )
 def test_compiled_equals_reference(part, examples):
     """For every document, every batch, each dialect and each precision; in parts, so that they run side by side."""

@@ -17,6 +17,8 @@ from pages import Terminal, blocks
 
 import iggyflux
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "iggyflux"
 NO_INDEX = re.compile("error sending request|dns error|client error|operation timed out|tunnel error")

@@ -27,6 +27,8 @@ from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
 from iggyflux.transports.local.log import Log
 
+pytestmark = pytest.mark.slow
+
 NS = 1_000_000_000
 OVERLAP_SECONDS = 4
 LIVE_SECONDS = 5

@@ -103,6 +103,7 @@ def plain(value: FieldValue) -> object:
 
 @given(st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
 def test_every_window_holds_what_was_written_whatever_the_shards(server: SimServer, data: st.DataObject) -> None:
     width = data.draw(st.sampled_from(WIDTHS), "width")
     kinds = ["integer", "float", "string", "boolean"] + (["unsigned"] if server.dialect != 1 else [])

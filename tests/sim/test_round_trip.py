@@ -132,6 +132,7 @@ def test_influxql_reads_back_exactly(server: SimServer, data: st.DataObject) -> 
 @needs_datafusion
 @given(st.data())
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_sql_reads_back_exactly(sql_server: SimServer, data: st.DataObject) -> None:
     sent = data.draw(points("v3").filter(bool))
     store(sql_server, sent, "v3")
