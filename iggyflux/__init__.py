@@ -1,7 +1,7 @@
 """iggyflux: declarative ETL between Apache Iggy and InfluxDB.
 
-The names in `__all__` are the public interface, and stable.  Each is imported when it is first asked for, so that
-`import iggyflux` costs next to nothing.
+The names in `__all__` are the public interface and stay stable.  Each is imported on first use, so that `import
+iggyflux` is fast.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ __all__ = [
     "parse_mapping",
 ]
 
-_HOMES = {
+_MODULES = {
     "errors": (
         "DecodeError DocumentError EvaluationError ExpressionError IggyfluxError LineProtocolError Location"
         " MappingError PipelineError PointError Problem RecordError"
@@ -74,16 +74,16 @@ _HOMES = {
     "mapping": "Mapping ReaderMapping WriterMapping load_mapping parse_mapping",
     "records": "Failure Message OutgoingMessage Rendered RenderedMessages Row",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module 'iggyflux' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"iggyflux.{home}"), name)
+    value = getattr(import_module(f"iggyflux.{module}"), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,7 @@
-"""The code of every problem, failed record and stop, read from codes.toml (docs/errors.md is generated from it too)."""
+"""The codes of problems, failed records and stopped runs, read from codes.toml.
+
+docs/errors.md is generated from the same file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes and names that survive a crash: whole writes, new folders, and the fsync of a folder."""
+"""Durable writes: whole buffers, new folders, and the fsync of a folder."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 
 
 def write_whole(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of `data`, however often the system takes a part only."""
+    """Write all of `data`, also if the system writes only a part at a time."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Create `folder` (with `mode`) and its parents where they are missing, durably.  Raises `OSError`."""
+    """Create `folder` with `mode`, and its missing parents, durably.
+
+    Raise `OSError`.
+    """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode, parents=True, exist_ok=True)
     for each in missing:
@@ -22,7 +25,7 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
+    """Sync `folder`, so that the names in it survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

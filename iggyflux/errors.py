@@ -1,8 +1,7 @@
-"""Errors, sorted by who must act, and the one form in which a problem is told.
+"""Exceptions, sorted by who must act, and `Problem`, the form in which a fault of a document is reported.
 
-Every problem has a code, a place, an expectation, a finding and a hint; this module holds that form and the
-exception tree.  It knows nothing of documents, servers or terminals: whoever finds a problem makes it, whoever
-talks to the user prints it.
+A problem has a code, a place, an expectation, a finding and a hint.  This module knows nothing of documents, servers or
+terminals: the code that finds a problem creates it, and the command line prints it.
 """
 
 from __future__ import annotations
@@ -13,16 +12,19 @@ from typing import Any, Literal
 
 
 class IggyfluxError(Exception):
-    """The root of everything that iggyflux raises on purpose."""
+    """The base class of every exception that iggyflux raises on purpose."""
 
 
 _LONGEST_SOURCE = 160
-"""Characters of a source line that are shown: a document of one line may have a million."""
+"""The most characters of a source line that are shown: a document of one line may have a million."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in a document: `line` and `column` count from 1 (0: unknown), `pointer` is an RFC 6901 JSON pointer."""
+    """A place in a document.
+
+    `line` and `column` count from 1; 0 means unknown.  `pointer` is an RFC 6901 JSON pointer.
+    """
 
     file: str | None = None
     line: int = 0
@@ -36,11 +38,11 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong (or, as a warning, doubtful) in a document.
+    """A fault of a document, or as a warning a doubtful part of it.
 
-    `source` is the line of text at `location`, `length` the number of characters from its column that the caret
-    underlines.  `code` is stable (`IFX101`) and has a section in docs/errors.md.  `caret` is the column in `source`
-    where that is not the column of the file, since something before it is hidden.
+    `code` is stable (`IFX101`) and has a section in docs/errors.md.  `source` is the line of text at `location`; the
+    caret underlines `length` characters from its column.  `caret` is the column in `source` if it differs from the
+    column in the file because text before it is hidden.
     """
 
     code: str
@@ -58,7 +60,7 @@ class Problem:
         return self.render()
 
     def render(self) -> str:
-        """The text form, without colours: place, code, message; the source line with a caret; then what helps."""
+        """Return the text form without colours: place, code and message, the source line with a caret, the hints."""
         lines = [f"{self.location}: {self.severity}[{self.code}]: {_shown(self.message)}"]
         if self.location.pointer:
             lines[0] += f" (at {_shown(self.location.pointer)})"
@@ -75,7 +77,7 @@ class Problem:
         return "\n".join(lines)
 
     def hiding(self, spans: Iterable[tuple[int, int]]) -> Problem:
-        """The problem with `***` for what stands at `spans` of its source line, whose length is not to be seen."""
+        """Return the problem with `***` for each of `spans` of its source line, which hides their lengths too."""
         if self.source is None:
             return self
         shown, at, places = "", 0, []
@@ -91,7 +93,7 @@ class Problem:
         return replace(self, source=shown + self.source[at:], caret=start + 1, length=length)
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form that `validate --format json` prints."""
+        """Return the JSON form that `validate --format json` prints."""
         return {
             "code": self.code,
             "severity": self.severity,
@@ -118,7 +120,10 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _moved(offset: int, places: Sequence[tuple[int, int, int]], *, after: bool) -> int:
-    """Where `offset` of a line is when three stars stand for each of `places`; inside of one, its begin or its end."""
+    """Return the place of `offset` in a line in which three stars replace each of `places`.
+
+    An offset inside of a place moves to its start, or to its end if `after`.
+    """
     moved = offset
     for start, end, shown in places:
         if offset >= end:
@@ -129,7 +134,7 @@ def _moved(offset: int, places: Sequence[tuple[int, int, int]], *, after: bool) 
 
 
 def _window(source: str, before: int) -> tuple[str, int]:
-    """What is shown of a line that is too long to be shown whole, and where in it the place is then."""
+    """Return the part of a line that is shown, and the place of the character at `before` in that part."""
     if len(source) <= _LONGEST_SOURCE:
         return source, before
     start = max(0, min(before - _LONGEST_SOURCE // 2, len(source) - _LONGEST_SOURCE))
@@ -139,12 +144,12 @@ def _window(source: str, before: int) -> tuple[str, int]:
 
 
 def _shown(text: str) -> str:
-    """`text` on one line, with nothing in it that a terminal would act on: a document may quote what it likes."""
+    """Return `text` on one line with control characters escaped: a document may quote anything."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class DocumentError(IggyfluxError):
-    """A document that cannot be used; `problems` holds everything that is wrong with it.  The author must act."""
+    """A document that cannot be used; `problems` holds all its faults.  The author must act."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
@@ -162,7 +167,7 @@ class PipelineError(DocumentError):
 class ExpressionError(IggyfluxError):
     """An expression that does not compile.
 
-    `position` is the 0-based character offset inside `text`, `length` the number of characters meant.
+    `position` is the 0-based offset in `text`, in characters; `length` is the number of characters at fault.
     """
 
     def __init__(
@@ -179,9 +184,10 @@ class ExpressionError(IggyfluxError):
 
 
 class RecordError(IggyfluxError):
-    """One record that cannot be mapped: `code` and `reason` say why, `location` is a JSON pointer into the document.
+    """A record that cannot be mapped.
 
-    The runner's policy for records (`on_error`) must act; the siblings of the record go on.
+    `code` and `reason` say why; `location` is a JSON pointer into the mapping document.  The policy `on_error` says
+    what the runner does.  Other records of the same message are still mapped.
     """
 
     def __init__(self, code: str, reason: str, location: str = "") -> None:
@@ -191,22 +197,25 @@ class RecordError(IggyfluxError):
         super().__init__(f"{code}: {reason}" + (f" (at {location})" if location else ""))
 
     def at(self, location: str) -> RecordError:
-        """The same error with `location` filled in where it has none yet."""
+        """Set `location` if there is none yet, and return this error."""
         if not self.location:
             self.location = location
         return self
 
 
 class EvaluationError(RecordError):
-    """An expression that failed on a document."""
+    """An expression that fails on a document."""
 
 
 class DecodeError(RecordError):
-    """A payload that is not what its format says."""
+    """A payload that is not in its declared format."""
 
 
 class LineProtocolError(IggyfluxError):
-    """Text that is not line protocol: `line` and `column` count from 1 (columns in bytes), `reason` says why."""
+    """Text that is not line protocol.
+
+    `line` and `column` count from 1, columns in bytes; `reason` says what is wrong.
+    """
 
     def __init__(self, reason: str, line: int, column: int) -> None:
         self.reason = reason
@@ -216,17 +225,17 @@ class LineProtocolError(IggyfluxError):
 
 
 class PointError(RecordError):
-    """A measurement, tag, field or time that no dialect, or not the plan's dialect, can represent faithfully."""
+    """A measurement, tag, field or time that line protocol, or the plan's dialect, cannot represent faithfully."""
 
 
 class TransportError(IggyfluxError):
-    """A system on the other side; the runner's backoff must act."""
+    """A failure of a remote system.  The runner retries with backoff."""
 
 
 class NotConnected(TransportError):
-    """The connection is gone or was never there: connect again, with backoff.
+    """There is no connection: connect again with backoff.
 
-    `retry_after_seconds` is how long the other side asked to be left alone.
+    `retry_after_seconds` is how long the server asked clients to wait.
     """
 
     def __init__(self, reason: str = "", *, retry_after_seconds: float | None = None) -> None:
@@ -235,15 +244,18 @@ class NotConnected(TransportError):
 
 
 class TooMuch(TransportError):
-    """A span of a query holds more than can be taken at once: ask for less of it."""
+    """A query whose result is too large for one answer: query a shorter span."""
 
 
 class EndOfInput(IggyfluxError):
-    """Not a fault: a source that has no more messages and will never have any."""
+    """The source has no more messages and will never have any; this is not a fault."""
 
 
 class Stopped(IggyfluxError):
-    """The run cannot go on (exit code 3): nothing that is in flight is acknowledged.  `hint` says what to do."""
+    """The run cannot continue (exit code 3).
+
+    Nothing in flight is acknowledged.  `hint` says what the user can do.
+    """
 
     def __init__(self, reason: str, hint: str | None = None, code: str = "IFX600") -> None:
         self.reason = reason
@@ -253,12 +265,12 @@ class Stopped(IggyfluxError):
 
 
 def counted(count: int, noun: str, many: str | None = None) -> str:
-    """`1 message`, `2,000 messages`."""
+    """Return a number with its noun: `1 message`, `2,000 messages`."""
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def closest(word: str, candidates: Sequence[str]) -> str | None:
-    """The candidate that `word` was probably meant to be, or None."""
+    """Return the candidate that is most similar to `word`, or None."""
     import difflib
 
     matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)

@@ -1,7 +1,7 @@
-"""What an expression, or a whole document, can read of a value.
+"""The parts of a value that an expression, or a whole document, can read.
 
-A `Reads` is a sound over-approximation: a value pruned to it gives the same result, or the same failure.  Decoders use
-it to build only what is needed; plans unite those of all their expressions.  Nothing here knows how it was found out.
+A `Reads` may name too much, but never too little: a value pruned to it gives the same result or the same failure.
+Decoders build only what it names; a plan takes the union over all its expressions.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from iggyflux.records import JSON
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What is read of a value.
+    """The parts of a value that are read.
 
-    `whole`: everything (`keys` and `items` are then empty).  Else `keys` says what is read of the members of an
-    object, and `items` what is read of each element of a list (None: not even their number).  Of a value for which
-    none of the three says anything (`is_bare`), its kind is read (null, object, list …) and, where it is a scalar, the
-    scalar itself: that is all `a != null` needs.
+    `whole`: everything; `keys` and `items` are then empty.  Otherwise `keys` says what is read of each member of an
+    object, and `items` what is read of each element of a list; if it is None, not even the length of the list is read.
+    If nothing is set (`is_bare`), only the kind of the value is read (null, object, list …) and, of a scalar, the
+    scalar itself: `a != null` needs no more.
     """
 
     whole: bool = False
@@ -37,18 +37,21 @@ class Reads:
 
     @property
     def is_bare(self) -> bool:
-        """Whether only the kind is read, and the scalar where it is one."""
+        """Whether only the kind is read, or a scalar itself."""
         return not (self.whole or self.keys or self.items is not None)
 
     def union(self, *others: Reads) -> Reads:
-        """What this one or any of `others` reads."""
+        """Return what this one or any of `others` reads."""
         result = self
         for other in others:
             result = _union(result, other)
         return result
 
     def prune(self, document: JSON) -> JSON:
-        """`document` less what is not read: unread members are gone, a list of which nothing is read is empty."""
+        """Return `document` without the parts that are not read.
+
+        Members that are not read are removed; a list of which no element is read becomes empty.
+        """
         if self.whole:
             return document
         if isinstance(document, dict):
@@ -58,7 +61,7 @@ class Reads:
         return document
 
     def at(self, *path: str) -> Reads:
-        """What is read of the member at `path`; `BARE` where it is not read at all."""
+        """Return what is read of the member at `path`; `BARE` if it is not read."""
         reads = self
         for key in path:
             if reads.whole:

@@ -1,6 +1,6 @@
-"""What crosses the seams: messages, rows, positions, batches, and what a plan made of them.
+"""The data that modules exchange: messages, rows, positions, batches, and the results of plans.
 
-Everything here is frozen and plain.  Nothing here decides, speaks or formats.
+Everything here is frozen plain data.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message with its coordinates.
 
-    `timestamp_us` is the server's time of arrival, `origin_timestamp_us` the producer's, both in microseconds since
-    the epoch; `id` is an integer of 128 bits.  A header is a str, int, float, bool or raw bytes.
+    `timestamp_us` is the time at which the server received it, `origin_timestamp_us` the producer's time, both in
+    microseconds since the epoch.  `id` is an integer of 128 bits.  A header is a str, int, float, bool or raw bytes.
     """
 
     payload: bytes
@@ -34,9 +34,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class LazyMessages(Sequence[Message]):
-    """Messages whose payloads are here, and whose objects are made by `make(index)` when somebody asks for them.
+    """A sequence of messages that `make(index)` builds when they are used.
 
-    Nobody asks for most of them: a plan reads the payloads, and coordinates only where the mapping does.
+    A plan reads `payloads`, and coordinates only where the mapping uses them, so most messages are never built.
     """
 
     __slots__ = ("_made", "_make", "payloads")
@@ -74,9 +74,9 @@ class LazyMessages(Sequence[Message]):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A row of a query: typed columns, `time` in integer nanoseconds, and the window `[start, stop)` it came from.
+    """A row of a query result: typed columns, `time` in integer nanoseconds, and its window `[start, stop)`.
 
-    A column without a value is not there.  `tags` names the columns that are tags, where the server told.
+    A column without a value is omitted.  `tags` names the tag columns; None if the server does not name them.
     """
 
     columns: Mapping[str, JSON]
@@ -87,7 +87,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Where a sequence of offsets lives."""
+    """A partition of a topic: one sequence of offsets."""
 
     stream: str
     topic: str
@@ -99,6 +99,8 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Position:
+    """A position in a partition: the message at `offset` and all messages before it."""
+
     """`offset` of `partition` and everything before it."""
 
     partition: Partition
@@ -110,9 +112,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages of one partition in the order of their offsets, as one read gave them; never empty.
+    """Messages of one partition in the order of their offsets, as one read returned them; never empty.
 
-    `end` is the source's own position after the batch where it is not the last message's offset (a file counts bytes).
+    `end` is the source's own position after the batch, if that is not the offset of the last message (a file counts
+    bytes).
     """
 
     partition: Partition
@@ -127,11 +130,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a record of a batch did not become a point.
+    """A record of a batch that did not become a point, and why.
 
-    `index` is the message's index in the batch, `element` the position in the result of `for_each` (None without one,
-    or where the message failed before it), `point` the index in `points` (None where the failure is not of one point).
-    `location` is a JSON pointer into the mapping document.
+    `index` is the index of the message in the batch.  `element` is the index in the result of `for_each`; None without
+    `for_each`, or if the message failed before it.  `point` is the index in `points`; None if the failure does not
+    belong to one point.  `location` is a JSON pointer into the mapping document.
     """
 
     index: int
@@ -144,12 +147,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What a writer plan made of a batch of messages.
+    """The result of a writer plan for a batch of messages.
 
-    `origins[i]` is the index of the message that `lines[i]` was made of; `skipped` holds the indices of messages for
-    which `where` was not true, `empty` of those whose `for_each` gave no element.  A message may have lines and
-    failures.  Every message has a line, a failure, or stands in `skipped` or `empty`.  `fallback` names a fault of
-    generated code, for which the reference plan rendered the batch; None where there was none.
+    `origins[i]` is the index of the message of `lines[i]`.  `skipped` holds the indices of messages for which `where`
+    was not true, `empty` those whose `for_each` gave no element.  Every message has lines, failures or both, or is in
+    `skipped` or `empty`.  `fallback` names a fault of generated code, after which the reference plan rendered the
+    batch; None if there was none.
     """
 
     lines: Sequence[str] = ()
@@ -162,9 +165,9 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class RenderedMessages:
-    """What a reader plan made of rows: `origins[i]` is the index of the row that `messages[i]` was made of.
+    """The result of a reader plan for a batch of rows.
 
-    `fallback` is as in `Rendered`.
+    `origins[i]` is the index of the row of `messages[i]`.  `fallback` is as in `Rendered`.
     """
 
     messages: Sequence[OutgoingMessage] = ()
@@ -174,7 +177,10 @@ class RenderedMessages:
 
 
 class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message to be sent: `key` chooses the partition, `id` is the same whenever the same row is read again."""
+    """A message to send.
+
+    `key` chooses the partition.  `id` is the same each time the same row is read.
+    """
 
     payload: bytes
     key: str | None = None
@@ -185,9 +191,10 @@ class OutgoingMessage(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason of a dead letter: a failed record, or a line that the server refused.
+    """A reason for a dead letter: a failed record, or a line that the server rejected.
 
-    `line` is the line as it was sent, `status` the server's status; both None for a record that never became a line.
+    `line` is the line as it was sent and `status` the server's status; both are None for a record that never became a
+    line.
     """
 
     code: str
@@ -201,7 +208,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be delivered whole, with everything that is needed to replay it."""
+    """A message that could not be delivered completely, with everything needed to replay it."""
 
     message: Message
     mapping: str

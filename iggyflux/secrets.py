@@ -1,7 +1,7 @@
-"""What must not be seen: a secret that shows itself nowhere, and texts without secrets.
+"""Secrets that never appear in output: `Secret` itself, and `Scrubber` for other texts.
 
-The one place that knows how a secret may look where it must not be: in an error of a library, an answer of a server,
-a line of a file that a problem quotes.
+Only this module knows the forms in which a secret may appear: in an exception of a library, in an answer of a server,
+in a line of a file that a problem quotes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SECRET_KEYS = frozenset({"token", "password", "connection_string"})
 """The keys of a pipeline whose values are secrets."""
 
 _SHORT = 3
-"""A secret of so few characters is also part of words; it is hidden where it stands as a value only."""
+"""A secret of so few characters may also be a part of words, so it is hidden only where it is a value."""
 
 
 class Secret:
-    """A text that must not be seen: only `reveal()` gives it, everything that prints gives `***`."""
+    """A secret string: only `reveal()` returns it; everything that prints it gives `***`."""
 
     __slots__ = ("_text",)
 
@@ -31,7 +31,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself, for the one line that sends it."""
+        """Return the secret itself, for the one line of code that sends it."""
         return self._text
 
     def __repr__(self) -> str:
@@ -48,32 +48,32 @@ class Secret:
 
 
 class Scrubber:
-    """Replaces secrets, in every form in which they travel, by `***`.
+    """Replaces secrets by `***`, in every form in which they may appear.
 
-    A text is searched as it is and with its escapes undone, level by level.  Where it was cut (at an ellipsis, or at
-    its end where `is_cut` says so) the beginning of a secret is hidden too.  Even so, scrub before you cut.
+    A text is searched as it is, and with its escapes decoded, level by level.  If the text was cut, at an ellipsis or
+    at its end (`is_cut`), the start of a secret before the cut is hidden too.  Even so, scrub before cutting.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {_folded(form) for secret in secrets if secret for form in _forms(secret)} - {""}
-        self._forms = sorted(forms, key=len, reverse=True)  # no part of a longer one is left
+        self._forms = sorted(forms, key=len, reverse=True)  # the longest first, so that no part of it remains
         self._pattern = re.compile("|".join(map(_pattern, self._forms))) if forms else None
 
     def __repr__(self) -> str:
         return f"Scrubber({HIDDEN})"
 
     def __call__(self, text: str, *, is_cut: bool = False) -> str:
-        """`text` without secrets; `is_cut` says that it went on."""
+        """Return `text` without secrets; `is_cut` says that it was cut at its end."""
         shown, at = "", 0
         for start, end in sorted(self.spans(text, is_cut=is_cut)):
             if end > at:
-                if start >= at:  # else it overlaps what is hidden already
+                if start >= at:  # else it overlaps a secret that is hidden already
                     shown += text[at:start] + HIDDEN
                 at = end
         return shown + text[at:]
 
     def spans(self, text: str, *, is_cut: bool = False) -> list[tuple[int, int]]:
-        """Where secrets stand in `text`."""
+        """Return the spans of `text` that are secrets."""
         found: list[tuple[int, int]] = []
         if self._pattern is None:
             return found
@@ -83,24 +83,25 @@ class Scrubber:
             spans = [match.span() for match in self._pattern.finditer(folded)]
             ends = [match.start(part) for match in _ELLIPSIS.finditer(folded) for part in (0, "dots")]
             ends += [len(folded)] * is_cut
-            spans += [(start, end) for end in ends if (start := self._begun(folded, end)) < end]
+            spans += [(start, end) for end in ends if (start := self._start_of_cut(folded, end)) < end]
             found += [(level.source(start), level.source(end, is_end=True)) for start, end in spans]
             if not _ESCAPE.search(level.text):
                 break
             level = level.unescaped()
         return found
 
-    def _begun(self, text: str, end: int) -> int:
-        """Where the secret begins that a cut at `end` left in part; `end` where none does."""
+    def _start_of_cut(self, text: str, end: int) -> int:
+        """Return the start of the secret that a cut at `end` left in part; `end` if there is none."""
         part = _PART.search(text, max(end - _LONGEST_ESCAPE, 0), end)
         ends = (end, *(range(part.start(), end) if part else ()))
         return min(
-            (start for form in self._forms for at in ends if (start := _beginning(form, text, at)) < at), default=end
+            (start for form in self._forms for at in ends if (start := _start_of_partial(form, text, at)) < at),
+            default=end,
         )
 
 
-def _beginning(form: str, text: str, end: int) -> int:
-    """Where in `text` a beginning of `form` stands that reaches to `end`; `end` where none does."""
+def _start_of_partial(form: str, text: str, end: int) -> int:
+    """Return the start of the part of `text` before `end` that is the start of `form`; `end` if there is none."""
     start, head = max(end - len(form), 0), form[: _SHORT + 1]
     while (start := text.find(head, start, end)) >= 0:
         if form.startswith(text[start:end]):
@@ -110,7 +111,7 @@ def _beginning(form: str, text: str, end: int) -> int:
 
 
 class _Level:
-    """A text with its escapes undone so many times, and where in the source its characters stand."""
+    """A text with its escapes decoded a number of times, and the places of its characters in the source."""
 
     def __init__(self, text: str, breaks: Sequence[tuple[int, int]] = ((0, 0),), below: _Level | None = None) -> None:
         self.text = text
@@ -119,7 +120,7 @@ class _Level:
         self._below = below
 
     def unescaped(self) -> _Level:
-        """The next level."""
+        """Return this text with its escapes decoded once more."""
         pieces: list[str] = []
         breaks = [(0, 0)]
         size = at = 0
@@ -135,7 +136,7 @@ class _Level:
         return _Level("".join(pieces), breaks, self)
 
     def source(self, at: int, *, is_end: bool = False) -> int:
-        """Where in the source the character at `at` begins, or where the one before it ends."""
+        """Return where in the source the character at `at` begins, or where the one before it ends (`is_end`)."""
         if self._below is None:
             return at
         index = (bisect_left if is_end else bisect_right)(self._starts, at) - 1
@@ -149,11 +150,11 @@ class _Level:
 
 
 _LEVELS = 4
-"""As it is, and escaped up to three times."""
+"""The text as it is, and decoded up to three times."""
 _ELLIPSIS = re.compile(r"['\"`]?(?P<dots>…|\.\.\.)")
 _LONGEST_ESCAPE = 24
 _PART = re.compile(r"[\\%&][A-Za-z0-9#%\\]*\Z")
-"""An escape that was cut."""
+"""A part of an escape at the end of a text."""
 _ESCAPE = re.compile(
     r"(?P<octets>(?:%[0-9A-Fa-f]{2})+|(?:\\x[0-9A-Fa-f]{2})+)"
     r"|(?P<pair>\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2})"
@@ -165,7 +166,7 @@ _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
 def _meanings(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
-    """The characters that an escape stands for, each with where it stands."""
+    """Yield the characters that an escape means, each with its start and end."""
     start, end = match.span()
     kind, text = match.lastgroup, match[match.lastgroup or 0]
     if kind == "octets":
@@ -184,7 +185,7 @@ def _meanings(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
 
 
 def _characters(escapes: str, start: int) -> Iterator[tuple[str, int, int]]:
-    """What octets in a row stand for; those of a character that was cut stay as they are."""
+    """Yield the characters that consecutive octets mean; the octets of a cut character remain escaped."""
     width = 3 if escapes[0] == "%" else 4
     octets = bytes.fromhex(escapes.replace("%", "").replace("\\x", ""))
     sizes = None
@@ -205,13 +206,13 @@ def _characters(escapes: str, start: int) -> Iterator[tuple[str, int, int]]:
 
 
 def _folded(text: str) -> str:
-    """Without the difference between a space and how forms write it."""
+    """Return `text` with one spelling of a space, which forms write as `+`."""
     return text.replace("+", " ")
 
 
 def _forms(secret: str) -> Iterator[str]:
     level = _Level(secret)
-    for _ in range(_LEVELS):  # what looks like an escape in a secret is undone with the others
+    for _ in range(_LEVELS):  # escapes in the secret itself are decoded like those around it
         yield level.text
         level = level.unescaped()
     if len(secret) <= _SHORT:
@@ -220,7 +221,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield from (octets.hex(), octets.hex().upper())
     whole = base64.b64encode(octets).decode()
     yield from (whole, whole.translate(_FOR_ADDRESSES))
-    for before in range(3):  # it may stand anywhere in what was encoded: then only its own characters are known
+    for before in range(3):  # as a part of a longer text: only the digits that depend on nothing else
         text = base64.b64encode(bytes(before) + octets).decode()
         own = text[-(-before * 8 // 6) : (before + len(octets)) * 8 // 6]
         if len(own) > _SHORT:
@@ -231,26 +232,26 @@ _FOR_ADDRESSES = str.maketrans("+/", "-_")
 
 
 def _pattern(form: str) -> str:
-    # In prose a short secret would tell itself by the letters that are missing.
+    # In prose the missing letters would reveal a short secret.
     return re.escape(form) if len(form) > _SHORT else rf"(?<=['\"`=:@/]){re.escape(form)}(?=['\"`&,;@/]|$)"
 
 
 def is_secret_key(key: str) -> bool:
-    """Whether what stands under `key` is a secret; also where the key is misspelt."""
+    """Return whether the value of `key` is a secret, also if the key is misspelt."""
     return key in SECRET_KEYS or bool(key and closest(key.lower(), sorted(SECRET_KEYS)))
 
 
 _SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S)""")
 _REFERENCE = re.compile(r"""["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:[^\s,}]*)["']?(?=[\s,}]|$)""")
-# No scheme before `://`, and no second `://`: a line may be long, and these take linear time.
+# No scheme before `://`, and no second `://`: a line may be long, and these patterns take linear time.
 _LOGIN = re.compile(r"://([^/@\s'\"]+)@")
 _QUERY = re.compile(r"://(?:(?!://)[^?#\s'\"])*+[?#]([^\s'\",}]+)")
 
 
 def secret_spans(line: str) -> list[tuple[int, int]]:
-    """Where secrets may stand in a line of a file that could not be read: what follows their keys, and in addresses.
+    """Return the spans of a line of an unreadable file that may be secrets: values of secret keys, and addresses.
 
-    Where a value ends is not known in such a line, so that the rest of it is taken.
+    The end of a value is unknown in such a line, so a span reaches to the end of the line.
     """
     spans = [match.span(1) for pattern in (_LOGIN, _QUERY) for match in pattern.finditer(line)]
     at = 0
@@ -266,8 +267,9 @@ def secret_spans(line: str) -> list[tuple[int, int]]:
 
 
 def suspected_secrets(line: str) -> Iterator[str]:
-    """The texts at `secret_spans` without the signs around them, and the first word of each: a tag, or a text that ends
-    early, is told without what follows.
+    """Yield the texts at `secret_spans` without the signs around them, and the first word of each.
+
+    A problem may quote no more than that word, such as a tag, or a string that ends early.
     """
     for start, end in secret_spans(line):
         text = line[start:end].strip(_SIGNS)
@@ -278,11 +280,11 @@ _SIGNS = " \t'\"{}[],"
 
 
 def url_secrets(text: str) -> Iterator[str]:
-    """What an address holds that must not be seen: user and password, and what follows its path."""
+    """Yield the secret parts of an address: user and password, and what follows its path."""
     match = re.match(r"[a-z][a-z0-9+.-]*" + _LOGIN.pattern, text, re.IGNORECASE)
     if match:
         yield match[1]
-    # Also where the address is none: a password with a slash in it, or no scheme.
+    # The address may also be invalid: a password with a slash in it, or no scheme.
     match = re.match(r"(?!file:|log:)(?:[a-z][a-z0-9+.-]*://)?(\S*:\S*)@", text)
     if match:
         yield match[1]

@@ -1,7 +1,7 @@
-"""What a mapping document says, as frozen types.
+"""The content of a mapping document, as frozen types.
 
-`mapping` builds them from the document's tree and checks every value; `plan` compiles them and never checks again.
-Every node that can fail carries the JSON pointer of its place in the document, which is what a failure reports.
+`mapping` builds them from the document's tree and checks every value; `plan` compiles them without further checks.
+Each node that can fail has the JSON pointer of its place in the document, which a failure reports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from iggyflux.values import FieldType
 
 @dataclass(frozen=True, slots=True)
 class Const:
-    """`{const: value}`: a value that needs no message."""
+    """`{const: value}`: a value that does not depend on the message."""
 
     value: Scalar
 
@@ -28,7 +28,7 @@ Source: TypeAlias = Expression | Const
 
 
 class OnError(Enum):
-    """What the runner does with a record that failed (LANGUAGE 21)."""
+    """What the runner does with a failed record (LANGUAGE 21)."""
 
     DEAD_LETTER = "dead_letter"
     FAIL = "fail"
@@ -36,7 +36,7 @@ class OnError(Enum):
 
 
 class Collisions(Enum):
-    """What happens to two points of one message with one (measurement, tags, timestamp) (LANGUAGE 22)."""
+    """What happens to two points of one message with the same measurement, tags and timestamp (LANGUAGE 22)."""
 
     ERROR = "error"
     MERGE = "merge"
@@ -45,7 +45,7 @@ class Collisions(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A tag of one key."""
+    """A tag with its key."""
 
     key: str
     source: Source
@@ -56,7 +56,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of one key.  `default` is already of the field's type."""
+    """A field with its key; `default` already has the field's type."""
 
     key: str
     source: Source
@@ -71,9 +71,9 @@ class Field:
 class Star:
     """`"*"` or `"prefix_*"`: the members of an object, each a tag or a field (LANGUAGE 16).
 
-    `used` are the top-level keys of the object that other parts of the point use, left out here; `include` and
-    `exclude` are globs on the resulting name; `flatten` is the separator or None.  `type` and `cast` mean nothing for
-    tags.
+    `used` holds the top-level keys of the object that other parts of the point use; they are omitted here.  `include`
+    and `exclude` are globs on the resulting name.  `flatten` is the separator, or None.  `type` and `cast` have no
+    effect on tags.
     """
 
     prefix: str
@@ -88,7 +88,7 @@ class Star:
 
 
 class TimestampFormat(Enum):
-    """How a timestamp is written; PATTERN is strptime's."""
+    """How a timestamp is written; PATTERN is a strptime pattern."""
 
     UNIX_S = "unix_s"
     UNIX_MS = "unix_ms"
@@ -101,10 +101,11 @@ class TimestampFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:
-    """Where a point's time comes from.  `source` None is the message's own timestamp.
+    """Where the time of a point comes from.
 
-    `default_message` takes the message's timestamp where the value is null; `spread_offset` adds offset mod 1000 ns.
-    `timezone` is an IANA name, for patterns and `flexible` without an offset.
+    If `source` is None, the time is the message's timestamp.  `default_message` uses it where the value is null.
+    `spread_offset` adds offset mod 1000 nanoseconds.  `timezone` is an IANA name, for patterns and for `flexible` times
+    without an offset.
     """
 
     source: Source | None
@@ -118,7 +119,10 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True)
 class PointSpec:
-    """One item of `points`.  Tags and fields are in the order of their keys' bytes, stars in the document's order."""
+    """One item of `points`.
+
+    Tags and fields are in the byte order of their keys, stars in the order of the document.
+    """
 
     measurement: Source
     tags: tuple[Tag, ...]
@@ -132,7 +136,7 @@ class PointSpec:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """`from.payload`: the format's name and its own options (csv header, text pattern …), already checked."""
+    """`from.payload`: the name of the format and its own options (csv header, text pattern …), already checked."""
 
     format: str
     options: MappingABC[str, JSON] = field(default_factory=dict)
@@ -140,7 +144,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class From:
-    """Which messages a writer takes: `topics` are names or globs."""
+    """The messages that a writer reads; `topics` are names or globs."""
 
     stream: str
     topics: tuple[str, ...]
@@ -150,7 +154,7 @@ class From:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A writer document.  Two are equal if they say the same, whatever their text."""
+    """A writer document.  Two are equal if they have the same content, whatever their text."""
 
     name: str
     document: Document = field(repr=False, compare=False)
@@ -166,9 +170,9 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a reader reads: a measurement, for which the statement is made, or a statement with `$start` and `$stop`.
+    """What a reader reads: a measurement, for which a statement is generated, or a statement with `$start` and `$stop`.
 
-    `where` are tags with the values that are taken; `fields` and `tags` are the columns, all of them where empty.
+    `where` holds tags with their accepted values.  `fields` and `tags` are columns; all of them if empty.
     """
 
     measurement: str | None
@@ -180,10 +184,10 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where reading begins and how it moves on; spans and times in nanoseconds.  `end_ns` is exclusive.
+class CursorSpec:
+    """Where reading begins and how it advances; spans and times are in nanoseconds.
 
-    `mark` is the header that tells late and changed rows, None asks for none.
+    `end_ns` is exclusive.  `mark` is the header that marks late and changed rows; None if there is none.
     """
 
     column: str = "time"
@@ -197,7 +201,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class MessageSpec:
-    """One item of `messages`.  A template of a payload is one expression by now.
+    """One item of `messages`; a template of a payload is compiled to one expression.
 
     `for_each` says what `@` is: a row, or the list of the rows of a series or of a window.  `timestamp` gives an
     integer of nanoseconds.
@@ -213,7 +217,7 @@ class MessageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a reader's messages go; `payload` is the name of the format."""
+    """Where the messages of a reader go; `payload` is the name of the format."""
 
     stream: str
     topic: str
@@ -222,12 +226,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A reader document.  Two are equal if they say the same, whatever their text."""
+    """A reader document.  Two are equal if they have the same content, whatever their text."""
 
     name: str
     document: Document = field(repr=False, compare=False)
     source: Query
-    cursor: Cursor
+    cursor: CursorSpec
     messages: tuple[MessageSpec, ...]
     target: Target
     on_error: OnError

@@ -1,7 +1,7 @@
-"""Times as exact integers of nanoseconds since the epoch, from every form a document may name.
+"""Times as exact integers of nanoseconds since the epoch, from every form that a document may declare.
 
-No time here passes through a float, the wall clock, the locale or the machine's zone: one text is one integer, today
-and on every machine.  What does not say exactly one instant in the range of int64 nanoseconds raises `TimestampError`.
+No time passes through a float, the wall clock, the locale or the machine's zone: a text is the same integer on every
+machine.  A value that does not name exactly one instant in the range of int64 nanoseconds raises `TimestampError`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (calendar arithmetic; the zone is
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
-# Nothing that is longer says a time; it also bounds the work of exact arithmetic and of dateutil.
+# No time is longer. The limits also bound the work of exact arithmetic and of dateutil.
 _LONGEST_NUMBER = 400
 _LONGEST_TEXT = 200
 
 
 class TimestampError(ValueError):
-    """A value that does not say one instant, or says one outside of the range; `code` is the cause's."""
+    """A value that does not name one instant, or names one out of range; `code` is the code of the cause."""
 
     def __init__(self, reason: str, code: str = "IFX330") -> None:
         self.reason = reason
@@ -54,7 +54,7 @@ class TimestampError(ValueError):
 
 
 class DateParts(NamedTuple):
-    """An instant on the calendar and the clock of a zone; `weekday` and weeks are ISO's (Monday is 1)."""
+    """An instant as a date and a time of day in a zone; `weekday` and weeks are those of ISO 8601 (Monday is 1)."""
 
     year: int
     month: int
@@ -76,9 +76,9 @@ _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?"
 
 
 def scale_number(value: float | str, ns_per_unit: int) -> int:
-    """`value` units of `ns_per_unit` in nanoseconds, exactly; half a nanosecond goes to the even one.
+    """Return `value` units of `ns_per_unit` in nanoseconds, exactly; half a nanosecond is rounded to even.
 
-    A float counts as its shortest decimal, a string as a number in JSON's syntax.
+    A float counts as its shortest decimal, a string as a number in JSON syntax.
     """
     if type(value) is int:
         return _in_range(value * ns_per_unit, value)
@@ -106,7 +106,7 @@ def _scale_decimal(text: str, ns_per_unit: int) -> int:
         raise _out_of_range(text)
     if exponent >= 0:
         return _in_range((-mantissa if sign else mantissa) * 10**exponent, text)
-    # Beyond this many places nothing is left of a mantissa that has at most this many digits.
+    # Beyond this many places nothing remains of a mantissa that has at most this many digits.
     unit = 10 ** min(-exponent, 2 * _LONGEST_NUMBER)
     quotient, rest = divmod(mantissa, unit)
     if rest * 2 > unit or (rest * 2 == unit and quotient % 2):
@@ -120,9 +120,9 @@ _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 _FRACTION_UNITS: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
-# What was read once is looked up after that.  The keys are texts that were found good, so every table but the days'
-# is bounded by the clock; the days' is emptied when it is full, and holds no day so near the ends of the range that a
-# time of it could leave them.
+# Parts that were read before are looked up. The keys are texts that were found valid, so each table except that of the
+# days is bounded by the clock. The table of the days is emptied when it is full. It holds no day so near the ends of
+# the range that a time of that day could be out of range.
 _days: dict[str, int] = {}
 _minutes: dict[str, int] = {}
 _offsets: dict[str, int] = {"Z": 0, "z": 0}
@@ -131,10 +131,10 @@ _MOST_DAYS = 4096
 
 
 def parse_rfc3339(text: str) -> int:
-    """The instant of `2023-11-14T22:13:20.123456789+01:00`: one to nine digits of a fraction, or none.
+    """Return the instant of `2023-11-14T22:13:20.123456789+01:00`, with a fraction of up to nine digits.
 
-    By RFC 3339: `t` and `z` may be lower-case, `-00:00` is UTC.  Refused: a space for the `T`, a missing offset,
-    `24:00`, and the leap second (`:60`), which no server can tell from the second after it.
+    As in RFC 3339, `t` and `z` may be lower case, and `-00:00` is UTC.  Rejected are a space for the `T`, a missing
+    offset, `24:00`, and the leap second (`:60`), which no server can distinguish from the second after it.
     """
     try:
         instant = _days[text[:10]] + _minutes[text[10:17]] + _SECONDS[text[17:19]]
@@ -151,7 +151,7 @@ def parse_rfc3339(text: str) -> int:
 
 
 def _parse_rfc3339(text: str) -> int:
-    """The careful path, which fills the tables; it alone decides what is refused, and why."""
+    """Parse with every check, and fill the tables; only this function decides what is rejected, and why."""
     found = _RFC3339.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise TimestampError(f"expected a time like 2023-11-14T22:13:20Z (RFC 3339), found {shorten(text)}")
@@ -185,7 +185,7 @@ def _day_ns(day_text: str, text: str) -> int:
 
 
 def _offset_ns(offset_text: str, text: str) -> int:
-    """Of `Z`, `+01:00`, `+0100`, `+01:00:30`."""
+    """Return the nanoseconds of `Z`, `+01:00`, `+0100` or `+01:00:30`."""
     if offset_text in ("Z", "z"):
         return 0
     digits = offset_text[1:].replace(":", "")
@@ -197,7 +197,7 @@ def _offset_ns(offset_text: str, text: str) -> int:
 
 
 def format_rfc3339(timestamp_ns: int) -> str:
-    """The instant in UTC, with as many digits of a fraction as it needs (none, or up to nine)."""
+    """Return the instant in UTC, with as many digits of a fraction as it needs: none, or up to nine."""
     parts = date_parts(timestamp_ns)
     fraction = f".{parts.nanosecond:09d}".rstrip("0") if parts.nanosecond else ""
     return (
@@ -230,12 +230,12 @@ def _names(names: tuple[str, ...], length: int | None = None) -> str:
 
 
 def _index(names: tuple[str, ...], text: str) -> int:
-    """The position of a name or of its first three letters, from 1."""
+    """Return the position, from 1, of a name or of its first three letters."""
     return next(position for position, name in enumerate(names, 1) if name[:3].lower() == text[:3].lower())
 
 
 class _Directive(NamedTuple):
-    """`part` is what it says, `regex` how it is read, `write` how it is written."""
+    """A directive of a pattern: `part` is the part of a time, `regex` reads it, `write` formats it."""
 
     part: str
     regex: str
@@ -258,7 +258,7 @@ def _offset(separator: str) -> Callable[[DateParts], str]:
 
 _OFFSET_REGEX = "Z|[+-][0-9]{2}:?[0-9]{2}(?::?[0-9]{2})?"
 
-# English names, whatever the locale; %f is exact.  The names of Python's strptime where it has them.
+# English names, whatever the locale; %f is exact. The names are those of Python's strptime where it has the directive.
 _DIRECTIVES = {
     "Y": _Directive("year", "[0-9]{4}", lambda parts: f"{parts.year:04d}"),
     "y": _Directive("year", "[0-9]{2}", lambda parts: f"{parts.year % 100:02d}"),
@@ -284,7 +284,7 @@ _DIRECTIVES = {
 _SHORTHANDS = {"F": "%Y-%m-%d", "T": "%H:%M:%S"}
 _TOKEN = re.compile(r"%([369]f|:z|.)|(\s+)|([^%\s]+|%)", re.DOTALL)
 
-# A part that says nothing without another one.
+# A part that means nothing without another one.
 _NEEDS = {
     "minute": ("hour", "hour12"),
     "second": ("minute",),
@@ -296,7 +296,7 @@ _NEEDS = {
 
 @lru_cache(maxsize=256)
 def _read_pattern(pattern: str) -> tuple[str | _Directive, ...]:
-    """The literals and directives of `pattern`."""
+    """Return the literals and directives of `pattern`."""
     for shorthand, meaning in _SHORTHANDS.items():
         pattern = re.sub(rf"(?<!%)((?:%%)*)%{shorthand}", rf"\g<1>{meaning}", pattern)
     tokens: list[str | _Directive] = []
@@ -325,10 +325,10 @@ def _unknown_directive(name: str) -> str:
 @lru_cache(maxsize=256)
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
     tokens = _read_pattern(pattern)
-    said = [token.part for token in tokens if isinstance(token, _Directive)]
-    parts = frozenset(said)
-    if len(parts) != len(said):
-        twice = next(part for part in said if said.count(part) > 1)
+    names = [token.part for token in tokens if isinstance(token, _Directive)]
+    parts = frozenset(names)
+    if len(parts) != len(names):
+        twice = next(part for part in names if names.count(part) > 1)
         raise TimestampError(f"the pattern {pattern!r} has the {twice} twice", "IFX332")
     if "year" not in parts:
         raise TimestampError(f"the pattern {pattern!r} has no year (%Y)", "IFX332")
@@ -353,61 +353,62 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def check_pattern(pattern: str) -> bool:
-    """Whether times of `pattern` carry their own offset (else they need a zone, or count as UTC).
+    """Return whether times of `pattern` have their own offset; the others need a zone, or count as UTC.
 
-    Raises `TimestampError` where no text of the pattern could say one instant.
+    Raise `TimestampError` if no text of the pattern can name one instant.
     """
     return "offset" in _compile_pattern(pattern).groupindex
 
 
 def parse_pattern(text: str, pattern: str, zone: str | None = None) -> int:
-    """The instant of `text` by a strptime `pattern`, in `zone` (an IANA name; UTC if None) unless it has `%z`.
+    """Return the instant of `text` by a strptime `pattern`, in `zone` (an IANA name; UTC if None) unless it has `%z`.
 
-    As Python's strptime, but exact and the same everywhere: English names, `%f` takes one to nine digits (`%3f`,
-    `%6f`, `%9f` just so many), `%F` is `%Y-%m-%d`, `%T` is `%H:%M:%S`, the date must be said whole, and a weekday
-    must be right.
-    A local time that the zone has twice, or not at all, is refused.
+    As Python's strptime, but exact and the same everywhere.  Names are English.  `%f` reads one to nine digits; `%3f`,
+    `%6f` and `%9f` read exactly that many.  `%F` is `%Y-%m-%d`, `%T` is `%H:%M:%S`.  The date must be complete, and a
+    weekday must be right.
+
+    A local time that occurs twice in the zone, or not at all, is rejected.
     """
     regex = _compile_pattern(pattern)
     found = regex.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST_TEXT else None
     if found is None:
         raise TimestampError(f"expected a time like {pattern!r}, found {shorten(text)}")
-    said = found.groupdict()
-    day = _said_day(said, text)
-    hour = int(said.get("hour") or 0)
-    if said.get("hour12"):
-        hour = int(said["hour12"]) % 12 + (12 if said["half"].upper() == "PM" else 0)
-    seconds = (hour * 60 + int(said.get("minute") or 0)) * 60 + int(said.get("second") or 0)
-    fraction = said.get("fraction") or ""
+    values = found.groupdict()
+    day = _read_day(values, text)
+    hour = int(values.get("hour") or 0)
+    if values.get("hour12"):
+        hour = int(values["hour12"]) % 12 + (12 if values["half"].upper() == "PM" else 0)
+    seconds = (hour * 60 + int(values.get("minute") or 0)) * 60 + int(values.get("second") or 0)
+    fraction = values.get("fraction") or ""
     nanoseconds = int(fraction) * _FRACTION_UNITS[len(fraction)] if fraction else 0
     clock = datetime.combine(day, datetime.min.time()) + timedelta(seconds=seconds)
-    if said.get("offset"):
-        offset = _offset_ns(said["offset"], text)
+    if values.get("offset"):
+        offset = _offset_ns(values["offset"], text)
     else:
         offset = _local_offset_seconds(clock, zone, text) * SECOND
     return _in_range(_wall_ns(clock) + nanoseconds - offset, text)
 
 
-def _said_day(said: dict[str, str], text: str) -> date:
-    year = int(said["year"])
-    if len(said["year"]) == 2:
+def _read_day(values: dict[str, str], text: str) -> date:
+    year = int(values["year"])
+    if len(values["year"]) == 2:
         year += 1900 if year >= 69 else 2000
     try:
-        if "yearday" in said:
-            day = date(year, 1, 1) + timedelta(days=int(said["yearday"]) - 1)
+        if "yearday" in values:
+            day = date(year, 1, 1) + timedelta(days=int(values["yearday"]) - 1)
             if day.year != year:
                 raise ValueError
         else:
-            month = said["month"]
-            day = date(year, int(month) if month.isdigit() else _index(_MONTHS, month), int(said["day"]))
+            month = values["month"]
+            day = date(year, int(month) if month.isdigit() else _index(_MONTHS, month), int(values["day"]))
     except (ValueError, OverflowError):
         raise TimestampError(f"{shorten(text)} has an invalid date") from None
-    if "weekday" in said and _index(_WEEKDAYS, said["weekday"]) != day.isoweekday():
-        raise TimestampError(f"{shorten(text)} is not a {said['weekday']}")
+    if "weekday" in values and _index(_WEEKDAYS, values["weekday"]) != day.isoweekday():
+        raise TimestampError(f"{shorten(text)} is not a {values['weekday']}")
     return day
 
 
-# --- whatever dateutil reads ---
+# --- flexible: what dateutil reads ---
 
 
 _SIGNED_UTC = re.compile(r"(?:UTC|GMT|Z)\s*[+-]\s*[0-9]", re.IGNORECASE)
@@ -415,10 +416,11 @@ _FINER_THAN_MICROSECOND = re.compile(r"[.,][0-9]{7}")
 
 
 def parse_flexible(text: str, zone: str | None = None) -> int:
-    """The instant of whatever dateutil reads, in `zone` (an IANA name; UTC if None) where it has no offset.
+    """Return the instant of a text that dateutil reads, in `zone` (an IANA name; UTC if None) if it has no offset.
 
-    Refused is all that dateutil would make up: parts of the date (from today's), the century of two digits, zones by
-    name other than UTC and GMT, digits beyond the microsecond.  `01/02/2024` is the second of January, as in dateutil.
+    Everything that dateutil would guess is rejected: missing parts of the date (it takes today's), the century of a
+    two-digit year, zone names other than UTC and GMT, digits beyond the microsecond.  `01/02/2024` is the second of
+    January, as in dateutil.
     """
     if not isinstance(text, str) or len(text) > _LONGEST_TEXT:
         raise TimestampError(f"expected a time as a string, found {shorten(text)}")
@@ -431,11 +433,11 @@ def parse_flexible(text: str, zone: str | None = None) -> int:
 
 
 def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
-    """The clock that `text` shows, and its offset if it has one."""
+    """Return the local time in `text`, and its offset if it has one."""
     from dateutil import parser, tz
 
     class Pure(parser.parserinfo):
-        """Without the wall clock: dateutil's own takes the century from today's year."""
+        """dateutil's rules without the wall clock: it takes the century from today's year."""
 
         def convertyear(self, year: int, century_specified: bool = False) -> int:
             if year < 100 and not century_specified:
@@ -454,7 +456,7 @@ def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
     if _FINER_THAN_MICROSECOND.search(text):
         raise TimestampError(f"{shorten(text)} is finer than a microsecond: declare its format")
     reader = parser.parser(Pure())
-    # What differs between two defaults was not in the text.
+    # A part that differs between two defaults was not in the text.
     defaults = (datetime(2000, 1, 1), datetime(2004, 2, 2))  # noqa: DTZ001
     try:
         first, second = (reader.parse(text, default=default, tzinfos=named_zone) for default in defaults)
@@ -474,7 +476,10 @@ def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
 
 @lru_cache(maxsize=128)
 def load_zone(name: str) -> ZoneInfo:
-    """The IANA zone of the tzdata package, the same on every machine.  Raises `TimestampError` where there is none."""
+    """Return the IANA zone from the tzdata package, the same on every machine.
+
+    Raise `TimestampError` for an unknown name.
+    """
     from importlib.resources import files
 
     zones = (files("tzdata") / "zones").read_text(encoding="utf-8").split()
@@ -487,7 +492,10 @@ def load_zone(name: str) -> ZoneInfo:
 
 
 def date_parts(timestamp_ns: int, zone: str | None = None) -> DateParts:
-    """The calendar and the clock of `zone` (UTC if None) at an instant.  Raises `TimestampError` out of range."""
+    """Return the date and the time of day in `zone` (UTC if None) at an instant.
+
+    Raise `TimestampError` if it is out of range.
+    """
     _in_range(timestamp_ns, timestamp_ns)
     seconds, nanosecond = divmod(timestamp_ns, SECOND)
     clock = _EPOCH_UTC + timedelta(seconds=seconds)
@@ -512,14 +520,17 @@ def date_parts(timestamp_ns: int, zone: str | None = None) -> DateParts:
 
 
 def format_time(timestamp_ns: int, pattern: str, zone: str | None = None) -> str:
-    """The instant by a pattern of `parse_pattern`'s directives, in `zone` (UTC if None); `%f` writes nine digits."""
+    """Return the instant formatted by a pattern of `parse_pattern`'s directives, in `zone` (UTC if None).
+
+    `%f` writes nine digits.
+    """
     tokens = _read_pattern(pattern)
     parts = date_parts(timestamp_ns, zone)
     return "".join(token.write(parts) if isinstance(token, _Directive) else token for token in tokens)
 
 
 def _local_offset_seconds(clock: datetime, zone: str | None, text: str) -> int:
-    """What the clock of `zone` is ahead of UTC when it shows `clock`."""
+    """Return by how many seconds `zone` is ahead of UTC when its clock shows `clock`."""
     if zone is None:
         return 0
     local = clock.replace(tzinfo=load_zone(zone))

@@ -1,6 +1,6 @@
-"""The types of fields and the text of tags: which JSON value is what, exactly (LANGUAGE 11-14, 17).
+"""The types of fields and the text of tags: which JSON value has which type, exactly (LANGUAGE 11-14, 17).
 
-Pure and free of documents: both plans, and the check of defaults when a document is compiled, use what is here.
+Both plans use this module, and so does the check of defaults when a document is compiled.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ INEXACT = "IFX342"
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 UINT64_MAX = 2**64 - 1
 EXACT_INTEGERS = 2**53
-"""Beyond this, not every integer has a double of its own."""
+"""Beyond this bound not every integer has a double of its own."""
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _LONGEST_NUMBER = 400
-"""Characters of the longest number text that `cast` reads; a double needs at most 327, a uint64 20."""
+"""The most characters of a number that `cast` reads; a double needs at most 327, a uint64 20."""
 
 
 _FRACTION = re.compile(rb"(?<![\d.])\d[\d.]*+(?:[eE][+-]?\d++)?")
@@ -36,7 +36,7 @@ _LONG = re.compile(rb"(?<![\d.])\d(?:(?=[\d.]{15})\d*+\.|[\d.]{8,}+[eE])")
 
 
 class FieldType(Enum):
-    """The type of a field as the document declares it; `auto` takes numbers as float (LANGUAGE 11)."""
+    """The declared type of a field; `auto` takes numbers as float (LANGUAGE 11)."""
 
     FLOAT = "float"
     INTEGER = "integer"
@@ -47,14 +47,14 @@ class FieldType(Enum):
 
 
 KEEPS_NUMBERS = frozenset({FieldType.INTEGER, FieldType.UNSIGNED, FieldType.STRING})
-"""Types to which a cast must bring a number as it was written; a float is the nearest double by definition."""
+"""Types to which a cast must convert a number as it is written; a float is the nearest double by definition."""
 
 
 def rounded_numbers(text: bytes, kind: FieldType) -> frozenset[float]:
-    """Return the whole doubles that stand in `text`, JSON, for another number: 9007199254740993.0, 4.00000000000000001.
+    """Return the whole doubles that are another number in `text`, which is JSON, such as 9007199254740993.0.
 
-    Decoding keeps only the nearest double of a number with a fraction or an exponent, so a cast to `kind`, which must
-    not change the number, asks here.  A string holds the double's shortest decimal, an integer its exact value.
+    Decoding keeps only the nearest double of a number with a fraction or an exponent.  A cast to `kind` must not change
+    the number, so it checks for these.  As a string a double is its shortest decimal, as an integer its exact value.
     """
     if not may_round(text):
         return frozenset()
@@ -70,12 +70,15 @@ def rounded_numbers(text: bytes, kind: FieldType) -> frozenset[float]:
 
 
 def may_round(text: bytes) -> bool:
-    """Whether `rounded_numbers` could find any below 2**64: such a number has 16 digits, or 9 and an exponent."""
+    """Return whether `rounded_numbers` may find a number below 2**64.
+
+    Such a number has 16 digits, or 9 and an exponent.
+    """
     return _LONG.search(text) is not None
 
 
 def describe(value: JSON) -> str:
-    """A value in the words of a message: its JSON type and the value itself, shortened."""
+    """Return a value as messages describe it: its JSON type and the value itself, shortened."""
     if value is None:
         return "null"
     if isinstance(value, dict):
@@ -92,17 +95,17 @@ def describe(value: JSON) -> str:
 
 
 def convert(value: JSON, kind: FieldType, cast: bool) -> Scalar:
-    """The field value that `value` (not null) is under `kind`; an `Unsigned` for unsigned.
+    """Return `value` (not null) as a field value of type `kind`; an `Unsigned` for unsigned.
 
-    Raises RecordError: wrong type, out of range, or a number that the type can't hold exactly.
+    Raise RecordError for a wrong type, a number out of range, or one that the type cannot hold exactly.
     """
     return _CONVERSIONS[kind](value, cast)
 
 
 def tag_text(value: JSON) -> str | None:
-    """The text of a tag: strings as they are, integers decimal, booleans `true`/`false`, floats as `repr`.
+    """Return the text of a tag: strings as they are, integers decimal, booleans `true`/`false`, floats as `repr`.
 
-    None for null and the empty string.  Raises RecordError for an object or a list.
+    Return None for null and the empty string.  Raise RecordError for an object or a list.
     """
     if value is None or value == "":
         return None
@@ -114,7 +117,7 @@ def tag_text(value: JSON) -> str | None:
 
 
 def scalar_text(value: bool | float) -> str:
-    """A number or boolean as text (LANGUAGE 14)."""
+    """Return a number or boolean as text (LANGUAGE 14)."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -136,7 +139,7 @@ def _finite(value: float) -> float:
 
 
 def _number(text: str, expected: str) -> int | float:
-    """The number that `text` is by JSON's syntax exactly, integers exact."""
+    """Return the number that `text` is in JSON syntax; integers are exact."""
     if len(text) > _LONGEST_NUMBER or not _JSON_NUMBER.fullmatch(text):
         raise _wrong(
             text, expected, "not a number in JSON syntax; parse_number(…, `null`) returns null for other strings"
@@ -179,7 +182,7 @@ def _whole(value: JSON, cast: bool, expected: str) -> int:
 
 
 def _whole_text(text: str, expected: str) -> int:
-    """The whole number that `text` is, by way of no double: "9007199254740993.0" keeps its last digit."""
+    """Return the whole number that `text` is, without a double: "9007199254740993.0" keeps its last digit."""
     number = _number(text, expected)
     if isinstance(number, int):
         return number

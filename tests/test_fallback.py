@@ -51,7 +51,7 @@ def break_running(monkeypatch: pytest.MonkeyPatch) -> None:
 def break_generating(monkeypatch: pytest.MonkeyPatch) -> None:
     """No code can be generated."""
     monkeypatch.setattr(compiled, "generate", explode)
-    monkeypatch.setattr(reader_compiled._Generator, "source", explode)
+    monkeypatch.setattr(reader_compiled._ReaderGenerator, "source", explode)
 
 
 def break_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def break_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         compiled, "generate", lambda *given: compiled.Generated("def render(:", real(*given).namespace, True, ())
     )
-    monkeypatch.setattr(reader_compiled._Generator, "source", lambda _: "def item_0(:")
+    monkeypatch.setattr(reader_compiled._ReaderGenerator, "source", lambda _: "def item_0(:")
 
 
 BREAKS = pytest.mark.parametrize("broken", [break_running, break_generating, break_source])

@@ -16,7 +16,7 @@ from iggyflux.lineprotocol import (
     MAX_NS,
     MIN_NS,
     Dialect,
-    Part,
+    LinePart,
     Point,
     Precision,
     Unsigned,
@@ -186,26 +186,26 @@ def test_the_longest_names_pass() -> None:
 @pytest.mark.parametrize(
     ("part", "text", "replaced"),
     [
-        (Part.MEASUREMENT, "#a=b\\c\n", "_a_b_c_"),
-        (Part.MEASUREMENT, "a#b", "a#b"),
-        (Part.TAG_KEY, "time", "time_"),
-        (Part.TAG_KEY, "_field", "_field_"),
-        (Part.TAG_KEY, "a\\b\\\\", "a\\b\\_"),
-        (Part.TAG_VALUE, "C:\\", "C:_"),
-        (Part.TAG_VALUE, "time", "time"),
-        (Part.TAG_VALUE, "a\r\n\ud800", "a___"),
-        (Part.FIELD_KEY, "time", "time_"),
-        (Part.FIELD_KEY, "a\\b\0", "a_b_"),
-        (Part.FIELD_KEY, "_field", "_field"),
-        (Part.FIELD_KEY, "", ""),
+        (LinePart.MEASUREMENT, "#a=b\\c\n", "_a_b_c_"),
+        (LinePart.MEASUREMENT, "a#b", "a#b"),
+        (LinePart.TAG_KEY, "time", "time_"),
+        (LinePart.TAG_KEY, "_field", "_field_"),
+        (LinePart.TAG_KEY, "a\\b\\\\", "a\\b\\_"),
+        (LinePart.TAG_VALUE, "C:\\", "C:_"),
+        (LinePart.TAG_VALUE, "time", "time"),
+        (LinePart.TAG_VALUE, "a\r\n\ud800", "a___"),
+        (LinePart.FIELD_KEY, "time", "time_"),
+        (LinePart.FIELD_KEY, "a\\b\0", "a_b_"),
+        (LinePart.FIELD_KEY, "_field", "_field"),
+        (LinePart.FIELD_KEY, "", ""),
     ],
 )
-def test_rule_19_invalid_names_are_replaced_by_underscores(part: Part, text: str, replaced: str) -> None:
+def test_rule_19_invalid_names_are_replaced_by_underscores(part: LinePart, text: str, replaced: str) -> None:
     assert replace_invalid(text, part) == replaced
 
 
-@given(st.text(min_size=1, max_size=20), st.sampled_from(Part))
-def test_what_was_replaced_is_valid(text: str, part: Part) -> None:
+@given(st.text(min_size=1, max_size=20), st.sampled_from(LinePart))
+def test_what_was_replaced_is_valid(text: str, part: LinePart) -> None:
     replaced = replace_invalid(text, part)
 
     assert check_part(replaced, part) == replaced
@@ -466,17 +466,17 @@ values: st.SearchStrategy[Any] = st.one_of(
 @st.composite
 def points(draw: st.DrawFn, *, unsigned: bool = True) -> Point:
     """Points whose names are as odd as names may be."""
-    tags = draw(st.dictionaries(_valid(Part.TAG_KEY), _valid(Part.TAG_VALUE), max_size=3))
-    fields = draw(st.dictionaries(_valid(Part.FIELD_KEY), values, min_size=1, max_size=3))
+    tags = draw(st.dictionaries(_valid(LinePart.TAG_KEY), _valid(LinePart.TAG_VALUE), max_size=3))
+    fields = draw(st.dictionaries(_valid(LinePart.FIELD_KEY), values, min_size=1, max_size=3))
     fields = {key: value for key, value in fields.items() if key not in tags} or {"\x20": 1.0}
     if not unsigned:
         fields = {key: int(value) // 2 if isinstance(value, Unsigned) else value for key, value in fields.items()}
     tags = {key: text for key, text in tags.items() if key not in fields}
     time = draw(st.none() | st.integers(-9_000_000_000, 9_000_000_000).map(lambda seconds: seconds * 1_000_000_000))
-    return Point(draw(_valid(Part.MEASUREMENT)), tags, fields, time)
+    return Point(draw(_valid(LinePart.MEASUREMENT)), tags, fields, time)
 
 
-def _valid(part: Part) -> st.SearchStrategy[str]:
+def _valid(part: LinePart) -> st.SearchStrategy[str]:
     return names.map(lambda text: replace_invalid(text, part))
 
 

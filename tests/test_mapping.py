@@ -21,7 +21,7 @@ from iggyflux.expressions import Expression
 from iggyflux.mapping import (
     Collisions,
     Const,
-    Cursor,
+    CursorSpec,
     Field,
     FieldType,
     Mapping,
@@ -567,7 +567,7 @@ examples:
     assert (mapping.kind, mapping.warnings) == ("reader", ())
     assert reader.source.where == (("site", ("a", "b")), ("rack", (7,)))
     assert (reader.source.measurement, reader.source.language) == ("env", "sql")
-    assert reader.cursor == Cursor("time", 10**9, 86_400 * 10**9, 10 * 10**9, 60 * 10**9, 500 * 10**6)
+    assert reader.cursor == CursorSpec("time", 10**9, 86_400 * 10**9, 10 * 10**9, 60 * 10**9, 500 * 10**6)
     assert reader.target == Target("factory", "env-history", "msgpack")
     first, second = reader.messages
     assert isinstance(first.payload, Expression)
@@ -592,7 +592,7 @@ def test_rule_29_without_messages_a_row_is_a_message() -> None:
     assert isinstance(mapping, ReaderMapping)
     [message] = mapping.reader.messages
     assert (message.payload, message.for_each) == (Expression("@"), "row")
-    assert mapping.reader.cursor == Cursor()
+    assert mapping.reader.cursor == CursorSpec()
 
 
 ENV = "from: {measurement: env}\nto: {stream: s, topic: t}\n"
@@ -898,7 +898,9 @@ def test_the_keys_of_the_schema_are_those_that_types_have() -> None:
     assert keys("timestamp") == names(
         Timestamp, "const", source="expr", pattern="", default_message="default", spread_offset="spread"
     )
-    assert keys("cursor") == names(Cursor, end_ns="end", settle_ns="settle", overlap_ns="overlap", window_ns="window")
+    assert keys("cursor") == names(
+        CursorSpec, end_ns="end", settle_ns="settle", overlap_ns="overlap", window_ns="window"
+    )
     assert keys("reader_message") == names(MessageSpec)
     assert keys("to") == names(Target)
 

@@ -23,7 +23,7 @@ from iggyflux.pipeline import (
     IggySettings,
     InfluxSettings,
     Pipeline,
-    Route,
+    RouteSettings,
     Secret,
     Start,
     TopicAddress,
@@ -68,7 +68,7 @@ def test_the_smallest_pipeline_has_five_lines(read: Callable[..., Pipeline], tmp
     pipeline = read(SMALLEST)
 
     assert pipeline.routes == (
-        Route(
+        RouteSettings(
             mapping=tmp_path / "m.yaml",
             source=Endpoint("log", tmp_path / "data"),
             sink=Endpoint("file", tmp_path / "out.lp"),
@@ -152,7 +152,7 @@ run:
     assert pipeline.influxdb == influxdb
     assert (pipeline.state, pipeline.shutdown_timeout_seconds) == (tmp_path / "positions", 5.0)
     one, two = pipeline.routes
-    assert one == Route(
+    assert one == RouteSettings(
         mapping=tmp_path / "m.yaml",
         name="one",
         influxdb=influxdb,
@@ -161,7 +161,7 @@ run:
         start=Start("timestamp", 1767225600000000),
         pointer="/run/0",
     )
-    assert two == Route(
+    assert two == RouteSettings(
         mapping=tmp_path / "m.yaml",
         name="two",
         source=Endpoint("file", tmp_path / "in.ndjson", envelope=True),

@@ -23,7 +23,7 @@ from iggyflux.cli.output import ExitCode, plural, result_line, talk
 
 if TYPE_CHECKING:
     from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
-    from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, Route, TopicAddress
+    from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, RouteSettings, TopicAddress
     from iggyflux.transports.iggy.connection import Connection
 
 
@@ -43,7 +43,7 @@ class End:
 
     name: str
     pipeline: Pipeline
-    route: Route
+    route: RouteSettings
     endpoint: Endpoint
 
     @property

@@ -1,8 +1,8 @@
-"""Documents: YAML or TOML text to a tree that knows the place of every node, and its check against a JSON Schema.
+"""Documents: YAML or TOML text becomes a tree with the place of every node, which is checked against a JSON Schema.
 
-What cannot be used is a `DocumentError` with every problem that can be seen, each with its place, and never another
-exception.  A fault that leaves a tree hides nothing: `read_document` gives the tree with it.  ruamel.yaml and tomllib
-are known here only.  What a document means is for `mapping` and `pipeline` to say.
+A text that cannot be used raises `DocumentError`, never another exception, with every fault that can be seen and its
+place.  If there is a tree in spite of the faults, `read_document` returns both. ruamel.yaml and tomllib are known only
+here.  `mapping` and `pipeline` say what a document means.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
 
 
 def parse_document(text: str | bytes, *, file: str | None = None, format: str | None = None) -> Document:  # noqa: A002
-    """The document in `text`.
+    """Return the document in `text`.
 
-    `format` is "yaml" or "toml"; without it the ending of `file` says (`.toml` is TOML), and anything else is YAML,
-    of which JSON is a part.  Raises DocumentError.
+    `format` is "yaml" or "toml".  By default the extension of `file` decides: `.toml` is TOML, everything else is YAML,
+    of which JSON is a part.  Raise DocumentError.
     """
     document = read_document(text, file=file, format=format)
     if document.faults:
@@ -46,22 +46,22 @@ def parse_document(text: str | bytes, *, file: str | None = None, format: str | 
 
 
 def read_document(text: str | bytes, *, file: str | None = None, format: str | None = None) -> Document:  # noqa: A002
-    """As `parse_document`, but a document that has a tree in spite of its faults is given with them.
+    """Return the document in `text`; if it has a tree in spite of faults, with these as its `faults`.
 
-    The caller tells `faults` with whatever else is wrong, and uses nothing of the document.  Raises DocumentError where
-    the text has no tree.
+    Otherwise as `parse_document`.  The caller reports the faults with all others that it finds, and does not use the
+    document.  Raise DocumentError if the text has no tree.
     """
     chosen = format_of(file) if format is None else format
     if chosen not in ("yaml", "toml"):
         raise ValueError(f"unknown format {format!r}: expected yaml or toml")
     try:
         return _read(text, file, chosen)
-    except DocumentError as error:  # what kind of a document it was to be is not known: it may hold secrets
-        raise DocumentError(map(_discreet, error.problems)) from error
+    except DocumentError as error:  # the kind of the document is not known: it may hold secrets
+        raise DocumentError(map(_without_secrets, error.problems)) from error
 
 
-def _discreet(problem: Problem) -> Problem:
-    """The problem without what looks like a secret in its line."""
+def _without_secrets(problem: Problem) -> Problem:
+    """Return the problem without the parts of its line that look like a secret."""
     line = problem.source or ""
     spans = secret_spans(line)
     scrub = Scrubber(suspected_secrets(line))
@@ -71,7 +71,7 @@ def _discreet(problem: Problem) -> Problem:
 
 def _read(text: str | bytes, file: str | None, chosen: str) -> Document:
     clean = read_text(text, file)
-    # Each reader is imported when a document needs it: ruamel.yaml takes longer to import than a TOML file to read.
+    # Each reader is imported on demand: importing ruamel.yaml takes longer than reading a TOML file.
     if chosen == "toml":
         from iggyflux.documents.toml_reader import read_toml
 
@@ -80,10 +80,10 @@ def _read(text: str | bytes, file: str | None, chosen: str) -> Document:
         from iggyflux.documents.yaml_reader import read_yaml
 
         clean, root, faults = read_yaml(clean, file)
-    faults = tuple(map(_discreet, faults))
+    faults = tuple(map(_without_secrets, faults))
     return Document(tree=root.value, text=clean, file=file, format=cast(Format, chosen), root=root, faults=faults)
 
 
 def format_of(file: str | None) -> Literal["yaml", "toml"]:
-    """The format that a file's name tells."""
+    """Return the format that the extension of `file` means."""
     return "toml" if file is not None and file.lower().endswith(".toml") else "yaml"

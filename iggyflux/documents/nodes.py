@@ -1,7 +1,7 @@
-"""A document's tree with the place of every node, and the one way from a pointer to a place.
+"""The tree of a document with the place of every node, and the way from a pointer to a place.
 
-The readers of each format build `Node`s; everybody else sees a `Document`: the plain tree, and problems that know
-their line, column and source line.  Nothing here knows YAML, TOML or what a document means.
+The readers of the formats build `Node`s.  All other modules see a `Document`: the plain tree, and problems with line,
+column and source line.  This module knows neither YAML nor TOML, nor what a document means.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202
 
 @dataclass(slots=True)
 class Node:
-    """A value with its place: `start` and `end` are offsets in the text, `keys` the places of an object's keys.
+    """A value with its place.
 
-    `children` are by key for an object and by index for a list.  `size` counts the nodes under it, itself included,
-    with aliases expanded.  A `broken` one stands for a value that is told already: what follows from it is not.
+    `start` and `end` are offsets in the text; `keys` holds the places of an object's keys.  `children` are by key for
+    an object and by index for a list.  `size` counts the nodes under it, itself included, with aliases expanded.  If
+    `broken`, a fault of the value is reported already, and nothing that follows from it is.
     """
 
     value: JSON
@@ -43,7 +44,7 @@ class Node:
     broken: bool = False
 
     def walk(self) -> Iterator[tuple[str, Node]]:
-        """Every node under it and itself, with its pointer; one that aliases name comes once for each of them."""
+        """Yield every node under this one and itself, with its pointer; a node with aliases once for each of them."""
         waiting = [("", self)]
         while waiting:
             pointer, node = waiting.pop()
@@ -52,7 +53,7 @@ class Node:
 
 
 class Lines:
-    """Offsets to lines and columns, both from 1."""
+    """Maps offsets to lines and columns, both from 1."""
 
     __slots__ = ("_starts", "_text")
 
@@ -61,16 +62,16 @@ class Lines:
         self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def place(self, offset: int) -> tuple[int, int]:
-        """The line and the column of `offset`."""
+        """Return the line and the column of `offset`."""
         line = bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
 
     def start(self, number: int) -> int:
-        """The offset of a line's first character."""
+        """Return the offset of the first character of a line."""
         return self._starts[number - 1]
 
     def line(self, number: int) -> str:
-        """The text of a line, fit to be shown: what a terminal would act on is replaced."""
+        """Return the text of a line; characters that a terminal would act on are replaced."""
         start = self._starts[number - 1]
         end = self._starts[number] if number < len(self._starts) else len(self._text)
         return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self._text[start:end].rstrip("\r\n"))
@@ -86,7 +87,7 @@ class Lines:
         pointer: str = "",
         **more: str | None,
     ) -> Problem:
-        """A problem at `offset`; the caret never passes the end of its line."""
+        """Return a problem at `offset`; the caret never passes the end of its line."""
         line, column = self.place(offset)
         source = self.line(line)
         length = max(1, min(length, len(source) - column + 1))
@@ -105,12 +106,12 @@ class Lines:
 
 @dataclass(frozen=True)
 class Document:
-    """A document that was read: the plain `tree`, the `text` it stands in, and the places.
+    """A document that was read: the plain `tree`, its `text`, and the places of its nodes.
 
-    The tree is dicts, lists, strings, integers, finite floats, booleans and None, nothing else; it is shared, not to be
-    changed.  `text` has `\\n` for every line break and no byte order mark.  A pointer is an RFC 6901 JSON pointer.
-    `faults` is what is wrong with the text where the tree could be made all the same; such a document is not to be
-    used, only to be looked at for what else is wrong.
+    The tree consists of dicts, lists, strings, integers, finite floats, booleans and None.  It is shared and must not
+    be changed.  `text` has `\\n` for every line break and no byte order mark.  A pointer is an RFC 6901 JSON pointer.
+    `faults` are those of a text that has a tree in spite of them; such a document must not be used, only checked for
+    further faults.
     """
 
     tree: JSON
@@ -122,29 +123,29 @@ class Document:
 
     @cached_property
     def broken(self) -> frozenset[str]:
-        """The pointers of values that a fault is told of already: whatever they seem to be is no news."""
+        """The pointers of values whose fault is reported already; what they seem to be is not reported."""
         if not self.faults:
             return frozenset()
         return frozenset(pointer for pointer, node in self.root.walk() if node.broken)
 
     @cached_property
     def broken_keys(self) -> frozenset[str]:
-        """The pointers of keys that a fault is told of already."""
+        """The pointers of keys whose fault is reported already."""
         return frozenset(fault.location.pointer for fault in self.faults if fault.code in _ABOUT_KEYS)
 
     @cached_property
     def lines(self) -> Lines:
-        """Lines and columns of the text."""
+        """The lines and columns of the text."""
         return Lines(self.text)
 
     def locate(self, pointer: str, *, key: bool = False) -> Location:
-        """Where the node at `pointer` stands, or with `key` its key; for one that is not there, its nearest parent."""
+        """Return the place of the node at `pointer`, or of its key if `key`; if missing, that of its nearest parent."""
         start, _, _ = self._span(pointer, key)
         line, column = self.lines.place(start)
         return Location(self.file, line, column, pointer)
 
     def node(self, pointer: str) -> Node | None:
-        """The node at `pointer`, or None."""
+        """Return the node at `pointer`, or None."""
         node: Node | None = self.root
         for part in split_pointer(pointer):
             node = _child(node, part) if node else None
@@ -164,10 +165,10 @@ class Document:
         hint: str | None = None,
         severity: Literal["error", "warning"] = "error",
     ) -> Problem:
-        """A problem of the node at `pointer`, or with `key` of its key.
+        """Return a problem of the node at `pointer`, or of its key if `key`.
 
-        `offset` and `length` choose characters inside the text of a scalar: they are followed through quotes, escapes
-        and folded lines to the source.  Without them the whole scalar is meant, or the begin of a collection.
+        `offset` and `length` select characters of a scalar's value; they are mapped to the source through quotes,
+        escapes and folded lines.  Without them the problem is about the whole scalar, or the start of a collection.
         """
         start, end, node = self._span(pointer, key)
         if node is not None and offset is not None and isinstance(node.value, str):
@@ -188,7 +189,7 @@ class Document:
         )
 
     def _span(self, pointer: str, key: bool) -> tuple[int, int, Node | None]:
-        """The offsets of the node at `pointer`; the node itself unless a key or a parent had to stand for it."""
+        """Return the offsets of the node at `pointer`, and the node; None if they are those of a key or a parent."""
         node = self.root
         start, end = node.start, _end(node)
         parts = list(split_pointer(pointer))
@@ -205,18 +206,18 @@ class Document:
 
 
 def split_pointer(pointer: str) -> Iterator[str]:
-    """The reference tokens of a JSON pointer, unescaped."""
+    """Yield the reference tokens of a JSON pointer, unescaped."""
     for part in pointer.split("/")[1:]:
         yield part.replace("~1", "/").replace("~0", "~")
 
 
 def join_pointer(pointer: str, part: str | int) -> str:
-    """`pointer` with one more reference token."""
+    """Return `pointer` with one more reference token."""
     return f"{pointer}/{part}" if isinstance(part, int) else f"{pointer}/{part.replace('~', '~0').replace('/', '~1')}"
 
 
 def parent_of(pointer: str) -> str:
-    """Return the pointer of the object or list that `pointer`'s node stands in."""
+    """Return the pointer of the object or list that holds the node at `pointer`."""
     return pointer.rpartition("/")[0]
 
 

@@ -1,8 +1,8 @@
-"""From a character of a scalar's value to the character of the source that it was written with.
+"""The map from a character of a scalar's value to the character of the source that it was written with.
 
-An expression's problem has an offset inside the expression; the author needs the column in his file.  Between the two
-stand quotes, escapes, folded lines and indentation.  A value is laid over its source character by character; where
-that does not come out even, nothing is claimed.
+A problem of an expression has an offset inside the expression; the author needs a column of the file.  Between the two
+are quotes, escapes, folded lines and indentation.  A value is aligned with its source character by character; if they
+do not match, no offset is claimed.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _QUOTES = {
 }
 _MULTILINE = {Style.MULTILINE_BASIC, Style.MULTILINE_LITERAL}
 _CONTINUED = {Style.DOUBLE: " \t", Style.MULTILINE_BASIC: " \t\n"}
-"""What stands for nothing after a backslash that ends a line."""
+"""Characters that mean nothing after a backslash at the end of a line."""
 _ESCAPING = {Style.DOUBLE, Style.BASIC, Style.MULTILINE_BASIC}
 
-# A character of the source: where it stands, what it means, and whether it was escaped (and so never folded away).
+# A character of the source: its offset, what it means, and whether it was escaped (and so never folded).
 _Unit = tuple[int, str, bool]
 
 
 def source_offsets(source: str, style: Style, value: str) -> list[int] | None:
-    """For each character of `value` its offset in `source`; None where they can't be laid over each other."""
+    """Return the offset in `source` of each character of `value`; None if the two cannot be aligned."""
     if style is Style.COLLECTION:
         return None
     if style is Style.BLOCK:
@@ -59,9 +59,9 @@ def source_offsets(source: str, style: Style, value: str) -> list[int] | None:
         units = [(offset, source[offset], False) for offset in range(first, len(source))] if first else []
     else:
         quotes = _QUOTES[style]
-        trimmed = style in _MULTILINE and source.startswith("\n", quotes)  # TOML: a line break after the quotes is none
+        trimmed = style in _MULTILINE and source.startswith("\n", quotes)  # TOML ignores a line break after the quotes
         units = _units(source, quotes + trimmed, len(source) - quotes, style)
-    return _lay(value, units)
+    return _align(value, units)
 
 
 def _units(source: str, start: int, end: int, style: Style) -> list[_Unit]:
@@ -86,9 +86,9 @@ def _units(source: str, start: int, end: int, style: Style) -> list[_Unit]:
 
 
 def _escape(source: str, at: int) -> tuple[str | None, int]:
-    """What the escape at `at` means and its length; None for a continued line, which means nothing."""
+    """Return what the escape at `at` means, and its length; None for a continued line, which means nothing."""
     pair = _PAIR.match(source, at)
-    if pair is not None:  # as JSON writes what lies beyond the first 65,536 characters
+    if pair is not None:  # as JSON writes characters beyond U+FFFF
         return (chr(int(pair[1], 16)) + chr(int(pair[2], 16))).encode("utf-16", "surrogatepass").decode("utf-16"), 12
     name = source[at + 1 : at + 2]
     digits = _HEX_DIGITS.get(name)
@@ -99,8 +99,8 @@ def _escape(source: str, at: int) -> tuple[str | None, int]:
     return _NAMED_ESCAPES.get(name), 2
 
 
-def _lay(value: str, units: list[_Unit]) -> list[int] | None:
-    """The units' offsets for the characters of `value`: space that was folded away is passed over."""
+def _align(value: str, units: list[_Unit]) -> list[int] | None:
+    """Return the offsets of the units for the characters of `value`; folded space is skipped."""
     offsets: list[int] = []
     index = 0
     for character in value:
@@ -110,7 +110,7 @@ def _lay(value: str, units: list[_Unit]) -> list[int] | None:
         if index >= len(units):
             if not folded or not offsets:
                 return None
-            offsets.append(offsets[-1])  # the line break that a block scalar ends with
+            offsets.append(offsets[-1])  # the line break at the end of a block scalar
             continue
         offset, text, _ = units[index]
         if text == character or (folded and _is_loose(units[index])):

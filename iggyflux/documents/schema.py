@@ -1,11 +1,11 @@
-"""A tree checked against a JSON Schema: jsonschema decides, and each of its errors becomes a problem with a place.
+"""Checks a tree against a JSON Schema: jsonschema decides, and each of its errors becomes a problem with a place.
 
-The schemas are plain draft 2020-12, so that editors read them too.  jsonschema's own messages are never shown: they
+The schemas are plain draft 2020-12, so that editors can use them too. jsonschema's own messages are never shown: they
 quote values, and a value may be a secret.
 
-Annotations of ours help to explain an error: `x-hint` (a hint by what was found; `literal` is a date and the like,
-`clock` is now()), `x-instead` (words that people write for ours), `x-expected` (what a pattern means), `x-code` (a code
-of its own) and `x-unknown` (a hint for unknown keys).
+Annotations of iggyflux help to explain an error: `x-hint` (a hint by the kind of value found; `literal` is a date and
+the like, `clock` is now()), `x-instead` (words of other tools for ours), `x-expected` (what a pattern means), `x-code`
+(the code of the problem) and `x-unknown` (a hint for unknown keys).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOT_ALLOWED = "IFX113"
 OUT_OF_BOUNDS = "IFX114"
 
 LITERAL = re.compile(r"[-+]?[0-9][0-9A-Za-z_:.+-]*(?: [0-9:.]+)?")
-"""A text that begins with a number: a date, a time, a number with its unit; no expression begins so."""
+"""A string that begins with a number: a date, a time, a number with its unit.  No expression begins like this."""
 
 _SHOWN = 60
 _NO_MERGE_KEYS = "YAML 1.2 has no merge keys: write out the keys"
@@ -51,13 +51,13 @@ _BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 
 @cache
 def load_schema(name: str) -> dict[str, Any]:
-    """Return the JSON Schema of documents of kind `name` ("mapping" or "pipeline"); not to be changed."""
+    """Return the JSON Schema of documents of kind `name` ("mapping" or "pipeline"); it must not be changed."""
     schema: dict[str, Any] = json.loads(read_schema(name))
     return schema
 
 
 def read_schema(name: str) -> bytes:
-    """Return the text of the JSON Schema of documents of kind `name`, as the package has it."""
+    """Return the text of the packaged JSON Schema of documents of kind `name`."""
     data = get_data("iggyflux", f"schemas/{name}-v1.schema.json")  # importlib.resources takes 20 ms to import
     if data is None:
         raise FileNotFoundError(f"the schema of a {name} is not in the package")
@@ -72,48 +72,48 @@ def _validator(name: str) -> SchemaValidator:
 
 
 def check_schema(document: Document, name: str) -> list[Problem]:
-    """Return every difference between `document` and the schema `name`, in the order of the text."""
+    """Return every violation of the schema `name` in `document`, in the order of the text."""
     return _problems(document, _validator(name))
 
 
 def check_tree(document: Document, schema: Schema) -> list[Problem]:
-    """Return every difference between `document` and `schema`, in the order of the text."""
+    """Return every violation of `schema` in `document`, in the order of the text."""
     from iggyflux.documents.validator import SchemaValidator
 
     return _problems(document, SchemaValidator(schema))
 
 
 def _problems(document: Document, validator: SchemaValidator) -> list[Problem]:
-    findings = _Translation(validator).findings(validator.errors(document.tree))
+    violations = _Translation(validator).violations(validator.errors(document.tree))
     problems = [
         document.problem(
-            finding.code,
-            finding.pointer,
-            finding.message,
-            key=finding.key,
-            expected=finding.expected,
-            found=finding.found,
-            hint=_stray_hint(document, finding) or finding.hint,
+            violation.code,
+            violation.pointer,
+            violation.message,
+            key=violation.key,
+            expected=violation.expected,
+            found=violation.found,
+            hint=_stray_hint(document, violation) or violation.hint,
         )
-        for finding in findings
-        if finding.pointer not in (document.broken_keys if finding.code == UNKNOWN_KEY else document.broken)
+        for violation in violations
+        if violation.pointer not in (document.broken_keys if violation.code == UNKNOWN_KEY else document.broken)
     ]
     return sorted(problems, key=lambda problem: (problem.location.line, problem.location.column))
 
 
-def _stray_hint(document: Document, finding: Finding) -> str | None:
-    """`{x: f(a, b)}` without quotes is the key `x` and the key `b)`: say so at the second; and what `<<` is not."""
-    if "<<" in split_pointer(finding.pointer):
+def _stray_hint(document: Document, violation: Violation) -> str | None:
+    """Return a hint for a key that is no key: `<<`, or `b)`, which `{x: f(a, b)}` has without quotes."""
+    if "<<" in split_pointer(violation.pointer):
         return _NO_MERGE_KEYS
-    node = document.node(finding.pointer)
-    name = finding.pointer.rpartition("/")[2]
+    node = document.node(violation.pointer)
+    name = violation.pointer.rpartition("/")[2]
     if node is not None and node.value is None and node.in_flow and re.search(r"[()'`|&=<>@]", name):
         return "inside { … } a comma ends the value: quote the whole expression"
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """A problem before it has a place."""
 
     code: str
@@ -123,29 +123,29 @@ class Finding:
     expected: str | None = None
     found: str | None = None
     hint: str | None = None
-    meant: str | None = None  # of a missing key its name, of an unknown one the name that was probably meant
+    meant: str | None = None  # of a missing key its name, of an unknown key the name that was probably meant
 
 
 class _Translation:
-    """Errors of jsonschema to findings, by one method or function a keyword."""
+    """Translates errors of jsonschema to violations, with one method or function for each keyword."""
 
     def __init__(self, validator: SchemaValidator) -> None:
         self.validator = validator
 
-    def findings(self, errors: Iterable[ValidationError], base: str = "") -> list[Finding]:
-        """Return what `errors` of the value at the pointer `base` mean, without what follows from something else."""
+    def violations(self, errors: Iterable[ValidationError], base: str = "") -> list[Violation]:
+        """Return the violations that `errors` of the value at `base` mean, without consequences of other errors."""
         placed = [(_pointer(error, base), error) for error in errors]
         failed: dict[str, set[str]] = {}
         for pointer, error in placed:
             failed.setdefault(pointer, set()).add(str(error.validator))
-        found: dict[Finding, None] = {}
+        found: dict[Violation, None] = {}
         for pointer, error in placed:
             if failed[pointer].isdisjoint(_FOLLOWS_FROM.get(str(error.validator), ("type",))):
                 found.update(dict.fromkeys(_TRANSLATE[str(error.validator)](self, error, pointer)))
         meant = {(parent_of(each.pointer), each.meant) for each in found if each.code == UNKNOWN_KEY}
         return [each for each in found if each.code != MISSING_KEY or (each.pointer, each.meant) not in meant]
 
-    def wrong_type(self, error: ValidationError, pointer: str) -> Iterator[Finding]:
+    def wrong_type(self, error: ValidationError, pointer: str) -> Iterator[Violation]:
         schema: Schema = error.schema
         kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
         expected = schema.get("x-expected") or schema.get("title") or _type_names(schema)
@@ -153,18 +153,18 @@ class _Translation:
         if not pointer:
             expected = "an object, such as iggyflux: 1 …"
         message, found = f"{_name(pointer)} has the wrong type", _describe(error.instance)
-        yield Finding(schema.get("x-code", WRONG_TYPE), pointer, message, expected=expected, found=found, hint=hint)
+        yield Violation(schema.get("x-code", WRONG_TYPE), pointer, message, expected=expected, found=found, hint=hint)
 
-    def unknown_key(self, error: ValidationError, pointer: str) -> Iterator[Finding]:
+    def unknown_key(self, error: ValidationError, pointer: str) -> Iterator[Violation]:
         schema, key = error.schema, error.relative_path[-1]
         properties = schema.get("properties", {})
         unknown = _unknown_key(schema, key, error.instance, pointer)
         yield unknown
         value = error.instance[key]
         if unknown.meant in properties and isinstance(value, (dict, list)):
-            yield from self.findings(self.validator.errors(value, properties[unknown.meant]), pointer)
+            yield from self.violations(self.validator.errors(value, properties[unknown.meant]), pointer)
 
-    def missing_keys(self, error: ValidationError, pointer: str) -> Iterator[Finding]:
+    def missing_keys(self, error: ValidationError, pointer: str) -> Iterator[Violation]:
         schema: Any = error.schema
         if error.validator == "required":
             needed = list(error.validator_value)
@@ -180,10 +180,10 @@ class _Translation:
             examples = [] if expected else member.get("examples", [])
             hint = f"for example {key}: {_inline(examples[0])}" if examples else None
             message = f"missing key `{key}`"
-            yield Finding(MISSING_KEY, pointer, message, key=True, expected=expected, hint=hint, meant=key)
+            yield Violation(MISSING_KEY, pointer, message, key=True, expected=expected, hint=hint, meant=key)
 
-    def alternatives(self, error: ValidationError, pointer: str) -> Iterator[Finding]:
-        """Of several forms the one that was meant: by its type, then the one with the fewest problems."""
+    def alternatives(self, error: ValidationError, pointer: str) -> Iterator[Violation]:
+        """Yield the violations of the form that was probably meant: by its type, then the one with the fewest."""
         branches = [self.validator.resolved(branch) for branch in error.validator_value]
         errors: list[list[ValidationError]] = [[] for _ in branches]
         for child in error.context or ():
@@ -194,7 +194,7 @@ class _Translation:
             yield _no_branch(schema, branches, error.instance, pointer)
             return
         base = pointer.removesuffix(_pointer(error, ""))
-        attempts = [self.findings(each, base) for each in fitting]
+        attempts = [self.violations(each, base) for each in fitting]
         if len(attempts) > 1 and all(each.pointer == pointer and not each.key for found in attempts for each in found):
             allowed = [str(word) for branch in branches for word in branch.get("enum", ())]
             yield _not_a_word(schema, allowed, error.instance, pointer)
@@ -208,65 +208,65 @@ def _pointer(error: ValidationError, base: str) -> str:
     return base
 
 
-# --- one function a keyword: what an error of it means ---
+# --- one function for each keyword ---
 
 
-def _enum(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
+def _enum(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Violation]:
     schema: Any = error.schema
     words = [word if isinstance(word, str) else _show(word) for word in _words(schema)]
     yield _not_a_word(schema, words, error.instance, pointer, hint=_hint(schema, error.instance, "const"))
 
 
-def _bounds(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
+def _bounds(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Violation]:
     schema: Any = error.schema
     expected = " and ".join(f"{words} {schema[keyword]}" for keyword, words in _BOUNDS.items() if keyword in schema)
-    yield Finding(OUT_OF_BOUNDS, pointer, _not_taken(pointer), expected=expected, found=_show(error.instance))
+    yield Violation(OUT_OF_BOUNDS, pointer, _not_taken(pointer), expected=expected, found=_show(error.instance))
 
 
-def _length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
+def _length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Violation]:
     schema: Any = error.schema
     if not error.instance:
         hint = _hint(schema, error.instance, "empty")
-        yield Finding(OUT_OF_BOUNDS, pointer, "the string is empty", expected=schema.get("title"), hint=hint)
+        yield Violation(OUT_OF_BOUNDS, pointer, "the string is empty", expected=schema.get("title"), hint=hint)
         return
     expected = f"{_BOUND[str(error.validator)]} {counted(error.validator_value, 'character')}"
-    yield Finding(
+    yield Violation(
         OUT_OF_BOUNDS, pointer, f"the string has {counted(len(error.instance), 'character')}", expected=expected
     )
 
 
-def _pattern(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
+def _pattern(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Violation]:
     schema: Any = error.schema
     expected = schema.get("x-expected") or f"a string that matches {error.validator_value}"
     hint, found = _hint(schema, error.instance, "pattern"), _show(error.instance)
-    yield Finding(OUT_OF_BOUNDS, pointer, _not_taken(pointer), expected=expected, found=found, hint=hint)
+    yield Violation(OUT_OF_BOUNDS, pointer, _not_taken(pointer), expected=expected, found=found, hint=hint)
 
 
-def _list_length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
+def _list_length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Violation]:
     schema: Any = error.schema
     limit = error.validator_value
     message = f"the list has {counted(len(error.instance), 'item')}" if error.instance else "the list is empty"
     exact = schema.get("minItems") == schema.get("maxItems")
     expected = counted(limit, "item") if exact else f"{_BOUND[str(error.validator)]} {limit}"
-    yield Finding(OUT_OF_BOUNDS, pointer, message, expected=expected)
+    yield Violation(OUT_OF_BOUNDS, pointer, message, expected=expected)
 
 
-def _repeated(translation: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
+def _repeated(translation: _Translation, error: ValidationError, pointer: str) -> Iterator[Violation]:
     index = translation.validator.repeated(error.instance)
     place, message = join_pointer(pointer, index), f"duplicate item {_show(error.instance[index])}"
-    yield Finding(OUT_OF_BOUNDS, place, message, hint="remove one of them")
+    yield Violation(OUT_OF_BOUNDS, place, message, hint="remove one of them")
 
 
-def _object_length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Finding]:
+def _object_length(_: _Translation, error: ValidationError, pointer: str) -> Iterator[Violation]:
     schema: Any = error.schema
     known = " | ".join(schema.get("properties", ()))
     most = "at least" if error.validator == "minProperties" else "only"
     message = f"the object has {counted(len(error.instance), 'key')}" if error.instance else "the object is empty"
-    yield Finding(OUT_OF_BOUNDS, pointer, message, expected=f"{most} one of {known}" if known else None)
+    yield Violation(OUT_OF_BOUNDS, pointer, message, expected=f"{most} one of {known}" if known else None)
 
 
 _BOUND = {"minLength": "at least", "maxLength": "at most", "minItems": "at least", "maxItems": "at most"}
-_TRANSLATE: Mapping[str, Callable[[_Translation, ValidationError, str], Iterator[Finding]]] = {
+_TRANSLATE: Mapping[str, Callable[[_Translation, ValidationError, str], Iterator[Violation]]] = {
     "type": _Translation.wrong_type,
     "additionalProperties": _Translation.unknown_key,
     "required": _Translation.missing_keys,
@@ -289,18 +289,18 @@ _FOLLOWS_FROM: Mapping[str, tuple[str, ...]] = {
     "pattern": ("type", "minLength", "maxLength"),
     "uniqueItems": ("type", "minItems", "maxItems"),
 }
-"""Errors that say nothing new where the same value has one of these; without an entry, `type`."""
+"""For each keyword, the errors of the same value that make its own error redundant; without an entry, `type`."""
 ANNOTATIONS = frozenset(
     {"$schema", "$id", "$defs", "$comment", "title", "description", "examples", "default"}
     | {"x-hint", "x-code", "x-instead", "x-expected", "x-unknown"}
 )
-"""Keywords that say nothing about validity."""
+"""Keywords without effect on validity."""
 KEYWORDS = ANNOTATIONS | {*_TRANSLATE, "$ref", "properties", "patternProperties", "items", "allOf", "if", "then"}
-"""Every keyword that a schema of ours may use: an error of another one would have no words."""
+"""Every keyword that the packaged schemas may use: an error of another one would have no message."""
 
 
-def _no_branch(schema: Schema, branches: Sequence[Schema], value: JSON, pointer: str) -> Finding:
-    """Of a value whose type is that of no form."""
+def _no_branch(schema: Schema, branches: Sequence[Schema], value: JSON, pointer: str) -> Violation:
+    """Return the violation of a value whose type fits no form."""
     names = [branch.get("title") or _type_names(branch) for branch in branches]
     expected = schema.get("x-expected") or _alternatives(names)
     hint = next((found for sub in (schema, *branches) if (found := _hint(sub, value))), None)
@@ -308,39 +308,41 @@ def _no_branch(schema: Schema, branches: Sequence[Schema], value: JSON, pointer:
         hint = _type_hint(["string"], value)
     code = next((sub["x-code"] for sub in (schema, *branches) if "x-code" in sub), WRONG_TYPE)
     message = f"{_name(pointer)} has the wrong type"
-    return Finding(code, pointer, message, expected=expected, found=_describe(value), hint=hint)
+    return Violation(code, pointer, message, expected=expected, found=_describe(value), hint=hint)
 
 
-def _not_a_word(schema: Schema, words: Sequence[str], value: JSON, pointer: str, *, hint: str | None = None) -> Finding:
-    """Of a value that is none of the words that its place takes."""
+def _not_a_word(
+    schema: Schema, words: Sequence[str], value: JSON, pointer: str, *, hint: str | None = None
+) -> Violation:
+    """Return the violation of a value that is none of the allowed words."""
     text = value if isinstance(value, str) else _show(value)
     near = schema.get("x-instead", {}).get(text.lower()) or closest(text, words)
     hint = hint or (f"did you mean `{near}`?" if near else _hint(schema, value))
     expected = schema.get("x-expected") or " | ".join(words)
-    return Finding(NOT_ALLOWED, pointer, _not_taken(pointer), expected=expected, found=_show(value), hint=hint)
+    return Violation(NOT_ALLOWED, pointer, _not_taken(pointer), expected=expected, found=_show(value), hint=hint)
 
 
-def _unknown_key(schema: Schema, key: str, value: Mapping[str, JSON], place: str) -> Finding:
+def _unknown_key(schema: Schema, key: str, value: Mapping[str, JSON], place: str) -> Violation:
     known = [name for name in schema.get("properties", {}) if name not in value]
     expected = " | ".join(known) or None
     message = f"unknown key `{key if len(key) <= _SHOWN else key[:_SHOWN] + '…'}`"
     instead = schema.get("x-instead", {}).get(key.lower())
     near = closest(key, known)
     if key == "<<":
-        return Finding(UNKNOWN_KEY, place, message, key=True, hint=_NO_MERGE_KEYS)
+        return Violation(UNKNOWN_KEY, place, message, key=True, hint=_NO_MERGE_KEYS)
     if instead is not None:
         hint = instead if " " in instead else f"did you mean `{instead}`?"
-        return Finding(UNKNOWN_KEY, place, message, key=True, hint=hint, meant=instead)
+        return Violation(UNKNOWN_KEY, place, message, key=True, hint=hint, meant=instead)
     if near is not None:
-        return Finding(UNKNOWN_KEY, place, message, key=True, hint=f"did you mean `{near}`?", meant=near)
-    return Finding(UNKNOWN_KEY, place, message, key=True, expected=expected, hint=schema.get("x-unknown"))
+        return Violation(UNKNOWN_KEY, place, message, key=True, hint=f"did you mean `{near}`?", meant=near)
+    return Violation(UNKNOWN_KEY, place, message, key=True, expected=expected, hint=schema.get("x-unknown"))
 
 
-# --- words ---
+# --- texts ---
 
 
 def _describe(value: JSON) -> str:
-    """What a document holds, in the words of a problem."""
+    """Return a value of a document as messages describe it."""
     if value is None:
         return "null"
     if isinstance(value, dict):
@@ -352,7 +354,7 @@ def _describe(value: JSON) -> str:
 
 
 def _show(value: JSON) -> str:
-    """A value as a document writes it, shortened."""
+    """Return a value as a document writes it, shortened."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -412,7 +414,7 @@ def _words(schema: Schema) -> list[JSON]:
 
 
 def _inline(value: JSON) -> str:
-    """A value in one line, as YAML that TOML's readers understand too."""
+    """Return a value on one line, as YAML that users of TOML understand too."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_inline(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""The bytes of a document's file, never more than a document may have, and never waited for without an end.
+"""Reads the bytes of a document's file: never more than a document may have, and never without a time limit.
 
-A path can name a device that gives zeros for ever, a pipe that nobody writes to, or a file of any size: what is read is
-bounded while it is read.
+A path can name a device that gives zeros without end, a pipe without a writer, or a file of any size.  So the limits
+apply while reading.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from iggyflux.errors import Location, Problem
 
 _CHUNK_BYTES = 1 << 16
 PIPE_SECONDS = 10.0
-"""How long a pipe may give nothing: what makes a document on the fly is done by then."""
+"""How long a pipe may give no data; a program that generates a document is done by then."""
 
 
 def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIPE_SECONDS) -> bytes:
-    """What stands in the file at `path`.
+    """Return the content of the file at `path`.
 
-    Raises OSError where it cannot be read, and DocumentError where it has more than `limit` bytes, or is a pipe through
-    which nothing comes.
+    Raise OSError if it cannot be read.  Raise DocumentError if it has more than `limit` bytes, or is a pipe that gives
+    no data for `pipe_seconds`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a pipe's opening waits for its writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else opening a pipe waits for its writer
     try:
         mode = os.fstat(descriptor).st_mode
         waits = stat.S_ISFIFO(mode) or os.isatty(descriptor)
@@ -46,6 +46,6 @@ def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIP
 
 
 def has_mark(path: Path, mark: bytes) -> bool:
-    """Whether `mark` stands in as much of the file as a document may have."""
+    """Return whether `mark` is in the file, within the size that a document may have."""
     with path.open("rb") as file:
         return mark in file.read(MAX_BYTES + 1)

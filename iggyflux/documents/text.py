@@ -1,4 +1,4 @@
-"""Bytes to text, and what may not stand in a text at all: the checks that are the same for every format."""
+"""Bytes to text, with the checks of size and characters that are the same for every format."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from iggyflux.documents.nodes import Lines
 from iggyflux.errors import DocumentError, Problem
 
 MAX_BYTES = 1 << 20
-"""A mapping of a thousand fields has some 100 kB; more than this is not a document that somebody wrote."""
+"""A mapping of a thousand fields has some 100 kB; a larger text was not written by hand."""
 
 MAX_DEPTH = 100
 MAX_NODES = 100_000
 MAX_DIGITS = 400
-"""A double needs at most 327 characters; Python refuses to read integers beyond 4,300 digits."""
+"""A double needs at most 327 characters; Python rejects integers beyond 4,300 digits."""
 
 MOST_FAULTS = 20
-"""So many faults of the syntax are reported at once."""
+"""The most syntax faults that are reported at once."""
 
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -24,7 +24,10 @@ _WIDE_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def read_text(data: str | bytes, file: str | None) -> str:
-    """`data` as text, every line break as `\\n`, without a byte order mark.  Raises DocumentError."""
+    """Return `data` as text, with every line break as `\\n` and without a byte order mark.
+
+    Raise DocumentError.
+    """
     if len(data) > MAX_BYTES:
         raise too_large(f"{len(data):,} {'bytes' if isinstance(data, bytes) else 'characters'}", MAX_BYTES, file)
     text = data if isinstance(data, str) else _decode(data, file)
@@ -36,14 +39,14 @@ def read_text(data: str | bytes, file: str | None) -> str:
 
 
 def too_large(found: str, limit: int, file: str | None) -> DocumentError:
-    """The error of a document that is larger than `limit`."""
+    """Return the error for a document that is larger than `limit`."""
     hint = "check that this is a mapping document; keep large samples in a file of their own"
     expected = f"at most {limit:,}"
     return refuse(Lines("").problem("IFX104", f"the document has {found}", 0, file=file, expected=expected, hint=hint))
 
 
 def refuse(problem: Problem) -> DocumentError:
-    """The error of a document that has one problem and no tree."""
+    """Return the error for a document with one problem and no tree."""
     return DocumentError([problem])
 
 

@@ -1,7 +1,7 @@
-"""TOML text to nodes: tomllib decides and makes the values, tree-sitter says where each key and value stands.
+"""TOML text to nodes: tomllib decides and makes the values, tree-sitter gives the place of each key and value.
 
-tree-sitter accepts some texts that are no TOML, so it never decides.  A date or time counts as its source text, so that
-TOML and YAML give one tree.
+tree-sitter accepts some texts that are not TOML, so it never decides.  A date or time becomes its source text, so that
+TOML and YAML give the same tree.
 """
 
 from __future__ import annotations
@@ -54,19 +54,22 @@ _MEANINGS: tuple[tuple[str, str, str | None], ...] = (
     ("Invalid date or datetime", "invalid date or time", _QUOTE_IT),
     ("Escaped character is not a Unicode scalar value", "the escape is not a Unicode character", None),
 )
-"""How tomllib's message begins, what it means, and what to do."""
+"""How a message of tomllib begins, what it means, and what to do."""
 _ABOUT_A_VALUE = ("Invalid value", "Expected newline", "Unescaped", "Illegal character '\\n'")
 
 
 def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ...]]:
-    """Return the text, its document, and the faults that left it one.  Raise DocumentError with the others."""
+    """Return the text, its root node, and its recoverable faults.
+
+    Raise DocumentError for all others.
+    """
     lines = Lines(text)
-    reader = _Reader(text, lines, file)
+    reader = _TomlReader(text, lines, file)
     if reader.is_damaged and (long := _LONG_KEY.search(text)):  # tomllib takes minutes for a key of many parts
         raise DocumentError([reader.too_deep(long.start())])
     try:
         tree = tomllib.loads(text)
-    except RecursionError:  # a tree that tree-sitter could not read either
+    except RecursionError:  # tree-sitter could not read this tree either
         raise DocumentError([reader.too_deep(0)]) from None
     except ValueError as error:
         if reader.is_damaged or not reader.faults:
@@ -84,8 +87,8 @@ def _parser() -> tree_sitter.Parser:
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_toml.language()))
 
 
-class _Reader:
-    """The nodes of one text, and what is wrong with it beyond its syntax: `faults`."""
+class _TomlReader:
+    """Builds the nodes of one text; `faults` are those beyond its syntax."""
 
     def __init__(self, text: str, lines: Lines, file: str | None) -> None:
         self.text = text
@@ -94,7 +97,7 @@ class _Reader:
         self.faults: list[Problem] = []
         self.root = Node({}, 0, 0)
         self.declared: set[int] = set()
-        # tree-sitter counts bytes, everybody else characters.
+        # tree-sitter counts bytes, all other code characters.
         self.offsets: Sequence[int] = range(len(text) + 1)
         if not text.isascii():
             widths = [len(character.encode()) for character in text]
@@ -148,7 +151,7 @@ class _Reader:
             parent.children[name] = child = Node({}, start, end)
         elif id(child) in self.declared or not isinstance(child.value, dict):
             self.duplicate(name, place, parent, own)
-            child = Node({}, start, end)  # read on, apart from what is there
+            child = Node({}, start, end)  # go on, apart from the first one
         child.start, child.end = start, end
         self.declared.add(id(child))
         for pair in pairs:
@@ -156,9 +159,9 @@ class _Reader:
                 self.pair(pair, child, own, depth)
 
     def key(self, syntax: tree_sitter.Node, depth: int) -> list[tuple[str, tuple[int, int]]]:
-        """The parts of a key with their places."""
+        """Return the parts of a key with their places."""
         parts = []
-        while syntax.type == "dotted_key":  # its first child is all that comes before the last part
+        while syntax.type == "dotted_key":  # the first child is everything before the last part
             *rest, last = [child for child in syntax.named_children if child.type in _KEYS]
             parts.append(last)
             syntax = rest[0]
@@ -177,7 +180,7 @@ class _Reader:
             return source[1:-1]
 
     def member(self, node: Node, name: str, place: tuple[int, int], pointer: str) -> tuple[Node, str]:
-        """The table under `name`, made where it is not there, and its pointer; of an array of tables the last one."""
+        """Return the table under `name`, created if missing, and its pointer; of an array of tables, the last table."""
         pointer = join_pointer(pointer, name)
         child = node.children.get(name)
         if child is None:
@@ -234,10 +237,13 @@ class _Reader:
             )
         return node
 
-    # what tomllib read
+    # values of tomllib
 
     def read_alone(self, node: Node) -> Any:
-        """The value of `node` where tomllib refuses the whole for a reason that `faults` has: each scalar by itself."""
+        """Return the value of `node`, with each scalar parsed by itself.
+
+        This is for a text that tomllib rejects for a reason that `faults` has.
+        """
         if isinstance(node.value, dict):
             return {key: self.read_alone(child) for key, child in node.children.items()}
         if isinstance(node.value, list):
@@ -251,7 +257,7 @@ class _Reader:
             return ""
 
     def fill(self, node: Node, value: Any, pointer: str = "") -> JSON:
-        """Put what tomllib read into the nodes; return the plain value of `node`."""
+        """Put the values of tomllib into the nodes; return the plain value of `node`."""
         if isinstance(value, dict):
             node.value = {
                 key: self.fill(_child(node, key), item, join_pointer(pointer, key)) for key, item in value.items()
@@ -273,20 +279,20 @@ class _Reader:
 
 
 def _child(node: Node, key: str | int) -> Node:
-    """The child that tree-sitter found; where it did not understand a valid text, one that has its parent's place."""
+    """Return the child that tree-sitter found; if it misread a valid text, a child at the place of its parent."""
     child = node.children.get(key)
     if child is None:
         child = node.children[key] = Node(None, node.start, node.end)
     return child
 
 
-# --- what is wrong with text that is not TOML ---
+# --- faults of text that is not TOML ---
 
 
-def _explain(said: str, text: str, lines: Lines, file: str | None) -> list[Problem]:
-    """What tomllib says; where it is about the value of one statement, the same of the statements below."""
-    match = _PLACE.search(said)
-    reason = said[: match.start()] if match else said
+def _explain(error_text: str, text: str, lines: Lines, file: str | None) -> list[Problem]:
+    """Return the problem that tomllib reports, and if it is about a value also those of statements below."""
+    match = _PLACE.search(error_text)
+    reason = error_text[: match.start()] if match else error_text
     offset = len(text.rstrip()) - 1
     if match and match[1]:
         offset = lines.start(int(match[1])) + int(match[2]) - 1
@@ -310,7 +316,7 @@ class _Statement(NamedTuple):
 
 
 def _statement(text: str, start: int) -> _Statement | None:
-    """The statement on the line that begins at `start`."""
+    """Return the statement on the line that begins at `start`, or None."""
     end = text.find("\n", start)
     key, equals, rest = text[start : end if end >= 0 else len(text)].partition("=")
     if not equals or not _KEY.fullmatch(key):
@@ -321,14 +327,17 @@ def _statement(text: str, start: int) -> _Statement | None:
 
 
 def _of_value(reason: str, offset: int, statement: _Statement, lines: Lines, file: str | None) -> Problem:
-    """The problem of a statement whose value is wrong at `offset`: the whole value, unless it is a list or a table."""
+    """Return the problem of a statement whose value is wrong at `offset`.
+
+    It marks the whole value, unless that is a list or a table.
+    """
     if statement.value.startswith(("[", "{")):
         return _problem(reason, offset, offset + 1, lines, file)
     return _problem(reason, statement.start, statement.start + len(statement.value), lines, file, statement)
 
 
 def _below(text: str, line_end: int, lines: Lines, file: str | None) -> Iterator[Problem]:
-    """Problems of statements of one line after `line_end` that are no TOML by themselves."""
+    """Yield the problems of one-line statements after `line_end` that are not TOML by themselves."""
     while line_end >= 0:
         statement = _statement(text, line_end + 1)
         line_end = text.find("\n", line_end + 1)
@@ -339,7 +348,7 @@ def _below(text: str, line_end: int, lines: Lines, file: str | None) -> Iterator
         except (ValueError, RecursionError) as error:
             place = _PLACE.search(str(error))
             if place is None or place[1] is None:
-                return  # the value may go on below
+                return  # the value may continue below
             if str(error).startswith(_ABOUT_A_VALUE):
                 yield _of_value(str(error), statement.start + int(place[2]) - 3, statement, lines, file)
 
@@ -347,7 +356,7 @@ def _below(text: str, line_end: int, lines: Lines, file: str | None) -> Iterator
 def _problem(
     reason: str, start: int, end: int, lines: Lines, file: str | None, statement: _Statement | None = None
 ) -> Problem:
-    """What tomllib means by `reason`, of the text from `start` to `end`, the value of `statement`."""
+    """Return the problem that tomllib's `reason` means, of the text from `start` to `end`, the value of `statement`."""
     for begin, message, advice in _MEANINGS:
         if reason.startswith(begin):
             quoted = f"{statement.key} = {_in_quotes(statement.value)}" if statement else "'…'"
@@ -357,7 +366,7 @@ def _problem(
 
 
 def _in_quotes(text: str) -> str:
-    """`text` as a string of TOML, or an ellipsis where neither kind of quotes will do as it is."""
+    """Return `text` as a TOML string, or an ellipsis if it needs an escape in both kinds of quotes."""
     if "'" not in text:
         return f"'{text}'"
     return "'…'" if '"' in text or "\\" in text else f'"{text}"'

@@ -1,8 +1,9 @@
 """jsonschema's draft 2020-12, made safe for hostile documents and stricter about types.
 
-What differs from the standard: patterns run in RE2, in linear time; an integer is written without a point, and true is
-not 1; keys beside `$ref` replace those of its target; where a misspelt word chooses no branch of `if`, the branch that
-was meant is checked too.  A test keeps the schemas to forms in which this makes no invalid document valid.
+It differs from the standard in four points.  Patterns run in RE2, in linear time.  An integer has no decimal point, and
+true is not 1.  Keys beside `$ref` replace those of its target.  If a misspelt word selects no branch of `if`, the
+branch that was probably meant is checked too.  A test keeps the schemas to forms in which this makes no invalid
+document valid.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ class SchemaValidator:
         self._validator = validators.extend(_VALIDATOR, {"$ref": self._reference})(root)
 
     def errors(self, value: JSON, schema: Schema | None = None) -> list[ValidationError]:
-        """Return what is wrong with `value` by the whole schema, or by `schema`, a part of it.
+        """Return the errors of `value` by the whole schema, or by `schema`, a part of it.
 
-        The keys of objects are strings; the depth of the tree and the length of its numbers are bounded, as the readers
-        of documents see to it.
+        Keys of objects are strings, and the depth of the tree and the length of its numbers are bounded: the readers of
+        documents ensure it.
         """
         validator = self._validator if schema is None else self._validator.evolve(schema=schema)
         return list(validator.iter_errors(value))
 
     def resolved(self, schema: Schema) -> Schema:
-        """Return the schema that `schema` refers to with the keys beside `$ref` laid over it."""
+        """Return the schema that `schema` refers to, with the keys beside `$ref` laid over it."""
         if "$ref" not in schema:
             return schema
         known = self._resolved.get(id(schema))
@@ -74,7 +75,7 @@ def _compiled(pattern: str) -> Any:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Whether `text` matches; `$` is the end of the text, never the line break before it."""
+    """Return whether `text` matches; `$` is the end of the text, never the line break before it."""
     return _compiled(pattern).search(text.encode(errors="replace").decode()) is not None
 
 
@@ -91,7 +92,7 @@ def _pattern_properties(validator: Any, patterns: Mapping[str, Schema], value: J
 
 
 def _additional_properties(validator: Any, allowed: Schema | bool, value: JSON, schema: Schema) -> _Errors:
-    """As the standard, with one error a key, at the key."""
+    """Yield errors as the standard does, but one for each key, at the key."""
     if not isinstance(value, dict):
         return
     known, patterns = schema.get("properties", {}), schema.get("patternProperties", ())
@@ -116,7 +117,7 @@ def _all_of(validator: Any, branches: Sequence[Schema], value: JSON, _schema: Sc
 
 
 def _of_meant_branch(validator: Any, branches: Sequence[Schema], value: Mapping[str, JSON]) -> _Errors:
-    """Where the word that chooses a branch of `if` is missing or misspelt, yield the errors of the branch meant."""
+    """Yield the errors of the branch that was probably meant, if the word that selects it is missing or misspelt."""
     (key,) = {name for branch in branches for name in branch["if"]["required"]}
     branch_of = {}
     for branch in branches:

@@ -1,8 +1,7 @@
-"""YAML text to nodes: YAML 1.2 with the core schema, exactly, and nothing that a mapping has no use for.
+"""YAML text to nodes: YAML 1.2 with the core schema, exactly, without features that mappings do not need.
 
-ruamel.yaml (known here only) gives the events; scalars are resolved by the table below, so that `no`, `1_000` and
-`2026-01-01` stay what YAML 1.2 says: strings.  Everything is iterative and bounded: a hostile document costs no more
-than a long one.
+ruamel.yaml gives the events.  The table below resolves scalars, so that `no`, `1_000` and `2026-01-01` are strings, as
+YAML 1.2 says.  Everything is iterative and bounded: a hostile document costs no more than a long one.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from iggyflux.records import JSON
 _CORE = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")
-# What ruamel raises for a text besides its own errors: it reads "\UFFFFFFFF" with a bare chr(), for one.
+# Exceptions of ruamel besides its own: for example, it decodes "\UFFFFFFFF" with a plain chr().
 _FAULTS = (YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError, AssertionError)
 _LONG_ESCAPE = re.compile(r"\\U([0-9A-Fa-f]{8})")
 _STYLES = {None: Style.PLAIN, "": Style.PLAIN, "'": Style.SINGLE, '"': Style.DOUBLE, "|": Style.BLOCK, ">": Style.BLOCK}
@@ -54,30 +53,30 @@ _MAYBE_NOT_A_STRING = frozenset("-+.0123456789nNtTfF~")
 
 
 def read_yaml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ...]]:
-    """Return the text with plain line breaks, its one document, and the faults that left it one.
+    """Return the text with plain line breaks, its root node, and its recoverable faults.
 
-    Raise DocumentError where the text is no YAML.
+    Raise DocumentError if the text is not YAML.
     """
     text = text.replace("\r", "\n")
-    reader = _Reader(text, file)
+    reader = _YamlReader(text, file)
     root = reader.read()
     return text, root, in_order(reader.located(root))
 
 
 def in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
-    """Problems in the order of the text, each once."""
+    """Return the problems in the order of the text, without duplicates."""
     return tuple(dict.fromkeys(sorted(problems, key=lambda each: (each.location.line, each.location.column))))
 
 
-class _Reader:
-    """One reading of a text."""
+class _YamlReader:
+    """Reads one text."""
 
     def __init__(self, text: str, file: str | None) -> None:
         self.text = text
         self.file = file
         self.lines = Lines(text)
         self.problems: list[Problem] = []
-        self.faulty: list[tuple[Node | None, str | None]] = []  # of each problem its node, or a node and its key
+        self.faulty: list[tuple[Node | None, str | None]] = []  # for each problem its node, or a node and its key
         self.anchors: dict[str, Node | None] = {}
         self.open: list[_Open] = []
         self.root: Node | None = None
@@ -109,7 +108,7 @@ class _Reader:
         return self.root
 
     def located(self, root: Node) -> list[Problem]:
-        """The problems with the pointers of what they are about."""
+        """Return the problems with the pointers of their nodes."""
         if not self.problems:
             return []
         pointers = {id(node): pointer for pointer, node in root.walk()}
@@ -125,7 +124,7 @@ class _Reader:
         try:
             yield from YAML(typ="safe", pure=True).parse(self.text)
         except MarkedYAMLError as error:
-            from iggyflux.documents.yaml_faults import explain  # good documents need none of its patterns
+            from iggyflux.documents.yaml_faults import explain  # valid documents need none of its patterns
 
             self.problems += explain(error, self.text, self.lines, self.file)
             raise DocumentError(in_order(self.problems)) from error
@@ -172,7 +171,7 @@ class _Reader:
         self.place(node)
 
     def joined(self, node: Node, text: str) -> str:
-        """`text` with the escaped surrogate pairs of JSON joined; half of one is no character."""
+        """Return `text` with the escaped surrogate pairs of JSON joined; an unpaired one is a fault."""
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         bad = _SURROGATE.search(text)
         if bad is not None:
@@ -182,7 +181,7 @@ class _Reader:
         return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
     def after_tag(self, start: int, end: int) -> int:
-        """Where the scalar itself begins: ruamel's mark stands before its anchor and tag."""
+        """Return where the scalar itself begins: ruamel's mark is before its anchor and tag."""
         match = re.compile(r"(?:[!&]\S*\s+)*").match(self.text, start, end)
         return match.end() if match else start
 
@@ -254,7 +253,7 @@ class _Reader:
             self.refuse_tag(node, str(tag))
         self.open.append(_Open(node, is_mapping, bool(event.flow_style), event.anchor))
         if event.anchor is not None:
-            self.anchors[event.anchor] = None  # open: an alias to it would hold itself
+            self.anchors[event.anchor] = None  # still open: an alias to it would contain itself
 
     def end(self, event: Any) -> None:
         done = self.open.pop()
@@ -284,7 +283,7 @@ class _Reader:
         self.place(node, (start, end))
 
     def place(self, node: Node, alias: tuple[int, int] | None = None) -> None:
-        """Put a finished node where it belongs: it is the document, an element, a key, or a key's value."""
+        """Add a finished node to its parent: it is the document, an element, a key, or the value of a key."""
         if not self.open:
             self.root = node
             return
@@ -349,14 +348,14 @@ class _Reader:
         hint: str | None = None,
         about: tuple[Node | None, str | None] = (None, None),
     ) -> None:
-        """A problem that does not keep the rest from being read, `about` a node or a key of it."""
+        """Report a problem after which reading continues; `about` is its node, or a node and its key."""
         self.problems.append(self.lines.problem(code, message, offset, length, file=self.file, found=found, hint=hint))
         self.faulty.append(about)
 
     def fault(
         self, node: Node, code: str, message: str, offset: int, *, length: int = 1, hint: str | None = None
     ) -> None:
-        """The value of `node` cannot be what is written, and is what it can be."""
+        """Report that the value of `node` cannot be what is written; it has a substitute from here on."""
         node.broken = True
         self.report(code, message, offset, length=length, hint=hint, about=(node, None))
 
@@ -366,7 +365,7 @@ class _Reader:
 
 
 class _Open:
-    """A collection whose end has not come yet; `key` waits for its value."""
+    """A collection that has not ended yet; `key` waits for its value."""
 
     __slots__ = ("anchor", "flow", "is_mapping", "key", "node")
 

@@ -1,12 +1,12 @@
-"""Expressions: JMESPath as jmespath.py 1.1 has it, checked when it is compiled, with the functions of `functions`.
+"""Expressions: JMESPath as in jmespath.py 1.1, checked when they are compiled, with the functions of `functions`.
 
-This package and `functions` are the only ones that know jmespath.  `syntax` reads the text with its lexer and parser,
-`checks` finds what can only fail, `evaluation` runs the tree, `reading` says what it can see of a document, `lowering`
-what a code generator may write out.  Evaluation changes nothing and keeps nothing.
+Only this package and `functions` use jmespath.  `syntax` parses the text with its lexer and parser, `checks` finds what
+can only fail, `evaluation` runs the tree, `reading` finds what it can read of a document, `lowering` finds what a code
+generator may write in its place.  Evaluation changes nothing and keeps no state.
 
-Where this differs from jmespath.py, and only here: a call that can only fail (unknown function, wrong number or types
-of arguments), a bare `null`, `true` or `false`, and `&` outside a call are errors of the text, even where they would
-never be reached; text is limited in length and depth.
+It differs from jmespath.py only in two points.  A call that can only fail (unknown function, wrong number or types of
+arguments), a bare `null`, `true` or `false`, and `&` outside a call are errors of the text, even where they would never
+be evaluated.  The text is limited in length and depth.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = [
 
 _SCOPE: Final = frozenset(("meta", "header", "index", "root", "lookup"))
 _DOCUMENT: Final = cast(JSON, object())
-"""Stands for "the document itself" as the default of `root`."""
+"""The default of `root`: the document itself."""
 
 
 class Expression:
-    """A compiled expression: made by `compile_expression`, never changed after, shared by threads.
+    """A compiled expression, made by `compile_expression`; immutable, so threads may share it.
 
-    `text` as it was written, `location` the JSON pointer of its place in a document, `tables` and `kind` as they were
-    given.  `reads` is what it can read of `@`, `root_reads` of `root()`; `uses` which of meta, header, index, root and
-    lookup it calls; `types` the JMESPath types that its value can have; `warnings` what is doubtful in it, each in the
-    form of an error; `node` jmespath's tree of it.  Pickles as what it was made of.
+    `text` is as written, `location` the JSON pointer of its place in a document, `tables` and `kind` as they were
+    given.  `reads` is what it can read of `@`, `root_reads` of `root()`.  `uses` names which of meta, header, index,
+    root and lookup it calls.  `types` are the JMESPath types that its value can have.  `warnings` are its doubtful
+    parts, in the form of errors.  `node` is jmespath's tree.  It pickles as the arguments it was made of.
     """
 
     __slots__ = (
@@ -85,11 +85,11 @@ class Expression:
     def evaluate(
         self, document: JSON, message: Message | Row | None = None, *, root: JSON = _DOCUMENT, index: int | None = None
     ) -> JSON:
-        """The value of the expression on `document`.
+        """Return the value of the expression on `document`.
 
-        `message` is what `meta` and `header` ask (null without one), `root` the whole payload where `document` is an
-        element of it, `index` the element's position.  The result may share parts with `document`, which is not
-        changed.  Raises EvaluationError, and nothing else, where jmespath.py would raise anything.
+        `meta` and `header` read `message`; without one they give null.  `root` is the whole payload if `document` is an
+        element of it, and `index` the position of the element.  The result may share parts with `document`, which is
+        not changed.  Raise EvaluationError, and nothing else, where jmespath.py would raise anything.
         """
         if self._path is not None:
             value = document
@@ -104,11 +104,11 @@ class Expression:
         except EvaluationError as error:
             error.at(self.location)
             raise
-        except RAISED as error:  # what stands outside any function: comparing values nested thousands of levels deep
+        except RAISED as error:  # outside any function: comparing values nested thousands of levels deep
             raise EvaluationError("IFX303", "the value is nested too deeply", self.location) from error
 
     def reads_for(self, result: Reads) -> tuple[Reads, Reads]:
-        """What is read of `@` and of `root()` where only `result` is read of the value: `for_each` and its elements."""
+        """Return what is read of `@` and of `root()` if only `result` is read of the value (as of `for_each`)."""
         return find_reads(self.node, result)
 
     def __repr__(self) -> str:
@@ -133,10 +133,10 @@ class Expression:
 def compile_expression(
     text: str, *, tables: Tables | None = None, kind: str | None = None, location: str = ""
 ) -> Expression:
-    """Compile `text`; raises ExpressionError, which says where inside the text and what is wrong.
+    """Compile `text`.
 
-    `tables` are those that `lookup` may name, `kind` ("writer" or "reader") narrows what `meta` knows, `location` is
-    the JSON pointer that failures will carry.
+    `lookup` may name `tables`; `kind` ("writer" or "reader") restricts the names that `meta` knows; `location` is the
+    JSON pointer that failures will have.  Raise ExpressionError, which says what is wrong and where in the text.
     """
     return Expression(text, tables, kind, location)
 

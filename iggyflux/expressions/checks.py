@@ -1,8 +1,8 @@
-"""What is checked when an expression is compiled: names, arity, types, constants, each with its place in the text.
+"""Checks of an expression when it is compiled: names, arity, types, constants, with places of errors in the text.
 
-jmespath finds none of this before it runs, and its trees have no places.  Ours come from the tokens: in the order of
-the text, the n-th name, literal or `@` of the tree is the n-th of the tokens.  A call that can only fail is an error
-even where it would never be reached; what may work is never refused.
+jmespath finds none of this before evaluation, and its trees have no places.  The places come from the tokens: in the
+order of the text, the n-th name, literal or `@` of the tree is the n-th of the tokens.  A call that can only fail is an
+error even where it would never be evaluated.  An expression that may work is never rejected.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LEAF_NODES: Final = frozenset(("field", "literal", "current", "function_express
 
 
 class Checker:
-    """Checks the tree of one text; `kinds` are then the types of its result, `warnings` what is doubtful in it.
+    """Checks the tree of one text; afterwards `warnings` holds its doubtful parts.
 
-    A node of a call gets two members more: `function`, its entry in the table, and `constants`, by position what was
-    made of its constant arguments.
+    The node of a call gets two more members: `function`, its entry in the table, and `constants`, its prepared constant
+    arguments by position.
     """
 
     def __init__(self, text: str, tokens: list[Token], tables: Tables, meta_names: Iterable[str]) -> None:
@@ -43,7 +43,7 @@ class Checker:
         self.places: dict[int, int] = {}
 
     def check(self, node: Node) -> Kinds:
-        """Check the whole tree; raises ExpressionError at the first thing that is wrong."""
+        """Check the whole tree and return the types of its value; raise ExpressionError at the first fault."""
         leaves = (i for i, token in enumerate(self.tokens) if token["type"] in _LEAVES)
         self._place(node, leaves.__next__)
         for token in self.tokens:
@@ -56,14 +56,14 @@ class Checker:
         return self._kinds(node, ALL)
 
     def _place(self, node: Node, next_leaf: Callable[[], int]) -> int:
-        """Note the first token of each node that is one or has one; returns that of `node`."""
+        """Note the first token of each node that has one; return that of `node`, or -1."""
         first = [next_leaf()] if node["type"] in _LEAF_NODES else []
         first += [self._place(child, next_leaf) for child in children_in_order(node)]
         found = [index for index in first if index >= 0]
         self.places[id(node)] = min(found) if found else -1
         return self.places[id(node)]
 
-    # --- what is told ---
+    # --- problems ---
 
     def _shown(self, token: Token) -> str:
         return self.text[token["start"] : token["stop"]]
@@ -72,22 +72,22 @@ class Checker:
         return ExpressionError(message, code=code, text=self.text, position=start, length=stop - start, hint=hint)
 
     def _at(self, code: str, message: str, node: Node, hint: str | None = None) -> ExpressionError:
-        """An error at the name or literal that is `node`."""
+        """Return an error at the name or literal that is `node`."""
         token = self.tokens[max(self.places[id(node)], 0)]
         return self._error(code, message, token["start"], token["stop"], hint)
 
     def _at_argument(
         self, code: str, message: str, call: Node, position: int, hint: str | None = None
     ) -> ExpressionError:
-        """An error at an argument, all of it."""
+        """Return an error at an argument, all of it."""
         spans = self._arguments(call)
-        if len(spans) != len(call["children"]):  # jmespath lets commas be left out
+        if len(spans) != len(call["children"]):  # jmespath accepts missing commas
             return self._at(code, message, call, hint)
         start, stop = spans[position]
         return self._error(code, message, start, stop, hint)
 
     def _arguments(self, call: Node) -> list[tuple[int, int]]:
-        """Where each argument of a call starts and stops, by the commas between them."""
+        """Return where each argument of a call starts and stops, by the commas between them."""
         spans: list[tuple[int, int]] = []
         depth, first, last = 0, None, None
         for token in self.tokens[self.places[id(call)] + 2 :]:
@@ -106,7 +106,7 @@ class Checker:
     def _warn(self, code: str, message: str, token: Token, hint: str) -> None:
         self.warnings.append(self._error(code, message, token["start"], token["stop"], hint))
 
-    # --- types, from the leaves up; `given` are those of the value that a node is evaluated on ---
+    # --- types, from the leaves up; `given` are the types of the value that a node is evaluated on ---
 
     def _kinds(self, node: Node, given: Kinds) -> Kinds:
         step: Callable[[Node, Kinds], Kinds] = getattr(self, f"_kinds_{node['type']}")
@@ -193,7 +193,7 @@ class Checker:
         return _BOOLEAN if kinds[0] <= ordered and kinds[1] <= ordered else _BOOLEAN | _NULL
 
     def _doubt_quotes(self, node: Node, other: Node) -> None:
-        """`state == "ok"` is JMESPath, and compares with a field named ok: hardly what was meant."""
+        """Warn of `state == "ok"`, which compares with a member named ok: hardly what was meant."""
         token = self.tokens[max(self.places[id(node)], 0)]
         if node["type"] == "field" and token["type"] == "quoted_identifier" and other["type"] != "literal":
             message = f"{self._shown(token)} in double quotes is the name of a member"
@@ -205,7 +205,7 @@ class Checker:
 
     def _kinds_or_expression(self, node: Node, given: Kinds) -> Kinds:
         last = node["children"][1]
-        if last["type"] == "field" and str(last["value"]).isidentifier():  # which needs no quotes to be a name
+        if last["type"] == "field" and str(last["value"]).isidentifier():  # such a name needs no quotes
             self._doubt_quotes(last, node["children"][0])
         left, right = (self._kinds(child, given) for child in node["children"])
         return (left - {"null"}) | right
@@ -243,7 +243,7 @@ class Checker:
 
     def _check_argument(self, call: Node, function: Function, position: int, child: Node, given: Kinds) -> None:
         parameter = function.parameters[min(position, len(function.parameters) - 1)]
-        checked = position < len(function.parameters) or not function.builtin  # as jmespath: the first ones only
+        checked = position < len(function.parameters) or not function.builtin  # like jmespath, which checks only these
         if parameter.constant and child["type"] != "literal":
             hint = None
             if child["type"] == "field":
@@ -271,7 +271,7 @@ class Checker:
             self._check_literal(call, function, parameter, position, child["value"])
 
     def _check_literal(self, call: Node, function: Function, parameter: Parameter, position: int, value: Any) -> None:
-        """The elements of a literal list, by the same check that runs at run time."""
+        """Check the elements of a literal list, as at run time."""
         try:
             make_check(function, parameter)(value)
         except EvaluationError as error:
@@ -282,7 +282,7 @@ class Checker:
         return self.text[slice(*spans[position])] if len(spans) == len(call["children"]) else "key"
 
     def _constants(self, call: Node, function: Function) -> dict[int, Any]:
-        """What takes the place of the constant arguments: itself, or what `prepare` and the document make of it."""
+        """Return what replaces the constant arguments: the values, or what `prepare` or the document makes of them."""
         names = [parameter.name for parameter in function.parameters]
         pairs = zip(function.parameters, call["children"], strict=False)
         given = {parameter.name: child["value"] for parameter, child in pairs if parameter.constant}
@@ -298,7 +298,7 @@ class Checker:
         return {names.index(name): value for name, value in given.items()}
 
     def _known(self, call: Node, function: Function, name: str, position: int, value: Any) -> Any:
-        """The names that are known before any message: coordinates and tables."""
+        """Check the names that are known before any message, coordinates and tables; return what replaces `value`."""
         if function.name == "meta" and value not in self.meta_names:
             hint = _suggest(value, self.meta_names)
             raise self._at_argument("IFX207", f"unknown coordinate {value!r} of meta()", call, position, hint)
@@ -371,11 +371,11 @@ _OTHER_NAMES: Final = {
     "strftime": "did you mean format_time?",
     "strptime": "did you mean parse_time?",
 }
-"""What people call things elsewhere; without underscores, in lower case."""
+"""Names that other tools use, without underscores, in lower case."""
 
 
 def known_meta(kind: str | None) -> list[str]:
-    """The names that `meta` knows in a document of `kind`, or in any."""
+    """Return the names that `meta` knows in a document of `kind`, or in any document."""
     return list(META_NAMES[kind]) if kind is not None else [name for names in META_NAMES.values() for name in names]
 
 

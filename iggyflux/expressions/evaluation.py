@@ -1,8 +1,8 @@
 """Tree to value: each node becomes a function of (scope, value), built once and kept by the expression.
 
-The rules are those of jmespath's TreeInterpreter, oddities included; tests/test_expressions.py holds the two together
-on random expressions and documents.  Built functions are some three times as fast as visiting the tree, and they keep
-no state, so threads share them.  Values are plain: exactly dict, list, str, int, float, bool or None.
+The rules are those of jmespath's TreeInterpreter, oddities included; tests/test_expressions.py compares the two on
+random expressions and documents.  Built functions are some three times as fast as visiting the tree.  They keep no
+state, so threads may share them.  Values are plain: exactly dict, list, str, int, float, bool or None.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from iggyflux.records import JSON, Message, Row
 Run: TypeAlias = Callable[[Any, Any], Any]
 
 RAISED: Final = (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError, MemoryError)
-"""What a body of jmespath.py or of ours may raise for a value that does not fit."""
+"""The exceptions that the body of a function, of jmespath.py or of iggyflux, may raise for a value that does not fit.
+"""
 
 
 class Evaluation:
-    """The scope of one evaluation: what is known beside `@`."""
+    """The scope of one evaluation: what is known besides `@`."""
 
     __slots__ = ("index", "message", "root")
 
@@ -34,17 +35,20 @@ class Evaluation:
 
 
 def truth(value: object) -> bool:
-    """JMESPath's truth: null, false, and what is empty (string, list, object) are not true; 0 is."""
+    """Return whether `value` is true in JMESPath: null, false and empty strings, lists and objects are not; 0 is."""
     return bool(value) or type(value) in (int, float)
 
 
 def equal(left: Any, right: Any) -> bool:
-    """JMESPath's equality: as Python's, but 1 is not true, nor 0 false (inside a list they are, as in jmespath.py)."""
+    """Return whether two values are equal in JMESPath.
+
+    As in Python, but 1 is not true, nor 0 false (inside a list they are, as in jmespath.py).
+    """
     return bool(left == right and (type(left) is bool) is (type(right) is bool))
 
 
 def build(node: Node) -> Run:
-    """The function that evaluates `node`."""
+    """Return the function that evaluates `node`."""
     return _BUILDERS[node["type"]](node)
 
 
@@ -268,12 +272,12 @@ _LAZY: Final = {"if": _if, "coalesce": _coalesce}
 
 
 def _call(node: Node) -> Run:
-    """A call: evaluate the arguments in order, look at their types, let null through, run the body."""
+    """Build a call: evaluate the arguments in order, check their types, return null for a null, run the body."""
     function: Function = node["function"]
     if function.lazy:
         return _LAZY[function.name](node)
     count = len(node["children"])
-    constants: dict[int, Any] = {  # literals too: their types were looked at when the expression was checked
+    constants: dict[int, Any] = {  # literals too: their types are checked already
         position: child["value"]
         for position, child in enumerate(node["children"])
         if child["type"] == "literal" and child["value"] is not None
@@ -308,7 +312,7 @@ def _call(node: Node) -> Run:
 
 
 def _call_of_one(function: Function, constants: dict[int, Any], position: int, argument: Run) -> Run:
-    """As `_call`, with one argument that is not a constant: most calls are such."""
+    """Build a call like `_call`, for one argument that is not constant: most calls have one."""
     body, propagates = function.call, function.propagates_null
     before = tuple(constants[place] for place in sorted(constants) if place < position)
     after = tuple(constants[place] for place in sorted(constants) if place > position)
@@ -336,11 +340,14 @@ def _constant(value: Any) -> Run:
 
 
 def _failed(function: Function, arguments: list[Any], error: BaseException) -> NoReturn:
-    """What a body raised, as ours.  The text shows types and never a value: values may be large, or secret."""
+    """Raise an exception of a function body as an EvaluationError.
+
+    The text shows types and never a value: values may be large, or secret.
+    """
     name = f"{function.name}()"
     types = ", ".join(type_of(argument) for argument in arguments)
     expected = getattr(error, "expected_types", None)
-    if expected is not None:  # JMESPathTypeError, of a key that an expression gave
+    if expected is not None:  # JMESPathTypeError, for a key that an expression gave
         found = str(getattr(error, "actual_type", ""))
         raise EvaluationError("IFX300", f"{name} expected {in_words(expected)}, found {found}") from error
     if isinstance(error, RecursionError | MemoryError):

@@ -1,6 +1,6 @@
-"""What a code generator may write out in the place of an expression; all else it leaves to `evaluate`.
+"""The forms of expressions that a code generator may write as plain Python; all others it leaves to `evaluate`.
 
-Each function says None where the expression is not of its form, and never guesses.
+Each function returns None for an expression that is not of its form, and never guesses.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ Start: TypeAlias = Literal["@", "root"]
 
 
 def static_path(expression: Expression) -> tuple[Start, tuple[str, ...]] | None:
-    """Where a plain chain of members starts, and the members.
+    """Return where a plain chain of members starts, and the members.
 
     `a.b` and `@.a.b` give `("@", ("a", "b"))`, `root().a` gives `("root", ("a",))`, `@` gives `("@", ())`.  The value
-    is null as soon as one of the values on the way is not an object or has no such member.
+    is null as soon as a value on the way is not an object or has no such member.
     """
     return path_of(expression.node)
 
 
 def literal_value(expression: Expression) -> tuple[JSON] | None:
-    """`(value,)` of an expression that is one literal, such as `'env'` or `` `5` ``."""
+    """Return `(value,)` of an expression that is one literal, such as `'env'` or `` `5` ``."""
     return (expression.node["value"],) if expression.node["type"] == "literal" else None
 
 
 def scope_call(expression: Expression) -> tuple[str, str | None] | None:
-    """`("meta", "topic")` for `meta('topic')`, `("header", "k")` for `header('k')`, `("index", None)` for `index()`.
+    """Return the name and the argument of `meta('topic')`, `header('k')` or `index()`.
 
-    A header's value is `functions.header_value(message.headers.get("k"))`.
+    These give `("meta", "topic")`, `("header", "k")` and `("index", None)`.  The value of a header is
+    `functions.header_value(message.headers.get("k"))`.
     """
     node = expression.node
     if node["type"] != "function_expression" or node["value"] not in ("meta", "header", "index"):
@@ -45,7 +46,7 @@ def scope_call(expression: Expression) -> tuple[str, str | None] | None:
 
 
 def path_of(node: Node) -> tuple[Start, tuple[str, ...]] | None:
-    """`static_path` of a part of a tree."""
+    """Return `static_path` of a part of a tree."""
     kind = node["type"]
     if kind in ("current", "identity"):
         return "@", ()
@@ -66,32 +67,32 @@ def path_of(node: Node) -> tuple[Start, tuple[str, ...]] | None:
     return start, path
 
 
-# --- readers: what stands in the place of an expression on a row, whose `@` and `root()` are an object of columns ---
+# --- readers: forms of an expression on a row, whose `@` and `root()` are the object of its columns ---
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """The value of a column, null where there is none; the row itself with no name."""
+class ColumnRead:
+    """The value of a column, null if it is missing; without a name, the row itself."""
 
     name: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
-    """A value that needs no row."""
+class Constant:
+    """A value that does not depend on the row."""
 
     value: JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
-    """An object with these members, in this order; the last of one name counts."""
+class ObjectOf:
+    """An object with these members, in this order; of duplicate names the last one wins."""
 
     parts: tuple[tuple[str, Lowered], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Elements:
+class ListOf:
     """A list of these elements."""
 
     parts: tuple[Lowered, ...]
@@ -99,30 +100,30 @@ class Elements:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """All else: what gives the value for (row, columns), and raises what the body of a function may raise."""
+    """Any other expression: `run(row, columns)` returns its value, and may raise what a function body may raise."""
 
     run: Callable[[Row, Any], JSON]
 
 
-Lowered: TypeAlias = Column | Fixed | Members | Elements | Call
+Lowered: TypeAlias = ColumnRead | Constant | ObjectOf | ListOf | Call
 
 
 def lower(expression: Expression) -> Lowered:
-    """An expression on a row, taken apart as far as plain Python can say it."""
+    """Return an expression on a row, taken apart as far as plain Python can express it."""
     return _lower(expression.node)
 
 
 def _lower(node: Node) -> Lowered:
     path = path_of(node)
     if path is not None and len(path[1]) <= 1:
-        return Column(path[1][0] if path[1] else None)
+        return ColumnRead(path[1][0] if path[1] else None)
     kind = node["type"]
     if kind == "literal":
-        return Fixed(node["value"])
+        return Constant(node["value"])
     if kind == "multi_select_dict":
-        return Members(tuple((child["value"], _lower(child["children"][0])) for child in node["children"]))
+        return ObjectOf(tuple((child["value"], _lower(child["children"][0])) for child in node["children"]))
     if kind == "multi_select_list":
-        return Elements(tuple(map(_lower, node["children"])))
+        return ListOf(tuple(map(_lower, node["children"])))
     run = build(node)
     if not _is_scoped(node):
         return Call(lambda _, columns: cast(JSON, run(None, columns)))

@@ -1,7 +1,7 @@
-"""Text to tree: jmespath's own lexer and parser, and good words for what they refuse.
+"""Text to tree: jmespath's own lexer and parser, with better messages for what they reject.
 
-Which texts are expressions is jmespath's business alone.  What is added here: the place of each token (`start` and
-`stop`), one kind of error with a hint wherever the mistake is certain, limits on length and depth, and no warnings.
+jmespath alone decides which texts are expressions.  This module adds the place of each token (`start` and `stop`), one
+kind of error with a hint wherever the mistake is certain, limits on length and depth, and no warnings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Node: TypeAlias = dict[str, Any]
 """A node of jmespath's tree: `type`, `children`, and `value` where it has one."""
 
 Token: TypeAlias = dict[str, Any]
-"""A token of jmespath's lexer: `type`, `value`, `start`; ours adds `stop`, where the next character stands."""
+"""A token of jmespath's lexer: `type`, `value`, `start`, and added here `stop`, the place of the next character."""
 
 MAX_LENGTH: Final = 16_384
 MAX_DEPTH: Final = 100
@@ -31,7 +31,10 @@ _SIGNS: Final = {"rparen": ")", "rbracket": "]", "rbrace": "}", "colon": ":", "c
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of `text`, with an `eof` at the end; raises ExpressionError."""
+    """Return the tokens of `text`, with an `eof` at the end.
+
+    Raise ExpressionError.
+    """
     if not text.strip(" \t\n\r"):
         hint = "write @ for the whole value, or {const: ''} for an empty string"
         raise ExpressionError("the expression is empty", code="IFX214", text=text, hint=hint)
@@ -41,7 +44,7 @@ def tokenize(text: str) -> list[Token]:
         )
     tokens: list[Token] = []
     try:
-        for token in _Lexer().tokenize(text):
+        for token in _QuietLexer().tokenize(text):
             token["stop"] = _stop(text, token)
             if token["type"] in ("literal", "quoted_identifier") and not _is_encodable(token["value"]):
                 message = "unpaired surrogate"
@@ -61,7 +64,7 @@ _SURROGATES: Final = "write the character itself, or both halves: \\ud83d\\ude00
 
 
 def _is_encodable(value: object) -> bool:
-    """Whether every string in a JSON value can be written in UTF-8."""
+    """Return whether every string in a JSON value can be written in UTF-8."""
     if isinstance(value, dict):
         return all(_is_encodable(key) and _is_encodable(member) for key, member in value.items())
     if isinstance(value, list):
@@ -73,14 +76,17 @@ _HALVES: Final = re.compile("[\ud800-\udfff]")
 
 
 def parse(text: str, tokens: list[Token]) -> Node:
-    """The tree of `tokens`; raises ExpressionError."""
+    """Return the tree of `tokens`.
+
+    Raise ExpressionError.
+    """
     depth = 0
     for token in tokens:
         depth += (token["type"] in OPENERS) - (token["type"] in CLOSERS)
         if depth > MAX_DEPTH:
             raise _too_deep(text, token["start"])
     try:
-        node = _Parser().parse_tokens(tokens)
+        node = _TokenParser().parse_tokens(tokens)
     except exceptions.IncompleteExpressionError as error:
         raise _unfinished(text, tokens) from error
     except exceptions.ParseError as error:
@@ -93,7 +99,7 @@ def parse(text: str, tokens: list[Token]) -> Node:
 
 
 def children_in_order(node: Node) -> list[Node]:
-    """The children of a node in the order of the text (a filter stands before what is taken of its elements)."""
+    """Return the children of a node in the order of the text, in which a filter precedes what it selects from."""
     children: list[Node] = [child for child in node["children"] if isinstance(child, dict)]
     if node["type"] == "filter_projection":
         left, right, condition = children
@@ -101,8 +107,8 @@ def children_in_order(node: Node) -> list[Node]:
     return children
 
 
-class _Lexer(lexer.Lexer):  # type: ignore[misc]  # jmespath has no types
-    """jmespath's lexer, but for its warning on `` `text` ``, which we mark on the token instead."""
+class _QuietLexer(lexer.Lexer):  # type: ignore[misc]  # jmespath has no types
+    """jmespath's lexer without its warning on `` `text` ``, which is marked on the token instead."""
 
     def _consume_literal(self) -> Token:
         start = self._position
@@ -112,14 +118,14 @@ class _Lexer(lexer.Lexer):  # type: ignore[misc]  # jmespath has no types
             return token | {"value": json.loads(lexeme)}
         except ValueError:
             pass
-        try:  # what is not JSON is taken as a string, if it can be one
+        try:  # text that is not JSON is a string, if it can be one
             return token | {"value": json.loads(f'"{lexeme.lstrip()}"'), "deprecated": True}
         except ValueError as error:
             raise exceptions.LexerError(start, lexeme, "bad literal") from error
 
 
-class _Parser(parser.Parser):  # type: ignore[misc]
-    """jmespath's parser, fed with tokens: the text is read once, and its process-wide cache of trees is not used."""
+class _TokenParser(parser.Parser):  # type: ignore[misc]
+    """jmespath's parser, on tokens: it reads the text once, and does not use the process-wide cache of trees."""
 
     def parse_tokens(self, tokens: list[Token]) -> Node:
         self._tokens = tokens
@@ -131,7 +137,7 @@ class _Parser(parser.Parser):  # type: ignore[misc]
 
 
 def _stop(text: str, token: Token) -> int:
-    """Where a token ends; what the lexer says of it holds for some kinds only."""
+    """Return where a token ends; the lexer gives the right length for some kinds only."""
     start = cast(int, token["start"])
     kind = token["type"]
     if kind in ("literal", "quoted_identifier"):
@@ -152,7 +158,7 @@ def _depth(node: Node) -> int:
     return deepest
 
 
-# --- words ---
+# --- messages ---
 
 
 def _too_deep(text: str, position: int = 0) -> ExpressionError:
@@ -179,7 +185,7 @@ _CURLY: Final = "‘’“”´"
 
 
 def _unreadable(text: str, tokens: list[Token], error: exceptions.LexerError) -> ExpressionError:
-    """Words for what the lexer refused."""
+    """Return the error for what the lexer rejected."""
     position: int = error.lexer_position
     character = text[position]
 
@@ -234,7 +240,7 @@ def _bad_literal(text: str, start: int, lexeme: str) -> ExpressionError:
 
 
 def _unfinished(text: str, tokens: list[Token]) -> ExpressionError:
-    """Words for an expression that ends too early: the bracket that is open, or the end."""
+    """Return the error for an expression that ends too early: at the open bracket, or at the end."""
     still_open: list[Token] = []
     for token in tokens:
         if token["type"] in OPENERS:
@@ -264,8 +270,8 @@ def _shown(text: str, token: Token) -> str:
     return text[token["start"] : token["stop"]] if token["type"] != "eof" else "the end"
 
 
-class _Place:
-    """A refused token and its neighbours, for the rules below."""
+class _RejectedToken:
+    """A rejected token and its neighbours, for the rules below."""
 
     def __init__(self, text: str, tokens: list[Token], index: int) -> None:
         self.text = text
@@ -280,7 +286,7 @@ class _Place:
 
     @property
     def opener(self) -> Token | None:
-        """The innermost bracket that is open before the token."""
+        """The innermost bracket that is open before the token, or None."""
         still_open: list[Token] = []
         for token in self.tokens[: self.tokens.index(self.token)]:
             if token["type"] in OPENERS:
@@ -291,7 +297,7 @@ class _Place:
 
     @property
     def after_value(self) -> bool:
-        """Whether a complete value stands before the token."""
+        """Whether a complete value precedes the token."""
         return self.before_type in _VALUE_ENDS
 
 
@@ -318,97 +324,112 @@ _WORDS: Final = {
 }
 
 
-def _number(place: _Place) -> Iterator[tuple[str, str | None]]:
-    if place.type != "number":
+def _number(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    if rejected.type != "number":
         return
-    start = place.token["start"]
-    if place.text[:start].rstrip().endswith(".["):
-        yield "[ ] follows a name without a dot", f"write name[{place.shown}] for an element of a list"
-    if place.before_type == "dot":
-        yield f"{place.shown} is not a name", f"write [{place.shown}] for an element of a list"
-    if place.shown.startswith("-") and place.after_value:
+    start = rejected.token["start"]
+    if rejected.text[:start].rstrip().endswith(".["):
+        yield "[ ] follows a name without a dot", f"write name[{rejected.shown}] for an element of a list"
+    if rejected.before_type == "dot":
+        yield f"{rejected.shown} is not a name", f"write [{rejected.shown}] for an element of a list"
+    if rejected.shown.startswith("-") and rejected.after_value:
         yield "unknown operator -", _OPERATORS["-"]
-    yield f"expected a value, found {place.shown}", f"write a number in backticks: `{place.shown}`"
+    yield f"expected a value, found {rejected.shown}", f"write a number in backticks: `{rejected.shown}`"
 
 
-def _subscript(place: _Place) -> Iterator[tuple[str, str | None]]:
-    if place.before_type != "lbracket" or place.type not in ("literal", "quoted_identifier", "unquoted_identifier"):
+def _subscript(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    if rejected.before_type != "lbracket" or rejected.type not in (
+        "literal",
+        "quoted_identifier",
+        "unquoted_identifier",
+    ):
         return
-    value = place.token["value"]
+    value = rejected.token["value"]
     if isinstance(value, str):
         name = value if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) else json.dumps(value, ensure_ascii=False)
-        yield "[ ] cannot select a member", f"write .{name} for the member; [?{place.shown} == …] is a filter"
+        yield "[ ] cannot select a member", f"write .{name} for the member; [?{rejected.shown} == …] is a filter"
 
 
-def _word(place: _Place) -> Iterator[tuple[str, str | None]]:
-    if place.type == "unquoted_identifier" and place.after_value:
-        if place.token["value"] in _WORDS:
-            yield f"unknown operator {place.shown}", _WORDS[place.token["value"]]
-        if place.before_type == "unquoted_identifier" and place.before_shown == "not":
+def _word(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    if rejected.type == "unquoted_identifier" and rejected.after_value:
+        if rejected.token["value"] in _WORDS:
+            yield f"unknown operator {rejected.shown}", _WORDS[rejected.token["value"]]
+        if rejected.before_type == "unquoted_identifier" and rejected.before_shown == "not":
             yield "unknown operator not", "write ! for not"
-        if place.before_type == "current":
+        if rejected.before_type == "current":
             yield (
-                f"expected an operator or the end after @, found {place.shown}",
-                f'quote a member of that name: "@{place.shown}"',
+                f"expected an operator or the end after @, found {rejected.shown}",
+                f'quote a member of that name: "@{rejected.shown}"',
             )
-        if place.before_type == "unquoted_identifier":
+        if rejected.before_type == "unquoted_identifier":
             yield (
-                f"expected an operator or the end, found {place.shown}",
-                f'quote a name that contains a space: "{place.before_shown} {place.shown}"',
+                f"expected an operator or the end, found {rejected.shown}",
+                f'quote a name that contains a space: "{rejected.before_shown} {rejected.shown}"',
             )
 
 
-def _operator(place: _Place) -> Iterator[tuple[str, str | None]]:
-    if place.type == "star" and place.after_value:
+def _operator(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    if rejected.type == "star" and rejected.after_value:
         yield "unknown operator *", _OPERATORS["*"]
-    if place.type == "expref" and place.after_value:
+    if rejected.type == "expref" and rejected.after_value:
         yield "unknown operator &", "write && for and"
-    if place.type == "gt" and place.before_type == "lt":
+    if rejected.type == "gt" and rejected.before_type == "lt":
         yield "unknown operator <>", "write != for unequal"
-    if place.type == "literal" and place.before_type == "dot" and isinstance(place.token["value"], str):
-        name = json.dumps(place.token["value"], ensure_ascii=False)
+    if rejected.type == "literal" and rejected.before_type == "dot" and isinstance(rejected.token["value"], str):
+        name = json.dumps(rejected.token["value"], ensure_ascii=False)
         yield "write a name in double quotes, or without quotes", f"write .{name}"
-    if place.type == "dot" and place.before_type == "dot":
+    if rejected.type == "dot" and rejected.before_type == "dot":
         yield "recursive search is not supported", "name each member of the path, or use * for any member"
-    if place.type == "dot" and not place.before:
+    if rejected.type == "dot" and not rejected.before:
         yield "an expression cannot start with a dot", "start a path with a name (a.b), or with @ for the current value"
 
 
-def _bracket(place: _Place) -> Iterator[tuple[str, str | None]]:
-    opener = place.opener
-    if place.type in CLOSERS and opener is None:
-        yield f"unexpected {place.shown}: no bracket is open", None
-    if place.type in CLOSERS and opener is not None and OPENERS[opener["type"]] != place.type:
+def _bracket(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    opener = rejected.opener
+    if rejected.type in CLOSERS and opener is None:
+        yield f"unexpected {rejected.shown}: no bracket is open", None
+    if rejected.type in CLOSERS and opener is not None and OPENERS[opener["type"]] != rejected.type:
         sign = _SIGNS[OPENERS[opener["type"]]]
         yield (
-            f"expected {sign}, found {place.shown}",
+            f"expected {sign}, found {rejected.shown}",
             f"{opener['value']} at character {opener['start'] + 1} is not closed",
         )
-    if place.type in CLOSERS or place.type == "comma":
-        if place.before_type in ("unquoted_identifier", "quoted_identifier") and opener and opener["type"] == "lbrace":
-            yield "expected a name and a value inside { }", f"write {{{place.before_shown}: {place.before_shown}}}"
-        if not place.after_value:
-            yield f"expected a value, found {place.shown}", None
+    if rejected.type in CLOSERS or rejected.type == "comma":
+        if (
+            rejected.before_type in ("unquoted_identifier", "quoted_identifier")
+            and opener
+            and opener["type"] == "lbrace"
+        ):
+            yield (
+                "expected a name and a value inside { }",
+                f"write {{{rejected.before_shown}: {rejected.before_shown}}}",
+            )
+        if not rejected.after_value:
+            yield f"expected a value, found {rejected.shown}", None
 
 
-def _key(place: _Place) -> Iterator[tuple[str, str | None]]:
-    if place.type == "lbrace" and place.before_type == "lbrace":
+def _key(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    if rejected.type == "lbrace" and rejected.before_type == "lbrace":
         yield "expected the name of a member, found {", "write the value without {{ }}"
-    if place.before_type in ("lbrace", "comma") and (opener := place.opener) and opener["type"] == "lbrace":
-        if place.type == "literal" and isinstance(place.token["value"], str):
-            name = json.dumps(place.token["value"], ensure_ascii=False)
+    if rejected.before_type in ("lbrace", "comma") and (opener := rejected.opener) and opener["type"] == "lbrace":
+        if rejected.type == "literal" and isinstance(rejected.token["value"], str):
+            name = json.dumps(rejected.token["value"], ensure_ascii=False)
             yield "expected the name of a member, found a string", f"write {name} in double quotes, or without quotes"
-        yield f"expected the name of a member, found {place.shown}", "write a member as name: value"
+        yield f"expected the name of a member, found {rejected.shown}", "write a member as name: value"
 
 
-def _call(place: _Place) -> Iterator[tuple[str, str | None]]:
-    if place.type == "lparen" and place.before_type == "quoted_identifier":
+def _call(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    if rejected.type == "lparen" and rejected.before_type == "quoted_identifier":
         yield "write the name of a function without quotes", None
-    if place.after is not None and place.after["type"] == "lparen" and place.type in ("rparen", "literal", "rbracket"):
+    if (
+        rejected.after is not None
+        and rejected.after["type"] == "lparen"
+        and rejected.type in ("rparen", "literal", "rbracket")
+    ):
         yield "this is not a function", "write a call as name(arguments)"
 
 
-_RULES: Final[tuple[Callable[[_Place], Iterator[tuple[str, str | None]]], ...]] = (
+_RULES: Final[tuple[Callable[[_RejectedToken], Iterator[tuple[str, str | None]]], ...]] = (
     _call,
     _number,
     _subscript,
@@ -420,22 +441,22 @@ _RULES: Final[tuple[Callable[[_Place], Iterator[tuple[str, str | None]]], ...]] 
 
 
 def _unexpected(text: str, tokens: list[Token], error: exceptions.ParseError) -> ExpressionError:
-    """Words for a token that the parser refused: of the first rule that knows better, else what was found."""
+    """Return the error for a token that the parser rejected, with the message of the first rule that has one."""
     start = error.lex_position
-    if error.msg.startswith("Quoted identifier"):  # it says 0
+    if error.msg.startswith("Quoted identifier"):  # its position is 0
         pairs = pairwise(tokens)
         start = next(b["start"] for a, b in pairs if (a["type"], b["type"]) == ("quoted_identifier", "lparen"))
     index = next((i for i, token in enumerate(tokens) if token["start"] == start), len(tokens) - 1)
-    place = _Place(text, tokens, index)
-    if place.type == "eof":
+    rejected = _RejectedToken(text, tokens, index)
+    if rejected.type == "eof":
         return _unfinished(text, tokens)
-    message, hint = f"unexpected {place.shown}", None
-    if place.after_value:
-        message = f"expected an operator or the end, found {place.shown}"
+    message, hint = f"unexpected {rejected.shown}", None
+    if rejected.after_value:
+        message = f"expected an operator or the end, found {rejected.shown}"
     for rule in _RULES:
-        found = next(rule(place), None)
+        found = next(rule(rejected), None)
         if found is not None:
             message, hint = found
             break
-    length = place.token["stop"] - place.token["start"]
+    length = rejected.token["stop"] - rejected.token["start"]
     return ExpressionError(message, code="IFX200", text=text, position=start, length=max(length, 1), hint=hint)

@@ -1,7 +1,7 @@
 """The functions of the expression language: one table, from which they are checked, called, tested and documented.
 
-A new function is one entry in one file of its group; it inherits the tests that walk the table and its page in the
-reference.  Nothing here reads a clock, draws a random number or speaks to anybody.
+A new function is one entry in the file of its group: the tests that walk the table cover it, and the reference lists
+it.  No function reads a clock, draws a random number or does I/O.
 """
 
 from __future__ import annotations

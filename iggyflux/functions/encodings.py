@@ -1,4 +1,4 @@
-"""Hashes, and text in base64 and hexadecimal digits; text stands for its UTF-8 bytes."""
+"""Hashes, and strings in base64 and hexadecimal digits; a string means its UTF-8 bytes."""
 
 from __future__ import annotations
 

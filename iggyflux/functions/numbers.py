@@ -1,6 +1,6 @@
 """Arithmetic that is exact in decimals: a float counts as the shortest decimal that is written for it.
 
-Integers with integers stay integers.  Anything else is calculated exactly and given as the nearest float, so
+Integers with integers stay integers.  Everything else is calculated exactly and given as the nearest float, so
 `multiply(`235`, `0.1`)` is 23.5.
 """
 
@@ -43,7 +43,7 @@ def _decimal(name: str, value: Number) -> Decimal:
 
 
 _EXACT = Context(prec=5000, Emax=99999, Emin=-99999, traps=[Inexact])
-"""Exact or a failure: sums and products of a few floats have some 700 digits, and nothing is rounded twice."""
+"""Exact, or an error: sums and products of a few floats have some 700 digits, and nothing is rounded twice."""
 
 _FINE = Context(prec=40, Emax=99999, Emin=-99999, traps=[])
 _BELOW, _ABOVE = 1 - Decimal("1e-36"), 1 + Decimal("1e-36")
@@ -59,7 +59,7 @@ def _float(name: str, value: Decimal) -> float:
 
 
 def _exactly(name: str, of_integers: Callable[[int, int], int]) -> Callable[..., Number]:
-    """A function of two or more numbers whose decimal result is exact; `name` is also that of Context's method."""
+    """Return a function of two or more numbers whose decimal result is exact; Context has a method of this `name`."""
 
     calculate: Callable[[Decimal, Decimal], Decimal] = getattr(_EXACT, name)
 
@@ -86,14 +86,14 @@ def _divide(dividend: Number, divisor: Number) -> Number:
     top, bottom = _decimal("divide", dividend), _decimal("divide", divisor)
     about = _FINE.divide(top, bottom)
     below, above = float(_FINE.multiply(about, _BELOW)), float(_FINE.multiply(about, _ABOVE))
-    if below == above and below - below == 0.0:  # so it is the float nearest to all that lies between
+    if below == above and below - below == 0.0:  # every number between them has this nearest float
         return below
     (a, b), (c, d) = top.as_integer_ratio(), bottom.as_integer_ratio()
     return _nearest("divide", a * d, b * c)
 
 
 def _nearest(name: str, numerator: int, denominator: int) -> float:
-    """The float nearest to a fraction: Python divides integers so."""
+    """Return the float nearest to a fraction; Python divides integers like this."""
     try:
         return numerator / denominator
     except OverflowError:
@@ -119,7 +119,7 @@ def _round(number: Number, digits: Any = 0) -> Number:
 
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_FAIL: JSON = object()  # type: ignore[assignment]  # stands for "not given"
+_FAIL: JSON = object()  # type: ignore[assignment]  # means "not given"
 
 
 def _parse_number(text: Any, otherwise: JSON = _FAIL) -> JSON:

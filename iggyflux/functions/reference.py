@@ -1,4 +1,4 @@
-"""The table of functions as a page of the reference, and what its examples are run with."""
+"""The table of functions as a page of the reference, and the message and tables of its examples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ The examples with `meta` and `header` run with a message of the topic `readings`
 
 
 def render_reference(functions: Iterable[Function] = FUNCTIONS.values()) -> str:
-    """docs/functions.md: every function by its group, with its examples."""
+    """Return docs/functions.md: every function by its group, with its examples."""
     listed = list(functions)
     return "\n".join([_INTRODUCTION, *(_render_group(group, listed) for group in GROUPS)])
 
@@ -62,6 +62,6 @@ def _render(function: Function) -> str:
 
 
 def _cell(text: str) -> str:
-    """Code inside a table: the bars escaped, and more backticks around it than it has inside."""
+    """Return code for a cell of a table: bars are escaped, and more backticks surround it than it contains."""
     text = text.replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"

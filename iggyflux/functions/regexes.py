@@ -1,7 +1,7 @@
-"""Regular expressions in linear time: RE2, so that no payload can stop a partition.
+"""Regular expressions in linear time, by RE2, so that no payload can stop a partition.
 
-A pattern is a literal, compiled when the expression is; what RE2 does not have (look-around, back-references) is
-refused there.  `re2` is imported by the first pattern.
+A pattern is a literal and is compiled with the expression; what RE2 does not support (look-around, back-references) is
+rejected then.  `re2` is imported for the first pattern.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _match(text: str, pattern: Any) -> bool:
 
 
 def _with_group(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
-    """The pattern, and the number of the group that is asked for."""
+    """Return the pattern, and the number of the wanted group."""
     pattern = _compile(constants)["pattern"]
     group = constants.get("group", 1 if pattern.groups else 0)
     known = [*range(pattern.groups + 1), *pattern.groupindex]
@@ -71,15 +71,15 @@ _REFERENCE = re.compile(r"\\(\\|[0-9]|g<([^>]*)>)?")
 
 
 def _with_template(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
-    """The pattern, and the replacement as texts and numbers of groups."""
+    """Return the pattern, and the replacement as strings and numbers of groups."""
     pattern = _compile(constants)["pattern"]
     template, parts, position = constants["replacement"], [], 0
     for found in _REFERENCE.finditer(template):
         parts.append(template[position : found.start()])
         position = found.end()
-        said, name = found.group(1), found.group(2)
-        group = int(said) if said and said.isdigit() else pattern.groupindex.get(name)
-        if said == "\\":
+        reference, name = found.group(1), found.group(2)
+        group = int(reference) if reference and reference.isdigit() else pattern.groupindex.get(name)
+        if reference == "\\":
             parts.append("\\")
         elif group is None or group > pattern.groups:
             hint = r"write \1 or \g<name> for a group of the pattern, \\ for a backslash"

@@ -1,4 +1,4 @@
-"""Functions that look beside `@`: at the message, the whole payload, the element's position, the document's tables."""
+"""Functions that read more than `@`: the message, the whole payload, the element's position, the document's tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROW: dict[str, Callable[[Row], JSON]] = {
 }
 
 META_NAMES: dict[str, tuple[str, ...]] = {"writer": tuple(_MESSAGE), "reader": tuple(_ROW)}
-"""What `meta` knows, by the kind of the document."""
+"""The names that `meta` knows, by the kind of the document."""
 
 
 def _meta(scope: Scope, name: str) -> JSON:
@@ -44,7 +44,7 @@ def _header(scope: Scope, name: str) -> JSON:
 
 
 def header_value(value: object) -> JSON:
-    """A header as an expression sees it: scalar kinds kept, raw bytes as base64, null where there is none."""
+    """Return a header as expressions see it: scalars as they are, raw bytes as base64, null if it is missing."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -64,7 +64,7 @@ def _index(scope: Scope) -> JSON:
 
 
 def table_key(key: Any) -> str | None:
-    """The text under which a table is asked: numbers and booleans as in tags; None for null."""
+    """Return the key under which a value is looked up: numbers and booleans as in tags; None for null."""
     if key is None or isinstance(key, str):
         return key
     if isinstance(key, bool):

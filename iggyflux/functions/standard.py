@@ -1,4 +1,4 @@
-"""The functions of JMESPath itself: their bodies are jmespath.py's, so that values and failures are too."""
+"""The functions of JMESPath itself: their bodies are those of jmespath.py, so values and failures are the same."""
 
 from __future__ import annotations
 

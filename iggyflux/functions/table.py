@@ -1,7 +1,8 @@
-"""The form in which a function is told: one entry of a table that checks, calls, tests and documents it.
+"""The form of a function: one entry of a table that checks, calls, tests and documents it.
 
-Types are JMESPath's words: null, boolean, number, string, array, object, expref; `array-number` is an array of numbers.
-A function is pure, deterministic on every machine, and bounded: what it makes of one payload fits in memory.
+Types have the names of JMESPath: null, boolean, number, string, array, object, expref; `array-number` is an array of
+numbers.  A function is pure, gives the same result on every machine, and is bounded: its result for one payload fits in
+memory.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ Example: TypeAlias = tuple[str, str, str]
 ANY: Types = ()
 
 MAX_TEXT: Final = 16 * 2**20
-"""No function makes a text of more characters than this."""
+"""The most characters of a string that a function makes."""
 
 MAX_ITEMS: Final = 2**20
-"""No function that is not JMESPath's own makes a list of more elements than this, or finds more matches."""
+"""The most elements of a list that an added function makes, and the most matches that it finds."""
 
 MAX_DEPTH: Final = 128
-"""No function makes a value that is nested deeper than a payload may be."""
+"""The deepest nesting of a value that a function makes; a payload has the same limit."""
 
 MAX_DIGITS: Final = 400
-"""No function reads or makes an integer of more digits than about this."""
+"""About the most digits of an integer that a function reads or makes."""
 
 
 class Reference:
-    """What `&expression` gives a function: jmespath.py's bodies call `visit(expression, element)` on it."""
+    """The argument that `&expression` gives: bodies of jmespath.py call `visit(expression, element)` on it."""
 
     __slots__ = ("expression", "scope")
 
@@ -45,7 +46,7 @@ class Reference:
         self.scope = scope
 
     def visit(self, expression: Callable[[Any, Any], Any], value: Any) -> Any:
-        """The expression's value on `value`, in the scope where `&` stands."""
+        """Return the value of the expression on `value`, in the scope of its `&`."""
         return expression(self.scope, value)
 
 
@@ -62,12 +63,15 @@ _TYPES: Final = {kind: word for word, kinds in CLASSES.items() for kind in kinds
 
 
 def type_of(value: object) -> str:
-    """The JMESPath type of a value, in one word."""
+    """Return the JMESPath type of a value."""
     return _TYPES.get(type(value), "unknown")
 
 
 class Scope(Protocol):
-    """What an evaluation knows beside `@`.  `index` is None outside `for_each`, `message` None where none was given."""
+    """What an evaluation knows besides `@`.
+
+    `index` is None outside `for_each`; `message` is None if none was given.
+    """
 
     message: Message | Row | None
     root: JSON
@@ -76,7 +80,11 @@ class Scope(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """`types` empty: any value.  `constant`: the argument must be a literal, and is looked at when it is compiled."""
+    """A parameter of a function.
+
+    No `types` means any value.  A `constant` argument must be a literal, and is checked when the expression is
+    compiled.
+    """
 
     name: str
     types: Types = ANY
@@ -87,7 +95,7 @@ class Parameter:
 
     @property
     def words(self) -> str:
-        """The types as a reader of the signature sees them."""
+        """The types as a signature shows them."""
         return _signed(self.types)
 
 
@@ -95,14 +103,15 @@ class Parameter:
 class Function:
     """One function.
 
-    `call` gets the arguments, checked against `parameters`; with `scoped` the evaluation's `Scope` comes first; it may
-    raise `EvaluationError`, and whatever Python raises for a value that does not fit.  `prepare` is called when an
-    expression is compiled, with the constant arguments by name (absent where they are not given) and the number of all
-    arguments, and returns what takes the place of one or more of them; it may raise `ConstantError`.  With `lazy` an
-    argument is evaluated only where it is needed: `evaluation` knows these functions by name.
+    `call` gets the arguments, checked against `parameters`; with `scoped`, the `Scope` of the evaluation comes first.
+    It may raise `EvaluationError`, and any exception that Python raises for a value that does not fit.
 
-    Null: jmespath.py's own functions fail on it.  Ours give null when any argument is null, as a plain path would,
-    unless `accepts_null` says that they know what to do with it.
+    `prepare` is called when an expression is compiled, with the constant arguments by name (absent if not given) and
+    the number of all arguments.  It returns what replaces one or more of them; it may raise `ConstantError`.  With
+    `lazy`, an argument is evaluated only if it is needed: `evaluation` knows these functions by name.
+
+    Functions of jmespath.py fail on null.  Added functions give null if any argument is null, as a plain path does,
+    unless they have `accepts_null`.
     """
 
     name: str
@@ -120,7 +129,7 @@ class Function:
 
     @property
     def propagates_null(self) -> bool:
-        """Whether a null among the arguments makes the result null: so for added functions that don't say otherwise."""
+        """Whether a null argument makes the result null: so for added functions without `accepts_null`."""
         return not (self.builtin or self.accepts_null)
 
     @property
@@ -130,12 +139,12 @@ class Function:
 
     @property
     def most(self) -> int | None:
-        """The largest number of arguments; None where there is none."""
+        """The largest number of arguments; None if there is no limit."""
         return None if any(parameter.variadic for parameter in self.parameters) else len(self.parameters)
 
     @property
     def signature(self) -> str:
-        """How it is called: `replace(text: string, old: string, new: string) -> string`."""
+        """How to call it: `replace(text: string, old: string, new: string) -> string`."""
         words = []
         for parameter in self.parameters:
             word = f"{parameter.name}{'...' if parameter.variadic else ''}: {parameter.words}"
@@ -154,35 +163,35 @@ class ConstantError(ValueError):
 
 
 def cannot(function: str, reason: str) -> EvaluationError:
-    """The failure of an argument of the right type that a function cannot work with."""
+    """Return the error for an argument of the right type that a function cannot use."""
     return EvaluationError("IFX304", f"{function}(): {reason}")
 
 
 def check_size(function: str, characters: int) -> None:
-    """Raise where a function is about to make too long a text."""
+    """Raise EvaluationError if a function is about to make too long a string."""
     if characters > MAX_TEXT:
         raise EvaluationError("IFX303", f"{function}(): the result would be longer than {MAX_TEXT} characters")
 
 
 def _signed(types: Types) -> str:
-    """`number[]|string`: the types as a signature shows them."""
+    """Return the types as a signature shows them: `number[]|string`."""
     return "|".join(f"{word.partition('-')[2]}[]" if "-" in word else word for word in types) or "any"
 
 
 def in_words(types: Iterable[str]) -> str:
-    """`array of numbers or string`: the types as a sentence has them."""
+    """Return the types as a sentence names them: `array of numbers or string`."""
     words = [f"array of {word.partition('-')[2]}s" if "-" in word else word for word in types]
     return " or ".join("an expression (&…)" if word == "expref" else word for word in words)
 
 
 def check_count(function: str, items: int) -> None:
-    """Raise where a function is about to make too long a list."""
+    """Raise EvaluationError if a function is about to make too long a list."""
     if items > MAX_ITEMS:
         raise EvaluationError("IFX303", f"{function}(): the result would have more than {MAX_ITEMS} elements")
 
 
 def wrong_type(function: str, types: Types, found: str) -> EvaluationError:
-    """The failure of an argument whose type does not fit; it never shows the value, which may be anything."""
+    """Return the error for an argument whose type does not fit; it never shows the value."""
     return EvaluationError("IFX300", f"{function}() expected {in_words(types)}, found {found}")
 
 
@@ -190,9 +199,9 @@ Check: TypeAlias = Callable[[Any], None]
 
 
 def make_checks(function: Function, count: int, skip: Container[int] = ()) -> tuple[tuple[int, Check], ...]:
-    """What looks at the arguments of a call of `count` arguments before the body: a position and its check.
+    """Return the checks for a call with `count` arguments: for each checked position, the check.
 
-    jmespath looks at the first arguments of its own functions only, so `merge(a, b)` fails in the body for `b`.
+    jmespath checks only the first arguments of its own functions, so `merge(a, b)` fails in the body for `b`.
     """
     last = len(function.parameters) - 1
     positions = range(min(count, last + 1) if function.builtin else count)
@@ -204,7 +213,7 @@ def make_checks(function: Function, count: int, skip: Container[int] = ()) -> tu
 
 
 def make_check(function: Function, parameter: Parameter) -> Check:
-    """What raises EvaluationError for an argument that is not of the parameter's types, told apart by exact class."""
+    """Return a check that raises EvaluationError for an argument of another type, by exact class."""
     types = parameter.types
     classes = tuple(kind for word in types for kind in CLASSES[word.partition("-")[0]])
     if function.propagates_null:
@@ -216,7 +225,7 @@ def make_check(function: Function, parameter: Parameter) -> Check:
             raise wrong_type(function.name, types, type_of(argument))
 
     def check_elements(argument: Any) -> None:
-        """All elements are of one allowed kind, and all of the same one: the first element decides."""
+        """Check that all elements are of one allowed type, the same for all: the first element decides."""
         check(argument)
         if argument and type(argument) is list:
             first = type(argument[0])

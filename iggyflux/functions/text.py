@@ -1,4 +1,4 @@
-"""Functions on text.  What they make is bounded by `MAX_TEXT`, whatever the payload holds."""
+"""Functions on strings; `MAX_TEXT` bounds what they make, whatever the payload contains."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _PLACE = re.compile(r"\{\{|\}\}|\{\}|[{}]")
 
 
 def _read_pattern(constants: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The texts before, between and after the places of a pattern."""
+    """Return the texts before, between and after the placeholders of a pattern."""
     parts, position, pattern = [""], 0, constants["pattern"]
     for found in _PLACE.finditer(pattern):
         parts[-1] += pattern[position : found.start()]
@@ -81,7 +81,7 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def text_of(value: JSON) -> str:
-    """A string as it is, anything else as JSON."""
+    """Return a string as it is, any other value as JSON."""
     return value if isinstance(value, str) else _ENCODE(value)
 
 
@@ -105,7 +105,7 @@ def _parse_json(text: str) -> JSON:
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """The objects and lists in an object or a list."""
+    """Return the objects and lists in an object or a list."""
     if not isinstance(value, dict | list):
         return ()
     return [part for part in (value.values() if isinstance(value, dict) else value) if isinstance(part, dict | list)]
@@ -210,7 +210,7 @@ TEXT: tuple[Function, ...] = (
 
 
 def joined(separator: str, strings: list[str]) -> str:
-    """jmespath's `join`, bounded."""
+    """Return the strings joined as by jmespath's `join`, but bounded."""
     if strings:
         check_size("join", sum(map(len, strings)) + len(separator) * (len(strings) - 1))
     return separator.join(strings)

@@ -1,7 +1,7 @@
 """Functions on times, which are integers of nanoseconds since the epoch.
 
-`timestamps` does the work and is imported by the first pattern; zones come from the tzdata package, names are English
-and the clock of the machine is never read.
+`timestamps` does the work, and is imported for the first pattern.  Zones come from the tzdata package, names are
+English, and the clock of the machine is never read.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _known(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _guarded(name: str, body: Callable[[Any], JSON]) -> Callable[[Any], JSON]:
-    """`body`, whose failures are those of evaluation."""
+    """Return `body` with its failures as failures of an evaluation."""
     from iggyflux.timestamps import TimestampError
 
     def call(value: Any) -> JSON:
@@ -67,7 +67,7 @@ def _guarded(name: str, body: Callable[[Any], JSON]) -> Callable[[Any], JSON]:
 
 
 def _reader(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
-    """What reads a time by `format`."""
+    """Return, in place of `format`, a function that reads times of that format."""
     from iggyflux import timestamps
 
     form, zone = constants["format"], _zone(constants)
@@ -101,7 +101,7 @@ def _parse_time(value: Any, read: Callable[..., JSON], _: None = None) -> JSON:
 
 
 def _writer(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
-    """What writes a time by `format`."""
+    """Return, in place of `format`, a function that writes times in that format."""
     from iggyflux import timestamps
 
     form, zone = constants["format"], _zone(constants)

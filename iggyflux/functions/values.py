@@ -1,4 +1,4 @@
-"""Functions on any value: tests of its type, choices, and objects and lists made of others."""
+"""Functions on any value: type tests, choices, and objects and lists made of others."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Line protocol: points that are valid by construction, their text in each dialect, and a strict parser.
 
-One encoder, one authority: what cannot be written so that every server of the dialect gives it back unchanged is
-refused with a reason, never altered.  Nothing here knows of documents, payloads or servers.
+There is one encoder and one set of rules.  A point that some server of the dialect would not return unchanged is
+rejected with a reason, never altered.  This package knows nothing of documents, payloads or servers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from iggyflux.lineprotocol.checks import (
     MIN_NS,
     RESERVED_FIELD_KEYS,
     RESERVED_TAG_KEYS,
-    Part,
+    LinePart,
     check_field_key,
     check_float,
     check_integer,
@@ -56,7 +56,7 @@ __all__ = [
     "RESERVED_TAG_KEYS",
     "Dialect",
     "FieldValue",
-    "Part",
+    "LinePart",
     "Point",
     "Precision",
     "Unsigned",

@@ -1,7 +1,7 @@
-"""What a point may hold: the name policy, the ranges and the sizes that every server keeps faithfully.
+"""What a point may contain: the names, ranges and sizes that every server preserves.
 
-Each check gives its argument back or raises `PointError` with the code of the cause.  A check depends on the value
-alone, never on the dialect: what one dialect loses, no point may hold (LANGUAGE 19).
+Each check returns its argument or raises `PointError` with the code of the cause.  A check depends only on the value,
+never on the dialect: no point may contain what one dialect loses (LANGUAGE 19).
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**63 - 1
 MAX_UNSIGNED = 2**64 - 1
 
-# The portable cap of a name, a tag value and a string; also of a series key with a field key and 4 bytes between.
+# The portable limit of a name, a tag value and a string; also of a series key and a field key with 4 bytes between
+# them.
 MAX_BYTES = 65535
 
 RESERVED_FIELD_KEYS = frozenset({"time"})
-# `_time`, `_value`, `_start`, `_stop`, `table`, `result` are accepted by 2.x and break every Flux query after that.
+# 2.x accepts `_time`, `_value`, `_start`, `_stop`, `table` and `result`, and then every Flux query fails.
 RESERVED_TAG_KEYS = frozenset(
     {"time", "_field", "_measurement", "_time", "_value", "_start", "_stop", "table", "result"}
 )
 
 _SURROGATE = "\ud800-\udfff"
 _CONTROL = r"\x00-\x1f\x7f"
-_KEY_CONTROL = _CONTROL + r"\x80-\x9f"  # in keys, 3.x means all of Unicode's by control characters
+_KEY_CONTROL = _CONTROL + r"\x80-\x9f"  # in keys, 3.x rejects all control characters of Unicode
 _SHOWN = 60
 
 
 class _Bounded(reprlib.Repr):
-    """`repr` in bounded time, also of what `repr` refuses."""
+    """`repr` in bounded time, also for values that `repr` rejects."""
 
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002  (reprlib's signature)
         return repr(x) if x.bit_length() <= 200 else f"<an integer of {x.bit_length()} bits>"
 
-    # Subclasses come by their own names.
+    # reprlib finds the method of a subclass by its own name.
     repr_Unsigned = repr_int  # noqa: N815
 
 
@@ -50,7 +51,7 @@ _bounded.maxstring = _bounded.maxother = _SHOWN + 2
 _bounded.maxlevel = _bounded.maxdict = _bounded.maxlist = 4
 
 
-class Part(Enum):
+class LinePart(Enum):
     """The parts of a line that are written without quotes."""
 
     MEASUREMENT = "measurement"
@@ -61,29 +62,29 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Policy:
-    """`refused` finds one character that may not stand where it stands; `reserved` are whole names."""
+    """`refused` finds a character that is not allowed at its place; `reserved` are names that are not allowed."""
 
     refused: re.Pattern[str]
     reserved: frozenset[str] = frozenset()
 
 
 _POLICIES = {
-    Part.MEASUREMENT: _Policy(re.compile(rf"[{_CONTROL}{_SURROGATE}\\=]|\A#")),
-    Part.TAG_KEY: _Policy(re.compile(rf"[{_KEY_CONTROL}{_SURROGATE}]|\\\Z"), RESERVED_TAG_KEYS),
-    Part.TAG_VALUE: _Policy(re.compile(rf"[{_CONTROL}{_SURROGATE}]|\\\Z")),
-    Part.FIELD_KEY: _Policy(re.compile(rf"[{_KEY_CONTROL}{_SURROGATE}\\]"), RESERVED_FIELD_KEYS),
+    LinePart.MEASUREMENT: _Policy(re.compile(rf"[{_CONTROL}{_SURROGATE}\\=]|\A#")),
+    LinePart.TAG_KEY: _Policy(re.compile(rf"[{_KEY_CONTROL}{_SURROGATE}]|\\\Z"), RESERVED_TAG_KEYS),
+    LinePart.TAG_VALUE: _Policy(re.compile(rf"[{_CONTROL}{_SURROGATE}]|\\\Z")),
+    LinePart.FIELD_KEY: _Policy(re.compile(rf"[{_KEY_CONTROL}{_SURROGATE}\\]"), RESERVED_FIELD_KEYS),
 }
 _LONE_SURROGATE = re.compile(f"[{_SURROGATE}]")
 
 
 def shorten(value: object) -> str:
-    """`repr(value)`, cut where it is long or deep: what a reason quotes."""
+    """Return `repr(value)` as a reason quotes it: cut where it is long or deep."""
     text = repr(value[: _SHOWN + 1]) if isinstance(value, str | bytes) else _bounded.repr(value)
     return text if len(text) <= _SHOWN + 2 else text[:_SHOWN] + "…"
 
 
-def check_part(text: str, part: Part) -> str:
-    """`text`, which may stand as `part` of a line."""
+def check_part(text: str, part: LinePart) -> str:
+    """Return `text` if it is valid as `part` of a line; raise PointError if not."""
     if not isinstance(text, str):
         raise PointError("IFX324", f"expected a string as {part.value}, found {shorten(text)}")
     if not text:
@@ -100,29 +101,32 @@ def check_part(text: str, part: Part) -> str:
 
 
 def check_measurement(name: str) -> str:
-    """`name`, which may be a measurement."""
-    return check_part(name, Part.MEASUREMENT)
+    """Return `name` if it is a valid measurement; raise PointError if not."""
+    return check_part(name, LinePart.MEASUREMENT)
 
 
 def check_tag_key(name: str) -> str:
-    """`name`, which may be a tag's key."""
-    return check_part(name, Part.TAG_KEY)
+    """Return `name` if it is a valid tag key; raise PointError if not."""
+    return check_part(name, LinePart.TAG_KEY)
 
 
 def check_tag_value(text: str) -> str:
-    """`text`, which may be a tag's value; an empty one is refused: leave the tag out."""
-    return check_part(text, Part.TAG_VALUE)
+    """Return `text` if it is a valid tag value; raise PointError if not.
+
+    An empty value is rejected: omit the tag.
+    """
+    return check_part(text, LinePart.TAG_VALUE)
 
 
 def check_field_key(name: str) -> str:
-    """`name`, which may be a field's key."""
-    return check_part(name, Part.FIELD_KEY)
+    """Return `name` if it is a valid field key; raise PointError if not."""
+    return check_part(name, LinePart.FIELD_KEY)
 
 
-def replace_invalid(text: str, part: Part) -> str:
-    """`text` with `_` for each character that `part` may not hold, and `_` after a reserved name.
+def replace_invalid(text: str, part: LinePart) -> str:
+    """Return `text` with `_` for each character that `part` does not allow, and `_` after a reserved name.
 
-    An empty or overlong `text` comes back as it is: check what is returned.
+    An empty or too long `text` is returned unchanged, so check the result.
     """
     policy = _POLICIES[part]
     replaced = policy.refused.sub("_", text)
@@ -130,7 +134,10 @@ def replace_invalid(text: str, part: Part) -> str:
 
 
 def check_string(text: str) -> str:
-    """`text`, which may be a string field: control characters and line feeds are kept by every server."""
+    """Return `text` if it is a valid string field; raise PointError if not.
+
+    Control characters and line feeds are valid: every server preserves them.
+    """
     if not text.isascii() and _LONE_SURROGATE.search(text) is not None:
         raise PointError("IFX315", f"string {shorten(text)} contains an unpaired surrogate, which UTF-8 cannot encode")
     _check_bytes(text, "string")
@@ -138,37 +145,37 @@ def check_string(text: str) -> str:
 
 
 def check_float(value: float) -> float:
-    """`value`, which is finite."""
+    """Return `value` if it is finite; raise PointError if not."""
     if value - value != 0.0:
         raise PointError("IFX320", f"line protocol cannot represent {value!r}")
     return value
 
 
 def check_integer(value: int) -> int:
-    """`value`, which fits int64."""
+    """Return `value` if it fits int64; raise PointError if not."""
     if not MIN_INTEGER <= value <= MAX_INTEGER:
         raise PointError("IFX321", f"{shorten(value)} is outside int64 ({MIN_INTEGER} … {MAX_INTEGER})")
     return value
 
 
 def check_unsigned(value: int) -> int:
-    """`value`, which fits uint64."""
+    """Return `value` if it fits uint64; raise PointError if not."""
     if not 0 <= value <= MAX_UNSIGNED:
         raise PointError("IFX321", f"{shorten(value)} is outside uint64 (0 … {MAX_UNSIGNED})")
     return value
 
 
 def check_timestamp(timestamp_ns: int) -> int:
-    """`timestamp_ns`, which every server stores."""
+    """Return `timestamp_ns` if every server stores it; raise PointError if not."""
     if not MIN_NS <= timestamp_ns <= MAX_NS:
         raise PointError("IFX322", f"time {shorten(timestamp_ns)} ns is outside {MIN_NS} … {MAX_NS}")
     return timestamp_ns
 
 
 def check_series_key(measurement: str, tags: Iterable[tuple[str, str]], field_keys: Iterable[str]) -> None:
-    """Measurement, tags and the longest field key together fit what 1.x and 2.x take as one key.
+    """Raise PointError if measurement, tags and the longest field key are too long together for 1.x and 2.x.
 
-    They measure what stands in the line, with its escapes, plus 4 bytes between series and field.
+    They measure what is in the line, with its escapes, plus 4 bytes between series and field.
     """
     parts = [measurement, *(text for pair in tags for text in pair)]
     longest = max((len(key.encode()) for key in field_keys), default=0)
@@ -178,20 +185,20 @@ def check_series_key(measurement: str, tags: Iterable[tuple[str, str]], field_ke
 
 
 def _check_bytes(text: str, what: str) -> None:
-    # A character has at most 4 bytes: only long texts are measured.
+    # A character has at most 4 bytes, so only long texts are measured.
     if len(text) > MAX_BYTES // 4 and len(text.encode()) > MAX_BYTES:
         raise PointError("IFX316", f"{what} {shorten(text)} has {len(text.encode())} bytes, more than {MAX_BYTES}")
 
 
-def _cause(character: str, position: int, part: Part) -> tuple[str, str]:
-    """The code and the words for a refused `character` at `position`."""
+def _cause(character: str, position: int, part: LinePart) -> tuple[str, str]:
+    """Return the code and the words for a rejected `character` at `position`."""
     if character == "\\":
-        if part in (Part.TAG_KEY, Part.TAG_VALUE):
+        if part in (LinePart.TAG_KEY, LinePart.TAG_VALUE):
             return "IFX312", "ends with a backslash, which no server accepts"
         return "IFX312", "contains a backslash, which servers lose or store under another name"
-    if part is Part.MEASUREMENT and character == "=":
+    if part is LinePart.MEASUREMENT and character == "=":
         return "IFX313", "contains '=', and servers lose such points"
-    if part is Part.MEASUREMENT and character == "#" and position == 0:
+    if part is LinePart.MEASUREMENT and character == "#" and position == 0:
         return "IFX313", "begins with '#', which makes its line a comment"
     if "\ud800" <= character <= "\udfff":
         return "IFX315", "contains an unpaired surrogate, which UTF-8 cannot encode"

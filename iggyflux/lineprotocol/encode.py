@@ -1,7 +1,7 @@
-"""How each part of a line is written, dialect by dialect: escapes, numbers, times.
+"""How each part of a line is written in each dialect: escapes, numbers, times.
 
-These are the only spellings of line protocol in the package; the compiled plan calls or copies them at compile time.
-They assume checked values (`checks`): an escape never alters what a server of that dialect reads back.
+Only this module writes line protocol; the compiled plan calls it, or uses its results, at compile time.  Values must be
+checked already (`checks`): an escape never alters what a server of the dialect reads back.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from enum import Enum
 
 
 class Precision(Enum):
-    """The unit of a line's time."""
+    """The unit of the time of a line."""
 
     S = "s"
     MS = "ms"
     US = "us"
     NS = "ns"
 
-    __hash__ = object.__hash__  # members are single, and Enum's own is Python: it shows where lines are made
+    __hash__ = object.__hash__  # members are unique, and Enum's own hash is slow where lines are made
 
     @property
     def divisor(self) -> int:
-        """Nanoseconds per unit."""
+        """The number of nanoseconds in a unit."""
         return _DIVISORS[self]
 
 
@@ -29,9 +29,9 @@ _DIVISORS = {Precision.S: 1_000_000_000, Precision.MS: 1_000_000, Precision.US: 
 
 
 class Dialect(Enum):
-    """What servers read alike: InfluxDB 1.x, 2.x (and Cloud TSM), 3.x.
+    """The servers that read lines alike: InfluxDB 1.x, 2.x (and Cloud TSM), 3.x.
 
-    They differ in the backslash outside of strings, in unsigned integers and in the spelling of floats.
+    Dialects differ in the backslash outside of strings, in unsigned integers and in the spelling of floats.
     """
 
     V1 = "v1"
@@ -47,57 +47,57 @@ class Dialect(Enum):
 
     @property
     def has_unsigned(self) -> bool:
-        """Whether `1u` is a value; stock 1.x refuses it."""
+        """Whether `1u` is a value; stock 1.x rejects it."""
         return self is not Dialect.V1
 
 
 def escape_measurement(text: str, dialect: Dialect) -> str:
-    """A measurement as it stands in a line."""
+    """Return a measurement as it is written in a line."""
     if dialect.doubles_backslash:
         text = text.replace("\\", "\\\\")
     return text.replace(",", "\\,").replace(" ", "\\ ")
 
 
 def escape_key(text: str, dialect: Dialect) -> str:
-    """A tag's or field's key as it stands in a line."""
+    """Return the key of a tag or field as it is written in a line."""
     return escape_measurement(text, dialect).replace("=", "\\=")
 
 
 def escape_tag_value(text: str, dialect: Dialect) -> str:
-    """A tag's value as it stands in a line."""
+    """Return the value of a tag as it is written in a line."""
     return escape_measurement(text, dialect).replace("=", "\\=")
 
 
 def escape_string(text: str, dialect: Dialect | None = None) -> str:  # noqa: ARG001  (one signature for all escapes)
-    """A string field as it stands between its quotes: the same in every dialect, line feeds raw."""
+    """Return a string field as it is written between its quotes: the same in every dialect, line feeds raw."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def format_string(text: str) -> str:
-    """A string field with its quotes."""
+    """Return a string field with its quotes."""
     return f'"{escape_string(text)}"'
 
 
 def format_float(value: float) -> str:
-    """The shortest text that reads back as `value`; every dialect takes Python's `repr`."""
+    """Return the shortest text that reads back as `value`; every dialect accepts Python's `repr`."""
     return repr(value)
 
 
 def format_integer(value: int) -> str:
-    """`7i`."""
+    """Return an integer field: `7i`."""
     return f"{value:d}i"
 
 
 def format_unsigned(value: int) -> str:
-    """`7u`; dialect v1 has none."""
+    """Return an unsigned field: `7u`; dialect v1 has none."""
     return f"{value:d}u"
 
 
 def format_boolean(value: bool) -> str:
-    """`true` or `false`."""
+    """Return a boolean field: `true` or `false`."""
     return "true" if value else "false"
 
 
 def format_timestamp(timestamp_ns: int, precision: Precision) -> str:
-    """The time in units of `precision`, floored (below zero too)."""
+    """Return the time in units of `precision`, rounded down (below zero too)."""
     return str(timestamp_ns // _DIVISORS[precision])

@@ -1,7 +1,8 @@
-"""A strict parser: what it takes, a server of the dialect stores just so; everything else has a line and a column.
+"""A strict parser: servers of the dialect store unchanged what it accepts; everything else is an error with its place.
 
-Stricter than servers where they garble, drop or lose in silence: text after a closing quote, duplicate keys, the names
-that `checks` refuses, carriage returns.  Simple lines take one regular expression; the careful path decides the rest.
+It is stricter than servers where they garble, drop or lose data silently: text after a closing quote, duplicate keys,
+names that `checks` rejects, carriage returns.  One regular expression parses simple lines; the careful path decides all
+others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from iggyflux.lineprotocol.checks import (
     MAX_NS,
     MIN_NS,
     RESERVED_TAG_KEYS,
-    Part,
+    LinePart,
     check_integer,
     check_part,
     check_string,
@@ -31,7 +32,8 @@ _BOOLEANS = {
     **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False),
 }
 
-# A backslash outside of strings: 1.x and 2.x know it before a special character only, 3.x before itself too.
+# Outside of strings, 1.x and 2.x read a backslash as an escape only before a special character, 3.x also before a
+# backslash.
 _UNESCAPE_MEASUREMENT = {
     dialect: re.compile(r"\\([, \\])" if dialect.doubles_backslash else r"\\([, ])") for dialect in Dialect
 }
@@ -40,7 +42,7 @@ _UNESCAPE_KEY = {
 }
 _UNESCAPE_STRING = re.compile(r'\\(["\\])')
 
-# The extent of each unquoted part, escapes included; what stands in it is judged after it is unescaped.
+# The extent of each unquoted part, escapes included; its content is checked after unescaping.
 _MEASUREMENT = {
     dialect: re.compile(r"(?:\\[, \\]|[^, ])*+" if dialect.doubles_backslash else r"(?:\\[, ]|[^, ])*+", re.DOTALL)
     for dialect in Dialect
@@ -79,7 +81,7 @@ _PLAIN_LINE = re.compile(
 _PLAIN_FIELD = re.compile(rf'{_NAME}=(?:"[^"]*+"|[^,]++)')
 _LONGEST_PLAIN = MAX_BYTES // 8  # shorter ones cannot break a limit of size
 
-# A line as it is delimited: strings of fields may hold line feeds, names may hold quotes.
+# The extent of a line: strings of fields may contain line feeds, names may contain quotes.
 _LOGICAL_LINE = re.compile(
     r"""
     \ *+(?:\#[^\n]*+|                       # a comment
@@ -94,10 +96,10 @@ _LOGICAL_LINE = re.compile(
 def parse_lines(
     data: bytes | str, dialect: Dialect | str = Dialect.V2, precision: Precision | str = Precision.NS
 ) -> list[Point]:
-    """The points of `data`, in order; blank lines and comments are skipped.
+    """Return the points of `data`, in order; blank lines and comments are skipped.
 
-    A line without a time gives a point whose `timestamp_ns` is None.  Raises `LineProtocolError` at the first line that
-    a server of `dialect` would not store just so; invalid UTF-8 is told like any other fault.
+    The point of a line without a time has `timestamp_ns` None.  Raise `LineProtocolError` at the first line that a
+    server of `dialect` would not store unchanged, or that is invalid UTF-8.
     """
     dialect, precision = Dialect(dialect), Precision(precision)
     divisor = precision.divisor
@@ -108,10 +110,10 @@ def parse_lines(
 
 
 def split_lines(data: bytes | str) -> Iterator[tuple[int, str]]:
-    """Each line with its number (from 1, counting every line feed), but blank lines and comments.
+    """Yield each line with its number (from 1, counting every line feed), without blank lines and comments.
 
-    A string with line feeds stays in one piece, and so does everything after a string that is never closed.  Invalid
-    UTF-8 breaks only its own line: it comes as lone surrogates, which `parse_line` refuses.  Never raises.
+    A string with line feeds remains in one line, as does everything after a string that is never closed.  Invalid UTF-8
+    affects only its own line: it becomes unpaired surrogates, which `parse_line` rejects.  Never raises.
     """
     text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
     if '"' not in text:
@@ -136,16 +138,16 @@ def split_lines(data: bytes | str) -> Iterator[tuple[int, str]]:
 def parse_line(
     text: str, dialect: Dialect | str = Dialect.V2, precision: Precision | str = Precision.NS, *, line: int = 1
 ) -> Point:
-    """The point of one line, which is neither blank nor a comment.
+    """Return the point of one line, which is neither blank nor a comment.
 
-    Raises `LineProtocolError` with `line` (of the text's first character) and a column in bytes.
+    Raise `LineProtocolError` with `line` (of the text's first character) and a column in bytes.
     """
     dialect, precision = Dialect(dialect), Precision(precision)
     return _parse_plain(text, precision.divisor) or _parse_carefully(text, dialect, precision, line)
 
 
 def _parse_carefully(text: str, dialect: Dialect, precision: Precision, line: int) -> Point:
-    parser = _Parser(text, dialect, precision)
+    parser = _LineParser(text, dialect, precision)
     try:
         return parser.point()
     except _Refused as refused:
@@ -155,7 +157,7 @@ def _parse_carefully(text: str, dialect: Dialect, precision: Precision, line: in
 
 
 def _parse_plain(text: str, divisor: int) -> Point | None:
-    """The point of a simple line, or None for the careful path; never wrong, often silent."""
+    """Return the point of a simple line, or None if the careful path must decide."""
     found = _PLAIN_LINE.fullmatch(text)
     if found is None or len(text) > _LONGEST_PLAIN:
         return None
@@ -192,15 +194,15 @@ def _parse_plain(text: str, divisor: int) -> Point | None:
 
 
 class _Refused(Exception):
-    """`reason` at the character `position`."""
+    """A fault: `reason` at the character `position`."""
 
     def __init__(self, reason: str, position: int) -> None:
         self.reason = reason
         self.position = position
 
 
-class _Parser:
-    """One line, read from left to right; `position` is the next character, `start` where the part at hand began."""
+class _LineParser:
+    """Parses one line from left to right; `position` is the next character, `start` where the current part began."""
 
     def __init__(self, text: str, dialect: Dialect, precision: Precision) -> None:
         self.text = text
@@ -213,7 +215,7 @@ class _Parser:
         self._skip_spaces()
         beginning = self.position
         self._refuse_line_feed()
-        measurement = self._unquoted(Part.MEASUREMENT, _MEASUREMENT, _UNESCAPE_MEASUREMENT)
+        measurement = self._unquoted(LinePart.MEASUREMENT, _MEASUREMENT, _UNESCAPE_MEASUREMENT)
         tags = self._tags()
         if not self._skip_spaces():
             self._refuse("expected ' ' before the fields", self.position)
@@ -225,12 +227,12 @@ class _Parser:
     def _tags(self) -> dict[str, str]:
         tags: dict[str, str] = {}
         while self._take(","):
-            key = self._unquoted(Part.TAG_KEY, _KEY, _UNESCAPE_KEY)
+            key = self._unquoted(LinePart.TAG_KEY, _KEY, _UNESCAPE_KEY)
             if key in tags:
                 self._refuse(f"duplicate tag {shorten(key)}")
             if not self._take("="):
                 self._refuse(f"expected '=' after the tag key {shorten(key)}", self.position)
-            tags[key] = self._unquoted(Part.TAG_VALUE, _KEY, _UNESCAPE_KEY)
+            tags[key] = self._unquoted(LinePart.TAG_VALUE, _KEY, _UNESCAPE_KEY)
             if self._peek() == "=":
                 self._refuse("unescaped '=' in a tag value", self.position)
         return tags
@@ -238,7 +240,7 @@ class _Parser:
     def _fields(self, tags: dict[str, str]) -> dict[str, FieldValue]:
         fields: dict[str, FieldValue] = {}
         while True:
-            key = self._unquoted(Part.FIELD_KEY, _KEY, _UNESCAPE_KEY)
+            key = self._unquoted(LinePart.FIELD_KEY, _KEY, _UNESCAPE_KEY)
             if key in fields:
                 self._refuse(f"duplicate field {shorten(key)}")
             if key in tags:
@@ -251,7 +253,7 @@ class _Parser:
                 return fields
 
     def _unquoted(
-        self, part: Part, extents: dict[Dialect, re.Pattern[str]], escapes: dict[Dialect, re.Pattern[str]]
+        self, part: LinePart, extents: dict[Dialect, re.Pattern[str]], escapes: dict[Dialect, re.Pattern[str]]
     ) -> str:
         self.start = self.position
         raw = self._match(extents[self.dialect])
@@ -332,7 +334,7 @@ class _Parser:
 
 
 def _is_empty(line: str) -> bool:
-    """Whether `line` is blank or a comment."""
+    """Return whether `line` is blank or a comment."""
     stripped = line.lstrip(" ")
     return not stripped or stripped[0] == "#"
 
@@ -348,7 +350,7 @@ def _value_reason(raw: str, dialect: Dialect) -> str:
 
 
 def _located(reason: str, text: str, position: int, line: int) -> LineProtocolError:
-    """The error at `position` of `text`, whose first character stands in `line`."""
+    """Return the error at `position` of `text`, whose first character is in `line`."""
     start = text.rfind("\n", 0, position) + 1
     column = len(text[start:position].encode("utf-8", "surrogatepass")) + 1
     return LineProtocolError(reason, line + text.count("\n", 0, position), column)

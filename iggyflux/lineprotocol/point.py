@@ -1,7 +1,7 @@
-"""A point, and what makes two of them equal.
+"""Points, and what makes two of them equal.
 
-A `Point` that exists is valid: nobody checks again after that.  Types of fields are part of its identity: 1, 1.0 and 1u
-differ, as they do for a server.
+A `Point` is valid by construction; nothing checks it again.  The types of fields count: 1, 1.0 and 1u differ, as they
+do for a server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ from iggyflux.lineprotocol.encode import (
 
 
 class Unsigned(int):
-    """An integer that is written `7u`.  As a number it equals the int; as a field it is another value."""
+    """An integer that is written `7u`.
+
+    As a number it equals the int; as a field it is another value.
+    """
 
     __slots__ = ()
 
@@ -71,10 +74,10 @@ _FORMATS: dict[type, Callable[[Any], str]] = {
 
 
 class Point:
-    """A measurement at a time: `tags` and `fields` are read-only and in the order of their keys' bytes.
+    """A measurement at a time; `tags` and `fields` are read-only and in the byte order of their keys.
 
-    Raises `PointError` where a server would lose or change something.  `timestamp_ns` None leaves the time to the
-    server; plans never do that.
+    The constructor raises `PointError` if a server would lose or change something.  With `timestamp_ns` None the server
+    chooses the time; plans never do that.
     """
 
     __slots__ = ("_fields", "_tags", "measurement", "timestamp_ns")
@@ -82,7 +85,7 @@ class Point:
 
     measurement: str
     timestamp_ns: int | None
-    # Plain dicts: a proxy each would double what the garbage collector has to walk.
+    # Plain dicts: proxies would double the objects that the garbage collector has to visit.
     _tags: dict[str, str]
     _fields: dict[str, FieldValue]
 
@@ -129,9 +132,9 @@ class Point:
         return MappingProxyType(self._fields)
 
     def encode(self, dialect: Dialect | str = Dialect.V2, precision: Precision | str = Precision.NS) -> str:
-        """The line, without a line feed at its end.
+        """Return the line, without a line feed at its end.
 
-        Raises `PointError` where the dialect has no such value, or the time floored to `precision` leaves the range.
+        Raise `PointError` if the dialect has no such value, or if the time rounded down to `precision` is out of range.
         """
         dialect, precision = Dialect(dialect), Precision(precision)
         head = [escape_measurement(self.measurement, dialect)]
@@ -182,7 +185,7 @@ _new = object.__new__
 def trusted_point(
     measurement: str, tags: dict[str, str], fields: dict[str, FieldValue], timestamp_ns: int | None
 ) -> Point:
-    """A point of parts that were checked already and are in order; the parser's fast path, nobody else's."""
+    """Return a point of parts that are checked already and in order; only for the parser's fast path."""
     point = _new(Point)
     _set_measurement(point, measurement)
     _set_tags(point, tags)
@@ -208,5 +211,5 @@ def _check_field_value(key: str, value: FieldValue) -> None:
 
 
 def _same(one: FieldValue, other: FieldValue) -> bool:
-    """Equal values of one type; -0.0 is not 0.0."""
+    """Return whether two values are equal and of one type; -0.0 is not 0.0."""
     return type(one) is type(other) and (one != 0 or repr(one) == repr(other))

@@ -1,7 +1,7 @@
 """Mapping documents: text to frozen types, checked, with every problem reported at once.
 
-The one crossing from a document's tree to the types of `spec`.  `Mapping.plan` imports `plan` when it is called, so
-that a command that only checks documents does not load it.
+Only this package converts a document's tree to the types of `spec`.  `Mapping.plan` imports `plan` when it is called,
+so that a command that only checks documents does not load it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from iggyflux.records import JSON
 from iggyflux.spec import (
     Collisions,
     Const,
-    Cursor,
+    CursorSpec,
     Field,
     From,
     MessageSpec,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Collisions",
     "Const",
-    "Cursor",
+    "CursorSpec",
     "Field",
     "FieldType",
     "From",
@@ -84,7 +84,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class Mapping(ABC):
     """A mapping document that compiles: a `WriterMapping` or a `ReaderMapping`.
 
-    Immutable, shared by threads; pickles as its document.  `warnings` are problems that do not keep it from being used.
+    Immutable, so threads may share it; it pickles as its document.  `warnings` are problems that do not prevent its
+    use.
     """
 
     name: str
@@ -94,14 +95,14 @@ class Mapping(ABC):
 
     @property
     def examples(self) -> Sequence[dict[str, JSON]]:
-        """The document's own tests, as it has them; their form is checked."""
+        """The document's own tests, as they are written; their form is checked."""
         tree = self.document.tree
         found = tree.get("examples", []) if isinstance(tree, dict) else []
         return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
     @cached_property
     def hash(self) -> str:
-        """16 hexadecimal digits that tell this document from every other, the same for YAML and TOML of one tree."""
+        """16 hexadecimal digits that identify the content of the document, the same for YAML and TOML of one tree."""
         text = json.dumps(self.document.tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -109,10 +110,10 @@ class Mapping(ABC):
     def plan(
         self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
     ) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReaderPlan:
-        """Return the plan of this document, which turns batches of messages into lines, or of rows into messages."""
+        """Return the plan of this document, which converts batches of messages to lines, or of rows to messages."""
 
     def locate(self, pointer: str) -> Location:
-        """Where the node at `pointer` stands: the place of a failure's `location`."""
+        """Return the place of the node at `pointer`, such as the `location` of a failure."""
         return self.document.locate(pointer)
 
     def __eq__(self, other: object) -> bool:
@@ -136,7 +137,7 @@ class WriterMapping(Mapping):
     def plan(
         self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
     ) -> CompiledPlan | ReferencePlan:
-        """Return the plan that turns batches of messages into lines."""
+        """Return the plan that converts batches of messages to lines."""
         from iggyflux.plan import compile_plan
 
         return compile_plan(self.writer, kind, dialect=dialect, precision=precision)
@@ -152,14 +153,17 @@ class ReaderMapping(Mapping):
     def plan(
         self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
     ) -> CompiledReaderPlan | ReaderPlan:
-        """Return the plan that turns batches of rows into messages; `dialect` and `precision` do not matter to it."""
+        """Return the plan that converts batches of rows to messages; `dialect` and `precision` have no effect."""
         from iggyflux.plan import compile_plan
 
         return compile_plan(self.reader, kind, dialect=dialect, precision=precision)
 
 
 def load_mapping(path: str | os.PathLike[str]) -> WriterMapping | ReaderMapping:
-    """The mapping in the file at `path`.  Raises MappingError with every problem of it."""
+    """Return the mapping in the file at `path`.
+
+    Raise MappingError with all its problems.
+    """
     file = os.fspath(path)
     try:
         data = read_source(Path(file))
@@ -178,11 +182,11 @@ def parse_mapping(
     format: str | None = None,  # noqa: A002  # the word of LANGUAGE 33
     file: str | None = None,
 ) -> WriterMapping | ReaderMapping:
-    """The mapping in `text`.
+    """Return the mapping in `text`.
 
-    `name` is its name where the document has none (else the stem of `file`), `file` what problems call it, `format`
-    "yaml" or "toml" (else the ending of `file` says, and YAML is meant where there is none).  Raises MappingError with
-    every problem of it.
+    `name` is its name if the document has none; it defaults to the stem of `file`.  `file` is the file name in
+    problems.  `format` is "yaml" or "toml"; by default the extension of `file` decides, and YAML is the last resort.
+    Raise MappingError with all its problems.
     """
     try:
         document = read_document(text, file=file, format=format)
@@ -192,9 +196,9 @@ def parse_mapping(
 
 
 def compile_document(document: Document, *, name: str | None = None) -> WriterMapping | ReaderMapping:
-    """The mapping that a document is which was read already, its faults told with everything else that is wrong.
+    """Return the mapping of a document that was read; its faults are reported with all other problems.
 
-    `name` as for `parse_mapping`.  Raises MappingError.
+    `name` is as for `parse_mapping`.  Raise MappingError.
     """
     tree = document.tree if isinstance(document.tree, dict) else {}
     kind: Literal["writer", "reader"] = "reader" if _is_reader(tree) else "writer"
@@ -210,12 +214,12 @@ def compile_document(document: Document, *, name: str | None = None) -> WriterMa
 
 
 def in_order(problems: Sequence[Problem]) -> list[Problem]:
-    """Problems in the order of the text."""
+    """Return the problems in the order of the text."""
     return sorted(problems, key=lambda problem: (problem.location.line, problem.location.column))
 
 
 def _is_reader(tree: dict[str, JSON]) -> bool:
-    """Which kind a document means to be, also where `kind` is missing or misspelt."""
+    """Return whether a document is meant to be a reader, also if `kind` is missing or misspelt."""
     kind = tree.get("kind")
     if kind in ("writer", "reader"):
         return kind == "reader"
@@ -235,7 +239,7 @@ def _name_of(reading: Reading, tree: dict[str, JSON], given: str | None) -> str:
 
 
 def _stem(file: str | None) -> str | None:
-    """The stem of a file's name; what stands for a stream, such as `-` or `<stdin>`, has none."""
+    """Return the stem of a file's name; None for a name of a stream, such as `-` or `<stdin>`."""
     return None if file is None or file == "-" or file.startswith("<") else Path(file).stem
 
 

@@ -1,4 +1,4 @@
-"""`examples` of a document: is each one something that can be run and compared?  Running them is `iggyflux test`."""
+"""Checks `examples` of a document: each must be something that `iggyflux test` can run and compare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BINARY = frozenset({"msgpack", "cbor"})
 
 
 def check_writer_examples(reading: Reading, payload: Payload) -> None:
-    """A message in one form, and what is expected of it."""
+    """Check that each example has a message in one form, and an expected result."""
     for tree, pointer in _examples(reading):
         _exactly_one(reading, tree, pointer, ("message", "message_json", "payload_base64"), "message")
         _at_least_one(reading, tree, pointer, ("points", "fails", "skipped"))
@@ -43,7 +43,7 @@ def check_writer_examples(reading: Reading, payload: Payload) -> None:
 
 
 def check_reader_examples(reading: Reading) -> None:
-    """A row or rows, and what is expected of them."""
+    """Check that each example has a row or rows, and an expected result."""
     for tree, pointer in _examples(reading):
         _exactly_one(reading, tree, pointer, ("row", "rows"), "rows")
         _at_least_one(reading, tree, pointer, ("messages", "fails"))
@@ -83,7 +83,7 @@ def _check_codes(reading: Reading, value: JSON, pointer: str) -> None:
 
     for index, code in enumerate(texts_of(value)):
         place = pointer if isinstance(value, str) else join_pointer(pointer, index)
-        if code not in CODES and place not in reading.told:
+        if code not in CODES and place not in reading.reported:
             hint = "docs/errors.md lists all codes"
             reading.report(BAD_EXAMPLE, place, f"unknown code {code}", hint=hint)
 

@@ -13,14 +13,14 @@ from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, o
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_duration, read_time
 from iggyflux.records import JSON, Scalar
-from iggyflux.spec import Const, Cursor, MessageSpec, OnError, Query, Reader, Source, Target
+from iggyflux.spec import Const, CursorSpec, MessageSpec, OnError, Query, Reader, Source, Target
 
 BAD_STATEMENT = "IFX131"
 _NOW = re.compile(r"\bnow\s*\(\s*\)", re.IGNORECASE)
 
 
 def read_reader(reading: Reading, name: str) -> Reader:
-    """The reader that the document says; where `reading` has problems after this, it stands for nothing."""
+    """Return the reader of the document; if `reading` has problems afterwards, it must not be used."""
     tree = reading.tree
     query = _read_query(reading, object_of(tree.get("from")))
     cursor = _read_cursor(reading, object_of(tree.get("cursor")))
@@ -103,8 +103,8 @@ def _check_statement(reading: Reading, statement: str, tree: Mapping[str, JSON])
             reading.report("IFX126", join_pointer("/from", key), message, key=True)
 
 
-def _read_cursor(reading: Reading, tree: Mapping[str, JSON]) -> Cursor:
-    default = Cursor()
+def _read_cursor(reading: Reading, tree: Mapping[str, JSON]) -> CursorSpec:
+    default = CursorSpec()
     start = tree.get("start", "beginning")
     begin = start if start in ("beginning", "now") else read_time(reading, start, "/cursor/start")
     end = read_time(reading, tree.get("end"), "/cursor/end")
@@ -114,7 +114,7 @@ def _read_cursor(reading: Reading, tree: Mapping[str, JSON]) -> Cursor:
     window = read_duration(tree.get("window"), default.window_ns)
     if window == 0:
         reading.report("IFX125", "/cursor/window", "the window has no length")
-    return Cursor(
+    return CursorSpec(
         column=str(tree.get("column", default.column)),
         start="beginning" if begin is None or begin == "beginning" else "now" if begin == "now" else int(begin),
         end_ns=end,
@@ -142,7 +142,10 @@ def _read_message(reading: Reading, tree: Mapping[str, JSON], pointer: str) -> M
 
 
 def _read_payload(reading: Reading, value: JSON, pointer: str) -> Source:
-    """An expression, or a template: its members are compiled one by one, for the places, and then as one."""
+    """Return an expression, also for a template.
+
+    The members of a template are compiled one by one, for the places of their problems, and then as one expression.
+    """
     if not isinstance(value, dict):
         return reading.expression(value, pointer) or NOTHING
     parts = []

@@ -1,7 +1,7 @@
-"""What reading a document needs everywhere: typed access to a tree that may be wrong, and a place for every problem.
+"""What every part of reading a document needs: typed access to a tree that may be wrong, and problems with places.
 
-A problem never stops the reading: what is wrong is told, and a stand-in goes on, so that one look at a document finds
-everything.  What the schema has found already is not told again.
+A problem never stops the reading: it is reported, and a placeholder takes the place of the value, so that one pass
+finds everything.  A problem that the schema has reported is not reported again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iggyflux.records import JSON, Scalar
 from iggyflux.spec import Const, Source
 
 NOTHING = Const("")
-"""Stands for a value that has a problem."""
+"""The placeholder for a value that has a problem."""
 
 _SCALAR = frozenset({"string", "number", "boolean"})
 _FITTING = {
@@ -31,12 +31,12 @@ _FITTING = {
     "an object": frozenset({"object"}),
 }
 
-# Of these the finding is about a key, and the value under it is still worth reading.
+# The problem is about a key, and the value under it is still worth reading.
 _ABOUT_KEYS = frozenset({"IFX110", "IFX111"})
 
 
 class Reading:
-    """One document being read: its problems so far, and what every part of it needs to know."""
+    """A document that is being read: its problems so far, and what every part of it needs to know."""
 
     def __init__(self, document: Document, kind: str) -> None:
         self.document = document
@@ -44,9 +44,9 @@ class Reading:
         found = check_schema(document, "mapping")
         self.problems: list[Problem] = [*document.faults, *found]
         self.warnings: list[Problem] = []
-        # Values and objects of which something is told already: what follows from it is not worth telling.
-        self.told = {problem.location.pointer for problem in found if problem.code not in _ABOUT_KEYS}
-        self.told |= document.broken
+        # Values and objects with a reported problem; what follows from it is not reported.
+        self.reported = {problem.location.pointer for problem in found if problem.code not in _ABOUT_KEYS}
+        self.reported |= document.broken
         self.misspelt = {parent_of(problem.location.pointer) for problem in self.problems if problem.code == "IFX110"}
         self.tree = object_of(document.tree)
         self.tables = {
@@ -57,18 +57,21 @@ class Reading:
     # problems
 
     def report(self, code: str, pointer: str, message: str, *, key: bool = False, **more: Any) -> None:
-        """An error, unless the schema has told one of this very node."""
-        if pointer not in self.told or key:
+        """Report an error, unless the schema has reported one of this very node."""
+        if pointer not in self.reported or key:
             self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
 
     def warn(self, code: str, pointer: str, message: str, *, key: bool = False, hint: str | None = None) -> None:
-        """A warning."""
+        """Report a warning."""
         self.warnings.append(self.document.problem(code, pointer, message, key=key, hint=hint, severity="warning"))
 
     # values
 
     def expression(self, value: JSON, pointer: str, fitting: str | None = None) -> Expression | None:
-        """The expression that `value` is; None where it is none, which is told.  `fitting` is what its place needs."""
+        """Return the expression in `value`; None if it is not one, which is reported.
+
+        `fitting` names the types that its place accepts.
+        """
         if not isinstance(value, str) or not value:
             return None
         try:
@@ -96,7 +99,7 @@ class Reading:
         return expression
 
     def check_types(self, expression: Expression, fitting: str | None, pointer: str) -> None:
-        """An expression that can't give what its place needs, whatever the message, is a mistake now."""
+        """Report an expression that can never return a type that its place accepts."""
         if fitting is None or expression.types & _FITTING[fitting]:
             return
         found = " or ".join(sorted(expression.types - {"null"})) or "null"
@@ -114,7 +117,7 @@ class Reading:
         self.report("IFX132", pointer, message, expected=fitting, found=f"always {found}", hint=hint)
 
     def literal_hint(self, value: str) -> str | None:
-        """A date, a time or a number with a unit is a text to YAML, and no expression."""
+        """Return a hint for a date, a time or a number with a unit: a string in YAML, but not an expression."""
         if LITERAL.fullmatch(value) is None:
             return None
         sign = "=" if self.document.format == "toml" else ":"
@@ -124,7 +127,7 @@ class Reading:
         return f"{constant}; quote a member of this name: '\"{value}\"'"
 
     def split_hint(self, value: str, pointer: str) -> str | None:
-        """`{x: f(a, b)}` without quotes is the text `f(a` to YAML."""
+        """Return a hint for `{x: f(a, b)}` without quotes, which is the string `f(a` in YAML."""
         node = self.document.node(pointer)
         if node is None or not node.in_flow or node.style is not Style.PLAIN:
             return None
@@ -133,7 +136,7 @@ class Reading:
         return None
 
     def quotes_hint(self, hint: str | None, pointer: str) -> str | None:
-        """A name in quotes needs other quotes around it in YAML, or they would be YAML's own."""
+        """Return `hint` with the advice that a quoted name needs other quotes around it in YAML."""
         node = self.document.node(pointer)
         if hint is None or node is None or 'quote it: "' not in hint:
             return hint
@@ -142,7 +145,7 @@ class Reading:
         return hint + "; in YAML put the whole in single quotes: '\"…\"'"
 
     def source(self, value: JSON, pointer: str, fitting: str | None = None) -> Source:
-        """An expression, `{const: …}` or `{expr: …}`."""
+        """Return an expression, or the value of `{const: …}` or `{expr: …}`."""
         if isinstance(value, dict):
             if "const" in value:
                 constant = scalar_of(value["const"])
@@ -151,36 +154,36 @@ class Reading:
         return self.expression(value, pointer, fitting) or NOTHING
 
     def choice(self, tree: Mapping[str, JSON], key: str, allowed: tuple[str, ...]) -> Any:
-        """The word under `key`, or the first of `allowed` where there is none or a wrong one."""
+        """Return the word under `key`; the first of `allowed` if it is missing or wrong."""
         value = tree.get(key, allowed[0])
         return value if value in allowed else allowed[0]
 
 
 def check_length(reading: Reading, name: JSON, pointer: str) -> None:
-    """The name of a stream or topic has at most 255 bytes on an Iggy server."""
+    """Report a name of a stream or topic of more than 255 bytes, the limit of Iggy."""
     if isinstance(name, str) and len(name) <= 255 < len(name.encode()):
         reading.report("IFX114", pointer, f"the name has {len(name.encode())} bytes", expected="at most 255")
 
 
 def object_of(value: JSON) -> Mapping[str, JSON]:
-    """`value` if it is an object, else an empty one."""
+    """Return `value` if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def scalar_of(value: JSON) -> Scalar | None:
-    """`value` if it is a scalar, else None."""
+    """Return `value` if it is a scalar, else None."""
     return value if isinstance(value, (str, int, float, bool)) else None
 
 
 def texts_of(value: JSON) -> tuple[str, ...]:
-    """A string, or the strings of a list."""
+    """Return a string as a tuple, or the strings of a list."""
     if isinstance(value, str):
         return (value,)
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def items_of(value: JSON, pointer: str) -> Iterator[tuple[Mapping[str, JSON], str]]:
-    """The objects of something that is one or a list of them, each with its pointer."""
+    """Yield the objects of a value that is one or a list of them, each with its pointer."""
     if isinstance(value, dict):
         yield value, pointer
     elif isinstance(value, list):

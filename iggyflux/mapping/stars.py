@@ -1,4 +1,4 @@
-"""Which members a `"*"` leaves out: those that other parts of its point use by name (LANGUAGE 16)."""
+"""The members that a `"*"` omits: those that other parts of its point use by name (LANGUAGE 16)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from iggyflux.spec import PointSpec, Star
 
 
 def used_keys(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[str]:
-    """The top-level keys of the star's object that measurement, tags, named fields and timestamp read.
+    """Return the top-level keys of the star's object that measurement, tags, named fields and timestamp read.
 
-    Another star uses the keys on its own path: with `"*": "@"` and `"extra_*": extra`, `extra` is left to the second.
+    Another star uses the keys on its own path: with `"*": "@"` and `"extra_*": extra`, the first omits `extra`.
     `in_elements` says that `@` is an element of `for_each`, and root() another value.
     """
     if not isinstance(star.source, Expression):

@@ -1,4 +1,4 @@
-"""`tables` of a document: which of them no expression looks anything up in."""
+"""Finds the `tables` of a document that no expression uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNUSED = "IFX151"
 
 
 def warn_unused_tables(reading: Reading) -> None:
-    """Warn of each table that no `lookup` names; only where every expression could be read."""
+    """Warn of each table that no `lookup` names, if every expression could be read."""
     if reading.problems:
         return
     used = {name for expression in reading.expressions for name in _looked_up(expression.node)}

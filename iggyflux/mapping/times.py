@@ -1,4 +1,4 @@
-"""`timestamp` of a point, and the times and spans of a cursor."""
+"""`timestamp` of a point, and the times and durations of a cursor."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _NUMBERS = {
 
 
 def read_timestamp(reading: Reading, point: Mapping[str, JSON], point_pointer: str) -> Timestamp:
-    """`timestamp` of a point; without one, the message's own, which is worth a warning."""
+    """Return `timestamp` of a point; without one, the message's own time, which causes a warning."""
     if "timestamp" not in point:
-        if point_pointer not in reading.misspelt:  # else it may be there under another name
+        if point_pointer not in reading.misspelt:  # else it may be present under another name
             reading.warn(
                 NO_TIMESTAMP,
                 point_pointer,
@@ -55,6 +55,8 @@ def read_timestamp(reading: Reading, point: Mapping[str, JSON], point_pointer: s
 
 
 class _Timestamp:
+    """Reads one `timestamp`."""
+
     def __init__(self, reading: Reading, tree: Mapping[str, JSON], pointer: str) -> None:
         self.reading = reading
         self.tree = tree
@@ -129,7 +131,7 @@ class _Timestamp:
         if has_offset:
             self.meaningless("timezone", "the pattern has the offset (%z)")
         elif written in _NUMBERS or written is TimestampFormat.RFC3339:
-            if "format" in self.tree and self.at("format") not in self.reading.told:
+            if "format" in self.tree and self.at("format") not in self.reading.reported:
                 self.meaningless("timezone", f"{written.value} needs no time zone")
         else:
             try:
@@ -158,7 +160,7 @@ class _Timestamp:
 
 
 def read_time(reading: Reading, value: JSON, pointer: str) -> int | None:
-    """The nanoseconds of an RFC 3339 time in the document."""
+    """Return the nanoseconds of an RFC 3339 time in the document; report an invalid one."""
     if not isinstance(value, str):
         return None
     try:
@@ -170,6 +172,6 @@ def read_time(reading: Reading, value: JSON, pointer: str) -> int | None:
 
 
 def read_duration(value: JSON, default_ns: int) -> int:
-    """The nanoseconds of a span such as `10s`; its form is the schema's."""
+    """Return the nanoseconds of a duration such as `10s`; the schema checks its form."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     return int(match[1]) * _UNITS_NS[match[2]] if match else default_ns

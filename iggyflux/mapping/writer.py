@@ -52,7 +52,7 @@ _CASTING = {
 
 
 def read_writer(reading: Reading, name: str) -> Writer:
-    """The writer that the document says; where `reading` has problems after this, it stands for nothing."""
+    """Return the writer of the document; if `reading` has problems afterwards, it must not be used."""
     tree = reading.tree
     invalid_names = reading.choice(tree, "invalid_names", ("fail", "replace"))
     for_each = reading.expression(tree.get("for_each"), "/for_each", "a list")
@@ -64,7 +64,7 @@ def read_writer(reading: Reading, name: str) -> Writer:
     source = read_from(reading, object_of(tree.get("from")))
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
-    _warn_rows_not_walked(reading, source.payload.format, for_each is not None)
+    _warn_missing_for_each(reading, source.payload.format, for_each is not None)
     return Writer(
         name=name,
         document=reading.document,
@@ -79,9 +79,9 @@ def read_writer(reading: Reading, name: str) -> Writer:
     )
 
 
-def _warn_rows_not_walked(reading: Reading, form: str, walked: bool) -> None:
-    """A member of a list is null, whatever the message: `temp_c` of a csv payload without `for_each` says nothing."""
-    if form in LISTS_OF_ROWS and not walked and any(expression.reads.keys for expression in reading.expressions):
+def _warn_missing_for_each(reading: Reading, form: str, has_for_each: bool) -> None:
+    """Warn of expressions that read members of a list of rows: without `for_each` they are always null."""
+    if form in LISTS_OF_ROWS and not has_for_each and any(expression.reads.keys for expression in reading.expressions):
         pointer = "/from/payload" if "payload" in object_of(reading.tree.get("from")) else "/from"
         message = f"a payload of {form} is a list of rows; without `for_each` expressions get the list, not a row"
         reading.warn("IFX153", pointer, message, hint="add `for_each: '@'` to render points per row")
@@ -91,7 +91,7 @@ _MQTT = re.compile(r"(?:(?<=^)|(?<=/))[+#](?=/|$)")
 
 
 def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
-    """`from`: the topics are names or globs."""
+    """Return `from`; the topics are names or globs."""
     topics = texts_of(tree.get("topic"))
     for topic in topics:
         _check_glob(reading, topic, _item("/from/topic", tree.get("topic"), topic))
@@ -116,7 +116,7 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
     options = {key: option for key, option in value.items() if key != "format"}
     if not isinstance(name, str):
         return Payload("json")
-    if options and not any(pointer.startswith("/from/payload") for pointer in reading.told):
+    if options and not any(pointer.startswith("/from/payload") for pointer in reading.reported):
         from iggyflux.payloads import FORMATS, OptionError  # decoders are not needed to check most documents
 
         try:
@@ -140,7 +140,7 @@ def _check_glob(reading: Reading, glob: str, pointer: str) -> None:
 
 
 class _Point:
-    """One item of `points` being read."""
+    """Reads one item of `points`."""
 
     def __init__(
         self, reading: Reading, tree: Mapping[str, JSON], pointer: str, in_elements: bool, strict_names: bool
@@ -157,7 +157,7 @@ class _Point:
         fields, field_stars = self.fields()
         timestamp = read_timestamp(self.reading, self.tree, self.pointer)
         self.check_clashes(tags, fields)
-        # The order of code points, in which Python compares texts, is that of their UTF-8 bytes.
+        # Python compares strings by code points, which is the order of their UTF-8 bytes.
         spec = PointSpec(
             measurement=measurement,
             tags=tuple(sorted(tags, key=lambda tag: tag.key)),
@@ -198,14 +198,14 @@ class _Point:
     # members of tags and fields
 
     def members(self, key: str) -> Iterator[tuple[str, JSON, str]]:
-        """Name, value and pointer of each tag or field; a name in a list is its own expression."""
+        """Yield name, value and pointer of each tag or field; a name in a list is its own expression."""
         value = self.tree.get(key)
         if isinstance(value, dict):
             for name, member in value.items():
                 yield name, member, self.at(key, name)
         elif isinstance(value, list):
             for index, item in enumerate(value):
-                if isinstance(item, str) and self.at(key, index) not in self.reading.told:
+                if isinstance(item, str) and self.at(key, index) not in self.reading.reported:
                     yield item, item, self.at(key, index)
 
     def check_name(
@@ -291,7 +291,7 @@ class _Point:
         return Field(name, source, kind, cast, default, required, pointer)
 
     def typed(self, value: Scalar, kind: FieldType, pointer: str, what: str) -> Scalar:
-        """`value` as the field writes it."""
+        """Return `value` as the field's type; report a value of another type."""
         try:
             return convert(value, kind, cast=False)
         except RecordError as error:
@@ -353,7 +353,7 @@ class _Point:
 
 
 def _type_of(value: Scalar) -> FieldType:
-    """What a constant is where nothing is said: numbers are floats."""
+    """Return the type of a constant without a declared type: numbers are floats."""
     if isinstance(value, bool):
         return FieldType.BOOLEAN
     return FieldType.STRING if isinstance(value, str) else FieldType.FLOAT

@@ -1,6 +1,7 @@
-"""Payload formats: bytes to plain JSON values and back.  A new one is a file with a `FORMAT`, and a line here.
+"""Payload formats: bytes to plain JSON values and back.
 
-Each inherits the contract of tests/test_payloads.py: any bytes give a value or a `DecodeError`, nothing is changed.
+A new format is a file with a `FORMAT`, and a line here.  It gets the tests of tests/test_payloads.py: any bytes give a
+value or a `DecodeError`, and no value is changed.
 """
 
 from __future__ import annotations

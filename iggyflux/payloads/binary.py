@@ -1,6 +1,6 @@
-"""What msgpack and cbor share: their libraries read bytes, and one walker makes plain JSON values of what they found.
+"""What msgpack and cbor share: their libraries read bytes, and one walker makes plain JSON values of the result.
 
-A value that the mapping does not read, or that a later equal key replaces, is not looked at.
+A value that the mapping does not read, or that a later equal key replaces, is not checked.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from iggyflux.records import JSON
 
 
 class Members(list[object]):
+    """The keys and values of an object in turn, for objects of which a dict would hide members.
+
+    In Python 1, 1.0 and True are equal keys.
+    """
+
     """Keys and values of an object by turns, where a dict would hide some: Python holds 1, 1.0 and True equal."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tag:
+class TaggedValue:
     """A tag of CBOR with its content."""
 
     number: int
@@ -34,11 +39,11 @@ class Tag:
 _SIMPLE = {str, int, bool, type(None)}
 
 Special: TypeAlias = Callable[[object], JSON]
-"""The JSON form of a type of the format's own; raises `DecodeError` where it has none."""
+"""The type of a function that returns the JSON form of a format's own type, or raises `DecodeError` if it has none."""
 
 
 def plain(value: object, reads: Reads, special: Special) -> JSON:
-    """Return the part of `value` that `reads` names; raise `DecodeError` where that has no JSON form."""
+    """Return the part of `value` that `reads` names; raise `DecodeError` if it has no JSON form."""
     if type(value) in _SIMPLE:
         return value  # type: ignore[return-value]
     if isinstance(value, float):
@@ -61,7 +66,7 @@ def plain(value: object, reads: Reads, special: Special) -> JSON:
 
 
 def check_keys(value: object) -> None:
-    """Raise `DecodeError` if an object in `value`, read or not, has two keys of one text."""
+    """Raise `DecodeError` if an object in `value`, read or not, has two keys with one text."""
     parts: Iterable[object] = ()
     keys_and_values = _opened(value)
     if keys_and_values is not None:
@@ -75,7 +80,7 @@ def check_keys(value: object) -> None:
         parts = chain(*keys_and_values)
     elif isinstance(value, (list, tuple)):
         parts = value
-    elif isinstance(value, Tag):
+    elif isinstance(value, TaggedValue):
         parts = (value.content,)
     for part in parts:
         if type(part) not in _SIMPLE:
@@ -83,7 +88,7 @@ def check_keys(value: object) -> None:
 
 
 def _opened(value: object) -> tuple[Iterable[object], Iterable[object]] | None:
-    """Return keys and values of an object; None for a value of another type."""
+    """Return the keys and the values of an object; None for another value."""
     if isinstance(value, Members):
         return value[::2], value[1::2]
     # cbor2 makes a frozendict of an object in a key.
@@ -91,7 +96,7 @@ def _opened(value: object) -> tuple[Iterable[object], Iterable[object]] | None:
 
 
 def _text(key: object) -> str | None:
-    """Return a key as it counts, an integer as its decimal text; None for another type."""
+    """Return the text of a key, an integer in decimal; None for another type."""
     return key if type(key) is str else str(key) if type(key) is int else None
 
 
@@ -112,7 +117,7 @@ def foreign(what: str) -> DecodeError:
 
 
 def time_text(seconds: int, nanoseconds: int) -> str:
-    """Return a time as RFC 3339 with nine digits; raise `DecodeError` outside of the years 1 to 9999."""
+    """Return a time as RFC 3339 with nine digits; raise `DecodeError` outside the years 1 to 9999."""
     try:
         second = datetime(1970, 1, 1) + timedelta(seconds=seconds)  # noqa: DTZ001  (it is written as UTC)
     except OverflowError:

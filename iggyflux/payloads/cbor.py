@@ -1,8 +1,8 @@
-"""cbor: integer keys become text, byte strings come as base64, tags of times and decimals become numbers or text.
+"""cbor: integer keys become strings, byte strings base64, tags of times and decimals become numbers or strings.
 
 Other tags, undefined, other simple values and NaN fail where they are read.
 
-The tag 55799, which says no more than "this is CBOR", may stand before the payload (RFC 8949, 3.4.6).
+The tag 55799, which only says "this is CBOR", may precede the payload (RFC 8949, 3.4.6).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from iggyflux.errors import DecodeError
-from iggyflux.payloads.binary import Members, Tag, check_keys, foreign, is_plain, plain, time_text
+from iggyflux.payloads.binary import Members, TaggedValue, check_keys, foreign, is_plain, plain, time_text
 from iggyflux.payloads.format import (
     BAD_NUMBER,
     MALFORMED,
@@ -35,7 +35,7 @@ _SELF_DESCRIBED = b"\xd9\xd9\xf7"
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """The one value that the payload is."""
+    """Return the value of the payload."""
     check_size(payload)
     tree = _tree(payload.removeprefix(_SELF_DESCRIBED))
     if is_plain(tree):
@@ -46,7 +46,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
 
 
 def _tree(payload: bytes) -> object:
-    """Return what cbor2 makes of a payload, but tags as they are, and objects with all members where it hides one."""
+    """Return what cbor2 makes of a payload, but with tags kept, and with all members of an object if it hides one."""
     import cbor2
 
     def load(*, allow_duplicate_keys: bool) -> object:
@@ -79,20 +79,20 @@ def _tree(payload: bytes) -> object:
     return _all_members(payload, 0)[0]
 
 
-def _other_tag(tag: CBORTag, _: bool) -> Tag:
-    return Tag(tag.tag, tag.value)
+def _other_tag(tag: CBORTag, _: bool) -> TaggedValue:
+    return TaggedValue(tag.tag, tag.value)
 
 
-def _known_tag(number: int) -> Callable[[object, bool], Tag]:
-    return lambda content, _: Tag(number, content)
+def _known_tag(number: int) -> Callable[[object, bool], TaggedValue]:
+    return lambda content, _: TaggedValue(number, content)
 
 
-# Tags can share, repeat and build without bound: none that cbor2 knows is followed.
+# Tags can share, repeat and build values without limit, so no tag that cbor2 knows is followed.
 _TAGS = {number: _known_tag(number) for number in (*range(1101), 43000, 55799)}
 
 
 def _all_members(payload: bytes, start: int) -> tuple[object, int]:
-    """Return the value at `start`, objects with all members, and where it ends.  The syntax was checked."""
+    """Return the value at `start`, objects with all members, and where it ends; the syntax is checked already."""
     import cbor2
 
     major, minor = payload[start] >> 5, payload[start] & 0x1F
@@ -102,7 +102,7 @@ def _all_members(payload: bytes, start: int) -> tuple[object, int]:
     is_indefinite = minor == 31
     if major == 6:
         content, at = _all_members(payload, at)
-        return Tag(count, content), at
+        return TaggedValue(count, content), at
     if major in (2, 3) and not is_indefinite:
         at += count
     elif 2 <= major <= 5:
@@ -118,17 +118,17 @@ def _all_members(payload: bytes, start: int) -> tuple[object, int]:
 
 
 def _special(value: object) -> JSON:
-    """The text of tag 0, the number of tag 1, the decimal of tag 4, the time of tag 1001 (RFC 8949, RFC 9581)."""
+    """Return the string of tag 0, number of tag 1, decimal of tag 4 or time of tag 1001 (RFC 8949, RFC 9581)."""
     match value:
-        case Tag(0, str(text)):
+        case TaggedValue(0, str(text)):
             return text
-        case Tag(1, int(number) | float(number)) if not isinstance(number, bool):
+        case TaggedValue(1, int(number) | float(number)) if not isinstance(number, bool):
             return plain(number, Reads.WHOLE, _special)
-        case Tag(4, list(content)):
+        case TaggedValue(4, list(content)):
             return _decimal(plain(content, Reads.WHOLE, _special))
-        case Tag(1001, content):
+        case TaggedValue(1001, content):
             return _time(plain(content, Reads.WHOLE, _special))
-        case Tag():
+        case TaggedValue():
             raise foreign(f"the tag {value.number}, or what is in it,")
     raise foreign("undefined or a simple value")
 
@@ -157,13 +157,16 @@ def _time(content: JSON) -> str:
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
-    """`value` as CBOR; integers beyond 64 bits, NaN and half surrogates raise `RecordError`."""
+    """Return `value` as CBOR.
+
+    Raise `RecordError` for integers beyond 64 bits, NaN and unpaired surrogates.
+    """
     import cbor2
 
     try:
         if not is_plain(value):
             reason = "it contains NaN, an infinity or an unsupported type"
-        elif _has_large_integer(value):  # cbor2 would tag it, which is not JSON: our own `decode` refuses tags
+        elif _has_large_integer(value):  # cbor2 would write a tag, which `decode` rejects
             reason = "it contains an integer beyond 64 bits"
         else:
             encoded: bytes = cbor2.dumps(value)

@@ -1,7 +1,7 @@
-"""csv: rows of strings by RFC 4180, always a list of objects, whose keys are named in the document or in the first row.
+"""csv: rows of strings (RFC 4180), always a list of objects; the document or the first row names their keys.
 
-Read by an expression of our own, not by the csv module: that one has a process-wide limit on the length of a cell and
-forgives what it cannot have understood.
+A regular expression reads it, not the csv module: that module has a process-wide limit on the length of a cell, and
+accepts malformed text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from iggyflux.records import JSON
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:
-    """An object of strings for each row; blank lines are left out.
+    """Return an object of strings for each row; blank lines are omitted.
 
     Without the option `header` the first row has the names, and a byte order mark before it is ignored.
     """
@@ -55,7 +55,10 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:
-    """Rows (or the one row that `value` is) of scalars; the names come first unless the option `header` gives them."""
+    """Return the text of rows of scalars, or of the one row `value`.
+
+    The names come first unless the option `header` gives them.
+    """
     options = options or {}
     rows = value if isinstance(value, list) else [value]
     header = _header(options)
@@ -75,7 +78,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
 
 
 def check(options: Options) -> None:
-    """Delimiter and quote are one character each, and differ; the header names its columns once each."""
+    """Raise OptionError unless delimiter and quote are two different characters, and the names in the header differ."""
     delimiter, quote = _delimiter(options), _quote(options)
     if len(delimiter) != 1 or delimiter in "\r\n":
         raise OptionError(f"expected one character as delimiter, found {delimiter!r}", "delimiter")
@@ -103,14 +106,14 @@ def _quote(options: Options) -> str:
 
 @lru_cache(maxsize=32)
 def _cell_pattern(delimiter: str, quote: str) -> re.Pattern[str]:
-    """One cell, quoted (group 1) or bare (group 2), and what ends it (group 3)."""
+    """Return the pattern of one cell, quoted (group 1) or bare (group 2), and of what ends it (group 3)."""
     d, q = re.escape(delimiter), re.escape(quote)
     quoted = f"{q}([^{q}]*+(?:{q}{q}[^{q}]*+)*+){q}" if quote else "(?!)()"
     return re.compile(rf"(?:{quoted}|([^{q}{d}\r\n]*+))({d}|\r\n|\n|\r|\Z)")
 
 
 def _rows(text: str, delimiter: str, quote: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the number of the line that it begins in."""
+    """Yield each row with the number of its first line."""
     match = _cell_pattern(delimiter, quote).match
     line, position, length = 1, 0, len(text)
     while position < length:
@@ -132,7 +135,7 @@ def _rows(text: str, delimiter: str, quote: str) -> Iterator[tuple[int, list[str
 
 
 def _line(cells: list[str], delimiter: str, quote: str) -> str:
-    """A row; one that would be a blank line has its empty cell in quotes."""
+    """Return a row; if it would be a blank line, its empty cell is in quotes."""
     return (delimiter.join(cells) or quote * 2) + "\n"
 
 

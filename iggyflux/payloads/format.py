@@ -1,7 +1,7 @@
-"""What a payload format is, and what all formats have in common.
+"""The form of a payload format, and what all formats have in common.
 
-A format turns bytes into plain JSON values (exactly dict, list, str, int, float, bool or None: jmespath compares
-classes) and back.  For any bytes at all `decode` gives a value or raises `DecodeError`; it never changes a value.
+A format converts bytes to plain JSON values (exactly dict, list, str, int, float, bool or None: jmespath compares
+classes) and back.  For any bytes at all `decode` returns a value or raises `DecodeError`; it never changes a value.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Options: TypeAlias = Mapping[str, JSON]
 
 
 class OptionError(ValueError):
-    """An option of a format that cannot be: `option` names it (None: the options together)."""
+    """An invalid option of a format; `option` names it (None: the options together)."""
 
     def __init__(self, reason: str, option: str | None = None) -> None:
         self.reason = reason
@@ -44,6 +44,8 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Option:
+    """An option of a format, as the document names it."""
+
     """An option of a format, as the document names it."""
 
     name: str
@@ -59,10 +61,10 @@ class Option:
 class Format:
     """A payload format.
 
-    `decode(payload, options, reads, strict)` may leave out what `reads` does not name (None: all is read).  Of
-    duplicate keys the last wins; `strict` refuses them.  `encode(value, options)` raises `RecordError`
-    for a value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is
-    called when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
+    `decode(payload, options, reads, strict)` may omit what `reads` does not name (None: everything is read).  Of
+    duplicate keys the last wins; `strict` rejects them.  `encode(value, options)` raises `RecordError` for a value that
+    the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called when a
+    document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
     """
 
     name: str
@@ -75,13 +77,13 @@ class Format:
 
 
 def check_size(payload: bytes) -> None:
-    """`payload` is not larger than any message can be."""
+    """Raise DecodeError if `payload` is larger than any message can be."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise DecodeError(TOO_LARGE, f"the payload has more than {MAX_PAYLOAD_BYTES:,} bytes")
 
 
 def decode_utf8(payload: bytes) -> str:
-    """The text of a payload that is one text."""
+    """Return the text of a payload."""
     check_size(payload)
     try:
         return payload.decode("utf-8")
@@ -90,28 +92,28 @@ def decode_utf8(payload: bytes) -> str:
 
 
 def not_utf8(exc: UnicodeDecodeError, what: str = "the payload") -> DecodeError:
-    """The failure for bytes that are not UTF-8."""
+    """Return the failure for bytes that are not UTF-8."""
     byte = exc.object[exc.start]
     return DecodeError(NOT_UTF8, f"{what} is not UTF-8: {exc.reason} 0x{byte:02x} at byte {exc.start}")
 
 
 def too_deep() -> DecodeError:
-    """The failure for values that are nested too deeply."""
+    """Return the failure for values that are nested too deeply."""
     return DecodeError(TOO_DEEP, f"lists and objects are nested more than {MAX_DEPTH} deep")
 
 
 def duplicate_key(key: str) -> DecodeError:
-    """The failure for a key that stands twice in one object."""
+    """Return the failure for a duplicate key of an object."""
     return DecodeError(DUPLICATE_KEY, f"duplicate key {shorten(key)}")
 
 
 def not_encodable(name: str, expected: str, value: JSON) -> RecordError:
-    """The failure for a value that format `name` cannot hold."""
+    """Return the failure for a value that format `name` cannot hold."""
     return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, found {shorten(value)}")
 
 
 def encode_utf8(text: str, name: str) -> bytes:
-    """`text` as UTF-8, or the failure for half of a surrogate pair."""
+    """Return `text` as UTF-8; raise RecordError for an unpaired surrogate."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""influx: a payload that is line protocol already, as a list of rows `{measurement, tags, fields, time}`."""
+"""influx: a payload in line protocol, as a list of rows `{measurement, tags, fields, time}`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iggyflux.records import JSON
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """A row for each line; `time` in nanoseconds, null where the line has none."""
+    """Return a row for each line; `time` is in nanoseconds, or null if the line has none."""
     text = decode_utf8(payload)
     try:
         points = parse_lines(text, _dialect(options), _precision(options))
@@ -20,7 +20,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:
-    """A line for each row, or for the one row that `value` is; integers are written as `1i`."""
+    """Return a line for each row, or for the one row `value`; integers are written as `1i`."""
     options = options or {}
     rows = value if isinstance(value, list) else [value]
     lines = [_point(row).encode(_dialect(options), _precision(options)) for row in rows]

@@ -1,8 +1,8 @@
 """json: read by msgspec, and only as far as the mapping reads.
 
-The law for both plans (LANGUAGE 25, 26): UTF-8, size and depth are checked on the bytes; a value that is not read is
-checked for syntax alone; what is read must be exact; of equal keys in one object the last wins, and `strict` refuses
-them.  This file specifies it; the compiled plan sends what it does not decode itself here.
+The rules for both plans (LANGUAGE 25, 26): UTF-8, size and depth are checked on the bytes.  Of a value that is not read
+only the syntax is checked.  A value that is read must be exact.  Of duplicate keys of an object the last wins; `strict`
+rejects them.  This file specifies the rules; the compiled plan sends it every payload that it does not decode itself.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _list = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 _FIRST = re.compile(rb"[ \t\r\n]*(.)", re.DOTALL)
-# An unclosed string ends with the text: the syntax is somebody else's care, linear time is ours.
+# An unclosed string ends with the text: the syntax is checked elsewhere, here only linear time matters.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 _BRACKETS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _OTHERS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """The part of a JSON text that `reads` names (None: all of it)."""
+    """Return the part of a JSON text that `reads` names (None: all of it)."""
     reads = Reads.WHOLE if reads is None else reads
     check_json_bytes(payload)
     tree: object = None
@@ -62,7 +62,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
 
 
 def check_json_bytes(payload: bytes) -> None:
-    """Size, UTF-8 and depth of a payload; raises `DecodeError`.  Says nothing about syntax."""
+    """Raise `DecodeError` for the size, the encoding or the depth of a payload; the syntax is not checked."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         check_size(payload)
     if not payload.isascii():
@@ -77,9 +77,9 @@ def check_json_bytes(payload: bytes) -> None:
 
 
 def find_duplicate_key(payload: bytes) -> str | None:
-    """Return a key that stands twice in one object, compared after unescaping; None where none does.
+    """Return a duplicate key of an object, compared after unescaping; None if there is none.
 
-    For JSON in UTF-8 that is not nested too deeply; of what is no JSON it says nothing.
+    The payload is in UTF-8 and not nested too deeply.  If it is not JSON, the result has no meaning.
     """
     if not may_repeat_a_key(payload):
         return None
@@ -95,7 +95,7 @@ def find_duplicate_key(payload: bytes) -> str | None:
 
 
 def may_repeat_a_key(payload: bytes) -> bool:
-    """Return whether it takes `find_duplicate_key` to know: some key stands twice somewhere, or is escaped."""
+    """Return whether only `find_duplicate_key` can tell: some key occurs twice in the text, or is escaped."""
     if b"\\" in payload:
         return True
     parts = payload.split(b'"')
@@ -104,9 +104,9 @@ def may_repeat_a_key(payload: bytes) -> bool:
 
 
 def _parse_with_surrogates(payload: bytes) -> object:
-    """A text that msgspec refuses, as the standard library takes it, numbers as they are written; None: it is no JSON.
+    """Return a text that msgspec rejects as the standard library reads it; None if it is not JSON.
 
-    Half of a surrogate pair is JSON (RFC 8259, 8.2).
+    Numbers remain as they are written.  An unpaired surrogate is JSON (RFC 8259, 8.2).
     """
     if b"\\u" not in payload:
         return None
@@ -116,7 +116,7 @@ def _parse_with_surrogates(payload: bytes) -> object:
 
 
 class _Number(str):
-    """A number as it is written: it is decoded where it is read."""
+    """A number as it is written; it is decoded if it is read."""
 
     __slots__ = ()
 
@@ -128,7 +128,7 @@ def _refuse_constant(name: str) -> None:
 def _take(value: object, reads: Reads, path: str) -> JSON:
     if isinstance(value, dict):
         if reads.whole:
-            return {_whole(key, path): _take(member, reads, f"{path}.{key}") for key, member in value.items()}
+            return {_encodable(key, path): _take(member, reads, f"{path}.{key}") for key, member in value.items()}
         return {
             key: _take(member, reads.keys[key], f"{path}.{key}") for key, member in value.items() if key in reads.keys
         }
@@ -137,11 +137,11 @@ def _take(value: object, reads: Reads, path: str) -> JSON:
         return [] if elements is None else [_take(each, elements, f"{path}[{n}]") for n, each in enumerate(value)]
     if isinstance(value, _Number):
         return _read(value.encode(), reads, path)
-    return _whole(value, path) if isinstance(value, str) else value  # type: ignore[return-value]  # true, false, null
+    return _encodable(value, path) if isinstance(value, str) else value  # type: ignore[return-value]  # true, false, null
 
 
-def _whole(text: str, path: str) -> str:
-    """`text`, without half a surrogate pair in it."""
+def _encodable(text: str, path: str) -> str:
+    """Return `text`; raise DecodeError for an unpaired surrogate in it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -151,7 +151,7 @@ def _whole(text: str, path: str) -> str:
 
 
 def _read(text: bytes | msgspec.Raw, reads: Reads, path: str) -> JSON:
-    """What `reads` names of a text whose syntax was checked."""
+    """Return what `reads` names of a text whose syntax is checked already."""
     first = _FIRST.match(text)
     kind = first.group(1) if first is not None and not reads.whole else b""
     if kind == b"{":
@@ -187,7 +187,10 @@ def _lower(exc: Exception) -> str:
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
-    """`value` as compact JSON; raises `RecordError` for NaN, infinities and half surrogates."""
+    """Return `value` as compact JSON.
+
+    Raise `RecordError` for NaN, infinities and unpaired surrogates.
+    """
     try:
         text = _encoder.encode(value)
         if b"null" in text:
@@ -198,9 +201,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
 
 
 def encode_many(values: Sequence[JSON | msgspec.Struct]) -> list[bytes]:
-    """`encode` of each value, sooner: a line feed never stands in JSON as msgspec writes it.
+    """Return `encode` of each value, faster: msgspec never writes a line feed inside JSON.
 
-    An object may also be a struct of its members, which is sooner still.
+    An object may also be a struct of its members, which is faster still.
     """
     try:
         text = _encoder.encode_lines(values)
@@ -222,7 +225,7 @@ def _plain(value: JSON | msgspec.Struct) -> JSON:
 
 
 def _is_flat_and_finite(value: JSON | msgspec.Struct) -> bool:
-    """Whether `value` is an object of scalars, without NaN and infinities."""
+    """Return whether `value` is an object of scalars, without NaN and infinities."""
     if isinstance(value, msgspec.Struct):
         members: Iterable[object] = msgspec.structs.astuple(value)
     elif isinstance(value, dict):

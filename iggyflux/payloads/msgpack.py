@@ -1,4 +1,4 @@
-"""msgpack: integer keys become text, `bin` comes as base64, a timestamp is RFC 3339 text.
+"""msgpack: integer keys become strings, `bin` base64, a timestamp an RFC 3339 string.
 
 Other extension types and NaN fail where they are read.
 """
@@ -35,15 +35,15 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """The one value that the payload is."""
+    """Return the value of the payload."""
     check_size(payload)
     try:
         value: JSON = _any.decode(payload)
-        # What is written back byte for byte had no duplicate keys.
+        # A payload that is written back byte for byte has no duplicate keys.
         if is_plain(value) and (not strict or _encoder.encode(value) == payload):
             return value
     except (ValueError, TypeError, RecursionError):
-        pass  # it may be a fault of something that is not read
+        pass  # it may be a fault of a value that is not read
     try:
         _raw.decode(payload)
         tree = _tree(payload)
@@ -65,9 +65,9 @@ _CONTAINERS = frozenset({*range(0x80, 0xA0), *_LENGTHS})
 
 
 def _tree(payload: bytes) -> object:
-    """Return what msgspec would, but times as they are, and of an object all members.  The syntax was checked.
+    """Return what msgspec would, but with times kept, and with all members of objects; the syntax is checked already.
 
-    Level by level: a list of bytes becomes a list of values, in which lists of bytes may stand, which are next.
+    It works level by level: a list of bytes becomes a list of values, and the lists of bytes in it are the next level.
     """
     root: list[Any] = [payload]
     level = [root]
@@ -90,7 +90,7 @@ def _tree(payload: bytes) -> object:
 
 
 def _open(payload: bytes, deeper: list[list[Any]]) -> list[Any]:
-    """Return what is in a list or an object; where that is bytes that are to be decoded, `deeper` gets it too."""
+    """Return the parts of a list or an object; if they are bytes to decode, add them to `deeper` too."""
     first = payload[0]
     size = _LENGTHS.get(first, 0)
     count = int.from_bytes(payload[1 : 1 + size], "big") if size else first & 0x0F
@@ -107,7 +107,7 @@ def _open(payload: bytes, deeper: list[list[Any]]) -> list[Any]:
 
 
 def _time(value: object) -> str:
-    """The time that an extension type holds; any other type has no JSON form."""
+    """Return the time of an extension type; raise DecodeError for any other type."""
     if isinstance(value, Ext) and value.code == -1:
         data = bytes(value.data)
         if len(data) == 4:
@@ -122,7 +122,10 @@ def _time(value: object) -> str:
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
-    """`value` as msgpack; integers beyond 64 bits, NaN and half surrogates raise `RecordError`."""
+    """Return `value` as msgpack.
+
+    Raise `RecordError` for integers beyond 64 bits, NaN and unpaired surrogates.
+    """
     try:
         if is_plain(value):
             return _encoder.encode(value)

@@ -1,4 +1,4 @@
-"""raw: bytes of no known form, as a string of base64."""
+"""raw: bytes of any form, as a base64 string."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from iggyflux.records import JSON
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """The payload in base64 (RFC 4648, with padding)."""
+    """Return the payload in base64 (RFC 4648, with padding)."""
     check_size(payload)
     return base64.b64encode(payload).decode("ascii")
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
-    """The bytes that a string of base64 stands for."""
+    """Return the bytes of a base64 string."""
     if isinstance(value, str):
         try:
             return base64.b64decode(value.encode("ascii"), validate=True)

@@ -25,7 +25,7 @@ from iggyflux.records import JSON
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """The payload as a string; with `pattern` an object of its named groups (null for a group that took no part)."""
+    """Return the payload as a string, or with `pattern` an object of its named groups (null for an unused group)."""
     text = decode_utf8(payload)
     pattern = options.get("pattern")
     if pattern is None:
@@ -38,14 +38,14 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
-    """A string as UTF-8."""
+    """Return a string as UTF-8."""
     if not isinstance(value, str):
         raise not_encodable("text", "a string", value)
     return encode_utf8(value, "text")
 
 
 def check(options: Options) -> None:
-    """The pattern is one that RE2 takes, with at least one named group."""
+    """Raise OptionError unless RE2 accepts the pattern, and it has a named group."""
     pattern = options.get("pattern")
     if pattern is not None and not _compile(str(pattern)).groupindex:
         raise OptionError("the pattern has no named group: write (?P<name>…)", "pattern")

@@ -1,7 +1,7 @@
 """A pipeline file as frozen types: where messages come from, where lines go, and which mappings run between.
 
-Connections and secrets live here and never in a mapping.  Nothing here connects, and no secret is ever printed: a
-`Secret` shows itself as `***`, and what a problem quotes is masked.
+Connections and secrets are configured here and never in a mapping.  This package connects to nothing.  No secret is
+ever printed: a `Secret` shows itself as `***`, and what a problem quotes is masked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from iggyflux.pipeline.types import (
     IggySettings,
     InfluxSettings,
     Pipeline,
-    Route,
+    RouteSettings,
     Start,
     TopicAddress,
 )
@@ -27,7 +27,7 @@ __all__ = [
     "IggySettings",
     "InfluxSettings",
     "Pipeline",
-    "Route",
+    "RouteSettings",
     "Secret",
     "Start",
     "TopicAddress",

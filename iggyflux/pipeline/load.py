@@ -1,4 +1,4 @@
-"""From a pipeline file to its types: the one crossing; every problem of the file is reported at once, at its place."""
+"""Reads a pipeline file into its types, and reports every problem of the file at once, at its place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from iggyflux.pipeline.types import (
     IggySettings,
     InfluxSettings,
     Pipeline,
-    Route,
+    RouteSettings,
     Start,
     TopicAddress,
 )
@@ -42,7 +42,10 @@ Convert: TypeAlias = "Callable[[_Reading, JSON, str], object]"
 
 
 def load_pipeline(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Pipeline:
-    """The pipeline in the file at `path`.  Raises `PipelineError` with every problem of it; connects to nothing."""
+    """Return the pipeline in the file at `path`; connect to nothing.
+
+    Raise `PipelineError` with all its problems.
+    """
     file = Path(path)
     try:
         data = read_source(file)
@@ -61,7 +64,10 @@ def parse_pipeline(
     format: str | None = None,  # noqa: A002  # the word of LANGUAGE 33
     environ: Mapping[str, str] | None = None,
 ) -> Pipeline:
-    """The pipeline in `text`; `file` is where it says it comes from and where relative paths start."""
+    """Return the pipeline in `text`.
+
+    `file` is the file name in problems, and relative paths start in its folder.
+    """
     try:
         raw = read_document(text, file=str(file) if file else None, format=format)
     except DocumentError as error:
@@ -74,7 +80,7 @@ def parse_pipeline(
 
 
 class _Reading:
-    """One file being read: its tree with variables filled in, and the problems found so far."""
+    """A file that is being read: its tree with variables replaced, and the problems found so far."""
 
     def __init__(self, raw: Document, folder: Path, environ: Mapping[str, str]) -> None:
         self.folder = folder
@@ -86,21 +92,24 @@ class _Reading:
         self.misshapen: set[str] = set()
         if misshapen := check_schema(self.document, "pipeline"):
             self.problems += misshapen
-            told = {problem.location.pointer for problem in misshapen if problem.code != "IFX111"}
-            self.document = _pruned(self.document, told | raw.broken)
+            reported = {problem.location.pointer for problem in misshapen if problem.code != "IFX111"}
+            self.document = _pruned(self.document, reported | raw.broken)
             self.misshapen = {problem.location.pointer for problem in check_schema(self.document, "pipeline")}
 
     def report(self, code: str, pointer: str, message: str, *, key: bool = False, **more: Any) -> None:
-        if pointer in self.raw.broken:  # told already; what stands there instead is of our making
+        if pointer in self.raw.broken:  # reported already; the value is a substitute
             return
         self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
 
     def is_sound(self, pointer: str) -> bool:
-        """Whether the schema has nothing against the part of the tree at `pointer`, so that it can be read."""
+        """Return whether the schema accepts the part of the tree at `pointer`, so that it can be read."""
         return not any(place == pointer or place.startswith(f"{pointer}/") for place in self.misshapen)
 
     def pipeline(self) -> Pipeline | None:
-        """The pipeline; None where there are problems.  What the schema has nothing against is read in any case."""
+        """Return the pipeline; None if there are problems.
+
+        Every part that the schema accepts is read in any case.
+        """
         if self.misshapen & {"", "/run"}:
             return None
         tree = cast(Tree, self.document.tree)
@@ -131,7 +140,7 @@ class _Reading:
     def settings(
         self, kind: type[Any], table: Mapping[str, tuple[str, Convert]], layers: list[tuple[JSON, str]]
     ) -> Any:
-        """A settings object from layers of one section, later ones over earlier ones."""
+        """Return a settings object from layers of one section; later ones override earlier ones."""
         given: dict[str, object] = {}
         for layer, pointer in layers:
             for key, value in cast(Tree, layer).items():
@@ -151,7 +160,7 @@ class _Reading:
             hint = "keep `token`, or `username` and `password`"
             self.report("IFX810", pointer, "both `token` and `password` are given", key=True, hint=hint)
 
-    def route(self, item: Tree, pointer: str, tree: Tree) -> Route:
+    def route(self, item: Tree, pointer: str, tree: Tree) -> RouteSettings:
         mapping = self.path(item["mapping"], f"{pointer}/mapping")
         if not mapping.is_file():
             self.report("IFX808", f"{pointer}/mapping", f"mapping file not found: {mapping}", hint=self.near(mapping))
@@ -164,7 +173,7 @@ class _Reading:
             self.check_section(end, item, tree, pointer)
         layers = [(tree["influxdb"], "/influxdb")] if "influxdb" in tree and self.is_sound("/influxdb") else []
         layers += [(item["influxdb"], f"{pointer}/influxdb")] if "influxdb" in item else []
-        return Route(
+        return RouteSettings(
             mapping=mapping,
             name=cast("str | None", item.get("name")),
             source=ends["from"],
@@ -211,7 +220,7 @@ class _Reading:
                 hint = "write a directory, such as `state: .iggyflux`, or a topic: `state: {stream: S, topic: T}`"
                 self.report("IFX806", "/state", f"invalid `state`: {value!r}", hint=hint)
             return self.path(value, "/state")
-        if "stream" not in value or "topic" not in value:  # which is told already
+        if "stream" not in value or "topic" not in value:  # which is reported already
             return Path()
         if "iggy" not in tree:
             hint = "add `iggy: {…}` to the file, or name a directory"
@@ -241,8 +250,8 @@ class _Reading:
             self.report("IFX812", f"{pointer}/start/timestamp", message, hint="for example 2026-01-31T12:00:00Z")
             return Start()
 
-    def check_names(self, routes: Sequence[Route]) -> None:
-        seen: dict[str, Route] = {}
+    def check_names(self, routes: Sequence[RouteSettings]) -> None:
+        seen: dict[str, RouteSettings] = {}
         for route in routes:
             first = seen.setdefault(route.label, route)
             if first is not route:
@@ -262,7 +271,7 @@ class _Reading:
 
 
 def _pruned(document: Document, pointers: set[str] | frozenset[str]) -> Document:
-    """The document without the members at `pointers`: what is wrong with the others is told all the same."""
+    """Return the document without the members at `pointers`, so that the others can be checked."""
     tree = copy.deepcopy(document.tree)
     for pointer in sorted(pointers - {""}, key=len, reverse=True):
         *parents, last = split_pointer(pointer)
@@ -283,7 +292,10 @@ def _path(reading: _Reading, value: JSON, pointer: str) -> Path:
 
 
 def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
-    """`file:PATH` is read here, so that a missing file is a problem of the pipeline and not of the first request."""
+    """Return the secret in a setting.
+
+    `file:PATH` is read here, so that a missing file is a problem of the pipeline and not of the first request.
+    """
     text = str(value)
     if not text.startswith("file:"):
         if text and not reading.variables.is_reference(pointer):

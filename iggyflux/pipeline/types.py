@@ -1,4 +1,7 @@
-"""What a pipeline file says, as frozen types.  Paths are resolved, secrets are read, durations are seconds."""
+"""The content of a pipeline file, as frozen types.
+
+Paths are resolved, secrets are read, durations are in seconds.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Under which name positions are stored: a group shares the partitions, a single consumer takes those it names.
+    """The name under which positions are stored: a group shares partitions, a single consumer reads those it names.
 
-    `name` None is the mapping's name; `partitions` None is all of them.  `exclusive` says that no other process is a
+    `name` None means the mapping's name, `partitions` None all partitions.  `exclusive` says that no other process is a
     member of the group, so that a run may rebuild it.
     """
 
@@ -53,7 +56,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class TopicAddress:
-    """A topic on the messages' side, for dead letters or for the positions of readers."""
+    """A topic in Iggy or in a message log, for dead letters or for the positions of readers."""
 
     stream: str
     topic: str
@@ -83,7 +86,7 @@ class IggySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfluxSettings:
-    """The `influxdb` section: how to reach an InfluxDB, and how lines are sent to it."""
+    """The `influxdb` section: how to reach an InfluxDB server, and how lines are sent to it."""
 
     url: str = "http://127.0.0.1:8086"
     flavor: Literal["auto", "v1", "v2", "v3", "victoriametrics"] = "auto"
@@ -119,12 +122,12 @@ class InfluxSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class RouteSettings:
     """One item of `run`: a mapping between two ends.
 
-    `source` and `sink` None are what the mapping's kind makes of the sections: a writer goes from `iggy` to
-    `influxdb`, a reader the other way.  `influxdb` is the section with the route's own keys laid over it.
-    `dead_letters` None is the directory `dead-letters/NAME` beside the pipeline file.
+    If `source` or `sink` is None, the mapping's kind decides: a writer goes from `iggy` to `influxdb`, a reader the
+    other way.  `influxdb` is the section, with the route's own keys laid over it.  `dead_letters` None means the
+    directory `dead-letters/NAME` beside the pipeline file.
     """
 
     mapping: Path
@@ -139,15 +142,15 @@ class Route:
 
     @property
     def label(self) -> str:
-        """What to call the route before its mapping is loaded."""
+        """The name of the route before its mapping is loaded."""
         return self.name or self.mapping.stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """A pipeline file, checked.  Relative paths in it are relative to the file; here they are resolved."""
+    """A pipeline file, checked, with its relative paths resolved."""
 
-    routes: tuple[Route, ...]
+    routes: tuple[RouteSettings, ...]
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
     state: Path | TopicAddress = Path(".iggyflux")
@@ -158,26 +161,29 @@ class Pipeline:
 
     @property
     def file(self) -> str:
-        """The name of the file, for people."""
+        """The name of the file in messages."""
         return (self.document.file if self.document else None) or "PIPELINE"
 
     @property
     def folder(self) -> Path:
-        """Where relative paths start."""
+        """The folder in which relative paths start."""
         return self.path.parent if self.path else Path()
 
-    def problem(self, code: str, route: Route, message: str, *, hint: str | None = None) -> Problem:
-        """A problem of one route, at its place in the file."""
+    def problem(self, code: str, route: RouteSettings, message: str, *, hint: str | None = None) -> Problem:
+        """Return a problem of one route, at its place in the file."""
         if self.document is None:
             return Problem(code, message, Location(pointer=route.pointer), hint=hint)
         return dataclasses.replace(self.document.problem(code, route.pointer, message, hint=hint), source=None)
 
-    def setting_problem(self, route: Route, section: str, found: Problem) -> Problem:
-        """A problem of a section, as a transport found it (its pointer names the key), at its place in the file."""
+    def setting_problem(self, route: RouteSettings, section: str, found: Problem) -> Problem:
+        """Return a problem of a section, at its place in the file.
+
+        `found` is the problem as a transport reports it; its pointer names the key.
+        """
         sections = (f"{route.pointer}/{section}", f"/{section}")
         places = [place + found.location.pointer for place in sections] + list(sections)
         pointer = next((each for each in places if self.document and self.document.node(each)), route.pointer)
         if self.document is None:
             return dataclasses.replace(found, location=Location(pointer=pointer))
-        told = self.document.problem(found.code, pointer, found.message, key=True, hint=found.hint)
-        return dataclasses.replace(told, source=None)
+        placed = self.document.problem(found.code, pointer, found.message, key=True, hint=found.hint)
+        return dataclasses.replace(placed, source=None)

@@ -14,7 +14,7 @@ from iggyflux.secrets import Scrubber, is_secret_key, secret_spans, suspected_se
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-_NOT_OF_A_VALUE = ("IFX802", "IFX110")  # told of a place whose variable is not set: that, and a key that is unknown
+_NOT_OF_A_VALUE = ("IFX802", "IFX110")  # also reported for a value whose variable is not set
 _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
     "integer": lambda text: int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else text,
     "boolean": lambda text: {"true": True, "false": False}.get(text.lower(), text),
@@ -22,15 +22,15 @@ _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
 
 
 class Variables:
-    """The tree of one file with every `${NAME}` replaced, and what of its text is secret.
+    """The tree of one file with every `${NAME}` replaced, and the secret parts of its text.
 
-    `problems` are those of variables; `secrets` are texts that no problem may show, to which the caller adds.
+    `problems` are those of variables.  `secrets` are texts that no problem may show; the caller adds to them.
     """
 
     def __init__(self, raw: Document, environ: Mapping[str, str]) -> None:
         self._raw = raw
         self._environ = environ
-        self._hidden: list[tuple[int, int]] = []  # where secrets stand in the text
+        self._hidden: list[tuple[int, int]] = []  # spans of secrets in the text
         self._unset: set[str] = set()
         self.problems: list[Problem] = []
         self.secrets: set[str] = set()
@@ -46,7 +46,7 @@ class Variables:
         return isinstance(node, str) and _REFERENCE.search(node) is not None
 
     def _filled(self, node: JSON, pointer: str, key: str, secret: bool = False) -> JSON:
-        """Return `node`, which is under `key`, with every `${NAME}` replaced; note what of it is secret."""
+        """Return `node`, the value of `key`, with every `${NAME}` replaced; note the secrets in it."""
         secret = secret or is_secret_key(key)
         if isinstance(node, dict):
             return {
@@ -63,7 +63,7 @@ class Variables:
         return node
 
     def _note_secrets(self, written: str, text: str, pointer: str, secret: bool) -> None:
-        """Note what is secret of a value that the file has as `written` and that is `text` with its variables."""
+        """Note the secrets in a value: `written` in the file, and `text` with its variables replaced."""
         if secret and written and not written.startswith("file:"):
             if not _REFERENCE.fullmatch(written) or ":-" in written:  # text beside a variable, and a default
                 self._remember(written, pointer)
@@ -73,14 +73,14 @@ class Variables:
             self._hide(pointer, part)
 
     def _remember(self, secret: str | float, pointer: str) -> None:
-        """A secret in plain: what it is, and how the file writes it, for a problem quotes a line of the file."""
+        """Note a secret in plain text: its value and its spelling in the file, since problems quote lines."""
         self.secrets.update((str(secret), *str(secret).splitlines()))
         if (place := self._raw.node(pointer)) is not None:
             self.secrets.add(self._raw.text[place.start : place.end].strip("'\""))
         self._hide(pointer)
 
     def _hide(self, pointer: str, part: str | None = None) -> None:
-        """The source of the scalar at `pointer`, or of a part of it, is not shown."""
+        """Hide the source of the scalar at `pointer`, or of a part of it."""
         node = self._raw.node(pointer)
         if node is None:
             return
@@ -104,19 +104,19 @@ class Variables:
         return value
 
     def _report(self, code: str, pointer: str, message: str, hint: str) -> None:
-        """A problem found while the tree is being made; what else may be wrong with that value is not told."""
+        """Report a problem of a variable; other problems of its value are not reported."""
         self._unset.add(pointer)
         self.problems.append(self._raw.problem(code, pointer, message, hint=hint))
 
     def mask(self, problems: Sequence[Problem]) -> list[Problem]:
-        """The problems in the order of the text, each once, with every secret in their texts replaced by `***`."""
+        """Return the problems in the order of the text, without duplicates, with every secret replaced by `***`."""
         suspected = (text for fault in self._raw.faults for text in suspected_secrets(fault.source or ""))
         scrub = Scrubber([*self.secrets, *suspected])
 
         def mask(text: str | None) -> str | None:
             return scrub(text) if text else text
 
-        told = [each for each in problems if each.code in _NOT_OF_A_VALUE or each.location.pointer not in self._unset]
+        shown = [each for each in problems if each.code in _NOT_OF_A_VALUE or each.location.pointer not in self._unset]
         return [
             dataclasses.replace(
                 problem,
@@ -125,12 +125,12 @@ class Variables:
                 found=mask(problem.found),
                 hint=mask(problem.hint),
             ).hiding([*self._hidden_in(problem), *scrub.spans(problem.source or "")])
-            for problem in sorted(dict.fromkeys(told), key=lambda each: (each.location.line, each.location.column))
+            for problem in sorted(dict.fromkeys(shown), key=lambda each: (each.location.line, each.location.column))
         ]
 
     def _hidden_in(self, problem: Problem) -> Iterator[tuple[int, int]]:
-        """What is not shown of a problem's source line."""
-        if self._raw.faults:  # the second of two keys is in no tree
+        """Yield the spans of a problem's source line that are not shown."""
+        if self._raw.faults:  # the second of two equal keys is not in the tree
             yield from secret_spans(problem.source or "")
         line = problem.location.line
         begin = self._raw.lines.start(line) if line else 0
@@ -151,7 +151,7 @@ def _typed(written: str, text: str, key: str) -> JSON:
 
 
 def _literals(text: str) -> Iterator[str]:
-    """What stands beside the variables of a text, and the defaults of those."""
+    """Yield the texts beside the variables of a text, and the variables' defaults."""
     yield from (part for part in _REFERENCE.sub("\0", text).split("\0") if part)
     yield from (match[2].partition(":-")[2] for match in _REFERENCE.finditer(text))
 
@@ -163,7 +163,7 @@ def escape_key(key: str) -> str:
 
 @cache
 def _key_types() -> dict[str, tuple[str, ...]]:
-    """Key → the JSON types that the schema gives it, so that `batch_size: ${SIZE}` becomes a number."""
+    """Return for each key the JSON types that the schema gives it, so that `batch_size: ${SIZE}` becomes a number."""
     found: dict[str, tuple[str, ...]] = {}
 
     def walk(node: object) -> None:

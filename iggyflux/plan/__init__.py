@@ -1,4 +1,7 @@
-"""Plans: what a mapping document compiles to.  A plan does no I/O, sees no clock and keeps no state between calls."""
+"""Plans: what a mapping document compiles to.
+
+A plan does no I/O, reads no clock and keeps no state between calls.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """A writer document as Python source: columns instead of records, straight-line code instead of interpretation.
 
-The generated `render` takes decoded payloads and gives, for each item of `points`, lines and the records that they
-are of.  It adds to `odd` every message that is not what it assumes; the caller takes what was made of those back and
-asks the reference plan.  So generated code may be wrong about a message only where it says so.
+The generated `render` takes decoded payloads.  For each item of `points` it returns lines and the records that they
+belong to.  It adds to the set `odd` every message that does not meet its assumptions.  The caller then drops what was
+made of these messages and has the reference plan render them.  So generated code may be wrong about a message only if
+it says so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from iggyflux.expressions import Expression, scope_call, static_path, truth
 from iggyflux.functions.scope import header_value
 from iggyflux.lineprotocol import (
     Dialect,
-    Part,
+    LinePart,
     Precision,
     check_part,
     escape_key,
@@ -27,7 +28,7 @@ from iggyflux.lineprotocol import (
     replace_invalid,
 )
 from iggyflux.plan import columns, layout, stars
-from iggyflux.plan.layout import Node
+from iggyflux.plan.layout import PayloadNode
 from iggyflux.plan.reference import UNITS
 from iggyflux.plan.shape import find_condition, find_shape
 from iggyflux.records import JSON
@@ -36,7 +37,7 @@ from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, sc
 from iggyflux.values import KEEPS_NUMBERS, FieldType, convert, may_round, tag_text
 
 SERIES_BYTES = 60_000
-"""What the memoised parts of one series key may take together: 65,535 less the longest field key's usual share."""
+"""The most bytes that the memoised parts of one series key take together: 65,535 less room for a usual field key."""
 
 
 _MOST_CALLS_NESTED = 8
@@ -44,7 +45,7 @@ _MOST_CALLS_NESTED = 8
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Source of a plan, with what its names stand for."""
+    """The source of a plan, and the objects that its names refer to."""
 
     source: str
     namespace: dict[str, Any]
@@ -52,16 +53,16 @@ class Generated:
 
 
 @dataclass(slots=True)
-class _Column:
-    """A raw column of a scope: its variable, and what is known of its values (`any` where nothing is)."""
+class _RawColumn:
+    """A raw column of a scope: its variable, and the known kind of its values (`any` if it is unknown)."""
 
     name: str
     kind: str
 
 
 @dataclass(slots=True)
-class _Lines:
-    """Source under way."""
+class _SourceLines:
+    """Source under construction."""
 
     lines: list[str] = field(default_factory=list)
     indent: int = 1
@@ -74,8 +75,8 @@ class _Lines:
 _MESSAGES_OF_ELEMENTS = "record_messages = list(map(messages.__getitem__, origins))"
 
 
-def _without_idle(lines: list[str]) -> list[str]:
-    """`lines` without the one that looks up the message of every element, where nobody reads them."""
+def _without_unused(lines: list[str]) -> list[str]:
+    """Return `lines` without the one that looks up the message of every element, if no other line uses it."""
     if any("record_messages" in line and _MESSAGES_OF_ELEMENTS not in line for line in lines):
         return lines
     return [line for line in lines if _MESSAGES_OF_ELEMENTS not in line]
@@ -83,15 +84,17 @@ def _without_idle(lines: list[str]) -> list[str]:
 
 def generate(writer: Writer, dialect: Dialect, precision: Precision) -> Generated:
     """Return the compiled form of `writer`."""
-    return _Generator(writer, dialect, precision).generate()
+    return _WriterGenerator(writer, dialect, precision).generate()
 
 
-class _Generator:
+class _WriterGenerator:
+    """Generates the source of one document."""
+
     def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
         self.writer = writer
         self.dialect = dialect
         self.precision = precision
-        self.out = _Lines()
+        self.out = _SourceLines()
         self.names: dict[str, Any] = {
             name: getattr(columns, name)
             for name in dir(columns)
@@ -103,7 +106,7 @@ class _Generator:
         self.root, self.element = self.shape.root, self.shape.element
         self.for_each_path = self.shape.list_path
         self.is_static = self.shape.is_static
-        self.cache: dict[str, _Column] = {}
+        self.cache: dict[str, _RawColumn] = {}
         self.variables = 0
 
     # --- source ----------------------------------------------------------------------------------------------------
@@ -126,7 +129,7 @@ class _Generator:
         self._collisions()
         results = ", ".join(f"(lines_{n}, records_{n})" for n in range(len(self.writer.points)))
         out.add(f"return [{results}], positions, origins, skipped, empty")
-        body = "\n".join(_without_idle(out.lines))
+        body = "\n".join(_without_unused(out.lines))
         source = "\n".join(
             [
                 f"# The plan of {_printable(self.writer.name)} for {self.dialect.value} in {self.precision.value}.",
@@ -160,7 +163,7 @@ class _Generator:
         out.indent -= 1
 
     def _keep(self, where: Expression, scope: str, messages: str, roots: str, indices: str, odd: str) -> str:
-        """Source of a list of truths.  `odd` gets positions in `scope`."""
+        """Return the source of a list of truths; `odd` gets positions in `scope`."""
         if self.is_static:
             condition = find_condition(where)
             assert condition is not None  # noqa: S101
@@ -255,7 +258,7 @@ class _Generator:
                 out.add(statement(dense, []))
 
     def _series(self, number: int, head: str, of: list[tuple[str, str]]) -> None:
-        """A column of measurement and tags: what is looked at for collisions, and the beginning of the line."""
+        """Add a column of measurement and tags: the start of the line, which is also compared to find collisions."""
         if not of:
             self.out.add(f'series_{number} = [f"{head}"] * len({self.scope["elements"]})')
             return
@@ -314,13 +317,15 @@ class _Generator:
         return ", ".join(names)
 
     def _field_set(self, number: int, spec: PointSpec) -> tuple[str | None, str, list[tuple[str, str]]]:
-        """The f-string body for records without nulls (None where there is no such body), source for the others, and
-        the (variable, column) pairs of the body."""
+        """Return source of the field set: an f-string body, an expression, and (variable, column) pairs of the body.
+
+        The body is for records without nulls, or None if there is no such body; the expression is for other records.
+        """
         body: list[str] = []
         sparse: list[str] = []
         pairs: list[tuple[str, str]] = []
         for position, item in enumerate(spec.fields):
-            key = escape_key(self._valid(item.key, Part.FIELD_KEY), self.dialect)
+            key = escape_key(self._valid(item.key, LinePart.FIELD_KEY), self.dialect)
             suffix = stars.SUFFIXES.get(item.type, "")
             if isinstance(item.source, Const):
                 text = columns.scalar_text(convert(item.source.value, item.type, item.cast))
@@ -376,7 +381,7 @@ class _Generator:
         return column
 
     def _refuse_rounded(self, item: Field | Star) -> None:
-        """Leave a cast of a number that the expression itself may hold rounded to the reference plan."""
+        """Raise NotCompiled for a cast of a number that the expression itself may hold rounded."""
         keeps = item.cast and item.type in KEEPS_NUMBERS
         if keeps and isinstance(item.source, Expression) and may_round(item.source.text.encode()):
             raise NotCompiled(f"only the reference plan can judge the numbers of {item.pointer}")
@@ -422,8 +427,8 @@ class _Generator:
 
     # --- columns ---------------------------------------------------------------------------------------------------
 
-    def _raw(self, source: Source, name: str) -> _Column:
-        """A variable that holds the values of `source` for the records of the item under way."""
+    def _raw(self, source: Source, name: str) -> _RawColumn:
+        """Return a variable that holds the values of `source` for the records of the current item."""
         assert isinstance(source, Expression)  # noqa: S101
         cached = self.cache.get(source.text)
         if cached is None:
@@ -431,28 +436,28 @@ class _Generator:
             self.cache[source.text] = cached
         return cached
 
-    def _raw_of(self, source: Expression, name: str) -> _Column:
+    def _raw_of(self, source: Expression, name: str) -> _RawColumn:
         out, scope = self.out, self.scope
         call = scope_call(source)
         if call is not None:
             out.add(f"{name} = {self._scope_column(*call)}")
-            return _Column(name, "any")
+            return _RawColumn(name, "any")
         path = static_path(source)
         if path is None or not path[1]:
             columns_of_scope = ", ".join(scope.values())
             arguments = f"{columns_of_scope}, odd_{self.number}"
             out.add(f"{name} = evaluate({self._name('expression', source)}, {arguments})")
-            return _Column(name, "any")
+            return _RawColumn(name, "any")
         values = scope["record_roots"] if path[0] == "root" else scope["elements"]
         if not self.is_static:
             out.add(f"{name} = [{_dynamic_chain(path[1])} for value in {values}]")
-            return _Column(name, "any")
+            return _RawColumn(name, "any")
         node = self.root if path[0] == "root" else self.element
         out.add(f"{name} = [{self._chain('value', node, path[1])} for value in {values}]")
-        return _Column(name, node.at(path[1]).leaf_kind())
+        return _RawColumn(name, node.at(path[1]).leaf_kind())
 
     def _scope_column(self, function: str, argument: str | None) -> str:
-        """Source of the column of `meta('…')`, `header('…')` or `index()`."""
+        """Return the source of the column of `meta('…')`, `header('…')` or `index()`."""
         if function == "index":
             return f"list({self.scope['indices']})"
         messages = self.scope["record_messages"]
@@ -460,7 +465,7 @@ class _Generator:
             return f"[header_value(message.headers.get({argument!r})) for message in {messages}]"
         return f"[message.{_META[argument or '']} for message in {messages}]"
 
-    def _chain(self, value: str, node: Node, path: tuple[str, ...]) -> str:
+    def _chain(self, value: str, node: PayloadNode, path: tuple[str, ...]) -> str:
         for key in path:
             node = node.children[key]
             value = f"{value}.{node.attribute}"
@@ -474,7 +479,7 @@ class _Generator:
         return self.writer.for_each is not None or len(self.writer.points) > 1
 
     def _collisions(self) -> None:
-        """Two points of one message with one series and time: the reference plan settles them."""
+        """Add the search for two points of one message with one series and time, which the reference plan settles."""
         if not self.may_collide:
             return
         out = self.out
@@ -483,20 +488,20 @@ class _Generator:
         groups = ", ".join(f"(records_{n}, series_{n}, times_{n})" for n in range(len(self.writer.points)))
         out.add(f"find_collisions([{groups}], positions, origins, odd)")
 
-    # --- small ones ------------------------------------------------------------------------------------------------
+    # --- names -----------------------------------------------------------------------------------------------------
 
-    def _valid(self, text: str, part: Part) -> str:
+    def _valid(self, text: str, part: LinePart) -> str:
         if self.writer.invalid_names == "replace":
             text = replace_invalid(text, part)
         return check_part(text, part)
 
     def _variable(self, kind: str) -> str:
-        """A new variable of the generated code, numbered: names of documents stand in comments only."""
+        """Return a new variable of the generated code, numbered: names of documents appear in comments only."""
         self.variables += 1
         return f"{kind}_{self.variables}"
 
     def _name(self, stem: str, value: object) -> str:
-        """A name for `value` in the generated code's namespace."""
+        """Return a name for `value` in the namespace of the generated code."""
         name, number = stem, 2
         while name in self.names and self.names[name] is not value:
             name, number = f"{stem}_{number}", number + 1
@@ -510,7 +515,7 @@ class NotCompiled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of the series: constant text, or a column with the variable that runs over it."""
+    """A part of the series: constant text, or a column with its loop variable."""
 
     text: str = ""
     column: str | None = None
@@ -532,31 +537,31 @@ _TYPED = {
     FieldType.INTEGER: "integer_texts",
     FieldType.UNSIGNED: "integer_texts",
 }
-"""The column functions for values whose type was checked when they were decoded, where that is another than for any."""
+"""The column functions for values whose type the decoder checked, where they differ from those for any value."""
 
 
-def _make_measurement(dialect: Dialect, valid: Callable[[str, Part], str], value: JSON) -> str:
+def _make_measurement(dialect: Dialect, valid: Callable[[str, LinePart], str], value: JSON) -> str:
     if not isinstance(value, str):
         raise RecordError("", "not a string")
-    return escape_measurement(valid(value, Part.MEASUREMENT), dialect)
+    return escape_measurement(valid(value, LinePart.MEASUREMENT), dialect)
 
 
-def _make_tag(dialect: Dialect, valid: Callable[[str, Part], str], tag: Tag, value: str | None) -> str:
+def _make_tag(dialect: Dialect, valid: Callable[[str, LinePart], str], tag: Tag, value: str | None) -> str:
     text = value or (None if tag.default is None else tag_text(tag.default))
     if not text:
         if tag.required:
             raise RecordError("", "missing")
         return ""
-    key = escape_key(valid(tag.key, Part.TAG_KEY), dialect)
-    return f",{key}={escape_tag_value(valid(text, Part.TAG_VALUE), dialect)}"
+    key = escape_key(valid(tag.key, LinePart.TAG_KEY), dialect)
+    return f",{key}={escape_tag_value(valid(text, LinePart.TAG_VALUE), dialect)}"
 
 
-def _scale_times(ns_per_unit: int, column: list[JSON], odd: set[int]) -> list[int]:
-    return columns.scale_times(column, ns_per_unit, scale_number, odd)
+def _scale_times(ns_per_unit: int, column: list[JSON], fallback: set[int]) -> list[int]:
+    return columns.scale_times(column, ns_per_unit, scale_number, fallback)
 
 
-def _parse_times(parse: Callable[[str], int], column: list[JSON], odd: set[int]) -> list[int]:
-    return columns.parse_times(column, parse, odd)
+def _parse_times(parse: Callable[[str], int], column: list[JSON], fallback: set[int]) -> list[int]:
+    return columns.parse_times(column, parse, fallback)
 
 
 def _swapped(parse: Callable[..., int], arguments: tuple[Any, ...], text: str) -> int:
@@ -564,7 +569,7 @@ def _swapped(parse: Callable[..., int], arguments: tuple[Any, ...], text: str) -
 
 
 def _dynamic_chain(path: tuple[str, ...]) -> str:
-    """Source of what stands at `path` of `value`, a document."""
+    """Return the source of the value at `path` of `value`, a document."""
     if len(path) > _MOST_CALLS_NESTED:
         return f"follow(value, {path!r})"
     chain = "value"
@@ -574,17 +579,17 @@ def _dynamic_chain(path: tuple[str, ...]) -> str:
 
 
 def _literal(text: str) -> str:
-    """`text` as it stands inside an f-string with double quotes."""
+    """Return `text` as it is written inside an f-string with double quotes."""
     return _string(text)[1:-1].replace("{", "{{").replace("}", "}}")
 
 
 def _printable(text: str) -> str:
-    """`text` for a comment: nothing in it can end the line."""
+    """Return `text` for a comment: nothing in it can end the line."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _string(text: str) -> str:
-    """`text` as Python source with double quotes."""
+    """Return `text` as Python source with double quotes."""
     return '"' + "".join(map(_escaped, text)) + '"'
 
 

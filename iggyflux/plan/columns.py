@@ -1,8 +1,8 @@
-"""What generated plans call: columns of values in, columns of text out, with the records that were not as assumed.
+"""What generated plans call: columns of values in, columns of text out, and the records that need the reference plan.
 
-A column holds one entry a record.  Each function takes `odd`, a set, and adds the index of every record that only the
-reference plan can judge; what it returns for such a record is of no account.  The usual case is done for the whole
-column at once, in C; anything else is looked at value by value.  A text is None where a value is null.
+A column has one entry for each record.  Each function takes `fallback`, a set, and adds the index of every record that
+only the reference plan can judge; the result for such a record is ignored.  The usual case is done for the whole column
+at once, in C; all others value by value.  A text is None where a value is null.
 """
 
 from __future__ import annotations
@@ -27,123 +27,129 @@ from iggyflux.lineprotocol import (
 from iggyflux.records import JSON, Message, Scalar
 from iggyflux.values import EXACT_INTEGERS, FieldType, convert, tag_text
 
-Odd = set[int]
+Fallback = set[int]
+"""The indices of records that only the reference plan can judge."""
 
 
 class Texts(list["str | None"]):
-    """A column of text that may hold nulls; one that holds none is a plain list: that tells the two apart."""
+    """A column of text that may contain nulls; a column without nulls is a plain list, which tells the two apart."""
 
 
 Column = list[str] | Texts
 
 _encode = msgspec.json.encode
 _STRING_LIMIT = 16_000
-"""Characters up to which a string needs no measuring: 65,535 bytes at four bytes a character."""
+"""The most characters of a string that needs no measuring: 65,535 bytes at four bytes a character."""
 _SAFE_MIN_NS = MIN_NS + 1_000_000_000
-"""Times above it may be floored to any precision without leaving the range."""
+"""Times above it may be rounded down to any precision without leaving the range."""
 _MEMO_LIMIT = 100_000
 MEMO_CHARACTERS = 4_000_000
-"""100,000 tags of 20 characters; of long ones fewer are remembered."""
+"""100,000 tags of 20 characters; a memo holds fewer if they are longer."""
 
 
-def float_texts(column: Sequence[float | None], odd: Odd) -> Column:
-    """Floats as `repr` writes them.  From 2**53 on, an integer may have lost digits when it was decoded: odd."""
+def float_texts(column: Sequence[float | None], fallback: Fallback) -> Column:
+    """Return floats as `repr` writes them.
+
+    From 2**53 on, an integer may have lost digits when it was decoded: the record needs the reference plan.
+    """
     text = _encode(column)
-    # msgspec and repr write the same digits, but not the same exponents; `n` stands for null.
+    # msgspec and repr write the same digits, but not the same exponents; `n` finds null.
     if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*column) < EXACT_INTEGERS:  # type: ignore[arg-type]
         return text[1:-1].decode().split(",") if column else []
-    return _texts([None if value is None else _float_text(index, value, odd) for index, value in enumerate(column)])
+    return _texts(
+        [None if value is None else _float_text(index, value, fallback) for index, value in enumerate(column)]
+    )
 
 
 def _texts(texts: list[str | None]) -> Column:
     return Texts(texts) if None in texts else texts  # type: ignore[return-value]
 
 
-def _float_text(index: int, value: float, odd: Odd) -> str:
+def _float_text(index: int, value: float, fallback: Fallback) -> str:
     if not -EXACT_INTEGERS < value < EXACT_INTEGERS:
-        odd.add(index)
+        fallback.add(index)
     return repr(value)
 
 
-def any_float_texts(column: Sequence[JSON], odd: Odd) -> Column:
-    """`float_texts` of values of any type."""
+def any_float_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
+    """Return `float_texts` of values of any type."""
     kinds = set(map(type, column))
     if kinds <= {float, type(None)}:
-        return float_texts(column, odd)  # type: ignore[arg-type]
+        return float_texts(column, fallback)  # type: ignore[arg-type]
     if kinds <= {float, int, type(None)}:
-        floats = [_to_float(index, value, odd) for index, value in enumerate(column)]
-        return float_texts(floats, odd)
-    return _each(column, odd, FieldType.FLOAT, False)
+        floats = [_to_float(index, value, fallback) for index, value in enumerate(column)]
+        return float_texts(floats, fallback)
+    return _each(column, fallback, FieldType.FLOAT, False)
 
 
-def _to_float(index: int, value: Any, odd: Odd) -> float | None:
+def _to_float(index: int, value: Any, fallback: Fallback) -> float | None:
     if not isinstance(value, int):
         return None if value is None else float(value)
     if -EXACT_INTEGERS < value < EXACT_INTEGERS:
         return float(value)
-    odd.add(index)
+    fallback.add(index)
     return 0.0
 
 
-def integer_texts(column: Sequence[int | None], odd: Odd) -> Column:  # noqa: ARG001  (one signature for all columns)
-    """Integers that were checked when they were decoded."""
+def integer_texts(column: Sequence[int | None], fallback: Fallback) -> Column:  # noqa: ARG001  (one signature for all columns)
+    """Return the texts of integers that the decoder checked."""
     text = _encode(column)
     if b"n" not in text:
         return text[1:-1].decode().split(",") if column else []
     return _texts([None if value is None else str(value) for value in column])
 
 
-def any_integer_texts(column: Sequence[JSON], odd: Odd) -> Column:
-    """Integers among values of any type, in int64."""
-    return _bounded(column, odd, FieldType.INTEGER, MIN_INTEGER, MAX_INTEGER)
+def any_integer_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
+    """Return the texts of integers among values of any type, within int64."""
+    return _bounded(column, fallback, FieldType.INTEGER, MIN_INTEGER, MAX_INTEGER)
 
 
-def any_unsigned_texts(column: Sequence[JSON], odd: Odd) -> Column:
-    """Integers among values of any type, in uint64."""
-    return _bounded(column, odd, FieldType.UNSIGNED, 0, MAX_UNSIGNED)
+def any_unsigned_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
+    """Return the texts of integers among values of any type, within uint64."""
+    return _bounded(column, fallback, FieldType.UNSIGNED, 0, MAX_UNSIGNED)
 
 
-def _bounded(column: Sequence[JSON], odd: Odd, kind: FieldType, low: int, high: int) -> Column:
+def _bounded(column: Sequence[JSON], fallback: Fallback, kind: FieldType, low: int, high: int) -> Column:
     if set(map(type, column)) == {int} and low <= min(column) and max(column) <= high:  # type: ignore[type-var,operator]
-        return integer_texts(column, odd)  # type: ignore[arg-type]
-    return _each(column, odd, kind, False)
+        return integer_texts(column, fallback)  # type: ignore[arg-type]
+    return _each(column, fallback, kind, False)
 
 
-def string_texts(column: Sequence[str | None], odd: Odd) -> Column:
-    """Strings with their quotes."""
+def string_texts(column: Sequence[str | None], fallback: Fallback) -> Column:
+    """Return strings with their quotes."""
     try:
         joined = "".join(column)  # type: ignore[arg-type]
     except TypeError:  # a null, or another type
-        return _each(column, odd, FieldType.STRING, False)
+        return _each(column, fallback, FieldType.STRING, False)
     is_short = len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT  # type: ignore[arg-type]
     if is_short and _encodable(joined):
         if '"' not in joined and "\\" not in joined:
             return [f'"{value}"' for value in column]
         return [f'"{escape_string(value)}"' for value in column]  # type: ignore[arg-type]
-    return _each(column, odd, FieldType.STRING, False)
+    return _each(column, fallback, FieldType.STRING, False)
 
 
-def boolean_texts(column: Sequence[bool | None], odd: Odd) -> Column:
-    """`true` and `false`."""
+def boolean_texts(column: Sequence[bool | None], fallback: Fallback) -> Column:
+    """Return `true` and `false`."""
     if set(map(type, column)) <= {bool, type(None)}:
         return _texts([_BOOLEANS[value] for value in column])
-    return _each(column, odd, FieldType.BOOLEAN, False)
+    return _each(column, fallback, FieldType.BOOLEAN, False)
 
 
 _BOOLEANS: dict[bool | None, str | None] = {True: "true", False: "false", None: None}
 
 
-def auto_texts(column: Sequence[JSON], odd: Odd) -> Column:
-    """Numbers as floats, strings, booleans."""
+def auto_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
+    """Return numbers as floats, strings with their quotes, and booleans."""
     kinds = set(map(type, column)) - {type(None)}
     if kinds <= {float, int}:
-        return any_float_texts(column, odd)
+        return any_float_texts(column, fallback)
     if kinds == {str}:
-        return string_texts(column, odd)  # type: ignore[arg-type]
-    return _each(column, odd, FieldType.AUTO, False)
+        return string_texts(column, fallback)  # type: ignore[arg-type]
+    return _each(column, fallback, FieldType.AUTO, False)
 
 
-COLUMNS: dict[FieldType, Callable[[Sequence[Any], Odd], Column]] = {
+COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
     FieldType.FLOAT: any_float_texts,
     FieldType.INTEGER: any_integer_texts,
     FieldType.UNSIGNED: any_unsigned_texts,
@@ -154,12 +160,12 @@ COLUMNS: dict[FieldType, Callable[[Sequence[Any], Odd], Column]] = {
 """The column function of each type, for values of any type."""
 
 
-def cast_texts(column: Sequence[JSON], odd: Odd, kind: FieldType) -> Column:
-    """Values under `cast: true`."""
-    return _each(column, odd, kind, True)
+def cast_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType) -> Column:
+    """Return the texts of values under `cast: true`."""
+    return _each(column, fallback, kind, True)
 
 
-def _each(column: Iterable[JSON], odd: Odd, kind: FieldType, cast: bool) -> Column:
+def _each(column: Iterable[JSON], fallback: Fallback, kind: FieldType, cast: bool) -> Column:
     texts: list[str | None] = []
     for index, value in enumerate(column):
         if value is None:
@@ -170,13 +176,13 @@ def _each(column: Iterable[JSON], odd: Odd, kind: FieldType, cast: bool) -> Colu
         except RecordError:
             text = None
         if text is None:
-            odd.add(index)
+            fallback.add(index)
         texts.append(text)
     return _texts(texts)
 
 
 def scalar_text(value: Scalar) -> str | None:
-    """A converted value without the suffix of its type; None where only the reference plan can tell."""
+    """Return a converted value without the suffix of its type; None if only the reference plan can judge it."""
     if isinstance(value, bool):
         return _BOOLEANS[value]
     if isinstance(value, str):
@@ -197,45 +203,48 @@ def _encodable(text: str) -> bool:
 
 
 def with_default(texts: Column, default: str) -> Column:
-    """`default` for each null."""
+    """Return the texts with `default` for each null."""
     return [default if text is None else text for text in texts] if type(texts) is Texts else texts
 
 
-def require(texts: Column, odd: Odd) -> Column:
-    """Every null is odd: the reference plan writes the failure."""
+def require(texts: Column, fallback: Fallback) -> Column:
+    """Add every null to `fallback`: the reference plan writes the failure."""
     if type(texts) is Texts:
-        odd.update(index for index, text in enumerate(texts) if text is None)
+        fallback.update(index for index, text in enumerate(texts) if text is None)
     return texts
 
 
-def refuse(texts: Column, odd: Odd) -> Column:
-    """Everything but null is odd: a type that the dialect does not have."""
-    odd.update(index for index, text in enumerate(texts) if text is not None)
+def refuse(texts: Column, fallback: Fallback) -> Column:
+    """Add everything but null to `fallback`: the dialect does not have the type."""
+    fallback.update(index for index, text in enumerate(texts) if text is not None)
     return texts
 
 
 def is_dense(*columns: object) -> bool:
-    """Whether no column holds a null."""
+    """Return whether no column contains a null."""
     return Texts not in map(type, columns)
 
 
-def join_fields(columns: Sequence[tuple[str, Sequence[str | None], str]], odd: Odd) -> list[str]:
-    """The field set of each record, of (`key=`, texts, suffix) in the order of keys; one with no field left is odd."""
+def join_fields(columns: Sequence[tuple[str, Sequence[str | None], str]], fallback: Fallback) -> list[str]:
+    """Return the field set of each record, made of (`key=`, texts, suffix) in the order of keys.
+
+    A record without a field is added to `fallback`.
+    """
     parts = [
         ["" if text is None else f",{prefix}{text}{suffix}" for text in texts] for prefix, texts, suffix in columns
     ]
     joined = ["".join(record)[1:] for record in zip(*parts, strict=True)]
     if "" in joined:
-        odd.update(index for index, fields in enumerate(joined) if not fields)
+        fallback.update(index for index, fields in enumerate(joined) if not fields)
     return joined
 
 
-class Unusual(Exception):
+class NotMemoized(Exception):
     """A value that a memo cannot hold."""
 
 
 class MemoBudget:
-    """How many characters several memos hold together."""
+    """The number of characters that several memos hold together."""
 
     __slots__ = ("held",)
 
@@ -244,10 +253,11 @@ class MemoBudget:
 
 
 class Memo(dict[Any, str]):
-    """Text made of a string once: a tag with its key, or a measurement.  Safe to share: no entry ever changes.
+    """Text made of a string once: a tag with its key, or a measurement.
 
-    `make` gives the text or raises RecordError.  At a bound, of entries or of characters, all is forgotten.  `budget`
-    counts what is held, where many memos have one bound.
+    Threads may share a memo, since no entry ever changes.  `make` returns the text or raises RecordError.  At a limit,
+    of entries or of characters, all entries are dropped.  `budget` counts the characters of several memos that have one
+    limit.
     """
 
     def __init__(self, make: Callable[[str | None], str], longest: int, budget: MemoBudget | None = None) -> None:
@@ -261,9 +271,9 @@ class Memo(dict[Any, str]):
         try:
             text = self._make(value)
         except RecordError:
-            raise Unusual from None
+            raise NotMemoized from None
         if len(text) * 4 > self._longest:  # bytes, whatever the characters: the series key stays within its limit
-            raise Unusual
+            raise NotMemoized
         size = len(text) * 2  # its key is about as long
         if len(self) >= _MEMO_LIMIT or self._held + size > MEMO_CHARACTERS:
             self.clear()
@@ -275,48 +285,50 @@ class Memo(dict[Any, str]):
         return text
 
 
-def memo_texts(column: Sequence[JSON], memo: Memo, odd: Odd) -> Column:
-    """The memo's text of each value, "" where a null leaves nothing; numbers and booleans are text first, as in tags.
+def memo_texts(column: Sequence[JSON], memo: Memo, fallback: Fallback) -> Column:
+    """Return the memo's text of each value, "" for a null without text.
 
-    The column is `Texts` where it may hold a null.
+    Numbers and booleans become text first, as in tags.  The result is `Texts` if it may contain a null.
     """
     kinds = set(map(type, column))
     if not kinds <= _MEMO_KEYS:
-        column = [_as_tag(index, value, odd) for index, value in enumerate(column)]
+        column = [_as_tag(index, value, fallback) for index, value in enumerate(column)]
     try:
         texts = list(map(memo.__getitem__, column))
-    except Unusual:
-        texts = [_remembered(index, value, memo, odd) for index, value in enumerate(column)]
+    except NotMemoized:
+        texts = [_remembered(index, value, memo, fallback) for index, value in enumerate(column)]
     return Texts(texts) if type(None) in kinds else texts
 
 
 _MEMO_KEYS = {str, type(None)}
 
 
-def _as_tag(index: int, value: JSON, odd: Odd) -> str | None:
+def _as_tag(index: int, value: JSON, fallback: Fallback) -> str | None:
     try:
         return tag_text(value)
     except RecordError:
-        odd.add(index)
+        fallback.add(index)
         return None
 
 
-def _remembered(index: int, value: JSON, memo: Memo, odd: Odd) -> str:
+def _remembered(index: int, value: JSON, memo: Memo, fallback: Fallback) -> str:
     try:
         return memo[value]
-    except Unusual:
-        odd.add(index)
+    except NotMemoized:
+        fallback.add(index)
         return ""
 
 
-def scale_times(column: Sequence[JSON], ns_per_unit: int, scale: Callable[[Any, int], int], odd: Odd) -> list[int]:
-    """Numbers (or numeric strings) of a unit as nanoseconds; `scale` takes what is no integer."""
+def scale_times(
+    column: Sequence[JSON], ns_per_unit: int, scale: Callable[[Any, int], int], fallback: Fallback
+) -> list[int]:
+    """Return numbers (or numeric strings) of a unit as nanoseconds; `scale` converts what is not an integer."""
     if set(map(type, column)) == {int}:
         return [value * ns_per_unit for value in column]  # type: ignore[operator,misc]
-    return [_scaled(index, value, ns_per_unit, scale, odd) for index, value in enumerate(column)]
+    return [_scaled(index, value, ns_per_unit, scale, fallback) for index, value in enumerate(column)]
 
 
-def _scaled(index: int, value: JSON, ns_per_unit: int, scale: Callable[[Any, int], int], odd: Odd) -> int:
+def _scaled(index: int, value: JSON, ns_per_unit: int, scale: Callable[[Any, int], int], fallback: Fallback) -> int:
     if type(value) is int:
         return value * ns_per_unit
     if type(value) in (float, str):
@@ -324,48 +336,51 @@ def _scaled(index: int, value: JSON, ns_per_unit: int, scale: Callable[[Any, int
             return scale(value, ns_per_unit)
         except ValueError:
             pass
-    odd.add(index)
+    fallback.add(index)
     return 0
 
 
-def parse_times(column: Sequence[JSON], parse: Callable[[str], int], odd: Odd) -> list[int]:
-    """Strings as nanoseconds."""
+def parse_times(column: Sequence[JSON], parse: Callable[[str], int], fallback: Fallback) -> list[int]:
+    """Return strings as nanoseconds."""
     try:
         if set(map(type, column)) == {str}:
             return list(map(parse, column))  # type: ignore[arg-type]
     except ValueError:
         pass
-    return [_parsed(index, value, parse, odd) for index, value in enumerate(column)]
+    return [_parsed(index, value, parse, fallback) for index, value in enumerate(column)]
 
 
-def _parsed(index: int, value: JSON, parse: Callable[[str], int], odd: Odd) -> int:
+def _parsed(index: int, value: JSON, parse: Callable[[str], int], fallback: Fallback) -> int:
     if type(value) is str:
         try:
             return parse(value)
         except ValueError:
             pass
-    odd.add(index)
+    fallback.add(index)
     return 0
 
 
 def or_message_time(
-    column: Sequence[JSON], messages: Sequence[Message], parse: Callable[[Sequence[JSON], Odd], list[int]], odd: Odd
+    column: Sequence[JSON],
+    messages: Sequence[Message],
+    parse: Callable[[Sequence[JSON], Fallback], list[int]],
+    fallback: Fallback,
 ) -> list[int]:
-    """`default: message`: the message's own time where the value is null, what `parse` gives elsewhere."""
+    """Return times under `default: message`: the message's own time for a null, what `parse` returns for others."""
     present = [index for index, value in enumerate(column) if value is not None]
-    inner: Odd = set()
+    inner: Fallback = set()
     found = parse([column[index] for index in present], inner)
-    odd.update(present[index] for index in inner)
+    fallback.update(present[index] for index in inner)
     times = [message.timestamp_us * 1000 for message in messages]
     for index, ns in zip(present, found, strict=True):
         times[index] = ns
     return times
 
 
-def check_times(times: list[int], odd: Odd) -> list[int]:
-    """Times within what every server stores, with room for flooring."""
+def check_times(times: list[int], fallback: Fallback) -> list[int]:
+    """Add times to `fallback` that some server does not store, with room for rounding down."""
     if times and not (min(times) >= _SAFE_MIN_NS and max(times) <= MAX_NS):
-        odd.update(index for index, ns in enumerate(times) if not _SAFE_MIN_NS <= ns <= MAX_NS)
+        fallback.update(index for index, ns in enumerate(times) if not _SAFE_MIN_NS <= ns <= MAX_NS)
     return times
 
 
@@ -375,32 +390,32 @@ def evaluate(
     messages: Sequence[Message],
     roots: Sequence[JSON],
     indices: Sequence[int | None],
-    odd: Odd,
+    fallback: Fallback,
 ) -> list[JSON]:
-    """What an expression that is not a plain path gives for each record."""
+    """Return what an expression that is not a plain path gives for each record."""
     values: list[JSON] = []
     run = expression.evaluate
     for index, (document, message, root, element) in enumerate(zip(documents, messages, roots, indices, strict=True)):
         try:
             values.append(run(document, message, root=root, index=element))
         except RecordError:
-            odd.add(index)
+            fallback.add(index)
             values.append(None)
     return values
 
 
 def true_for(values: Sequence[JSON]) -> list[bool]:
-    """JMESPath truth of each value."""
+    """Return whether each value is true in JMESPath."""
     return [truth(value) for value in values]
 
 
 def member(value: JSON, key: str) -> JSON:
-    """`value.key` as JMESPath takes it: null where `value` is no object."""
+    """Return `value.key` as in JMESPath: null if `value` is not an object."""
     return value.get(key) if type(value) is dict else None
 
 
 def follow(value: JSON, path: Sequence[str]) -> JSON:
-    """What stands at `path`, as JMESPath takes it: null where something on the way is no object."""
+    """Return the value at `path` as in JMESPath: null if a value on the way is not an object."""
     for key in path:
         if type(value) is not dict:
             return None
@@ -408,22 +423,22 @@ def follow(value: JSON, path: Sequence[str]) -> JSON:
     return value
 
 
-def only_strings(column: Sequence[JSON], odd: Odd) -> Sequence[JSON]:
-    """Everything but strings is odd."""
+def only_strings(column: Sequence[JSON], fallback: Fallback) -> Sequence[JSON]:
+    """Add everything but strings to `fallback`."""
     if set(map(type, column)) <= {str}:
         return column
-    odd.update(index for index, value in enumerate(column) if type(value) is not str)
+    fallback.update(index for index, value in enumerate(column) if type(value) is not str)
     return [value if type(value) is str else "" for value in column]
 
 
-def only_lists(column: Sequence[JSON], odd: Odd) -> list[list[JSON] | None]:
-    """Everything but lists and null is odd."""
-    odd.update(index for index, value in enumerate(column) if value is not None and type(value) is not list)
+def only_lists(column: Sequence[JSON], fallback: Fallback) -> list[list[JSON] | None]:
+    """Add everything but lists and null to `fallback`."""
+    fallback.update(index for index, value in enumerate(column) if value is not None and type(value) is not list)
     return [value if type(value) is list else None for value in column]
 
 
 def explode(lists: Sequence[Sequence[Any] | None]) -> tuple[list[Any], list[int], list[int]]:
-    """The elements of all lists, the position of the list that each is of, and its index in it."""
+    """Return the elements of all lists, the position of the list of each, and its index in the list."""
     sizes = [len(found) if found else 0 for found in lists]
     elements = list(chain.from_iterable(found for found in lists if found))
     origins = list(chain.from_iterable(map(repeat, range(len(lists)), sizes)))
@@ -434,9 +449,12 @@ def find_collisions(
     groups: Sequence[tuple[Sequence[int], Sequence[str], Sequence[int]]],
     positions: Sequence[int],
     origins: Sequence[int],
-    odd: Odd,
+    fallback: Fallback,
 ) -> None:
-    """Messages with two points of one series and time are odd.  A group is (records, series, times) of one item."""
+    """Add messages with two points of one series and time to `fallback`.
+
+    A group is (records, series, times) of one item of `points`.
+    """
     seen: set[tuple[int, str, int]] = set()
     total = 0
     for records, series, times in groups:
@@ -449,5 +467,5 @@ def find_collisions(
         for record, name, time in zip(records, series, times, strict=True):
             key = (origins[record], name, time)
             if key in seen:
-                odd.add(positions[origins[record]])
+                fallback.add(positions[origins[record]])
             seen.add(key)

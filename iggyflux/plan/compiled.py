@@ -1,7 +1,6 @@
-"""The compiled plan: decode a batch, run the generated code, and ask the reference plan about every message that the
-generated code did not assume.
+"""The compiled plan: decode a batch, run the generated code, and render what it does not handle by the reference plan.
 
-Equal to the reference plan, in lines, origins, failures, skips and order, by law; faster by an order of magnitude.
+It equals the reference plan in lines, origins, failures, skips and order, and is faster by an order of magnitude.
 """
 
 from __future__ import annotations
@@ -31,9 +30,10 @@ _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, Recursi
 
 
 class CompiledPlan:
-    """A writer document as generated code.  Thread-safe: calls share nothing but memos, whose entries never change.
+    """A writer document as generated code.
 
-    `source` is the generated Python; `reason` says why there is none, where the reference plan does all the work.
+    Thread-safe: calls share nothing but memos, whose entries never change.  `source` is the generated Python; `reason`
+    says why there is none, so that the reference plan does all the work.
     """
 
     def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
@@ -73,10 +73,10 @@ class CompiledPlan:
         self._run = namespace["render"]
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """Lines, origins and failures of `messages`, in their order.  Never raises for what a message holds.
+        """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains.
 
-        Where generated code fails for a reason that it should not have, the reference plan renders all of `messages`,
-        and the result's `fallback` names the fault.
+        If generated code fails unexpectedly, the reference plan renders all of `messages`, and `fallback` of the result
+        names the fault.
         """
         if not messages:
             return Rendered()
@@ -95,50 +95,50 @@ class CompiledPlan:
         payloads = (
             messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
         )
-        odd: set[int] = set()
+        fallback: set[int] = set()
         decode = self._decode
-        self._look(payloads, odd)
+        self._find_fallback(payloads, fallback)
         kept: Sequence[int] = range(len(messages))
         messages_kept = messages
         try:
-            if odd:
+            if fallback:
                 raise RecordError("", "some payloads are not to be decoded here")
             roots = list(map(decode, payloads))
         except _DECODE_ERRORS:
-            roots = self._decode_each(decode, payloads, odd)
-            kept = [index for index in kept if index not in odd]
+            roots = self._decode_each(decode, payloads, fallback)
+            kept = [index for index in kept if index not in fallback]
             messages_kept = [messages[index] for index in kept]
-        inner_odd: set[int] = set()
-        made, positions, origins, skipped, empty = run(messages_kept, roots, inner_odd)
-        odd.update(kept[position] for position in inner_odd)
-        return self._assemble(messages, made, kept, positions, origins, skipped, empty, odd)
+        inner_fallback: set[int] = set()
+        made, positions, origins, skipped, empty = run(messages_kept, roots, inner_fallback)
+        fallback.update(kept[position] for position in inner_fallback)
+        return self._assemble(messages, made, kept, positions, origins, skipped, empty, fallback)
 
-    def _look(self, payloads: list[bytes], odd: set[int]) -> None:
-        """Find the payloads that only the reference plan can judge.
+    def _find_fallback(self, payloads: list[bytes], fallback: set[int]) -> None:
+        """Add the payloads to `fallback` that only the reference plan can judge.
 
-        They are too large, too deep or not UTF-8, may have a duplicate key that `strict` refuses, or hold a number that
-        a cast might have to refuse as rounded.
+        They are too large, too deep or not UTF-8, may have a duplicate key that `strict` rejects, or contain a number
+        that a cast may have to reject as rounded.
         """
         if self._may_round:
-            odd.update(index for index, payload in enumerate(payloads) if may_round(payload))
+            fallback.update(index for index, payload in enumerate(payloads) if may_round(payload))
         if not self._is_json:
             return
         if self._strict:
-            odd.update(index for index, payload in enumerate(payloads) if may_repeat_a_key(payload))
+            fallback.update(index for index, payload in enumerate(payloads) if may_repeat_a_key(payload))
         if max(map(len, payloads)) > 2 * MAX_DEPTH:
-            odd.update(index for index, payload in enumerate(payloads) if _is_deep_or_large(payload))
+            fallback.update(index for index, payload in enumerate(payloads) if _is_deep_or_large(payload))
         if not all(map(bytes.isascii, payloads)):
-            odd.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
+            fallback.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
 
-    def _decode_each(self, decode: Decode, payloads: list[bytes], odd: set[int]) -> list[Any]:
+    def _decode_each(self, decode: Decode, payloads: list[bytes], fallback: set[int]) -> list[Any]:
         roots = []
         for index, payload in enumerate(payloads):
-            if index in odd:
+            if index in fallback:
                 continue
             try:
                 roots.append(decode(payload))
             except _DECODE_ERRORS:
-                odd.add(index)
+                fallback.add(index)
         return roots
 
     def _assemble(
@@ -150,9 +150,9 @@ class CompiledPlan:
         origins: Sequence[int],
         skipped: Sequence[int],
         empty: Sequence[int],
-        odd: set[int],
+        fallback: set[int],
     ) -> Rendered:
-        """What the generated code made, in the order of messages, with the reference plan's word on odd ones."""
+        """Return what the generated code made, in the order of messages; the reference plan renders `fallback`."""
         identical = type(kept) is range and type(positions) is range
         lines, records = made[0] if len(made) == 1 else _in_order(made)
         if identical and type(origins) is range and type(records) is range:
@@ -164,11 +164,11 @@ class CompiledPlan:
         if len(self.reference.writer.points) > 1 or type(records) is not range:
             with_lines = set(indices)
             with_lines.update(none)
-            # Elements whose `where` was true nowhere: the message made nothing.
+            # `where` was false for every element: the message made nothing.
             skips = sorted({*skips, *(kept[position] for position in positions if kept[position] not in with_lines)})
-        if not odd:
+        if not fallback:
             return Rendered(lines, indices, [], skips, none)
-        return self._merge(messages, lines, indices, skips, none, odd)
+        return self._merge(messages, lines, indices, skips, none, fallback)
 
     def _merge(
         self,
@@ -177,14 +177,14 @@ class CompiledPlan:
         indices: list[int],
         skips: list[int],
         none: list[int],
-        odd: set[int],
+        fallback: set[int],
     ) -> Rendered:
-        keep = [index not in odd for index in indices]
+        keep = [index not in fallback for index in indices]
         found = list(zip(compress(indices, keep), compress(lines, keep), strict=True))
         failures: list[Failure] = []
-        skips = [index for index in skips if index not in odd]
-        none = [index for index in none if index not in odd]
-        for index in sorted(odd):
+        skips = [index for index in skips if index not in fallback]
+        none = [index for index in none if index not in fallback]
+        for index in sorted(fallback):
             outcome = self.reference.render_message(index, messages[index])
             found += [(index, line) for line in outcome.lines]
             failures += outcome.failures
@@ -197,7 +197,7 @@ class CompiledPlan:
 
 
 def _casts_numbers(writer: Writer) -> bool:
-    """Whether a cast gives a type to which a number must come as it was written."""
+    """Return whether a cast gives a type to which a number must be converted as it was written."""
     fields = [(item.cast, item.type) for spec in writer.points for item in spec.fields]
     stars = [(star.cast, star.type) for spec in writer.points for star in spec.field_stars]
     return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
@@ -208,7 +208,7 @@ def _index(pair: tuple[int, str]) -> int:
 
 
 def _in_order(made: Sequence[tuple[list[str], Sequence[int]]]) -> tuple[list[str], list[int]]:
-    """Lines of several items of `points` by record, then by item."""
+    """Return the lines of several items of `points` by record, then by item."""
     if len({len(lines) for lines, _ in made}) == 1 and all(type(records) is range for _, records in made):
         lines = [line for group in zip(*(lines for lines, _ in made), strict=True) for line in group]
         return lines, [record for record in made[0][1] for _ in made]
@@ -222,7 +222,7 @@ def _in_order(made: Sequence[tuple[list[str], Sequence[int]]]) -> tuple[list[str
 
 
 def _is_deep_or_large(payload: bytes) -> bool:
-    """Whether only the exact check can say that the payload is neither too large nor too deep."""
+    """Return whether only the exact check can say that the payload is neither too large nor too deep."""
     return len(payload) > MAX_PAYLOAD_BYTES or payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
 
 

@@ -1,7 +1,7 @@
 """Digests of rows, and the ids of messages that are made of them.
 
-A digest says what a row holds and nothing else: not in which order, not when it was read, not by which process.  What
-it is made of is part of the contract (docs/reader.md), since ids outlive a release:
+A digest depends only on the content of a row, not on the order of its columns, the time of reading or the process.
+Its definition is part of the contract (docs/reader.md), since ids outlive a release:
 
     head   = the first 16 bytes of BLAKE2b-512 of: measurement, names
              (names: an array of those of the columns that have a value, in the order of their UTF-8 bytes)
@@ -11,8 +11,8 @@ it is made of is part of the contract (docs/reader.md), since ids outlive a rele
     id     = digest XOR the first 16 bytes of BLAKE2b-512 of: name of the mapping, number of the item of `messages`
              (from 0); a number of 128 bits, its first byte the highest
 
-All but the head are written as MessagePack.  The digest of a message of many rows is that of their digests, one after
-the other.
+All but the head is MessagePack.  The digest of a message of many rows is the digest of their digests, one after the
+other.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ DIGEST_BYTES = 16
 
 _pack = msgspec.msgpack.Encoder(order="deterministic").encode
 _NO_FORM = (ValueError, OverflowError, TypeError, RecursionError)
-"""What packing raises."""
+"""What packing raises for a value without a form."""
 
 
 def digest_rows(rows: Sequence[Row]) -> list[bytes]:
-    """16 bytes for each row: equal where measurement and typed columns are, `time` among them.
+    """Return 16 bytes for each row, which are equal if measurement and typed columns are, `time` included.
 
-    `1` and `1.0` differ, as do `0.0` and `-0.0`; the order of columns, the window and what is told of tags do not
-    count.  The same on every machine and Python version, for every row that there can be.  A column without a value
-    is not in a row (see `Row`), and a null that is there all the same counts as a value.
+    `1` and `1.0` differ, as do `0.0` and `-0.0`.  The order of columns, the window and the names of tags do not count.
+    The result is the same on every machine and Python version, for every possible row.  A column without a value is not
+    in a row (see `Row`); a null that is in it nevertheless counts as a value.
     """
     if not rows:
         return []
@@ -62,7 +62,7 @@ def digest_rows(rows: Sequence[Row]) -> list[bytes]:
 
 
 def _digest_alike(rows: Sequence[Row], columns: Sequence[Mapping[str, JSON]]) -> list[bytes]:
-    """The digests of rows of one measurement, each with as many columns.  KeyError where they are not the same."""
+    """Return the digests of rows of one measurement and one number of columns; raise KeyError if the columns differ."""
     ordered = sorted(columns[0])
     head = _head(rows[0].measurement, ordered)
     values: list[tuple[JSON, ...]]
@@ -77,14 +77,14 @@ def _digest_alike(rows: Sequence[Row], columns: Sequence[Mapping[str, JSON]]) ->
 
 
 def digest_of_many(digests: Sequence[bytes]) -> bytes:
-    """The digest of what is made of several rows, in their order."""
+    """Return the digest of what is made of several rows, in their order."""
     return blake2b(b"".join(digests)).digest()[:DIGEST_BYTES]
 
 
 def id_salt(mapping: str, number: int) -> int:
-    """What the digest of a row is XORed with to be the id of the message that item `number` of a mapping makes of it.
+    """Return the number whose XOR with a row's digest is the id of the message of item `number` of a mapping.
 
-    Two items make two ids of one row, and two mappings too.
+    Two items, or two mappings, make different ids of one row.
     """
     return int.from_bytes(blake2b(_pack(mapping) + _pack(number)).digest()[:DIGEST_BYTES], "big")
 
@@ -98,14 +98,14 @@ def _digest_carefully(head: bytes, values: Sequence[JSON]) -> bytes:
 
 
 def _head(measurement: str, names: Sequence[str]) -> bytes:
-    """What the bytes begin with for all rows of these columns."""
-    array = _pack([None] * len(names))  # without its nulls, what an array of so many names begins with
+    """Return the start of the digested bytes, the same for all rows of these columns."""
+    array = _pack([None] * len(names))  # without its nulls: how an array of so many names begins
     text = _text(measurement) + array[: len(array) - len(names)] + b"".join(map(_text, names))
     return blake2b(text).digest()[:DIGEST_BYTES]
 
 
 def _text(text: str) -> bytes:
-    """A string as MessagePack; one with half a surrogate pair, which no server sends, as the bytes it came from."""
+    """Return a string as MessagePack; one with an unpaired surrogate, which no server sends, as its original bytes."""
     try:
         return _pack(text)
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""What a plan does where its generated code raises what it should not: the reference plan renders the batch.
+"""What a plan does if its generated code raises an unexpected exception: the reference plan renders the batch.
 
-The guarantee then still holds, only more slowly.  The fault is reported with the batch, so that a run counts and logs
-it, `check` fails, and our tests fail.
+The guarantee still holds, only more slowly.  The fault is reported with the batch, so that a run counts and logs it,
+and `check` and the tests fail.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 
 def describe_fault(error: Exception) -> str:
-    """Return the type of `error` and where it was raised: never its text, which can quote a payload."""
+    """Return the type of `error` and where it was raised, but never its text, which may quote a payload."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return type(error).__name__

@@ -1,8 +1,8 @@
-"""What a compiled plan decodes of a payload, and how generated code reaches it.
+"""What a compiled plan decodes of a payload, and how generated code accesses it.
 
-Two shapes.  `static`: every expression is a plain path, so a payload is decoded into msgspec structs that hold only
-those paths, each leaf with the type that is wanted of it.  `dynamic`: something needs a value as a whole (a function, a
-filter, a star), so a payload is decoded into dicts and lists and paths are followed at run time.
+There are two shapes.  `static`: every expression is a plain path, so a payload is decoded into msgspec structs that
+hold only those paths, each leaf with the wanted type.  `dynamic`: something needs a whole value (a function, a filter,
+a star), so a payload is decoded into dicts and lists, and paths are followed at run time.
 """
 
 from __future__ import annotations
@@ -29,70 +29,72 @@ LEAVES: dict[str, str] = {
     "scalar": "str | int | float | bool | None",
     "number": "int | float | str | None",
 }
-"""The type of a leaf by what it is wanted for; a payload that holds something else goes to the reference plan."""
+"""The type of a leaf by what it is wanted for; a payload with another type goes to the reference plan."""
 
 
 NAMEABLE = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')
-"""Member names that msgspec takes for a struct: those that JSON writes as they are."""
+"""The member names that msgspec accepts for a struct: those that JSON writes without escapes."""
 MOST_NESTED = 32
-"""Members of the longest path that becomes classes."""
+"""The most members of a path that becomes classes."""
 
 
 @dataclass(slots=True)
-class Node:
+class PayloadNode:
     """A place in a payload: a leaf with what it is `wanted` for, an object with `children`, or a list of `items`."""
 
     wanted: set[str] = field(default_factory=set)
-    children: dict[str, Node] = field(default_factory=dict)
-    items: Node | None = None
+    children: dict[str, PayloadNode] = field(default_factory=dict)
+    items: PayloadNode | None = None
     name: str = ""
     attribute: str = ""
 
-    def at(self, path: tuple[str, ...]) -> Node:
-        """The node at `path`, made where there is none."""
+    def at(self, path: tuple[str, ...]) -> PayloadNode:
+        """Return the node at `path`, created if missing."""
         node = self
         for key in path:
-            node = node.children.setdefault(key, Node())
+            node = node.children.setdefault(key, PayloadNode())
         return node
 
     @property
     def missing(self) -> str:
-        """The name of the empty object that stands where a payload lacks this one."""
+        """The name of the empty object that replaces this one where a payload lacks it."""
         return f"NO_{self.name.upper()}"
 
     def is_nameable(self) -> bool:
-        """Whether structs can have these members: no name that JSON must escape."""
+        """Return whether structs can have these members: no name that JSON must escape."""
         inner = [*self.children.values(), *([self.items] if self.items else [])]
         return all(map(NAMEABLE.fullmatch, self.children)) and all(node.is_nameable() for node in inner)
 
     def is_sound(self) -> bool:
-        """Whether no place is wanted both as a leaf and as something to look into."""
+        """Return whether no place is wanted both as a leaf and as an object or list."""
         kinds = bool(self.children) + (self.items is not None) + bool(self.wanted - {"presence"})
         inner = [*self.children.values(), *([self.items] if self.items else [])]
         return kinds <= 1 and all(node.is_sound() for node in inner)
 
     def leaf_type(self) -> str:
-        """The annotation of a leaf."""
+        """Return the annotation of a leaf."""
         wanted = self.wanted - {"presence"}
         if len(wanted) == 1:
             return LEAVES[next(iter(wanted))]
         return LEAVES["scalar"] if wanted else "Any"
 
     def leaf_kind(self) -> str:
-        """What the decoded leaf is known to be; `any` where it must be looked at."""
+        """Return the known kind of the decoded leaf; `any` if it must be checked."""
         wanted = self.wanted - {"presence"}
         return next(iter(wanted)) if len(wanted) == 1 else "any"
 
 
-def name_structs(root: Node, title: str) -> Iterator[tuple[Node, str]]:
-    """Number every object's class and every member's attribute; yields (node, source of its class), inner first.
+def name_structs(root: PayloadNode, title: str) -> Iterator[tuple[PayloadNode, str]]:
+    """Name every object's class and every member's attribute; yield (node, source of its class), inner ones first.
 
-    No name in the source comes from a key: keys stand in `rename` and in comments only.
+    No name in the source comes from a key: keys appear only in `rename` and in comments.
     """
     yield from _structs(root, title, count(1), count(1))
 
 
-def _structs(node: Node, title: str, classes: Iterator[int], attributes: Iterator[int]) -> Iterator[tuple[Node, str]]:
+def _structs(
+    node: PayloadNode, title: str, classes: Iterator[int], attributes: Iterator[int]
+) -> Iterator[tuple[PayloadNode, str]]:
     for child in node.children.values():
         child.attribute = f"m{next(attributes)}"
         inner = child.items if child.items is not None else child
@@ -106,7 +108,7 @@ def _structs(node: Node, title: str, classes: Iterator[int], attributes: Iterato
         if child.items is not None:
             declared = f"list[{child.items.name}] | None = None"
         elif child.children:
-            # Not optional: a null in its place goes to the reference plan, and generated code need not ask.
+            # Not optional: a null here goes to the reference plan, so generated code need not check.
             declared = f"{child.name} = {child.missing}"
         else:
             declared = f"{child.leaf_type()} = None"
@@ -124,4 +126,4 @@ NAMESPACE: dict[str, Any] = {
     "Struct": msgspec.Struct,
     "UINT63": UINT63,
 }
-"""What the source of structs needs."""
+"""The names that the source of structs needs."""

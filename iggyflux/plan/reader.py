@@ -1,7 +1,7 @@
 """The plan of a reader document: rows to messages, one at a time.
 
-Pure, like every plan: the same rows make the same messages, ids included, so that what is read again can be told from
-what is new.
+Pure, like every plan: the same rows make the same messages, ids included, so that a repeated message is recognised by
+its id.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from iggyflux.values import INT64_MIN, OUT_OF_RANGE, UINT64_MAX, WRONG_TYPE, des
 TOO_LARGE = "IFX352"
 
 _MAX_TEXT_BYTES = 255
-"""Of a key, and of a header's value."""
+"""The most bytes of a key, and of a header's value."""
 _SURELY_SHORT = _MAX_TEXT_BYTES // 4
 """So many characters are never too many bytes."""
 
 
 class ReaderPlan:
-    """A reader document as a pure function from rows to messages.  Thread-safe: holds no state between calls.
+    """A reader document as a pure function from rows to messages; thread-safe, without state between calls.
 
-    `whole_windows` says how rows may be handed over.  False: every message is made of one row, so the rows of a window
-    can be rendered in chunks, in any sizes, with the same result.  True: a message is made of all rows of a series or
-    of the window, so all rows of a window must be in one call: memory grows with the window.
+    `whole_windows` says how rows may be passed.  If false, every message is made of one row, so the rows of a window
+    can be rendered in chunks of any size, with the same result.  If true, a message is made of all rows of a series or
+    of the window, so one call must get all rows of a window, and memory grows with the window.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -41,11 +41,10 @@ class ReaderPlan:
         self.salts = [id_salt(reader.name, number) for number in range(len(reader.messages))]
 
     def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
-        """Messages, origins and failures of `rows`: by item of `messages` within a row, in the order of the rows.
+        """Return messages, origins and failures of `rows`, in the order of the rows, then of the items.
 
-        `digests` are those that `digest_rows` gives for `rows`, where the caller has them already.  A message of a
-        series or of a window is made of the rows of this call; its origin is the first of them.  Never raises for
-        what a row holds.
+        `digests` are those of `digest_rows(rows)`, if the caller has them already.  A message of a series or of a
+        window is made of the rows of this call; its origin is the first of them.  Never raises for what a row contains.
         """
         if digests is None:
             digests = digest_rows(rows)
@@ -65,7 +64,7 @@ class ReaderPlan:
         return RenderedMessages([message for *_, message in made], [origin for origin, *_ in made], failures)
 
     def members(self, rows: Sequence[Row], rendered: RenderedMessages) -> list[Sequence[int]]:
-        """The indices of the rows that each message of `rendered`, which is of `rows`, is made of."""
+        """Return the indices of the rows that each message of `rendered`, which was made of `rows`, was made of."""
         failed = {(failure.index, failure.point) for failure in rendered.failures}
         found = [
             (indices[0], number, indices)
@@ -76,7 +75,7 @@ class ReaderPlan:
         return [indices for *_, indices in sorted(found, key=lambda entry: entry[:2])]
 
     def sends_rows_as_points(self, spec: MessageSpec) -> bool:
-        """Whether the payload is the row, or the rows, as they are, in line protocol."""
+        """Return whether the payload is the row, or the rows, unchanged in line protocol."""
         is_whole = isinstance(spec.payload, Expression) and static_path(spec.payload) == ("@", ())
         return is_whole and self.reader.target.payload == "influx"
 
@@ -107,7 +106,7 @@ class ReaderPlan:
         return OutgoingMessage(encoded, key, headers, timestamp_ns, message_id)
 
     def _id(self, number: int, digests: Sequence[bytes], spec: MessageSpec) -> int:
-        """128 bits of the mapping, the item and what the rows hold (see `digests`)."""
+        """Return 128 bits of the mapping, the item and the content of the rows (see `digests`)."""
         digest = digests[0] if spec.for_each == "row" else digest_of_many(digests)
         return int.from_bytes(digest, "big") ^ self.salts[number]
 
@@ -122,7 +121,7 @@ def _evaluate(source: Source, value: JSON, row: Row, pointer: str) -> JSON:
 
 
 def _headers(spec: MessageSpec, value: JSON, row: Row) -> Iterator[tuple[str, Scalar]]:
-    """The headers that are not null."""
+    """Yield the headers that are not null."""
     for name, source in spec.headers:
         pointer = f"{spec.pointer}/headers/{name.replace('~', '~0').replace('/', '~1')}"
         try:
@@ -134,7 +133,7 @@ def _headers(spec: MessageSpec, value: JSON, row: Row) -> Iterator[tuple[str, Sc
 
 
 def point_of(reader: Reader, row: Row) -> JSON:
-    """A row in the form that line protocol is made of; what is no tag and no time is a field."""
+    """Return a row as line protocol needs it; columns that are neither tags nor the time are fields."""
     time = reader.cursor.column
     tags = _tags_of(reader, row)
     texts: dict[str, JSON] = {name: tag_text(value) for name, value in row.columns.items() if name in tags}
@@ -143,7 +142,7 @@ def point_of(reader: Reader, row: Row) -> JSON:
 
 
 def check_size(payload: bytes) -> None:
-    """Iggy takes payloads of 1 byte to 64 MB."""
+    """Raise RecordError unless Iggy accepts the payload: it has 1 byte to 64 MB."""
     if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
         hint = "use smaller windows, or one message per row" if payload else "the payload is empty"
         raise RecordError(
@@ -152,7 +151,7 @@ def check_size(payload: bytes) -> None:
 
 
 def key_text(found: JSON) -> str | None:
-    """The text of a key, as of a tag; None for null and the empty string."""
+    """Return the text of a key, as of a tag; None for null and the empty string."""
     if isinstance(found, (list, dict)):
         raise RecordError(WRONG_TYPE, f"expected a string, number or boolean as key, found {describe(found)}")
     text = tag_text(found)
@@ -162,7 +161,7 @@ def key_text(found: JSON) -> str | None:
 
 
 def header_scalar(found: JSON) -> Scalar | None:
-    """What a header can hold; None for null and the empty string, which are no headers."""
+    """Return what a header can hold; None for null and the empty string, which make no header."""
     if isinstance(found, (list, dict)):
         raise RecordError(WRONG_TYPE, f"expected a string, number or boolean as header, found {describe(found)}")
     if isinstance(found, str) and not (len(found) <= _SURELY_SHORT and found.isascii()):
@@ -175,7 +174,7 @@ def header_scalar(found: JSON) -> Scalar | None:
 
 
 def time_of(found: JSON) -> int | None:
-    """Nanoseconds since the epoch, or none."""
+    """Return nanoseconds since the epoch, or None."""
     if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
         raise RecordError(WRONG_TYPE, f"expected an integer of nanoseconds as timestamp, found {describe(found)}")
     return found
@@ -187,7 +186,7 @@ def _check_text(text: str, what: str) -> None:
         raise RecordError(TOO_LARGE, f"{what} has {size} bytes, more than {_MAX_TEXT_BYTES}")
 
 
-# --- what a message is made of: the indices of its rows, and what `@` is ---
+# --- the rows that a message is made of: their indices, and `@` ---
 
 
 def _rows(_reader: Reader, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], JSON]]:
@@ -196,9 +195,9 @@ def _rows(_reader: Reader, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int],
 
 
 def _series(reader: Reader, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], JSON]]:
-    """Rows of one measurement and the same tags: the columns that the server tells to be tags.
+    """Yield the rows of one measurement with the same tags.
 
-    Where it does not tell, the tags that the query names, and where it names none all columns of text.
+    Tags are the columns that the server names as tags; else those that the query names; else all columns of strings.
     """
 
     def series_of(row: Row) -> object:
@@ -217,7 +216,7 @@ def _series(reader: Reader, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int]
 
 
 def _tags_of(reader: Reader, row: Row) -> Container[str]:
-    """The names of the columns that are tags."""
+    """Return the names of the tag columns."""
     if row.tags is not None:
         return row.tags
     if reader.source.tags:

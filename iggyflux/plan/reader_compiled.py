@@ -1,7 +1,7 @@
 """The compiled plan of a reader: columns of values instead of one message at a time, in generated Python.
 
-Equal to the reader's reference plan by law, in messages, ids, origins, failures and order.  It is an optimist: what
-is not as most rows are raises, and the reference plan says what comes of these rows and of few others beside them.
+It equals the reader's reference plan in messages, ids, origins, failures and order.  It handles usual rows only: for
+others it raises, and the reference plan renders them and the few rows around them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import RAISED
-from iggyflux.expressions.lowering import Call, Column, Elements, Fixed, Lowered, Members, lower
+from iggyflux.expressions.lowering import Call, ColumnRead, Constant, ListOf, Lowered, ObjectOf, lower
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import encode_many
 from iggyflux.plan.digests import digest_rows
@@ -25,21 +25,21 @@ from iggyflux.plan.reader import ReaderPlan, header_scalar, key_text, point_of, 
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
 from iggyflux.spec import Const, MessageSpec, Reader, Source
 
-_FEW = 64
-"""So many rows beside one that is not as assumed are given to the reference plan."""
+_ROWS_AROUND = 64
+"""The most rows that the reference plan renders for one that is unusual."""
 
 _Item: TypeAlias = Callable[[Sequence[Row], Sequence[Any], Sequence[bytes]], Sequence[OutgoingMessage]]
 
 
-class _Unusual(Exception):
-    """Rows that generated code does not assume."""
+class _UnusualRows(Exception):
+    """Rows that generated code does not handle."""
 
 
-_DOUBTS = (_Unusual, RecordError, *RAISED)
+_NOT_ASSUMED = (_UnusualRows, RecordError, *RAISED)
 
 
 class CompiledReaderPlan(ReaderPlan):
-    """A reader document as generated code; `source` is that, and `reason` says why there is none."""
+    """A reader document as generated code: `source`, or `reason`, which says why there is none."""
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader)
@@ -50,7 +50,7 @@ class CompiledReaderPlan(ReaderPlan):
         if self.whole_windows:
             return
         try:
-            generator = _Generator(self)
+            generator = _ReaderGenerator(self)
             source = generator.source()
             self._items = generator.compile(source)
             self.source = source
@@ -59,20 +59,21 @@ class CompiledReaderPlan(ReaderPlan):
             self.reason = f"a bug in iggyflux: {self._fault}"
 
     def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
-        """As `ReaderPlan.render`, sooner."""
+        """Return the same as `ReaderPlan.render`, faster."""
         if digests is None:
             digests = digest_rows(rows)
         if not self._items:
             return self._by_reference(rows, digests, self._fault)
         try:
             return self._render(rows, digests)
-        except _DOUBTS:
-            if len(rows) <= _FEW:
+        except _NOT_ASSUMED:
+            if len(rows) <= _ROWS_AROUND:
                 return super().render(rows, digests)
         except Exception as error:
             return self._by_reference(rows, digests, describe_fault(error))
         parts = [
-            (start, rows[start : start + _FEW], digests[start : start + _FEW]) for start in range(0, len(rows), _FEW)
+            (start, rows[start : start + _ROWS_AROUND], digests[start : start + _ROWS_AROUND])
+            for start in range(0, len(rows), _ROWS_AROUND)
         ]
         return _joined([(start, self.render(few, theirs)) for start, few, theirs in parts])
 
@@ -83,7 +84,7 @@ class CompiledReaderPlan(ReaderPlan):
     def _render(self, rows: Sequence[Row], digests: Sequence[bytes]) -> RenderedMessages:
         columns = [row.columns for row in rows]
         if not {dict}.issuperset(map(type, columns)):
-            raise _Unusual
+            raise _UnusualRows
         made = [item(rows, columns, digests) for item in self._items]
         if len(made) == 1:
             return RenderedMessages(made[0], range(len(rows)), ())
@@ -92,7 +93,7 @@ class CompiledReaderPlan(ReaderPlan):
 
 
 def _joined(parts: Sequence[tuple[int, RenderedMessages]]) -> RenderedMessages:
-    """What was made of consecutive rows, as if of all at once; each part with the number of its first row."""
+    """Return the results for consecutive rows as one; each part has the number of its first row."""
     return RenderedMessages(
         [message for _, rendered in parts for message in rendered.messages],
         [start + origin for start, rendered in parts for origin in rendered.origins],
@@ -105,8 +106,8 @@ def _joined(parts: Sequence[tuple[int, RenderedMessages]]) -> RenderedMessages:
     )
 
 
-class _Generator:
-    """Source for the items of `messages`, a function each; names that it cannot spell out are bound."""
+class _ReaderGenerator:
+    """Generates a function for each item of `messages`; values that source cannot express are bound to names."""
 
     def __init__(self, plan: ReaderPlan) -> None:
         self._plan = plan
@@ -122,11 +123,11 @@ class _Generator:
         }
 
     def source(self) -> str:
-        """A function for each item."""
+        """Return the source of a function for each item."""
         return "\n\n".join(self._item(number, spec) for number, spec in enumerate(self._plan.reader.messages))
 
     def compile(self, source: str) -> list[_Item]:
-        """The functions of `source`, which is what `source()` gave."""
+        """Return the functions of `source`, which is what `source()` returned."""
         name = f"<plan of {self._plan.reader.name}>"
         exec(compile(source, name, "exec", dont_inherit=True), self._names)  # noqa: S102  (our own source)
         return [self._names[f"item_{number}"] for number in range(len(self._plan.reader.messages))]
@@ -172,9 +173,9 @@ class _Generator:
         ]
 
     def _struct(self, spec: MessageSpec) -> str | None:
-        """The name of a struct that is written as the object that the payload is; such are made and written sooner."""
+        """Return the name of a struct for the payload's object, or None; a struct is made and written faster."""
         value = _lowered(spec.payload)
-        if self._plan.reader.target.payload != "json" or not isinstance(value, Members):
+        if self._plan.reader.target.payload != "json" or not isinstance(value, ObjectOf):
             return None
         names = {f"f{number}": name for number, (name, _) in enumerate(value.parts)}
         if len(set(names.values())) < len(names):
@@ -186,7 +187,10 @@ class _Generator:
             return None
 
     def _constant_headers(self, spec: MessageSpec) -> str | None:
-        """The headers of every row, where they need none; None also where they are no headers: each row says so."""
+        """Return the headers of every row if they are constant, else None.
+
+        None also if they are invalid, so that each row reports it.
+        """
         if not all(isinstance(source, Const) for _, source in spec.headers):
             return None
         try:
@@ -196,17 +200,17 @@ class _Generator:
         return f"repeat({self._bind(constant)})"
 
     def _each(self, source: Source, *, struct: str | None = None, is_strict: bool = False) -> str:
-        """A list with the value of `source` for each row, as a `struct` if one is named.
+        """Return the source of a list with the value of `source` for each row, as a `struct` if one is named.
 
-        If strict, a column that is missing raises KeyError.
+        If strict, a missing column raises KeyError.
         """
         value = self._lowered.get(id(source))
         if value is None:
             value = self._lowered[id(source)] = _lowered(source)
-        if value == Column(None):
+        if value == ColumnRead(None):
             return "columns"
         column = "c[{!r}]" if is_strict else "c.get({!r})"
-        if struct is not None and isinstance(value, Members):
+        if struct is not None and isinstance(value, ObjectOf):
             text = f"{struct}({', '.join(self._value(part, column) for _, part in value.parts)})"
         else:
             text = self._value(value, column)
@@ -215,17 +219,17 @@ class _Generator:
 
     def _value(self, value: Lowered, column: str) -> str:
         match value:
-            case Column(None):
+            case ColumnRead(None):
                 return "c"
-            case Column(name):
+            case ColumnRead(name):
                 return column.format(name)
-            case Members(parts):
+            case ObjectOf(parts):
                 return "{" + ", ".join(f"{name!r}: {self._value(part, column)}" for name, part in parts) + "}"
-            case Elements(parts):
+            case ListOf(parts):
                 return "[" + ", ".join(self._value(part, column) for part in parts) + "]"
             case Call(run):
                 return f"{self._bind(run)}(row, c)"
-            case Fixed(constant):
+            case Constant(constant):
                 return self._bind(constant)
 
     def _bind(self, value: Any) -> str:
@@ -240,7 +244,7 @@ class _Generator:
 
 
 def _lowered(source: Source) -> Lowered:
-    return Fixed(source.value) if isinstance(source, Const) else lower(source)
+    return Constant(source.value) if isinstance(source, Const) else lower(source)
 
 
 def _headers_of(pairs: Iterable[tuple[str, JSON]]) -> dict[str, Scalar]:
@@ -248,7 +252,7 @@ def _headers_of(pairs: Iterable[tuple[str, JSON]]) -> dict[str, Scalar]:
 
 
 def _make_headers(names: Sequence[str], *values: Sequence[JSON]) -> list[dict[str, Scalar]]:
-    """The headers of each row; texts come again and again, so that what is made of them is made once."""
+    """Return the headers of each row; strings repeat often, so headers made of strings are made once."""
     rows = list(zip(*values, strict=True))
     if all({str}.issuperset(map(type, each)) for each in values):
         known = {row: _headers_of(zip(names, row, strict=True)) for row in set(rows)}
@@ -268,14 +272,14 @@ def _times_of(values: Sequence[JSON]) -> Sequence[int | None]:
 
 
 def _encoder(format_name: str) -> Callable[[Sequence[JSON]], list[bytes]]:
-    """What makes payloads of values, each within the bounds."""
+    """Return a function that encodes values as payloads, each within the bounds."""
     encode = FORMATS[format_name].encode
     encode_all = encode_many if format_name == "json" else lambda values: [encode(value, {}) for value in values]
 
     def encode_within_bounds(values: Sequence[JSON]) -> list[bytes]:
         payloads = encode_all(values)
         if not 0 < min(map(len, payloads), default=1) <= max(map(len, payloads), default=1) <= MAX_PAYLOAD_BYTES:
-            raise _Unusual
+            raise _UnusualRows
         return payloads
 
     return encode_within_bounds

@@ -9,7 +9,7 @@ from iggyflux.spec import PointSpec, Writer
 
 
 def payload_reads(writer: Writer) -> Reads:
-    """What any expression of `writer` can read of a payload; what is not in it is checked for syntax only."""
+    """Return what any expression of `writer` can read of a payload; of the rest only the syntax is checked."""
     elements = Reads.BARE
     root = Reads.BARE
     for point in writer.points:
@@ -24,7 +24,7 @@ def payload_reads(writer: Writer) -> Reads:
 
 
 def point_expressions(point: PointSpec) -> Iterator[Expression]:
-    """Every expression of one item of `points`."""
+    """Yield every expression of one item of `points`."""
     sources: list[object] = [point.where, point.measurement, point.timestamp.source]
     sources += [tag.source for tag in point.tags]
     sources += [field.source for field in point.fields]

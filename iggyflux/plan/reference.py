@@ -1,7 +1,7 @@
 """The reference plan: decode, evaluate, build a Point, encode; one record at a time.
 
-This file is the specification.  It is written to be obviously right and takes no shortcut; the compiled plan is held
-equal to it, in lines, origins, failures, skips and order, for every document and every batch.
+This file is the specification.  It is written to be obviously right and takes no shortcut.  The compiled plan must
+equal it in lines, origins, failures, skips and order, for every document and every batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iggyflux.lineprotocol import (
     MAX_NS,
     MIN_NS,
     Dialect,
-    Part,
+    LinePart,
     Point,
     Precision,
     check_part,
@@ -49,7 +49,7 @@ BAD_TIMESTAMP = "IFX349"
 NO_TIMESTAMP = "IFX350"
 COLLISION = "IFX351"
 
-OUR_DAYS = (parse_rfc3339("1990-01-01T00:00:00Z"), parse_rfc3339("2100-01-01T00:00:00Z"))
+_PLAUSIBLE_TIMES = (parse_rfc3339("1990-01-01T00:00:00Z"), parse_rfc3339("2100-01-01T00:00:00Z"))
 UNITS = {
     TimestampFormat.UNIX_S: 1_000_000_000,
     TimestampFormat.UNIX_MS: 1_000_000,
@@ -60,9 +60,9 @@ UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What an expression sees besides the value it is evaluated on.
+    """What an expression sees besides the value that it is evaluated on.
 
-    `rounded` is `rounded_numbers`, which searches a text for each type once in a message.
+    `rounded` is `rounded_numbers`, cached so that each text of a message is searched once for each type.
     """
 
     message: Message
@@ -73,7 +73,7 @@ class _Scope:
 
     @property
     def inside(self) -> str:
-        """Where a value is missing under `for_each`, that it was looked for in the element."""
+        """The words that say, under `for_each`, that a value is missing in the element."""
         return "" if self.index is None else " in the element (root() is the whole message)"
 
     def evaluate(self, source: Source, value: JSON) -> JSON:
@@ -82,7 +82,10 @@ class _Scope:
         return source.value
 
     def convert(self, value: JSON, kind: FieldType, cast: bool, source: Source) -> Scalar:
-        """The field value that `value`, of `source`, is.  Raises RecordError, also for a number that was rounded."""
+        """Return the field value of `value`, which `source` gave.
+
+        Raise RecordError, also for a number that was rounded.
+        """
         if cast and kind in KEEPS_NUMBERS and isinstance(value, float):
             written = [self.message.payload] if self.is_text else []
             written += [source.text.encode()] if isinstance(source, Expression) else []
@@ -96,7 +99,7 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A point that was made, before collisions are looked for."""
+    """A point that was made, before collisions are settled."""
 
     element: int | None
     number: int
@@ -104,7 +107,7 @@ class _Record:
 
 
 class ReferencePlan:
-    """A writer document as a pure function from messages to lines.  Thread-safe: holds no state between calls."""
+    """A writer document as a pure function from messages to lines; thread-safe, without state between calls."""
 
     def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
         self.writer = writer
@@ -114,7 +117,7 @@ class ReferencePlan:
         self._format = FORMATS[writer.source.payload.format]
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """Lines, origins and failures of `messages`, in their order.  Never raises for what a message holds."""
+        """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""
         lines: list[str] = []
         origins: list[int] = []
         failures: list[Failure] = []
@@ -130,7 +133,7 @@ class ReferencePlan:
         return Rendered(lines, origins, failures, skipped, empty)
 
     def render_message(self, index: int, message: Message) -> Rendered:
-        """`render` for the one message at `index` of a batch."""
+        """Return what `render` gives for one message, which is at `index` of a batch."""
         try:
             return self._render(index, message)
         except RecordError as error:
@@ -173,7 +176,7 @@ class ReferencePlan:
         return Rendered(lines, [index] * len(lines), failures)
 
     def _elements(self, scope: _Scope) -> Iterator[tuple[int | None, JSON]]:
-        """What points are made of: the payload itself, or the elements of `for_each` with their positions."""
+        """Yield what points are made of: the payload itself, or the elements of `for_each` with their positions."""
         if self.writer.for_each is None:
             yield None, scope.root
             return
@@ -185,7 +188,10 @@ class ReferencePlan:
         yield from enumerate(value)
 
     def _point(self, scope: _Scope, value: JSON, spec: PointSpec) -> Point | None:
-        """The point that `spec` makes of `value`; None where its `where` is not true.  Stops at the first failure."""
+        """Return the point that `spec` makes of `value`; None if its `where` is not true.
+
+        Raise RecordError at the first failure.
+        """
         pointer = spec.pointer
         if spec.where is not None and not truth(_evaluate(scope, spec.where, value, f"{pointer}/where")):
             return None
@@ -223,23 +229,25 @@ class ReferencePlan:
             if text.isidentifier():
                 reason += f" (for a fixed name write {{const: {text}}})"
             raise RecordError(NOT_A_STRING, reason, pointer)
-        return self._name(Part.MEASUREMENT, name, pointer)
+        return self._name(LinePart.MEASUREMENT, name, pointer)
 
     def _tags(self, scope: _Scope, value: JSON, spec: PointSpec) -> dict[str, str]:
         tags: dict[str, str] = {}
         for tag in spec.tags:
             text = self._tag(scope, value, tag)
             if text is not None:
-                tags[self._name(Part.TAG_KEY, tag.key, tag.pointer)] = self._name(Part.TAG_VALUE, text, tag.pointer)
+                tags[self._name(LinePart.TAG_KEY, tag.key, tag.pointer)] = self._name(
+                    LinePart.TAG_VALUE, text, tag.pointer
+                )
         named = {tag.key for tag in spec.tags}
         for star in spec.tag_stars:
             for key, member in self._members(scope, value, star, named):
                 with _located(star.pointer, key):
                     text = tag_text(member)
                 if text is not None:
-                    name = self._name(Part.TAG_KEY, key, star.pointer)
-                    _refuse_twice(name in tags, "tag", name, star.pointer)
-                    tags[name] = self._name(Part.TAG_VALUE, text, star.pointer)
+                    name = self._name(LinePart.TAG_KEY, key, star.pointer)
+                    _refuse_duplicate(name in tags, "tag", name, star.pointer)
+                    tags[name] = self._name(LinePart.TAG_VALUE, text, star.pointer)
         return tags
 
     def _tag(self, scope: _Scope, value: JSON, tag: Tag) -> str | None:
@@ -256,14 +264,14 @@ class ReferencePlan:
         for field in spec.fields:
             scalar = self._field(scope, value, field)
             if scalar is not None:
-                fields[self._name(Part.FIELD_KEY, field.key, field.pointer)] = scalar
+                fields[self._name(LinePart.FIELD_KEY, field.key, field.pointer)] = scalar
         named = {field.key for field in spec.fields}
         for star in spec.field_stars:
             for key, member in self._members(scope, value, star, named):
                 with _located(star.pointer, key):
                     scalar = scope.convert(member, star.type, star.cast, star.source)
-                name = self._name(Part.FIELD_KEY, key, star.pointer)
-                _refuse_twice(name in fields, "field", name, star.pointer)
+                name = self._name(LinePart.FIELD_KEY, key, star.pointer)
+                _refuse_duplicate(name in fields, "field", name, star.pointer)
                 fields[name] = scalar
         return fields
 
@@ -279,7 +287,7 @@ class ReferencePlan:
             return scope.convert(found, field.type, field.cast, field.source)
 
     def _members(self, scope: _Scope, value: JSON, star: Star, named: set[str]) -> Iterator[tuple[str, JSON]]:
-        """Name and value of each member that `star` takes: not used elsewhere, not named, not null, in the globs."""
+        """Yield name and value of each member that `star` takes: not used, not named, not null, and in the globs."""
         found = _evaluate(scope, star.source, value, star.pointer)
         if found is None:
             return
@@ -314,10 +322,10 @@ class ReferencePlan:
             raise RecordError(BAD_TIMESTAMP, f"{ns} ns is outside the years 1677 to 2262", timestamp.pointer)
         return ns
 
-    def _name(self, part: Part, text: str, pointer: str) -> str:
-        """`text` as `part` of a line, with what can't be represented replaced where the document says so.
+    def _name(self, part: LinePart, text: str, pointer: str) -> str:
+        """Return `text` as `part` of a line, with invalid characters replaced if the document says so.
 
-        What is not replaced is refused by `Point`, with the same reason; it is checked here for the sake of its place.
+        `Point` rejects what is not replaced, for the same reason; the check here adds the place.
         """
         if self.writer.invalid_names == "replace":
             text = replace_invalid(text, part)
@@ -325,9 +333,10 @@ class ReferencePlan:
             return check_part(text, part)
 
     def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[str | Failure]:
-        """Lines of `records`; two of one (measurement, tags, time in the precision) are settled by policy.
+        """Yield the lines of `records`; the policy settles points with one measurement, tags and time in the precision.
 
-        A merged point stands at the place of the first, later fields win; `keep_last` keeps the last one's place.
+        A merged point has the place of the first one, and later fields win; `keep_last` keeps the place of the last
+        one.
         """
         kept: dict[object, _Record] = {}
         policy = self.writer.collisions
@@ -359,7 +368,10 @@ class ReferencePlan:
 
 
 def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, timezone: str | None) -> int:
-    """`value` (not null) as integer nanoseconds since the epoch.  Raises RecordError."""
+    """Return `value` (not null) as integer nanoseconds since the epoch.
+
+    Raise RecordError.
+    """
     try:
         if kind in UNITS:
             if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -377,17 +389,17 @@ def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, tim
 
 
 def _other_unit(value: JSON, kind: TimestampFormat) -> str:
-    """For a number that is no time in the declared format: the unit in which it would be one of our days."""
+    """Return a note on the unit in which a number would be a time between 1990 and 2100, or an empty string."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ""
     for other, unit in UNITS.items():
-        if other is not kind and OUR_DAYS[0] <= value * unit < OUR_DAYS[1]:
+        if other is not kind and _PLAUSIBLE_TIMES[0] <= value * unit < _PLAUSIBLE_TIMES[1]:
             return f"; as {other.value} it would be {format_rfc3339(int(value) * unit)[:10]}"
     return ""
 
 
 def _identity(point: Point, precision: Precision) -> object:
-    """What makes a later point overwrite an earlier one: measurement, tag set and the time as it is sent."""
+    """Return what makes a later point overwrite an earlier one: measurement, tag set and the time as it is sent."""
     return point.measurement, tuple(sorted(point.tags.items())), (point.timestamp_ns or 0) // precision.divisor
 
 
@@ -400,7 +412,7 @@ def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str) -> JSON:
 
 @contextmanager
 def _located(pointer: str, key: str | None = None) -> Iterator[None]:
-    """Say where a record failed: `pointer`, and the member's name where one node of the document takes many."""
+    """Add the place to a failure: `pointer`, and the member's name if one node of the document takes many members."""
     try:
         yield
     except RecordError as error:
@@ -409,7 +421,7 @@ def _located(pointer: str, key: str | None = None) -> Iterator[None]:
 
 
 def leaves(name: str, member: JSON, separator: str | None) -> Iterator[tuple[str, JSON]]:
-    """`member` itself, or with a separator its leaves: `a_b` for objects, `a_0` for lists (LANGUAGE 16)."""
+    """Yield `member` itself, or with a separator its leaves: `a_b` for objects, `a_0` for lists (LANGUAGE 16)."""
     if separator is None or not isinstance(member, (dict, list)):
         yield name, member
         return
@@ -419,11 +431,11 @@ def leaves(name: str, member: JSON, separator: str | None) -> Iterator[tuple[str
 
 
 def selected(name: str, star: Star) -> bool:
-    """Whether the globs of `star` let a member of this name through."""
+    """Return whether the globs of `star` accept a member of this name."""
     included = not star.include or any(fnmatchcase(name, glob) for glob in star.include)
     return included and not any(fnmatchcase(name, glob) for glob in star.exclude)
 
 
-def _refuse_twice(twice: bool, kind: str, name: str, pointer: str) -> None:
-    if twice:
+def _refuse_duplicate(is_duplicate: bool, kind: str, name: str, pointer: str) -> None:
+    if is_duplicate:
         raise RecordError(DUPLICATE_KEY, f"duplicate {kind} {shorten(name)} from two sources", pointer)

@@ -1,7 +1,7 @@
 """Whether a writer document is static, and the tree of what is then decoded.
 
-Static means that every expression is a plain path, a call that looks beside the payload, or a condition on a path that
-generated code can test by itself; everything else needs the payload decoded whole.
+Static means that every expression is a plain path, a call that reads something other than the payload, or a condition
+on a path that generated code can test itself.  Everything else needs the whole payload decoded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from iggyflux.expressions import Expression, scope_call, static_path
-from iggyflux.plan.layout import MOST_NESTED, Node
+from iggyflux.plan.layout import MOST_NESTED, PayloadNode
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
 from iggyflux.spec import Field, Writer
@@ -20,19 +20,20 @@ from iggyflux.values import FieldType
 
 @dataclass(slots=True)
 class Shape:
-    """`root` is the tree of the payload, `element` that of what points are made of (the same without `for_each`).
+    """How payloads are decoded.
 
-    `list_path` leads from the one to the list of the other; None where it must be evaluated.
+    `root` is the tree of the payload, `element` that of what points are made of; without `for_each` they are the same.
+    `list_path` leads from the payload to the list of elements; None if `for_each` must be evaluated.
     """
 
-    root: Node = field(default_factory=Node)
-    element: Node = field(default_factory=Node)
+    root: PayloadNode = field(default_factory=PayloadNode)
+    element: PayloadNode = field(default_factory=PayloadNode)
     list_path: tuple[str, ...] | None = None
     is_static: bool = False
 
 
 def find_shape(writer: Writer) -> Shape:
-    """The shape of `writer`."""
+    """Return the shape of `writer`."""
     shape = Shape()
     if writer.for_each is None:
         shape.element = shape.root
@@ -43,7 +44,7 @@ def find_shape(writer: Writer) -> Shape:
 
 
 def _enter_all(shape: Shape, writer: Writer) -> bool:
-    """Enter every path into the trees; False where a payload must be decoded whole."""
+    """Enter every path into the trees; return False if a payload must be decoded whole."""
     if writer.source.payload.format != "json":
         return False
     if any(spec.tag_stars or spec.field_stars for spec in writer.points):
@@ -78,7 +79,7 @@ def _enter(shape: Shape, expression: Expression, wanted: str) -> bool:
     return True
 
 
-def _enter_condition(expression: Expression, node: Node) -> bool:
+def _enter_condition(expression: Expression, node: PayloadNode) -> bool:
     condition = find_condition(expression)
     if condition is None or len(condition.path) > MOST_NESTED:
         return False
@@ -92,14 +93,14 @@ def _wanted(item: Field) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`path == literal`, `path != literal`, or the truth of `path`; a literal is null or a string."""
+    """The condition `path == literal`, `path != literal`, or the truth of `path`; a literal is null or a string."""
 
     path: tuple[str, ...]
     operator: str
     literal: str | None
 
-    def source(self, node: Node) -> str:
-        """Source of the condition for `value`, a struct of `node`."""
+    def source(self, node: PayloadNode) -> str:
+        """Return the source of the condition for `value`, a struct of `node`."""
         chain = "value"
         for key in self.path:
             node = node.children[key]
@@ -113,7 +114,7 @@ class Condition:
 
 
 def find_condition(expression: Expression) -> Condition | None:
-    """`expression` as a condition that generated code can test by itself."""
+    """Return `expression` as a condition that generated code can test itself, or None."""
     node: dict[str, Any] = expression.node
     if node["type"] == "comparator" and node["value"] in ("eq", "ne"):
         left, right = node["children"]
@@ -124,7 +125,7 @@ def find_condition(expression: Expression) -> Condition | None:
 
 
 def _list_path(expression: Expression) -> tuple[str, ...] | None:
-    """The members that lead to the list of `a.b`, `a.b[]` or `a.b[*]`."""
+    """Return the members that lead to the list of `a.b`, `a.b[]` or `a.b[*]`, or None."""
     node: dict[str, Any] = expression.node
     if node["type"] == "projection" and node["children"][1]["type"] == "identity":
         node = node["children"][0]

@@ -1,8 +1,8 @@
 """Members of objects as tags or fields (`"*"`), for generated plans.
 
-Records whose objects have the same members are one group: which member goes where is worked out once for each set of
-names and remembered, and a group's members are columns like any other.  As in `columns`, whatever is unusual makes its
-record odd, and the reference plan judges it.
+Records whose objects have the same members form a group.  Which member goes where is decided once for each set of names
+and remembered, and the members of a group are columns like all others.  As in `columns`, an unusual record is added to
+`fallback`, and the reference plan judges it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 from iggyflux.errors import RecordError
-from iggyflux.lineprotocol import Dialect, Part, escape_key, escape_tag_value
+from iggyflux.lineprotocol import Dialect, LinePart, escape_key, escape_tag_value
 from iggyflux.plan.columns import (
     COLUMNS,
     MEMO_CHARACTERS,
     Column,
+    Fallback,
     Memo,
     MemoBudget,
-    Odd,
     cast_texts,
     join_fields,
     memo_texts,
@@ -40,9 +40,9 @@ SUFFIXES = {FieldType.INTEGER: "i", FieldType.UNSIGNED: "u"}
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One place of a set: the named column at `index`, or (with a star) the member at `index` of a record's values.
+    """One part of a set: the named column at `index`, or (with a star) the member at `index` of a record's values.
 
-    `prefix` is `key=`; None where the name is not valid, so that a record with such a member is odd.
+    `prefix` is `key=`; None if the name is not valid, so that a record with such a member needs the reference plan.
     """
 
     index: int
@@ -54,7 +54,7 @@ class _Entry:
 class _Stars:
     """What tags and fields share: from objects to groups, from names to entries in order."""
 
-    part: Part
+    part: LinePart
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class _Stars:
         named: Sequence[str],
         taken: frozenset[str],
         dialect: Dialect,
-        valid: Callable[[str, Part], str],
+        valid: Callable[[str, LinePart], str],
         series_bytes: int,
     ) -> None:
         self._stars = stars
@@ -75,8 +75,8 @@ class _Stars:
         self._named_characters = 0
         self._budget = MemoBudget()
 
-    def _groups(self, objects: Sequence[Sequence[JSON]], odd: Odd) -> list[tuple[list[_Entry], Group]]:
-        """The records by what their objects are made of; those that are odd are in no group."""
+    def _groups(self, objects: Sequence[Sequence[JSON]], fallback: Fallback) -> list[tuple[list[_Entry], Group]]:
+        """Return the records grouped by the members of their objects; those added to `fallback` are in no group."""
         groups: dict[Names, Group] = {}
         for index, found in enumerate(zip(*objects, strict=True)):
             names: list[tuple[str, ...]] = []
@@ -87,7 +87,7 @@ class _Stars:
                 elif members is None:
                     names.append(())
                 else:
-                    odd.add(index)
+                    fallback.add(index)
             if len(names) == len(self._stars):
                 groups.setdefault(tuple(names), []).append((index, values))
         if self._budget.held > MEMO_CHARACTERS:
@@ -96,13 +96,13 @@ class _Stars:
         for key, group in groups.items():
             layout = self._layout(key)
             if layout is None:
-                odd.update(index for index, _ in group)
+                fallback.update(index for index, _ in group)
             else:
                 known.append((layout, group))
         return known
 
     def _layout(self, names: Names) -> list[_Entry] | None:
-        """The entries for objects of these members, in the order of their names; None where two have one name."""
+        """Return the entries for objects of these members, in the order of their names; None if two have one name."""
         try:
             return self._layouts[names]
         except KeyError:
@@ -145,7 +145,7 @@ class _Stars:
 
 
 def _take(star: Star, members: dict[str, JSON], values: list[JSON]) -> tuple[str, ...]:
-    """The names of what `star` finds in `members`; the values are appended to `values`."""
+    """Return the names of what `star` finds in `members`; the values are appended to `values`."""
     if star.flatten is None:
         values += members.values()
         return tuple(members)
@@ -169,17 +169,17 @@ def _flatten(name: str, member: JSON, separator: str, names: list[str], values: 
 
 
 class StarFields(_Stars):
-    """The field sets of records with `"*"` among their fields."""
+    """Makes the field sets of records with `"*"` among their fields."""
 
-    part = Part.FIELD_KEY
+    part = LinePart.FIELD_KEY
 
     def __call__(
-        self, named: Sequence[tuple[str, Column, str]], objects: Sequence[Sequence[JSON]], odd: Odd
+        self, named: Sequence[tuple[str, Column, str]], objects: Sequence[Sequence[JSON]], fallback: Fallback
     ) -> list[str]:
-        """The field set of each record; one with no field is odd."""
+        """Return the field set of each record; a record without a field is added to `fallback`."""
         made = [""] * len(objects[0])
-        for layout, group in self._groups(objects, odd):
-            inner: Odd = set()
+        for layout, group in self._groups(objects, fallback):
+            inner: Fallback = set()
             parts: list[tuple[str, Sequence[str | None], str]] = []
             for entry in layout:
                 if entry.star is None:
@@ -190,30 +190,30 @@ class StarFields(_Stars):
             fields = join_fields(parts, inner) if parts else []
             for (index, _), text in zip(group, fields, strict=False):
                 made[index] = text
-            odd.update(group[position][0] for position in inner)
-            odd.update(index for index, _ in group if not made[index])
+            fallback.update(group[position][0] for position in inner)
+            fallback.update(index for index, _ in group if not made[index])
         return made
 
-    def _member(self, entry: _Entry, star: Star, column: list[JSON], odd: Odd) -> tuple[str, Column, str]:
+    def _member(self, entry: _Entry, star: Star, column: list[JSON], fallback: Fallback) -> tuple[str, Column, str]:
         if star.cast:
-            texts = cast_texts(column, odd, star.type)
+            texts = cast_texts(column, fallback, star.type)
         else:
-            texts = COLUMNS[star.type](column, odd)
+            texts = COLUMNS[star.type](column, fallback)
         if entry.prefix is None or (star.type is FieldType.UNSIGNED and not self._dialect.has_unsigned):
-            texts = refuse(texts, odd)
+            texts = refuse(texts, fallback)
         return entry.prefix or "", texts, SUFFIXES.get(star.type, "")
 
 
 class StarTags(_Stars):
-    """The tag sets of records with `"*"` among their tags."""
+    """Makes the tag sets of records with `"*"` among their tags."""
 
-    part = Part.TAG_KEY
+    part = LinePart.TAG_KEY
 
-    def __call__(self, named: Sequence[Column], objects: Sequence[Sequence[JSON]], odd: Odd) -> list[str]:
-        """The tag set of each record, a comma before each tag."""
+    def __call__(self, named: Sequence[Column], objects: Sequence[Sequence[JSON]], fallback: Fallback) -> list[str]:
+        """Return the tag set of each record, with a comma before each tag."""
         made = [""] * len(objects[0])
-        for layout, group in self._groups(objects, odd):
-            inner: Odd = set()
+        for layout, group in self._groups(objects, fallback):
+            inner: Fallback = set()
             parts: list[list[Any]] = []
             for entry in layout:
                 if entry.memo is None:
@@ -223,7 +223,7 @@ class StarTags(_Stars):
             if parts:
                 for (index, _), texts in zip(group, zip(*parts, strict=True), strict=True):
                     made[index] = "".join(texts)
-            odd.update(group[position][0] for position in inner)
+            fallback.update(group[position][0] for position in inner)
         return made
 
     def _memo(self, prefix: str | None, share: int) -> Memo:
@@ -234,4 +234,4 @@ class StarTags(_Stars):
             return ""
         if prefix is None:
             raise RecordError("", "a name that is not valid")
-        return f",{prefix}{escape_tag_value(self._valid(value, Part.TAG_VALUE), self._dialect)}"
+        return f",{prefix}{escape_tag_value(self._valid(value, LinePart.TAG_VALUE), self._dialect)}"

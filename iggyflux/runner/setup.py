@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from iggyflux.mapping import Reader, ReaderMapping, Writer, WriterMapping
-from iggyflux.pipeline import IggySettings, InfluxSettings, Pipeline
-from iggyflux.pipeline import Route as Item
+from iggyflux.pipeline import IggySettings, InfluxSettings, Pipeline, RouteSettings
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class RouteSetup(ABC):
     """What writers and readers have in common."""
 
     pipeline: Pipeline
-    item: Item
+    item: RouteSettings
     mapping: WriterMapping | ReaderMapping
     until_end: bool
     kind: ClassVar[Literal["writer", "reader"]]
@@ -74,7 +73,9 @@ class ReaderSetup(RouteSetup):
 AnySetup: TypeAlias = WriterSetup | ReaderSetup
 
 
-def make_setup(pipeline: Pipeline, item: Item, mapping: WriterMapping | ReaderMapping, until_end: bool) -> AnySetup:
+def make_setup(
+    pipeline: Pipeline, item: RouteSettings, mapping: WriterMapping | ReaderMapping, until_end: bool
+) -> AnySetup:
     """Return the setup of one item of `run`."""
     if mapping.kind == "writer":
         return WriterSetup(pipeline, item, mapping, until_end)

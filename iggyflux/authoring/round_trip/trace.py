@@ -13,7 +13,7 @@ from typing import Literal
 
 from iggyflux.authoring.round_trip.changes import Path
 from iggyflux.expressions import Expression, Reads, static_path
-from iggyflux.expressions.lowering import Call, Column, Elements, Lowered, Members, lower
+from iggyflux.expressions.lowering import Call, ColumnRead, ListOf, Lowered, ObjectOf, lower
 from iggyflux.mapping import Const, PointSpec, Reader, Source, Star, Writer
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.shape import find_shape
@@ -88,15 +88,15 @@ class Trace:
 
     def _enter(self, value: Lowered, path: Path) -> None:
         match value:
-            case Column(None):
+            case ColumnRead(None):
                 self.sends_whole_rows = True
                 self._sent.setdefault("", []).append(path)
-            case Column(str() as name):
+            case ColumnRead(str() as name):
                 self._sent.setdefault(name, []).append(path)
-            case Members(parts):
+            case ObjectOf(parts):
                 for key, part in parts:
                     self._enter(part, (*path, key))
-            case Elements(parts):
+            case ListOf(parts):
                 for index, part in enumerate(parts):
                     self._enter(part, (*path, index))
             case Call():
