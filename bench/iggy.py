@@ -1,7 +1,7 @@
-"""`make bench-iggy`: from a real Iggy to a null HTTP server, as a user runs it; what commits cost; what idling costs.
+"""`make bench-iggy`: from a real Iggy to a null HTTP server, as a user runs it; the cost of commits and of idling.
 
-CPU is that of our own process, from its first read to its last acknowledgement, so the figure holds on a busy machine;
-messages a second do not: they share the machine with the server, the null server and whatever else runs.
+CPU is that of the run's process, from its first read to its last acknowledgement, so the figure holds on a busy
+machine.  Messages a second do not: they share the machine with the server, the null server and other processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.table import Figure, show
 from iggyflux.records import OutgoingMessage, Partition
-from iggyflux.transports.iggy.connection import Connection, Reader
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from tests.iggy_server import IggyServer, find_server
 
 COUNT = 1_000_000
@@ -127,7 +127,7 @@ def throughput(bench: Bench) -> list[Figure]:
 
 
 def two_processes(bench: Bench) -> list[Figure]:
-    """Two members of a group; each ends when all of it is settled, by whomever."""
+    """Two members of a group; each ends when all messages are settled, by either."""
     both = [finish(process) for process in [bench.start("two") for _ in range(2)]]
     shares = sorted(found["read"] / COUNT for found in both)
     return [
@@ -139,7 +139,7 @@ def two_processes(bench: Bench) -> list[Figure]:
 
 
 def idling(bench: Bench) -> list[Figure]:
-    """A run over a topic that has nothing new, less what starting and ending cost."""
+    """A run over a topic without new messages, without the cost of starting and ending."""
     bench.run("idle")
     short, long = (bench.run("idle", seconds=seconds) for seconds in (2, 12))
     share = (long["cpu"] - short["cpu"]) / 10 * 100
@@ -147,12 +147,12 @@ def idling(bench: Bench) -> list[Figure]:
 
 
 async def commits(server: IggyServer) -> list[Figure]:
-    """What storing an offset costs, by each way that there is."""
+    """Return the cost of storing an offset, by each way."""
     connection = Connection(server.settings())
     await connection.open()
     await connection.join("bench", "readings", "commits")
     place, turns = Partition("bench", "readings", 0), 300
-    single, group = Reader("single", "commits"), Reader("group", "commits")
+    single, group = ConsumerId("single", "commits"), ConsumerId("group", "commits")
 
     async def cost(call: Callable[[int], Awaitable[object]]) -> float:
         start = time.perf_counter()
@@ -165,7 +165,7 @@ async def commits(server: IggyServer) -> list[Figure]:
         Figure("store: request 121", await cost(lambda n: connection.store(single, place, n)), "µs"),
         Figure("ask: request 120", await cost(lambda _: connection.stored(single, place)), "µs"),
     ]
-    connection._speaks_wire = False  # noqa: SLF001  # the way that is left over http
+    connection._speaks_wire = False  # noqa: SLF001  # the fallback over http
     polled = await cost(lambda n: connection.store(single, place, n))
     figures.append(Figure("store: polling it again", polled, "µs"))
     await connection.close()

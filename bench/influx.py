@@ -1,8 +1,8 @@
-"""`log:` to InfluxDB over HTTP: render, compress, send; and what one refused line in a request costs.
+"""`log:` to InfluxDB over HTTP: render, compress, send; and the cost of one rejected line in a request.
 
-The server is a process of its own that takes everything and keeps nothing: the figures are those of our process.  Runs
-with and without a refused line are interleaved, and compared by the CPU time of our process too, which a busy machine
-does not change as much.
+The server is a process of its own that accepts everything and stores nothing: the figures are those of the run's
+process.  Runs with and without a rejected line are interleaved, and compared by CPU time too, which a busy machine
+changes less.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BAD = _HEAD % b"400 Bad Request" + b"Content-Length: %d\r\n\r\n%b" % (len(_REFU
 
 
 class Run(NamedTuple):
-    """What a run took: seconds of the clock, seconds of CPU in our process, its largest memory in MiB."""
+    """The cost of a run: seconds of the clock, seconds of CPU in its process, its largest memory in MiB."""
 
     wall: float
     cpu: float
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 
 async def serve(answer: bytes) -> None:
-    """An InfluxDB 3 that keeps nothing and gives every write the same answer."""
+    """An InfluxDB 3 that stores nothing and gives every write the same answer."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -67,7 +67,7 @@ async def serve(answer: bytes) -> None:
 
 @contextmanager
 def serving(kind: str) -> Iterator[int]:
-    """Such a server as a process; its port."""
+    """Start such a server as a process; return its port."""
     command = [sys.executable, "-m", "bench.influx", "serve", kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -1,4 +1,4 @@
-"""An InfluxDB 1.x that takes everything and keeps nothing, as cheaply as Python can: a process of its own."""
+"""An InfluxDB 1.x that accepts everything and stores nothing, as cheaply as Python can: a process of its own."""
 
 from __future__ import annotations
 

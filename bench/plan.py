@@ -72,7 +72,7 @@ points:
 
 
 def messages(make: object, count: int = COUNT) -> list[Message]:
-    """`count` messages of what `make` gives for a random source and a number."""
+    """Return `count` messages that `make` returns for a random source and a number."""
     source = random.Random(7)
     return [
         Message(
@@ -126,7 +126,7 @@ PATHS = {name: jmespath.compile(text) for name, text in {
 
 
 def by_hand(payload: bytes) -> str:
-    """What people write: json, jmespath, influxdb-client."""
+    """What users write: json, jmespath, influxdb-client."""
     document = json.loads(payload)
     point = Point("env")
     point.tag("device", PATHS["device"].search(document)).tag("site", PATHS["site"].search(document))

@@ -1,4 +1,4 @@
-"""Reading: bytes of an answer to payloads that are ready to be sent, against influxdb-client's stream and json.dumps.
+"""Reading: bytes of an answer to payloads ready to send, against influxdb-client's stream and json.dumps.
 
 The same rows in every form, without a network.  Memory is that of a process of its own, over windows of two sizes.
 """
@@ -22,7 +22,7 @@ from influxdb_client.client.flux_csv_parser import FluxCsvParser, FluxSerializat
 from bench.table import Figure, best_seconds, show
 from iggyflux import parse_mapping
 from iggyflux.cursors import CursorStore, cursor_state
-from iggyflux.delivery.windows import Position, Read
+from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.plan import digest_rows
 from iggyflux.records import Row
 from iggyflux.timestamps import format_rfc3339
@@ -61,7 +61,7 @@ to: {stream: factory, topic: env-history, payload: json}
 
 
 def values(count: int) -> Iterator[tuple[int, str, str, float, float, int, str]]:
-    """Rows by series, as servers send them; each device reports at a whole ten seconds, as agents do."""
+    """Return rows by series, as servers send them; each device reports at a whole ten seconds, as agents do."""
     source = random.Random(7)
     for number in range(count):
         series = number * SERIES // count
@@ -91,7 +91,7 @@ def as_flux(count: int) -> bytes:
 
 
 def as_influxql(count: int) -> bytes:
-    """One JSON document a series and 10,000 rows, as `chunked=true` makes them."""
+    """Return one JSON document for each series and 10,000 rows, as `chunked=true` makes them."""
     series: dict[tuple[str, str], list[object]] = {}
     for at, device, site, *rest in values(count):
         series.setdefault((device, site), []).append([at, *rest])
@@ -118,7 +118,7 @@ def blocks(data: bytes) -> Iterator[bytes]:
 
 
 def by_hand(data: bytes) -> list[bytes]:
-    """What `query_stream` does with an answer, and what people do with its records."""
+    """What `query_stream` does with an answer, and what users do with its records."""
     response = urllib3.HTTPResponse(body=io.BytesIO(data), preload_content=False)
     parser = FluxCsvParser(response=response, serialization_mode=FluxSerializationMode.stream)
     return [json.dumps(record.values, default=datetime.isoformat).encode() for record in parser.generator()]
@@ -133,7 +133,7 @@ MAKERS = {"annotated CSV": as_flux, "v1 JSON": as_influxql, "v3 jsonl": as_jsonl
 
 
 def ours(form: str, data: bytes, store: CursorStore | None = None, read: Read | None = None) -> int:
-    """Messages made, none of them kept; with a store, what was seen is compared and remembered."""
+    """Make messages and keep none; with a store, rows are compared with their digests, and these are stored."""
     plan = parse_mapping(READER).plan()
     deduplicator = None if store is None or read is None else store.deduplicator(read, "time")
     made = 0
@@ -151,14 +151,14 @@ def ours(form: str, data: bytes, store: CursorStore | None = None, read: Read | 
 
 
 def overlapping(data: bytes, folder: Path) -> Callable[[], int]:
-    """All of a window is remembered, compared with as many rows that were seen, and all is new: the dearest case."""
+    """All rows of a window are stored and compared with as many others, and all are new: the most expensive case."""
     store = CursorStore(cursor_state(folder, "bench"), "bench", {})
     store.open()
     other = [Row({"time": START + number}, "other") for number in range(COUNT)]
     first = Read(*WINDOW, "tail", WINDOW[0], WINDOW[0])
     deduplicator = store.deduplicator(first, "time")
     deduplicator.select(other, digest_rows(other))
-    store.commit(Position(WINDOW[0], WINDOW[1]), deduplicator)
+    store.commit(ReadPosition(WINDOW[0], WINDOW[1]), deduplicator)
     again = Read(*WINDOW, "tail", WINDOW[1], WINDOW[0])
     return lambda: ours("v1 JSON", data, store, again)
 
@@ -187,7 +187,7 @@ print(int(peak.split()[1]) / 1000)
 
 
 def peak_megabytes(form: str, count: int) -> float:
-    """The most memory of a process that takes a window of `count` rows from the wire to messages."""
+    """Return the most memory of a process that takes a window of `count` rows from the wire to messages."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(MAKERS[form](count))
         file.flush()

@@ -1,6 +1,6 @@
 """`run` from `log:` to a file, as a user runs it: messages a second, memory over many messages, and its parts alone.
 
-The run is a process of its own, so that its memory is its own.  `python -m bench.run 5000000` for the whole figure.
+The run is a process of its own, so that its memory is its own.  `python -m bench.run 5000000` measures in full.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ print(json.dumps({"read": summary.routes[0].acknowledged, "wall": wall, "cpu": c
 
 
 def messages(first: int) -> list[Message]:
-    """A batch of readings that are all different."""
+    """Return a batch of readings that are all different."""
     return [
         Message(
             b'{"device":{"id":"d%03d"},"site":"berlin","celsius":%d.25,"humidity":%d.5,"count":%d,"state":"ok","ok":true,'
@@ -63,7 +63,7 @@ def messages(first: int) -> list[Message]:
 
 
 def fill(folder: Path, count: int) -> float:
-    """Put `count` messages in two partitions of a log; the seconds that appending took."""
+    """Put `count` messages in two partitions of a log; return the seconds that appending took."""
     (folder / "env.yaml").write_text(MAPPING)
     (folder / "p.yaml").write_text(PIPELINE)
     log = Log.open(folder / "data", create=True)
@@ -79,7 +79,7 @@ def fill(folder: Path, count: int) -> float:
 
 
 def run(folder: Path) -> tuple[dict[str, float], list[int]]:
-    """Run the pipeline in a process; what it measured, and its resident megabytes twice a second."""
+    """Run the pipeline in a process; return what it measured, and its resident megabytes twice a second."""
     process = subprocess.Popen([sys.executable, "-c", RUN, str(folder / "p.yaml")], stdout=subprocess.PIPE)
     sizes: list[int] = []
     over = threading.Event()

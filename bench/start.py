@@ -1,4 +1,4 @@
-"""Starting: what a user waits for before anything happens, as whole processes."""
+"""Starting: the time of whole processes until the first output."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Keeping: messages of a log against a plain file of lines, and a reader's digests against a set in memory.
+"""Storing: messages of a log against a plain file of lines, and a reader's digests against a set in memory.
 
-By the time of the processor: what the disk takes is the machine's.
+Measured in CPU time: the time of the disk depends on the machine.
 """
 
 from __future__ import annotations

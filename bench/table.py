@@ -1,4 +1,4 @@
-"""How benchmarks measure and what they print: best of several rounds, pairs interleaved so that noise hits both."""
+"""How benchmarks measure and what they print: best of several rounds, pairs interleaved so that noise affects both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One row: `value` in `unit`, and the `ratio` to what `against` names (`goal` as it is asked for)."""
+    """One row: `value` in `unit`, and the `ratio` to what `against` names; `goal` is the required ratio."""
 
     name: str
     value: float
@@ -25,7 +25,7 @@ class Figure:
 def best_seconds(
     runs: Sequence[Callable[[], object]], rounds: int = 7, clock: Callable[[], float] = time.perf_counter
 ) -> list[float]:
-    """The best time of each run, taken in turns; by `time.process_time` what it costs, whatever else runs."""
+    """Return the best time of each run, taken in turns; with `time.process_time` the CPU time."""
     best = [float("inf")] * len(runs)
     for _ in range(rounds):
         for number, run in enumerate(runs):
@@ -36,7 +36,7 @@ def best_seconds(
 
 
 def show(title: str, figures: Sequence[Figure]) -> None:
-    """A table on stderr, the same as a JSON line on stdout."""
+    """Print a table on stderr, and each row as a JSON line on stdout."""
     width = max(len(figure.name) for figure in figures)
     print(f"\n{title}", file=sys.stderr)
     for figure in figures:

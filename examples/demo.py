@@ -1,7 +1,7 @@
 """`make demo`: the whole of iggyflux in a minute, each step shown as the command that you would type.
 
-Realistic messages go into a log on disk; a pipeline renders them and sends them to a simulated InfluxDB over HTTP,
-which is made to fail on the way; a second run shows that positions survive.  Needs no server; leaves all in `.demo/`.
+Realistic messages go into a log on disk.  A pipeline renders them and sends them to a simulated InfluxDB over HTTP,
+which is made to fail meanwhile.  A second run shows that positions survive.  Needs no server; it writes into `.demo/`.
 """
 
 from __future__ import annotations

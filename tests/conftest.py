@@ -18,7 +18,7 @@ from iggyflux.plan import compiled, reader_compiled
 environment.clear(os.environ)  # before anything reads it: modules, fixtures of a session, processes
 time.tzset()
 
-# How long an example takes says more of the machine than of the code: time is for bench/.
+# The time of an example depends more on the machine than on the code: bench/ measures time.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
@@ -61,13 +61,13 @@ def _reason(report: pytest.TestReport) -> str:
 
 @pytest.fixture
 def update_cases(request: pytest.FixtureRequest) -> bool:
-    """Whether golden files are to be rewritten."""
+    """Whether to rewrite golden files."""
     return bool(request.config.getoption("--update-cases"))
 
 
 @pytest.fixture(autouse=True)
 def _no_fallback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault of generated code fails the test that sees it; `fallback` marks tests that plant one."""
+    """A fault of generated code fails the test that sees it; `fallback` marks tests that cause one."""
     if request.node.get_closest_marker("fallback") is not None:
         return
 

@@ -1,6 +1,6 @@
-"""The environment that tests run in: of the caller's only what is listed here, so that a run means the same everywhere.
+"""The environment of tests: only the caller's variables listed here, so that a run means the same everywhere.
 
-A token, an address, a proxy, a time zone or a terminal's width of the caller changes no result.
+The caller's tokens, addresses, proxies, time zone and terminal width change no result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SET: Final = {"COLUMNS": "80", "TZ": "UTC"}
 
 
 def clear(environ: MutableMapping[str, str]) -> None:
-    """Remove what tests must not see, and set what would else be that of the machine."""
+    """Remove what tests must not see, and set what would otherwise depend on the machine."""
     for name in list(environ):
         if name not in KEPT and not name.startswith(KEPT_PREFIXES):
             del environ[name]

@@ -1,7 +1,7 @@
-"""A real Iggy for tests: an `iggy-server` of their own on loopback, killed and restarted at will, or one that is there.
+"""A real Iggy for tests: a local `iggy-server` on loopback, killed and restarted at will, or an existing server.
 
 Looked for in this order: `IGGYFLUX_TEST_IGGY=HOST:PORT` (user and password iggy), an `iggy-server` on PATH, the image
-of `IMAGE` by testcontainers.  What is not there is named at the end of the run.
+`IMAGE` by testcontainers.  A missing one is named at the end of the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PULL_SECONDS = 180
 
 @dataclass
 class IggyServer:
-    """A server; `kill` and `start` only where it is a process of ours."""
+    """A server; `kill` and `start` only where it is a local process."""
 
     tcp: str
     http: str | None
@@ -84,7 +84,7 @@ class IggyServer:
         self.wait()
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until it answers."""
         until = time.monotonic() + _START_SECONDS
         while not self._answers():
             if self.process is not None and self.process.poll() is not None:
@@ -95,11 +95,11 @@ class IggyServer:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """As a crash does it."""
+        """End it as a crash does."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """As an operator does it."""
+        """End it as an operator does."""
         self._end(signal.SIGTERM)
 
     def close(self) -> None:
@@ -112,12 +112,12 @@ class IggyServer:
         self._end(signal.SIGTERM)
 
     def unique(self, name: str) -> str:
-        """A name of a stream that nobody else uses: no other test, nor whoever else is on their server."""
+        """Return a stream name that no other test and no other user of the server has."""
         self.made.append(f"iggyflux-test-{name}-{secrets.token_hex(4)}")
         return self.made[-1]
 
     def create_topic(self, stream: str, topic: str, partitions: int = 1, **options: str) -> None:
-        """By the HTTP API, where it is known: `create_topic` of the SDK does not suit every server."""
+        """By the HTTP API, if its address is known: `create_topic` of the SDK does not work with every server."""
         if self.http is None:
             asyncio.run(self._create(stream, topic, partitions))
             return
@@ -136,7 +136,7 @@ class IggyServer:
         await connection.close()
 
     def rest(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        """A call of the HTTP API, logged in."""
+        """Call the HTTP API, logged in."""
         login = self._http("POST", "/users/login", {"username": USER, "password": PASSWORD}, None)[1]
         return self._http(method, path, body, login["access_token"]["token"])
 
@@ -178,7 +178,7 @@ def find_server(folder: Path) -> IggyServer | str:
 
 
 def start_server(folder: Path, **extra: str) -> IggyServer:
-    """A server of our own, with its data in `folder`; `extra` are variables of its environment."""
+    """Start a local server with its data in `folder`; `extra` are variables of its environment."""
     tcp, http = free_ports(2)
     server = IggyServer(f"127.0.0.1:{tcp}", f"http://127.0.0.1:{http}", folder, extra=extra)
     try:
@@ -216,7 +216,7 @@ def _container() -> IggyServer | str:
             .with_kwargs(cap_add=["SYS_NICE"], security_opt=["seccomp=unconfined"], ulimits=[_unlimited_memlock()])
         )
         container.start()
-    except Exception as error:  # docker is somebody else's: whatever it says is the reason
+    except Exception as error:  # docker's exceptions are not documented: each one is the reason
         return f"{nothing}{IMAGE} cannot be run: {str(error).splitlines()[0][:120]}"
     host = container.get_container_host_ip()
     ports = [container.get_exposed_port(port) for port in (8090, 3000)]

@@ -1,4 +1,4 @@
-"""Which servers a run must have: with those, a test that does not find its server fails instead of being skipped.
+"""Which servers a run must have: a test that does not find one of them fails instead of being skipped.
 
 They are those of `--servers iggy,influxd,…` and, with that option, those that a variable `IGGYFLUX_TEST_…` names.
 """
@@ -36,7 +36,7 @@ def require(option: str | None) -> None:
 
 
 def not_found(server: str, reason: str) -> NoReturn:
-    """Skip a test whose server is not there; fail it where the run requires that server."""
+    """Skip a test whose server is missing; fail it if the run requires that server."""
     if server.replace(" ", "").lower() in _required:
         pytest.fail(f"{server} is required, and not there: {reason}", pytrace=False)
     pytest.skip(reason)

@@ -1,7 +1,7 @@
-"""kill -9 at random moments of a real run: no point is missing, what is there twice is the same bytes.
+"""kill -9 at random moments of a real run: no point is missing, and duplicates have the same bytes.
 
-A process runs `log:` → file over many messages and is killed, started again and killed again, at moments that a seed
-chooses, until a run comes to the end by itself.  A handful of seeds by default, over a hundred kills with `--long`.
+A process runs `log:` → file over many messages.  It is killed and started again at moments that a seed chooses, until a
+run ends by itself.  A few seeds by default, over a hundred kills with `--long`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def payload(number: int) -> bytes:
 
 
 def clear(folder: Path) -> None:
-    """Forget every earlier run."""
+    """Delete the traces of every earlier run."""
     (folder / "out.lp").unlink(missing_ok=True)
     for kept in ("data/.consumers", "dead-letters/env"):
         for file in (folder / kept).glob("*"):
@@ -106,7 +106,7 @@ def clear(folder: Path) -> None:
 
 
 def run_for(folder: Path, seconds: float | None, seed: int = 0) -> int | None:
-    """Run the pipeline; kill -9 it after `seconds`.  The exit code, or None where it was killed."""
+    """Run the pipeline; kill -9 it after `seconds`.  Return the exit code, or None if it was killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder / "p.yaml"), str(seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -123,7 +123,7 @@ def run_for(folder: Path, seconds: float | None, seed: int = 0) -> int | None:
 
 
 def check(folder: Path) -> Counter[str]:
-    """Compare what there is with what must be; gives the lines with their counts."""
+    """Compare the output with what it must be; return the lines with their counts."""
     lines = Counter((folder / "out.lp").read_text().splitlines())
     bad = {number for number in range(MESSAGES) if number % BAD_EVERY == 7}
     numbers = {int(match[1]) for line in lines if (match := re.search(r"[ ,]n=(\d+)i[ ,]", line))}
@@ -144,7 +144,7 @@ def check(folder: Path) -> Counter[str]:
 
 
 def check_positions(folder: Path) -> int:
-    """No position is past what is settled: each message up to it is a line or a dead letter by now.  How many are."""
+    """Check that each message up to its position is a line or a dead letter; return the number of these messages."""
     settled = Consumption(folder / "data", "env").load()
     if not settled:
         return 0
@@ -165,7 +165,7 @@ def check_positions(folder: Path) -> int:
 
 
 def crash_and_resume(folder: Path, seed: int) -> int:
-    """Kill and start again until a run ends by itself; then once more, which must find nothing new.  How many kills."""
+    """Kill and restart until a run ends by itself; then once more, which must find nothing new.  Return the kills."""
     clear(folder)
     chance = random.Random(seed)
     kills = moved = 0

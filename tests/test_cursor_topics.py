@@ -1,6 +1,6 @@
-"""Cursors in a topic: what was published is what the next run finds; damage, another owner and loss are told.
+"""Cursors in a topic: the next run finds what was published; damage, another owner and loss are reported.
 
-Against an Iggy in memory (over HTTP), and a real one (over TCP) where it is there.
+Against an Iggy in memory (over HTTP), and a real one (over TCP) if there is one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from test_cursors import QUERY, read, row, select
 from test_reader_route import BASE, Point, S, Store, World, expected, points
 from transports.fake_iggy import FakeIggy
 
-from iggyflux.cursors import Cursor, CursorStore
+from iggyflux.cursors import CursorStore, StoredCursor
 from iggyflux.cursors.topics import MOST_BYTES, TopicState
-from iggyflux.delivery.windows import Position
+from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
 from iggyflux.records import OutgoingMessage
@@ -45,7 +45,7 @@ class Topic:
         self.made.append(CursorStore(TopicState(self.settings, self.address, name, **more), name, query or QUERY))
         return self.made[-1]
 
-    def opened(self, name: str = "r", **more: Any) -> tuple[CursorStore, Position | None]:
+    def opened(self, name: str = "r", **more: Any) -> tuple[CursorStore, ReadPosition | None]:
         store = self.store(name, **more)
         return store, store.open()
 
@@ -74,7 +74,7 @@ def fake() -> Iterator[FakeIggy]:
 
 @pytest.fixture
 def topics() -> Iterator[Topics]:
-    """Makes topics of an Iggy in memory: one that is there, or with `create` one that is missing."""
+    """Makes topics of an Iggy in memory: an existing one, or with `create` a missing one."""
     made: list[Topic] = []
 
     def make(fake: FakeIggy, create: bool | None = False) -> Topic:
@@ -113,7 +113,7 @@ def topic(request: pytest.FixtureRequest) -> Iterator[Topic]:
 
 
 def commit(store: CursorStore, time: int) -> None:
-    store.commit(Position(time, time))
+    store.commit(ReadPosition(time, time))
 
 
 def stopped(work: Callable[[], object]) -> Stopped:
@@ -129,14 +129,14 @@ def test_the_next_run_goes_on_from_what_was_published_and_knows_what_was_seen(to
     first, position = topic.opened()
     rows = [row(time) for time in range(100, 120)]
     assert position is None
-    assert len(select(first, read(100, 120, 0), rows, Position(100, 120))) == 20
+    assert len(select(first, read(100, 120, 0), rows, ReadPosition(100, 120))) == 20
     first.close()
 
     second, position = topic.opened()
-    assert position == Position(100, 120)
-    assert select(second, read(100, 121, 120), [*rows, row(120)], Position(101, 121)) == [(20, "")]
+    assert position == ReadPosition(100, 120)
+    assert select(second, read(100, 121, 120), [*rows, row(120)], ReadPosition(101, 121)) == [(20, "")]
     third, position = topic.opened()
-    assert position == Position(101, 121)
+    assert position == ReadPosition(101, 121)
     assert select(third, read(101, 121, 121), [*rows[1:], row(120)]) == []
 
 
@@ -149,13 +149,13 @@ def test_what_was_not_confirmed_is_not_told_as_committed(fake: FakeIggy, topics:
         commit(store, 200)
     fake.faults = []
 
-    assert topic.opened()[1] == Position(100, 100)
+    assert topic.opened()[1] == ReadPosition(100, 100)
 
 
 def test_a_cursor_in_a_topic_leaves_no_files(topic: Topic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     store, _ = topic.opened()
-    select(store, read(100, 120, 0), [row(time) for time in range(100, 120)], Position(100, 120))
+    select(store, read(100, 120, 0), [row(time) for time in range(100, 120)], ReadPosition(100, 120))
     found = list(tmp_path.iterdir())
     store.close()
 
@@ -171,9 +171,9 @@ def test_readers_share_a_topic_and_each_finds_its_own_newest_message(topic: Topi
     topic.send([b"somebody else's"] * 1500)
 
     assert {name: topic.opened(name)[1] for name in (*stores, "d")} == {
-        "a": Position(1, 1),
-        "b": Position(29, 29),
-        "c": Position(29, 29),
+        "a": ReadPosition(1, 1),
+        "b": ReadPosition(29, 29),
+        "c": ReadPosition(29, 29),
         "d": None,
     }
 
@@ -182,7 +182,7 @@ def test_a_reader_that_is_too_far_back_is_not_guessed_to_be_new(topic: Topic) ->
     commit(topic.opened()[0], 1)
     topic.send([b"another's"] * 50)
 
-    assert topic.opened(most_back=51)[1] == Position(1, 1)
+    assert topic.opened(most_back=51)[1] == ReadPosition(1, 1)
     error = stopped(topic.store(most_back=50).open)
     assert (error.code, "none of the newest 50 messages" in error.reason) == ("IFX701", True)
 
@@ -191,10 +191,10 @@ def test_a_cursor_is_shown_and_replaced_and_forgotten(topic: Topic) -> None:
     store = topic.store()
     assert store.read() is None
     store.take()
-    store.replace(Cursor(QUERY, Position(5, 5)))
-    assert store.read() == Cursor(QUERY, Position(5, 5))
+    store.replace(StoredCursor(QUERY, ReadPosition(5, 5)))
+    assert store.read() == StoredCursor(QUERY, ReadPosition(5, 5))
     again, position = topic.opened()
-    assert position == Position(5, 5)
+    assert position == ReadPosition(5, 5)
     store.replace(None)
 
     assert store.read() is None
@@ -211,14 +211,14 @@ def digests(count: int) -> Iterator[bytes]:
 
 
 def remember(store: CursorStore, count: int) -> None:
-    """Commit what holds `count` digests."""
+    """Commit `count` digests."""
     deduplicator = store.deduplicator(read(0, 100, 0), "time")
     rows = [row(1)] * 10_000
     made = digests(count)
     for _ in range(count // 10_000):
         deduplicator.select(rows, [next(made) for _ in rows])
     try:
-        store.commit(Position(0, 100), deduplicator)
+        store.commit(ReadPosition(0, 100), deduplicator)
     finally:
         deduplicator.close()
 
@@ -228,7 +228,7 @@ def test_large_cursors_come_whole_and_larger_ones_stop_with_what_to_do(topic: To
     store, _ = topic.opened()
     remember(store, most)
     again, position = topic.opened()
-    assert position == Position(0, 100)
+    assert position == ReadPosition(0, 100)
     (each,) = again.slices(0, 100)
     assert hash(tuple(again.entries(each))) == hash(tuple(digests(most)))
 
@@ -277,8 +277,8 @@ def test_a_damaged_message_stops_and_can_be_replaced(
     store = topic.store()
     assert stopped(store.read).code == "IFX701"
     store.take()
-    store.replace(Cursor(QUERY, Position(7, 7)))
-    assert topic.opened()[1] == Position(7, 7)
+    store.replace(StoredCursor(QUERY, ReadPosition(7, 7)))
+    assert topic.opened()[1] == ReadPosition(7, 7)
 
 
 def test_a_cursor_of_another_query_stops_and_names_its_place(topic: Topic) -> None:
@@ -303,7 +303,7 @@ def test_of_two_runs_the_one_that_published_last_goes_on_and_the_other_stops(top
     assert "another process reads as 'r'" in error.reason
     assert "process" in error.reason
     commit(second, 4)
-    assert topic.opened()[1] == Position(4, 4)
+    assert topic.opened()[1] == ReadPosition(4, 4)
 
 
 def test_a_run_that_comes_while_another_publishes_stops(topic: Topic) -> None:
@@ -316,7 +316,7 @@ def test_a_run_that_comes_while_another_publishes_stops(topic: Topic) -> None:
 
 
 def test_runs_that_publish_at_once_do_not_both_stop(fake: FakeIggy, topics: Topics) -> None:
-    """Neither saw the other: it is the order in the topic that says who goes on."""
+    """Neither saw the other: the order in the topic decides which goes on."""
     topic = topics(fake)
     first, _ = topic.opened()
     second, _ = topic.opened()
@@ -354,7 +354,7 @@ def test_what_was_not_confirmed_is_published_again_and_is_there_once(
 
     assert [message["payload"] for message in fake.topics["s", "cursors"][0].messages] != []
     assert len(fake.topics["s", "cursors"][0].messages) == 3
-    assert topic.opened()[1] == Position(3, 3)
+    assert topic.opened()[1] == ReadPosition(3, 3)
 
 
 def test_retention_that_took_everything_is_told_and_the_reader_begins_anew(
@@ -366,7 +366,7 @@ def test_retention_that_took_everything_is_told_and_the_reader_begins_anew(
         commit(store, time)
     fake.expire("s", "cursors", 4)
     with caplog.at_level(logging.WARNING):
-        assert topic.opened()[1] == Position(5, 5)
+        assert topic.opened()[1] == ReadPosition(5, 5)
         assert caplog.messages == []
         fake.expire("s", "cursors", 1)
         again, position = topic.opened()
@@ -374,11 +374,11 @@ def test_retention_that_took_everything_is_told_and_the_reader_begins_anew(
     assert position is None
     assert "reader.no_cursor" in caplog.text
     commit(again, 6)
-    assert topic.opened()[1] == Position(6, 6)
+    assert topic.opened()[1] == ReadPosition(6, 6)
 
 
 def test_a_topic_that_is_emptied_under_a_run_hides_no_other_run(fake: FakeIggy, topics: Topics) -> None:
-    """Offsets begin anew, and what comes after is looked at all the same."""
+    """Offsets begin again at 0, and later messages are still read."""
     topic = topics(fake)
     store, _ = topic.opened()
     for time in range(1, 50):
@@ -401,12 +401,12 @@ def test_a_missing_topic_is_told_and_made_where_it_may(fake: FakeIggy, topics: T
     assert fake.topics == {}
     store = topic.store()
     store.take()
-    store.replace(Cursor(QUERY, Position(1, 1)))
-    assert topic.opened()[1] == Position(1, 1)
+    store.replace(StoredCursor(QUERY, ReadPosition(1, 1)))
+    assert topic.opened()[1] == ReadPosition(1, 1)
 
 
 def test_a_server_that_is_killed_may_lose_the_newest_and_the_run_goes_on(tmp_path: Path) -> None:
-    """What is left is an older cursor, or none: rows come again.  The run that lives publishes as before."""
+    """An older cursor remains, or none: rows are sent again.  The run that is active publishes as before."""
     server = _own_server(tmp_path)
     stream = server.unique("lost")
     server.create_topic(stream, "cursors")
@@ -426,7 +426,7 @@ def test_a_server_that_is_killed_may_lose_the_newest_and_the_run_goes_on(tmp_pat
                 continue
             break
         commit(store, 51)
-        assert topic.opened()[1] == Position(51, 51)
+        assert topic.opened()[1] == ReadPosition(51, 51)
     finally:
         topic.close()
         server.close()
@@ -444,7 +444,7 @@ def _own_server(folder: Path) -> IggyServer:
 
 
 class TopicWorld(World):
-    """A reader whose cursor is in a topic; nothing of its folder outlives a run."""
+    """A reader whose cursor is in a topic; nothing of its folder survives a run."""
 
     def __init__(self, fake: FakeIggy, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -569,7 +569,7 @@ def test_the_commands_look_at_and_move_a_cursor_in_a_topic(
 
 
 def test_what_needs_a_directory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files have their positions in a directory; a reader needs a login to Iggy, wherever its messages go."""
+    """A file keeps its position in a directory; a reader needs a login to Iggy, wherever its messages go."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PASSWORD", "let-me-in")
     text = PIPELINE.format(address="127.0.0.1:1", url="http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Cursors: the old one or the new one; what was seen is known again, in little memory, whatever a window holds."""
+"""Cursors: after a crash the old one or the new one; seen rows are recognized, in bounded memory, in every window."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.cursors import Cursor, CursorStore, cursor_state, deduplicator, key_rows
-from iggyflux.delivery.windows import Position, Read
+from iggyflux.cursors import CursorStore, StoredCursor, cursor_state, deduplicator, key_rows
+from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.errors import Stopped
 from iggyflux.plan.digests import digest_rows
 from iggyflux.records import Row
@@ -32,8 +32,10 @@ def read(start: int, stop: int, known: int, keep: int = 0) -> Read:
     return Read(start, stop, "tail", known, keep)
 
 
-def select(store: CursorStore, span: Read, rows: list[Row], position: Position | None = None) -> list[tuple[int, str]]:
-    """One window, read and stored: what is to be published of it, in chunks of 7 rows."""
+def select(
+    store: CursorStore, span: Read, rows: list[Row], position: ReadPosition | None = None
+) -> list[tuple[int, str]]:
+    """Read and store one window; return what to publish of it, in chunks of 7 rows."""
     deduplicator = store.deduplicator(span, "time")
     chunks = [rows[first : first + 7] for first in range(0, len(rows), 7)]
     if deduplicator.needs_survey:
@@ -43,7 +45,7 @@ def select(store: CursorStore, span: Read, rows: list[Row], position: Position |
     found: list[tuple[int, str]] = []
     for number, chunk in enumerate(chunks):
         found += [(7 * number + index, mark) for index, mark in deduplicator.select(chunk, digest_rows(chunk))]
-    store.commit(position or Position(0, max(span.stop, span.known)), deduplicator)
+    store.commit(position or ReadPosition(0, max(span.stop, span.known)), deduplicator)
     deduplicator.close()
     return found
 
@@ -68,13 +70,13 @@ def reopened(store: CursorStore, *, marks: bool = False) -> CursorStore:
 
 
 def blobs(store: CursorStore) -> dict[int, bytes]:
-    """What is in the database, whatever the record says."""
+    """Return the blobs in the database, whatever the record says."""
     with closing(sqlite3.connect(store.place)) as connection:
         return dict(connection.execute("SELECT number, digests FROM seen"))
 
 
 def test_what_was_stored_is_read(tmp_path: Path) -> None:
-    cursor = Cursor(QUERY, Position(5, 9, (1, 3)))
+    cursor = StoredCursor(QUERY, ReadPosition(5, 9, (1, 3)))
     store = store_in(tmp_path)
     store.take()
     store.replace(cursor)
@@ -97,7 +99,7 @@ def test_what_was_stored_is_read(tmp_path: Path) -> None:
     ids=["cut", "changed", "empty", "other"],
 )
 def test_a_damaged_cursor_stops_and_is_not_guessed(store: CursorStore, spoil: Any) -> None:
-    store.commit(Position(100, 100))
+    store.commit(ReadPosition(100, 100))
     store.close()
     path = Path(store.place)
     data = path.read_bytes()
@@ -129,7 +131,7 @@ def test_with_marks_a_changed_row_is_told_from_a_late_one(tmp_path: Path) -> Non
 
 
 def test_asking_for_marks_later_sends_the_overlap_once_more(store: CursorStore) -> None:
-    """Digests without keys cannot tell what changed."""
+    """Digests without keys cannot show what changed."""
     rows = [row(number) for number in range(3)]
     select(store, read(0, 3, 0), rows)
 
@@ -138,17 +140,17 @@ def test_asking_for_marks_later_sends_the_overlap_once_more(store: CursorStore) 
 
 def test_only_what_will_be_looked_at_again_is_remembered(store: CursorStore) -> None:
     rows = [row(number) for number in range(100)]
-    select(store, read(0, 100, 0, keep=90), rows, Position(90, 100))
+    select(store, read(0, 100, 0, keep=90), rows, ReadPosition(90, 100))
 
     cursor = store.read()
     assert cursor is not None
     assert [(each.start, each.stop, each.count) for each in cursor.slices] == [(90, 100, 10)]
-    select(store, read(100, 200, 100, keep=200), [], Position(200, 200))
+    select(store, read(100, 200, 100, keep=200), [], ReadPosition(200, 200))
     assert blobs(store) == {}
 
 
 def test_digests_that_nothing_names_any_more_are_removed(store: CursorStore) -> None:
-    """Those of another width, too, which are never compared again."""
+    """Those of another width too, which are never compared again."""
     select(store, read(0, 3, 0), [row(1)])
     assert [len(data) for data in blobs(store).values()] == [16]
     again = reopened(store, marks=True)
@@ -163,7 +165,7 @@ def test_a_deduplicator_that_is_not_committed_leaves_nothing(store: CursorStore)
     deduplicator = store.deduplicator(read(0, 3, 0), "time")
     deduplicator.select([row(1)], digest_rows([row(1)]))
     deduplicator.close()
-    store.commit(Position(0, 1))
+    store.commit(ReadPosition(0, 1))
 
     assert blobs(store) == {}
     assert [index for index, _ in select(store, read(0, 3, 0), [row(1)])] == [0]
@@ -227,8 +229,10 @@ def test_a_key_is_of_measurement_tags_and_time_whatever_the_fields_are() -> None
 def test_two_passes_come_to_the_same_as_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, marks: bool, crowded: bool
 ) -> None:
-    """Windows of all sizes and cuts, over values that come late, change and come back: published is what differs from
-    what was seen there last, however much memory there is."""
+    """Windows of all sizes and cuts, over values that come late, change and change back.
+
+    Published is what differs from the last read, whatever the memory limit is.
+    """
     chance = random.Random(seed)
     before = deduplicator._IN_MEMORY_BYTES
     store = store_in(tmp_path_factory.mktemp("c"), marks=marks)
@@ -245,7 +249,7 @@ def test_two_passes_come_to_the_same_as_one(
             stop = start + chance.randrange(1, 20)
             rows = [row(time, device, value) for (time, device), value in world.items() if start <= time < stop]
             chance.shuffle(rows)
-            found = select(store, read(start, stop, done), rows, Position(0, max(done, stop)))
+            found = select(store, read(start, stop, done), rows, ReadPosition(0, max(done, stop)))
             expected = []
             for index, each in enumerate(rows):
                 key = (each.columns["time"], each.columns["device"])
@@ -265,7 +269,7 @@ MEMORY = """\
 import resource, sys
 from pathlib import Path
 from iggyflux.cursors import CursorStore, cursor_state
-from iggyflux.delivery.windows import Position, Read
+from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.plan.digests import digest_rows
 from iggyflux.records import Row
 
@@ -283,7 +287,7 @@ for known, changed in ((0, -1), (10, 777)):
             deduplicator.survey(rows, digest_rows(rows))
         deduplicator.compare()
     found = sum(len(deduplicator.select(rows, digest_rows(rows))) for rows in chunks(changed))
-    store.commit(Position(0, 10), deduplicator)
+    store.commit(ReadPosition(0, 10), deduplicator)
     deduplicator.close()
     print(found)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // 1024)
@@ -291,7 +295,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) // 1024)
 
 
 def test_memory_is_bounded_whatever_a_window_holds(tmp_path: Path) -> None:
-    """A million points of one nanosecond, read again: a part of them is held at once."""
+    """A million points of one nanosecond, read again: only a part of them is in memory."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path), "1000000"], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Dead letters: kept whole before anything goes on, rotated, read back, and never half."""
+"""Dead letters: kept completely before anything goes on, rotated, read back, and never half."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_topic_that_cannot_be_reached_lets_the_messages_come_again() -> None:
 
 
 def test_letters_are_on_the_disk_when_put_returns(tmp_path: Path) -> None:
-    """Seen from outside: another descriptor reads them while the sink is still open."""
+    """Another descriptor reads them while the sink is still open."""
 
     async def main() -> None:
         sink = DirectoryDeadLetters(tmp_path)

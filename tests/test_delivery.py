@@ -1,4 +1,4 @@
-"""What answers mean, and what follows: both pure, so that time, jitter and servers are made up here."""
+"""The meaning of answers, and the machine that acts on them: both are pure, so the tests simulate time and servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.codes import CODES
-from iggyflux.delivery.answers import ROWS, Answer, classify, parse_retry_after, plain_words
+from iggyflux.delivery.answers import RULES, Answer, classify, parse_retry_after, plain_words
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
@@ -427,7 +427,7 @@ def test_every_answer_means_something(status: int, body: bytes, headers: dict[st
 
 
 def test_every_row_of_the_table_says_who_answers_so() -> None:
-    assert [row for row in ROWS[:-1] if not row.seen] == []
+    assert [row for row in RULES[:-1] if not row.seen] == []
 
 
 # --- lines ---
@@ -459,7 +459,7 @@ def test_backoff_doubles_to_its_cap_with_full_jitter() -> None:
 
 @dataclass
 class Server:
-    """A server that is exactly as bad as it is told: what it stores is what it acknowledged, in order."""
+    """A server with the configured faults: it stores what it acknowledges, in order."""
 
     bad: frozenset[str] = frozenset()
     killers: frozenset[str] = frozenset()
@@ -660,7 +660,7 @@ def test_a_limit_that_nobody_told_is_tried_at_twice_the_size_when_many_requests_
     limit = ByteLimit(1000)
     limit.refused(900, None)
     for _ in range(100):
-        limit.accepted(100)  # far below: that says nothing
+        limit.accepted(100)  # far below the limit: this proves nothing
     assert limit.bytes == 450
     for _ in range(16):
         limit.accepted(400)
@@ -679,7 +679,7 @@ def test_many_requests_that_are_too_large_at_once_halve_the_limit_once() -> None
 
 
 def test_a_moment_of_refusals_does_not_leave_requests_small() -> None:
-    """Eight times 413, whatever the size: 5,000 lines still go in hundreds of requests, not in thousands."""
+    """Eight times 413, whatever the size: 5,000 lines are still sent in hundreds of requests, not thousands."""
     lines = points(5000)
     server = Server(outage=[TooLarge("413")] * 8)
 
@@ -935,7 +935,7 @@ def test_every_line_is_stored_or_refused_and_exactly_the_bad_are_refused(data: s
     )
     large = {line for line in lines if line_bytes(line) > server.max_bytes}
     if not set(lines) - bad - killers - failing - large:
-        server.failing = failing = frozenset()  # with nothing accepted, nobody can tell it from a sick server
+        server.failing = failing = frozenset()  # without an accepted line, the cause may be the server
     policy = Policy(max_lines=data.draw(st.sampled_from([5000, 40, 7])), max_refused_requests=10_000)
 
     end = run(server, lines, policy, data.draw(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5)))
@@ -949,7 +949,7 @@ def test_every_line_is_stored_or_refused_and_exactly_the_bad_are_refused(data: s
 
 @given(st.data())
 def test_whatever_a_server_answers_the_machine_ends_and_loses_nothing(data: st.DataObject) -> None:
-    """A hostile server: any verdict for any request, then peace."""
+    """A hostile server: any verdict for any request, then only `Accepted`."""
     lines = points(data.draw(st.integers(1, 40)))
     answers = st.one_of(
         st.sampled_from(
@@ -990,7 +990,7 @@ def test_whatever_a_server_answers_the_machine_ends_and_loses_nothing(data: st.D
 
 
 def test_every_transition_of_the_table_happens_and_no_other() -> None:
-    """Servers with random bad, deadly and failing lines: the table is neither too wide nor too narrow."""
+    """Servers with random bad, deadly and failing lines: the table has no transition too many and none too few."""
     seen: set[tuple[Phase, Phase]] = set()
 
     class Watched(Machine):

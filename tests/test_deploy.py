@@ -1,4 +1,4 @@
-"""What we publish to run iggyflux with: the factory example on a real server, compose, systemd and Kubernetes files."""
+"""The published deployment files: the factory example on a real server, compose, systemd and Kubernetes files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IggyServer]:
 
 
 def test_the_factory_example_works_from_end_to_end(server: IggyServer, tmp_path: Path) -> None:
-    """The commands of examples/factory/README.md, in their order, but for those that start and name the servers."""
+    """The commands of examples/factory/README.md, in order, except those that start and name the servers."""
     folder = shutil.copytree(FACTORY, tmp_path / "factory")
     server.create_topic("factory", "readings", 4)  # as send.py does where the server is as new as the SDK
     server.create_topic("factory", "dead-letters")
@@ -75,7 +75,7 @@ def test_send_py_connects_to_no_server_that_it_is_not_given() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("pipeline*.yaml")), ids=lambda path: path.parent.name)
 def test_pipelines_of_examples_have_no_default_for_a_server(path: Path) -> None:
-    """An example never reaches a server that happens to listen at the usual port."""
+    """An example never uses a server that happens to listen at the usual port."""
     assert re.findall(r"(?:url|address): .*(?:\d+\.\d+|localhost).*", path.read_text("utf-8")) == []
 
 
@@ -99,7 +99,7 @@ def test_docker_takes_the_compose_file() -> None:
 
 
 def compose_command() -> list[str] | None:
-    """How compose is called here: as docker's plugin, or as the program that it was before."""
+    """Return the compose command: docker's plugin, or the older program."""
     for command in (["docker", "compose"], ["docker-compose"]):
         found = shutil.which(command[0])
         if found and not subprocess.run([*command, "version"], capture_output=True, check=False).returncode:

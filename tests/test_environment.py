@@ -1,4 +1,4 @@
-"""Tests see nothing of the caller's environment that could change what they find."""
+"""Tests do not see the caller's environment variables that could change results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_only_what_is_listed_is_left() -> None:
 
 
 def test_a_run_of_the_tests_sees_nothing_else(tmp_path: Path) -> None:
-    """Neither when modules of tests are imported, nor in a test, nor in a worker or a process that it starts."""
+    """Not when test modules are imported, nor in a test, nor in a worker or a process that it starts."""
     (tmp_path / "test_inner.py").write_text(INNER)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "conftest", "-p", "no:cacheprovider"],

@@ -1,9 +1,8 @@
-"""Faults at random through a whole run, over real HTTP: everything is stored or dead-lettered, once as data.
+"""Random faults in a whole run, over real HTTP: everything is stored or dead-lettered, once as data.
 
 Two processes, `iggyflux run` from a log and a simulated InfluxDB on disk, meet what a seed draws: every row of the
-answer matrix, resets, waits, servers that are away, a line that kills the server, a
-type conflict, and kill -9 of either side.
-A handful of seeds with few messages by default; with `--long` a hundred, with 300,000 messages each.
+answer table, resets, waits, servers that are down, a line that kills the server, a type conflict, and kill -9 of either
+side.  A few seeds with few messages by default; with `--long` a hundred, with 300,000 messages each.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ run:
   - mapping: env.yaml
 """
 
-# Rows of the matrix after which the same lines are sent again, in whole or in parts.
+# Rows after which the same lines are sent again, in whole or in parts.
 PASSING: list[dict[str, Any]] = [
     *({"kind": "status", "status": status} for status in (408, 425, 429, 500, 502, 503, 504, 507)),
     *({"kind": "status", "status": status, "stored": True} for status in (408, 429, 500, 503, 504)),
@@ -92,7 +91,7 @@ PASSING: list[dict[str, Any]] = [
     {"kind": "too_large", "bytes": 3000, "times": 3},
     {"kind": "down", "seconds": 0.4},
 ]
-# Rows after which a person must act: exit code 3, and nothing that was in flight is acknowledged.
+# Rows after which the operator must act: exit code 3, and nothing that was in flight is acknowledged.
 STOPPING: list[dict[str, Any]] = [
     *({"kind": "status", "status": status} for status in (401, 403, 404, 405, 407)),
     {"kind": "status", "status": 302, "headers": {"Location": "http://127.0.0.1:1/x"}},
@@ -111,12 +110,12 @@ def is_warm(number: int) -> bool:
 
 
 def is_odd(number: int) -> bool:
-    """The server knows the field with another type."""
+    """The server has the field with another type."""
     return number % 4999 == 11
 
 
 def is_poison(number: int) -> bool:
-    """The server dies of it."""
+    """It kills the server."""
     return number % 150_000 == 9_777
 
 
@@ -132,7 +131,7 @@ def payload(number: int) -> bytes:
 
 
 def line(number: int) -> str:
-    """As the simulator dumps the point."""
+    """Return the point as the simulator dumps it."""
     place = f"env,device=d{number % 50}"
     return f'{place} celsius={number % 40}.5,n={number}i,note="ok" {FIRST_MS + number}000000'
 
@@ -181,7 +180,7 @@ class Server:
     dialect: int
     faults: list[dict[str, Any]] = field(default_factory=list)
     chance: random.Random | None = None
-    """Draws what is met at random; None for a server that does what it should."""
+    """Draw random faults; None for a server without faults."""
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -210,7 +209,7 @@ class Server:
             self.process = None
 
     def tell(self, method: str, name: str, tree: object = None) -> bytes:
-        """Ask the admin endpoint."""
+        """Call the admin endpoint."""
         data = None if tree is None else json.dumps(tree).encode()
         return self.send(method, f"/__sim__/{name}", data)
 
@@ -221,7 +220,7 @@ class Server:
             return bytes(answer.read())
 
     def disarm(self) -> None:
-        """From here on only the deadly line is deadly."""
+        """From here on only the deadly line causes a fault."""
         self.chance = None
         self.faults = [fault for fault in self.faults if fault["kind"] == "killer"]
         for _ in range(100):
@@ -229,11 +228,11 @@ class Server:
                 self.tell("DELETE", "faults")
                 self.tell("POST", "faults", self.faults)
                 return
-            except OSError:  # it plays dead for a moment
+            except OSError:  # it is down for a moment
                 time.sleep(0.05)
 
     def numbers(self) -> set[int]:
-        """Which messages are stored, from the file: also while nobody serves it."""
+        """Return the stored messages, from the file: even while no server runs."""
         with closing(sqlite3.connect(self.file, timeout=30)) as connection:
             rows = connection.execute("SELECT time FROM points").fetchall()
         return {time // 10**6 - FIRST_MS for (time,) in rows}
@@ -241,7 +240,7 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, dialect: int, seed: int | None = None) -> Iterator[Server]:
-    """A server with faults of a seed, and a pipeline to it; the type that `odd` points contradict is known."""
+    """A server with the faults of a seed, and a pipeline to it; it has the type that `odd` points contradict."""
     for old in ("data/.consumers", "dead-letters/env"):
         for file in (folder / old).glob("*"):
             file.unlink()
@@ -267,7 +266,7 @@ def serving(folder: Path, dialect: int, seed: int | None = None) -> Iterator[Ser
 
 
 def start_run(folder: Path) -> subprocess.Popen[bytes]:
-    """The command that is tested."""
+    """Return the tested command."""
     with (folder / "run.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "iggyflux", "run", str(folder / "p.yaml"), "--until-end", "--log-format", "text"],
@@ -285,7 +284,7 @@ def settled(folder: Path) -> Mapping[Partition, int]:
 
 
 def dead(folder: Path) -> dict[tuple[int, int], str]:
-    """The dead letters by partition and offset, with their first reason."""
+    """Return the dead letters by partition and offset, with their first reason."""
     if not (folder / "dead-letters/env").exists():
         return {}
     letters = read_dead_letters(folder / "dead-letters/env", torn=lambda _file, _line: None)
@@ -293,7 +292,7 @@ def dead(folder: Path) -> dict[tuple[int, int], str]:
 
 
 def check_positions(folder: Path, server: Server, count: int) -> int:
-    """No position is past what is settled: everything up to it is stored or a dead letter.  How many messages are."""
+    """Check that everything up to each position is stored or a dead letter; return the number of these messages."""
     positions = {place.partition: offset for place, offset in settled(folder).items()}
     stored, letters = server.numbers(), dead(folder)
     for number in range(count):
@@ -310,7 +309,7 @@ def check_end(folder: Path, server: Server, count: int) -> None:
     stored = {int(match[1]) for text in found if (match := re.search(r",n=(\d+)i,", text))}
     bad = {number for number in range(count) if is_bad(number)}
     kept = {number for number in range(count) if place_of(number) in letters}
-    # A lone line that is told "400" by a fault is refused like any other; nothing else may be kept that was good.
+    # A single line that gets "400" by a fault is rejected like any other; no other good line may be kept.
     blamed = {number for number in kept - bad if "on purpose" in letters[place_of(number)]}
 
     assert {number: letters[place_of(number)] for number in kept - bad - blamed} == {}
@@ -323,7 +322,7 @@ def check_end(folder: Path, server: Server, count: int) -> None:
 
 
 def survive(folder: Path, seed: int, count: int, *, moments: int) -> dict[str, int]:
-    """A run under the faults of a seed, killed and stopped as it draws, to the end.  What happened, counted."""
+    """Run to the end under the faults of a seed, with kills and stops as drawn; return the counts."""
     chance = random.Random(f"moments {seed}")
     (folder / "run.log").unlink(missing_ok=True)
     happened = {"killed": 0, "server killed": 0, "stopped": 0}
@@ -337,7 +336,7 @@ def survive(folder: Path, seed: int, count: int, *, moments: int) -> dict[str, i
                 assert after >= moved
                 moved = after
             server.disarm()
-            for _ in range(5):  # a stop that was armed late
+            for _ in range(5):  # a stop that arrived late
                 if run.wait(240) == 0:
                     break
                 assert run.returncode == 3, (folder / "run.log").read_text()[-3000:]
@@ -356,7 +355,7 @@ def survive(folder: Path, seed: int, count: int, *, moments: int) -> dict[str, i
 def _moment(
     folder: Path, server: Server, chance: random.Random, run: subprocess.Popen[bytes], happened: dict[str, int]
 ) -> subprocess.Popen[bytes]:
-    """Let it run for a while, then do it some harm; the process that runs afterwards."""
+    """Let it run for a while, then disturb it; return the process that runs afterwards."""
     with suppress(subprocess.TimeoutExpired):
         run.wait(chance.uniform(0.5, 1.5))
     harm = chance.choice(("kill", "kill server", "stop"))
@@ -366,7 +365,7 @@ def _moment(
         time.sleep(chance.uniform(0, 0.5))
         server.start()
     elif harm == "stop":
-        with suppress(OSError):  # it plays dead for a moment
+        with suppress(OSError):  # it is down for a moment
             server.tell("POST", "faults", {"faults": [chance.choice(STOPPING)]})
     elif run.poll() is None:
         run.kill()
@@ -405,7 +404,7 @@ def resident_megabytes(process: subprocess.Popen[bytes]) -> float:
 
 
 def stored_in(server: Server, seconds: float) -> float:
-    """Points a second that arrive."""
+    """Return points a second that arrive."""
     before, start = len(server.numbers()), time.monotonic()
     time.sleep(seconds)
     return (len(server.numbers()) - before) / (time.monotonic() - start)
@@ -413,7 +412,7 @@ def stored_in(server: Server, seconds: float) -> float:
 
 def check_away(folder: Path, seconds: float) -> None:
     with serving(folder, 2) as server:
-        server.tell("DELETE", "faults")  # no deadly line in the way of the pace
+        server.tell("DELETE", "faults")  # without a deadly line, which would slow the run
         run = start_run(folder)
         try:
             until = time.monotonic() + 30
@@ -421,7 +420,7 @@ def check_away(folder: Path, seconds: float) -> None:
                 time.sleep(0.05)
             pace = stored_in(server, 1.0)
             server.kill()
-            time.sleep(0.5)  # what was in flight comes back, and waits
+            time.sleep(0.5)  # requests in flight fail, and the route waits
             before, largest, until = resident_megabytes(run), 0.0, time.monotonic() + seconds
             acknowledged = sum(settled(folder).values())
             while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Files, stdin and stdout: the contract of sources, durable positions, envelopes, and lines that are on the disk."""
+"""Files, stdin and stdout: the contract of sources, durable positions, envelopes, and lines that are on disk."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ from iggyflux.transports.local.files import (
     LineFileSink,
     StdinSource,
     StdoutSink,
-    _behind_the_last_line,
-    _Lines,
     file_state,
 )
+from iggyflux.transports.local.input_lines import InputLines, after_last_line
 from tests.transports.contract import SourceContract, drive
 
 
 class TestContract(SourceContract):
-    """A file keeps what every source promises."""
+    """A file fulfils the contract of every source."""
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
@@ -62,7 +61,7 @@ def source(path: Path, **more: object) -> FileSource:
 
 
 async def read_all(source: FileSource | StdinSource, *, ack: int = 0) -> list[Message]:
-    """Every message to the end; the first `ack` batches are acknowledged."""
+    """Return every message to the end; the first `ack` batches are acknowledged."""
     await source.connect()
     batches: list[Batch] = []
     try:
@@ -486,7 +485,7 @@ def test_a_batch_of_a_file_knows_its_own_partition(tmp_path: Path) -> None:
     st.integers(7, 12),
 )
 def test_lines_are_cut_at_the_limit_and_positions_stay_those_of_the_file(data: bytes, chunk: int, limit: int) -> None:
-    lines = _Lines(0, "x", limit)
+    lines = InputLines(0, "x", limit)
     taken = []
     for start in range(0, len(data), chunk):
         lines.feed(data[start : start + chunk])
@@ -509,7 +508,7 @@ def test_the_last_line_is_found_in_pieces(chunk: int, data: bytes, cut: int) -> 
         file.write(data)
         file.flush()
         size = min(cut, len(data))
-        found = _behind_the_last_line(file.fileno(), size, chunk)
+        found = after_last_line(file.fileno(), size, chunk)
 
     assert found == (data[:size].rfind(b"\n") + 1, data[:size].count(b"\n"))
 
@@ -550,7 +549,7 @@ def test_an_envelope_that_is_too_long_stops_with_its_place(tmp_path: Path) -> No
 @pytest.mark.timeout(120)
 @pytest.mark.slow
 def test_a_line_of_a_gigabyte_costs_itself_and_bounded_memory(tmp_path: Path, end: str) -> None:
-    """Its letter keeps what shows that it is too large, and its neighbours are written."""
+    """Its letter shows that it is too large, and its neighbors are written."""
     (tmp_path / "m.yaml").write_text(
         "iggyflux: 1\nkind: writer\nname: m\nfrom: {stream: s, topic: t}\n"
         "points: {measurement: {const: m}, fields: [x], timestamp: {expr: ts, format: unix_s}}\n"

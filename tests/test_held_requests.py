@@ -1,4 +1,4 @@
-"""A server that refuses everything: no line is to blame, so none becomes a dead letter and none is acknowledged."""
+"""A server that rejects everything: no line is at fault, so none becomes a dead letter and none is acknowledged."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class OneLine:
 
 
 class Server:
-    """A sink that knows good lines, lines that it refuses by name, and lines that it refuses without naming them.
+    """A sink that accepts good lines, rejects some lines by name, and others without naming them.
 
-    From its request number `shut` on it refuses everything, until its request number `opened`.
+    From request number `shut` on it rejects everything, until request number `opened`.
     """
 
     dialect = "v2"
@@ -72,7 +72,7 @@ class Server:
 
 
 class Letters(CollectingDeadLetters):
-    """Dead letters that notice one that is kept though the server has not accepted a line yet."""
+    """Dead letters that record one that is kept before the server has accepted a line."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def run(source: ScriptedSource, server: object, letters: CollectingDeadLetters, 
 
 
 def batches_of(*groups: Sequence[bytes]) -> list[Batch]:
-    """Batches of these payloads, one after another."""
+    """Return batches of these payloads, one after another."""
     offset, found = 0, []
     for group in groups:
         found.append(batch(group, offset=offset))
@@ -113,7 +113,7 @@ def batches_of(*groups: Sequence[bytes]) -> list[Batch]:
 
 
 def settled(source: ScriptedSource) -> int:
-    """How many messages are acknowledged."""
+    """Return how many messages are acknowledged."""
     return max(source.settled.values(), default=-1) + 1
 
 
@@ -135,7 +135,7 @@ def settled(source: ScriptedSource) -> int:
 def test_no_line_is_blamed_for_a_reason_without_names_until_another_one_was_accepted(
     groups: list[list[bytes]], on_error: OnError, max_in_flight: int
 ) -> None:
-    """Whatever the mix: what is acknowledged was stored or is a dead letter; a mix costs its bad lines only."""
+    """For any mix: an acknowledged message was stored or is a dead letter; only the bad lines of a mix are lost."""
     source, server = ScriptedSource(batches_of(*groups)), Server()
     letters = Letters(server)
 
@@ -163,7 +163,7 @@ def test_no_line_is_blamed_for_a_reason_without_names_until_another_one_was_acce
 
 
 def _longest_row(groups: Sequence[Sequence[bytes]]) -> int:
-    """How many requests in a row have no good line, at most."""
+    """Return the largest number of requests in a row without a good line."""
     longest = row = 0
     for group in groups:
         row = 0 if GOOD in group else row + 1
@@ -205,7 +205,7 @@ def test_a_server_that_begins_to_refuse_everything_stops_the_route_at_the_third_
 
 
 def test_halves_of_one_request_count_as_one() -> None:
-    """Far more than three requests are refused in a row here, while a line is looked for."""
+    """The search for one line rejects far more than three requests in a row."""
     source, server = ScriptedSource(batches_of([GOOD] * 64, [VAGUE] * 64, [GOOD] * 64)), Server()
     letters = CollectingDeadLetters()
 
@@ -216,7 +216,7 @@ def test_halves_of_one_request_count_as_one() -> None:
 
 @pytest.mark.parametrize("bad", [1, 2])
 def test_a_server_that_recovers_within_two_requests_costs_the_lines_of_these(bad: int) -> None:
-    """They were refused and others were accepted: as with any refused line, a replay brings them back."""
+    """They were rejected while others were accepted: as with any rejected line, a replay delivers them."""
     source, server = ScriptedSource(batches_of(*[[GOOD]] * 5)), Server(shut=1, opened=1 + bad)
     letters = CollectingDeadLetters()
 
@@ -238,7 +238,7 @@ def test_after_a_stop_the_next_run_stops_too_and_one_with_a_mended_server_delive
 
 
 def test_a_source_that_reconnects_sends_held_lines_again_and_counts_them_once() -> None:
-    """One bad line, and the source breaks off three times: that is not three requests in a row."""
+    """One bad line, and the source loses its connection three times: these are not three requests in a row."""
     first, second = batches_of([VAGUE], [GOOD])
     source = ScriptedSource([first, NotConnected("a"), NotConnected("b"), NotConnected("c"), second])
     server = Server()
@@ -251,7 +251,7 @@ def test_a_source_that_reconnects_sends_held_lines_again_and_counts_them_once() 
 
 
 def test_a_mapping_that_always_fails_is_no_refusal() -> None:
-    """Lines that the server names become dead letters, however many there are and though none was accepted."""
+    """Lines that the server names become dead letters, even if there are many and none was accepted."""
     source, server = ScriptedSource(batches_of(*[[NAMED] * 2] * 9)), Server()
 
     summary = run(source, server, letters := CollectingDeadLetters(), batch_size=2)
@@ -314,7 +314,7 @@ def test_one_route_that_is_refused_stops_no_other_to_the_same_server() -> None:
 
 
 def test_held_lines_show_in_the_status() -> None:
-    """A route that waits for the next answer says what it waits for."""
+    """A route that waits for the next answer reports what it waits for."""
     server = Server(words="nope")
     seen: set[str | None] = set()
 
@@ -363,7 +363,7 @@ REFUSED = (Refusal(0, "no", 400, vague="no 7"),)
 
 
 def ends(*steps: tuple[int, tuple[Refusal, ...]], begun: int = 9) -> list[object]:
-    """What follows each end of a request of one line: the numbers that are settled, or the code of a stop."""
+    """Return what follows each end of a request of one line: the settled numbers, or the code of a stop."""
     held: HeldRequests[int] = HeldRequests()
     for _ in range(begun):
         held.begin()
@@ -420,12 +420,12 @@ run: [{mapping: env.yaml}]
 MESSAGES = b"".join(b'{"def": %d, "ts": %d}\n' % (number, number) for number in range(200))
 PINGS = {"v1": PING_1, "v2": PING_2, "v3": PING_3, "victoriametrics": http(204)}
 GO_TLS = "Client sent an HTTP request to an HTTPS server.\n"
-"""What Go's web server says to http where it speaks https: InfluxDB 1.x and 2.x."""
+"""The answer of Go's web server to http on an https port: InfluxDB 1.x and 2.x."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a mapping and a log of 200 messages."""
+    """Return a folder with a mapping and a log of 200 messages."""
     monkeypatch.chdir(tmp_path)
     Path("env.yaml").write_text(DOCUMENT, "utf-8")
     assert iggyflux("log", "append", "data", "s/t", stdin=MESSAGES).code == 0
@@ -438,13 +438,13 @@ def pipeline(url: str, flavor: str, database: str = "lambda") -> None:
 
 
 def refusing(reply: Reply, flavor: str, *, everything: bool = False) -> RawServer:
-    """A server that refuses every write; `everything`: also a ping and a write of a comment."""
+    """A server that rejects every write; with `everything` also a ping and a write of a comment."""
     ping, probe = (None, None) if everything else (PINGS[flavor], http(204))
     return RawServer([reply] * 5000, ping=ping, probe=probe)
 
 
 def assert_stopped(url_words: str, *, code: str | None = None) -> None:
-    """`run` stops and says why, nothing is acknowledged and nothing is a dead letter: twice the same."""
+    """`run` stops with a reason, acknowledges nothing and keeps no dead letter: twice the same."""
     for _ in range(2):
         outcome = iggyflux("run", "pipeline.yaml", "--until-end", "--quiet")
         assert outcome.code == 3, outcome.err

@@ -1,7 +1,7 @@
-"""The whole way from Apache Iggy to (a stand-in of) InfluxDB under faults: real processes, a real server, kill -9.
+"""From Apache Iggy to a simulated InfluxDB under faults: real processes, a real Iggy, kill -9.
 
-At the end of each: every message's point is in the store, or its dead letter is kept, and the stored offsets are the
-ends of the partitions.  A seeded handful by default, the full numbers with `--long`.
+At the end of each: every message's point is stored, or its dead letter is kept, and the stored offsets are the ends of
+the partitions.  A few seeds by default, the full numbers with `--long`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shell import process as run_command
 
 from iggyflux.records import OutgoingMessage, Partition
 from iggyflux.sim import Fault, SimServer
-from iggyflux.transports.iggy.connection import Connection, Reader
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.local.deadletters import read_dead_letters
 
 PARTITIONS = 2
@@ -67,13 +67,13 @@ class Plant:
         self.server, self.sim, self.folder, self.stream = server, sim, folder, server.unique(stream)
         self.sent = 0
         self.kind = "single" if "single" in consumer else "group"
-        # what the server confirmed is on its disk: else a killed server loses messages, which nobody can deliver
+        # what the server confirmed is on its disk: else a killed server loses messages
         server.create_topic(self.stream, "t", partitions, messages_required_to_save="1", enforce_fsync="true")
         (folder / "env.yaml").write_text(MAPPING.format(stream=self.stream))
         (folder / "p.yaml").write_text(PIPELINE.format(tcp=server.tcp, url=sim.url, consumer=consumer))
 
     def send(self, count: int) -> None:
-        """Messages of which each makes one point, but for one in `BAD_EVERY`."""
+        """Return messages that make one point each, except one in `BAD_EVERY`."""
 
         async def main() -> None:
             connection = Connection(self.server.settings())
@@ -99,7 +99,7 @@ class Plant:
             )
 
     def finish(self, *args: str) -> None:
-        """A run to the end."""
+        """Run to the end."""
         process = self.start("--until-end", *args)
         assert process.wait(120) == 0, self.log
 
@@ -108,12 +108,12 @@ class Plant:
         return (self.folder / "run.log").read_text()[-6000:]
 
     def stored(self, name: str = "c") -> dict[int, tuple[int, int]]:
-        """Of each partition: the stored offset, and the last one there is."""
+        """Return for each partition the stored offset and the last one."""
 
         async def main() -> dict[int, tuple[int, int]]:
             connection = Connection(self.server.settings())
             await connection.open()
-            reader, found = Reader(self.kind, name), {}  # type: ignore[arg-type]
+            reader, found = ConsumerId(self.kind, name), {}  # type: ignore[arg-type]
             for number in range(self.partitions):
                 stored = await connection.stored(reader, Partition(self.stream, "t", number))
                 found[number] = (stored.stored, stored.last) if stored else (-1, -1)
@@ -129,7 +129,7 @@ class Plant:
             time.sleep(0.1)
 
     def check(self) -> None:
-        """Nothing is missing, nothing is there that was not sent, and it is known that all of it is there."""
+        """Check that no message is missing, no other is there, and all are settled."""
         numbers = {int(dict(point.fields)["n"]) for point in self.sim.points()}
         bad = {number for number in range(self.sent) if is_bad(number)}
         kept = set()
@@ -190,7 +190,7 @@ def test_our_process_killed_at_random_moments_loses_nothing(
     server: IggyServer, sim: SimServer, tmp_path: Path, consumer: str, seed: int, kills: int
 ) -> None:
     chance = random.Random(seed)
-    sim.inject(Fault("latency", seconds=0.15, times=None))  # so that whenever it is killed, much is in flight
+    sim.inject(Fault("latency", seconds=0.15, times=None))  # so that much is in flight at every kill
     plant = Plant(server, sim, folder_of(tmp_path), "crash", consumer)
     for _ in range(kills):
         plant.send(10_000 if kills < 10 else 4_000)
@@ -212,7 +212,7 @@ def test_the_server_killed_at_random_moments_loses_nothing(
     seed: int,
     kills: int,
 ) -> None:
-    """With a consumer alone: this server keeps dead members of groups as owners of their partitions."""
+    """With a single consumer: this server keeps dead members of groups as owners of their partitions."""
     if not server.is_ours:
         pytest.skip("this server is not ours to kill")
     chance = random.Random(seed)
@@ -232,7 +232,7 @@ def test_the_server_killed_at_random_moments_loses_nothing(
 def test_a_server_that_hangs_for_a_while_is_left_and_joined_again(
     server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
-    """What was asked of the connection that took too long must not leave a member behind that holds partitions."""
+    """The call that took too long must not leave a member behind that holds partitions."""
     if server.process is None:
         pytest.skip("this server is not ours to stop")
     plant = Plant(server, sim, folder_of(tmp_path), "hang", "{group: c}")
@@ -256,7 +256,7 @@ def test_a_server_that_hangs_for_a_while_is_left_and_joined_again(
 def test_a_group_goes_on_after_the_server_was_started_again(
     server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]], how: str
 ) -> None:
-    """Where the server keeps the dead as owners of their partitions, the run says so, and `regroup` helps."""
+    """Where the server keeps dead members as owners of their partitions, the run reports it, and `regroup` helps."""
     if server.process is None:
         pytest.skip("this server is not ours to stop")
     plant = Plant(server, sim, folder_of(tmp_path), "again", "{group: c}")
@@ -277,17 +277,17 @@ def test_a_group_goes_on_after_the_server_was_started_again(
     plant.finish()
     plant.check()
     done = [line for line in plant.log.splitlines() if "route.done" in line]
-    assert int(done[-1].partition(" read=")[2].split()[0]) <= 2000  # and not again what was settled before
+    assert int(done[-1].partition(" read=")[2].split()[0]) <= 2000  # messages that were settled are not read again
 
 
 def starving(plant: Plant) -> dict[int, int]:
-    """By the status file: the partitions that starve, and who holds each."""
+    """Return from the status file the partitions that starve, and their holders."""
     (route,) = json.loads((plant.folder / "status.json").read_bytes())["routes"]
     return {each["partition"]: each["held_by"] for group in route.get("groups", ()) for each in group["starving"]}
 
 
 def send_until(plant: Plant, happened: Callable[[], bool], seconds: float) -> float:
-    """Send about 1,000 messages a second until something happened; how long it took."""
+    """Send about 1,000 messages a second until a condition holds; return the seconds."""
     begun = time.monotonic()
     while not happened():
         assert time.monotonic() < begun + seconds, plant.log
@@ -297,7 +297,7 @@ def send_until(plant: Plant, happened: Callable[[], bool], seconds: float) -> fl
 
 
 def kill_under_load(plant: Plant, server: IggyServer) -> None:
-    """And wait until the run is connected again."""
+    """Restart the server and wait until the run is connected again."""
     enough, log = plant.sent + 2000, plant.folder / "run.log"
     connected = log.read_text().count("route.connected")
     send_until(plant, lambda: plant.sent >= enough, 60)
@@ -309,7 +309,7 @@ def kill_under_load(plant: Plant, server: IggyServer) -> None:
 def test_partitions_of_dead_members_are_told_within_seconds_of_traffic_on_the_others(
     server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
-    """Log, status and `check` name partition and member; `regroup` minds who is connected; nothing is lost."""
+    """Log, status and `check` name partition and member; `regroup` requires that none is connected; nothing is lost."""
     if server.process is None:
         pytest.skip("this server is not ours to kill")
     plant = Plant(server, sim, folder_of(tmp_path), "ghosts", "{group: c}", partitions=4)
@@ -393,14 +393,14 @@ def test_members_that_join_leave_and_die_lose_nothing(
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-    early = -signal.SIGTERM  # told to stop before it could listen
+    early = -signal.SIGTERM  # stopped before it could handle the signal
     assert {process.wait(60) for process in processes} <= {0, -signal.SIGKILL, early}, plant.log
     plant.check()
 
 
 @pytest.mark.parametrize("runs", [3, pytest.param(50, marks=pytest.mark.long)])
 def test_the_exit_code_of_a_run_can_be_trusted(server: IggyServer, sim: SimServer, tmp_path: Path, runs: int) -> None:
-    """The threads of the SDK sometimes abort a process that shuts down: it leaves without."""
+    """The SDK's threads sometimes abort a process that ends: it must still exit cleanly."""
     plant = Plant(server, sim, folder_of(tmp_path), "codes", "{group: c}")
     for _ in range(runs):
         plant.send(500)

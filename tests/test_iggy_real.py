@@ -19,7 +19,7 @@ from shell import process
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, Secret, Start
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
-from iggyflux.transports.iggy.connection import Connection, Reader
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.topics import IggySink, last_messages
 from tests.transports.contract import SourceContract, drive
@@ -59,7 +59,7 @@ class Topic:
 
     def source(self, kind: Any = "group", name: str = "c", **more: Any) -> IggySource:
         settings = self.settings(**{key: more.pop(key) for key in ("batch_size", "batch_bytes") if key in more})
-        return IggySource(settings, self.stream, ["t"], reader=Reader(kind, name), **more)
+        return IggySource(settings, self.stream, ["t"], reader=ConsumerId(kind, name), **more)
 
     def place(self, partition: int = 0) -> Partition:
         return Partition(self.stream, "t", partition)
@@ -67,7 +67,7 @@ class Topic:
     async def stored(self, partition: int = 0, kind: Any = "group", name: str = "c") -> int | None:
         connection = Connection(self.settings())
         await connection.open()
-        found = await connection.stored(Reader(kind, name), self.place(partition))
+        found = await connection.stored(ConsumerId(kind, name), self.place(partition))
         await connection.close()
         return None if found is None else found.stored
 
@@ -90,7 +90,7 @@ class _Contract(SourceContract):
             asyncio.get_running_loop()
         except RuntimeError:
             loop_is_running = False
-        if loop_is_running:  # a test fills from inside a run: a thread of its own has a loop of its own
+        if loop_is_running:  # called within a run: a thread of its own needs a loop of its own
             import threading
 
             thread = threading.Thread(target=self.topic.fill, args=(payloads, partition))
@@ -104,11 +104,11 @@ class _Contract(SourceContract):
 
 
 class TestGroup(_Contract):
-    """A consumer group keeps what every source promises."""
+    """A consumer group fulfils the contract of every source."""
 
 
 class TestSingle(_Contract):
-    """A consumer alone keeps what every source promises."""
+    """A single consumer fulfils the contract of every source."""
 
     kind = "single"
 
@@ -117,7 +117,7 @@ class TestSingle(_Contract):
 
 
 async def read_all(source: IggySource) -> list[Message]:
-    """Everything up to the end; closes the source and acknowledges nothing."""
+    """Return everything up to the end; close the source and acknowledge nothing."""
     found: list[Message] = []
     await source.connect()
     try:
@@ -290,7 +290,7 @@ def test_topics_are_taken_by_glob_and_new_ones_are_found(topic: Topic) -> None:
     async def main() -> set[str]:
         time = [0.0]
         source = IggySource(
-            topic.settings(), topic.stream, ["t*"], reader=Reader("group", "c"), monotonic=lambda: time[0]
+            topic.settings(), topic.stream, ["t*"], reader=ConsumerId("group", "c"), monotonic=lambda: time[0]
         )
         await source.connect()
         first = await next_batch(source)
@@ -455,7 +455,7 @@ def test_a_missing_topic_is_made_where_it_may_be_or_told_how(topic: Topic) -> No
     created: Stopped | None = None
     try:
         drive(connect(create=True))
-    except Stopped as error:  # a server older than the SDK knows no such request
+    except Stopped as error:  # a server older than the SDK does not support the request
         created = error
     assert created is None or (created.code, "iggy topic create" in (created.hint or "")) == ("IFX767", True)
 
@@ -502,7 +502,7 @@ def test_a_server_that_is_not_there_is_tried_again(address: str) -> None:
 
 def test_a_topic_that_is_not_there_stops_with_what_was_meant(topic: Topic) -> None:
     async def main(wanted: str) -> None:
-        source = IggySource(topic.settings(), topic.stream, [wanted], reader=Reader("group", "c"))
+        source = IggySource(topic.settings(), topic.stream, [wanted], reader=ConsumerId("group", "c"))
         try:
             await source.connect()
         finally:
@@ -639,7 +639,7 @@ def test_a_member_that_starves_says_who_holds_the_partitions(topic: Topic, caplo
         await holder.connect()
         assert await next_batch(holder)  # and never acknowledges
         starving = IggySource(
-            topic.settings(), topic.stream, ["t"], reader=Reader("group", "c"), monotonic=lambda: time[0]
+            topic.settings(), topic.stream, ["t"], reader=ConsumerId("group", "c"), monotonic=lambda: time[0]
         )
         await starving.connect()
         for _ in range(8):
@@ -663,7 +663,7 @@ def test_a_member_that_starves_says_who_holds_the_partitions(topic: Topic, caplo
 
 @dataclass(frozen=True)
 class Ways:
-    """A server that listens in every way, and what it takes to get in."""
+    """A server that listens by every transport, and the credentials for it."""
 
     server: IggyServer
     websocket: str
@@ -701,7 +701,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
 
 
 def certificates(folder: Path) -> None:
-    """An authority, and a certificate of it for localhost."""
+    """Return an authority, and a certificate of it for localhost."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     (folder / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
     for arguments in (
@@ -735,7 +735,7 @@ async def way_through(settings: IggySettings, kind: Any) -> tuple[list[bytes], i
     await sink.connect()
     await sink.send([OutgoingMessage(name.encode())])
     await sink.close()
-    source = IggySource(settings, "ways", ["t"], reader=Reader(kind, name), until_end=True)
+    source = IggySource(settings, "ways", ["t"], reader=ConsumerId(kind, name), until_end=True)
     await source.connect()
     batch = await next_batch(source)
     assert batch
@@ -743,7 +743,7 @@ async def way_through(settings: IggySettings, kind: Any) -> tuple[list[bytes], i
     await source.close()
     connection = Connection(settings)
     await connection.open()
-    stored = await connection.stored(Reader(kind, name), Partition("ways", "t", 0))
+    stored = await connection.stored(ConsumerId(kind, name), Partition("ways", "t", 0))
     await connection.close()
     return [batch.messages[-1].payload, name.encode()], batch.last.offset - (stored.stored if stored else -1)
 
@@ -798,7 +798,7 @@ def test_a_way_that_is_closed_says_why(ways: Ways, way: str, more: dict[str, Any
 
 
 def test_a_read_that_is_cancelled_leaves_its_answer_to_nobody_else(topic: Topic) -> None:
-    """As a run does it that is told to stop: what it then stores has to get its own answer."""
+    """As a run does when it is stopped: storing the last offset must get its own answer."""
     topic.fill([b"%d" % number for number in range(3000)])
 
     async def main() -> None:
@@ -834,9 +834,9 @@ def test_a_topic_for_dead_letters_that_is_missing_is_told_before_the_first_messa
 
 @pytest.mark.parametrize(("stream", "name"), [("", "c"), ("x" * 300, "c"), (None, "g" * 300), (None, "")])
 def test_a_name_that_nothing_can_have_stops(topic: Topic, stream: str | None, name: str) -> None:
-    """The client raises some of these at once, and some by what it returns."""
+    """The client raises some of these at once, and some by the awaitable that it returns."""
     source = IggySource(
-        topic.settings(), topic.stream if stream is None else stream, ["t"], reader=Reader("group", name)
+        topic.settings(), topic.stream if stream is None else stream, ["t"], reader=ConsumerId("group", name)
     )
 
     async def main() -> None:
@@ -860,7 +860,7 @@ def test_partitions_that_are_added_while_it_runs_are_read_from_their_first_messa
             topic.settings(),
             topic.stream,
             ["t"],
-            reader=Reader(kind, "c"),  # type: ignore[arg-type]
+            reader=ConsumerId(kind, "c"),  # type: ignore[arg-type]
             start=Start("last"),
             monotonic=lambda: time[0],
         )

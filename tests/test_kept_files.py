@@ -23,14 +23,14 @@ from iggyflux.transports.local.log import Log, LogSink
 
 
 class Keeper(Protocol):
-    """A sink that keeps numbers in `folder`, and what a stranger reads there."""
+    """A sink that keeps numbers in `folder`, and what another process reads there."""
 
     file: Path
 
     def __init__(self, folder: Path) -> None: ...
 
     async def keep(self, numbers: list[int]) -> bool:
-        """Whether it says that they are kept."""
+        """Return whether it reports them as kept."""
 
     async def close(self) -> None: ...
 
@@ -103,14 +103,14 @@ class LogMessages:
             return set()
         try:
             return {int(message.payload) for message in Log.open(self.folder).tail("if", "else", 10**6)}
-        except Stopped:  # the file is damaged, and says so
+        except Stopped:  # the file is damaged, and this is reported
             return set()
 
 
 KEEPERS = {"dead letters": Letters, "lines of a file": Lines, "messages of a log": LogMessages}
 
 
-# What somebody else does to the files
+# What other processes do to the files
 
 
 def remove_file(file: Path, _folder: Path) -> None:
@@ -130,7 +130,7 @@ def cut_inside_of_a_line(file: Path, _folder: Path) -> None:
 
 
 def copy_over(file: Path, _folder: Path) -> None:
-    """Another file of the same content, as editors leave it."""
+    """Replace the file by one with the same content, as editors do."""
     other = file.with_name("as")
     shutil.copy(file, other)
     other.replace(file)
@@ -198,7 +198,7 @@ Fault = Callable[[Path, Path], None]
 
 
 def apply(fault: Fault, keeper: Keeper, folder: Path) -> None:
-    """Do it where it can be done."""
+    """Do it where it is possible."""
     if folder.is_dir() and keeper.file.is_file() and not folder.is_symlink():
         fault(keeper.file, folder)
 
@@ -254,7 +254,7 @@ def test_whatever_is_done_to_the_files_what_was_kept_last_is_at_the_path(
                 since |= kept
                 assert since <= keeper.read()
             else:
-                assert kind is LogMessages  # which stops; the next run makes it anew
+                assert kind is LogMessages  # which stops; the next run makes a new one
                 await keeper.close()
                 keeper = kind(folder)
         await keeper.close()
@@ -268,7 +268,7 @@ def test_whatever_is_done_to_the_files_what_was_kept_last_is_at_the_path(
 def test_a_fault_between_writing_and_the_end_of_the_fsync_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Keeper], fault: Fault, times: int
 ) -> None:
-    """The worst moment: the bytes are written, and not told yet; `times` 1000 is somebody who does not stop."""
+    """The worst moment: the bytes are written and not yet reported; `times` 1000 is a process that does not stop."""
 
     async def main() -> None:
         folder = tmp_path / "from"

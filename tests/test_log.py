@@ -1,4 +1,4 @@
-"""`log:DIR`: the contract of sources, then what a log on disk has of its own: damage, locks, formats."""
+"""`log:DIR`: the contract of sources, then what only a log on disk has: damage, locks, formats."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def payloads(log: Log, partition: Partition = HERE, offset: int = 0) -> list[byt
 
 
 def stored(log: Log) -> list[tuple[int, bytes]]:
-    """The rows of batches: key and data."""
+    """Return the rows of batches: key and data."""
     with closing(sqlite3.connect(log.folder / log_store.FILE)) as connection:
         return connection.execute("SELECT rowid, payloads FROM batches ORDER BY rowid").fetchall()
 
 
 def store(log: Log, statement: str, *values: object) -> None:
-    """Change the database behind the log's back."""
+    """Change the database without the log."""
     with closing(sqlite3.connect(log.folder / log_store.FILE)) as connection, connection:
         connection.execute(statement, values)
 
@@ -67,7 +67,7 @@ def log(tmp_path: Path) -> Log:
 
 
 class TestContract(SourceContract):
-    """A log keeps what every source promises."""
+    """A log fulfils the contract of every source."""
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_tail_gives_the_last_messages_of_each_partition(log: Log) -> None:
 
 
 def read_until_damage(log: Log, limit: int = 10) -> tuple[list[Message], Stopped]:
-    """What is read before the reader stops."""
+    """Return what is read before the reader stops."""
     reader, found = log.reader(HERE, 0), []
     try:
         while part := reader.read(limit):
@@ -219,7 +219,7 @@ def read_until_damage(log: Log, limit: int = 10) -> tuple[list[Message], Stopped
 
 
 def test_the_sound_messages_before_a_damaged_one_are_given_first(log: Log) -> None:
-    """Also those of its own batch; the error has its place and a way on."""
+    """Also those of its own batch; the error has its place and a hint."""
     log.append("s", "t", messages(3))
     log.append("s", "t", [Message(b"x%d" % number * 40, headers={"k": number}) for number in range(5)])
     key, whole = stored(log)[1]
@@ -239,7 +239,7 @@ def test_the_sound_messages_before_a_damaged_one_are_given_first(log: Log) -> No
 
 @pytest.mark.parametrize("column", ["payloads", "columns"])
 def test_every_flipped_bit_of_a_batch_is_noticed(log: Log, column: str) -> None:
-    """Whatever bit is wrong: what is read is a beginning of what was written, with its coordinates."""
+    """Whatever bit is wrong: what is read is a prefix of what was written, with its coordinates."""
     written = [Message(b"%d" % number, headers={"k": number}, id=number) for number in range(4)]
     log.append("s", "t", written)
     with closing(sqlite3.connect(log.folder / log_store.FILE)) as connection:
@@ -268,7 +268,7 @@ def test_every_flipped_bit_of_a_batch_is_noticed(log: Log, column: str) -> None:
     ],
 )
 def test_rows_that_are_missing_or_do_not_follow_are_damage(log: Log, statement: str) -> None:
-    """No message is passed over and none comes twice."""
+    """No message is skipped and none is read twice."""
     for number in range(3):
         log.append("s", "t", messages(2, 2 * number))
     store(log, statement)
@@ -284,7 +284,7 @@ def test_rows_that_are_missing_or_do_not_follow_are_damage(log: Log, statement: 
 def test_damage_anywhere_in_the_file_never_changes_a_message(
     tmp_path_factory: pytest.TempPathFactory, place: int, length: int, byte: int
 ) -> None:
-    """What is read is a beginning of what was written; then comes the end or a clear error."""
+    """What is read is a prefix of what was written; then comes the end or a clear error."""
     log = Log.open(tmp_path_factory.mktemp("log"))
     for number in range(0, 60, 20):
         log.append("s", "t", [Message(b"%d" % each + bytes(500)) for each in range(number, number + 20)])
@@ -341,7 +341,7 @@ def test_a_log_of_segment_files_is_refused_and_not_read_as_empty(log: Log) -> No
 
 
 def test_a_log_whose_file_is_removed_or_replaced_keeps_nothing_elsewhere(log: Log) -> None:
-    """What append returned for can be read from the path."""
+    """After append has returned, the messages can be read from the path."""
     log.append("s", "t", messages(2))
     (log.folder / log_store.FILE).unlink()
     log.append("s", "t", messages(1, 7))
@@ -392,7 +392,7 @@ def append_many(folder: Path, name: bytes, count: int) -> None:
 
 
 def test_processes_append_at_once_while_another_reads(tmp_path: Path) -> None:
-    """Every message is there once, and each writer's own are in its order."""
+    """Every message is there once, and those of each writer are in order."""
     log = Log.open(tmp_path)
     log.create_topic("s", "t")
     context = multiprocessing.get_context("spawn")
@@ -487,7 +487,7 @@ def test_a_stored_position_comes_before_start(log: Log) -> None:
 
 
 def test_a_run_to_the_end_does_not_take_a_log_that_was_replaced_for_one_that_is_read(log: Log) -> None:
-    """A position behind the end means that messages were lost or exchanged: "nothing to do" would hide them."""
+    """A position beyond the end means that messages were lost or replaced: "nothing to do" would hide this."""
     settle(log, Position(HERE, 7))
     log.append("s", "t", messages(5))
 

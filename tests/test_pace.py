@@ -1,4 +1,4 @@
-"""How many requests are under way at once: found by trying, against servers that are a formula."""
+"""How many requests are in flight: found by trying, against servers given by a formula."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINES = 5000
 
 
 class Model:
-    """A server whose latency depends on how many requests are under way, and a source that never waits for itself."""
+    """A server whose latency depends on the requests in flight, and a source that always has messages."""
 
     def __init__(self, pace: Pace, latency: Callable[[int], float]) -> None:
         self.pace = pace
@@ -39,14 +39,14 @@ class Model:
             self.stored += LINES if self.answers else 0
 
     def rate(self, seconds: float) -> float:
-        """Lines a second from now on."""
+        """Return lines a second from now on."""
         before, start = self.stored, self.now
         self.run(seconds)
         return (self.stored - before) / (self.now - start)
 
 
 def flushing(most: float) -> Callable[[int], float]:
-    """3.x: an answer a second, and not more than `most` lines in one."""
+    """3.x: an answer a second, with at most `most` lines."""
     return lambda at_once: max(1.0, at_once * LINES / most)
 
 

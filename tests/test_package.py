@@ -1,4 +1,4 @@
-"""What is published: an sdist, the wheel that is built from it, lock files, the image. The wheel works on its own."""
+"""What is published: an sdist, the wheel that is built from it, lock files, the image. The wheel is self-contained."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
-    """Schemas, starters and texts of codes too, as they are here."""
+    """Schemas, starters and texts of codes too, as in the source."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("iggyflux/")}
         changed = [name for name in names if archive.read(name) != (ROOT / name).read_bytes()]
@@ -132,7 +132,7 @@ def test_the_image_is_made_of_locks_and_of_files_that_docker_may_see() -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of an environment that holds the wheel, what the runtime lock names, and nothing else."""
+    """The `bin` of an environment that contains only the wheel and what the runtime lock names."""
     folder = tmp_path_factory.mktemp("installed") / "environment"
     uv("venv", "--python", sys.executable, str(folder))
     into = ("pip", "install", "--python", str(folder / "bin" / "python"))

@@ -1,8 +1,7 @@
-"""kill -9 at random moments of a real reader, while points arrive late, are overwritten and share their times by the
-thousands: every final value is published, nothing that was never there is, and what comes twice has the same id.
+"""kill -9 at random moments of a real reader, while points arrive late, are overwritten and share their times.
 
-A simulator stands in for InfluxDB, a process reads it into a log.  A handful of kills by default, over a hundred with
-`--long`.
+Every final value is published, nothing that never existed is, and duplicates have the same id.  A simulator replaces
+InfluxDB, a process reads it into a log.  A few kills by default, over a hundred with `--long`.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ class World:
                 time.sleep(0.05)
 
     def live(self) -> None:
-        """Some seconds of life: points on time, late ones, new values of old points, many of one time."""
+        """Write for some seconds: points on time, late ones, new values of old points, many of one time."""
         while (now := time.time()) < self.end / NS + 0.2:
             moment = int(now * NS)
             late = moment - int(self.chance.uniform(0, OVERLAP_SECONDS * 0.85) * NS)
@@ -139,7 +138,7 @@ def iso(when: int) -> str:
 
 
 def run_for(folder: Path, seconds: float | None, seed: int = 0) -> int | None:
-    """Run the reader; kill -9 it `seconds` after it has begun.  Return its exit code, or None where it was killed."""
+    """Run the reader; kill -9 it `seconds` after it has begun.  Return its exit code, or None if it was killed."""
     command = [sys.executable, "-c", RUN, str(seed)]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout
@@ -155,7 +154,7 @@ def run_for(folder: Path, seconds: float | None, seed: int = 0) -> int | None:
 
 
 def crash_and_resume(folder: Path, seed: int, *, most_kills: int = 50, is_rough: bool = False) -> int:
-    """Kill and start again as long as points arrive, then let it come to its end.  How many kills."""
+    """Kill and restart as long as points arrive, then let it end.  Return the number of kills."""
     chance = random.Random(seed)
     dialect = chance.choice([1, 2, 3])
     kills = 0
@@ -183,7 +182,7 @@ def crash_and_resume(folder: Path, seed: int, *, most_kills: int = 50, is_rough:
             living.join()
         messages = sent(folder)
         marks = check(messages, world, kills)
-    # On a busy machine the reader may see only what life left behind; then nothing is late and nothing changed.
+    # On a busy machine the reader may start after all writes; then nothing is late and nothing changed.
     half = world.end - LIVE_SECONDS * NS // 2
     saw_life = sum(
         half - 2 * NS < json.loads(each.payload)["t"] and each.timestamp_us * 1000 < half for each in messages
@@ -193,7 +192,7 @@ def crash_and_resume(folder: Path, seed: int, *, most_kills: int = 50, is_rough:
 
 
 def sent(folder: Path) -> list[Message]:
-    """Everything in the log, in order."""
+    """Return everything in the log, in order."""
     log = Log.open(folder / "data")
     return [
         message
@@ -203,7 +202,7 @@ def sent(folder: Path) -> list[Message]:
 
 
 def check(messages: Sequence[Message], world: World, kills: int) -> Counter[str]:
-    """Compare what was sent with what was written; gives the marks."""
+    """Compare what was sent with what was written; return the marks."""
     found = [(json.loads(message.payload), message) for message in messages]
     last = {(each["t"], each["d"]): float(each["v"]) for each, _ in found}
     final = {key: values[-1] for key, values in world.history.items() if key[0] < world.end}
@@ -232,7 +231,7 @@ def test_a_reader_that_is_not_killed_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_a_server_that_refuses_breaks_off_and_goes_down_costs_nothing(tmp_path: Path) -> None:
-    """Faults in the middle of answers, and nothing but the answer that is whole counts."""
+    """Faults in the middle of answers: only a complete answer counts."""
     assert crash_and_resume(tmp_path, 11, most_kills=0, is_rough=True) == 0
 
 

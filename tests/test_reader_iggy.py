@@ -1,4 +1,4 @@
-"""A reader into a real Apache Iggy that is killed and started again, under a process that is killed, too."""
+"""A reader into a real Apache Iggy that is killed and restarted, while the reader's process is killed too."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def run_through_kills(server: IggyServer, folder: Path, seed: int, *, in_topic: 
 def test_check_looks_for_the_topic_of_a_reader_and_run_makes_it_where_it_may(
     server: IggyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is missing is told before the run; with `create` it is no fault."""
+    """A missing topic is reported before the run; with `create` it is not a fault."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IGGY_PASSWORD", "iggy")
     stream = server.unique("made")

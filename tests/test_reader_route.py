@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cursors import CursorStore, Deduplicator, cursor_state
-from iggyflux.delivery.windows import Position, Rules
+from iggyflux.delivery.windows import ReadPosition, WindowRules
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import OnError, parse_mapping
 from iggyflux.records import JSON, OutgoingMessage, Row
@@ -184,7 +184,7 @@ class Store(CursorStore):
 
     faults = Faults()
 
-    def commit(self, position: Position, deduplicator: Deduplicator | None = None) -> None:
+    def commit(self, position: ReadPosition, deduplicator: Deduplicator | None = None) -> None:
         self.faults.at("before store")
         super().commit(position, deduplicator)
         self.faults.at("after store")
@@ -202,7 +202,7 @@ class World:
         self.database = Database(points, self.clock, self.faults)
         self.sink = Sink(self.faults)
         self.letters = CollectingDeadLetters()
-        self.rules = Rules(**{"start": BASE - 100 * S, "window": 60 * S, "poll_seconds": 5, **rules})
+        self.rules = WindowRules(**{"start": BASE - 100 * S, "window": 60 * S, "poll_seconds": 5, **rules})
         self.status = RouteStatus("back")
         self.more: dict[str, Any] = {}
         self.query = QUERY

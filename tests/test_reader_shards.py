@@ -1,7 +1,7 @@
-"""A field that has another type in another shard: every window gives the values that were written, in their types.
+"""A field with different types in different shards: every window returns the written values, in their types.
 
-Whatever the width of the shards, wherever a window begins and ends: what two windows both hold is the same row in both,
-with the same digest, of which ids and the memory of the overlap are made.
+This holds for any width of the shards and any bounds of a window.  A row in two windows is the same in both, with the
+same digest, from which ids and the memory of the overlap are made.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[SimServer]:
 
 
 def make_place(server: SimServer, width: int) -> str:
-    """A new database, or bucket, with shards of this width."""
+    """Make a new database, or bucket, with shards of this width."""
     name = f"from{next(_numbers)}"
     seconds = width // SECOND
     if server.dialect == 2:
@@ -109,7 +109,7 @@ def test_every_window_holds_what_was_written_whatever_the_shards(server: SimServ
     kinds = ["integer", "float", "string", "boolean"] + (["unsigned"] if server.dialect != 1 else [])
     shards = data.draw(st.lists(st.sampled_from([*["integer", "float"] * 2, *kinds]), min_size=2, max_size=4), "types")
     if server.dialect == 3:
-        shards = shards[:1] * len(shards)  # a table has one type for ever
+        shards = shards[:1] * len(shards)  # the type of a table's column never changes
     place, name = make_place(server, width), f"class {next(_numbers)}"
     begin = (NOW + YEAR_ONE) // width * width - YEAR_ONE
     points: dict[tuple[int, str], Point] = {}
@@ -154,7 +154,7 @@ def test_every_window_holds_what_was_written_whatever_the_shards(server: SimServ
 
 
 def test_a_bucket_of_narrow_shards_keeps_a_large_integer_beside_a_float() -> None:
-    """The case in which 2.9.1 tells a width of 168h, and the bucket has one of 24h."""
+    """The case in which 2.9.1 reports a width of 168h, and the bucket has one of 24h."""
     midnight = (NOW + YEAR_ONE) // (24 * HOUR) * 24 * HOUR - YEAR_ONE
     with SimServer(2) as server:
         place = make_place(server, 24 * HOUR)

@@ -1,6 +1,6 @@
-"""State on disk: a commit is there whole or not at all, faults stop with what helps, and format 1 is refused.
+"""State on disk: a commit is complete or absent, faults stop with a hint, and format 1 is rejected.
 
-What every state promises is in test_state_contract.py.
+test_state_contract.py has what every state promises.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from iggyflux.cursors import cursor_state
 from iggyflux.errors import Stopped
 from iggyflux.state.locks import Lock
-from iggyflux.state.sqlite import FAULTS, SqliteState, faults
+from iggyflux.state.sqlite import FAULTS, SqliteState, translate_errors
 from iggyflux.state.store import FORMAT
 from iggyflux.transports.local.files import file_state
 from iggyflux.transports.local.log import Consumption, Log, consumer_state
@@ -35,7 +35,7 @@ def state_in(folder: Path, name: str = "größe.v2 'x'", **more: Any) -> SqliteS
 
 
 def stored(folder: Path, record: object = "first") -> SqliteState:
-    """A state that is taken, with a record and a blob."""
+    """A locked state, with a record and a blob."""
     state = state_in(folder)
     state.take()
     state.commit(record, added={1: io.BytesIO(b"".join(DIGESTS))})
@@ -116,7 +116,7 @@ def test_a_first_commit_that_was_cut_off_is_as_if_it_never_was(tmp_path: Path) -
 
 
 def test_every_damaged_byte_stops_or_changes_nothing(tmp_path: Path) -> None:
-    """Bytes that SQLite does not use may change; whatever is read is what was committed."""
+    """Bytes that SQLite does not use may change; what is read is what was committed."""
     state = stored(tmp_path, {"a": [1, 2, 3], "name": "x" * 50})
     record = state.read()
     state.close()
@@ -183,7 +183,7 @@ def test_a_state_of_another_owner_or_program_stops(tmp_path: Path) -> None:
 
 
 def checkpoint(kind: str, content: bytes) -> bytes:
-    """A file of format 1, byte for byte as the release before wrote it."""
+    """A file of format 1, byte for byte as the previous release wrote it."""
     head = b'{"iggyflux":"%s","version":1,"crc32":%d,"content":%s}\n'
     return head % (kind.encode(), zlib.crc32(content), content)
 
@@ -252,7 +252,7 @@ def test_the_consumers_of_a_log_are_not_told_without_those_of_the_release_before
 
 
 def test_busy(tmp_path: Path) -> None:
-    """A program that reads for longer than we wait: the commit did not happen, and the next one does."""
+    """A program reads for longer than the timeout: the commit fails, and the next one succeeds."""
     stored(tmp_path).close()
     state = state_in(tmp_path, busy_seconds=0.1)
     state.take()
@@ -321,7 +321,7 @@ print(state.read())
 
 
 def test_ioerr(tmp_path: Path) -> None:
-    """A write that the system refuses (here: a limit of the size of files)."""
+    """A write that the system rejects (here: a limit of the size of files)."""
     command = [sys.executable, "-c", IOERR, str(tmp_path / "x.sqlite")]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
@@ -332,7 +332,7 @@ def test_ioerr(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["remove", "replace"])
 def test_readonly_where_the_file_was_removed_or_replaced_under_a_run(tmp_path: Path, how: str) -> None:
-    """What is at the path is no copy of what was committed, and nobody may believe that it is."""
+    """The file at the path is not what was committed, and must not be taken for it."""
     state = stored(tmp_path)
     assert state.read() == "first"
     copy = state.path.read_bytes()
@@ -373,17 +373,17 @@ def test_notadb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", FAULTS)
 def test_every_row_of_the_table_stops_with_place_reason_and_help(code: int) -> None:
-    """Extended codes as well; and a mistake of ours is no fault of the disk."""
+    """Extended codes too; and a programming error is not reported as a fault of the disk."""
     for extended in (code, code | (3 << 8)):
         raised = sqlite3.OperationalError("words")
         raised.sqlite_errorcode, raised.sqlite_errorname = extended, "SQLITE_X"
-        with pytest.raises(Stopped) as error, faults(Path("some/where"), "store"):
+        with pytest.raises(Stopped) as error, translate_errors(Path("some/where"), "store"):
             raise raised
 
         assert error.value.code == "IFX701"
-        assert error.value.reason.startswith(f"cannot store the positions in some/where: {FAULTS[code]} (words, ")
+        assert error.value.reason.startswith(f"cannot store the positions in some/where: {FAULTS[code][0]} (words, ")
         assert error.value.hint
-    with pytest.raises(sqlite3.ProgrammingError), faults(Path(), "store"):
+    with pytest.raises(sqlite3.ProgrammingError), translate_errors(Path(), "store"):
         raise sqlite3.ProgrammingError("a mistake")
 
 

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from iggyflux.cli import command_line
-from iggyflux.cursors import Cursor, CursorStore, cursor_state
-from iggyflux.delivery.windows import Position as Times
+from iggyflux.cursors import CursorStore, StoredCursor, cursor_state
+from iggyflux.delivery.windows import ReadPosition as Times
 from iggyflux.records import Message, Partition, Position
 from iggyflux.state.sqlite import SqliteState
 from iggyflux.transports.local.files import file_state
@@ -43,7 +43,7 @@ def kept(tmp_path: Path) -> Path:
     file.close()
     store = CursorStore(cursor_state(tmp_path / "state", "räder"), "räder", {"measurement": "m"})
     store.take()
-    store.replace(Cursor({"measurement": "m"}, Times(HOUR, 2 * HOUR, (0, HOUR))))
+    store.replace(StoredCursor({"measurement": "m"}, Times(HOUR, 2 * HOUR, (0, HOUR))))
     store.close()
     return tmp_path
 

@@ -52,17 +52,17 @@ def files(blobs: dict[int, bytes]) -> dict[int, io.BytesIO]:
 
 
 class StateContract:
-    """Subclass it and say how a state is made, looked at from outside, and broken."""
+    """Subclass it and define how a state is made, read from outside, and broken."""
 
     has_lock: bool
 
     @abstractmethod
     def state(self, name: str) -> StateStore:
-        """A new one in the same place, as another run makes it."""
+        """Return a new one in the same place, as another run makes it."""
 
     @abstractmethod
     def content(self, name: str) -> bytes:
-        """All that is kept in the place."""
+        """Return everything that is kept in the place."""
 
     @abstractmethod
     def change(self, name: str, spoil: Callable[[bytes], bytes]) -> None:
@@ -135,7 +135,7 @@ class StateContract:
         assert self.content("n") == b""
 
     def test_of_two_who_take_it_one_commits(self) -> None:
-        """A lock refuses the second at once; where there is none, the one whose commit came last goes on."""
+        """A lock rejects the second run at once; without a lock, the run whose commit came last goes on."""
         first, second = self.state("n"), self.state("n")
         first.take()
         first.commit("by the first")
@@ -299,7 +299,7 @@ class TestTopic(StateContract):
 
 
 def test_stores_have_one_interface() -> None:
-    """Nobody asks a state where it is kept."""
+    """No caller asks a state where it is kept."""
     names = {name for name in vars(StateStore) if not name.startswith("_")}
 
     assert names == {"blob", "close", "commit", "place", "read", "replace", "take"}

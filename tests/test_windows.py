@@ -1,4 +1,4 @@
-"""Which span is read next: no nanosecond is skipped, and what arrives within `overlap` of its time is seen."""
+"""Which span is read next: no nanosecond is skipped, and a row that arrives within `overlap` of its time is read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from iggyflux.delivery.windows import (
     AskTime,
     Finished,
     GiveUp,
-    Position,
     Read,
-    Rules,
+    ReadPosition,
     Wait,
+    WindowRules,
     Windows,
 )
 
@@ -28,7 +28,7 @@ BASE = 1_700_000_000 * S
 
 @dataclass(frozen=True)
 class Write:
-    """A value that is visible from `arrives` on, at `time`."""
+    """A value at `time` that is visible from `arrives` on."""
 
     arrives: int
     time: int
@@ -40,9 +40,9 @@ class Write:
 class World:
     """A server with a clock, the machine, and the simplest memory of what was published."""
 
-    rules: Rules
+    rules: WindowRules
     writes: list[Write] = field(default_factory=list)
-    position: Position | None = None
+    position: ReadPosition | None = None
     seconds: float = 0.0
     read_seconds: float = 0.01
     most_rows: int | None = None
@@ -65,13 +65,13 @@ class World:
         return found
 
     def step(self) -> bool:
-        """Do what the machine says; False where it is finished."""
+        """Do what the machine says; return False when it is finished."""
         match self.machine.next(self.seconds):
             case AskTime():
-                self.machine.told_time(self.now, self.seconds)
+                self.machine.set_server_time(self.now, self.seconds)
             case AskFirst():
                 there = [write.time for write in self.writes if write.arrives <= self.now]
-                self.machine.told_first(min(there, default=None), self.seconds)
+                self.machine.set_first_time(min(there, default=None), self.seconds)
             case Wait(seconds):
                 self.seconds += max(seconds, 0.001)
             case Read() as read:
@@ -104,12 +104,12 @@ class World:
         raise AssertionError("too many steps")
 
     def restart(self) -> None:
-        """As a new process: only the position and what was seen are left."""
+        """Restart as a new process: only the position and the digests survive."""
         self.machine = Windows(self.rules, self.machine.position)
 
 
 def covered(reads: list[Read]) -> list[tuple[int, int]]:
-    """The union of what was read, as spans."""
+    """Return the union of what was read, as spans."""
     spans: list[tuple[int, int]] = []
     for start, stop in sorted((read.start, read.stop) for read in reads):
         if spans and start <= spans[-1][1]:
@@ -119,8 +119,8 @@ def covered(reads: list[Read]) -> list[tuple[int, int]]:
     return spans
 
 
-def expected(position: Position, start: int) -> list[tuple[int, int]]:
-    """What must have been read when the position is this."""
+def expected(position: ReadPosition, start: int) -> list[tuple[int, int]]:
+    """Return what must have been read at this position."""
     if position.gap is None:
         return [(start, position.done)] if start < position.done else []
     found = [(start, position.gap[0]), (position.gap[1], position.done)]
@@ -128,7 +128,7 @@ def expected(position: Position, start: int) -> list[tuple[int, int]]:
 
 
 RULES = st.builds(
-    Rules,
+    WindowRules,
     start=st.integers(-900, 20).map(lambda seconds: BASE + seconds * S),
     settle=st.integers(0, 20).map(lambda seconds: seconds * S),
     overlap=st.integers(0, 120).map(lambda seconds: seconds * S),
@@ -144,9 +144,9 @@ WRITES = st.lists(
 @settings(max_examples=80, deadline=None)
 @given(RULES, WRITES, st.lists(st.integers(0, 300), max_size=4), st.sampled_from([None, 3, 10]))
 def test_rule_30_no_nanosecond_is_skipped_and_what_arrives_within_overlap_is_published(
-    rules: Rules, writes: list[tuple[int, int, int, int]], restarts: list[int], most_rows: int | None
+    rules: WindowRules, writes: list[tuple[int, int, int, int]], restarts: list[int], most_rows: int | None
 ) -> None:
-    """Rule 30, for any rules, arrivals, restarts and refusals of windows that hold too much."""
+    """Rule 30, for any rules, arrivals, restarts and windows that hold too much."""
     made = [
         Write(BASE + time * S + min(late * S, rules.overlap), BASE + time * S, key, value)
         for time, late, key, value in writes
@@ -177,9 +177,9 @@ def test_rule_30_no_nanosecond_is_skipped_and_what_arrives_within_overlap_is_pub
 @given(RULES, WRITES)
 @settings(max_examples=50, deadline=None)
 def test_without_a_crash_nothing_is_published_twice_unless_it_changed(
-    rules: Rules, writes: list[tuple[int, int, int, int]]
+    rules: WindowRules, writes: list[tuple[int, int, int, int]]
 ) -> None:
-    """What was seen is remembered as long as it is looked at."""
+    """The digests of a row are kept as long as it is read again."""
     made = [Write(BASE + time * S + late * S, BASE + time * S, key, 0) for time, late, key, _ in writes]
     world = World(rules, made)
     world.run(600)
@@ -188,18 +188,18 @@ def test_without_a_crash_nothing_is_published_twice_unless_it_changed(
 
 
 def test_a_fresh_reader_asks_for_the_time_then_for_the_first_point() -> None:
-    world = World(Rules(), [Write(0, BASE - 100 * S, 0, 0)])
+    world = World(WindowRules(), [Write(0, BASE - 100 * S, 0, 0)])
 
     assert world.machine.next(0.0) == AskTime()
-    world.machine.told_time(BASE, 0.0)
+    world.machine.set_server_time(BASE, 0.0)
     assert world.machine.next(0.0) == AskFirst()
-    world.machine.told_first(BASE - 100 * S, 0.0)
-    assert world.machine.position == Position(BASE - 100 * S, BASE - 100 * S)
+    world.machine.set_first_time(BASE - 100 * S, 0.0)
+    assert world.machine.position == ReadPosition(BASE - 100 * S, BASE - 100 * S)
 
 
 def test_beginning_waits_for_a_first_point_however_old_it_is() -> None:
-    """Somebody who starts a reader and then writes sees what was written."""
-    world = World(Rules(poll_seconds=5))
+    """A user who starts a reader and then writes gets what was written."""
+    world = World(WindowRules(poll_seconds=5))
     world.run(20)
     assert world.machine.position is None
 
@@ -210,15 +210,15 @@ def test_beginning_waits_for_a_first_point_however_old_it_is() -> None:
 
 
 def test_beginning_has_room_for_an_older_point_that_is_late() -> None:
-    """The first point need not be the oldest: what arrives within overlap of its time may be older."""
-    world = World(Rules(), [Write(0, BASE - 5 * S, 0, 1), Write(BASE + 3 * S, BASE - 20 * S, 0, 2)])
+    """The first point may not be the oldest: one that arrives within overlap of its time may be older."""
+    world = World(WindowRules(), [Write(0, BASE - 5 * S, 0, 1), Write(BASE + 3 * S, BASE - 20 * S, 0, 2)])
     world.run(60)
 
     assert world.published == [(BASE - 20 * S, 0, 2), (BASE - 5 * S, 0, 1)]
 
 
 def test_beginning_of_nothing_ends_at_once_where_the_end_is_wanted() -> None:
-    world = World(Rules(until_end=True))
+    world = World(WindowRules(until_end=True))
     world.run(20)
 
     assert world.machine.next(world.seconds) == Finished()
@@ -226,14 +226,14 @@ def test_beginning_of_nothing_ends_at_once_where_the_end_is_wanted() -> None:
 
 
 def test_now_reads_only_what_comes_after_the_start() -> None:
-    world = World(Rules(start="now"), [Write(0, BASE - S, 0, 0), Write(BASE + S, BASE + S, 0, 1)])
+    world = World(WindowRules(start="now"), [Write(0, BASE - S, 0, 0), Write(BASE + S, BASE + S, 0, 1)])
     world.run(120)
 
     assert world.published == [(BASE + S, 0, 1)]
 
 
 def test_reading_stays_behind_the_servers_clock() -> None:
-    world = World(Rules(start=BASE - 100 * S, settle=10 * S))
+    world = World(WindowRules(start=BASE - 100 * S, settle=10 * S))
     for _ in range(200):
         world.step()
         assert all(read.stop <= world.now - 10 * S for read in world.reads)
@@ -241,7 +241,7 @@ def test_reading_stays_behind_the_servers_clock() -> None:
 
 def test_far_behind_the_tail_goes_first_and_the_backfill_follows_beside_it() -> None:
     start = BASE - 86_400 * S
-    world = World(Rules(start=start, window=60 * S), read_seconds=1.0)
+    world = World(WindowRules(start=start, window=60 * S), read_seconds=1.0)
     world.run(60)
     lanes = [read.lane for read in world.reads]
 
@@ -253,7 +253,7 @@ def test_far_behind_the_tail_goes_first_and_the_backfill_follows_beside_it() -> 
 
 
 def test_a_busy_tail_leaves_every_other_window_to_the_backfill() -> None:
-    world = World(Rules(start=BASE - 10**9 * S, window=S, overlap=60 * S, poll_seconds=1), read_seconds=3.0)
+    world = World(WindowRules(start=BASE - 10**9 * S, window=S, overlap=60 * S, poll_seconds=1), read_seconds=3.0)
     world.run(400)
     lanes = [read.lane for read in world.reads]
 
@@ -263,7 +263,7 @@ def test_a_busy_tail_leaves_every_other_window_to_the_backfill() -> None:
 
 def test_a_backfill_keeps_to_its_rate_and_the_tail_does_not_wait_for_it() -> None:
     writes = [Write(0, BASE - 5_000 * S + number * S, 0, number) for number in range(1_000)]
-    rules = Rules(start=BASE - 5_000 * S, window=60 * S, overlap=S, poll_seconds=1, rows_per_second=10.0)
+    rules = WindowRules(start=BASE - 5_000 * S, window=60 * S, overlap=S, poll_seconds=1, rows_per_second=10.0)
     world = World(rules, writes)
     world.run(60)
     backfilled = [found for found in world.published if found[0] < BASE - 1000 * S]
@@ -274,7 +274,7 @@ def test_a_backfill_keeps_to_its_rate_and_the_tail_does_not_wait_for_it() -> Non
 
 def test_with_until_end_the_rate_bounds_everything() -> None:
     writes = [Write(0, BASE - 5_000 * S + number * S, 0, number) for number in range(1_000)]
-    rules = Rules(start=BASE - 5_000 * S, window=60 * S, until_end=True, rows_per_second=10.0)
+    rules = WindowRules(start=BASE - 5_000 * S, window=60 * S, until_end=True, rows_per_second=10.0)
     world = World(rules, writes)
     world.run(10_000)
 
@@ -284,7 +284,7 @@ def test_with_until_end_the_rate_bounds_everything() -> None:
 
 
 def test_both_positions_survive_a_restart() -> None:
-    world = World(Rules(start=BASE - 10**7 * S, window=60 * S), read_seconds=1.0)
+    world = World(WindowRules(start=BASE - 10**7 * S, window=60 * S), read_seconds=1.0)
     world.run(30)
     before = world.machine.position
     assert before is not None
@@ -297,13 +297,13 @@ def test_both_positions_survive_a_restart() -> None:
 
 
 def test_windows_grow_over_empty_time_and_shrink_under_load() -> None:
-    world = World(Rules(start=BASE - 365 * 86_400 * S, end=BASE - 86_400 * S))
+    world = World(WindowRules(start=BASE - 365 * 86_400 * S, end=BASE - 86_400 * S))
     world.run(1_000)
 
     assert len(world.reads) < 80
-    machine = Windows(Rules(start=0, end=10**18, window=1000))
-    machine.told_time(BASE, 0.0)
-    machine.told_time(BASE, 0.0)
+    machine = Windows(WindowRules(start=0, end=10**18, window=1000))
+    machine.set_server_time(BASE, 0.0)
+    machine.set_server_time(BASE, 0.0)
     sizes = []
     for rows in (HEAVY_ROWS + 1, LIGHT_ROWS, LIGHT_ROWS - 1, LIGHT_ROWS - 1):
         read = machine.next(0.0)
@@ -316,9 +316,9 @@ def test_windows_grow_over_empty_time_and_shrink_under_load() -> None:
 
 
 def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond() -> None:
-    machine = Windows(Rules(start=0, end=10**18, window=1 << 12))
-    machine.told_time(BASE, 0.0)
-    machine.told_time(BASE, 0.0)
+    machine = Windows(WindowRules(start=0, end=10**18, window=1 << 12))
+    machine.set_server_time(BASE, 0.0)
+    machine.set_server_time(BASE, 0.0)
     sizes = []
     while not isinstance(read := machine.next(0.0), GiveUp):
         assert isinstance(read, Read)
@@ -330,8 +330,8 @@ def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond() -> None:
 
 
 def test_a_grid_has_whole_cells_only() -> None:
-    """Messages of a window are the same whoever asks again."""
-    rules = Rules(start=BASE + 3 * S, window=7 * S, overlap=20 * S, grid=True)
+    """The messages of a window are the same in every run."""
+    rules = WindowRules(start=BASE + 3 * S, window=7 * S, overlap=20 * S, grid=True)
     world = World(rules)
     world.run(300)
 
@@ -343,9 +343,9 @@ def test_a_grid_has_whole_cells_only() -> None:
 
 
 def test_a_cell_that_is_too_much_cannot_be_made_smaller() -> None:
-    machine = Windows(Rules(start=0, window=1000, grid=True))
-    machine.told_time(BASE, 0.0)
-    machine.told_time(BASE, 0.0)
+    machine = Windows(WindowRules(start=0, window=1000, grid=True))
+    machine.set_server_time(BASE, 0.0)
+    machine.set_server_time(BASE, 0.0)
     read = machine.next(0.0)
     assert isinstance(read, Read)
     machine.too_much()
@@ -356,20 +356,20 @@ def test_a_cell_that_is_too_much_cannot_be_made_smaller() -> None:
 def test_the_end_is_reached_when_nothing_can_come_any_more() -> None:
     """A point that arrives within overlap of its time, just before the end, is still published."""
     end = BASE + 50 * S
-    world = World(Rules(start=BASE, end=end, overlap=60 * S, settle=10 * S), [Write(end + 58 * S, end - S, 0, 7)])
+    world = World(WindowRules(start=BASE, end=end, overlap=60 * S, settle=10 * S), [Write(end + 58 * S, end - S, 0, 7)])
     world.run(10_000)
 
     assert world.machine.next(world.seconds) == Finished()
     assert world.published == [(end - S, 0, 7)]
     assert end + 70 * S <= world.now <= end + 80 * S
-    assert world.machine.position == Position(end, end)
+    assert world.machine.position == ReadPosition(end, end)
     assert max(read.stop for read in world.reads) == end
     world.restart()
     assert world.machine.next(0.0) == Finished()
 
 
 def test_until_end_reads_what_is_settled_now_in_order_and_ends() -> None:
-    world = World(Rules(start=BASE - 10**6 * S, until_end=True), [Write(0, BASE - 11 * S, 0, 1)])
+    world = World(WindowRules(start=BASE - 10**6 * S, until_end=True), [Write(0, BASE - 11 * S, 0, 1)])
     world.run(10_000)
 
     assert world.machine.next(world.seconds) == Finished()
@@ -379,9 +379,9 @@ def test_until_end_reads_what_is_settled_now_in_order_and_ends() -> None:
 
 
 def test_a_long_overlap_is_not_read_again_on_every_poll() -> None:
-    """A twentieth of it at the most often: what is read is read some twenty times, not hundreds."""
+    """A look back happens every twentieth of it at most: a row is read some twenty times, not hundreds."""
     hour = 3_600 * S
-    world = World(Rules(start=BASE, overlap=hour, poll_seconds=5))
+    world = World(WindowRules(start=BASE, overlap=hour, poll_seconds=5))
     world.run(3 * 3_600)
     looks = [read for read in world.reads if read.start < read.known]
 
@@ -390,8 +390,8 @@ def test_a_long_overlap_is_not_read_again_on_every_poll() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(RULES)
-def test_what_is_foreseen_is_final_and_changes_nothing(rules: Rules) -> None:
-    """It may be fetched early: nobody looks at it again; and asking for it leaves the machine as it was."""
+def test_what_is_foreseen_is_final_and_changes_nothing(rules: WindowRules) -> None:
+    """It may be fetched early, since it is not read again; and asking for it leaves the machine unchanged."""
     world = World(rules, [Write(0, BASE - 800 * S + number * S, 0, number) for number in range(100)])
     foreseen: Read | None = None
     for _ in range(300):
@@ -411,4 +411,4 @@ def test_what_is_foreseen_is_final_and_changes_nothing(rules: Rules) -> None:
 )
 def test_a_position_that_makes_no_sense_is_refused(wrong: tuple[int, int, tuple[int, int] | None]) -> None:
     with pytest.raises(ValueError, match="invalid position"):
-        Position(*wrong)
+        ReadPosition(*wrong)

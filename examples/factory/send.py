@@ -1,7 +1,7 @@
 """Make the stream and topics of the example on the server of IGGY_ADDRESS, and send readings: `python send.py [COUNT]`.
 
-A device's messages have its name as key, so they stay in one partition and in order.  One message in a hundred is wrong
-on purpose, to show where it is kept.
+The key of a message is the name of its device, so its messages stay in one partition and in order.  One message in a
+hundred is wrong on purpose, to show where it is kept.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
 
 async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[Finding]:
     """Whether the members of a group get on with what waits for them; looks twice where they may not."""
-    from iggyflux.transports.iggy.connection import Reader
+    from iggyflux.transports.iggy.connection import ConsumerId
     from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
 
     consumer = end.route.consumer
@@ -229,7 +229,7 @@ async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: s
         return
     connected = await connection.connected_members(stream, topic, group)
     starving = await find_starving(
-        connection, Reader("group", group), stream, topic, counts_all=end.route.start.kind == "first"
+        connection, ConsumerId("group", group), stream, topic, counts_all=end.route.start.kind == "first"
     )
     remedy = f"iggyflux regroup {shlex.quote(end.pipeline.file)} --mapping {shlex.quote(end.name)}"
     hint = f"{suspicion(len(members), connected)}; if their processes have ended, run: {remedy}"

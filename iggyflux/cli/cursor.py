@@ -13,7 +13,7 @@ from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
 
 if TYPE_CHECKING:
-    from iggyflux.cursors import Cursor, CursorStore
+    from iggyflux.cursors import CursorStore, StoredCursor
 
 _NAME = click.option("--mapping", "name", required=True, metavar="NAME", help="The route of the reader.")
 _YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -69,8 +69,8 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
     Example:
       iggyflux cursor set pipeline.yaml --mapping env-history --at 2026-01-31T12:00:00Z
     """
-    from iggyflux.cursors import Cursor
-    from iggyflux.delivery.windows import Position
+    from iggyflux.cursors import StoredCursor
+    from iggyflux.delivery.windows import ReadPosition
     from iggyflux.timestamps import TimestampError, format_rfc3339, parse_rfc3339
 
     try:
@@ -86,7 +86,7 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
             note(f"the backfill of {format_rfc3339(gap[0])} to {format_rfc3339(gap[1])} is dropped")
         was = "nothing is stored" if before is None else f"now at {format_rfc3339(before.position.done)}"
         _ask(f"{name}: continue from {format_rfc3339(time)} ({was})?", yes)
-        store.replace(Cursor(store.query, Position(time, time)))
+        store.replace(StoredCursor(store.query, ReadPosition(time, time)))
         found = store.read()
     for line in _lines(store, found):
         result_line(line)
@@ -137,7 +137,7 @@ def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
     return [route.store for route in readers]
 
 
-def _stored(store: CursorStore) -> tuple[Cursor | None, bool]:
+def _stored(store: CursorStore) -> tuple[StoredCursor | None, bool]:
     """What is stored, None where it is nothing that can be used; and whether there is anything."""
     from iggyflux.errors import Stopped
 
@@ -159,7 +159,7 @@ def _ask(question: str, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def _tree(store: CursorStore, found: Cursor | None) -> dict[str, Any]:
+def _tree(store: CursorStore, found: StoredCursor | None) -> dict[str, Any]:
     from iggyflux.timestamps import format_rfc3339
 
     made: dict[str, Any] = {"name": store.name, "stored": found is not None}
@@ -177,7 +177,7 @@ def _tree(store: CursorStore, found: Cursor | None) -> dict[str, Any]:
     }
 
 
-def _lines(store: CursorStore, found: Cursor | None) -> list[str]:
+def _lines(store: CursorStore, found: StoredCursor | None) -> list[str]:
     """The cursor for people."""
     tree = _tree(store, found)
     if found is None:
@@ -193,7 +193,7 @@ def _lines(store: CursorStore, found: Cursor | None) -> list[str]:
     return lines
 
 
-def _query(found: Cursor) -> str:
+def _query(found: StoredCursor) -> str:
     query = found.query
     what = query.get("measurement") or query.get("statement")
     where = query.get("where")

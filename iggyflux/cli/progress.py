@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from iggyflux.delivery.windows import Position
+    from iggyflux.delivery.windows import ReadPosition
     from iggyflux.runner import RouteStatus, Status, Summary
     from iggyflux.runner.status import ReaderStatus
 
@@ -112,7 +112,7 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
     return table
 
 
-def _reader_row(reader: ReaderStatus, position: Position) -> tuple[Text | str, RenderableType]:
+def _reader_row(reader: ReaderStatus, position: ReadPosition) -> tuple[Text | str, RenderableType]:
     """Under a reader: how far it is; a bar and the time left, as long as it is behind."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar

@@ -1,8 +1,8 @@
-"""Which rows of a span are new, late or changed, and what has to be remembered of them.
+"""Which rows of a span are new, late or changed, and which digests to keep.
 
-What was seen in a slice of time is what was there when it was read last: a value that goes and comes back is published
-again.  Memory is bounded whatever a span holds: where its digests are too many to be held at once, the rows are gone
-through twice, and compared part by part.
+The digests of a slice of time are those of its last read.  So a value that changes and changes back is published again.
+Memory is bounded for every span: where its digests do not fit into memory, the rows are read twice and compared part by
+part.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from iggyflux.cursors.store import CursorStore
 
 _IN_MEMORY_BYTES = 200_000 * DIGEST_BYTES
-"""How many bytes of digests are held at once: in sets they take some seven times as much."""
+"""The most bytes of digests in memory: as a set they take about seven times as much."""
 _MOST_PARTS = 256
 _CHUNK_ENTRIES = 50_000
 
@@ -33,10 +33,10 @@ _pack = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Deduplicator:
-    """The rows of one span of time: which are to be published, and what has to be remembered of them.
+    """The rows of one span of time: which of them to publish, and which digests to keep.
 
-    Where `needs_survey`, all rows are shown to `survey`, then `compare` is called, then the rows go through `select`,
-    in the same order.  Making a deduplicator and `compare` read the state: not in an event loop.
+    If `needs_survey`, pass all rows to `survey`, call `compare`, then pass the rows to `select` in the same order.
+    The constructor and `compare` read the state, so do not call them in an event loop.
     """
 
     def __init__(self, store: CursorStore, read: Read, column: str, *, whole: bool = False) -> None:
@@ -46,7 +46,7 @@ class Deduplicator:
         self._column = column
         self._has_keys = store.width > DIGEST_BYTES
         self._old = store.slices(read.start, min(read.stop, read.known)) if read.start < read.known else []
-        # A slice with times that are out of date must not be asked for them: entries then carry their slice's number.
+        # A slice with outdated times must not be searched for them.  Then every entry carries the number of its slice.
         self._starts = [each.start for each in self._old] if any(each.is_cut for each in self._old) else []
         size = sum(each.count for each in self._old) * store.width
         self.needs_survey = size > _IN_MEMORY_BYTES and not whole
@@ -64,23 +64,23 @@ class Deduplicator:
         self._selected = 0
 
     def survey(self, rows: Sequence[Row], digests: Sequence[bytes]) -> None:
-        """Look at rows that will be selected later."""
+        """Take rows that will be selected later."""
         if self._survey is not None:
             self._survey.add(self._labelled(rows, self._entries(rows, digests)))
 
     def compare(self) -> None:
-        """Find out which rows of the survey are to be published."""
+        """Find out which rows of the survey to publish."""
         if self._survey is not None:
             self._survey.compare(self._old_entries())
 
     def select(self, rows: Sequence[Row], digests: Sequence[bytes]) -> list[tuple[int, Mark]]:
-        """The indices of the rows that are to be published, each with what it is: new (""), late or changed."""
+        """Return the indices of the rows to publish, each with its mark: new (""), late or changed."""
         read = self._read
         if read.keep >= read.stop and not self._old and read.known <= read.start:
             return [(index, "") for index in range(len(rows))]
         entries = self._entries(rows, digests)
         self._remember(rows, entries)
-        if self._survey is None and isinstance(self._known, set):  # the usual case, sooner
+        if self._survey is None and isinstance(self._known, set):  # the usual case, faster
             known, until, column = self._known, read.known, self._column
             fresh = [index for index, entry in enumerate(self._labelled(rows, entries)) if entry not in known]
             if until <= self.start:
@@ -89,9 +89,9 @@ class Deduplicator:
         return [(index, self._mark(rows[index], changed)) for index, changed in self._fresh(rows, entries)]
 
     def select_messages(self, digests: Sequence[bytes]) -> tuple[list[int], Mark]:
-        """The indices of what was not sent of this span before, and what all of that is.
+        """Return the indices of the messages that were not sent for this span before, and the mark of all of them.
 
-        Of a span that is sent as a whole, of which nobody cuts a part: the digests are those of its messages.
+        For a span that is sent as a whole and never cut: `digests` are those of its messages.
         """
         if self._read.keep < self.stop:
             self._write(digests)
@@ -105,7 +105,7 @@ class Deduplicator:
         return "late" if row.columns[self._column] < self._read.known else ""  # type: ignore[operator]  # an integer
 
     def finish(self) -> tuple[Slice, IO[bytes]] | None:
-        """Return what was seen and its entries; None where nothing was.  May be called again."""
+        """Return the slice that was seen and its entries; None if it is empty.  May be called again."""
         if self._file is None:
             return None
         if self._number is None:
@@ -114,18 +114,18 @@ class Deduplicator:
         return Slice(start, self.stop, self._number, self._count), self._file
 
     def close(self) -> None:
-        """Forget what was seen, where it was not committed; idempotent."""
+        """Drop what was seen and not committed; idempotent."""
         if self._file is not None:
             self._file.close()
             self._file = None
         if self._survey is not None:
             self._survey.close()
 
-    # --- entries: a digest, with a key before it where changes are told from late points ---
+    # --- entries: a digest, after a key where changed rows are told apart from late ones ---
 
     @property
     def _key_bytes(self) -> int:
-        """How much of an entry is the key, its slice's number included; 0 where there is none."""
+        """The length of the key in an entry, with the number of its slice; 0 if there is no key."""
         return (DIGEST_BYTES + 2 * bool(self._starts)) if self._has_keys else 0
 
     def _entries(self, rows: Sequence[Row], digests: Sequence[bytes]) -> Sequence[bytes]:
@@ -134,7 +134,7 @@ class Deduplicator:
         return [key + digest for key, digest in zip(key_rows(rows, self._column), digests, strict=True)]
 
     def _labelled(self, rows: Sequence[Row], entries: Sequence[bytes]) -> Sequence[bytes]:
-        """The entries as they are looked for."""
+        """Return the entries as they are searched for, with the numbers of their slices if needed."""
         if not self._starts:
             return entries
         starts, column = self._starts, self._column
@@ -144,20 +144,20 @@ class Deduplicator:
         ]
 
     def _old_entries(self) -> Iterator[bytes]:
-        """What was seen, as it is looked for."""
+        """Return the entries seen before, as they are searched for."""
         for number, each in enumerate(self._old):
             label = number.to_bytes(2, "big") if self._starts else b""
             for entry in self._store.entries(each):
                 yield label + entry if label else entry
 
     def _fresh(self, rows: Sequence[Row], entries: Sequence[bytes]) -> Iterator[tuple[int, bool]]:
-        """The indices of what was not seen, and whether another value was."""
+        """Return the indices of the rows not seen before, and whether another value of the point was seen."""
         if self._survey is not None:
             yield from self._survey.fresh(self._selected, len(rows))
             self._selected += len(rows)
             return
         known, size = self._known, self._key_bytes
-        assert isinstance(known, dict)  # noqa: S101  # `select` has seen to the other case
+        assert isinstance(known, dict)  # noqa: S101  # `select` has handled the other case
         for index, entry in enumerate(self._labelled(rows, entries)):
             before = known.get(entry[:size])
             if before != entry[size:]:
@@ -184,7 +184,7 @@ class Deduplicator:
 
 
 class _Survey:
-    """Entries that are too many to be held at once: split by their first bytes into parts that are compared in turn."""
+    """Entries that do not fit into memory: distributed over parts by one byte, and compared part by part."""
 
     def __init__(self, parts: int, key_bytes: int) -> None:
         self._parts = parts
@@ -196,7 +196,7 @@ class _Survey:
         self._bits = bytearray()
 
     def add(self, entries: Sequence[bytes]) -> None:
-        """The entries of rows, in their order."""
+        """Add the entries of rows, in their order."""
         with _spooling():
             for number, entry in enumerate(entries, self._total):
                 self._new[self._part(entry)].write(entry + number.to_bytes(8, "big"))
@@ -205,7 +205,7 @@ class _Survey:
             self._width = len(entries[0])
 
     def compare(self, old: Iterator[bytes]) -> None:
-        """Find out which of them are not among `old`."""
+        """Find out which of the added entries are not among `old`."""
         self._bits = bytearray(self._total)
         with _spooling():
             spools: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(self._parts)]  # noqa: SIM115  # below
@@ -227,7 +227,7 @@ class _Survey:
             before.close()
 
     def fresh(self, first: int, count: int) -> Iterator[tuple[int, bool]]:
-        """Those that are not, among `count` rows from the `first` on."""
+        """Return those that are not, of the `count` rows from `first` on, and whether another value was seen."""
         bits = self._bits[first : first + count]
         if any(bits):
             yield from ((index, bit == 2) for index, bit in enumerate(bits) if bit)
@@ -237,12 +237,12 @@ class _Survey:
             spool.close()
 
     def _part(self, entry: bytes) -> int:
-        # From the end of what is looked for: the beginning may be a number.
+        # From the end of what is searched for: its beginning may be the number of a slice.
         return entry[self._key_bytes - 1 if self._key_bytes else -1] % self._parts
 
 
 def _pieces(file: IO[bytes], width: int) -> Iterator[bytes]:
-    """What stands in a file, `width` bytes each."""
+    """Return the content of a file in pieces of `width` bytes."""
     file.seek(0)
     while width and (data := file.read(width * _CHUNK_ENTRIES)):
         yield from (data[start : start + width] for start in range(0, len(data), width))
@@ -250,7 +250,7 @@ def _pieces(file: IO[bytes], width: int) -> Iterator[bytes]:
 
 @contextmanager
 def _spooling() -> Iterator[None]:
-    """Translate what the system raises about temporary files."""
+    """Translate the system's errors about temporary files."""
     try:
         yield
     except OSError as error:
@@ -259,9 +259,9 @@ def _spooling() -> Iterator[None]:
 
 
 def key_rows(rows: Sequence[Row], column: str) -> list[bytes]:
-    """16 bytes for each row that say which point it is: measurement, tags, time.
+    """Return 16 bytes for each row that identify its point: measurement, tags, time.
 
-    Where the server does not tell what is a tag, every column of text counts as one.
+    Where the server does not say which columns are tags, every string column counts as one.
     """
     found = []
     for row in rows:

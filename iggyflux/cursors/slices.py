@@ -12,11 +12,11 @@ Mark: TypeAlias = Literal["", "late", "changed"]
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Digests of the rows of `[start, stop)`, in the blob `number`, which may hold some of other times too."""
+    """Digests of the rows of `[start, stop)`, in the blob `number`, which may contain digests of other times too."""
 
     start: int
     stop: int
     number: int
     count: int
     is_cut: bool = False
-    """Whether times beside `[start, stop)` in the blob are out of date."""
+    """Whether digests of times outside `[start, stop)` in the blob are outdated."""

@@ -1,9 +1,9 @@
-"""How far readers have come: positions in the time line, and digests of what may have to be looked at again.
+"""Cursors of readers: the position on the time line, and digests of the rows that may be read again.
 
-Both are in one `StateStore`: the record is the cursor, which names the *slices* of time whose digests are kept, and a
-blob holds the digests of a slice, 16 bytes a row (32 with keys, for marks).  So one commit moves position and memory.
+Both are in one `StateStore`.  The record is the cursor, which names the *slices* of time whose digests are kept.  A
+blob holds the digests of a slice, 16 bytes a row (32 with keys, for marks).  So one commit stores position and digests.
 
-A *deduplicator* (see `deduplicator`) selects, row by row, what of a window is new or changed.
+A *deduplicator* (see `deduplicator`) selects which rows of a window are new or changed.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from typing import Any
 
 from iggyflux.cursors.deduplicator import Deduplicator
 from iggyflux.cursors.slices import DIGEST_BYTES, Slice
-from iggyflux.delivery.windows import Position, Read
+from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import StateStore
 
-_WAY_ON = (
+_UPGRADE_HINT = (
     "`iggyflux cursor set` continues with this release from a time, such as `done` in the file (nanoseconds); "
     "`cursor reset` begins at `start`; rows are then sent again, with the same ids"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """What is stored: whose query, how far, and what was seen of what may be looked at again.
+class StoredCursor:
+    """What is stored: the query, the position, and the slices whose digests are kept.
 
     `width` is the number of bytes of an entry: a digest, or a key and a digest.
     """
 
     query: Mapping[str, JSON]
-    position: Position
+    position: ReadPosition
     slices: tuple[Slice, ...] = ()
     width: int = DIGEST_BYTES
 
 
 def cursor_state(folder: Path, name: str) -> SqliteState:
-    """The state of the reader `name`, on disk in `folder`."""
+    """Return the state of the reader `name`, on disk in `folder`."""
     path = folder / f"{name}.cursor{SUFFIX}"
     previous = folder / f"{name}.cursor.json"
-    return SqliteState(path, "cursor", name, f"the cursor {name!r}", previous=previous, way_on=_WAY_ON)
+    return SqliteState(path, "cursor", name, f"the cursor {name!r}", previous=previous, upgrade_hint=_UPGRADE_HINT)
 
 
 class CursorStore:
     """The cursor of one reader, for one run.
 
-    Everything blocks, and may raise what the state raises: where that is a `NotConnected`, the call is repeated.
+    Every call blocks, and may raise what the state raises.  After a `NotConnected` the call is repeated.
     """
 
     def __init__(self, state: StateStore, name: str, query: Mapping[str, JSON], *, marks: bool = False) -> None:
@@ -67,8 +67,8 @@ class CursorStore:
         """Where the cursor is, for people."""
         return self._state.place
 
-    def read(self) -> Cursor | None:
-        """Return what is stored, whoever has it; None where nothing is.  Raise `Stopped` (IFX701) at damage."""
+    def read(self) -> StoredCursor | None:
+        """Return the stored cursor, or None; needs no `take`.  Raise `Stopped` (IFX701) if it is damaged."""
         record = self._state.read()
         if record is None:
             return None
@@ -79,15 +79,15 @@ class CursorStore:
             raise Stopped(f"cannot use the positions in {self.place}: {error!r}", hint, "IFX701") from error
 
     def take(self) -> None:
-        """Become the one who reads under this name.  Raise `Stopped` (IFX702) naming who does already."""
+        """Lock the cursor for this process.  Raise `Stopped` (IFX702), naming the owner, if another process reads."""
         self._state.take()
 
-    def replace(self, cursor: Cursor | None) -> None:
-        """Store a cursor that remembers nothing, whatever is there; None forgets it.  The caller has taken it."""
+    def replace(self, cursor: StoredCursor | None) -> None:
+        """Store a cursor without digests in place of any other; None removes it.  Call `take` first."""
         self._state.replace(None if cursor is None else _record_of(self.name, cursor))
 
-    def open(self) -> Position | None:
-        """Take the cursor and return where it is; None where this reader never ran.
+    def open(self) -> ReadPosition | None:
+        """Take the cursor and return its position; None if this reader never ran.
 
         Raise `Stopped`: IFX702 in use, IFX701 damaged, IFX640 of another query.
         """
@@ -98,21 +98,21 @@ class CursorStore:
             return None
         if cursor.query != self.query:
             raise _other_query(self.place, cursor.query, self.query)
-        # Digests of another width cannot be compared: what is looked at again is then published again.
+        # Digests of another width cannot be compared: rows that are read again are then published again.
         self._slices = cursor.slices if cursor.width == self._width else ()
         self._blobs = frozenset(each.number for each in cursor.slices)
         self._number = max(self._blobs, default=0)
         return cursor.position
 
     def deduplicator(self, read: Read, column: str, *, whole: bool = False) -> Deduplicator:
-        """What tells the new and the changed rows of a span from those that were seen; close it in any case.
+        """Return what finds the new and changed rows of a span; always close it.
 
-        With `whole` it is asked once, for what was made of all rows of the span (`select_messages`).
+        With `whole` it is asked once, about the messages made of all rows of the span (`select_messages`).
         """
         return Deduplicator(self, read, column, whole=whole)
 
-    def commit(self, position: Position, deduplicator: Deduplicator | None = None) -> None:
-        """Store the position, and with it what `deduplicator` saw; return when both would survive a crash."""
+    def commit(self, position: ReadPosition, deduplicator: Deduplicator | None = None) -> None:
+        """Store the position and what `deduplicator` saw; return when both would survive a crash."""
         slices, added = list(self._slices), {}
         if deduplicator is not None:
             slices = [left for old in self._slices for left in _without(old, deduplicator.start, deduplicator.stop)]
@@ -122,29 +122,29 @@ class CursorStore:
         kept = tuple(sorted((each for each in slices if each.stop > position.checked), key=lambda each: each.start))
         numbers = frozenset(each.number for each in kept)
         self._state.commit(
-            _record_of(self.name, Cursor(self.query, position, kept, self._width)),
+            _record_of(self.name, StoredCursor(self.query, position, kept, self._width)),
             added={number: file for number, file in added.items() if number in numbers},
             dropped=self._blobs - numbers,
         )
         self._slices, self._blobs = kept, numbers
 
     def close(self) -> None:
-        """Let others take the cursor; idempotent."""
+        """Release the cursor; idempotent.  Another process may take it then."""
         self._state.close()
 
     # For deduplicators
 
     @property
     def width(self) -> int:
-        """Bytes of an entry."""
+        """The number of bytes of an entry."""
         return self._width
 
     def slices(self, start: int, stop: int) -> list[Slice]:
-        """What was seen of `[start, stop)`."""
+        """Return the stored slices that overlap `[start, stop)`."""
         return [each for each in self._slices if each.start < stop and start < each.stop]
 
     def entries(self, of: Slice) -> Iterator[bytes]:
-        """Return the entries of a blob.  Raise `Stopped` (IFX641) where they are not what was stored."""
+        """Return the entries of a blob.  Raise `Stopped` (IFX641) if they are not what was stored."""
         width, count = self._width, 0
         for data in self._state.blob(of.number):
             count += len(data) // width
@@ -156,12 +156,12 @@ class CursorStore:
             )
 
     def new_number(self) -> int:
-        """A number of a blob that is not in use."""
+        """Return a number that no blob has."""
         self._number += 1
         return self._number
 
 
-def _record_of(name: str, cursor: Cursor) -> dict[str, Any]:
+def _record_of(name: str, cursor: StoredCursor) -> dict[str, Any]:
     position = cursor.position
     return {
         "reader": name,
@@ -177,18 +177,18 @@ def _record_of(name: str, cursor: Cursor) -> dict[str, Any]:
     }
 
 
-def _cursor_of(record: Any) -> Cursor:
+def _cursor_of(record: Any) -> StoredCursor:
     gap = record["gap"]
-    return Cursor(
+    return StoredCursor(
         record["query"],
-        Position(record["checked"], record["done"], None if gap is None else (gap[0], gap[1])),
+        ReadPosition(record["checked"], record["done"], None if gap is None else (gap[0], gap[1])),
         tuple(Slice(**each) for each in record["slices"]),
         record["width"],
     )
 
 
 def _without(old: Slice, start: int, stop: int) -> list[Slice]:
-    """What is left of a slice when `[start, stop)` was read again."""
+    """Return what remains valid of a slice after `[start, stop)` was read again."""
     if old.stop <= start or stop <= old.start:
         return [old]
     left = [replace(old, stop=start, is_cut=True)] if old.start < start else []
@@ -198,6 +198,6 @@ def _without(old: Slice, start: int, stop: int) -> list[Slice]:
 
 def _other_query(place: str, stored: Mapping[str, JSON], now: Mapping[str, JSON]) -> Stopped:
     keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
-    told = ", ".join(f"{key} was {stored.get(key)!r} and is {now.get(key)!r}" for key in keys)
+    changes = ", ".join(f"{key} was {stored.get(key)!r} and is {now.get(key)!r}" for key in keys)
     hint = "run `iggyflux cursor set` to continue from there with this query, or `cursor reset` to begin at `start`"
-    return Stopped(f"the cursor {place} belongs to another query: {told}", hint, "IFX640")
+    return Stopped(f"the cursor {place} belongs to another query: {changes}", hint, "IFX640")

@@ -1,12 +1,12 @@
 """Cursors in a topic of Iggy, for readers that run where no disk survives.
 
-A commit is one message to the first partition of the topic, with all of the state: record and blobs.  The newest
-message of a reader counts.  Headers say whose it is, so that readers share a topic; the format and a checksum are
-inside.  While a run lasts, the state is in memory.
+A commit is one message to the first partition of the topic, with the complete state: record and blobs.  The newest
+message of a reader counts.  Headers name the reader, so that readers can share a topic; the payload has the format and
+a checksum.  During a run the state is in memory.
 
-A topic has no lock.  Every message carries the random id of the run that sent it, and before each commit a run looks at
-what came since its own last one: where the newest of that is another run's, it stops (IFX702).  So of two runs one
-goes on, and the other sends no more than what it sent until its next commit: messages with the same ids.
+A topic has no lock.  Every message carries the random id of the run that sent it.  Before each commit a run reads the
+messages since its own last one: if the newest is another run's, it stops (IFX702).  So one of two runs goes on.  The
+other sends at most what it sent before its next commit: messages with the same ids.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import IggySettings, TopicAddress
 from iggyflux.records import Message, OutgoingMessage, Partition
 from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING, check_no_event_loop
-from iggyflux.transports.iggy.connection import Connection, PartitionInfo, Reader, address_of, speaks_http
+from iggyflux.transports.iggy.connection import Connection, ConsumerId, PartitionInfo, address_of, speaks_http
 from iggyflux.transports.iggy.topics import made_partitions
 
 MOST_BYTES = 8_000_000
 MOST_HTTP_BYTES = 1_400_000
-"""Over http a request has 2 MB at the most, and a payload takes a third more there."""
+"""An HTTP request has at most 2 MB, and base64 makes a payload a third larger."""
 MOST_BACK = 200_000
-"""How many messages of a topic are looked at for the newest of a reader."""
+"""How many messages of a topic are searched for the newest of a reader."""
 _STEP_BYTES = 16_000_000
 _STEP_COUNT = 1000
 _NEW_COUNT = 20
 _LONGEST_NAME = 255
 _READER, _OWNER, _SEQUENCE, _BY = "iggyflux.reader", "iggyflux.owner", "iggyflux.sequence", "iggyflux.by"
-_LOOKING = Reader("single", "iggyflux-look")  # stores nothing
-_WAY_ON = (
+_LOOKING = ConsumerId("single", "iggyflux-look")  # stores nothing
+_RESET_HINT = (
     "run `iggyflux cursor set` to continue from a time, or `cursor reset` to begin at `start`; rows are then sent again"
 )
 
@@ -50,14 +50,14 @@ log = logging.getLogger("iggyflux.cursors")
 
 
 class _Content(msgspec.Struct, forbid_unknown_fields=True):
-    """What a message holds: the record, or None where it was forgotten, and the blobs by number."""
+    """The content of a message: the record, or None after a reset, and the blobs by number."""
 
     reader: str
     record: Any
     blobs: dict[int, bytes]
 
 
-class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+class _CursorEnvelope(msgspec.Struct, forbid_unknown_fields=True):
     iggyflux: str
     version: int
     crc32: int
@@ -65,7 +65,7 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TopicState:
-    """A `StateStore` in a topic.  It is used by one thread, in which no loop runs."""
+    """A `StateStore` in a topic.  Use it from one thread, without an event loop."""
 
     def __init__(self, settings: IggySettings, address: TopicAddress, name: str, *, most_back: int = MOST_BACK) -> None:
         self.name = name
@@ -90,9 +90,9 @@ class TopicState:
         return f"{self.name!r} in {address.stream}/{address.topic} of {address_of(self._settings)}"
 
     def take(self) -> None:
-        """As of `StateStore`, but there is no lock: `commit` finds out whether another run is there.
+        """As of `StateStore`, but without a lock: `commit` finds out whether another run exists.
 
-        Raise `Stopped` (IFX643) for a name that no header can hold.
+        Raise `Stopped` (IFX643) for a name that does not fit into a header.
         """
         if len(self.name.encode()) > _LONGEST_NAME:
             hint = "choose a shorter `name` of the route"
@@ -100,7 +100,7 @@ class TopicState:
         self._is_taken = True
 
     def read(self) -> Any:
-        """As of `StateStore`.  Who has taken the state makes a topic that is missing, where that is allowed."""
+        """As of `StateStore`.  After `take`, a missing topic is created where that is allowed."""
         content = self._content_of(self._run(self._load(may_create=self._is_taken)))
         self._blobs = content.blobs
         return content.record
@@ -117,7 +117,7 @@ class TopicState:
     def commit(
         self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
     ) -> None:
-        """As of `StateStore`.  Raise `Stopped`: IFX702 where another run has committed since, IFX643 if too large."""
+        """As of `StateStore`.  Raise `Stopped`: IFX702 if another run has committed since, IFX643 if too large."""
         self._check_taken()
         blobs = {number: data for number, data in self._stored_blobs().items() if number not in dropped}
         for number, file in added.items():
@@ -127,7 +127,7 @@ class TopicState:
         self._blobs = blobs
 
     def replace(self, record: object | None) -> None:
-        """As of `StateStore`.  A run that reads under this name stops at its next commit."""
+        """As of `StateStore`.  A run of this reader stops at its next commit."""
         self._check_taken()
         self._send(_Content(self.name, record, {}))
         self._blobs = {}
@@ -151,12 +151,12 @@ class TopicState:
     # --- to and from messages ---
 
     def _send(self, content: _Content) -> None:
-        """Send a message until it is confirmed; the same content after a `NotConnected` is the same message."""
+        """Send a message until it is confirmed; the same content after a `NotConnected` is sent as the same message."""
         size = sum(map(len, content.blobs.values()))
         if size > self._most_bytes:
             raise self._too_large(size)
         packed = msgspec.msgpack.encode(content)
-        payload = msgspec.msgpack.encode(_Envelope("cursor", FORMAT, zlib.crc32(packed), packed))
+        payload = msgspec.msgpack.encode(_CursorEnvelope("cursor", FORMAT, zlib.crc32(packed), packed))
         if len(payload) > self._most_bytes:
             raise self._too_large(len(payload))
         if self._unsent is None or self._unsent.payload != payload:
@@ -176,11 +176,11 @@ class TopicState:
         return OutgoingMessage(payload, None, headers, None, int.from_bytes(number, "big"))
 
     def _content_of(self, message: Message | None) -> _Content:
-        """Return what a message holds.  Raise `Stopped` (IFX701) where it is damaged or of another format."""
+        """Return the content of a message.  Raise `Stopped` (IFX701) if it is damaged or of another format."""
         if message is None:
             return _Content(self.name, None, {})
         try:
-            envelope = msgspec.msgpack.decode(message.payload, type=_Envelope)
+            envelope = msgspec.msgpack.decode(message.payload, type=_CursorEnvelope)
             if envelope.iggyflux != "cursor":
                 raise self._damaged(message, "it is not a cursor")
             if envelope.version != FORMAT:
@@ -197,7 +197,7 @@ class TopicState:
 
     def _damaged(self, message: Message, reason: str, before: str = "") -> Stopped:
         text = f"cannot use the positions of {self.place}, offset {message.offset}: {reason}"
-        return Stopped(text, before + _WAY_ON, "IFX701")
+        return Stopped(text, before + _RESET_HINT, "IFX701")
 
     def _too_large(self, size: int) -> Stopped:
         message = f"the cursor of {self.name!r} and its digests have {size:,} bytes"
@@ -230,7 +230,7 @@ class TopicState:
         if self._connection is None:
             await self._connected(may_create=True)
         connection = self._connection
-        assert connection is not None  # noqa: S101  # else the topic is made, or it stopped
+        assert connection is not None  # noqa: S101  # `_connected` returned, so the topic exists
         try:
             if not await self._is_there(connection):
                 place = self._partition
@@ -240,7 +240,7 @@ class TopicState:
             raise
 
     async def _connected(self, *, may_create: bool) -> PartitionInfo | None:
-        """The partition, on a connection made anew; None where the topic is missing and may be made later."""
+        """Return the partition, on a new connection; None if the topic is missing and may not be created yet."""
         await self._disconnect()
         stream, topic = self._address.stream, self._address.topic
         self._connection = connection = Connection(self._settings)
@@ -254,7 +254,7 @@ class TopicState:
             await self._disconnect()
             raise
         self._partition = Partition(stream, topic, info.number)
-        # A server that was killed may have lost its newest messages, and gives their offsets to others.
+        # A killed server may have lost its newest messages, and uses their offsets again.
         self._looked_to = info.end if self._looked_to is None else min(self._looked_to, info.end)
         return info
 
@@ -264,7 +264,7 @@ class TopicState:
             await connection.close()
 
     async def _newest(self, info: PartitionInfo) -> Message | None:
-        """The newest message of this reader, looked for from the end in steps; None where there is none."""
+        """Return the newest message of this reader, searched from the end in steps; None if there is none."""
         first = max(info.end - info.messages, 0)
         most_step = max(1, min(_STEP_COUNT, _STEP_BYTES * info.messages // max(info.size, 1)))
         stop, step, last = info.end, 1, max(first, info.end - self._most_back)
@@ -300,20 +300,20 @@ class TopicState:
         return found
 
     async def _end(self, connection: Connection) -> int:
-        """The offset that the next message will get: less than it was where the topic was emptied."""
+        """Return the offset of the next message: lower than before if the topic was emptied."""
         place = self._partition
         infos = await connection.partitions(place.stream, place.topic) or []
         return next((info.end for info in infos if info.number == place.partition), 0)
 
     async def _is_there(self, connection: Connection) -> bool:
-        """Whether what is to be sent has arrived already.
+        """Whether the message to send has arrived already.
 
-        Raises `Stopped` (IFX702) where the newest that came since is another run's.
+        Raise `Stopped` (IFX702) if the newest message since the last commit is another run's.
         """
         is_there, other, at = False, None, self._looked_to or 0
         while True:
             polled = await connection.poll(_LOOKING, self._partition, ("offset", at), _NEW_COUNT)
-            if not polled and at:  # at least our own last one was there, if the topic still has its messages
+            if not polled and at:  # our own last message was there, unless the topic lost its messages
                 at = min(at, await self._end(connection))
             for message in polled:
                 at = message.offset + 1

@@ -1,4 +1,4 @@
-"""Decisions of delivery, pure: what an answer means, what to send next, when to wait, when to give up.
+"""Pure decisions of delivery: what a server's response means, what to send next, when to wait and when to give up.
 
-No socket, clock or random number lives here: answers, time and jitter are arguments.
+No socket, clock or random number lives here: responses, times and jitter are arguments.
 """

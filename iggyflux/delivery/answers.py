@@ -1,8 +1,8 @@
-"""What an HTTP answer to a write means: one table of rows, read from the top, the first that fits decides.
+"""Classify the HTTP response to a write: a table of rules, of which the first that matches decides.
 
-Status alone misleads: permanent faults come as 500, passing ones as 400, and a 200 is a web page.  So a row looks at
-status *and* words.  The wordings were taken from real servers (1.6, 1.8, 2.7, 2.9, 3.6 and their sources).  Pure: the
-present time, for `Retry-After` as a date, is an argument.
+The status alone misleads: servers report permanent errors as 500 and transient ones as 400, and a 200 may be a web
+page.  So a rule looks at the status *and* the words.  The wordings come from real servers (1.6, 1.8, 2.7, 2.9, 3.6) and
+their sources.  Pure: the current time, which a `Retry-After` date needs, is an argument.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as it came: header names in lower case, the body as bytes (cut where it is absurdly long).
+    """A received HTTP response: header names in lower case, the body as bytes (cut where it is very long).
 
-    `whole` is false where it broke off: then there is a status, and perhaps less than all of headers and body.
-    `scrub` hides the secrets of the request, which a server may repeat: no text of an answer is told without it.
+    `whole` is false where the response broke off after the status: headers and body may then be incomplete.
+    `scrub` removes the secrets of the request, which a server may echo.  Every text of a response that a person sees
+    goes through it.
     """
 
     status: int
@@ -52,27 +53,27 @@ class Answer:
 
 
 def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> Verdict:
-    """What `answer` to a request with `lines` means; `now` is seconds since the epoch.
+    """Return what `answer` to a request with `lines` means; `now` is seconds since the epoch.
 
-    `flavor` is one of `v1`, `v2`, `v3`, `victoriametrics`; it chooses the hint, never the verdict: what a server is can
-    change behind an address, its words say what it did.
+    `flavor` is one of `v1`, `v2`, `v3`, `victoriametrics`.  It chooses the hint, never the verdict: the server behind
+    an address can change, and its words say what it did.
     """
     case = Case(flavor, answer, lines, now)
-    for row in ROWS:
-        if row.fits(case):
-            verdict = row.verdict(case)
+    for rule in RULES:
+        if rule.fits(case):
+            verdict = rule.verdict(case)
             if verdict is not None:
                 break
     else:
         verdict = _unknown(case)
     if not answer.whole and isinstance(verdict, Impossible | Refused | RefusedSome):
-        # Half of an answer accuses nobody: the server may have died over it.
-        return Unavailable(f"incomplete answer; {case.told}", case.status, connection_died=True)
+        # An incomplete response blames no line: the server may have died while sending it.
+        return Unavailable(f"incomplete answer; {case.report}", case.status, connection_died=True)
     return verdict
 
 
 class Case:
-    """An answer with what was sent, and what can be read out of it."""
+    """A response together with the lines that were sent, and what can be read from it."""
 
     def __init__(self, flavor: str, answer: Answer, lines: Sequence[str], now: float) -> None:
         self.flavor = flavor
@@ -89,13 +90,13 @@ class Case:
 
     @cached_property
     def is_page(self) -> bool:
-        """Whether the body is meant for a browser: no database wrote it."""
+        """Whether the body is a web page: no database wrote it."""
         kind = self.headers.get("content-type", "").lower()
         return "html" in kind or self.text.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
 
     @cached_property
     def tree(self) -> dict[str, Any]:
-        """The body as a JSON object; empty where it is none."""
+        """The body as a JSON object; empty if it is not one."""
         if not self._body.lstrip().startswith(b"{"):
             return {}
         try:
@@ -106,7 +107,7 @@ class Case:
 
     @cached_property
     def message(self) -> str:
-        """What the server says, whole: the member of its JSON that holds it, else the text, else a header."""
+        """The server's message, complete: its JSON member, else the body, else a header."""
         for key in ("message", "error"):
             said = self.tree.get(key)
             if isinstance(said, str):
@@ -115,38 +116,38 @@ class Case:
 
     @cached_property
     def gist(self) -> str:
-        """Where the server speaks for itself: the beginning and the end.  Between them may be megabytes of ours."""
+        """The beginning and the end of the message.  Between them may be megabytes of echoed lines."""
         said = self.message
         return said if len(said) <= 2 * _GIST else said[:_GIST] + "\n" + said[-_GIST:]
 
     @cached_property
     def words(self) -> str:
-        """The message for people: one line, no control characters, cut."""
-        return "an HTML page" if self.is_page else self.told_of(self.message)
+        """The message for people: one line, no control characters, cut to a readable length."""
+        return "an HTML page" if self.is_page else self.shown(self.message)
 
-    def told_of(self, text: str) -> str:
-        """`text`, a part of this answer, for people."""
+    def shown(self, text: str) -> str:
+        """Return `text`, a part of this response, for people."""
         return plain_words(text, self.scrub)
 
     @property
-    def told(self) -> str:
+    def report(self) -> str:
         return f"the server answered {self.status}" + (f": {self.words}" if self.words else "")
 
     @cached_property
     def retry_after_seconds(self) -> float | None:
-        """By the server's own clock where it tells it: ours may be wrong."""
+        """The wait that the server asked for, measured from the server's `Date`: the local clock may be wrong."""
         date = parse_http_date(self.headers.get("date", ""))
         return parse_retry_after(self.headers.get("retry-after"), self.now if date is None else date)
 
     @cached_property
     def dropped(self) -> int:
-        """How many points a partial write says were dropped: a lower bound, or 0."""
+        """The number of dropped points in a partial write's message: a lower bound, or 0."""
         found = None if self.quotes else _DROPPED.search(self.gist) or _OUTSIDE.match(self.gist)
         return int(found.group(1)) if found else 0
 
     @cached_property
     def quotes(self) -> bool:
-        """Whether the message repeats what was sent: then phrases in it prove nothing."""
+        """Whether the message echoes what was sent: then phrases in it prove nothing."""
         return "data" in self.tree or _QUOTING.search(self.gist) is not None
 
     @cached_property
@@ -154,24 +155,24 @@ class Case:
         return find_conflicts(self.scrub(self.gist))
 
 
-# Names of the user stand in such messages, so the count must stand where the server puts it.
+# Such messages hold users' names, so the count is matched only at the position where the server writes it.
 _DROPPED = re.compile(r" dropped=(\d{1,18})(?: for database: \S+)?(?: for retention policy: \S+)?\s*\Z")
 _OUTSIDE = re.compile(r"(?:failure writing points to database: )?partial write: dropped (\d{1,18}) points outside")
 _QUOTING = re.compile(r"unable to parse '|error parsing line \d")
 
 
 def plain_words(text: str, scrub: Scrubber) -> str:
-    """`text` on one line, without secrets and control characters, cut to what a person reads.
+    """Return `text` on one line, without secrets and control characters, cut to a readable length.
 
-    It counts as cut at its end, since servers, proxies and connections cut without a sign.
+    A secret that is cut at the end is removed too, since servers, proxies and connections cut texts without a sign.
     """
-    # Only the head of a long text is looked at: an answer may echo megabytes of lines.
+    # Only the head of a long text is read: a response may echo megabytes of lines.
     line = _CONTROL.sub(" ", scrub(text[: 4 * _WORDS_SHOWN], is_cut=True)).strip()
     return line if len(line) <= _WORDS_SHOWN else line[:_WORDS_SHOWN] + "…"
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds that `Retry-After` asks for: a number, or an HTTP date; None where it is missing or unreadable.
+    """Return the seconds that `Retry-After` asks for, from a number or an HTTP date; None if missing or unreadable.
 
     >>> parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT", 1445412470.0)
     10.0
@@ -186,7 +187,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
 
 
 def parse_http_date(value: str) -> float | None:
-    """Seconds since the epoch, or None where `value` is no date."""
+    """Return seconds since the epoch, or None if `value` is not a date."""
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, IndexError, OverflowError):
@@ -194,7 +195,7 @@ def parse_http_date(value: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-# --- verdicts that rows make ---
+# --- verdicts of the rules ---
 
 
 def _accepted(_case: Case) -> Verdict:
@@ -202,17 +203,17 @@ def _accepted(_case: Case) -> Verdict:
 
 
 def _passing(case: Case) -> Verdict:
-    return Unavailable(case.told, case.status, case.retry_after_seconds)
+    return Unavailable(case.report, case.status, case.retry_after_seconds)
 
 
 def _unknown_failure(case: Case) -> Verdict:
-    return Unavailable(case.told, case.status, case.retry_after_seconds, suspicious=True)
+    return Unavailable(case.report, case.status, case.retry_after_seconds, suspicious=True)
 
 
 def _too_large(case: Case) -> Verdict:
     found = _LIMIT.search(case.gist)
     limit = int(next(group for group in found.groups() if group)) if found else None
-    return TooLarge(case.told, limit, case.status)
+    return TooLarge(case.report, limit, case.status)
 
 
 _LIMIT = re.compile(r"\((\d{1,15}) bytes\) exceeded|\b(?:limit|maximum)(?: of| is|:)? (\d{4,15})\b")
@@ -220,7 +221,7 @@ _LIMIT = re.compile(r"\((\d{1,15}) bytes\) exceeded|\b(?:limit|maximum)(?: of| i
 
 def _stop(code: str, hint: str) -> Callable[[Case], Verdict]:
     def verdict(case: Case) -> Verdict:
-        return Impossible(case.told, hint, case.status, code)
+        return Impossible(case.report, hint, case.status, code)
 
     return verdict
 
@@ -237,7 +238,7 @@ def _redirect(case: Case) -> Verdict:
 
 
 def _without_secrets(location: str, scrub: Scrubber) -> str:
-    """An address without user, password and query (where 1.x keeps credentials)."""
+    """Return an address without user, password and query (where 1.x keeps credentials)."""
     bare = plain_words(scrub(location).split("?", 1)[0].split("#", 1)[0], scrub)
     scheme, separator, rest = bare.partition("://")
     if not separator:
@@ -247,14 +248,14 @@ def _without_secrets(location: str, scrub: Scrubber) -> str:
 
 
 def _refused_by_number(case: Case) -> Verdict | None:
-    """3.x: `data` is a list where the rest is stored, an object where nothing is."""
+    """3.x: `data` is a list where the other lines are stored, an object where nothing is stored."""
     data = case.tree.get("data")
     entries = data if isinstance(data, list) else [data] if isinstance(data, dict) else []
     numbered = lines_numbered(entries, case.lines)
     if not numbered:
         return None
     return Refused(
-        tuple(Refusal(line, case.told_of(why), case.status, _code_of(why)) for line, why in numbered.items()),
+        tuple(Refusal(line, case.shown(why), case.status, _code_of(why)) for line, why in numbered.items()),
         rest_stored=isinstance(data, list),
         conflicts=tuple(
             {
@@ -267,16 +268,16 @@ def _refused_by_number(case: Case) -> Verdict | None:
 
 
 def _refused_by_name(case: Case) -> Verdict | None:
-    """1.x, 2.x: each line that does not parse is quoted; 1.x has stored the rest if it says `partial write`."""
+    """1.x, 2.x: the message quotes each line that does not parse.  1.x stored the rest if it says `partial write`."""
     named = lines_named(case.message, case.lines)
     if named is None:
         return None
-    refusals = tuple(Refusal(line, case.told_of(why), case.status) for line, why in named.whys.items())
+    refusals = tuple(Refusal(line, case.shown(why), case.status) for line, why in named.whys.items())
     return Refused(refusals, rest_stored=named.all_exact and case.message.startswith("partial write:"))
 
 
 def _dropped(case: Case) -> Verdict | None:
-    """1.x, 2.x: `dropped=N` never says which, but N lines of N are all of them."""
+    """1.x, 2.x: `dropped=N` never says which lines; N of N lines are all of them."""
     if case.dropped < len(case.lines):
         return None
     why = case.words
@@ -285,7 +286,7 @@ def _dropped(case: Case) -> Verdict | None:
 
 
 def _stripped(case: Case) -> Verdict | None:
-    """2.9: a field `time` was taken off and the rest of the point stored; other errors may hide behind it."""
+    """2.9: the server removed a field `time` and stored the rest of the point; other errors may be hidden behind it."""
     if len(case.lines) > 1:
         return None
     return Refused((Refusal(0, _STRIPPED, case.status),), rest_stored=True)
@@ -293,7 +294,7 @@ def _stripped(case: Case) -> Verdict | None:
 
 def _refused_some(case: Case) -> Verdict:
     return RefusedSome(
-        case.words or case.told,
+        case.words or case.report,
         case.status,
         suspects_of(case.gist, case.lines, case.dropped),
         case.conflicts,
@@ -307,7 +308,7 @@ def _code_of(why: str) -> str:
 
 
 def _unauthorized(case: Case) -> Verdict:
-    return Impossible(case.told, _CREDENTIALS.get(case.flavor, _CREDENTIALS["v2"]), case.status, "IFX721")
+    return Impossible(case.report, _CREDENTIALS.get(case.flavor, _CREDENTIALS["v2"]), case.status, "IFX721")
 
 
 _CREDENTIALS = {
@@ -318,17 +319,17 @@ _CREDENTIALS = {
 
 
 def _unknown(case: Case) -> Verdict:
-    return Impossible(case.told, "check `url`: InfluxDB does not answer a write like this", case.status, "IFX731")
+    return Impossible(case.report, "check `url`: InfluxDB does not answer a write like this", case.status, "IFX731")
 
 
 # --- the table ---
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """`status` and, where given, `words`, `page` and `quotes` must fit; `verdict` may still decline with None.
+class AnswerRule:
+    """A rule matches where `status` and, if given, `words`, `page` and `quotes` match.
 
-    `seen` says who answers so.
+    `verdict` may still decline with None: then the next rule is tried.  `seen` names the servers that answer like this.
     """
 
     status: Container[int]
@@ -354,7 +355,7 @@ def _words(*alternatives: str) -> re.Pattern[str]:
 _ANY = range(100, 1000)
 _CONTENT = frozenset({400, 422})
 _CONTENT_OR_FAILURE = frozenset({400, 422, 500})
-# InfluxDB's own phrases only: what another product may say of itself proves nothing about a line.
+# InfluxDB's own phrases only: another product's words prove nothing about a line.
 _ABOUT_LINES = _words(
     "partial write",
     "unable to parse",
@@ -371,32 +372,32 @@ _ABOUT_LINES = _words(
 
 _ADDRESS = "check that `url` is the address of InfluxDB (with its path, behind a proxy), and check `flavor`"
 
-ROWS: Final[tuple[Row, ...]] = (
-    Row({204}, _accepted, seen="every server; nothing else acknowledges"),
-    Row({401}, _unauthorized, seen="wrong or missing credentials"),
-    Row(
+RULES: Final[tuple[AnswerRule, ...]] = (
+    AnswerRule({204}, _accepted, seen="every server; nothing else acknowledges"),
+    AnswerRule({401}, _unauthorized, seen="wrong or missing credentials"),
+    AnswerRule(
         {403},
         _stop("IFX722", "grant write permission to these credentials"),
         seen="no write permission; 2.x also: an inactive token",
     ),
-    Row(
+    AnswerRule(
         {407}, _stop("IFX726", "a proxy requires credentials: put them into HTTPS_PROXY or HTTP_PROXY"), seen="proxies"
     ),
-    Row(range(300, 400), _redirect, seen="load balancers; 2.x: 308 for a trailing slash"),
-    Row({413}, _too_large, seen="1.x, 3.x, every proxy"),
-    Row(
+    AnswerRule(range(300, 400), _redirect, seen="load balancers; 2.x: 308 for a trailing slash"),
+    AnswerRule({413}, _too_large, seen="1.x, 3.x, every proxy"),
+    AnswerRule(
         _CONTENT_OR_FAILURE,
         _too_large,
         _words(r"max request size \(\d+ bytes\) exceeded", "request (entity |body )?too large"),
         quotes=False,
         seen="3.6 answers 500 to more than 10 MiB",
     ),
-    Row(
+    AnswerRule(
         {408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530},
         _passing,
         seen="overload and balancers, with a page or without",
     ),
-    Row(
+    AnswerRule(
         {400},
         _stop("IFX727", "write https:// instead of http:// in `url`: the server uses TLS"),
         _words(
@@ -408,17 +409,19 @@ ROWS: Final[tuple[Row, ...]] = (
         quotes=False,
         seen="http to a port for https: Go (1.x, 2.x), nginx, Apache, Tomcat",
     ),
-    Row(range(200, 300), _stop("IFX720", _ADDRESS), seen="2.x serves its user interface on unknown paths, as 200"),
-    Row(range(400, 500), _stop("IFX720", _ADDRESS), page=True, seen="web servers, firewalls"),
-    Row(range(500, 600), _passing, page=True, seen="balancers whose server is away"),
-    Row(
+    AnswerRule(
+        range(200, 300), _stop("IFX720", _ADDRESS), seen="2.x serves its user interface on unknown paths, as 200"
+    ),
+    AnswerRule(range(400, 500), _stop("IFX720", _ADDRESS), page=True, seen="web servers, firewalls"),
+    AnswerRule(range(500, 600), _passing, page=True, seen="balancers whose server is away"),
+    AnswerRule(
         {404},
         _stop("IFX723", "create it, or set `create: true` (1.x, 2.x), or correct the name"),
         _words("database not found", r"bucket .*not found", "not find bucket", "no dbrp mapping", "organization name"),
         seen="1.x, 2.x: the database, bucket or organisation is missing, or hidden from this token",
     ),
-    Row({404, 405}, _stop("IFX720", _ADDRESS), seen="the server has no such endpoint"),
-    Row(
+    AnswerRule({404, 405}, _stop("IFX720", _ADDRESS), seen="the server has no such endpoint"),
+    AnswerRule(
         _CONTENT_OR_FAILURE,
         _passing,
         _words(
@@ -441,21 +444,21 @@ ROWS: Final[tuple[Row, ...]] = (
         quotes=False,
         seen="passing faults as 400 and 500: 2.x under load, 3.x while it stops, a full disk, a body cut on its way",
     ),
-    Row(
+    AnswerRule(
         _CONTENT_OR_FAILURE,
         _stop("IFX724", "create the retention policy, or correct `retention_policy`"),
         _words("retention policy not found"),
         quotes=False,
         seen="1.x always answers 500 to it",
     ),
-    Row(
+    AnswerRule(
         _CONTENT_OR_FAILURE,
         _stop("IFX731", "set `gzip: off`: a proxy alters compressed bodies"),
         _words("gzip: invalid (header|checksum)", "invalid gzip", "error decoding gzip"),
         quotes=False,
         seen="2.x: 500; 1.x, 3.x: 400",
     ),
-    Row(
+    AnswerRule(
         _CONTENT,
         _stop("IFX728", "check `org`, `bucket`, `database`, `precision` and the credentials of this connection"),
         _words(
@@ -476,31 +479,33 @@ ROWS: Final[tuple[Row, ...]] = (
         quotes=False,
         seen="a request that is wrong whatever its lines are",
     ),
-    Row(
+    AnswerRule(
         _CONTENT,
         _stop("IFX735", "raise the limit of the server, or write to a database that exists"),
         _words(r"exceed.*(number|limit) of \d* ?databases", r"limit of \d+ databases"),
         quotes=False,
         seen="3.x Core",
     ),
-    Row(_CONTENT, _refused_by_number, seen="3.x"),
-    Row(_CONTENT_OR_FAILURE, _refused_by_name, _words("unable to parse '", r"error parsing line \d+"), seen="1.x, 2.x"),
-    Row(_CONTENT, _stripped, _words("has been stripped from point"), seen="1.12, 2.9"),
-    Row(_CONTENT, _dropped, _words(r"\bdropped(=| )\d"), seen="1.x, 2.x: every line of the request is refused"),
-    Row(
+    AnswerRule(_CONTENT, _refused_by_number, seen="3.x"),
+    AnswerRule(
+        _CONTENT_OR_FAILURE, _refused_by_name, _words("unable to parse '", r"error parsing line \d+"), seen="1.x, 2.x"
+    ),
+    AnswerRule(_CONTENT, _stripped, _words("has been stripped from point"), seen="1.12, 2.9"),
+    AnswerRule(_CONTENT, _dropped, _words(r"\bdropped(=| )\d"), seen="1.x, 2.x: every line of the request is refused"),
+    AnswerRule(
         {400},
         _stop("IFX731", _ADDRESS),
         re.compile(r"\A\s*(400 )?(bad request)?\s*\Z", re.IGNORECASE),
         seen="balancers and web servers: InfluxDB always says why",
     ),
-    Row(_CONTENT, _refused_some, seen="everything else that is about lines: bisect"),
-    Row(
+    AnswerRule(_CONTENT, _refused_some, seen="everything else that is about lines: bisect"),
+    AnswerRule(
         {500},
         _refused_some,
         _words("unable to parse", "partial write", "field type conflict", "invalid (number|boolean|tag format)"),
         seen="1.x, 2.x: a line that the engine cannot read; other shards have stored their points",
     ),
-    Row({501, 505}, _stop("IFX731", _ADDRESS), seen="proxies and web servers"),
-    Row(range(500, 600), _unknown_failure, seen="bisected when it does not pass"),
-    Row(_ANY, _unknown),
+    AnswerRule({501, 505}, _stop("IFX731", _ADDRESS), seen="proxies and web servers"),
+    AnswerRule(range(500, 600), _unknown_failure, seen="bisected when it does not pass"),
+    AnswerRule(_ANY, _unknown),
 )

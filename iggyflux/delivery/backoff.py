@@ -1,12 +1,12 @@
-"""How long to wait before attempt N: the one formula, for whoever retries."""
+"""The one formula for the wait before a retry."""
 
 from __future__ import annotations
 
 
 def backoff_seconds(attempt: int, jitter: float, *, first: float, cap: float) -> float:
-    """Seconds to wait after attempt number `attempt` (from 1): exponential, capped, with full jitter.
+    """Return the seconds to wait after attempt number `attempt` (from 1): exponential, capped, with full jitter.
 
-    Full jitter (`jitter` drawn evenly from [0, 1)) spreads the clients of a server that comes back.
+    `jitter` is drawn evenly from [0, 1).  Full jitter spreads the clients of a server that has restarted.
 
     >>> [backoff_seconds(attempt, 1.0, first=1.0, cap=30.0) for attempt in (1, 2, 3, 6, 2000)]
     [1.0, 2.0, 4.0, 30.0, 30.0]

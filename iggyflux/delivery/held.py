@@ -1,29 +1,32 @@
-"""Whether refused lines are to blame, or the connection as a whole: decided by request, before any is settled.
+"""Decide whether rejected lines are at fault or the whole connection, before any rejection is settled.
 
-A server at a wrong address, or with a setting that it does not accept, refuses every line in words that name none, and
-bisecting then blames each line in turn.  So a line that was refused for such a *vague* reason becomes a dead letter
-only once the server has accepted another one.  Until then its request is *held*: neither kept, counted nor
+A server at a wrong address, or with a setting that it does not accept, rejects every line without naming one.
+Bisecting then blames each line in turn.  So a line with such a *vague* reason becomes a dead letter only after the
+server has accepted another line.  Until then its request is *held*: neither kept as dead letter, nor counted, nor
 acknowledged.
 
-What follows when a request of a route ends; the parts in which a refused line was searched belong to it:
+What happens when a request of a route ends (the smaller requests that search for a rejected line are part of it):
 
 | the request ended with                          | no line was accepted yet    | a line was accepted before      |
 |-------------------------------------------------|-----------------------------|---------------------------------|
-| an accepted line, whatever was refused          | settle it and the held ones | settle it and the held ones     |
-| no accepted line, no vague refusal              | settle it                   | settle it and the held ones     |
+| an accepted line, whatever was rejected         | settle it and the held ones | settle it and the held ones     |
+| no accepted line, no vague rejection            | settle it                   | settle it and the held ones     |
 | no accepted line, all vague and for one reason  | hold it                     | hold it, settle the held ones   |
 |                                                 |                             | of another reason               |
-| no accepted line, other vague refusals          | hold it                     | settle it and the held ones     |
+| no accepted line, other vague rejections        | hold it                     | settle it and the held ones     |
 | no accepted line, as the third request in a row | stop                        | stop                            |
 | since one is held                               |                             |                                 |
 | there is no further request                     | stop where one is held      | settle the held ones            |
 | the source lost its connection                  | forget the held ones        | forget the held ones            |
 
-Requests overlap, so *in a row* and *the held ones* go by the order in which requests began: what a request ended with
-says nothing of those that began later.  *Settle* means what happens without any doubt: `on_error` decides.  *Forget*:
-their messages are read again.  *One reason* is one status and the same words, without numbers, ids and times.  That a
-line is too large (IFX602) is vague only until a line was accepted.  At most two requests are held for each one that is
-under way, and two more.  Pure: no I/O, no clock.
+- *Settle*: apply `on_error`.  *Forget*: drop the request; the source reads its messages again.
+- *One reason*: the same status and the same words, ignoring numbers, ids and times.
+- *In a row* and *the held ones* refer to the order in which requests began, since requests overlap: the end of a
+  request says nothing about those that began later.
+- A line that is too large (IFX602) is vague only until a line was accepted.
+- At most two requests are held for each request in flight, and two more.
+
+Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -49,19 +52,19 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True)
 class EndedRequest(Generic[T]):
-    """A request that ended, and its refused lines."""
+    """A request that ended, with its rejected lines."""
 
     request: T
     refusals: tuple[Refusal, ...]
 
 
 class HeldRequests(Generic[T]):
-    """The doubts of one route."""
+    """The requests of one route whose rejected lines are in doubt."""
 
     def __init__(self) -> None:
         self._begun = 0
         self._held: dict[int, EndedRequest[T]] = {}
-        # The requests without an accepted line that count: number → reason.  Each that is held is among them.
+        # Requests that count towards a row, the held ones included: number → reason.  None of their lines was accepted.
         self._row: dict[int, Reason | None] = {}
         self._row_ended_at = 0
         self._has_accepted = False
@@ -69,16 +72,16 @@ class HeldRequests(Generic[T]):
 
     @property
     def words(self) -> str | None:
-        """What the server said to the requests that are held; None where none is."""
+        """The server's message about the held requests; None if none is held."""
         return self._words if self._held else None
 
     def begin(self) -> int:
-        """Return the number of the next request, which begins now; tell its end with `ended`."""
+        """Return the number of the next request, which begins now; report its end with `ended`."""
         self._begun += 1
         return self._begun
 
     def ended(self, number: int, request: T, lines: int, refusals: Sequence[Refusal]) -> list[EndedRequest[T]] | Stop:
-        """Return what can be settled now that a request of so many lines ended: nothing where it is held."""
+        """Return the requests to settle after a request of `lines` lines ended: none while it is held."""
         this = EndedRequest(request, tuple(refusals))
         if len(refusals) < lines:
             if not self._has_accepted:
@@ -103,23 +106,23 @@ class HeldRequests(Generic[T]):
         return self._stop("of three requests in a row") if self._is_in_row(number) else settled
 
     def finished(self) -> list[EndedRequest[T]] | Stop:
-        """Return what can be settled where no request will follow."""
+        """Return the requests to settle when no request will follow."""
         if self._held and not self._has_accepted:
             return self._stop("since the start")
         return self._release(self._begun + 1)
 
     def forget(self) -> None:
-        """The messages of what is held will come again."""
+        """Drop the held requests: the source reads their messages again."""
         self._held.clear()
         self._row.clear()
 
     def _settle(self, number: int, this: EndedRequest[T]) -> list[EndedRequest[T]]:
-        """A request that ends the row."""
+        """Return the held requests that began before this one, and this one, which ends the row."""
         self._row_ended_at = max(self._row_ended_at, number)
         return [*self._release(number), this]
 
     def _release(self, before: int, *, other_than: Reason | None = None) -> list[EndedRequest[T]]:
-        """What is held of requests that began before number `before`, but for those of one reason."""
+        """Return and drop the held requests that began before `before`, except those for the reason `other_than`."""
         numbers = [number for number in sorted(self._row) if number < before]
         numbers = [number for number in numbers if other_than is None or self._row[number] != other_than]
         for number in numbers:
@@ -127,7 +130,7 @@ class HeldRequests(Generic[T]):
         return [self._held.pop(number) for number in numbers if number in self._held]
 
     def _is_in_row(self, number: int) -> bool:
-        """Whether `number` is one of three that follow each other, for one reason where some line was accepted."""
+        """Whether `number` is one of three consecutive requests in the row; after an accepted line, for one reason."""
         for first in range(number - _ROW_THAT_STOPS + 1, number + 1):
             row = range(first, first + _ROW_THAT_STOPS)
             if all(each in self._row for each in row):
@@ -156,7 +159,7 @@ def _reason_of(refusal: Refusal) -> Reason:
 
 
 def one_reason(status: int | None, words: str) -> Reason:
-    """What is equal for answers that say the same: the words without what changes from answer to answer.
+    """Return what equal answers have in common: the status, and the words without changing parts.
 
     >>> one_reason(400, "Request 7f01 was refused at 12:00:01")
     (400, 'request # was refused at #')

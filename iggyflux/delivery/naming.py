@@ -1,7 +1,7 @@
-"""Which lines a server's words mean: by number, by quoting them, or only by what they complain about.
+"""Which lines a server's message means: by number, by quoting them, or only by what it complains about.
 
-What is quoted is compared with exactly what was sent, never split apart: a line may hold anything, also the server's
-own phrases.  Where that leaves a doubt, nothing is named, and the lines are told apart by sending them.
+A quotation is compared with exactly what was sent and never split: a line may contain anything, even the server's
+own phrases.  Where a doubt remains no line is named, and delivery finds the line by sending parts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from iggyflux.delivery.verdicts import SchemaConflict
 
 _QUOTE = "unable to parse '"
 _QUOTE_END = "': "
-# What a server echoes was made by whoever sends messages: looking through it must end, even if it was made to be slow.
+# A server echoes texts that any sender of messages can choose.  The search through them is bounded.
 _MOST_LOOKS = 200_000
 _MOST_CONFLICT = 8192
 _NUMBERED = re.compile(r"error parsing line (\d{1,9}) \(1-based\): ?([^\n]*)")
@@ -24,11 +24,11 @@ _TRAILER = re.compile(r" dropped=0\s*\Z")
 
 
 def lines_numbered(entries: Sequence[Any], lines: Sequence[str]) -> dict[int, str]:
-    """Index → why, for entries `{line_number, error_message}`; empty where one of them fits no line.
+    """Return index → reason, for entries `{line_number, error_message}`; empty if an entry matches no line.
 
-    The server counts from 1, and neither blank lines nor comments.
+    The server counts from 1, and skips blank lines and comments.
     """
-    # Whatever may be ignored is empty or begins with a line feed, a space or `#`: all of them sort low.
+    # A line that a server may skip is empty or begins with a line feed, a space or `#`: all of them sort low.
     counted: Sequence[int] = range(len(lines))
     if min(lines, default="") < "$":
         counted = [index for index, line in enumerate(lines) if not is_ignored(line)]
@@ -43,18 +43,18 @@ def lines_numbered(entries: Sequence[Any], lines: Sequence[str]) -> dict[int, st
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Index → why.  `all_exact` is false where a quotation held more than one line: others are not stored either."""
+    """Index → reason.  `all_exact` is false where a quotation held more than one line: the others are not stored."""
 
     whys: dict[int, str]
     all_exact: bool
 
 
 def lines_named(message: str, lines: Sequence[str]) -> Named | None:
-    """The lines that `message` quotes as unparsable, or None where it leaves a doubt."""
+    """Return the lines that `message` quotes as unparsable, or None if there is a doubt."""
     if _QUOTE in message:
         return _quoted(message, lines)
     if any("\n" in line or is_ignored(line) for line in lines):
-        return None  # a line feed inside of a string may be counted as a line by whoever wrote this message
+        return None  # the server may count a line feed inside a string as a new line
     whys: dict[int, str] = {}
     for number, why in _NUMBERED.findall(message):
         if not 0 < int(number) <= len(lines):
@@ -102,7 +102,7 @@ def _quoted(message: str, lines: Sequence[str]) -> Named | None:
     return Named(whys, all_exact)
 
 
-# --- schema conflicts, and who is suspect ---
+# --- schema conflicts, and the lines that a message may mean ---
 
 # These are the servers' own words: InfluxDB 1.x and 2.x, then 3.x.
 _CONFLICT = re.compile(
@@ -116,7 +116,7 @@ _TYPES = {"timestamp": "the time", "uinteger": "unsigned", "bool": "boolean"}
 
 
 def find_conflicts(message: str, *, line: str | None = None) -> tuple[SchemaConflict, ...]:
-    """The types that `message` says do not go together; `line` is the line it speaks of, where that is known."""
+    """Return the pairs of types that `message` reports as conflicting; `line` is the line it is about, if known."""
     message = message[:_MOST_CONFLICT]
     found = [
         SchemaConflict(measurement, key, _type(sent), _type(stored))
@@ -135,15 +135,15 @@ def _type(word: str) -> str:
 
 
 def _measurement(line: str) -> str:
-    """The measurement of a line, as a person knows it."""
+    """Return the unescaped measurement of a line."""
     found = re.match(r"(?:\\.|[^,\\ ])*", line)
     return re.sub(r"\\([, ])", r"\1", found.group()) if found else ""
 
 
 def suspects_of(message: str, lines: Sequence[str], dropped: int) -> tuple[int, ...]:
-    """The lines that `message` may complain about, the most likely where it can be told, in the order to send them.
+    """Return the lines that `message` may complain about, most likely first, in the order to send them.
 
-    Empty where the words do not help.
+    Empty if the words do not help.
     """
     for pattern, choose in _SUSPECTS:
         found = pattern.search(message)
@@ -153,7 +153,7 @@ def suspects_of(message: str, lines: Sequence[str], dropped: int) -> tuple[int, 
 
 
 def _of_type(found: re.Match[str], lines: Sequence[str], _dropped: int) -> list[int]:
-    """Lines with this field in this type; by time, since one shard refuses them all and another none."""
+    """Return the lines with this field in this type, by time: a shard rejects all of them or none."""
     key, measurement, sent, _stored = found.groups()
     value = _VALUES.get(_type(sent))
     if value is None:
@@ -166,7 +166,7 @@ def _of_type(found: re.Match[str], lines: Sequence[str], _dropped: int) -> list[
 
 
 def _oldest(_found: re.Match[str], lines: Sequence[str], dropped: int) -> list[int]:
-    """As many of the oldest as were dropped, oldest first."""
+    """Return as many of the oldest lines as were dropped, oldest first."""
     return sorted(range(len(lines)), key=lambda index: _time(lines[index]))[: max(dropped, 1)]
 
 

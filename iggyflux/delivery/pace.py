@@ -1,8 +1,8 @@
-"""How many requests should be under way at once: as many as make it faster, no more.
+"""How many requests to have in flight at once: as many as raise the throughput, no more.
 
-Pure: times are arguments.  By Little's law the lines a second are `requests at once * lines / latency`; so the number
-grows while that grows, and falls back where only the latency did.  What a server wants is not known beforehand, and
-changes: one that was settled on is tried again now and then, and a server that fails gets half.
+Pure: times are arguments.  By Little's law the throughput in lines a second is `requests in flight * lines / latency`.
+The number grows while the throughput grows, and falls back where only the latency grew.  The best number is not known
+beforehand and changes.  So another number is tried now and then, and a failing server gets half as many.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-# More at once must bring so much to be kept, fewer may cost so little: measured rates waver by a few percent.
+# More requests must gain at least this to be kept, fewer may lose at most this: measured rates vary by a few percent.
 _WORTH = 1.1
 _AS_GOOD = 0.95
-# So much slower than it was: perhaps it is us.
+# A throughput that fell below this part of the known one: perhaps the number is too high now.
 _SLOWED = 0.7
 _GROWTH = 1.5
-# Judgements for which a number is kept before the next one is tried; doubled each time that it brought nothing.
+# Measurements for which a number is kept before the next one is tried; doubled each time the trial gained nothing.
 _PATIENCE = (8, 128)
-# Who answers nothing for so long was away, not overloaded.
+# A server that answers nothing for so long was unreachable, not overloaded.
 _AWAY_SECONDS = 5.0
-# Requests, and seconds, that a judgement needs at least.
+# The minimum of requests, and of seconds, for a measurement.
 _FEWEST = 6
 _SHORTEST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The number to begin with, and what it stays between."""
+    """The number to begin with, and its minimum and maximum."""
 
     first: int
     least: int
@@ -35,44 +35,44 @@ class Bounds:
 
     @classmethod
     def exactly(cls, number: int) -> Bounds:
-        """A number that somebody chose."""
+        """Return bounds that allow only `number`."""
         return cls(number, number, number)
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What a number of requests at once was worth, in lines a second."""
+    """The measured throughput of a number of requests in flight, in lines a second."""
 
     limit: int
     rate: float
 
 
 class Pace:
-    """The number for one sink; tell it of each wait and of each request that ended."""
+    """The number for one sink, adapted from reported waits and ended requests."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self.limit = bounds.first
-        """How many may be under way now."""
+        """How many requests may be in flight now."""
         self._trying: _Known | None = None
-        """What was left for the present number, while that is judged."""
+        """The number and throughput before the current trial; None if nothing is tried."""
         self._settled = False
         self._rate = 0.0
         self._rest = 0
         self._patience = _PATIENCE[0]
-        self._failing: tuple[int, float] | None = None  # the number before, and since when nothing was answered
+        self._failing: tuple[int, float] | None = None  # the number before the failures, and when they began
         self._unsteady = 0
         self._changed = float("-inf")
         self._forget()
 
     def held_up(self, seconds: float) -> None:
-        """A request was ready and had to wait so long, since so many were under way."""
+        """Count the seconds that a ready request had to wait because too many were in flight."""
         self._held_up += seconds
 
     def ended(self, lines: int, began: float, now: float, *, is_answered: bool) -> None:
-        """A request came back; `is_answered` is false where the server was away, overloaded or failed."""
+        """Count a request that ended; `is_answered` is false if the server was unreachable, overloaded or failed."""
         if began < self._changed:
-            return  # it ran beside another number of requests
+            return  # it ran beside a different number of requests
         if not is_answered:
             self._fail(now)
             return
@@ -87,20 +87,20 @@ class Pace:
         self._seconds += max(now - began, 1e-6)
         passed = self._seconds / self.limit
         if passed >= _SHORTEST_SECONDS and self._count >= max(2 * self.limit, _FEWEST):
-            # Where the source was the slower one, the number was not what mattered.
+            # Where the source was the bottleneck, the measurement says nothing about the number.
             if self._held_up >= passed / 2:
                 self._judge(_Known(self.limit, self._lines / passed), now)
             self._forget()
 
     def _fail(self, now: float) -> None:
-        """Half, once: a server that fails again and again is not slower for that."""
+        """Halve the number once: repeated failures do not lower it further."""
         self._trying, self._settled = None, False
         if self._failing is None:
             self._failing = (self.limit, now)
             self._set(self.limit // 2, now)
 
     def _recover(self, failing: tuple[int, float], now: float) -> None:
-        """It answers again: one that was away takes what it took before."""
+        """Go on after failures; a server that was unreachable gets the number it had before."""
         before, since = failing
         self._failing = None
         self._set(before if now - since >= _AWAY_SECONDS else self.limit, now)
@@ -127,7 +127,7 @@ class Pace:
             self._settle(before, now)
 
     def _try(self, found: _Known, limit: int, now: float) -> None:
-        """See what another number is worth; stay where there is none."""
+        """Try `limit`, within the bounds; stay with `found` if that is the same number."""
         limit = min(max(limit, self._bounds.least), self._bounds.most)
         if limit == found.limit:
             self._settle(found, now)
@@ -136,7 +136,7 @@ class Pace:
         self._set(limit, now)
 
     def _settle(self, known: _Known, now: float) -> None:
-        """Stay with a number for a while."""
+        """Keep a number for a while."""
         self._trying, self._settled, self._rate = None, True, known.rate
         self._rest = self._patience
         self._patience = min(2 * self._patience, _PATIENCE[1])
@@ -145,7 +145,7 @@ class Pace:
     def _set(self, limit: int, now: float) -> None:
         self.limit = min(max(limit, self._bounds.least), self._bounds.most)
         self._changed = now
-        self._unsteady = self.limit  # the first of them find the server less busy than it will be
+        self._unsteady = self.limit  # the first requests find the server less busy than it will be
         self._forget()
 
     def _forget(self) -> None:

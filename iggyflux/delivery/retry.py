@@ -1,4 +1,4 @@
-"""When to send again: how patient a delivery is, and how often the same request has failed."""
+"""When to send again: how long a delivery is retried, and how often the same request has failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIGITS = re.compile(r"\d+")
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The run cannot go on: nothing of this delivery may be acknowledged."""
+    """The run cannot go on; nothing of this delivery may be acknowledged."""
 
     reason: str
     hint: str | None
@@ -26,13 +26,15 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How patient delivery is.
+    """How long delivery is retried, and how large a request may be.
 
-    After `max_retries` the policy `on_unavailable` holds: go on for ever at the capped pace, stop, or refuse what is
-    left.  `max_refused_requests` bounds the search for refused lines: when that many requests of one delivery were
-    refused (where each answer names a line: that many, or half as many as there are lines), the schema is wrong, and
-    every line not yet settled is refused as it is.  None of them is lost: they go where refused lines go, and come back
-    with a replay.
+    After `max_retries` retries `on_unavailable` decides: `wait` goes on at the capped backoff, `stop` ends the run,
+    `dead_letter` rejects the remaining lines.
+
+    `max_refused_requests` bounds the search for rejected lines.  When so many requests of one delivery were rejected,
+    the schema is wrong, and every line that is not yet settled is rejected.  Where each answer names a line, the bound
+    is that number or half the number of lines, whichever is larger.  The lines become dead letters, which can be
+    replayed.
     """
 
     max_lines: int = 5_000
@@ -45,7 +47,7 @@ class Policy:
     max_refused_requests: int = 400
 
     def still_away(self, reason: str) -> Stop:
-        """What ends the run where the retries are used up and nobody wants to wait."""
+        """Return the stop for `on_unavailable: stop` once the retries are used up."""
         return Stop(
             f"still unavailable after {counted(self.max_retries, 'retry', 'retries')}: {reason}",
             "run again when the server is available; nothing was acknowledged",
@@ -65,7 +67,7 @@ class Retry:
         self.deaths = 0
         """Connections in a row that broke under a request."""
         self.must_probe = False
-        """Whether the server must be seen before lines are sent: a connection broke under a request."""
+        """Whether the server must answer a probe before lines are sent: a connection broke under a request."""
         self.not_before = 0.0
         self.reason = ""
         self._failure: object = None
@@ -76,7 +78,7 @@ class Retry:
         return self.attempts > self._policy.max_retries
 
     def answered(self) -> None:
-        """The server answered: nothing counts any more."""
+        """Reset the counts: the server answered."""
         self.attempts = self.repeats = self.deaths = 0
         self._failure = None
 
@@ -91,7 +93,7 @@ class Retry:
             self.must_probe = True
 
     def pause(self, verdict: Unavailable, now: float, jitter: float) -> None:
-        """Set when the next attempt may be made: after the backoff, or as long as the server asked."""
+        """Set when the next attempt may be made: after the backoff, or after the time that the server asked for."""
         policy = self._policy
         self.attempts += 1
         self.reason = verdict.reason
@@ -105,7 +107,7 @@ class Retry:
 
 
 def _failure_of(verdict: Unavailable) -> object:
-    """What makes two failures the same one: numbers in their texts do not count."""
+    """Return what makes two failures the same; numbers in their texts are ignored."""
     if verdict.connection_died:
         return "died"
     if verdict.suspicious:

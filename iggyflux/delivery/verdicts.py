@@ -1,6 +1,6 @@
-"""What one attempt to write lines came to.  A sink returns one of these; `delivery.machine` decides what follows.
+"""The result of one attempt to write lines.  A sink returns one of these; `delivery.machine` decides what follows.
 
-A verdict says what is known, never what to do: it holds no policy.  Texts in it are for people and hold no secret.
+A verdict states what is known, never what to do: it contains no policy.  Its texts are for people and hold no secret.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class SchemaConflict:
-    """Two types for one field, in the server's words turned into ours: `sent` is what the line had, `stored` what the
-    server has.  `measurement` or `field` may be empty where the server did not name it."""
+    """Two types for one field, by the names that iggyflux uses: `sent` is the type in the line, `stored` the server's.
+
+    `measurement` or `field` is empty where the server did not name it.
+    """
 
     measurement: str
     field: str
@@ -26,9 +28,9 @@ class SchemaConflict:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A line that the server will never take: `line` is its index in what was sent.
+    """A line that the server will never accept: `line` is its index in the request.
 
-    `vague` holds the server's words where they name no line and nothing of a line: the line was found by sending it
+    `vague` holds the server's words if they name no line and no part of one.  Then the line was found by sending it
     alone, and the cause may be the whole connection (see `delivery.held`).
     """
 
@@ -46,7 +48,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """These lines are refused by name; the others are stored if `rest_stored`, else they must be sent again."""
+    """These lines are rejected by name.  The others are stored if `rest_stored`, else they must be sent again."""
 
     refusals: tuple[Refusal, ...]
     rest_stored: bool
@@ -55,10 +57,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class RefusedSome:
-    """At least one line is refused, nobody says which: send parts until each is alone.  Some may be stored already.
+    """At least one line is rejected, and the server does not say which: send parts.  Some lines may be stored already.
 
-    `suspects` are indices of lines that the server's words fit best: a hint where to look first, never a proof.
-    `blames_lines` says that the words are about lines, and not about an address, a database or a setting.
+    `suspects` are the indices of lines that fit the server's words best: a hint where to look first, never a proof.
+    `blames_lines` says that the words are about lines, not about an address, a database or a setting.
     """
 
     reason: str
@@ -80,12 +82,12 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Not now: send the same bytes again, after `retry_after_seconds` where the server said so.
+    """Not now: send the same bytes again, after `retry_after_seconds` if the server gave it.
 
-    `connection_died` says that the connection broke while or after the request was sent: it may have been too large,
-    it may have been stored, and a line in it may have killed the server.  A connection that was never made, or an idle
-    one that the server had closed, did not die.  `suspicious` says that a line in it may be the cause of the answer (an
-    error of the server that nobody knows as passing), or of there being none in time.
+    `connection_died` says that the connection broke while or after the request was sent.  The request may have been too
+    large, it may have been stored, and a line in it may have killed the server.  A connection that was never made did
+    not die, nor did an idle one that the server had closed.  `suspicious` says that a line may be the cause: the server
+    reported an error that is not known to be transient, or did not answer in time.
     """
 
     reason: str
@@ -97,7 +99,7 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
-    """A person must act (credentials, a missing database, a wrong address): stop, acknowledge nothing."""
+    """The operator must act (credentials, a missing database, a wrong address): stop and acknowledge nothing."""
 
     reason: str
     hint: str | None = None

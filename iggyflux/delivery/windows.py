@@ -1,24 +1,24 @@
-"""Which span of time a reader reads next: windows, looks back, backfill beside the live tail.
+"""Which span of time a reader reads next: windows, the look back over late data, the backfill beside the live tail.
 
-Pure: no I/O, no clock.  `next` says what to do, the answer to it is told back (`told_time`, `told_first`, `read`,
-`too_much`), and `position` is what has to be stored before the next call.  All times are integer nanoseconds of the
-server's clock, all spans half-open `[start, stop)`; seconds are those of a clock that never goes backwards.
+Pure: no I/O, no clock.  `next` says what to do.  The caller reports the result (`set_server_time`, `set_first_time`,
+`read`, `too_much`), and stores `position` before the next call.  All times are integer nanoseconds of the server's
+clock, all spans half-open `[start, stop)`; seconds are those of a clock that never goes backwards.
 
-What is known of the time line at any moment, and kept in `Position`:
+What is known of the time line at any moment, and kept in `ReadPosition`:
 
-    … | gap: not read yet, the backfill's | read, final | read, looked at again | not read yet
-                                                     checked                  done
+    … | gap: not read yet, for the backfill | read, final | read, looked at again | not read yet
+                                                       checked                  done
 
-What `next` gives, in this order:
+What `next` returns, in this order:
 
-| the reader is …                             | `next` gives          | and then                                       |
+| the reader is …                             | `next` returns        | and then                                       |
 |---------------------------------------------|-----------------------|------------------------------------------------|
-| new                                         | `AskTime`             | `start` says where it opens                    |
-| new, `start: beginning`                     | `AskFirst`            | opens there; no point yet: `Wait`, asks again  |
+| new                                         | `AskTime`             | `start` says where to begin                    |
+| new, `start: beginning`                     | `AskFirst`            | begins there; no point yet: `Wait`, asks again |
 | at its end (see below)                      | `Finished`            | nothing more                                   |
 | in a pass over the tail                     | `Read` of the tail    | `read`: on to the next window of the pass;     |
 |                                             |                       | `too_much`: the same with a smaller window     |
-| … whose one nanosecond was too much         | `GiveUp`              | a person must act                              |
+| … whose one nanosecond was too much         | `GiveUp`              | the operator must act                          |
 | due for a pass (poll interval; at once      | `AskTime`             | a pass: `[checked or done, now - settle)`;     |
 | where the last one ended far behind)        |                       | far behind and no gap: what is final becomes   |
 |                                             |                       | the gap, the tail jumps behind it              |
@@ -27,14 +27,14 @@ What `next` gives, in this order:
 
 - **Nothing is skipped.**  `done` moves only over what was read, and never past `now - settle`; the gap shrinks from its
   beginning; the two meet.
-- **Everything that arrives within `overlap` of its time is seen.**  A time `t` is final when it was read at
+- **Every row that arrives within `overlap` of its time is read.**  A time `t` is final when it was read at
   `t + overlap + settle` or later; `checked` moves only over what is final, and a pass that looks back begins there.  A
-  pass looks back when the last look is a twentieth of `overlap` old, and on every poll where that is shorter.
-  A gap holds only what is final when it is made, so the backfill reads everything once.
-- **Windows adapt**: twice the size after a light one that was not cut short, half after a heavy one, and ever less
-  after `too_much`: half, then a quarter of that, then an eighth.  With a `grid` they never do: every window is one
-  whole cell.
-- **The end.**  With `end`, when the gap is closed and everything before `end` is final.  With `until_end`, when what
+  pass looks back when the last look back is a twentieth of `overlap` old, and on every poll if that is shorter.
+  A gap contains only what is final when it is made, so the backfill reads everything once.
+- **Windows adapt.**  The size doubles after a window with few rows that was not cut short, and halves after one with
+  many.  After each `too_much` in a row it shrinks faster: to a half, then a quarter of that, then an eighth.  With a
+  `grid` the size is fixed: every window is one whole cell.
+- **The end.**  With `end`: when the gap is closed and everything before `end` is final.  With `until_end`: when what
   was settled at the first pass is read, the look back included.
 """
 
@@ -56,8 +56,8 @@ Lane: TypeAlias = Literal["tail", "backfill"]
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """What was read: everything in `[…, done)` but the gap; what is before `checked` need not be looked at again."""
+class ReadPosition:
+    """What was read: everything in `[…, done)` except the gap.  What is before `checked` is final."""
 
     checked: int
     done: int
@@ -69,10 +69,10 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """How reading moves on; spans in nanoseconds.
+class WindowRules:
+    """How reading progresses; spans in nanoseconds.
 
-    `rows_per_second` bounds the backfill, and with `until_end` everything; it does not hold back a live tail.
+    `rows_per_second` bounds the backfill, and with `until_end` everything; it does not slow a live tail.
     """
 
     start: int | Literal["beginning", "now"] = "beginning"
@@ -88,20 +88,20 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class AskTime:
-    """Ask the server for its time, and tell it (`told_time`)."""
+    """Ask the server for its time and report it with `set_server_time`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskFirst:
-    """Ask for the time of the oldest point, and tell it (`told_first`)."""
+    """Ask for the time of the oldest point and report it with `set_first_time`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read `[start, stop)` and tell (`read` or `too_much`).
+    """Read `[start, stop)` and report the result with `read` or `too_much`.
 
-    What is before `known` was read before, so that only what is new or changed is to be published.  Of what is at
-    `keep` and after, it has to be remembered what was seen: it will be looked at again.
+    What is before `known` was read before: publish only what is new or changed.  What is at `keep` or after will be
+    read again: remember what was seen of it.
     """
 
     start: int
@@ -113,7 +113,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for so many seconds."""
+    """Do nothing for so many seconds."""
 
     seconds: float
     reason: Literal["poll", "empty", "rate"] = "poll"
@@ -121,7 +121,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """`[start, stop)` is too much, and cannot be made smaller."""
+    """Stop: `[start, stop)` holds too much, and cannot be made smaller."""
 
     start: int
     stop: int
@@ -136,22 +136,22 @@ Action: TypeAlias = AskTime | AskFirst | Read | Wait | GiveUp | Finished
 
 
 class Windows:
-    """The machine; `position` None is a reader that never ran."""
+    """The state machine; `position` is None for a reader that never ran."""
 
-    def __init__(self, rules: Rules, position: Position | None = None) -> None:
+    def __init__(self, rules: WindowRules, position: ReadPosition | None = None) -> None:
         self.rules = rules
         self.position = position
-        self._now: int | None = None  # the server's, at the last pass
-        self._asked: int | None = None  # the server's, told and not used yet
+        self._now: int | None = None  # the server's time at the last pass
+        self._asked: int | None = None  # the server's time, reported and not used yet
         self._at = 0  # where the pass is
         self._target: int | None = None  # where the pass ends; None: there is none
         self._looks_back = False
         self._next_pass = 0.0
         self._last_look: float | None = None
         self._looking_since = 0.0
-        self._is_empty = False  # `start: beginning`, and there is no point
+        self._is_empty = False  # `start: beginning`, and the server has no point
         self._backfill_turn = False
-        self._held: dict[Lane, float] = {"tail": 0.0, "backfill": 0.0}  # until when, by the rate
+        self._held: dict[Lane, float] = {"tail": 0.0, "backfill": 0.0}  # when the rate allows the next window
         self._given_at = 0.0
         self._rates: dict[Lane, float | None] = {
             "tail": rules.rows_per_second if rules.until_end else None,
@@ -167,11 +167,11 @@ class Windows:
 
     @property
     def live_to(self) -> int | None:
-        """Up to where the tail could have read at the last pass: `done` behind it is lag."""
+        """The time up to which the tail could be read at the last pass: `done` behind it is lag."""
         return None if self._now is None else self._upper(self._now)
 
     def next(self, seconds: float) -> Action:
-        """What to do now; asked again without an answer told, it gives the same (or more time has passed)."""
+        """Return what to do now.  Without a reported result, another call returns the same, or what is due by then."""
         if self._hopeless is not None:
             return GiveUp(self._hopeless.start, self._hopeless.stop)
         if self.position is None:
@@ -187,8 +187,8 @@ class Windows:
             return self._give(self._backfill_window(self.position.gap), seconds)
         return self._wait(self.position, seconds)
 
-    def told_time(self, now: int, seconds: float) -> None:
-        """The server's time, asked at `seconds`."""
+    def set_server_time(self, now: int, seconds: float) -> None:
+        """Take the server's time, asked at `seconds`."""
         self._asked = now
         position = self.position
         if position is None:
@@ -200,8 +200,8 @@ class Windows:
         self._next_pass = seconds + self.rules.poll_seconds
         self._start_pass(position, now, seconds)
 
-    def told_first(self, first: int | None, seconds: float) -> None:
-        """The time of the oldest point, or that there is none."""
+    def set_first_time(self, first: int | None, seconds: float) -> None:
+        """Take the time of the oldest point, or None if the server has none."""
         if first is None or self._asked is None:
             self._next_pass = seconds + self.rules.poll_seconds
             self._asked = None
@@ -211,7 +211,7 @@ class Windows:
         self._begin(min(first, self._final(self._asked)))
 
     def read(self, rows: int, seconds: float) -> None:
-        """The span that was given last is read, published and confirmed; `position` is to be stored now."""
+        """Take that the last returned span was read, published and confirmed; `position` is to be stored now."""
         given, position = self._given, self.position
         if given is None or position is None:
             raise ValueError("no window was requested")
@@ -235,9 +235,9 @@ class Windows:
             self._end_pass(seconds)
 
     def foresee(self, rows: int, seconds: float) -> Read | None:
-        """What will be read after the span that was given, if that holds so many rows; None where it cannot be said.
+        """Return the span after the last returned one, if that holds `rows` rows; None if it is not certain.
 
-        Only spans that nobody looks at again: what is read of them early is not out of date when its turn comes.
+        Only a span that will not be looked at again: reading it early then gives the same rows.
         """
         then = copy.deepcopy(self)
         then.read(rows, seconds)
@@ -247,7 +247,7 @@ class Windows:
         )
 
     def too_much(self) -> None:
-        """The span that was given last cannot be taken at once."""
+        """Take that the last returned span holds too much to be read at once."""
         given = self._given
         if given is None:
             raise ValueError("no window was requested")
@@ -269,25 +269,25 @@ class Windows:
     def _begin(self, start: int) -> None:
         if self.rules.end is not None:
             start = min(start, self.rules.end)
-        self.position = Position(start, start)
+        self.position = ReadPosition(start, start)
 
     # --- passes over the tail ---
 
     def _upper(self, now: int) -> int:
-        """Up to where may be read at `now`."""
+        """Return the time up to which data may be read at `now`."""
         upper = self._floor(now - self.rules.settle)
         end = self.rules.end
-        # The last cell of a grid is cut by the end.
+        # The end cuts the last cell of a grid.
         return upper if end is None or now - self.rules.settle < end else end
 
     def _final(self, now: int) -> int:
-        """What is before this needs no other look after one at `now`."""
+        """Return the time before which everything is final after a read at `now`."""
         return self._floor(now - self.rules.settle - self.rules.overlap)
 
     def _floor(self, time: int) -> int:
         return time // self.rules.window * self.rules.window if self.rules.grid else time
 
-    def _start_pass(self, position: Position, now: int, seconds: float) -> None:
+    def _start_pass(self, position: ReadPosition, now: int, seconds: float) -> None:
         self._now = now
         upper, final = self._upper(now), self._final(now)
         end, is_bounded = self.rules.end, self.rules.until_end
@@ -295,7 +295,7 @@ class Windows:
         may_jump = position.gap is None and not is_bounded and (end is None or end > final)
         is_far = may_jump and final - position.done > far
         if is_far and position.checked == position.done:
-            position = self.position = Position(final, final, (position.done, final))
+            position = self.position = ReadPosition(final, final, (position.done, final))
             is_far = False
         interval = max(self.rules.poll_seconds, self.rules.overlap / 1e9 / _LOOKS)
         self._looks_back = (
@@ -308,26 +308,26 @@ class Windows:
         if self._at >= self._target:
             self._end_pass(seconds)
 
-    def _is_closing(self, position: Position) -> bool:
-        """Whether all that is left to do is to look back."""
+    def _is_closing(self, position: ReadPosition) -> bool:
+        """Whether only a look back is left to do."""
         return self.rules.end is not None and position.done >= self.rules.end
 
     def _end_pass(self, seconds: float) -> None:
         if self._looks_back:
             self._last_look = self._looking_since
         is_behind = self.position is not None and self.live_to is not None and self.position.done < self.live_to
-        if is_behind:  # it only looked back, before it jumps
+        if is_behind:  # this pass only looked back, before the tail jumps
             self._next_pass = seconds
         self._target = None
 
-    def _tail_window(self, position: Position, target: int) -> Read:
+    def _tail_window(self, position: ReadPosition, target: int) -> Read:
         assert self._now is not None  # noqa: S101  # a pass has a time
         stop = self._cut(self._at, self._sizes["tail"].ns, target)
         return Read(self._at, stop, "tail", position.done, min(self._final(self._now), stop))
 
     # --- the backfill ---
 
-    def _backfill_is_due(self, position: Position, seconds: float) -> bool:
+    def _backfill_is_due(self, position: ReadPosition, seconds: float) -> bool:
         return self._backfill_turn and position.gap is not None and seconds >= self._held["backfill"]
 
     def _backfill_window(self, gap: tuple[int, int]) -> Read:
@@ -335,7 +335,7 @@ class Windows:
         return Read(gap[0], stop, "backfill", gap[0], stop)
 
     def _cut(self, start: int, size: int, most: int) -> int:
-        """The end of the window at `start`."""
+        """Return the end of the window at `start`."""
         if self.rules.grid:
             return min(self._floor(start) + self.rules.window, most)
         return min(start + size, most)
@@ -344,8 +344,8 @@ class Windows:
         self._given, self._given_at = read, seconds
         return read
 
-    def _wait(self, position: Position, seconds: float) -> Wait:
-        """Until the first of what is to come."""
+    def _wait(self, position: ReadPosition, seconds: float) -> Wait:
+        """Return the wait until the next pass or the next window that the rate allows."""
         if self._target is not None:
             return Wait(self._held["tail"] - seconds, "rate")
         if position.gap is not None and self._held["backfill"] < self._next_pass:
@@ -354,7 +354,7 @@ class Windows:
 
     # --- the end ---
 
-    def _is_finished(self, position: Position) -> bool:
+    def _is_finished(self, position: ReadPosition) -> bool:
         if position.gap is not None:
             return False
         end = self.rules.end
@@ -366,19 +366,19 @@ class Windows:
 
 
 class _Size:
-    """The size of the windows of a lane."""
+    """The size of the windows of a lane, in nanoseconds."""
 
     def __init__(self, first: int, *, adapts: bool, rows_per_second: float = HEAVY_ROWS) -> None:
         self.ns = first
         self._adapts = adapts
-        # A window is not larger than its rate allows in some seconds: what is read at once is a burst.
+        # A window holds at most what its rate allows in some seconds: its rows are read in one burst.
         self._light = min(LIGHT_ROWS, rows_per_second * _BURST_SECONDS / 4)
         self._heavy = min(HEAVY_ROWS, rows_per_second * _BURST_SECONDS)
         self._largest = max(first, _LARGEST_NS)
         self._refusals = 0
 
     def taken(self, span: int, rows: int) -> None:
-        """A window of `span` had so many rows."""
+        """Adapt the size after a window of `span` with `rows` rows."""
         self._refusals = 0
         if not self._adapts:
             return
@@ -388,7 +388,7 @@ class _Size:
             self.ns = min(self.ns * 2, self._largest)
 
     def refuse(self, span: int) -> bool:
-        """A window of `span` was too much; False where it cannot be made smaller."""
+        """Shrink the size after a window of `span` was too much; return False if it cannot be made smaller."""
         self._refusals += 1
         if span <= 1 or not self._adapts:
             return False

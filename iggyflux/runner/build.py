@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iggyflux.delivery.retry import Policy
-from iggyflux.delivery.windows import Rules
+from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings
 from iggyflux.plan import compile_plan
@@ -94,10 +94,10 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
     )
 
 
-def rules_of(reader: Reader, settings: InfluxSettings, *, until_end: bool) -> Rules:
+def rules_of(reader: Reader, settings: InfluxSettings, *, until_end: bool) -> WindowRules:
     """How windows move on, by the document and the `influxdb` section."""
     cursor = reader.cursor
-    return Rules(
+    return WindowRules(
         start=cursor.start,
         end=cursor.end_ns,
         settle=cursor.settle_ns,

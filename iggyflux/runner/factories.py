@@ -67,7 +67,7 @@ def _stdin_source(setup: WriterSetup, end: Endpoint) -> Source:
 
 
 def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
-    from iggyflux.transports.iggy.connection import Reader
+    from iggyflux.transports.iggy.connection import ConsumerId
     from iggyflux.transports.iggy.source import IggySource
 
     item, origin = setup.item, setup.writer.source
@@ -75,7 +75,7 @@ def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
         setup.iggy,
         origin.stream,
         origin.topics,
-        reader=Reader(item.consumer.kind, setup.consumer),
+        reader=ConsumerId(item.consumer.kind, setup.consumer),
         partitions=item.consumer.partitions,
         start=item.start,
         until_end=setup.until_end,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from iggyflux.delivery.windows import Position, Read
+from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.errors import TooMuch
 from iggyflux.runner.deliver import Clock
 from iggyflux.runner.events import emit
@@ -33,7 +33,7 @@ class ReaderEvents:
         self._has_logged_empty = False
         self._has_logged_clock = False
 
-    def opened(self, position: Position | None) -> None:
+    def opened(self, position: ReadPosition | None) -> None:
         """Log where the reader begins, or resumes."""
         self._progress_at = self._clock.monotonic()
         route = self._route

@@ -54,8 +54,8 @@ from iggyflux.delivery.windows import (
     AskTime,
     Finished,
     GiveUp,
-    Position,
     Read,
+    ReadPosition,
     Wait,
     Windows,
 )
@@ -94,7 +94,7 @@ class ReaderRun:
         self._worker = Worker("cursor")
         self._windows = Windows(route.rules)
         self._is_open = False
-        self._stored: Position | None = None
+        self._stored: ReadPosition | None = None
         self._stored_at = float("-inf")
 
     async def run(self) -> None:
@@ -151,13 +151,13 @@ class ReaderRun:
             case AskTime():
                 now = await self._session.unless_stopped(source.now())
                 self._events.asked_time(now)
-                windows.told_time(now, self._clock.monotonic())
+                windows.set_server_time(now, self._clock.monotonic())
                 await self._store_position()
             case AskFirst():
                 first = await self._session.unless_stopped(source.first())
                 if first is None:
                     self._events.no_rows()
-                windows.told_first(first, self._clock.monotonic())
+                windows.set_first_time(first, self._clock.monotonic())
                 await self._store_position()
             case Read() as read:
                 await self._read(read)

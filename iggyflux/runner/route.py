@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from iggyflux.cursors import CursorStore
 from iggyflux.delivery.retry import Policy
-from iggyflux.delivery.windows import Rules
+from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import OnError
 from iggyflux.records import Message, Rendered, RenderedMessages, Row
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowSource, Source
@@ -67,7 +67,7 @@ class ReaderRoute:
     sink: MessageSink
     store: CursorStore
     dead_letters: DeadLetterSink
-    rules: Rules
+    rules: WindowRules
     page_size: int = 5000
     column: str = "time"
     mark: str | None = None

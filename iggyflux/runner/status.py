@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from iggyflux.delivery.windows import Position
+from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Partition
 from iggyflux.runner.events import emit
@@ -37,7 +37,7 @@ class ReaderStatus:
     """Rows that came after their time had been read."""
     changed: int = 0
     """Rows with another value than was sent; told only where marks are asked for."""
-    position: Position | None = None
+    position: ReadPosition | None = None
     """How far it is."""
     live_to: int | None = None
     """Up to where the tail may read, by the server's clock."""

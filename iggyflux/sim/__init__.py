@@ -1,6 +1,6 @@
-"""An InfluxDB stand-in on loopback: dialects 1.x, 2.x and 3.x over one store, with faults on demand.
+"""An InfluxDB simulator on loopback: dialects 1.x, 2.x and 3.x over one store, with faults on demand.
 
-For demos, tests and users' own CI.  Where a real server differs from it, the simulator is wrong.
+For demos, tests and users' own CI.  Where a real server behaves differently, the simulator is wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The endpoint through which a running simulator is asked and told, as JSON under `/__sim__/`."""
+"""The endpoint that reads and controls a running simulator, as JSON under `/__sim__/`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from iggyflux.sim import export
 from iggyflux.sim.core import Core
-from iggyflux.sim.exchange import Answer, Request, TooLarge
+from iggyflux.sim.exchange import BodyTooLarge, HttpRequest, HttpResponse
 from iggyflux.sim.faults import ScenarioError, read_faults, read_scenario
 
 ADMIN = "/__sim__/"
@@ -18,15 +18,15 @@ _KNOWN = "GET stats, requests, dump, faults; POST faults, reset, down; DELETE fa
 
 
 class Admin:
-    """Does what requests under `ADMIN` ask of `core`; `down` and `reset` are done by whoever has its sockets."""
+    """Handles requests under `ADMIN`; the caller's `down` and `reset` act on the sockets and the store."""
 
     def __init__(self, core: Core, *, down: Callable[[float], None], reset: Callable[[], None]) -> None:
         self._core = core
         self._down = down
         self._reset = reset
 
-    def answer(self, request: Request) -> Answer:
-        """Answer a request: 401 and 403 without a token with all rights, 400 for a body that makes no sense."""
+    def answer(self, request: HttpRequest) -> HttpResponse:
+        """Return the response: 401 and 403 without a token with all rights, 400 for an invalid body."""
         status = self._core.may_administer(request)
         if status != 200:
             error = "the simulator asks for a token with all rights in the header Authorization"
@@ -34,14 +34,14 @@ class Admin:
         try:
             body = request.body.read(_MAX_BODY)
             return self._answer(request, request.path[len(ADMIN) :].strip("/"), json.loads(body) if body else None)
-        except TooLarge:
+        except BodyTooLarge:
             return _json(413, {"error": f"a body has at most {_MAX_BODY:,} bytes"})
         except ScenarioError as error:
             return _json(400, {"error": str(error), "code": error.code})
         except (ValueError, RecursionError) as error:
             return _json(400, {"error": f"the body is not JSON: {error}"})
 
-    def _answer(self, request: Request, name: str, tree: Any) -> Answer:
+    def _answer(self, request: HttpRequest, name: str, tree: Any) -> HttpResponse:
         core = self._core
         match request.method, name:
             case "GET", "stats":
@@ -50,7 +50,7 @@ class Admin:
                 return _json(200, [seen._asdict() for seen in core.requests])
             case "GET", "dump":
                 lines = export.dump(core.store, request.query.get("db"))
-                return Answer(200, {"Content-Type": "text/plain; charset=utf-8"}, _lines(lines))
+                return HttpResponse(200, {"Content-Type": "text/plain; charset=utf-8"}, _lines(lines))
             case "GET", "faults":
                 return _json(200, core.faults.pending())
             case "POST", "faults":
@@ -83,8 +83,8 @@ def _seconds(tree: Any) -> float:
     return float(seconds)
 
 
-def _json(status: int, tree: object) -> Answer:
-    return Answer(status, {"Content-Type": "application/json"}, (json.dumps(tree) + "\n").encode())
+def _json(status: int, tree: object) -> HttpResponse:
+    return HttpResponse(status, {"Content-Type": "application/json"}, (json.dumps(tree) + "\n").encode())
 
 
 def _lines(lines: list[str]) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
-"""Line protocol as InfluxDB 1.x and 2.x read it, with their words for what is wrong and their oddities.
+"""Line protocol as InfluxDB 1.x and 2.x parse it, with their error messages and their quirks.
 
-This is not the strict parser of `iggyflux.lineprotocol`: it takes what those servers take (text after a closing quote,
-names with control characters, backslashes that lose a point) because a stand-in that is stricter than the server hides
-faults of the writer.  Order of scanning and texts are those of the servers; nothing here stores or answers.
+This is not the strict parser of `iggyflux.lineprotocol`: it accepts what those servers accept (text after a closing
+quote, names with control characters, backslashes that lose a point), because a simulator that is stricter than the
+server hides faults of the writer.  Order of scanning and messages are those of the servers.  Nothing is stored here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import isinf
 from typing import NamedTuple
 
-from iggyflux.sim.plain import LINE, Broken, Fields, Parsed, RawFields, Twofold, Value, plain_fields, plain_tags
+from iggyflux.sim.plain import LINE, BrokenValue, Fields, Parsed, RawFields, TwoTypes, Value, plain_fields, plain_tags
 
 MAX_KEY_LENGTH = 65_535
 MIN_TIME, MAX_TIME = -(2**63) + 2, 2**63 - 2
@@ -29,37 +29,38 @@ _BOOLEANS = {
 
 
 class ServerKilled(Exception):
-    """The line ends the process of a real server; whoever serves must drop the connection without an answer."""
+    """The line ends the process of a real server; the simulator must drop the connection without a response."""
 
 
 class LineError(Exception):
     """Why the server cannot parse a line; the text is the server's."""
 
 
-class Bad(NamedTuple):
-    """A line that was refused, and the server's reason."""
+class RejectedLine(NamedTuple):
+    """A rejected line and the server's reason."""
 
     line: bytes
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What differs between the versions: unsigned integers and reserved tag keys."""
+class ParseRules:
+    """The differences between versions: unsigned integers and reserved tag keys."""
 
     unsigned: bool
     reserved_tags: bool
 
 
-def parse(data: bytes, rules: Rules, unit: int, now_ns: int) -> tuple[list[Parsed], list[Bad]]:
-    """All lines of a request body, the good with times in nanoseconds, and the refused.  Raises `ServerKilled`.
+def parse(data: bytes, rules: ParseRules, unit: int, now_ns: int) -> tuple[list[Parsed], list[RejectedLine]]:
+    """Return the accepted lines of a request body, with times in nanoseconds, and the rejected ones.
 
-    `unit` is the precision in nanoseconds; a line without a time gets `now_ns`, cut to the unit.
+    `unit` is the precision in nanoseconds; a line without a time gets `now_ns`, truncated to the unit.
+    Raise `ServerKilled`.
     """
     now_ns = now_ns // unit * unit
     low, high = -(-MIN_TIME // unit), MAX_TIME // unit
     good: list[Parsed] = []
-    bad: list[Bad] = []
+    bad: list[RejectedLine] = []
     position, end = 0, len(data)
     match = LINE.match
     seen: set[bytes] = set()
@@ -85,7 +86,7 @@ def parse(data: bytes, rules: Rules, unit: int, now_ns: int) -> tuple[list[Parse
             key, values, parsed_time = parse_line(line, rules)
             good.append((key, values, now_ns if parsed_time is None else scale_time(parsed_time, unit)))
         except LineError as reason:
-            bad.append(Bad(line, str(reason)))
+            bad.append(RejectedLine(line, str(reason)))
     return good, bad
 
 
@@ -97,8 +98,8 @@ def _no_unsigned(fields: Fields) -> bool:
     return list not in map(type, fields.values())
 
 
-def _is_plain_series(series: bytes, rules: Rules) -> bool:
-    """Whether a series of the common shape needs no more than to be taken as it is: sorted, unreserved, short."""
+def _is_plain_series(series: bytes, rules: ParseRules) -> bool:
+    """Return whether a series in the plain form can be used as it is: sorted, without reserved keys, short."""
     if len(series) > MAX_KEY_LENGTH - 4096:
         return False
     keys = [part.split(b"=")[0] for part in series.split(b",")[1:]] if b"\\" not in series else None
@@ -109,8 +110,8 @@ def _is_plain_series(series: bytes, rules: Rules) -> bool:
     return not (rules.reserved_tags and any(key in RESERVED_TAG_KEYS for key in keys))
 
 
-def parse_line(line: bytes, rules: Rules) -> Parsed:
-    """One line without its newline.  Raises `LineError`, `ServerKilled`."""
+def parse_line(line: bytes, rules: ParseRules) -> Parsed:
+    """Return one parsed line without its newline.  Raise `LineError`, `ServerKilled`."""
     position, key = _scan_key(line, rules)
     if len(key) > MAX_KEY_LENGTH:
         raise LineError(f"max key length exceeded: {len(key)} > {MAX_KEY_LENGTH}")
@@ -131,7 +132,7 @@ def parse_line(line: bytes, rules: Rules) -> Parsed:
 
 
 def scale_time(time: int, unit: int) -> int:
-    """Nanoseconds; raises `LineError` outside the range that the servers store."""
+    """Return nanoseconds.  Raise `LineError` outside the range that the servers store."""
     nanoseconds = time * unit
     if not MIN_TIME <= nanoseconds <= MAX_TIME:
         raise LineError(f"time outside range {MIN_TIME} - {MAX_TIME}")
@@ -142,7 +143,7 @@ def scale_time(time: int, unit: int) -> int:
 
 
 def scan_line(data: bytes, position: int) -> tuple[int, bytes]:
-    """The end of the line that starts at `position`, and the line: a newline inside quotes belongs to it."""
+    """Return the end of the line that starts at `position`, and the line: a newline inside quotes belongs to it."""
     start, end = position, len(data)
     quoted = fields = False
     equals = commas = 0
@@ -169,7 +170,7 @@ def scan_line(data: bytes, position: int) -> tuple[int, bytes]:
 # --- measurement and tags ---
 
 
-def _scan_key(line: bytes, rules: Rules) -> tuple[int, bytes]:
+def _scan_key(line: bytes, rules: ParseRules) -> tuple[int, bytes]:
     position, has_tags = _scan_measurement(line)
     if not has_tags:
         return position, line[:position]
@@ -242,7 +243,7 @@ def _scan_tag_value(line: bytes, position: int) -> tuple[int, bool]:
 # --- fields ---
 
 
-def _scan_fields(line: bytes, position: int, rules: Rules) -> tuple[int, bytes]:
+def _scan_fields(line: bytes, position: int, rules: ParseRules) -> tuple[int, bytes]:
     while position < len(line) and line[position] in b" \t\x00":
         position += 1
     start, end = position, len(line)
@@ -276,8 +277,8 @@ def _scan_fields(line: bytes, position: int, rules: Rules) -> tuple[int, bytes]:
     return position, line[start:position]
 
 
-def _scan_value(line: bytes, position: int, rules: Rules) -> int | None:
-    """What follows the `=` at `position`: the end of a number or boolean, None for a quoted string."""
+def _scan_value(line: bytes, position: int, rules: ParseRules) -> int | None:
+    """Return what follows the `=` at `position`: the end of a number or boolean, None for a quoted string."""
     if line[position - 1] in b" ," and line[position - 2] != _BACKSLASH:
         raise LineError("missing field key")
     if position + 1 >= len(line) or line[position + 1] in b", ":
@@ -290,7 +291,7 @@ def _scan_value(line: bytes, position: int, rules: Rules) -> int | None:
     return None
 
 
-def _scan_number(line: bytes, start: int, rules: Rules) -> int:
+def _scan_number(line: bytes, start: int, rules: ParseRules) -> int:
     invalid = LineError("invalid number")
     end = start
     while end < len(line) and line[end] not in b", ":
@@ -369,7 +370,7 @@ def _parse_int(digits: bytes) -> int:
     return number
 
 
-# --- what the storage engine makes of the text ---
+# --- how the storage engine reads the text ---
 
 
 def _scan_to(text: bytes, position: int, stop: int) -> int:
@@ -407,9 +408,11 @@ def _walk_fields(text: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def read_fields(text: bytes) -> RawFields:
-    """Keys and values of a field set as the storage engine reads them.  A key that comes twice keeps its last value;
-    with two types it carries a `Twofold`, which conflicts with whatever is there."""
-    fields: dict[bytes, Value | Broken | Twofold] = {}
+    """Return keys and values of a field set as the storage engine reads them.
+
+    A duplicate key keeps its last value.  With two types it has a `TwoTypes`, which conflicts with every stored type.
+    """
+    fields: dict[bytes, Value | BrokenValue | TwoTypes] = {}
     position = 0
     while position < len(text):
         end = _scan_to(text, position, _EQUALS)
@@ -420,21 +423,21 @@ def read_fields(text: bytes) -> RawFields:
         if value is None:
             continue
         before = fields.get(key)
-        if isinstance(before, Twofold):
+        if isinstance(before, TwoTypes):
             continue
         if before is not None and kind_of(before) is not kind_of(value):
-            fields[key] = Twofold(kind_of(before), kind_of(value))
+            fields[key] = TwoTypes(kind_of(before), kind_of(value))
         else:
             fields[key] = value
     return fields
 
 
-def kind_of(value: Value | Broken | Twofold) -> type:
-    """The class that stands for the type of a value."""
-    return value.kind if isinstance(value, Broken) else type(value)
+def kind_of(value: Value | BrokenValue | TwoTypes) -> type:
+    """Return the class that represents the type of a value."""
+    return value.kind if isinstance(value, BrokenValue) else type(value)
 
 
-def _read_value(text: bytes) -> Value | Broken | None:
+def _read_value(text: bytes) -> Value | BrokenValue | None:
     if not text:
         return None
     if text[:1] == b'"':
@@ -445,14 +448,14 @@ def _read_value(text: bytes) -> Value | Broken | None:
         return _read_number(text)
     boolean = _BOOLEANS.get(text)
     if boolean is None:
-        return Broken(
+        return BrokenValue(
             bool,
             f"unable to parse bool value {go_quote(text)}: strconv.ParseBool: parsing {go_quote(text)}: invalid syntax",
         )
     return boolean
 
 
-def _read_number(text: bytes) -> Value | Broken:
+def _read_number(text: bytes) -> Value | BrokenValue:
     try:
         if text[-1:] == b"i":
             return int(text[:-1])
@@ -464,16 +467,18 @@ def _read_number(text: bytes) -> Value | Broken:
         name = {int: "integer", list: "unsigned", float: "float"}[kind]
         call = {int: "ParseInt", list: "ParseUint", float: "ParseFloat"}[kind]
         shown = go_quote(text if kind is float else text[:-1])
-        return Broken(kind, f"unable to parse {name} value {shown}: strconv.{call}: parsing {shown}: invalid syntax")
+        return BrokenValue(
+            kind, f"unable to parse {name} value {shown}: strconv.{call}: parsing {shown}: invalid syntax"
+        )
 
 
 def unescape_name(text: bytes) -> bytes:
-    """A measurement or field key without its escapes."""
+    """Return a measurement or field key without escapes."""
     return _UNESCAPE_NAME.sub(rb"\1", text) if b"\\" in text else text
 
 
 def unescape_string(text: bytes) -> bytes:
-    """The inside of a quoted string."""
+    """Return the content of a quoted string without escapes."""
     if b"\\" not in text:
         return text
     return re.sub(rb'\\([\\"])', rb"\1", text)
@@ -491,29 +496,32 @@ def _escape_tag(text: bytes) -> bytes:
     return text
 
 
-class Series(NamedTuple):
-    """A series as the index knows it.  `readable` is false where points lie under another name or key than the one that
-    the index makes: such points are listed and never found (a backslash in a measurement)."""
+class IndexedSeries(NamedTuple):
+    """A series as the index has it.
+
+    `readable` is false if points are stored under another name or key than the index derives: such points are listed
+    and never found (a backslash in a measurement).
+    """
 
     measurement: bytes
     tags: tuple[tuple[bytes, bytes], ...]
     readable: bool
 
 
-def read_series(key: bytes, *, in_memory: bool) -> Series:
-    """Measurement and tags of a series key, as the index in memory (1.x) or on disk (2.x) has them."""
+def read_series(key: bytes, *, in_memory: bool) -> IndexedSeries:
+    """Return measurement and tags of a series key, as the index in memory (1.x) or on disk (2.x) has them."""
     if b"\\" not in key:
         measurement, tags = plain_tags(key) if b"=" in key else (key, ())
-        return Series(measurement, tags, True)
+        return IndexedSeries(measurement, tags, True)
     end = _scan_to(key, 0, _COMMA)
     measurement = unescape_name(key[:end])
     pairs = _read_tags(key, end + 1)
     if in_memory:
-        name = unescape_name(measurement)  # this index takes escapes away twice, the points have it once
-        return Series(name, pairs, name == measurement)
+        name = unescape_name(measurement)  # this index unescapes twice, the points only once
+        return IndexedSeries(name, pairs, name == measurement)
     made = measurement.replace(b"\\,", b",").replace(b"\\ ", b" ").replace(b",", b"\\,").replace(b" ", b"\\ ")
     made += b"".join(b",%s=%s" % (_escape_tag(name), _escape_tag(value)) for name, value in pairs)
-    return Series(measurement, pairs, made == key)
+    return IndexedSeries(measurement, pairs, made == key)
 
 
 def _read_tags(key: bytes, position: int) -> tuple[tuple[bytes, bytes], ...]:
@@ -534,7 +542,7 @@ def _text(data: bytes) -> str:
 
 
 def go_quote(data: bytes) -> str:
-    """Text in double quotes with the escapes that Go's %q writes."""
+    """Return text in double quotes with the escapes of Go's %q."""
     out = ['"']
     for character in data.decode("utf-8", "surrogateescape"):
         point = ord(character)

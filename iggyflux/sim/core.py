@@ -1,7 +1,7 @@
-"""The simulator without sockets and threads of its own: requests in, answers or ways to break off out.
+"""The simulator without sockets and threads: requests go in, responses or broken connections come out.
 
-`begin` draws the faults that strike a request; the caller then waits `delay` seconds, and asks `finish` what becomes of
-it.  The clock is an argument, so a simulated world can run it in simulated time.
+`begin` draws the faults for a request.  The caller waits `delay` seconds and then calls `finish` for the result.  The
+clock is an argument, so a test can run it in simulated time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,19 @@ from enum import Enum
 
 from iggyflux.sim import export
 from iggyflux.sim.classic import ServerKilled
-from iggyflux.sim.dialects.base import ALL_RIGHTS, Dialect, Dropped, Settings, Tally, tokens_of
-from iggyflux.sim.exchange import MAX_BODY, MAX_EXPANDED, Answer, ConnectionGone, Request, TooLarge, Undecodable, gunzip
+from iggyflux.sim.dialects.base import ALL_RIGHTS, Dropped, RequestTally, ServerDialect, Settings, tokens_of
+from iggyflux.sim.exchange import (
+    MAX_BODY,
+    MAX_EXPANDED,
+    BodyTooLarge,
+    ConnectionGone,
+    HttpRequest,
+    HttpResponse,
+    Undecodable,
+    gunzip,
+)
 from iggyflux.sim.faults import Fault, Faults, Strike
-from iggyflux.sim.record import Seen, Stats
+from iggyflux.sim.record import RecordedRequest, Stats
 from iggyflux.sim.store import Store
 
 log = logging.getLogger("iggyflux.sim")
@@ -30,7 +39,7 @@ _REMEMBERED = 10_000
 
 
 class Break(Enum):
-    """How a connection ends without an answer: of this client, of all clients, or with nobody there for a time."""
+    """How a connection ends without a response: of this client, of all clients, or with the server down for a time."""
 
     CLOSE = "close"
     RESET = "reset"
@@ -40,23 +49,23 @@ class Break(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request and the faults that strike it; `delay` seconds pass before anything else happens."""
+    """A request and its faults; `delay` seconds pass before anything else happens."""
 
-    request: Request
+    request: HttpRequest
     strike: Strike
     kind: str
-    tally: Tally = field(default_factory=Tally)
+    tally: RequestTally = field(default_factory=RequestTally)
 
     @property
     def delay(self) -> float:
-        """How long the server waits first."""
+        """The wait in seconds before the server acts."""
         fault = self.strike.of("latency")
         return fault.seconds if fault else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """The connection ends without an answer; with `Break.DOWN` the server is away for `seconds`."""
+class BrokenConnection:
+    """The connection ends without a response; with `Break.DOWN` the server is down for `seconds`."""
 
     how: Break
     seconds: float = 0.0
@@ -65,79 +74,79 @@ class Broken:
 class Core:
     """One simulated server, for any number of threads at once."""
 
-    def __init__(self, api: Callable[[Store, Settings], Dialect], store: Store, settings: Settings) -> None:
+    def __init__(self, api: Callable[[Store, Settings], ServerDialect], store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
         self.faults = Faults()
         self._api = api(store, settings)
         self._stats = Stats()
-        self._seen: deque[Seen] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[RecordedRequest] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
 
     # --- one request ---
 
-    def begin(self, request: Request) -> Exchange:
+    def begin(self, request: HttpRequest) -> Exchange:
         """Draw the faults for a request."""
         kind = self._api.kind(request)
         return Exchange(request, self.faults.strike(kind, request.path), kind)
 
-    def finish(self, exchange: Exchange) -> Answer | Broken:
-        """Apply a request, and return what is answered under its faults, or how the connection breaks.
+    def finish(self, exchange: Exchange) -> HttpResponse | BrokenConnection:
+        """Apply a request, and return the response under its faults, or how the connection breaks.
 
-        Raise `ConnectionGone` where its body breaks off.
+        Raise `ConnectionGone` if its body breaks off.
         """
         try:
             outcome = self._suffer(exchange)
         except ConnectionGone:
             self._record(exchange, None)
             raise
-        if isinstance(outcome, Broken):
+        if isinstance(outcome, BrokenConnection):
             self._record(exchange, None)
             return outcome
         self._record(exchange, None if exchange.strike.of("truncate") else outcome.status)
         fault = exchange.strike.of("splice")
         return _spliced(outcome, fault) if fault else outcome
 
-    def _suffer(self, exchange: Exchange) -> Answer | Broken:
+    def _suffer(self, exchange: Exchange) -> HttpResponse | BrokenConnection:
         request, strike = exchange.request, exchange.strike
         if fault := strike.of("down"):
-            return Broken(Break.DOWN, fault.seconds)
+            return BrokenConnection(Break.DOWN, fault.seconds)
         reset, status = strike.of("reset"), strike.of("status")
         if reset is not None and reset.when != "after":
             if reset.when == "during":
                 request.body.read_half()
-            return Broken(Break.RESET)
+            return BrokenConnection(Break.RESET)
         if status is not None and status.early:
             return self._forced(status)
         try:
             if (large := strike.of("too_large")) is not None:
                 request.body.read(large.bytes)
             if (killer := strike.of("killer")) is not None and killer.text.encode() in _text(request):
-                return Broken(Break.DIE)
+                return BrokenConnection(Break.DIE)
             final = reset or status
-            answer: Answer | Broken = Broken(Break.RESET)
+            answer: HttpResponse | BrokenConnection = BrokenConnection(Break.RESET)
             if final is None or final.stored:
                 answer = self._apply(exchange, twice=strike.of("duplicate") is not None)
             else:
                 request.body.read()
-        except TooLarge:
+        except BodyTooLarge:
             return self._api.too_large(request, large.bytes if large else MAX_BODY)
         if status is not None:
             return self._forced(status)
-        return Broken(Break.RESET) if reset is not None else answer
+        return BrokenConnection(Break.RESET) if reset is not None else answer
 
-    def _apply(self, exchange: Exchange, *, twice: bool) -> Answer | Broken:
+    def _apply(self, exchange: Exchange, *, twice: bool) -> HttpResponse | BrokenConnection:
         try:
             if twice:
                 exchange.request.body.read()
-                self._api.answer(exchange.request, Tally())
+                self._api.answer(exchange.request, RequestTally())
             return self._api.answer(exchange.request, exchange.tally)
         except ServerKilled:
-            return Broken(Break.DIE)
+            return BrokenConnection(Break.DIE)
         except Dropped:
-            return Broken(Break.CLOSE)
+            return BrokenConnection(Break.CLOSE)
 
-    def _forced(self, fault: Fault) -> Answer:
+    def _forced(self, fault: Fault) -> HttpResponse:
         headers = dict(fault.headers)
         if fault.retry_after is not None:
             if fault.retry_after_form == "date":
@@ -148,7 +157,7 @@ class Core:
         text = fault.text or f"{fault.status}: a fault on purpose"
         if fault.body == "own":
             own = self._api.failure(fault.status, text)
-            return Answer(fault.status, {**own.headers, **headers}, own.body, close=fault.early)
+            return HttpResponse(fault.status, {**own.headers, **headers}, own.body, close=fault.early)
         content, body = {
             "text": ("text/plain; charset=utf-8", text + "\n"),
             "json": ("application/json", json.dumps({"error": text})),
@@ -160,30 +169,30 @@ class Core:
         }[fault.body]
         if content:
             headers.setdefault("Content-Type", content)
-        return Answer(fault.status, headers, body.encode(), close=fault.early)
+        return HttpResponse(fault.status, headers, body.encode(), close=fault.early)
 
-    # --- who may ask ---
+    # --- access ---
 
-    def refusal(self, request: Request, *, any_host: bool) -> Answer | None:
-        """Return what a request is refused with that names another host than loopback, as a web page's may."""
+    def refusal(self, request: HttpRequest, *, any_host: bool) -> HttpResponse | None:
+        """Return the rejection of a request that names another host than loopback, as one from a web page may."""
         if any_host or _is_loopback(request.headers.get("host", "")):
             return None
         text = "421 Misdirected Request: the simulator listens on loopback and answers to its names only\n"
-        return Answer(421, {"Content-Type": "text/plain; charset=utf-8"}, text.encode(), close=True)
+        return HttpResponse(421, {"Content-Type": "text/plain; charset=utf-8"}, text.encode(), close=True)
 
-    def may_administer(self, request: Request) -> int:
-        """Return 200 where a request has a token with all rights, else the status of its refusal."""
+    def may_administer(self, request: HttpRequest) -> int:
+        """Return 200 if a request has a token with all rights, else the status of its rejection."""
         if not self.settings.tokens:
             return 200
         found = [self._api.rights(token) for token in tokens_of(request.headers.get("authorization", ""))]
         rights = next((each for each in found if each is not None), None)
         return 401 if rights is None else 200 if rights == ALL_RIGHTS else 403
 
-    # --- what happened ---
+    # --- statistics ---
 
     @property
     def stats(self) -> Stats:
-        """Counts up to now."""
+        """Return the counts up to now."""
         with self._lock:
             stats = self._stats
             copy = Stats(Counter(stats.requests), stats.broken, stats.lines, stats.stored, stats.refused)
@@ -194,13 +203,13 @@ class Core:
         return copy
 
     @property
-    def requests(self) -> list[Seen]:
-        """The last requests, at most 10,000, the oldest first."""
+    def requests(self) -> list[RecordedRequest]:
+        """Return the last requests, at most 10,000, the oldest first."""
         with self._lock:
             return list(self._seen)
 
     def reset(self) -> None:
-        """Forget points, faults and counts."""
+        """Delete points, faults and counts."""
         self.faults.clear()
         self.store.clear()
         with self._lock:
@@ -210,7 +219,7 @@ class Core:
     def _record(self, exchange: Exchange, status: int | None) -> None:
         request, tally, strike = exchange.request, exchange.tally, exchange.strike
         size = request.body.received
-        seen = Seen(
+        seen = RecordedRequest(
             request.method, request.target, status, tally.lines, tally.stored, tally.refused, size, strike.names
         )
         with self._lock:
@@ -234,7 +243,7 @@ class Core:
         )
 
 
-def _text(request: Request) -> bytes:
+def _text(request: HttpRequest) -> bytes:
     data = request.body.read()
     if "gzip" not in request.headers.get("content-encoding", ""):
         return data
@@ -244,15 +253,15 @@ def _text(request: Request) -> bytes:
         return b""
 
 
-def _spliced(answer: Answer, fault: Fault) -> Answer:
-    """The answer with its body cut at a line's end and something else behind it."""
+def _spliced(answer: HttpResponse, fault: Fault) -> HttpResponse:
+    """Return the response with its body cut at a line end and other bytes after it."""
     body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
     kept = body[: body.rfind(b"\n", 0, fault.bytes or len(body) // 2) + 1]
-    return Answer(answer.status, answer.headers, (kept, fault.text.encode()), answer.close)
+    return HttpResponse(answer.status, answer.headers, (kept, fault.text.encode()), answer.close)
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine as itself sees it."""
+    """Return whether a Host header names this machine by loopback."""
     name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
     if name.lower() == "localhost":
         return True

@@ -1,4 +1,4 @@
-"""What goes into the simulator's core and what comes out: a request whose body is read on demand, and an answer.
+"""The input and output of the simulator's core: a request, whose body is read on demand, and a response.
 
 Nothing here knows sockets or InfluxDB.
 """
@@ -12,15 +12,15 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 MAX_BODY = 100_000_000
 MAX_EXPANDED = 25_000_000
-"""No body is longer than this, as it is sent and when it is expanded, whatever a real server would take."""
+"""The most bytes of a body, as sent and inflated, whatever a real server would accept."""
 
 
 class ConnectionGone(Exception):
-    """The other side closed or broke the connection."""
+    """The client closed or broke the connection."""
 
 
-class TooLarge(Exception):
-    """The body is longer than was asked for, as it was sent or when it is expanded."""
+class BodyTooLarge(Exception):
+    """The body is longer than the limit, as sent or inflated."""
 
 
 class Undecodable(Exception):
@@ -34,8 +34,8 @@ class Undecodable(Exception):
 class Body:
     """The body of a request.
 
-    `more` returns the next bytes, b"" at the end, and raises `ConnectionGone`; `length` is None where the head does not
-    say it.
+    `more` returns the next bytes, b"" at the end, and raises `ConnectionGone`; `length` is None if the head does not
+    give it.
     """
 
     def __init__(self, length: int | None, more: Callable[[], bytes]) -> None:
@@ -46,41 +46,41 @@ class Body:
 
     @classmethod
     def of(cls, data: bytes) -> Body:
-        """Return a body that is there already."""
+        """Return a body that is complete already."""
         pieces = [data, b""]
         return cls(len(data), lambda: pieces.pop(0))
 
     @property
     def finished(self) -> bool:
-        """Whether all of it was read."""
+        """Whether it was read to its end."""
         return self._bytes is not None
 
     def read(self, limit: int | None = None) -> bytes:
-        """Return the whole body as sent.  Raise `TooLarge` as soon as it is longer than `limit`, `ConnectionGone`."""
+        """Return the whole body as sent.  Raise `BodyTooLarge` as soon as it exceeds `limit`, or `ConnectionGone`."""
         limit = MAX_BODY if limit is None else min(limit, MAX_BODY)
         if self._bytes is None:
             if self.length is not None and self.length > limit:
-                raise TooLarge
+                raise BodyTooLarge
             pieces: list[bytes] = []
             while piece := self._more():
                 pieces.append(piece)
                 self.received += len(piece)
                 if self.received > limit:
-                    raise TooLarge
+                    raise BodyTooLarge
             self._bytes = b"".join(pieces)
         if len(self._bytes) > limit:
-            raise TooLarge
+            raise BodyTooLarge
         return self._bytes
 
     def read_half(self) -> None:
-        """Take some of the body and leave the rest."""
+        """Read a part of the body."""
         while self.received * 2 < (self.length or 1) and (piece := self._more()):
             self.received += len(piece)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A request: header names in lower case; `query` holds the first value of each parameter."""
+class HttpRequest:
+    """A request: header names in lower case; `query` has the first value of each parameter."""
 
     method: str
     target: str
@@ -91,8 +91,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is sent back; an iterable body goes out in chunks."""
+class HttpResponse:
+    """A response; an iterable body is sent in chunks."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -100,17 +100,17 @@ class Answer:
     close: bool = False
 
 
-def request_of(method: str, target: str, headers: Mapping[str, str], body: Body) -> Request:
-    """Return the request with its target taken apart.  Raise `ValueError` for a target that is no URL."""
+def request_of(method: str, target: str, headers: Mapping[str, str], body: Body) -> HttpRequest:
+    """Return the request with its target parsed.  Raise `ValueError` for an invalid target."""
     address = urlsplit(target)
     query: dict[str, str] = {}
     for name, value in parse_qsl(address.query, keep_blank_values=True, encoding="utf-8", errors="replace"):
         query.setdefault(name, value)
-    return Request(method, target, unquote(address.path), query, headers, body)
+    return HttpRequest(method, target, unquote(address.path), query, headers, body)
 
 
 def gunzip(data: bytes, limit: int, *, all_members: bool = True) -> bytes:
-    """Inflate.  Raise `Undecodable` in the words of a Go server, and `TooLarge` beyond `limit` bytes."""
+    """Return the inflated data.  Raise `Undecodable` in a Go server's words, `BodyTooLarge` beyond `limit` bytes."""
     if not data:
         raise Undecodable("EOF", in_header=True)
     pieces = []
@@ -127,7 +127,7 @@ def gunzip(data: bytes, limit: int, *, all_members: bool = True) -> bytes:
             raise Undecodable(words) from exc
         limit -= len(pieces[-1])
         if limit < 0:
-            raise TooLarge
+            raise BodyTooLarge
         if not inflater.eof:
             raise Undecodable("unexpected EOF")
         data = inflater.unused_data

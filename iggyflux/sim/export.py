@@ -1,7 +1,7 @@
-"""What a store holds, as points and as canonical lines: tags and fields sorted by key, nanoseconds, one order for all.
+"""The content of a store, as points and as canonical lines: tags and fields sorted by key, nanoseconds, fixed order.
 
-Lines are written so that the strict parser of `iggyflux.lineprotocol` reads them back; names and values that no
-dialect could represent (they came in through an oddity) are written with the same few escapes all the same.
+The strict parser of `iggyflux.lineprotocol` reads the lines back.  Names and values that no dialect can represent
+(accepted because of a quirk) are written with the same escapes all the same.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 from iggyflux.lineprotocol import Point, Unsigned
 from iggyflux.sim.plain import Value
-from iggyflux.sim.store import Measurement, Store
-from iggyflux.sim.store import Point as Stored
+from iggyflux.sim.store import Measurement, Store, StoredPoint
 
 
 def measurements(store: Store, database: str | None = None) -> Iterator[Measurement]:
-    """The measurements of one database, or of all."""
+    """Return the measurements of one database, or of all."""
     for name, owner in list(store.databases.items()):
         if database is None or name == database:
             for policy in list(owner.policies.values()):
@@ -23,22 +22,22 @@ def measurements(store: Store, database: str | None = None) -> Iterator[Measurem
 
 
 def points(store: Store, database: str | None = None) -> list[Point]:
-    """All points in the order of `dump`.  Raises `PointError` for one that no dialect can represent."""
+    """Return all points in the order of `dump`.  Raise `PointError` for one that no dialect can represent."""
     return [_point(stored) for stored in _sorted(store, database)]
 
 
 def dump(store: Store, database: str | None = None) -> list[str]:
-    """All points as lines, sorted by measurement, tags and time."""
+    """Return all points as lines, sorted by measurement, tags and time."""
     return [_line(stored) for stored in _sorted(store, database)]
 
 
-def _sorted(store: Store, database: str | None) -> list[Stored]:
+def _sorted(store: Store, database: str | None) -> list[StoredPoint]:
     found = [point for each in measurements(store, database) for point in store.scan(each, -(2**63), 2**63 - 1)]
     found.sort(key=lambda point: (point.series.measurement.name, point.series.tags, point.time))
     return found
 
 
-def _point(stored: Stored) -> Point:
+def _point(stored: StoredPoint) -> Point:
     fields = {_text(key): _value(value) for key, value in sorted(stored.fields.items())}
     tags = {_text(key): _text(value) for key, value in stored.series.tags}
     return Point(_text(stored.series.measurement.name), tags, fields, stored.time)
@@ -50,7 +49,7 @@ def _value(value: Value) -> str | int | float | bool | Unsigned:
     return Unsigned(value[0]) if isinstance(value, list) else value
 
 
-def _line(stored: Stored) -> str:
+def _line(stored: StoredPoint) -> str:
     name = _escape(stored.series.measurement.name, ", ")
     tags = "".join(f",{_escape(key, ',= ')}={_escape(value, ',= ')}" for key, value in stored.series.tags)
     fields = ",".join(f"{_escape(key, ',= ')}={_format(value)}" for key, value in sorted(stored.fields.items()))

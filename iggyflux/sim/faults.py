@@ -1,7 +1,7 @@
-"""Faults on purpose: what may go wrong with a request, when, and how often.
+"""Injected faults: what goes wrong with a request, when, and how often.
 
-A fault is data; which of them strike a request is decided here, in order, under one lock, from counters and a seeded
-generator, so that a run can be repeated.  Doing the damage is the server's part.
+A fault is data.  Which faults apply to a request is decided here, in order, under one lock, from counters and a seeded
+generator, so that a run can be repeated.  The server applies them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[str, frozenset[str]]] = {
     "killer": ("break every connection when a line contains `text`, storing nothing", frozenset(("text",))),
     "down": ("break every connection and refuse new ones for `seconds`", frozenset(("seconds",))),
 }
-"""What each kind does, and the keys that belong to it."""
+"""The effect of each kind, and the keys that belong to it."""
 MATCH_KEYS = frozenset(("kind", "times", "skip", "on", "path"))
 WHENS = ("before", "during", "after")
 BODIES = ("own", "text", "json", "html", "empty")
@@ -42,15 +42,18 @@ NON_FINAL = frozenset(("latency", "drip", "duplicate"))
 
 
 class ScenarioError(IggyfluxError):
-    """A fault or a scenario that makes no sense; the message says what was expected."""
+    """An invalid fault or scenario; the message says what was expected."""
 
     code = "IFX750"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of trouble and the requests that it strikes: the next `times` (None: all) of kind `on` whose path
-    begins with `path`, after letting `skip` of them pass.  `KINDS` says which other keys belong to which kind."""
+    """A kind of fault and the requests that it applies to.
+
+    These are the next `times` (None: all) requests of kind `on` whose path begins with `path`, after `skip` of them.
+    `KINDS` says which other keys belong to which kind.
+    """
 
     kind: str
     times: int | None = 1
@@ -87,15 +90,17 @@ class Fault:
             raise ScenarioError(f"{self.kind}: `seconds`, `skip` and `times` cannot be negative")
 
     def as_dict(self) -> dict[str, Any]:
-        """The fault as a scenario file has it."""
+        """Return the fault as a scenario file has it."""
         relevant = MATCH_KEYS | KINDS[self.kind][1]
         return {key: value for key, value in asdict(self).items() if key in relevant}
 
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """Random faults: each write draws one with probability `rate`, of `kinds`, from a generator that starts at `seed`;
-    at most `times` in all.  `max_seconds` bounds every wait."""
+    """Random faults: each write draws one of `kinds` with probability `rate`, from a generator with the seed `seed`.
+
+    At most `times` are drawn in all.  `max_seconds` bounds every wait.
+    """
 
     seed: int = 0
     rate: float = 0.1
@@ -112,17 +117,17 @@ class Chaos:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """The faults that strike one request, in the order in which they are felt."""
+    """The faults of one request, in the order in which they apply."""
 
     faults: tuple[Fault, ...] = ()
 
     def of(self, kind: str) -> Fault | None:
-        """The fault of this kind, if there is one."""
+        """Return the fault of this kind, or None."""
         return next((fault for fault in self.faults if fault.kind == kind), None)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The kinds, for the record."""
+        """Return the kinds, for the record."""
         return tuple(fault.kind for fault in self.faults)
 
 
@@ -134,7 +139,7 @@ class _Armed:
 
 
 class Faults:
-    """The faults that are armed.  Every method may be called from any thread."""
+    """The armed faults.  Every method may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -144,7 +149,7 @@ class Faults:
         self._drawn = 0
 
     def add(self, *faults: Fault) -> None:
-        """Arm faults, behind those that are there."""
+        """Arm faults, after those that are armed."""
         with self._lock:
             self._armed += [_Armed(fault, fault.times, fault.skip) for fault in faults]
 
@@ -162,12 +167,12 @@ class Faults:
         self.unleash(None)
 
     def pending(self) -> list[dict[str, Any]]:
-        """What is armed, with what is left of it."""
+        """Return the armed faults, with their remaining counts."""
         with self._lock:
             return [{**armed.fault.as_dict(), "times": armed.left, "skip": armed.skip} for armed in self._armed]
 
     def strike(self, kind: str, path: str) -> Strike:
-        """The faults for a request of this kind; their counters go down."""
+        """Return the faults for a request of this kind, and count them down."""
         with self._lock:
             taken: list[Fault] = []
             for armed in self._armed:
@@ -225,8 +230,10 @@ _DRAWS: dict[str, Callable[[random.Random, Chaos], Fault]] = {
 
 
 def parse_fault(text: str) -> Fault:
-    """A fault from `KIND` or `KIND:KEY=VALUE,KEY=VALUE`; values are numbers, true, false, null or text.
-    Raises `ScenarioError`."""
+    """Return a fault from `KIND` or `KIND:KEY=VALUE,KEY=VALUE`; values are numbers, true, false, null or text.
+
+    Raise `ScenarioError`.
+    """
     kind, _, rest = text.partition(":")
     item: dict[str, object] = {"kind": kind.strip()}
     for part in rest.split(",") if rest else ():
@@ -252,13 +259,13 @@ _WORDS: dict[str, object] = {"true": True, "false": False, "null": None}
 
 
 def read_faults(tree: object) -> list[Fault]:
-    """Faults from a plain tree: one object or a list.  Raises `ScenarioError`."""
+    """Return faults from a plain tree: one object or a list.  Raise `ScenarioError`."""
     items = tree if isinstance(tree, list) else [tree]
     return [_read_fault(item, index) for index, item in enumerate(items)]
 
 
 def read_scenario(tree: object) -> tuple[list[Fault], Chaos | None]:
-    """The faults and the random faults of a scenario file: `{faults: […], random: {…}}`.  Raises `ScenarioError`."""
+    """Return the faults and random faults of a scenario: `{faults: […], random: {…}}`.  Raise `ScenarioError`."""
     if not isinstance(tree, Mapping):
         raise ScenarioError(f"scenario: expected an object with `faults` or `random`, found {type(tree).__name__}")
     _check_keys("scenario", tree, ("faults", "random"))

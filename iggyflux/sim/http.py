@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a socket: h11 reads and writes, and what it gives can be cut, slowed or broken on purpose.
+"""HTTP/1.1 on a socket by h11, whose output can be cut, slowed or broken on purpose.
 
-A request is taken head first, so that an answer can be given, or the connection broken, before, in the middle of or
-after the body.
+The head of a request is read first, so that the server can respond, or break the connection, before, within or after
+the body.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 import h11
 
-from iggyflux.sim.exchange import Answer, Body, ConnectionGone, Request, request_of
+from iggyflux.sim.exchange import Body, ConnectionGone, HttpRequest, HttpResponse, request_of
 
 _MAX_HEAD = 65_536
 _PIECE = 65_536
@@ -25,7 +25,7 @@ _NO_HEADER_TEXT = re.compile("[\0\r\n\v\f]")
 
 
 class BadRequest(Exception):
-    """What came is not HTTP; the status says what is wrong with it."""
+    """The received bytes are not HTTP; `status` says what is wrong with them."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -39,8 +39,8 @@ class HttpConnection:
         self._socket = connection
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
 
-    def read_request(self) -> Request | None:
-        """Return the next request; None where the connection ended.  Raise `BadRequest`, `ConnectionGone`."""
+    def read_request(self) -> HttpRequest | None:
+        """Return the next request; None if the connection ended.  Raise `BadRequest`, `ConnectionGone`."""
         event = self._next_event()
         if not isinstance(event, h11.Request):
             return None
@@ -56,7 +56,7 @@ class HttpConnection:
             raise BadRequest(400) from error
 
     def _more(self) -> bytes:
-        """The next bytes of the body; b"" at its end."""
+        """Return the next bytes of the body; b"" at its end."""
         if self._http.they_are_waiting_for_100_continue:
             self.send(self._http.send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue")) or b"")
         while True:
@@ -82,10 +82,10 @@ class HttpConnection:
             except OSError as error:
                 raise ConnectionGone from error
 
-    def encode(self, request: Request, answer: Answer) -> Iterator[bytes]:
-        """Yield the bytes of an answer, the head with the first of its body."""
+    def encode(self, request: HttpRequest, answer: HttpResponse) -> Iterator[bytes]:
+        """Yield the bytes of a response, the head with the first part of its body."""
         if request.body.length == 0 and self._http.their_state is h11.SEND_BODY:
-            self._next_event()  # the end of a body that is not there
+            self._next_event()  # the end of an empty body
         whole = answer.body if isinstance(answer.body, bytes) else None
         may_have_body = answer.status not in (204, 304)
         has_body = may_have_body and request.method != "HEAD"
@@ -106,7 +106,7 @@ class HttpConnection:
         yield head + self._send(h11.EndOfMessage())
 
     def refuse(self, status: int) -> None:
-        """Answer what is not HTTP."""
+        """Respond to bytes that are not HTTP."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             text = f"{status} {_reason(status)}".encode()
             headers = [(b"Content-Type", b"text/plain"), (b"Connection", b"close")]
@@ -116,21 +116,21 @@ class HttpConnection:
             self.hang_up()
 
     def is_over(self) -> bool:
-        """Whether the connection ends after the answer that was sent; else it is ready for the next request."""
+        """Whether the connection ends after the response; else it is ready for the next request."""
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
             return False
         return True
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are.  Raise `ConnectionGone`."""
+        """Send bytes unchanged.  Raise `ConnectionGone`."""
         try:
             self._socket.sendall(data)
         except OSError as error:
             raise ConnectionGone from error
 
     def hang_up(self) -> None:
-        """End what is sent; take what still comes in for a moment, so that the answer is not lost to a reset."""
+        """Stop sending; read what still arrives for a moment, so that a reset does not destroy the response."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
             self._socket.settimeout(_HANG_UP_SECONDS)
@@ -143,7 +143,7 @@ class HttpConnection:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
-        """End the connection at once, so that the other side sees a reset."""
+        """End the connection at once, so that the client sees a reset."""
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
@@ -158,13 +158,13 @@ class HttpConnection:
 
 
 def _header(value: str) -> bytes:
-    """A header's value without what HTTP does not allow in one."""
+    """Return a header's value without characters that HTTP does not allow in one."""
     return _NO_HEADER_TEXT.sub(" ", value).strip().encode("utf-8", "surrogateescape")
 
 
 def _reason(status: int) -> str:
     if status == 413:
-        return "Request Entity Too Large"  # as Go says it
+        return "Request Entity Too Large"  # Go's wording
     try:
         return HTTPStatus(status).phrase
     except ValueError:

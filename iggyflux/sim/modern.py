@@ -1,7 +1,7 @@
-"""Line protocol as InfluxDB 3 reads it, with its words for what is wrong.
+"""Line protocol as InfluxDB 3 parses it, with its error messages.
 
-Lines are numbered as that server numbers them: only those that are neither blank nor comments count, while the text
-it shows beside a number comes from a second walk over all lines.  Nothing here stores or answers.
+Lines are numbered as that server numbers them: blank lines and comments do not count.  The text that it shows beside a
+number comes from a second pass over all lines.  Nothing is stored here.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from iggyflux.sim.plain import LINE, Fields, Value, plain_fields, plain_tags
 
 STRING_LIMIT = 65_536
 SHOWN = 20
-"""Bytes of a line that an answer shows."""
+"""The bytes of a line that a response shows."""
 
 
-class Series(NamedTuple):
-    """A measurement and its tags in the order in which they were sent; a tag key may come twice."""
+class SentSeries(NamedTuple):
+    """A measurement and its tags as sent, in order; a tag key may be duplicate."""
 
     measurement: bytes
     tags: tuple[tuple[bytes, bytes], ...]
 
 
 class Line(NamedTuple):
-    """A line that was parsed, with its number; `fields` may hold a key twice."""
+    """A parsed line with its number; `fields` may have a duplicate key."""
 
     number: int
-    series: Series
+    series: SentSeries
     fields: list[tuple[bytes, Value]]
     time: int | None
 
 
-class Bad(NamedTuple):
-    """A line that was refused: number, reason, and the text that the server shows; None where it fails to show it."""
+class NumberedRejection(NamedTuple):
+    """A rejected line: number, reason, and the text that the server shows; None if it fails to show it."""
 
     number: int
     reason: str
@@ -43,11 +43,11 @@ class Bad(NamedTuple):
 
 
 Plain: TypeAlias = "tuple[int, bytes, Fields, int | None]"
-"""A line of the common shape: number, text of the series, fields, time."""
+"""A line in the plain form: number, text of the series, fields, time."""
 
 
 class LineError(Exception):
-    """Why the server cannot parse a line; `older` is what versions before 3.10 say, where that differs."""
+    """Why the server cannot parse a line; `older` is the message of versions before 3.10, if that differs."""
 
     def __init__(self, words: str, older: str | None = None) -> None:
         self.older = words if older is None else older
@@ -59,13 +59,13 @@ _MALFORMED = "Tag Set Malformed"
 
 
 class _NoMatch(Exception):
-    """What is tried here does not begin here; the caller decides what that means."""
+    """The expected element does not begin here; the caller decides what that means."""
 
 
-def parse(text: bytes, *, older: bool) -> tuple[list[Plain | Line], list[Bad]]:
-    """All lines of a body that is valid UTF-8, the good and the refused; `older` takes the words before 3.10."""
+def parse(text: bytes, *, older: bool) -> tuple[list[Plain | Line], list[NumberedRejection]]:
+    """Return the lines of a body that is valid UTF-8, accepted and rejected; `older` uses the messages before 3.10."""
     good: list[Plain | Line] = []
-    bad: list[Bad] = []
+    bad: list[NumberedRejection] = []
     shown = _Shown(text)
     position, end, number = 0, len(text), 0
     match = LINE.match
@@ -90,14 +90,14 @@ def parse(text: bytes, *, older: bool) -> tuple[list[Plain | Line], list[Bad]]:
         try:
             series_read, fields_read, timestamp = parse_line(line)
         except LineError as reason:
-            bad.append(Bad(number, reason.older if older else str(reason), shown.line(number)))
+            bad.append(NumberedRejection(number, reason.older if older else str(reason), shown.line(number)))
         else:
             good.append(Line(number, series_read, fields_read, timestamp))
     return good, bad
 
 
 class _Shown:
-    """The lines of a body as the server's second walk sees them, made only when one is needed."""
+    """The lines of a body as the server's second pass splits them, made on first use."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -110,21 +110,23 @@ class _Shown:
 
 
 def cut(line: str) -> str | None:
-    """The first bytes of a line, as answers show them; None where that cuts through a character: there the server
-    breaks the connection."""
+    """Return the first bytes of a line, as responses show them.
+
+    None if that splits a character: there the server breaks the connection.
+    """
     try:
         return line.encode()[:SHOWN].decode()
     except UnicodeDecodeError:
         return None
 
 
-def read_series(text: bytes) -> Series:
-    """Measurement and tags of a line of the common shape."""
-    return Series(*plain_tags(text))
+def read_series(text: bytes) -> SentSeries:
+    """Return measurement and tags of a line in the plain form."""
+    return SentSeries(*plain_tags(text))
 
 
-def parse_line(line: str) -> tuple[Series, list[tuple[bytes, Value]], int | None]:
-    """One line without leading space.  Raises `LineError`."""
+def parse_line(line: str) -> tuple[SentSeries, list[tuple[bytes, Value]], int | None]:
+    """Return one parsed line without leading space.  Raise `LineError`."""
     measurement, rest = _measurement(line)
     tags, rest = _tags(rest) if rest.startswith(",") else ((), rest)
     spaces = _SPACES.match(rest)
@@ -141,7 +143,7 @@ def parse_line(line: str) -> tuple[Series, list[tuple[bytes, Value]], int | None
     if rest:
         words = "Could not parse entire line. Found trailing content: "
         raise LineError(f"{words}`{_shorten(rest)}`", f"{words}'{rest}'")
-    return Series(measurement.encode(), tags), fields, time
+    return SentSeries(measurement.encode(), tags), fields, time
 
 
 _SPACES = re.compile(r" +")
@@ -173,12 +175,12 @@ def _measurement(line: str) -> tuple[str, str]:
 
 
 def _tags(rest: str) -> tuple[tuple[tuple[bytes, bytes], ...], str]:
-    """The tags after the measurement; `rest` begins with the comma."""
+    """Return the tags after the measurement; `rest` begins with the comma."""
     first = rest[1:]
     tags: list[tuple[bytes, bytes]] = []
     while rest.startswith(","):
         rest = rest[1:]
-        older = _GENERIC if tags else _MALFORMED  # after one good tag, the comma is where a space was expected
+        older = _GENERIC if tags else _MALFORMED  # after one valid tag the server expected a space instead of the comma
         try:
             key, after = _escaped(rest, _KEY, "\\,= ")
         except _NoMatch:
@@ -203,7 +205,7 @@ def _fields(rest: str) -> tuple[list[tuple[bytes, Value]], str]:
     while rest.startswith(","):
         try:
             field, after = _field(rest[1:])
-        except _NoMatch:  # the first comma is taken, a later one is not
+        except _NoMatch:  # the server skips the first comma, not a later one
             return fields, rest[1:] if len(fields) == 1 else rest
         fields.append(field)
         rest = after
@@ -242,7 +244,7 @@ def _value(rest: str) -> tuple[Value, str]:
 
 
 def _escaped(text: str, normal: re.Pattern[str], escapable: str) -> tuple[str, str]:
-    """A name with its escapes taken away, and what follows it."""
+    """Return a name without escapes, and what follows it."""
     parts: list[str] = []
     position = 0
     while position < len(text):
@@ -282,7 +284,7 @@ def _shorten(text: str) -> str:
 
 
 def format_plain(series: bytes, fields: Fields, time: int | None) -> bytes:
-    """A line of the common shape, written again so that it reads the same."""
+    """Return a line in the plain form, written so that it reads the same."""
     out = []
     for key, value in fields.items():
         name = re.sub(rb"([, =])", rb"\\\1", key)
@@ -293,8 +295,8 @@ def format_plain(series: bytes, fields: Fields, time: int | None) -> bytes:
     return series + b" " + b",".join(out) + (b"" if time is None else b" %d" % time)
 
 
-def format_line(series: Series, fields: list[tuple[bytes, Value]], time: int | None) -> str:
-    """A line as the server writes it again when a schema refuses it: strings unquoted, floats without exponent."""
+def format_line(series: SentSeries, fields: list[tuple[bytes, Value]], time: int | None) -> str:
+    """Return a line as the server writes it when a schema rejects it: strings unquoted, floats without exponent."""
     out = [_escape(series.measurement, ", ")]
     out += [f",{_escape(key, ',= ')}={_escape(value, ',= ')}" for key, value in series.tags]
     out.append(" ")
@@ -323,7 +325,7 @@ def _format(value: Value) -> str:
 
 
 def format_rust_float(value: float) -> str:
-    """The shortest digits that give the value back, never with an exponent."""
+    """Return the shortest digits that give the value back, never with an exponent."""
     if value != value or value in (float("inf"), float("-inf")):
         return {"inf": "inf", "-inf": "-inf"}.get(repr(value), "NaN")
     text = format(Decimal(repr(value)), "f")

@@ -1,7 +1,7 @@
-"""The common shape of line protocol, read fast; what is not of that shape goes to the dialect's own parser.
+"""The plain form of line protocol, parsed fast; other lines go to the dialect's own parser.
 
-Only text that every server reads in the same way is taken here: no backslash in a measurement, no control character
-outside strings, numbers that are in range by their length.  So a fast line and a slow line never differ in meaning.
+Only text that every server reads in the same way has the plain form: no backslash in a measurement, no control
+character outside strings, numbers whose length keeps them in range.  So both parsers agree on a line.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ Fields: TypeAlias = dict[bytes, Value]
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """A field value that passes a server's parser and fails in its storage engine, with a 500, whenever it is sent."""
+class BrokenValue:
+    """A field value that passes a server's parser and always fails in its storage engine, with a 500."""
 
     kind: type
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Twofold:
-    """A field that one line gives in two types, in this order."""
+class TwoTypes:
+    """A field that one line has in two types, in this order."""
 
     first: type
     second: type
 
 
-RawFields: TypeAlias = "Mapping[bytes, Value | Broken | Twofold]"
-"""Fields as a parser of 1.x and 2.x gives them; only plain values reach the store."""
+RawFields: TypeAlias = "Mapping[bytes, Value | BrokenValue | TwoTypes]"
+"""Fields as a parser of 1.x and 2.x returns them; only plain values are stored."""
 
 Parsed: TypeAlias = tuple[bytes, RawFields, int | None]
-"""One line: the text of its series as it was sent, its fields, its time in units of the request's precision."""
+"""One line: the text of its series as sent, its fields, its time in units of the request's precision."""
 
 LONGEST = 65_000
-"""Bytes of fields beyond which a limit of some dialect may be met: the dialect's own parser decides."""
+"""Bytes of fields above which a limit of some dialect may apply: then the dialect's own parser decides."""
 
 _REST = rb"[^\x00-\x20,=\\\"\x7f]"
 _KEY = rb"%s++(?:\\[, =]%s*+)*+" % (_REST, _REST)
@@ -65,17 +65,17 @@ _TRUE = frozenset((b"t", b"T", b"true", b"True", b"TRUE"))
 
 
 def unescape_key(text: bytes) -> bytes:
-    """A tag key, tag value or field key of the common shape without its escapes."""
+    """Return a tag key, tag value or field key of the plain form without escapes."""
     return _ESCAPED.sub(rb"\1", text) if b"\\" in text else text
 
 
 def unescape_string(text: bytes) -> bytes:
-    """The inside of a quoted string: only `\\"` and `\\\\` are escapes, in every dialect."""
+    """Return the content of a quoted string: only `\\"` and `\\\\` are escapes, in every dialect."""
     return _ESCAPED_IN_STRING.sub(rb"\1", text) if b"\\" in text else text
 
 
 def plain_fields(text: bytes) -> Fields | None:
-    """The fields of a line that `LINE` matched; None where a number overflows, a key comes twice or a limit is near."""
+    """Return the fields of a line that `LINE` matched; None at an overflow, a duplicate key or near a limit."""
     if len(text) > LONGEST:
         return None
     fields: Fields = {}
@@ -100,11 +100,11 @@ def plain_fields(text: bytes) -> Fields | None:
 
 
 def plain_tags(series: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-    """Measurement and tags, as they stand, of a series that `LINE` matched."""
+    """Return measurement and tags, unchanged, of a series that `LINE` matched."""
     if b"\\" not in series:
         measurement, *tags = series.split(b",")
         pairs = tuple(tuple(tag.split(b"=")) for tag in tags)
-        return measurement, pairs  # type: ignore[return-value]  # LINE saw to it that each has two parts
+        return measurement, pairs  # type: ignore[return-value]  # LINE ensures that each has two parts
     measurement, _, rest = series.partition(b",")
     found = re.findall(rb"(%s)=(%s)(?:,|\Z)" % (_KEY, _KEY), rest)
     return measurement, tuple((unescape_key(key), unescape_key(value)) for key, value in found)

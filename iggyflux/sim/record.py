@@ -1,4 +1,4 @@
-"""What happened in a simulator: each request, and the sums."""
+"""The statistics of a simulator: each request, and the sums."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
-class Seen(NamedTuple):
-    """A request as it was: `status` is None where no answer went out whole."""
+class RecordedRequest(NamedTuple):
+    """A received request: `status` is None if no complete response was sent."""
 
     method: str
     target: str
@@ -22,7 +22,7 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Stats:
-    """What happened so far.  `lines` counts lines that were parsed or refused, `stored` those that were stored."""
+    """The counts so far.  `lines` counts parsed and rejected lines, `stored` the stored ones."""
 
     requests: Counter[int] = field(default_factory=Counter)
     broken: int = 0
@@ -35,7 +35,7 @@ class Stats:
     faults: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the counts for JSON."""
         return {
             "requests": {str(status): number for status, number in sorted(self.requests.items())},
             "broken": self.broken,

@@ -1,4 +1,4 @@
-"""The simulator as a server: a thread for each connection, faults done to requests, and a record of them all.
+"""The simulator as a server: a thread for each connection, injected faults, and a record of all requests.
 
 A server has one store and one dialect.  It listens on loopback, in threads of its own, between `start` and `stop`.
 """
@@ -18,31 +18,31 @@ from typing import Self
 from iggyflux.lineprotocol import Point
 from iggyflux.sim import export
 from iggyflux.sim.admin import ADMIN, Admin
-from iggyflux.sim.core import Break, Broken, Core
-from iggyflux.sim.dialects.base import ALL_RIGHTS, Dialect, Dropped, Settings
+from iggyflux.sim.core import Break, BrokenConnection, Core
+from iggyflux.sim.dialects.base import ALL_RIGHTS, Dropped, ServerDialect, Settings
 from iggyflux.sim.dialects.v1 import V1
 from iggyflux.sim.dialects.v2 import V2
 from iggyflux.sim.dialects.v3 import V3
-from iggyflux.sim.exchange import Answer, ConnectionGone, Request
+from iggyflux.sim.exchange import ConnectionGone, HttpRequest, HttpResponse
 from iggyflux.sim.faults import Chaos, Fault, Strike
 from iggyflux.sim.http import BadRequest, HttpConnection
-from iggyflux.sim.record import Seen, Stats
+from iggyflux.sim.record import RecordedRequest, Stats
 from iggyflux.sim.store import Store
 
-DIALECTS: dict[int, tuple[type[Dialect], str]] = {
+DIALECTS: dict[int, tuple[type[ServerDialect], str]] = {
     1: (V1, "1.8.10"),
     2: (V2, "v2.7.12"),
     3: (V3, "3.6.0"),
 }
-"""Each dialect with the version that it is when none is asked for."""
+"""Each dialect with its default version."""
 
 
 class SimServer:
-    """An InfluxDB stand-in on loopback.
+    """An InfluxDB simulator on loopback.
 
-    `dialect` is 1, 2 or 3; `port` 0 takes a free one.  `database` is the database or bucket that is there from the
-    start.  `tokens` gives rights (`read`, `write`) to tokens (`user:password` for dialect 1); `token` is short for one
-    with all of them; without any, everybody may do everything.  `db_file` keeps the points; else they are in memory.
+    `dialect` is 1, 2 or 3; `port` 0 uses a free port.  `database` is the database or bucket that exists from the start.
+    `tokens` gives rights (`read`, `write`) to tokens (`user:password` for dialect 1); `token` is short for one with all
+    of them.  Without tokens every client has all rights.  `db_file` keeps the points; else they are in memory.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SimServer:
         self._is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
         self._wal_flush = wal_flush_seconds
         self._lock = threading.Lock()
-        self._life = threading.RLock()  # held by who begins or ends to listen
+        self._life = threading.RLock()  # held while listening begins or ends
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
         self._reserved: socket.socket | None = None
@@ -99,13 +99,13 @@ class SimServer:
     # --- life ---
 
     def start(self) -> Self:
-        """Listen; returns when requests are taken.  Raises `OSError` where the port is not free."""
+        """Listen; return when requests are accepted.  Raise `OSError` if the port is in use."""
         self._stopping.clear()
         self._listen()
         return self
 
     def stop(self) -> None:
-        """Take no more requests, end every connection, let go of the store; idempotent."""
+        """Accept no more requests, end every connection, close the store; idempotent."""
         self._stopping.set()
         with self._life:
             waker, self._waker = self._waker, None
@@ -134,7 +134,7 @@ class SimServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port that the server listens on."""
         return self._port
 
     @property
@@ -143,7 +143,7 @@ class SimServer:
         return f"http://{self._host}:{self._port}"
 
     def down(self, seconds: float) -> None:
-        """Break every connection and refuse new ones for a time; nothing, where it does so already."""
+        """Break every connection and refuse new ones for a time; do nothing if the server is down already."""
         with self._life:
             if self._stopping.is_set() or self._reserved is not None:
                 return
@@ -154,27 +154,27 @@ class SimServer:
             self._waker.start()
 
     def _down_soon(self, seconds: float) -> None:
-        """As `down`, after the answer to whoever asked for it."""
+        """Call `down` after the response to the request for it."""
         threading.Timer(0.05, self.down, (seconds,)).start()
 
-    # --- what happened ---
+    # --- statistics ---
 
     @property
     def stats(self) -> Stats:
-        """Counts up to now."""
+        """Return the counts up to now."""
         return self._core.stats
 
     @property
-    def requests(self) -> list[Seen]:
-        """The last requests, at most 10,000, the oldest first; those under `/__sim__/` are not among them."""
+    def requests(self) -> list[RecordedRequest]:
+        """Return the last requests, at most 10,000, the oldest first, without those under `/__sim__/`."""
         return self._core.requests
 
     def points(self, database: str | None = None) -> list[Point]:
-        """All stored points in the order of `dump`."""
+        """Return all stored points in the order of `dump`."""
         return export.points(self.store, database)
 
     def dump(self, database: str | None = None) -> list[str]:
-        """All stored points as canonical line protocol (tags and fields sorted, nanoseconds), sorted."""
+        """Return all stored points as canonical line protocol (tags and fields sorted, nanoseconds), sorted."""
         return export.dump(self.store, database)
 
     def inject(self, *faults: Fault | Chaos) -> None:
@@ -186,7 +186,7 @@ class SimServer:
                 self.faults.add(fault)
 
     def reset(self) -> None:
-        """Forget points, faults and counts, as if just started."""
+        """Delete points, faults and counts, as at the start."""
         self._core.reset()
         self._make_database()
 
@@ -206,7 +206,7 @@ class SimServer:
         self._acceptor.start()
 
     def _reserve(self) -> socket.socket:
-        """A socket that holds the port without listening, so that connections are refused and nobody takes it."""
+        """Return a socket that reserves the port without listening, so that connections are refused."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         holder = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -263,39 +263,39 @@ class SimServer:
         except BadRequest as error:
             with contextlib.suppress(ConnectionGone):
                 connection.refuse(error.status)
-        except (ConnectionGone, Dropped):  # an answer may break off in its middle too
+        except (ConnectionGone, Dropped):  # a response may break off in its middle too
             pass
         finally:
             connection.close()
             with self._lock:
                 self._workers.pop(threading.current_thread(), None)
 
-    def _handle(self, connection: HttpConnection, request: Request) -> bool:
-        """Answer one request; False where the connection is over."""
+    def _handle(self, connection: HttpConnection, request: HttpRequest) -> bool:
+        """Answer one request; return False if the connection has ended."""
         refusal = self._core.refusal(request, any_host=not self._is_loopback)
         if refusal is not None or request.path.startswith(ADMIN):
             return self._send(connection, request, refusal or self._admin.answer(request), Strike())
         exchange = self._core.begin(request)
         self._wait(exchange.delay)
         outcome = self._core.finish(exchange)
-        if isinstance(outcome, Broken):
+        if isinstance(outcome, BrokenConnection):
             self._break(connection, outcome)
             return False
         if exchange.kind == "write" and self._wal_flush and outcome.status == 204:
             self._wait(self._wal_flush - time.monotonic() % self._wal_flush)
         return self._send(connection, request, outcome, exchange.strike)
 
-    def _break(self, connection: HttpConnection, broken: Broken) -> None:
+    def _break(self, connection: HttpConnection, broken: BrokenConnection) -> None:
         if broken.how is Break.DOWN:
-            self.down(broken.seconds)  # first: who sees this connection end must find nobody
-        if broken.how is Break.DIE:  # every client sees the process end; the stand-in is back at once
+            self.down(broken.seconds)  # first, so that a client that sees this connection end cannot connect
+        if broken.how is Break.DIE:  # every client sees the process end; the simulator is back at once
             self._interrupt_all()
         if broken.how in (Break.DOWN, Break.RESET):
             connection.reset()
         connection.close()
 
-    def _send(self, connection: HttpConnection, request: Request, answer: Answer, strike: Strike) -> bool:
-        """Send an answer; False where the connection is over after it."""
+    def _send(self, connection: HttpConnection, request: HttpRequest, answer: HttpResponse, strike: Strike) -> bool:
+        """Send a response; return False if the connection ends after it."""
         pieces = connection.encode(request, answer)
         if fault := strike.of("truncate"):
             whole = b"".join(pieces)

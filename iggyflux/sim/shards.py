@@ -1,7 +1,7 @@
-"""How InfluxDB 1.x and 2.x take the points of one request: shard by shard, each for itself, the first trouble wins.
+"""How InfluxDB 1.x and 2.x store the points of one request: shard by shard, and the first failure is reported.
 
-Types of fields are known per shard; a point beyond retention is dropped only where no neighbour opened its shard group;
-what the answer says of dropped points is one shard's part of the truth.
+Types of fields are known by shard.  A point beyond retention is dropped only if no other point opened its shard group.
+The number of dropped points in a response is that of one shard.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from iggyflux.sim.classic import go_quote, kind_of, read_series
-from iggyflux.sim.plain import Broken, Fields, Parsed, RawFields, Twofold
-from iggyflux.sim.store import DAY_NS, KIND_NAMES, Measurement, Policy, Series, Store
+from iggyflux.sim.plain import BrokenValue, Fields, Parsed, RawFields, TwoTypes
+from iggyflux.sim.store import DAY_NS, KIND_NAMES, Measurement, RetentionPolicy, Series, Store
 
 ZERO_TIME_NS = 719_162 * DAY_NS
-"""From the year 1 to 1970: shard groups are aligned to the former."""
+"""From the year 1, to which shard groups are aligned, to 1970."""
 MAX_STRING = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What differs between the versions.
+class StoreRules:
+    """The differences between versions.
 
     `immediate`: a new field has its type from its first point on (2.x); else from the end of the batch, where a
     contradiction fails the whole shard (1.x).  `quoted`: names in messages are written as Go's %q.
-    `says_stripped`: a field `time` beside others is told (2.9).
+    `says_stripped`: the server reports a field `time` beside others (2.9).
     """
 
     immediate: bool
@@ -36,7 +36,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Some points of a shard were dropped, the others are stored.  `located`: the answer names database and policy."""
+    """Some points of a shard were dropped, the others are stored.  `located`: the message names database and policy."""
 
     reason: str
     dropped: int
@@ -48,7 +48,7 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """New fields of one batch contradict each other: nothing of the shard is stored."""
+    """New fields of one batch have contradicting types: nothing of the shard is stored."""
 
     def __str__(self) -> str:
         return "field type conflict"
@@ -69,7 +69,7 @@ Trouble: TypeAlias = Partial | Conflict | EngineFailure
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`stored` points, the trouble that the server would tell of, and the points beyond retention."""
+    """The number of stored points, the failure that the server reports, and the points beyond retention."""
 
     stored: int
     trouble: Trouble | None = None
@@ -87,13 +87,13 @@ class _Shard:
     trouble: Trouble | None = None
 
 
-def write(store: Store, policy: Policy, points: Sequence[Parsed], rules: Rules, now_ns: int) -> Outcome:
-    """Store what the server would store of points whose times are in nanoseconds, and say what it would say."""
+def write(store: Store, policy: RetentionPolicy, points: Sequence[Parsed], rules: StoreRules, now_ns: int) -> Outcome:
+    """Store the points that the server would store, with times in nanoseconds; return what it would report."""
     with store.lock:
         return _write(store, policy, points, rules, now_ns)
 
 
-def _write(store: Store, policy: Policy, points: Sequence[Parsed], rules: Rules, now_ns: int) -> Outcome:
+def _write(store: Store, policy: RetentionPolicy, points: Sequence[Parsed], rules: StoreRules, now_ns: int) -> Outcome:
     width = policy.shard_ns
     opened = None
     if policy.duration_ns:
@@ -132,7 +132,7 @@ def _write(store: Store, policy: Policy, points: Sequence[Parsed], rules: Rules,
     return Outcome(len(stored), trouble, tuple(beyond))
 
 
-def _new_series(store: Store, policy: Policy, key: bytes, shard: _Shard, *, in_memory: bool) -> Series | None:
+def _new_series(store: Store, policy: RetentionPolicy, key: bytes, shard: _Shard, *, in_memory: bool) -> Series | None:
     read = read_series(key, in_memory=in_memory)
     if any(name == b"time" for name, _ in read.tags):
         _drop(shard, f'invalid tag key: input tag "time" on measurement "{_text(read.measurement)}" is invalid')
@@ -141,8 +141,10 @@ def _new_series(store: Store, policy: Policy, key: bytes, shard: _Shard, *, in_m
     return store.series(measurement, key, read.tags, readable=read.readable)
 
 
-def _take(store: Store, shard: _Shard, number: int, series: Series, time: int, fields: RawFields, rules: Rules) -> None:
-    """Check one point against the types of its shard, slowly and with all reasons."""
+def _take(
+    store: Store, shard: _Shard, number: int, series: Series, time: int, fields: RawFields, rules: StoreRules
+) -> None:
+    """Check one point against the types of its shard, with all reasons: the slow path."""
     measurement = series.measurement
     name = _text(measurement.name)
     if b"time" in fields:
@@ -162,7 +164,7 @@ def _take(store: Store, shard: _Shard, number: int, series: Series, time: int, f
             words = f"is too long, {len(value)} > {rules.max_string}"
             _drop(shard, f"input field {go_quote(key)} on measurement {go_quote(measurement.name)} {words}")
             return
-        kinds = (value.first, value.second) if isinstance(value, Twofold) else (kind_of(value),)
+        kinds = (value.first, value.second) if isinstance(value, TwoTypes) else (kind_of(value),)
         for kind in kinds:
             before = columns.get(key)
             if before is None:
@@ -175,11 +177,15 @@ def _take(store: Store, shard: _Shard, number: int, series: Series, time: int, f
                 return
     shard.new.extend(new)
     shard.rows.append((series, time, fields))  # type: ignore[arg-type]  # what is broken is not stored
-    shard.broken = shard.broken or next((value.reason for value in fields.values() if isinstance(value, Broken)), None)
+    shard.broken = shard.broken or next(
+        (value.reason for value in fields.values() if isinstance(value, BrokenValue)), None
+    )
 
 
-def _settle(store: Store, shard: _Shard, shards: dict[int, _Shard], rules: Rules) -> list[tuple[Series, int, Fields]]:
-    """The rows of a shard that are stored; notes its trouble."""
+def _settle(
+    store: Store, shard: _Shard, shards: dict[int, _Shard], rules: StoreRules
+) -> list[tuple[Series, int, Fields]]:
+    """Return the rows of a shard that are stored, and record its failure."""
     if shard.dropped:
         shard.trouble = Partial(shard.reason, shard.dropped)
     elif shard.stripped:
@@ -204,7 +210,7 @@ def _drop(shard: _Shard, reason: str) -> None:
     shard.reason = shard.reason or reason
 
 
-def _conflict(key: bytes, measurement: Measurement, new: type, old: type, rules: Rules) -> str:
+def _conflict(key: bytes, measurement: Measurement, new: type, old: type, rules: StoreRules) -> str:
     quote = go_quote if rules.quoted else _plain_quote
     return (
         f"field type conflict: input field {quote(key)} on measurement {quote(measurement.name)} "

@@ -1,7 +1,7 @@
-"""Where the simulator keeps points: SQLite, in memory or in a file.
+"""The points of the simulator: SQLite, in memory or in a file.
 
-A point is known by (policy, measurement, tags, time); writing it again merges its fields, newest value first, as every
-InfluxDB does.  What may be written is decided by the dialects; the store takes rows and gives rows.
+A point is identified by (policy, measurement, tags, time).  Writing it again merges its fields, newest value first, as
+every InfluxDB does.  The dialects decide what may be written; the store only reads and writes rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ DAY_NS = 86_400 * 10**9
 WEEK_NS = 7 * DAY_NS
 TAG = "tag"
 TIME = "time"
-"""What columns of 3.x are, beside the types of fields."""
+"""The kinds of columns of 3.x, beside the types of fields."""
 
 _KINDS: dict[str, type] = {"float": float, "integer": int, "unsigned": list, "string": bytes, "boolean": bool}
 KIND_NAMES: dict[type, str] = {kind: name for name, kind in _KINDS.items()}
-"""The names of field types in InfluxQL, by the class that stands for them in the store."""
+"""The names of field types in InfluxQL, by the class that represents them in the store."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS databases (id INTEGER PRIMARY KEY, name TEXT UNIQUE, default_policy TEXT);
@@ -48,7 +48,7 @@ ON CONFLICT (measurement, time, series) DO UPDATE SET fields = merge(fields, exc
 Tags = tuple[tuple[bytes, bytes], ...]
 
 
-class Point(NamedTuple):
+class StoredPoint(NamedTuple):
     """A stored point."""
 
     time: int
@@ -68,18 +68,21 @@ class Series:
 
 @dataclass(slots=True)
 class Measurement:
-    """A measurement of a policy.  `columns[shard][name]` is the class of a field's values (`TAG` for a tag, 3.x only);
-    3.x knows one shard, 0.  `poisoned` is the reason why it cannot be read any more."""
+    """A measurement of a policy.
+
+    `columns[shard][name]` is the class of a field's values (`TAG` for a tag, 3.x only); 3.x has one shard, 0.
+    `poisoned` says that the measurement cannot be read any more.
+    """
 
     id: int
     name: bytes
-    policy: Policy
+    policy: RetentionPolicy
     columns: dict[int, dict[bytes, type | str]] = field(default_factory=dict)
     series: dict[int, Series] = field(default_factory=dict)
     poisoned: bool = False
 
     def kinds(self, shards: range | None = None) -> dict[bytes, set[type]]:
-        """All types that each field has in any shard, or in those of `shards`: a statement sees no others."""
+        """Return all types that each field has in any shard, or in `shards`, which are those that a statement reads."""
         found: dict[bytes, set[type]] = {}
         for number, columns in list(self.columns.items()):
             if shards is not None and number and number not in shards:
@@ -90,7 +93,7 @@ class Measurement:
         return found
 
     def tag_keys(self) -> list[bytes]:
-        """All tag keys, sorted."""
+        """Return all tag keys, sorted."""
         keys = {key for series in list(self.series.values()) for key, _ in series.tags}
         tables = list(self.columns.get(0, {}).items())
         keys |= {name for name, kind in tables if kind is TAG}
@@ -98,8 +101,8 @@ class Measurement:
 
 
 @dataclass(slots=True)
-class Policy:
-    """A retention policy (1.x), the one policy of a bucket (2.x) or database (3.x); `duration_ns` 0 keeps for ever."""
+class RetentionPolicy:
+    """A retention policy (1.x), or that of a bucket (2.x) or database (3.x); `duration_ns` 0 is without limit."""
 
     id: int
     name: str
@@ -108,7 +111,7 @@ class Policy:
     shard_ns: int
     measurements: dict[bytes, Measurement] = field(default_factory=dict)
     known: dict[object, Series] = field(default_factory=dict)
-    """Series by the text under which a request named them: a cache, shared by all requests."""
+    """Series by their text in requests: a cache shared by all requests."""
 
 
 @dataclass(slots=True)
@@ -118,19 +121,19 @@ class Database:
     id: int
     name: str
     default: str
-    policies: dict[str, Policy] = field(default_factory=dict)
+    policies: dict[str, RetentionPolicy] = field(default_factory=dict)
 
-    def policy(self, name: str | None = None) -> Policy | None:
-        """The policy of this name, the default one for None or the empty name."""
+    def policy(self, name: str | None = None) -> RetentionPolicy | None:
+        """Return the policy of this name; the default one for None or the empty name."""
         return self.policies.get(name or self.default)
 
 
 NARROWEST_SHARD_NS = 3_600 * 10**9
-"""No shard group is narrower, whatever was asked for."""
+"""The minimum width of a shard group, whatever was requested."""
 
 
 def shard_length(duration_ns: int) -> int:
-    """The width of a shard group that a server takes for a retention."""
+    """Return the width of shard groups that a server uses for a retention."""
     if duration_ns == 0 or duration_ns > 180 * DAY_NS:
         return WEEK_NS
     return DAY_NS if duration_ns >= 2 * DAY_NS else NARROWEST_SHARD_NS
@@ -146,7 +149,7 @@ class Store:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder().decode
         self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")  # what was committed outlives a kill of the process
+        self._connection.execute("PRAGMA journal_mode = WAL")  # a commit survives a kill of the process
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.executescript(_TABLES)
         self._connection.create_function("merge", 2, self._merge, deterministic=True)
@@ -154,12 +157,12 @@ class Store:
         self._load()
 
     def close(self) -> None:
-        """Let go of the file; idempotent."""
+        """Close the file; idempotent."""
         with self.lock:
             self._connection.close()
 
     def clear(self) -> None:
-        """Forget every database."""
+        """Delete every database."""
         with self.lock:
             for name in list(self.databases):
                 self.drop_database(name)
@@ -170,7 +173,7 @@ class Store:
     def create_database(
         self, name: str, *, policy: str = "autogen", duration_ns: int = 0, shard_ns: int | None = None
     ) -> Database:
-        """The database of this name, made with one policy where it is missing."""
+        """Return the database of this name; make a missing one, with one policy."""
         with self.lock:
             if name in self.databases:
                 return self.databases[name]
@@ -180,27 +183,29 @@ class Store:
             self.create_policy(database, policy, duration_ns, shard_ns)
             return database
 
-    def create_policy(self, database: Database, name: str, duration_ns: int, shard_ns: int | None = None) -> Policy:
-        """The policy of this name, made where it is missing."""
+    def create_policy(
+        self, database: Database, name: str, duration_ns: int, shard_ns: int | None = None
+    ) -> RetentionPolicy:
+        """Return the policy of this name; make a missing one."""
         with self.lock:
             if name in database.policies:
                 return database.policies[name]
             shard = shard_ns or shard_length(duration_ns)
             sql = "INSERT INTO policies (database, name, duration, shard) VALUES (?, ?, ?, ?)"
-            policy = Policy(
+            policy = RetentionPolicy(
                 self._insert(sql, database.id, name, duration_ns, shard), name, database, duration_ns, shard
             )
             database.policies[name] = policy
             return policy
 
     def set_default_policy(self, database: Database, name: str) -> None:
-        """Make a policy the one that requests without a name mean."""
+        """Make a policy the default for requests that name none."""
         with self.lock:
             database.default = name
             self._connection.execute("UPDATE databases SET default_policy = ? WHERE id = ?", (name, database.id))
 
     def drop_database(self, name: str) -> None:
-        """Forget a database with everything in it; nothing happens where there is none."""
+        """Delete a database with its content, if it exists."""
         with self.lock:
             database = self.databases.pop(name, None)
             if database is None:
@@ -210,7 +215,7 @@ class Store:
             self._connection.execute("DELETE FROM databases WHERE id = ?", (database.id,))
 
     def drop_policy(self, database: Database, name: str) -> None:
-        """Forget a policy with everything in it; nothing happens where there is none."""
+        """Delete a policy with its content, if it exists."""
         with self.lock:
             policy = database.policies.pop(name, None)
             if policy is None:
@@ -220,7 +225,7 @@ class Store:
             self._connection.execute("DELETE FROM policies WHERE id = ?", (policy.id,))
 
     def drop_measurement(self, measurement: Measurement) -> None:
-        """Forget a measurement: its points, its series, the types of its fields."""
+        """Delete a measurement: its points, its series, the types of its fields."""
         with self.lock:
             policy = measurement.policy
             policy.measurements.pop(measurement.name, None)
@@ -231,8 +236,8 @@ class Store:
                 self._connection.execute(f"DELETE FROM {table} WHERE measurement = ?", (measurement.id,))  # noqa: S608
             self._connection.execute("DELETE FROM measurements WHERE id = ?", (measurement.id,))
 
-    def measurement(self, policy: Policy, name: bytes) -> Measurement:
-        """The measurement of this name, made where it is missing."""
+    def measurement(self, policy: RetentionPolicy, name: bytes) -> Measurement:
+        """Return the measurement of this name; make a missing one."""
         found = policy.measurements.get(name)
         if found is None:
             with self.lock:
@@ -241,7 +246,7 @@ class Store:
         return found
 
     def series(self, measurement: Measurement, key: bytes, tags: Tags, *, readable: bool = True) -> Series:
-        """The series of this key, made where it is missing; `tags` must be sorted."""
+        """Return the series of this key; make a missing one.  `tags` must be sorted."""
         found = measurement.policy.known.get(key)
         if found is None:
             with self.lock:
@@ -269,7 +274,7 @@ class Store:
     # --- points ---
 
     def write(self, rows: Iterable[tuple[Series, int, Fields]]) -> int:
-        """Store points, in order; returns how many came."""
+        """Store points, in order; return their number."""
         encode = self._encode
         packed = [(series.measurement.id, time, series.id, encode(fields)) for series, time, fields in rows]
         with self.lock:
@@ -279,16 +284,18 @@ class Store:
             self.written += len(packed)
         return len(packed)
 
-    def count(self, policy: Policy | None = None) -> int:
-        """The number of points that are stored."""
+    def count(self, policy: RetentionPolicy | None = None) -> int:
+        """Return the number of stored points."""
         with self.lock:
             if policy is None:
                 return int(self._connection.execute("SELECT count(*) FROM points").fetchone()[0])
             sql = "SELECT count(*) FROM points WHERE measurement IN (SELECT id FROM measurements WHERE policy = ?)"
             return int(self._connection.execute(sql, (policy.id,)).fetchone()[0])
 
-    def scan(self, measurement: Measurement, start: int, stop: int, *, descending: bool = False) -> Iterator[Point]:
-        """Points of `[start, stop)` in the order of their times, in pieces, so that writes go on meanwhile."""
+    def scan(
+        self, measurement: Measurement, start: int, stop: int, *, descending: bool = False
+    ) -> Iterator[StoredPoint]:
+        """Return points of `[start, stop)` in the order of their times, in pieces, so that writes can run meanwhile."""
         order = "DESC" if descending else "ASC"
         beyond = "<" if descending else ">"
         sql = (
@@ -306,15 +313,15 @@ class Store:
             last = rows[-1][:2]
 
     def delete(self, measurement: Measurement, points: Iterable[tuple[int, Series]]) -> None:
-        """Remove points by time and series."""
+        """Delete points by time and series."""
         with self.lock:
             sql = "DELETE FROM points WHERE measurement = ? AND time = ? AND series = ?"
             self._connection.executemany(sql, [(measurement.id, time, series.id) for time, series in points])
 
     # --- inside ---
 
-    def _point(self, measurement: Measurement, time: int, series: int, fields: bytes) -> Point:
-        return Point(time, measurement.series[series], self._decode(fields))
+    def _point(self, measurement: Measurement, time: int, series: int, fields: bytes) -> StoredPoint:
+        return StoredPoint(time, measurement.series[series], self._decode(fields))
 
     def _merge(self, old: bytes, new: bytes) -> bytes:
         self.overwritten += 1
@@ -333,11 +340,11 @@ class Store:
         databases: dict[int, Database] = {}
         for number, name, default in execute("SELECT id, name, default_policy FROM databases"):
             databases[number] = self.databases[name] = Database(number, name, default)
-        policies: dict[int, Policy] = {}
+        policies: dict[int, RetentionPolicy] = {}
         for number, database, name, duration, shard in execute(
             "SELECT id, database, name, duration, shard FROM policies"
         ):
-            policy = policies[number] = Policy(number, name, databases[database], duration, shard)
+            policy = policies[number] = RetentionPolicy(number, name, databases[database], duration, shard)
             databases[database].policies[name] = policy
         measurements: dict[int, Measurement] = {}
         for number, owner, key, poisoned in execute("SELECT id, policy, name, poisoned FROM measurements"):

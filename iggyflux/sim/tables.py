@@ -1,6 +1,6 @@
-"""How InfluxDB 3 takes the lines of one request: each against the one schema of its table, which has no shards.
+"""How InfluxDB 3 stores the lines of one request: each against the one schema of its table, which has no shards.
 
-A column has one type for ever.  A line that is refused has already made the columns that came before its fault.
+The type of a column never changes.  A rejected line has already made the columns before its fault.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from iggyflux.sim.modern import Bad, Line, Plain, Series, cut, format_line, read_series
+from iggyflux.sim.modern import Line, NumberedRejection, Plain, SentSeries, cut, format_line, read_series
 from iggyflux.sim.plain import Fields, Value
-from iggyflux.sim.store import TAG, TIME, Measurement, Policy, Store
-from iggyflux.sim.store import Series as StoredSeries
+from iggyflux.sim.store import TAG, TIME, Measurement, RetentionPolicy, Series, Store
 
 MAX_COLUMNS, MAX_TAGS = 500, 250
 RESERVED = (b"time", b"__chunk_order")
@@ -29,43 +28,51 @@ _GUESSES = ((5, 10**9), (5_000, 10**6), (5_000_000, 10**3))
 
 @dataclass(slots=True)
 class _Batch:
-    """What a request would change; nothing is changed before it is known that it may be."""
+    """The changes of a request; nothing is changed before it is certain that all may be."""
 
     store: Store
-    policy: Policy
+    policy: RetentionPolicy
     columns: dict[bytes, dict[bytes, type | str]] = field(default_factory=dict)
-    rows: list[tuple[StoredSeries, int, Fields]] = field(default_factory=list)
+    rows: list[tuple[Series, int, Fields]] = field(default_factory=list)
     poisoned: set[bytes] = field(default_factory=set)
 
 
-class Refused(Exception):
-    """Why the schema refuses a line."""
+class LineRejected(Exception):
+    """Why the schema rejects a line."""
 
 
 def write(
-    store: Store, policy: Policy, lines: Sequence[Plain | Line], unit: int | None, now_ns: int, *, partial: bool
-) -> tuple[int, list[Bad]]:
-    """Store what the server would store of lines; returns how many, and those that the schema refuses.
+    store: Store,
+    policy: RetentionPolicy,
+    lines: Sequence[Plain | Line],
+    unit: int | None,
+    now_ns: int,
+    *,
+    partial: bool,
+) -> tuple[int, list[NumberedRejection]]:
+    """Store the lines that the server would store; return their number, and the lines that the schema rejects.
 
-    `unit` None guesses the precision of each time.  Without `partial` one refused line refuses all.
+    `unit` None guesses the precision of each time.  Without `partial` one rejected line rejects all.
     """
     with store.lock:
         if not partial and (refused := check(store, policy, lines, unit, now_ns)):
             return 0, refused
         batch = _Batch(store, policy)
-        bad: list[Bad] = []
+        bad: list[NumberedRejection] = []
         for line in lines:
             number, series, time = line[0], line[1], line[3]
             try:
                 _take(batch, series, line[2], time, unit, now_ns)
-            except Refused as reason:
+            except LineRejected as reason:
                 bad.append(_bad(number, reason, line))
         _commit(batch)
         return store.write(batch.rows), bad
 
 
-def check(store: Store, policy: Policy, lines: Sequence[Plain | Line], unit: int | None, now_ns: int) -> list[Bad]:
-    """The first line that the schema would refuse, if there is one; nothing is changed."""
+def check(
+    store: Store, policy: RetentionPolicy, lines: Sequence[Plain | Line], unit: int | None, now_ns: int
+) -> list[NumberedRejection]:
+    """Return the first line that the schema would reject, if any; nothing is changed."""
     with store.lock:
         batch = _Batch(store, policy)
         for line in lines:
@@ -73,23 +80,23 @@ def check(store: Store, policy: Policy, lines: Sequence[Plain | Line], unit: int
                 if _known(policy, line[1], line[2]) is not None:
                     _nanoseconds(line[3], unit, now_ns)
                     continue
-                series = line[1] if isinstance(line[1], Series) else read_series(line[1])
+                series = line[1] if isinstance(line[1], SentSeries) else read_series(line[1])
                 _check(batch, series, list(line[2].items()) if isinstance(line[2], dict) else line[2])
                 _nanoseconds(line[3], unit, now_ns)
-            except Refused as reason:
+            except LineRejected as reason:
                 return [_bad(line[0], reason, line)]
         return []
 
 
-def _bad(number: int, reason: Refused, line: Plain | Line) -> Bad:
-    series = line[1] if isinstance(line[1], Series) else read_series(line[1])
+def _bad(number: int, reason: LineRejected, line: Plain | Line) -> NumberedRejection:
+    series = line[1] if isinstance(line[1], SentSeries) else read_series(line[1])
     fields = list(line[2].items()) if isinstance(line[2], dict) else line[2]
-    return Bad(number, str(reason), cut(format_line(series, fields, line[3])))
+    return NumberedRejection(number, str(reason), cut(format_line(series, fields, line[3])))
 
 
 def _take(
     batch: _Batch,
-    key: bytes | Series,
+    key: bytes | SentSeries,
     fields: Fields | list[tuple[bytes, Value]],
     time: int | None,
     unit: int | None,
@@ -97,18 +104,20 @@ def _take(
 ) -> None:
     known = _known(batch.policy, key, fields)
     if known is not None:
-        assert isinstance(fields, dict)  # noqa: S101 (nothing else is known)
+        assert isinstance(fields, dict)  # noqa: S101 (only plain lines are known)
         batch.rows.append((known, _nanoseconds(time, unit, now_ns), fields))
         return
-    series = key if isinstance(key, Series) else read_series(key)
+    series = key if isinstance(key, SentSeries) else read_series(key)
     pairs = list(fields.items()) if isinstance(fields, dict) else fields
     _check(batch, series, pairs)
     at = _nanoseconds(time, unit, now_ns)
     batch.rows.append((_stored_series(batch, key, series), at, dict(pairs)))
 
 
-def _known(policy: Policy, key: bytes | Series, fields: Fields | list[tuple[bytes, Value]]) -> StoredSeries | None:
-    """The series of a line that brings nothing new: neither tags nor fields nor types."""
+def _known(
+    policy: RetentionPolicy, key: bytes | SentSeries, fields: Fields | list[tuple[bytes, Value]]
+) -> Series | None:
+    """Return the series of a line without new tags, fields or types."""
     known = policy.known.get(key)
     if known is None or not isinstance(fields, dict):
         return None
@@ -121,7 +130,7 @@ def _known(policy: Policy, key: bytes | Series, fields: Fields | list[tuple[byte
     return known
 
 
-def _check(batch: _Batch, series: Series, fields: list[tuple[bytes, Value]]) -> None:
+def _check(batch: _Batch, series: SentSeries, fields: list[tuple[bytes, Value]]) -> None:
     """Make the columns of a line, one after another, up to its fault."""
     table = series.measurement
     if table not in batch.columns:
@@ -136,7 +145,7 @@ def _check(batch: _Batch, series: Series, fields: list[tuple[bytes, Value]]) -> 
     for name, value in fields:
         _make(columns, name, type(value))
         if name in seen:
-            raise Refused(f"invalid line protocol - multiple instances of '{_text(name)}' field found")
+            raise LineRejected(f"invalid line protocol - multiple instances of '{_text(name)}' field found")
         seen.add(name)
     columns.setdefault(b"time", TIME)
 
@@ -148,16 +157,16 @@ def _make(columns: dict[bytes, type | str], name: bytes, kind: type | str) -> No
     text = _text(name)
     if before is not None:
         names = f"expected {TYPE_NAMES[before]}, got {TYPE_NAMES[kind]}"
-        raise Refused(f"invalid column type for column '{text}', {names}")
+        raise LineRejected(f"invalid column type for column '{text}', {names}")
     if any(character < " " or "\x7f" <= character < "\xa0" for character in text):
         word = "tag" if kind is TAG else "field"
-        raise Refused(f"invalid configuration provided: {word} key cannot contain control characters")
+        raise LineRejected(f"invalid configuration provided: {word} key cannot contain control characters")
     if kind is TAG and sum(each is TAG for each in columns.values()) >= MAX_TAGS:
-        raise Refused(f"Update to schema would exceed number of tag columns per table limit of {MAX_TAGS} columns")
+        raise LineRejected(f"Update to schema would exceed number of tag columns per table limit of {MAX_TAGS} columns")
     if len(columns) >= MAX_COLUMNS:
-        raise Refused(f"Update to schema would exceed number of columns per table limit of {MAX_COLUMNS} columns")
+        raise LineRejected(f"Update to schema would exceed number of columns per table limit of {MAX_COLUMNS} columns")
     if name in RESERVED:
-        raise Refused(f"'{text}' is a reserved column")
+        raise LineRejected(f"'{text}' is a reserved column")
     columns[name] = kind
 
 
@@ -168,7 +177,7 @@ def _nanoseconds(time: int | None, unit: int | None, now_ns: int) -> int:
     found = time * scale
     if not -(2**63) <= found < 2**63:
         names = {None: "Auto", 1: "Nanosecond", 10**3: "Microsecond", 10**6: "Millisecond", 10**9: "Second"}
-        raise Refused(f"timestamp, {time}, out of range for precision: {names[unit]}")
+        raise LineRejected(f"timestamp, {time}, out of range for precision: {names[unit]}")
     return found
 
 
@@ -177,7 +186,7 @@ def _guess(time: int) -> int:
     return next((unit for limit, unit in _GUESSES if size < limit), 1)
 
 
-def _stored_series(batch: _Batch, key: bytes | Series, series: Series) -> StoredSeries:
+def _stored_series(batch: _Batch, key: bytes | SentSeries, series: SentSeries) -> Series:
     measurement = batch.store.measurement(batch.policy, series.measurement)
     tags = tuple(sorted(dict(series.tags).items()))
     name = b"\x00".join((series.measurement, *(b"\x01".join(tag) for tag in tags)))

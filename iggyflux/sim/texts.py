@@ -1,4 +1,4 @@
-"""JSON, CSV and times in the exact form that servers in Go and Rust write them."""
+"""JSON, CSV and times in exactly the form that servers in Go and Rust write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GO_SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]|\\\\.")
 
 
 def go_string(text: str) -> str:
-    """A JSON string as Go's encoding/json writes it; bytes that were no UTF-8 become U+FFFD, one by one."""
+    """Return a JSON string as Go's encoding/json writes it; bytes that are not UTF-8 become U+FFFD, one by one."""
     return _GO_SPECIAL.sub(_go_escape, json.dumps(text, ensure_ascii=False))
 
 
@@ -26,7 +26,7 @@ def _go_escape(found: re.Match[str]) -> str:
 
 
 def go_float(value: float) -> str:
-    """A JSON number as Go writes a float64: no `.0`, an exponent below 1e-6 and from 1e21."""
+    """Return a JSON number as Go writes a float64: no `.0`, an exponent below 1e-6 and from 1e21."""
     if not isfinite(value):
         raise ValueError(value)
     if value == 0:
@@ -39,7 +39,7 @@ def go_float(value: float) -> str:
 
 
 def plain_digits(digits: str) -> str:
-    """A number's shortest digits without an exponent and without `.0`."""
+    """Return a number's shortest digits without an exponent and without `.0`."""
     if "e" not in digits and digits[-2:] == ".0":
         return digits[:-2]
     text = format(Decimal(digits), "f")
@@ -58,8 +58,10 @@ def _scientific(value: float) -> str:
 
 
 def go_json(value: object) -> str:
-    """A value as Go's encoding/json writes it; stored strings (bytes) and unsigned integers (`[n]` in a list subclass)
-    must have been turned into text and integers before."""
+    """Return a value as Go's encoding/json writes it.
+
+    Stored strings (bytes) and unsigned integers (`[n]` in a list) must be converted to text and integers before.
+    """
     if value is None:
         return "null"
     if value is True or value is False:
@@ -78,22 +80,24 @@ def go_json(value: object) -> str:
 
 
 def rfc3339(time_ns: int, *, zone: str = "Z") -> str:
-    """A time with as many digits of fraction as it needs, at most nine."""
+    """Return a time with as many digits of fraction as it needs, at most nine."""
     seconds, fraction = divmod(time_ns, 10**9)
     text = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    if text[:1] != "1" and text[:1] != "2":  # years below 1000 are not padded by strftime everywhere
+    if text[:1] != "1" and text[:1] != "2":  # strftime does not pad years below 1000 on every system
         text = text.rjust(19, "0")
     return text + (f".{fraction:09d}".rstrip("0") if fraction else "") + zone
 
 
 def csv_cell(text: str, special: str = '",\r\n') -> str:
-    """A cell, quoted where it must be."""
+    """Return a CSV cell, quoted where necessary."""
     return '"' + text.replace('"', '""') + '"' if any(character in special for character in text) else text
 
 
 def rust_json(value: object, number: Callable[[float], str] | None = None) -> str:
-    """A value as serde_json writes it: floats keep `.0`, nothing but quotes and control characters is escaped.
-    `number` writes floats, by default as ryu does."""
+    """Return a value as serde_json writes it: floats keep `.0`, only quotes and control characters are escaped.
+
+    `number` writes floats, by default as ryu does.
+    """
     if value is None:
         return "null"
     if value is True or value is False:
@@ -112,7 +116,7 @@ def rust_json(value: object, number: Callable[[float], str] | None = None) -> st
 
 
 def ryu_float(value: float) -> str:
-    """A float as serde_json and Arrow's CSV write it: an exponent below 1e-5 and from 1e16."""
+    """Return a float as serde_json and Arrow's CSV write it: an exponent below 1e-5 and from 1e16."""
     if not isfinite(value):
         return {"inf": "inf", "-inf": "-inf"}.get(repr(value), "NaN")
     if value == 0 or 1e-5 <= abs(value) < 1e16:
@@ -122,7 +126,7 @@ def ryu_float(value: float) -> str:
 
 
 def arrow_float(value: float) -> str:
-    """A float as Arrow's JSON writes it: an exponent below 1e-5 and from 1e10, and always a point."""
+    """Return a float as Arrow's JSON writes it: an exponent below 1e-5 and from 1e10, and always a point."""
     if value == 0 or 1e-5 <= abs(value) < 1e10:
         return _with_point(value)
     mantissa, _, exponent = _scientific(value).partition("e")
@@ -135,7 +139,7 @@ def _with_point(value: float) -> str:
 
 
 def rust_time(time_ns: int) -> str:
-    """A time without zone and with 0, 3, 6 or 9 digits of fraction."""
+    """Return a time without zone and with 0, 3, 6 or 9 digits of fraction."""
     fraction = time_ns % 10**9
     text = rfc3339(time_ns - fraction, zone="")
     if not fraction:
@@ -147,7 +151,7 @@ def rust_time(time_ns: int) -> str:
 
 
 def go_duration(nanoseconds: int) -> str:
-    """A duration as Go prints it: `168h0m0s`, `0s`."""
+    """Return a duration as Go prints it: `168h0m0s`, `0s`."""
     if nanoseconds == 0:
         return "0s"
     seconds, fraction = divmod(nanoseconds, 10**9)

@@ -1,5 +1,5 @@
-"""What a route remembers from run to run, durably.
+"""Durable state that a route keeps from run to run.
 
-`store` has the one interface, `sqlite` the databases on disk, `locks` who may write.  Whoever has positions decides
-what they are; this room only keeps them.
+`store` has the one interface, `sqlite` the databases on disk, `locks` the right to write.  The package that owns
+positions defines them; this one only stores them.
 """

@@ -1,4 +1,4 @@
-"""Look at, check and copy databases without being their owner: any process may, also while a run has them open."""
+"""Read, check and copy databases without owning them: any process may, even while a run has them open."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ from typing import Any
 
 from iggyflux.disk import make_folder, sync_folder
 from iggyflux.errors import Stopped
-from iggyflux.state.sqlite import SUFFIX, check_format, connect, damaged, faults, format_of, other_format, read_record
+from iggyflux.state.sqlite import (
+    SUFFIX,
+    check_format,
+    connect,
+    damaged,
+    format_of,
+    other_format,
+    read_record,
+    translate_errors,
+)
 
 _FORMAT_1 = b'{"iggyflux":"'
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What is in a state on disk: whose it is (`kind` and `name`), the version of its format, and its record."""
+    """A state on disk: its owner (`kind` and `name`), the version of its format, and its record."""
 
     kind: str
     name: str
@@ -36,7 +45,7 @@ def find_databases(place: Path, names: tuple[str, ...] = ()) -> list[Path]:
 
 
 def find_format_1(place: Path) -> list[Stopped]:
-    """Return, for each state of format 1 (`NAME.json`) in the folder `place` that no database replaced, its refusal."""
+    """Return the error of each state of format 1 (`NAME.json`) in the folder `place` that no database replaced."""
     return [
         other_format(path, 1)
         for path in sorted(place.rglob("*.json"))
@@ -45,23 +54,23 @@ def find_format_1(place: Path) -> list[Stopped]:
 
 
 def _begins_with(path: Path, data: bytes) -> bool:
-    with faults(path, "use"), path.open("rb") as file:
+    with translate_errors(path, "use"), path.open("rb") as file:
         return file.read(len(data)) == data
 
 
 def read_state(path: Path) -> StoredState:
-    """Return what is in the state at `path`.  Raise `Stopped` (IFX701) where it cannot be used."""
-    with faults(path, "use"), closing(connect(path)) as connection:
+    """Return the state at `path`.  Raise `Stopped` (IFX701) if it cannot be used."""
+    with translate_errors(path, "use"), closing(connect(path)) as connection:
         check_format(connection, path)
         kind, name, record = read_record(connection, path)
         return StoredState(kind, name, format_of(connection)[1], record)
 
 
 def check_state(path: Path) -> StoredState:
-    """Return what is in the state at `path` when every page, the record and every blob is sound.  Raise `Stopped`."""
+    """Return the state at `path` if every page, the record and every blob is intact.  Raise `Stopped`."""
     found = read_state(path)
     check_pages(path)
-    with faults(path, "use"), closing(connect(path)) as connection:
+    with translate_errors(path, "use"), closing(connect(path)) as connection:
         for number, crc32, digests in connection.execute("SELECT number, crc32, digests FROM seen"):
             if zlib.crc32(digests) != crc32:
                 raise damaged(path, f"the checksum of its digests, number {number}, does not match")
@@ -69,8 +78,8 @@ def check_state(path: Path) -> StoredState:
 
 
 def check_pages(path: Path) -> None:
-    """Raise `Stopped` (IFX701) with what SQLite finds wrong in the structure of the database at `path`."""
-    with faults(path, "use"), closing(connect(path)) as connection:
+    """Raise `Stopped` (IFX701) with the fault that SQLite finds in the structure of the database at `path`."""
+    with translate_errors(path, "use"), closing(connect(path)) as connection:
         (first, *more) = [bytes(row[0]).decode(errors="replace") for row in _integrity(connection)]
         if first != "ok":
             rest = f" (and {len(more)} more)" if more else ""
@@ -82,19 +91,19 @@ def _integrity(connection: sqlite3.Connection) -> Iterator[tuple[bytes]]:
 
 
 def copy_database(path: Path, target: Path) -> None:
-    """Copy the database at `path` as it is at one moment to `target`, durably.
+    """Copy the database at `path` to `target`, durably, as it is at one moment.
 
-    Raise `Stopped` (IFX701); IFX709 where there is something at `target`.
+    Raise `Stopped` (IFX701); IFX709 if `target` exists.
     """
     beside = target.with_name(f"{target.name}.new")
-    with faults(target, "copy"):
+    with translate_errors(target, "copy"):
         make_folder(target.parent, 0o700)
         beside.unlink(missing_ok=True)
         os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
-        with faults(path, "copy"), closing(connect(path)) as source, closing(sqlite3.connect(beside)) as copy:
+        with translate_errors(path, "copy"), closing(connect(path)) as source, closing(sqlite3.connect(beside)) as copy:
             source.backup(copy)
-        with faults(target, "copy"):
+        with translate_errors(target, "copy"):
             descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Lock files: at most one process is the owner of a name, and a process that dies is no owner any more."""
+"""Lock files: at most one process owns a name, and its death releases it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Lock:
     def __init__(self, path: Path, owner: str) -> None:
         """Take the lock at `path`.
 
-        Raise `Stopped`: IFX702 with the holder's process where another has it, IFX701 where the file cannot be made.
+        Raise `Stopped`: IFX702 with the holder's process if another process has it, IFX701 if the file cannot be made.
         """
         self.path = path
         self._owner = owner
@@ -39,7 +39,7 @@ class Lock:
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 
     def check(self) -> None:
-        """Raise `Stopped` (IFX702) where the lock file was removed or replaced: another process may hold a new one."""
+        """Raise `Stopped` (IFX702) if the lock file was removed or replaced: another process may hold a new one."""
         try:
             found = self.path.stat()
         except FileNotFoundError:

@@ -1,33 +1,33 @@
 """States on disk: one SQLite database for each owner, FOLDER/NAME.sqlite, with the lock NAME.lock beside it.
 
-One process writes, the holder of the lock; any may read meanwhile.  The journal is a file that a commit deletes
+One process writes, the holder of the lock; any process may read meanwhile.  The journal is a file that a commit deletes
 (`journal_mode=DELETE`: a WAL needs memory shared by processes, which network volumes lack).  `synchronous=EXTRA` is
-FULL with an fsync of the folder after the journal is deleted: otherwise a power failure may bring the journal back, and
-undo what was committed.  SQLite has no checksums of pages, so the record and each blob carry their own.
+FULL plus an fsync of the folder after the journal is deleted: otherwise a power failure may restore the journal, and
+undo the commit.  SQLite has no checksums of pages, so the record and each blob carry their own.
 
 | at the path there is                     | reading gives                | the next commit                           |
 |------------------------------------------|------------------------------|-------------------------------------------|
-| nothing                                  | None                         | makes the database, whole, by a rename    |
-| nothing, and a file of format 1 beside   | IFX701, version and way on   | as reading                                |
+| nothing                                  | None                         | creates the database, whole, by a rename  |
+| nothing, but a file of format 1 beside   | IFX701, version and hint     | as reading                                |
 | a database of this format                | its record                   | replaces it                               |
-| … with a journal: a commit was cut off   | the record before the commit | replaces it                               |
-| … of another format                      | IFX701, version and way on   | as reading                                |
+| … with a journal: an interrupted commit  | the record before the commit | replaces it                               |
+| … of another format                      | IFX701, version and hint     | as reading                                |
 | … of another owner, or another program   | IFX701                       | as reading                                |
-| anything else, an empty file too         | IFX701                       | as reading                                |
-| NAME.sqlite.new: a first commit cut off  | as if it were not there      | replaces it                               |
+| anything else, also an empty file        | IFX701                       | as reading                                |
+| NAME.sqlite.new: interrupted first commit| as if it were not there      | replaces it                               |
 
-Faults, by SQLite's codes.  All are `Stopped` (IFX701): what was committed stays, and what was not comes again.
+Errors, by SQLite's codes.  All are `Stopped` (IFX701): what was committed is kept; the other messages are read again.
 
-| code     | comes of                                        | what to do                                          |
+| code     | cause                                           | what to do                                          |
 |----------|-------------------------------------------------|-----------------------------------------------------|
-| BUSY     | another program has held the database so long   | close it; copy with `sqlite3 .backup`, not by hand  |
+| BUSY     | another program has locked the database too long| close it; copy with `sqlite3 .backup`, not by hand  |
 | FULL     | the disk or a quota is full                     | free space, run again                               |
-| IOERR    | the disk, a network volume or a limit of size   | look at the system's log; run again                 |
+| IOERR    | the disk, a network volume or a limit of size   | check the system log; run again                     |
 | READONLY | permissions; the file was removed or replaced   | correct them; run again                             |
 | CANTOPEN | permissions, a folder of that name              | correct them; run again                             |
-| CORRUPT  | a damaged page                                  | put back a copy, or begin anew                      |
-| NOTADB   | the file is no database                         | put back a copy, or begin anew                      |
-| others   | tables that are not ours, a blob beyond 1 GB, … | as SQLite says                                      |
+| CORRUPT  | a damaged page                                  | restore a backup, or begin again                    |
+| NOTADB   | the file is not a database                      | restore a backup, or begin again                    |
+| others   | foreign tables, a blob beyond 1 GB, …           | see SQLite's message                                |
 """
 
 from __future__ import annotations
@@ -62,31 +62,26 @@ CREATE TABLE seen (number INTEGER PRIMARY KEY, crc32 INTEGER, digests BLOB);
 COMMIT;
 """
 
-FAULTS: dict[int, str] = {
-    sqlite3.SQLITE_BUSY: "another program keeps it locked",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk failed",
-    sqlite3.SQLITE_READONLY: "it cannot be written, or was removed or replaced",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_CORRUPT: "it is damaged",
-    sqlite3.SQLITE_NOTADB: "it is not a database",
+_PERMISSIONS = f"correct the permissions, and run again: {_AGAIN}"
+FAULTS: dict[int, tuple[str, str]] = {
+    sqlite3.SQLITE_BUSY: ("another program keeps it locked", f"close that program, and run again: {_AGAIN}"),
+    sqlite3.SQLITE_FULL: ("the disk is full", f"free space, and run again: {_AGAIN}"),
+    sqlite3.SQLITE_IOERR: ("the disk failed", f"check the system log, and run again: {_AGAIN}"),
+    sqlite3.SQLITE_READONLY: ("it cannot be written, or was removed or replaced", _PERMISSIONS),
+    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", _PERMISSIONS),
+    sqlite3.SQLITE_CORRUPT: ("it is damaged", _BEGIN_ANEW),
+    sqlite3.SQLITE_NOTADB: ("it is not a database", _BEGIN_ANEW),
 }
-"""What a primary code of SQLite means for an operator."""
+"""What each primary error code of SQLite means for an operator, and the hint."""
+_OTHER_FAULT = ("SQLite refuses", _BEGIN_ANEW)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_HINTS = {
-    sqlite3.SQLITE_BUSY: f"close that program, and run again: {_AGAIN}",
-    sqlite3.SQLITE_FULL: f"free space, and run again: {_AGAIN}",
-    sqlite3.SQLITE_IOERR: f"check the system log, and run again: {_AGAIN}",
-    sqlite3.SQLITE_READONLY: f"correct the permissions, and run again: {_AGAIN}",
-    sqlite3.SQLITE_CANTOPEN: f"correct the permissions, and run again: {_AGAIN}",
-}
 
 
 class SqliteState:
     """A `StateStore` in the database at `path`.
 
-    `kind` and `name` say whose state it is, `owner` the same for people.  `previous` is where format 1 had it, and
-    `way_on` what helps whoever finds it there.
+    `kind` and `name` identify the owner, `owner` names it for people.  `previous` is the path that format 1 used, and
+    `upgrade_hint` the hint for a state found there.
     """
 
     def __init__(
@@ -97,7 +92,7 @@ class SqliteState:
         owner: str,
         *,
         previous: Path | None = None,
-        way_on: str = "",
+        upgrade_hint: str = "",
         busy_seconds: float = BUSY_SECONDS,
     ) -> None:
         self.path = path
@@ -105,7 +100,7 @@ class SqliteState:
         self._name = name
         self._owner = owner
         self._previous = previous
-        self._way_on = way_on
+        self._upgrade_hint = upgrade_hint
         self._busy_seconds = busy_seconds
         self._lock: Lock | None = None
         self._connection: sqlite3.Connection | None = None
@@ -122,13 +117,13 @@ class SqliteState:
 
     def read(self) -> Any:
         """As of `StateStore`."""
-        with self._faults("use"):
+        with self._translate_errors("use"):
             connection = self._opened()
             return None if connection is None else self._record(connection)
 
     def blob(self, number: int) -> Iterator[bytes]:
         """As of `StateStore`."""
-        with self._faults("use"):
+        with self._translate_errors("use"):
             connection = self._opened()
             found = connection and connection.execute("SELECT crc32 FROM seen WHERE number = ?", (number,)).fetchone()
             if connection is None or not found:
@@ -147,7 +142,7 @@ class SqliteState:
         """As of `StateStore`."""
         self._check_lock()
         content = msgspec.json.encode(record, order="sorted")
-        with self._faults("store"):
+        with self._translate_errors("store"):
             connection = self._opened()
             if connection is None:
                 self._create(content, added)
@@ -155,10 +150,10 @@ class SqliteState:
                 self._write(connection, content, added, dropped)
 
     def replace(self, record: object | None) -> None:
-        """As of `StateStore`; with None the file of format 1 is removed, too."""
+        """As of `StateStore`; with None the file of format 1 is removed too."""
         self._check_lock()
         self._disconnect()
-        with self._faults("store"):
+        with self._translate_errors("store"):
             if record is not None:
                 self._create(msgspec.json.encode(record, order="sorted"), NOTHING)
                 return
@@ -182,12 +177,12 @@ class SqliteState:
     # --- reading ---
 
     def _opened(self) -> sqlite3.Connection | None:
-        """The connection; None where there is nothing to connect to."""
+        """Return the connection; None if there is no database."""
         check_no_event_loop()
         if self._connection is None:
             if not self.path.exists():
                 if self._previous is not None and self._previous.exists():
-                    raise other_format(self._previous, 1, self._way_on)
+                    raise other_format(self._previous, 1, self._upgrade_hint)
                 return None
             connection = connect(self.path, self._busy_seconds)
             try:
@@ -212,7 +207,7 @@ class SqliteState:
     # --- writing ---
 
     def _create(self, content: bytes, added: Mapping[int, IO[bytes]]) -> None:
-        """Make the database beside its place, and put it there when it is whole."""
+        """Make the database in a file beside its path, and rename it when it is complete."""
         beside = self.path.with_name(f"{self.path.name}.new")
         make_folder(self.path.parent, 0o700)
         for left_over in (beside, _journal(beside), _journal(self.path)):
@@ -241,10 +236,10 @@ class SqliteState:
     # --- faults ---
 
     @contextmanager
-    def _faults(self, verb: str) -> Iterator[None]:
-        """Translate what SQLite and the system raise; the connection goes, and with it what was not committed."""
+    def _translate_errors(self, verb: str) -> Iterator[None]:
+        """Translate errors of SQLite and the system; close the connection, which rolls back what was not committed."""
         try:
-            with faults(self.path, verb):
+            with translate_errors(self.path, verb):
                 yield
         except BaseException:
             self._disconnect()
@@ -256,12 +251,12 @@ class SqliteState:
 
 
 def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """Return a connection to the database at `path`, which has to be there.  Raise `sqlite3.Error`."""
-    # A database is never opened by other means: closing such a file would drop SQLite's locks on it.
+    """Return a connection to the existing database at `path`.  Raise `sqlite3.Error`."""
+    # Never open the file by other means: closing such a file would drop SQLite's locks on it.
     uri = f"file:{quote(os.fsencode(path))}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
-        connection.text_factory = bytes  # damaged text is for the checksum to find
+        connection.text_factory = bytes  # the checksum finds damaged text
         for setting in ("trusted_schema=OFF", "cell_size_check=ON", "journal_mode=DELETE", "synchronous=EXTRA"):
             connection.execute(f"PRAGMA {setting}")
     except BaseException:
@@ -271,7 +266,7 @@ def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connectio
 
 
 def format_of(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return which program wrote the database, and in which version of its format; zeros for a new one."""
+    """Return the id of the program that wrote the database, and the version of its format; zeros for a new one."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return application, version
@@ -287,7 +282,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def read_record(connection: sqlite3.Connection, path: Path) -> tuple[str, str, Any]:
-    """Return kind, name and record.  Raise `Stopped` (IFX701) where the checksum does not fit."""
+    """Return kind, name and record.  Raise `Stopped` (IFX701) if the checksum does not match."""
     rows = connection.execute("SELECT kind, name, content, crc32 FROM record").fetchall()
     if len(rows) != 1:
         raise damaged(path, "its record is missing")
@@ -300,23 +295,24 @@ def read_record(connection: sqlite3.Connection, path: Path) -> tuple[str, str, A
 def reason_of(error: sqlite3.Error) -> tuple[str, bool]:
     """Return what SQLite's error means, with its own words, and whether the file is damaged.
 
-    Raise the error itself where it has no code: then it is a mistake in our own calls.
+    Raise the error itself if it has no code: then it is a mistake in our own calls.
     """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         raise error
     name = getattr(error, "sqlite_errorname", code)
-    return f"{FAULTS.get(code & 0xFF, 'SQLite refuses')} ({error}, {name})", code & 0xFF in _DAMAGE
+    meaning, _ = FAULTS.get(code & 0xFF, _OTHER_FAULT)
+    return f"{meaning} ({error}, {name})", code & 0xFF in _DAMAGE
 
 
 @contextmanager
-def faults(path: Path, verb: str) -> Iterator[None]:
-    """Translate what SQLite and the system raise about the database at `path` into `Stopped` (IFX701)."""
+def translate_errors(path: Path, verb: str) -> Iterator[None]:
+    """Translate errors of SQLite and the system about the database at `path` into `Stopped` (IFX701)."""
     try:
         yield
     except sqlite3.Error as error:
         reason, _ = reason_of(error)
-        hint = _HINTS.get(error.sqlite_errorcode & 0xFF, _BEGIN_ANEW)
+        _, hint = FAULTS.get(error.sqlite_errorcode & 0xFF, _OTHER_FAULT)
         raise Stopped(f"cannot {verb} the positions in {path}: {reason}", hint, "IFX701") from error
     except UnicodeDecodeError as error:  # SQLite quotes the bytes of a damaged schema
         raise damaged(path, "its tables are damaged") from error
@@ -326,19 +322,19 @@ def faults(path: Path, verb: str) -> Iterator[None]:
 
 
 def damaged(path: Path, reason: str) -> Stopped:
-    """Return what stops a run whose state cannot be used."""
+    """Return the error of a state that cannot be used."""
     return Stopped(f"cannot use the positions in {path}: {reason}", _BEGIN_ANEW, "IFX701")
 
 
-def other_format(path: Path, version: int, way_on: str = "") -> Stopped:
-    """Return what stops whoever finds a state of another format."""
-    hint = way_on or "run the release that wrote it, or restore the backup from before the upgrade"
+def other_format(path: Path, version: int, upgrade_hint: str = "") -> Stopped:
+    """Return the error of a state in another format."""
+    hint = upgrade_hint or "run the release that wrote it, or restore the backup from before the upgrade"
     reason = f"they have format {version}; this release reads format {FORMAT}"
     return Stopped(f"cannot use the positions in {path}: {reason}", hint, "IFX701")
 
 
 def _insert(connection: sqlite3.Connection, number: int, file: IO[bytes]) -> None:
-    """Store a blob, piece by piece: it may be larger than what fits into memory."""
+    """Store a blob piece by piece: it may not fit into memory."""
     size = crc32 = 0
     file.seek(0)
     while data := file.read(CHUNK_BYTES):

@@ -1,7 +1,7 @@
-"""The one interface of durable state, so that the code above asks neither where nor how it is kept.
+"""The one interface of durable state: the code above knows neither where nor how it is kept.
 
-A state has one owner (a consumer of a log or a file, or a reader).  It holds a *record*, a small plain value, and
-numbered *blobs* that the record names.  A commit replaces the record and changes the blobs at once, or does nothing.
+A state has one owner (a consumer of a log or a file, or a reader).  It has a *record*, a small plain value, and
+numbered *blobs* that the record names.  A commit replaces the record and changes the blobs atomically.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import IO, Any, Protocol
 
 FORMAT = 2
-"""The version of what is stored; any other is refused, and never read as empty.  1 was files of JSON and of digests."""
+"""The version of the stored format; any other is rejected, never read as empty.  Format 1 was JSON files."""
 
-GO_ON = (
+UPGRADE_HINT = (
     "let the release that wrote it finish, then move the file away; this release begins at `start`, "
     "and points that are sent again overwrite themselves"
 )
-"""What helps whoever has a consumer's file of format 1."""
+"""The hint for a consumer's file of format 1."""
 
 CHUNK_BYTES = 2**20
 NOTHING: Mapping[int, IO[bytes]] = {}
 
 
 class StateStore(Protocol):
-    """The state of one owner.  All calls block: none is made in an event loop.
+    """The state of one owner.  All calls block: make none in an event loop.
 
-    `take` comes before `commit` and `replace`.  Every call may raise `Stopped` (IFX701) where the state cannot be used,
-    and, where it is kept by a server, `NotConnected`: then nothing or all was done, and the same call is made again.
+    Call `take` before `commit` and `replace`.  Every call may raise `Stopped` (IFX701) if the state cannot be used.  If
+    a server keeps the state, it may raise `NotConnected`: nothing or everything was done, and the call is repeated.
     """
 
     @property
@@ -35,24 +35,24 @@ class StateStore(Protocol):
         """Where the state is, for people."""
 
     def take(self) -> None:
-        """Become the one who commits.  Raise `Stopped` (IFX702) where another process is."""
+        """Lock the state for this process.  Raise `Stopped` (IFX702) if another process has it."""
 
     def read(self) -> Any:
-        """Return the record as plain JSON values, or None where nothing is stored.  Needs no `take`."""
+        """Return the record as plain JSON values, or None if nothing is stored.  Needs no `take`."""
 
     def blob(self, number: int) -> Iterator[bytes]:
         """Return a blob in pieces of at most `CHUNK_BYTES`.
 
-        Raise `Stopped` (IFX641) where it is damaged or missing, before or after the last piece.
+        Raise `Stopped` (IFX641) if it is damaged or missing, before or after the last piece.
         """
 
     def commit(
         self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
     ) -> None:
-        """Replace the record, add and drop blobs; return when all of it would survive a crash."""
+        """Replace the record, add and drop blobs; return when everything would survive a crash."""
 
     def replace(self, record: object | None) -> None:
-        """Store `record` without blobs whatever is there, damaged or of another format; None removes everything."""
+        """Store `record` without blobs in place of any state, even a damaged one; None removes everything."""
 
     def close(self) -> None:
         """Release everything; idempotent.  Another process may take the state then."""

@@ -1,6 +1,7 @@
-"""The seams of the runner.  A transport speaks to one system and translates its errors; it never retries, never maps.
+"""The interfaces between the runner and transports.
 
-All calls are made from one event loop; a transport that blocks hands its work to a thread of its own.
+A transport speaks to one system and translates its errors; it never retries and never maps.  All calls are made from
+one event loop; a transport that blocks gives its work to a thread of its own.
 """
 
 from __future__ import annotations
@@ -22,49 +23,49 @@ T = TypeVar("T")
 class Source(Protocol):
     """Where messages come from.
 
-    Reading and acknowledging are separate: `read` moves a position of its own, in memory, so that the next batch can
-    be read while earlier ones are in flight; what survives a restart is only what was acknowledged.
+    Reading and acknowledging are separate.  `read` moves a position in memory, so that the next batch can be read while
+    earlier ones are in flight.  Only what was acknowledged survives a restart.
     """
 
     @property
     def waiting_for(self) -> str | None:
-        """What keeps messages from coming though the source is connected; None if nothing does."""
+        """Why no messages come though the source is connected; None if nothing holds them back."""
 
     async def connect(self) -> None:
-        """Open or open again; idempotent.  Starts after the last acknowledged position of each partition.
+        """Open or reopen; idempotent.  Reading starts after the last acknowledged position of each partition.
 
-        Raises `NotConnected` (call again, with backoff) or `Stopped` (a person must act).
+        Raise `NotConnected` (call again, with backoff) or `Stopped` (the operator must act).
         """
 
     async def read(self) -> Batch | None:
-        """The next messages of one partition, or None where nothing is there just now.
+        """Return the next messages of one partition, or None if there are none now.
 
-        Raises `EndOfInput` where there will never be more, `NotConnected` where `connect` must be called again: reading
-        then starts after the last acknowledged position, so batches that are in flight come again.
+        Raise `EndOfInput` if there will never be more.  Raise `NotConnected` if `connect` must be called again: reading
+        then starts after the last acknowledged position, so batches in flight are read again.
         """
 
     async def ack(self, positions: Sequence[Position]) -> None:
         """Store durably that these positions, and all before them in their partitions, are settled.
 
-        Called only when every point of every message up to there was accepted or kept as a dead letter; never goes
-        backwards.  Returns when it would survive a crash.  Raises `NotConnected`.
+        Called only after every point of every message up to there was accepted, or the message was kept as a dead
+        letter.  A position never moves backwards.  Return when it would survive a crash.  Raise `NotConnected`.
         """
 
     async def close(self) -> None:
-        """Let go of everything; idempotent; loses nothing that was acknowledged."""
+        """Release everything; idempotent; loses nothing that was acknowledged."""
 
 
 @runtime_checkable
 class Lagging(Protocol):
-    """A source that knows how far behind it is."""
+    """A source that knows its lag."""
 
     async def lag(self) -> Mapping[Partition, int]:
-        """How many messages of each partition are not settled yet.  May be called while `read` runs."""
+        """Return how many messages of each partition are not settled yet.  May be called while `read` runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Starving:
-    """A partition whose messages wait for a member of the group that does not get on; `holder` None is nobody."""
+    """A partition whose messages wait, without progress, for the group member `holder`; None if no member holds it."""
 
     partition: Partition
     holder: int | None
@@ -74,7 +75,7 @@ class Starving:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """What a member of a consumer group knows of one topic: which member it is, what it owns, what starves."""
+    """What a member of a consumer group knows of one topic: its number, its partitions, and those that starve."""
 
     group: str
     stream: str
@@ -90,101 +91,103 @@ class Grouped(Protocol):
 
     @property
     def groups(self) -> Sequence[GroupState]:
-        """Its groups, as they were found last."""
+        """The groups of this source, in their last known state."""
 
 
 class LineSink(Protocol):
-    """Where line protocol goes."""
+    """Where line protocol is written."""
 
     @property
     def dialect(self) -> str:
-        """How lines are written: "v1", "v2" or "v3".  Known when the sink is connected."""
+        """The dialect of the lines: "v1", "v2" or "v3".  Known after `connect`."""
 
     @property
     def in_flight(self) -> Bounds | None:
-        """How many writes may be under way at once; None for the route's default.  Known when it is connected."""
+        """How many writes may be in flight at once; None for the route's default.  Known after `connect`."""
 
     async def connect(self) -> None:
-        """Open and verify; idempotent.  Raises `NotConnected` or `Stopped`."""
+        """Open and verify; idempotent.  Raise `NotConnected` or `Stopped`."""
 
     async def write(self, lines: Sequence[str]) -> Verdict:
-        """Send `lines` once, in one request, and say what the other side answered.  Never raises for an answer,
-        a refusal, a timeout or a broken connection: those are verdicts.  May be called again while a call runs."""
+        """Send `lines` once, in one request, and return the verdict.
+
+        A response, a rejection, a timeout and a broken connection are verdicts, never exceptions.  Calls may overlap.
+        """
 
     async def close(self) -> None:
-        """Let go; idempotent."""
+        """Release everything; idempotent."""
 
 
 class MessageSink(Protocol):
-    """Where messages go (the reader's other end)."""
+    """Where messages are sent: the target of a reader."""
 
     async def connect(self) -> None:
-        """Open and verify; idempotent.  Raises `NotConnected` or `Stopped`."""
+        """Open and verify; idempotent.  Raise `NotConnected` or `Stopped`."""
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Send; returns when they are confirmed.
+        """Send the messages; return when they are confirmed.
 
-        Raises `NotConnected` (nothing, some or all may have arrived) or `Stopped`.
+        Raise `NotConnected` (none, some or all may have arrived) or `Stopped`.
         """
 
     async def close(self) -> None:
-        """Let go; idempotent."""
+        """Release everything; idempotent."""
 
 
 class RowSource(Protocol):
-    """Where rows come from: a query that can be asked for any span of time, as often as wanted.
+    """Where rows come from: a query that can be repeated for any span of time.
 
-    It holds no position: what was read, and what is to be read next, is the runner's.  All times are integer
-    nanoseconds since the epoch, all spans are half-open `[start, stop)`.
+    It has no position: the runner knows what was read and what is next.  All times are integer nanoseconds since the
+    epoch, all spans are half-open `[start, stop)`.
     """
 
     async def connect(self) -> None:
-        """Open, find out what the server is and how it is asked; idempotent.  Raises `NotConnected` or `Stopped`."""
+        """Open, detect the server and choose the language; idempotent.  Raise `NotConnected` or `Stopped`."""
 
     async def now(self) -> int:
-        """The server's clock, never later than it is (a clock of whole seconds is rounded down)."""
+        """Return the server's time, rounded down if its clock shows whole seconds."""
 
     async def first(self) -> int | None:
-        """The time of the oldest row; None where there is none.  Raises `NotConnected` or `Stopped`."""
+        """Return the time of the oldest row; None if there is none.  Raise `NotConnected` or `Stopped`."""
 
     async def fetch(self, start: int, stop: int) -> Window:
-        """All rows of the span, taken whole and found complete; who calls closes it.
+        """Return all rows of the span, received and found complete; the caller closes the window.
 
-        Raises `NotConnected` (nothing is known of the span: ask again), `TooMuch` (ask for less of it) or `Stopped`.
+        Raise `NotConnected` (nothing is known of the span: ask again), `TooMuch` (ask for a shorter span) or `Stopped`.
         """
 
     async def close(self) -> None:
-        """Let go; idempotent."""
+        """Release everything; idempotent."""
 
 
 class Window(Protocol):
-    """The rows of one span, here and complete; memory does not grow with their number."""
+    """The rows of one span, received and complete; memory does not grow with their number."""
 
     @property
     def rows(self) -> int | None:
-        """How many, where that is known."""
+        """The number of rows, if it is known."""
 
     def chunks(self) -> AsyncIterator[Sequence[Row]]:
-        """The rows, some thousands at a time, in the order of the answer; may be asked for again."""
+        """Return the rows, some thousands at a time, in the order of the answer; may be called again."""
 
     def close(self) -> None:
-        """Let go of what is kept; idempotent."""
+        """Release what is kept; idempotent."""
 
 
 class DeadLetterSink(Protocol):
-    """Where messages are kept that could not be delivered."""
+    """Where messages that could not be delivered are kept."""
 
     async def connect(self) -> None:
-        """Make ready what has to be there before a letter is put; idempotent.  Raises `NotConnected` or `Stopped`."""
+        """Make what must exist before a letter is put; idempotent.  Raise `NotConnected` or `Stopped`."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep durably; returns when they would survive a crash.
+        """Keep the letters durably; return when they would survive a crash.
 
-        Never drops: raises `NotConnected` where it may work later (their messages come again), else `Stopped`.
+        Never drop one: raise `NotConnected` if a retry may help (the messages are then read again), else `Stopped`.
         """
 
     async def close(self) -> None:
-        """Let go; idempotent."""
+        """Release everything; idempotent."""
 
 
 class Worker:
@@ -195,11 +198,11 @@ class Worker:
         self._is_finished = False
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `function`, run in the thread."""
+        """Return the result of `function`, run in the thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
 
     async def finish(self, function: Callable[[], None] = lambda: None) -> None:
-        """Run `function` as the last call and let the thread go; idempotent."""
+        """Run `function` as the last call and end the thread; idempotent."""
         if not self._is_finished:
             self._is_finished = True
             await self.call(function)

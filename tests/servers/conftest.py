@@ -1,4 +1,4 @@
-"""Each product once for the whole run; tests ask for `server`, and say what it must be able to do."""
+"""Each product once for the whole run; tests ask for `server`, and say what it must support."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Found:
-    """The servers that were asked for so far; one that is not there is looked for once."""
+    """The requested servers so far; a missing one is looked for once."""
 
     def __init__(self, folders: pytest.TempPathFactory) -> None:
         self.until = ExitStack()

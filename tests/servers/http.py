@@ -1,4 +1,4 @@
-"""A server asked by hand, and its points read back with their types: by InfluxQL, SQL or VictoriaMetrics' export."""
+"""Requests to a server without iggyflux, and typed points from it: by InfluxQL, SQL or VictoriaMetrics' export."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
 
 
 def ask(server: Server, method: str, target: str, body: object = None) -> Reply:
-    """One request, with the credentials of the tests and past any proxy."""
+    """Send one request, with the credentials of the tests and without a proxy."""
     headers = dict(server.headers)
     if more := headers.pop("X-Query", ""):
         target += ("&" if "?" in target else "?") + more
@@ -49,7 +49,7 @@ def ask(server: Server, method: str, target: str, body: object = None) -> Reply:
 
 
 def influxql(server: Server, statement: str, **more: str) -> list[dict[str, Any]]:
-    """The series that a statement gives."""
+    """Return the series of a statement."""
     method = "GET" if statement.startswith(("SELECT", "SHOW")) else "POST"
     reply = ask(server, method, "/query?" + urlencode({"q": statement, **more}))
     assert reply.status == 200, reply
@@ -59,13 +59,13 @@ def influxql(server: Server, statement: str, **more: str) -> list[dict[str, Any]
 
 
 def read(server: Server, measurement: str, database: str | None = None) -> Stored:
-    """Every point of a measurement."""
+    """Return every point of a measurement."""
     reader = {"v3": _read_3, "victoriametrics": _read_metrics}.get(server.flavor, _read_influxql)
     return reader(server, measurement, database or server.database)
 
 
 def as_stored(server: Server, points: list[Point]) -> Stored:
-    """What must be read once `points` are written: less what the product cannot hold."""
+    """Return what must be read after `points` are written: without what the product cannot store."""
     found: Stored = {}
     for point in points:
         assert point.timestamp_ns is not None

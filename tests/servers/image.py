@@ -1,6 +1,6 @@
 """Containers for tests: an image of one program and its libraries, and images that are pulled.
 
-Whatever an engine says against it is the reason why a product did not run.
+Any error of the engine is the reason why a product did not run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ ENTRYPOINT ["/influxd", "run", "-config", "/dev/null"]
 
 
 class NoEngine(Exception):
-    """No container can be run here, and why."""
+    """No container can run here; the text says why."""
 
 
 @contextmanager
 def _engine(patience_seconds: float = 5.0) -> Iterator[Any]:
-    """A client of the container engine.  Raises `NoEngine`."""
+    """Return a client of the container engine.  Raise `NoEngine`."""
     _knock(patience_seconds)
-    # One image less to pull; containers are stopped by us.
+    # One image less to pull; the tests stop the containers.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     import docker
 
@@ -48,13 +48,13 @@ def _engine(patience_seconds: float = 5.0) -> Iterator[Any]:
             client = docker.DockerClient.from_env(timeout=120)
             closing.callback(client.close)
             client.ping()
-        except Exception as error:  # the engine is somebody else's: whatever it says is the reason
+        except Exception as error:  # the engine's exceptions are not documented: each one is the reason
             raise NoEngine("no Docker engine answers") from error
         yield client
 
 
 def _knock(patience_seconds: float) -> None:
-    """Ask whether anybody answers: where nobody does, the engine's client leaves its socket open, and waits long."""
+    """Ask whether an engine answers: without one, the client leaves its socket open, and waits long."""
     address = urlsplit(os.environ.get("DOCKER_HOST") or _ENGINE)
     if address.scheme not in ("unix", "tcp", "http"):
         return
@@ -71,7 +71,7 @@ def _knock(patience_seconds: float) -> None:
 
 
 def build(binary: Path) -> str:
-    """An image that holds `binary` and what it is linked with, from nothing; its tag.  Raises `NoEngine`."""
+    """Make an image of only `binary` and the libraries it is linked with; return its tag.  Raise `NoEngine`."""
     context = _context(binary)
     tag = f"iggyflux-test-{binary.name}:{hashlib.sha256(context).hexdigest()[:12]}"
     with _engine() as client:
@@ -84,7 +84,7 @@ def build(binary: Path) -> str:
 
 
 def _context(binary: Path) -> bytes:
-    """The files of an image, as an archive that is the same for the same files."""
+    """Return the files of an image, as an archive that is the same for the same files."""
     files = {"Dockerfile": _DOCKERFILE.encode(), f"root/{binary.name}": binary.resolve().read_bytes()}
     if ldd := shutil.which("ldd"):
         linked = subprocess.run([ldd, str(binary)], capture_output=True, text=True, check=False).stdout
@@ -100,7 +100,7 @@ def _context(binary: Path) -> bytes:
 
 
 def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, command: str | None = None) -> str:
-    """A container of this image, pulled where it is not there; its URL.  Raises `NoEngine`."""
+    """Start a container of this image, pulled if missing; return its URL.  Raise `NoEngine`."""
     with _engine() as client:
         _remove_orphans(client)
     from testcontainers.core.container import DockerContainer
@@ -119,7 +119,7 @@ def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, c
 
 
 def _remove_orphans(client: Any) -> None:
-    """Remove the containers of test runs that were killed: where processes can be seen, those whose owner is gone."""
+    """Remove the containers of killed test runs: where processes are visible, those whose owner has ended."""
     if not Path("/proc/self").exists():
         return
     for container in client.containers.list(all=True, filters={"label": _LABEL}):
@@ -128,6 +128,6 @@ def _remove_orphans(client: Any) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """Why, in one line: the engine's own words where it gave some."""
+    """Return the reason in one line: the engine's own words if it gave some."""
     words = str(getattr(error, "explanation", None) or error)
     return (words.splitlines() or [type(error).__name__])[0][:120]

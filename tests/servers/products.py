@@ -1,7 +1,7 @@
-"""The products that the contract is held to: where each is found, and what it cannot do.
+"""The products that the contract applies to: where each is found, and what it does not support.
 
-A server is one that an address names, a process of ours on loopback, or a container; whatever there is not is told with
-its reason at the end of the run.  `LACKS` is the one table of what a product cannot do: no test there asks for it.
+A server is one that an address names, a local process on loopback, or a container.  A missing one is reported with its
+reason at the end of the run.  `LACKS` is the one table of what a product does not support: no test there asks for it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _START_SECONDS = 60
 _NOTHING: frozenset[str] = frozenset()
 
 # unsigned: 64 bit integers without a sign.  words: strings.  types: all that are not floats (words are 0 then).
-# nanoseconds: finer than milliseconds.  merge: written twice is there once.  refuses: says which line it did not take.
-# database: one that is not there is refused.  create: one can be made.  retention: what is too old is refused.
-# auth: credentials are looked at.  queries: it is asked for rows.  several types: a field has one in each shard, and a
-# tag may have the name of a field.  windows: InfluxQL and Flux aggregate by time.  statements: SQL of the user.
+# nanoseconds: finer than milliseconds.  merge: written twice is there once.  refuses: names the lines it rejects.
+# database: a missing one is rejected.  create: one can be made.  retention: what is too old is rejected.
+# auth: credentials are checked.  queries: rows can be queried.  several types: a field has one in each shard, and a
+# tag may have the name of a field.  windows: InfluxQL and Flux aggregate by time.  statements: a user's own SQL.
 LACKS: Mapping[str, frozenset[str]] = {
     "simulator 1": frozenset({"unsigned", "windows"}),
     "simulator 2": frozenset({"windows"}),
@@ -55,12 +55,12 @@ PRODUCTS = tuple(LACKS)
 
 
 class NotThere(Exception):
-    """Why a product cannot be had on this machine."""
+    """Why a product is not available on this machine."""
 
 
 @dataclass
 class Server:
-    """A running server: `given` are the settings that reach it, `wrong` those that it must refuse."""
+    """A running server: `given` are the settings that reach it, `wrong` those that it must reject."""
 
     name: str
     flavor: str
@@ -68,7 +68,7 @@ class Server:
     given: Mapping[str, Any]
     wrong: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    """What a request by hand needs."""
+    """What a request without iggyflux needs."""
 
     @property
     def lacks(self) -> frozenset[str]:
@@ -87,7 +87,7 @@ class Server:
         return InfluxSettings(**{"url": self.url, "timeout_seconds": 60.0, "max_in_flight": 4, **self.given, **more})
 
     def make_database(self, name: str, retention_seconds: int) -> None:
-        """A database or bucket that keeps points only so long."""
+        """Make a database or bucket that keeps points only for so long."""
         if self.flavor == "v1":
             statement = f'CREATE DATABASE "{name}"'
             influxql(self, statement + (f" WITH DURATION {retention_seconds}s" if retention_seconds else ""))
@@ -99,7 +99,7 @@ class Server:
         assert made.status == 201, made
 
     def drop_database(self, name: str) -> None:
-        """Let go of it, if it is there."""
+        """Drop it, if it exists."""
         if self.flavor == "v1":
             influxql(self, f'DROP DATABASE "{name}"')
             return
@@ -112,7 +112,7 @@ class Server:
 
 
 def find(name: str, folder: Path, until: ExitStack) -> Server:
-    """The server of a product; `until` ends it.  Raises `NotThere`."""
+    """Return the server of a product; `until` ends it.  Raise `NotThere`."""
     return _FINDERS[name](name, folder, until)
 
 
@@ -182,7 +182,7 @@ def _influxd_image(name: str, _folder: Path, until: ExitStack) -> Server:
 
 
 def _first_user(name: str, url: str) -> Server:
-    """A fresh 1.x that asks for credentials: the first user is made without any."""
+    """Start a fresh 1.x that requires credentials: the first user is made without any."""
     server = _one(name, url, "plant")
     nobody = Server(name, "v1", url, {})
     influxql(nobody, f"CREATE USER {USER} WITH PASSWORD '{PASSWORD}' WITH ALL PRIVILEGES")
@@ -261,7 +261,7 @@ _FINDERS: Mapping[str, Callable[[str, Path, ExitStack], Server]] = {
 
 
 def _process(command: list[str], environment: Mapping[str, str], port: int, folder: Path, until: ExitStack) -> str:
-    """Start a server of ours; its URL once it answers."""
+    """Start a local server; return its URL once it answers."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("INFLUX")}
     log = folder / "server.log"
     with log.open("wb") as output:

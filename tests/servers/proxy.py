@@ -1,4 +1,4 @@
-"""A proxy that is in the way: it forwards requests, remembers them, and answers some of the writes itself."""
+"""A proxy with faults: it forwards requests, records them, and answers some of the writes itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HOP = ("connection", "transfer-encoding", "content-length", "keep-alive")
 
 @dataclass(frozen=True)
 class Trouble:
-    """One answer instead of the server's; `stored` lets the write through all the same.  Status 0 breaks off."""
+    """One answer instead of the server's; `stored` forwards the write all the same.  Status 0 breaks off."""
 
     status: int
     stored: bool = False

@@ -1,4 +1,4 @@
-"""A token is planted, and then looked for in everything that comes out: output, errors, logs, status, dead letters."""
+"""A known token is searched for in every output: stdout, errors, logs, status, dead letters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CREDENTIALS = {1: 'username: me, password: "${SECRET}"', 2: 'org: org, token: "$
 
 @pytest.fixture(params=[1, 2, 3], ids=["1.x", "2.x", "3.x"])
 def simulator(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimServer]:
-    """A server that asks for the canary, and a pipeline that gives it."""
+    """A server that requires the canary, and a pipeline that sends it."""
     dialect: int = request.param
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECRET", CANARY)
@@ -88,7 +88,7 @@ def reading() -> list[Outcome]:
 
 
 def everything(*more: str) -> list[Outcome]:
-    """Every command that reads a pipeline, once."""
+    """Run every command that reads a pipeline, once."""
     target = ("pipeline.yaml", *more)
     replay = ("replay", "dead-letters/env", "--pipeline", "pipeline.yaml")
     outcomes = [
@@ -103,7 +103,7 @@ def everything(*more: str) -> list[Outcome]:
 
 
 def written() -> str:
-    """Every file that was made, but for the one that holds the secret."""
+    """Return every file that was made, except the one with the secret."""
     files = [
         file
         for file in Path().rglob("*")
@@ -173,7 +173,7 @@ def test_when_all_is_well(simulator: SimServer) -> None:
 
 @pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 407])
 def test_when_the_server_repeats_it(simulator: SimServer, status: int) -> None:
-    """In the body, as text and as JSON, and in headers; answers after which a run waits are the transport's tests'."""
+    """In the body, as text and as JSON, and in headers; `transports` tests the answers after which a run waits."""
     everything()
     forget()
     for body in ("text", "json"):
@@ -205,7 +205,7 @@ def test_when_the_server_repeats_it_about_a_line(simulator: SimServer) -> None:
 
 @pytest.mark.parametrize("status", [400, 401])
 def test_when_the_server_repeats_it_where_its_words_are_cut(simulator: SimServer, status: int) -> None:
-    """Into the log, the status file and the dead letters go only the first 400 characters."""
+    """Only the first 400 characters go to the log, the status file and the dead letters."""
     for body in ("text", "json"):
         simulator.faults.clear()
         simulator.inject(Fault("status", status=status, text=f"bad {'-' * 388}{CANARY}", body=body, times=None))
@@ -237,7 +237,7 @@ def test_when_it_is_wrong(simulator: SimServer, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_when_the_address_holds_it(simulator: SimServer, url: str) -> None:
-    """A run would wait for it; `check` says what is wrong."""
+    """A run would wait for it; `check` reports what is wrong."""
     Path("pipeline.yaml").write_text(pipeline(url, "flavor: v1"))
 
     assert_silent(iggyflux("check", "pipeline.yaml"))

@@ -1,6 +1,6 @@
-"""One contract for every product: the same lines, the same answers to us, the same points read back.
+"""One contract for every product: the same lines, the same answers, the same points read back.
 
-The simulator is held to it like the servers that it stands in for.  What a product cannot do: `products.LACKS`.
+The simulator is tested like the servers that it replaces.  `products.LACKS` has what a product does not support.
 Every test has a measurement of its own, so that all of them share a database.
 """
 
@@ -38,7 +38,7 @@ _numbers = itertools.count(time.time_ns())
 
 
 def needs(*abilities: str) -> Callable[[Test], Test]:
-    """The test is for products that can do this."""
+    """The test is for products that support this."""
 
     def mark(test: Test) -> Test:
         test.needed = frozenset(abilities)  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ def needs(*abilities: str) -> Callable[[Test], Test]:
 
 @pytest.fixture
 def measurement() -> str:
-    """One that no other test has, nor any other run."""
+    """A name that no other test and no other run has."""
     return f"m{next(_numbers)}"
 
 
@@ -63,7 +63,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 def send(
     server: Server, lines: Sequence[str], policy: Policy = POLICY, settings: InfluxSettings | None = None, **more: Any
 ) -> tuple[Refusal, ...]:
-    """Bring lines to the server as a run does it; those that it refused."""
+    """Deliver lines to the server as a run does; return those that it rejected."""
 
     async def main() -> tuple[Refusal, ...]:
         sink = InfluxLineSink(settings or server.settings(**more))
@@ -244,7 +244,7 @@ ODD = [
 
 @needs("words")
 def test_odd_names_and_values_come_back_byte_for_byte(server: Server, measurement: str) -> None:
-    """In every place of a point; what the encoder does not let through is no business of a server."""
+    """In every place of a point; what the encoder rejects never reaches a server."""
     points = []
     for number, odd in enumerate(ODD):
         at = START + number
@@ -267,7 +267,7 @@ def test_odd_names_and_values_come_back_byte_for_byte(server: Server, measuremen
 def _point(
     server: Server, measurement: str, tags: dict[str, str], fields: dict[str, FieldValue], at: int
 ) -> Point | None:
-    """A point, or None where its line would not be given back unchanged."""
+    """Return a point, or None if its line would not be returned unchanged."""
     try:
         point = Point(measurement, tags, fields, at)
         point.encode(server.dialect)
@@ -326,7 +326,7 @@ def test_a_line_that_is_none_costs_itself(server: Server, measurement: str, rubb
     """The encoder makes none; `replay --as-is` may."""
     points = some(measurement, 100)
     lines = lines_of(server, points)
-    # Last, because a string that is not closed takes the lines after it along.
+    # Last, because an unclosed string swallows the lines after it.
     lines.append(rubbish.format(m=measurement))
 
     refusals = send(server, lines)
@@ -395,7 +395,7 @@ def test_credentials_that_are_wrong_stop_and_are_told_nowhere(server: Server, me
 
 
 def test_a_body_that_is_too_large_is_sent_in_parts(server: Server, measurement: str) -> None:
-    """3.x says 500 to more than 10 MiB; whatever a product takes, all of it is there."""
+    """3.x answers 500 to more than 10 MiB; whatever a product accepts, all of it is there."""
     points = [
         Point(measurement, {"n": f"{number}"}, {"f": 1.0, "s": "x" * 60_000}, START + number * 10**6)
         for number in range(200)
@@ -454,10 +454,10 @@ def folder(server: Server, measurement: str, tmp_path: Path, monkeypatch: pytest
 def test_a_run_keeps_what_is_refused_and_a_replay_with_another_mapping_delivers_it(
     server: Server, measurement: str, folder: Path
 ) -> None:
-    """Refused by the server, a dead letter, the mapping corrected, replayed, stored; again, and nothing changes."""
+    """Rejected by the server, a dead letter, the mapping corrected, replayed, stored; again, and nothing changes."""
     first = Point(measurement, {"device": "d"}, {"value": 0.5}, START)
     send(server, lines_of(server, [first]))
-    wrong = "{expr: to_string(value), type: string}"  # right for us, but the server knows the field as a number
+    wrong = "{expr: to_string(value), type: string}"  # valid, but the server has the field as a number
     Path("env.yaml").write_text(MAPPING.format(measurement=measurement, value=wrong))
     start = START // 10**6
     iggyflux("log", "append", "data", "s/t", stdin=f'{{"device": "d", "value": 7.5, "ts": {start + 1}}}\n')
@@ -494,7 +494,7 @@ def test_a_run_of_the_command_stores_every_point(server: Server, measurement: st
 
 
 def test_reading_back_notices_a_difference(server: Server, measurement: str) -> None:
-    """The comparison itself is worth something."""
+    """The comparison itself finds a difference."""
     send(server, lines_of(server, some(measurement, 3)))
 
     assert read(server, measurement) != as_stored(server, some(measurement, 2))

@@ -1,4 +1,4 @@
-"""An engine that is not there, or does not answer, is told as such, soon, and leaves nothing open behind it."""
+"""A missing engine, or one that does not answer, is reported as such, soon, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _ask_for_an_engine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", address)
     with pytest.raises(image.NoEngine, match="no Docker engine answers"), image._engine(0.1):
         pytest.fail("there is none")
-    gc.collect()  # a socket that is left open would be told now
+    gc.collect()  # a socket that is still open would be reported now
 
 
 def test_no_engine_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

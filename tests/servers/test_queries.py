@@ -1,4 +1,4 @@
-"""One contract for what is read: every product gives back what was written, in each language that it speaks.
+"""One contract for reading: every product returns what was written, in each language that it supports.
 
 Types are compared as well: 1 is not 1.0, and not True.
 """
@@ -30,7 +30,7 @@ EARLY, LATE = START - 10**15, START + 10**18
 
 @dataclass
 class Read:
-    """What a query gave: rows, the language that was spoken, the first time, the server's clock."""
+    """The result of a query: rows, the language that was used, the first time, the server's clock."""
 
     rows: list[Row]
     language: str
@@ -154,7 +154,7 @@ TEXTS = [
 
 @needs("queries", "words")
 def test_texts_come_back_byte_for_byte(server: Server, measurement: str) -> None:
-    """Also empty ones, which `auto` owes to not speaking Flux."""
+    """Also empty ones, for which `auto` must not use Flux."""
     points = [Point(measurement, {}, {"s": text}, START + number) for number, text in enumerate(TEXTS)]
     assert send(server, lines_of(server, points)) == ()
 
@@ -276,7 +276,7 @@ def test_many_rows_come_whole_and_in_pieces(server: Server, measurement: str) ->
 
 @needs("queries")
 def test_the_schema_may_change_between_windows(server: Server, measurement: str) -> None:
-    """A tag and a field that were not there before are in the window in which they appear."""
+    """A new tag and a new field are in the window in which they appear."""
     first = Point(measurement, {"a": "x"}, {"f": 1.0}, START)
     second = Point(measurement, {"a": "x", "b": "y"}, {"f": 2.0, "g": 7}, START + 10)
     for language in SPOKEN[server.flavor]:

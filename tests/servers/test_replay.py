@@ -1,4 +1,4 @@
-"""`iggyflux replay` over HTTP: refused, kept, corrected, replayed, stored; and what it does where that fails again."""
+"""`iggyflux replay` over HTTP: rejected, kept, corrected, replayed, stored; and what it does if that fails again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STORED = [
 
 @pytest.fixture(params=[1, 2, 3], ids=["1.x", "2.x", "3.x"])
 def simulator(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimServer]:
-    """A server that knows `value` as a number, and a run whose mapping made text of it: all of it is dead letters."""
+    """A server with `value` as a number, and a run whose mapping made text of it: all messages are dead letters."""
     dialect: int = request.param
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKEN", "s3cret")
@@ -105,7 +105,7 @@ def test_what_was_refused_is_stored_once_the_mapping_is_right_however_often_it_i
 
 
 def test_what_fails_again_is_told_and_stays(simulator: SimServer) -> None:
-    """By the server, and by the mapping; the exit code says so, and the rest is stored."""
+    """By the server, and by the mapping; the exit code shows it, and the rest is stored."""
     again = replay()
     write(RIGHT)
     mended = replay()
@@ -134,7 +134,7 @@ def test_dry_run_prints_the_lines_and_sends_nothing(simulator: SimServer) -> Non
 
 
 def test_as_is_sends_the_lines_that_were_refused(simulator: SimServer) -> None:
-    """Where it was the server that was wrong: here it forgets the type that it knew."""
+    """Where the server was wrong: here it forgets the type of the field."""
     write(RIGHT)
     shown = replay("--as-is", "--dry-run")
     simulator.reset()

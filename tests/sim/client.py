@@ -1,4 +1,4 @@
-"""A client that hides nothing: one connection a call, whatever comes back, and raw sockets."""
+"""A client that hides nothing: one connection a call, unprocessed replies, and raw sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITES = {
     2: "/api/v2/write?org=org&bucket=test",
     3: "/api/v3/write_lp?db=test&precision=nanosecond",
 }
-"""Where each dialect takes lines in nanoseconds."""
+"""The write path of each dialect for lines in nanoseconds."""
 
 
 class Reply(NamedTuple):
@@ -42,7 +42,7 @@ class Reply(NamedTuple):
 def call(
     server: SimServer | int, method: str, target: str, body: bytes | str = b"", headers: Mapping[str, str] | None = None
 ) -> Reply:
-    """One request; header names of the reply are in lower case."""
+    """Send one request; header names of the reply are in lower case."""
     port = server if isinstance(server, int) else server.port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
@@ -59,13 +59,13 @@ def write(server: SimServer, lines: bytes | str) -> Reply:
 
 
 def influxql(server: SimServer, statement: str, **more: str) -> Any:
-    """The results of a statement, times in nanoseconds."""
+    """Return the results of a statement, times in nanoseconds."""
     query = urlencode({"q": statement, "db": "test", "epoch": "ns", **more})
     return call(server, "GET", f"/query?{query}").json["results"]
 
 
 def rows(server: SimServer, statement: str) -> list[list[Any]]:
-    """The rows of the first series of a statement."""
+    """Return the rows of the first series of a statement."""
     series = influxql(server, statement)[0].get("series", [])
     return series[0]["values"] if series else []
 
@@ -85,7 +85,7 @@ def flux(server: SimServer, script: str) -> str:
 
 
 def raw(server: SimServer, data: bytes, *, wait: bool = True) -> bytes:
-    """Everything that a socket gives back; a reset ends it with `RESET`."""
+    """Return everything that a socket receives; a reset ends it with `RESET`."""
     received = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         try:
@@ -98,6 +98,6 @@ def raw(server: SimServer, data: bytes, *, wait: bool = True) -> bytes:
 
 
 def post(target: str, body: bytes, *more: str) -> bytes:
-    """The bytes of a request that closes its connection."""
+    """Return the bytes of a request that closes its connection."""
     head = [f"POST {target} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", "Connection: close", *more]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body

@@ -1,4 +1,4 @@
-"""Real servers, the same requests: where simulator and server differ, the simulator is wrong.
+"""The same requests to real servers and the simulator: where they differ, the simulator is wrong.
 
 InfluxDB 1.x runs as a process where `influxd` is found; IGGYFLUX_TEST_INFLUXDB2=URL,ORG,BUCKET,TOKEN and
 IGGYFLUX_TEST_INFLUXDB3=URL,DB,TOKEN name a 2.x and a 3.x.
@@ -79,7 +79,7 @@ NUMBERS += ['"x', '"x"y', "1e+5", "123456789012345678901234567890", "1ee5", "1e2
 
 
 class Send(NamedTuple):
-    """A request to `/write` of the database of the case, or to `path`."""
+    """Return a request to `/write` of the database of the case, or to `path`."""
 
     body: bytes | str = b""
     query: str = ""
@@ -201,14 +201,14 @@ def port_of(url: str) -> int:
 def seen(
     server: SimServer | int, method: str, target: str, body: bytes | str = b"", **headers: str
 ) -> tuple[object, ...]:
-    """What came back, without what changes from one request to the next."""
+    """Return a reply without what changes from one request to the next."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         reply = call(server, method, target, body, named)
     except (http.client.HTTPException, OSError):
         return ("broken",)
     kept = {name: value for name, value in reply.headers.items() if name not in CHANGING}
-    if "allow" in kept:  # in no order of its own
+    if "allow" in kept:  # the order is not defined
         kept["allow"] = ", ".join(sorted(kept["allow"].split(", ")))
     return reply.status, kept, reply.body
 
@@ -301,7 +301,7 @@ def test_1_x_chunks_the_same(influxd: int, double: SimServer) -> None:
 
 
 class Real(NamedTuple):
-    """A real 2.x: its port, the token, the organisation and its id."""
+    """A real 2.x: its port, the token, the organization and its id."""
 
     port: int
     token: str
@@ -336,7 +336,7 @@ def test_2_x_answers_and_reads_the_same(influxd2: Real, double2: SimServer) -> N
 
 
 def compare_2(real: Real, double: SimServer, name: str) -> Iterator[tuple[object, ...]]:
-    """What differs in a case."""
+    """Return the differences in a case."""
     bucket = f"t{time.time_ns()}"
     headers = {"Authorization": f"Token {real.token}"}
     made = call(real.port, "POST", "/api/v2/buckets", json.dumps({"orgID": real.org_id, "name": bucket}), headers)
@@ -365,7 +365,7 @@ def compare_2(real: Real, double: SimServer, name: str) -> Iterator[tuple[object
 
 
 def test_replies_are_compared_whole() -> None:
-    """The comparison itself notices a difference."""
+    """The comparison itself finds a difference."""
     with SimServer(1, version="1.6.7") as one, SimServer(1, version="1.6.7") as other:
         assert seen(one, "POST", "/write?db=test", "bad") == seen(other, "POST", "/write?db=test", "bad")
         assert seen(one, "POST", "/write?db=test", "bad") != seen(other, "POST", "/write?db=test", "worse")
@@ -395,7 +395,7 @@ SOME_3 += tuple(name for name in BOTH if name.startswith(("number", "tag value")
 
 
 def test_3_x_answers_and_reads_the_same() -> None:
-    """One database, a table a case: 3.x Core takes few databases, and forgets none at once."""
+    """One database, a table for each case: 3.x Core has few databases, and deletes none at once."""
     named = os.environ.get("IGGYFLUX_TEST_INFLUXDB3")
     if not named:
         not_found("influxdb3", "IGGYFLUX_TEST_INFLUXDB3=URL,DB,TOKEN is not set")
@@ -419,7 +419,7 @@ def test_3_x_answers_and_reads_the_same() -> None:
 def compare_3(
     double: SimServer, port: int, database: str, headers: dict[str, str], name: str, table: str
 ) -> Iterator[tuple[object, ...]]:
-    """What differs in a case; the lines go to a table of their own."""
+    """Return the differences in a case; the lines go to a table of their own."""
 
     def both(target: str, body: bytes | str, **more: str) -> Iterator[tuple[object, ...]]:
         own, theirs = (seen(server, "POST", target, body, **headers, **more) for server in (double, port))

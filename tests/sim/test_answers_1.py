@@ -1,4 +1,4 @@
-"""Dialect 1: request to exact answer.  The facts are those of a real 1.6.7; `test_against_real` holds them to it."""
+"""Dialect 1: request to exact answer.  The facts are those of a real 1.6.7; `test_against_real` compares with it."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_buckets_and_organisations(v2: SimServer) -> None:
 def test_a_bucket_has_the_shards_that_were_asked_for_and_influxql_tells_a_week(
     v2: SimServer, asked: int, given: int
 ) -> None:
-    """As 2.9.1 does, measured."""
+    """As measured with 2.9.1."""
     rule = {"type": "expire", "everySeconds": 2_592_000, "shardGroupDurationSeconds": asked}
     made = call(v2, "POST", "/api/v2/buckets", json.dumps({"name": "b", "retentionRules": [rule]}))
 
@@ -250,7 +250,7 @@ def test_a_bucket_has_the_shards_that_were_asked_for_and_influxql_tells_a_week(
 
 
 def test_a_number_is_cast_as_cursors_do(v2: SimServer) -> None:
-    """As 2.9.1 does, measured: what is too large for a type is another number in it."""
+    """As measured with 2.9.1: a value too large for a type becomes another number in it."""
     write(v2, f"m f=-1i {START}\nm f=18446744073709551615u {START + WEEK}\nm f=1e300 {START + 2 * WEEK}")
 
     assert [row[1:] for row in rows(v2, "SELECT f::integer, f::unsigned FROM m")] == [
@@ -280,7 +280,7 @@ def test_points_of_a_measurement_with_escapes_that_are_none_are_lost(v2: SimServ
 
 
 def test_flux_ends_a_field_at_the_first_shard_of_another_type(v2: SimServer) -> None:
-    """All later shards are lost, other series too, without a word; InfluxQL gives all numbers."""
+    """All later shards are silently lost, other series too; InfluxQL returns all numbers."""
     write(v2, f"m,t=a f=1i {START}\nm,t=b f=2 {START + WEEK}\nm,t=a f=3i {START + 2 * WEEK}")
 
     text = flux(v2, 'from(bucket: "test") |> range(start: 2020-01-01T00:00:00Z)')

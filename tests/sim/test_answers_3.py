@@ -15,7 +15,7 @@ from tests.sim.client import WRITES, call, needs_datafusion, sql, write
 TARGET = WRITES[3]
 FLOAT, STRING = "iox::column_type::field::float", "iox::column_type::field::string"
 SPACE = "A generic parsing error occurred: TakeWhile1"
-"""What versions before 3.10 say of a line without fields."""
+"""The message of versions before 3.10 for a line without fields."""
 
 
 def line(number: int, message: str, shown: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`iggyflux sim` as a process: a URL on stdout, talk on stderr, an end on a signal."""
+"""`iggyflux sim` as a process: a URL on stdout, messages on stderr, an end on a signal."""
 
 from __future__ import annotations
 

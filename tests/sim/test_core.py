@@ -1,4 +1,4 @@
-"""The simulator without sockets: requests in, answers or breaks out, waits as numbers, time from an argument."""
+"""The simulator without sockets: requests in, responses or breaks out, waits as numbers, time from an argument."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.sim import Fault, export
-from iggyflux.sim.core import Break, Broken, Core
+from iggyflux.sim.core import Break, BrokenConnection, Core
 from iggyflux.sim.dialects.base import Settings
 from iggyflux.sim.dialects.v2 import V2
-from iggyflux.sim.exchange import Answer, Body, ConnectionGone, Request, TooLarge, Undecodable, gunzip, request_of
+from iggyflux.sim.exchange import (
+    Body,
+    BodyTooLarge,
+    ConnectionGone,
+    HttpRequest,
+    HttpResponse,
+    Undecodable,
+    gunzip,
+    request_of,
+)
 from iggyflux.sim.store import Store
 
 WRITE = "/api/v2/write?org=org&bucket=b"
@@ -39,11 +48,11 @@ def core(clock: Clock) -> Core:
     return Core(V2, store, Settings(version="v2.7.12", database="b", now_ns=clock))
 
 
-def post(data: bytes, **headers: str) -> Request:
+def post(data: bytes, **headers: str) -> HttpRequest:
     return request_of("POST", WRITE, headers, Body.of(data))
 
 
-def done(core: Core, request: Request) -> Answer | Broken:
+def done(core: Core, request: HttpRequest) -> HttpResponse | BrokenConnection:
     return core.finish(core.begin(request))
 
 
@@ -52,7 +61,7 @@ def lines(core: Core) -> list[str]:
 
 
 def test_a_line_without_a_time_gets_that_of_the_clock(core: Core, clock: Clock) -> None:
-    assert isinstance(done(core, post(b"m f=1")), Answer)
+    assert isinstance(done(core, post(b"m f=1")), HttpResponse)
     clock.now_ns += 5
     done(core, post(b"m f=2"))
 
@@ -65,7 +74,7 @@ def test_retention_goes_by_the_clock(core: Core, clock: Clock) -> None:
 
     answer = done(core, post(old))
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, HttpResponse)
     assert answer.status != 204
     assert lines(core) == []
 
@@ -78,22 +87,22 @@ def test_a_delay_is_a_number_and_nobody_sleeps(core: Core) -> None:
     assert exchange.delay == 86_400.0
     assert lines(core) == []
     answer = core.finish(exchange)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, HttpResponse)
     assert answer.status == 204
 
 
 @pytest.mark.parametrize(
     ("fault", "broken", "stored"),
     [
-        (Fault("reset", when="before"), Broken(Break.RESET), 0),
-        (Fault("reset", when="during"), Broken(Break.RESET), 0),
-        (Fault("reset", when="after"), Broken(Break.RESET), 0),
-        (Fault("reset", when="after", stored=True), Broken(Break.RESET), 1),
-        (Fault("killer", text="m"), Broken(Break.DIE), 0),
-        (Fault("down", seconds=7), Broken(Break.DOWN, 7), 0),
+        (Fault("reset", when="before"), BrokenConnection(Break.RESET), 0),
+        (Fault("reset", when="during"), BrokenConnection(Break.RESET), 0),
+        (Fault("reset", when="after"), BrokenConnection(Break.RESET), 0),
+        (Fault("reset", when="after", stored=True), BrokenConnection(Break.RESET), 1),
+        (Fault("killer", text="m"), BrokenConnection(Break.DIE), 0),
+        (Fault("down", seconds=7), BrokenConnection(Break.DOWN, 7), 0),
     ],
 )
-def test_breaks_are_data(core: Core, fault: Fault, broken: Broken, stored: int) -> None:
+def test_breaks_are_data(core: Core, fault: Fault, broken: BrokenConnection, stored: int) -> None:
     core.faults.add(fault)
 
     assert done(core, post(b"m f=1 1700000000000000000")) == broken
@@ -117,7 +126,7 @@ def test_a_killer_looks_into_gzip(core: Core) -> None:
 
     body = gzip.compress(b"gift f=1 1700000000000000000")
 
-    assert done(core, post(body, **{"content-encoding": "gzip"})) == Broken(Break.DIE)
+    assert done(core, post(body, **{"content-encoding": "gzip"})) == BrokenConnection(Break.DIE)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(0, 120), st.booleans())
@@ -128,7 +137,7 @@ def test_a_body_is_read_up_to_its_limit_and_no_further(pieces: list[bytes], limi
 
     try:
         assert body.read(limit) == whole
-    except TooLarge:
+    except BodyTooLarge:
         assert len(whole) > limit
         assert body.received <= limit + 40
     else:
@@ -143,7 +152,7 @@ def test_expanding_stops_at_the_limit(data: bytes, members: int, limit: int) -> 
 
     try:
         assert gunzip(zipped, limit) == data * members
-    except TooLarge:
+    except BodyTooLarge:
         assert len(data) * members > limit
     else:
         assert len(data) * members <= limit
@@ -154,5 +163,5 @@ def test_damaged_gzip_is_undecodable_or_harmless(data: bytes, at: int, flip: int
     zipped = bytearray(gzip.compress(data))
     zipped[at % len(zipped)] ^= flip
 
-    with suppress(Undecodable, TooLarge):
+    with suppress(Undecodable, BodyTooLarge):
         assert len(gunzip(bytes(zipped), 10_000)) <= 10_000

@@ -1,4 +1,4 @@
-"""What strangers can do to a simulator: nothing without the token, nothing from a web page, and nothing large."""
+"""What other hosts can do to a simulator: nothing without the token, nothing from a web page, and nothing large."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_open_connections_end_when_the_server_goes_down(v1: SimServer) -> None:
 
 
 def test_a_stop_while_many_requests_take_the_server_down_leaves_nothing_behind() -> None:
-    """No thread, no socket (one that is left open would be told now), and the port is free."""
+    """No thread, no socket (an open one would be reported now), and the port is free."""
     before = set(threading.enumerate())
     for number in range(30):
         with SimServer(1, database="plant") as server:

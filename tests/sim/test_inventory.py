@@ -1,6 +1,6 @@
-"""What users of the simulator rely on: endpoints, faults and the Python API, as they were written down once.
+"""What users of the simulator rely on: endpoints, faults and the Python API, as recorded once.
 
-A name that is gone, or has another signature, is a change that users see: it belongs into CHANGELOG.md too.
+A removed name, or one with another signature, is a change that users see: it belongs into CHANGELOG.md too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ADMIN = ("stats", "requests", "dump", "faults", "reset", "nothing")
 
 
 def found() -> dict[str, object]:
-    """The inventory of this checkout."""
+    """Return the inventory of this checkout."""
     return {
         "names": sorted(sim.__all__),
         "server": {
@@ -42,7 +42,7 @@ def found() -> dict[str, object]:
 
 
 def endpoints(dialect: int) -> dict[str, dict[str, int]]:
-    """The status of each empty request."""
+    """Return the status of each empty request."""
     with SimServer(dialect) as server:
         return {path: {method: call(server, method, path).status for method in METHODS} for path in PATHS}
 
@@ -62,7 +62,7 @@ def admin() -> dict[str, dict[str, int]]:
 
 
 def write() -> None:
-    """Freeze what is there: `python -m tests.sim.test_inventory`."""
+    """Write the inventory file: `python -m tests.sim.test_inventory`."""
     INVENTORY.write_text(json.dumps(found(), indent=1, sort_keys=True) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Reading back: each language gives what was written, and says in its own form what it does not know."""
+"""Reading back: each language returns what was written, and reports in its own form what it does not support."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_influxql_that_is_not_supported_is_named(any_dialect: SimServer, stateme
 
 
 def test_the_order_of_ties_depends_on_the_query(v1: SimServer) -> None:
-    """Nobody may page by OFFSET over points that share a time."""
+    """A client must not page by OFFSET over points that share a time."""
     write(v1, "\n".join(f"m,t={number} f={number} {time}" for time in range(5) for number in range(20)))
 
     seen = {
@@ -254,7 +254,7 @@ def test_the_order_of_ties_depends_on_the_query(v1: SimServer) -> None:
     assert {tuple(sorted(each)) for each in seen} == {tuple(range(20))}
 
 
-# --- SQL: what is not of our own reader is DataFusion's ---
+# --- SQL: statements other than the reader's own go to DataFusion ---
 
 
 @pytest.mark.parametrize(

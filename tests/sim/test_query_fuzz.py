@@ -1,4 +1,4 @@
-"""Whatever is asked, a query language answers or refuses: nothing but `QueryError` comes out of it."""
+"""Whatever the query is, a language answers or rejects it: it raises nothing but `QueryError`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def store() -> Iterator[Store]:
 def ask_influxql(store: Store, text: str) -> None:
     with contextlib.suppress(QueryError):
         for statement in influxql.parse(text, {"p": 1, "q": "d1"}, NOW):
-            if not isinstance(statement, influxql.Change):
+            if not isinstance(statement, influxql.ChangeStatement):
                 for frame in influxql.run(store, statement, "test"):
                     list(frame.rows)
 

@@ -54,7 +54,7 @@ def points(draw: st.DrawFn, dialect: str) -> list[Point]:
 
 
 def bits(points: Iterable[Point]) -> list[tuple[object, ...]]:
-    """Points in one order, with floats as bits, so that -0.0 is not 0.0."""
+    """Return points in one order, with floats as bits, so that -0.0 is not 0.0."""
     made = []
     for point in points:
         fields = {
@@ -105,7 +105,7 @@ def number(digits: str) -> int | float:
 
 
 def point_of(values: Mapping[str, object], time: int) -> Point:
-    """A point from the columns of a row: fields by the names of their types, the others are tags."""
+    """Return a point from the columns of a row: fields by the names of their types, the others are tags."""
     known = {key: value for key, value in values.items() if value is not None}
     fields = {key: typed(key, value) for key, value in known.items() if key in VALUES}
     return Point("m", {key: str(value) for key, value in known.items() if key not in VALUES}, fields, time)
@@ -147,7 +147,7 @@ def test_sql_reads_back_exactly(sql_server: SimServer, data: st.DataObject) -> N
 
 
 def without_breaks(point: Point) -> bool:
-    """Flux cannot tell line breaks apart, nor an empty string from null, nor names that are columns of its own."""
+    """Flux cannot distinguish line breaks, nor an empty string from null, nor names that are columns of its own."""
     texts = [*point.tags, *point.tags.values(), *(value for value in point.fields.values() if isinstance(value, str))]
     return not any("\r" in text or "\n" in text for text in texts) and "" not in point.fields.values()
 

@@ -1,6 +1,6 @@
-"""SQL of the simulator: our own statements are answered directly and as DataFusion answers them, all others by it.
+"""SQL of the simulator: the reader's own statements are answered directly and as DataFusion does, all others by it.
 
-The engine reads the tables of its statement and nothing else: no file is read or written, memory and time are bounded.
+The engine reads only the tables of its statement: no file is read or written, memory and time are bounded.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def error_of(server: SimServer, statement: str) -> str:
     return reply.text.removeprefix("query error: error while planning query: ")
 
 
-# --- our own statements ---
+# --- the reader's own statements ---
 
 
 @st.composite
 def own_statements(draw: st.DrawFn) -> str:
-    """Every statement that the reader makes, over columns that are there."""
+    """Every statement that the reader makes, over existing columns."""
     values = st.sampled_from(["a", "b", "d1", "d2", "it's", "nope"])
     where = draw(st.lists(st.tuples(st.sampled_from(TAGS), st.lists(values, max_size=3).map(tuple)), max_size=2))
     start, stop = draw(TIMES), draw(TIMES)
@@ -128,7 +128,7 @@ SELECT cast ( min "time" AS bigint ) AS first time , "f" FROM m WHERE IN 'a' AND
 @example("SELECT column_name, data_type FROM information_schema.columns WHERE", ["table_name", "IN", "('a', 'b')"])
 @example("SELECT column_name, data_type FROM information_schema.columns WHERE", ["time", "<", "to_timestamp_nanos(5)"])
 def test_what_is_not_an_own_statement_is_left_to_the_engine(server: SimServer, head: str, words: list[str]) -> None:
-    """It is not misread, and nothing comes out of reading it but the answer that it is not one."""
+    """It is not misread: the parser only answers that it is not one of the reader's."""
     read = parse_read(" ".join((head, *words)))
     if read is not None:
         with contextlib.suppress(QueryError):

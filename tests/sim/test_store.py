@@ -1,4 +1,4 @@
-"""What is stored: points are known by series and time, fields are merged, the newest value stays."""
+"""What is stored: points are identified by series and time, fields are merged, the newest value stays."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ PIECES = st.sampled_from(
     ]
 )
 LINES = st.lists(PIECES, max_size=14).map("".join)
-RULES = classic.Rules(unsigned=True, reserved_tags=True)
+RULES = classic.ParseRules(unsigned=True, reserved_tags=True)
 
 
 @given(LINES)
@@ -183,7 +183,7 @@ def test_an_old_point_is_kept_where_a_neighbour_opened_its_shard(neighbours: int
     now = 20_000 * DAY_NS + DAY_NS // 2
     points = [(b"m", {b"f": 1.0}, now - 30 * DAY_NS - 1), *[(b"m", {b"f": 2.0}, now - 30 * DAY_NS + 1)] * neighbours]
 
-    outcome = shards.write(store, policy, points, shards.Rules(immediate=True, quoted=True), now)
+    outcome = shards.write(store, policy, points, shards.StoreRules(immediate=True, quoted=True), now)
 
     assert (outcome.stored, len(outcome.beyond)) == (stored, 1 - neighbours)
     store.close()

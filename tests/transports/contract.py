@@ -1,7 +1,7 @@
-"""What every `Source` must do, whatever system it speaks to.  A transport's tests subclass this and say how to fill it.
+"""What every `Source` must do, whatever system it reads from.  Tests of a transport subclass it.
 
 The promises are those of `iggyflux.transports.base`: reading moves a position in memory only, what was acknowledged
-survives, everything else comes again, byte for byte.
+survives, everything else is read again, byte for byte.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class SourceContract:
-    """Subclass it, with fixtures of your own if need be."""
+    """Subclass it, with fixtures of your own if necessary."""
 
     partitions = 1
 
@@ -40,7 +40,7 @@ class SourceContract:
 
     @abstractmethod
     def source(self, *, until_end: bool = True, batch_size: int = 10) -> Source:
-        """A new source on it, as after a restart, under the same consumer's name."""
+        """Return a new source on it, as after a restart, with the same consumer name."""
 
     # The suite
 
@@ -166,7 +166,7 @@ class SourceContract:
         return [message for batch in await self.batches(self.source()) for message in batch.messages]
 
     async def batches(self, source: Source) -> list[Batch]:
-        """Every batch up to the end; closes the source."""
+        """Return every batch up to the end; close the source."""
         await source.connect()
         found = []
         try:
@@ -179,7 +179,7 @@ class SourceContract:
             await source.close()
 
     async def next_batch(self, source: Source) -> Batch | None:
-        """The next batch; None only where a source stays empty for long."""
+        """Return the next batch; None only if a source stays empty for long."""
         for _ in range(100):
             if batch := await source.read():
                 return batch
@@ -187,6 +187,6 @@ class SourceContract:
 
 
 def positions(batches: Sequence[Batch | None]) -> list[Position]:
-    """The last position of each partition of `batches`."""
+    """Return the last position of each partition of `batches`."""
     last = {batch.partition: batch.last for batch in batches if batch}
     return list(last.values())

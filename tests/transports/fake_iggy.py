@@ -1,6 +1,6 @@
-"""Iggy's HTTP API in memory, for the real SDK to talk to: streams, topics, messages, headers, offsets, and faults.
+"""Iggy's HTTP API in memory, for the real SDK: streams, topics, messages, headers, offsets, and faults.
 
-Its answers are those that a real server 0.9 gave to the same requests.  It knows nothing of groups, as the real API.
+Its answers are those that a real server 0.9 gave to the same requests.  It has no groups, as the real API.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Fault = Literal["error", "drop", "slow", "logged_out", "lost_answer"]
 
 @dataclass
 class Partition:
-    """Messages as the API shows them; `first` is the offset of the first that is still there."""
+    """Messages as the API shows them; `first` is the offset of the first that still exists."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     first: int = 0
@@ -38,7 +38,7 @@ class Partition:
 class FakeIggy:
     """A server on a free port of loopback; `with` starts and stops it.
 
-    `faults` is what happens to the next requests that move messages or ask for them, one by one: None is no fault.
+    `faults` are the faults of the next requests that send or poll messages, one by one: None is no fault.
     """
 
     def __init__(self, *, slow_seconds: float = 5.0) -> None:
@@ -102,13 +102,13 @@ class FakeIggy:
             return base
 
     def expire(self, stream: str, topic: str, count: int, partition: int = 0) -> None:
-        """Retention takes the oldest messages away."""
+        """Remove the oldest messages, as retention does."""
         place = self.topics[stream, topic][partition]
         del place.messages[:count]
         place.first += count
 
     def lose_log(self, stream: str, topic: str) -> None:
-        """As a server does that is killed before anything was flushed: its offsets come back as 0."""
+        """Lose everything, as a server that is killed before anything was flushed: its offsets become 0."""
         for partition in self.topics[stream, topic]:
             partition.messages.clear()
             partition.offsets = dict.fromkeys(partition.offsets, 0)

@@ -5,13 +5,13 @@ The rules are those of server 0.9 (`core/metadata/src/stm/consumer_group.rs`), t
 | what happens              | what the server does                                                                     |
 |---------------------------|------------------------------------------------------------------------------------------|
 | a client joins            | it gets the lowest free number; partitions without an owner go to members with none,     |
-|                           | then what is more than a fair share moves: at once where all that was polled is stored,  |
+|                           | then what is more than a fair share moves: at once if all that was polled is stored,     |
 |                           | else when it is stored, or after 30 s                                                    |
-| a client leaves or dies   | all partitions are dealt anew, in turn                                                   |
+| a client leaves or dies   | all partitions are assigned again, in turn                                               |
 | the server is killed      | every connection ends; its members stay in their groups as ghosts, with their partitions |
-| a group is deleted        | members and offsets are gone; who was a member polls nothing, and no error says so       |
-| a stranger polls          | an empty list where the client was a member, an error where it never was                 |
-| a stranger stores         | "Resource with key:  was not found."                                                     |
+| a group is deleted        | members and offsets are gone; a former member polls nothing, without an error            |
+| a non-member polls        | an empty list where the client was a member, an error where it never was                 |
+| a non-member stores       | "Resource with key:  was not found."                                                     |
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Group:
                 self.members[target].partitions.append(partition)
 
     def hand_over(self, partitions: range, now: float) -> None:
-        """Move what was to move and is drained, or waited too long."""
+        """Move partitions that are drained, or waited too long."""
         for member in list(self.members.values()):
             for partition, (target, since) in list(member.leaving.items()):
                 drained = self.polled.get(partition, -1) <= self.stored.get(partition, -1)
@@ -142,18 +142,18 @@ class FakeGroups:
             place.messages.append({"offset": place.end, "payload": payload})
 
     def kill(self) -> None:
-        """As kill -9 and a start: everybody is thrown out, nobody leaves a group."""
+        """As kill -9 and a start: all connections end, and no member leaves a group."""
         for client in self.clients.values():
             client.is_alive = False
         self.clients.clear()
 
     def make_ghost(self, client: FakeClient) -> None:
-        """End a connection unnoticed: its member stays."""
+        """End a connection without the server noticing: its member stays."""
         client.is_alive = False
         self.clients.pop(client.number)
 
     def disconnect(self, client: FakeClient) -> None:
-        """As the end of a client: the server notices, and deals its partitions anew."""
+        """End a client: the server notices, and assigns its partitions again."""
         client.is_alive = False
         self.clients.pop(client.number, None)
         for group in self.groups.values():
@@ -168,7 +168,7 @@ class FakeGroups:
             group.hand_over(self.numbers, self.now)
 
     def live(self, group: str) -> set[int]:
-        """The numbers of the members that are connected."""
+        """Return the numbers of the connected members."""
         found = self.groups.get(group)
         return {number for number, each in found.members.items() if each.client in self.clients} if found else set()
 
@@ -179,14 +179,14 @@ class FakeGroups:
         return next((number for number, each in found.members.items() if partition in each.partitions), None)
 
     def waiting(self, group: str, partition: int) -> int:
-        """How many messages nobody has settled."""
+        """Return how many messages are not settled."""
         found = self.groups.get(group)
         stored = found.stored.get(partition, -1) if found else -1
         return self.partitions[partition].end - 1 - stored
 
 
 class FakeClient:
-    """What `Connection` uses of `sdk.IggyClient`."""
+    """The part of `sdk.IggyClient` that `Connection` uses."""
 
     def __init__(self, server: FakeGroups) -> None:
         self.server = server
@@ -343,7 +343,7 @@ _BINARY: dict[int, Callable[[FakeClient, bytes], bytes]] = {
 
 @dataclass(frozen=True)
 class Polled:
-    """A message as the SDK gives it."""
+    """A message as the SDK returns it."""
 
     number: int
 

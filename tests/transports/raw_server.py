@@ -1,4 +1,4 @@
-"""A loopback server that answers with bytes from a script: what no well-behaved server would send, too."""
+"""A loopback server that answers with bytes from a script, also such that no correct server would send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINGER_OFF = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     target: str
@@ -28,15 +28,17 @@ class Request:
 
     @property
     def text(self) -> str:
-        """The body, inflated where it says so."""
+        """The body, inflated if it is gzip."""
         body = gzip.decompress(self.body) if self.headers.get("content-encoding") == "gzip" else self.body
         return body.decode()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Bytes to send, and when: `before_body` answers as soon as the head of the request was read; `reset` ends with
-    RST instead of FIN; `drip` sends byte by byte until nobody listens; `wait` holds the answer back until the event.
+    """Bytes to send, and when.
+
+    `before_body` answers as soon as the head of the request was read; `reset` ends with RST instead of FIN; `drip`
+    sends byte by byte until the client disconnects; `wait` delays the answer until the event.
     """
 
     data: bytes
@@ -53,7 +55,7 @@ Script: TypeAlias = Reply | Callable[[Request], Reply]
 def http(
     status: int, body: bytes | str = b"", *headers: str, reason: str = "X", close: bool = False, **how: object
 ) -> Reply:
-    """A well-formed reply."""
+    """Return a well-formed reply."""
     data = body.encode() if isinstance(body, str) else body
     head = [f"HTTP/1.1 {status} {reason}", *headers]
     if status != 204:
@@ -73,9 +75,9 @@ PING_3 = http(
 
 @dataclass
 class RawServer:
-    """Serves the script, one reply a request, then 204 for ever.
+    """Serves the script, one reply a request, then 204 without end.
 
-    Beside the script: `/ping` is answered by `ping`, a write of only a comment by `probe`, unless these are None.
+    Not from the script: `/ping` is answered by `ping`, a write of only a comment by `probe`, unless these are None.
     """
 
     script: Sequence[Script] = ()
@@ -139,7 +141,7 @@ class RawServer:
             if self.context:
                 sock = self.context.wrap_socket(sock, server_side=True)
             with self._tracked(sock), sock.makefile("rb") as reader:
-                if reader.peek(1)[:1] == b"\x16":  # TLS, which nobody here speaks: say so as web servers do
+                if reader.peek(1)[:1] == b"\x16":  # TLS, which this server does not support: answer as web servers do
                     sock.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
                     return
                 while self._one(sock, reader.readline, reader.read):
@@ -157,7 +159,7 @@ class RawServer:
             sock.close()
 
     def _one(self, sock: socket.socket, readline: Callable[[], bytes], read: Callable[[int], bytes]) -> bool:
-        """Serve one request; whether the connection stays open."""
+        """Serve one request; return whether the connection stays open."""
         first = readline().decode().split()
         if len(first) != 3:
             return False

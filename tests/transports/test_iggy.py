@@ -1,4 +1,4 @@
-"""The Iggy transport without a server of Iggy: tables and pure parts, then the real SDK against a fake of the API."""
+"""The Iggy transport without an Iggy server: tables and pure parts, then the real SDK against a fake of the API."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from iggyflux.pipeline import Consumer, IggySettings, Secret, Start
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position, Rendered
 from iggyflux.runner import Route, Stop, run_routes
 from iggyflux.transports.iggy import wire
-from iggyflux.transports.iggy.connection import Connection, Reader
-from iggyflux.transports.iggy.errors import TEXTS, Meaning, Refusal, meaning_of, translated
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
+from iggyflux.transports.iggy.errors import TEXTS, CallFailed, Meaning, meaning_of, translated
 from iggyflux.transports.iggy.keys import by_partition, partition_of, xxhash32
 from iggyflux.transports.iggy.settings import settings_problems
 from iggyflux.transports.iggy.source import IggySource
@@ -29,7 +29,7 @@ from tests.transports.contract import SourceContract, drive
 from tests.transports.fake_iggy import FakeIggy
 
 HERE = Partition("s", "t", 0)
-ALONE = Reader("single", "c")
+ALONE = ConsumerId("single", "c")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def read_all(source: IggySource) -> list[Message]:
 
 
 class TestContract(SourceContract):
-    """Over HTTP a source keeps what every source promises."""
+    """Over HTTP a source fulfils the contract of every source."""
 
     @pytest.fixture(autouse=True)
     def _fake(self, fake: FakeIggy) -> None:
@@ -119,7 +119,7 @@ def test_every_text_has_its_effect_and_every_code_is_registered() -> None:
             assert error.code in CODES
             assert error.hint
         else:
-            assert isinstance(error, Refusal)
+            assert isinstance(error, CallFailed)
     assert isinstance(translated("Unauthenticated", "logging in", logging_in=True), Stopped)
 
 
@@ -214,7 +214,7 @@ def test_a_fault_is_not_connected_and_everything_comes_again(fake: FakeIggy, fau
         fake.faults = [fault]
         with pytest.raises(NotConnected):
             await (flawed.ack([Position(HERE, 9)]) if call == "ack" else getattr(flawed, call)())
-        fake.topics["s", "t"][0].offsets.clear()  # what a lost answer has stored
+        fake.topics["s", "t"][0].offsets.clear()  # stored by a request whose answer was lost
         await flawed.connect()
         found: list[Message] = []
         while len(found) < 20:
@@ -315,7 +315,7 @@ def test_a_poll_that_fails_is_tried_with_less(fake: FakeIggy) -> None:
 
 
 def test_last_does_not_move_when_the_connection_comes_back(fake: FakeIggy) -> None:
-    """What came while a writer with `start: last` was away for a moment belongs to it."""
+    """Messages that came while a writer with `start: last` was disconnected for a moment belong to it."""
     fill(fake, [b"before"] * 3)
 
     async def main() -> list[bytes]:
@@ -332,7 +332,7 @@ def test_last_does_not_move_when_the_connection_comes_back(fake: FakeIggy) -> No
 
 
 class OnePlan:
-    """A line a message."""
+    """A line for each message."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines = [f"m n={message.payload.decode()} {message.offset}" for message in messages]
@@ -378,7 +378,7 @@ def test_what_is_sent_over_http_comes_back_with_headers_and_ids(fake: FakeIggy) 
 
 
 def test_of_an_id_of_a_reader_64_bits_are_sent_over_http(fake: FakeIggy) -> None:
-    """The SDK breaks down at longer ones, and ids of rows have 128 bits."""
+    """The SDK panics at longer ones, and ids of rows have 128 bits."""
 
     async def main() -> list[Message]:
         sink = IggySink(fake.settings(), "s", "t")

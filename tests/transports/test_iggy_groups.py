@@ -1,4 +1,4 @@
-"""Members of consumer groups under faults, against the model of a server: who starves is told, and who reads on."""
+"""Members of consumer groups under faults, against a model of the server: starving partitions are reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Partition, Position
 from iggyflux.transports.base import Starving
 from iggyflux.transports.iggy import wire
-from iggyflux.transports.iggy.connection import Reader
+from iggyflux.transports.iggy.connection import ConsumerId
 from iggyflux.transports.iggy.groups import refuse_while_connected, regroup
 from iggyflux.transports.iggy.member import LOOK_SECONDS, find_starving
 from iggyflux.transports.iggy.source import IggySource
@@ -32,7 +32,7 @@ def place(partition: int) -> Partition:
 
 
 class Worker:
-    """A process of the group: it acknowledges each batch at once, and connects again where it must."""
+    """A process of the group: it acknowledges each batch at once, and reconnects when it must."""
 
     def __init__(self, server: FakeGroups, **more: Any) -> None:
         self.server = server
@@ -40,7 +40,7 @@ class Worker:
             server.settings(),
             STREAM,
             [TOPIC],
-            reader=Reader("group", GROUP),
+            reader=ConsumerId("group", GROUP),
             monotonic=server.monotonic,
             connection=server.connection,
             **more,
@@ -150,7 +150,7 @@ class Truth:
         return self.server.now - self.since[partition][1] if partition in self.since else 0.0
 
     def longest(self, partition: int) -> float:
-        """As `seconds`, or how long it was until the last progress, where no look was taken since."""
+        """As `seconds`, or the time until the last progress, if no look was taken since."""
         ended, seconds = self.past.get(partition, (0.0, 0.0))
         is_recent = self.server.now - ended <= LOOK_SECONDS
         return max(self.seconds(partition), seconds if is_recent else 0.0)
@@ -169,7 +169,7 @@ _STEPS = st.one_of(
 
 
 class World:
-    """A server, our process, other processes, and traffic; `do` is one step of a script."""
+    """A server, this process, other processes, and traffic; `do` is one step of a script."""
 
     def __init__(self, server: FakeGroups, start: Start) -> None:
         self.server, self.start = server, start
@@ -222,7 +222,7 @@ class World:
 
     @property
     def is_calm(self) -> bool:
-        """Whether nobody came or left since the last look."""
+        """Whether no member came or left since the last look."""
         workers = [self.ours, *self.others]
         self.generations = [*getattr(self, "generations", []), self.server.groups[GROUP].generation][-4:]
         return len(self.generations) == 4 and len(set(self.generations)) == 1 and all(w.is_connected for w in workers)
@@ -238,7 +238,7 @@ class World:
 def test_what_starves_is_told_in_time_with_its_holder_and_nothing_else_is(
     partitions: int, steps: list[tuple[str, Any]], tells_clients: bool, start: Start
 ) -> None:
-    """Ghosts on any partitions, members that come, work, leave and die, traffic anywhere; our own part is known."""
+    """Ghosts on any partitions, members that come, work, leave and die, traffic anywhere: our own part is known."""
 
     async def main() -> None:
         world = World(FakeGroups(partitions, tells_clients=tells_clients), start)
@@ -399,7 +399,7 @@ def test_what_a_member_owns_is_logged_when_it_changes(caplog: pytest.LogCaptureF
 
 @pytest.mark.parametrize(("busy", "expected"), [([0, 3], [0]), ([0, 1], [0, 1]), ([2, 3], []), ([], [])], ids=str)
 def test_from_outside_it_is_seen_who_starves(busy: list[int], expected: list[int]) -> None:
-    """As `check` asks: it joins nothing, and is done at once where nothing waits or all get on."""
+    """As `check` asks: it joins nothing, and ends at once if nothing waits or all make progress."""
     server = FakeGroups(4)
 
     async def main() -> tuple[list[Starving], float]:
@@ -416,7 +416,7 @@ def test_from_outside_it_is_seen_who_starves(busy: list[int], expected: list[int
 
         found = await find_starving(
             connection,
-            Reader("group", GROUP),
+            ConsumerId("group", GROUP),
             STREAM,
             TOPIC,
             counts_all=True,

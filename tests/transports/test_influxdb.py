@@ -1,4 +1,4 @@
-"""The InfluxDB sink against a loopback server that says exactly what a test wants, byte by byte."""
+"""The InfluxDB sink against a loopback server that sends exactly the bytes that a test wants."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def settings(url: str, **given: Any) -> InfluxSettings:
 
 
 async def writing(given: InfluxSettings, *batches: list[str]) -> list[Verdict]:
-    """The verdicts of writes one after another, by a sink that is connected and closed."""
+    """Return the verdicts of writes one after another, by a sink that is connected and closed."""
     sink = InfluxLineSink(given)
     await sink.connect()
     try:
@@ -71,7 +71,7 @@ def write(server: RawServer, lines: list[str] = LINES, **given: Any) -> Verdict:
 
 
 def answered(*script: Script, lines: list[str] = LINES, **given: Any) -> Verdict:
-    """What a write comes to that is answered by `script`."""
+    """Return the verdict of a write that is answered by `script`."""
     with RawServer(script) as server:
         return write(server, lines, **given)
 
@@ -247,7 +247,7 @@ def test_the_flavor_says_how_many_writes_should_run_at_once(flavor: str) -> None
     assert InfluxLineSink(settings("http://x", flavor=flavor, max_in_flight=7)).in_flight == Bounds.exactly(7)
 
 
-# --- what answers come to ---
+# --- the meaning of answers ---
 
 
 def test_exactly_204_accepts() -> None:
@@ -290,7 +290,7 @@ def test_a_connection_that_breaks_under_a_request_has_died(reply: Reply) -> None
         first, second = drive(writing(settings(server.url), LINES, LINES))
 
     assert first == Accepted()
-    if second != Accepted():  # half of the headers of a 204 may do for http.client
+    if second != Accepted():  # http.client may accept half of the headers of a 204
         assert isinstance(second, Unavailable)
         assert second.connection_died
 
@@ -346,7 +346,7 @@ def test_no_answer_in_time_is_not_a_death() -> None:
 
 
 def test_a_line_that_is_never_answered_is_found_while_the_others_are_stored() -> None:
-    """The server lives and answers others: the line is kept with what is known of it, after a bounded time."""
+    """The server is alive and answers others: the line is kept with what is known of it, after a bounded time."""
     never, lines = threading.Event(), [f"m,t=a f=1 {number}" for number in range(30)]
     stored: set[str] = set()
 
@@ -905,7 +905,7 @@ def test_a_server_that_wants_a_certificate_says_so() -> None:
     with RawServer(context=context) as server, pytest.raises((Stopped, NotConnected)) as error:
         drive(writing(settings(server.url, ca_file=TLS / "ca.pem"), LINES))
 
-    # A reset may overtake the alert that tells why.
+    # A reset may overtake the alert with the reason.
     assert isinstance(error.value, NotConnected) or error.value.code == "IFX727"
 
 
@@ -1030,7 +1030,7 @@ def test_no_text_holds_a_secret_even_where_the_server_repeats_it(
 
 
 def _cut(status: int, *headers: str, form: str = "{}", left_out: int = 0) -> Callable[[str], Reply]:
-    """A reply with a text in its body; its end, of `left_out` bytes, never comes."""
+    """Return a reply with a text in its body; its end, of `left_out` bytes, never comes."""
 
     def reply(text: str) -> Reply:
         whole = http(status, form.replace("{}", text), *headers)

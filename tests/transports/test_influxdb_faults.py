@@ -1,4 +1,4 @@
-"""Delivery over HTTP to the simulator, with faults: what is good ends stored, what is bad ends refused."""
+"""Delivery over HTTP to the simulator, with faults: good lines are stored, bad ones rejected."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def settings(server: SimServer, **given: Any) -> InfluxSettings:
 
 
 def delivered(server: SimServer, batches: Sequence[Sequence[str]], *faults: Fault | Chaos) -> list[tuple[Refusal, ...]]:
-    """The refusals of each batch; all of them are under way at once, and `faults` strike from the first one on."""
+    """Return the refusals of each batch; all are in flight at once, and `faults` apply from the first one on."""
 
     async def main() -> list[tuple[Refusal, ...]]:
         sink = InfluxLineSink(settings(server))
@@ -76,7 +76,7 @@ Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...], int | None]
 
 
 def values(points: Sequence[Point]) -> dict[Key, dict[str, Any]]:
-    """Points by what tells them apart."""
+    """Return points by what identifies them."""
     return {
         (point.measurement, tuple(sorted(point.tags.items())), point.timestamp_ns): dict(point.fields)
         for point in points
@@ -170,7 +170,7 @@ def test_a_line_that_kills_the_server_is_quarantined_alone(dialect: int) -> None
 
 
 def test_more_requests_are_under_way_where_a_server_takes_its_time() -> None:
-    """As 3.x does: the number begins at that of the flavor and grows, since more at once bring more."""
+    """As with 3.x: the number begins at that of the flavor and grows, since more in flight raise the throughput."""
 
     class Counted(InfluxLineSink):
         under_way = most = 0

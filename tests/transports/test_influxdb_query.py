@@ -1,6 +1,6 @@
-"""What comes back from a query when a server, a network or a disk does what it should not.
+"""The result of a query when a server, a network or a disk fails.
 
-One table of answers and what each means; every answer is one that a real server gave, or could give.
+One table of answers and the meaning of each; every answer is one that a real server gave, or could give.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def query(language: str = "auto", **more: Any) -> Query:
     given: dict[str, Any] = {"measurement": "m", "statement": None, "where": (), "fields": (), "tags": (), **more}
-    return Query(language=language, **given)  # type: ignore[arg-type]  # any word, to see what becomes of it
+    return Query(language=language, **given)  # type: ignore[arg-type]  # any word, to see the error
 
 
 async def rows_of(source: InfluxRows, start: int = START, stop: int = START + 10**9) -> list[Row]:
@@ -107,7 +107,7 @@ def short(body: str, kind: str = JSON) -> Reply:
 
 
 def answering(reply: Reply) -> Callable[[Request], Reply]:
-    """Tells the schema as it is, and gives `reply` to what asks for rows."""
+    """Answer the schema queries correctly, and give `reply` to queries for rows."""
 
     def answer(request: Request) -> Reply:
         asked = request.text
@@ -127,7 +127,7 @@ def answering(reply: Reply) -> Callable[[Request], Reply]:
 
 
 def given(language: str, reply: Reply, seconds: float = 5.0, **more: Any) -> list[Row]:
-    """The rows, when a server that speaks `language` answers so."""
+    """Return the rows, when a server that speaks `language` answers so."""
 
     async def main(url: str) -> list[Row]:
         settings = InfluxSettings(url=url, database="d", org=None, token=Secret(SECRET), timeout_seconds=seconds)
@@ -162,7 +162,7 @@ def test_a_whole_answer_gives_its_rows(language: str, framed: Callable[[str, str
 
 @pytest.mark.parametrize("language", ONE)
 def test_an_answer_that_breaks_off_anywhere_gives_no_row(language: str) -> None:
-    """At each byte, by each way to say how long an answer is; but for a line end that nobody needs."""
+    """At each byte, for each way to give the length of an answer; except at an optional last line end."""
     body = ONE[language]
     ends = [0, 1, len(body) // 3, len(body) // 2, len(body) - 3, len(body) - 2, len(body)]
     for end in ends:
@@ -518,14 +518,14 @@ FAULTS = [
 @pytest.mark.parametrize("skip", range(4))
 @pytest.mark.parametrize("dialect", [1, 2, 3])
 def test_whatever_breaks_a_fetch_gives_all_rows_or_an_error(dialect: int, skip: int) -> None:
-    """Faults strike each of the exchanges that a fetch is made of; asked again, the rows are there."""
+    """Faults apply to each of the exchanges of a fetch; asked again, the rows are there."""
 
     async def main(server: SimServer) -> list[int]:
         source = InfluxRows(settings(server), query())
         await source.connect()
         counts = []
         for fault in FAULTS:
-            # Nothing but the framing of HTTP tells where the lines of SQL end: cut at a line end, nobody sees it.
+            # Only the framing of HTTP shows where the lines of SQL end: a cut at a line end cannot be noticed.
             if dialect == 3 and fault.kind == "splice" and not fault.text:
                 continue
             server.inject(replace(fault, skip=skip))
@@ -594,7 +594,7 @@ def one(*row: object) -> Reply:
     ids=["integer", "float", "json", "garbage", "no time", "no row", "error", "busy", "unauthorized", "short"],
 )
 def test_a_number_has_the_type_that_the_server_tells_or_none(reply: Reply, meaning: object) -> None:
-    """An answer that tells no type is never taken for one."""
+    """An answer without types is never taken for one with types."""
     plain = answering(http(200, BOTH, JSON))
 
     def answer(request: Request) -> Reply:

@@ -1,4 +1,4 @@
-"""Rows off an answer: the same wherever the bytes are cut, typed, exact, without what has no value."""
+"""Decoded rows: the same wherever the bytes are cut, typed, exact, without columns that have no value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from iggyflux.mapping import Query
 from iggyflux.records import Row
 from iggyflux.transports.influxdb.query.rows import (
     CHUNK_ROWS,
-    Column,
+    AnswerColumn,
     Layout,
     Spans,
     TypeUnknown,
@@ -36,7 +36,7 @@ from iggyflux.transports.influxdb.query.spool import Spool, SpoolFull
 
 WINDOW = (0, 10)
 START = 1_700_000_000_000_000_000
-LAYOUT = Layout((Column("f", "float"), Column("i", "integer"), Column("s", "string")), {"t": "t"})
+LAYOUT = Layout((AnswerColumn("f", "float"), AnswerColumn("i", "integer"), AnswerColumn("s", "string")), {"t": "t"})
 
 
 def document(*series: dict[str, Any], **more: Any) -> bytes:
@@ -128,7 +128,7 @@ def test_influxql_gives_a_field_of_several_types_the_type_of_each_point() -> Non
     columns = ["time", *(f"c{number}" for number in range(len(kinds)))]
 
     def of(rows: list[list[Any]], types: Spans, signs: Spans) -> list[object]:
-        layout = Layout(tuple(Column("f", kind) for kind in kinds), {}, {"f": types}, {"f": signs})
+        layout = Layout(tuple(AnswerColumn("f", kind) for kind in kinds), {}, {"f": types}, {"f": signs})
         data = document({"name": "m", "columns": columns, "values": rows})
         return [row.columns["f"] for row in influxql(data, layout)]
 
@@ -140,7 +140,7 @@ def test_influxql_gives_a_field_of_several_types_the_type_of_each_point() -> Non
         (3, [(9, "float")], [], False),  # 2**53 + 1 is no float
         (4, [], [(9, "unsigned")], False),  # -1.0 is not 2**64 - 1
         (5, [], [(9, "integer")], False),
-        (0, [(1, "float")], [], True),  # nothing is known of that time
+        (0, [(1, "float")], [], True),  # the type at that time is unknown
     ]
     for row, kinds_of, signs_of, is_gone in wrong:
         with pytest.raises(TypeUnknown) as unknown:
@@ -241,7 +241,7 @@ def test_rows_come_some_thousands_at_a_time_however_small_the_series_are() -> No
 
 def test_a_row_may_have_a_thousand_columns() -> None:
     names = [f"c{number}" for number in range(1000)]
-    layout = Layout(tuple(Column(f"f'{name}\"\\", "float") for name in names), {})
+    layout = Layout(tuple(AnswerColumn(f"f'{name}\"\\", "float") for name in names), {})
     data = document(
         {"name": "m", "columns": ["time", *names], "values": [[1, *range(1000)], [2, *[None] * 999, 5]] * 4}
     )
@@ -256,7 +256,7 @@ def test_a_row_may_have_a_thousand_columns() -> None:
 def test_any_name_can_be_that_of_a_column(names: list[str]) -> None:
     """The code that makes rows is generated, and names are written into it."""
     names = [name for name in names if name != "time"] or ["f"]
-    layout = Layout(tuple(Column(name, "integer") for name in names), {})
+    layout = Layout(tuple(AnswerColumn(name, "integer") for name in names), {})
     data = document({"name": "m", "columns": ["time", *names], "values": [[n, *range(len(names))] for n in range(5)]})
 
     assert [dict(row.columns) for row in influxql(data, layout)] == [

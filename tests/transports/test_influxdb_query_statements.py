@@ -1,6 +1,6 @@
-"""Statements: what stands in a document is a name or a value, in every language, and never more than that.
+"""Statements: a text of a document is a name or a value, in every language, and never more than that.
 
-The simulator's parsers read them back; they were held to the real servers' in `tests/servers`.
+The simulator's parsers read them back; `tests/servers` compares these with the real servers' parsers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from iggyflux.errors import PointError
 from iggyflux.lineprotocol import Point
 from iggyflux.sim import SimServer
-from iggyflux.sim.queries.tokens import Cursor
+from iggyflux.sim.queries.tokens import TokenCursor
 from iggyflux.transports.influxdb.query import statements
 from iggyflux.transports.influxdb.query.statements import LANGUAGES, StatementError, check_statement, fill
 from tests.sim.client import flux, influxql, sql, write
@@ -31,7 +31,7 @@ anything = texts | nasty
 @example('"; DROP MEASUREMENT m; --')
 def test_a_quoted_influxql_text_is_one_token_that_reads_as_it_was(text: str) -> None:
     for quoted in (LANGUAGES["influxql"].identifier(text), LANGUAGES["influxql"].text(text)):
-        cursor = Cursor(quoted)
+        cursor = TokenCursor(quoted)
         assert cursor.next().value == text
         assert cursor.ended()
 
@@ -40,7 +40,7 @@ def test_a_quoted_influxql_text_is_one_token_that_reads_as_it_was(text: str) -> 
 @example("'")
 def test_a_quoted_sql_text_is_one_token_that_reads_as_it_was(text: str) -> None:
     for quoted in (LANGUAGES["sql"].identifier(text), LANGUAGES["sql"].text(text)):
-        cursor = Cursor(quoted, sql=True)
+        cursor = TokenCursor(quoted, sql=True)
         assert cursor.next().value == text
         assert cursor.ended()
 
@@ -93,7 +93,7 @@ names = st.text(
 def test_names_and_values_find_their_point_and_no_other(
     servers: dict[int, SimServer], measurement: str, tag: str, value: str, field: str
 ) -> None:
-    """Whatever they hold, in each language of each product."""
+    """Whatever they contain, in each language of each product."""
     assume(tag != field)
     for dialect, server in servers.items():
         try:

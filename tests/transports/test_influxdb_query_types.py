@@ -1,4 +1,4 @@
-"""Which numeric type a field has over time is found from its values, wherever edges of shards are."""
+"""The numeric type of a field over time is found from its values, wherever the edges of shards are."""
 
 from __future__ import annotations
 

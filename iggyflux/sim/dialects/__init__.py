@@ -1,3 +1,3 @@
-"""The three InfluxDB APIs that the simulator speaks, one file each, over one store."""
+"""The three InfluxDB APIs of the simulator, one file each, over one store."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all dialects share: settings, rights, and the seam to the server."""
+"""What all dialects share: settings, rights, and the interface to the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from iggyflux.sim.exchange import Answer, Request
+from iggyflux.sim.exchange import HttpRequest, HttpResponse
 from iggyflux.sim.store import Store
 
 READ, WRITE = "read", "write"
@@ -18,10 +18,10 @@ ALL_RIGHTS = frozenset((READ, WRITE))
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a simulator is set up.
+    """The configuration of a simulator.
 
-    `tokens` gives the rights of each token (`user:password` for 1.x); without any, everybody may do everything.
-    `max_body` None takes the dialect's own limit.  `assets` False answers unknown paths of 2.x as a build without UI.
+    `tokens` gives the rights of each token (`user:password` for 1.x); without tokens every client has all rights.
+    `max_body` None uses the dialect's own limit.  With `assets` False 2.x answers unknown paths as a build without UI.
     """
 
     version: str
@@ -35,25 +35,25 @@ class Settings:
     process: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def newer(self, *version: int) -> bool:
-        """Whether the version is at least this one."""
+        """Return whether the version is at least this one."""
         own = tuple(int(part) for part in self.version.lstrip("v").split("~")[0].split("-")[0].split("."))
         return own >= version
 
 
 class Dropped(Exception):
-    """The server breaks this connection, without an answer or in the middle of one."""
+    """The server breaks this connection, without a response or in the middle of one."""
 
 
 @dataclass(slots=True)
-class Tally:
-    """What one request did, for the statistics."""
+class RequestTally:
+    """The counts of one request, for the statistics."""
 
     lines: int = 0
     stored: int = 0
     refused: int = 0
 
 
-class Dialect(ABC):
+class ServerDialect(ABC):
     """An InfluxDB API.  `answer` may be called from many threads at once."""
 
     write_paths: frozenset[str]
@@ -64,37 +64,37 @@ class Dialect(ABC):
         self.settings = settings
 
     @abstractmethod
-    def answer(self, request: Request, tally: Tally) -> Answer:
-        """Do what the request asks and say what the server would say.  Reads the body where the server reads it.
+    def answer(self, request: HttpRequest, tally: RequestTally) -> HttpResponse:
+        """Execute a request and return the server's response; read the body when the server reads it.
 
-        Raises `exchange.ConnectionGone`, `exchange.TooLarge`, `Dropped` where a real server breaks the connection, and
-        `classic.ServerKilled` where it dies.
+        Raise `exchange.ConnectionGone`, `exchange.BodyTooLarge`; `Dropped` if a real server breaks the connection, and
+        `classic.ServerKilled` if it dies.
         """
 
     @abstractmethod
-    def failure(self, status: int, message: str) -> Answer:
-        """An answer with this status in the dialect's own form, for faults on purpose."""
+    def failure(self, status: int, message: str) -> HttpResponse:
+        """Return a response with this status in the dialect's own form, for injected faults."""
 
     @abstractmethod
-    def too_large(self, request: Request, limit: int) -> Answer:
-        """What the server says of a body over its limit."""
+    def too_large(self, request: HttpRequest, limit: int) -> HttpResponse:
+        """Return the server's response to a body over its limit."""
 
-    def kind(self, request: Request) -> str:
-        """`write`, `query` or `other`."""
+    def kind(self, request: HttpRequest) -> str:
+        """Return `write`, `query` or `other`."""
         path = request.path.rstrip("/")
         if path in self.write_paths:
             return "write"
         return "query" if path in self.query_paths else "other"
 
     def rights(self, token: str | None) -> frozenset[str] | None:
-        """The rights of a token, None for one that is not known."""
+        """Return the rights of a token, None for an unknown one."""
         if not self.settings.tokens:
             return ALL_RIGHTS
         return self.settings.tokens.get(token) if token is not None else None
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:
-    """User and password of a Basic authorization header."""
+    """Return user and password of a Basic authorization header."""
     scheme, _, text = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -106,8 +106,10 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
 
 
 def tokens_of(header: str) -> list[str]:
-    """The tokens that an authorization header may mean: of `Token` and `Bearer` the text; of `Basic` the user with the
-    password, as for 1.x, or the password."""
+    """Return the tokens that an authorization header may mean.
+
+    For `Token` and `Bearer` that is the text; for `Basic` the user with the password, as for 1.x, or the password.
+    """
     scheme, _, text = header.partition(" ")
     if scheme.lower() in ("token", "bearer"):
         return [text.strip()]

@@ -9,7 +9,7 @@ from itertools import islice
 
 import msgspec
 
-from iggyflux.sim.exchange import Answer
+from iggyflux.sim.exchange import HttpResponse
 from iggyflux.sim.queries.influxql import Frame
 from iggyflux.sim.texts import go_json, plain_digits, rfc3339
 
@@ -17,8 +17,8 @@ CHUNK = 10_000
 UNITS = {"u": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}
 
 
-class Result(msgspec.Struct):
-    """What one statement gave: frames, or an error."""
+class StatementResult(msgspec.Struct):
+    """The result of one statement: frames, or an error."""
 
     number: int
     frames: Iterator[Frame] = iter(())
@@ -26,25 +26,25 @@ class Result(msgspec.Struct):
 
 
 def render(
-    results: Iterable[Result], form: Mapping[str, str], accept: str, headers: Callable[[str], dict[str, str]]
-) -> Answer:
-    """The answer of `/query` in the form that was asked for."""
+    results: Iterable[StatementResult], form: Mapping[str, str], accept: str, headers: Callable[[str], dict[str, str]]
+) -> HttpResponse:
+    """Return the response of `/query` in the requested form."""
     if accept in ("application/csv", "text/csv"):
-        return Answer(200, headers("text/csv"), _csv(results, form.get("epoch", "")))
+        return HttpResponse(200, headers("text/csv"), _csv(results, form.get("epoch", "")))
     if accept == "application/x-msgpack":
-        return Answer(200, headers("application/x-msgpack"), _msgpack(results, form.get("epoch", "")))
+        return HttpResponse(200, headers("application/x-msgpack"), _msgpack(results, form.get("epoch", "")))
     epoch = form.get("epoch", "").strip()
     if form.get("chunked") == "true":
         size = form.get("chunk_size", "")
-        return Answer(
+        return HttpResponse(
             200,
             headers("application/json"),
             _chunks(results, epoch, int(size) if size.isdigit() and size != "0" else CHUNK),
         )
-    return Answer(200, headers("application/json"), _whole(results, epoch))
+    return HttpResponse(200, headers("application/json"), _whole(results, epoch))
 
 
-def _whole(results: Iterable[Result], epoch: str) -> Iterator[bytes]:
+def _whole(results: Iterable[StatementResult], epoch: str) -> Iterator[bytes]:
     yield b'{"results":['
     for index, result in enumerate(results):
         lead = b"," if index else b""
@@ -78,7 +78,7 @@ def _frame_head(frame: Frame) -> bytes:
     return (go_json(head)[:-1] + "," + values).encode()
 
 
-def _chunks(results: Iterable[Result], epoch: str, size: int) -> Iterator[bytes]:
+def _chunks(results: Iterable[StatementResult], epoch: str, size: int) -> Iterator[bytes]:
     for result in results:
         if result.error is not None:
             yield _json({"results": [{"statement_id": result.number, "error": result.error}]}) + b"\n"
@@ -95,7 +95,7 @@ def _chunks(results: Iterable[Result], epoch: str, size: int) -> Iterator[bytes]
 
 
 def _pieces(frames: Iterator[Frame], epoch: str, size: int) -> Iterator[tuple[Frame, list[str], bool]]:
-    """Rows in portions of one series; the flag says whether the series goes on."""
+    """Return the rows in portions of one series; the flag says whether the series goes on."""
     for frame in frames:
         rows: list[str] = []
         for row in frame.rows:
@@ -135,7 +135,7 @@ def _time(value: object, epoch: str) -> object:
     return value // unit if value >= 0 else -(-value // unit)
 
 
-def _csv(results: Iterable[Result], epoch: str) -> Iterator[bytes]:
+def _csv(results: Iterable[StatementResult], epoch: str) -> Iterator[bytes]:
     first = True
     for result in results:
         if result.error is not None:
@@ -171,7 +171,7 @@ def _line(cells: list[str]) -> bytes:
     return out.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _msgpack(results: Iterable[Result], epoch: str) -> bytes:
+def _msgpack(results: Iterable[StatementResult], epoch: str) -> bytes:
     body = []
     for result in results:
         if result.error is not None:

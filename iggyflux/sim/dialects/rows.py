@@ -11,7 +11,7 @@ from iggyflux.sim.queries.influxql import Frame
 from iggyflux.sim.texts import arrow_float, csv_cell, rfc3339, rust_json, rust_time, ryu_float
 
 Columns = Sequence[tuple[str, str]]
-"""Names and kinds of columns; kind `time` is an integer of nanoseconds that is written as a time."""
+"""Names and kinds of columns; a value of kind `time` is integer nanoseconds, written as a time."""
 Rows = Iterable[Sequence[object]]
 
 
@@ -49,7 +49,7 @@ def _as_json(columns: Columns, rows: Rows) -> Iterator[bytes]:
 def _as_csv(columns: Columns, rows: Rows) -> Iterator[bytes]:
     def lines() -> Iterator[str]:
         for number, row in enumerate(rows):
-            if not number:  # without a row there is no head
+            if not number:  # without a row there is no header
                 yield ",".join(csv_cell(name) for name, _ in columns) + "\n"
             yield ",".join(csv_cell(_csv_text(cell)) for cell in _cells(columns, row)) + "\n"
 
@@ -95,7 +95,7 @@ FORMATS: dict[str, Callable[[Columns, Rows], Iterator[bytes]]] = {
 
 
 def flatten(frames: Iterator[Frame]) -> tuple[Columns, Rows]:
-    """Frames as one table, with the measurement in a column of its own."""
+    """Return frames as one table, with the measurement in a column of its own."""
     found = list(frames)
     if not found:
         return [], []
@@ -141,7 +141,7 @@ def _v1_series(frame: Frame, rows: Iterable[Sequence[object]], epoch: str) -> di
 def v1_json(frames: Iterator[Frame], epoch: str, chunk: int | None) -> Iterator[bytes]:
     if chunk is None:
         series = [_v1_series(frame, frame.rows, epoch) for frame in frames]
-        series.reverse()  # the server gives the last group first
+        series.reverse()  # the server returns the last group first
         yield _v1_line(series)
         return
     empty = True

@@ -9,9 +9,9 @@ from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from iggyflux.sim import classic, shards
-from iggyflux.sim.dialects.base import READ, WRITE, Dialect, Tally, basic_credentials
-from iggyflux.sim.dialects.results import UNITS, Result, render
-from iggyflux.sim.exchange import MAX_EXPANDED, Answer, Request, TooLarge, Undecodable, gunzip
+from iggyflux.sim.dialects.base import READ, WRITE, RequestTally, ServerDialect, basic_credentials
+from iggyflux.sim.dialects.results import UNITS, StatementResult, render
+from iggyflux.sim.exchange import MAX_EXPANDED, BodyTooLarge, HttpRequest, HttpResponse, Undecodable, gunzip
 from iggyflux.sim.queries import ParseError, QueryError, influxql
 from iggyflux.sim.queries.scalars import Scalar
 from iggyflux.sim.texts import go_json, go_string
@@ -20,8 +20,8 @@ MAX_BODY = 25_000_000
 _CONSISTENCIES = ("any", "one", "quorum", "all")
 
 
-class Failed(Exception):
-    """An answer with an error."""
+class V1Error(Exception):
+    """An error response."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
@@ -29,30 +29,30 @@ class Failed(Exception):
         super().__init__(message)
 
 
-class V1(Dialect):
+class V1(ServerDialect):
     """InfluxDB 1.x."""
 
     write_paths = frozenset(("/write", "/api/v2/write"))
     query_paths = frozenset(("/query",))
 
-    def answer(self, request: Request, tally: Tally) -> Answer:
+    def answer(self, request: HttpRequest, tally: RequestTally) -> HttpResponse:
         known = self._routes().get(request.path)
         if known is None:
             return self._plain(404, "404 page not found\n")
         handler = known.get(request.method)
         if handler is None:
             if request.method == "OPTIONS":
-                return Answer(204, self._headers())
+                return HttpResponse(204, self._headers())
             allowed = ", ".join(sorted((*known, "OPTIONS") if request.path in ("/write", "/query") else known))
             return replace(
                 self._plain(405, "Method Not Allowed\n"), headers={"Allow": allowed, **self._plain(405, "").headers}
             )
         try:
             return handler(request, tally)
-        except Failed as failed:
+        except V1Error as failed:
             return self.failure(failed.status, failed.message)
 
-    def failure(self, status: int, message: str) -> Answer:
+    def failure(self, status: int, message: str) -> HttpResponse:
         headers = self._headers()
         if status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="InfluxDB"'
@@ -60,13 +60,13 @@ class V1(Dialect):
             headers["X-Influxdb-Error"] = message.encode("utf-8", "surrogateescape")[:1024].decode(
                 "utf-8", "surrogateescape"
             )
-        return Answer(status, headers, go_body(_json({"error": message}) + b"\n"))
+        return HttpResponse(status, headers, go_body(_json({"error": message}) + b"\n"))
 
-    def too_large(self, _request: Request, _limit: int) -> Answer:
+    def too_large(self, _request: HttpRequest, _limit: int) -> HttpResponse:
         return self.failure(413, "Request Entity Too Large")
 
-    def _routes(self) -> dict[str, dict[str, Callable[[Request, Tally], Answer]]]:
-        routes: dict[str, dict[str, Callable[[Request, Tally], Answer]]] = {
+    def _routes(self) -> dict[str, dict[str, Callable[[HttpRequest, RequestTally], HttpResponse]]]:
+        routes: dict[str, dict[str, Callable[[HttpRequest, RequestTally], HttpResponse]]] = {
             "/ping": {"GET": self._ping, "HEAD": self._ping},
             "/status": {"GET": self._status, "HEAD": self._status},
             "/query": {"GET": self._query, "POST": self._query},
@@ -86,21 +86,21 @@ class V1(Dialect):
     def _product(self) -> dict[str, str]:
         return {"X-Influxdb-Build": "OSS", "X-Influxdb-Version": self.settings.version}
 
-    def _plain(self, status: int, text: str) -> Answer:
+    def _plain(self, status: int, text: str) -> HttpResponse:
         headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff", **self._product()}
-        return Answer(status, headers, text.encode())
+        return HttpResponse(status, headers, text.encode())
 
-    # --- small ones ---
+    # --- other paths ---
 
-    def _ping(self, request: Request, _tally: Tally) -> Answer:
+    def _ping(self, request: HttpRequest, _tally: RequestTally) -> HttpResponse:
         if request.query.get("verbose") not in (None, "", "0", "false") and self.settings.newer(1, 8):
-            return Answer(200, self._headers(), go_json({"version": self.settings.version}).encode())
-        return Answer(204, self._headers())
+            return HttpResponse(200, self._headers(), go_json({"version": self.settings.version}).encode())
+        return HttpResponse(204, self._headers())
 
-    def _status(self, _request: Request, _tally: Tally) -> Answer:
-        return Answer(204, self._headers())
+    def _status(self, _request: HttpRequest, _tally: RequestTally) -> HttpResponse:
+        return HttpResponse(204, self._headers())
 
-    def _health(self, _request: Request, _tally: Tally) -> Answer:
+    def _health(self, _request: HttpRequest, _tally: RequestTally) -> HttpResponse:
         body = {
             "checks": [],
             "message": "ready for queries and writes",
@@ -108,33 +108,33 @@ class V1(Dialect):
             "status": "pass",
             "version": self.settings.version,
         }
-        return Answer(200, self._headers(), go_json(body).encode())
+        return HttpResponse(200, self._headers(), go_json(body).encode())
 
-    def _flux(self, _request: Request, _tally: Tally) -> Answer:
+    def _flux(self, _request: HttpRequest, _tally: RequestTally) -> HttpResponse:
         text = "Flux query service disabled. Verify flux-enabled=true in the [http] section of the InfluxDB config.\n"
         return self._plain(403, text)
 
     # --- writing ---
 
-    def _write(self, request: Request, tally: Tally) -> Answer:
+    def _write(self, request: HttpRequest, tally: RequestTally) -> HttpResponse:
         rights = self._authorize(request)
         precision = request.query.get("precision", "")
         answer = self._store(
             request, tally, request.query.get("db", ""), request.query.get("rp", ""), precision, rights
         )
         if self.settings.newer(1, 8) and precision not in ("", "n", "ns", *UNITS):
-            # the server says so and goes on with the write all the same
+            # the server reports the error and still executes the write
             return self.failure(400, f"invalid precision {go_string(precision)} (use n, u, ms, s, m or h)")
         return answer
 
-    def _write_v2(self, request: Request, tally: Tally) -> Answer:
+    def _write_v2(self, request: HttpRequest, tally: RequestTally) -> HttpResponse:
         rights = self._authorize(request)
         bucket = request.query.get("bucket", "")
         if not bucket:
-            raise Failed(404, 'bucket name "" is missing a slash; not in "database/retention-policy" format')
+            raise V1Error(404, 'bucket name "" is missing a slash; not in "database/retention-policy" format')
         database, _, policy = bucket.partition("/")
         if not database:
-            raise Failed(404, f"bucket name {go_string(bucket)} is in db/rp form but has an empty database")
+            raise V1Error(404, f"bucket name {go_string(bucket)} is in db/rp form but has an empty database")
         precision = request.query.get("precision", "")
         unit = {"ns": "n", "us": "u"}.get(precision, precision)
         answer = self._store(request, tally, database, policy, unit, rights)
@@ -143,44 +143,50 @@ class V1(Dialect):
         return answer
 
     def _store(
-        self, request: Request, tally: Tally, database: str, policy: str, precision: str, rights: frozenset[str]
-    ) -> Answer:
+        self,
+        request: HttpRequest,
+        tally: RequestTally,
+        database: str,
+        policy: str,
+        precision: str,
+        rights: frozenset[str],
+    ) -> HttpResponse:
         if not database:
-            raise Failed(400, "database is required")
+            raise V1Error(400, "database is required")
         owner = self.store.databases.get(database)
         if owner is None:
-            raise Failed(404, f"database not found: {go_string(database)}")
+            raise V1Error(404, f"database not found: {go_string(database)}")
         if WRITE not in rights:
             name = self._user(request)
-            raise Failed(403, f'"{name}" user is not authorized to write to database "{database}"')
+            raise V1Error(403, f'"{name}" user is not authorized to write to database "{database}"')
         try:
             data = self._body(request)
-        except TooLarge:
+        except BodyTooLarge:
             return self.too_large(request, self.settings.max_body or MAX_BODY)
         now = self.settings.now_ns()
-        rules = classic.Rules(unsigned=False, reserved_tags=False)
+        rules = classic.ParseRules(unsigned=False, reserved_tags=False)
         points, bad = classic.parse(data, rules, UNITS.get(precision, 1), now)
         tally.lines, tally.refused = len(points) + len(bad), len(bad)
         words = "\n".join(f"unable to parse '{_text(line.line)}': {line.reason}" for line in bad)
         if bad and not points:
-            raise Failed(400, words)
+            raise V1Error(400, words)
         consistency = request.query.get("consistency", "")
         if consistency and consistency.lower() not in _CONSISTENCIES:
-            raise Failed(400, "invalid consistency level")
+            raise V1Error(400, "invalid consistency level")
         place = owner.policy(policy)
         if place is None:
-            raise Failed(500, f"retention policy not found: {policy}")
-        outcome = shards.write(self.store, place, points, shards.Rules(immediate=False, quoted=False), now)
+            raise V1Error(500, f"retention policy not found: {policy}")
+        outcome = shards.write(self.store, place, points, shards.StoreRules(immediate=False, quoted=False), now)
         tally.stored, tally.refused = outcome.stored, tally.lines - outcome.stored
         if outcome.trouble is not None:
-            raise Failed(500 if isinstance(outcome.trouble, shards.EngineFailure) else 400, str(outcome.trouble))
+            raise V1Error(500 if isinstance(outcome.trouble, shards.EngineFailure) else 400, str(outcome.trouble))
         if outcome.beyond:
-            raise Failed(400, f"partial write: points beyond retention policy dropped={len(outcome.beyond)}")
+            raise V1Error(400, f"partial write: points beyond retention policy dropped={len(outcome.beyond)}")
         if bad:
-            raise Failed(400, f"partial write: {words} dropped=0")
-        return Answer(204, self._headers())
+            raise V1Error(400, f"partial write: {words} dropped=0")
+        return HttpResponse(204, self._headers())
 
-    def _body(self, request: Request) -> bytes:
+    def _body(self, request: HttpRequest) -> bytes:
         limit = self.settings.max_body or MAX_BODY
         zipped = request.headers.get("content-encoding") == "gzip"
         data = request.body.read(None if zipped and request.body.length is None else limit)
@@ -189,25 +195,25 @@ class V1(Dialect):
         try:
             return gunzip(data, self.settings.max_body or MAX_EXPANDED)
         except Undecodable as exc:
-            raise Failed(400, str(exc)) from exc
+            raise V1Error(400, str(exc)) from exc
 
-    # --- who asks ---
+    # --- access ---
 
-    def _authorize(self, request: Request, _form: Mapping[str, str] | None = None) -> frozenset[str]:
+    def _authorize(self, request: HttpRequest, _form: Mapping[str, str] | None = None) -> frozenset[str]:
         if not self.settings.tokens:
             return self.rights(None) or frozenset()
         credentials = self._credentials(request)
         if isinstance(credentials, str):
-            raise Failed(401, credentials)
+            raise V1Error(401, credentials)
         if not credentials[0]:
-            raise Failed(401, "username required")
+            raise V1Error(401, "username required")
         rights = self.rights(":".join(credentials))
         if rights is None:
-            raise Failed(401, "authorization failed")
+            raise V1Error(401, "authorization failed")
         return rights
 
-    def _credentials(self, request: Request) -> tuple[str, str] | str:
-        """User and password, or why there are none."""
+    def _credentials(self, request: HttpRequest) -> tuple[str, str] | str:
+        """Return user and password, or the message for missing ones."""
         user, password = request.query.get("u", ""), request.query.get("p", "")
         if user and password:
             return user, password
@@ -221,60 +227,62 @@ class V1(Dialect):
                 return name, secret
         return basic_credentials(header) or "unable to parse authentication credentials"
 
-    def _user(self, request: Request) -> str:
+    def _user(self, request: HttpRequest) -> str:
         credentials = self._credentials(request)
         return credentials if isinstance(credentials, str) else credentials[0]
 
-    # --- reading ---
+    # --- queries ---
 
-    def _query(self, request: Request, _tally: Tally) -> Answer:
+    def _query(self, request: HttpRequest, _tally: RequestTally) -> HttpResponse:
         form = query_form(request)
         rights = self._authorize(request, form)
         text = form.get("q", "").strip()
         accept = request.headers.get("accept", "")
         if not text:
-            raise Failed(400, 'missing required parameter "q"')
+            raise V1Error(400, 'missing required parameter "q"')
         try:
             statements = influxql.parse(text, parameters(form), self.settings.now_ns())
         except ParseError as exc:
-            raise Failed(400, f"error parsing query: {exc}") from exc
+            raise V1Error(400, f"error parsing query: {exc}") from exc
         self._check_rights(request, statements, rights, text if len(statements) == 1 else "", form.get("db", ""))
         results = self._results(statements, form.get("db", ""), form.get("rp", ""))
         return render(results, form, accept, self._headers)
 
     def _check_rights(
         self,
-        request: Request,
+        request: HttpRequest,
         statements: Iterable[influxql.Statement],
         rights: frozenset[str],
         text: str,
         database: str,
     ) -> None:
         for statement in statements:
-            needed = WRITE if isinstance(statement, influxql.Change) else READ
+            needed = WRITE if isinstance(statement, influxql.ChangeStatement) else READ
             if needed not in rights:
                 user = self._user(request)
                 name = text or type(statement).__name__.upper()
                 words = f"{user} not authorized to execute statement '{name}', requires {needed.upper()} on {database}"
-                raise Failed(403, f"error authorizing query: {words}")
+                raise V1Error(403, f"error authorizing query: {words}")
 
-    def _results(self, statements: Iterable[influxql.Statement], database: str, policy: str) -> Iterator[Result]:
+    def _results(
+        self, statements: Iterable[influxql.Statement], database: str, policy: str
+    ) -> Iterator[StatementResult]:
         failed = False
         for number, statement in enumerate(statements):
             if failed:
-                yield Result(number, error="not executed")
+                yield StatementResult(number, error="not executed")
                 continue
             if isinstance(statement, influxql.Show):
                 statement = replace(statement, hides_unreadable=True)
             try:
-                yield Result(number, influxql.run(self.store, statement, database, policy))
+                yield StatementResult(number, influxql.run(self.store, statement, database, policy))
             except QueryError as exc:
                 failed = True
-                yield Result(number, error=str(exc))
+                yield StatementResult(number, error=str(exc))
 
 
-def query_form(request: Request) -> dict[str, str]:
-    """Parameters of a query from the address and, for a POST, from the form in the body, which wins."""
+def query_form(request: HttpRequest) -> dict[str, str]:
+    """Return the parameters of a query from the URL and, for a POST, from the form in the body, which wins."""
     form = dict(request.query)
     content_type = request.headers.get("content-type", "")
     if request.method == "POST" and not content_type.startswith("multipart"):
@@ -287,7 +295,7 @@ def query_form(request: Request) -> dict[str, str]:
 
 
 def parameters(form: Mapping[str, str]) -> dict[str, Scalar]:
-    """The values of `$name` in a statement.  Raises `ParseError`."""
+    """Return the values of `$name` in a statement.  Raise `ParseError`."""
     text = form.get("params")
     if not text:
         return {}
@@ -303,7 +311,7 @@ def _json(value: object) -> bytes:
 
 
 def go_body(data: bytes) -> bytes | tuple[bytes, ...]:
-    """A body as Go's server sends it: over 2,048 bytes it goes out in chunks."""
+    """Return a body as Go's server sends it: over 2,048 bytes in chunks."""
     return data if len(data) <= 2_048 else (data,)
 
 

@@ -1,7 +1,6 @@
-"""Flux, as far as reading back needs: `from |> range |> filter |> pivot |> keep …` and aggregates of whole tables.
+"""Flux, as far as reading back needs it: `from |> range |> filter |> pivot |> keep …` and aggregates of whole tables.
 
-Functions work on tables that are held in memory.  An argument that a function does not take here is refused,
-not passed over.
+Functions work on tables in memory.  An unknown argument of a function is rejected, not ignored.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from iggyflux.sim.queries.flux_values import (
     KINDS,
     Arguments,
     Duration,
+    FluxResult,
     Function,
     Record,
-    Result,
     RuntimeFault,
     Stream,
     Table,
@@ -33,21 +32,21 @@ from iggyflux.sim.store import Store
 
 @dataclass(slots=True)
 class Context:
-    """What a script runs in: the buckets that may be read, and the time."""
+    """The environment of a script: the readable buckets, and the time."""
 
     store: Store
     now_ns: int
-    results: list[Result] = field(default_factory=list)
+    results: list[FluxResult] = field(default_factory=list)
 
 
-def run(context: Context, script: str) -> list[Result]:
-    """Return the results of a script.  Raises `QueryError`."""
+def run(context: Context, script: str) -> list[FluxResult]:
+    """Return the results of a script.  Raise `QueryError`."""
     functions = {name: _bind(context, name, builtin) for name, builtin in _BUILTINS.items()}
     for value in evaluate(script, functions):
         if isinstance(value, Stream):
             tables = _bounded(value)
             if not any(result.tables is tables for result in context.results):
-                context.results.append(Result("_result", tables))
+                context.results.append(FluxResult("_result", tables))
     if not context.results:
         raise QueryError("error in building plan while starting program: this Flux script returns no streaming data")
     return context.results
@@ -57,9 +56,9 @@ _Apply: TypeAlias = Callable[[Context, Arguments], object]
 
 
 class _Builtin(NamedTuple):
-    """A function of the language: what it does, and its arguments by name with the classes that each takes.
+    """A function of the language: its implementation, and its arguments by name with the classes that each accepts.
 
-    `piped` is that `tables` must come through a pipe; arguments in `needed` must be given.
+    With `piped`, `tables` must come through a pipe; arguments in `needed` are required.
     """
 
     apply: _Apply
@@ -199,7 +198,7 @@ def _yield(context: Context, arguments: Arguments) -> Stream:
     if any(result.name == name for result in context.results):
         words = f'tried to produce more than one result named "{name}"'
         raise QueryError(f"error in building plan while starting program: {words}")
-    context.results.append(Result(name, tables))
+    context.results.append(FluxResult(name, tables))
     return Stream(tables)
 
 
@@ -212,14 +211,14 @@ def _group(_context: Context, arguments: Arguments) -> Stream:
     made = []
     for table in _tables(arguments):
         chosen = [name for name in table.columns if (name in names) is by]
-        if table.stored and by:  # done by the storage, which keeps the bounds in the key
+        if table.stored and by:  # the storage groups them, and keeps the bounds in the key
             chosen = [name for name in table.columns if name in names or name in ("_start", "_stop")]
         made.append(Table(table.columns, tuple(chosen), table.rows, table.stored))
     return Stream(_regroup(made, "group"))
 
 
 def _regroup(tables: Sequence[Table], function: str) -> list[Table]:
-    """Join tables that have become one by their group keys; columns of one name must have one type."""
+    """Join tables whose group keys have become equal; columns of one name must have one type."""
     joined: dict[tuple[tuple[str, object], ...], Table] = {}
     for table in tables:
         for row in table.rows or [{}]:
@@ -255,7 +254,7 @@ def _in_order(columns: dict[str, type]) -> dict[str, type]:
 
 
 def _by_key(tables: Iterable[Table]) -> list[Table]:
-    """Return tables in the order of their group keys; where a key lacks a column, it comes first."""
+    """Return tables in the order of their group keys; a key without a column comes first."""
     found = list(tables)
     names = sorted({name for table in found for name in table.group})
 
@@ -342,7 +341,7 @@ def _aggregate(name: str, reduce: Callable[[list[object]], object]) -> _Apply:
 
 
 def _sum(values: list[object]) -> object:
-    """Return the sum; integers overflow as they do in 64 bits."""
+    """Return the sum; integers overflow at 64 bits."""
     total: int | float = sum(values)  # type: ignore[arg-type]  # numbers, by `_aggregate`
     if isinstance(total, float) or not values:
         return total

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from iggyflux.sim.queries.flux_values import KINDS, Result, Table, Time
+from iggyflux.sim.queries.flux_values import KINDS, FluxResult, Table, Time
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
-    """The form of the answer that was asked for."""
+class CsvFormat:
+    """The requested form of the CSV."""
 
     annotations: tuple[str, ...] = ()
     header: bool = True
@@ -19,9 +19,9 @@ class Dialect:
 
 
 def write(
-    results: Sequence[Result], dialect: Dialect, time: Callable[[int], str], number: Callable[[float], str]
+    results: Sequence[FluxResult], dialect: CsvFormat, time: Callable[[int], str], number: Callable[[float], str]
 ) -> Iterator[bytes]:
-    """Annotated CSV.  A complete answer ends with an empty line."""
+    """Return annotated CSV.  A complete answer ends with an empty line."""
     for result in results:
         before: tuple[object, ...] | None = None
         for index, table in enumerate(result.tables):
@@ -40,7 +40,7 @@ def write(
         yield b"\r\n"
 
 
-def _head(name: str, table: Table, dialect: Dialect) -> list[str]:
+def _head(name: str, table: Table, dialect: CsvFormat) -> list[str]:
     kinds = ["string", "long", *(KINDS[kind] for kind in table.columns.values())]
     flags = ["false", "false", *("true" if column in table.group else "false" for column in table.columns)]
     defaults = [name, "", *("" for _ in table.columns)]
@@ -51,7 +51,7 @@ def _head(name: str, table: Table, dialect: Dialect) -> list[str]:
     return lines
 
 
-def _line(cells: Sequence[str], dialect: Dialect) -> str:
+def _line(cells: Sequence[str], dialect: CsvFormat) -> str:
     return dialect.delimiter.join(_quoted(cell, dialect.delimiter) for cell in cells)
 
 

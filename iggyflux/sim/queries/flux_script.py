@@ -1,6 +1,6 @@
-"""Flux scripts as text, evaluated as they are read; only what stands behind `(r) =>` becomes a function of a row.
+"""Parse Flux scripts and evaluate them as they are read; only the text after `(r) =>` becomes a function of a row.
 
-No arithmetic, no records, no packages and no functions of one's own but predicates: they are `Unsupported`.
+Arithmetic, records, packages and user-defined functions other than predicates are `Unsupported`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Token(NamedTuple):
 
 
 def evaluate(text: str, functions: Mapping[str, Function]) -> Iterator[object]:
-    """Return the value of each statement that assigns none.  Raises `QueryError`."""
+    """Return the value of each statement that is not an assignment.  Raise `QueryError`."""
     script = _Script(text, functions)
     while script.peek().kind != "end":
         try:
@@ -60,7 +60,7 @@ def evaluate(text: str, functions: Mapping[str, Function]) -> Iterator[object]:
 
 
 class _Script:
-    """A place in a script.  `parameter` is the name of the row within a predicate."""
+    """A position in a script.  `parameter` is the name of the row within a predicate."""
 
     def __init__(self, text: str, functions: Mapping[str, Function]) -> None:
         self.text = text
@@ -141,7 +141,7 @@ class _Script:
         return value
 
     def _call(self, name: _Token, arguments: Arguments) -> object:
-        """Return what a function gives; its arguments follow."""
+        """Parse the arguments of a function and return its result."""
         function = self.functions.get(name.text)
         if function is None:
             raise self._undefined(name)
@@ -199,7 +199,7 @@ class _Script:
     # --- predicates ---
 
     def _predicate(self) -> Predicate | None:
-        """Return `(r) => …` as a function of a row, where it comes next."""
+        """Return `(r) => …` as a function of a row; None if none comes next."""
         found = _PREDICATE.match(self.text, self.position)
         if found is None:
             return None

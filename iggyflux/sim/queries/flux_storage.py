@@ -1,7 +1,7 @@
-"""What `from |> range` reads: a table for each series and field of a bucket, with the traps of real servers.
+"""The tables that `from |> range` reads: one for each series and field of a bucket, with the traps of real servers.
 
-A field with several types in several shards ends at the first shard of another type, without a word; a tag key `_time`
-or `_value` is a panic.
+A field with several types silently ends at the first shard with another type.  A tag key `_time` or `_value` causes a
+panic.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from iggyflux.sim.queries import QueryError
 from iggyflux.sim.queries.flux_values import Record, Table, Time
 from iggyflux.sim.queries.points import to_text
 from iggyflux.sim.shards import ZERO_TIME_NS
-from iggyflux.sim.store import Measurement, Policy, Series, Store, Tags
+from iggyflux.sim.store import Measurement, RetentionPolicy, Series, Store, Tags
 
 _Place: TypeAlias = tuple[Tags, bytes]
-"""A series and a field of it."""
+"""A series and one of its fields."""
 
 
-def read_tables(store: Store, policy: Policy, start: int, stop: int) -> Iterator[Table]:
-    """Return the tables of `[start, stop)`.  Raises `QueryError`."""
+def read_tables(store: Store, policy: RetentionPolicy, start: int, stop: int) -> Iterator[Table]:
+    """Return the tables of `[start, stop)`.  Raise `QueryError`."""
     for _, measurement in sorted(policy.measurements.items(), key=lambda item: item[0]):
         for key in measurement.tag_keys():
             if key in (b"_time", b"_value"):
@@ -59,7 +59,7 @@ def _read_measurement(store: Store, measurement: Measurement, start: int, stop: 
 
 
 def _base(series: Series, start: int, stop: int) -> Record:
-    """Return what all rows of a series share."""
+    """Return the columns that all rows of a series share."""
     tags = {to_text(key): to_text(value) for key, value in series.tags}
     return {"_start": Time(start), "_stop": Time(stop), "_measurement": to_text(series.measurement.name), **tags}
 

@@ -1,4 +1,4 @@
-"""What a Flux script works on: times, tables, streams of tables, and the faults of functions."""
+"""The values of a Flux script: times, tables, streams of tables, and the faults of functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.sim.queries import QueryError
-from iggyflux.sim.store import Policy
+from iggyflux.sim.store import RetentionPolicy
 
 
 class Time(int):
@@ -44,18 +44,18 @@ class Table:
 
 @dataclass(slots=True)
 class Stream:
-    """Tables on their way through a pipeline.  `source` is a bucket before its range is known."""
+    """Tables in a pipeline.  `source` is a bucket whose range is not known yet."""
 
     tables: list[Table] = field(default_factory=list)
-    source: Policy | None = None
+    source: RetentionPolicy | None = None
     bucket: str = ""
 
 
 class RuntimeFault(QueryError):
-    """What goes wrong inside a function; the call adds its place."""
+    """A fault inside a function; the call adds its place."""
 
 
-class Result(NamedTuple):
+class FluxResult(NamedTuple):
     """A named result of a script."""
 
     name: str
@@ -63,6 +63,6 @@ class Result(NamedTuple):
 
 
 Predicate: TypeAlias = Callable[[Mapping[str, object]], object]
-"""What stands behind `(r) =>`, as a function of a row."""
+"""The expression after `(r) =>`, as a function of a row."""
 Arguments: TypeAlias = dict[str, object]
 Function: TypeAlias = Callable[[Arguments], object]

@@ -1,4 +1,4 @@
-"""InfluxQL: statements that read a store back, list what is in it, make and drop databases, and delete points.
+"""InfluxQL: statements that read a store, list its schema, create and drop databases, and delete points.
 
 `influxql_rows` and `influxql_aggregates` answer SELECT, `influxql_schema` answers SHOW.
 """
@@ -11,15 +11,15 @@ from iggyflux.sim.queries import QueryError
 from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
 from iggyflux.sim.queries.influxql_rows import database_of, find_measurements, run_select
 from iggyflux.sim.queries.influxql_schema import POLICY_COLUMNS, run_show
-from iggyflux.sim.queries.influxql_statements import Change, Frame, Select, Show, Statement, parse
+from iggyflux.sim.queries.influxql_statements import ChangeStatement, Frame, Select, Show, Statement, parse
 from iggyflux.sim.queries.points import look_up, tag_names
-from iggyflux.sim.store import NARROWEST_SHARD_NS, Measurement, Point, Store
+from iggyflux.sim.store import NARROWEST_SHARD_NS, Measurement, Store, StoredPoint
 
-__all__ = ["POLICY_COLUMNS", "Change", "Frame", "Select", "Show", "Statement", "parse", "run"]
+__all__ = ["POLICY_COLUMNS", "ChangeStatement", "Frame", "Select", "Show", "Statement", "parse", "run"]
 
 
 def run(store: Store, statement: Statement, database: str, policy: str = "") -> Iterator[Frame]:
-    """Return what a statement gives, series by series.  Raises `QueryError`, before the first frame where it can."""
+    """Return the result of a statement, series by series.  Raise `QueryError`, before the first frame if possible."""
     if isinstance(statement, Select):
         return run_select(store, statement, database, policy)
     if isinstance(statement, Show):
@@ -28,7 +28,7 @@ def run(store: Store, statement: Statement, database: str, policy: str = "") -> 
     return iter(())
 
 
-def _change(store: Store, change: Change, database: str) -> None:
+def _change(store: Store, change: ChangeStatement, database: str) -> None:
     shard_ns = change.shard_ns and max(change.shard_ns, NARROWEST_SHARD_NS)
     if change.what == "CREATE DATABASE":
         policy, duration_ns = change.policy or "autogen", change.duration_ns or 0
@@ -48,10 +48,10 @@ def _change(store: Store, change: Change, database: str) -> None:
                 _delete(store, measurement, change)
 
 
-def _delete(store: Store, measurement: Measurement, change: Change) -> None:
+def _delete(store: Store, measurement: Measurement, change: ChangeStatement) -> None:
     """Delete the points of a span in the series that meet the condition."""
     start, stop, rest = split_time(change.condition)
     is_wanted = compile_condition(rest, tag_names(measurement))
-    chosen = {each.id for each in measurement.series.values() if is_wanted(look_up(Point(0, each, {})))}
+    chosen = {each.id for each in measurement.series.values() if is_wanted(look_up(StoredPoint(0, each, {})))}
     found = [point for point in store.scan(measurement, start, stop) if point.series.id in chosen]
     store.delete(measurement, [(point.time, point.series) for point in found])

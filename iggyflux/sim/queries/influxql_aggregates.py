@@ -18,7 +18,7 @@ from iggyflux.sim.queries.points import (
     unique_names,
 )
 from iggyflux.sim.queries.scalars import cast_number, order_key
-from iggyflux.sim.store import KIND_NAMES, Point
+from iggyflux.sim.store import KIND_NAMES, StoredPoint
 
 SELECTORS = ("min", "max", "first", "last")
 _NUMBERS = (float, int, list)
@@ -29,13 +29,13 @@ _TAKES: dict[str, tuple[type, ...]] = {
     "max": (*_NUMBERS, bool),
     **dict.fromkeys(("count", "first", "last"), (*_NUMBERS, bool, bytes)),
 }
-"""The types of fields that each function takes."""
+"""The types of fields that each function accepts."""
 _Values: TypeAlias = list[tuple[int, Stored]]
 """The values of a field in a group, each with its time."""
 
 
 class _Aggregate(NamedTuple):
-    """A function over one field: the name of its column, the field, and the type that the field is read as."""
+    """A function over one field: the name of its column, the field, and the type to read it as."""
 
     head: str
     function: str
@@ -44,7 +44,7 @@ class _Aggregate(NamedTuple):
 
 
 def check_items(items: Sequence[Item]) -> None:
-    """Raise `QueryError` where fields stand beside functions."""
+    """Raise `QueryError` if fields are selected beside functions."""
     functions = {item.function for item in items}
     if None not in functions or len(functions) == 1:
         return
@@ -57,13 +57,13 @@ def aggregate(
     name: str,
     items: Iterable[Item],
     kinds: Mapping[bytes, set[type]],
-    points: Iterable[Point],
+    points: Iterable[StoredPoint],
     keys: tuple[str, ...],
     start: int,
 ) -> Iterator[Frame]:
-    """Return a frame of one row for each group.  Raises `QueryError`.
+    """Return a frame of one row for each group.  Raise `QueryError`.
 
-    The time of a row is `start`, and that of the point where one selector was asked for alone.
+    The time of a row is `start`, or that of the point if one selector is the only item.
     """
     aggregates = [each for item in items for each in _aggregates(item, kinds)]
     heads = ["time", *unique_names([each.head for each in aggregates])]
@@ -79,7 +79,7 @@ def aggregate(
 
 
 def _aggregates(item: Item, kinds: Mapping[bytes, set[type]]) -> Iterator[_Aggregate]:
-    """Return the functions of an item: `*` stands for each field that the function takes."""
+    """Return the functions of an item: `*` means each field that the function accepts."""
     assert item.function is not None  # noqa: S101 (`check_items`)
     if item.name == "*":
         for key in sorted(kinds):
@@ -94,7 +94,7 @@ def _aggregates(item: Item, kinds: Mapping[bytes, set[type]]) -> Iterator[_Aggre
 
 
 def _collect(
-    aggregates: list[_Aggregate], points: Iterable[Point], keys: tuple[str, ...]
+    aggregates: list[_Aggregate], points: Iterable[StoredPoint], keys: tuple[str, ...]
 ) -> dict[tuple[str, ...], list[_Values]]:
     """Return the values of each aggregate, group by group."""
     groups: dict[tuple[str, ...], list[_Values]] = {}
@@ -112,7 +112,7 @@ def _least(values: _Values) -> tuple[int, Stored]:
 
 
 def _greatest(values: _Values) -> tuple[int, Stored]:
-    """Return the greatest value, of several the earliest."""
+    """Return the greatest value; the earliest of equal ones."""
     return max(values, key=lambda pair: (order_key(plain(pair[1])), -pair[0]))
 
 
@@ -121,7 +121,7 @@ def _by_time(pair: tuple[int, Stored]) -> int:
 
 
 def _total(values: _Values) -> float | int:
-    """Return the sum; integers overflow as they do in 64 bits."""
+    """Return the sum; integers overflow at 64 bits."""
     total = sum(value[0] if isinstance(value, list) else value for _, value in values)  # type: ignore[misc]
     kind = KIND_NAMES[type(values[0][1])]
     return total if kind == "float" else cast("int", cast_number(total, kind))

@@ -1,6 +1,6 @@
-"""Conditions of InfluxQL: a tree, the bounds of time that follow from it, and its truth for a row.
+"""Conditions of InfluxQL: a tree, the bounds of time that follow from it, and a predicate for rows.
 
-`time` is an integer of nanoseconds everywhere.  A row is asked for a column by name and gives None where it has none.
+`time` is integer nanoseconds everywhere.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TypeAlias
 
 from iggyflux.sim.queries import ParseError, QueryError, Unsupported
 from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME, NUMBERS, Row, Scalar, cast_number, parse_time
-from iggyflux.sim.queries.tokens import Cursor, Token, compile_pattern, duration_ns
+from iggyflux.sim.queries.tokens import Token, TokenCursor, compile_pattern, duration_ns
 
 Parameters: TypeAlias = Mapping[str, Scalar]
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A column, with the type after `::` where one is given."""
+    """A column, with the type after `::` if one is given."""
 
     name: str
     cast: str | None = None
@@ -43,7 +43,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Whether a column has a match of a regular expression, or with `wanted` False has none."""
+    """Whether a column matches a regular expression, or with `wanted` False does not."""
 
     operand: Name | Value
     has_match: Callable[[str], bool]
@@ -52,7 +52,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Junction:
-    """Conditions joined by AND or OR: a list, since a reader asks for thousands of values of a tag."""
+    """Conditions joined by AND or OR.  They are a list, since a reader may ask for thousands of values of a tag."""
 
     operator: str
     parts: tuple[Node, ...]
@@ -74,14 +74,14 @@ _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "="}
 
 @dataclass(slots=True)
 class ConditionParser:
-    """Reads a condition from a cursor.  `now_ns` is the time of the server."""
+    """Parses a condition from a cursor.  `now_ns` is the time of the server."""
 
-    cursor: Cursor
+    cursor: TokenCursor
     parameters: Parameters
     now_ns: int
 
     def parse(self) -> Node:
-        """Return the tree of `a OR b AND c`.  Raises `QueryError`."""
+        """Return the tree of `a OR b AND c`.  Raise `QueryError`."""
         return self._junction("OR", lambda: self._junction("AND", self._comparison))
 
     def _junction(self, word: str, read: Callable[[], Node]) -> Node:
@@ -171,7 +171,7 @@ def _nanoseconds(node: Node) -> int | None:
 
 
 def split_time(node: Node | None) -> tuple[int, int, Node | None]:
-    """Return the bounds `[start, stop)` that a condition puts on time, and what is left of it."""
+    """Return the bounds `[start, stop)` that a condition puts on time, and the rest of the condition."""
     if isinstance(node, Junction) and node.operator == "AND":
         start, stop, rest = MIN_TIME, MAX_TIME, []
         for part in node.parts:
@@ -208,7 +208,7 @@ def _is_time(node: Node) -> bool:
 
 
 def compile_condition(node: Node | None, tags: frozenset[str]) -> Callable[[Row], bool]:
-    """Return the truth of a condition for a row; a missing tag is the empty text."""
+    """Return a condition as a predicate for rows; a missing tag is the empty string."""
     if node is None:
         return lambda _row: True
     if isinstance(node, Junction):

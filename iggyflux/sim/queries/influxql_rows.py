@@ -1,4 +1,4 @@
-"""SELECT of InfluxQL: the measurements that a statement reads, and their rows as they are stored."""
+"""SELECT of InfluxQL: the measurements that a statement reads, and their stored rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias, cast
 from iggyflux.sim.queries import NotFound, QueryError
 from iggyflux.sim.queries.influxql_aggregates import aggregate, check_items
 from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
-from iggyflux.sim.queries.influxql_statements import Frame, Item, Select, Source
+from iggyflux.sim.queries.influxql_statements import Frame, Item, MeasurementSource, Select
 from iggyflux.sim.queries.points import (
     cast_value,
     group_of,
@@ -22,14 +22,14 @@ from iggyflux.sim.queries.points import (
 )
 from iggyflux.sim.queries.tokens import compile_pattern
 from iggyflux.sim.shards import ZERO_TIME_NS
-from iggyflux.sim.store import Database, Measurement, Point, Policy, Store
+from iggyflux.sim.store import Database, Measurement, RetentionPolicy, Store, StoredPoint
 
 _CAST_KINDS = {"float": float, "integer": int, "unsigned": list, "string": bytes, "boolean": bool}
-_Rows: TypeAlias = Iterator[tuple[Point, Sequence[object]]]
+_Rows: TypeAlias = Iterator[tuple[StoredPoint, Sequence[object]]]
 
 
 def run_select(store: Store, select: Select, database: str, policy: str) -> Iterator[Frame]:
-    """Return the frames of a select.  Raises `QueryError`, before the first frame where it can."""
+    """Return the frames of a select.  Raise `QueryError`, before the first frame if possible."""
     if isinstance(select.source, Select):
         return _in_order_of_time(select, list(run_select(store, select.source, database, policy)))
     owner = database_of(store, select.source.database or database)
@@ -39,12 +39,12 @@ def run_select(store: Store, select: Select, database: str, policy: str) -> Iter
     check_items(select.items)
     measurements = sorted(find_measurements(place, select.source), key=lambda each: each.name)
     frames = (frame for measurement in measurements for frame in _select_from(store, select, measurement))
-    first = next(frames, None)  # what is wrong with a statement is found here, before anything was sent
+    first = next(frames, None)  # faults of a statement are found here, before anything was sent
     return iter(()) if first is None else chain((first,), frames)
 
 
 def _in_order_of_time(select: Select, frames: list[Frame]) -> Iterator[Frame]:
-    """Return everything that another select gave as one frame."""
+    """Return all rows of another select as one frame."""
     if not frames:
         return iter(())
     rows = sorted((row for frame in frames for row in frame.rows), key=lambda row: cast("int", row[0]))
@@ -52,7 +52,7 @@ def _in_order_of_time(select: Select, frames: list[Frame]) -> Iterator[Frame]:
 
 
 def database_of(store: Store, name: str) -> Database:
-    """Return a database by its name.  Raises `QueryError`."""
+    """Return a database by its name.  Raise `QueryError`."""
     if not name:
         raise QueryError("database name required")
     if name not in store.databases:
@@ -60,7 +60,7 @@ def database_of(store: Store, name: str) -> Database:
     return store.databases[name]
 
 
-def find_measurements(policy: Policy, source: Source | None) -> list[Measurement]:
+def find_measurements(policy: RetentionPolicy, source: MeasurementSource | None) -> list[Measurement]:
     """Return the measurements of a policy that a source names; without a source all of them."""
     if source is None:
         return list(policy.measurements.values())
@@ -116,17 +116,17 @@ def _shards(measurement: Measurement, start: int, stop: int) -> range:
     return range((start + ZERO_TIME_NS) // width, (stop - 1 + ZERO_TIME_NS) // width + 1)
 
 
-class _Column(NamedTuple):
-    """A column of a select: its name, what it reads, and whether that is a field."""
+class _SelectColumn(NamedTuple):
+    """A column of a select: its name, how to read it, and whether it is a field."""
 
     name: str
-    read: Callable[[Point], object]
+    read: Callable[[StoredPoint], object]
     is_field: bool
 
 
 def _columns(
     item: Item, tags: frozenset[str], grouped: tuple[str, ...], kinds: Mapping[bytes, set[type]]
-) -> list[_Column]:
+) -> list[_SelectColumn]:
     if item.name == "time":
         return []
     if item.name != "*":
@@ -138,15 +138,17 @@ def _columns(
     return [_column(name, None, is_field, kinds) for name, is_field in named]
 
 
-def _column(name: str, cast: str | None, is_field: bool, kinds: Mapping[bytes, set[type]]) -> _Column:
+def _column(name: str, cast: str | None, is_field: bool, kinds: Mapping[bytes, set[type]]) -> _SelectColumn:
     key = to_key(name)
     if not is_field:
-        return _Column(name, lambda point: next((value for tag, value in point.series.tags if tag == key), None), False)
+        return _SelectColumn(
+            name, lambda point: next((value for tag, value in point.series.tags if tag == key), None), False
+        )
     kind = _CAST_KINDS.get(cast or "") or strongest_kind(kinds, key)
-    return _Column(name, lambda point: cast_value(point.fields.get(key), kind), True)
+    return _SelectColumn(name, lambda point: cast_value(point.fields.get(key), kind), True)
 
 
-def _rows(points: Iterator[Point], columns: Sequence[_Column]) -> _Rows:
+def _rows(points: Iterator[StoredPoint], columns: Sequence[_SelectColumn]) -> _Rows:
     """Return the rows that have a value in some field."""
     fields = [index for index, column in enumerate(columns, 1) if column.is_field]
     readers = [column.read for column in columns]

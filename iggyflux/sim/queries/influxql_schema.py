@@ -1,4 +1,4 @@
-"""SHOW of InfluxQL: databases, retention policies, and what is known of measurements."""
+"""SHOW of InfluxQL: databases, retention policies, and the schemas of measurements."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from iggyflux.sim.queries.influxql_conditions import compile_condition, split_ti
 from iggyflux.sim.queries.influxql_rows import database_of, find_measurements
 from iggyflux.sim.queries.influxql_statements import Frame, Show
 from iggyflux.sim.queries.points import PRECEDENCE, look_up, tag_names, to_text
-from iggyflux.sim.store import KIND_NAMES, Database, Measurement, Point, Store, Tags
+from iggyflux.sim.store import KIND_NAMES, Database, Measurement, Store, StoredPoint, Tags
 from iggyflux.sim.texts import go_duration
 
 POLICY_COLUMNS = ["name", "duration", "shardGroupDuration", "replicaN", "default"]
-_Found: TypeAlias = dict[bytes, list[Measurement]]
-"""Measurements by name: one of each retention policy that has it."""
+_MeasurementsByName: TypeAlias = dict[bytes, list[Measurement]]
+"""Measurements by name: one from each retention policy that has it."""
 
 
 def run_show(store: Store, show: Show, database: str) -> list[Frame]:
-    """Return the frames of a SHOW statement.  Raises `QueryError`."""
+    """Return the frames of a SHOW statement.  Raise `QueryError`."""
     if show.what == "DATABASES":
         return [Frame("databases", ["name"], [[name] for name in store.databases])]
     if show.what == "MEASUREMENTS" and (show.database or database) not in store.databases:
-        return []  # this one does not mind
+        return []  # this statement accepts a missing database
     owner = database_of(store, show.database or database)
     if show.what == "RETENTION POLICIES":
         return [_policies(owner)]
-    found: _Found = {}
+    found: _MeasurementsByName = {}
     for policy in owner.policies.values():
         for measurement in find_measurements(policy, show.source):
             found.setdefault(measurement.name, []).append(measurement)
@@ -45,7 +45,7 @@ def _policies(database: Database) -> Frame:
     return Frame("", POLICY_COLUMNS, rows)
 
 
-def _measurements(show: Show, found: _Found) -> list[Frame]:
+def _measurements(show: Show, found: _MeasurementsByName) -> list[Frame]:
     rows = [
         [to_text(name)]
         for name, measurements in found.items()
@@ -55,11 +55,11 @@ def _measurements(show: Show, found: _Found) -> list[Frame]:
 
 
 def _is_table(measurement: Measurement) -> bool:
-    """Return whether this is a table of 3.x, which has columns of its own, also without a row."""
+    """Return whether this is a table of 3.x, which has columns of its own even without a row."""
     return 0 in measurement.columns
 
 
-def _field_keys(show: Show, found: _Found) -> list[Frame]:
+def _field_keys(show: Show, found: _MeasurementsByName) -> list[Frame]:
     frames = []
     for name, measurements in found.items():
         seen = [each for each in measurements if not show.hides_unreadable or _is_readable(each)]
@@ -75,7 +75,7 @@ def _is_readable(measurement: Measurement) -> bool:
     return any(series.readable for series in measurement.series.values())
 
 
-def _tag_keys(show: Show, found: _Found) -> list[Frame]:
+def _tag_keys(show: Show, found: _MeasurementsByName) -> list[Frame]:
     frames = []
     for name, measurements in found.items():
         keys = {key for _, tags in _series_of(show, measurements) for key, _ in tags}
@@ -86,7 +86,7 @@ def _tag_keys(show: Show, found: _Found) -> list[Frame]:
     return frames
 
 
-def _series(show: Show, found: _Found) -> list[Frame]:
+def _series(show: Show, found: _MeasurementsByName) -> list[Frame]:
     keys = sorted({series for measurements in found.values() for series in _series_of(show, measurements)})
     rows = [[to_text(_series_key(name, tags))] for name, tags in keys]
     return [Frame("", ["key"], rows)] if rows else []
@@ -104,7 +104,7 @@ def _escape(text: bytes, characters: bytes) -> bytes:
     return text
 
 
-_LISTINGS: dict[str, Callable[[Show, _Found], list[Frame]]] = {
+_LISTINGS: dict[str, Callable[[Show, _MeasurementsByName], list[Frame]]] = {
     "MEASUREMENTS": _measurements,
     "FIELD KEYS": _field_keys,
     "TAG KEYS": _tag_keys,
@@ -118,5 +118,5 @@ def _series_of(show: Show, measurements: list[Measurement]) -> Iterator[tuple[by
     for measurement in measurements:
         is_wanted = compile_condition(rest, tag_names(measurement))
         for series in list(measurement.series.values()):
-            if is_wanted(look_up(Point(0, series, {}))):
+            if is_wanted(look_up(StoredPoint(0, series, {}))):
                 yield measurement.name, series.tags

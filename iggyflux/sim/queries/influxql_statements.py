@@ -1,6 +1,6 @@
-"""InfluxQL as text: the statements that the simulator knows, and how they are parsed.
+"""The InfluxQL statements that the simulator supports, and their parser.
 
-What a real server knows beyond them is `Unsupported`, what no server knows a `ParseError` in its words.
+Statements that only a real server supports are `Unsupported`; invalid ones raise `ParseError` in the server's words.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 from iggyflux.sim.queries import ParseError, Unsupported
 from iggyflux.sim.queries.influxql_conditions import ConditionParser, Node, Parameters
-from iggyflux.sim.queries.tokens import Cursor, duration_ns
+from iggyflux.sim.queries.tokens import TokenCursor, duration_ns
 
 STATEMENTS = ("SELECT", "DELETE", "SHOW", "CREATE", "DROP", "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL")
 AGGREGATES = ("count", "sum", "mean", "min", "max", "first", "last")
 LISTINGS = ("MEASUREMENTS", "FIELD KEYS", "TAG KEYS", "SERIES")
-"""What `SHOW` lists of measurements, beside databases and retention policies."""
+"""The schema listings of `SHOW`, beside databases and retention policies."""
 _UNSUPPORTED_CLAUSES = ("INTO", "FILL", "SLIMIT", "SOFFSET", "TZ")
 
 
 class Item(NamedTuple):
-    """One item of a select list: a name or `*`, what stands after `::`, the function round it, its alias."""
+    """One item of a select list: a name or `*`, the type after `::`, the function around it, its alias."""
 
     name: str
     cast: str | None = None
@@ -30,8 +30,8 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A measurement by name or by pattern, with database and policy where they are named."""
+class MeasurementSource:
+    """A measurement by name or by pattern, with database and policy if given."""
 
     name: str
     is_pattern: bool = False
@@ -48,7 +48,7 @@ class Select:
     """
 
     items: tuple[Item, ...]
-    source: Source | Select
+    source: MeasurementSource | Select
     condition: Node | None = None
     group: tuple[str, ...] | None = None
     descending: bool = False
@@ -60,12 +60,12 @@ class Select:
 class Show:
     """A SHOW statement: `what` such as `FIELD KEYS`.
 
-    `hides_unreadable` leaves out the fields of measurements that cannot be read (1.x).
+    `hides_unreadable` omits the fields of measurements that cannot be read (1.x).
     """
 
     what: str
     database: str | None = None
-    source: Source | None = None
+    source: MeasurementSource | None = None
     condition: Node | None = None
     limit: int = 0
     offset: int = 0
@@ -73,7 +73,7 @@ class Show:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeStatement:
     """A statement that changes the store: `what` such as `CREATE DATABASE`."""
 
     what: str
@@ -83,11 +83,11 @@ class Change:
     duration_ns: int | None = None
     shard_ns: int | None = None
     is_default: bool = False
-    source: Source | None = None
+    source: MeasurementSource | None = None
     condition: Node | None = None
 
 
-Statement: TypeAlias = Select | Show | Change
+Statement: TypeAlias = Select | Show | ChangeStatement
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Frame:
 
 
 def parse(text: str, parameters: Parameters, now_ns: int) -> list[Statement]:
-    """Return the statements of a query.  Raises `ParseError`."""
+    """Return the statements of a query.  Raise `ParseError`."""
     try:
         return _parse_statements(text, parameters, now_ns)
     except RecursionError:
@@ -109,7 +109,7 @@ def parse(text: str, parameters: Parameters, now_ns: int) -> list[Statement]:
 
 
 def _parse_statements(text: str, parameters: Parameters, now_ns: int) -> list[Statement]:
-    cursor = Cursor(text)
+    cursor = TokenCursor(text)
     statements: list[Statement] = []
     while True:
         while cursor.accept(";"):
@@ -121,7 +121,7 @@ def _parse_statements(text: str, parameters: Parameters, now_ns: int) -> list[St
             raise cursor.unexpected(";")
 
 
-def _parse_statement(cursor: Cursor, conditions: ConditionParser) -> Statement:
+def _parse_statement(cursor: TokenCursor, conditions: ConditionParser) -> Statement:
     token = cursor.peek()
     word = token.value.upper() if token.kind == "word" else ""
     if word not in STATEMENTS:
@@ -135,7 +135,7 @@ def _parse_statement(cursor: Cursor, conditions: ConditionParser) -> Statement:
 # --- SELECT ---
 
 
-def _parse_select(cursor: Cursor, conditions: ConditionParser) -> Select:
+def _parse_select(cursor: TokenCursor, conditions: ConditionParser) -> Select:
     items = [_parse_item(cursor)]
     while cursor.accept(","):
         items.append(_parse_item(cursor))
@@ -151,8 +151,8 @@ def _parse_select(cursor: Cursor, conditions: ConditionParser) -> Select:
     return Select(tuple(items), source, condition, group, descending, limit, offset)
 
 
-def _parse_outer_select(cursor: Cursor, conditions: ConditionParser, items: list[Item]) -> Select:
-    """What follows `SELECT … FROM (`: the one form that finds the first row of a statement."""
+def _parse_outer_select(cursor: TokenCursor, conditions: ConditionParser, items: list[Item]) -> Select:
+    """Parse what follows `SELECT … FROM (`: only the form that finds the first row of a statement."""
     cursor.expect("SELECT")
     inner = _parse_select(cursor, conditions)
     cursor.expect(")")
@@ -164,7 +164,7 @@ def _parse_outer_select(cursor: Cursor, conditions: ConditionParser, items: list
     return Select(tuple(items), inner, limit=limit, offset=offset)
 
 
-def _parse_item(cursor: Cursor) -> Item:
+def _parse_item(cursor: TokenCursor) -> Item:
     if cursor.accept("*"):
         return Item("*", _parse_cast(cursor))
     is_quoted = cursor.peek().kind == "quoted"
@@ -178,7 +178,7 @@ def _parse_item(cursor: Cursor) -> Item:
     return item._replace(alias=cursor.name()) if cursor.accept("AS") else item
 
 
-def _parse_aggregate(cursor: Cursor, name: str) -> Item:
+def _parse_aggregate(cursor: TokenCursor, name: str) -> Item:
     function = name.lower()
     if function not in AGGREGATES:
         raise Unsupported(f"the function {name}()")
@@ -188,14 +188,14 @@ def _parse_aggregate(cursor: Cursor, name: str) -> Item:
     return Item(argument, function=function)
 
 
-def _parse_cast(cursor: Cursor) -> str | None:
+def _parse_cast(cursor: TokenCursor) -> str | None:
     return cursor.name().lower() if cursor.accept("::") else None
 
 
-def _parse_source(cursor: Cursor) -> Source:
+def _parse_source(cursor: TokenCursor) -> MeasurementSource:
     pattern = cursor.pattern()
     if pattern is not None:
-        return Source(pattern, is_pattern=True)
+        return MeasurementSource(pattern, is_pattern=True)
     names: list[str] = [cursor.name()]
     while cursor.accept("."):
         names.append("" if cursor.peek().value == "." else cursor.name())
@@ -203,10 +203,10 @@ def _parse_source(cursor: Cursor) -> Source:
         raise Unsupported("a select from several measurements by name")
     *before, name = names
     policy = before[-1] if before else ""
-    return Source(name, database=before[0] if len(before) > 1 else None, policy=policy or None)
+    return MeasurementSource(name, database=before[0] if len(before) > 1 else None, policy=policy or None)
 
 
-def _parse_group(cursor: Cursor) -> tuple[str, ...]:
+def _parse_group(cursor: TokenCursor) -> tuple[str, ...]:
     names = []
     while True:
         if cursor.accept("*"):
@@ -222,8 +222,8 @@ def _parse_group(cursor: Cursor) -> tuple[str, ...]:
             return ("*",) if "*" in names else tuple(names)
 
 
-def _parse_order(cursor: Cursor) -> bool:
-    """Return whether the rows are wanted in descending order."""
+def _parse_order(cursor: TokenCursor) -> bool:
+    """Return whether the statement orders rows by descending time."""
     _refuse_clauses(cursor)
     if not cursor.accept("ORDER", "BY"):
         return False
@@ -233,20 +233,20 @@ def _parse_order(cursor: Cursor) -> bool:
     return descending
 
 
-def _parse_limits(cursor: Cursor) -> tuple[int, int]:
+def _parse_limits(cursor: TokenCursor) -> tuple[int, int]:
     limit = _parse_number(cursor) if cursor.accept("LIMIT") else 0
     offset = _parse_number(cursor) if cursor.accept("OFFSET") else 0
     _refuse_clauses(cursor)
     return limit, offset
 
 
-def _refuse_clauses(cursor: Cursor) -> None:
+def _refuse_clauses(cursor: TokenCursor) -> None:
     token = cursor.peek()
     if token.kind == "word" and token.value.upper() in _UNSUPPORTED_CLAUSES:
         raise Unsupported(token.value.upper())
 
 
-def _parse_number(cursor: Cursor) -> int:
+def _parse_number(cursor: TokenCursor) -> int:
     token = cursor.next()
     if token.kind != "number" or not token.value.isdigit():
         raise cursor.unexpected("integer", token)
@@ -256,7 +256,7 @@ def _parse_number(cursor: Cursor) -> int:
 # --- SHOW ---
 
 
-def _parse_show(cursor: Cursor, conditions: ConditionParser) -> Show:
+def _parse_show(cursor: TokenCursor, conditions: ConditionParser) -> Show:
     if cursor.accept("DATABASES"):
         return Show("DATABASES")
     if cursor.accept("RETENTION", "POLICIES"):
@@ -269,7 +269,7 @@ def _parse_show(cursor: Cursor, conditions: ConditionParser) -> Show:
     raise cursor.unexpected(", ".join(("DATABASES", "RETENTION POLICIES", *LISTINGS)))
 
 
-def _parse_listing(cursor: Cursor, conditions: ConditionParser, what: str) -> Show:
+def _parse_listing(cursor: TokenCursor, conditions: ConditionParser, what: str) -> Show:
     database = cursor.name() if cursor.accept("ON") else None
     if cursor.accept("WITH"):
         raise Unsupported(f"SHOW {what} WITH")
@@ -282,18 +282,18 @@ def _parse_listing(cursor: Cursor, conditions: ConditionParser, what: str) -> Sh
 # --- CREATE, DROP, DELETE ---
 
 
-def _parse_create(cursor: Cursor, _conditions: ConditionParser) -> Change:
+def _parse_create(cursor: TokenCursor, _conditions: ConditionParser) -> ChangeStatement:
     if cursor.accept("DATABASE"):
-        change = Change("CREATE DATABASE", cursor.name())
+        change = ChangeStatement("CREATE DATABASE", cursor.name())
         return _parse_policy_options(cursor, change) if cursor.accept("WITH") else change
     if not cursor.accept("RETENTION", "POLICY"):
         raise Unsupported(f"CREATE {cursor.peek().value.upper()}")
     name = cursor.name()
     cursor.expect("ON")
-    return _parse_policy_options(cursor, Change("CREATE RETENTION POLICY", name, cursor.name()))
+    return _parse_policy_options(cursor, ChangeStatement("CREATE RETENTION POLICY", name, cursor.name()))
 
 
-def _parse_policy_options(cursor: Cursor, change: Change) -> Change:
+def _parse_policy_options(cursor: TokenCursor, change: ChangeStatement) -> ChangeStatement:
     options: dict[str, Any] = {}
     while True:
         if cursor.accept("DURATION"):
@@ -311,19 +311,19 @@ def _parse_policy_options(cursor: Cursor, change: Change) -> Change:
             return replace(change, **options)
 
 
-def _parse_drop(cursor: Cursor, _conditions: ConditionParser) -> Change:
+def _parse_drop(cursor: TokenCursor, _conditions: ConditionParser) -> ChangeStatement:
     if not cursor.accept("DATABASE"):
         raise Unsupported(f"DROP {cursor.peek().value.upper()}")
-    return Change("DROP DATABASE", cursor.name())
+    return ChangeStatement("DROP DATABASE", cursor.name())
 
 
-def _parse_delete(cursor: Cursor, conditions: ConditionParser) -> Change:
+def _parse_delete(cursor: TokenCursor, conditions: ConditionParser) -> ChangeStatement:
     source = _parse_source(cursor) if cursor.accept("FROM") else None
     condition = conditions.parse() if cursor.accept("WHERE") else None
-    return Change("DELETE", source=source, condition=condition)
+    return ChangeStatement("DELETE", source=source, condition=condition)
 
 
-_PARSERS: dict[str, Callable[[Cursor, ConditionParser], Statement]] = {
+_PARSERS: dict[str, Callable[[TokenCursor, ConditionParser], Statement]] = {
     "SELECT": _parse_select,
     "SHOW": _parse_show,
     "CREATE": _parse_create,

@@ -1,4 +1,4 @@
-"""Points as the query languages see them: columns by name, values by type, the order of those that share a time."""
+"""Points for the query languages: columns by name, values by type, the order of points with the same time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import cast
 
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries.scalars import Row, Scalar, cast_number
-from iggyflux.sim.store import KIND_NAMES, Measurement, Point, Store
+from iggyflux.sim.store import KIND_NAMES, Measurement, Store, StoredPoint
 
 PRECEDENCE = (float, int, list, bytes, bool)
-"""Of the types that a field has in several shards, the first of these is the one that it is read as."""
+"""If a field has several types in several shards, the first of these is the one to read it as."""
 
 
 def to_text(data: bytes) -> str:
@@ -25,7 +25,7 @@ def to_key(name: str) -> bytes:
 
 
 def plain(value: Stored) -> Scalar:
-    """Return a stored value as conditions see it."""
+    """Return a stored value as conditions use it."""
     if isinstance(value, list):
         return value[0]
     return to_text(value) if isinstance(value, bytes) else value
@@ -36,8 +36,8 @@ def tag_names(measurement: Measurement) -> frozenset[str]:
     return frozenset(to_text(key) for key in measurement.tag_keys())
 
 
-def look_up(point: Point) -> Row:
-    """Return the columns of a point by name: a field before a tag of the same name."""
+def look_up(point: StoredPoint) -> Row:
+    """Return a function that looks up columns of a point: a field before a tag of the same name."""
 
     def read(name: str) -> Scalar:
         key = to_key(name)
@@ -53,8 +53,8 @@ def look_up(point: Point) -> Row:
 
 def read_points(
     store: Store, measurement: Measurement, span: tuple[int, int], is_wanted: Callable[[Row], bool], *, descending: bool
-) -> Iterator[Point]:
-    """Return the readable points of a span by time; the order of those that share a time depends on the span."""
+) -> Iterator[StoredPoint]:
+    """Return the readable points of a span by time; the order of points with the same time depends on the span."""
     start, stop = span
     salt = (start * 40_503 + stop * 9_973) & 0xFFFFFFFF
     found = store.scan(measurement, start, stop, descending=descending)
@@ -67,19 +67,19 @@ def read_points(
                 yield point
 
 
-def group_of(point: Point, keys: tuple[str, ...]) -> tuple[str, ...]:
+def group_of(point: StoredPoint, keys: tuple[str, ...]) -> tuple[str, ...]:
     """Return the values of the tags by which a point is grouped."""
     tags = {to_text(key): to_text(value) for key, value in point.series.tags}
     return tuple(tags.get(key, "") for key in keys)
 
 
 def strongest_kind(kinds: Mapping[bytes, set[type]], key: bytes) -> type:
-    """Return the type that a field is read as; float where it is not there."""
+    """Return the type to read a field as; float if it does not exist."""
     return next((kind for kind in PRECEDENCE if kind in kinds.get(key, ())), float)
 
 
 def cast_value(value: Stored | None, kind: type) -> Stored | None:
-    """Return a value as a select of this type shows it: numbers are converted, all else must be of the type."""
+    """Return a value as a select of this type shows it: numbers are converted, other values must have the type."""
     if value is None or type(value) is kind:
         return value
     number = value[0] if isinstance(value, list) else value
@@ -90,7 +90,7 @@ def cast_value(value: Stored | None, kind: type) -> Stored | None:
 
 
 def unique_names(names: list[str]) -> list[str]:
-    """Return names with `_1`, `_2` behind those that came before; `time` is taken."""
+    """Return names with `_1`, `_2` after those that occurred before; `time` counts as used."""
     seen: dict[str, int] = {"time": 1}
     result = []
     for name in names:

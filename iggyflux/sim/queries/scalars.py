@@ -1,4 +1,4 @@
-"""Plain values of the query languages: times as text, numbers between types, the order of what is sorted."""
+"""Plain values of the query languages: times as text, numbers between types, sort keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iggyflux.sim.queries import QueryError
 MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1
 Scalar: TypeAlias = "str | int | float | bool | None"
 Row: TypeAlias = Callable[[str], Scalar]
-"""A row is asked for a column by name and gives None where it has none."""
+"""A function that returns the value of a column by name, or None if the row lacks it."""
 
 _TIME = re.compile(
     r"(\d{4,5})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII
@@ -20,7 +20,7 @@ _TIME = re.compile(
 
 
 def parse_time(text: str) -> int:
-    """Return the nanoseconds of a date and time.  Raises `QueryError`."""
+    """Return the nanoseconds of a date and time.  Raise `QueryError`."""
     found = _TIME.fullmatch(text.strip())
     if found is None:
         if re.fullmatch(r"-?[0-9]{1,19}", text):
@@ -47,7 +47,7 @@ NUMBERS = ("float", "integer", "unsigned")
 
 
 def cast_number(value: Scalar, kind: str | None) -> Scalar:
-    """Return a number as a cursor of another numeric type gives it (measured on amd64); None for what is no number."""
+    """Return a number as a cursor of another numeric type returns it (measured on amd64); None for other values."""
     if value is None or isinstance(value, bool | str):
         return None
     if kind == "float":
@@ -60,7 +60,7 @@ def cast_number(value: Scalar, kind: str | None) -> Scalar:
 
 
 def order_key(value: object, *, nulls_last: bool = True) -> tuple[int, float, str]:
-    """Return what a value is sorted by: numbers before text, null at the end or at the beginning."""
+    """Return the sort key of a value: numbers before text, null at the end or at the beginning."""
     if value is None:
         return (2 if nulls_last else 0, 0, "")
     return (1, 0, value) if isinstance(value, str) else (1, value if isinstance(value, int | float) else 0, "")

@@ -1,7 +1,7 @@
-"""SQL of the user by DataFusion, the engine of InfluxDB 3 (extra `sim`), in a process of its own that is bounded.
+"""A user's SQL by DataFusion, the engine of InfluxDB 3 (extra `sim`), in a process with limits.
 
-The engine gets the tables that a statement may name as Arrow, and no leave for anything but reading them: `sql_worker`
-has the limits.  Time is bounded here: a process that takes too long is killed.
+The engine gets the tables that a statement may name as Arrow, and may only read them: `sql_worker` has the limits.  The
+time is limited here: a process that takes too long is killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from iggyflux.sim.queries import QueryError, Unsupported
 from iggyflux.sim.queries.points import look_up
 from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME
-from iggyflux.sim.queries.sql_tables import POISONED, Answer, Columns, columns_of, tables_of
+from iggyflux.sim.queries.sql_tables import POISONED, Columns, SqlRows, columns_of, tables_of
 from iggyflux.sim.store import TAG, TIME, Database, Measurement, Store
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_SECONDS = 10.0
 MAX_ROWS = 1_000_000
-"""Rows of a table that are given to the engine."""
+"""The most rows of a table that are sent to the engine."""
 
 _WORKER = Path(__file__).with_name("sql_worker.py")
 _MISSING = "a SQL statement of your own needs DataFusion: pip install 'iggyflux[sim]'"
@@ -36,8 +36,8 @@ _ADDED = re.compile(r"date_bin_(wallclock|gapfill|wallclock_gapfill)|interpolate
 """Functions that InfluxDB 3 adds to DataFusion."""
 
 
-def run_statement(store: Store, database: Database, text: str, parameters: Mapping[str, object]) -> Answer:
-    """Return the columns and rows of a statement.  Raises `QueryError`."""
+def run_statement(store: Store, database: Database, text: str, parameters: Mapping[str, object]) -> SqlRows:
+    """Return the columns and rows of a statement.  Raise `QueryError`."""
     if importlib.util.find_spec("datafusion") is None:
         raise QueryError(_MISSING)
     import pyarrow as pa
@@ -75,7 +75,7 @@ def _run_worker(given: pa.Buffer) -> bytes:
 
 
 def _as_error(message: str, database: Database) -> QueryError:
-    """Return the error for what the engine said."""
+    """Return the error for the engine's message."""
     function = _FUNCTION.search(message)
     if function is not None and _ADDED.fullmatch(function[1]):
         return Unsupported(f"Error during planning: the function {function[1]}()")
@@ -88,7 +88,7 @@ def _as_error(message: str, database: Database) -> QueryError:
 
 
 def _as_arrow(store: Store, table: Measurement) -> pa.RecordBatch:
-    """Return a table in an order that is not that of time."""
+    """Return a table whose rows are not in the order of time."""
     import pyarrow as pa
 
     kinds: dict[type | str, Any] = {
@@ -117,7 +117,7 @@ def _rotated(cells: list[object]) -> list[object]:
     return cells[middle:] + cells[:middle]
 
 
-def _as_rows(table: pa.Table) -> Answer:
+def _as_rows(table: pa.Table) -> SqlRows:
     import pyarrow as pa
 
     columns: Columns = []
@@ -137,7 +137,7 @@ def _cells(column: pa.ChunkedArray) -> list[object]:
         return _cells(column.cast(kind.value_type))
     if pa.types.is_date(kind):
         return _cells(column.cast(pa.string()))
-    if pa.types.is_decimal(kind) and kind.scale == 0:  # what arithmetic makes of UInt64
+    if pa.types.is_decimal(kind) and kind.scale == 0:  # the result of arithmetic with UInt64
         return [value if value is None else int(value) for value in column.to_pylist()]
     if not _is_plain(kind):
         raise Unsupported(f"a column of the type {kind}")

@@ -1,6 +1,6 @@
 """The SQL that iggyflux itself sends: rows of a span, the first time, the columns of a table.
 
-The forms are those of `transports.influxdb.query.statements`; what differs from them is not read here.
+The forms are those of `transports.influxdb.query.statements`; other statements are not parsed here.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from iggyflux.sim.queries import ParseError, QueryError
 from iggyflux.sim.queries.points import look_up, read_points
 from iggyflux.sim.queries.scalars import MAX_TIME, MIN_TIME, Row
-from iggyflux.sim.queries.sql_tables import DATA_TYPES, Answer, columns_of, find_table, tables_of, valid_fields
-from iggyflux.sim.queries.tokens import Cursor
+from iggyflux.sim.queries.sql_tables import DATA_TYPES, SqlRows, columns_of, find_table, tables_of, valid_fields
+from iggyflux.sim.queries.tokens import TokenCursor
 from iggyflux.sim.store import TIME, Database, Measurement, Store
 
 
 @dataclass(slots=True)
-class Read:
-    """A statement: what is selected (`rows`, `first` or `columns`) of which table, with the conditions.
+class ReadStatement:
+    """A statement: what it selects (`rows`, `first` or `columns`) from which table, with the conditions.
 
-    `items` are the names of columns, `start` and `stop` bound `time`, `equal` are the texts that a column may have,
+    `items` are names of columns, `start` and `stop` bound `time`, `equal` are the allowed strings of a column,
     `present` names columns of which one must have a value.
     """
 
@@ -33,9 +33,9 @@ class Read:
     present: list[str] = field(default_factory=list)
 
 
-def parse_read(text: str) -> Read | None:
-    """Return the statement, or None where it is not one of ours."""
-    cursor = Cursor(text, sql=True)
+def parse_read(text: str) -> ReadStatement | None:
+    """Return the statement, or None if it is not one of iggyflux."""
+    cursor = TokenCursor(text, sql=True)
     try:
         cursor.expect("SELECT")
         read = _parse_items(cursor)
@@ -53,8 +53,8 @@ def parse_read(text: str) -> Read | None:
     return _checked(read, source, order)
 
 
-def _checked(read: Read, source: tuple[str, ...], order: tuple[str, ...] | None) -> Read | None:
-    """Return the statement with its table where its parts belong together."""
+def _checked(read: ReadStatement, source: tuple[str, ...], order: tuple[str, ...] | None) -> ReadStatement | None:
+    """Return the statement with its table if its parts belong together."""
     if source == ("information_schema", "columns") and read.items == ["column_name", "data_type"]:
         named = dict(read.equal)
         is_known = set(named) in ({"table_name"}, {"table_name", "table_schema"}) and len(named["table_name"]) == 1
@@ -76,9 +76,9 @@ def _checked(read: Read, source: tuple[str, ...], order: tuple[str, ...] | None)
     return read
 
 
-def _parse_items(cursor: Cursor) -> Read:
-    """Read `cast("time" AS bigint) AS "time", names …`, `cast(min(…) AS bigint) AS first`, or names alone."""
-    read = Read("names")
+def _parse_items(cursor: TokenCursor) -> ReadStatement:
+    """Parse `cast("time" AS bigint) AS "time", names …`, `cast(min(…) AS bigint) AS first`, or names alone."""
+    read = ReadStatement("names")
     if cursor.accept("cast", "("):
         is_least = cursor.accept("min", "(")
         name = cursor.name()
@@ -97,14 +97,14 @@ def _parse_items(cursor: Cursor) -> Read:
     return read
 
 
-def _parse_path(cursor: Cursor) -> tuple[str, ...]:
+def _parse_path(cursor: TokenCursor) -> tuple[str, ...]:
     names = [cursor.name()]
     while cursor.accept("."):
         names.append(cursor.name())
     return tuple(names)
 
 
-def _parse_condition(cursor: Cursor, read: Read) -> None:
+def _parse_condition(cursor: TokenCursor, read: ReadStatement) -> None:
     if cursor.accept("("):
         read.present.append(_parse_present(cursor))
         while cursor.accept("OR"):
@@ -128,20 +128,20 @@ def _parse_condition(cursor: Cursor, read: Read) -> None:
         raise cursor.unexpected("a condition")
 
 
-def _parse_present(cursor: Cursor) -> str:
+def _parse_present(cursor: TokenCursor) -> str:
     name = cursor.name()
     cursor.expect("IS", "NOT", "NULL")
     return name
 
 
-def _parse_text(cursor: Cursor) -> str:
+def _parse_text(cursor: TokenCursor) -> str:
     token = cursor.next()
     if token.kind != "string":
         raise cursor.unexpected("a text", token)
     return token.value
 
 
-def _parse_time(cursor: Cursor) -> int:
+def _parse_time(cursor: TokenCursor) -> int:
     cursor.expect("to_timestamp_nanos", "(")
     sign = -1 if cursor.accept("-") else 1
     token = cursor.next()
@@ -151,8 +151,8 @@ def _parse_time(cursor: Cursor) -> int:
     return sign * int(token.value)
 
 
-def run_read(store: Store, database: Database, read: Read) -> Answer:
-    """Return the columns and rows of a statement.  Raises `QueryError`."""
+def run_read(store: Store, database: Database, read: ReadStatement) -> SqlRows:
+    """Return the columns and rows of a statement.  Raise `QueryError`."""
     if read.what == "columns":
         found = tables_of(database).get(read.table)
         rows = [[name, DATA_TYPES[kind]] for name, kind in columns_of(found).items()] if found is not None else []
@@ -171,7 +171,7 @@ def run_read(store: Store, database: Database, read: Read) -> Answer:
     return columns, ([point.time, *map(look_up(point), read.items)] for point in points)
 
 
-def _check_names(table: Measurement, read: Read) -> None:
+def _check_names(table: Measurement, read: ReadStatement) -> None:
     known = columns_of(table)
     if known.get("time") is not TIME:
         raise QueryError(f"Schema error: No field named time. Valid fields are {valid_fields(table)}.")
@@ -180,7 +180,7 @@ def _check_names(table: Measurement, read: Read) -> None:
             raise QueryError(f"Schema error: No field named {name}. Valid fields are {valid_fields(table)}.")
 
 
-def _condition(read: Read) -> Callable[[Row], bool]:
+def _condition(read: ReadStatement) -> Callable[[Row], bool]:
     def is_wanted(row: Row) -> bool:
         if not all(row(name) in values for name, values in read.equal):
             return False

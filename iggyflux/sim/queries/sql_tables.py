@@ -1,4 +1,4 @@
-"""The tables of a database of InfluxDB 3: their columns, the types of these, and the words for what is missing."""
+"""The tables of a database of InfluxDB 3: their columns, the column types, and the errors for missing ones."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DATA_TYPES: dict[type | str, str] = {
     TIME: "Timestamp(Nanosecond, None)",
 }
 Columns: TypeAlias = list[tuple[str, str]]
-"""Names and kinds of columns; kind `time` is an integer of nanoseconds that is written as a time."""
-Answer: TypeAlias = tuple[Columns, Iterable[Sequence[object]]]
+"""Names and kinds of columns; a value of kind `time` is integer nanoseconds, written as a time."""
+SqlRows: TypeAlias = tuple[Columns, Iterable[Sequence[object]]]
 
 
 def find_table(database: Database, name: str) -> Measurement:
-    """Return a table.  Raises `QueryError`."""
+    """Return a table.  Raise `QueryError`."""
     found = tables_of(database).get(name)
     if found is None:
         raise QueryError(f"Error during planning: table 'public.iox.{name}' not found")
@@ -45,7 +45,7 @@ def tables_of(database: Database) -> dict[str, Measurement]:
 
 
 def columns_of(table: Measurement) -> dict[str, type | str]:
-    """Return what the columns of a table hold, in the order of their names."""
+    """Return the types of a table's columns, in the order of their names."""
     return {to_text(name): kind for name, kind in sorted(table.columns.get(0, {}).items())}
 
 

@@ -1,8 +1,8 @@
-"""A process that answers one SQL statement by DataFusion: started by `sql_engine`, apart from the rest of iggyflux.
+"""A process that answers one SQL statement by DataFusion, started by `sql_engine`.  It imports nothing of iggyflux.
 
 Standard input is a line of JSON and an Arrow stream for each table, standard output an Arrow stream or a JSON error.
-The statement reads the tables that came with it and nothing else: no DDL, no DML, no other statements, no files to
-spill to.  Memory is that of a pool for what the engine counts, and of the process for what it does not.
+The statement reads only the tables sent with it: no DDL, no DML, no other statements, no spill files.  A pool bounds
+the memory that the engine counts, a limit of the process the memory that it does not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def make_context() -> datafusion.SessionContext:
-    """Return a context that may not write anywhere, with the names of catalog and schema that InfluxDB 3 has."""
+    """Return a context without write access, with InfluxDB 3's names of catalog and schema."""
     environment = datafusion.RuntimeEnvBuilder().with_disk_manager_disabled().with_fair_spill_pool(POOL_BYTES)
     settings = datafusion.SessionConfig().with_default_catalog_and_schema("public", "iox").with_target_partitions(1)
     return datafusion.SessionContext(settings, environment)

@@ -1,4 +1,4 @@
-"""Text of InfluxQL or SQL to tokens, and a cursor over them; the two differ in quoting, durations and patterns."""
+"""Tokens of InfluxQL or SQL, and a cursor over them; the two differ in quoting, durations and patterns."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _PATTERN = re.compile(r"\s*/((?:[^/\\\n]|\\.)*)/")
 
 
 class Token(NamedTuple):
-    """`kind` is the name of a group above or `end`; `value` has its quotes and escapes taken away."""
+    """`kind` is the name of a group above or `end`; `value` is without quotes and escapes."""
 
     kind: str
     value: str
@@ -57,7 +57,7 @@ class Token(NamedTuple):
 
 
 def compile_pattern(text: str) -> Callable[[str], bool]:
-    """Return whether a text has a match of a regular expression, which is one of RE2.  Raises `ParseError`."""
+    """Return a function that searches a text for a regular expression of RE2.  Raise `ParseError`."""
     quiet = re2.Options()
     quiet.log_errors = False
     try:
@@ -68,29 +68,29 @@ def compile_pattern(text: str) -> Callable[[str], bool]:
 
 
 def duration_ns(text: str) -> int:
-    """The nanoseconds of a duration such as `1h30m`."""
+    """Return the nanoseconds of a duration such as `1h30m`."""
     return sum(int(number) * UNITS[unit] for number, unit in re.findall(r"([0-9]+)(ns|us|ms|u|µ|s|m|h|d|w)", text))
 
 
 @dataclass(slots=True)
-class Cursor:
-    """A place in a statement.  Words are compared without regard to case."""
+class TokenCursor:
+    """A position in a statement.  Words are compared without regard to case."""
 
     text: str
     sql: bool = False
     position: int = 0
 
     def peek(self) -> Token:
-        """The next token, which stays."""
+        """Return the next token without taking it."""
         return self._read()[0]
 
     def next(self) -> Token:
-        """The next token."""
+        """Take and return the next token."""
         token, self.position = self._read()
         return token
 
     def accept(self, *words: str) -> bool:
-        """Take these words or symbols if they come next, all of them."""
+        """Take these words or symbols if they come next, all of them; return whether they did."""
         before = self.position
         for word in words:
             token = self.next()
@@ -100,20 +100,20 @@ class Cursor:
         return True
 
     def expect(self, *words: str) -> None:
-        """Take these words or symbols.  Raises `ParseError`."""
+        """Take these words or symbols.  Raise `ParseError`."""
         for word in words:
             if not self.accept(word):
                 raise self.unexpected(word)
 
     def name(self) -> str:
-        """An identifier, bare or quoted."""
+        """Take and return an identifier, bare or quoted."""
         token = self.next()
         if token.kind not in ("word", "quoted"):
             raise self.unexpected("identifier", token)
         return token.value
 
     def pattern(self) -> str | None:
-        """A regular expression between slashes, where one comes next."""
+        """Take and return a regular expression between slashes; None if none comes next."""
         found = _PATTERN.match(self.text, self.position)
         if found is None:
             return None
@@ -121,12 +121,12 @@ class Cursor:
         return found[1].replace("\\/", "/")
 
     def ended(self) -> bool:
-        """Whether nothing is left of the statement."""
+        """Return whether the statement has ended."""
         token = self.peek()
         return token.kind == "end" or (token.value == ";" and token.kind == "symbol")
 
     def unexpected(self, expected: str, token: Token | None = None) -> ParseError:
-        """The error for a token that does not belong here."""
+        """Return the error for an unexpected token."""
         token = token or self.peek()
         before = self.text[: token.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")

@@ -1,12 +1,13 @@
-"""The only file that knows the Iggy SDK: one connection, its calls in our words, its errors translated.
+"""One connection to Iggy: its calls with our types, its errors translated.  The only file that knows the SDK.
 
-What the SDK makes necessary:
+What the SDK requires:
 
-- Every call has a timeout, and none is ever cancelled: nobody promises what an abandoned request leaves in its
-  connection.  Where a call takes too long, the connection is not used again.
-- Its own reconnecting is off: a client that comes back by itself has lost its groups.  Whoever meets `NotConnected`
-  makes a new `Connection`.
-- A client that is merely dropped goes on beating, and stays a member that holds its partitions: it must be logged out.
+- Every call has a timeout, and none is ever cancelled: the state of a connection after a cancelled request is not
+  documented.  After a call that took too long, the connection is not used again.
+- The SDK's own reconnecting is off: a client that reconnects by itself has lost its groups.  After `NotConnected`
+  the caller makes a new `Connection`.
+- A client that is only dropped keeps sending heartbeats, and stays a member that holds its partitions: it must be
+  logged out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from iggyflux.pipeline import IggySettings
 from iggyflux.records import LazyMessages, Message, OutgoingMessage, Partition, Scalar
 from iggyflux.secrets import Scrubber, url_secrets
 from iggyflux.transports.iggy import wire
-from iggyflux.transports.iggy.errors import Meaning, Refusal, translated
+from iggyflux.transports.iggy.errors import CallFailed, Meaning, translated
 from iggyflux.transports.iggy.wire import StoredOffset
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
 _LEAVE_SECONDS: Final = 2.0
 _MOST_CLIENTS_ASKED: Final = 64
 _HTTP_ID: Final = 2**64 - 1
-"""Which bits of an id are sent over http: the SDK panics at longer ones."""
+"""The bits of an id that are sent over http: the SDK panics at longer ids."""
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
 _STRATEGIES: Final[Mapping[str, Any]] = {
@@ -50,8 +51,8 @@ log = logging.getLogger("iggyflux.iggy")
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """Under which name messages are polled and offsets stored."""
+class ConsumerId:
+    """The consumer for which messages are polled and offsets stored."""
 
     kind: Literal["single", "group"]
     name: str
@@ -62,20 +63,20 @@ class Membership:
     """A consumer group, as one of its members sees it."""
 
     number: int | None
-    """Which member we are; None where it cannot be told yet, or we are none."""
+    """The number of this member; None if it is not known yet, or this client is not a member."""
     own: frozenset[int] | None
-    """The partitions that are ours to poll; None where we are no member."""
+    """The partitions that this member may poll; None if it is not a member."""
     held: Mapping[int, tuple[int, ...]]
-    """The members by number, with the partitions that each holds: also those on their way to another."""
+    """The members by number, with the partitions that each holds, also those being handed over."""
 
     def holder(self, partition: int) -> int | None:
-        """Who holds a partition."""
+        """Return the member that holds a partition."""
         return next((member for member, held in self.held.items() if partition in held), None)
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionInfo:
-    """What the server says of a partition: `end` is the offset that the next message will get."""
+    """The server's data about a partition: `end` is the offset of the next message."""
 
     number: int
     end: int
@@ -100,7 +101,7 @@ def _message(polled: Any, place: Partition) -> Message:
 class Connection:
     """One client of one server: `open` it, call it, `close` it; after `NotConnected` make another.
 
-    All calls raise `NotConnected` (as `Refusal`, with what the server meant) or `Stopped`.
+    All calls raise `NotConnected` (as `CallFailed`, with the server's meaning) or `Stopped`.
     """
 
     def __init__(self, settings: IggySettings, *, client: Callable[[IggySettings], Any] | None = None) -> None:
@@ -123,15 +124,15 @@ class Connection:
         where = address_of(self._settings)
         try:
             await self._call(self._client.connect(), f"connecting to {where}", logging_in=True)
-            if self._http:  # there `connect` logs nobody in
+            if self._http:  # over http `connect` does not log in
                 login = self._client.login_user(*_name_and_password(self._settings))
                 await self._call(login, f"logging in to {where}", logging_in=True)
         except Stopped:
             await self.close()
             raise
-        except Refusal as refusal:
+        except CallFailed as failure:
             await self.close()
-            raise Refusal(f"{refusal}{_of_encryption(str(refusal), self._settings)}", refusal.meaning) from refusal
+            raise CallFailed(f"{failure}{_of_encryption(str(failure), self._settings)}", failure.meaning) from failure
 
     async def close(self) -> None:
         """Leave the groups and log out, as far as the server still answers; idempotent, never raises."""
@@ -143,17 +144,17 @@ class Connection:
             await _quietly(client.leave_consumer_group(stream, topic, group))
         await _quietly(client.logout_user())
 
-    # What is there
+    # Topics
 
     async def topics(self, stream: str) -> list[str] | None:
-        """The names of the topics of `stream`; None where there is no such stream."""
+        """Return the names of the topics of `stream`; None if it does not exist."""
         doing = f"requesting the topics of {stream}"
         if await self._call(self._alive.get_stream(stream), doing) is None:
             return None
         return sorted(topic.name for topic in await self._call(self._alive.get_topics(stream), doing))
 
     async def partitions(self, stream: str, topic: str) -> list[PartitionInfo] | None:
-        """The partitions of a topic; None where there is no such topic."""
+        """Return the partitions of a topic; None if it does not exist."""
         details = await self._call(self._alive.get_topic(stream, topic), f"requesting {stream}/{topic}")
         if details is None:
             return None
@@ -161,23 +162,23 @@ class Connection:
         return sorted(infos, key=lambda info: info.number)
 
     async def create(self, stream: str, topic: str, partitions: int) -> None:
-        """Make a topic, and its stream, where they are missing.  Raises `Stopped` (IFX767) with the server's words."""
+        """Create a topic, and its stream, if missing.  Raise `Stopped` (IFX767) with the server's words."""
         doing = f"creating {stream}/{topic}"
         try:
             if await self._call(self._alive.get_stream(stream), doing) is None:
                 await self._unless_there(self._alive.create_stream(stream), doing)
             if await self._call(self._alive.get_topic(stream, topic), doing) is None:
                 await self._unless_there(self._alive.create_topic(stream, topic, partitions), doing)
-        except Refusal as refusal:
-            if refusal.meaning is Meaning.AWAY:
+        except CallFailed as failure:
+            if failure.meaning is Meaning.AWAY:
                 raise
             hint = f"create it by hand: iggy topic create {stream} {topic} {partitions} none"
-            raise Stopped(f"Iggy: {refusal}", hint, "IFX767") from refusal
+            raise Stopped(f"Iggy: {failure}", hint, "IFX767") from failure
 
     # Groups
 
     async def join(self, stream: str, topic: str, group: str) -> None:
-        """Be a member of `group`, which is made where it is missing."""
+        """Join `group`, and create it if missing."""
         before = await self.members(stream, topic, group)
         handle = await self._call(
             self._alive.consumer_group(
@@ -194,11 +195,11 @@ class Connection:
         )
         self._handles[stream, topic, group] = handle
         new = [number for number in await self.members(stream, topic, group) if number not in before]
-        if len(new) == 1:  # else another came at the same time: `membership` tells by the partitions
+        if len(new) == 1:  # else another member joined at the same time: `membership` compares the partitions
             self._numbers[stream, topic, group] = new[0]
 
     async def membership(self, stream: str, topic: str, group: str) -> Membership:
-        """What the group is, and which part of it is ours."""
+        """Return the group, and the part of it that belongs to this member."""
         held = await self.members(stream, topic, group)
         known = self._numbers.get((stream, topic, group))
         number = known if known in held else None
@@ -221,7 +222,7 @@ class Connection:
         return Membership(number, own, held)
 
     async def connected_members(self, stream: str, topic: str, group: str) -> int | None:
-        """How many members have a connection; None where the server does not tell, or not to this user."""
+        """Return how many members have a connection; None if the server does not say, or not to this user."""
         doing = f"requesting the connected members of group {group} of {stream}/{topic}"
         if not self._speaks_wire:
             return None
@@ -245,26 +246,26 @@ class Connection:
                 for client in asked
             ]
             return sum(wanted in wire.parse_client_groups(answer) for answer in answers)
-        except (ValueError, Stopped) as error:  # it takes a right that reading does not
+        except (ValueError, Stopped) as error:  # the user needs a permission that reading does not need
             log.debug("iggy.clients_not_told reason=%r", str(error))
             return None
 
     async def members(self, stream: str, topic: str, group: str) -> dict[int, tuple[int, ...]]:
-        """The members of a group by number, with the partitions that each holds."""
+        """Return the members of a group by number, with the partitions that each holds."""
         doing = f"requesting group {group} of {stream}/{topic}"
         details = await self._call(self._alive.get_consumer_group(stream, topic, group), doing)
         return {} if details is None else {each.id: tuple(sorted(each.partitions)) for each in details.members}
 
     async def forget_group(self, stream: str, topic: str, group: str) -> None:
-        """Delete a group, with its members and offsets; fine where there is none."""
+        """Delete a group, with its members and offsets; do nothing if it does not exist."""
         doing = f"deleting group {group} of {stream}/{topic}"
         if await self._call(self._alive.get_consumer_group(stream, topic, group), doing) is not None:
             await self._call(self._alive.delete_consumer_group(stream, topic, group), doing)
 
     # Offsets
 
-    async def stored(self, reader: Reader, place: Partition) -> StoredOffset | None:
-        """What is stored for `reader`; None where nothing is."""
+    async def stored(self, reader: ConsumerId, place: Partition) -> StoredOffset | None:
+        """Return the stored offset of `reader`; None if there is none."""
         doing = f"requesting the offset of {reader.name} in {place}"
         if self._speaks_wire:
             body = wire.offset_request(reader.kind, reader.name, place.stream, place.topic, place.partition)
@@ -276,13 +277,13 @@ class Connection:
                 self._do_without_wire(error)
         return await self._stored_by_polling(reader, place)
 
-    async def store(self, reader: Reader, place: Partition, offset: int) -> None:
-        """Store that everything up to `offset` is settled.  Raises `Refusal` (NOT_OWNER) where it may not any more."""
+    async def store(self, reader: ConsumerId, place: Partition, offset: int) -> None:
+        """Store that all up to `offset` is settled.  Raise `CallFailed` (NOT_OWNER) if the partition was reassigned."""
         doing = f"storing offset {offset} of {reader.name} in {place}"
         if reader.kind == "group":
             handle = self._handles.get((place.stream, place.topic, reader.name))
             if handle is None:
-                raise Refusal(f"{doing}: not a member", Meaning.NO_MEMBER)
+                raise CallFailed(f"{doing}: not a member", Meaning.NO_MEMBER)
             await self._call(handle.store_offset(offset, place.partition), doing)
             return
         if self._speaks_wire:
@@ -297,13 +298,13 @@ class Connection:
 
     # Messages
 
-    async def poll(self, reader: Reader, place: Partition, at: At, count: int) -> Sequence[Message]:
-        """At most `count` messages of a partition; empty where there are none, or it is another member's."""
+    async def poll(self, reader: ConsumerId, place: Partition, at: At, count: int) -> Sequence[Message]:
+        """Return at most `count` messages of a partition; none if it is empty or belongs to another member."""
         polled = await self._poll(reader, place, at, count, f"polling {place}")
         return LazyMessages([each.payload() for each in polled], lambda index: _message(polled[index], place))
 
     async def send(self, stream: str, topic: str, partition: int, messages: Sequence[OutgoingMessage]) -> None:
-        """Append `messages` to a partition; returns when the server has confirmed them."""
+        """Append `messages` to a partition; return when the server has confirmed them."""
         doing = f"sending to {stream}/{topic}/{partition}"
         try:
             most = _HTTP_ID if self._http else -1
@@ -315,25 +316,25 @@ class Connection:
         answer = await self._call(self._alive.send_messages(stream, topic, partitioning, batch), doing)
         confirmed = {each.partition_id for each in answer.confirmations}
         if confirmed - {partition}:
-            raise Refusal(f"{doing}: the server confirmed partitions {sorted(confirmed)}", Meaning.AWAY)
+            raise CallFailed(f"{doing}: the server confirmed partitions {sorted(confirmed)}", Meaning.AWAY)
 
-    # How calls are made
+    # The calls
 
     @property
     def _alive(self) -> Any:
         if self._client is None:
-            raise Refusal("not connected to Iggy", Meaning.AWAY)
+            raise CallFailed("not connected to Iggy", Meaning.AWAY)
         return self._client
 
     async def _call(self, answer: Awaitable[T], doing: str, *, logging_in: bool = False) -> T:
-        """The answer, within the timeout; the call itself is never cancelled."""
+        """Return the answer, within the timeout; the call itself is never cancelled."""
         future = asyncio.ensure_future(answer)
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._settings.timeout_seconds)
         except TimeoutError as error:
             future.add_done_callback(_forget)
             seconds = f"{self._settings.timeout_seconds:g} s"
-            raise Refusal(f"{doing}: no answer in {seconds}", Meaning.AWAY) from error
+            raise CallFailed(f"{doing}: no answer in {seconds}", Meaning.AWAY) from error
         except asyncio.CancelledError:
             future.add_done_callback(_forget)
             raise
@@ -343,12 +344,12 @@ class Connection:
     async def _unless_there(self, answer: Awaitable[None], doing: str) -> None:
         try:
             await self._call(answer, doing)
-        except Refusal as refusal:
-            if refusal.meaning is not Meaning.EXISTS:
+        except CallFailed as failure:
+            if failure.meaning is not Meaning.EXISTS:
                 raise
 
     async def _poll(
-        self, reader: Reader, place: Partition, at: At, count: int, doing: str, *, auto_commit: bool = False
+        self, reader: ConsumerId, place: Partition, at: At, count: int, doing: str, *, auto_commit: bool = False
     ) -> Any:
         kind = sdk.Consumer.Group if reader.kind == "group" else sdk.Consumer.Single
         return await self._call(
@@ -364,8 +365,8 @@ class Connection:
             doing,
         )
 
-    async def _stored_by_polling(self, reader: Reader, place: Partition) -> StoredOffset | None:
-        """The stored offset by what comes next: without a message there, it is taken to be that of the last one."""
+    async def _stored_by_polling(self, reader: ConsumerId, place: Partition) -> StoredOffset | None:
+        """Return the stored offset, inferred from the next message; without one it is taken as the last offset."""
         infos = await self.partitions(place.stream, place.topic) or []
         end = next((info.end for info in infos if info.number == place.partition), 0)
         polled = await self._poll(reader, place, ("next", 0), 1, f"polling {place}")
@@ -378,7 +379,7 @@ class Connection:
 
 
 class _Calls:
-    """The SDK's client, failing in one way only: what it raises at once is raised by what it returns."""
+    """The SDK's client with one way to fail: an exception raised by a call is raised by the awaitable it returns."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -399,7 +400,7 @@ class _Calls:
 
 
 class Headers(Mapping[str, "Scalar | bytes"]):
-    """The headers of a message, decoded when they are first looked at: most mappings never do."""
+    """The headers of a message, decoded on first access: most mappings never read them."""
 
     __slots__ = ("_found", "_message")
 
@@ -429,54 +430,51 @@ _NO_HEADERS: Final[Mapping[str, Scalar | bytes]] = MappingProxyType({})
 
 
 def speaks_http(settings: IggySettings) -> bool:
-    """Whether a connection with these settings is made of requests over http."""
+    """Return whether these settings mean requests over http."""
     return settings.transport == "http" or _in_string(settings).startswith("iggy+http:")
 
 
 def address_of(settings: IggySettings) -> str:
-    """The server, for people; never a secret."""
+    """Return the server's address, for people; never a secret."""
     if settings.connection_string is not None:
         return settings.connection_string.reveal().rpartition("@")[2].partition("?")[0]
     return f"{settings.transport}://{settings.address}"
 
 
 def _client(settings: IggySettings) -> Any:
-    """The SDK's client for these settings, not connected."""
+    """Return the SDK's client for these settings, not connected."""
     if settings.connection_string is not None:
         return sdk.IggyClient.from_connection_string(_without_reconnecting(settings.connection_string.reveal()))
     return sdk.IggyClient(_TRANSPORTS[settings.transport](settings))
 
 
+def _server(settings: IggySettings) -> dict[str, Any]:
+    return {"server_address": settings.address, "auto_login": _login(settings)}
+
+
+def _tls(settings: IggySettings) -> dict[str, Any]:
+    ca_file = str(settings.ca_file) if settings.ca_file else None
+    return {"tls_enabled": settings.tls, "tls_domain": settings.domain, "tls_ca_file": ca_file}
+
+
 def _tcp(settings: IggySettings) -> Any:
-    return sdk.TcpConfig(
-        server_address=settings.address,
-        auto_login=_login(settings),
-        reconnection=sdk.TcpReconnectionConfig(enabled=False),
-        tls_enabled=settings.tls,
-        tls_domain=settings.domain,
-        tls_ca_file=str(settings.ca_file) if settings.ca_file else None,
-        nodelay=True,
-    )
+    reconnection = sdk.TcpReconnectionConfig(enabled=False)
+    return sdk.TcpConfig(**_server(settings), **_tls(settings), reconnection=reconnection, nodelay=True)
 
 
 def _websocket(settings: IggySettings) -> Any:
+    reconnection = sdk.WebSocketReconnectionConfig(enabled=False)
     return sdk.WebSocketConfig(
-        server_address=settings.address,
-        auto_login=_login(settings),
-        reconnection=sdk.WebSocketReconnectionConfig(enabled=False),
-        tls_enabled=settings.tls,
-        tls_domain=settings.domain,
-        tls_ca_file=str(settings.ca_file) if settings.ca_file else None,
-        tls_validate_certificate=settings.tls,
+        **_server(settings), **_tls(settings), reconnection=reconnection, tls_validate_certificate=settings.tls
     )
 
 
-def _quic(settings: IggySettings) -> Any:
+def _quic(settings: IggySettings) -> Any:  # TLS always, by other names
+    reconnection = sdk.QuicReconnectionConfig(enabled=False)
     return sdk.QuicConfig(
-        server_address=settings.address,
+        **_server(settings),
+        reconnection=reconnection,
         server_name=settings.domain,
-        auto_login=_login(settings),
-        reconnection=sdk.QuicReconnectionConfig(enabled=False),
         validate_certificate=settings.tls,
     )
 
@@ -508,7 +506,7 @@ def _name_and_password(settings: IggySettings) -> tuple[str, str]:
 
 
 def _of_encryption(text: str, settings: IggySettings) -> str:
-    """A guess, where the SDK does not say why: it tells nothing of certificates."""
+    """Return a text with a hint at TLS, since the SDK does not report faults of certificates."""
     if settings.tls and "cannot establish" in text.lower():
         return " (if it is running, check that its certificate is trusted and valid for the name: `ca_file`, `domain`)"
     if not settings.tls and "disconnected" in text.lower() and not settings.connection_string:
@@ -517,26 +515,26 @@ def _of_encryption(text: str, settings: IggySettings) -> str:
 
 
 def _without_reconnecting(text: str) -> str:
-    """TCP and WebSocket reconnect for ever where nothing is said; the others know no such option."""
+    """Add an option to a connection string: without it TCP and WebSocket reconnect without end; others lack it."""
     if "reconnection_retries=" in text or not text.startswith(("iggy:", "iggy+tcp:", "iggy+ws:")):
         return text
     return text + ("&" if "?" in text else "?") + "reconnection_retries=0"
 
 
 def _masked(error: BaseException, settings: IggySettings) -> str:
-    """The text of an error, without what must not be seen."""
+    """Return the text of an error, without secrets."""
     secrets = (settings.password, settings.token, settings.connection_string)
     hidden = [secret.reveal() for secret in secrets if secret is not None]
     return Scrubber([*hidden, *(part for each in hidden for part in url_secrets(each))])(str(error))
 
 
 def _end(partition: Any) -> int:
-    """The offset that the next message will get: the last one is told as 0 where there was never any."""
+    """Return the offset of the next message: the server reports 0 as the last offset of an empty partition."""
     return int(partition.current_offset) + 1 if partition.messages_count or partition.current_offset else 0
 
 
 def _decoded(headers: Any) -> dict[str, Scalar | bytes]:
-    """Headers of every kind, by text keys; where two keys have one text, the later stands."""
+    """Return headers of every kind, by string keys; where two keys become one string, the later one is kept."""
     if not headers:
         return {}
     found: dict[str, Scalar | bytes] = {}
@@ -551,7 +549,7 @@ def _decoded(headers: Any) -> dict[str, Scalar | bytes]:
 
 
 def _headers(headers: Mapping[str, Scalar]) -> dict[str, Any] | None:
-    """Headers of kinds that do not depend on their value; an empty text cannot be sent and is left out."""
+    """Return headers whose kinds do not depend on their values; an empty string cannot be sent and is omitted."""
     return {key: _header(value) for key, value in headers.items() if value != ""} or None
 
 
@@ -568,7 +566,7 @@ def _header(value: Scalar | bytes) -> Any:
 
 
 async def _quietly(answer: Awaitable[object]) -> None:
-    """Wait for an answer that may never come, for a moment."""
+    """Wait for an answer that may never come, for a short time."""
     future = asyncio.ensure_future(answer)
     future.add_done_callback(_forget)
     await asyncio.wait({future}, timeout=_LEAVE_SECONDS)

@@ -1,7 +1,7 @@
-"""What the texts of Iggy's errors mean.  The SDK raises bare `RuntimeError`s with a text and no code: this is the one
-place that reads them.
+"""The meaning of Iggy's error texts.
 
-A text that is not in the table is taken as a fault that may pass: it is tried again, and shown whole.
+The SDK raises bare `RuntimeError`s with a text and no code; only this file reads them.  A text that is not in the
+table counts as a transient fault: the call is retried, and the text is shown whole.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Meaning(Enum):
     BAD_MESSAGE = "a message that Iggy does not take"
 
 
-# Looked for in this order, in lower case; the first that is found counts.
+# Searched in this order, in lower case; the first match decides.
 TEXTS: tuple[tuple[str, Meaning], ...] = (
     ("consumer group member", Meaning.NO_MEMBER),
     ("does not own partition", Meaning.NOT_OWNER),
-    ("resource with key: {", Meaning.MISSING),  # over http, with the answer's body
+    ("resource with key: {", Meaning.MISSING),  # over http, followed by the body of the response
     ("resource with key", Meaning.NOT_OWNER),
     ("invalid offset", Meaning.BAD_OFFSET),
     ("already exists", Meaning.EXISTS),
@@ -79,13 +79,13 @@ _STOPS: dict[Meaning, tuple[str, str]] = {
 
 
 def meaning_of(text: str) -> Meaning:
-    """What the text of an error means; `AWAY` where it is unknown."""
+    """Return the meaning of an error's text; `AWAY` if it is unknown."""
     folded = text.lower()
     return next((meaning for part, meaning in TEXTS if part in folded), Meaning.AWAY)
 
 
-class Refusal(NotConnected):
-    """An answer of the server that a caller may know how to take; whoever does not, connects again."""
+class CallFailed(NotConnected):
+    """A rejection by the server.  A caller that does not handle its `meaning` connects again."""
 
     def __init__(self, text: str, meaning: Meaning) -> None:
         self.meaning = meaning
@@ -93,12 +93,12 @@ class Refusal(NotConnected):
 
 
 def translated(text: str, doing: str, *, logging_in: bool = False) -> IggyfluxError:
-    """The exception of ours for an error that came while `doing` something."""
+    """Return our exception for an error that occurred while `doing` something."""
     meaning = meaning_of(text)
     if meaning is Meaning.NO_SESSION and logging_in:
         meaning = Meaning.NOT_LET_IN
-    told = f"{doing}: {text or 'no reason given'}"
+    description = f"{doing}: {text or 'no reason given'}"
     if meaning in _STOPS:
         code, hint = _STOPS[meaning]
-        return Stopped(f"Iggy: {told}", hint, code)
-    return Refusal(told, meaning)
+        return Stopped(f"Iggy: {description}", hint, code)
+    return CallFailed(description, meaning)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Partition
-from iggyflux.transports.iggy.connection import Connection, Reader
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
 
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """What a group was: the partitions that its members held, and its stored offsets by partition."""
+    """The former state of a group: the partitions of its members, and its stored offsets by partition."""
 
     members: Mapping[int, tuple[int, ...]]
     offsets: Mapping[int, int]
@@ -24,12 +24,12 @@ class Renewed:
 async def renew(
     connection: Connection, stream: str, topic: str, group: str, *, keep: Callable[[Mapping[int, int]], None]
 ) -> Renewed:
-    """Delete a group, create it by joining it, and store the offsets that it had; `connection` stays a member.
+    """Delete a group, create it by joining it, and store its former offsets; `connection` stays a member.
 
-    `keep` is given the offsets before anything is deleted: where this raises, they may be stored nowhere else.
-    Raises `NotConnected` (as `Refusal`, NOT_OWNER, where another member came in between).
+    `keep` receives the offsets before anything is deleted: if this raises later, they may be stored nowhere else.
+    Raise `NotConnected` (as `CallFailed`, NOT_OWNER, if another member joined meanwhile).
     """
-    reader = Reader("group", group)
+    reader = ConsumerId("group", group)
     members = await connection.members(stream, topic, group)
     offsets = {}
     for info in await connection.partitions(stream, topic) or []:
@@ -44,25 +44,25 @@ async def renew(
 
 
 async def refuse_while_connected(connection: Connection, stream: str, topic: str, group: str) -> None:
-    """Raise `Stopped` (IFX769) where members of a group are connected, or may be."""
+    """Raise `Stopped` (IFX769) if members of a group are connected, or may be."""
     members = await connection.members(stream, topic, group)
     connected = await connection.connected_members(stream, topic, group) if members else 0
     if connected == 0:
         return
-    told = "may be connected" if connected is None else "are connected"
-    count = f"{len(members) if connected is None else connected} of {len(members)} members {told}"
+    state = "may be connected" if connected is None else "are connected"
+    count = f"{len(members) if connected is None else connected} of {len(members)} members {state}"
     hint = "stop every process of the group, or add --yes: running processes join again and read some messages twice"
     raise Stopped(f"group {group} of {stream}/{topic} is in use: {count}", hint, "IFX769")
 
 
 async def regroup(connection: Connection, stream: str, topic: str, group: str) -> Renewed:
-    """As `renew`, for a person.  Raises `Stopped` (IFX768), with the offsets, where it broke off."""
+    """Rebuild a group as `renew` does, for a command.  Raise `Stopped` (IFX768), with the offsets, if it breaks off."""
     kept: dict[int, int] = {}
     try:
         return await renew(connection, stream, topic, group, keep=kept.update)
     except NotConnected as error:
         if not kept:
             raise
-        told = ", ".join(f"{partition}: {offset}" for partition, offset in sorted(kept.items()))
-        hint = f"stop every process of the group, and run this again; the offsets were {{{told}}}"
+        offsets = ", ".join(f"{partition}: {offset}" for partition, offset in sorted(kept.items()))
+        hint = f"stop every process of the group, and run this again; the offsets were {{{offsets}}}"
         raise Stopped(f"group {group} of {stream}/{topic} was not rebuilt: {error}", hint, "IFX768") from error

@@ -1,6 +1,6 @@
-"""Which partition a key belongs to: as every Iggy client decides it, so that we and other producers agree.
+"""The partition of a key, chosen as every Iggy client does, so that all producers agree.
 
-`messages_key` of the SDK is of a whole batch; so messages are sorted into partitions here and sent to each by number.
+The SDK's `messages_key` applies to a whole batch.  So messages are sorted into partitions here and sent by number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _P1, _P2, _P3, _P4, _P5 = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x1656
 
 
 def xxhash32(data: bytes) -> int:
-    """XXH32 of `data` with seed 0 (the specification's reference algorithm)."""
+    """Return XXH32 of `data` with seed 0 (the specification's reference algorithm)."""
     size, at = len(data), 0
     if size >= 16:
         lanes = [(_P1 + _P2) & _MASK, _P2, 0, (-_P1) & _MASK]
@@ -42,12 +42,12 @@ def xxhash32(data: bytes) -> int:
 
 @lru_cache(maxsize=16384)
 def partition_of(key: str, partitions: int) -> int:
-    """The partition, from 0, of messages with this key."""
+    """Return the partition, from 0, of messages with this key."""
     return xxhash32(key.encode("utf-8", "surrogatepass")) % partitions
 
 
 def by_partition(messages: Sequence[OutgoingMessage], partitions: int, turn: int) -> dict[int, list[OutgoingMessage]]:
-    """`messages` by partition, their order kept in each; those without a key go to the partition of `turn`."""
+    """Return `messages` by partition, in order; those without a key go to the partition of `turn`."""
     sorted_in: dict[int, list[OutgoingMessage]] = {}
     for message in messages:
         number = turn % partitions if message.key is None else partition_of(message.key, partitions)

@@ -1,18 +1,18 @@
-"""Membership in a consumer group: which partitions are ours, which starve and who holds them, and when to rebuild it.
+"""Membership in a consumer group: the partitions of this member, starving partitions, and when to rebuild the group.
 
-It looks every two seconds, whatever comes from other partitions:
+Every two seconds, even while messages come from other partitions, a member looks at the group:
 
 | it finds                                         | it does                                                          |
 |--------------------------------------------------|------------------------------------------------------------------|
 | another assignment than at the last look         | logs `iggy.partitions_assigned`, `iggy.partitions_revoked`       |
-| we are no member (the group was deleted): polls  | raises `Refusal` (NO_MEMBER): the route connects and joins again |
-| would stay empty, without an error               |                                                                  |
-| a partition starves (see `iggy_watch`)           | logs `iggy.starving` with the partition and the member           |
+| that it is not a member (the group was deleted): | raises `CallFailed` (NO_MEMBER): the route connects again        |
+| polls would stay empty, without an error         |                                                                  |
+| a partition starves (see `watch`)                | logs `iggy.starving` with the partition and the member           |
 | … it makes progress again                        | logs `iggy.starving_over`                                        |
 | `exclusive`, and members without a connection,   | rebuilds the group with its offsets, logs `iggy.regrouped`; work |
-| or a partition that starves                      | in flight stays valid, because every partition is ours then      |
+| or a partition that starves                      | in flight stays valid: this member then has every partition      |
 | … but other processes are connected              | leaves the group alone, logs `iggy.not_exclusive`                |
-| the connection breaks during the rebuild         | the offsets are in the log and in the source, which goes on there|
+| the connection breaks during the rebuild         | the source continues at the offsets, which are in the log too    |
 | the read is cancelled during the rebuild         | the rebuild goes on; `finish` waits for it                       |
 """
 
@@ -27,55 +27,55 @@ from dataclasses import dataclass
 from iggyflux.errors import IggyfluxError
 from iggyflux.records import Partition
 from iggyflux.transports.base import GroupState, Starving
-from iggyflux.transports.iggy.connection import Connection, Membership, PartitionInfo, Reader
-from iggyflux.transports.iggy.errors import Meaning, Refusal
+from iggyflux.transports.iggy.connection import Connection, ConsumerId, Membership, PartitionInfo
+from iggyflux.transports.iggy.errors import CallFailed, Meaning
 from iggyflux.transports.iggy.groups import renew
 from iggyflux.transports.iggy.watch import STARVING_SECONDS, Look, Watch
 
 LOOK_SECONDS = 2.0
 _OUTSIDE_SECONDS = 1.0
-_TOLD_PARTITIONS = 5
+_MOST_LISTED = 5
 
 log = logging.getLogger("iggyflux.iggy")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How far a partition is read, if it is ours."""
+class ReadProgress:
+    """How far this member has read one of its partitions."""
 
     place: Partition
     position: int
-    """The offset that is expected next."""
+    """The next expected offset."""
     came_empty: bool
-    """Whether we asked since the last look, and nothing came."""
+    """Whether this member polled since the last look and got nothing."""
     counts_from: int | None
-    """The offset from which messages count where nothing is stored; None: from the end at the first look."""
+    """The offset from which messages count if nothing is stored; None: from the end at the first look."""
 
 
 class StoredOffsets:
-    """How far the members of a group are, by what is stored; asks only for what may have changed."""
+    """The progress of a group's members by stored offsets; asks only for offsets that may have changed."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: ConsumerId) -> None:
         self._reader = reader
         self._known: dict[Partition, int] = {}
 
     async def look(
         self, connection: Connection, place: Partition, info: PartitionInfo, holder: int | None, *, begin: int
     ) -> Look:
-        """A look at one partition; where nothing is stored, messages count from `begin`."""
+        """Return a look at one partition; if nothing is stored, messages count from `begin`."""
         stored = self._known.get(place)
         if stored is None or stored != info.end - 1:
             found = await connection.stored(self._reader, place)
             if found is None:
                 return Look(min(info.end - begin, info.messages), -1, holder)
             stored = self._known[place] = found.stored
-        behind = info.end - 1 - stored if stored < info.end else info.end  # stored behind the end: the log was lost
+        behind = info.end - 1 - stored if stored < info.end else info.end  # stored beyond the end: the log was lost
         return Look(min(behind, info.messages), stored, holder)
 
 
 async def find_starving(
     connection: Connection,
-    reader: Reader,
+    reader: ConsumerId,
     stream: str,
     topic: str,
     *,
@@ -83,10 +83,10 @@ async def find_starving(
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> list[Starving]:
-    """The partitions of a group that its members hold and make no progress in, without joining it.
+    """Return the partitions that members of a group hold without progress; do not join the group.
 
-    Returns at once where nothing waits, else as soon as every member made progress, or after `STARVING_SECONDS`.
-    Messages of a partition where nothing is stored count if `counts_all`.  Raises `NotConnected`.
+    Return at once if no message waits, else when every member made progress, or after `STARVING_SECONDS`.
+    Messages of a partition without a stored offset count if `counts_all`.  Raise `NotConnected`.
     """
     watch, offsets = Watch(), StoredOffsets(reader)
     begun: float | None = None
@@ -109,8 +109,8 @@ async def find_starving(
 class GroupMember:
     """Membership of one group in the topics of one stream.
 
-    `remedy` is the command that rebuilds the group, for people.  `storing` is held while an offset is stored: a rebuild
-    must not run between.
+    `remedy` is the command that rebuilds the group, for messages.  `storing` is held while an offset is stored: a
+    rebuild must not run meanwhile.
     """
 
     def __init__(self, stream: str, group: str, *, exclusive: bool = False, remedy: str = "iggyflux regroup") -> None:
@@ -122,55 +122,55 @@ class GroupMember:
         self._watch = Watch()
         self._look_at = 0.0
         self._states: dict[str, GroupState] = {}
-        self._told: dict[Partition, int | None] = {}
-        self._stored = StoredOffsets(Reader("group", group))
+        self._reported: dict[Partition, int | None] = {}
+        self._stored = StoredOffsets(ConsumerId("group", group))
         self._ends: dict[Partition, int] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._is_shared = False
 
     @property
     def states(self) -> Sequence[GroupState]:
-        """What is known of each topic."""
+        """The last known state of each topic."""
         return tuple(self._states.values())
 
     @property
     def waiting_for(self) -> str | None:
-        """Which partitions starve, in words."""
+        """A text that names the starving partitions."""
         starving = [each for state in self._states.values() for each in state.starving]
         if not starving:
             return None
-        told = "; ".join(map(in_words, starving[:_TOLD_PARTITIONS]))
-        more = f"; and {len(starving) - _TOLD_PARTITIONS} more partitions" if len(starving) > _TOLD_PARTITIONS else ""
-        return f"{told}{more}; {self._advice()}"
+        listed = "; ".join(map(in_words, starving[:_MOST_LISTED]))
+        more = f"; and {len(starving) - _MOST_LISTED} more partitions" if len(starving) > _MOST_LISTED else ""
+        return f"{listed}{more}; {self._advice()}"
 
     def begin(self, now: float) -> None:
-        """A new connection: nothing is known yet."""
+        """Start with a new connection, of which nothing is known yet."""
         self._watch, self._look_at = Watch(), now
         self._states.clear()
-        self._told.clear()
+        self._reported.clear()
 
     async def finish(self) -> None:
-        """Wait until a rebuild that is under way is done; never raises."""
+        """Wait for a rebuild in progress; never raise."""
         if self._renewing is not None:
             await asyncio.wait({self._renewing})
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time to look."""
+        """Whether the next look is due."""
         return now >= self._look_at
 
     async def look(
         self,
         connection: Connection,
         now: float,
-        readings: Iterable[Reading],
+        readings: Iterable[ReadProgress],
         keep: Callable[[Mapping[Partition, int]], None],
     ) -> bool:
-        """Look at all topics; True where a group was rebuilt: every partition is ours then.
+        """Look at all topics; return True if a group was rebuilt: this member then has every partition.
 
-        `keep` is given the offsets before a rebuild, during which they are stored nowhere.  Raises `NotConnected`.
+        `keep` receives the offsets before a rebuild, which deletes them on the server.  Raise `NotConnected`.
         """
         self._look_at = now + LOOK_SECONDS
-        topics: dict[str, list[Reading]] = {}
+        topics: dict[str, list[ReadProgress]] = {}
         for reading in readings:
             topics.setdefault(reading.place.topic, []).append(reading)
         renewed = False
@@ -178,8 +178,8 @@ class GroupMember:
             membership = await connection.membership(self._stream, topic, self._group)
             if membership.own is None:
                 doing = f"membership in group {self._group} of {self._stream}/{topic} was lost; joining again"
-                raise Refusal(doing, Meaning.NO_MEMBER)
-            self._tell_assignment(topic, membership)
+                raise CallFailed(doing, Meaning.NO_MEMBER)
+            self._report_assignment(topic, membership)
             self._watch.observe(now, await self._looks(connection, topic, membership, each))
             starving = [each for place, each in self._watch.starving(now).items() if place.topic == topic]
             self._states[topic] = GroupState(
@@ -190,13 +190,13 @@ class GroupMember:
                 tuple(sorted(membership.own)),
                 tuple(starving),
             )
-            await self._tell_starving(connection, topic, membership, starving)
+            await self._report_starving(connection, topic, membership, starving)
             if self._exclusive and len(membership.held) > 1:
                 renewed |= await self._rebuild(connection, now, topic, bool(starving), keep)
         return renewed
 
     async def _looks(
-        self, connection: Connection, topic: str, membership: Membership, readings: Sequence[Reading]
+        self, connection: Connection, topic: str, membership: Membership, readings: Sequence[ReadProgress]
     ) -> dict[Partition, Look]:
         infos = {info.number: info for info in await connection.partitions(self._stream, topic) or []}
         looks = {}
@@ -215,9 +215,9 @@ class GroupMember:
                 looks[place] = await self._stored.look(connection, place, info, holder, begin=begin)
         return looks
 
-    # What is told
+    # Reporting
 
-    def _tell_assignment(self, topic: str, membership: Membership) -> None:
+    def _report_assignment(self, topic: str, membership: Membership) -> None:
         known = self._states.get(topic)
         before = frozenset(known.partitions) if known else frozenset()
         own = membership.own or frozenset()
@@ -238,14 +238,14 @@ class GroupMember:
                 holds,
             )
 
-    async def _tell_starving(
+    async def _report_starving(
         self, connection: Connection, topic: str, membership: Membership, starving: Sequence[Starving]
     ) -> None:
-        """Tell what starves since, once for each who holds it, and what does no more."""
+        """Log new starving partitions, once for each holder, and those that no longer starve."""
         current = {each.partition: each.holder for each in starving}
-        over = [place.partition for place in self._told if place.topic == topic and place not in current]
-        new = [each for each in starving if self._told.get(each.partition, -1) != each.holder]
-        self._told = {place: each for place, each in self._told.items() if place.topic != topic} | current
+        over = [place.partition for place in self._reported if place.topic == topic and place not in current]
+        new = [each for each in starving if self._reported.get(each.partition, -1) != each.holder]
+        self._reported = {place: each for place, each in self._reported.items() if place.topic != topic} | current
         where = f"{self._stream}/{topic}"
         if over:
             log.info("iggy.starving_over group=%s topic=%s partitions=%s", self._group, where, _listed(over))
@@ -273,7 +273,7 @@ class GroupMember:
             return "the run rebuilds the group"
         return f"if its process has ended, run: {self._remedy}"
 
-    # What is done
+    # Rebuilding
 
     async def _rebuild(
         self,
@@ -301,19 +301,19 @@ class GroupMember:
         self._renewing = asyncio.ensure_future(self._renew(connection, topic, keep))
         self._renewing.add_done_callback(_forget)
         await asyncio.shield(self._renewing)
-        self._look_at = now  # what is ours is told at once
+        self._look_at = now  # report the new assignment at once
         return True
 
     async def _renew(self, connection: Connection, topic: str, keep: Callable[[Mapping[Partition, int]], None]) -> None:
-        def tell_and_keep(offsets: Mapping[int, int]) -> None:
-            told = ",".join(f"{number}:{offset}" for number, offset in sorted(offsets.items()))
+        def log_and_keep(offsets: Mapping[int, int]) -> None:
+            listed = ",".join(f"{number}:{offset}" for number, offset in sorted(offsets.items()))
             log.info(
-                "iggy.regrouping group=%s topic=%s/%s offsets=%s", self._group, self._stream, topic, told or "none"
+                "iggy.regrouping group=%s topic=%s/%s offsets=%s", self._group, self._stream, topic, listed or "none"
             )
             keep({Partition(self._stream, topic, number): offset for number, offset in offsets.items()})
 
         async with self.storing:
-            renewed = await renew(connection, self._stream, topic, self._group, keep=tell_and_keep)
+            renewed = await renew(connection, self._stream, topic, self._group, keep=log_and_keep)
         log.warning(
             "iggy.regrouped group=%s topic=%s/%s forgotten=%d offsets=%d",
             self._group,
@@ -325,13 +325,13 @@ class GroupMember:
 
 
 def in_words(each: Starving) -> str:
-    """A partition that starves, for people."""
+    """Return a starving partition, for people."""
     holder = "no member holds it" if each.holder is None else f"member {each.holder} holds it"
     return f"{each.partition} starves: {holder}, {each.waiting} messages pending"
 
 
 def suspicion(members: int, connected: int | None) -> str:
-    """What may be wrong with a member that does not get on."""
+    """Return what may be wrong with a member that makes no progress."""
     if connected is None:
         return "a restarted server may keep old members"
     if connected < members:

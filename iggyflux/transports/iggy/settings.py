@@ -1,4 +1,4 @@
-"""What an `iggy` section and a consumer ask for that Iggy, or its SDK, does not have.  Nothing here connects."""
+"""Settings of an `iggy` section and a consumer that Iggy or its SDK does not support.  Nothing here connects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from iggyflux.pipeline import Consumer, IggySettings
 
 
 def settings_problems(settings: IggySettings, consumer: Consumer | None = None) -> list[Problem]:
-    """Everything that cannot work, known without a connection; the pointer of each names its key in the section."""
+    """Return every unsupported setting; the pointer of each names its key in the section."""
     return [
         Problem("IFX760", message, Location(pointer=f"/{key}"), hint=hint)
         for key, message, hint in _problems(settings, consumer)

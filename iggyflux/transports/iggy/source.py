@@ -1,14 +1,14 @@
-"""Topics of Apache Iggy as a source: own positions, offsets stored only when told to, groups and consumers alone.
+"""Topics of Apache Iggy as a source, for groups and single consumers; offsets are stored only by `ack`.
 
 How it keeps the guarantee:
 
-- It polls by offset, from a position of its own in memory.  In a group, where everything that was read of a partition
-  is settled, it asks for `next` instead: then a partition that was away and came back goes on where the others stopped.
-- The server gives a partition of a group to one member at a time.  What another member holds comes back as an empty
-  poll, and storing an offset there is refused: then the partition is forgotten, its work in flight is never
-  acknowledged, and it begins again at what is stored.  The server hands over when all that was polled is stored.
-- A stored offset 0 is not trusted, for a server that lost its log gives 0 for whatever was stored: message 0 comes
-  again.  A stored offset behind the end of the log tells the same: everything comes again.
+- It polls by offset, from its own position in memory.  In a group, once everything read of a partition is settled, it
+  polls by `next` instead.  Then a partition that was away and came back continues where the other members stopped.
+- The server assigns a partition of a group to one member at a time.  A poll of another member's partition is empty, and
+  storing an offset there is rejected.  Then the source forgets the partition, never acknowledges its work in flight,
+  and starts again at the stored offset.  The server hands a partition over when all polled messages are stored.
+- A stored offset 0 is not trusted, since a server that lost its log reports 0 for every stored offset: message 0 is
+  read again.  After a stored offset beyond the end of the log, everything is read again.
 """
 
 from __future__ import annotations
@@ -25,47 +25,47 @@ from iggyflux.errors import EndOfInput, NotConnected, Stopped, closest
 from iggyflux.pipeline import IggySettings, Start
 from iggyflux.records import Batch, Message, Partition, Position
 from iggyflux.transports.base import GroupState
-from iggyflux.transports.iggy.connection import At, Connection, PartitionInfo, Reader, address_of
-from iggyflux.transports.iggy.errors import Meaning, Refusal
-from iggyflux.transports.iggy.member import GroupMember, Reading
+from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
+from iggyflux.transports.iggy.errors import CallFailed, Meaning
+from iggyflux.transports.iggy.member import GroupMember, ReadProgress
 
 _DISCOVER_SECONDS = 5.0
-_SAMPLED = 64  # messages of a poll whose size is looked at
-_FIRST_COUNT = 1000  # of a poll, as long as nobody knows how large messages are
-_MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose offsets others store too
+_SAMPLED = 64  # messages of a poll whose size is measured
+_FIRST_COUNT = 1000  # messages in a poll until their size is known
+_MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose other members store offsets too
 
 log = logging.getLogger("iggyflux.iggy")
 
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where we are in a partition."""
+    """The read state of a partition."""
 
     place: Partition
     end: int
     average_bytes: float = 0.0
     at: At | None = None
-    """Where the next poll begins; None: not known yet, ask what is stored."""
+    """Where the next poll begins; None if that is unknown: then ask for the stored offset."""
     position: int = 0
-    """The offset that is expected next."""
+    """The next expected offset."""
     begin: int = 0
-    """The offset that was expected first, where nothing was stored."""
+    """The first expected offset, if nothing was stored."""
     settled: int = -1
-    """The offset that is stored, as far as we know."""
+    """The stored offset, as far as known."""
     stop: int | None = None
     """The offset to stop before."""
     not_before: float = 0.0
     came_empty: bool = False
-    """Whether the last poll gave nothing."""
+    """Whether the last poll returned nothing."""
     most: int | None = None
-    """The size that polls may have after one that failed."""
+    """The limit for polls after one that failed."""
 
     @property
     def is_at_stop(self) -> bool:
         return self.stop is not None and self.position >= self.stop
 
     def until_stop(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Return those of `messages` that stand before the stop."""
+        """Return those of `messages` that are before the stop."""
         if self.stop is None or not messages or messages[-1].offset < self.stop:
             return messages
         return [message for message in messages if message.offset < self.stop]
@@ -84,8 +84,9 @@ class _Cursor:
 class IggySource:
     """A `Source` on topics of one stream, by names and globs.
 
-    `partitions` bounds a consumer alone.  Without `until_end` new topics and partitions are found as they come; with
-    it, `EndOfInput` comes when what was there at `connect` is read, by us or by other members of the group.
+    `partitions` selects the partitions of a single consumer.  Without `until_end` new topics and partitions are found
+    as they appear.  With it, `read` raises `EndOfInput` when this or another member has read all messages that existed
+    at `connect`.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class IggySource:
         stream: str,
         topics: Sequence[str],
         *,
-        reader: Reader,
+        reader: ConsumerId,
         partitions: Sequence[int] | None = None,
         start: Start = Start(),  # noqa: B008  # frozen
         until_end: bool = False,
@@ -121,17 +122,17 @@ class IggySource:
         self._was_connected = False
         self._knows_topics = False
         self._largest_polls: dict[Partition, int] = {}
-        self._begins: dict[Partition, tuple[At, int]] = {}  # where nothing is stored: the same after a reconnection
+        self._begins: dict[Partition, tuple[At, int]] = {}  # without a stored offset: the same after reconnecting
 
     @property
     def about(self) -> str:
-        """What this is, for people."""
+        """A description for people."""
         who = f"{self.reader.kind} {self.reader.name}"
         return f"{self._stream}/{','.join(self._wanted)} of {address_of(self.settings)}, {who}"
 
     @property
     def waiting_for(self) -> str | None:
-        """Why nothing comes though messages wait, where that is so."""
+        """Why no messages come though some wait, if that is so."""
         return self._member.waiting_for if self._member else None
 
     @property
@@ -140,7 +141,7 @@ class IggySource:
         return self._member.states if self._member else ()
 
     async def connect(self) -> None:
-        """As `Source.connect`.  Raises `Stopped` where a stream or topic that is named is not there (IFX766)."""
+        """As `Source.connect`.  Raise `Stopped` (IFX766) if a named stream or topic does not exist."""
         await self._let_go()
         self._connection = self._new_connection(self.settings)
         await self._connection.open()
@@ -151,7 +152,7 @@ class IggySource:
         self._was_connected = True
 
     async def read(self) -> Batch | None:
-        """As `Source.read`.  Where nothing is there, it takes up to `poll_interval` to say so."""
+        """As `Source.read`.  If there are no messages, it waits up to `poll_interval`."""
         connection = self._connected
         await self._look_around(connection)
         now = self._now()
@@ -169,7 +170,7 @@ class IggySource:
         return None
 
     async def ack(self, positions: Sequence[Position]) -> None:
-        """As `Source.ack`.  A partition that is another member's now is let go of: its messages are that member's."""
+        """As `Source.ack`.  Drop a partition that was reassigned: another member reads its messages."""
         connection = self._connected
         for position in positions:
             cursor = self._cursors.get(position.partition)
@@ -178,8 +179,8 @@ class IggySource:
             try:
                 async with self._member.storing if self._member else nullcontext():
                     await connection.store(self.reader, position.partition, position.offset)
-            except Refusal as refusal:
-                if refusal.meaning is not Meaning.NOT_OWNER:
+            except CallFailed as failure:
+                if failure.meaning is not Meaning.NOT_OWNER:
                     raise
                 log.info("iggy.partition_lost partition=%s offset=%d", position.partition, position.offset)
                 cursor.at = None
@@ -187,7 +188,7 @@ class IggySource:
                 cursor.settled = position.offset
 
     async def lag(self) -> dict[Partition, int]:
-        """How many messages of each partition are not settled yet."""
+        """Return how many messages of each partition are not settled yet."""
         connection, found = self._connected, {}
         shared = self.reader.kind == "group" and len(self._cursors) <= _MOST_PARTITIONS_ASKED
         for topic in dict.fromkeys(cursor.place.topic for cursor in self._turns):
@@ -204,11 +205,11 @@ class IggySource:
         return found
 
     async def close(self) -> None:
-        """As `Source.close`: the groups know at once that we are gone."""
+        """As `Source.close`: this member leaves its groups at once."""
         await self._let_go()
 
     async def places(self) -> list[tuple[str, str]]:
-        """The topics that are meant, without joining anything."""
+        """Return the selected topics, without joining a group."""
         connection = self._new_connection(self.settings)
         self._connection = connection
         try:
@@ -217,7 +218,7 @@ class IggySource:
         finally:
             await self._let_go()
 
-    # What there is to read
+    # Topics and partitions
 
     @property
     def _connected(self) -> Connection:
@@ -261,7 +262,7 @@ class IggySource:
         return [topic for topic in known if any(fnmatch.fnmatchcase(topic, wanted) for wanted in self._wanted)]
 
     def _missing(self, what: str, known: Sequence[str]) -> Exception:
-        """Nobody waits for what may be a slip of the pen; what was there once comes again."""
+        """Return `Stopped` for a name that never existed, which may be misspelt; `NotConnected` for one that did."""
         if self._was_connected:
             return NotConnected(f"{what} was deleted from Iggy")
         near = closest(what, known)
@@ -271,7 +272,7 @@ class IggySource:
     def _take_up(self, place: Partition, info: PartitionInfo) -> None:
         average = info.size / info.messages if info.messages else 0.0
         cursor = _Cursor(place, info.end, average, most=self._largest_polls.get(place))
-        if place not in self._begins:  # what came into being while we run is read from its first message
+        if place not in self._begins:  # a partition that appears during the run is read from its first message
             start = Start() if self._knows_topics else self._start
             self._begins[place] = _STARTS[start.kind](info.end, start.value)
         self._cursors[place] = cursor
@@ -288,7 +289,7 @@ class IggySource:
                 return []
             at = self._where(cursor)
             messages = await connection.poll(self.reader, cursor.place, at, self._count(cursor))
-        except Refusal:
+        except CallFailed:
             self._largest_polls[cursor.place] = max((cursor.most or self._count(cursor)) // 2, 1)
             raise
         messages = cursor.until_stop(messages)
@@ -309,14 +310,14 @@ class IggySource:
         if self._until_end:
             await self._judge_emptiness(connection, cursor)
         if self.reader.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
-            cursor.at = None  # it may belong to another member: when it comes to us, something may be stored
+            cursor.at = None  # another member may have it; ask for the stored offset when it is assigned again
 
     async def _begin(self, connection: Connection, cursor: _Cursor) -> None:
-        """Where to begin in a partition: after what is stored, else where the pipeline says."""
+        """Find where to begin in a partition: after the stored offset, else where the pipeline says."""
         try:
             stored = await connection.stored(self.reader, cursor.place)
-        except Refusal as refusal:
-            if refusal.meaning is Meaning.NOT_OWNER:
+        except CallFailed as failure:
+            if failure.meaning is Meaning.NOT_OWNER:
                 return
             raise
         if stored is None:
@@ -332,7 +333,7 @@ class IggySource:
         cursor.begin = cursor.position
 
     def _where(self, cursor: _Cursor) -> At:
-        """`next` where the server's offset and ours are the same, so that a hand-over in between is noticed."""
+        """Return `next` if the server's offset is ours, so that a hand-over in between is noticed; else an offset."""
         at = cursor.at or ("next", 0)
         if self.reader.kind == "group" and at[0] == "offset" and 0 < cursor.settled == at[1] - 1:
             return ("next", 0)
@@ -347,7 +348,7 @@ class IggySource:
         return count
 
     async def _judge_emptiness(self, connection: Connection, cursor: _Cursor) -> None:
-        """Nothing came, though the end was not reached: others read it, or it is not there any more."""
+        """Handle an empty poll before the end: other members read the messages, or they are gone."""
         if self.reader.kind == "group":
             place = cursor.place
             members = await connection.members(place.stream, place.topic, self.reader.name)
@@ -357,17 +358,17 @@ class IggySource:
                     return
         cursor.position = max(cursor.position, cursor.stop or 0)
 
-    # Whenever there is nothing to read
+    # While there is nothing to read
 
     async def _rest(self) -> None:
-        """Until the first partition may be asked again."""
+        """Wait until the first partition may be polled again."""
         due = [cursor.not_before for cursor in self._turns if not cursor.is_at_stop]
         seconds = min(due, default=self._now() + self.settings.poll_interval_seconds) - self._now()
         if seconds > 0:
             await asyncio.sleep(min(seconds, self.settings.poll_interval_seconds))
 
     async def _look_around(self, connection: Connection) -> None:
-        """Do what is due, also while messages come: they may come from some of the partitions only."""
+        """Do what is due, even while messages come: they may come from some of the partitions only."""
         now = self._now()
         if now >= self._discover_at and not self._until_end:
             await self._discover()
@@ -378,13 +379,13 @@ class IggySource:
                     if cursor.position == cursor.begin or cursor.settled == cursor.position - 1:
                         cursor.at = None
 
-    def _reading(self, cursor: _Cursor) -> Reading:
+    def _reading(self, cursor: _Cursor) -> ReadProgress:
         came_empty, cursor.came_empty = cursor.came_empty, False
         counts_from = 0 if self._start.kind == "first" else None
-        return Reading(cursor.place, cursor.position, came_empty, counts_from)
+        return ReadProgress(cursor.place, cursor.position, came_empty, counts_from)
 
     def _keep(self, offsets: Mapping[Partition, int]) -> None:
-        """Begin here where nothing is stored: a rebuild that breaks off loses the stored offsets."""
+        """Begin at these offsets if nothing is stored: an interrupted rebuild loses the stored offsets."""
         for place, offset in offsets.items():
             begin = offset + 1 if offset else 0
             self._begins[place] = (("offset", begin), begin)

@@ -1,4 +1,4 @@
-"""Topics of Apache Iggy beside a run: sending to one, and looking at one without touching any offset."""
+"""Topics of Apache Iggy without a consumer: send to one, and read one without changing any offset."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Literal
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
-from iggyflux.transports.iggy.connection import At, Connection, PartitionInfo, Reader, address_of
+from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
 from iggyflux.transports.iggy.keys import by_partition
 
 _SEND_COUNT = 1000
-_LOOKING = Reader("single", "iggyflux-look")  # stores nothing
+_LOOKING = ConsumerId("single", "iggyflux-look")  # stores nothing
 
 
 async def made_partitions(
     connection: Connection, settings: IggySettings, stream: str, topic: str, partitions: int = 1
 ) -> list[PartitionInfo]:
-    """The partitions of a topic to send to, which with `create` is made.  Raises `Stopped` (IFX766, IFX767)."""
+    """Return the partitions of a topic to send to; with `create`, make it.  Raise `Stopped` (IFX766, IFX767)."""
     infos = await connection.partitions(stream, topic)
     if infos is None and settings.create:
         await connection.create(stream, topic, partitions)
@@ -33,7 +33,8 @@ async def made_partitions(
 class IggySink:
     """A `MessageSink` on a topic: dead letters, or a reader's messages.
 
-    Messages with a key go to the partition that every Iggy client gives it; those without take turns, batch by batch.
+    Messages with a key go to the partition that every Iggy client chooses for it; those without go to the partitions in
+    turn, batch by batch.
     """
 
     def __init__(self, settings: IggySettings, stream: str, topic: str, *, partitions: int = 1) -> None:
@@ -46,11 +47,11 @@ class IggySink:
 
     @property
     def about(self) -> str:
-        """What this is, for people."""
+        """A description for people."""
         return f"{'/'.join(self._address)} of {address_of(self._settings)}"
 
     async def connect(self) -> None:
-        """As `MessageSink.connect`; with `create` a missing topic is made.  Raises `Stopped` (IFX766, IFX767)."""
+        """As `MessageSink.connect`; with `create`, make a missing topic.  Raise `Stopped` (IFX766, IFX767)."""
         await self.close()
         connection = Connection(self._settings)
         await connection.open()
@@ -59,7 +60,7 @@ class IggySink:
         self._numbers = [info.number for info in infos]
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
-        """As `MessageSink.send`.  Raises `Stopped` (IFX775) for what Iggy cannot hold."""
+        """As `MessageSink.send`.  Raise `Stopped` (IFX775) for messages that Iggy cannot store."""
         if self._connection is None:
             raise NotConnected("not connected to Iggy")
         for message in messages:
@@ -98,10 +99,10 @@ class Bound:
 
 
 class IggyRange:
-    """A `Source` of what stands between two bounds of a topic, the second one exclusive; it acknowledges nothing.
+    """A `Source` of the messages between two bounds of a topic, the second one exclusive; it acknowledges nothing.
 
-    It reads beside whoever reads the topic: no group is joined, no offset stored.  Reading ends at what was there when
-    it was connected.  `total` is an upper bound of the messages, known then.
+    It does not disturb consumers of the topic: it joins no group and stores no offset.  Reading ends at the end that
+    the topic had at `connect`.  `total` is an upper bound of the number of messages, known then.
     """
 
     waiting_for: str | None = None
@@ -142,7 +143,7 @@ class IggyRange:
                     self._left.append((Partition(stream, topic, info.number), begin, info.end))
 
     async def read(self) -> Batch | None:
-        """The next messages.  Raises `EndOfInput`."""
+        """Return the next messages.  Raise `EndOfInput`."""
         if self._connection is None:
             raise NotConnected("not connected to Iggy")
         while self._left:
@@ -158,10 +159,10 @@ class IggyRange:
         raise EndOfInput("the end of the range is reached")
 
     async def ack(self, positions: Sequence[Position]) -> None:
-        """Nothing: no offset is touched."""
+        """Do nothing: no offset is stored."""
 
     async def lag(self) -> dict[Partition, int]:
-        """How many messages are not read yet, as far as offsets say."""
+        """Return how many messages are not read yet, as far as offsets show."""
         return {place: max(end - (at[1] if at[0] == "offset" else 0), 0) for place, at, end in self._left}
 
     async def close(self) -> None:
@@ -178,7 +179,7 @@ class IggyRange:
 
 
 async def read_range(source: IggyRange) -> AsyncIterator[Message]:
-    """Every message of a range; closes it."""
+    """Return every message of a range; close it."""
     try:
         await source.connect()
         while batch := await source.read():
@@ -191,9 +192,9 @@ async def read_range(source: IggyRange) -> AsyncIterator[Message]:
 
 
 async def last_messages(settings: IggySettings, stream: str, topics: Sequence[str], count: int) -> list[Message]:
-    """The last `count` messages of the topics that are, or match by glob, one of `topics`, oldest first.
+    """Return the last `count` messages of the topics with one of the names or globs `topics`, oldest first.
 
-    Without touching any offset.  Raises `NotConnected` or `Stopped`.
+    No offset is stored.  Raise `NotConnected` or `Stopped`.
     """
     import fnmatch
 
@@ -222,7 +223,7 @@ async def last_messages(settings: IggySettings, stream: str, topics: Sequence[st
 
 
 def _chunks(messages: Sequence[OutgoingMessage], most_bytes: int) -> list[list[OutgoingMessage]]:
-    """`messages` in requests that the server takes."""
+    """Return `messages` in requests of a size that the server accepts."""
     chunks: list[list[OutgoingMessage]] = [[]]
     size = 0
     for message in messages:

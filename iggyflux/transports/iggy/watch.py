@@ -1,21 +1,21 @@
-"""Which partitions of a consumer group starve: messages wait in them, and whoever holds them does not get on.
+"""Which partitions of a consumer group starve: messages wait in them, and their holders make no progress.
 
-Pure: looks and times go in.  Each partition is judged by itself, whatever the others do:
+Pure: looks and times go in.  Each partition is judged by itself:
 
 | what a look finds                                    | what it means                                              |
 |------------------------------------------------------|------------------------------------------------------------|
-| nothing waits                                        | it cannot starve; the time begins anew                     |
-| progress since the last look                         | its holder works; the time begins anew                     |
+| no message waits                                     | it cannot starve; the time is reset                        |
+| progress since the last look                         | its holder works; the time is reset                        |
 | another holder than at the last look                 | it has `GRACE_SECONDS` at least                            |
-| no progress for `STARVING_SECONDS`, held by another  | it starves: a ghost of a server that was started again, or |
-|                                                      | a member that lives and cannot write                       |
-| … held by us, and not on its way to another          | it starves only if we asked and got nothing: what we have  |
-|                                                      | read and not yet written counts as progress                |
-| … held by us, on its way to another                  | it starves: we have not written what we read of it         |
-| … held by nobody                                     | it starves                                                 |
-| we lost the connection, or are a member no more      | nothing is known: all times begin anew                     |
+| no progress for `STARVING_SECONDS`, held by another  | it starves: its holder is gone since a restart of the      |
+|                                                      | server, or is alive and cannot write                       |
+| … held by this member, and not being handed over     | it starves only if polls returned nothing: messages that   |
+|                                                      | were read and not yet written count as progress            |
+| … held by this member, being handed over             | it starves: messages that were read are not written        |
+| … without a holder                                   | it starves                                                 |
+| the connection was lost, or the membership           | nothing is known: all times are reset                      |
 
-Progress of a partition of ours is where we read, of any other what is stored.
+The progress of a partition of this member is its read position, of any other its stored offset.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found of a partition: how many messages wait, how far somebody got, and who holds it."""
+    """What was found of a partition: the number of waiting messages, the progress, and the holder."""
 
     waiting: int
     progress: int
@@ -40,36 +40,36 @@ class Look:
 
 
 @dataclass(slots=True)
-class _Watched:
+class _WatchedPartition:
     look: Look
     since: float
     held_since: float
 
 
 class Watch:
-    """The partitions of which a look was taken, since when nothing moves in each."""
+    """The partitions that were looked at, and since when each makes no progress."""
 
     def __init__(self) -> None:
-        self._watched: dict[Partition, _Watched] = {}
+        self._watched: dict[Partition, _WatchedPartition] = {}
 
     def observe(self, now: float, looks: Mapping[Partition, Look]) -> None:
-        """Take a look at some partitions; what it does not hold stays as it was."""
+        """Take a look at some partitions; the others keep their state."""
         for place, look in looks.items():
             before = self._watched.get(place)
             if look.waiting <= 0:
                 self._watched.pop(place, None)
             elif before is None or look.progress != before.look.progress:
-                self._watched[place] = _Watched(look, now, now)
+                self._watched[place] = _WatchedPartition(look, now, now)
             else:
                 held_since = before.held_since if look.holder == before.look.holder else now
-                self._watched[place] = _Watched(look, before.since, held_since)
+                self._watched[place] = _WatchedPartition(look, before.since, held_since)
 
     def is_stuck(self, since: float) -> bool:
         """Whether messages wait in some partition that made no progress after `since`."""
         return any(each.since <= since for each in self._watched.values())
 
     def starving(self, now: float) -> dict[Partition, Starving]:
-        """The partitions that starve, in order."""
+        """Return the partitions that starve, in order."""
         return {
             place: Starving(place, each.look.holder, each.look.waiting, now - each.since)
             for place, each in sorted(self._watched.items(), key=lambda item: (item[0].topic, item[0].partition))

@@ -1,8 +1,8 @@
-"""Requests of Iggy's binary protocol that the SDK has no call for: ask and store the offset of a consumer, ask which
-partitions of a group are ours, and which clients are connected.
+"""Requests of Iggy's binary protocol for which the SDK has no call.
 
-The bytes are those of protocol 0.11, which the SDK 0.9 and servers 0.9 speak, and the SDK checks at log-in that the
-server speaks it.  With any other SDK they are not used: there are slower ways with public calls.
+They read and store the offset of a consumer, read the partitions of this member of a group, and list the connected
+clients.  The bytes are those of protocol 0.11, of the SDK 0.9 and servers 0.9; the SDK checks at login that the server
+uses it.  With any other SDK they are not used: slower public calls replace them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GET_OFFSET = 120
 STORE_OFFSET = 121
 SYNC_GROUP = 606
 _KINDS = {"single": 1, "group": 2}
-_CONFIRMED = 1  # the answer comes when the offset is replicated
+_CONFIRMED = 1  # the server answers when the offset is replicated
 _ANSWER = struct.Struct("<IQQ")
 _ASSIGNMENT = struct.Struct("<QI")  # the group's generation, how many partitions
 _CLIENT = struct.Struct("<IIBI")  # client, user, transport, length of the address
@@ -30,30 +30,30 @@ _GROUP = struct.Struct("<III")  # stream, topic, group
 
 @dataclass(frozen=True, slots=True)
 class StoredOffset:
-    """What the server knows of a consumer in a partition: the last offset of the partition, and the stored one."""
+    """The state of a consumer in a partition: the last offset of the partition, and the stored one."""
 
     last: int
     stored: int
 
 
 def is_known(sdk_version: str) -> bool:
-    """Whether this version of the SDK speaks the protocol that is written down here."""
+    """Whether this version of the SDK speaks the protocol of this file."""
     return sdk_version.startswith(SDK_VERSIONS)
 
 
 def offset_request(kind: Literal["single", "group"], name: str, stream: str, topic: str, partition: int) -> bytes:
-    """The body of `GET_OFFSET`."""
+    """Return the body of `GET_OFFSET`."""
     consumer = bytes([_KINDS[kind]]) + _named(name)
     return consumer + _named(stream) + _named(topic) + b"\x01" + struct.pack("<I", partition)
 
 
 def store_request(name: str, stream: str, topic: str, partition: int, offset: int) -> bytes:
-    """The body of `STORE_OFFSET` for a consumer that stands alone."""
+    """Return the body of `STORE_OFFSET` for a single consumer."""
     return offset_request("single", name, stream, topic, partition) + struct.pack("<QB", offset, _CONFIRMED)
 
 
 def parse_offset(answer: bytes, partition: int) -> StoredOffset | None:
-    """The answer to `GET_OFFSET`; None where nothing is stored.  Raises `ValueError` where it is not understood."""
+    """Return the answer to `GET_OFFSET`; None if nothing is stored.  Raise `ValueError` if it is not understood."""
     if not answer:
         return None
     if len(answer) != _ANSWER.size:
@@ -65,12 +65,12 @@ def parse_offset(answer: bytes, partition: int) -> StoredOffset | None:
 
 
 def group_request(stream: str, topic: str, group: str) -> bytes:
-    """The body of `SYNC_GROUP`."""
+    """Return the body of `SYNC_GROUP`."""
     return _named(stream) + _named(topic) + _named(group)
 
 
 def parse_assignment(answer: bytes) -> frozenset[int] | None:
-    """The partitions that the client may poll; None where it is no member.  Raises `ValueError`."""
+    """Return the partitions that the client may poll; None if it is not a member.  Raise `ValueError`."""
     if not answer:
         return None
     with _understanding(answer):
@@ -79,12 +79,12 @@ def parse_assignment(answer: bytes) -> frozenset[int] | None:
 
 
 def client_request(client: int) -> bytes:
-    """The body of `GET_CLIENT`."""
+    """Return the body of `GET_CLIENT`."""
     return _COUNT.pack(client)
 
 
 def parse_clients(answer: bytes) -> dict[int, int]:
-    """The clients that are connected, and in how many groups each is a member.  Raises `ValueError`."""
+    """Return the connected clients, each with the number of its groups.  Raise `ValueError`."""
     found, at = {}, 0
     while at < len(answer):
         client, groups, at = _parse_client(answer, at)
@@ -93,8 +93,8 @@ def parse_clients(answer: bytes) -> dict[int, int]:
 
 
 def parse_client_groups(answer: bytes) -> set[tuple[int, int, int]]:
-    """The groups of a client, each by the numbers of stream, topic and group.  Raises `ValueError`."""
-    if not answer:  # it left
+    """Return the groups of a client, each by the numbers of stream, topic and group.  Raise `ValueError`."""
+    if not answer:  # the client has disconnected
         return set()
     _, _, at = _parse_client(answer, 0)
     with _understanding(answer):

@@ -1,7 +1,7 @@
-"""What `iggyflux check` asks a server, and the creation of what is missing: nothing here writes a point.
+"""The queries of `iggyflux check`, and the creation of a missing database.  Nothing here writes a point.
 
-Whether we may write is found out with a body that holds only a comment: 1.x and 2.x check the token, the database or
-bucket and the permission first, and then find nothing to store (run on 1.6.7 and 2.9.1).  3.x refuses such a body after
+The write permission is checked with a body that holds only a comment.  1.x and 2.x check the token, the database or
+bucket and the permission first, and then find nothing to store (run on 1.6.7 and 2.9.1).  3.x rejects such a body after
 the same checks.
 """
 
@@ -24,8 +24,8 @@ Topic = Literal["server", "database", "write"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: `ok` None is neither good nor bad, but not known."""
+class ServerFinding:
+    """One thing that was checked: `ok` is None if it is unknown."""
 
     topic: Topic
     ok: bool | None
@@ -33,41 +33,43 @@ class Finding:
     hint: str | None = None
     code: str | None = None
 
-    def scrubbed(self, scrub: Callable[[str], str]) -> Finding:
-        """The same with its texts cleaned of secrets."""
+    def scrubbed(self, scrub: Callable[[str], str]) -> ServerFinding:
+        """Return the same with secrets removed from its texts."""
         return replace(self, text=scrub(self.text), hint=scrub(self.hint) if self.hint else None)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a connection is good for.  `flavor` and `product` are None where nobody answered."""
+    """What a connection can be used for.  `flavor` and `product` are None if no server answered."""
 
     url: str
     flavor: str | None
     product: str | None
-    findings: tuple[Finding, ...]
+    findings: tuple[ServerFinding, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stands against a run."""
+        """Whether nothing prevents a run."""
         return all(finding.ok is not False for finding in self.findings)
 
 
 class Ask(Protocol):
-    """One exchange with the server.  Raises `NotConnected` or `Stopped` where there is no answer."""
+    """One exchange with the server.  Raises `NotConnected` or `Stopped` if there is no answer."""
 
     def __call__(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer: ...
 
 
-def failed(topic: Topic, error: NotConnected | Stopped) -> Finding:
-    """The finding that an exception tells."""
+def failed(topic: Topic, error: NotConnected | Stopped) -> ServerFinding:
+    """Return the finding for an exception."""
     if isinstance(error, Stopped):
-        return Finding(topic, False, error.reason, error.hint, error.code)
-    return Finding(topic, False, str(error), "check that the server is running, and check `url`", "IFX730")
+        return ServerFinding(topic, False, error.reason, error.hint, error.code)
+    return ServerFinding(topic, False, str(error), "check that the server is running, and check `url`", "IFX730")
 
 
-def look(flavor: Flavor, settings: InfluxSettings, ask: Ask, probe_write: Callable[[], Verdict]) -> Sequence[Finding]:
-    """The findings on database and permission, for a server that answered."""
+def look(
+    flavor: Flavor, settings: InfluxSettings, ask: Ask, probe_write: Callable[[], Verdict]
+) -> Sequence[ServerFinding]:
+    """Return the findings on database and permission, for a server that answered."""
     findings = []
     for examine in _LOOKS[flavor.name]:
         try:
@@ -77,17 +79,19 @@ def look(flavor: Flavor, settings: InfluxSettings, ask: Ask, probe_write: Callab
     return findings
 
 
-def refuses_everything(answers: Sequence[Answer]) -> Sequence[Finding]:
-    """The finding that all of `answers` are one and the same refusal: no InfluxDB takes a ping for a write."""
+def refuses_everything(answers: Sequence[Answer]) -> Sequence[ServerFinding]:
+    """Return the finding that all of `answers` are the same rejection: InfluxDB does not answer a ping like a write."""
     reasons = {one_reason(answer.status, _message(answer)) for answer in answers}
     if len(answers) < 2 or len(reasons) > 1 or answers[0].status < 400:
         return ()
     text = f"the server answers {answers[0].status} to every request: {_message(answers[0])}"
-    return (Finding("server", False, text, "check that `url` is the address of InfluxDB, with its path", "IFX731"),)
+    return (
+        ServerFinding("server", False, text, "check that `url` is the address of InfluxDB, with its path", "IFX731"),
+    )
 
 
 def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
-    """Create the database or bucket of `settings`.  Raises `NotConnected` or `Stopped`."""
+    """Create the database or bucket of `settings`.  Raise `NotConnected` or `Stopped`."""
     if flavor.name == "v1":
         statement = f"CREATE DATABASE {_quoted(database_of(settings))}"
         answer = ask("POST", "/query?" + urlencode({"q": statement}))
@@ -103,7 +107,7 @@ def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
             )
         body = {"orgID": found[0].get("id", ""), "name": bucket_of(settings), "retentionRules": []}
         answer = ask("POST", "/api/v2/buckets", json.dumps(body).encode(), **{"content-type": "application/json"})
-        error = None if answer.status in (201, 422) else _message(answer)  # 422: somebody else was faster
+        error = None if answer.status in (201, 422) else _message(answer)  # 422: another process created it meanwhile
     if error is not None or answer.status >= 400:
         raise Stopped(
             f"{flavor.database_word} cannot be created: {error or answer.status}",
@@ -112,69 +116,73 @@ def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
         )
 
 
-# --- what is looked at, flavour by flavour ---
+# --- the checks, flavor by flavor ---
 
 
-def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> Finding:
+def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> ServerFinding:
     database, policy = database_of(settings), retention_policy_of(settings)
     statement = f"SHOW RETENTION POLICIES ON {_quoted(database)}"
     answer = ask("GET", "/query?" + urlencode({"q": statement}))
     error = _influxql_error(answer)
     if answer.status == 401:
-        return Finding("database", False, f"credentials: {error}", "check `username` and `password`", "IFX721")
+        return ServerFinding("database", False, f"credentials: {error}", "check `username` and `password`", "IFX721")
     if error is not None and "not found" in error:
-        return Finding("database", False, error, "create it, or set `create: true`", "IFX723")
+        return ServerFinding("database", False, error, "create it, or set `create: true`", "IFX723")
     if error is not None:
-        return Finding(
+        return ServerFinding(
             "database", None, f"no permission to see database {database!r}: {plain_words(error, answer.scrub)}"
         )
     policies = _rows(answer)
     names = [str(row.get("name")) for row in policies]
     if policy and policy not in names:
         hint = f"the retention policies are: {', '.join(names)}"
-        return Finding("database", False, f"database {database!r} has no retention policy {policy!r}", hint, "IFX724")
+        return ServerFinding(
+            "database", False, f"database {database!r} has no retention policy {policy!r}", hint, "IFX724"
+        )
     chosen = next((row for row in policies if (row.get("name") == policy if policy else row.get("default"))), {})
     kept = "without limit" if chosen.get("duration") in ("0s", None) else f"for {chosen['duration']}"
-    return Finding("database", True, f"database {database!r}, policy {chosen.get('name')!r} keeps points {kept}")
+    return ServerFinding("database", True, f"database {database!r}, policy {chosen.get('name')!r} keeps points {kept}")
 
 
-def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> Finding:
+def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> ServerFinding:
     bucket = bucket_of(settings)
     query = {"name": bucket, **({"org": settings.org} if settings.org else {})}
     answer = ask("GET", "/api/v2/buckets?" + urlencode(query))
     if answer.status == 401:
-        return Finding("database", False, f"credentials: {_message(answer)}", "check `token`", "IFX721")
+        return ServerFinding("database", False, f"credentials: {_message(answer)}", "check `token`", "IFX721")
     if answer.status == 404 and "organization" in _message(answer):
-        return Finding("database", False, _message(answer), "check `org`", "IFX723")
+        return ServerFinding("database", False, _message(answer), "check `org`", "IFX723")
     buckets = _tree(answer).get("buckets") or []
     if answer.status != 200 or not buckets:
-        # A token that may only write sees no bucket; the write tells whether it is there.
-        return Finding("database", None, f"bucket {bucket!r} does not exist, or this token has no permission to see it")
+        # A token that may only write sees no bucket; the write shows whether it exists.
+        return ServerFinding(
+            "database", None, f"bucket {bucket!r} does not exist, or this token has no permission to see it"
+        )
     seconds = next((rule.get("everySeconds") for rule in buckets[0].get("retentionRules") or []), 0)
     kept = f"for {_span(seconds)}" if seconds else "without limit"
-    return Finding("database", True, f"bucket {bucket!r} keeps points {kept}")
+    return ServerFinding("database", True, f"bucket {bucket!r} keeps points {kept}")
 
 
-def _database_3(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> Finding:
+def _database_3(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> ServerFinding:
     database = database_of(settings)
     answer = ask("GET", _LIST_DATABASES_3)
     if answer.status == 401:
-        return Finding("database", False, "authentication failed", "check `token`", "IFX721")
+        return ServerFinding("database", False, "authentication failed", "check `token`", "IFX721")
     known = _databases_3(answer)
     if known is None:
-        return Finding("database", None, f"this token has no permission to see database {database!r}")
+        return ServerFinding("database", None, f"this token has no permission to see database {database!r}")
     if database in known:
-        return Finding("database", True, f"database {database!r}")
-    return Finding("database", None, f"database {database!r} does not exist yet; the first write creates it")
+        return ServerFinding("database", True, f"database {database!r}")
+    return ServerFinding("database", None, f"database {database!r} does not exist yet; the first write creates it")
 
 
-def _write_3(settings: InfluxSettings, ask: Ask, probe: Callable[[], Verdict]) -> Finding:
+def _write_3(settings: InfluxSettings, ask: Ask, probe: Callable[[], Verdict]) -> ServerFinding:
     if database_of(settings) not in (_databases_3(ask("GET", _LIST_DATABASES_3)) or ()):
-        return Finding("write", None, "not tried: even a comment would create the database")
+        return ServerFinding("write", None, "not tried: even a comment would create the database")
     verdict = probe()
-    if isinstance(verdict, RefusedSome):  # a body without points is refused after we were let in
-        return Finding("write", True, "writes are allowed")
-    return _told(verdict)
+    if isinstance(verdict, RefusedSome):  # a body without points is rejected after the permission was checked
+        return ServerFinding("write", True, "writes are allowed")
+    return _finding_of(verdict)
 
 
 _LIST_DATABASES_3 = "/api/v3/configure/database?format=json"
@@ -190,22 +198,22 @@ def _databases_3(answer: Answer) -> list[str] | None:
     return [str(row.get("iox::database")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
 
 
-def _write(_settings: InfluxSettings, _ask: Ask, probe: Callable[[], Verdict]) -> Finding:
-    return _told(probe())
+def _write(_settings: InfluxSettings, _ask: Ask, probe: Callable[[], Verdict]) -> ServerFinding:
+    return _finding_of(probe())
 
 
-def _told(verdict: Verdict) -> Finding:
+def _finding_of(verdict: Verdict) -> ServerFinding:
     match verdict:
         case Accepted():
-            return Finding("write", True, "writes are allowed")
+            return ServerFinding("write", True, "writes are allowed")
         case Impossible(reason=reason, hint=hint, code=code):
-            return Finding("write", False, reason, hint, code)
+            return ServerFinding("write", False, reason, hint, code)
         case Unavailable(reason=reason):
-            return Finding("write", False, reason, "try again", "IFX730")
-    return Finding("write", None, "unexpected answer to an empty write")
+            return ServerFinding("write", False, reason, "try again", "IFX730")
+    return ServerFinding("write", None, "unexpected answer to an empty write")
 
 
-_Look = Callable[[InfluxSettings, Ask, Callable[[], Verdict]], Finding]
+_Look = Callable[[InfluxSettings, Ask, Callable[[], Verdict]], ServerFinding]
 _LOOKS: dict[str, tuple[_Look, ...]] = {
     "v1": (_database_1, _write),
     "v2": (_bucket_2, _write),
@@ -242,7 +250,7 @@ def _message(answer: Answer) -> str:
 
 
 def _influxql_error(answer: Answer) -> str | None:
-    """The error of a statement: also inside of a 200."""
+    """Return the error of a statement, also inside a 200."""
     if answer.status >= 400:
         return _message(answer)
     results = _tree(answer).get("results") or [{}]

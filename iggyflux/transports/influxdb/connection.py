@@ -1,7 +1,7 @@
-"""What every conversation with an InfluxDB needs: the address, the credentials, what the server is, and threads.
+"""What every exchange with an InfluxDB needs: the address, the credentials, the kind of server, and threads.
 
-A connection sends what it is told and says in our words why there was no answer; what is written or asked, and what an
-answer to that means, is its heirs' business.
+A connection sends a request and describes why there was no response.  Its subclasses decide what is written or asked,
+and what a response to that means.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PIN = "set `flavor` to v1, v2, v3 or victoriametrics"
 
 
 def settings_problems(settings: InfluxSettings) -> list[Problem]:
-    """What is wrong with `settings` before a server is asked; empty where nothing is."""
+    """Return the problems of `settings` that need no server to be found."""
     problems = [_problem(misfit) for misfit in misfits(settings)]
     try:
         parse_address(settings.url)
@@ -62,12 +62,12 @@ def _problem(misfit: Misfit) -> Problem:
 
 
 class InfluxConnection:
-    """One server.  `flavor` and `detected` are known once it was asked."""
+    """One server.  `flavor` and `detected` are known after it was asked."""
 
     def __init__(
         self, settings: InfluxSettings, *, now: Callable[[], float] = time.time, stale_seconds: float = STALE_SECONDS
     ) -> None:
-        """Opens nothing.  Raises `PipelineError` where the settings cannot be used."""
+        """Open nothing.  Raise `PipelineError` if the settings cannot be used."""
         problems = settings_problems(settings)
         if problems:
             raise PipelineError(problems)
@@ -78,9 +78,9 @@ class InfluxConnection:
         self._stale_seconds = stale_seconds
         self._flavor = FLAVORS.get(settings.flavor)
         self.detected: Detected | None = None
-        """What the server is, once it was asked."""
+        """What the server is, after it was asked."""
         self.ping: Answer | None = None
-        """What it answered to `GET /ping`."""
+        """The server's response to `GET /ping`."""
         self._client: HttpClient | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._ready = False
@@ -90,13 +90,13 @@ class InfluxConnection:
 
     @property
     def flavor(self) -> Flavor:
-        """What is spoken.  Raises `RuntimeError` before it is known."""
+        """The flavor of the server.  Raise `RuntimeError` before it is known."""
         if self._flavor is None:
             raise RuntimeError("the flavor is unknown before the connection")
         return self._flavor
 
     async def close(self) -> None:
-        """Let go, idempotent: what is under way is left to its deadline."""
+        """Release everything, idempotent; exchanges in progress end at their deadlines."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
@@ -107,7 +107,7 @@ class InfluxConnection:
     # --- in threads ---
 
     def _threads_wanted(self) -> int:
-        """How many exchanges may run at once."""
+        """Return how many exchanges may run at once."""
         return 2
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -140,25 +140,25 @@ class InfluxConnection:
         return self._client
 
     def _ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
-        """One small exchange.  Raises `NotConnected` or `Stopped` where there is no answer."""
+        """Return the response to one small request.  Raise `NotConnected` or `Stopped` if there is none."""
         answer = self._http().exchange(method, target, self._given(headers), body)
         if not isinstance(answer, Answer):
             raise self._as_error(answer)
         return self._cleaned(answer)
 
     def _given(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """`headers` with who asks."""
+        """Return `headers` with the credentials and the user agent."""
         given = {"user-agent": f"iggyflux/{__version__}", **headers}
         authorization = self._authorization()
         return {**given, "authorization": authorization} if authorization else given
 
     def _cleaned(self, answer: Answer) -> Answer:
-        """Nothing of such an answer is compared with what was sent, so it can be scrubbed as a whole."""
+        """Return a response without secrets; it is never compared with what was sent, so all of it can be scrubbed."""
         headers = {key: self._scrub(value) for key, value in answer.headers.items()}
         return replace(answer, headers=headers, body=self._scrub(answer.body.decode("utf-8", "replace")).encode())
 
     def _authorization(self) -> str | None:
-        # 3.x asks for it even on /ping; which scheme word is right is not known yet, and every 3.x takes Bearer.
+        # 3.x requires it even on /ping; the right scheme is not known yet, and every 3.x accepts Bearer.
         return (self._flavor or FLAVORS["v3"]).authorize(self._settings)
 
     def _as_error(self, verdict: Verdict) -> NotConnected | Stopped:
@@ -168,7 +168,7 @@ class InfluxConnection:
         return NotConnected(self._scrub(getattr(verdict, "reason", "not available")))
 
     def _find_alive(self) -> None:
-        """Raise `NotConnected` unless something answers as a server that is there."""
+        """Raise `NotConnected` unless a server answers."""
         verdict = self._classified(self._ask("GET", "/ping"))
         if isinstance(verdict, Unavailable):
             raise self._as_error(verdict)
@@ -200,7 +200,7 @@ class InfluxConnection:
                     "IFX728",
                 )
         elif self.detected and self.detected.flavor == "v2" and self._flavor.name == "v3":
-            # 2.x answers 200 with its user interface to the write route of 3.x, and stores nothing.
+            # 2.x answers 200 with its user interface on the write path of 3.x, and stores nothing.
             raise Stopped(f"{self.address} is InfluxDB 2.x", "set `flavor: v2`, or remove it", "IFX729")
 
     def _detect_otherwise(self, ping: Answer) -> Detected:
@@ -215,7 +215,7 @@ class InfluxConnection:
 
 
 def _with_login(settings: InfluxSettings, login: Login | None) -> InfluxSettings:
-    """User and password of the URL, where the settings have none of their own."""
+    """Return `settings` with user and password of the URL, unless they have their own."""
     if login is None or settings.username is not None or settings.password is not None:
         return settings
     from iggyflux.secrets import Secret

@@ -1,7 +1,7 @@
-"""What each flavour of InfluxDB is called, speaks and cannot do: one table.  Pure: no socket, no clock.
+"""The names, the paths and the limits of each flavor of InfluxDB: one table.  Pure: no socket, no clock.
 
-A flavour is a route, an authorisation, the spelling of precisions and a dialect of line protocol; nothing else in the
-package tells servers apart.
+A flavor is a path, an authorization, the spelling of precisions and a dialect of line protocol.  Nothing else in the
+package distinguishes servers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from iggyflux.pipeline import InfluxSettings
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """`precisions` spells ours in the words of the write route; `in_flight` bounds writes at once.
+    """`precisions` maps our names to those of the write path; `in_flight` bounds writes in flight.
 
-    `query` are the parameters of a write but for the precision; `authorize` is the value of `Authorization`, or None.
-    `misfits` says what of the settings this flavour cannot do, as (key, why, hint).
+    `query` returns the parameters of a write without the precision; `authorize` the value of `Authorization`, or None.
+    `misfits` returns the settings that this flavor does not support.
     """
 
     name: str
@@ -42,39 +42,39 @@ class Flavor:
     creates_on_write: bool = False
 
     def write_target(self, settings: InfluxSettings) -> str:
-        """Path and query of a write; the precision is always said."""
+        """Return path and query of a write; the precision is always given."""
         precision = ("precision", self.precisions[settings.precision])
         return f"{self.route}?{urlencode([*self.query(settings), precision])}"
 
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A setting that does not go with a flavour."""
+    """A setting that a flavor does not support."""
 
     key: str
     why: str
     hint: str
 
 
-# 1.6 takes every word that it does not know, also `us`, as nanoseconds, and says 204.
+# 1.6 reads every unknown word, `us` too, as nanoseconds, and answers 204.
 _PRECISIONS_1 = MappingProxyType({"ns": "n", "us": "u", "ms": "ms", "s": "s"})
 _PRECISIONS_2 = MappingProxyType({"ns": "ns", "us": "us", "ms": "ms", "s": "s"})
-# The short words exist from 3.6 on only; without any, 3.x guesses by the size of the number.
+# The short words exist since 3.6 only; without a precision 3.x guesses by the size of the number.
 _PRECISIONS_3 = MappingProxyType({"ns": "nanosecond", "us": "microsecond", "ms": "millisecond", "s": "second"})
 
 
 def database_of(settings: InfluxSettings) -> str:
-    """The database, by either of its names; a bucket `db/rp` is the 1.x spelling of both."""
+    """Return the database, by either of its names; a bucket `db/rp` is the 1.x spelling of both."""
     return settings.database or (settings.bucket or "").partition("/")[0]
 
 
 def retention_policy_of(settings: InfluxSettings) -> str:
-    """The retention policy of 1.x; empty for the database's default."""
+    """Return the retention policy of 1.x; empty for the database's default."""
     return settings.retention_policy or (settings.bucket or "").partition("/")[2]
 
 
 def bucket_of(settings: InfluxSettings) -> str:
-    """The bucket, by either of its names."""
+    """Return the bucket, by either of its names."""
     return settings.bucket or settings.database or ""
 
 
@@ -145,7 +145,7 @@ def _misfits_2(settings: InfluxSettings) -> list[Misfit]:
     return found
 
 
-# As 3.6 checks it, but for the length; one slash may separate the retention policy of 1.x.
+# As 3.6 checks it, except the length; one slash may separate the retention policy of 1.x.
 _NAME_3 = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)?")
 
 
@@ -173,7 +173,7 @@ def _misfits_metrics(settings: InfluxSettings) -> list[Misfit]:
     return found
 
 
-# Measured with requests of 5,000 lines.  3.x answers at its next flush of the log, once a second: one at once is 6k
+# Measured with requests of 5,000 lines.  3.x answers at its next flush of the log, once a second: 1 in flight is 6k
 # lines a second, 8 are 40k, 16 are 65k, 32 no more.  1.6 and 2.9 gain half from 1 to 4, and nothing or less from 8 on.
 _FEW = Bounds(first=2, least=1, most=8)
 _MANY = Bounds(first=8, least=2, most=32)
@@ -223,7 +223,7 @@ FLAVORS: Mapping[str, Flavor] = MappingProxyType(
                 "VictoriaMetrics",
                 Dialect.V3,  # it reads two backslashes as one
                 "/write",
-                _PRECISIONS_2,  # to it `n` is no word: it guesses the unit then
+                _PRECISIONS_2,  # it does not know `n`, and guesses the unit then
                 _FEW,
                 _query_metrics,
                 _token("Bearer"),
@@ -237,7 +237,7 @@ FLAVORS: Mapping[str, Flavor] = MappingProxyType(
 
 
 def misfits(settings: InfluxSettings) -> list[Misfit]:
-    """What of `settings` cannot be, as far as it is known before a server was asked."""
+    """Return the settings that are not supported, as far as this is known without a server."""
     found = []
     token = settings.token.reveal() if settings.token else ""
     if re.search(r"[^\x21-\x7e]", token):
@@ -269,7 +269,7 @@ class Detected:
 
 
 def detect(ping: Answer) -> Detected | None:
-    """What answered `GET /ping`, or None where that does not tell."""
+    """Return what answered `GET /ping`, or None if the response does not show it."""
     version = ping.headers.get("x-influxdb-version", "").strip().removeprefix("v")
     build = ping.headers.get("x-influxdb-build", "").strip()
     said = _tree(ping).get("version")
@@ -289,7 +289,7 @@ _BY_MAJOR = {"1": "v1", "2": "v2", "3": "v3"}
 
 
 def detect_by_health(health: Answer) -> Detected | None:
-    """What answered `GET /health`, for a server whose ping tells nothing: early 2.x."""
+    """Return what answered `GET /health`, for a server whose ping does not show it: early 2.x."""
     tree = _tree(health)
     if health.status == 200 and tree.get("name") == "influxdb":
         version = str(tree.get("version") or "").removeprefix("v")
@@ -298,7 +298,7 @@ def detect_by_health(health: Answer) -> Detected | None:
 
 
 def detect_by_metrics(metrics: Answer) -> Detected | None:
-    """What answered `GET /metrics`: VictoriaMetrics names itself there."""
+    """Return what answered `GET /metrics`: VictoriaMetrics names itself there."""
     if metrics.status != 200:
         return None
     found = re.search(rb'\bvm_app_version\{[^}]*version="([^"]*)"[^}]*short_version="([^"]*)"', metrics.body)

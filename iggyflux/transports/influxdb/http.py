@@ -1,7 +1,7 @@
-"""HTTP to one server: one request, one answer or the words for why there is none.  The only file that knows urllib3.
+"""HTTP to one server: send a request once and return the response, or why there is none.  Only this file knows urllib3.
 
-It sends once, follows no redirect and keeps connections alive.  What it says about a failure never holds a credential:
-every text that comes from outside goes through `Scrubber`.
+It sends once, follows no redirect and keeps connections alive.  Its texts about failures never contain a credential:
+every text from outside goes through `Scrubber`.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from iggyflux.delivery.answers import Answer, plain_words
 from iggyflux.delivery.verdicts import Impossible, Unavailable
 from iggyflux.secrets import Scrubber
 
-# An answer that repeats every line of a request fits; nothing larger is of use.
+# A response that echoes every line of a request fits; a larger one is of no use.
 _MOST_BODY_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _CONNECT_SECONDS = 10.0
-# A kept connection that was quiet for so long may just have been closed by the server, for being quiet.
+# The server may have closed a kept connection that was idle for so long.
 STALE_SECONDS = 2.0
 
 Failure: TypeAlias = Unavailable | Impossible
 
 
 class AddressError(ValueError):
-    """A URL that cannot be used; the text quotes nothing of it that may be secret."""
+    """A URL that cannot be used; the text quotes no part that may be secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is: a URL without user, password, query and trailing slash.  `str` of it is fit to be seen."""
+    """The address of a server: a URL without user, password, query and trailing slash.  `str` of it holds no secret."""
 
     scheme: str
     host: str
@@ -75,7 +75,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """User and password as they stood in a URL; never shown."""
+    """User and password from a URL; never shown."""
 
     username: str
     password: str
@@ -85,9 +85,9 @@ class Login:
 
 
 def parse_address(url: str) -> tuple[Address, Login | None]:
-    """The address in `url`, its path kept, and who is to log in, where the URL says so.
+    """Return the address in `url`, with its path, and the login if the URL has one.
 
-    Raises `AddressError`.
+    Raise `AddressError`.
     """
     try:
         parts = urlsplit(url.strip())
@@ -111,7 +111,7 @@ def parse_address(url: str) -> tuple[Address, Login | None]:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Whom to trust and who we are; `domain` is the name to be found in the certificate, if not the address's."""
+    """The trusted authorities and the client certificate; `domain` is the name expected in the server's certificate."""
 
     ca_file: Path | None = None
     client_cert: Path | None = None
@@ -120,7 +120,7 @@ class Tls:
     domain: str | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Raises `OSError` or `ssl.SSLError` where a file cannot be used."""
+        """Return the context.  Raise `OSError` or `ssl.SSLError` if a file cannot be used."""
         context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
         if not self.verify:
             context.check_hostname = False
@@ -131,16 +131,16 @@ class Tls:
 
 
 class Ticket:
-    """One exchange, so that another thread can end it: a deadline, or the end of the run."""
+    """One exchange, so that another thread can end it: at a deadline, or at the end of the run."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.connection: _Watched | None = None
+        self.connection: _WatchedConnection | None = None
         self.idle_seconds = 0.0
         self.is_cut = False
 
     def cut(self) -> None:
-        """End the exchange now: whoever waits for the socket wakes up."""
+        """End the exchange now: the thread that waits for the socket wakes up."""
         self.is_cut = True
         if self.connection is not None:
             self.connection.cut(self)
@@ -150,8 +150,8 @@ _current = threading.local()
 _handing_over = threading.Lock()
 
 
-class _Watched:
-    """Mixed into urllib3's connections: tells the ticket which connection serves it, and how long it was quiet."""
+class _WatchedConnection:
+    """A mixin for urllib3's connections: gives itself to the ticket, and measures how long it was idle."""
 
     _sent = 0
     _heard = 0.0
@@ -174,21 +174,21 @@ class _Watched:
         ticket.idle_seconds = time.monotonic() - self._heard if self.sock is not None and self._sent else 0.0
         if self.sock is None:
             self.connect()
-        # Sending may take as long as the whole exchange; only connecting is bounded more tightly.
+        # Sending may take as long as the whole exchange; only connecting has a shorter limit.
         self.timeout = ticket.seconds
         self._sent += 1
         super().request(*args, **kwargs)  # type: ignore[misc]
 
     def cut(self, ticket: Ticket) -> None:
-        """End what `ticket` began, unless the connection serves another one by now."""
+        """End the exchange of `ticket`, unless the connection serves another one by now."""
         with _handing_over, suppress(OSError):
             if self._ticket is ticket and self.sock is not None:
-                # The plain method also for TLS: unwrapping is not thread-safe, and nobody reads on.
+                # The plain method for TLS too: unwrapping is not thread-safe, and no thread reads on.
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     @property
     def has_sent(self) -> bool:
-        """Whether a request was begun on it."""
+        """Whether a request was started on it."""
         return self._sent > 0
 
     def getresponse(self) -> Any:
@@ -197,11 +197,11 @@ class _Watched:
         return response
 
 
-class _PlainConnection(_Watched, HTTPConnection):
+class _PlainConnection(_WatchedConnection, HTTPConnection):
     pass
 
 
-class _TlsConnection(_Watched, HTTPSConnection):
+class _TlsConnection(_WatchedConnection, HTTPSConnection):
     pass
 
 
@@ -213,13 +213,13 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
     def _validate_conn(self, conn: Any) -> None:
-        # As urllib3 does, without its warning at each request: that verification is off was said once, loudly.
+        # As urllib3 does, but without its warning at each request: one warning was logged already.
         if conn.is_closed:
             conn.connect()
 
 
 class HttpClient:
-    """Exchanges with one server.  Safe to be used by several threads at once."""
+    """Exchanges with one server.  Safe to use from several threads."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class HttpClient:
         connections: int,
         stale_seconds: float = STALE_SECONDS,
     ) -> None:
-        """Raises `AddressError` for a proxy that cannot be used, `OSError` and `ssl.SSLError` for certificate files."""
+        """Raise `AddressError` for an unusable proxy, `OSError` and `ssl.SSLError` for certificate files."""
         self.address = address
         self._where = f"{address.host}:{address.port}"
         self._scrub = scrub
@@ -262,7 +262,7 @@ class HttpClient:
         *,
         ticket: Ticket | None = None,
     ) -> Answer | Failure:
-        """Send one request to `target` (a path with a query) and read the answer.  Blocks; no failure is raised.
+        """Send one request to `target` (a path with a query) and return the response.  Blocks; returns failures.
 
         A caller with a `ticket` cuts it at the deadline; without one only each step on the socket is bounded.
         """
@@ -287,10 +287,10 @@ class HttpClient:
         *,
         ticket: Ticket,
     ) -> Answer | Failure:
-        """As `exchange`, but the body of a 200 goes to `into`, piece by piece, and its length has no bound.
+        """As `exchange`, but pass the body of a 200 to `into`, piece by piece; its length has no bound.
 
-        Each step on the socket is bounded, the whole is not: an answer may take as long as it keeps coming.  Whether it
-        came to its end says `whole`.  What `into` raises, but for `OSError`, comes through.
+        Each step on the socket is bounded, the whole is not: a response may take as long as data keeps coming.
+        `Answer.whole` says whether it came to its end.  Exceptions of `into`, except `OSError`, are not caught.
         """
         began = time.monotonic()
 
@@ -308,7 +308,7 @@ class HttpClient:
         ticket: Ticket,
         take: Callable[[urllib3.BaseHTTPResponse], Answer | Failure],
     ) -> Answer | Failure:
-        """Send a request once and `take` its response; the ticket can be cut as long as this lasts."""
+        """Send a request once and return what `take` makes of the response; meanwhile the ticket can be cut."""
         _current.ticket = ticket
         self._under_way.add(ticket)
         try:
@@ -331,19 +331,19 @@ class HttpClient:
             _current.ticket = None
 
     def close(self) -> None:
-        """Let go of the connections; what is under way is cut."""
+        """Close the connections and cut the exchanges in progress."""
         for ticket in tuple(self._under_way):
             ticket.cut()
         self._pools.clear()
 
     def _failure(self, error: Exception, ticket: Ticket) -> Failure:
-        failed = _Failed(error, self._where, ticket, self._scrub, str(self.proxy or ""), self._stale_seconds)
+        failed = _FailedExchange(error, self._where, ticket, self._scrub, str(self.proxy or ""), self._stale_seconds)
         explain = next((explain for kind, explain in _FAILURES if isinstance(error, kind)), _broken)
         return explain(failed)
 
 
 def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket, began: float) -> Answer:
-    """The answer; one that breaks off is taken as far as it came, since the status already decides much."""
+    """Return the response.  One that breaks off is returned as far as it came: the status already decides much."""
     body = bytearray()
     whole = False
     try:
@@ -356,7 +356,7 @@ def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket, began: float) -> A
     except (HTTPError, DecodeError, OSError, http.client.HTTPException):
         pass
     if len(body) >= _MOST_BODY_BYTES:
-        whole = True  # enough of it; the rest is left unread
+        whole = True  # large enough; the rest stays unread
         response.close()
     elif whole:
         response.release_conn()
@@ -367,7 +367,7 @@ def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket, began: float) -> A
 
 
 def _pass_on(response: urllib3.BaseHTTPResponse, ticket: Ticket, into: Callable[[bytes], None]) -> Answer:
-    """The answer without its body, which `into` has got."""
+    """Return the response without its body, which goes to `into`."""
     headers = _headers(response)
     whole = False
     try:
@@ -389,7 +389,7 @@ def _pass_on(response: urllib3.BaseHTTPResponse, ticket: Ticket, into: Callable[
 
 
 def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
-    """Names in lower case, the first of several."""
+    """Return the headers with names in lower case, the first of duplicates."""
     headers: dict[str, str] = {}
     for key, value in response.headers.items():
         headers.setdefault(key.lower(), value.split(",")[0] if key.lower() == "x-influxdb-version" else value)
@@ -397,7 +397,7 @@ def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
 
 
 def _ends_early(response: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bool:
-    """Whether the end of the connection ended the answer, though nothing said that it would: headers may be missing."""
+    """Whether the end of the connection ended the response without an announcement: headers may be missing."""
     if response.status == 204 or response.version < 11:
         return False
     said = headers.get("connection", "").lower()
@@ -419,7 +419,7 @@ class _Proxy:
 
 
 def _proxy_for(address: Address) -> _Proxy | None:
-    """The proxy that the environment names for `address` (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`)."""
+    """Return the proxy for `address` from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`)."""
     proxies = getproxies_environment()
     url = proxies.get(address.scheme) or proxies.get("all")
     if not url or proxy_bypass_environment(f"{address.host}:{address.port}", proxies):
@@ -432,7 +432,7 @@ def _proxy_for(address: Address) -> _Proxy | None:
 
 
 def proxy_secrets(address: Address) -> list[str]:
-    """What of the environment's proxy must not be seen."""
+    """Return the secrets in the environment's proxy settings."""
     try:
         proxy = _proxy_for(address)
     except AddressError:
@@ -444,7 +444,7 @@ def proxy_secrets(address: Address) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
+class _FailedExchange:
     error: Exception
     where: str
     ticket: Ticket
@@ -454,7 +454,7 @@ class _Failed:
 
     @property
     def cause(self) -> BaseException:
-        """The innermost exception: what the operating system or TLS said."""
+        """The innermost exception: the message of the operating system or of TLS."""
         error: BaseException = self.error
         while True:
             inner = next((item for item in error.args if isinstance(item, BaseException)), None)
@@ -470,29 +470,29 @@ class _Failed:
         return plain_words(text, self.scrub)
 
 
-def _timed_out(failed: _Failed) -> Failure:
+def _timed_out(failed: _FailedExchange) -> Failure:
     return _no_answer(failed.where, failed.ticket)
 
 
 def _no_answer(where: str, ticket: Ticket) -> Unavailable:
-    """Too slow, as a rule; but it may be what was sent that keeps the server from answering."""
+    """Return that no answer came in time: as a rule the server is slow, but what was sent may be the cause."""
     return Unavailable(f"no complete answer from {where} within {ticket.seconds:g} s", suspicious=_has_sent(ticket))
 
 
-def _unresolved(failed: _Failed) -> Failure:
+def _unresolved(failed: _FailedExchange) -> Failure:
     host = failed.where.rpartition(":")[0]
     return Unavailable(f"the host name {host!r} does not resolve: {failed.words}")
 
 
-def _no_connection(failed: _Failed) -> Failure:
+def _no_connection(failed: _FailedExchange) -> Failure:
     return Unavailable(f"cannot connect to {failed.where}: {failed.words}")
 
 
-def _late_connection(failed: _Failed) -> Failure:
+def _late_connection(failed: _FailedExchange) -> Failure:
     return Unavailable(f"cannot connect to {failed.where} within {min(_CONNECT_SECONDS, failed.ticket.seconds):g} s")
 
 
-def _proxy_failed(failed: _Failed) -> Failure:
+def _proxy_failed(failed: _FailedExchange) -> Failure:
     words = failed.words
     if "407" in words:
         return Impossible(
@@ -504,11 +504,11 @@ def _proxy_failed(failed: _Failed) -> Failure:
     return Unavailable(f"the proxy {failed.proxy} cannot connect to {failed.where}: {words}")
 
 
-_TLS_ALERT = "\x15\x03"  # what 3.x answers where it speaks TLS and gets http
+_TLS_ALERT = "\x15\x03"  # what 3.x answers to http on its TLS port
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
 
 
-def _tls_failed(failed: _Failed) -> Failure:
+def _tls_failed(failed: _FailedExchange) -> Failure:
     cause = failed.cause
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = plain_words(cause.verify_message or str(cause), failed.scrub)
@@ -532,8 +532,8 @@ def _tls_failed(failed: _Failed) -> Failure:
     return _broken(failed)
 
 
-def _broken(failed: _Failed) -> Failure:
-    """The connection broke: while it was made, or after something was sent on it."""
+def _broken(failed: _FailedExchange) -> Failure:
+    """Return that the connection broke, while it was made or after something was sent on it."""
     ticket = failed.ticket
     if ticket.is_cut or isinstance(failed.cause, TimeoutError):
         return _timed_out(failed)
@@ -551,7 +551,7 @@ def _has_sent(ticket: Ticket) -> bool:
     return ticket.connection is not None and ticket.connection.has_sent
 
 
-_FAILURES: tuple[tuple[type[Exception], Callable[[_Failed], Failure]], ...] = (
+_FAILURES: tuple[tuple[type[Exception], Callable[[_FailedExchange], Failure]], ...] = (
     (NameResolutionError, _unresolved),
     (NewConnectionError, _no_connection),
     (ConnectTimeoutError, _late_connection),

@@ -1,1 +1,1 @@
-"""This machine: message logs, files, stdin and stdout, dead letters, and transports in memory."""
+"""Local transports: message logs, files, stdin and stdout, dead letters, and scripted ones in memory."""

@@ -1,7 +1,7 @@
-"""A file that is appended to, and whether its path still leads to what was appended.
+"""A file for appending, and whether its path still leads to what was appended.
 
-An open file stays writable after it was removed, renamed, replaced or cut, so a write that succeeds proves nothing.
-Whoever promises that data is kept appends, syncs, and then asks `is_at`.
+An open file stays writable after it was removed, renamed, replaced or truncated, so a successful write proves nothing.
+A caller that promises durability appends, syncs, and then checks `is_at`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from iggyflux.disk import make_folder, sync_folder, write_whole
 
 ATTEMPTS = 3
-"""How often a writer opens the file anew for the same data before it gives up."""
+"""How often a writer reopens the file for the same data before it gives up."""
 
 
 class AppendFile:
-    """An open file.  Every method raises `OSError` where the system refuses.
+    """An open file.  Every method raises `OSError` if the system rejects the call.
 
     One thread may sync while another appends or closes.
     """
@@ -37,11 +37,11 @@ class AppendFile:
 
     @property
     def size(self) -> int:
-        """The present size in bytes."""
+        """The current size in bytes."""
         return os.fstat(self.descriptor).st_size
 
     def append(self, data: bytes) -> int:
-        """Append `data` whole or not at all; return the offset behind it."""
+        """Append `data` whole or not at all; return the offset after it."""
         before = self.size
         try:
             write_whole(self.descriptor, data)
@@ -51,8 +51,8 @@ class AppendFile:
         return os.lseek(self.descriptor, 0, os.SEEK_CUR)
 
     def sync(self) -> None:
-        """Make durable what was appended; a closed file is left alone, since `is_at` is false for it."""
-        with self._open:  # the number of a closed descriptor may be another file's by now
+        """Make appended data durable; ignore a closed file, since `is_at` is false for it."""
+        with self._open:  # after a close the descriptor's number may be another file's
             if self._is_open:
                 os.fsync(self.descriptor)
 
@@ -69,7 +69,7 @@ class AppendFile:
 
 
 def leads_to(path: Path, descriptor: int) -> bool:
-    """Return whether `path` leads to the file that is open as `descriptor`.  Raises `OSError`."""
+    """Return whether `path` leads to the file that is open as `descriptor`.  Raise `OSError`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except (FileNotFoundError, NotADirectoryError):

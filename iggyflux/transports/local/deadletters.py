@@ -1,7 +1,7 @@
-"""Dead letters: messages that could not be delivered whole, kept with everything that is needed to replay them.
+"""Dead letters: messages that could not be delivered completely, kept with everything that a replay needs.
 
-A letter is one line of JSON: the message's envelope, the mapping's name and hash, and the reasons.  Kept means on disk,
-in the file that is at the path now (or confirmed by the topic); what cannot be kept stops the run, nothing is dropped.
+A letter is one line of JSON: the message's envelope, the mapping's name and hash, and the reasons.  A kept letter is on
+disk, in the file that is at the path now (or confirmed by the topic).  A letter that cannot be kept stops the run.
 Files are rotated by size and never changed afterwards; several processes may share a directory.
 """
 
@@ -29,11 +29,11 @@ _OWN_KEYS = ("mapping", "mapping_hash", "reasons")
 log = logging.getLogger("iggyflux.deadletters")
 
 _LONGEST_LINE = 256 << 20
-"""A payload of 64 MB in base64, with lines and reasons; what is longer is no dead letter."""
+"""The longest line: a payload of 64 MB in base64, with lines and reasons.  A longer line is not a dead letter."""
 
 
 def encode_letter(letter: DeadLetter) -> bytes:
-    """The JSON line of a letter, without its end.  A text that is not Unicode (a lone surrogate) shows `?` there."""
+    """Return the JSON line of a letter, without its end.  A lone surrogate becomes `?`."""
     reasons = [{key: value for key, value in _fields(reason) if value is not None} for reason in letter.reasons]
     tree = {
         "mapping": letter.mapping,
@@ -45,7 +45,7 @@ def encode_letter(letter: DeadLetter) -> bytes:
 
 
 def decode_letter(line: bytes) -> DeadLetter:
-    """The letter in a line.  Raises `EnvelopeError`."""
+    """Return the letter in a line.  Raise `EnvelopeError`."""
     try:
         tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
         mapping, mapping_hash = (
@@ -71,7 +71,7 @@ def _fields(reason: Reason) -> Iterator[tuple[str, str | int | None]]:
 class DirectoryDeadLetters:
     """A `DeadLetterSink` on a directory: `00000001.ndjson`, `00000002.ndjson`, …
 
-    `max_total_bytes` bounds what the directory may hold; when it is full, `put` stops the run.
+    `max_total_bytes` bounds the size of the directory; when it is full, `put` stops the run.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES, *, max_total_bytes: int | None = None) -> None:
@@ -87,7 +87,7 @@ class DirectoryDeadLetters:
         """As `DeadLetterSink.connect`: the folder is made for the first letter."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """As `DeadLetterSink.put`: fsynced, and at its path, when it returns.  Raises `Stopped` (IFX715)."""
+        """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
         await self._worker.call(self._put, letters)
 
     async def close(self) -> None:
@@ -110,7 +110,7 @@ class DirectoryDeadLetters:
         raise self._stopped("its files were removed or replaced while they were written")
 
     def _ready(self, need: int) -> AppendFile:
-        """The file that takes the next `need` bytes: the open one, unless it is full or somebody changed it."""
+        """Return the file for the next `need` bytes: the open one, unless it is full or another process changed it."""
         file = self._file
         if file is not None:
             is_full = bool(self._size) and self._size + need > self._max_bytes
@@ -126,7 +126,7 @@ class DirectoryDeadLetters:
         return self._file
 
     def _open(self, need: int) -> AppendFile:
-        """The last file, where it has room for `need` bytes and nobody else has it, else a new one."""
+        """Return the last file, if it has room for `need` bytes and no other process has it, else a new one."""
         make_folder(self.path)
         paths = dead_letter_files(self.path)
         self._total = sum(path.stat().st_size for path in paths)
@@ -155,16 +155,16 @@ class DirectoryDeadLetters:
 
 
 class TopicDeadLetters:
-    """A `DeadLetterSink` on a topic: each letter is a message whose payload is the line of the directory form."""
+    """A `DeadLetterSink` on a topic: the payload of each message is a line as in a directory."""
 
     def __init__(self, sink: MessageSink) -> None:
         self._sink = sink
         self._connected = False
 
     async def connect(self) -> None:
-        """See that the topic is there, before the first letter needs it; idempotent.
+        """Verify that the topic exists, before the first letter needs it; idempotent.
 
-        Raises `NotConnected` or `Stopped`.
+        Raise `NotConnected` or `Stopped`.
         """
         if not self._connected:
             await self._sink.connect()
@@ -173,7 +173,7 @@ class TopicDeadLetters:
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """As `DeadLetterSink.put`: confirmed by the topic when it returns.
 
-        Raises `NotConnected` where it cannot be reached: the messages come again, and so do their letters.
+        Raise `NotConnected` if the topic cannot be reached: the messages are then read, and their letters put, again.
         """
         try:
             await self.connect()
@@ -194,7 +194,7 @@ def _outgoing(letter: DeadLetter) -> OutgoingMessage:
 
 
 def dead_letter_files(path: Path) -> list[Path]:
-    """The files of a directory of dead letters, oldest first; `path` itself where it is a file."""
+    """Return the files of a directory of dead letters, oldest first; `path` itself if it is a file."""
     if path.is_file():
         return [path]
     return sorted(
@@ -203,11 +203,11 @@ def dead_letter_files(path: Path) -> list[Path]:
 
 
 def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = None) -> Iterator[DeadLetter]:
-    """The letters of a directory, or of one file, in the order in which they were kept.
+    """Return the letters of a directory, or of one file, in the order in which they were kept.
 
-    A last line without its end is the trace of a crash: its message was never acknowledged and comes again; `torn` is
-    told file and line number, else a warning is logged.  Raises `Stopped` (IFX716) with the place of a damaged line,
-    (IFX717) where there is nothing to read.
+    A last line without its end is left by a crash: its message was never acknowledged and is read again.  `torn` is
+    called with file and line number; by default a warning is logged.  Raise `Stopped`: IFX716 with the place of a
+    damaged line, IFX717 if there is nothing to read.
     """
     if not path.exists():
         raise Stopped(f"no dead letters in {path}", "check that it is the path of `dead_letters`", "IFX717")
@@ -239,5 +239,5 @@ def _is_free(file: int) -> bool:
 
 
 def _ends_whole(file: int, size: int) -> bool:
-    """Whether the last line is whole: behind a torn one nothing is written any more."""
+    """Whether the last line is complete: nothing is appended after an incomplete one."""
     return size == 0 or os.pread(file, 1, size - 1) == b"\n"

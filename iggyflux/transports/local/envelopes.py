@@ -1,6 +1,6 @@
 """A message with its coordinates as a JSON object: the form of samples, message files and dead letters.
 
-The payload is `payload` (any JSON value, kept byte for byte), `payload_text` or `payload_base64`; everything else is
+The payload is `payload` (any JSON value, kept byte for byte), `payload_text` or `payload_base64`.  Everything else is
 optional and named as in `Message`.  A header of raw bytes is `{"base64": "…"}`.
 """
 
@@ -18,15 +18,15 @@ from iggyflux.errors import closest
 from iggyflux.records import JSON, Message, Scalar
 
 MAX_LINE_BYTES = 96 << 20
-"""An envelope with a payload of 64 MB in base64; a longer line is no message (a device gives one without an end)."""
+"""The longest envelope: one with a payload of 64 MB in base64.  The limit also ends a file without line ends."""
 
-# Samples and files without times get these, the same on every run: a plan never sees a wall clock (LANGUAGE 28).
+# Messages of samples and files without times get these, the same in every run: a plan never reads a clock.
 _FIRST_TIMESTAMP_US = 946_684_800_000_000  # 2000-01-01T00:00:00Z
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class EnvelopeError(ValueError):
-    """A line that is no envelope; the text says why."""
+    """A line that is not an envelope; the text says why."""
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,7 +35,7 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     payload_base64: str | None = None
     stream: str | None = None
     topic: str | None = None
-    key: str | None = None  # for people, and for programs: a message that is read has its partition already
+    key: str | None = None  # ignored here: a message that is read has its partition already
     partition: int = 0
     offset: int | None = None
     timestamp_us: int | None = None
@@ -48,20 +48,20 @@ _DECODER = msgspec.json.Decoder(_Envelope)
 
 
 def default_timestamp_us(offset: int) -> int:
-    """The time of arrival of a message that has none."""
+    """Return the time of arrival for a message without one."""
     return _FIRST_TIMESTAMP_US + offset
 
 
 def bare_message(payload: bytes, offset: int, *, stream: str = "", topic: str = "") -> Message:
-    """A message of a payload alone, with the coordinates of the `offset`-th line (from 0)."""
+    """Return a message with only a payload and the coordinates of line number `offset` (from 0)."""
     timestamp = default_timestamp_us(offset)
     return Message(payload, stream, topic, 0, offset, timestamp, timestamp)
 
 
 def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: str = "") -> Message:
-    """The message in `line`, the `offset`-th (from 0), of `stream` and `topic` where it names none.
+    """Return the message in `line`, number `offset` (from 0); `stream` and `topic` are defaults.
 
-    Raises `EnvelopeError`.
+    Raise `EnvelopeError`.
     """
     try:
         envelope = _DECODER.decode(line)
@@ -86,7 +86,7 @@ _INSTEAD = {"timestamp": "timestamp_us", "time": "timestamp_us", "ts": "timestam
 
 
 def _meant(error: str) -> str:
-    """What an unknown member was probably meant to be."""
+    """Return a hint at the member that an unknown one was probably meant to be."""
     found = re.search(r"unknown field `([^`]*)`", error)
     if found is None:
         return ""
@@ -96,7 +96,7 @@ def _meant(error: str) -> str:
 
 
 def envelope_of(message: Message) -> dict[str, JSON]:
-    """The envelope of a message, for `msgspec.json.encode`: `decode_envelope` gives the same message back."""
+    """Return the envelope of a message, for `msgspec.json.encode`; `decode_envelope` reverses it."""
     return {
         "stream": message.stream,
         "topic": message.topic,
@@ -158,7 +158,7 @@ def _header(value: Scalar | Mapping[str, str]) -> Scalar | bytes:
 
 
 def plain_header(value: Scalar | bytes) -> JSON:
-    """A header as an envelope has it."""
+    """Return a header as it is in an envelope."""
     if isinstance(value, bytes):
         return {"base64": b64encode(value).decode("ascii")}
     if isinstance(value, float) and not math.isfinite(value):

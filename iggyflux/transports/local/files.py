@@ -1,9 +1,9 @@
 """`file:PATH`, stdin and stdout: messages as lines of NDJSON in, line protocol out.
 
-A line is a bare payload, or, where asked for, an envelope with coordinates.  A line that is too long is never held
-whole: a payload is cut where it is sure to fail as too large, and an envelope stops.  The position in a file is the
-byte behind the last settled line, kept in a state together with a fingerprint of the file's beginning, so that a
-replaced file is noticed.  Lines that go out are on the disk before they count as accepted.
+A line is a bare payload or, if configured, an envelope with coordinates.  A line that is too long is never in memory
+whole: a payload is truncated to a length that fails as too large, and an envelope stops the route.  The position in a
+file is the byte after the last settled line.  It is stored with a fingerprint of the file's beginning, which shows
+whether the file was replaced.  Written lines are on disk before they count as accepted.
 """
 
 from __future__ import annotations
@@ -27,99 +27,22 @@ from iggyflux.payloads import MAX_PAYLOAD_BYTES
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition, Position
 from iggyflux.state.sqlite import SUFFIX, SqliteState
-from iggyflux.state.store import GO_ON, StateStore
+from iggyflux.state.store import UPGRADE_HINT, StateStore
 from iggyflux.transports.base import Worker
 from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.local.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
+from iggyflux.transports.local.input_lines import CHUNK_BYTES, InputLines, after_last_line
 
-_CHUNK_BYTES = 2**20
 _MOST_CHUNKS = 256
 _FINGERPRINT_BYTES = 4096
 _STDIN_WAIT_SECONDS = 0.2
 _KIND = "file-position"
-_BOM = b"\xef\xbb\xbf"
 
 log = logging.getLogger("iggyflux.files")
 
 
-class _Lines:
-    """Lines of an open file descriptor, with the byte and line number behind each piece that was taken.
-
-    Of a line that is longer than `limit`, `limit + 1` bytes are held: enough for everybody to see that it is too long.
-    """
-
-    def __init__(self, descriptor: int, name: str, limit: int, *, position: int = 0, number: int = 0) -> None:
-        self.descriptor = descriptor
-        self.name = name
-        self.position = position
-        self.number = number
-        self.end = position
-        """Where the bytes end that were fed."""
-        self._limit = limit
-        self._whole: deque[bytes] = deque()
-        self._rest: list[bytes] = []
-        self._room = limit + 1
-        self._dropped = 0
-        self._dropped_of: dict[int, int] = {}
-
-    def feed(self, data: bytes) -> None:
-        """Take more bytes in: at most `limit`."""
-        self.end += len(data)
-        first, *more = data.split(b"\n")
-        self._extend(first)
-        if more:
-            last = more.pop()
-            self._end_line()
-            self._whole.extend(more)
-            self._extend(last)
-
-    def finish(self) -> None:
-        """There is no more: what has no line end is a line too."""
-        if any(self._rest):
-            self._end_line()
-            self.end += 1
-
-    def __len__(self) -> int:
-        return len(self._whole)
-
-    def take(self, limit: int) -> list[tuple[int, bytes]]:
-        """At most `limit` lines with their numbers (from 0), empty ones left out; `position` is then behind them."""
-        taken = []
-        for _ in range(min(limit, len(self._whole))):
-            line = self._whole.popleft()
-            self.position += len(line) + 1
-            if self._dropped_of and (dropped := self._dropped_of.pop(self.number, 0)):
-                self.position += dropped
-                log.warning(
-                    "files.line_too_long path=%s line=%d bytes=%d kept=%d",
-                    self.name,
-                    self.number + 1,
-                    len(line) + dropped,
-                    len(line),
-                )
-            if self.number == 0:
-                line = line.removeprefix(_BOM)
-            # A line that was cut stays too long: without the blanks it might pass for a whole one.
-            if content := line if len(line) > self._limit else line.strip():
-                taken.append((self.number, content))
-            self.number += 1
-        return taken
-
-    def _extend(self, piece: bytes) -> None:
-        if self._room:
-            self._rest.append(piece[: self._room])
-        self._dropped += max(len(piece) - self._room, 0)
-        self._room -= min(len(piece), self._room)
-
-    def _end_line(self) -> None:
-        if self._dropped:
-            self._dropped_of[self.number + len(self._whole)] = self._dropped
-        self._whole.append(b"".join(self._rest))
-        self._rest, self._room, self._dropped = [], self._limit + 1, 0
-
-
 class _LineSource:
-    """What a file and stdin have in common: lines into batches."""
+    """The common part of a file and stdin: lines into batches."""
 
     waiting_for: str | None = None
 
@@ -129,7 +52,7 @@ class _LineSource:
         self._envelope = envelope
         self._limit = MAX_LINE_BYTES if envelope else MAX_PAYLOAD_BYTES
         self._batch_size = batch_size
-        self._lines: _Lines | None = None
+        self._lines: InputLines | None = None
         self._stop: Stopped | None = None
         self._worker = Worker("line-source")
 
@@ -155,8 +78,8 @@ class _LineSource:
             if messages:
                 return Batch(self._partition, messages, lines.position)
 
-    def _more(self, lines: _Lines) -> bool:
-        """Whether there are whole lines now.  Raises `EndOfInput` when there will be none.
+    def _more(self, lines: InputLines) -> bool:
+        """Return whether there are complete lines now.  Raise `EndOfInput` if there will be none.
 
         A long line takes several calls, so that a run can be stopped meanwhile.
         """
@@ -174,12 +97,12 @@ class _LineSource:
                 return True
         return False
 
-    def _next_bytes(self, lines: _Lines) -> bytes | None:
-        """Return what stands behind the last bytes, at most a chunk; empty at the end, None where more may come."""
+    def _next_bytes(self, lines: InputLines) -> bytes | None:
+        """Return the next bytes, at most a chunk; empty at the end, None if more may come."""
         raise NotImplementedError
 
-    def _envelopes(self, lines: _Lines) -> list[Message]:
-        """The next messages.  A line that is none stops the next read: what stands before it is given first."""
+    def _envelopes(self, lines: InputLines) -> list[Message]:
+        """Return the next messages.  A line that is not an envelope stops only the next read."""
         stream, topic = self._coordinates
         messages: list[Message] = []
         while len(messages) < self._batch_size and len(lines):
@@ -198,21 +121,21 @@ class _LineSource:
 
 
 def file_state(folder: Path, name: str) -> SqliteState:
-    """The state of the consumer `name` of a file, in `folder`."""
+    """Return the state of the consumer `name` of a file, in `folder`."""
     return SqliteState(
         folder / f"{name}{SUFFIX}",
         _KIND,
         name,
         f"the position of {name!r} in its file",
         previous=folder / f"{name}.json",
-        way_on=f"{GO_ON} (the file has its position in `line`)",
+        upgrade_hint=f"{UPGRADE_HINT} (the file has its position in `line`)",
     )
 
 
 class FileSource(_LineSource):
     """A `Source` on a file of NDJSON.  With `until_end` it ends with the file, else it waits for more lines.
 
-    `state` keeps the position.  A line that is not ended yet is waited for.
+    `state` keeps the position.  A line without its end is read when it is complete.
     """
 
     def __init__(
@@ -235,7 +158,7 @@ class FileSource(_LineSource):
         self._ends: deque[tuple[int, int]] = deque()
 
     async def connect(self) -> None:
-        """As `Source.connect`; raises `Stopped` where the file is missing, in use, or was replaced."""
+        """As `Source.connect`; raise `Stopped` if the file is missing, in use, or was replaced."""
         await self._worker.call(self._connect)
 
     async def read(self) -> Batch | None:
@@ -253,7 +176,7 @@ class FileSource(_LineSource):
             await self._worker.call(self._store, *settled)
 
     async def lag(self) -> dict[Partition, int]:
-        """Nothing that could be counted cheaply."""
+        """Return nothing: no lag can be counted cheaply."""
         return {}
 
     async def close(self) -> None:
@@ -270,7 +193,7 @@ class FileSource(_LineSource):
         except OSError as error:
             raise Stopped(f"cannot read {self._path}: {error.strerror}", code="IFX710") from error
         position, number = self._stored(descriptor)
-        self._lines = _Lines(descriptor, str(self._path), self._limit, position=position, number=number)
+        self._lines = InputLines(descriptor, str(self._path), self._limit, position=position, number=number)
         self._stop = None
         self._ends.clear()
 
@@ -296,7 +219,7 @@ class FileSource(_LineSource):
         if self._start.kind == "first":
             return 0, 0
         if self._start.kind == "last":
-            return _behind_the_last_line(descriptor, size)
+            return after_last_line(descriptor, size)
         hint = "use `first` or `last`: a file has no offsets or times"
         raise Stopped(f"a file cannot start at an {self._start.kind}", hint, "IFX713")
 
@@ -313,8 +236,8 @@ class FileSource(_LineSource):
             }
             self._state.commit(content)
 
-    def _next_bytes(self, lines: _Lines) -> bytes | None:
-        data = os.pread(lines.descriptor, _CHUNK_BYTES, lines.end)
+    def _next_bytes(self, lines: InputLines) -> bytes | None:
+        data = os.pread(lines.descriptor, CHUNK_BYTES, lines.end)
         return data if data or self._until_end else None
 
     def _close(self) -> None:
@@ -325,7 +248,7 @@ class FileSource(_LineSource):
 
 
 class StdinSource(_LineSource):
-    """A `Source` on standard input.  Nothing can be read twice there, so nothing is kept and nothing comes again."""
+    """A `Source` on standard input.  Its input cannot be read twice, so it keeps no position."""
 
     def __init__(
         self,
@@ -337,7 +260,7 @@ class StdinSource(_LineSource):
         descriptor: int = 0,
     ) -> None:
         super().__init__(stream, topic, envelope=envelope, batch_size=batch_size)
-        self._lines = _Lines(descriptor, "<stdin>", self._limit)
+        self._lines = InputLines(descriptor, "<stdin>", self._limit)
 
     async def connect(self) -> None:
         """As `Source.connect`: there is nothing to open."""
@@ -349,19 +272,19 @@ class StdinSource(_LineSource):
         """As `Source.close`."""
         await self._worker.finish()
 
-    def _next_bytes(self, lines: _Lines) -> bytes | None:
-        # A read that blocks could not be stopped; so ask first, for a short while.
+    def _next_bytes(self, lines: InputLines) -> bytes | None:
+        # A blocking read could not be stopped, so first wait a short time for input.
         if not select.select([lines.descriptor], [], [], _STDIN_WAIT_SECONDS)[0]:
             return None
-        return os.read(lines.descriptor, _CHUNK_BYTES)
+        return os.read(lines.descriptor, CHUNK_BYTES)
 
 
 class LineFileSink:
-    """A `LineSink` on a file: lines are appended, and fsynced before they are accepted.
+    """A `LineSink` on a file: lines are appended, and synced before they are accepted.
 
-    A last line without its end is the trace of a crash: it was never accepted, comes again, and is cut off.  Writes
-    that are under way at once share an fsync.  A file that was removed, renamed, replaced or cut is opened anew; lines
-    that are not in the file at the path are then written again.
+    A last line without its end is left by a crash: it was never accepted, is written again, and is truncated here.
+    Overlapping writes share an fsync.  A file that was removed, renamed, replaced or truncated is reopened; lines that
+    are not in the file at the path are then written again.
     """
 
     dialect = "v2"
@@ -377,7 +300,7 @@ class LineFileSink:
         self._next: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        """As `LineSink.connect`; raises `Stopped` where the file cannot be written."""
+        """As `LineSink.connect`; raise `Stopped` if the file cannot be written."""
         try:
             await self._worker.call(self._connect)
         except OSError as error:
@@ -401,12 +324,12 @@ class LineFileSink:
     async def close(self) -> None:
         """As `LineSink.close`."""
         while pending := {task for task in (self._syncing, self._next) if task is not None and not task.done()}:
-            await asyncio.wait(pending)  # whose writer was cancelled
+            await asyncio.wait(pending)  # their writers were cancelled
         await self._syncer.finish()
         await self._worker.finish(self._close)
 
     async def _synced(self) -> None:
-        """Return after an fsync that began after this call did: the next one, for all who wait by then."""
+        """Return after an fsync that began after this call: the next one, shared by all waiting calls."""
         if self._next is None:
             self._next = asyncio.create_task(self._sync_after(self._syncing))
         await asyncio.shield(self._next)
@@ -427,7 +350,7 @@ class LineFileSink:
                 fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._cut_torn_line(file.descriptor)
             except BlockingIOError:
-                log.debug("files.shared path=%s", self._path)  # somebody else writes: the end is theirs to judge
+                log.debug("files.shared path=%s", self._path)  # another process writes: it handles the end of the file
             fcntl.flock(file.descriptor, fcntl.LOCK_SH)
         except OSError:
             file.close()
@@ -435,7 +358,7 @@ class LineFileSink:
         self._file, self._end = file, 0
 
     def _open_anew(self, file: AppendFile) -> None:
-        """Let go of `file`, unless that was done already, and open what is at the path."""
+        """Close `file`, unless that was done already, and open the file at the path."""
         if self._file is file:
             log.warning("files.replaced path=%s", self._path)
             self._close()
@@ -444,7 +367,7 @@ class LineFileSink:
     def _cut_torn_line(self, file: int) -> None:
         size = end = os.fstat(file).st_size
         while end:
-            start = max(end - _CHUNK_BYTES, 0)
+            start = max(end - CHUNK_BYTES, 0)
             if (found := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
                 end = start + found + 1
                 break
@@ -454,7 +377,7 @@ class LineFileSink:
             log.warning("files.repaired path=%s cut_bytes=%d", self._path, size - end)
 
     def _append(self, data: bytes) -> tuple[AppendFile, int]:
-        if self._file is not None and self._file.size < self._end:  # cut, perhaps inside of a line
+        if self._file is not None and self._file.size < self._end:  # truncated, perhaps inside a line
             self._open_anew(self._file)
         if self._file is None:
             raise OSError(errno.EBADF, "it is closed")
@@ -497,16 +420,5 @@ class StdoutSink:
 
 
 def _fingerprint(descriptor: int, sample: int) -> int:
-    """A checksum of the first bytes of what was read."""
+    """Return a checksum of the first bytes of the file."""
     return zlib.crc32(os.pread(descriptor, sample, 0))
-
-
-def _behind_the_last_line(descriptor: int, size: int, chunk: int = _CHUNK_BYTES) -> tuple[int, int]:
-    """The byte behind the last line end among the first `size` bytes, and how many line ends there are."""
-    position = number = at = 0
-    while data := os.pread(descriptor, min(chunk, size - at), at):
-        if ends := data.count(b"\n"):
-            position = at + data.rfind(b"\n") + 1
-            number += ends
-        at += len(data)
-    return position, number

@@ -1,10 +1,10 @@
 """`log:DIR`: a partitioned, append-only message log on local disk, with Iggy's coordinates and no server.
 
     DIR/log.sqlite3                         the messages: `log_store`
-    DIR/.consumers/NAME.sqlite, NAME.lock   settled positions, and who holds the consumer
+    DIR/.consumers/NAME.sqlite, NAME.lock   settled positions, and the lock of the consumer
 
-Any number of processes may append and read at once.  Damage stops whoever meets it, with its place, after the sound
-messages before it were given.
+Any number of processes may append and read at once.  A damaged message stops its reader, with its place, after the
+intact messages before it were returned.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
 from iggyflux.state.sqlite import SUFFIX as _STATE_SUFFIX
 from iggyflux.state.sqlite import SqliteState
-from iggyflux.state.store import GO_ON, StateStore
+from iggyflux.state.store import UPGRADE_HINT, StateStore
 from iggyflux.transports.base import Worker
 from iggyflux.transports.local.log_batches import OpenBatch
 from iggyflux.transports.local.log_store import LogStore
@@ -40,8 +40,8 @@ log = logging.getLogger("iggyflux.log")
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionInfo:
-    """What a partition holds: offsets `[first, end)`, `size` bytes in `batches`, and each consumer's next offset."""
+class LogPartitionInfo:
+    """The size of a partition: offsets `[first, end)`, `size` bytes in `batches`, and each consumer's next offset."""
 
     partition: Partition
     first: int
@@ -52,7 +52,7 @@ class PartitionInfo:
 
 
 class Log:
-    """A message log in a folder; `open` it, then append, look, or make readers."""
+    """A message log in a folder: `open` it, then append, inspect, or make readers."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Log:
     ) -> Log:
         """Return the log in `folder`.
 
-        Raises `Stopped`: IFX703 where there is none and `create` is false, IFX708 for a log of another format.
+        Raise `Stopped`: IFX703 if there is none and `create` is false, IFX708 for a log of another format.
         """
         path = Path(folder)
         if create:
@@ -81,41 +81,41 @@ class Log:
         opened._store.exists()
         return opened
 
-    # What is there
+    # Topics, partitions and consumers
 
     def topics(self) -> list[tuple[str, str]]:
         """Return every (stream, topic), sorted."""
         return sorted({(place.stream, place.topic) for place in self._all()})
 
     def partitions(self, stream: str, topics: Sequence[str] = ("*",)) -> list[Partition]:
-        """Return the partitions of topics of `stream` whose names are, or match by glob, one of `topics`; sorted."""
+        """Return the partitions of the topics of `stream` with one of the names or globs `topics`; sorted."""
         return [
             place
             for place in self._all()
             if place.stream == stream and any(fnmatch.fnmatchcase(place.topic, pattern) for pattern in topics)
         ]
 
-    def info(self) -> list[PartitionInfo]:
+    def info(self) -> list[LogPartitionInfo]:
         """Return every partition, with its offsets, size and consumers."""
         consumers = self.consumers()
         return [self._info(place, consumers) for place in self._all()]
 
     def consumers(self) -> dict[str, dict[Partition, int]]:
-        """Return the settled positions of every consumer: its name → the offset it settled last, by partition."""
+        """Return the settled positions of every consumer: its name → the last settled offset, by partition."""
         folder = self.folder / _CONSUMERS
         files = [path for suffix in (_STATE_SUFFIX, _PREVIOUS_SUFFIX) for path in folder.glob(f"*{suffix}")]
         return {name: _settled_by(self.folder, name) for name in sorted({unquote(path.stem) for path in files})}
 
     def first(self, partition: Partition) -> int:
-        """Return the lowest offset that is still there; where nothing is, the one that comes."""
+        """Return the lowest offset that still exists, or the next one if there is no message."""
         return self._store.bounds(partition)[0] if self._store.exists() else 0
 
     def end(self, partition: Partition) -> int:
-        """Return the offset that the next message will get."""
+        """Return the offset of the next message."""
         return self._store.bounds(partition)[1] if self._store.exists() else 0
 
     def offset_at(self, partition: Partition, timestamp_us: int) -> int:
-        """Return the offset of the first message that arrived at `timestamp_us` or later; the end where none did."""
+        """Return the offset of the first message that arrived at `timestamp_us` or later; the end if there is none."""
         batch = self._store.first_since(partition, timestamp_us) if self._store.exists() else None
         if batch is None:
             return self.end(partition)
@@ -137,7 +137,7 @@ class Log:
         return found
 
     def check(self) -> None:
-        """Read all of it.  Raise `Stopped` (IFX705) at the first damage, in a page or a message."""
+        """Read everything.  Raise `Stopped` (IFX705) at the first damage, in a page or a message."""
         for place in self._all():
             reader = self.reader(place, self.first(place))
             while reader.read(_CHECKED_AT_ONCE):
@@ -146,7 +146,7 @@ class Log:
     # Appending
 
     def create_topic(self, stream: str, topic: str, partitions: int = 1) -> None:
-        """Make a topic of so many partitions; one that exists keeps its own and gets what is missing."""
+        """Make a topic of so many partitions; an existing topic keeps its partitions and gets the missing ones."""
         self._store.add_partitions([Partition(stream, topic, number) for number in range(partitions)])
 
     def append(
@@ -158,11 +158,11 @@ class Log:
         partition: int | None = None,
         keys: Sequence[str | None] | None = None,
     ) -> dict[Partition, int]:
-        """Append `messages`, all or none; return the end of each partition that got some.  They then survive a crash.
+        """Append `messages`, all or none; return the new end of each changed partition.  They then survive a crash.
 
-        They go to `partition`; or, by `keys`, messages of one key to one partition; the rest takes turns.  A topic that
-        is missing is made, with one partition.  Of a message, payload, headers, id and timestamps are kept; without a
-        timestamp it arrived now.  Raises `Stopped`: IFX704 where the disk takes no more, IFX705 for a damaged log.
+        All go to `partition`; or, by `keys`, messages of one key go to one partition, and the others to the partitions
+        in turn.  A missing topic is made, with one partition.  Payload, headers, id and timestamps of a message are
+        kept; a missing timestamp is now.  Raise `Stopped`: IFX704 if the disk rejects it, IFX705 for a damaged log.
         """
         if partition is not None:
             parts = {partition: list(messages)}
@@ -173,7 +173,7 @@ class Log:
         return self._store.append(places, self._clock() // 1000)
 
     def close(self) -> None:
-        """Let go of the file; idempotent."""
+        """Close the file; idempotent."""
         self._store.close()
 
     def _all(self) -> list[Partition]:
@@ -193,10 +193,10 @@ class Log:
             parts.setdefault(numbers[slot], []).append(message)
         return parts
 
-    def _info(self, partition: Partition, consumers: Mapping[str, Mapping[Partition, int]]) -> PartitionInfo:
+    def _info(self, partition: Partition, consumers: Mapping[str, Mapping[Partition, int]]) -> LogPartitionInfo:
         first, end = self._store.bounds(partition)
         batches, size = self._store.size(partition)
-        return PartitionInfo(
+        return LogPartitionInfo(
             partition,
             first=first,
             end=end,
@@ -207,7 +207,7 @@ class Log:
 
 
 class PartitionReader:
-    """Reads one partition forwards, also while another process appends; `offset` is that of the next message."""
+    """Reads one partition forwards, even while another process appends; `offset` is that of the next message."""
 
     def __init__(self, store: LogStore, partition: Partition, offset: int) -> None:
         self.partition = partition
@@ -216,9 +216,9 @@ class PartitionReader:
         self._batch: OpenBatch | None = None
 
     def read(self, limit: int, max_bytes: int = BATCH_BYTES) -> LazyMessages:
-        """Return the next messages, at most `limit` and about `max_bytes`; empty where nothing is there yet.
+        """Return the next messages, at most `limit` and about `max_bytes`; empty if there are none yet.
 
-        Raises `Stopped`: IFX705 at a damaged message, IFX706 where the offset is beyond the end.
+        Raise `Stopped`: IFX705 at a damaged message, IFX706 if the offset is beyond the end.
         """
         payloads: list[bytes] = []
         sources: list[tuple[OpenBatch, int]] = []
@@ -236,7 +236,7 @@ class PartitionReader:
             except Stopped:
                 if not payloads:
                     raise
-                break  # what stands before the damage is given first
+                break  # first return what is before the damage
             sources.append((batch, at - len(payloads)))
             payloads += part
             ends.append(len(payloads))
@@ -251,7 +251,7 @@ class PartitionReader:
         return LazyMessages(payloads, message)
 
     def _find_batch(self) -> OpenBatch | None:
-        """Return the batch that holds the next message; None where it is not there yet."""
+        """Return the batch with the next message; None if there is none yet."""
         while self._batch is None or not self._batch.first <= self.offset < self._batch.end:
             self._batch = None
             if not self._store.exists():
@@ -274,7 +274,7 @@ class PartitionReader:
         return self._batch
 
     def _damage(self) -> Stopped:
-        """The message at `offset` is not what was written."""
+        """Return the error for a message at `offset` that is not as written."""
         hint = "restore a backup of the file"
         at = self.offset - self._batch.first if self._batch else 0
         index = self._batch.next_sound(at) if self._batch else None
@@ -287,7 +287,7 @@ class PartitionReader:
 
 
 class Consumption:
-    """The settled positions of one consumer of a log, and the lock that keeps others from being that consumer."""
+    """The settled positions of one consumer of a log, and the lock that makes it the only one."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
@@ -295,11 +295,11 @@ class Consumption:
         self._settled: dict[Partition, int] = {}
 
     def acquire(self) -> None:
-        """Be the consumer.  Raises `Stopped` (IFX702) where another process is."""
+        """Lock the consumer for this process.  Raise `Stopped` (IFX702) if another process has it."""
         self._state.take()
 
     def load(self) -> dict[Partition, int]:
-        """The offset that was settled last, by partition."""
+        """Return the last settled offset, by partition."""
         self._settled = {
             Partition(entry["stream"], entry["topic"], entry["partition"]): entry["offset"]
             for entry in self._state.read() or ()
@@ -307,7 +307,7 @@ class Consumption:
         return dict(self._settled)
 
     def store(self, positions: Sequence[Position]) -> None:
-        """Settle; never backwards; returns when it would survive a crash."""
+        """Settle positions, never backwards; return when they would survive a crash."""
         for position in positions:
             self._settled[position.partition] = max(position.offset, self._settled.get(position.partition, -1))
         content = [
@@ -317,12 +317,12 @@ class Consumption:
         self._state.commit(content)
 
     def release(self) -> None:
-        """Let another be the consumer; idempotent."""
+        """Release the consumer; idempotent."""
         self._state.close()
 
 
 def consumer_state(folder: Path, name: str) -> SqliteState:
-    """The state of a consumer of the log in `folder`."""
+    """Return the state of a consumer of the log in `folder`."""
     path = folder / _CONSUMERS / f"{_quoted(name)}{_STATE_SUFFIX}"
     previous = path.with_suffix(_PREVIOUS_SUFFIX)
     return SqliteState(
@@ -331,7 +331,7 @@ def consumer_state(folder: Path, name: str) -> SqliteState:
         name,
         f"consumer {name!r} of this log",
         previous=previous,
-        way_on=f"{GO_ON} (the file has its position in `offset`)",
+        upgrade_hint=f"{UPGRADE_HINT} (the file has its position in `offset`)",
     )
 
 
@@ -346,8 +346,8 @@ def _settled_by(folder: Path, name: str) -> dict[Partition, int]:
 class LogSource:
     """A `Source` on a log: the topics of a stream, by name or glob, read in turn, partition by partition.
 
-    Without `until_end` new messages, partitions and topics are found as they come; with it, `EndOfInput` comes when
-    what was there at `connect` is read.
+    Without `until_end` new messages, partitions and topics are found as they appear.  With it, `read` raises
+    `EndOfInput` when everything that existed at `connect` is read.
     """
 
     waiting_for: str | None = None
@@ -377,10 +377,10 @@ class LogSource:
         self._stops: dict[Partition, int] = {}
         self._turns: list[PartitionReader] = []
         self._worker = Worker("log-source")
-        self._keeper = Worker("log-positions")  # an fsync must not hold up reading
+        self._keeper = Worker("log-positions")  # an fsync must not delay reading
 
     async def connect(self) -> None:
-        """As `Source.connect`; raises `Stopped` where there is no such log or stream, or the consumer is taken."""
+        """As `Source.connect`; raise `Stopped` if the log or stream is missing, or the consumer is in use."""
         await self._worker.call(self._connect)
 
     async def read(self) -> Batch | None:
@@ -388,11 +388,11 @@ class LogSource:
         return await self._worker.call(self._read)
 
     async def ack(self, positions: Sequence[Position]) -> None:
-        """As `Source.ack`: one durable commit a call."""
+        """As `Source.ack`: one durable commit for each call."""
         await self._keeper.call(self._consumption.store, positions)
 
     async def lag(self) -> dict[Partition, int]:
-        """How many messages of each partition are not settled yet."""
+        """Return how many messages of each partition are not settled yet."""
         return await self._worker.call(self._lag)
 
     async def close(self) -> None:
@@ -411,7 +411,7 @@ class LogSource:
                 raise self._nothing_matches()
             self._stops = {place: self._log.end(place) for place in self._readers}
             for place, end in self._stops.items():
-                if end < self._readers[place].offset:  # "nothing to do" would be said of a log that was replaced
+                if end < self._readers[place].offset:  # the log was replaced; without this error it would seem read
                     raise _beyond_the_end(place, self._readers[place].offset, end)
 
     def _read(self) -> Batch | None:
@@ -475,11 +475,11 @@ class LogSink:
         self._worker = Worker("log-sink")
 
     async def connect(self) -> None:
-        """As `MessageSink.connect`; a log that is missing is made."""
+        """As `MessageSink.connect`; a missing log is made."""
         await self._worker.call(self._connect)
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
-        """As `MessageSink.send`: appended and fsynced when it returns."""
+        """As `MessageSink.send`: appended and synced when it returns."""
         await self._worker.call(self._send, messages)
 
     async def close(self) -> None:
@@ -519,11 +519,11 @@ def _beyond_the_end(partition: Partition, offset: int, end: int) -> Stopped:
 
 
 def _quoted(name: str) -> str:
-    """A name as a file's name: nothing that a path could mean is left in it."""
+    """Return a name as a file name, without characters that have a meaning in paths."""
     quoted = quote(name, safe=" ") or "%"
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
 
 
 def _literal(topic: str) -> str:
-    """A glob that matches `topic` only."""
+    """Return a glob that matches `topic` only."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in topic)

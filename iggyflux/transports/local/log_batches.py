@@ -1,10 +1,10 @@
-"""The bytes of a batch of messages in a log, and which of its messages are sound.
+"""The bytes of a batch of messages in a log, and which of its messages are intact.
 
-A batch is two texts of MessagePack.  `columns` begins with a CRC-32 of its own and holds times, ids, headers and a
-CRC-32 of each payload; `payloads` holds the payloads.  `crc` covers both, so one call verifies a sound batch.  Where it
-does not fit, the CRCs of the payloads tell which are sound, unless the columns are damaged: then all count as damaged.
+A batch is two byte strings of MessagePack.  `columns` begins with a CRC-32 of its own and contains times, ids, headers
+and a CRC-32 of each payload; `payloads` contains the payloads.  `crc` covers both, so one call verifies an intact
+batch.  If it does not match, the CRCs of the payloads show which are intact; with damaged columns all count as damaged.
 Both CRCs begin with the first offset, so a batch at another place is damaged too.
-Only this file knows the bytes; `log_store` keeps them.
+Only this file knows the bytes; `log_store` stores them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CRC_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """Messages as they were appended together: offsets `[first, end)`, the latest of which arrived at `latest_us`."""
+    """Messages appended together: offsets `[first, end)`, the latest of which arrived at `latest_us`."""
 
     first: int
     end: int
@@ -52,7 +52,7 @@ class StoredBatch:
 
 
 class OpenBatch:
-    """A stored batch, opened: `damaged` holds the indices of messages that are not what was written, in order."""
+    """A decoded batch: `damaged` has the indices of messages that are not as written, in order."""
 
     def __init__(self, stored: StoredBatch) -> None:
         self.first = stored.first
@@ -65,7 +65,7 @@ class OpenBatch:
             self._verify(stored)
 
     def sound(self, at: int, limit: int) -> list[bytes]:
-        """Return at most `limit` payloads from index `at` on, up to the first that is damaged."""
+        """Return at most `limit` payloads from index `at` on, up to the first damaged one."""
         stop = next((index for index in self.damaged if index >= at), self.end - self.first)
         return self.payloads[at : min(stop, at + limit)]
 
@@ -90,7 +90,7 @@ class OpenBatch:
         )
 
     def index_since(self, timestamp_us: int) -> int:
-        """Return the first index of a message that arrived at `timestamp_us` or later; 0 where that is not known."""
+        """Return the first index of a message that arrived at `timestamp_us` or later; 0 if that is unknown."""
         if self.damaged:
             return 0
         return next((index for index, time in enumerate(self._opened().timestamps_us) if time >= timestamp_us), 0)
@@ -101,7 +101,7 @@ class OpenBatch:
         return self._decoded
 
     def _verify(self, stored: StoredBatch) -> None:
-        """Find the damaged messages.  Raises MsgspecError where it cannot be opened: all are damaged."""
+        """Find the damaged messages.  Raise `MsgspecError` if the batch cannot be decoded: then all are damaged."""
         payloads = _decode_payloads(stored.payloads)
         count = stored.end - stored.first
         if _crc_of(stored.first, stored.columns, stored.payloads) == stored.crc and len(payloads) == count:

@@ -1,15 +1,14 @@
 """The SQLite database of a message log: partitions, and a row for each appended batch.
 
 A commit is durable; `state.sqlite` has the settings and their reasons.  Any number of processes may append and read at
-once: SQLite's locks order them, and a crash of one leaves nothing half done.
-
+once: SQLite's locks order them, and a crash of one leaves no partial change.
 | SQLite answers                     | while reading                       | while appending                     |
 |------------------------------------|-------------------------------------|-------------------------------------|
 | BUSY for `_BUSY_SECONDS`           | `Stopped` IFX704                    | `Stopped` IFX704                    |
 | FULL, IOERR, READONLY, CANTOPEN    | `Stopped` IFX704                    | rolled back, `Stopped` IFX704       |
 | CORRUPT, NOTADB                    | `Stopped` IFX705                    | rolled back, `Stopped` IFX705       |
 | a database of another format       | `Stopped` IFX708                    | `Stopped` IFX708                    |
-| a file that is not at its path now | opened anew                         | `Stopped` IFX704, then opened anew  |
+| a file that was moved or replaced  | reopened                            | `Stopped` IFX704, then reopened     |
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ CREATE UNIQUE INDEX batches_by_offset ON batches (partition, first_offset, messa
 
 
 class LogStore:
-    """The database in a folder.  Not for several threads at once; opened when it is first needed."""
+    """The database in a folder.  Not for several threads at once; opened on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
@@ -53,7 +52,7 @@ class LogStore:
         self._ids: dict[Partition, int] = {}
 
     def exists(self) -> bool:
-        """Return whether there is a database.  Raises `Stopped` (IFX708) for a log of an earlier version."""
+        """Return whether there is a database.  Raise `Stopped` (IFX708) for a log of an earlier version."""
         if self.path.exists():
             return True
         if next(self.path.parent.glob("*/*/*/*.log"), None) is not None:
@@ -68,7 +67,7 @@ class LogStore:
         return list(self._ids)
 
     def add_partitions(self, partitions: Sequence[Partition]) -> None:
-        """Make the partitions that are missing."""
+        """Make the missing ones of these partitions."""
         with self._writing() as connection:
             self._add(connection, partitions)
 
@@ -88,7 +87,7 @@ class LogStore:
         return ends
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
-        """Return the lowest offset that is there and the offset that the next message gets."""
+        """Return the lowest existing offset and the offset of the next message."""
         with self._reading() as connection:
             key = self._id(connection, partition)
             first = connection.execute("SELECT min(first_offset) FROM batches WHERE partition = ?", (key,)).fetchone()
@@ -105,7 +104,7 @@ class LogStore:
         return batches, size
 
     def batch_at(self, partition: Partition, offset: int) -> StoredBatch | None:
-        """Return the batch that holds `offset`, or the last one before it; None where there is none."""
+        """Return the batch that holds `offset`, or the last one before it; None if there is none."""
         return self._batch(partition, "first_offset <= ? ORDER BY first_offset DESC LIMIT 1", offset)
 
     def first_since(self, partition: Partition, timestamp_us: int) -> StoredBatch | None:
@@ -127,7 +126,7 @@ class LogStore:
         return end, following
 
     def close(self) -> None:
-        """Let go of the file; idempotent."""
+        """Close the file; idempotent."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -149,7 +148,7 @@ class LogStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, which is durable, and in the file at the path, when this returns."""
+        """Run one transaction, which is durable, and in the file at the path, when this returns."""
         with self._translated("append to"):
             connection = self._open()
             try:
@@ -160,7 +159,7 @@ class LogStore:
                 )
                 connection.execute("COMMIT")
             except BaseException:
-                self._ids.clear()  # what was added may be gone
+                self._ids.clear()  # added partitions may be rolled back
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -185,7 +184,7 @@ class LogStore:
             self.close()
         if self._connection is None:
             self.exists()
-            with suppress(FileExistsError):  # and never opened else: closing it would drop SQLite's locks
+            with suppress(FileExistsError):  # never opened otherwise: closing it would drop SQLite's locks
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             found = self._stat()
             connection = connect(self.path, _BUSY_SECONDS)
@@ -199,11 +198,11 @@ class LogStore:
         return self._connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Make the tables of a new database; refuse one of another format."""
+        """Make the tables of a new database; reject one of another format."""
         if format_of(connection) == (0, 0):
             connection.execute("PRAGMA page_size = 16384")
             connection.execute("BEGIN IMMEDIATE")
-            if format_of(connection) == (0, 0):  # no other process was faster
+            if format_of(connection) == (0, 0):  # no other process has made them meanwhile
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION}")
@@ -216,7 +215,7 @@ class LogStore:
             raise _other_format(self.path, f"has format {version}; this release reads format {_FORMAT}")
 
     def _stat(self) -> os.stat_result:
-        """Look at the file.  Raise `Stopped` (IFX705) for a piece of one: SQLite would take it for a new database."""
+        """Return the file's status.  Raise `Stopped` (IFX705) if it is truncated: SQLite would see a new database."""
         found = self.path.stat()
         if 0 < found.st_size < _SMALLEST_DATABASE:
             raise Stopped(f"{self.path} is damaged: it has {found.st_size} bytes", _RESTORE, "IFX705")
@@ -237,7 +236,7 @@ class LogStore:
                 self._id(connection, place)
 
     def _id(self, connection: sqlite3.Connection, partition: Partition) -> int | None:
-        """The key of a partition; None, which no row has, where it is not there."""
+        """Return the key of a partition; None, which no row has, if it does not exist."""
         if partition not in self._ids:
             values = (partition.stream, partition.topic, partition.partition)
             row = connection.execute(
@@ -274,7 +273,7 @@ def _other_format(path: Path, reason: str) -> Stopped:
 
 
 def _split(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """`messages` in parts of bounded bytes: a row must fit into memory."""
+    """Return `messages` in parts of bounded size: a row must fit into memory."""
     start = size = 0
     for index, message in enumerate(messages):
         size += len(message.payload)

@@ -1,7 +1,7 @@
-"""Sources and sinks that follow a script, in memory: for our tests and for those of whoever builds on iggyflux.
+"""Scripted sources and sinks in memory, for our tests and for those of packages that build on iggyflux.
 
-A script lists what happens, in order: batches, nothing, faults.  The fakes keep the contracts of `base` themselves and
-complain (`AssertionError`) where the caller breaks them: an acknowledgement that goes backwards, or past what was read.
+A script lists in order what happens: batches, nothing, faults.  The fakes keep the contracts of `base`, and raise
+`AssertionError` if the caller breaks them with an acknowledgement that goes backwards or past what was read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WriteStep: TypeAlias = "Verdict | Exception | Callable[[Sequence[str]], Awaitabl
 def batch(
     payloads: Iterable[bytes], *, stream: str = "s", topic: str = "t", partition: int = 0, offset: int = 0
 ) -> Batch:
-    """A batch of payloads at `offset` and after."""
+    """Return a batch of payloads at `offset` and after."""
     messages = [
         Message(payload, stream, topic, partition, offset + index, 1_000_000 + offset + index)
         for index, payload in enumerate(payloads)
@@ -33,10 +33,10 @@ def batch(
 
 
 class ScriptedSource:
-    """A `Source` that gives the steps of `script`: a batch, None, or an exception to raise; then `EndOfInput`.
+    """A `Source` that returns the steps of `script`: a batch, None, or an exception to raise; then `EndOfInput`.
 
-    After a raised exception, and on every `connect`, what was given and not acknowledged is given again, as a server
-    does.  `connects` and `acks` are scripts of exceptions (or None) for those calls; `acked` holds every position.
+    After a raised exception, and on every `connect`, batches that were not acknowledged are returned again, as a server
+    does.  `connects` and `acks` are scripts of exceptions (or None) for those calls; `acked` has every position.
     """
 
     waiting_for: str | None = None
@@ -60,7 +60,7 @@ class ScriptedSource:
 
     @property
     def settled(self) -> dict[Partition, int]:
-        """The offset that was acknowledged last, by partition."""
+        """The last acknowledged offset, by partition."""
         return dict(self._settled)
 
     async def connect(self) -> None:
@@ -92,7 +92,7 @@ class ScriptedSource:
         for position in positions:
             before = self._settled.get(position.partition, -1)
             given = max((b.last.offset for b in self._given if b.partition == position.partition), default=-1)
-            assert position.offset > before, f"{position} after {before}"  # noqa: S101  # tells the caller's mistake
+            assert position.offset > before, f"{position} after {before}"  # noqa: S101  # reports the caller's mistake
             assert position.offset <= given, f"{position} was not given"  # noqa: S101
             self._settled[position.partition] = position.offset
             self.acked.append(position)
@@ -109,8 +109,8 @@ class ScriptedSource:
 class ScriptedSink:
     """A `LineSink` that answers with the steps of `script`, then accepts everything.
 
-    A step is a verdict, or an async function of the lines that gives one (to hold an answer back, say).  `stored` holds
-    the lines that the verdicts say are stored, `writes` every request.
+    A step is a verdict, or an async function of the lines that returns one (for example to delay it).  `stored` has the
+    lines that the verdicts report as stored, `writes` every request.
     """
 
     dialect = "v2"
@@ -163,7 +163,7 @@ class CollectingDeadLetters:
         self.letters: list[DeadLetter] = []
 
     async def connect(self) -> None:
-        """Nothing to make ready."""
+        """Do nothing."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         await _take_some_time()
@@ -172,7 +172,7 @@ class CollectingDeadLetters:
         self.letters += letters
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
 
 class CollectingMessages:
@@ -183,7 +183,7 @@ class CollectingMessages:
         self.messages: list[OutgoingMessage] = []
 
     async def connect(self) -> None:
-        """Nothing to open."""
+        """Do nothing."""
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
         if self._faults and (fault := self._faults.popleft()):
@@ -191,11 +191,11 @@ class CollectingMessages:
         self.messages += messages
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
 
 class ImmediateClock:
-    """A clock on which every sleep ends at once: the sleeper that is due first is woken first, and time jumps there."""
+    """A clock on which every sleep ends at once: time jumps to the sleeper that is due first, and wakes it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -205,11 +205,11 @@ class ImmediateClock:
         self._waker: asyncio.Task[None] | None = None
 
     def monotonic(self) -> float:
-        """Seconds since the clock was made."""
+        """Return the seconds since the clock was made."""
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Return when everything else has come to rest and this sleeper is due."""
+        """Return when all other tasks wait and this sleeper is due."""
         self.slept.append(seconds)
         self._count += 1
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -229,7 +229,7 @@ class ImmediateClock:
 
 
 async def _take_some_time() -> None:
-    """Let others run, as anything that waits for a disk or a server does."""
+    """Let other tasks run, as a wait for a disk or a server does."""
     for _ in range(3):
         await asyncio.sleep(0)
 

@@ -1,7 +1,7 @@
-"""Messages as lines, to a file or to standard output: the end of a reader that needs no server.
+"""Messages as lines, to a file or to standard output: a reader's target without a server.
 
-A line is a payload, or, where asked for, an envelope with everything that a message has.  What counts as confirmed is
-the line sinks' business: a file is fsynced, a torn last line is cut off.
+A line is a payload or, if configured, an envelope with everything that a message has.  The line sink confirms: a file
+is synced, and an incomplete last line is truncated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MessageLines:
         await self._lines.connect()
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
-        """As `MessageSink.send`: on the disk when it returns.  Raises `Stopped` (IFX710)."""
+        """As `MessageSink.send`: on disk when it returns.  Raise `Stopped` (IFX710)."""
         if not messages:
             return
         line_of = self._enveloped if self._envelope else _payload_line

@@ -1,8 +1,8 @@
-"""What an answer to a query means where it is no rows: one table, read from the top, the first row that fits decides.
+"""Classify an answer to a query that has no rows: a table of rules, of which the first that matches decides.
 
-As with writes, status alone misleads: 3.x says 500 to a statement that it cannot parse, 1.x says 200 to a database
-that is not there, 2.x says 400 when it is busy.  So a row looks at status *and* words; words inside a 200 count as
-the status 200.  The wordings were taken from real servers (1.6, 2.9, 3.6) and from their sources.  Pure.
+As with writes, the status alone misleads: 3.x answers 500 to a statement that it cannot parse, 1.x answers 200 to a
+missing database, 2.x answers 400 when it is busy.  So a rule looks at the status *and* the words; words inside a 200
+are judged as the status 200.  The wordings come from real servers (1.6, 2.9, 3.6) and their sources.  Pure.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Kind = Literal["away", "too much", "empty", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """`status` and, where given, `words` and `page` must fit; `code` and `hint` are those of `stopped`."""
+class QueryRule:
+    """A rule matches where `status` and, if given, `words` and `page` match; `code` and `hint` are for `stopped`."""
 
     status: Container[int]
     kind: Kind
@@ -47,15 +47,15 @@ _ANY = range(100, 1000)
 _SAID = frozenset({200, 400, 404, 422, 500})
 _ADDRESS = "check that `url` is the address of InfluxDB (with its path, behind a proxy), and check `flavor`"
 
-ROWS: Final[tuple[Row, ...]] = (
-    Row(
+RULES: Final[tuple[QueryRule, ...]] = (
+    QueryRule(
         {401},
         "stopped",
         code="IFX721",
         hint="check `token` (2.x, 3.x), or `username` and `password` (1.x)",
         seen="wrong or missing credentials",
     ),
-    Row(
+    QueryRule(
         {403},
         "stopped",
         _words("flux.*(disabled|not enabled)"),
@@ -63,27 +63,31 @@ ROWS: Final[tuple[Row, ...]] = (
         hint="set `language: influxql`: Flux is disabled on this server",
         seen="1.8",
     ),
-    Row(
+    QueryRule(
         {403},
         "stopped",
         code="IFX741",
         hint="grant read permission to these credentials",
         seen="no read permission; 2.x also: an inactive token",
     ),
-    Row({407}, "stopped", code="IFX726", hint="a proxy requires credentials: put them into HTTPS_PROXY or HTTP_PROXY"),
-    Row(
+    QueryRule(
+        {407}, "stopped", code="IFX726", hint="a proxy requires credentials: put them into HTTPS_PROXY or HTTP_PROXY"
+    ),
+    QueryRule(
         range(300, 400),
         "stopped",
         code="IFX725",
         hint="set `url` to InfluxDB itself; redirects are not followed, since the token would be sent along",
         seen="load balancers",
     ),
-    Row({413}, "stopped", code="IFX742", hint="name fewer `fields`: the statement is too long", seen="proxies"),
-    Row({408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530}, "away", seen="overload and balancers"),
-    Row(range(400, 500), "stopped", page=True, code="IFX740", hint=_ADDRESS, seen="web servers, firewalls"),
-    Row(range(500, 600), "away", page=True, seen="balancers whose server is away"),
-    Row(range(200, 300), "stopped", page=True, code="IFX740", hint=_ADDRESS, seen="2.x serves its interface as 200"),
-    Row(
+    QueryRule({413}, "stopped", code="IFX742", hint="name fewer `fields`: the statement is too long", seen="proxies"),
+    QueryRule({408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530}, "away", seen="overload and balancers"),
+    QueryRule(range(400, 500), "stopped", page=True, code="IFX740", hint=_ADDRESS, seen="web servers, firewalls"),
+    QueryRule(range(500, 600), "away", page=True, seen="balancers whose server is away"),
+    QueryRule(
+        range(200, 300), "stopped", page=True, code="IFX740", hint=_ADDRESS, seen="2.x serves its interface as 200"
+    ),
+    QueryRule(
         _SAID,
         "stopped",
         _words(
@@ -98,7 +102,7 @@ ROWS: Final[tuple[Row, ...]] = (
         hint="correct `database`, `bucket` or `org`; they are also hidden from a token without read permission",
         seen="1.x and 2.x InfluxQL say it within a 200",
     ),
-    Row(
+    QueryRule(
         _SAID,
         "too much",
         _words(
@@ -115,7 +119,7 @@ ROWS: Final[tuple[Row, ...]] = (
         ),
         seen="3.x Core: 432 files; limits of 1.x and 2.x on memory, points, series, time",
     ),
-    Row(
+    QueryRule(
         _SAID,
         "away",
         _words(
@@ -134,13 +138,13 @@ ROWS: Final[tuple[Row, ...]] = (
         ),
         seen="passing faults as 200, 400 and 500",
     ),
-    Row(
+    QueryRule(
         {400, 404, 500},
         "empty",
         _words(r"table '.*' not found", "measurement not found"),
         seen="3.x: nothing was written to this measurement yet",
     ),
-    Row(
+    QueryRule(
         _SAID,
         "stopped",
         _words("a panic has occurred", "panic:"),
@@ -148,8 +152,8 @@ ROWS: Final[tuple[Row, ...]] = (
         hint="set `language: influxql`: Flux fails on these series (for example with a tag named `_time` or `_value`)",
         seen="2.x: a tag key that Flux keeps for itself",
     ),
-    Row({404, 405, 501}, "stopped", code="IFX743", hint=_ADDRESS, seen="the server has no such endpoint"),
-    Row(
+    QueryRule({404, 405, 501}, "stopped", code="IFX743", hint=_ADDRESS, seen="the server has no such endpoint"),
+    QueryRule(
         _SAID,
         "stopped",
         _words(
@@ -175,36 +179,36 @@ ROWS: Final[tuple[Row, ...]] = (
         hint="correct the statement, or the names, in the mapping",
         seen="statements that no repetition heals; 3.x says 500",
     ),
-    Row({200, 400, 422}, "stopped", hint="correct the statement, or the names, in the mapping"),
-    Row(range(500, 600), "away", seen="everything else that is the server's"),
-    Row(_ANY, "stopped", code="IFX740", hint=_ADDRESS),
+    QueryRule({200, 400, 422}, "stopped", hint="correct the statement, or the names, in the mapping"),
+    QueryRule(range(500, 600), "away", seen="everything else that is the server's"),
+    QueryRule(_ANY, "stopped", code="IFX740", hint=_ADDRESS),
 )
 
 
 def judge(answer: Answer, now: float) -> NotConnected | TooMuch | Stopped | None:
-    """What an answer that is no rows means; None where the measurement is only not there yet."""
+    """Return what an answer without rows means; None if the measurement does not exist yet."""
     case = Case("v2", answer, (), now)
-    row = _row_of(answer.status, case.gist, case.is_page)
-    return _error(row, case.told, case.retry_after_seconds)
+    rule = _rule_of(answer.status, case.gist, case.is_page)
+    return _error(rule, case.report, case.retry_after_seconds)
 
 
 def judge_words(message: str, scrub: Scrubber) -> NotConnected | TooMuch | Stopped | None:
-    """What an error inside a 200 means."""
-    row = _row_of(200, message, is_page=False)
-    return _error(row, f"the server answered within 200: {plain_words(message, scrub)}", None)
+    """Return what an error inside a 200 means."""
+    rule = _rule_of(200, message, is_page=False)
+    return _error(rule, f"the server answered within 200: {plain_words(message, scrub)}", None)
 
 
-def _row_of(status: int, words: str, is_page: bool) -> Row:
-    return next(row for row in ROWS if row.fits(status, words, is_page))
+def _rule_of(status: int, words: str, is_page: bool) -> QueryRule:
+    return next(rule for rule in RULES if rule.fits(status, words, is_page))
 
 
-def _error(row: Row, told: str, retry_after_seconds: float | None) -> NotConnected | TooMuch | Stopped | None:
-    match row.kind:
+def _error(rule: QueryRule, report: str, retry_after_seconds: float | None) -> NotConnected | TooMuch | Stopped | None:
+    match rule.kind:
         case "empty":
             return None
         case "away":
-            return NotConnected(told, retry_after_seconds=retry_after_seconds)
+            return NotConnected(report, retry_after_seconds=retry_after_seconds)
         case "too much":
-            return TooMuch(told)
+            return TooMuch(report)
         case "stopped":
-            return Stopped(told, row.hint, row.code)
+            return Stopped(report, rule.hint, rule.code)

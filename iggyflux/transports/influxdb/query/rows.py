@@ -1,9 +1,8 @@
-"""Rows off an answer, format by format, at the speed of C: lists of typed values, then dicts made by a generated line.
+"""Decode rows of an answer, format by format, at the speed of C: typed lists, made into dicts by generated code.
 
-Pure: each decoder is a function from blocks of bytes, cut anywhere, to lists of `Row`.  What it cannot read raises
-`UnreadableAnswer`; that an answer is complete is known before it comes here.  Times are integers of nanoseconds and
-never anything else.  A column without a value is not in a row; Flux writes the empty text and null alike, so neither
-is there.
+Pure: each decoder is a function from blocks of bytes, cut anywhere, to lists of `Row`.  Unreadable bytes raise
+`UnreadableAnswer`; the answer is known to be complete before it is decoded.  Times are always integer nanoseconds.  A
+column without a value is not in a row.  Flux writes the empty string and null alike, so neither is in a row.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from iggyflux.records import JSON, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 
 CHUNK_ROWS: Final = 5000
-"""About how many rows come at a time."""
+"""The approximate number of rows in a chunk."""
 
 Maker: TypeAlias = Callable[..., list[dict[str, JSON]]]
 
 
 NUMBERS: Final = ("float", "integer", "unsigned")
-"""The numeric types.  A select of several gives the first of them that any shard of its span has."""
+"""The numeric types.  A select of several returns the first of them that any shard of its span has."""
 
 
 class UnreadableAnswer(Exception):
-    """An answer that is whole and yet not what its format says."""
+    """A complete answer that does not follow its format."""
 
 
 class TypeUnknown(Exception):
-    """A number in several types, of which none, or more than one, may be its own.
+    """A number returned in several types, whose stored type cannot be determined.
 
-    `is_gone` says that the server no longer has the row, so that asking again helps.
+    `is_gone` says that the server no longer has the row, so that another query helps.
     """
 
     def __init__(self, message: str, *, is_gone: bool) -> None:
@@ -52,11 +51,11 @@ class TypeUnknown(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of an answer by position: the name in a row, and the type that it is read as (`any`: as it comes).
+class AnswerColumn:
+    """A column of an answer, by position: its name in a row, and the type to read it as (`any`: as it comes).
 
-    Several columns of one name are one field in several types: each row has a value in one of them, or one number in
-    each numeric type, cut or rounded in all but its own; which that is says `Layout.kinds`.
+    Several columns of one name are one field in several types.  Each row has a value in one of them, or one number in
+    each numeric type, truncated or rounded in all but the stored one; `Layout.kinds` says which that is.
     """
 
     name: str
@@ -66,19 +65,19 @@ class Column:
 Spans: TypeAlias = Sequence[tuple[int, str]]
 """The numeric type of a field over time: pairs of an end, exclusive, and the type up to there, in order.
 
-`whole` is integer or unsigned, where no value is other in the one than in the other.
+`whole` is integer or unsigned, where every value is the same in both.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What an answer holds: the columns after the time, and the names that tags have in rows, by key.
+    """The content of an answer: the columns after the time, and the names of tags in rows, by key.
 
-    `tags` None takes them all under their own names.  `kinds` are the types of fields that have several numeric ones.
-    `signs` are those of values that are negative as an integer, where such a value may be unsigned.
+    `tags` None takes every tag under its own name.  `kinds` are the types of fields that have several numeric ones.
+    `signs` are the types of values that are negative as an integer, where such a value may be unsigned.
     """
 
-    columns: tuple[Column, ...] | None = None
+    columns: tuple[AnswerColumn, ...] | None = None
     tags: Mapping[str, str] | None = None
     kinds: Mapping[str, Spans] = field(default_factory=dict)
     signs: Mapping[str, Spans] = field(default_factory=dict)
@@ -89,9 +88,9 @@ class Layout:
 
 @lru_cache(maxsize=4096)
 def _maker(names: tuple[str, ...], constants: int, width: int) -> Maker:
-    """A function from rows of values (and constants) to dicts.
+    """Return a function from rows of values (and constants) to dicts.
 
-    The first value is the first name's; then come the constants, then the other values.
+    The first value has the first name; then come the constants, then the other values.
     """
     values = [f"v{number}" for number in range(width)]
     fixed = [f"t{number}" for number in range(constants)]
@@ -99,7 +98,7 @@ def _maker(names: tuple[str, ...], constants: int, width: int) -> Maker:
     members = ", ".join(f"{name!r}: {value}" for name, value in zip(names, ordered, strict=True))
     target = ", ".join(values) + ","
     source = f"lambda rows, {''.join(f'{name}, ' for name in fixed)}: [{{{members}}} for {target} in rows]"
-    # Nothing but numbered names and the texts of `names`, as Python writes them.
+    # The source contains only numbered names and the `repr` of `names`.
     return cast("Maker", eval(source, {"__builtins__": {}}))  # noqa: S307
 
 
@@ -108,7 +107,7 @@ _FEW = 4
 
 
 def _dicts(names: Sequence[str], rows: Iterable[Sequence[JSON]], tags: Mapping[str, JSON]) -> list[dict[str, JSON]]:
-    """A dict for each row: the first column, the tags, the other columns."""
+    """Return a dict for each row: the first column, the tags, the other columns."""
     if len(names) + len(tags) > _MOST_GENERATED:
         return [{names[0]: row[0], **tags, **dict(zip(names[1:], row[1:], strict=True))} for row in rows]
     return _maker((names[0], *tags, *names[1:]), len(tags), len(names))(rows, *tags.values())
@@ -117,7 +116,7 @@ def _dicts(names: Sequence[str], rows: Iterable[Sequence[JSON]], tags: Mapping[s
 def _sparse_dicts(
     names: Sequence[str], rows: Sequence[Sequence[JSON]], tags: Mapping[str, JSON]
 ) -> list[dict[str, JSON]]:
-    """The same, without what is null: columns without any value first, then value by value."""
+    """As `_dicts`, without nulls: first drop columns without any value, then single values."""
     if len(rows) < _FEW:
         return [_without_nulls(made) for made in _dicts(names, rows, tags)]
     columns = list(zip(*rows, strict=True))
@@ -146,7 +145,7 @@ def _without_nulls(row: dict[str, JSON]) -> dict[str, JSON]:
 
 
 def _gathered(pieces: Iterable[list[Row]]) -> Iterator[list[Row]]:
-    """The same rows in chunks of a good size: many series have few rows each."""
+    """Return the same rows in chunks of a good size: many series have few rows each."""
     chunk: list[Row] = []
     for piece in pieces:
         if not chunk and len(piece) >= CHUNK_ROWS // 2:
@@ -161,7 +160,7 @@ def _gathered(pieces: Iterable[list[Row]]) -> Iterator[list[Row]]:
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines, without their ends; a line may be many blocks long."""
+    """Return whole lines, without their ends; a line may span many blocks."""
     parts: list[bytes] = []
     for block in blocks:
         first, newline, rest = block.partition(b"\n")
@@ -192,20 +191,20 @@ class _Result(msgspec.Struct, gc=False):
     partial: bool = False
 
 
-class Document(msgspec.Struct, gc=False):
+class InfluxqlDocument(msgspec.Struct, gc=False):
     """One JSON document of an InfluxQL answer, untyped."""
 
     results: list[_Result] = []
     error: str | None = None
 
     @classmethod
-    def of(cls, series: list[_Series]) -> Document:
-        """One that holds the series of several."""
+    def of(cls, series: list[_Series]) -> InfluxqlDocument:
+        """Return one document with the series of several."""
         return cls([_Result(series)])
 
     @property
     def failure(self) -> str | None:
-        """What the server says went wrong."""
+        """The server's error message."""
         return self.error or next((result.error for result in self.results if result.error), None)
 
     @property
@@ -219,7 +218,7 @@ class Document(msgspec.Struct, gc=False):
         return [series for result in self.results for series in result.series]
 
 
-_document = msgspec.json.Decoder(Document)
+_document = msgspec.json.Decoder(InfluxqlDocument)
 _KINDS: Mapping[str, Any] = {
     "float": float | None,
     "integer": int | None,
@@ -230,22 +229,22 @@ _KINDS: Mapping[str, Any] = {
 }
 
 
-def read_document(line: bytes) -> Document:
-    """Raises `UnreadableAnswer`."""
+def read_document(line: bytes) -> InfluxqlDocument:
+    """Return the document in a line.  Raise `UnreadableAnswer`."""
     try:
         return _document.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreadableAnswer(f"not an answer to InfluxQL: {error}") from None
 
 
-def read_documents(blocks: Iterable[bytes]) -> Iterator[Document]:
-    """All documents of an answer, untyped.  Raises `UnreadableAnswer`."""
+def read_documents(blocks: Iterable[bytes]) -> Iterator[InfluxqlDocument]:
+    """Return all documents of an answer, untyped.  Raise `UnreadableAnswer`."""
     return (read_document(line) for line in _lines(blocks) if line.strip())
 
 
 @lru_cache(maxsize=64)
-def _typed_document(kinds: tuple[str, ...]) -> msgspec.json.Decoder[Document]:
-    """A decoder that makes floats of the numbers of float columns: JSON writes 1.0 as 1."""
+def _typed_document(kinds: tuple[str, ...]) -> msgspec.json.Decoder[InfluxqlDocument]:
+    """Return a decoder that makes floats of the numbers in float columns: JSON writes 1.0 as 1."""
     row: Any = tuple.__class_getitem__((int, *(_KINDS[kind] for kind in kinds)))
     series: Any = msgspec.defstruct(
         "TypedSeries",
@@ -261,7 +260,10 @@ def _typed_document(kinds: tuple[str, ...]) -> msgspec.json.Decoder[Document]:
         "TypedResult", [("series", list[series], []), ("error", str | None, None)], gc=False
     )
     document: Any = msgspec.defstruct(
-        "TypedDocument", [("results", list[result], []), ("error", str | None, None)], bases=(Document,), gc=False
+        "TypedDocument",
+        [("results", list[result], []), ("error", str | None, None)],
+        bases=(InfluxqlDocument,),
+        gc=False,
     )
     return msgspec.json.Decoder(document)
 
@@ -269,19 +271,19 @@ def _typed_document(kinds: tuple[str, ...]) -> msgspec.json.Decoder[Document]:
 def decode_influxql(
     blocks: Iterable[bytes], layout: Layout, column: str, window: tuple[int, int]
 ) -> Iterator[list[Row]]:
-    """The rows of an answer to `/query` with `chunked=true&epoch=ns`.  Raises `UnreadableAnswer`."""
+    """Return the rows of an answer to `/query` with `chunked=true&epoch=ns`.  Raise `UnreadableAnswer`."""
     reader = _InfluxqlReader(layout, column, window)
     return _gathered(rows for line in _lines(blocks) if line.strip() for rows in reader.rows(line))
 
 
 class _InfluxqlReader:
-    """What is the same for all documents of an answer, made once: a series may have a row only."""
+    """What all documents of an answer share, made once, since a series may have only one row."""
 
     def __init__(self, layout: Layout, column: str, window: tuple[int, int]) -> None:
         self._layout = layout
         self._column = column
         self._window = window
-        self._decoder: msgspec.json.Decoder[Document] | None = None
+        self._decoder: msgspec.json.Decoder[InfluxqlDocument] | None = None
         self._names: list[str] | None = None
         self._tag_names: tuple[str, ...] | None = None
         if layout.columns is not None:
@@ -292,7 +294,7 @@ class _InfluxqlReader:
         self._is_merged = self._names is not None and len(set(self._names)) < len(self._names)
 
     def rows(self, line: bytes) -> Iterator[list[Row]]:
-        """The rows of a document, by series."""
+        """Return the rows of a document, by series."""
         has_nulls = b"null" in line
         document = self._read(line)
         if document.failure:
@@ -314,13 +316,13 @@ class _InfluxqlReader:
                 )
             )
 
-    def _read(self, line: bytes) -> Document:
+    def _read(self, line: bytes) -> InfluxqlDocument:
         if self._decoder is not None and (b"-0," in line or b"-0]" in line):
-            # Servers write -0.0 as -0, which is an integer to JSON: read slowly, the line keeps its sign.
+            # Servers write -0.0 as -0, which is an integer in JSON: the slow decoder keeps the sign.
             with suppress(ValueError, msgspec.ValidationError):
                 return msgspec.convert(json.loads(line, parse_int=_signed), self._decoder.type)
         if self._decoder is not None:
-            # Where a type is another than was told, the line is read as it comes.
+            # Where a type differs from the schema's, decode the line without types.
             with suppress(msgspec.DecodeError, UnicodeDecodeError):
                 return self._decoder.decode(line)
         return read_document(line)
@@ -335,7 +337,7 @@ class _InfluxqlReader:
         return self._names
 
     def _tags_of(self, tags: dict[str, str] | None) -> dict[str, JSON]:
-        """The tags of a series that have a value: a missing one comes as the empty text."""
+        """Return the tags of a series that have a value; the server sends a missing one as the empty string."""
         if not tags:
             return {}
         if self._layout.tags is None:
@@ -348,7 +350,7 @@ def _signed(digits: str) -> int | float:
 
 
 def _merged(names: list[str], layout: Layout, rows: Sequence[Sequence[JSON]]) -> tuple[list[str], list[list[JSON]]]:
-    """Several columns of one name as one: what each point has, in the type that it has it in."""
+    """Merge the columns of one name: each point keeps its value in its stored type."""
     places: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         places.setdefault(name, []).append(number)
@@ -363,7 +365,7 @@ def _merged(names: list[str], layout: Layout, rows: Sequence[Sequence[JSON]]) ->
 
 
 def _picker(name: str, places: Mapping[str, int], layout: Layout) -> Callable[[Sequence[JSON]], JSON]:
-    """Picks the value of a field out of its columns, which `places` gives by type."""
+    """Return a function that picks the value of a field from its columns; `places` gives them by type."""
     numeric = [(kind, places[kind]) for kind in NUMBERS if kind in places]
     rest = [place for kind, place in places.items() if kind not in NUMBERS]
     kinds, signs = layout.kinds.get(name), layout.signs.get(name)
@@ -375,7 +377,7 @@ def _picker(name: str, places: Mapping[str, int], layout: Layout) -> Callable[[S
         if "float" in found:
             found["float"] = float(found["float"])
         spans = signs if signs is not None and found.get("integer", 0) < 0 else kinds
-        if spans is None:  # integers that are no negative ones are the same in both of their types
+        if spans is None:  # integers that are not negative are the same in both of their types
             return next(iter(found.values()))
         time = cast("int", row[0])
         kind = _kind_at(spans, time)
@@ -396,7 +398,7 @@ def _kind_at(spans: Spans, time: int) -> str | None:
 
 
 def _cast(value: float, kind: str) -> float | None:
-    """`value` as a server shows it in a column of this type; None where that depends on the machine."""
+    """Return `value` as a server shows it in a column of this type; None if that depends on the machine."""
     if kind == "float":
         return float(value)
     if isinstance(value, float) and not -(2**63) <= value < 2**63:
@@ -415,7 +417,7 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 def decode_jsonl(
     blocks: Iterable[bytes], measurement: str, window: tuple[int, int], tags: tuple[str, ...] | None
 ) -> Iterator[list[Row]]:
-    """The rows of an answer in the format `jsonl`.  Raises `UnreadableAnswer`."""
+    """Return the rows of an answer in the format `jsonl`.  Raise `UnreadableAnswer`."""
     return _gathered(
         list(map(Row, _objects_of(piece), repeat(measurement), repeat(window), repeat(tags)))
         for piece in _whole_lines(blocks)
@@ -434,7 +436,7 @@ def _objects_of(piece: bytes) -> list[dict[str, JSON]]:
 
 
 def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, cut after line ends."""
+    """Return the same bytes, cut at line ends."""
     parts: list[bytes] = []
     for block in blocks:
         cut = block.rfind(b"\n") + 1
@@ -450,7 +452,7 @@ def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 # --- Flux: annotated CSV ---
 
 _NO_COLUMNS = frozenset({"", "result", "table", "_measurement", "_start", "_stop"})
-csv.field_size_limit(2**31 - 1)  # a text may have a megabyte, the limit of the module is 128 KiB
+csv.field_size_limit(2**31 - 1)  # a string may have a megabyte, the limit of the module is 128 KiB
 
 
 def decode_flux(
@@ -459,16 +461,16 @@ def decode_flux(
     window: tuple[int, int],
     tags: Mapping[str, str] | None,
 ) -> Iterator[list[Row]]:
-    """The rows of an answer in annotated CSV, its times in `column`.  Raises `UnreadableAnswer`.
+    """Return the rows of an answer in annotated CSV, with times in `column`.  Raise `UnreadableAnswer`.
 
-    `tags` are the names that tags have in rows, by key; None where nobody knows which columns are tags.
+    `tags` are the names of tags in rows, by key; None if it is not known which columns are tags.
     """
     reader = _FluxReader(column, window, tags)
     return _gathered(rows for piece in _whole_records(blocks) for rows in reader.rows(piece))
 
 
 def _whole_records(blocks: Iterable[bytes]) -> Iterator[str]:
-    """The same text, cut after records: a quoted text may hold line ends."""
+    """Return the same text, cut after records: a quoted string may contain line ends."""
     pending = b""
     for block in blocks:
         data = pending + block
@@ -485,7 +487,7 @@ def _whole_records(blocks: Iterable[bytes]) -> Iterator[str]:
 
 
 class _FluxReader:
-    """Keeps the annotations between pieces."""
+    """Decodes pieces in order; keeps the annotations between them."""
 
     def __init__(self, column: str, window: tuple[int, int], tags: Mapping[str, str] | None) -> None:
         self._column = column
@@ -501,7 +503,7 @@ class _FluxReader:
         self._texts_length = 0
 
     def rows(self, piece: str) -> Iterator[list[Row]]:
-        """The rows of a piece of whole records."""
+        """Return the rows of a piece that consists of whole records."""
         if '"' in piece:
             yield from self._rows_of_records(list(csv.reader(io.StringIO(piece, newline=""), strict=True)))
             return
@@ -550,7 +552,7 @@ class _FluxReader:
         self._awaits_header = False
 
     def _plain_columns(self, text: str) -> list[list[str]]:
-        """The cells of many lines by column, when nothing is quoted: at most a split and some slices."""
+        """Return the cells of many lines by column, where nothing is quoted: at most a split and some slices."""
         cells = text.replace("\r\n", ",").split(",")
         width = len(self._header)
         if len(cells) % width or any(cells[::width]):
@@ -564,7 +566,7 @@ class _FluxReader:
             raise UnreadableAnswer("lines of different lengths") from None
         if len(columns) != len(self._header):
             raise UnreadableAnswer("lines of another length than their header")
-        # Flux writes each line feed of a text as carriage return and line feed, and drops lone carriage returns.
+        # Flux writes each line feed of a string as carriage return and line feed, and drops lone carriage returns.
         return [
             [cell.replace("\r\n", "\n") for cell in column] if any("\r" in cell for cell in column) else column
             for column in columns
@@ -595,14 +597,14 @@ class _FluxReader:
         times = found.pop(time_name)
         names = [self._column, *(self._name(name) for name in found)]
         kept = [column for column, name in zip(found.values(), names[1:], strict=True) if name]
-        # Without a list between, zip uses one tuple for all rows.
+        # Without an intermediate list, zip uses one tuple for all rows.
         rows = zip(times, *kept, strict=True)
         names = [name for name in names if name]
         dicts = _sparse_dicts(names, list(rows), {}) if has_nulls else _dicts(names, rows, {})
         return list(map(Row, dicts, measurements, repeat(self._window), repeat(self._tag_names)))
 
     def _name(self, name: str) -> str:
-        """The name in a row; empty for a tag that is not asked for."""
+        """Return the name in a row; empty for a tag that is not selected."""
         if self._tags is None or not self._is_key(name):
             return name
         return self._tags.get(name, "")
@@ -623,14 +625,14 @@ class _FluxReader:
             if is_sparse:
                 return [convert(cell) if cell else None for cell in cells]
             if kind in _NUMBERS and "-0" not in cells:  # which JSON reads as 0
-                with suppress(msgspec.DecodeError):  # NaN and infinities, which are no JSON
+                with suppress(msgspec.DecodeError):  # NaN and infinities are not JSON
                     return _NUMBERS[kind].decode(f"[{','.join(cells)}]")
             return list(map(convert, cells))
         except (ValueError, KeyError, TimestampError) as error:
             raise UnreadableAnswer(f"not of the type {kind}: {error}") from None
 
     def _shared(self, cells: list[str]) -> list[str]:
-        """The same texts, equal ones as one object: whoever works with the rows hashes and compares each once."""
+        """Return the same strings, equal ones as one object: later code then hashes and compares each once."""
         length = sum(map(len, cells))
         if length > _SHORT * len(cells):
             return cells
@@ -641,7 +643,7 @@ class _FluxReader:
         return list(map(self._texts.setdefault, cells, cells))
 
     def _times(self, cells: list[str]) -> list[int]:
-        """Nanoseconds.  Many series report at the same times, and few minutes are new: both are looked up."""
+        """Return nanoseconds.  Many series report at the same times, and few minutes are new, so both are cached."""
         known = self._times_known
         new = set(cells).difference(known)
         if len(new) * 2 > len(cells):
@@ -659,7 +661,7 @@ class _FluxReader:
             minutes.clear()
         try:
             for minute in {text[:16] for text in cells}.difference(minutes):
-                # By the calendar, since the minutes at both ends of time begin or end outside of it.
+                # By the calendar, since the first and last minute of the range are incomplete.
                 date = int(minute[:4]), int(minute[5:7]), int(minute[8:10]), int(minute[11:13]), int(minute[14:])
                 minutes[minute] = timegm((*date, 0)) * 10**9
             return [minutes[text[:16]] + int((text[17:19] + text[20:-1]).ljust(11, "0")) for text in cells]
@@ -675,7 +677,7 @@ _NUMBERS: Mapping[str, msgspec.json.Decoder[list[Any]]] = {
     "unsignedLong": msgspec.json.Decoder(list[int]),
     "double": msgspec.json.Decoder(list[float]),
 }
-"""A column of numbers is a list of JSON: decoded as a whole, twice as fast as cell by cell."""
+"""The decoders of numeric columns, each decoded as one JSON list: twice as fast as cell by cell."""
 _CONVERSIONS: Mapping[str, Callable[[str], Any]] = {
     "long": int,
     "unsignedLong": int,

@@ -1,7 +1,7 @@
-"""What a measurement holds, and what follows for the way it is asked: columns, their names, the language.
+"""The schema of a measurement, and what follows from it for the query: columns, their names, the language.
 
-Pure: lists of keys and types go in.  The schema of a measurement changes while it is read, so whoever asks compares the
-schema before and after.
+Pure: lists of keys and types go in.  The schema of a measurement changes while it is read, so the caller compares the
+schema before and after a query.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from iggyflux.spec import Query
-from iggyflux.transports.influxdb.query.rows import NUMBERS, Column
+from iggyflux.transports.influxdb.query.rows import NUMBERS, AnswerColumn
 
 FLUX_NAMES: Final = frozenset(
     {"_time", "_value", "_start", "_stop", "_field", "_measurement", "table", "result", "error"}
 )
 """Names of tags with which Flux fails, or mixes up columns."""
+"""Names of tags with which Flux fails, or confuses columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +29,15 @@ class Schema:
 
 
 class NamesClash(ValueError):
-    """A tag and a field of one name, and no other name for the tag either."""
+    """A tag and a field have one name, and the tag's other name is taken too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """What of a schema is asked for.
+class Selection:
+    """The part of a schema to query.
 
-    `tags` are the names in rows by key: a tag that shares its name with a field is `NAME_tag` there.  `mixed` are the
-    fields that have another numeric type in one shard than in another, with these types.
+    `tags` are the names in rows by key: a tag that shares its name with a field becomes `NAME_tag`.  `mixed` are the
+    fields that have different numeric types in different shards, with these types.
     """
 
     fields: Mapping[str, tuple[str, ...]]
@@ -44,9 +45,9 @@ class Chosen:
     renamed: tuple[str, ...] = ()
 
     @property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[AnswerColumn, ...]:
         """A column for each type of each field."""
-        return tuple(Column(name, kind) for name, kinds in self.fields.items() for kind in kinds)
+        return tuple(AnswerColumn(name, kind) for name, kinds in self.fields.items() for kind in kinds)
 
     @property
     def mixed(self) -> Mapping[str, frozenset[str]]:
@@ -54,8 +55,8 @@ class Chosen:
         return {name: kinds for name, kinds in numeric.items() if len(kinds) > 1}
 
 
-def choose(schema: Schema, query: Query) -> Chosen:
-    """The columns that `query` asks for, of those that are there.  Raises `NamesClash`."""
+def choose(schema: Schema, query: Query) -> Selection:
+    """Return the columns of the schema that `query` asks for.  Raise `NamesClash`."""
     fields = {name: kinds for name, kinds in schema.fields.items() if not query.fields or name in query.fields}
     tags: dict[str, str] = {}
     renamed = []
@@ -71,11 +72,11 @@ def choose(schema: Schema, query: Query) -> Chosen:
                     f"{key!r} is a tag and a field, and {name!r}, as which the tag would be read, is taken as well"
                 )
         tags[key] = name
-    return Chosen(fields, tags, tuple(renamed))
+    return Selection(fields, tags, tuple(renamed))
 
 
 def unfaithful(schema: Schema, query: Query) -> str | None:
-    """Why Flux would not give the rows as they are stored, as far as the schema tells; None where it would."""
+    """Return why Flux would not return the rows as they are stored, as far as the schema shows; None if it would."""
     fields = choose(schema, query).fields
     for name, kinds in fields.items():
         if len(kinds) > 1:
@@ -91,7 +92,7 @@ def unfaithful(schema: Schema, query: Query) -> str | None:
 
 
 def read_field_keys(rows: Iterable[Sequence[object]]) -> dict[str, tuple[str, ...]]:
-    """Fields with their types, in the order of names."""
+    """Return fields with their types, in the order of names."""
     found: dict[str, set[str]] = {}
     for name, kind, *_ in rows:
         found.setdefault(str(name), set()).add(str(kind))
@@ -102,7 +103,7 @@ _KINDS_3 = {"Float64": "float", "Int64": "integer", "UInt64": "unsigned", "Utf8"
 
 
 def read_columns(columns: Iterable[Mapping[str, object]]) -> Schema:
-    """The schema in rows of `information_schema.columns`."""
+    """Return the schema in rows of `information_schema.columns`."""
     fields: dict[str, tuple[str, ...]] = {}
     tags = []
     for column in columns:

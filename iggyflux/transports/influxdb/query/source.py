@@ -1,12 +1,11 @@
 """Rows of InfluxDB, a span of time at a time: the `RowSource` of a query.
 
-It holds no position and retries nothing.  An answer is taken whole, found complete, and only then decoded: what makes
-one complete stands here, what an answer without rows means in `influxdb_query_answers`, how a statement is written in
-`influxdb_query_statements`, how rows are read off in `influxdb_query_rows`, what follows from a schema in
-`influxdb_query_schema`.
+It has no position and never retries.  An answer is received whole and checked for completeness before it is decoded.
+This file decides whether an answer is complete.  `answers` has the meaning of an answer without rows, `statements` the
+text of a query, `rows` the decoding, `schema` what follows from a schema.
 
-The schema of a measurement is asked for after each answer; where it is not the one that the statement was made for,
-the span is asked for again.  So a field, a type or a tag that appears between two windows is in the window in which it
+The schema of a measurement is asked for after each answer.  If it is not the one that the statement was made for, the
+span is queried again.  So a field, a type or a tag that appears between two windows is in the window in which it
 appeared.
 """
 
@@ -37,7 +36,7 @@ from iggyflux.transports.influxdb.http import Ticket
 from iggyflux.transports.influxdb.query import statements
 from iggyflux.transports.influxdb.query.answers import judge, judge_words
 from iggyflux.transports.influxdb.query.rows import (
-    Document,
+    InfluxqlDocument,
     Layout,
     TypeUnknown,
     UnreadableAnswer,
@@ -48,9 +47,9 @@ from iggyflux.transports.influxdb.query.rows import (
     read_documents,
 )
 from iggyflux.transports.influxdb.query.schema import (
-    Chosen,
     NamesClash,
     Schema,
+    Selection,
     choose,
     read_columns,
     read_field_keys,
@@ -62,7 +61,7 @@ from iggyflux.transports.influxdb.query.types import Ask, find_spans
 log = logging.getLogger("iggyflux.influxdb")
 
 MOST_BYTES: Final = 4 * 1024**3
-"""How large an answer may be; one that is larger is `TooMuch`."""
+"""The largest allowed answer; a larger one raises `TooMuch`."""
 _CELLS_A_DOCUMENT = 20_000
 _ATTEMPTS = 3
 
@@ -70,8 +69,8 @@ Decode = Callable[[Iterator[bytes]], Iterator[list[Row]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One exchange: a statement on its way.  `kind` is what the answer must be: a word of its content type."""
+class StatementRequest:
+    """One request with a statement.  `kind` is a word that the answer's content type must contain."""
 
     target: str
     body: bytes
@@ -80,8 +79,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """An answer that is here and complete, and how its rows are read."""
+class CompleteAnswer:
+    """A complete answer, and how to decode its rows."""
 
     spool: Spool
     decode: Decode
@@ -89,15 +88,15 @@ class Taken:
 
 
 class InfluxWindow:
-    """A `Window`: the answers of one span, decoded in a thread as they are asked for."""
+    """A `Window`: the answers of one span, decoded in a thread on demand."""
 
-    def __init__(self, taken: Sequence[Taken], scrub: Scrubber) -> None:
+    def __init__(self, taken: Sequence[CompleteAnswer], scrub: Scrubber) -> None:
         self._taken = tuple(taken)
         self._scrub = scrub
 
     @property
     def rows(self) -> int | None:
-        """How many, where that is known."""
+        """The number of rows, if it is known."""
         total = 0
         for each in self._taken:
             if each.rows is None:
@@ -139,7 +138,7 @@ _DISK = "free space in the directory for temporary files (TMPDIR), where answers
 
 
 class InfluxRows(InfluxConnection):
-    """A `RowSource`.  `language` and what the server is are known after `connect`."""
+    """A `RowSource`.  `language` and the kind of server are known after `connect`."""
 
     def __init__(
         self,
@@ -151,9 +150,9 @@ class InfluxRows(InfluxConnection):
         most_bytes: int = MOST_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Opens nothing.  `column` is the cursor's, `folder` where answers are kept while they are read.
+        """Open nothing.  `column` is the cursor's; `folder` is where answers are kept while they are read.
 
-        Raises `PipelineError` where the settings cannot be used.
+        Raise `PipelineError` if the settings cannot be used.
         """
         super().__init__(settings, now=now)
         self._query = query
@@ -163,11 +162,11 @@ class InfluxRows(InfluxConnection):
         self._language: str = query.language
         self._schema: Schema | None = None
         self._tickets: set[Ticket] = set()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def language(self) -> str:
-        """What is spoken: `sql`, `influxql` or `flux`; `auto` before it is known."""
+        """The query language: `sql`, `influxql` or `flux`; `auto` before it is known."""
         return self._language
 
     # --- the row source ---
@@ -180,10 +179,10 @@ class InfluxRows(InfluxConnection):
         try:
             await self._run(self._open)
         except TooMuch as error:
-            raise NotConnected(str(error)) from None  # small questions: nothing smaller can be asked
+            raise NotConnected(str(error)) from None  # the smallest queries: a shorter span is not possible
 
     async def now(self) -> int:
-        """As `RowSource.now`: the header `Date`, which servers round down.  Raises `NotConnected` or `Stopped`."""
+        """As `RowSource.now`: the header `Date`, which servers round down.  Raise `NotConnected` or `Stopped`."""
         return await self._run(self._server_now)
 
     async def first(self) -> int | None:
@@ -203,7 +202,7 @@ class InfluxRows(InfluxConnection):
             self._tickets.discard(ticket)
 
     async def close(self) -> None:
-        """As `RowSource.close`: what is under way is cut."""
+        """As `RowSource.close`: cuts the exchanges in progress."""
         for ticket in tuple(self._tickets):
             ticket.cut()
         await super().close()
@@ -248,7 +247,7 @@ class InfluxRows(InfluxConnection):
         )
 
     def _choose_language(self, schema: Schema) -> str:
-        """Decide between the languages of 2.x; why."""
+        """Choose between the languages of 2.x and return the reason."""
         self._schema = schema
         if self._query.language != "auto":
             if self._language == "flux" and (reason := self._unfaithful(schema)):
@@ -265,7 +264,7 @@ class InfluxRows(InfluxConnection):
         return f"not flux: {reason}" if reason else "flux was found faithful for this measurement"
 
     def _unfaithful(self, schema: Schema) -> str | None:
-        """Why Flux would not give the rows as they are stored, or None."""
+        """Return why Flux would not return the rows as they are stored, or None."""
         reason = unfaithful(schema, self._query)
         if reason is None and schema.tags:
             statement = statements.broken_tags_influxql(self._measurement, schema.tags)
@@ -277,7 +276,7 @@ class InfluxRows(InfluxConnection):
     def _measurement(self) -> str:
         return self._query.measurement or ""
 
-    # --- in threads: what is there ---
+    # --- in threads: the schema and the ends ---
 
     def _server_now(self) -> int:
         answer = self._ask("GET", "/ping")
@@ -286,7 +285,7 @@ class InfluxRows(InfluxConnection):
             raise error
         seconds = parse_http_date(answer.headers.get("date", ""))
         if seconds is None:
-            self._tell_once(
+            self._warn_once(
                 "influxdb.query.no_date hint=%r", "the server does not report its time, so the local clock is used"
             )
             seconds = self._now()
@@ -302,8 +301,8 @@ class InfluxRows(InfluxConnection):
             tuple(sorted({str(row[0]) for series in tags.series for row in series.values})),
         )
 
-    def _choose(self, schema: Schema) -> Chosen | None:
-        """The columns to be asked for; None where nothing can be found."""
+    def _choose(self, schema: Schema) -> Selection | None:
+        """Return the columns to query; None if there is nothing to find."""
         try:
             chosen = choose(schema, self._query)
         except NamesClash as error:
@@ -312,18 +311,18 @@ class InfluxRows(InfluxConnection):
             return None
         for name in (*self._query.fields, *self._query.tags):
             if name not in schema.fields and name not in schema.tags:
-                self._tell_once("influxdb.query.no_such_column name=%r", name)
+                self._warn_once("influxdb.query.no_such_column name=%r", name)
         for name in chosen.renamed:
-            self._tell_once("influxdb.query.renamed tag=%r as=%r", name, chosen.tags[name])
+            self._warn_once("influxdb.query.renamed tag=%r as=%r", name, chosen.tags[name])
         for name, _ in self._query.where:
             if name not in schema.tags:
-                self._tell_once("influxdb.query.no_such_tag name=%r hint=%r", name, "`where` takes tags: no row has it")
+                self._warn_once("influxdb.query.no_such_tag name=%r hint=%r", name, "`where` takes tags: no row has it")
                 return None
         return chosen if chosen.fields else None
 
-    def _tell_once(self, event: str, *values: object) -> None:
-        if (told := event % tuple(map(repr, values))) not in self._told:
-            self._told.add(told)
+    def _warn_once(self, event: str, *values: object) -> None:
+        if (text := event % tuple(map(repr, values))) not in self._warned:
+            self._warned.add(text)
             log.warning(event, *values)
 
     def _first(self) -> int | None:
@@ -333,7 +332,7 @@ class InfluxRows(InfluxConnection):
             return self._first_of_measurement()
         except TooMuch as error:
             if self._language == "sql" and self._query.statement is None:
-                # Core refuses to look through many files, but knows what they hold.
+                # Core refuses to search many files, but knows the times in them.
                 found = self._ask_sql(statements.first_file_sql(self._measurement))
                 if found and (first := _integer(found[0].get("first"))) is not None:
                     log.info("influxdb.query.first_of_files first=%s why=%r", first, str(error))
@@ -397,7 +396,7 @@ class InfluxRows(InfluxConnection):
         raise NotConnected(f"the schema of {self._measurement!r} changed with every answer")
 
     def _turned_unfaithful(self, schema: Schema) -> bool:
-        """Whether Flux, which `auto` had chosen, is no longer right: then it is InfluxQL from here on."""
+        """Whether Flux, which `auto` chose, no longer returns rows as stored: then switch to InfluxQL."""
         if self._language != "flux":
             return False
         was = self._language
@@ -407,7 +406,7 @@ class InfluxRows(InfluxConnection):
         log.warning("influxdb.query.language language=%s why=%r", self._language, why)
         return True
 
-    def _take(self, schema: Schema, start: int, stop: int, ticket: Ticket, until: ExitStack) -> list[Taken]:
+    def _take(self, schema: Schema, start: int, stop: int, ticket: Ticket, until: ExitStack) -> list[CompleteAnswer]:
         self._schema = schema
         chosen = self._choose(schema)
         if chosen is None:
@@ -420,10 +419,12 @@ class InfluxRows(InfluxConnection):
             script = statements.select_flux(self._bucket, self._measurement, fields, where, start, stop)
             spool = self._kept(self._flux_request(script), ticket, until)
             self._check_flux(spool)
-            return [Taken(spool, lambda blocks: decode_flux(blocks, "time", window, chosen.tags))]
+            return [CompleteAnswer(spool, lambda blocks: decode_flux(blocks, "time", window, chosen.tags))]
         return [self._take_influxql(chosen, window, ticket, until)]
 
-    def _take_sql(self, chosen: Chosen, window: tuple[int, int], ticket: Ticket, until: ExitStack) -> list[Taken]:
+    def _take_sql(
+        self, chosen: Selection, window: tuple[int, int], ticket: Ticket, until: ExitStack
+    ) -> list[CompleteAnswer]:
         statement = statements.select_sql(
             self._measurement,
             chosen.tags,
@@ -435,16 +436,22 @@ class InfluxRows(InfluxConnection):
         spool = self._kept(self._sql_request(statement), ticket, until)
         self._check_jsonl(spool)
         tags = tuple(sorted(chosen.tags.values()))
-        return [Taken(spool, lambda blocks: decode_jsonl(blocks, self._measurement, window, tags), rows=spool.newlines)]
+        return [
+            CompleteAnswer(
+                spool, lambda blocks: decode_jsonl(blocks, self._measurement, window, tags), rows=spool.newlines
+            )
+        ]
 
-    def _take_influxql(self, chosen: Chosen, window: tuple[int, int], ticket: Ticket, until: ExitStack) -> Taken:
+    def _take_influxql(
+        self, chosen: Selection, window: tuple[int, int], ticket: Ticket, until: ExitStack
+    ) -> CompleteAnswer:
         columns = chosen.columns
         statement = statements.select_influxql(
             self._measurement, ((each.name, each.kind) for each in columns), self._query.where, *window
         )
         spool = self._kept(self._influxql_request(statement, len(columns) + 1), ticket, until, mark=b'"error":')
         self._check_influxql(spool)
-        # Types are asked for after the rows: what is written meanwhile is looked at, but in no row.
+        # Types are asked for after the rows: values written meanwhile are examined, but are in no row.
         kinds, signs = {}, {}
         for name, types in chosen.mixed.items():
             if "float" in types:
@@ -452,31 +459,33 @@ class InfluxRows(InfluxConnection):
             if types >= {"integer", "unsigned"}:
                 signs[name] = find_spans(self._asking(name, ticket, negative=True), *window, signed=True)
         layout = Layout(columns, chosen.tags, kinds, signs)
-        return Taken(spool, lambda blocks: decode_influxql(blocks, layout, "time", window))
+        return CompleteAnswer(spool, lambda blocks: decode_influxql(blocks, layout, "time", window))
 
-    def _take_statement(self, statement: str, start: int, stop: int, ticket: Ticket) -> Taken:
+    def _take_statement(self, statement: str, start: int, stop: int, ticket: Ticket) -> CompleteAnswer:
         column, window = self._column, (start, stop)
         with ExitStack() as until:
             if self._language == "sql":
                 text = statements.ordered_sql(statement, column, start, stop)
                 spool = self._kept(self._sql_request(text), ticket, until)
                 self._check_jsonl(spool)
-                taken = Taken(spool, lambda blocks: decode_jsonl(blocks, "", window, None), rows=spool.newlines)
+                taken = CompleteAnswer(
+                    spool, lambda blocks: decode_jsonl(blocks, "", window, None), rows=spool.newlines
+                )
             elif self._language == "flux":
                 text = statements.fill(statement, "flux", start, stop)
                 spool = self._kept(self._flux_request(text), ticket, until)
                 self._check_flux(spool)
-                taken = Taken(spool, lambda blocks: decode_flux(blocks, column, window, None))
+                taken = CompleteAnswer(spool, lambda blocks: decode_flux(blocks, column, window, None))
             else:
                 text = statements.fill(statement, "influxql", start, stop)
                 spool = self._kept(self._influxql_request(text, 10), ticket, until, mark=b'"error":')
                 self._check_influxql(spool)
-                taken = Taken(spool, lambda blocks: decode_influxql(blocks, Layout(), column, window))
+                taken = CompleteAnswer(spool, lambda blocks: decode_influxql(blocks, Layout(), column, window))
             until.pop_all()
         return taken
 
     def _asking(self, name: str, ticket: Ticket, *, negative: bool = False) -> Ask:
-        """How one value of a field is asked for, in MessagePack, which tells 7 from 7.0: JSON does not."""
+        """Return a query for one value of a field, in MessagePack, which distinguishes 7 and 7.0; JSON does not."""
 
         def ask(start: int, stop: int, last: bool) -> tuple[int, JSON] | None:
             if start >= stop:
@@ -494,8 +503,8 @@ class InfluxRows(InfluxConnection):
             if not answer.whole:
                 raise NotConnected("incomplete answer")
             if answer.status != 200:
-                if told := judge(answer, self._now()):
-                    raise told
+                if judged := judge(answer, self._now()):
+                    raise judged
                 return None
             if "msgpack" not in answer.headers.get("content-type", ""):
                 raise Stopped(
@@ -507,15 +516,15 @@ class InfluxRows(InfluxConnection):
 
     def _one_value(self, body: bytes) -> tuple[int, JSON] | None:
         try:
-            document = msgspec.msgpack.decode(body, type=Document)
+            document = msgspec.msgpack.decode(body, type=InfluxqlDocument)
             row = next((row for series in document.series for row in series.values), None)
             found = None if row is None else (int(row[0]), row[1])
         except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
             raise Stopped(
                 f"cannot read the answer: {plain_words(str(error), self._scrub)}", _REPORT, "IFX747"
             ) from None
-        if document.failure and (told := judge_words(document.failure, self._scrub)):
-            raise told
+        if document.failure and (judged := judge_words(document.failure, self._scrub)):
+            raise judged
         return found
 
     # --- in threads: requests ---
@@ -528,7 +537,7 @@ class InfluxRows(InfluxConnection):
 
     @property
     def _bucket(self) -> str:
-        """As Flux names it; 1.8 calls a database with its retention policy so."""
+        """The bucket as Flux names it: in 1.8 a database with its retention policy."""
         if self.flavor.name == "v2":
             return bucket_of(self._settings)
         return f"{self._database}/{self._policy}" if self._policy else self._database
@@ -539,35 +548,35 @@ class InfluxRows(InfluxConnection):
             return bucket_of(self._settings).partition("/")[2]
         return retention_policy_of(self._settings)
 
-    def _influxql_request(self, statement: str, width: int) -> Request:
-        """`width` is how many columns a row has; 0 asks for one document."""
+    def _influxql_request(self, statement: str, width: int) -> StatementRequest:
+        """Return a request; `width` is the number of columns in a row; 0 requests one document."""
         given = {"db": self._database, "epoch": "ns", "q": statement}
         if self._policy:
             given["rp"] = self._policy
         if width:
             given |= {"chunked": "true", "chunk_size": str(min(max(_CELLS_A_DOCUMENT // width, 100), 5000))}
         headers = (("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json"))
-        return Request("/query", urlencode(given).encode(), headers, "json")
+        return StatementRequest("/query", urlencode(given).encode(), headers, "json")
 
-    def _sql_request(self, statement: str) -> Request:
+    def _sql_request(self, statement: str) -> StatementRequest:
         body = json.dumps({"db": self._database, "q": statement, "format": "jsonl"}).encode()
         headers = (("content-type", "application/json"),)
-        return Request("/api/v3/query_sql", body, headers, "json")
+        return StatementRequest("/api/v3/query_sql", body, headers, "json")
 
-    def _flux_request(self, script: str) -> Request:
+    def _flux_request(self, script: str) -> StatementRequest:
         target = "/api/v2/query"
         if self._settings.org:
             target += "?" + urlencode({"org": self._settings.org})
         headers = (("content-type", "application/json"), ("accept", "application/csv"))
-        return Request(target, statements.flux_body(script), headers, "csv")
+        return StatementRequest(target, statements.flux_body(script), headers, "csv")
 
-    def _kept(self, request: Request, ticket: Ticket, until: ExitStack, mark: bytes = b"") -> Spool:
+    def _kept(self, request: StatementRequest, ticket: Ticket, until: ExitStack, mark: bytes = b"") -> Spool:
         spool = self._download(request, ticket, mark)
         until.callback(spool.close)
         return spool
 
-    def _download(self, request: Request, ticket: Ticket, mark: bytes) -> Spool:
-        """The answer to a request, whole, but not looked at.  Raises `NotConnected`, `TooMuch`, `Stopped`."""
+    def _download(self, request: StatementRequest, ticket: Ticket, mark: bytes) -> Spool:
+        """Return the whole answer to a request, not yet examined.  Raise `NotConnected`, `TooMuch`, `Stopped`."""
         with ExitStack() as until:
             spool = Spool(self._folder, self._most_bytes, mark)
             until.callback(spool.close)
@@ -582,8 +591,8 @@ class InfluxRows(InfluxConnection):
                 failure = self._as_error(answer)
                 raise failure if ticket.is_cut else self._slow(failure)
             if answer.status != 200:
-                if told := judge(answer, self._now()):
-                    raise told
+                if judged := judge(answer, self._now()):
+                    raise judged
                 spool.is_nothing = True
             elif not answer.whole:
                 raise NotConnected("incomplete answer")
@@ -594,7 +603,7 @@ class InfluxRows(InfluxConnection):
             return spool
 
     def _slow(self, error: NotConnected | Stopped) -> NotConnected | Stopped | TooMuch:
-        """A server that lives but does not answer in time was asked for too much."""
+        """Return `TooMuch` if the server answers, but not in time: the query was too large."""
         if not str(error).startswith("no complete answer"):
             return error
         try:
@@ -603,15 +612,15 @@ class InfluxRows(InfluxConnection):
             return error
         return TooMuch(f"{error}, though the server is there")
 
-    def _ask_influxql(self, statement: str) -> Document:
-        """A small answer.  Raises `NotConnected`, `TooMuch`, `Stopped`."""
+    def _ask_influxql(self, statement: str) -> InfluxqlDocument:
+        """Return a small answer.  Raise `NotConnected`, `TooMuch`, `Stopped`."""
         with ExitStack() as until:
             spool = self._kept(
                 self._influxql_request(statement, 10), Ticket(self._settings.timeout_seconds), until, mark=b'"error":'
             )
             self._check_influxql(spool)
             series = [series for document in read_documents(spool.blocks()) for series in document.series]
-        return Document.of(series)
+        return InfluxqlDocument.of(series)
 
     def _ask_sql(self, statement: str) -> list[dict[str, Any]]:
         with ExitStack() as until:
@@ -623,7 +632,7 @@ class InfluxRows(InfluxConnection):
     # --- in threads: is an answer complete? ---
 
     def _check_influxql(self, spool: Spool) -> None:
-        """The last document says that none follows; an error in any of them is one of the whole."""
+        """Check that the last document says that none follows; an error in any of them fails the whole answer."""
         if spool.is_nothing:
             return
         try:
@@ -632,13 +641,13 @@ class InfluxRows(InfluxConnection):
             failure = next((document.failure for document in documents if document.failure), None)
         except UnreadableAnswer as error:
             raise NotConnected(f"the answer is truncated: {plain_words(str(error), self._scrub)}") from None
-        if failure is not None and (told := judge_words(failure, self._scrub)):
-            raise told
+        if failure is not None and (judged := judge_words(failure, self._scrub)):
+            raise judged
         if last.is_partial:
             raise NotConnected("the answer is truncated: its last part says that more follows")
 
     def _check_jsonl(self, spool: Spool) -> None:
-        """Only the framing of HTTP tells a short answer from a whole one; a line that broke off is seen as well."""
+        """Check the last line: apart from that, only HTTP framing distinguishes a truncated answer from a whole one."""
         line = spool.last_line() if spool.size else b""
         if line:
             try:
@@ -647,25 +656,25 @@ class InfluxRows(InfluxConnection):
                 raise NotConnected(f"the answer is truncated: {plain_words(str(error), self._scrub)}") from None
 
     def _check_flux(self, spool: Spool) -> None:
-        """A complete answer ends with an empty line; one with an error does not, though its status is 200."""
+        """Check that the answer ends with an empty line.  One with an error does not, though its status is 200."""
         if spool.is_nothing or spool.tail == b"\r\n" or spool.tail.endswith(b"\r\n\r\n"):
             return
         end = spool.read(max(spool.size - _TAIL_BYTES, 0), _TAIL_BYTES).decode("utf-8", "replace")
         for sign in (",error,reference\r\n", '{"code":'):
             _, found, message = end.rpartition(sign)
-            if found and (told := judge_words(message.strip("\r\n,"), self._scrub)):
-                raise told
+            if found and (judged := judge_words(message.strip("\r\n,"), self._scrub)):
+                raise judged
         raise NotConnected("the answer is truncated: it has no end mark")
 
 
 _TAIL_BYTES = 64 * 1024
 _SPOKEN = {"v1": ("influxql", "flux"), "v2": ("influxql", "flux"), "v3": ("sql", "influxql"), "victoriametrics": ()}
-"""What each flavour speaks; the first is spoken where nothing is said, but for 2.x, where the schema decides."""
+"""The languages of each flavor; the first is the default, except for 2.x, where the schema decides."""
 
 
 def _integer(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _first_of_document(document: Document) -> int | None:
+def _first_of_document(document: InfluxqlDocument) -> int | None:
     return next((_integer(row[0]) for series in document.series for row in series.values), None)

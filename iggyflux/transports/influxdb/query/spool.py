@@ -1,6 +1,6 @@
-"""An answer on its way: kept until it is whole, small ones in memory, others in a file that nobody else sees.
+"""A received answer, kept until it is complete: in memory if small, else in an unlinked temporary file.
 
-What was kept can be read as often as wanted, by several at once, a block at a time; nothing here knows what it holds.
+It can be read any number of times, by several readers at once, a block at a time.  Its content has no meaning here.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ BLOCK_BYTES = 256 * 1024
 
 
 class SpoolError(Exception):
-    """The disk takes no more; the text says why."""
+    """The disk rejects a write; the text says why."""
 
 
 class SpoolFull(Exception):
-    """The answer is larger than it may be."""
+    """The answer is larger than allowed."""
 
 
 class Spool:
     """Bytes that are appended once and read often."""
 
     def __init__(self, folder: Path | None, most_bytes: int, mark: bytes = b"") -> None:
-        """`mark` are bytes whose presence makes an answer worth a closer look."""
+        """`mark` is a byte string whose presence in the answer is recorded."""
         self._folder = folder
         self._most_bytes = most_bytes
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self.size = 0
         self.tail = b""
-        """The last bytes, for marks that end an answer."""
+        """The last bytes, which hold the marks that end an answer."""
         self.newlines = 0
         self.is_marked = False
         self.is_nothing = False
-        """Whether there was no answer to keep, because there is nothing of that name."""
+        """Whether the server has nothing of the queried name, so that there was no answer to keep."""
         self._mark = mark
 
     def append(self, piece: bytes) -> None:
-        """Keep a piece.  Raises `SpoolFull`, `SpoolError`."""
+        """Keep a piece.  Raise `SpoolFull`, `SpoolError`."""
         self.size += len(piece)
         if self.size > self._most_bytes:
             raise SpoolFull
@@ -66,7 +66,7 @@ class Spool:
             raise SpoolError(error.strerror or str(error)) from None
 
     def blocks(self, size: int = BLOCK_BYTES) -> Iterator[bytes]:
-        """All that was kept, in order.  Raises `SpoolError`."""
+        """Return everything that was kept, in order.  Raise `SpoolError`."""
         position = 0
         while position < self.size:
             block = self.read(position, size)
@@ -76,7 +76,7 @@ class Spool:
             position += len(block)
 
     def last_line(self) -> bytes:
-        """The last line that is not empty, without its end.  Raises `SpoolError`."""
+        """Return the last line that is not empty, without its end.  Raise `SpoolError`."""
         length = 4096
         while True:
             data = self.read(max(self.size - length, 0), length).rstrip(b"\r\n")
@@ -86,7 +86,7 @@ class Spool:
             length *= 4
 
     def read(self, position: int, size: int) -> bytes:
-        """Up to `size` bytes from `position`.  Raises `SpoolError`."""
+        """Return up to `size` bytes from `position`.  Raise `SpoolError`."""
         if self._file is None:
             return bytes(self._memory[position : position + size])
         try:
@@ -95,7 +95,7 @@ class Spool:
             raise SpoolError(str(error)) from None
 
     def close(self) -> None:
-        """Let go; idempotent."""
+        """Release everything; idempotent."""
         if self._file is not None:
             self._file.close()
         self._memory = bytearray()

@@ -1,10 +1,10 @@
-"""Statements in the three languages: what is asked for a span, each name and value quoted for its language.
+"""Statements in the three languages: the query for a span, each name and value quoted for its language.
 
-Pure text.  No name and no value of a document reaches a statement but through `LANGUAGES`; times are integers of
-nanoseconds all the way.  What comes back is told by position, not by name: a tag and a field may share one.
+Pure text.  Names and values of a document reach a statement only through `LANGUAGES`; times are integer nanoseconds
+everywhere.  Result columns are identified by position, not by name: a tag and a field may share one.
 """
 
-# Statements are made of texts here, and every name and value in them is quoted.
+# Statements are built from texts here, and every name and value in them is quoted.
 # ruff: noqa: S608
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from iggyflux.records import Scalar
 from iggyflux.values import tag_text
 
 FIRST_TIME: Final = -(2**63) + 2
-"""The earliest time that every product holds, and the one after the latest."""
+"""The earliest time that every product stores; the next is the end of the latest."""
 END_OF_TIME: Final = 2**63 - 1
 
 Where = Sequence[tuple[str, tuple[Scalar, ...]]]
@@ -28,7 +28,7 @@ Where = Sequence[tuple[str, tuple[Scalar, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How names, texts and times are written; `foreign` matches what a placeholder is not looked for in."""
+    """How names, texts and times are written; `foreign` matches quoted texts and comments: they hold no placeholder."""
 
     name: str
     identifier: Callable[[str], str]
@@ -46,7 +46,7 @@ _FLUX_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r
 
 
 def _flux_text(text: str) -> str:
-    # `${` would begin an expression inside a text; a dollar is written by its number, which is right in every version.
+    # `${` would begin an expression inside a text; a dollar as a character code is right in every version.
     return '"' + text.translate(_FLUX_ESCAPES) + '"'
 
 
@@ -54,7 +54,7 @@ def _doubled(quote: str) -> Callable[[str], str]:
     return lambda text: quote + text.replace(quote, quote + quote) + quote
 
 
-# Quoted texts, comments, and for InfluxQL regular expressions, where one may stand.
+# Quoted texts, comments, and for InfluxQL regular expressions, where one is allowed.
 _ESCAPED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _DOUBLED = r"""'[^']*'|"[^"]*\""""
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
@@ -85,14 +85,14 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
 
 
 class StatementError(ValueError):
-    """A statement that cannot be asked; the text says why."""
+    """A statement that cannot be used; the text says why."""
 
 
 # --- statements of the user ---
 
 
 def fill(statement: str, language: str, start: int, stop: int) -> str:
-    """`statement` with `$start` and `$stop` as literals of its language, wherever they are no part of a text."""
+    """Return `statement` with `$start` and `$stop` as literals of its language, except inside texts and comments."""
     rules = LANGUAGES[language]
     bounds = {"start": rules.time(start), "stop": rules.time(stop)}
     pattern = re.compile(rf"(?P<foreign>{rules.foreign.pattern})|\$(?P<bound>start|stop)\b", re.DOTALL)
@@ -105,7 +105,7 @@ def fill(statement: str, language: str, start: int, stop: int) -> str:
 
 
 def check_statement(statement: str, language: str) -> None:
-    """Raises `StatementError` unless `statement` is one statement that only reads and uses both bounds."""
+    """Raise `StatementError` unless `statement` is one statement that only reads and uses both bounds."""
     rules = LANGUAGES[language]
     bare = rules.foreign.sub(" ", statement).strip().rstrip(";").strip()
     for name in ("$start", "$stop"):
@@ -125,22 +125,22 @@ _INTO = re.compile(r"\binto\b", re.IGNORECASE)
 
 
 def ordered_sql(statement: str, column: str, start: int, stop: int) -> str:
-    """A statement of the user with its times as integers, in the order of its time."""
+    """Return a user's statement with its times as integers, in the order of time."""
     name = LANGUAGES["sql"].identifier(column)
     inner = fill(statement, "sql", start, stop).strip().rstrip(";")
-    # The line feed ends a comment that the statement may end with.
+    # The line feed ends a comment at the end of the statement.
     return f"SELECT * REPLACE (cast({name} AS bigint) AS {name}) FROM (\n{inner}\n) AS asked ORDER BY {name}"
 
 
 def first_of_sql(statement: str, column: str) -> str:
-    """The first time that a statement of the user gives, as the column `first`."""
+    """Return a query for the first time in a user's statement, as the column `first`."""
     name = LANGUAGES["sql"].identifier(column)
     inner = fill(statement, "sql", FIRST_TIME, END_OF_TIME).strip().rstrip(";")
     return f"SELECT cast(min({name}) AS bigint) AS first FROM (\n{inner}\n) AS asked"
 
 
 def first_of_influxql(statement: str) -> str:
-    """One row of what a statement of the user gives, the first."""
+    """Return a query for the first row of a user's statement."""
     inner = fill(statement, "influxql", FIRST_TIME, END_OF_TIME).strip().rstrip(";")
     return f"SELECT * FROM (\n{inner}\n) ORDER BY time LIMIT 1"
 
@@ -149,7 +149,7 @@ _FIRST_OF_FLUX = '\n  |> keep(columns: ["_time"])\n  |> group()\n  |> min(column
 
 
 def first_of_flux(statement: str) -> str:
-    """The first time that a statement of the user gives."""
+    """Return a query for the first time in a user's statement."""
     return fill(statement, "flux", FIRST_TIME, END_OF_TIME).rstrip() + _FIRST_OF_FLUX
 
 
@@ -157,9 +157,9 @@ def first_of_flux(statement: str) -> str:
 
 
 def select_influxql(measurement: str, columns: Iterable[tuple[str, str]], where: Where, start: int, stop: int) -> str:
-    """The rows of `[start, stop)`, series by series.
+    """Return a query for the rows of `[start, stop)`, series by series.
 
-    `columns` are fields with the type that they are read as; they come as `c0`, `c1` … after the time.
+    `columns` are fields with the type to read them as; they are returned as `c0`, `c1` … after the time.
     """
     quoted = LANGUAGES["influxql"].identifier
     items = ",".join(f'{quoted(name)}::{kind} AS "c{number}"' for number, (name, kind) in enumerate(columns))
@@ -167,7 +167,7 @@ def select_influxql(measurement: str, columns: Iterable[tuple[str, str]], where:
 
 
 def first_influxql(measurement: str, columns: Iterable[tuple[str, str]], where: Where) -> str:
-    """The first row of all."""
+    """Return a query for the first row of all."""
     quoted = LANGUAGES["influxql"].identifier
     items = ",".join(f'{quoted(name)}::{kind} AS "c{number}"' for number, (name, kind) in enumerate(columns))
     condition = _conditions_influxql(where, FIRST_TIME, END_OF_TIME)
@@ -177,9 +177,10 @@ def first_influxql(measurement: str, columns: Iterable[tuple[str, str]], where: 
 def one_value_influxql(
     measurement: str, name: str, where: Where, start: int, stop: int, *, last: bool, negative: bool
 ) -> str:
-    """The first value of a field, or the last one, in the strongest of the types that it has in the shards of the span.
+    """Return a query for the first or last value of a field.
 
-    `negative` takes only values that are negative as an integer, among them large unsigned ones.
+    The value has the strongest of the types that the field has in the shards of the span.  `negative` selects only
+    values that are negative as an integer, among them large unsigned ones.
     """
     quoted = LANGUAGES["influxql"].identifier
     condition = _conditions_influxql(where, start, stop)
@@ -200,17 +201,17 @@ def _conditions_influxql(where: Where, start: int, stop: int) -> str:
 
 
 def fields_influxql(measurement: str) -> str:
-    """The fields of a measurement, each with its types."""
+    """Return a query for the fields of a measurement, each with its types."""
     return f"SHOW FIELD KEYS FROM {LANGUAGES['influxql'].identifier(measurement)}"
 
 
 def tags_influxql(measurement: str) -> str:
-    """The tag keys of a measurement."""
+    """Return a query for the tag keys of a measurement."""
     return f"SHOW TAG KEYS FROM {LANGUAGES['influxql'].identifier(measurement)}"
 
 
 def broken_tags_influxql(measurement: str, tags: Iterable[str]) -> str:
-    """One series with a tag whose value no CSV of Flux holds: with a carriage return or a line feed."""
+    """Return a query for one series with a carriage return or line feed in a tag: Flux's CSV cannot hold it."""
     quoted = LANGUAGES["influxql"].identifier
     condition = " OR ".join(f"{quoted(tag)} =~ /[\\r\\n]/" for tag in tags)
     return f"SHOW SERIES FROM {quoted(measurement)} WHERE {condition} LIMIT 1"
@@ -222,9 +223,9 @@ def broken_tags_influxql(measurement: str, tags: Iterable[str]) -> str:
 def select_sql(
     measurement: str, tags: Iterable[str], fields: Sequence[str], where: Where, start: int, stop: int, *, chosen: bool
 ) -> str:
-    """The rows of `[start, stop)` in the order of their time, which is `time` in nanoseconds.
+    """Return a query for the rows of `[start, stop)` in the order of `time`, in nanoseconds.
 
-    `chosen` says that `fields` are not all that there are: then only rows with a value in one of them are wanted.
+    `chosen` says that `fields` are not all fields: then only rows with a value in one of them are wanted.
     """
     rules = LANGUAGES["sql"]
     items = ",".join(['cast("time" AS bigint) AS "time"', *map(rules.identifier, [*tags, *fields])])
@@ -236,14 +237,14 @@ def select_sql(
 
 
 def first_sql(measurement: str, where: Where) -> str:
-    """The time of the first row, as the column `first`; null without any."""
+    """Return a query for the time of the first row, as the column `first`; null if there is none."""
     table = LANGUAGES["sql"].identifier(measurement)
     condition = _conditions_sql(where, FIRST_TIME, END_OF_TIME)
     return f'SELECT cast(min("time") AS bigint) AS first FROM {table} WHERE {condition}'
 
 
 def first_file_sql(measurement: str) -> str:
-    """The earliest time that any file of a table may hold, as the column `first`; null without files."""
+    """Return a query for the earliest time in the files of a table, as the column `first`; null without files."""
     name = LANGUAGES["sql"].text(measurement)
     return f"SELECT cast(min(min_time) AS bigint) AS first FROM system.parquet_files WHERE table_name = {name}"
 
@@ -257,7 +258,7 @@ def _conditions_sql(where: Where, start: int, stop: int) -> str:
 
 
 def columns_sql(measurement: str) -> str:
-    """The columns of a table, each with its type; none where there is no such table."""
+    """Return a query for the columns of a table, each with its type; empty if there is no such table."""
     name = LANGUAGES["sql"].text(measurement)
     return (
         "SELECT column_name, data_type FROM information_schema.columns "
@@ -269,7 +270,7 @@ def columns_sql(measurement: str) -> str:
 
 
 def select_flux(bucket: str, measurement: str, fields: Iterable[str], where: Where, start: int, stop: int) -> str:
-    """The rows of `[start, stop)`, a table for each series; no fields are all of them."""
+    """Return a query for the rows of `[start, stop)`, a table for each series; empty `fields` are all of them."""
     return "\n  |> ".join(
         [
             *_source_flux(bucket, measurement, tuple(fields), where, start, stop),
@@ -280,7 +281,7 @@ def select_flux(bucket: str, measurement: str, fields: Iterable[str], where: Whe
 
 
 def first_flux(bucket: str, measurement: str, fields: Iterable[str], where: Where) -> str:
-    """The time of the first row of all, as `_time`."""
+    """Return a query for the time of the first row of all, as `_time`."""
     source = _source_flux(bucket, measurement, tuple(fields), where, FIRST_TIME, END_OF_TIME)
     return "\n  |> ".join([*source, "first()"]) + _FIRST_OF_FLUX
 
@@ -304,11 +305,11 @@ def _source_flux(
 
 
 def flux_body(script: str) -> bytes:
-    """The body of a request: annotations carry the types, so they are always asked for."""
+    """Return the body of a request; annotations are always requested, since they carry the types."""
     dialect = {"annotations": ["datatype", "group", "default"], "header": True, "delimiter": ","}
     return json.dumps({"query": script, "type": "flux", "dialect": dialect}).encode()
 
 
 def texts_of(values: Iterable[Scalar]) -> list[str]:
-    """The values of a tag as they are stored: as text."""
+    """Return the values of a tag as they are stored: as strings."""
     return [text for value in values if (text := tag_text(value)) is not None]

@@ -1,16 +1,15 @@
-"""In which numeric type each value of a field is stored, where shards have it in several.
+"""Find the numeric type in which each value of a field is stored, where shards store it in several types.
 
-A select casts such a field to one type, which rounds integers beyond 2^53, makes 7.0 of 7 and -1 of 2^64 - 1.  The
-width of shards is not asked for: 2.x answers 168h to SHOW RETENTION POLICIES whatever the bucket has, a mapping may
-name another bucket, a token may not see it, and shards keep the width that they were made with.  The values tell their
-type, because of two facts:
+A select casts such a field to one type.  That rounds integers beyond 2^53, makes 7.0 of 7 and -1 of 2^64 - 1.  The
+width of shards is not queried: 2.x answers 168h to SHOW RETENTION POLICIES for every bucket, a mapping may name another
+bucket, a token may not see it, and existing shards keep their width.  The values show their type, because of two facts:
 
-- One nanosecond lies in one shard, so a select of it gives the type that is stored.  A select of a longer span gives
+- One nanosecond lies in one shard, so a select of it returns the stored type.  A select of a longer span returns
   the strongest type of its shards: float before integer before unsigned.
-- Servers make no shard group narrower than an hour.  So an hour holds at most one edge, and where its first and its
-  last value have one type, so have all between them.
+- Servers make no shard group narrower than an hour.  So an hour contains at most one edge.  Where its first and last
+  value have one type, all values between them have it too.
 
-Only values that are there are asked for: a span without any costs one question, a span of integers only one more.
+Only existing values are queried: an empty span costs one query, a span of integers one more.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from iggyflux.transports.influxdb.query.rows import Spans
 NARROWEST_SHARD_NS: Final = 3600 * 10**9
 
 Ask: TypeAlias = Callable[[int, int, bool], "tuple[int, JSON] | None"]
-"""The first value of a field in `[start, stop)`, or the last one, with its time; None where there is none."""
+"""A query for the first value of a field in `[start, stop)`, or the last one, with its time; None if there is none."""
 
 
 class _Find(Protocol):
@@ -34,10 +33,10 @@ class _Find(Protocol):
 
 
 def find_spans(ask: Ask, start: int, stop: int, *, signed: bool) -> Spans:
-    """The types of a field over `[start, stop)`: `float` and `whole`.
+    """Return the types of a field over `[start, stop)`: `float` and `whole`.
 
-    `signed` asks for `float`, `integer` and `unsigned`; then `ask` gives no values but those that are negative as an
-    integer, by which the two are told apart.
+    With `signed` they are `float`, `integer` and `unsigned`.  Then `ask` must return only values that are negative as
+    an integer: these differ between the two types.
     """
     spans: list[tuple[int, str]] = []
     weakest = "unsigned" if signed else "whole"
@@ -61,9 +60,9 @@ def find_spans(ask: Ask, start: int, stop: int, *, signed: bool) -> Spans:
 
 
 def _find_edge(find: _Find, low: int, high: int, kind: str) -> int:
-    """A time after the last value of `kind`, and not after the first one of another.
+    """Return a time after the last value of `kind`, and not after the first one of another kind.
 
-    The value at `low` is of that kind, the one at `high` is not, and there is one edge between them.
+    The value at `low` has that kind, the one at `high` has not, and there is one edge between them.
     """
     while high - low > 1:
         middle = (low + high) // 2

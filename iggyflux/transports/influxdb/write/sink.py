@@ -1,7 +1,7 @@
 """Lines to InfluxDB over HTTP: 1.x, 2.x, Cloud, 3.x, VictoriaMetrics.
 
-A write is one request and one verdict: never a retry, never a split, never an exception for what a server does.  What
-an answer means stands in `delivery.answers`; what a flavour speaks, in `influxdb_flavors`; sockets, in `influxdb_http`.
+A write is one request and one verdict: it is never retried or split, and no behavior of a server raises an exception.
+`delivery.answers` has the meaning of a response, `flavors` the differences of products, `http` the sockets.
 Joining, encoding, compression and the exchange run in threads of this sink.
 """
 
@@ -49,7 +49,7 @@ class InfluxLineSink(InfluxConnection):
     def __init__(
         self, settings: InfluxSettings, *, now: Callable[[], float] = time.time, stale_seconds: float = STALE_SECONDS
     ) -> None:
-        """Opens nothing.  Raises `PipelineError` where the settings cannot be used."""
+        """Open nothing.  Raise `PipelineError` if the settings cannot be used."""
         super().__init__(settings, now=now, stale_seconds=stale_seconds)
         self._target = ""
         self._headers: dict[str, str] = {}
@@ -57,26 +57,26 @@ class InfluxLineSink(InfluxConnection):
 
     @property
     def dialect(self) -> str:
-        """The dialect of line protocol that lines must be in."""
+        """The dialect of line protocol that lines must have."""
         return self.flavor.dialect.value
 
     @property
     def precision(self) -> str:
-        """The unit of time that lines must be in."""
+        """The unit of time that lines must have."""
         return self._settings.precision
 
     @property
     def in_flight(self) -> Bounds:
-        """How many writes should run at once: what was chosen, else what pays with servers of this flavor."""
+        """How many writes to have in flight: the configured number, else what suits this flavor."""
         chosen = self._settings.max_in_flight
         return Bounds.exactly(chosen) if chosen else self.flavor.in_flight
 
     # --- the line sink ---
 
     async def connect(self) -> None:
-        """Find out what the server is and whether it lets us write; once that is done, only whether it is there.
+        """Detect the server and verify the write permission; after that, only check that the server answers.
 
-        Raises `NotConnected` or `Stopped`.
+        Raise `NotConnected` or `Stopped`.
         """
         if self._ready:
             await self._run(self._find_alive)
@@ -96,7 +96,7 @@ class InfluxLineSink(InfluxConnection):
         )
 
     async def write(self, lines: Sequence[str]) -> Verdict:
-        """As `LineSink.write`; `connect` comes first.  An empty batch sends nothing."""
+        """As `LineSink.write`; call `connect` first.  An empty batch sends nothing."""
         if not lines:
             return Accepted()
         ticket = Ticket(self._settings.timeout_seconds)
@@ -110,7 +110,7 @@ class InfluxLineSink(InfluxConnection):
             deadline.cancel()
 
     async def check(self) -> admin.CheckReport:
-        """What `iggyflux check` tells: never raises for what is wrong, but says it."""
+        """Return the report for `iggyflux check`; faults are findings, never exceptions."""
         return await self._run(self._check)
 
     # --- in threads ---
@@ -139,10 +139,10 @@ class InfluxLineSink(InfluxConnection):
         self._headers = {**self._plain_headers, "content-encoding": "gzip"}
 
     def _verify(self) -> None:
-        """Whether we may write, without a point: servers check everything else first, then find only a comment."""
+        """Verify the write permission without a point: servers check it first, and then find only a comment."""
         flavor = self.flavor
         if flavor.creates_on_write:
-            # It would create the database for a comment, too; a ping that asked for credentials has been answered.
+            # It would create the database even for a comment; the ping required credentials and was answered.
             verdict = self._classified(self._ask("GET", "/ping"))
             if isinstance(verdict, Impossible) and verdict.code in ("IFX721", "IFX722"):
                 raise self._as_error(verdict)
@@ -178,7 +178,7 @@ class InfluxLineSink(InfluxConnection):
         return self._classified(answer, lines) if isinstance(answer, Answer) else answer
 
     def _check(self) -> admin.CheckReport:
-        findings: list[admin.Finding] = []
+        findings: list[admin.ServerFinding] = []
         try:
             self._detect()
         except (NotConnected, Stopped) as error:
@@ -186,7 +186,7 @@ class InfluxLineSink(InfluxConnection):
             return admin.CheckReport(str(self.address), None, None, tuple(findings))
         known = self.detected
         product = f"{known.product} {known.version}".strip() if known else self.flavor.product
-        findings.append(admin.Finding("server", True, f"{product}, used as {self.flavor.name}"))
+        findings.append(admin.ServerFinding("server", True, f"{product}, used as {self.flavor.name}"))
         answers = [self.ping] if self.ping else []
 
         def ask(method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
@@ -200,7 +200,7 @@ class InfluxLineSink(InfluxConnection):
 
 
 def compress(body: bytes) -> bytes:
-    """`body` as gzip: by isal, three times as fast, where it is installed."""
+    """Return `body` as gzip, by isal where it is installed: three times as fast."""
     return _compress(body, 1, 31)
 
 
