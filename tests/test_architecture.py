@@ -201,3 +201,40 @@ def test_starting_imports_only_what_is_used(code):
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
     assert (result.returncode, result.stderr.strip()) == (0, "")
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "mappings").glob("*.yaml"))[:1], ids=lambda path: path.stem)
+def test_validate_loads_neither_transports_nor_other_formats(path):
+    """Checking one YAML document waits for what documents and expressions need, and for nothing that runs them."""
+    unused = ["rich", "urllib3", "apache_iggy", "sqlite3", "asyncio", "tree_sitter", "iggyflux.plan", "iggyflux.runner"]
+    report = f"print('loaded:', *[name for name in {unused!r} if name in sys.modules], file=sys.stderr)"
+    code = f"sys.argv = ['iggyflux', 'validate', {str(path)!r}]; from iggyflux.cli import main; main()"
+    script = f"import sys, atexit\natexit.register(lambda: {report})\n{code}"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (0, "loaded:")
+
+
+IMPORTED_LATE = {
+    ("cli/dry_run.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
+    ("cli/dry_run_reader.py", "iggyflux.transports.influxdb.query.source"): "urllib3, only with --from influxdb",
+    ("cli/progress.py", "iggyflux.cli.live_table"): "rich, only on a terminal",
+    ("cli/test.py", "iggyflux.cli.round_trip"): "the simulator and transports, only with --round-trip",
+    ("cli/validate.py", "iggyflux.runner.open"): "the runner, only for pipelines",
+}
+"""The imports in functions of `cli` and `authoring`: each saves a command that does not need it at least 25 ms."""
+
+
+def test_commands_import_at_the_top_of_their_modules():
+    """A command is imported when it is called, so only measured exceptions are imported later."""
+    late = {
+        (str(path.relative_to(PACKAGE)), node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
+        for path in MODULES
+        if room(path) in ("cli", "authoring")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+
+    assert late == set(IMPORTED_LATE)

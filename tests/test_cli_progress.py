@@ -14,7 +14,8 @@ import click
 from rich.console import Console
 from shell import iggyflux
 
-from iggyflux.cli.progress import _Rates, route_table, summary_lines
+from iggyflux.cli.live_table import _Rates, route_table
+from iggyflux.cli.progress import summary_lines
 from iggyflux.errors import Stopped
 from iggyflux.records import Partition
 from iggyflux.runner import RouteStatus, Summary

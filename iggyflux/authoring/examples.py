@@ -10,19 +10,17 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from iggyflux.authoring.samples import Coordinates
 from iggyflux.errors import LineProtocolError, Location, RecordError
 from iggyflux.lineprotocol import Point, parse_lines
+from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
 from iggyflux.transports.local.envelopes import bare_message
-
-if TYPE_CHECKING:
-    from iggyflux.mapping import ReaderMapping, WriterMapping
 
 DIFFERENT = "IFX510"
 FAILED = "IFX511"

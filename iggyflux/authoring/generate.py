@@ -16,22 +16,20 @@ from enum import Enum
 from functools import partial
 from itertools import count, islice
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import Coordinates
 from iggyflux.errors import IggyfluxError, LineProtocolError, RecordError
 from iggyflux.expressions import Expression, static_path
 from iggyflux.lineprotocol import Point, parse_lines
+from iggyflux.mapping import ReaderMapping, Timestamp, TimestampFormat, Writer, WriterMapping
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import payload_reads, point_expressions
 from iggyflux.reads import Reads
 from iggyflux.records import JSON, Message
 from iggyflux.timestamps import TimestampError, format_rfc3339, format_time, parse_pattern, parse_rfc3339
 from iggyflux.values import FieldType
-
-if TYPE_CHECKING:
-    from iggyflux.mapping import ReaderMapping, Timestamp, Writer, WriterMapping
 
 Path: TypeAlias = tuple[str | int, ...]
 Setter: TypeAlias = "Callable[[Random, int, int], JSON]"
@@ -601,8 +599,6 @@ def _list_path(reads: Reads) -> Path:
 
 def _time_value(timestamp: Timestamp) -> JSON:
     """How a time is written in the timestamp's format."""
-    from iggyflux.mapping import TimestampFormat
-
     units = {
         TimestampFormat.UNIX_S: 10**9,
         TimestampFormat.UNIX_MS: 10**6,

@@ -11,17 +11,17 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TypeAlias
 
 import msgspec
 
 from iggyflux.errors import IggyfluxError, counted
+from iggyflux.mapping import From
+from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
+from iggyflux.transports.influxdb.query.rows import UnreadableAnswer, decode_flux
 from iggyflux.transports.local.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
-
-if TYPE_CHECKING:
-    from iggyflux.mapping import From
 
 NOT_AN_ENVELOPE = "IFX500"
 NEEDS_ENVELOPE = "IFX501"
@@ -131,8 +131,6 @@ def whole_sample(payload: bytes, coordinates: Coordinates) -> Iterator[Sample]:
 
 def check_lines_can_hold(form: str) -> None:
     """Raise SampleError where payloads of this format are binary: those come in envelopes."""
-    from iggyflux.payloads import FORMATS
-
     if FORMATS[form].binary:
         hint = 'use --whole if the file is one payload, or --envelope with lines such as {"payload_base64": "…"}'
         raise SampleError(NEEDS_ENVELOPE, f"{form} payloads are binary and cannot be written as lines", 0, hint)
@@ -234,8 +232,6 @@ _ANNOTATIONS = (b"#datatype,", b"#group,", b"#default,")
 
 def _annotated_rows(lines: Lines, measurement: str) -> Iterator[SampleRow]:
     """Rows of Flux, numbered from 1; also of a file whose line ends an editor has changed."""
-    from iggyflux.transports.influxdb.query.rows import UnreadableAnswer, decode_flux
-
     text = _joined(lines).removeprefix(_BOM)
     if b"\r\n" not in text:
         text = text.replace(b"\n", b"\r\n")

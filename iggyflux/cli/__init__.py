@@ -18,6 +18,7 @@ import click
 
 from iggyflux import __version__
 from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, leave_at_once, silence_closed_pipes
+from iggyflux.errors import closest
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,6 @@ class CommandLine(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from iggyflux.errors import closest
-
             near = closest(args[0], list(COMMANDS))
             hint = f"did you mean {near!r}?" if near else "'iggyflux --help' lists the commands"
             raise click.UsageError(f"no such command {args[0]!r} ({hint})", ctx)

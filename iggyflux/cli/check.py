@@ -14,17 +14,23 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from iggyflux.authoring.examples import render_examples
+from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, plural, result_line, talk
-
-if TYPE_CHECKING:
-    from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
-    from iggyflux.pipeline import Endpoint, InfluxSettings, Pipeline, RouteSettings, TopicAddress
-    from iggyflux.transports.iggy.connection import Connection
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping, load_mapping
+from iggyflux.pipeline import Endpoint, IggySettings, InfluxSettings, Pipeline, RouteSettings, TopicAddress
+from iggyflux.runner.open import open_routes
+from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
+from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
+from iggyflux.transports.influxdb.query.source import InfluxRows
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+from iggyflux.transports.local.log import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,6 @@ class End:
     @property
     def influxdb(self) -> InfluxSettings:
         """How to reach InfluxDB."""
-        from iggyflux.pipeline import InfluxSettings
-
         return self.route.influxdb or self.pipeline.influxdb or InfluxSettings()
 
 
@@ -74,10 +78,6 @@ def command(pipeline: Path, only: tuple[str, ...]) -> int:
 
 
 async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
-    from iggyflux.mapping import load_mapping
-    from iggyflux.pipeline import TopicAddress
-    from iggyflux.runner.open import open_routes
-
     open_routes(pipeline, only=only)  # raises with all problems of the file and its mappings
     faults = 0
     for route in pipeline.routes:
@@ -105,9 +105,6 @@ def _find_fault(mapping: WriterMapping | ReaderMapping) -> Finding | None:
 
     Tried are the document's examples, and for writers generated messages.
     """
-    from iggyflux.authoring.examples import render_examples
-    from iggyflux.authoring.generate import GenerateError, generate_messages
-
     faults = [rendered.fallback for rendered in render_examples(mapping, mapping.plan())]
     if mapping.kind == "writer":
         with suppress(GenerateError):
@@ -127,14 +124,10 @@ _TRIED_MESSAGES = 10
 
 
 def _server(kind: str) -> Endpoint:
-    from iggyflux.pipeline import Endpoint
-
     return Endpoint(kind)  # type: ignore[arg-type]  # both words are endpoint kinds
 
 
 async def _find(key: str, end: End, mapping: WriterMapping | ReaderMapping) -> AsyncIterator[Finding]:
-    from iggyflux.errors import NotConnected, Stopped
-
     place = (key, end.endpoint.kind)
     if mapping.kind == "writer":
         findings = _WRITER_CHECKS[place](end, mapping.writer)
@@ -164,8 +157,6 @@ def _show(key: str, endpoint: object, finding: Finding) -> None:
 
 
 async def _from_log(end: End, writer: Writer) -> AsyncIterator[Finding]:
-    from iggyflux.transports.local.log import Log
-
     wanted = writer.source
     log = Log.open(end.endpoint.path or Path())
     infos = [
@@ -183,9 +174,6 @@ async def _from_log(end: End, writer: Writer) -> AsyncIterator[Finding]:
 
 
 async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
-    from iggyflux.pipeline import IggySettings
-    from iggyflux.transports.iggy.connection import Connection
-
     wanted, stream = writer.source, writer.source.stream
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
@@ -217,9 +205,6 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
 
 async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[Finding]:
     """Whether the members of a group get on with what waits for them; looks twice where they may not."""
-    from iggyflux.transports.iggy.connection import ConsumerId
-    from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
-
     consumer = end.route.consumer
     if consumer.kind != "group":
         return
@@ -245,8 +230,6 @@ async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: s
 
 
 async def _letters_in_iggy(end: End, connection: Connection) -> AsyncIterator[Finding]:
-    from iggyflux.pipeline import TopicAddress
-
     if isinstance(end.route.dead_letters, TopicAddress):
         yield await _topic_in_iggy(end, connection, end.route.dead_letters, "dead letters")
 
@@ -262,9 +245,6 @@ async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress
 
 
 async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[Finding]:
-    from iggyflux.pipeline import IggySettings, TopicAddress
-    from iggyflux.transports.iggy.connection import Connection
-
     target = reader.target
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
@@ -278,9 +258,6 @@ async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[Finding]:
 
 
 async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[Finding]:
-    from iggyflux.pipeline import IggySettings, TopicAddress
-    from iggyflux.transports.iggy.connection import Connection
-
     assert isinstance(end.pipeline.state, TopicAddress)  # noqa: S101
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
@@ -302,9 +279,6 @@ async def _to_log(end: End, _reader: Reader) -> AsyncIterator[Finding]:
 
 
 async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[Finding]:
-    from iggyflux.timestamps import format_rfc3339
-    from iggyflux.transports.influxdb.query.source import InfluxRows
-
     rows = InfluxRows(end.influxdb, reader.source, column=reader.cursor.column)
     try:
         await rows.connect()
@@ -351,8 +325,6 @@ async def _standard(_end: End, _spec: Writer | Reader) -> AsyncIterator[Finding]
 
 
 async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[Finding]:
-    from iggyflux.transports.influxdb.write.sink import InfluxLineSink
-
     sink = InfluxLineSink(end.influxdb)
     try:
         report = await sink.check()

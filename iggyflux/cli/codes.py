@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import asdict
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from iggyflux.cli.output import ExitCode, json_text, result, result_line, talk
+from iggyflux.codes import CODES
+from iggyflux.errors import closest
 
 
 class CodeName(click.ParamType[str]):
@@ -25,8 +28,6 @@ class CodeName(click.ParamType[str]):
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        from iggyflux.codes import CODES
-
         found = (entry for code, entry in sorted(CODES.items()) if code.startswith(incomplete.upper()))
         return [CompletionItem(entry.code, help=entry.title) for entry in found]
 
@@ -44,11 +45,6 @@ def command(code: str | None, form: str) -> int:
     Example:
       iggyflux codes IFX101
     """
-    from dataclasses import asdict
-
-    from iggyflux.codes import CODES
-    from iggyflux.errors import closest
-
     entries = [CODES[key] for key in sorted(CODES) if key.startswith(code or "")]
     if not entries:
         near = closest(code or "", list(CODES))

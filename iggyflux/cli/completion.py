@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import ShellComplete, get_completion_class
 
+from iggyflux.cli import command_line
 from iggyflux.cli.output import result
 
 
@@ -18,10 +20,6 @@ def command(shell: str) -> None:
       iggyflux completion zsh > ~/.zfunc/_iggyflux
       iggyflux completion fish > ~/.config/fish/completions/iggyflux.fish
     """
-    from click.shell_completion import ShellComplete, get_completion_class
-
-    from iggyflux.cli import command_line
-
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  (the three that click brings)
     script = ShellComplete.source(kind(command_line, {}, "iggyflux", "_IGGYFLUX_COMPLETE"))

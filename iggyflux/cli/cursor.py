@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
-
-if TYPE_CHECKING:
-    from iggyflux.cursors import CursorStore, StoredCursor
+from iggyflux.cursors import CursorStore, StoredCursor
+from iggyflux.delivery.windows import ReadPosition
+from iggyflux.errors import Stopped
+from iggyflux.runner import ReaderRoute
+from iggyflux.runner.open import open_routes
+from iggyflux.timestamps import TimestampError, format_rfc3339, parse_rfc3339
 
 _NAME = click.option("--mapping", "name", required=True, metavar="NAME", help="The route of the reader.")
 _YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -69,10 +72,6 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
     Example:
       iggyflux cursor set pipeline.yaml --mapping env-history --at 2026-01-31T12:00:00Z
     """
-    from iggyflux.cursors import StoredCursor
-    from iggyflux.delivery.windows import ReadPosition
-    from iggyflux.timestamps import TimestampError, format_rfc3339, parse_rfc3339
-
     try:
         time = parse_rfc3339(at)
     except TimestampError as error:
@@ -106,8 +105,6 @@ def reset(pipeline: Path, name: str, yes: bool) -> int:
     Example:
       iggyflux cursor reset pipeline.yaml --mapping env-history
     """
-    from iggyflux.timestamps import format_rfc3339
-
     (store,) = _stores(pipeline, [name])
     with closing(store):
         store.take()
@@ -124,9 +121,6 @@ def reset(pipeline: Path, name: str, yes: bool) -> int:
 
 def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
     """The cursors of the readers of a pipeline."""
-    from iggyflux.runner import ReaderRoute
-    from iggyflux.runner.open import open_routes
-
     routes = open_routes(open_pipeline(path), only=tuple(only))
     readers = [route for route in routes if isinstance(route, ReaderRoute)]
     for route in routes:
@@ -139,8 +133,6 @@ def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
 
 def _stored(store: CursorStore) -> tuple[StoredCursor | None, bool]:
     """What is stored, None where it is nothing that can be used; and whether there is anything."""
-    from iggyflux.errors import Stopped
-
     try:
         found = store.read()
     except Stopped as error:
@@ -160,8 +152,6 @@ def _ask(question: str, yes: bool) -> None:
 
 
 def _tree(store: CursorStore, found: StoredCursor | None) -> dict[str, Any]:
-    from iggyflux.timestamps import format_rfc3339
-
     made: dict[str, Any] = {"name": store.name, "stored": found is not None}
     if found is None:
         return made

@@ -8,6 +8,8 @@ from typing import Final
 
 import click
 
+from iggyflux.documents import has_mark
+
 ENDINGS: Final = (".yaml", ".yml", ".toml")
 DOCUMENTS = click.Path(exists=True, path_type=Path)
 _MARK = b"iggyflux"
@@ -18,8 +20,6 @@ def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
     A file that is named is always looked at; folders are walked in the order of names, hidden ones left out.
     """
-    from iggyflux.documents import has_mark
-
     chosen: dict[Path, None] = {}
     others: list[Path] = []
     for path in paths:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
+from iggyflux.authoring.examples import example_message
+from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
+from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping, sample_problem
 from iggyflux.cli.output import (
     ExitCode,
@@ -22,13 +25,14 @@ from iggyflux.cli.output import (
     warn_of_fallback,
 )
 from iggyflux.cli.reports import failure_problem
-
-if TYPE_CHECKING:
-    from iggyflux.authoring.samples import Coordinates, Sample
-    from iggyflux.cli.tally import Tally
-    from iggyflux.lineprotocol import Precision
-    from iggyflux.mapping import Mapping, Writer, WriterMapping
-    from iggyflux.records import Failure
+from iggyflux.cli.tally import Tally
+from iggyflux.cli.unset import Unset
+from iggyflux.errors import RecordError
+from iggyflux.lineprotocol import Precision
+from iggyflux.mapping import Mapping, Writer, WriterMapping
+from iggyflux.records import Failure
+from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.local.log import Log
 
 _CHUNK: Final = 500
 _SHOWN_FAILURES: Final = 50
@@ -101,14 +105,12 @@ def command(
         raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
     _check_origin(document, samples, origin, last, pipeline)
     if document.kind == "reader":
-        from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
-
         if origin is not None:
             return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
         return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
     run = _WriterRun(document, plan, dialect, precision, form)
     if origin is not None:
-        from iggyflux.cli.iggy import iggy_settings, last_samples
+        from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
 
         source = last_samples(document, iggy_settings(pipeline), _count(last))
     else:
@@ -155,8 +157,6 @@ def _samples(
 
 
 def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
-    from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, SampleError, read_samples, whole_sample
-
     source = mapping.writer.source
     coordinates = Coordinates.of(source)
     with open_input(path) as lines:
@@ -205,10 +205,6 @@ def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer
 
 
 def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:
-    from iggyflux.authoring.examples import example_message
-    from iggyflux.authoring.samples import Sample
-    from iggyflux.errors import RecordError
-
     trees = mapping.examples
     if not trees:
         raise click.UsageError(f"{mapping.document.file} has no examples; name a file of SAMPLES, or - for stdin")
@@ -221,9 +217,6 @@ def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:
 
 
 def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Iterator[Sample]:
-    from iggyflux.authoring.samples import Sample
-    from iggyflux.transports.local.log import Log
-
     log = Log.open(folder)
     source = mapping.writer.source
     topics = dict.fromkeys(place.topic for place in log.partitions(source.stream, source.topics))  # globs among them
@@ -241,9 +234,6 @@ class _WriterRun:
     """Renders samples chunk by chunk and prints as it goes."""
 
     def __init__(self, mapping: WriterMapping, plan: str, dialect: str, precision: str, form: str) -> None:
-        from iggyflux.cli.tally import Tally
-        from iggyflux.cli.unset import Unset
-
         self.mapping = mapping
         self.plan = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
         self.form = form
@@ -331,8 +321,6 @@ class _WriterRun:
 
 def _span(tally: Tally, precision: Precision) -> str:
     """From when to when: a wrong unit of time shows as a wrong century."""
-    from iggyflux.timestamps import format_rfc3339
-
     if tally.times is None:
         return ""
     first, last = (format_rfc3339(time * precision.divisor) for time in tally.times)

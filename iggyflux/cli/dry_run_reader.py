@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from base64 import b64encode
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
+import msgspec
 
-from iggyflux.cli.inputs import open_input, sample_problem
+from iggyflux.authoring.examples import example_rows
+from iggyflux.authoring.samples import SampleError, SampleRow, read_rows
+from iggyflux.cli.inputs import open_input, open_pipeline, sample_problem
 from iggyflux.cli.output import (
     ExitCode,
     flush_results,
@@ -23,12 +27,12 @@ from iggyflux.cli.output import (
     talk,
     warn_of_fallback,
 )
-
-if TYPE_CHECKING:
-    from iggyflux.authoring.samples import SampleRow
-    from iggyflux.mapping import Mapping, ReaderMapping
-    from iggyflux.pipeline import InfluxSettings
-    from iggyflux.records import OutgoingMessage, Row
+from iggyflux.cli.reports import failure_problem
+from iggyflux.errors import TooMuch
+from iggyflux.mapping import Mapping, ReaderMapping
+from iggyflux.mapping.times import read_duration
+from iggyflux.pipeline import InfluxSettings
+from iggyflux.records import OutgoingMessage, Row
 
 _FIRST_SPAN_NS: Final = 10_000_000_000
 
@@ -42,8 +46,6 @@ def dry_run_reader(
 
 def dry_run_live(mapping: ReaderMapping, pipeline: Path | None, last: str, *, form: str, limit: int) -> int:
     """As `dry_run_reader`, of the newest rows that the server has of the time `last`."""
-    from iggyflux.mapping.times import read_duration
-
     if not (span := read_duration(last, 0)):
         raise click.BadParameter(f"{last!r} is not a duration such as 1h", param_hint="--last")
     if pipeline is None:
@@ -53,9 +55,7 @@ def dry_run_live(mapping: ReaderMapping, pipeline: Path | None, last: str, *, fo
 
 async def _newest(mapping: ReaderMapping, path: Path, span: int, limit: int) -> list[SampleRow]:
     """The newest rows, oldest first: asked for backwards, in windows that grow while they hold little."""
-    from iggyflux.authoring.samples import SampleRow
-    from iggyflux.errors import TooMuch
-    from iggyflux.transports.influxdb.query.source import InfluxRows
+    from iggyflux.transports.influxdb.query.source import InfluxRows  # 70 ms, only with --from influxdb
 
     column = mapping.reader.cursor.column
     source = InfluxRows(_settings(mapping, path), mapping.reader.source, column=column)
@@ -88,8 +88,6 @@ async def _newest(mapping: ReaderMapping, path: Path, span: int, limit: int) -> 
 
 def _settings(mapping: Mapping, path: Path) -> InfluxSettings:
     """The `influxdb` section of the route of this mapping, else of the pipeline."""
-    from iggyflux.cli.inputs import open_pipeline
-
     pipeline = open_pipeline(path)
     file = Path(mapping.document.file or "")
     for route in pipeline.routes:
@@ -101,8 +99,6 @@ def _settings(mapping: Mapping, path: Path) -> InfluxSettings:
 
 
 def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
-    from iggyflux.cli.reports import failure_problem
-
     plan = mapping.plan()
     rendered = plan.render([sample.row for sample in chosen])
     warn_of_fallback(rendered.fallback)
@@ -124,8 +120,6 @@ def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
 
 def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, Any]:
     """A message as JSON: where it goes, key, headers, time, and its payload as readable as it can be."""
-    import msgspec
-
     target = mapping.reader.target
     made: dict[str, Any] = {"stream": target.stream, "topic": target.topic, "id": str(message.id)}
     known = (("key", message.key), ("headers", dict(message.headers) or None), ("timestamp_ns", message.timestamp_ns))
@@ -136,15 +130,11 @@ def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, 
     try:
         made["payload_text"] = message.payload.decode()
     except UnicodeDecodeError:
-        from base64 import b64encode
-
         made["payload_base64"] = b64encode(message.payload).decode("ascii")
     return made
 
 
 def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:
-    from iggyflux.authoring.samples import SampleError, read_rows
-
     measurement = mapping.reader.source.measurement or ""
     if samples is None:
         yield from _example_rows(mapping, measurement)
@@ -159,9 +149,6 @@ def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iter
 
 
 def _example_rows(mapping: ReaderMapping, measurement: str) -> Iterator[SampleRow]:
-    from iggyflux.authoring.examples import example_rows
-    from iggyflux.authoring.samples import SampleRow
-
     if not mapping.examples:
         raise click.UsageError(f"{mapping.document.file} has no examples; name a file of rows, or - for stdin")
     note(f"no rows given: using the document's {plural(len(mapping.examples), 'example')}")

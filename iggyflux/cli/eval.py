@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -21,11 +22,11 @@ from iggyflux.cli.inputs import (
     stdin_is_terminal,
 )
 from iggyflux.cli.output import ExitCode, json_text, result, styled_problem, talk
-
-if TYPE_CHECKING:
-    from iggyflux.expressions import Expression
-    from iggyflux.expressions.checks import Tables
-    from iggyflux.records import Message
+from iggyflux.errors import ExpressionError, RecordError, closest
+from iggyflux.expressions import Expression, compile_expression
+from iggyflux.expressions.checks import Tables
+from iggyflux.payloads import FORMATS
+from iggyflux.records import Message
 
 
 @click.command(name="eval")
@@ -61,9 +62,6 @@ def command(
       echo '{"readings": [{"celsius": 21.5}]}' | iggyflux eval 'readings[0].celsius'
       iggyflux eval "meta('topic')" messages.ndjson --envelope
     """
-    from iggyflux.errors import ExpressionError
-    from iggyflux.expressions import compile_expression
-
     tables: Tables | None = None
     options: Mapping[str, Any] = {}
     if mapping_file is not None:
@@ -94,9 +92,6 @@ _FAILED = object()
 
 
 def _known_format(form: str) -> str:
-    from iggyflux.errors import closest
-    from iggyflux.payloads import FORMATS
-
     if form in FORMATS:
         return form
     near = closest(form, list(FORMATS))
@@ -108,9 +103,6 @@ def _values(
     expression: Expression, file: Path | None, form: str, options: Mapping[str, Any], envelope: bool
 ) -> Iterator[Any]:
     """The result on each document; `_FAILED` where that was told already."""
-    from iggyflux.errors import RecordError
-    from iggyflux.payloads import FORMATS
-
     for place, message in _documents(file, form, envelope):
         try:
             if message is None:
@@ -125,8 +117,6 @@ def _values(
 
 def _documents(file: Path | None, form: str, envelope: bool) -> Iterator[tuple[str, Message | None]]:
     """The documents with their places; None where there is no input at all."""
-    from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
-
     if file is None and stdin_is_terminal():
         yield "", None
         return

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
 from iggyflux.cli.output import ExitCode, json_text, result, result_line
-
-if TYPE_CHECKING:
-    from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer
-    from iggyflux.reads import Reads
+from iggyflux.expressions import Expression
+from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer
+from iggyflux.plan.reads import payload_reads, point_expressions
+from iggyflux.reads import Reads
+from iggyflux.timestamps import format_rfc3339
 
 Row = tuple[str, ...]
 
@@ -77,8 +78,6 @@ def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
 
 
 def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[str]:
-    from iggyflux.plan.reads import payload_reads
-
     source = writer.source
     yield f"{_heading(mapping.name)}  writer, {mapping.document.file}, hash {mapping.hash}"
     yield ""
@@ -125,8 +124,6 @@ def read_paths(reads: Reads, path: str = "") -> Iterator[str]:
 
 def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
     """What is read of the message beside its payload."""
-    from iggyflux.plan.reads import point_expressions
-
     expressions = [expression for point in writer.points for expression in point_expressions(point)]
     expressions += [expression for expression in (writer.where, writer.for_each) if expression is not None]
     found: dict[str, set[str]] = {"meta": set(), "header": set()}
@@ -165,8 +162,6 @@ def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:
 
 
 def _text(source: Source | None) -> str:
-    from iggyflux.expressions import Expression
-
     if source is None:
         return "the message's own timestamp"
     return source.text if isinstance(source, Expression) else f"constant {json_text(source.value)}"
@@ -214,8 +209,6 @@ def _identity(point: PointSpec, precision: str) -> str:
 
 
 def _reader_lines(mapping: Mapping, reader: Reader) -> Iterator[str]:
-    from iggyflux.timestamps import format_rfc3339
-
     query, cursor, target = reader.source, reader.cursor, reader.target
     yield f"{_heading(mapping.name)}  reader, {mapping.document.file}, hash {mapping.hash}"
     yield ""

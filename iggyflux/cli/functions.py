@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 from click.shell_completion import CompletionItem
 
 from iggyflux.cli.output import ExitCode, json_text, result, result_line, talk
-
-if TYPE_CHECKING:
-    from iggyflux.functions import Function
+from iggyflux.errors import closest
+from iggyflux.functions import FUNCTIONS, Function
 
 
 class FunctionName(click.ParamType[str]):
@@ -24,8 +21,6 @@ class FunctionName(click.ParamType[str]):
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        from iggyflux.functions import FUNCTIONS
-
         return [CompletionItem(name, help=f.signature) for name, f in FUNCTIONS.items() if name.startswith(incomplete)]
 
 
@@ -39,9 +34,6 @@ def command(name: str | None, form: str) -> int:
     Example:
       iggyflux functions regex_capture
     """
-    from iggyflux.errors import closest
-    from iggyflux.functions import FUNCTIONS
-
     if name is not None:
         name = name.removesuffix("()")
     if name is not None and name not in FUNCTIONS:

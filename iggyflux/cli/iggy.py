@@ -7,16 +7,19 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from iggyflux.authoring.samples import Sample
 from iggyflux.cli.output import note, plural
-
-if TYPE_CHECKING:
-    from iggyflux.authoring.samples import Sample
-    from iggyflux.mapping import WriterMapping
-    from iggyflux.pipeline import IggySettings
+from iggyflux.errors import Stopped
+from iggyflux.mapping import WriterMapping
+from iggyflux.pipeline import IggySettings, load_pipeline
+from iggyflux.secrets import Secret
+from iggyflux.transports.iggy.topics import IggyRange, last_messages, read_range
+from iggyflux.transports.local.deadletters import decode_letter, encode_letter
+from iggyflux.transports.local.envelopes import EnvelopeError
 
 TOPIC_PREFIX = "iggy:"
 
@@ -38,9 +41,6 @@ class LettersPlace(click.ParamType):  # type: ignore[type-arg]  # generic in new
 
 def iggy_settings(pipeline: Path | None) -> IggySettings:
     """The `iggy` section of a pipeline; without one IGGY_ADDRESS, IGGY_USERNAME and IGGY_PASSWORD say."""
-    from iggyflux.pipeline import IggySettings, load_pipeline
-    from iggyflux.secrets import Secret
-
     if pipeline is not None:
         settings = load_pipeline(pipeline).iggy
         if settings is None:
@@ -58,9 +58,6 @@ def iggy_settings(pipeline: Path | None) -> IggySettings:
 
 def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> Iterator[Sample]:
     """The last messages of the topics that the mapping reads."""
-    from iggyflux.authoring.samples import Sample
-    from iggyflux.transports.iggy.topics import last_messages
-
     source = mapping.writer.source
     messages = asyncio.run(last_messages(settings, source.stream, source.topics, count))
     note(
@@ -80,11 +77,6 @@ def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Pa
 
 
 async def _save_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
-    from iggyflux.errors import Stopped
-    from iggyflux.transports.iggy.topics import IggyRange, read_range
-    from iggyflux.transports.local.deadletters import decode_letter, encode_letter
-    from iggyflux.transports.local.envelopes import EnvelopeError
-
     seen: set[bytes] = set()
     with file.open("xb") as lines:
         async for message in read_range(IggyRange(settings, [(stream, topic)])):

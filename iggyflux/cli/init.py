@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from iggyflux.cli.output import ExitCode, result, talk
+from iggyflux.documents import read_schema
 
 STARTERS = Path(__file__).parent / "starters"
 
@@ -76,8 +77,6 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
 
 def _write_schema(kind: str, path: Path, force: bool) -> None:
     """Write the schema beside the document; keep one that exists, which may be under version control."""
-    from iggyflux.documents import read_schema
-
     if force or not path.exists():
         path.write_bytes(read_schema(kind))
         talk(f"wrote {path}, by which editors complete and explain it")

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from iggyflux.authoring.samples import SampleError, SampleFile
-    from iggyflux.errors import ExpressionError, Problem
-    from iggyflux.mapping import ReaderMapping, WriterMapping
-    from iggyflux.pipeline import Pipeline
+from iggyflux.authoring.samples import SampleError, SampleFile
+from iggyflux.cli.documents import kind_of
+from iggyflux.cli.output import styled_problem, talk
+from iggyflux.documents import read_document, read_source
+from iggyflux.documents.nodes import Lines
+from iggyflux.errors import DocumentError, ExpressionError, Location, Problem
+from iggyflux.mapping import ReaderMapping, WriterMapping, load_mapping
+from iggyflux.pipeline import Pipeline, load_pipeline
 
 STDIN = Path("-")
 INPUT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -25,8 +27,6 @@ MAPPING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @contextmanager
 def open_input(path: Path) -> Iterator[SampleFile]:
     """The lines of a file, or of stdin for `-`.  What the user named wrongly is wrong usage."""
-    from iggyflux.authoring.samples import SampleFile
-
     if path == STDIN:
         yield SampleFile(sys.stdin.buffer if sys.stdin is not None else BytesIO())
         return
@@ -50,10 +50,6 @@ def stdin_is_terminal() -> bool:
 
 def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
     """The mapping in a file, with its warnings said.  Raises MappingError with all its problems."""
-    from iggyflux.cli.output import styled_problem, talk
-    from iggyflux.errors import DocumentError
-    from iggyflux.mapping import load_mapping
-
     try:
         mapping = load_mapping(path)
     except DocumentError:
@@ -67,10 +63,6 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
 
 def open_pipeline(path: Path) -> Pipeline:
     """The pipeline in a file, with its warnings said.  Raises PipelineError with all its problems."""
-    from iggyflux.cli.output import styled_problem, talk
-    from iggyflux.errors import DocumentError
-    from iggyflux.pipeline import load_pipeline
-
     try:
         pipeline = load_pipeline(path)
     except DocumentError:
@@ -85,10 +77,6 @@ def open_pipeline(path: Path) -> Pipeline:
 
 def _kind(path: Path) -> str:
     """What a document that does not compile was meant to be."""
-    from iggyflux.cli.documents import kind_of
-    from iggyflux.documents import read_document, read_source
-    from iggyflux.errors import DocumentError
-
     try:
         return kind_of(read_document(read_source(path), file=str(path)).tree)
     except (DocumentError, OSError):
@@ -97,15 +85,11 @@ def _kind(path: Path) -> str:
 
 def sample_problem(error: SampleError, path: Path) -> Exception:
     """A sample that cannot be read, as a problem of its file."""
-    from iggyflux.errors import DocumentError, Location, Problem
-
     place = Location(input_name(path), error.line, 1 if error.line else 0)
     return DocumentError([Problem(error.code, error.reason, place, hint=error.hint)])
 
 
 def expression_problem(error: ExpressionError) -> Problem:
     """A problem inside the expression of the command line."""
-    from iggyflux.documents.nodes import Lines
-
     lines = Lines(error.text)
     return lines.problem(error.code, error.message, error.position, error.length, file="<expression>", hint=error.hint)

@@ -9,10 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
+import msgspec
+from msgspec.structs import replace
 
+from iggyflux.authoring.generate import generate_messages
+from iggyflux.authoring.samples import Coordinates, Sample, SampleError, read_samples
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -23,11 +27,14 @@ from iggyflux.cli.inputs import (
     sample_problem,
 )
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, result_line, talk
-
-if TYPE_CHECKING:
-    from iggyflux.authoring.samples import Sample
-    from iggyflux.expressions import Expression
-    from iggyflux.records import Message, Partition
+from iggyflux.errors import DocumentError, ExpressionError, IggyfluxError, RecordError
+from iggyflux.expressions import Expression, compile_expression
+from iggyflux.payloads import FORMATS
+from iggyflux.records import Message, Partition
+from iggyflux.timestamps import TimestampError, parse_rfc3339
+from iggyflux.transports.local.envelopes import default_timestamp_us, envelope_of
+from iggyflux.transports.local.log import Log
+from iggyflux.values import tag_text
 
 _T = TypeVar("_T")
 _BATCH: Final = 1000
@@ -97,7 +104,6 @@ def append(
     """
     if partition is not None and key is not None:
         raise click.UsageError("--partition and --key are mutually exclusive")
-    from iggyflux.transports.local.log import Log
 
     choose = _key_expression(key) if key is not None else None
     log = Log.open(folder, create=True)
@@ -121,8 +127,6 @@ def append(
 
 
 def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sample]:
-    from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
-
     with open_input(file) as lines:
         try:
             yield from read_samples(lines, Coordinates(stream, topic), envelope=envelope)
@@ -152,19 +156,12 @@ def _stdin_is_idle() -> bool:
 
 def _arriving_now(message: Message) -> Message:
     """The message without the times that samples get where they have none."""
-    from msgspec.structs import replace
-
-    from iggyflux.transports.local.envelopes import default_timestamp_us
-
     if message.timestamp_us != default_timestamp_us(message.offset):
         return message
     return replace(message, timestamp_us=0, origin_timestamp_us=0)
 
 
 def _key_expression(text: str) -> Expression:
-    from iggyflux.errors import DocumentError, ExpressionError
-    from iggyflux.expressions import compile_expression
-
     try:
         return compile_expression(text)
     except ExpressionError as error:
@@ -172,10 +169,6 @@ def _key_expression(text: str) -> Expression:
 
 
 def _key_of(expression: Expression, sample: Sample) -> str | None:
-    from iggyflux.errors import IggyfluxError, RecordError
-    from iggyflux.payloads import FORMATS
-    from iggyflux.values import tag_text
-
     try:
         document = FORMATS["json"].decode(sample.message.payload, {}, None, False)
         return tag_text(expression.evaluate(document, sample.message))
@@ -210,8 +203,6 @@ def tail(folder: Path, target: tuple[str, str], count: int, partition: int | Non
       iggyflux log tail data factory/readings -n 5
       iggyflux log tail data factory/readings --envelope | iggyflux dry-run mapping.yaml - --envelope
     """
-    from iggyflux.transports.local.log import Log
-
     log = Log.open(folder)
     stream, topic = target
     if not log.partitions(stream, [topic]):
@@ -257,10 +248,6 @@ def _is_text(payload: bytes) -> bool:
 
 def envelope_line(message: Message) -> bytes:
     """The message as a line of NDJSON, its payload as readable as it can be: JSON, text, or base64."""
-    import msgspec
-
-    from iggyflux.transports.local.envelopes import envelope_of
-
     tree: dict[str, Any] = dict(envelope_of(message))
     payload = message.payload
     if b"\n" not in payload and _is_text(payload):
@@ -286,8 +273,6 @@ def info(folder: Path, form: str) -> int:
     Example:
       iggyflux log info data
     """
-    from iggyflux.transports.local.log import Log
-
     partitions = Log.open(folder).info()
     if form == "json":
         content = [
@@ -381,8 +366,6 @@ def generate(
       iggyflux log generate mapping.yaml --into data --count 100000 --partitions 4
       iggyflux log generate mapping.yaml --into data --rate 50
     """
-    from iggyflux.authoring.generate import generate_messages
-
     document = open_mapping(mapping)
     interval_ns = round((interval if interval is not None else 1 / rate if rate else 1.0) * _NS)
     start_ns = _start_ns(start, live=rate is not None)
@@ -402,8 +385,6 @@ def generate(
 
 
 def _start_ns(start: str | None, *, live: bool) -> int:
-    from iggyflux.timestamps import TimestampError, parse_rfc3339
-
     if start is None:
         return time.time_ns() if live else 1_767_225_600 * _NS
     try:
@@ -430,8 +411,6 @@ def _paced(messages: Iterator[Message], rate: float) -> Iterator[list[Message]]:
 
 def _append_generated(batches: Iterable[list[Message]], folder: Path, partitions: int | None) -> None:
     """Append each message to the topic that it names: examples of a mapping may name several."""
-    from iggyflux.transports.local.log import Log
-
     log = Log.open(folder, create=True)
     counts: Counter[tuple[str, str]] = Counter()
     try:

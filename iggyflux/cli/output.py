@@ -6,6 +6,7 @@ Colours are given freely here; click takes them away where the stream is no term
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import sys
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
-from iggyflux.errors import counted
+from iggyflux.errors import DocumentError, IggyfluxError, Stopped, counted
 
 plural = counted
 
@@ -68,8 +69,6 @@ def warn(text: str) -> None:
 
 def json_text(value: Any, *, indent: bool = False) -> str:
     """`value` as JSON in UTF-8; only what UTF-8 has no bytes for is escaped."""
-    import json
-
     options: dict[str, Any] = {"indent": 2} if indent else {"separators": (",", ":")}
     text = json.dumps(value, ensure_ascii=False, **options)
     try:
@@ -149,7 +148,6 @@ def _told(error: BaseException) -> int:
     for kinds, tell in _ENDINGS:
         if isinstance(error, kinds):
             return tell(error)
-    from iggyflux.errors import DocumentError, IggyfluxError, Stopped
 
     if isinstance(error, DocumentError):
         show_problems(error.problems)

@@ -1,141 +1,50 @@
-"""What a person sees of a run: a live table on a terminal, and the summary at the end."""
+"""What a person sees of a run: a live table or a line for each event, and the summary at the end."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from time import monotonic
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final
 
 import click
 
 from iggyflux.cli.output import attached, plural
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
-
-    from iggyflux.delivery.windows import ReadPosition
-    from iggyflux.runner import RouteStatus, Status, Summary
-    from iggyflux.runner.status import ReaderStatus
-
-_REFRESH_PER_SECOND: Final = 4
-_MOST_PARTITIONS: Final = 16
-_STATE_STYLES: Final = {"running": "green", "done": "green", "stopped": "bold red", "connecting": "yellow"}
+from iggyflux.runner import Status, Summary
+from iggyflux.runner.events import JsonFormatter, TextFormatter
+from iggyflux.runner.status import ReaderStatus
+from iggyflux.timestamps import format_rfc3339
 
 
-class _Rates:
-    """Messages a second of each route, over the last moments; the clock is the caller's."""
+def show_progress(
+    status: Status,
+    *,
+    live: bool = True,
+    log_format: str = "text",
+    level: int = logging.WARNING,
+    without: str | None = None,
+) -> AbstractContextManager[None]:
+    """Return a context that shows a table on a terminal if `live`, else one line for each event of at least `level`.
 
-    def __init__(self, smoothing_seconds: float = 3.0) -> None:
-        self._smoothing = smoothing_seconds
-        self._last: dict[str, tuple[float, int]] = {}
-        self._rates: dict[str, float] = {}
+    Events called `without` are not shown as lines.
+    """
+    if live and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from iggyflux.cli.live_table import live_display  # loads rich (25 ms), only for a terminal
 
-    def of(self, name: str, count: int, now: float) -> float:
-        """The rate, given that `count` were read up to `now`."""
-        then, before = self._last.get(name, (now, count))
-        seconds = now - then
-        if seconds > 0:
-            share = min(seconds / self._smoothing, 1.0)
-            fresh = (count - before) / seconds
-            self._rates[name] = self._rates.get(name, fresh) * (1 - share) + fresh * share
-        self._last[name] = (now, count)
-        return self._rates.get(name, 0.0)
+        return live_display(status)
+    return _logging_to_stderr(log_format, level, without)
 
 
 @contextmanager
-def live_display(status: Status) -> Iterator[None]:
-    """The table on stderr, kept up to date; events above it from warnings on."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    from iggyflux.runner.events import TextFormatter
-
-    console = Console(stderr=True)
-    rates = _Rates()
-
-    class Above(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            style = "red" if record.levelno >= logging.ERROR else "yellow"
-            console.print(Text(self.format(record), style=style), soft_wrap=True)
-
-    handler = Above(logging.WARNING)
-    handler.setFormatter(TextFormatter())
-    live = Live(
-        get_renderable=lambda: route_table(status.routes, rates, monotonic()),
-        console=console,
-        refresh_per_second=_REFRESH_PER_SECOND,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with attached(handler, logging.WARNING), live:
+def _logging_to_stderr(log_format: str, level: int, without: str | None) -> Iterator[None]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter({"text": TextFormatter, "json": JsonFormatter}[log_format]())
+    if without is not None:
+        handler.addFilter(lambda record: getattr(record, "event", None) != without)
+    with attached(handler, level):
         yield
-
-
-def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
-    """One row a route, and under it one a partition that is behind, as long as they are few."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("route", "state"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("messages", "a second", "points", "sending", "failed", "dead letters", "behind"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", style="yellow", overflow="ellipsis", no_wrap=True)
-    for route in routes:
-        bad = "red" if route.failed or route.refused else ""
-        behind = f"{sum(route.lag.values()):,}" if route.lag else ""
-        table.add_row(
-            route.name,
-            Text(route.state, style=_STATE_STYLES.get(route.state, "")),
-            f"{route.read:,}",
-            f"{rates.of(route.name, route.read, now):,.0f}",
-            f"{route.delivered:,}",
-            f"{route.in_flight:,}",
-            Text(f"{route.failed + route.refused:,}", style=bad),
-            f"{route.dead_letters:,}",
-            behind,
-            Text(route.waiting_for or (plural(route.retries, "retry", "retries") if route.retries else "")),
-        )
-        if route.reader is not None and route.reader.position is not None:
-            table.add_row(*_reader_row(route.reader, route.reader.position), *[""] * 7)
-        if 1 < len(route.lag) <= _MOST_PARTITIONS:
-            for partition, count in sorted(route.lag.items(), key=lambda item: str(item[0])):
-                if count:
-                    table.add_row(Text(f"  {partition}", style="dim"), *[""] * 7, Text(f"{count:,}", style="dim"), "")
-    return table
-
-
-def _reader_row(reader: ReaderStatus, position: ReadPosition) -> tuple[Text | str, RenderableType]:
-    """Under a reader: how far it is; a bar and the time left, as long as it is behind."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.text import Text
-
-    from iggyflux.timestamps import format_rfc3339
-
-    at = position.done if position.gap is None else position.gap[0]
-    when = format_rfc3339(at // 1_000_000_000 * 1_000_000_000)
-    if reader.share is None:
-        return Text(f"  read to {when}", style="dim"), ""
-    left = "" if reader.seconds_left is None else f", {_span(reader.seconds_left)} left"
-    bar = ProgressBar(total=1.0, completed=reader.share, width=12)
-    return Text(f"  {'backfill' if position.gap else 'read'} to {when}, {reader.share:.0%}{left}", style="dim"), Group(
-        bar
-    )
-
-
-def _span(seconds: float) -> str:
-    """`3 s`, `12 min`, `4.5 h`: a person plans with it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 _WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of many where that is not the same
@@ -153,8 +62,6 @@ _WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of man
 
 
 def _reader_words(reader: ReaderStatus) -> Iterator[str]:
-    from iggyflux.timestamps import format_rfc3339
-
     position = reader.position
     if position is not None:
         yield f"read to {format_rfc3339(position.done)}"

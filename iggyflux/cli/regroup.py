@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE
 from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
-
-if TYPE_CHECKING:
-    from iggyflux.pipeline import Pipeline
-    from iggyflux.transports.iggy.groups import Renewed
+from iggyflux.pipeline import Pipeline, load_pipeline
+from iggyflux.runner.open import open_writers
+from iggyflux.transports.iggy.connection import Connection
+from iggyflux.transports.iggy.groups import Renewed, refuse_while_connected, regroup
+from iggyflux.transports.iggy.source import IggySource
 
 
 @click.command(name="regroup")
@@ -35,8 +35,6 @@ def command(pipeline: Path, name: str, yes: bool) -> int:
     Example:
       iggyflux regroup pipeline.yaml --mapping factory-env
     """
-    from iggyflux.pipeline import load_pipeline
-
     loaded = load_pipeline(pipeline)
     for problem in loaded.warnings:
         talk(styled_problem(problem))
@@ -44,11 +42,6 @@ def command(pipeline: Path, name: str, yes: bool) -> int:
 
 
 async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
-    from iggyflux.runner.open import open_writers
-    from iggyflux.transports.iggy.connection import Connection
-    from iggyflux.transports.iggy.groups import refuse_while_connected, regroup
-    from iggyflux.transports.iggy.source import IggySource
-
     (route,) = open_writers(pipeline, only=[name])
     source = route.source
     if not isinstance(source, IggySource) or source.reader.kind != "group":

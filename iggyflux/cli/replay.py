@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
+import msgspec
 
 from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, save_topic_letters
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, styled_problem, talk, warn
+from iggyflux.cli.progress import show_progress
+from iggyflux.cli.reports import failure_problem
 from iggyflux.errors import EndOfInput
+from iggyflux.mapping import OnError, WriterMapping, load_mapping
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
-
-if TYPE_CHECKING:
-    from iggyflux.mapping import WriterMapping
-    from iggyflux.runner.route import Route
+from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
+from iggyflux.runner.open import open_writers
+from iggyflux.runner.route import Route
+from iggyflux.timestamps import TimestampError, parse_rfc3339
+from iggyflux.transports.base import Worker
+from iggyflux.transports.local.deadletters import read_dead_letters
 
 _BATCH: Final = 1000
 _TOLD: Final = 20
@@ -118,8 +121,6 @@ def command(
 
 
 def _time_us(text: str | None, option: str) -> int | None:
-    from iggyflux.timestamps import TimestampError, parse_rfc3339
-
     if text is None:
         return None
     try:
@@ -169,8 +170,6 @@ class Letters:
         return islice((letter for letter in self._read(_ignore) if mapping in (None, letter.mapping)), counted)
 
     def _read(self, torn: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
-        from iggyflux.transports.local.deadletters import read_dead_letters
-
         return filter(self._chosen.takes, read_dead_letters(self._path, torn=torn))
 
 
@@ -211,8 +210,6 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
 
 
 def _render(mapping: WriterMapping, letters: Iterator[DeadLetter]) -> int:
-    from iggyflux.cli.reports import failure_problem
-
     plan, messages, lines, failures, failed = mapping.plan(), 0, 0, 0, 0
     while chunk := [letter.message for letter in islice(letters, _BATCH)]:
         rendered: Any = plan.render(chunk)
@@ -247,9 +244,6 @@ class _Way:
 
 def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
     """The routes of the letters' mappings; 1 where some letters have none."""
-    from iggyflux.mapping import load_mapping
-    from iggyflux.runner.open import open_writers
-
     pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
     mappings = {mapping.name: mapping for mapping in documents.values()}
@@ -276,19 +270,10 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
 
 
 async def _send(letters: Letters, path: Path, as_is: bool) -> int:
-    from iggyflux.cli.progress import live_display
-    from iggyflux.cli.run import logging_to_stderr
-    from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
-
     ways, code = _routes_of(letters, path)
     again, stop, progress = FailedAgain(), Stop(), Status()
     routes = [_replaying(way.route, letters, again, as_is) for way in ways]
-    watching = (
-        live_display(progress)
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        else logging_to_stderr("text", logging.WARNING, without="record.failed")
-    )
-    with watching, stopping_on_signals(stop):
+    with show_progress(progress, without="record.failed"), stopping_on_signals(stop):
         summary = await run_routes(routes, stop=stop, status=progress)
     for route, status in zip(routes, summary.routes, strict=True):
         counts = f"{plural(status.read, 'message')}, {plural(status.delivered, 'point')} written"
@@ -306,8 +291,6 @@ async def _send(letters: Letters, path: Path, as_is: bool) -> int:
 
 def _replaying(route: Route, letters: Letters, again: FailedAgain, as_is: bool) -> Route:
     """A route that takes letters instead of messages; what fails stays where it is."""
-    from iggyflux.mapping import OnError
-
     share = letters.shares[route.mapping]
     # A letter is one already: what a server that is away does not take is only not sent yet.
     patience = "stop" if route.policy.on_unavailable == "dead_letter" else route.policy.on_unavailable
@@ -330,8 +313,6 @@ def _messages(letters: Iterator[DeadLetter]) -> Iterator[Message]:
 
 def _with_lines(letters: Iterator[DeadLetter]) -> Iterator[Message]:
     """Messages whose payload is the list of the lines that were refused."""
-    import msgspec
-
     for letter in letters:
         if lines := _kept_lines(letter):
             yield msgspec.structs.replace(letter.message, payload=msgspec.json.encode(lines))
@@ -343,8 +324,6 @@ class LetterSource:
     waiting_for: str | None = None
 
     def __init__(self, messages: Callable[[], Iterator[Message]], count: int) -> None:
-        from iggyflux.transports.base import Worker
-
         self._begin = messages
         self._messages: Iterator[Message] = iter(())
         self._count = count
@@ -387,8 +366,6 @@ class _KeptLines:
     """A plan that gives back the lines that were refused: they are the payload."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        import msgspec
-
         lines: list[str] = []
         origins: list[int] = []
         for index, message in enumerate(messages):

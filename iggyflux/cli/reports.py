@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from iggyflux import __version__
 from iggyflux.cli.output import json_text, styled_problem
-
-if TYPE_CHECKING:
-    from iggyflux.errors import Problem
-    from iggyflux.mapping import Mapping
-    from iggyflux.records import Failure
+from iggyflux.codes import CODES
+from iggyflux.errors import Problem
+from iggyflux.mapping import Mapping
+from iggyflux.records import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,6 @@ SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 def as_sarif(files: Sequence[CheckedFile]) -> str:
     """A SARIF 2.1.0 log with one run; its rules are the codes that were found."""
-    from iggyflux.codes import CODES
-
     problems = sorted_problems(files)
     codes = sorted({problem.code for problem in problems})
     rules: list[dict[str, Any]] = []
@@ -158,8 +155,6 @@ FORMS: Final[dict[str, Callable[[Sequence[CheckedFile]], str]]] = {
 
 def failure_problem(mapping: Mapping, failure: Failure) -> Problem:
     """A failure as a problem of the document, with the hint of its code."""
-    from iggyflux.codes import CODES
-
     entry = CODES.get(failure.code)
     hint = entry.fix if entry else None
     return mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)

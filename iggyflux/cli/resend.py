@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import re
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE
 from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
-
-if TYPE_CHECKING:
-    from iggyflux.pipeline import Pipeline
-    from iggyflux.transports.iggy.topics import Bound
+from iggyflux.cli.progress import show_progress
+from iggyflux.cli.replay import FailedAgain
+from iggyflux.mapping import OnError
+from iggyflux.pipeline import IggySettings, Pipeline, load_pipeline
+from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
+from iggyflux.runner.open import open_writers
+from iggyflux.timestamps import TimestampError, parse_rfc3339
+from iggyflux.transports.iggy.source import IggySource
+from iggyflux.transports.iggy.topics import Bound, IggyRange
 
 _TOLD_AT_THE_END: Final = "record.failed"
 
@@ -44,8 +47,6 @@ def command(pipeline: Path, name: str, since: str | None, until: str | None, par
       iggyflux resend pipeline.yaml --mapping factory-env --from 2026-01-31T12:00:00Z --to 2026-01-31T13:00:00Z
       iggyflux resend pipeline.yaml --mapping factory-env --from 120000 --to 125000 --partition 1
     """
-    from iggyflux.pipeline import load_pipeline
-
     loaded = load_pipeline(pipeline)
     for problem in loaded.warnings:
         talk(styled_problem(problem))
@@ -56,16 +57,6 @@ def command(pipeline: Path, name: str, since: str | None, until: str | None, par
 async def _resend(
     pipeline: Pipeline, name: str, bounds: tuple[Bound | None, Bound | None], partition: int | None
 ) -> int:
-    from iggyflux.cli.progress import live_display
-    from iggyflux.cli.replay import FailedAgain
-    from iggyflux.cli.run import logging_to_stderr
-    from iggyflux.mapping import OnError
-    from iggyflux.pipeline import IggySettings
-    from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
-    from iggyflux.runner.open import open_writers
-    from iggyflux.transports.iggy.source import IggySource
-    from iggyflux.transports.iggy.topics import IggyRange
-
     (route,) = open_writers(pipeline, only=[name])
     if not isinstance(route.source, IggySource):
         raise click.UsageError(f"{name} does not read from Apache Iggy; use `start` to read its source again")
@@ -76,12 +67,7 @@ async def _resend(
     failed, stop = FailedAgain(), Stop()
     chosen = dataclasses.replace(route, source=source, dead_letters=failed, on_error=OnError.DEAD_LETTER)
     progress = Status()
-    watching = (
-        live_display(progress)
-        if sys.stderr.isatty()
-        else logging_to_stderr("text", logging.WARNING, without=_TOLD_AT_THE_END)
-    )
-    with watching, stopping_on_signals(stop):
+    with show_progress(progress, without=_TOLD_AT_THE_END), stopping_on_signals(stop):
         summary = await run_routes([chosen], stop=stop, status=progress)
     (status,) = summary.routes
     counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"
@@ -94,9 +80,6 @@ async def _resend(
 
 
 def _bound(text: str | None, option: str) -> Bound | None:
-    from iggyflux.timestamps import TimestampError, parse_rfc3339
-    from iggyflux.transports.iggy.topics import Bound
-
     if text is None:
         return None
     if re.fullmatch(r"[0-9]+", text):

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from iggyflux.authoring.examples import example_message
+from iggyflux.authoring.round_trip import Loss, RoundTrip, round_trip
+from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.cli.inputs import open_input, open_mapping, sample_problem
 from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
-
-if TYPE_CHECKING:
-    from iggyflux.authoring.round_trip import Loss, RoundTrip
-    from iggyflux.mapping import WriterMapping
-    from iggyflux.records import JSON, Message
+from iggyflux.mapping import WriterMapping
+from iggyflux.records import JSON, Message
 
 _MOST_MESSAGES = 10_000
 _LONGEST_VALUE = 60
@@ -33,8 +33,6 @@ class _Found:
 
 def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
     """WRITER READER [SAMPLES]."""
-    from iggyflux.authoring.round_trip import round_trip
-
     if not 2 <= len(paths) <= 3:
         raise click.UsageError("--round-trip needs a writer, a reader and optionally a file of messages")
     writer, reader = open_mapping(paths[0]), open_mapping(paths[1])
@@ -55,9 +53,6 @@ def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
 
 
 def _messages(writer: WriterMapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
-    from iggyflux.authoring.examples import example_message
-    from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
-
     source = writer.writer.source
     if samples is None:
         wanted = [(number, tree) for number, tree in enumerate(writer.examples) if not tree.get("fails")]

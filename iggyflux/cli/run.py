@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
-from iggyflux.cli.output import attached, leave_at_once, talk
-
-if TYPE_CHECKING:
-    from iggyflux.pipeline import Pipeline
-    from iggyflux.runner import Status, Summary
+from iggyflux.cli.output import leave_at_once, talk
+from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.pipeline import Pipeline
+from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
 
 
 @click.command(name="run")
@@ -52,8 +47,6 @@ def command(
     loaded = open_pipeline(pipeline)
     summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, quiet))
     if not quiet or summary.exit_code:
-        from iggyflux.cli.progress import summary_lines
-
         for line in summary_lines(summary):
             talk(line)
     if was_stopped:  # a request that hangs, or a name that is not resolved, is not waited for
@@ -69,34 +62,16 @@ async def _run(
     status_file: Path | None,
     quiet: bool,
 ) -> tuple[Summary, bool]:
-    """What it came to, and whether it was told to stop."""
-    from iggyflux.runner import Status, Stop, run_pipeline, stopping_on_signals
-
+    """Return the summary, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
-    with _display(status, log_format, quiet), stopping_on_signals(stop):
+    progress = show_progress(
+        status,
+        live=log_format is None and not quiet,
+        log_format=log_format or "text",
+        level=logging.WARNING if quiet else logging.INFO,
+    )
+    with progress, stopping_on_signals(stop):
         summary = await run_pipeline(
             pipeline, until_end=until_end, only=only, stop=stop, status=status, status_file=status_file
         )
     return summary, stop.requested.is_set()
-
-
-def _display(status: Status, log_format: str | None, quiet: bool) -> AbstractContextManager[None]:
-    """A live table where a person watches, else a line an event."""
-    if log_format is None and not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from iggyflux.cli.progress import live_display
-
-        return live_display(status)
-    return logging_to_stderr(log_format or "text", logging.WARNING if quiet else logging.INFO)
-
-
-@contextmanager
-def logging_to_stderr(log_format: str, level: int, *, without: str | None = None) -> Iterator[None]:
-    """Events of `iggyflux`, a line each, as long as this lasts; not the one called `without`."""
-    from iggyflux.runner.events import JsonFormatter, TextFormatter
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter({"text": TextFormatter, "json": JsonFormatter}[log_format]())
-    if without is not None:
-        handler.addFilter(lambda record: getattr(record, "event", None) != without)
-    with attached(handler, level):
-        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from iggyflux.cli.output import result
+from iggyflux.documents import read_schema
 
 
 @click.command(name="schema")
@@ -18,6 +19,4 @@ def command(kind: str) -> None:
     Example:
       iggyflux schema mapping > mapping-v1.schema.json
     """
-    from iggyflux.documents import read_schema
-
     result(read_schema(kind))

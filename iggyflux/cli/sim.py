@@ -8,15 +8,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from iggyflux.cli.output import flush_results, note, plural, result_line, talk
-
-if TYPE_CHECKING:
-    from iggyflux.sim import Chaos, Fault, SimServer
-    from iggyflux.sim.record import Stats
+from iggyflux.documents import parse_document, read_source
+from iggyflux.sim import Fault, SimServer
+from iggyflux.sim.faults import Chaos, ScenarioError, parse_fault, read_scenario
+from iggyflux.sim.record import Stats
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
@@ -94,8 +94,6 @@ def sim(**given: Any) -> None:
     Example:
       iggyflux sim --dialect 3 --port 0 --fault status:status=503,times=2,retry_after=1
     """
-    from iggyflux.sim import SimServer
-
     troubles = list(_troubles(given))
     try:
         server = SimServer(
@@ -163,14 +161,10 @@ def _rights(given: dict[str, Any]) -> dict[str, set[str]]:
 
 
 def _troubles(given: dict[str, Any]) -> Iterator[Fault | Chaos]:
-    from iggyflux.sim.faults import Chaos, ScenarioError, parse_fault, read_scenario
-
     try:
         for text in given["faults"]:
             yield parse_fault(text)
         if given["scenario"] is not None:
-            from iggyflux.documents import parse_document, read_source
-
             path: Path = given["scenario"]
             faults, chaos = read_scenario(parse_document(read_source(path), file=str(path)).tree)
             yield from faults

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, show_stop, talk
-
-if TYPE_CHECKING:
-    from iggyflux.errors import Stopped
+from iggyflux.errors import Stopped
+from iggyflux.state.copies import check_pages, check_state, copy_database, find_databases, find_format_1, read_state
+from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.local.log import Log
+from iggyflux.transports.local.log_store import FILE, LogStore
 
 _PLACES = click.argument(
     "places", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
@@ -65,10 +67,6 @@ def check(places: tuple[Path, ...]) -> int:
     Example:
       iggyflux state check .iggyflux data
     """
-    from iggyflux.errors import Stopped
-    from iggyflux.state.copies import check_pages, check_state
-    from iggyflux.transports.local.log import Log
-
     files, refused = _databases(places)
     for refusal in refused:
         show_stop(refusal)
@@ -102,8 +100,6 @@ def backup(place: Path, target: Path) -> int:
     Example:
       iggyflux state backup .iggyflux /var/backups/iggyflux-2026-01-31
     """
-    from iggyflux.state.copies import copy_database
-
     if target.exists() and any(target.iterdir()):
         raise click.BadParameter(f"{str(target)!r} is not empty", param_hint="FOLDER")
     files = _readable((place,))
@@ -125,9 +121,6 @@ def _readable(places: tuple[Path, ...]) -> list[Path]:
 
 def _databases(places: tuple[Path, ...]) -> tuple[list[Path], list[Stopped]]:
     """The databases in `places`, and the refusals of what another release stored there."""
-    from iggyflux.state.copies import find_databases
-    from iggyflux.transports.local.log_store import FILE
-
     found = [path for place in places for path in find_databases(place, (FILE,))]
     refused = _other_formats(places)
     if not found and not refused:
@@ -137,10 +130,6 @@ def _databases(places: tuple[Path, ...]) -> tuple[list[Path], list[Stopped]]:
 
 def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
     """What was stored by a release with other files: it is no database, and must not pass for nothing."""
-    from iggyflux.errors import Stopped
-    from iggyflux.state.copies import find_format_1
-    from iggyflux.transports.local.log_store import LogStore
-
     found = [refusal for place in places for refusal in find_format_1(place)]
     for folder in sorted({path.parents[3] for place in places for path in place.rglob("*/*/*/*.log")}):
         try:
@@ -151,16 +140,11 @@ def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
 
 
 def _is_log(path: Path) -> bool:
-    from iggyflux.transports.local.log_store import FILE
-
     return path.name == FILE
 
 
 def _tree(path: Path) -> dict[str, Any]:
     """What a file holds, for programs."""
-    from iggyflux.state.copies import read_state
-    from iggyflux.transports.local.log import Log
-
     if _is_log(path):
         with closing(Log.open(path.parent)) as log:
             partitions = [
@@ -187,8 +171,6 @@ def _tree(path: Path) -> dict[str, Any]:
 
 def _lines(tree: dict[str, Any]) -> Iterator[str]:
     """What a file holds, for people."""
-    from iggyflux.timestamps import format_rfc3339
-
     if tree["kind"] == "log":
         for each in tree["partitions"]:
             yield f"{each['stream']}/{each['topic']}/{each['partition']}: offsets {each['first']} to {each['end'] - 1}"

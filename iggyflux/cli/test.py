@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from unicodedata import combining, east_asian_width
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import click
 
+from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, run_examples
 from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
 from iggyflux.cli.output import ExitCode, json_text, plural, result, result_line, styled_problem, talk
-
-if TYPE_CHECKING:
-    from iggyflux.authoring.examples import Difference, ExampleResult
-    from iggyflux.errors import Problem
+from iggyflux.documents import read_document, read_source
+from iggyflux.errors import DocumentError, Problem
+from iggyflux.mapping import compile_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def command(
       iggyflux test --round-trip writer.yaml reader.yaml samples.ndjson
     """
     if is_round_trip:
-        from iggyflux.cli.round_trip import run_round_trip
+        from iggyflux.cli.round_trip import run_round_trip  # 350 ms, only with --round-trip
 
         if form == "junit" or words is not None:
             raise click.UsageError("--round-trip does not support -k, and prints text or json")
@@ -83,11 +85,6 @@ def command(
 
 def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
     """None for a pipeline file, and where nothing of the file was asked for."""
-    from iggyflux.authoring.examples import run_examples
-    from iggyflux.documents import read_document, read_source
-    from iggyflux.errors import DocumentError
-    from iggyflux.mapping import compile_document
-
     try:
         document = read_document(read_source(file), file=str(file))
         if kind_of(document.tree) == "pipeline":
@@ -143,8 +140,6 @@ def _print_text(tested: Sequence[TestedFile]) -> None:
 
 def difference_lines(difference: Difference, *, styled: bool = True) -> list[str]:
     """A difference as people read it: both sides one above the other, a caret where they part, then words."""
-    from iggyflux.authoring.examples import DIFFERENT
-
     lines = [f"{difference.title} [{difference.code}]"]
     if difference.expected is not None:
         lines.append(f"  expected  {_coloured(difference.expected, 'green', styled)}")
@@ -170,8 +165,6 @@ def _caret(expected: str, actual: str) -> str:
 
 
 def _width(text: str) -> int:
-    from unicodedata import combining, east_asian_width
-
     return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
@@ -214,8 +207,6 @@ def _as_dict(each: ExampleResult) -> dict[str, Any]:
 
 def _print_junit(tested: Sequence[TestedFile]) -> None:
     """JUnit's XML as CI systems read it: a suite a document, a case an example."""
-    from xml.etree.ElementTree import Element, SubElement, indent, tostring
-
     total = sum(max(len(file.results), bool(file.problems)) for file in tested)
     root = Element("testsuites", name="iggyflux", tests=str(total), failures=str(sum(f.failures for f in tested)))
     for file in tested:

@@ -6,12 +6,10 @@ Pure; fed with lines.  What is missing in every sample is no failure, and so not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from iggyflux.lineprotocol import Dialect, Precision, parse_lines
-
-if TYPE_CHECKING:
-    from iggyflux.mapping import Field, PointSpec, Tag, WriterMapping
+from iggyflux.mapping import Field, PointSpec, Tag, WriterMapping
 
 MOST_LINES: Final = 10_000
 """So many lines are looked at; what none of them has is told."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, result_line, talk
 from iggyflux.cli.reports import FORMS, CheckedFile, sorted_problems
-
-if TYPE_CHECKING:
-    from iggyflux.documents import Document
-    from iggyflux.errors import Problem
-    from iggyflux.pipeline import Pipeline
+from iggyflux.documents import Document, read_document, read_source
+from iggyflux.errors import DocumentError, Location, MappingError, Problem
+from iggyflux.mapping import compile_document
+from iggyflux.pipeline import Pipeline, parse_pipeline
 
 NEITHER: Final = "IFX520"
 UNREADABLE: Final = "IFX521"
@@ -78,9 +77,6 @@ def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
 
 def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
     """One file with its problems, and the mapping files that it names."""
-    from iggyflux.documents import read_document, read_source
-    from iggyflux.errors import DocumentError, Location, Problem
-
     name = str(path)
     try:
         document = read_document(read_source(path), file=name)
@@ -100,9 +96,6 @@ def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
 
 
 def _check_mapping(document: Document, path: Path) -> CheckedFile:
-    from iggyflux.errors import DocumentError
-    from iggyflux.mapping import compile_document
-
     try:
         mapping = compile_document(document)
     except DocumentError as error:
@@ -113,9 +106,6 @@ def _check_mapping(document: Document, path: Path) -> CheckedFile:
 
 
 def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[Path]]:
-    from iggyflux.errors import DocumentError
-    from iggyflux.pipeline import parse_pipeline
-
     try:
         pipeline = parse_pipeline(document.text, file=path)
     except DocumentError as error:
@@ -127,8 +117,7 @@ def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[P
 
 def _misfits(pipeline: Pipeline) -> Sequence[Problem]:
     """What does not go together, as `run` would say it; problems of mappings are told with their own files."""
-    from iggyflux.errors import DocumentError, MappingError
-    from iggyflux.runner.open import open_routes
+    from iggyflux.runner.open import open_routes  # 130 ms, only for pipelines
 
     try:
         open_routes(pipeline)
