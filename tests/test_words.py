@@ -54,7 +54,11 @@ def descriptions(tree: object) -> Iterator[str]:
 
 
 def helps(command: click.Command, path: str = "iggyflux") -> Iterator[tuple[str, str]]:
-    context = click.Context(command, info_name=path, terminal_width=10_000, max_content_width=10_000)
+    # The names as `iggyflux` has them: click keeps the help option that it makes first.
+    names = ["-h", "--help"]
+    context = click.Context(
+        command, info_name=path, terminal_width=10_000, max_content_width=10_000, help_option_names=names
+    )
     yield path, command.get_help(context)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
