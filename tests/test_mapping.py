@@ -40,6 +40,7 @@ from iggyflux.mapping import (
     load_mapping,
     parse_mapping,
 )
+from iggyflux.transports.influxdb.query.statements import texts_of
 
 CASES = Path(__file__).parent / "cases"
 PROBLEMS = sorted(path for path in (CASES / "problems").iterdir() if path.is_dir())
@@ -540,6 +541,48 @@ def test_rule_28_text_is_no_payload_of_a_binary_format() -> None:
     )
 
     assert codes(text + "examples: [{message_json: '{}', points: []}]\n") == ["IFX129"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "pointer"),
+    [
+        ('{lambda: ""}', "/from/where/lambda"),
+        ('{lambda: [kiln, ""]}', "/from/where/lambda/1"),
+        ('{"": kiln}', "/from/where/"),
+    ],
+    ids=["empty", "one of two", "name"],
+)
+def test_a_condition_that_no_tag_can_meet_is_an_error(condition: str, pointer: str) -> None:
+    """A server stores no empty tag, so the condition would be left out of the query, or match nothing."""
+    with pytest.raises(MappingError) as caught:
+        parse_mapping(
+            f"iggyflux: 1\nkind: reader\nfrom: {{measurement: m, where: {condition}}}\nto: {{stream: s, topic: t}}\n"
+        )
+
+    assert [(problem.code, problem.location.pointer) for problem in caught.value.problems] == [("IFX114", pointer)]
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), FINITE, st.text())
+
+
+@given(st.dictionaries(st.text(), st.one_of(SCALARS, st.lists(SCALARS, max_size=4)), max_size=3))
+def test_every_condition_of_a_valid_reader_reaches_the_query(where: dict[str, object]) -> None:
+    """None is dropped on the way: a query without it would read other rows."""
+    tree = {
+        "iggyflux": 1,
+        "kind": "reader",
+        "from": {"measurement": "m", "where": where},
+        "to": {"stream": "s", "topic": "t"},
+    }
+    try:
+        mapping = parse_mapping(json.dumps(tree))
+    except MappingError:
+        return
+
+    assert isinstance(mapping, ReaderMapping)
+    wanted = [(tag, len(value) if isinstance(value, list) else 1) for tag, value in where.items()]
+    assert [(tag, len(texts_of(values))) for tag, values in mapping.reader.source.where] == wanted
 
 
 def test_rule_29_a_reader_has_a_query_a_cursor_messages_and_a_target() -> None:

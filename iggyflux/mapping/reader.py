@@ -14,6 +14,7 @@ from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_duration, read_time
 from iggyflux.records import JSON, Scalar
 from iggyflux.spec import Const, CursorSpec, MessageSpec, OnError, Query, Reader, Source, Target
+from iggyflux.values import tag_text
 
 BAD_STATEMENT = "IFX131"
 _NOW = re.compile(r"\bnow\s*\(\s*\)", re.IGNORECASE)
@@ -68,15 +69,28 @@ def _read_query(reading: Reading, tree: Mapping[str, JSON]) -> Query:
         measurement=measurement if isinstance(measurement, str) else None,
         statement=statement if isinstance(statement, str) else None,
         language=language,
-        where=tuple((tag, _values(value)) for tag, value in object_of(tree.get("where")).items()),
+        where=tuple((tag, _read_condition(reading, tag, value)) for tag, value in object_of(tree.get("where")).items()),
         fields=texts_of(tree.get("fields")),
         tags=texts_of(tree.get("tags")),
     )
 
 
-def _values(value: JSON) -> tuple[Scalar, ...]:
+def _read_condition(reading: Reading, tag: str, value: JSON) -> tuple[Scalar, ...]:
+    """Return the values that a tag may have; report a name or value that no stored tag has."""
+    place = join_pointer("/from/where", tag)
+    if not tag:
+        reading.report("IFX114", place, "the name of the tag is empty", key=True)
     items = value if isinstance(value, list) else [value]
-    return tuple(item for item in map(scalar_of, items) if item is not None)
+    values = []
+    for number, item in enumerate(items):
+        if (scalar := scalar_of(item)) is None:
+            continue
+        values.append(scalar)
+        pointer = join_pointer(place, number) if isinstance(value, list) else place
+        if tag_text(scalar) is None:
+            hint = "no row has an empty tag; use a `statement` to select rows without the tag"
+            reading.report("IFX114", pointer, "the string is empty", hint=hint)
+    return tuple(values)
 
 
 def _check_statement(reading: Reading, statement: str, tree: Mapping[str, JSON]) -> None:
