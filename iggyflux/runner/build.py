@@ -1,4 +1,4 @@
-"""Routes from their setups and ends: plan, source, sink, stores and limits put together."""
+"""Build routes from their setups and ends: plan, source, sink, stores and limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iggyflux.runner.setup import ReaderSetup, WriterSetup
 from iggyflux.transports.base import LineSink
 
 MOST_WINDOW_BYTES = 2**30
-"""How large an answer to a reader's query may be; what is larger is asked for in parts."""
+"""The largest answer to a reader's query; what is larger is queried in parts."""
 
 
 def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
@@ -41,7 +41,7 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
 
 
 class SinkPlan:
-    """The compiled plan of a mapping, made when the sink is connected and knows its dialect."""
+    """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
 
     def __init__(self, writer: Writer, sink: LineSink, precision: str) -> None:
         self._writer = writer
@@ -50,14 +50,14 @@ class SinkPlan:
         self._plan: WriterPlan | None = None
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """As the plan's `render`."""
+        """Return what the plan renders."""
         if self._plan is None:
             self._plan = compile_plan(self._writer, dialect=self._sink.dialect, precision=self._precision)
         return self._plan.render(messages)
 
 
 def policy_of(settings: InfluxSettings) -> Policy:
-    """How patient delivery is, by the `influxdb` section."""
+    """Return the delivery policy of the `influxdb` section."""
     return Policy(
         max_lines=settings.batch_size,
         max_bytes=settings.batch_bytes,
@@ -95,7 +95,7 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
 
 
 def rules_of(reader: Reader, settings: InfluxSettings, *, until_end: bool) -> WindowRules:
-    """How windows move on, by the document and the `influxdb` section."""
+    """Return how a reader goes through time, by the document and the `influxdb` section."""
     cursor = reader.cursor
     return WindowRules(
         start=cursor.start,

@@ -1,7 +1,7 @@
-"""Bring lines to a sink: the small driver of `delivery.machine`.
+"""Deliver lines to a sink: the driver of `delivery.machine`.
 
-The machine decides what is sent, how long to wait and when to give up; this file sends, waits and tells.  There is no
-other retry on the way to a line sink.  Clock and randomness are arguments, so that tests take no time.
+The machine decides what to send, how long to wait and when to give up; this file sends, waits and logs.  No other code
+repeats a request to a line sink.  Clock and randomness are arguments, so that tests need not wait.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ log = logging.getLogger("iggyflux.delivery")
 
 
 class Clock(Protocol):
-    """Time as the runner sees it."""
+    """The time that the runner uses."""
 
     def monotonic(self) -> float:
-        """Seconds that never go backwards."""
+        """Return seconds that never go backwards."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`; cancellable."""
 
 
 class SystemClock:
-    """The time of the machine that we run on."""
+    """The time of this machine."""
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -59,18 +59,18 @@ class SystemClock:
 
 @dataclass(slots=True)
 class SinkState:
-    """What the deliveries to one sink share: what they learnt of it, and whose turn it is."""
+    """What the deliveries to one sink share."""
 
     conflicts: set[SchemaConflict] = field(default_factory=set)
-    """Every schema conflict that was reported; each is reported once."""
+    """The schema conflicts that were logged; each is logged once."""
     limit: ByteLimit | None = None
-    """The size of a request that the server takes, as far as it was seen."""
+    """The largest request that the server accepts, as far as it is known."""
     not_before: float = 0.0
-    """Until when the server asked for no requests: for every delivery, not only for the one that was answered so."""
+    """The time before which the server asked for no requests; it holds for all deliveries."""
     away: bool = False
     gate: SendGate = field(default_factory=SendGate)
     pace: Pace | None = None
-    """How many requests should be under way, where that is not chosen."""
+    """How many requests may be in flight."""
 
 
 async def deliver(
@@ -86,9 +86,9 @@ async def deliver(
 ) -> tuple[Refusal, ...]:
     """Send `lines` (of `size` characters) until each is stored or refused, and return the refused ones, by index.
 
-    Returns only when everything is settled, however long the server is away.  Raises `Stopped` where a person must act
-    or the policy says so; then nothing of `lines` may be acknowledged, though some may be stored.  Cancelling is safe
-    in the same way.  Requests and retries are counted in `statistics`; deliveries to one sink share its `state`.
+    Return only when everything is settled, however long the server is unavailable.  Raise `Stopped` if a person must
+    act, or if the policy stops; then nothing of `lines` may be acknowledged, though some may be stored.  The same holds
+    after a cancellation.  Requests and retries are counted in `statistics`; deliveries to one sink share its `state`.
     """
     state = state or SinkState()
     statistics = statistics or DeliveryStatistics()
@@ -98,18 +98,18 @@ async def deliver(
         action = machine.next(clock.monotonic())
         match action:
             case Send(indices):
-                await _respect(state, clock)
+                await _wait_for_server(state, clock)
                 async with state.gate.turn(alone=machine.wants_to_be_alone):
                     began = clock.monotonic()
-                    verdict = await sink.write(_chosen(lines, indices))
+                    verdict = await sink.write(_selected(lines, indices))
                 now = clock.monotonic()
                 machine.receive(verdict, now, random())
                 if state.pace is not None:
                     answered = not isinstance(verdict, Unavailable)
                     state.pace.ended(len(indices), began, now, is_answered=answered)
-                _note(state, statistics, policy, verdict, now)
+                _record(state, statistics, policy, verdict, now)
             case Wait(seconds, attempt, reason, away):
-                _tell_wait(state, seconds, attempt, reason, away)
+                _log_wait(state, seconds, attempt, reason, away)
                 await clock.sleep(seconds)
             case Probe():
                 machine.probed(await _probe(sink), clock.monotonic(), random())
@@ -119,21 +119,21 @@ async def deliver(
                 raise Stopped(reason, hint, code)
 
 
-def _chosen(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
+def _selected(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
     if isinstance(indices, range):
         return lines if len(indices) == len(lines) else lines[indices.start : indices.stop]
     return [lines[index] for index in indices]
 
 
-async def _respect(state: SinkState, clock: Clock) -> None:
-    """Wait as long as the server asked another delivery to wait."""
+async def _wait_for_server(state: SinkState, clock: Clock) -> None:
+    """Wait as long as the server asked for, in its answer to any delivery."""
     seconds = state.not_before - clock.monotonic()
     if seconds > 0:
         await clock.sleep(seconds)
 
 
 async def _probe(sink: LineSink) -> str | None:
-    """None where the sink is there, else why not."""
+    """Return why the sink is unavailable, or None."""
     try:
         await sink.connect()
     except NotConnected as error:
@@ -141,11 +141,11 @@ async def _probe(sink: LineSink) -> str | None:
     return None
 
 
-def _note(state: SinkState, statistics: DeliveryStatistics, policy: Policy, verdict: Verdict, now: float) -> None:
+def _record(state: SinkState, statistics: DeliveryStatistics, policy: Policy, verdict: Verdict, now: float) -> None:
     statistics.requests += 1
     match verdict:
         case Accepted():
-            _tell_back(state)
+            _log_back(state)
         case Unavailable():
             statistics.retries += 1
             if verdict.retry_after_seconds is not None:
@@ -156,13 +156,13 @@ def _note(state: SinkState, statistics: DeliveryStatistics, policy: Policy, verd
             max_bytes = state.limit.bytes if state.limit else None
             emit(log, logging.INFO, "delivery.too_large", max_bytes=max_bytes, reason=verdict.reason)
         case Refused(conflicts=conflicts) | RefusedSome(conflicts=conflicts):
-            _tell_back(state)
-            _tell_conflicts(state, conflicts)
+            _log_back(state)
+            _log_conflicts(state, conflicts)
         case _:
             pass
 
 
-def _tell_conflicts(state: SinkState, conflicts: Sequence[SchemaConflict]) -> None:
+def _log_conflicts(state: SinkState, conflicts: Sequence[SchemaConflict]) -> None:
     for conflict in conflicts:
         if conflict not in state.conflicts:
             state.conflicts.add(conflict)
@@ -178,14 +178,14 @@ def _tell_conflicts(state: SinkState, conflicts: Sequence[SchemaConflict]) -> No
             )
 
 
-def _tell_wait(state: SinkState, seconds: float, attempt: int, reason: str, away: bool) -> None:
-    newly = away and not state.away
+def _log_wait(state: SinkState, seconds: float, attempt: int, reason: str, away: bool) -> None:
+    is_new = away and not state.away
     state.away = state.away or away
-    level, event = (logging.WARNING, "delivery.away") if newly else (logging.INFO, "delivery.waiting")
+    level, event = (logging.WARNING, "delivery.away") if is_new else (logging.INFO, "delivery.waiting")
     emit(log, level, event, attempt=attempt, seconds=round(seconds, 2), reason=reason)
 
 
-def _tell_back(state: SinkState) -> None:
+def _log_back(state: SinkState) -> None:
     if state.away:
         state.away = False
         emit(log, logging.INFO, "delivery.back")

@@ -1,4 +1,4 @@
-"""The ends of routes, and what does not go together: every problem is found before anything is opened."""
+"""The ends of routes, and combinations that are not possible: all problems are found before anything is opened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEFAULTS: dict[tuple[str, str], tuple[EndpointKind, str]] = {
     ("reader", "from"): ("influxdb", ""),
     ("reader", "to"): ("iggy", "to: log:data"),
 }
-"""The end of a route whose file names none, if the file has that section; and what could be written instead."""
+"""The default end of a route, if the pipeline has that section; and an example for the hint if it has not."""
 
 
 def find_ends(setups: Sequence[AnySetup]) -> list[tuple[Endpoint, Endpoint]]:
@@ -36,7 +36,7 @@ def find_ends(setups: Sequence[AnySetup]) -> list[tuple[Endpoint, Endpoint]]:
 
 
 def _find_end(setup: AnySetup, key: str, problems: list[Problem]) -> Endpoint | None:
-    """Return an end of a route; where the file names none, the server whose section it has."""
+    """Return an end of a route; by default the server whose section the pipeline has."""
     pipeline, item = setup.pipeline, setup.item
     given = item.source if key == "from" else item.sink
     usual, example = _DEFAULTS[setup.kind, key]
@@ -79,7 +79,7 @@ def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Proble
 
 
 def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
-    """What a sink cannot do that a reader's document asks for."""
+    """Yield what a reader's document asks for and the sink cannot do."""
     from iggyflux.transports.local.message_files import LINE_FORMATS
 
     reader = setup.reader
@@ -96,7 +96,7 @@ def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
 
 
 def _influxdb_problems(setup: RouteSetup) -> list[Problem]:
-    """What the sink knows to be wrong with its settings, at the place of each."""
+    """Return the problems of the settings of InfluxDB, each with its place."""
     from iggyflux.transports.influxdb.write.sink import settings_problems
 
     found = settings_problems(setup.influxdb)
@@ -104,7 +104,7 @@ def _influxdb_problems(setup: RouteSetup) -> list[Problem]:
 
 
 def _iggy_problems(setup: RouteSetup) -> list[Problem]:
-    """What cannot work with these settings and this consumer, at the place of each."""
+    """Return the problems of the settings of Iggy and of the consumer, each with its place."""
     from iggyflux.transports.iggy.settings import settings_problems
 
     consumer = dataclasses.replace(setup.item.consumer, name=setup.consumer) if setup.kind == "writer" else None
@@ -113,7 +113,7 @@ def _iggy_problems(setup: RouteSetup) -> list[Problem]:
 
 
 def _shared_consumers(setups: Sequence[AnySetup], sources: Sequence[Endpoint | None]) -> list[Problem]:
-    """Routes that read one place under one name: a log lets only one in, and a group would give each a part only."""
+    """Return routes that read one source as the same consumer: each would get only a part of the messages."""
     problems: list[Problem] = []
     seen: dict[tuple[str, ...], RouteSetup] = {}
     for setup, source in zip(setups, sources, strict=True):

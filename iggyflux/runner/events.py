@@ -1,7 +1,7 @@
-"""Events of a run as one line each: text for people, JSON for machines.
+"""Events of a run, one line each: text for people, JSON for machines.
 
-An event is a dotted name and fields.  Code without the runner logs `"name key=%s"` in the same form, and both
-formatters take either.
+An event is a dotted name and fields.  Code outside of the runner logs `"name key=%s"` in the same form; both formatters
+format either.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def emit(logger: logging.Logger, level: int, event: str, /, **fields: object) -> None:
-    """Log an event; a field that is None is left out."""
+    """Log an event; fields that are None are omitted."""
     if logger.isEnabledFor(level):
         given = {key: value for key, value in fields.items() if value is not None}
         text = " ".join([event, *(f"{key}={_shown(value)}" for key, value in given.items())])
@@ -46,7 +46,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _text(record: logging.LogRecord) -> str:
-    """The message; a traceback, where there is one, stays on the line."""
+    """Return the message; an exception is written on the same line."""
     text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
         text += f" exception={record.exc_info[1]!r}"

@@ -1,6 +1,6 @@
-"""Sources, sinks and stores of a route, from what its setup says.  Nothing is connected.
+"""Build sources, sinks and stores of a route from its setup.  Nothing is connected.
 
-The tables say which function builds which kind of end; a transport is imported only when a route uses it.
+The tables list which function builds which kind of end; a transport is imported only when a route uses it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
 
 
 def _coordinates(writer: Writer) -> tuple[str, str]:
-    """Return stream and topic of messages that bring none: those that the mapping asks for, if it names one topic."""
+    """Return stream and topic of messages without coordinates: those of the mapping, if it names one topic."""
     topic = writer.source.topics[0] if writer.source.topics else ""
     return writer.source.stream, "" if any(character in topic for character in "*?[") else topic
 
@@ -166,7 +166,7 @@ MESSAGE_SINKS: dict[str, Callable[[ReaderSetup, Endpoint], MessageSink]] = {
 
 
 def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
-    """Return where dead letters go; a topic of theirs is where the end `messages` has its topics."""
+    """Return the sink of dead letters; their topic is on the same server or log as the end `messages`."""
     from iggyflux.transports.local.deadletters import DirectoryDeadLetters, TopicDeadLetters
 
     place = setup.item.dead_letters
@@ -176,7 +176,7 @@ def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
 
 
 def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:
-    """Return where the positions of a reader are kept: in the state folder, or in a topic."""
+    """Return the store of a reader's position: in the state folder, or in a topic."""
     from iggyflux.cursors import CursorStore, cursor_state
 
     state, query = setup.pipeline.state, query_of(setup.reader, setup.influxdb)
@@ -189,7 +189,7 @@ def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:
-    """Which rows are read, as far as a position says something about them and about no others."""
+    """Return what identifies the rows that a position is about."""
     query = reader.source
     return {
         "place": settings.bucket or settings.database,

@@ -1,8 +1,8 @@
-"""Which points a request writes: to count those that overwrite each other, and to keep the order of those that do.
+"""Which points a request writes: to count those that overwrite each other, and to keep their order.
 
-Two requests that are under way at once may be stored in either order, and a point that both write would end as chance
-has it.  So a request that writes a point of one under way waits for it.  Most requests share no time with each other;
-then nothing but the times is looked at.
+Two requests in flight may be stored in either order, and the value of a point that both write would depend on chance.
+So a request that writes a point of a request in flight waits for it.  Most requests have no time in common; then only
+the times are compared.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from iggyflux.delivery.lines import point_key
 
 
 def _times(lines: Sequence[str]) -> set[str]:
-    """The times of `lines` as they are written, with the space before them."""
+    """Return the times of `lines` as they are written, with the space before them."""
     if not lines:
         return set()
-    # As a rule all of them are of one length: then they are cut off without looking for their beginnings.
+    # Usually all of them have one length: then they are cut off without a search for their beginnings.
     width = len(lines[0]) - lines[0].rfind(" ")
     ends = set(map(itemgetter(slice(-width, None)), lines))
     joined, spaces = "".join(ends), " " * len(ends)
@@ -37,14 +37,14 @@ class Footprint:
         self._points: set[tuple[str, str]] | None = None
 
     def collisions(self) -> int:
-        """How many lines overwrite the point of an earlier, different one."""
+        """Return the number of lines that overwrite the point of an earlier, different line."""
         if len(self._times) == len(self._lines):
             return 0
         points = self._known_points()
         return 0 if len(points) == len(self._lines) else len(set(self._lines)) - len(points)
 
     def overlaps(self, other: Footprint) -> bool:
-        """Whether both requests write one point."""
+        """Return whether both requests write the same point."""
         if self._times.isdisjoint(other._times):
             return False
         return not self._known_points().isdisjoint(other._known_points())

@@ -1,4 +1,4 @@
-"""From a pipeline to routes that can run: mappings loaded, ends checked, transports built, nothing connected."""
+"""Make the routes of a pipeline: mappings loaded, ends checked, transports built, nothing connected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from iggyflux.runner.setup import AnySetup, WriterSetup, make_setup
 
 
 def open_writers(pipeline: Pipeline, *, only: Sequence[str] = ()) -> list[Route]:
-    """As `open_routes`, the writers; a reader that `only` names is a problem."""
+    """Return the writers of `pipeline`, or those that `only` names.  Raise `PipelineError` if `only` names a reader."""
     routes = open_routes(pipeline, only=only)
     wrong = [route.name for route in routes if only and isinstance(route, ReaderRoute)]
     if wrong:

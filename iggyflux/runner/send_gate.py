@@ -1,6 +1,6 @@
-"""Whose turn it is to send: side by side as a rule, but a request after a death goes alone.
+"""Which deliveries may send: usually side by side, but a request is sent alone after its connection broke.
 
-A line that kills the server breaks every request that is under way.  Only what dies alone can be told to be the cause.
+A line that crashes the server breaks all requests in flight.  Only a request that was sent alone can be the cause.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from contextlib import asynccontextmanager
 
 
 class SendGate:
-    """The turns of all deliveries to one sink."""
+    """Admits the requests to one sink."""
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._in_flight = 0
         self._is_alone = False
-        self._wishes = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting_alone = 0
+        self._waiters: list[asyncio.Future[None]] = []
 
     @asynccontextmanager
     async def turn(self, *, alone: bool) -> AsyncIterator[None]:
-        """Wait for a turn and hold it; who wants to be alone goes before whoever comes later."""
-        self._wishes += alone
+        """Wait until this request may be sent; one that is sent alone goes before all that arrive later."""
+        self._waiting_alone += alone
         try:
-            while self._is_alone or (self._under_way if alone else self._wishes):
-                waiting = asyncio.get_running_loop().create_future()
-                self._waiting.append(waiting)
-                await waiting
+            while self._is_alone or (self._in_flight if alone else self._waiting_alone):
+                waiter = asyncio.get_running_loop().create_future()
+                self._waiters.append(waiter)
+                await waiter
         except BaseException:
-            self._wishes -= alone
+            self._waiting_alone -= alone
             self._wake()
             raise
-        self._wishes -= alone
+        self._waiting_alone -= alone
         self._is_alone = alone
-        self._under_way += 1
+        self._in_flight += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._in_flight -= 1
             self._is_alone = False
             self._wake()
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
+        waiters, self._waiters = self._waiters, []
+        for each in waiters:
             if not each.done():
                 each.set_result(None)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import random as _random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeVar
@@ -47,11 +47,20 @@ class StopRequested(Exception):
 class Session:
     """Connects, reconnects and waits for one route."""
 
-    def __init__(self, route: str, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+    def __init__(
+        self,
+        route: str,
+        status: RouteStatus,
+        stop: Stop,
+        clock: Clock,
+        *,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
         self._route = route
         self._status = status
         self._stop = stop
         self._clock = clock
+        self._random = random
 
     async def run(
         self,
@@ -123,8 +132,7 @@ class Session:
     def _report(self, failures: int, error: NotConnected) -> float:
         """Log a failed attempt; return how long to wait: as long as the server asked for, else by backoff."""
         first, cap = _BACKOFF_SECONDS
-        jitter = random.random()  # noqa: S311  # not a secret
-        seconds = error.retry_after_seconds or backoff_seconds(failures, jitter, first=first, cap=cap)
+        seconds = error.retry_after_seconds or backoff_seconds(failures, self._random(), first=first, cap=cap)
         self._status.reconnects += 1
         self._status.waiting_for = str(error)
         emit(

@@ -1,6 +1,6 @@
-"""What a route is built from: the pipeline, its item of `run`, and the mapping.  Nothing here is opened.
+"""What a route is built from: the pipeline, its item of `run`, and the mapping.  Nothing is opened.
 
-`build` makes routes of it, `ends` checks it, `factories` make sources and sinks of it.
+`ends` checks a setup, `factories` builds its sources and sinks, `build` the route.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from iggyflux.pipeline import IggySettings, InfluxSettings, Pipeline, RouteSetti
 
 @dataclass(frozen=True)
 class RouteSetup(ABC):
-    """What writers and readers have in common."""
+    """The setup of a writer or a reader."""
 
     pipeline: Pipeline
     item: RouteSettings
@@ -40,7 +40,7 @@ class RouteSetup(ABC):
 
     @property
     def influxdb(self) -> InfluxSettings:
-        """How lines are sent, also to a file, whose requests have the same bounds; where a reader's rows are."""
+        """How lines are sent, also to a file (its requests have the same bounds); where a reader's rows are."""
         return self.item.influxdb or self.pipeline.influxdb or InfluxSettings()
 
 
@@ -53,7 +53,7 @@ class WriterSetup(RouteSetup):
 
     @property
     def writer(self) -> Writer:
-        """What the document says."""
+        """The document."""
         return self.mapping.writer
 
 
@@ -66,7 +66,7 @@ class ReaderSetup(RouteSetup):
 
     @property
     def reader(self) -> Reader:
-        """What the document says."""
+        """The document."""
         return self.mapping.reader
 
 

@@ -1,6 +1,6 @@
 """What a route counts.
 
-Each counter is kept here and nowhere else: routes and deliveries add to it, status and logs read it.
+Each counter is kept only here: routes and deliveries increment it, status and logs read it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, kw_only=True)
 class DeliveryStatistics:
-    """The counters of one route since the start of the run.  Repeated work is counted again.
+    """The counters of one route since the start of the run.  Repeated work is counted each time.
 
-    Of a reader, they mean rows where they say messages, and messages where they say lines.
+    A reader counts rows instead of messages, and messages instead of lines.
     """
 
     read: int = 0
@@ -23,7 +23,7 @@ class DeliveryStatistics:
     delivered: int = 0
     """Lines that the sink accepted."""
     skipped: int = 0
-    """Messages that `where` left out."""
+    """Messages that `where` omitted."""
     empty: int = 0
     """Messages whose `for_each` had no element."""
     failed: int = 0
@@ -33,11 +33,11 @@ class DeliveryStatistics:
     dead_letters: int = 0
     """Messages kept as dead letters."""
     dropped: int = 0
-    """Messages with failed records or refused lines that `on_error: skip` acknowledged all the same."""
+    """Messages with failed records or refused lines that `on_error: skip` acknowledged."""
     collisions: int = 0
     """Points that overwrote one of another message in the same request."""
     fallbacks: int = 0
-    """Batches that the reference plan rendered because generated code failed: a bug, which costs time and no data."""
+    """Batches that the reference plan rendered because generated code failed: a bug that costs time but no data."""
     acknowledged: int = 0
     """Messages settled, durably."""
     requests: int = 0
@@ -45,7 +45,7 @@ class DeliveryStatistics:
     retries: int = 0
     """Requests that had to be sent again."""
     reconnects: int = 0
-    """Times that the source had to be connected again."""
+    """Failed attempts to connect, and connections that were lost."""
 
     def counters(self) -> dict[str, int]:
         """Return every counter by name."""

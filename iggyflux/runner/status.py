@@ -1,6 +1,6 @@
 """What a run has done and does: counters for people and machines.
 
-The routes count, everybody else reads: the live display, the status file and the summary at the end.
+The routes write the status; the live display, the status file and the summary at the end read it.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ _CAUGHT_UP_NS = 120_000_000_000
 
 @dataclass(slots=True)
 class ReaderStatus:
-    """What a reader knows beside what every route counts; times are integer nanoseconds."""
+    """The part of a status that only readers have; times are integer nanoseconds."""
 
     windows: int = 0
     """Windows read, sent and stored."""
     seen_again: int = 0
-    """Rows that were read again, and had been sent."""
+    """Rows that were read again and had been sent before."""
     late: int = 0
-    """Rows that came after their time had been read."""
+    """Rows that arrived after their time had been read."""
     changed: int = 0
-    """Rows with another value than was sent; told only where marks are asked for."""
+    """Rows with another value than the one sent; counted only with `mark`."""
     position: ReadPosition | None = None
-    """How far it is."""
+    """How far the reader is."""
     live_to: int | None = None
-    """Up to where the tail may read, by the server's clock."""
+    """The end of what the tail may read, by the server's clock."""
     share: float | None = None
-    """How much of what was there at the start of the run is read, 0 to 1; None where it is caught up."""
+    """How much of the backlog at the start of the run is read, 0 to 1; None when there is no backlog."""
     seconds_left: float | None = None
-    """How long the rest will take, at the rate of this run so far."""
+    """The time for the rest, at the rate of this run so far."""
     _began: tuple[float, int] | None = None
 
     @property
     def behind_ns(self) -> int | None:
-        """How much time is not read: what the tail lacks, and the gap."""
+        """The span of time that is not read: after the tail, and in the gap."""
         if self.position is None or self.live_to is None:
             return None
         gap = self.position.gap
         return max(self.live_to - self.position.done, 0) + (0 if gap is None else gap[1] - gap[0])
 
     def measure(self, seconds: float) -> None:
-        """Work out share and time left; `seconds` is the clock's."""
+        """Update share and time left; `seconds` is the time of the clock."""
         behind = self.behind_ns
         if behind is None:
             return
@@ -70,7 +70,7 @@ class ReaderStatus:
                 self.seconds_left = (seconds - since) * (1 - self.share) / self.share
 
     def as_dict(self) -> dict[str, JSON]:
-        """The JSON form."""
+        """Return the JSON form."""
         position, behind = self.position, self.behind_ns
         return {
             "windows": self.windows,
@@ -95,17 +95,17 @@ class RouteStatus(DeliveryStatistics):
     in_flight: int = 0
     """Requests under way now."""
     waiting_for: str | None = None
-    """Why the route waits, where it does."""
+    """What the route waits for."""
     lag: Mapping[Partition, int] = field(default_factory=dict)
-    """Messages behind the end, by partition, where the source knows."""
+    """Messages behind the end, by partition, if the source knows."""
     groups: Sequence[GroupState] = ()
     """The consumer groups that the source is a member of, one for each topic."""
     error: Stopped | None = None
     reader: ReaderStatus | None = None
-    """Of a reader, how far it is."""
+    """The progress of a reader."""
 
     def count_fallback(self, mapping: str, fault: str | None) -> None:
-        """Count a batch that generated code could not render, where `fault` is not None, and log the first."""
+        """Count a batch that generated code could not render (`fault` is not None); log the first one."""
         if fault is None:
             return
         if not self.fallbacks:
@@ -113,7 +113,7 @@ class RouteStatus(DeliveryStatistics):
         self.fallbacks += 1
 
     def as_dict(self) -> dict[str, JSON]:
-        """The JSON form."""
+        """Return the JSON form."""
         error = self.error
         return {
             "name": self.name,
@@ -149,37 +149,37 @@ def _group(state: GroupState) -> dict[str, JSON]:
 
 @dataclass(slots=True)
 class Status:
-    """A run: its routes, filled in when they are known."""
+    """The status of a run; the routes are filled in at the start."""
 
     routes: list[RouteStatus] = field(default_factory=list)
     seconds: float = 0.0
-    """How long the run runs."""
+    """The time since the start of the run."""
 
     def as_dict(self) -> dict[str, JSON]:
-        """The JSON form, as `--status-file` has it."""
+        """Return the JSON form, as in `--status-file`."""
         return {"seconds": round(self.seconds, 3), "routes": [route.as_dict() for route in self.routes]}
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run came to."""
+    """The result of a run."""
 
     routes: tuple[RouteStatus, ...]
     seconds: float
     interrupted: bool = False
-    """Whether it was told to stop and could not finish in time; what was in flight comes again."""
+    """Whether a stop was requested and the run could not finish in time; the next run repeats what was in flight."""
 
     @property
     def errors(self) -> tuple[Stopped, ...]:
-        """Why routes stopped, where they did."""
+        """The errors of the routes that stopped."""
         return tuple(route.error for route in self.routes if route.error is not None)
 
     @property
     def exit_code(self) -> int:
-        """0 where every route ended well, else 3."""
+        """0 if every route ended well, else 3."""
         return 3 if self.errors or self.interrupted else 0
 
     def as_dict(self) -> dict[str, JSON]:
-        """The JSON form."""
+        """Return the JSON form."""
         status = Status(list(self.routes), self.seconds).as_dict()
         return {**status, "interrupted": self.interrupted, "exit_code": self.exit_code}

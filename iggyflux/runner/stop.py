@@ -1,4 +1,4 @@
-"""How a run is told to stop: once to finish what is in flight, twice to leave at once."""
+"""Requests to stop a run: the first one to finish what is in flight, the second one to stop at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 
 class Stop:
-    """A wish to stop, made by a signal or by whoever started the run."""
+    """The request to stop a run, made by a signal or by the caller."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.at_once = asyncio.Event()
 
     def request(self) -> None:
-        """Finish what is in flight and stop; asked a second time: stop now."""
+        """Finish what is in flight and stop; the second time: stop at once."""
         if self.requested.is_set():
             self.at_once.set()
         self.requested.set()
@@ -24,7 +24,7 @@ class Stop:
 
 @contextmanager
 def stopping_on_signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and SIGINT ask `stop`, as long as this lasts."""
+    """Request `stop` on SIGTERM and SIGINT inside the block."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:

@@ -1,0 +1,106 @@
+"""What becomes of failed records and refused lines: `on_error` in both kinds of routes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iggyflux.delivery.verdicts import Refusal
+from iggyflux.errors import Stopped
+from iggyflux.mapping import OnError
+from iggyflux.records import DeadLetter, Failure, Message
+from iggyflux.runner.failures import FailureHandler, reasons_by_record
+from iggyflux.runner.status import RouteStatus
+
+FAILURES = st.lists(
+    st.builds(
+        Failure,
+        index=st.integers(0, 30),
+        element=st.none() | st.integers(0, 3),
+        point=st.none() | st.integers(0, 3),
+        code=st.sampled_from(["IFX301", "IFX340"]),
+        location=st.sampled_from(["", *(f"/points/0/tags/class{number}" for number in range(15))]),
+        reason=st.sampled_from(["no", "Ω\n"]),
+    ),
+    max_size=60,
+)
+
+
+def handler(on_error: OnError, letters: list[DeadLetter] | None = None) -> tuple[FailureHandler, RouteStatus]:
+    async def put(found: Sequence[DeadLetter]) -> None:
+        assert letters is not None, "nothing is kept"
+        letters.extend(found)
+
+    route: Any = SimpleNamespace(name="lambda", mapping="m", mapping_hash="0123", on_error=on_error)
+    status = RouteStatus("lambda")
+    return FailureHandler(route, status, put, record="row"), status
+
+
+def message(index: int) -> Message:
+    return Message(str(index).encode())
+
+
+@given(FAILURES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_kind_is_logged_once_and_every_reason_is_kept(
+    caplog: pytest.LogCaptureFixture, failures: list[Failure]
+) -> None:
+    letters: list[DeadLetter] = []
+    failing, status = handler(OnError.DEAD_LETTER, letters)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        for _ in range(2):
+            failing.report_failures(failures, lambda index: f"here@{index}")
+    asyncio.run(failing.keep(reasons_by_record(failures), message))
+
+    kinds = list(dict.fromkeys((failure.code, failure.location) for failure in failures))
+    logged = [getattr(record, "fields", {}) for record in caplog.records]
+    assert [(each["code"], each.get("location", "")) for each in logged] == kinds[:20]
+    assert status.failed == 2 * len(failures)
+    indices = sorted({failure.index for failure in failures})
+    assert [letter.message for letter in letters] == [message(index) for index in indices]
+    for index, letter in zip(indices, letters, strict=True):
+        assert [(reason.code, reason.location, reason.element, reason.point) for reason in letter.reasons] == [
+            (each.code, each.location, each.element, each.point) for each in failures if each.index == index
+        ]
+    assert status.dead_letters == len(indices)
+
+
+@given(FAILURES.filter(bool))
+def test_rule_21_skip_counts_each_record_once_and_keeps_none(failures: list[Failure]) -> None:
+    failing, status = handler(OnError.SKIP)
+    asyncio.run(failing.keep(reasons_by_record(failures), message))
+
+    assert (status.dropped, status.dead_letters) == (len({failure.index for failure in failures}), 0)
+
+
+@given(FAILURES.filter(bool))
+def test_rule_21_fail_stops_at_the_first_record(failures: list[Failure]) -> None:
+    failing, _ = handler(OnError.FAIL)
+    with pytest.raises(Stopped) as error:
+        failing.report_failures(failures, lambda index: f"here@{index}")
+
+    first = failures[0]
+    where = f" at {first.location}" if first.location else ""
+    assert error.value.code == "IFX620"
+    assert error.value.reason == f"here@{first.index}: {first.code}: {first.reason}{where}, and on_error is fail"
+    assert error.value.hint is not None
+    assert error.value.hint.endswith("the row is read again")
+
+
+def test_refused_lines_are_logged_once_for_each_message_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
+    failing, _ = handler(OnError.DEAD_LETTER)
+    refusals = [Refusal(line, f"no {line}", 400) for line in range(60)]
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        failing.report_refusals(refusals, lambda refusal: f"here@{refusal.line // 2}")
+
+    assert [record.getMessage().split()[:3:2] for record in caplog.records] == [
+        ["line.refused", f"at=here@{number}"] for number in range(20)
+    ]

@@ -1,0 +1,243 @@
+"""The session's table, row by row: how writers and readers connect, wait, connect again, stop and close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.runner.session import Session, StopRequested, closing_all
+from iggyflux.runner.status import RouteStatus
+from iggyflux.runner.stop import Stop
+from iggyflux.transports.local.memory import ImmediateClock
+
+Step: TypeAlias = Literal["not connected", "lost at once", "lost after progress"]
+FIRST, CAP = 0.5, 30.0
+
+
+class Scripted:
+    """A session whose connections fail as scripted; then the work returns."""
+
+    def __init__(self, *script: Step, error: Exception | None = None) -> None:
+        self.script = list(script)
+        self.error = error or NotConnected("reset")
+        self.clock, self.stop, self.status = ImmediateClock(), Stop(), RouteStatus("None")
+        self.session = Session("None", self.status, self.stop, self.clock, random=lambda: 1.0)
+        self.progress = 0
+        self.connects = 0
+
+    async def connect(self) -> None:
+        self.connects += 1
+        if self.script[:1] == ["not connected"]:
+            self.script.pop(0)
+            raise self.error
+
+    async def work(self) -> None:
+        assert self.status.state == "connecting"
+        if self.script:
+            self.progress += self.script.pop(0) == "lost after progress"
+            raise self.error
+
+    async def run(self) -> None:
+        await self.session.run(self.connect, self.work, lambda: self.progress)
+
+
+def drive(work: Coroutine[Any, Any, object]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(work, 10)
+
+    asyncio.run(bounded())
+
+
+@given(st.lists(st.sampled_from(["not connected", "lost at once", "lost after progress"]), max_size=20))
+def test_waits_double_up_to_the_cap_and_start_anew_after_progress(script: list[Step]) -> None:
+    scripted = Scripted(*script)
+    drive(scripted.run())
+
+    expected, failures = [], 0
+    for step in script:
+        failures = 1 if step == "lost after progress" else failures + 1
+        expected.append(min(FIRST * 2 ** (failures - 1), CAP))
+    assert scripted.clock.slept == expected
+    assert scripted.status.reconnects == len(script)
+    assert scripted.connects == len(script) + 1
+
+
+def test_the_wait_is_the_one_that_the_server_asked_for() -> None:
+    scripted = Scripted("not connected", error=NotConnected("busy", retry_after_seconds=7.0))
+    drive(scripted.run())
+
+    assert scripted.clock.slept == [7.0]
+
+
+def test_the_status_says_what_is_waited_for_until_it_is_connected() -> None:
+    scripted = Scripted("not connected")
+    seen: list[str | None] = []
+    sleep = scripted.clock.sleep
+
+    async def noting(seconds: float) -> None:
+        seen.append(scripted.status.waiting_for)
+        await sleep(seconds)
+
+    scripted.clock.sleep = noting  # type: ignore[method-assign]
+    drive(scripted.run())
+
+    assert seen == ["reset"]
+    assert scripted.status.waiting_for is None
+
+
+def test_the_third_failure_in_a_row_is_logged_with_a_hint(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        drive(Scripted(*["not connected"] * 4).run())
+
+    lines = [record.getMessage() for record in caplog.records if "route.not_connected" in record.getMessage()]
+    assert ["hint=" in line for line in lines] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("where", ["not connected", "lost at once"])
+def test_an_error_that_needs_a_person_ends_the_session(where: Step) -> None:
+    scripted = Scripted(where, error=Stopped("no such bucket"))
+
+    with pytest.raises(Stopped, match="no such bucket"):
+        drive(scripted.run())
+    assert scripted.clock.slept == []
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+def stopped_before(scripted: Scripted) -> None:
+    scripted.stop.request()
+
+
+def stopped_while_it_connects(scripted: Scripted) -> None:
+    async def connect() -> None:
+        scripted.connects += 1
+        scripted.stop.request()
+        await forever()
+
+    scripted.connect = connect  # type: ignore[method-assign]
+
+
+def stopped_while_it_waits(scripted: Scripted) -> None:
+    async def sleep(seconds: float) -> None:
+        scripted.stop.request()
+        await forever()
+
+    scripted.script[:] = ["not connected"]
+    scripted.clock.sleep = sleep  # type: ignore[method-assign]
+
+
+def stopped_when_the_connection_is_lost(scripted: Scripted) -> None:
+    async def work() -> None:
+        scripted.stop.request()
+        raise NotConnected("reset")
+
+    scripted.work = work  # type: ignore[method-assign]
+
+
+def stopped_by_the_work(scripted: Scripted) -> None:
+    async def work() -> None:
+        scripted.stop.request()
+        await scripted.session.unless_stopped(forever())
+
+    scripted.work = work  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("moment", "connects"),
+    [
+        (stopped_before, 0),
+        (stopped_while_it_connects, 1),
+        (stopped_while_it_waits, 1),
+        (stopped_when_the_connection_is_lost, 1),
+        (stopped_by_the_work, 1),
+    ],
+)
+def test_a_requested_stop_ends_the_session_at_any_time(moment: Callable[[Scripted], None], connects: int) -> None:
+    scripted = Scripted()
+    moment(scripted)
+    drive(scripted.run())
+
+    assert scripted.connects == connects
+    assert scripted.clock.slept == []
+
+
+# --- sending ---
+
+
+def sending(failures: int, *, stop_at: int | None = None) -> tuple[Scripted, int, BaseException | None]:
+    """Send with so many failures; a stop is requested during the attempt with this number."""
+    scripted, attempts = Scripted(), 0
+
+    async def send() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == stop_at:
+            scripted.stop.request()
+        if attempts <= failures:
+            raise NotConnected(f"away {attempts}")
+
+    try:
+        drive(scripted.session.until_confirmed(send))
+    except StopRequested as error:
+        return scripted, attempts, error.__cause__
+    return scripted, attempts, None
+
+
+def test_a_send_is_repeated_until_it_is_confirmed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        scripted, attempts, _ = sending(3)
+
+    assert attempts == 4
+    assert scripted.status.retries == 3
+    assert scripted.clock.slept == [0.5, 1.0, 2.0]
+    assert scripted.status.waiting_for is None
+    assert caplog.records[-1].getMessage() == "delivery.back route=None"
+
+
+def test_a_send_that_is_confirmed_at_once_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        scripted, attempts, _ = sending(0)
+
+    assert (attempts, scripted.status.retries, caplog.records) == (1, 0, [])
+
+
+@pytest.mark.parametrize(("failures", "attempts"), [(0, 1), (1, 1), (9, 1)])
+def test_after_a_requested_stop_one_attempt_to_send_is_made(failures: int, attempts: int) -> None:
+    """A window that is being sent is finished if the sink is there, else abandoned with the reason."""
+    scripted, made, cause = sending(failures, stop_at=1)
+
+    assert made == attempts
+    assert (str(cause) if cause else None) == ("away 1" if failures else None)
+    assert scripted.clock.slept == []
+
+
+# --- closing ---
+
+
+def test_everything_is_closed_in_order_although_closing_fails() -> None:
+    closed: list[str] = []
+
+    def close(name: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def closing() -> None:
+            closed.append(name)
+            if name == "in":
+                raise OSError("broken")
+
+        return closing
+
+    async def main() -> None:
+        async with closing_all(close("class"), close("in"), close("lambda")):
+            closed.append("work")
+
+    with pytest.raises(OSError, match="broken"):
+        drive(main())
+    assert closed == ["work", "class", "in", "lambda"]
