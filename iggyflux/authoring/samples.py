@@ -75,6 +75,12 @@ class Sample:
     message: Message
     name: str = ""
 
+    @classmethod
+    def stored(cls, message: Message) -> Sample:
+        """Return a message of a server or log, named by its coordinates."""
+        place = f"{message.topic}/{message.partition}"
+        return cls(message.offset, message, f"message {place} at offset {message.offset}")
+
     def __str__(self) -> str:
         return self.name or f"sample {self.line}"
 

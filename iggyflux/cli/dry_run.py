@@ -12,7 +12,7 @@ import click
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
-from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping, sample_problem
+from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping
 from iggyflux.cli.output import (
     ExitCode,
     flush_results,
@@ -24,7 +24,7 @@ from iggyflux.cli.output import (
     talk,
     warn_of_fallback,
 )
-from iggyflux.cli.reports import failure_problem
+from iggyflux.cli.reports import show_failure
 from iggyflux.cli.tally import Tally
 from iggyflux.cli.unset import Unset
 from iggyflux.errors import RecordError
@@ -173,7 +173,7 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: boo
         except SampleError as error:
             if error.code == NEEDS_ENVELOPE:
                 raise click.UsageError(f"{error.reason} ({error.hint})") from error
-            raise sample_problem(error, path) from error
+            raise
 
 
 def _uses_coordinates(writer: Writer) -> bool:
@@ -222,9 +222,7 @@ def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Ite
     topics = dict.fromkeys(place.topic for place in log.partitions(source.stream, source.topics))  # globs among them
     messages = [message for topic in topics for message in log.tail(source.stream, topic, limit or _LOG_MESSAGES)]
     note(f"the last {plural(len(messages), 'message')} of {source.stream}/{','.join(source.topics)} in {folder}")
-    for message in messages:
-        place = f"{message.topic}/{message.partition}"
-        yield Sample(message.offset, message, f"message {place} at offset {message.offset}")
+    return map(Sample.stored, messages)
 
 
 # --- the run ---
@@ -305,7 +303,7 @@ class _WriterRun:
             talk(f"{place}: {mark}: {failure.reason} (at {self.mapping.locate(failure.location)})")
             return
         self.seen.add(kind)
-        talk(f"{place}: {styled_problem(failure_problem(self.mapping, failure))}")
+        show_failure(self.mapping, place, failure)
 
     def _summary(self) -> None:
         if self.form == "json":

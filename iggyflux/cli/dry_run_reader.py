@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from iggyflux.authoring.examples import example_rows
-from iggyflux.authoring.samples import SampleError, SampleRow, read_rows
-from iggyflux.cli.inputs import open_input, open_pipeline, sample_problem
+from iggyflux.authoring.samples import SampleRow, read_rows
+from iggyflux.cli.inputs import open_input, open_pipeline
 from iggyflux.cli.output import (
     ExitCode,
     flush_results,
@@ -23,11 +23,10 @@ from iggyflux.cli.output import (
     note,
     plural,
     result,
-    styled_problem,
     talk,
     warn_of_fallback,
 )
-from iggyflux.cli.reports import failure_problem
+from iggyflux.cli.reports import show_failure
 from iggyflux.errors import TooMuch
 from iggyflux.mapping import Mapping, ReaderMapping
 from iggyflux.mapping.times import read_duration
@@ -107,8 +106,7 @@ def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
         result(json_text({"sample": chosen[origin].line, **line} if form == "json" else line) + "\n")
     flush_results()
     for failure in rendered.failures:
-        place = click.style(f"row {chosen[failure.index].line}", bold=True)
-        talk(f"{place}: {styled_problem(failure_problem(mapping, failure))}")
+        show_failure(mapping, click.style(f"row {chosen[failure.index].line}", bold=True), failure)
     summary = {"rows": len(chosen), "messages": len(rendered.messages), "failures": len(rendered.failures)}
     if form == "json":
         result(json_text({"summary": summary}) + "\n")
@@ -141,11 +139,8 @@ def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iter
         return
     path = Path(samples)
     with open_input(path) as lines:
-        try:
-            chosen = form or ("csv" if path.suffix == ".csv" else "jsonl")
-            yield from read_rows(lines, form=chosen, measurement=measurement)
-        except SampleError as error:
-            raise sample_problem(error, path) from error
+        chosen = form or ("csv" if path.suffix == ".csv" else "jsonl")
+        yield from read_rows(lines, form=chosen, measurement=measurement)
 
 
 def _example_rows(mapping: ReaderMapping, measurement: str) -> Iterator[SampleRow]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
+from iggyflux.authoring.samples import Coordinates, read_samples
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -18,7 +18,6 @@ from iggyflux.cli.inputs import (
     input_name,
     open_input,
     open_mapping,
-    sample_problem,
     stdin_is_terminal,
 )
 from iggyflux.cli.output import ExitCode, json_text, result, styled_problem, talk
@@ -123,11 +122,8 @@ def _documents(file: Path | None, form: str, envelope: bool) -> Iterator[tuple[s
     path = STDIN if file is None else file
     count = 0
     with open_input(path) as lines:
-        try:
-            for sample in read_samples(lines, Coordinates(), form=form, envelope=envelope):
-                count += 1
-                yield f"{input_name(path)}:{sample.line}: ", sample.message
-        except SampleError as error:
-            raise sample_problem(error, path) from error
+        for sample in read_samples(lines, Coordinates(), form=form, envelope=envelope):
+            count += 1
+            yield f"{input_name(path)}:{sample.line}: ", sample.message
     if not count and file is None:
         yield "", None

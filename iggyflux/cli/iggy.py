@@ -63,9 +63,7 @@ def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> 
     note(
         f"the last {plural(len(messages), 'message')} of {source.stream}/{','.join(source.topics)}; no offset is stored"
     )
-    for message in messages:
-        place = f"{message.topic}/{message.partition}"
-        yield Sample(message.offset, message, f"message {place} at offset {message.offset}")
+    return map(Sample.stored, messages)
 
 
 def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -26,16 +27,25 @@ MAPPING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @contextmanager
 def open_input(path: Path) -> Iterator[SampleFile]:
-    """The lines of a file, or of stdin for `-`.  What the user named wrongly is wrong usage."""
-    if path == STDIN:
-        yield SampleFile(sys.stdin.buffer if sys.stdin is not None else BytesIO())
-        return
+    """Yield the lines of a file, or of stdin for `-`.
+
+    Raise UsageError if the file cannot be opened, and DocumentError instead of a SampleError of the caller's block.
+    """
+    file: AbstractContextManager[IO[bytes]]
     try:
-        file = path.open("rb")
+        file = nullcontext(_stdin()) if path == STDIN else path.open("rb")
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
-    with file:
-        yield SampleFile(file)
+    with file as lines:
+        try:
+            yield SampleFile(lines)
+        except SampleError as error:
+            place = Location(input_name(path), error.line, 1 if error.line else 0)
+            raise DocumentError([Problem(error.code, error.reason, place, hint=error.hint)]) from error
+
+
+def _stdin() -> IO[bytes]:
+    return sys.stdin.buffer if sys.stdin is not None else BytesIO()
 
 
 def input_name(path: Path) -> str:
@@ -81,12 +91,6 @@ def _kind(path: Path) -> str:
         return kind_of(read_document(read_source(path), file=str(path)).tree)
     except (DocumentError, OSError):
         return ""
-
-
-def sample_problem(error: SampleError, path: Path) -> Exception:
-    """A sample that cannot be read, as a problem of its file."""
-    place = Location(input_name(path), error.line, 1 if error.line else 0)
-    return DocumentError([Problem(error.code, error.reason, place, hint=error.hint)])
 
 
 def expression_problem(error: ExpressionError) -> Problem:

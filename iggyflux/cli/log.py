@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from iggyflux.authoring.generate import generate_messages
-from iggyflux.authoring.samples import Coordinates, Sample, SampleError, read_samples
+from iggyflux.authoring.samples import Coordinates, Sample, read_samples
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -24,7 +24,6 @@ from iggyflux.cli.inputs import (
     expression_problem,
     open_input,
     open_mapping,
-    sample_problem,
 )
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, result_line, talk
 from iggyflux.errors import DocumentError, ExpressionError, IggyfluxError, RecordError
@@ -128,10 +127,7 @@ def append(
 
 def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sample]:
     with open_input(file) as lines:
-        try:
-            yield from read_samples(lines, Coordinates(stream, topic), envelope=envelope)
-        except SampleError as error:
-            raise sample_problem(error, file) from error
+        yield from read_samples(lines, Coordinates(stream, topic), envelope=envelope)
 
 
 def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:

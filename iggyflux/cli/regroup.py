@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from iggyflux.cli.inputs import MAPPING_FILE
-from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
-from iggyflux.pipeline import Pipeline, load_pipeline
+from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.output import ExitCode, plural, talk
+from iggyflux.pipeline import Pipeline
 from iggyflux.runner.open import open_writers
 from iggyflux.transports.iggy.connection import Connection
 from iggyflux.transports.iggy.groups import Renewed, refuse_while_connected, regroup
@@ -35,10 +35,7 @@ def command(pipeline: Path, name: str, yes: bool) -> int:
     Example:
       iggyflux regroup pipeline.yaml --mapping factory-env
     """
-    loaded = load_pipeline(pipeline)
-    for problem in loaded.warnings:
-        talk(styled_problem(problem))
-    return asyncio.run(_regroup(loaded, name, yes))
+    return asyncio.run(_regroup(open_pipeline(pipeline), name, yes))
 
 
 async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:

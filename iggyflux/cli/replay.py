@@ -21,13 +21,12 @@ import msgspec
 
 from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, save_topic_letters
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
-from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, styled_problem, talk, warn
-from iggyflux.cli.progress import show_progress
-from iggyflux.cli.reports import failure_problem
+from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, talk, warn
+from iggyflux.cli.reports import show_failure
+from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
 from iggyflux.errors import EndOfInput
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
-from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
 from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339
@@ -35,12 +34,11 @@ from iggyflux.transports.base import Worker
 from iggyflux.transports.local.deadletters import read_dead_letters
 
 _BATCH: Final = 1000
-_TOLD: Final = 20
 _HERE: Final = Partition("dead-letters", "replay", 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Chosen:
+class LetterFilter:
     """Which letters are meant; a bound that is None does not bind.  Times are in microseconds, `until` exclusive."""
 
     reasons: frozenset[str] = frozenset()
@@ -102,7 +100,7 @@ def command(
         raise click.UsageError("add --pipeline, or --mapping with --dry-run")
     if mapping_file is not None and not dry_run:
         raise click.UsageError("--mapping has no destination: add --dry-run, or --pipeline")
-    chosen = Chosen(
+    chosen = LetterFilter(
         frozenset(code.upper() for code in reasons),
         _time_us(since, "--since"),
         _time_us(until, "--until"),
@@ -142,7 +140,7 @@ def _on_disk(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[Pa
 
 
 @dataclasses.dataclass(slots=True)
-class Share:
+class LetterCounts:
     """The letters of one mapping: how many, with a line that was refused, and their mapping as it was."""
 
     count: int = 0
@@ -153,20 +151,20 @@ class Share:
 class Letters:
     """The chosen letters of a place, counted once and read as often as wanted, one at a time."""
 
-    def __init__(self, path: Path, chosen: Chosen) -> None:
+    def __init__(self, path: Path, chosen: LetterFilter) -> None:
         self._path = path
         self._chosen = chosen
-        self.shares: dict[str, Share] = {}
+        self.counts_by_mapping: dict[str, LetterCounts] = {}
         for letter in self._read(_tell_torn):
-            share = self.shares.setdefault(letter.mapping, Share())
-            share.count += 1
-            share.with_lines += bool(_kept_lines(letter))
-            share.hashes[letter.mapping_hash] += 1
-        self.count = sum(share.count for share in self.shares.values())
+            counts = self.counts_by_mapping.setdefault(letter.mapping, LetterCounts())
+            counts.count += 1
+            counts.with_lines += bool(_kept_lines(letter))
+            counts.hashes[letter.mapping_hash] += 1
+        self.count = sum(counts.count for counts in self.counts_by_mapping.values())
 
     def of(self, mapping: str | None = None) -> Iterator[DeadLetter]:
         """Those of one mapping, or all of them; none that came since they were counted."""
-        counted = self.count if mapping is None else self.shares[mapping].count
+        counted = self.count if mapping is None else self.counts_by_mapping[mapping].count
         return islice((letter for letter in self._read(_ignore) if mapping in (None, letter.mapping)), counted)
 
     def _read(self, torn: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
@@ -203,9 +201,9 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
             raise click.UsageError(f"{mapping_file} is a reader: its dead letters are rows, which dry-run reads")
         return _render(mapping, letters.of())
     assert pipeline is not None  # noqa: S101
-    ways, code = _routes_of(letters, pipeline)
-    for way in ways:
-        code = max(code, _render(way.plan_mapping, letters.of(way.route.mapping)))
+    routes_of_letters, code = _routes_of(letters, pipeline)
+    for each in routes_of_letters:
+        code = max(code, _render(each.mapping, letters.of(each.route.mapping)))
     return code
 
 
@@ -214,35 +212,31 @@ def _render(mapping: WriterMapping, letters: Iterator[DeadLetter]) -> int:
     while chunk := [letter.message for letter in islice(letters, _BATCH)]:
         rendered: Any = plan.render(chunk)
         result("".join(f"{line}\n" for line in rendered.lines))
-        for failure in rendered.failures[: max(_TOLD - failures, 0)]:
-            talk(f"{_name(chunk[failure.index])}: {styled_problem(failure_problem(mapping, failure))}")
+        for failure in rendered.failures[: max(MOST_SHOWN - failures, 0)]:
+            show_failure(mapping, message_name(chunk[failure.index]), failure)
         messages += len(chunk)
         lines += len(rendered.lines)
         failures += len(rendered.failures)
         failed += len({failure.index for failure in rendered.failures})
-    if failures > _TOLD:
-        talk(f"… and {plural(failures - _TOLD, 'more failure')}")
+    if failures > MOST_SHOWN:
+        talk(f"… and {plural(failures - MOST_SHOWN, 'more failure')}")
     made = f"{plural(messages, 'message')} render {plural(lines, 'line')}"
     talk(f"{mapping.name}: {made}, {failed:,} fail again")
     return ExitCode.PROBLEMS if failed else ExitCode.OK
-
-
-def _name(message: Message) -> str:
-    return f"{message.stream}/{message.topic}/{message.partition}@{message.offset}"
 
 
 # --- sending ---
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Way:
+class _RouteOfLetters:
     """A route of the pipeline, and its mapping."""
 
     route: Route
-    plan_mapping: WriterMapping
+    mapping: WriterMapping
 
 
-def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
+def _routes_of(letters: Letters, path: Path) -> tuple[list[_RouteOfLetters], int]:
     """The routes of the letters' mappings; 1 where some letters have none."""
     pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
@@ -250,8 +244,8 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
     routes = {route.mapping: route for route in open_writers(pipeline)}
     code = ExitCode.OK
     found = []
-    for name, share in letters.shares.items():
-        count = plural(share.count, "letter")
+    for name, counts in letters.counts_by_mapping.items():
+        count = plural(counts.count, "letter")
         mapping = mappings.get(name)
         if mapping is not None and mapping.kind == "reader":
             hint = f"`iggyflux cursor set {path} --mapping {name} --at TIME` reads them again"
@@ -263,18 +257,17 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_Way], int]:
             warn(f"{count} of mapping {name!r}, for which {path} has no route (its routes: {known})")
             code = ExitCode.PROBLEMS
             continue
-        if changed := share.count - share.hashes[mapping.hash]:
+        if changed := counts.count - counts.hashes[mapping.hash]:
             note(f"{name}: the mapping has changed since {changed:,} of {count} failed")
-        found.append(_Way(routes[name], mapping))
+        found.append(_RouteOfLetters(routes[name], mapping))
     return found, code
 
 
 async def _send(letters: Letters, path: Path, as_is: bool) -> int:
-    ways, code = _routes_of(letters, path)
-    again, stop, progress = FailedAgain(), Stop(), Status()
-    routes = [_replaying(way.route, letters, again, as_is) for way in ways]
-    with show_progress(progress, without="record.failed"), stopping_on_signals(stop):
-        summary = await run_routes(routes, stop=stop, status=progress)
+    routes_of_letters, code = _routes_of(letters, path)
+    again = ReportedFailures()
+    routes = [_replaying(each.route, letters, again, as_is) for each in routes_of_letters]
+    summary = await send_again(routes)
     for route, status in zip(routes, summary.routes, strict=True):
         counts = f"{plural(status.read, 'message')}, {plural(status.delivered, 'point')} written"
         talk(f"{status.name}: {counts}, {status.dead_letters:,} failed again")
@@ -289,16 +282,16 @@ async def _send(letters: Letters, path: Path, as_is: bool) -> int:
     return max(summary.exit_code, code, ExitCode.PROBLEMS if again.count else ExitCode.OK)
 
 
-def _replaying(route: Route, letters: Letters, again: FailedAgain, as_is: bool) -> Route:
+def _replaying(route: Route, letters: Letters, again: ReportedFailures, as_is: bool) -> Route:
     """A route that takes letters instead of messages; what fails stays where it is."""
-    share = letters.shares[route.mapping]
+    counts = letters.counts_by_mapping[route.mapping]
     # A letter is one already: what a server that is away does not take is only not sent yet.
     patience = "stop" if route.policy.on_unavailable == "dead_letter" else route.policy.on_unavailable
     return dataclasses.replace(
         route,
         source=LetterSource(
             lambda: _with_lines(letters.of(route.mapping)) if as_is else _messages(letters.of(route.mapping)),
-            share.with_lines if as_is else share.count,
+            counts.with_lines if as_is else counts.count,
         ),
         plan=_KeptLines() if as_is else route.plan,
         dead_letters=again,
@@ -373,33 +366,3 @@ class _KeptLines:
             lines += kept
             origins += [index] * len(kept)
         return Rendered(lines, origins)
-
-
-class FailedAgain:
-    """A `DeadLetterSink` that counts, and remembers some: these letters are still where they were."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._some: list[DeadLetter] = []
-        self._codes: Counter[str] = Counter()
-
-    async def connect(self) -> None:
-        """As `DeadLetterSink.connect`: there is nothing to make ready."""
-
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
-        self.count += len(letters)
-        self._some += letters[: _TOLD - len(self._some)]
-        self._codes.update(reason.code for letter in letters for reason in letter.reasons)
-
-    async def close(self) -> None:
-        pass
-
-    def lines(self) -> Iterator[str]:
-        """What failed again, for people."""
-        for letter in self._some:
-            for reason in letter.reasons:
-                mark = click.style(f"error[{reason.code}]", fg="red", bold=True)
-                yield f"{_name(letter.message)}: {mark}: {reason.reason}"
-        if self.count:
-            kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
-            yield f"failed again: {kinds}"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from iggyflux import __version__
-from iggyflux.cli.output import json_text, styled_problem
+from iggyflux.cli.output import json_text, styled_problem, talk
 from iggyflux.codes import CODES
 from iggyflux.errors import Problem
 from iggyflux.mapping import Mapping
@@ -153,8 +153,9 @@ FORMS: Final[dict[str, Callable[[Sequence[CheckedFile]], str]]] = {
 }
 
 
-def failure_problem(mapping: Mapping, failure: Failure) -> Problem:
-    """A failure as a problem of the document, with the hint of its code."""
+def show_failure(mapping: Mapping, record: str, failure: Failure) -> None:
+    """Print a failure on stderr: which record, the place in the document, and the hint of its code."""
     entry = CODES.get(failure.code)
     hint = entry.fix if entry else None
-    return mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)
+    problem = mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)
+    talk(f"{record}: {styled_problem(problem)}")

@@ -10,23 +10,18 @@ import asyncio
 import dataclasses
 import re
 from pathlib import Path
-from typing import Final
 
 import click
 
-from iggyflux.cli.inputs import MAPPING_FILE
-from iggyflux.cli.output import ExitCode, plural, styled_problem, talk
-from iggyflux.cli.progress import show_progress
-from iggyflux.cli.replay import FailedAgain
+from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.output import ExitCode, plural, talk
+from iggyflux.cli.send_again import ReportedFailures, send_again
 from iggyflux.mapping import OnError
-from iggyflux.pipeline import IggySettings, Pipeline, load_pipeline
-from iggyflux.runner import Status, Stop, run_routes, stopping_on_signals
+from iggyflux.pipeline import IggySettings, Pipeline
 from iggyflux.runner.open import open_writers
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.topics import Bound, IggyRange
-
-_TOLD_AT_THE_END: Final = "record.failed"
 
 
 @click.command(name="resend")
@@ -47,9 +42,7 @@ def command(pipeline: Path, name: str, since: str | None, until: str | None, par
       iggyflux resend pipeline.yaml --mapping factory-env --from 2026-01-31T12:00:00Z --to 2026-01-31T13:00:00Z
       iggyflux resend pipeline.yaml --mapping factory-env --from 120000 --to 125000 --partition 1
     """
-    loaded = load_pipeline(pipeline)
-    for problem in loaded.warnings:
-        talk(styled_problem(problem))
+    loaded = open_pipeline(pipeline)
     bounds = _bound(since, "--from"), _bound(until, "--to")
     return asyncio.run(_resend(loaded, name, bounds, partition))
 
@@ -64,11 +57,10 @@ async def _resend(
     since, until = bounds
     places = await route.source.places()
     source = IggyRange(settings, places, since=since, until=until, partition=partition)
-    failed, stop = FailedAgain(), Stop()
-    chosen = dataclasses.replace(route, source=source, dead_letters=failed, on_error=OnError.DEAD_LETTER)
-    progress = Status()
-    with show_progress(progress, without=_TOLD_AT_THE_END), stopping_on_signals(stop):
-        summary = await run_routes([chosen], stop=stop, status=progress)
+    failed = ReportedFailures()
+    summary = await send_again(
+        [dataclasses.replace(route, source=source, dead_letters=failed, on_error=OnError.DEAD_LETTER)]
+    )
     (status,) = summary.routes
     counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"
     talk(f"{name}: {counts}, {status.dead_letters:,} failed; no offset was changed")

@@ -12,8 +12,8 @@ import click
 
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.round_trip import Loss, RoundTrip, round_trip
-from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
-from iggyflux.cli.inputs import open_input, open_mapping, sample_problem
+from iggyflux.authoring.samples import Coordinates, read_samples
+from iggyflux.cli.inputs import open_input, open_mapping
 from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
 from iggyflux.mapping import WriterMapping
 from iggyflux.records import JSON, Message
@@ -63,11 +63,8 @@ def _messages(writer: WriterMapping, samples: Path | None, envelope: bool) -> It
             yield example_message(writer, tree, number)
         return
     with open_input(samples) as lines:
-        try:
-            for sample in read_samples(lines, Coordinates.of(source), form=source.payload.format, envelope=envelope):
-                yield sample.message
-        except SampleError as error:
-            raise sample_problem(error, samples) from error
+        for sample in read_samples(lines, Coordinates.of(source), form=source.payload.format, envelope=envelope):
+            yield sample.message
 
 
 def _kinds(found: RoundTrip) -> list[_Found]:

@@ -1,0 +1,60 @@
+"""What `replay` and `resend` share: routes that send messages again, and report failures instead of keeping them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import click
+
+from iggyflux.cli.progress import show_progress
+from iggyflux.records import DeadLetter, Message
+from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
+from iggyflux.runner.route import Route
+
+MOST_SHOWN: Final = 20
+
+
+async def send_again(routes: Sequence[Route]) -> Summary:
+    """Run the routes to the end of their sources, or until a signal stops them; show the progress."""
+    stop, status = Stop(), Status()
+    # A failed record is in the report at the end.
+    with show_progress(status, without="record.failed"), stopping_on_signals(stop):
+        return await run_routes(routes, stop=stop, status=status)
+
+
+def message_name(message: Message) -> str:
+    """Return how reports call a message."""
+    return f"{message.stream}/{message.topic}/{message.partition}@{message.offset}"
+
+
+class ReportedFailures:
+    """A `DeadLetterSink` that counts failures and keeps the first for the report; the messages are stored elsewhere."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[DeadLetter] = []
+        self._codes: Counter[str] = Counter()
+
+    async def connect(self) -> None:
+        """Do nothing: nothing is opened."""
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Count the letters."""
+        self.count += len(letters)
+        self._first += letters[: MOST_SHOWN - len(self._first)]
+        self._codes.update(reason.code for letter in letters for reason in letter.reasons)
+
+    async def close(self) -> None:
+        """Do nothing: nothing was opened."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield the failures and their number by code, as text."""
+        for letter in self._first:
+            for reason in letter.reasons:
+                mark = click.style(f"error[{reason.code}]", fg="red", bold=True)
+                yield f"{message_name(letter.message)}: {mark}: {reason.reason}"
+        if self.count:
+            kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
+            yield f"failed again: {kinds}"
