@@ -1,4 +1,4 @@
-"""The driver of delivery: it does what the machine says, and tells what happened."""
+"""The driver of delivery: it does what the machine decides, and logs what happened."""
 
 from __future__ import annotations
 
@@ -128,12 +128,12 @@ def test_waits_are_those_of_the_policy() -> None:
     assert statistics.retries == 4
 
 
-def test_one_delivery_told_to_wait_holds_back_the_others() -> None:
+def test_a_retry_after_for_one_delivery_holds_for_all() -> None:
     clock, state = Clock(), SinkState()
     delivering(Sink([Unavailable("slow down", 429, 30.0)]), clock=clock, state=state)
     before = clock.now
 
-    clock.now -= 20.0  # as if another one had been under way meanwhile
+    clock.now -= 20.0  # another one was in flight meanwhile
     clock.slept.clear()
     delivering(Sink([]), clock=clock, state=state)
 
@@ -141,14 +141,14 @@ def test_one_delivery_told_to_wait_holds_back_the_others() -> None:
     assert len(clock.slept) == 1
 
 
-def test_what_a_person_must_mend_stops() -> None:
+def test_an_answer_that_needs_a_person_stops() -> None:
     with pytest.raises(Stopped) as stopped:
         delivering(Sink([Impossible("no such bucket", "create it", 404, "IFX723")]))
 
     assert (stopped.value.reason, stopped.value.hint, stopped.value.code) == ("no such bucket", "create it", "IFX723")
 
 
-def test_after_a_death_the_sink_is_connected_again_until_it_is_there() -> None:
+def test_after_a_broken_connection_the_sink_is_probed_until_it_answers() -> None:
     sink = Sink([Unavailable("reset", connection_died=True)], [NotConnected("refused")] * 3)
 
     assert delivering(sink) == ()
@@ -156,7 +156,7 @@ def test_after_a_death_the_sink_is_connected_again_until_it_is_there() -> None:
     assert sink.sent == [LINES, LINES]
 
 
-def test_a_sink_that_is_somebody_else_after_a_death_stops() -> None:
+def test_a_sink_that_is_another_product_after_a_broken_connection_stops() -> None:
     sink = Sink([Unavailable("reset", connection_died=True)], [Stopped("not InfluxDB", None, "IFX729")])
 
     with pytest.raises(Stopped, match="not InfluxDB"):
@@ -175,7 +175,7 @@ def test_a_size_that_was_refused_is_not_tried_again_by_the_next_delivery() -> No
 
 
 def test_a_size_that_was_refused_is_tried_again_after_a_while() -> None:
-    """It may have been a proxy in a bad moment: one request does not make all that follow small."""
+    """The limit may have been temporary: one refusal does not make all later requests small."""
     state = SinkState()
     sink = Sink([TooLarge("413")])
     for _ in range(20):
@@ -185,7 +185,7 @@ def test_a_size_that_was_refused_is_tried_again_after_a_while() -> None:
     assert {len(lines) for lines in sink.sent[17:]} == {4}
 
 
-def test_a_schema_conflict_is_told_once_with_both_types(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_schema_conflict_is_logged_once_with_both_types(caplog: pytest.LogCaptureFixture) -> None:
     conflict = SchemaConflict("m", "f", "string", "float")
     verdict = Refused((Refusal(0, "conflict"),), True, (conflict,))
     state = SinkState()
@@ -200,7 +200,7 @@ def test_a_schema_conflict_is_told_once_with_both_types(caplog: pytest.LogCaptur
     )
 
 
-def test_an_outage_is_told_when_it_begins_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_when_it_begins_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "iggyflux.delivery"):
         delivering(Sink([Unavailable("away")] * 6), max_retries=2)
 
@@ -230,7 +230,7 @@ def test_a_delivery_that_is_cancelled_ends() -> None:
 
 @dataclass
 class Fragile:
-    """A server that dies of a line, and takes every request along that is under way."""
+    """A server that crashes on a line, and breaks every request in flight."""
 
     deadly: str
     generation: int = 0
@@ -259,8 +259,8 @@ class Fragile:
         pass
 
 
-def test_a_line_that_kills_the_server_is_blamed_and_no_line_that_was_under_way_beside_it() -> None:
-    """Deliveries are side by side, but what died is sent alone: only then is it known what it dies of."""
+def test_only_the_line_that_crashes_the_server_is_refused() -> None:
+    """Deliveries overlap, but a request whose connection broke is sent alone: only then is the cause known."""
     batches = [[f"m,b={batch} f={number} {number}" for number in range(40)] for batch in range(6)]
     sink, clock, state = Fragile(batches[2][17]), Clock(), SinkState()
 
@@ -275,7 +275,7 @@ def test_a_line_that_kills_the_server_is_blamed_and_no_line_that_was_under_way_b
     assert sink.most == len(batches)
 
 
-def test_a_delivery_that_is_cancelled_while_it_waits_for_its_turn_holds_up_no_other() -> None:
+def test_a_delivery_that_is_cancelled_while_it_waits_does_not_block_others() -> None:
     async def main() -> bool:
         gate = SendGate()
 

@@ -91,7 +91,7 @@ def test_messages_become_lines_and_a_second_run_finds_nothing_new(folder: Path) 
     assert Consumption(folder / "data", "env").load() == {Partition("factory", "readings", 0): 4}
 
 
-def test_what_comes_between_two_runs_is_read_by_the_second(folder: Path) -> None:
+def test_messages_that_arrive_between_two_runs_are_read_by_the_second(folder: Path) -> None:
     run(folder)
     Log.open(folder / "data").append("factory", "readings", [Message(PAYLOADS[0])])
 
@@ -112,7 +112,7 @@ def test_rule_21_failed_records_are_kept_beside_the_pipeline_file_by_default(fol
     assert letters[0].reasons[0].location.startswith("/points/0")
 
 
-def test_dead_letters_go_to_a_topic_of_the_log_where_the_pipeline_says_so(folder: Path) -> None:
+def test_dead_letters_go_to_a_topic_of_the_log_if_the_pipeline_names_one(folder: Path) -> None:
     Log.open(folder / "data").append("factory", "readings", [Message(b"{")])
 
     run(folder, PIPELINE + "    dead_letters: {stream: factory, topic: dead}\n")
@@ -154,7 +154,7 @@ def test_only_the_named_routes_run(folder: Path) -> None:
     assert problems(folder, text, only=["twins"]) == [("IFX815", "")]
 
 
-def test_two_routes_that_read_as_one_consumer_are_told_before_anything_runs(folder: Path) -> None:
+def test_two_routes_that_read_as_one_consumer_are_refused_before_the_run(folder: Path) -> None:
     text = PIPELINE + "    consumer: {single: x}\n  - mapping: env.yaml\n    name: twin\n    consumer: {group: x}\n"
 
     assert problems(folder, text) == [("IFX811", "/run/1")]
@@ -175,13 +175,13 @@ WRONG: dict[str, tuple[str, list[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize(("text", "expected"), WRONG.values(), ids=WRONG)
-def test_ends_that_do_not_suit_are_told_before_anything_runs(
+def test_ends_that_are_not_possible_are_refused_before_the_run(
     folder: Path, text: str, expected: list[tuple[str, str]]
 ) -> None:
     assert problems(folder, text) == expected
 
 
-def test_the_problems_of_every_mapping_are_told_once_each(folder: Path) -> None:
+def test_the_problems_of_each_mapping_are_reported_once(folder: Path) -> None:
     (folder / "bad.yaml").write_text(MAPPING.replace("celsius: celsius", "celsius: 'lenght(celsius)'"))
     text = PIPELINE + "  - mapping: bad.yaml\n    name: a\n  - mapping: bad.yaml\n    name: b\n"
 
@@ -259,7 +259,7 @@ def wait_for_offset(folder: Path, offset: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_that_follows_with_everything_acknowledged(
+def test_a_signal_ends_a_run_after_everything_is_acknowledged(
     folder: Path, follow: Callable[..., subprocess.Popen[bytes]], number: int
 ) -> None:
     process = follow()
@@ -275,10 +275,10 @@ def test_a_signal_ends_a_run_that_follows_with_everything_acknowledged(
     assert Consumption(folder / "data", "env").load() == {Partition("factory", "readings", 0): 5}
 
 
-def test_dead_letters_that_are_removed_while_it_runs_cost_no_message(
+def test_no_message_is_lost_when_dead_letters_are_removed_during_a_run(
     folder: Path, follow: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
-    """Every message that is acknowledged is a line, or a letter in the folder that is there now."""
+    """Every acknowledged message is a line, or a letter in the present folder."""
     process, log = follow(), Log.open(folder / "data")
     wait_for_lines(folder, len(LINES))
     letters = folder / "dead-letters" / "env"

@@ -14,7 +14,7 @@ from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import OnError
-from iggyflux.records import Batch, Failure, Message, Partition, Position, Reason, Rendered
+from iggyflux.records import Batch, DeadLetter, Failure, Message, Partition, Position, Reason, Rendered
 from iggyflux.runner import Route, RouteStatus, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
@@ -139,7 +139,7 @@ def test_a_batch_without_lines_is_settled_without_a_request() -> None:
     assert summary.routes[0].skipped == 2
 
 
-def test_a_connection_that_fails_is_tried_again_with_growing_waits() -> None:
+def test_a_connection_that_fails_is_retried() -> None:
     source = ScriptedSource([FIRST], connects=[NotConnected("no")] * 3)
     sink = ScriptedSink(connects=[NotConnected("not yet")])
 
@@ -163,7 +163,7 @@ def test_a_connection_that_needs_a_person_stops_the_route(where: str) -> None:
     assert source.closed
 
 
-def test_nothing_to_read_is_no_end() -> None:
+def test_a_poll_without_messages_does_not_end_the_route() -> None:
     source, sink = ScriptedSource([None, None, FIRST, None, SECOND, None]), ScriptedSink()
 
     run(route(source, sink))
@@ -171,7 +171,7 @@ def test_nothing_to_read_is_no_end() -> None:
     assert source.settled == {HERE: 5}
 
 
-def test_what_lingers_is_sent_when_its_time_is_over() -> None:
+def test_what_lingers_is_sent_after_the_linger_time() -> None:
     """With more than `linger` between two reads the first batch goes out alone."""
     source, sink = ScriptedSource([FIRST, *[None] * 20, SECOND]), ScriptedSink()
 
@@ -180,7 +180,7 @@ def test_what_lingers_is_sent_when_its_time_is_over() -> None:
     assert len(sink.writes) == 2
 
 
-def test_what_lingers_is_sent_in_time_although_more_keeps_coming() -> None:
+def test_what_lingers_is_sent_in_time_while_more_messages_arrive() -> None:
     clock = ImmediateClock()
 
     class SlowPlan(EchoPlan):
@@ -205,7 +205,7 @@ def test_a_source_that_loses_its_connection_is_read_again_from_what_was_acknowle
     assert summary.routes[0].reconnects == 1
 
 
-def test_an_acknowledgement_that_fails_makes_the_batch_come_again() -> None:
+def test_a_batch_whose_acknowledgement_fails_is_read_again() -> None:
     source, sink = ScriptedSource([FIRST, SECOND], acks=[NotConnected("reset")]), ScriptedSink()
 
     summary = run(route(source, sink))
@@ -299,7 +299,7 @@ def test_rule_21_holds_for_refused_lines_too(policy: OnError) -> None:
 @pytest.mark.parametrize(
     "verdict", [Unavailable("503", 503), Unavailable("reset", connection_died=True), TooLarge("413")]
 )
-def test_a_sink_that_is_away_is_tried_again_until_it_takes_everything(verdict: Verdict) -> None:
+def test_a_sink_that_is_unavailable_is_retried_until_it_accepts_everything(verdict: Verdict) -> None:
     source, sink = ScriptedSource([FIRST, SECOND]), ScriptedSink([verdict])
 
     run(route(source, sink))
@@ -324,6 +324,25 @@ def test_a_dead_letter_store_that_is_full_stops_the_route() -> None:
 
     assert source.settled == {}
     assert summary.errors[0].code == "IFX715"
+
+
+def test_a_dead_letter_that_cannot_be_kept_now_is_not_acknowledged_and_kept_later() -> None:
+    source, letters = ScriptedSource([batch([b"one", b"bad"])]), CollectingDeadLetters([NotConnected("away")])
+    put, settled = letters.put, []
+
+    async def noting(found: Sequence[DeadLetter]) -> None:
+        try:
+            await put(found)
+        finally:
+            settled.append(source.settled)
+
+    letters.put = noting  # type: ignore[method-assign]
+    summary = run(route(source, ScriptedSink(), letters))
+
+    assert settled == [{}, {}]
+    assert len(letters.letters) == 1
+    assert source.settled == {HERE: 1}
+    assert summary.routes[0].reconnects == 1
 
 
 def test_requests_overlap_up_to_the_limit_and_are_acknowledged_in_order() -> None:
@@ -355,8 +374,8 @@ def test_requests_overlap_up_to_the_limit_and_are_acknowledged_in_order() -> Non
 
 
 @pytest.mark.parametrize(("on_unavailable", "ends"), [("wait", 0), ("dead_letter", 0), ("stop", 3)])
-def test_a_sink_that_cannot_be_connected_is_waited_for_as_the_policy_says(on_unavailable: str, ends: int) -> None:
-    """Dead letters need a rendered line, and that a server which said what it speaks: so that policy waits, too."""
+def test_the_policy_decides_how_long_to_wait_for_a_sink(on_unavailable: str, ends: int) -> None:
+    """Dead letters need a rendered line, and rendering needs the dialect of the server: so that policy waits, too."""
     sink = ScriptedSink(connects=[NotConnected("refused")] * 5)
     policy = Policy(max_retries=3, on_unavailable=on_unavailable)  # type: ignore[arg-type]
 
@@ -383,10 +402,10 @@ def test_a_slow_sink_slows_reading() -> None:
 
     run(route(source, ScriptedSink([slow, slow]), batch_size=2, max_in_flight=2))
 
-    assert max(reads) <= 5  # two under way, one that waits for its turn, one read ahead
+    assert max(reads) <= 5  # two in flight, one that waits, one read ahead
 
 
-def test_told_to_stop_it_finishes_what_is_in_flight() -> None:
+def test_a_requested_stop_finishes_what_is_in_flight() -> None:
     source, sink = ScriptedSource([FIRST, *[None] * 100_000]), ScriptedSink()
 
     async def stop(wish: Stop) -> None:
@@ -402,7 +421,7 @@ def test_told_to_stop_it_finishes_what_is_in_flight() -> None:
 
 
 @pytest.mark.parametrize("asked_twice", [True, False], ids=["asked twice", "deadline"])
-def test_told_to_stop_while_the_sink_hangs_it_leaves_without_acknowledging(asked_twice: bool) -> None:
+def test_a_requested_stop_while_the_sink_hangs_ends_without_acknowledging(asked_twice: bool) -> None:
     source = ScriptedSource([FIRST, *[None] * 100])
     arrived = asyncio.Event()
 
@@ -425,7 +444,7 @@ def test_told_to_stop_while_the_sink_hangs_it_leaves_without_acknowledging(asked
     assert source.closed
 
 
-def test_told_to_stop_while_it_connects_it_is_done() -> None:
+def test_a_requested_stop_while_it_connects_ends_the_route() -> None:
     class Hanging(ScriptedSink):
         async def connect(self) -> None:
             await asyncio.Event().wait()
@@ -443,7 +462,7 @@ def test_told_to_stop_while_it_connects_it_is_done() -> None:
     assert source.closed
 
 
-def test_told_to_stop_while_it_waits_to_connect_again_it_is_done() -> None:
+def test_a_requested_stop_while_it_waits_to_connect_ends_the_route() -> None:
     source = ScriptedSource([FIRST], connects=[NotConnected("no")] * 1000)
 
     async def stop(wish: Stop) -> None:
@@ -457,7 +476,7 @@ def test_told_to_stop_while_it_waits_to_connect_again_it_is_done() -> None:
     assert summary.routes[0].reconnects < 5
 
 
-def test_a_route_that_stops_holds_up_no_other() -> None:
+def test_a_route_that_stops_leaves_the_others_running() -> None:
     broken = ScriptedSource([FIRST])
     source, sink = ScriptedSource([FIRST, SECOND]), ScriptedSink()
 
@@ -468,7 +487,7 @@ def test_a_route_that_stops_holds_up_no_other() -> None:
     assert summary.exit_code == 3
 
 
-def test_a_route_whose_sink_hangs_holds_up_no_other() -> None:
+def test_a_route_whose_sink_hangs_leaves_the_others_running() -> None:
     async def hang(lines: Sequence[str]) -> Verdict:
         await asyncio.Event().wait()
         raise AssertionError
@@ -531,8 +550,8 @@ def test_requests_overlap_where_they_write_one_point(one: list[str], other: list
     assert Footprint(other).overlaps(Footprint(one)) is expected
 
 
-def test_a_point_that_is_written_twice_ends_as_the_later_message_says() -> None:
-    """Although its first request is answered late, and others that do not touch it overlap."""
+def test_the_later_message_decides_a_point_that_is_written_twice() -> None:
+    """The first request is answered late; requests that do not write the point are in flight at the same time."""
 
     class Same(EchoPlan):
         def render(self, messages: Sequence[Message]) -> Rendered:
@@ -643,7 +662,7 @@ def test_whatever_fails_every_message_is_settled_and_positions_move_without_gaps
     summary = run(route(source, sink, letters, batch_size=batch_size, max_in_flight=max_in_flight))
 
     kept = {(letter.message.partition, letter.message.offset) for letter in letters.letters}
-    if summary.exit_code == 3:  # each line got 413 or a reset: whether another one would be accepted nobody knows
+    if summary.exit_code == 3:  # each line got 413 or a reset: whether another line would be accepted is unknown
         assert [error.code for error in summary.errors] == ["IFX610"]
         for message in (message for each in batches for message in each.messages):
             place = (message.partition, message.offset)
