@@ -326,23 +326,26 @@ def test_a_dead_letter_store_that_is_full_stops_the_route() -> None:
     assert summary.errors[0].code == "IFX715"
 
 
-def test_a_dead_letter_that_cannot_be_kept_now_is_not_acknowledged_and_kept_later() -> None:
-    source, letters = ScriptedSource([batch([b"one", b"bad"])]), CollectingDeadLetters([NotConnected("away")])
+@pytest.mark.parametrize("fault", [None, NotConnected("away"), Stopped("full", code="IFX715")])
+def test_nothing_is_acknowledged_before_its_dead_letter_is_kept(fault: Exception | None) -> None:
+    """However long that takes: an acknowledgement would be done meanwhile."""
+    source, letters = ScriptedSource([batch([b"one", b"bad"])]), CollectingDeadLetters([fault])
     put, settled = letters.put, []
 
-    async def noting(found: Sequence[DeadLetter]) -> None:
-        try:
-            await put(found)
-        finally:
-            settled.append(source.settled)
+    async def slow(found: Sequence[DeadLetter]) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        settled.append(source.settled)
+        await put(found)
 
-    letters.put = noting  # type: ignore[method-assign]
+    letters.put = slow  # type: ignore[method-assign]
     summary = run(route(source, ScriptedSink(), letters))
 
-    assert settled == [{}, {}]
-    assert len(letters.letters) == 1
-    assert source.settled == {HERE: 1}
-    assert summary.routes[0].reconnects == 1
+    assert settled == [{}] * (2 if isinstance(fault, NotConnected) else 1)
+    is_kept = not isinstance(fault, Stopped)
+    assert len(letters.letters) == is_kept
+    assert source.settled == ({HERE: 1} if is_kept else {})
+    assert summary.routes[0].reconnects == isinstance(fault, NotConnected)
 
 
 def test_requests_overlap_up_to_the_limit_and_are_acknowledged_in_order() -> None:
