@@ -49,8 +49,8 @@ def heavy(modules: set[str]) -> set[str]:
     return {name for name in HEAVY if any(module == name or module.startswith(f"{name}.") for module in modules)}
 
 
-def test_importing_the_package_imports_nothing_of_others() -> None:
-    """`import iggyflux` brings the package's own first file, and the standard library's little."""
+def test_importing_the_package_imports_no_other_module() -> None:
+    """`import iggyflux` loads the package's own first file and a little of the standard library."""
     modules = imported("import iggyflux; iggyflux.__version__")
 
     assert heavy(modules) == set()
@@ -59,8 +59,8 @@ def test_importing_the_package_imports_nothing_of_others() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["validate", "--help"], ["nonsense"]], ids=" ".join)
-def test_asking_for_help_imports_no_machinery(arguments: list[str]) -> None:
-    """What does no work imports no library that does it."""
+def test_help_imports_no_heavy_library(arguments: list[str]) -> None:
+    """A command that does no work imports no library for it."""
     code = (
         "from iggyflux.cli import command_line\n"
         "import contextlib, io\n"
@@ -72,34 +72,34 @@ def test_asking_for_help_imports_no_machinery(arguments: list[str]) -> None:
 
 
 def test_evaluating_an_expression_imports_no_transport() -> None:
-    """An engine that embeds expressions or plans pays for these alone."""
+    """A program that embeds expressions or plans loads only these."""
     modules = imported("import iggyflux; iggyflux.compile_expression('a.b').evaluate({})")
 
     assert heavy(modules) <= {"jmespath", "re2"}
 
 
 @pytest.mark.parametrize("name", iggyflux.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    """`__all__` promises nothing that is not there, and `dir` shows it."""
+def test_every_public_name_exists(name: str) -> None:
+    """Each name of `__all__` can be imported, and `dir` lists it."""
     assert getattr(iggyflux, name) is not None
     assert name in dir(iggyflux)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """A lazy package fails as others do."""
+    """As in a package that is not lazy."""
     with pytest.raises(AttributeError, match="has no attribute 'Mappings'"):
         iggyflux.Mappings  # noqa: B018
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    """The version stands in two files, and is one."""
+    """Two files contain the version."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
 
     assert project["project"]["version"] == iggyflux.__version__
 
 
-def test_a_mapping_makes_lines_of_messages() -> None:
-    """The session of the README, from the public names alone."""
+def test_a_mapping_renders_lines_of_messages() -> None:
+    """The session of the README, with public names only."""
     mapping = iggyflux.parse_mapping(DOCUMENT, name="env")
     messages = [
         iggyflux.Message(b'{"device": "d1", "celsius": 21.5, "ts": 1}'),
@@ -115,7 +115,7 @@ def test_a_mapping_makes_lines_of_messages() -> None:
     assert pickle.loads(pickle.dumps(mapping)) == mapping
 
 
-def test_a_document_with_problems_says_all_of_them() -> None:
+def test_a_mapping_error_has_every_problem() -> None:
     """`MappingError.problems` holds every problem with its place."""
     with pytest.raises(iggyflux.MappingError) as caught:
         iggyflux.parse_mapping(DOCUMENT.replace("const", "cosnt").replace("unix_ms", "unix_m"), name="env")
@@ -124,23 +124,23 @@ def test_a_document_with_problems_says_all_of_them() -> None:
 
 
 def test_an_expression_is_evaluated_with_or_without_a_message() -> None:
-    """`meta` is null where there is no message."""
+    """Without one `meta` is null."""
     expression = iggyflux.compile_expression("[a, meta('topic')]")
 
     assert expression.evaluate({"a": 1}) == [1, None]
     assert expression.evaluate({"a": 1}, iggyflux.Message(b"", topic="readings")) == [1, "readings"]
 
 
-def test_a_point_and_its_line_are_one() -> None:
-    """`parse_lines(point.encode()) == [point]`, and types are part of it."""
+def test_a_point_equals_its_parsed_line() -> None:
+    """`parse_lines(point.encode()) == [point]`, types included."""
     point = iggyflux.Point("env", {"device": "d 1"}, {"a": 1, "b": 1.0, "c": iggyflux.Unsigned(1)}, 7)
 
     assert iggyflux.parse_lines(point.encode()) == [point]
     assert point != iggyflux.Point("env", {"device": "d 1"}, {"a": 1, "b": 1.0, "c": 1}, 7)
 
 
-def test_every_command_is_summed_up_by_the_first_sentence_of_its_help() -> None:
-    """The overview is a table, so that it costs no import; here it is held to the commands."""
+def test_the_overview_has_the_first_sentence_of_each_commands_help() -> None:
+    """The overview is a table, so that it needs no import; this test compares it with the commands."""
     import click
 
     from iggyflux.cli import command_line

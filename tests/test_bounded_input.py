@@ -50,7 +50,7 @@ def mapping(tmp_path: Path) -> str:
     ],
     ids=" ".join,
 )
-def test_what_has_no_end_is_told_to_be_too_large(arguments: list[str], code: str, mapping: str) -> None:
+def test_an_endless_file_is_too_large(arguments: list[str], code: str, mapping: str) -> None:
     """Sizes are checked while a file is read, not after."""
     result = CliRunner().invoke(command_line, [each.format(mapping=mapping) for each in arguments])
 
@@ -59,7 +59,7 @@ def test_what_has_no_end_is_told_to_be_too_large(arguments: list[str], code: str
     assert "more than" in result.output
 
 
-def test_dead_letters_without_an_end_are_none(tmp_path: Path) -> None:
+def test_endless_dead_letters_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "1.ndjson").symlink_to(ENDLESS)
 
     with pytest.raises(Stopped) as caught:
@@ -68,7 +68,7 @@ def test_dead_letters_without_an_end_are_none(tmp_path: Path) -> None:
     assert caught.value.code == "IFX716"
 
 
-def test_a_secret_file_without_an_end_is_a_problem(tmp_path: Path) -> None:
+def test_an_endless_secret_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(MAPPING)
     text = "iggyflux: 1\nfrom: log:data\ninfluxdb: {token: file:/dev/zero}\nrun: [{mapping: m.yaml}]\n"
 
@@ -81,7 +81,7 @@ def test_a_secret_file_without_an_end_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_not_read_whole(tmp_path: Path, mapping: str) -> None:
-    """Its size alone tells: nothing of a sparse file of a terabyte is held."""
+    """Its size suffices: nothing of a sparse file of a terabyte is kept in memory."""
     huge = tmp_path / "huge.yaml"
     with huge.open("wb") as file:
         file.write(b"# iggyflux\n")
@@ -94,7 +94,7 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path, mapping: str) -> None:
     assert has_mark(huge, b"iggyflux")
 
 
-def test_a_pipe_that_nobody_writes_to_is_a_problem(tmp_path: Path) -> None:
+def test_a_pipe_without_a_writer_is_a_problem(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -106,7 +106,7 @@ def test_a_pipe_that_nobody_writes_to_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_document_may_come_through_a_pipe(tmp_path: Path) -> None:
-    """As `iggyflux validate <(make-mapping)` does it."""
+    """As in `iggyflux validate <(make-mapping)`."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=("a: b\n" * 1,))
@@ -118,8 +118,8 @@ def test_a_document_may_come_through_a_pipe(tmp_path: Path) -> None:
     assert parse_document(data).tree == {"a": "b"}
 
 
-def test_a_first_line_that_is_broken_does_not_hold_all_the_others() -> None:
-    """It could be the begin of one document over many lines: so long as all of them could be one."""
+def test_an_invalid_first_line_does_not_hold_up_the_others() -> None:
+    """It may be the start of one document of many lines, but only as long as all lines together may be one."""
     given = 0
 
     def lines() -> object:
@@ -136,7 +136,7 @@ def test_a_first_line_that_is_broken_does_not_hold_all_the_others() -> None:
     assert given < 200
 
 
-def test_lines_are_bounded_and_told_by_number() -> None:
+def test_lines_are_bounded_and_reported_by_number() -> None:
     lines = iter(SampleFile(io.BytesIO(b"ab\ncd\nefghij\n"), limit=5))
 
     assert [next(lines), next(lines)] == [b"ab\n", b"cd\n"]
@@ -145,7 +145,7 @@ def test_lines_are_bounded_and_told_by_number() -> None:
     assert (caught.value.code, caught.value.line) == ("IFX503", 3)
 
 
-def test_annotated_rows_without_an_end_are_too_many() -> None:
+def test_endless_annotated_rows_are_rejected() -> None:
     def lines() -> Iterator[bytes]:
         yield b"#datatype,string\n"
         while True:

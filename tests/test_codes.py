@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "iggyflux"
 
 
 def test_codes_are_in_order():
-    """A code, or a free number, is found without a search. TOML itself rejects a duplicate."""
+    """A code, or a free number, is found without a search; TOML itself rejects a duplicate."""
     assert list(CODES) == sorted(CODES)
 
 
@@ -26,7 +26,7 @@ def test_every_entry_is_complete(entry: Code):
 
 
 def test_every_code_that_the_program_names_has_an_entry():
-    """A user can look up each code that the program reports."""
+    """A user can look up each reported code."""
     named = {
         code: path.name
         for path in PACKAGE.rglob("*.py")

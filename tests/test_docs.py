@@ -49,7 +49,7 @@ def read(page: str) -> str:
     "page", [page for page in PAGES if any(block["kind"] in ("console", "python") for block in blocks(page))], ids=name
 )
 def test_transcripts_are_true(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update_cases: bool) -> None:
-    """The commands of a page, in their order, print what it says, in an empty folder or in that of an example."""
+    """The commands of a page, in order, print what the page says, in an empty folder or in that of an example."""
     if page.is_relative_to(EXAMPLES):
         for folder in ("examples", "mappings"):
             shutil.copytree(ROOT / folder, tmp_path / folder)
@@ -76,7 +76,7 @@ def test_transcripts_are_true(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_commands_that_no_transcript_runs_are_run_by_the_test_that_the_page_names(page: Path) -> None:
+def test_commands_outside_transcripts_are_run_by_a_named_test(page: Path) -> None:
     for block in blocks(page):
         if block["kind"] in ("sh", "bash", "shell"):
             assert block["runs"], block["text"]
@@ -85,7 +85,7 @@ def test_commands_that_no_transcript_runs_are_run_by_the_test_that_the_page_name
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
 def test_documents_in_pages_are_valid(page: Path) -> None:
-    """A whole mapping in a page compiles; only one that is named as a file may be an example of a mistake."""
+    """A whole mapping in a page compiles; only one with a file name may be an example of a mistake."""
     for block in blocks(page):
         text = block["text"]
         if (
@@ -103,7 +103,7 @@ def test_documents_in_pages_are_valid(page: Path) -> None:
 # --- the reference ---
 
 
-def test_the_reference_is_what_the_program_goes_by() -> None:
+def test_the_generated_pages_are_current() -> None:
     """docs/build.py would write the same pages."""
     result = subprocess.run(
         [sys.executable, ROOT / "docs" / "build.py", "--check"], capture_output=True, text=True, check=False
@@ -157,10 +157,12 @@ def test_codes_that_pages_name_exist(page: Path) -> None:
 
 
 def test_every_rule_has_a_section_with_an_example_and_a_test() -> None:
-    """docs/language.md tells rule by rule what tests/test_language.py holds."""
+    """docs/language.md explains the rules that tests/test_language.py checks."""
     sections = re.split(r"^### (\d+)\. ", read("language.md"), flags=re.MULTILINE)
     examples = {int(number): "```" in text for number, text in zip(sections[1::2], sections[2::2], strict=True)}
-    tested = {int(each) for each in re.findall(r"def test_rule_(\d\d)_", (ROOT / "tests/test_language.py").read_text())}
+    tested = {
+        int(each) for each in re.findall(r'^    """Rule (\d+)\.', read("../tests/test_language.py"), re.MULTILINE)
+    }
 
     assert examples == dict.fromkeys(range(1, 34), True)
     assert tested == set(range(1, 34))
@@ -170,8 +172,8 @@ def test_every_rule_has_a_section_with_an_example_and_a_test() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page: Path) -> None:
-    """A link to a file of ours has a file at its end, and one to a section a heading."""
+def test_links_have_targets(page: Path) -> None:
+    """A link to a file of the project has that file, and one to a section has its heading."""
     for target, anchor in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)", page.read_text("utf-8")):
         file = page.parent / target if target else page
 
@@ -186,7 +188,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-def test_every_page_is_reached_from_the_index() -> None:
+def test_the_index_links_every_page() -> None:
     index = read("README.md")
 
     assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name}" not in index] == []
@@ -222,7 +224,7 @@ OTHER_WORDS = {
 }
 
 
-def test_names_that_the_first_users_know_are_kept_and_the_page_for_them_names_each() -> None:
+def test_names_of_other_tools_are_kept_and_documented() -> None:
     keys = set(schema_keys(load_schema("pipeline")))
     page = read("coming-from.md")
 

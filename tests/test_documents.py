@@ -65,8 +65,8 @@ CORE_SCALARS = [
 
 
 @pytest.mark.parametrize(("text", "value"), CORE_SCALARS, ids=[repr(text) for text, _ in CORE_SCALARS])
-def test_rule_03_a_plain_scalar_is_what_yaml_1_2_says(text: str, value: object) -> None:
-    """The core schema and nothing else: no dates, no `no`, no underscores."""
+def test_a_plain_scalar_follows_yaml_1_2(text: str, value: object) -> None:
+    """Rule 3.  The core schema only: no dates, no `no`, no underscores."""
     tree = parse_document(f"key: {text}").tree
 
     assert tree == {"key": value}
@@ -79,12 +79,12 @@ def test_a_scalar_with_quotes_is_a_string(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [".inf", "-.INF", "+.Inf", ".nan", "1e400", "-1e999", "9" * 401, "0x" + "f" * 400])
-def test_a_number_that_no_double_holds_is_refused(text: str) -> None:
+def test_a_number_without_a_double_is_rejected(text: str) -> None:
     assert problems_of(f"key: {text}") == [("IFX108", 1, 6)]
 
 
 @pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e400", "9" * 5000])
-def test_a_number_that_no_double_holds_is_refused_in_toml(text: str) -> None:
+def test_a_number_without_a_double_is_rejected_in_toml(text: str) -> None:
     assert problems_of(f"key = {text}", "toml") == [("IFX108", 1, 7)]
 
 
@@ -99,7 +99,8 @@ def test_a_number_that_no_double_holds_is_refused_in_toml(text: str) -> None:
         "2026-01-01t00:00:00",
     ],
 )
-def test_rule_03_a_toml_datetime_counts_as_its_source_text(text: str) -> None:
+def test_a_toml_datetime_is_its_source_text(text: str) -> None:
+    """Rule 3."""
     assert parse_document(f"a = [{text}, 1] # x\nb = {text}", format="toml").tree == {"a": [text, 1], "b": text}
 
 
@@ -156,7 +157,7 @@ REFUSED = {
         ("a:\tb", "a tab is not allowed before a value"),
     ],
 )
-def test_a_tab_is_told_for_where_it_stands(text: str, message: str) -> None:
+def test_the_message_for_a_tab_depends_on_its_place(text: str, message: str) -> None:
     with pytest.raises(DocumentError) as caught:
         parse_document(text)
 
@@ -164,7 +165,7 @@ def test_a_tab_is_told_for_where_it_stands(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[\n", "a: {", "a: {b: 1,\n", "a: [1, [\n# more\n"])
-def test_a_document_that_ends_in_an_open_bracket_says_so(text: str) -> None:
+def test_an_open_bracket_at_the_end_is_reported(text: str) -> None:
     with pytest.raises(DocumentError) as caught:
         parse_document(text)
 
@@ -173,7 +174,7 @@ def test_a_document_that_ends_in_an_open_bracket_says_so(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_is_told_with_its_place(name: str) -> None:
+def test_text_that_cannot_be_read_is_reported_with_its_place(name: str) -> None:
     text, code = REFUSED[name]
 
     found = problems_of(text)
@@ -182,7 +183,7 @@ def test_what_cannot_be_read_is_told_with_its_place(name: str) -> None:
     assert all(line > 0 and column > 0 for _, line, column in found)
 
 
-def test_every_problem_of_the_text_is_told_at_once() -> None:
+def test_every_problem_of_the_text_is_reported_at_once() -> None:
     found = problems_of("a: 1\na: 2\n1: x\nb: .inf\nc: !x y\nd: *e")
 
     assert found == [("IFX105", 2, 1), ("IFX106", 3, 1), ("IFX108", 4, 4), ("IFX107", 5, 4), ("IFX107", 6, 4)]
@@ -215,8 +216,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_that_leaves_a_tree_is_told_with_it(name: str) -> None:
-    """Whoever checks the tree can tell everything at once."""
+def test_a_recoverable_fault_is_returned_with_the_tree(name: str) -> None:
+    """So the caller can check the tree and report everything at once."""
     form, text, tree, faults = FAULTS[name]
 
     document = read_document(text, format=form)
@@ -239,8 +240,8 @@ def test_a_fault_that_leaves_a_tree_is_told_with_it(name: str) -> None:
         ("a: @b\nc: `d`\ne: 'f' == g # why\nh: {i: j[0]}\nk: l\n", [(1, 4), (2, 4), (3, 8), (4, 9)]),
     ],
 )
-def test_what_a_fault_leads_to_is_not_told(text: str, places: list[tuple[int, int]]) -> None:
-    """Below a value without quotes, other lines that cannot be read by themselves are reported, and no more."""
+def test_consequences_of_a_fault_are_not_reported(text: str, places: list[tuple[int, int]]) -> None:
+    """After a value without quotes, other lines that cannot be read by themselves are reported, and nothing else."""
     with pytest.raises(DocumentError) as caught:
         read_document(text)
 
@@ -252,7 +253,7 @@ def test_only_the_first_faults_are_reported() -> None:
     assert len(problems_of("".join(f"k{number} = @\n" for number in range(5000)), "toml")) == MOST_FAULTS
 
 
-def test_a_toml_document_that_is_nested_too_deeply_is_refused() -> None:
+def test_a_toml_document_that_is_nested_too_deeply_is_rejected() -> None:
     deep = MAX_DEPTH + 1
     for text in ("a = " + "[" * deep + "]" * deep, ".".join("a" * deep) + " = 1", f"[{'.'.join('a' * deep)}]"):
         assert [code for code, _, _ in problems_of(text, "toml")] == ["IFX104"]
@@ -270,12 +271,12 @@ def test_a_toml_document_that_is_nested_too_deeply_is_refused() -> None:
         ("a = [1]\n[a]\nb = 1\n[a.c]", (2, 2)),
     ],
 )
-def test_a_key_that_is_twice_in_toml_is_told_as_in_yaml(text: str, place: tuple[int, int]) -> None:
+def test_a_duplicate_key_in_toml_is_reported_as_in_yaml(text: str, place: tuple[int, int]) -> None:
     assert problems_of(text, "toml") == [("IFX105", *place)]
 
 
 @pytest.mark.parametrize("text", ["a = b", "a", "a = ", 'a = "b', "[a", "a = 'b\nc'", "= 1", 'a = "\\d"', "\ra = 1"])
-def test_text_that_is_not_toml_is_told_with_its_place(text: str) -> None:
+def test_text_that_is_not_toml_is_reported_with_its_place(text: str) -> None:
     [(code, line, column)] = problems_of(text, "toml")
 
     assert code == "IFX102"
@@ -283,7 +284,7 @@ def test_text_that_is_not_toml_is_told_with_its_place(text: str) -> None:
     assert column > 0
 
 
-def test_each_statement_without_quotes_is_told_in_toml() -> None:
+def test_each_toml_statement_without_quotes_is_reported() -> None:
     text = """a = b\nc = d == 'e'\nk = 1\nm = "\\d"\nl = ["x",\n  "y = z"]\nn = f(g)\n"""
 
     assert problems_of(text, "toml") == [("IFX102", 1, 5), ("IFX102", 2, 5), ("IFX102", 4, 5)]
@@ -305,7 +306,7 @@ def test_a_byte_order_mark_and_any_line_ends_change_nothing() -> None:
         assert (document.locate("/b/c").line, document.locate("/b/c").column) == (3, 5)
 
 
-def test_aliases_stand_for_what_they_name() -> None:
+def test_aliases_have_the_values_of_their_anchors() -> None:
     document = parse_document("a: &a {x: 1}\nb: [*a, *a]\n")
 
     assert document.tree == {"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}]}
@@ -421,7 +422,7 @@ def test_a_caret_does_not_pass_the_end_of_its_line() -> None:
     assert problem.length == 3
 
 
-def test_of_a_long_line_the_part_around_the_place_is_shown() -> None:
+def test_a_long_line_is_shown_around_the_place() -> None:
     document = parse_document(json.dumps({"x": ["y" * 10] * 500, "z": 1}))
 
     for pointer, marked in (("/x/250", '"yyyyyyyyyy"'), ("/z", "1"), ("/x/0", '"yyyyyyyyyy"')):
@@ -432,7 +433,7 @@ def test_of_a_long_line_the_part_around_the_place_is_shown() -> None:
         assert len(source) < 180
 
 
-def test_what_a_terminal_would_act_on_is_not_shown() -> None:
+def test_control_characters_are_not_shown() -> None:
     document = parse_document('"\\e[31m\\n": x\n')
 
     problem = document.problem("IFX110", "/\x1b[31m\n", "unknown key `\x1b[31m\n`", key=True)
@@ -592,7 +593,7 @@ def test_both_formats_give_the_tree_that_was_written(spelled: tuple[dict[str, An
 
 @settings(max_examples=100, deadline=None)
 @given(spelled_trees())
-def test_every_key_and_scalar_stands_where_its_place_says(spelled: tuple[dict[str, Any], str, str]) -> None:
+def test_every_key_and_scalar_is_at_its_place(spelled: tuple[dict[str, Any], str, str]) -> None:
     _, yaml, toml = spelled
     for text, form, prefix in ((yaml, "yaml", "- "), (toml, "toml", "x = ")):
         document = parse_document(text, format=form)
@@ -710,7 +711,7 @@ def stands_for(value: Any, node: Node, text: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_tomllib_decides_what_toml_is(data: st.DataObject) -> None:
-    """A text has the values of tomllib, or problems in it; our only limit is a number that is not finite."""
+    """A text has the values of tomllib, or problems; the only own limit is that numbers are finite."""
     text = data.draw(tomls())
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(text)))
@@ -805,7 +806,7 @@ def test_any_text_is_a_document_or_has_problems_with_places(form: str, text: str
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_a_document_with_an_accident_has_problems_with_places_or_none(data: st.DataObject) -> None:
+def test_a_damaged_document_has_problems_with_places_or_none(data: st.DataObject) -> None:
     text = DESIGN
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text)))
@@ -834,7 +835,7 @@ def subschemas(schema: Any, path: str = "") -> Any:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_a_schema_is_valid_and_uses_keywords_that_are_interpreted(name: str) -> None:
+def test_a_schema_is_valid_and_uses_known_keywords(name: str) -> None:
     schema = load_schema(name)
 
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -843,7 +844,7 @@ def test_a_schema_is_valid_and_uses_keywords_that_are_interpreted(name: str) -> 
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_a_schema_uses_keywords_only_where_we_read_them_as_the_standard_does(name: str) -> None:
+def test_a_schema_uses_keywords_only_as_the_standard_does(name: str) -> None:
     for path, sub in subschemas(load_schema(name)):
         assert "$ref" not in sub or set(sub) <= ANNOTATIONS | {"$ref"}, path
         if sub.get("uniqueItems"):
@@ -856,7 +857,7 @@ def test_a_schema_uses_keywords_only_where_we_read_them_as_the_standard_does(nam
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_every_key_of_a_schema_has_a_description_and_examples_that_are_valid(name: str) -> None:
+def test_every_key_of_a_schema_has_a_description_and_valid_examples(name: str) -> None:
     schema = load_schema(name)
     validator = jsonschema.Draft202012Validator(schema)
     for path, sub in subschemas(schema):
@@ -870,7 +871,7 @@ def test_every_key_of_a_schema_has_a_description_and_examples_that_are_valid(nam
             assert list(validator.evolve(schema={**sub, "$defs": schema["$defs"]}).iter_errors(example)) == [], path
 
 
-def test_the_words_of_the_schema_are_those_of_the_tables() -> None:
+def test_the_words_of_the_schema_match_the_tables() -> None:
     defs = load_schema("mapping")["$defs"]
     branches: dict[str, Any] = {}
     for branch in defs["payload_object"]["allOf"]:
@@ -978,8 +979,8 @@ HOSTILE = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(accidents() | HOSTILE, st.sampled_from(SCHEMAS))
-def test_the_verdict_on_a_document_is_that_of_the_standard(tree: Any, name: str) -> None:
-    """What we refuse beyond the standard: integers with a point, and a line break before the end of a pattern."""
+def test_a_document_is_valid_if_the_standard_says_so(tree: Any, name: str) -> None:
+    """Rejected beyond the standard: integers with a decimal point, and a line break before the end of a pattern."""
     document = Document(tree, "", None, "yaml", Node(tree, 0, 0))
 
     problems = check_schema(document, name)
@@ -1018,10 +1019,9 @@ FAILING: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("keyword", sorted(KEYWORDS - {"$ref", "allOf", "if", "then", "items", *ANNOTATIONS}))
-def test_every_keyword_that_can_fail_has_words(keyword: str) -> None:
-    """Every error of jsonschema is translated; its own words, which quote the whole value, are not shown.
-
-    A value is quoted in `found` only, and shortened.
+def test_every_keyword_that_can_fail_has_a_message(keyword: str) -> None:
+    """Every error of jsonschema is translated; its own text, which quotes the whole value, is not shown.  Only `found`
+    quotes a value, shortened.
     """
     schema, tree = FAILING[keyword]
     document = parse_document(json.dumps({"a": tree}))
@@ -1058,7 +1058,7 @@ CSV = {"stream": "s", "topic": "t", "payload": {"format": "csv", "hedaer": ["a"]
         ({**READER, "to": {"stream": "s", "topic": "t", "paylod": "json"}}, "paylod"),
     ],
 )
-def test_other_validators_name_what_is_wrong(tree: Any, named: str) -> None:
+def test_other_validators_name_the_fault(tree: Any, named: str) -> None:
     """check-jsonschema and editors show the best match of the plain standard."""
     errors = list(jsonschema.Draft202012Validator(load_schema("mapping")).iter_errors(tree))
 
@@ -1090,7 +1090,7 @@ def test_other_validators_name_what_is_wrong(tree: Any, named: str) -> None:
         ({"enum": ["on", 1]}, {"a": True}, "expected: on | 1"),
     ],
 )
-def test_a_finding_says_what_was_expected(schema: dict[str, Any], tree: dict[str, Any], told: str) -> None:
+def test_a_violation_names_what_was_expected(schema: dict[str, Any], tree: dict[str, Any], told: str) -> None:
     document = parse_document(json.dumps(tree))
 
     [problem] = check_tree(document, {"type": "object", "properties": {"a": schema}})
@@ -1107,7 +1107,7 @@ def test_pointers_escape_what_rfc_6901_escapes() -> None:
     assert document.locate(pointer).column == 16
 
 
-def test_a_document_is_what_it_was_parsed_from() -> None:
+def test_a_document_has_its_file_text_and_format() -> None:
     document = parse_document("a: 1\n", file="x.yaml")
 
     assert isinstance(document, Document)

@@ -128,8 +128,8 @@ def compiled_or_none(text: str) -> Any:
 # --- jmespath.py is the law ---
 
 
-def test_rule_7_values_and_failures_are_those_of_jmespath_py() -> None:
-    """What jmespath.py gives we give, and where it raises anything the record fails."""
+def test_values_and_failures_are_those_of_jmespath_py() -> None:
+    """Rule 7.  The value is that of jmespath.py, and where that raises anything the record fails."""
 
     def check(_: Maker, text: str, document: JSON) -> None:
         theirs = jmespath.compile(text)
@@ -149,7 +149,7 @@ def test_rule_7_values_and_failures_are_those_of_jmespath_py() -> None:
 @examples(600)
 @given(text=soups)
 def test_the_texts_that_compile_are_those_of_jmespath_py(text: str) -> None:
-    """A random text compiles here and there, or nowhere, but for the deviations that are told."""
+    """A random text compiles in both or in neither, except for the documented deviations."""
     try:
         compile_expression(text)
         ours = "compiles"
@@ -203,8 +203,8 @@ def test_the_texts_that_compile_are_those_of_jmespath_py(text: str) -> None:
         ("ceil(to_number('1e400'))", {}, EvaluationError),
     ],
 )
-def test_odd_corners_of_jmespath_py_are_kept(text: str, document: JSON, expected: Any) -> None:
-    """Cases that are easily got wrong, written out."""
+def test_corner_cases_of_jmespath_py_are_kept(text: str, document: JSON, expected: Any) -> None:
+    """Cases that are easy to get wrong, written out."""
     if isinstance(expected, type):
         with pytest.raises(expected):
             compile_expression(text).evaluate(document)
@@ -213,8 +213,8 @@ def test_odd_corners_of_jmespath_py_are_kept(text: str, document: JSON, expected
     assert repr(expected) == repr(compile_expression(text).evaluate(document))
 
 
-def test_rule_9_truth_is_jmespaths() -> None:
-    """0 is true, what is empty is not."""
+def test_truth_is_that_of_jmespath() -> None:
+    """Rule 9. 0 is true, empty values are not."""
     values: list[Any] = [None, False, "", [], {}, 0, 0.0, -0.0, True, "0", [None], {"a": None}, 1]
 
     expected = [False] * 5 + [True] * 8
@@ -227,8 +227,8 @@ def test_rule_9_truth_is_jmespaths() -> None:
 
 @examples(400)
 @given(text=soups, document=documents)
-def test_a_text_works_or_raises_ours(text: str, document: JSON) -> None:
-    """Random text on random documents: a value, or one of our errors, and the document unchanged."""
+def test_a_text_gives_a_value_or_an_error_of_iggyflux(text: str, document: JSON) -> None:
+    """Random text on random documents; the document is unchanged."""
     before = copy.deepcopy(document)
     found: ExpressionError | EvaluationError | None = None
     try:
@@ -244,8 +244,8 @@ def test_a_text_works_or_raises_ours(text: str, document: JSON) -> None:
         assert found.length >= 1
 
 
-def test_an_expression_works_or_raises_ours() -> None:
-    """All functions on all kinds of values, and the document unchanged; `types` never says too little."""
+def test_an_expression_gives_a_value_or_an_error_of_iggyflux() -> None:
+    """All functions on all kinds of values; the document is unchanged, and `types` has the type of the value."""
 
     def check(_: Maker, text: str, document: JSON) -> None:
         expression = compiled_or_none(text)
@@ -277,23 +277,23 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
-def test_a_text_that_is_nested_without_end_is_refused(text: str) -> None:
-    """No RecursionError, whatever the text."""
+def test_a_text_that_is_nested_too_deeply_is_rejected(text: str) -> None:
+    """No text raises RecursionError."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression(text)
 
     assert caught.value.code in ("IFX200", "IFX201", "IFX202", "IFX211")
 
 
-def test_a_long_chain_of_members_is_no_nesting() -> None:
-    """Members are flat however many they are."""
+def test_a_long_chain_of_members_is_not_nested() -> None:
+    """Members are flat, however many there are."""
     text = ".".join("a" for _ in range(500))
 
     assert compile_expression(text).evaluate({"a": {"a": 1}}) is None
 
 
 def test_a_deep_document_is_evaluated() -> None:
-    """Documents are at most 128 levels deep, and that is no trouble."""
+    """Documents are at most 128 levels deep."""
     document: Any = 1
     for _ in range(128):
         document = [document]
@@ -305,8 +305,8 @@ def test_a_deep_document_is_evaluated() -> None:
 # --- reads ---
 
 
-def test_an_expression_sees_no_more_than_its_reads() -> None:
-    """Pruned to what is read, a document gives the same value, or the same failure with the same words."""
+def test_an_expression_reads_no_more_than_its_reads() -> None:
+    """A document that is pruned to `reads` gives the same value, or the same failure with the same reason."""
 
     def check(_: Maker, text: str, document: JSON) -> None:
         expression = compiled_or_none(text)
@@ -336,15 +336,15 @@ def test_an_expression_sees_no_more_than_its_reads() -> None:
         ("{x: a, x: b}.x.c", {"a": {"c": 1}, "b": {"c": 2}}),
     ],
 )
-def test_reads_hold_what_is_easily_overlooked(text: str, document: JSON) -> None:
-    """Emptiness, nested lists, lists of keys: cases of the rule above, written out."""
+def test_reads_have_what_is_easily_overlooked(text: str, document: JSON) -> None:
+    """Emptiness, nested lists, lists of keys: cases of the test above, written out."""
     expression = compile_expression(text)
 
     expected = evaluated(expression, document)
     assert expected == evaluated(expression, expression.reads.union(expression.root_reads).prune(document))
 
 
-def test_reads_of_the_element_and_of_the_payload_are_told_apart() -> None:
+def test_reads_of_the_element_and_of_the_payload_are_separate() -> None:
     """Under `for_each` the element is pruned to `reads`, the payload to `root_reads`."""
 
     def check(maker: Maker, text: str, document: JSON) -> None:
@@ -370,7 +370,7 @@ reads_trees: st.SearchStrategy[Reads] = st.recursive(
 
 
 def test_reads_for_a_part_of_the_result_suffice_for_that_part() -> None:
-    """A `for_each` whose elements are read in parts needs those parts of the payload only."""
+    """A `for_each` whose elements are read in part needs only these parts of the payload."""
     parts = [
         Reads(items=Reads(keys={"a": Reads.WHOLE})),
         Reads(items=Reads(keys={"a": Reads.BARE, "b": Reads(keys={"a": Reads.WHOLE})}), keys={"a": Reads.WHOLE}),
@@ -435,13 +435,13 @@ K = Reads.WHOLE
     ],
 )
 def test_reads_are_as_narrow_as_they_should_be(text: str, reads: Reads, root_reads: Reads) -> None:
-    """Decoders profit from narrow reads; these are the shapes that mappings are made of."""
+    """Decoders profit from narrow reads; mappings use these shapes."""
     expression = compile_expression(text)
 
     assert (reads, root_reads) == (expression.reads, expression.root_reads)
 
 
-def test_reads_of_a_for_each_go_through_to_the_members_of_its_elements() -> None:
+def test_reads_of_a_for_each_reach_the_members_of_its_elements() -> None:
     """`for_each: readings[]` with fields `celsius` reads `celsius` of each reading."""
     here, root = compile_expression("readings[]").reads_for(Reads(items=Reads(keys={"celsius": Reads.WHOLE})))
 
@@ -455,8 +455,8 @@ def test_reads_of_a_for_each_go_through_to_the_members_of_its_elements() -> None
 # --- scope ---
 
 
-def test_rule_6_the_scope_is_the_message_the_payload_and_the_position() -> None:
-    """`@` is the element, `root()` the payload, `index()` the position, `meta` the coordinates."""
+def test_the_scope_is_the_message_the_payload_and_the_position() -> None:
+    """Rule 6.  `@` is the element, `root()` the payload, `index()` the position, `meta` the coordinates."""
     expression = compile_expression(
         "[@, root().unit, index(), meta('topic'), meta('timestamp'), meta('id'), header('tenant')]"
     )
@@ -467,23 +467,23 @@ def test_rule_6_the_scope_is_the_message_the_payload_and_the_position() -> None:
     assert expression.uses == {"root", "index", "meta", "header"}
 
 
-def test_rule_6_without_a_message_coordinates_and_headers_are_null() -> None:
-    """In `eval` the root is the document itself."""
+def test_without_a_message_coordinates_and_headers_are_null() -> None:
+    """Rule 6.  In `eval` the root is the document itself."""
     expression = compile_expression("[meta('topic'), header('tenant'), index(), root()]")
 
     assert expression.evaluate({"a": 1}) == [None, None, None, {"a": 1}]
 
 
-def test_rule_6_a_null_payload_is_a_root_like_any_other() -> None:
-    """A root that is given counts, even if it is null."""
+def test_a_null_payload_is_a_root() -> None:
+    """Rule 6.  A given root counts, even if it is null."""
     assert compile_expression("[root(), @]").evaluate(1, root=None) == [None, 1]
 
 
 @pytest.mark.parametrize(
     ("header", "expected"), [(b"\x00\xff", "AP8="), ("text", "text"), (7, 7), (1.5, 1.5), (True, True), (None, None)]
 )
-def test_rule_6_headers_keep_their_scalar_kinds_and_bytes_come_as_base64(header: Any, expected: JSON) -> None:
-    """The kinds that Iggy's headers have."""
+def test_headers_keep_their_scalar_types_and_bytes_become_base64(header: Any, expected: JSON) -> None:
+    """Rule 6.  The types that headers of Iggy have."""
     message = Message(payload=b"", headers={} if header is None else {"k": header})
 
     actual = compile_expression("header('k')").evaluate(None, message)
@@ -491,8 +491,8 @@ def test_rule_6_headers_keep_their_scalar_kinds_and_bytes_come_as_base64(header:
     assert (type(expected), expected) == (type(actual), actual)
 
 
-def test_rule_29_a_row_knows_its_measurement_and_window() -> None:
-    """In a reader `meta` speaks of the row."""
+def test_meta_of_a_row_has_measurement_and_window() -> None:
+    """Rule 29.  In a reader `meta` reads the row."""
     row = Row(columns={}, measurement="env", window=(5, 9))
 
     actual = compile_expression("[meta('measurement'), meta('window').stop, meta('topic')]").evaluate({}, row)
@@ -500,8 +500,8 @@ def test_rule_29_a_row_knows_its_measurement_and_window() -> None:
     assert actual == ["env", 9, None]
 
 
-def test_rule_29_a_reader_knows_no_topic() -> None:
-    """With the kind of the document, names of the other kind are refused."""
+def test_a_reader_has_no_topic() -> None:
+    """Rule 29.  With the kind of the document given, names of the other kind are rejected."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression("meta('topic')", kind="reader")
 
@@ -510,15 +510,15 @@ def test_rule_29_a_reader_knows_no_topic() -> None:
 
 
 def test_the_scope_reaches_into_filters_and_expression_arguments() -> None:
-    """`root()` and `index()` mean the same wherever they stand."""
+    """`root()` and `index()` mean the same everywhere."""
     document = {"limit": 2, "xs": [{"v": 1}, {"v": 3}]}
     text = "[xs[?v > root().limit].v | [0], map(&add(v, index()), xs), max_by(xs, &multiply(v, root().limit)).v]"
 
     assert compile_expression(text).evaluate(document, index=10) == [3, [11, 13], 3]
 
 
-def test_evaluations_in_many_threads_do_not_see_each_other() -> None:
-    """One expression, many threads, each with its own message: no scope leaks."""
+def test_evaluations_in_many_threads_are_independent() -> None:
+    """One expression, many threads, each with its own message."""
     expression = compile_expression("xs[*].[meta('offset'), index(), root().n, @]")
     wrong: list[Any] = []
 
@@ -552,8 +552,8 @@ def examples_of(first: int, last: int) -> list[Any]:
 
 
 @pytest.mark.parametrize(("code", "example"), examples_of(200, 219))
-def test_the_example_of_a_code_leads_to_it(code: str, example: str) -> None:
-    """docs/errors.md shows what it says."""
+def test_the_example_of_a_code_raises_it(code: str, example: str) -> None:
+    """docs/errors.md shows these examples."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression(example)
 
@@ -561,14 +561,14 @@ def test_the_example_of_a_code_leads_to_it(code: str, example: str) -> None:
 
 
 @pytest.mark.parametrize(("code", "example"), examples_of(220, 299))
-def test_the_example_of_a_warning_leads_to_it(code: str, example: str) -> None:
-    """What is doubtful compiles, and says so."""
+def test_the_example_of_a_warning_causes_it(code: str, example: str) -> None:
+    """A doubtful expression compiles with a warning."""
     assert [code] == [warning.code for warning in compile_expression(example).warnings]
 
 
 @pytest.mark.parametrize(("code", "example"), examples_of(300, 309))
-def test_the_example_of_a_failure_leads_to_it(code: str, example: str) -> None:
-    """A failure at run time carries its code, and the place of the expression in the document."""
+def test_the_example_of_a_failure_causes_it(code: str, example: str) -> None:
+    """A failure at run time has its code, and the place of the expression in the document."""
     text, document = example.split(" on ")
     with pytest.raises(EvaluationError) as caught:
         compile_expression(text, location="/points/0/fields/x").evaluate(json.loads(document))
@@ -601,8 +601,8 @@ def test_the_example_of_a_failure_leads_to_it(code: str, example: str) -> None:
         ("température", "é", '"température"'),
     ],
 )
-def test_a_finding_points_into_the_expression_and_helps(text: str, marked: str, words: str) -> None:
-    """Place, finding and hint: what a person needs to go on."""
+def test_an_error_has_a_place_in_the_expression_and_a_hint(text: str, marked: str, words: str) -> None:
+    """Place, finding and hint."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression(text, tables=EXAMPLE_TABLES)
     error = caught.value
@@ -612,8 +612,8 @@ def test_a_finding_points_into_the_expression_and_helps(text: str, marked: str, 
 
 
 @pytest.mark.parametrize("word", ["null", "true", "false"])
-def test_rule_5_a_bare_literal_is_refused_and_its_two_readings_are_shown(word: str) -> None:
-    """`null` would be a field; both ways to say what is meant work."""
+def test_a_literal_without_backticks_is_rejected_with_two_hints(word: str) -> None:
+    """Rule 5.  `null` would be a field; both spellings in the hint work."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression(f"a == {word}")
 
@@ -624,23 +624,23 @@ def test_rule_5_a_bare_literal_is_refused_and_its_two_readings_are_shown(word: s
     assert compile_expression(f"counts.{word}").evaluate({"counts": {word: 5}}) == 5
 
 
-def test_rule_7_an_unknown_function_is_refused_even_where_it_is_never_reached() -> None:
-    """Our deviation: jmespath.py would evaluate this."""
+def test_an_unknown_function_is_rejected_even_if_it_is_never_called() -> None:
+    """Rule 7.  A deviation: jmespath.py would evaluate this."""
     assert jmespath.search("`1` || nosuch(@)", {}) == 1
     with pytest.raises(ExpressionError):
         compile_expression("`1` || nosuch(@)")
 
 
 def test_a_failure_shows_types_and_not_documents() -> None:
-    """Reasons are kept in dead letters and logs: they stay short."""
+    """Reasons are kept in dead letters and logs, so they must stay short."""
     with pytest.raises(EvaluationError) as caught:
         compile_expression("abs(a)").evaluate({"a": "x" * 10_000})
 
     assert caught.value.reason == "abs() expected number, found string"
 
 
-def test_commas_that_jmespath_lets_go_are_let_go() -> None:
-    """jmespath.py's parser takes `f(a b)` and `f(a,)`; places are found all the same."""
+def test_missing_and_trailing_commas_are_accepted_as_in_jmespath() -> None:
+    """jmespath.py accepts `f(a b)` and `f(a,)`; places are found all the same."""
     assert compile_expression("contains(a 'x')").evaluate({"a": "xy"}) is True
     with pytest.raises(ExpressionError) as caught:
         compile_expression("contains(`5` 'x')")
@@ -687,8 +687,8 @@ paths = st.recursive(
 
 @examples(200)
 @given(text=paths, document=objects, element=documents)
-def test_a_static_path_walked_by_hand_gives_what_evaluation_gives(text: str, document: JSON, element: JSON) -> None:
-    """What is lowered means the same."""
+def test_a_static_path_gives_the_same_value_as_evaluation(text: str, document: JSON, element: JSON) -> None:
+    """A lowered expression means the same."""
     expression = compile_expression(text)
     path = static_path(expression)
     assert path is not None
@@ -700,7 +700,7 @@ def test_a_static_path_walked_by_hand_gives_what_evaluation_gives(text: str, doc
 
 
 def test_literals_and_scope_calls_are_found() -> None:
-    """The other forms that a generator writes out."""
+    """The other forms that a code generator writes as plain Python."""
     assert literal_value(compile_expression("'env'")) == ("env",)
     assert literal_value(compile_expression("`null`")) == (None,)
     assert literal_value(compile_expression("a")) is None
@@ -713,8 +713,8 @@ def test_literals_and_scope_calls_are_found() -> None:
 # --- the object ---
 
 
-def test_an_expression_pickles_as_what_it_was_made_of() -> None:
-    """Text, tables, kind and place; the rest is made again where it lands."""
+def test_an_expression_pickles_as_its_arguments() -> None:
+    """Text, tables, kind and place; the rest is made again after unpickling."""
     expression = compile_expression("lookup('sites', a)", tables={"sites": {"x": 1}}, kind="writer", location="/where")
 
     again = pickle.loads(pickle.dumps(expression))
@@ -733,8 +733,8 @@ def test_expressions_differ_by_text_and_tables() -> None:
     assert compile_expression("a") != "a"
 
 
-def test_compiling_brings_in_nothing_heavy() -> None:
-    """Regular expressions, decimals, zones and dates are imported by who needs them."""
+def test_compiling_imports_nothing_heavy() -> None:
+    """Only a function that needs them imports regular expressions, decimals, zones and dates."""
     heavy = ["re2", "fractions", "zoneinfo", "dateutil", "iggyflux.timestamps", "difflib"]
     code = (
         "import sys; from iggyflux.expressions import compile_expression as c;"
@@ -758,7 +758,7 @@ def rows_of_the_guide() -> list[Any]:
 
 @pytest.mark.parametrize(("text", "document", "result"), rows_of_the_guide())
 def test_a_row_of_the_guide_is_true(text: str, document: str, result: str) -> None:
-    """docs/expressions.md shows what happens."""
+    """docs/expressions.md shows these results."""
     try:
         actual: Any = compile_expression(text, tables=EXAMPLE_TABLES).evaluate(json.loads(document), EXAMPLE_MESSAGE)
     except (ExpressionError, EvaluationError) as error:
@@ -768,7 +768,7 @@ def test_a_row_of_the_guide_is_true(text: str, document: str, result: str) -> No
 
 
 def test_every_row_of_the_guide_is_run() -> None:
-    """None of its tables escapes the test above."""
+    """The test above covers each of its tables."""
     lines = [
         line for line in GUIDE.splitlines() if line.startswith("|") and not line.startswith(("| expression", "|--"))
     ]
@@ -787,8 +787,8 @@ def test_every_row_of_the_guide_is_run() -> None:
         r"`\ud800`",
     ],
 )
-def test_half_of_a_surrogate_pair_is_an_error_with_its_place(text: str) -> None:
-    """No line could be encoded with it; both halves are a character."""
+def test_an_unpaired_surrogate_is_an_error_with_its_place(text: str) -> None:
+    """No line could be encoded with it; a pair is a character."""
     with pytest.raises(ExpressionError) as error:
         compile_expression(text)
     start = min(place for place in (text.find("`"), text.find('"')) if place >= 0)
@@ -796,6 +796,6 @@ def test_half_of_a_surrogate_pair_is_an_error_with_its_place(text: str) -> None:
     assert (error.value.code, error.value.position) == ("IFX200", start)
 
 
-def test_both_halves_of_a_surrogate_pair_are_one_character() -> None:
+def test_a_surrogate_pair_is_one_character() -> None:
     assert compile_expression(r'`"\ud83d\ude00"`').evaluate({}) == "😀"
     assert compile_expression(r'"\ud83d\ude00"').evaluate({"😀": 1}) == 1

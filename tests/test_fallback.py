@@ -67,7 +67,7 @@ BREAKS = pytest.mark.parametrize("broken", [break_running, break_generating, bre
 
 
 @BREAKS
-def test_a_batch_that_generated_code_cannot_render_is_rendered_by_reference(
+def test_the_reference_plan_renders_what_generated_code_cannot(
     broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines, failures and messages are those of the reference plan; the fault is named without a value."""

@@ -38,8 +38,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("text", "document", "result"), EXAMPLES)
-def test_an_example_gives_what_it_says(text: str, document: str, result: str) -> None:
-    """The examples of the table are those of the reference, and they are run."""
+def test_an_example_gives_its_result(text: str, document: str, result: str) -> None:
+    """The examples of the table are those of the reference."""
     expression = compile_expression(text, tables=EXAMPLE_TABLES)
     if result.startswith("IFX"):
         with pytest.raises(EvaluationError) as caught:
@@ -54,7 +54,7 @@ def test_an_example_gives_what_it_says(text: str, document: str, result: str) ->
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=lambda function: function.name)
 def test_a_function_is_described_and_has_an_example_that_uses_it(function: Any) -> None:
-    """An entry of the table is whole."""
+    """Every entry of the table is complete."""
     assert function.examples
     assert all(f"{function.name}(" in expression for expression, _, _ in function.examples)
     assert function.description.endswith(".")
@@ -62,8 +62,8 @@ def test_a_function_is_described_and_has_an_example_that_uses_it(function: Any) 
     assert all(not later.variadic or later is function.parameters[-1] for later in function.parameters)
 
 
-def test_the_standard_functions_are_all_there() -> None:
-    """jmespath.py's table and ours name the same functions, with the same types."""
+def test_every_standard_function_exists() -> None:
+    """The tables of jmespath.py and of iggyflux have the same names and types."""
     theirs = jmespath.functions.Functions.FUNCTION_TABLE
 
     ours = {name: function for name, function in FUNCTIONS.items() if function.builtin}
@@ -74,7 +74,7 @@ def test_the_standard_functions_are_all_there() -> None:
 
 
 def test_the_reference_shows_every_function() -> None:
-    """docs/functions.md is made of the table."""
+    """docs/functions.md is generated from the table."""
     page = render_reference()
 
     assert all(f"### `{name}`" in page for name in FUNCTIONS)
@@ -86,7 +86,7 @@ ADDED = [f for f in FUNCTIONS.values() if f.propagates_null and f.parameters]
 
 @pytest.mark.parametrize("function", ADDED, ids=lambda function: function.name)
 def test_an_added_function_gives_null_for_null(function: Any) -> None:
-    """A missing field leaves out the tag or field, calculated or not."""
+    """A missing member leads to a missing tag or field, calculated or not."""
     expression = next(example[0] for example in function.examples if example[1] != "{}")
 
     result = compile_expression(expression, tables=EXAMPLE_TABLES).evaluate({})
@@ -137,8 +137,8 @@ def test_an_added_function_gives_null_for_null(function: Any) -> None:
         ("parse_integer('0')", 0),
     ],
 )
-def test_rule_8_arithmetic_is_exact(text: str, expected: Any) -> None:
-    """A float counts as its shortest decimal; integers stay integers."""
+def test_arithmetic_is_exact(text: str, expected: Any) -> None:
+    """Rule 8.  A float counts as its shortest decimal; integers stay integers."""
     assert repr(expected) == repr(run(text))
 
 
@@ -157,23 +157,23 @@ def test_rule_8_arithmetic_is_exact(text: str, expected: Any) -> None:
         "multiply(`1" + "0" * 300 + "`, `1" + "0" * 300 + "`)",
     ],
 )
-def test_rule_8_a_calculation_without_a_result_fails(text: str) -> None:
-    """Zero divisors, infinities, and numbers without end."""
+def test_a_calculation_without_a_result_fails(text: str) -> None:
+    """Rule 8.  Division by zero, infinities, and numbers that are too long."""
     assert code_of(text) == "IFX302"
 
 
 @pytest.mark.parametrize(
     "text", ["", " 1", "1 ", "+1", "01", "1.", ".5", "1_000", "0x10", "NaN", "Infinity", "1e400", "١"]
 )
-def test_rule_17_a_number_is_read_by_the_syntax_of_json(text: str) -> None:
-    """No trimming, no guessing."""
+def test_a_number_is_read_in_json_syntax(text: str) -> None:
+    """Rule 17.  Without trimming or guessing."""
     assert code_of("parse_number(a)", a=text) == "IFX304"
     assert run("parse_number(a, 'none')", a=text) == "none"
 
 
 @pytest.mark.parametrize("text", ["", "+", "+-1", "1 ", "1_0", "0x1", "12a", "１"])
 def test_an_integer_is_digits_and_a_sign(text: str) -> None:
-    """Nothing of Python's looser rules."""
+    """Python's looser rules do not apply."""
     assert code_of("parse_integer(a)", a=text) == "IFX304"
 
 
@@ -193,8 +193,8 @@ def nearest(value: Fraction) -> Any:
 
 @settings(max_examples=500)
 @given(a=reals, b=reals)
-def test_rule_8_arithmetic_is_that_of_fractions(a: Any, b: Any) -> None:
-    """Against exact rational arithmetic: the same integer, or the nearest float."""
+def test_arithmetic_is_that_of_fractions(a: Any, b: Any) -> None:
+    """Rule 8.  Compared with exact rational arithmetic: the same integer, or the nearest float."""
     operations = {"add": exact(a) + exact(b), "subtract": exact(a) - exact(b), "multiply": exact(a) * exact(b)}
     if b:
         operations |= {"divide": exact(a) / exact(b), "modulo": exact(a) % exact(b)}
@@ -211,7 +211,7 @@ def test_rule_8_arithmetic_is_that_of_fractions(a: Any, b: Any) -> None:
 @settings(max_examples=300)
 @given(number=reals, digits=st.integers(-30, 30))
 def test_rounding_is_exact_in_decimals(number: Any, digits: int) -> None:
-    """Halves go away from zero."""
+    """Halves are rounded away from zero."""
     unit = Fraction(10) ** -digits
     scaled = abs(exact(number)) / unit
     rounded = (scaled + Fraction(1, 2)).__floor__() * unit * (-1 if number < 0 else 1)
@@ -226,7 +226,7 @@ def test_rounding_is_exact_in_decimals(number: Any, digits: int) -> None:
 
 
 def test_limits_keep_one_payload_from_filling_the_memory() -> None:
-    """What would grow beyond the limit fails before it is made."""
+    """A result that would exceed the limit fails before it is made."""
     long = "x" * (MAX_TEXT // 8)
     many = [long] * 9
 
@@ -244,8 +244,8 @@ def test_limits_keep_one_payload_from_filling_the_memory() -> None:
     assert code_of("format('{}{}{}{}{}{}{}{}{}', a, a, a, a, a, a, a, a, a)", a=long) == "IFX303"
 
 
-def test_an_evil_pattern_takes_linear_time() -> None:
-    """Rule 8: a payload must not stop a partition."""
+def test_a_hostile_pattern_takes_linear_time() -> None:
+    """Rule 8.  A payload must not stop a partition."""
     text = "a" * 5000
 
     assert run("regex_match(a, '^(a+)+$')", a=text + "b") is False
@@ -287,8 +287,8 @@ def test_an_evil_pattern_takes_linear_time() -> None:
         ("if(`\"\"`, 'true')", None),
     ],
 )
-def test_corners_of_functions(text: str, expected: Any) -> None:
-    """What the examples of the reference leave out."""
+def test_corner_cases_of_functions(text: str, expected: Any) -> None:
+    """Cases that the examples of the reference omit."""
     assert repr(expected) == repr(run(text))
 
 
@@ -315,7 +315,7 @@ def test_corners_of_functions(text: str, expected: Any) -> None:
         ("from_items(a)", {"a": [{"key": 1}]}),
     ],
 )
-def test_values_that_do_not_suit_a_function_fail(text: str, document: Any) -> None:
+def test_values_that_a_function_cannot_use_fail(text: str, document: Any) -> None:
     """The right type with the wrong content."""
     assert code_of(text, **document) == "IFX304"
 
@@ -328,8 +328,7 @@ def test_values_that_do_not_suit_a_function_fail(text: str, document: Any) -> No
         ("parse_time(a, 'unix_s')", {"a": 1e300}),
     ],
 )
-def test_times_out_of_range_fail_as_timestamps_do(text: str, document: Any) -> None:
-    """The code is that of the cause."""
+def test_times_out_of_range_fail_with_the_code_of_the_cause(text: str, document: Any) -> None:
     assert code_of(text, **document) == "IFX322"
 
 
@@ -353,8 +352,8 @@ def test_times_out_of_range_fail_as_timestamps_do(text: str, document: Any) -> N
         ("bytes(a, 'hexx')", "'hexx'"),
     ],
 )
-def test_a_constant_that_cannot_work_is_found_when_it_is_compiled(text: str, marked: str) -> None:
-    """The finding points at the argument."""
+def test_an_invalid_constant_is_an_error_of_the_text(text: str, marked: str) -> None:
+    """The error is at the argument."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression(text)
     error = caught.value
@@ -364,8 +363,8 @@ def test_a_constant_that_cannot_work_is_found_when_it_is_compiled(text: str, mar
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=lambda function: function.name)
-def test_a_literal_of_any_type_compiles_or_is_refused(function: Any) -> None:
-    """Literals in every place: an expression, or an error of ours, and never anything else."""
+def test_a_literal_of_any_type_compiles_or_is_rejected(function: Any) -> None:
+    """Literals in every place give an expression, or an error of iggyflux."""
     literals = ["'x'", "`null`", "`1.5`", "`[[]]`", "''", "`true`", "`0`", "`-1`", "'('", "'%'", "'\\'", "`{}`"]
     for count in range(function.least, min(len(function.parameters), 3) + 1):
         for arguments in itertools.product(literals[:4] if count > 2 else literals, repeat=count):
@@ -373,15 +372,15 @@ def test_a_literal_of_any_type_compiles_or_is_refused(function: Any) -> None:
                 run(f"{function.name}({', '.join(arguments)})")
 
 
-def test_what_is_not_needed_is_not_evaluated() -> None:
-    """`if` and `coalesce` stop where they know."""
+def test_arguments_that_are_not_needed_are_not_evaluated() -> None:
+    """`if` and `coalesce` stop when the result is known."""
     assert run("if(is_string(a), 'text', abs(a))", a="x") == "text"
     assert run("coalesce(a, abs(b))", a=1, b="x") == 1
     assert run("if(`false`, abs(a), 'ok')", a="x") == "ok"
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
-def test_encodings_go_there_and_back(text: str) -> None:
+def test_encodings_round_trip(text: str) -> None:
     """base64 and hexadecimal digits lose nothing."""
     assert run("base64_decode(base64_encode(a))", a=text) == text
     assert run("hex_decode(hex_encode(a))", a=text) == text
@@ -389,7 +388,7 @@ def test_encodings_go_there_and_back(text: str) -> None:
 
 
 @given(value=st.dictionaries(st.text(), st.one_of(st.none(), st.integers(), st.text())))
-def test_items_go_there_and_back(value: dict[str, Any]) -> None:
-    """An object is its items."""
+def test_items_round_trip(value: dict[str, Any]) -> None:
+    """An object equals the object made of its items."""
     assert run("from_items(items(a))", a=value) == value
     assert run("zip_object(keys(a), values(a))", a=value) == value

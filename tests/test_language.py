@@ -1,4 +1,4 @@
-"""The language, rule by rule, from outside: each rule has at least one test here that is named after it.
+"""The language, rule by rule, through the public interface: the docstring of a test begins with its rule.
 
 The rules are those of docs/language.md.  Whatever is rendered is rendered by both plans, which must agree.
 """
@@ -135,8 +135,8 @@ points:
 """
 
 
-def test_rule_01_names_topics_and_the_smallest_writer(tmp_path: Path) -> None:
-    """Tags are named, all other members become fields, in at most 8 lines; the name is that of the file."""
+def test_the_smallest_writer_has_6_lines_and_the_name_of_its_file(tmp_path: Path) -> None:
+    """Rule 1.  Tags are named, and all other members become fields."""
     path = tmp_path / "factory-env.yaml"
     path.write_text(SMALLEST)
 
@@ -150,7 +150,8 @@ def test_rule_01_names_topics_and_the_smallest_writer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["xs[0]", "xs[?a]", "@", "`1`", "*", "@.x"])
-def test_rule_02_an_unquoted_expression_that_yaml_cannot_read_is_told_to_be_quoted(value: str) -> None:
+def test_an_unquoted_expression_that_yaml_cannot_read_gets_a_hint(value: str) -> None:
+    """Rule 2."""
     text = document("{a: a}", tags=f"{{x: {value}}}")
 
     assert "quote the expression" in hints(text)
@@ -175,14 +176,16 @@ def test_rule_02_an_unquoted_expression_that_yaml_cannot_read_is_told_to_be_quot
         ("'7'", '"7"'),
     ],
 )
-def test_rule_03_yaml_scalars_are_those_of_the_core_schema(scalar: str, expected: str) -> None:
+def test_yaml_scalars_follow_the_core_schema(scalar: str, expected: str) -> None:
+    """Rule 3."""
     kind = "string" if expected.startswith('"') else "boolean" if expected == "true" else "float"
     written = expected if kind != "float" else f"{float(expected)}"
 
     assert fields(document(f"{{a: {{const: {scalar}, type: {kind}}}}}"), {}) == f"a={written}"
 
 
-def test_rule_03_a_toml_datetime_counts_as_its_source_text_and_toml_errors_have_places() -> None:
+def test_a_toml_datetime_is_its_source_text_and_toml_errors_have_places() -> None:
+    """Rule 3."""
     text = (
         'iggyflux = 1\nkind = "writer"\nname = "m"\nfrom = {stream = "s", topic = "t"}\n[points]\n'
         'measurement = {const = "m"}\n'
@@ -198,7 +201,8 @@ def test_rule_03_a_toml_datetime_counts_as_its_source_text_and_toml_errors_have_
     assert "type" in (problem.hint or "")
 
 
-def test_rule_04_a_constant_may_stand_where_an_expression_may() -> None:
+def test_a_constant_is_accepted_in_place_of_an_expression() -> None:
+    """Rule 4."""
     text = document(
         "{a: {const: 1}, b: {const: 1, type: integer}, c: {const: x}, d: {const: true}}",
         tags="{u: {const: 7}, v: {const: a b}}",
@@ -209,15 +213,16 @@ def test_rule_04_a_constant_may_stand_where_an_expression_may() -> None:
 
 
 @pytest.mark.parametrize("bare", ["7", "true", "1.5", "false"])
-def test_rule_04_a_bare_number_or_boolean_is_told_how_a_constant_is_written(bare: str) -> None:
+def test_a_bare_number_or_boolean_gets_a_hint_to_write_a_constant(bare: str) -> None:
+    """Rule 4."""
     for text in (document(f"{{a: {bare}}}"), document("{a: a}", tags=f"{{u: {bare}}}")):
         assert codes(text) == ["IFX115"]
         assert f"{{const: {bare}}}" in hints(text)
 
 
 @pytest.mark.parametrize("word", ["null", "true", "false"])
-def test_rule_05_a_bare_literal_is_no_literal(word: str) -> None:
-    """In JMESPath it would be the name of a member; in double quotes it is one."""
+def test_a_literal_without_backticks_is_an_error(word: str) -> None:
+    """Rule 5.  In JMESPath it would be the name of a member; in double quotes it is one."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression(f"readings != {word}")
 
@@ -231,7 +236,8 @@ def test_rule_05_a_bare_literal_is_no_literal(word: str) -> None:
 # --- evaluation ---
 
 
-def test_rule_06_scope_is_the_element_with_root_index_meta_and_header() -> None:
+def test_an_element_is_evaluated_with_root_index_meta_and_header() -> None:
+    """Rule 6."""
     text = document(
         "{v: v}",
         tags="{a: root().unit, b: index(), c: \"meta('topic')\", d: \"meta('offset')\", "
@@ -249,8 +255,8 @@ def test_rule_06_scope_is_the_element_with_root_index_meta_and_header() -> None:
     ]
 
 
-def test_rule_06_scope_of_an_expression_alone_is_its_document() -> None:
-    """`root()` is the document; coordinates and headers are null unless a message is given."""
+def test_an_expression_alone_has_its_document_as_root() -> None:
+    """Rule 6.  Coordinates and headers are null unless a message is given."""
     message = Message(b"", topic="t", origin_timestamp_us=9, id=2**100, headers={"n": 7, "f": 1.5, "b": True})
 
     assert evaluate("[root().a, meta('topic'), header('n')]", {"a": 1}) == [1, None, None]
@@ -259,13 +265,15 @@ def test_rule_06_scope_of_an_expression_alone_is_its_document() -> None:
     assert [(type(value), value) for value in kept] == [(int, 7), (float, 1.5), (bool, True), (type(None), None)]
 
 
-def test_rule_07_null_and_missing_are_one_thing() -> None:
+def test_null_and_missing_are_the_same() -> None:
+    """Rule 7."""
     text = document("{a: a, b: b}")
 
     assert fields(text, {"a": 1, "b": None}) == fields(text, {"a": 1}) == "a=1.0"
 
 
-def test_rule_07_what_jmespath_raises_fails_the_record() -> None:
+def test_an_error_of_jmespath_fails_the_record() -> None:
+    """Rule 7."""
     text = document("{a: a}", top="where: 'a < b'")
     found = failure(text, {"a": "1", "b": 2})
 
@@ -275,7 +283,8 @@ def test_rule_07_what_jmespath_raises_fails_the_record() -> None:
         evaluate("a < b", {"a": "1", "b": 2})
 
 
-def test_rule_07_an_unknown_function_is_an_error_even_where_it_is_never_reached() -> None:
+def test_an_unknown_function_is_an_error_even_if_it_is_never_called() -> None:
+    """Rule 7."""
     with pytest.raises(ExpressionError) as caught:
         compile_expression("missing && lenght(@)")
 
@@ -297,14 +306,17 @@ def test_rule_07_an_unknown_function_is_an_error_even_where_it_is_never_reached(
         ("index()", None),
     ],
 )
-def test_rule_08_arithmetic_is_decimal_and_objects_and_lists_can_be_walked(expression: str, expected: Any) -> None:
+def test_arithmetic_is_decimal_and_objects_and_lists_can_be_traversed(expression: str, expected: Any) -> None:
+    """Rule 8."""
     document = {"a": 235, "b": 0.1, "big": 2**63 + 1, "xs": [1, 2], "ys": ["p", "q"]}
 
     assert evaluate(expression, document) == expected
 
 
-def test_rule_08_one_payload_cannot_stop_a_partition_by_a_regular_expression() -> None:
-    """Patterns run in linear time; what can't is refused when the document is compiled."""
+def test_a_regular_expression_takes_linear_time() -> None:
+    """Rule 8.  No payload can stop a partition.  A pattern that RE2 does not support is rejected when the document is
+    compiled.
+    """
     assert evaluate("regex_match(@, '^(a+)+$')", "a" * 100_000 + "b") is False
     with pytest.raises(ExpressionError):
         compile_expression("regex_match(@, '(a)\\1')")
@@ -314,14 +326,16 @@ def test_rule_08_one_payload_cannot_stop_a_partition_by_a_regular_expression() -
     ("value", "taken"),
     [(0, True), (False, False), ("", False), ([], False), ({}, False), (None, False), ("0", True), ([None], True)],
 )
-def test_rule_09_where_is_the_truth_of_jmespath(value: Any, taken: bool) -> None:
+def test_where_uses_the_truth_of_jmespath(value: Any, taken: bool) -> None:
+    """Rule 9."""
     for text in (document("{a: a}", top="where: w"), document("{a: a}", rest="where: w")):
         rendered = render(text, {"a": 1, "w": value})
 
         assert (len(rendered.lines), list(rendered.skipped)) == ((1, []) if taken else (0, [0]))
 
 
-def test_rule_09_where_of_a_point_sees_the_element_and_its_error_is_a_failure() -> None:
+def test_where_of_a_point_reads_the_element_and_its_error_is_a_failure() -> None:
+    """Rule 9."""
     text = document("{v: v}", top="for_each: xs", rest="where: 'v > `1`'")
     rendered = render(text, {"xs": [{"v": 1}, {"v": 2}, {"v": "3"}]})
 
@@ -329,7 +343,8 @@ def test_rule_09_where_of_a_point_sees_the_element_and_its_error_is_a_failure() 
     assert [(each.element, each.location) for each in rendered.failures] == [(2, "/points/where")]
 
 
-def test_rule_10_for_each_takes_a_list_or_nothing() -> None:
+def test_for_each_accepts_a_list_or_null() -> None:
+    """Rule 10."""
     text = document("{v: v}", top="for_each: xs")
 
     assert list(render(text, {"xs": None}, {}, {"xs": []}).empty) == [0, 1, 2]
@@ -337,8 +352,8 @@ def test_rule_10_for_each_takes_a_list_or_nothing() -> None:
         assert failure(text, {"xs": other}).code == "IFX343"
 
 
-def test_rule_10_positions_are_those_of_the_result() -> None:
-    """`[]` flattens and drops nulls."""
+def test_the_position_of_an_element_is_that_in_the_result() -> None:
+    """Rule 10.  `[]` flattens and drops nulls."""
     text = document("{v: v}", tags="{i: index()}", top="for_each: 'xs[]'")
 
     assert list(render(text, {"xs": [None, {"v": 1}, [{"v": 2}]]}).lines) == ["m,i=0 v=1.0 0", "m,i=1 v=2.0 0"]
@@ -347,7 +362,8 @@ def test_rule_10_positions_are_those_of_the_result() -> None:
 # --- values ---
 
 
-def test_rule_11_a_field_without_a_type_is_a_float() -> None:
+def test_a_field_without_a_type_is_a_float() -> None:
+    """Rule 11."""
     text = document("{a: a}")
 
     assert fields(text, {"a": 7}) == "a=7.0"
@@ -357,7 +373,8 @@ def test_rule_11_a_field_without_a_type_is_a_float() -> None:
         assert ("type: string" if other == "7" else "type: boolean") in found.reason
 
 
-def test_rule_11_auto_is_the_default_of_the_star() -> None:
+def test_a_star_has_the_type_auto_by_default() -> None:
+    """Rule 11."""
     assert fields(document("{a: {expr: a, type: auto}}"), {"a": "x"}) == 'a="x"'
     assert fields(document('{"*": "@"}'), {"a": 7, "b": "x", "c": False}) == 'a=7.0,b="x",c=false'
 
@@ -372,12 +389,14 @@ def test_rule_11_auto_is_the_default_of_the_star() -> None:
         (str(-(2**63)), f"{-(2**63)}i"),
     ],
 )
-def test_rule_12_integers_are_exact(token: str, expected: str) -> None:
+def test_integers_are_exact(token: str, expected: str) -> None:
+    """Rule 12."""
     assert fields(document("{a: {expr: a, type: integer}}"), f'{{"a":{token}}}'.encode()) == f"a={expected}"
 
 
 @pytest.mark.parametrize("token", ["7.0", "1e3", "3.7", "true", '"7"', "[]", str(2**63), str(-(2**63) - 1)])
-def test_rule_12_the_token_decides_what_is_an_integer(token: str) -> None:
+def test_a_number_is_an_integer_if_it_is_written_as_one(token: str) -> None:
+    """Rule 12."""
     payload = f'{{"a":{token}}}'.encode()
 
     assert failure(document("{a: {expr: a, type: integer}}"), payload).code in ("IFX340", "IFX341", "IFX342")
@@ -385,7 +404,8 @@ def test_rule_12_the_token_decides_what_is_an_integer(token: str) -> None:
         assert fields(document("{a: {expr: a, type: integer, cast: true}}"), payload) == f"a={int(float(token))}i"
 
 
-def test_rule_12_unsigned_is_checked_in_its_range_and_dialect() -> None:
+def test_unsigned_is_checked_against_its_range_and_the_dialect() -> None:
+    """Rule 12."""
     text = document("{a: {expr: a, type: unsigned}}")
 
     assert fields(text, {"a": 2**64 - 1}) == f"a={2**64 - 1}u"
@@ -398,7 +418,8 @@ def test_rule_12_unsigned_is_checked_in_its_range_and_dialect() -> None:
     [("7", "7.0"), ("21.50", "21.5"), (str(2**53), "9007199254740992.0"), ("0.1", "0.1"), ("-0.0", "-0.0"),
      ("1e-7", "1e-07"), (str(2**54), str(float(2**54)))],
 )  # fmt: skip
-def test_rule_13_floats_keep_their_shortest_form(token: str, expected: str) -> None:
+def test_floats_keep_their_shortest_form(token: str, expected: str) -> None:
+    """Rule 13."""
     written = fields(document("{a: a}"), f'{{"a":{token}}}'.encode())
 
     assert written == f"a={expected}"
@@ -406,11 +427,13 @@ def test_rule_13_floats_keep_their_shortest_form(token: str, expected: str) -> N
 
 
 @pytest.mark.parametrize("token", [str(2**53 + 1), str(2**63 + 1), "true", "1e400", "NaN", "Infinity", "-1e999"])
-def test_rule_13_a_float_is_never_rounded_in_silence(token: str) -> None:
+def test_a_float_is_never_rounded_silently(token: str) -> None:
+    """Rule 13."""
     assert failure(document("{a: a}"), f'{{"a":{token}}}'.encode()).code in ("IFX340", "IFX342", "IFX404", "IFX406")
 
 
-def test_rule_13_large_floats_are_written_as_every_dialect_takes_them() -> None:
+def test_large_floats_are_written_as_every_dialect_accepts_them() -> None:
+    """Rule 13."""
     for dialect in ("v1", "v2", "v3"):
         written = fields(document("{a: a}"), b'{"a":1e16}', dialect=dialect)
         assert parse_lines(f"m {written} 0", dialect=dialect)[0].fields == {"a": 1e16}
@@ -421,11 +444,13 @@ def test_rule_13_large_floats_are_written_as_every_dialect_takes_them() -> None:
     [("x", ",a=x"), (7, ",a=7"), (True, ",a=true"), (False, ",a=false"), (1.5, ",a=1.5"),
      (7.0, ",a=7.0"), (None, ""), ("", ""), (0, ",a=0")],
 )  # fmt: skip
-def test_rule_14_tags_are_texts(value: Any, expected: str) -> None:
+def test_tags_are_strings(value: Any, expected: str) -> None:
+    """Rule 14."""
     assert line(document("{v: v}", tags="{a: a}"), {"a": value, "v": 1}) == f"m{expected} v=1.0 0"
 
 
-def test_rule_14_tags_have_defaults_requirements_and_stars() -> None:
+def test_tags_have_default_required_and_stars() -> None:
+    """Rule 14."""
     for empty in ({}, {"a": None}, {"a": ""}):
         assert line(document("{v: v}", tags="{a: {expr: a, default: d}}"), {**empty, "v": 1}) == "m,a=d v=1.0 0"
         assert failure(document("{v: v}", tags="{a: {expr: a, required: true}}"), {**empty, "v": 1}).code == "IFX345"
@@ -436,20 +461,23 @@ def test_rule_14_tags_have_defaults_requirements_and_stars() -> None:
     )
 
 
-def test_rule_15_tags_and_fields_stand_in_the_order_of_their_bytes() -> None:
+def test_tags_and_fields_are_in_the_order_of_their_bytes() -> None:
+    """Rule 15."""
     written = line(document('{b: v, B: v, "\\uFFEE": v, "\\U0001F600": v}', tags="{z: v, Z: v, é: v}"), {"v": 1})
 
     assert written == "m,Z=1,z=1,é=1 B=1.0,b=1.0,\uffee=1.0,\U0001f600=1.0 0"
 
 
-def test_rule_15_one_key_from_two_sources_is_an_error_or_a_failure() -> None:
+def test_a_duplicate_key_from_two_sources_is_an_error_or_a_failure() -> None:
+    """Rule 15."""
     assert codes(document("{a: b}", tags="{a: c}")) == ["IFX120"]
     two = document('{"*": a, "x_*": b}')
     assert failure(two, {"a": {"x_y": 1}, "b": {"y": 2}}).code == "IFX347"
     assert failure(document('{"*": f}', tags='{"*": t}'), {"t": {"k": "x"}, "f": {"k": 1}}).code == "IFX317"
 
 
-def test_rule_16_a_star_takes_what_nothing_else_uses() -> None:
+def test_a_star_takes_the_members_that_nothing_else_uses() -> None:
+    """Rule 16."""
     text = (
         HEAD + "points: {measurement: kind, tags: {d: dev.id}, "
         "fields: {sum: 'add(p, q)', '*': '@'}, timestamp: {expr: ts, format: unix_s}}\n"
@@ -460,14 +488,16 @@ def test_rule_16_a_star_takes_what_nothing_else_uses() -> None:
     )
 
 
-def test_rule_16_a_nested_value_fails_unless_flatten_takes_it() -> None:
+def test_a_nested_value_fails_without_flatten() -> None:
+    """Rule 16."""
     payload = {"a": {"b": 1, "c": [5, {"d": 6}]}, "n": None}
 
     assert failure(document('{"*": "@"}'), payload).code == "IFX340"
     assert fields(document('{"*": {expr: "@", flatten: "_"}}'), payload) == "a_b=1.0,a_c_0=5.0,a_c_1_d=6.0"
 
 
-def test_rule_16_globs_are_on_the_resulting_name_and_a_named_field_wins() -> None:
+def test_globs_match_the_resulting_name_and_a_named_field_wins() -> None:
+    """Rule 16."""
     payload = {"x": {"a": 1, "b": 2, "bb": 3}, "y": {"a": 9}}
 
     assert fields(document('{"x_*": {expr: x, include: "x_b*", exclude: ["x_bb"]}}'), payload) == "x_b=2.0"
@@ -492,7 +522,8 @@ NO_CAST = [
 
 
 @pytest.mark.parametrize(("kind", "token", "expected"), CAST)
-def test_rule_17_cast_makes_lossless_conversions(kind: str, token: str, expected: str) -> None:
+def test_cast_converts_without_loss(kind: str, token: str, expected: str) -> None:
+    """Rule 17."""
     payload = f'{{"a":{token}}}'.encode()
 
     assert fields(document(f"{{a: {{expr: a, type: {kind}, cast: true}}}}"), payload) == f"a={expected}"
@@ -500,13 +531,15 @@ def test_rule_17_cast_makes_lossless_conversions(kind: str, token: str, expected
 
 
 @pytest.mark.parametrize(("kind", "token"), NO_CAST)
-def test_rule_17_cast_makes_no_others(kind: str, token: str) -> None:
+def test_cast_rejects_conversions_that_lose_something(kind: str, token: str) -> None:
+    """Rule 17."""
     payload = f'{{"a":{token}}}'.encode()
 
     assert failure(document(f"{{a: {{expr: a, type: {kind}, cast: true}}}}"), payload).code in ("IFX340", "IFX342")
 
 
-def test_rule_17_a_default_stands_for_null_only_and_has_the_fields_type() -> None:
+def test_a_default_replaces_null_only_and_has_the_type_of_the_field() -> None:
+    """Rule 17."""
     text = document("{a: {expr: a, default: 5}}")
 
     assert fields(text, {}) == fields(text, {"a": None}) == "a=5.0"
@@ -535,7 +568,8 @@ def timed(value: Any, how: str, **options: Any) -> int:
         ("31 Jan 2026 12:00:00 +0000", "format: flexible", 1769860800000000000),
     ],
 )
-def test_rule_18_timestamps_are_exact(value: Any, how: str, expected: int) -> None:
+def test_timestamps_are_exact(value: Any, how: str, expected: int) -> None:
+    """Rule 18."""
     assert timed(value, how) == expected
 
 
@@ -552,21 +586,23 @@ def test_rule_18_timestamps_are_exact(value: Any, how: str, expected: int) -> No
         ("x", "format: unix_s"),
     ],
 )
-def test_rule_18_what_is_no_instant_fails(value: Any, how: str) -> None:
+def test_a_value_that_is_not_an_instant_fails(value: Any, how: str) -> None:
+    """Rule 18."""
     text = document("{v: v}", rest=f"timestamp: {{expr: ts, {how}}}")
 
     assert failure(text, {"ts": value, "v": 1}).code == "IFX349"
 
 
-def test_rule_18_a_number_of_another_unit_is_told_which_unit_it_looks_like() -> None:
-    """Where it is no time in the declared one; a time that is only unlikely is no failure."""
+def test_a_number_in_another_unit_gets_a_hint() -> None:
+    """Rule 18.  Only where it is no time in the declared unit; a time that is merely unlikely is no failure."""
     text = document("{v: v}", rest="timestamp: {expr: ts, format: unix_s}")
 
     assert failure(text, {"v": 1, "ts": 1700000000123}).reason.endswith("; as unix_ms it would be 2023-11-14")
     assert timed(1700000000123, "format: unix_ns") == 1700000000123
 
 
-def test_rule_18_null_fails_unless_the_message_s_time_stands_in() -> None:
+def test_a_null_timestamp_fails_unless_the_message_time_is_the_default() -> None:
+    """Rule 18."""
     text = document("{v: v}", rest="timestamp: {expr: ts, format: unix_s}")
 
     assert failure(text, {"ts": None, "v": 1}).code == failure(text, {"v": 1}).code == "IFX350"
@@ -574,11 +610,13 @@ def test_rule_18_null_fails_unless_the_message_s_time_stands_in() -> None:
     assert failure(text.replace("unix_s", "unix_s, default: message"), {"v": 1, "ts": "x"}).code == "IFX349"
 
 
-def test_rule_18_the_zone_name_of_a_pattern_is_refused() -> None:
+def test_a_zone_name_in_a_pattern_is_rejected() -> None:
+    """Rule 18."""
     assert codes(document("{v: v}", rest="timestamp: {expr: ts, format: '%Y-%m-%d %Z'}")) == ["IFX125"]
 
 
-def test_rule_18_finer_than_the_precision_is_floored_before_collisions_are_looked_for() -> None:
+def test_times_are_rounded_down_before_collisions_are_searched() -> None:
+    """Rule 18."""
     assert timed(-1, "format: unix_ns", precision="s") == -1
     text = document("{v: v}", top="for_each: xs\ncollisions: keep_last", rest="timestamp: {expr: ts, format: unix_ms}")
     payload = {"xs": [{"v": 1, "ts": 1000}, {"v": 2, "ts": 1999}]}
@@ -586,7 +624,8 @@ def test_rule_18_finer_than_the_precision_is_floored_before_collisions_are_looke
     assert len(render(text, payload, precision="ms").lines) == 2
 
 
-def test_rule_18_without_a_time_of_its_own_a_point_has_the_message_s_and_validate_warns() -> None:
+def test_a_point_without_timestamp_has_the_message_time_and_a_warning() -> None:
+    """Rule 18."""
     text = HEAD + "points: {measurement: {const: m}, fields: [v]}\n"
 
     assert [warning.code for warning in parse_mapping(text).warnings] == ["IFX150"]
@@ -600,7 +639,8 @@ RESERVED_TAGS = ["_field", "_measurement", "_time", "_value", "_start", "_stop",
 
 
 @pytest.mark.parametrize("name", RESERVED_TAGS)
-def test_rule_19_reserved_names_are_no_tag_keys(name: str) -> None:
+def test_reserved_names_are_rejected_as_tag_keys(name: str) -> None:
+    """Rule 19."""
     assert codes(document("{v: v}", tags=f"{{{name}: a}}")) == ["IFX121"]
     assert failure(document("{v: v}", tags='{"*": l}'), {"v": 1, "l": {name: "x"}}).code == "IFX314"
     if name == "time":
@@ -621,9 +661,8 @@ def test_rule_19_reserved_names_are_no_tag_keys(name: str) -> None:
         ("a\x00", "t", "f", "a_,t=t f=1.0 0"),
     ],
 )
-def test_rule_19_what_no_server_keeps_fails_or_is_replaced(
-    measurement: str, tag: str, field: str, replaced: str
-) -> None:
+def test_a_name_that_servers_lose_fails_or_is_replaced(measurement: str, tag: str, field: str, replaced: str) -> None:
+    """Rule 19."""
     text = HEAD + f"points: {{measurement: a, tags: {{t: b}}, fields: {{'*': c}}, {TIME}}}\n"
     payload = {"a": measurement, "b": tag, "c": {field: 1}}
 
@@ -634,7 +673,8 @@ def test_rule_19_what_no_server_keeps_fails_or_is_replaced(
 # --- records, failures, collisions ---
 
 
-def test_rule_20_siblings_of_a_failed_record_are_written() -> None:
+def test_the_other_records_of_a_failed_message_are_written() -> None:
+    """Rule 20."""
     text = (
         HEAD + "for_each: xs\npoints:\n- "
         "{measurement: {const: a}, fields: {v: v}, timestamp: {expr: v, format: unix_ns, default: message}}\n"
@@ -651,16 +691,16 @@ def test_rule_20_siblings_of_a_failed_record_are_written() -> None:
     ]
 
 
-def test_a_list_in_the_place_of_a_message_is_told_as_one_and_not_counted() -> None:
-    """Elements that no path reads are not decoded: their number is not known."""
+def test_a_payload_that_is_a_list_is_named_without_its_length() -> None:
+    """Elements that no path reads are not decoded, so their number is unknown."""
     found = failure(document("[v]"), [{"v": 1}])
 
     assert found.code == "IFX346"
     assert found.reason.endswith(" (the payload is a list; use `for_each` to render points from its elements)")
 
 
-def test_rule_20_a_record_stops_at_its_first_failure() -> None:
-    """Measurement, tags, fields, time; tags and fields in the order of their keys."""
+def test_a_record_stops_at_its_first_failure() -> None:
+    """Rule 20.  Measurement, tags, fields, time; tags and fields in the order of their keys."""
     text = (
         HEAD + "points: {measurement: m, tags: {t: t}, fields: {b: b, a: a}, timestamp: {expr: ts, format: unix_s}}\n"
     )
@@ -681,8 +721,8 @@ def test_rule_20_a_record_stops_at_its_first_failure() -> None:
     ]
 
 
-def test_rule_21_dead_letter_is_the_default_of_on_error() -> None:
-    """What each policy does to a run is held by test_runner and test_run."""
+def test_dead_letter_is_the_default_of_on_error() -> None:
+    """Rule 21. test_runner and test_run check what each policy does to a run."""
     for policy in ("dead_letter", "fail", "skip"):
         writer = parse_mapping(document("{v: v}", top=f"on_error: {policy}")).writer
         assert writer is not None
@@ -696,7 +736,8 @@ def test_rule_21_dead_letter_is_the_default_of_on_error() -> None:
     ("policy", "lines", "failed"),
     [("error", ["m a=1.0 0"], ["IFX351"]), ("merge", ["m a=2.0,b=3.0 0"], []), ("keep_last", ["m a=2.0,b=3.0 0"], [])],
 )
-def test_rule_22_collisions_are_settled_within_one_message(policy: str, lines: list[str], failed: list[str]) -> None:
+def test_collisions_are_settled_within_one_message(policy: str, lines: list[str], failed: list[str]) -> None:
+    """Rule 22."""
     text = document("[a, b]", top=f"for_each: xs\ncollisions: {policy}")
     payload = {"xs": [{"a": 1}, {"a": 2, "b": 3}]}
     rendered = render(text, payload)
@@ -706,7 +747,8 @@ def test_rule_22_collisions_are_settled_within_one_message(policy: str, lines: l
     assert list(across.lines) == ["m a=1.0 0", "m a=2.0 0"]
 
 
-def test_rule_22_merge_keeps_fields_of_all_and_keep_last_those_of_the_last() -> None:
+def test_merge_keeps_the_fields_of_all_points_keep_last_of_the_last() -> None:
+    """Rule 22."""
     payload = {"xs": [{"a": 1, "c": 4}, {"a": 2, "b": 3}]}
 
     merged = render(document("[a, b, c]", top="for_each: xs\ncollisions: merge"), payload)
@@ -714,7 +756,8 @@ def test_rule_22_merge_keeps_fields_of_all_and_keep_last_those_of_the_last() -> 
     assert [*merged.lines, *kept.lines] == ["m a=2.0,b=3.0,c=4.0 0", "m a=2.0,b=3.0 0"]
 
 
-def test_rule_23_dialect_and_precision_belong_to_the_plan() -> None:
+def test_dialect_and_precision_belong_to_the_plan() -> None:
+    """Rule 23."""
     mapping = parse_mapping(document("{v: v}", rest="timestamp: {expr: ts, format: unix_ms}"))
     message = Message(b'{"v":1,"ts":1500}')
 
@@ -729,8 +772,8 @@ def test_rule_23_dialect_and_precision_belong_to_the_plan() -> None:
 # --- payloads ---
 
 
-def test_rule_24_payloads_are_never_joined() -> None:
-    """These three, joined by commas in brackets, would decode into three clean records."""
+def test_payloads_are_never_joined() -> None:
+    """Rule 24.  These three, joined by commas in brackets, would decode into three clean records."""
     rendered = render(document("{a: a}"), b'{"a":1,"x":[{}', b"{}]}", b'{"a":8},{"a":9}')
 
     assert list(rendered.lines) == []
@@ -751,11 +794,13 @@ def test_rule_24_payloads_are_never_joined() -> None:
         (b'{"v":01}', "IFX404"),
     ],
 )
-def test_rule_25_bytes_are_checked_before_they_are_read(payload: bytes, code: str) -> None:
+def test_bytes_are_checked_before_they_are_decoded(payload: bytes, code: str) -> None:
+    """Rule 25."""
     assert failure(document("{v: v}"), payload).code == code
 
 
-def test_rule_25_what_is_not_read_is_checked_for_syntax_only() -> None:
+def test_a_value_that_is_not_read_is_checked_for_syntax_only() -> None:
+    """Rule 25."""
     text = document("{v: v}")
 
     assert fields(text, b'{"v":1,"x":1e400,"y":{"z":1,"z":2}}') == "v=1.0"
@@ -765,7 +810,8 @@ def test_rule_25_what_is_not_read_is_checked_for_syntax_only() -> None:
     assert fields(text, f'{{"v":1,"x":{brackets}}}'.encode()) == "v=1.0"
 
 
-def test_rule_26_of_duplicate_keys_the_last_wins() -> None:
+def test_of_duplicate_keys_the_last_wins() -> None:
+    """Rule 26."""
     text = document("{v: a.v}")
     strict = text.replace("topic: t", "topic: t, strict: true")
 
@@ -777,7 +823,8 @@ def test_rule_26_of_duplicate_keys_the_last_wins() -> None:
         assert failure(strict, payload).code == "IFX405"
 
 
-def test_rule_27_rows_and_texts_of_each_format() -> None:
+def test_each_format_gives_rows_or_strings() -> None:
+    """Rule 27."""
     one = "{v: {expr: v, cast: true}}"
     rows = document(one, top="for_each: '@'", tags="{d: d}", head=with_payload("csv"))
     assert list(render(rows, b"d,v\na,1\nb,2\n").lines) == ["m,d=a v=1.0 0", "m,d=b v=2.0 0"]
@@ -794,8 +841,8 @@ def test_rule_27_rows_and_texts_of_each_format() -> None:
     assert list(render(influx, b'x,a=b v=1i,s="t" 5\ny v=2 6').lines) == ['m,a=b s="t",v=1.0 5', "m v=2.0 6"]
 
 
-def test_rule_27_rows_that_are_not_walked_are_a_warning() -> None:
-    """Without `for_each` an expression sees the list, of which a member is always null."""
+def test_rows_without_for_each_are_a_warning() -> None:
+    """Rule 27.  Without `for_each` an expression gets the list, in which a member is always null."""
     for payload in ("csv", "{format: csv, header: [v]}", "influx"):
         text = document("{v: v}", head=with_payload(payload))
         assert [warning.code for warning in parse_mapping(text).warnings] == ["IFX153"]
@@ -807,7 +854,8 @@ def test_rule_27_rows_that_are_not_walked_are_a_warning() -> None:
     assert "is a list; use `for_each`" in failure(text, b"x v=1 5").reason
 
 
-def test_rule_27_binary_formats_are_held_to_what_json_has() -> None:
+def test_binary_formats_accept_only_values_of_json() -> None:
+    """Rule 27."""
     for name, encode in (("msgpack", msgspec.msgpack.encode), ("cbor", cbor2.dumps)):
         text = document("{v: v}", head=with_payload(name))
         assert fields(text, encode({"v": 1.5})) == "v=1.5"
@@ -819,8 +867,8 @@ def test_rule_27_binary_formats_are_held_to_what_json_has() -> None:
     assert struct.pack(">B", 0xD4) == b"\xd4"
 
 
-def test_rule_28_samples_are_payloads_unless_they_are_said_to_be_envelopes() -> None:
-    """An object with the keys of an envelope is a payload like any other."""
+def test_samples_are_payloads_unless_envelope_is_given() -> None:
+    """Rule 28.  An object with the keys of an envelope is an ordinary payload."""
     place = Coordinates("factory", "readings")
     [sample] = read_samples([b'{"payload":{"a":1},"offset":7}\n'], place)
     [whole] = read_samples([b'{"payload":{"a":1},"offset":7}\n'], place, envelope=True)
@@ -836,7 +884,8 @@ def test_rule_28_samples_are_payloads_unless_they_are_said_to_be_envelopes() -> 
         list(read_samples([b"\x00\n"], place, form="msgpack"))
 
 
-def test_rule_28_examples_hold_what_comes_of_a_message() -> None:
+def test_an_example_has_a_message_and_its_result() -> None:
+    """Rule 28."""
     examples = """
 examples:
 - {message: {v: 1}, points: ["m v=1.0 946684800000000000"]}
@@ -850,7 +899,8 @@ examples:
         assert [list(result.differences) for result in run_examples(mapping, kind)] == [[], [], [], []]
 
 
-def test_rule_28_a_message_in_quotes_is_a_string_and_that_is_a_warning() -> None:
+def test_a_message_in_quotes_is_a_string_and_a_warning() -> None:
+    """Rule 28."""
     quoted = document("{v: v}") + "examples: [{message: '{\"v\": 1}', fails: IFX346}]\n"
 
     assert [warning.code for warning in parse_mapping(quoted).warnings] == ["IFX154"]
@@ -877,7 +927,8 @@ to: {stream: s, topic: t}
 """
 
 
-def test_rule_29_a_row_has_typed_columns_and_a_time_of_nanoseconds() -> None:
+def test_a_row_has_typed_columns_and_a_time_in_nanoseconds() -> None:
+    """Rule 29."""
     rendered = parse_mapping(READER).plan().render([Row({"time": 5, "device": "d1", "n": 2**60}, "env", (0, 9))])
 
     [message] = rendered.messages
@@ -886,7 +937,8 @@ def test_rule_29_a_row_has_typed_columns_and_a_time_of_nanoseconds() -> None:
     assert codes(READER.replace("meta('measurement')", "meta('topic')")) == ["IFX207"]
 
 
-def test_rule_30_the_promise_of_a_reader_is_in_the_documentation_in_its_words() -> None:
+def test_docs_have_the_promise_of_a_reader_word_for_word() -> None:
+    """Rule 30."""
     pages = "".join(path.read_text() for path in Path(__file__).parent.parent.joinpath("docs").glob("*.md"))
 
     assert "every final value is published" in " ".join(pages.lower().split())
@@ -901,15 +953,16 @@ def test_rule_30_the_promise_of_a_reader_is_in_the_documentation_in_its_words() 
         st.sampled_from(['{"v":1}', '{"v":"x"}', '{"v":', "{}", '{"v":9007199254740993}', '{"v":1,"v":2}']), max_size=6
     )
 )
-def test_rule_31_both_plans_agree_in_lines_origins_reasons_and_order(payloads: list[str]) -> None:
-    """For every document: test_law."""
+def test_both_plans_agree_in_lines_origins_reasons_and_order(payloads: list[str]) -> None:
+    """Rule 31. test_law checks it for every document."""
     rendered = render(document("{v: v}"), *(payload.encode() for payload in payloads))
 
     assert all(each.reason and each.location.startswith("/") for each in rendered.failures)
     assert list(rendered.origins) == sorted(rendered.origins)
 
 
-def test_rule_32_results_name_the_message_of_every_line_failure_and_skip() -> None:
+def test_results_name_the_message_of_every_line_failure_and_skip() -> None:
+    """Rule 32."""
     rendered = render(document("{v: v}", top="where: 'v != `0`'"), {"v": 0}, {"v": 1}, {"v": "x"}, {"v": 2})
 
     assert (list(rendered.lines), list(rendered.origins)) == (["m v=1.0 0", "m v=2.0 0"], [1, 3])
@@ -926,7 +979,8 @@ def test_rule_32_results_name_the_message_of_every_line_failure_and_skip() -> No
     assert (len(made.messages), list(made.origins), [each.index for each in made.failures]) == (1, [0], [1])
 
 
-def test_rule_33_a_mapping_pickles_as_its_document() -> None:
+def test_a_mapping_pickles_as_its_document() -> None:
+    """Rule 33."""
     mapping = parse_mapping(document("{v: v}"))
     again = pickle.loads(pickle.dumps(mapping))
 
@@ -934,13 +988,15 @@ def test_rule_33_a_mapping_pickles_as_its_document() -> None:
     assert list(again.plan().render([Message(b'{"v":1}')]).lines) == ["m v=1.0 0"]
 
 
-def test_rule_33_every_problem_of_a_document_is_told_at_once() -> None:
+def test_every_problem_of_a_document_is_reported_at_once() -> None:
+    """Rule 33."""
     text = document("{v: 'lenght(v)', w: 7}", top="where: 'a =='\ncolisions: merge")
 
     assert sorted(codes(text)) == ["IFX110", "IFX115", "IFX200", "IFX203"]
 
 
-def test_rule_33_lines_parse_to_points_that_encode_to_themselves() -> None:
+def test_lines_parse_to_points_that_encode_to_themselves() -> None:
+    """Rule 33."""
     [point] = parse_lines(b'm,b=1,a=x\\ y f=1,i=1i,u=1u,s="a\\"b",t=T 5')
 
     assert point == Point("m", {"a": "x y", "b": "1"}, {"f": 1.0, "i": 1, "u": Unsigned(1), "s": 'a"b', "t": True}, 5)

@@ -35,7 +35,7 @@ FEW, EXAMPLES = 200, 500
     ],
 )
 def test_compiled_equals_reference(part, examples):
-    """For every document, every batch, each dialect and each precision; in parts, so that they run side by side."""
+    """For every document, every batch, each dialect and each precision; in parts, so that they run in parallel."""
 
     @settings(
         max_examples=examples,
@@ -70,7 +70,7 @@ def test_compiled_equals_reference(part, examples):
 
 
 def test_rendering_twice_gives_the_same(document_of_the_design):
-    """A plan keeps nothing between calls."""
+    """A plan keeps no state between calls."""
     mapping = parse_mapping(document_of_the_design)
     batch = [
         Message(b'{"device":{"id":"d1"},"readings":[{"celsius":21.5,"count":3,"state":"ok","ts":1700000000000}]}')
@@ -139,7 +139,7 @@ def test_a_cast_never_changes_a_number(kind, wrapped, token):
 
 @pytest.mark.parametrize("star", [False, True], ids=["field", "star"])
 def test_a_cast_never_changes_a_number_of_an_expression(star):
-    """A literal is read as a double too; both plans refuse the record."""
+    """A literal is read as a double too; both plans reject the record."""
     source = "`9007199254740993.0`" if not star else '`{"lambda": 9007199254740993.0}`'
     name = '"*"' if star else "lambda"
     mapping = parse_mapping(

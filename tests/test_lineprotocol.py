@@ -66,7 +66,7 @@ LINES: dict[str, tuple[Point, str, str | None]] = {
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", LINES)
-def test_point_is_written_so_and_read_back(name: str, dialect: str) -> None:
+def test_a_point_is_written_and_read_back(name: str, dialect: str) -> None:
     point, plain, doubled = LINES[name]
     line = doubled if dialect == "v3" and doubled is not None else plain
 
@@ -75,7 +75,7 @@ def test_point_is_written_so_and_read_back(name: str, dialect: str) -> None:
     assert parse_lines(f"\n # a comment\n{line}\n{line}", dialect) == [point, point]
 
 
-def test_unsigned_is_written_where_the_dialect_has_it() -> None:
+def test_unsigned_is_written_if_the_dialect_has_it() -> None:
     point = Point("m", {}, {"u": Unsigned(2**64 - 1), "z": Unsigned(0)})
 
     assert point.encode("v2") == point.encode("v3") == "m u=18446744073709551615u,z=0u"
@@ -100,12 +100,13 @@ def test_unsigned_is_written_where_the_dialect_has_it() -> None:
         ("s", -2_000_000_000, "-2"),
     ],
 )
-def test_rule_18_time_finer_than_the_precision_is_floored_below_zero_too(precision: str, ns: int, written: str) -> None:
+def test_a_time_is_rounded_down_to_the_precision_also_below_zero(precision: str, ns: int, written: str) -> None:
+    """Rule 18."""
     assert Point("m", {}, {"f": 1.0}, ns).encode("v2", precision) == f"m f=1.0 {written}"
 
 
 @pytest.mark.parametrize("precision", ["us", "ms", "s"])
-def test_a_time_that_flooring_pushes_out_of_the_range_is_refused(precision: str) -> None:
+def test_a_time_that_is_out_of_range_after_rounding_is_rejected(precision: str) -> None:
     with pytest.raises(PointError, match="is below") as refused:
         Point("m", {}, {"f": 1.0}, MIN_NS).encode("v2", precision)
 
@@ -161,7 +162,8 @@ REFUSED_POINTS: dict[str, tuple[tuple[Any, Any, Any, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED_POINTS)
-def test_rule_19_what_a_server_loses_or_changes_is_no_point(name: str) -> None:
+def test_a_value_that_a_server_loses_or_changes_is_rejected(name: str) -> None:
+    """Rule 19."""
     arguments, code = REFUSED_POINTS[name]
 
     with pytest.raises(PointError) as refused:
@@ -173,7 +175,7 @@ def test_rule_19_what_a_server_loses_or_changes_is_no_point(name: str) -> None:
     refused.value.reason.encode()
 
 
-def test_the_longest_names_pass() -> None:
+def test_the_longest_names_are_accepted() -> None:
     point = Point("m" * 20000, {"t" * 20000: "v" * 20000}, {"f" * 5529: "x" * 65535})
 
     assert parse_lines(point.encode()) == [point]
@@ -200,19 +202,21 @@ def test_the_longest_names_pass() -> None:
         (LinePart.FIELD_KEY, "", ""),
     ],
 )
-def test_rule_19_invalid_names_are_replaced_by_underscores(part: LinePart, text: str, replaced: str) -> None:
+def test_invalid_names_are_replaced_by_underscores(part: LinePart, text: str, replaced: str) -> None:
+    """Rule 19."""
     assert replace_invalid(text, part) == replaced
 
 
 @given(st.text(min_size=1, max_size=20), st.sampled_from(LinePart))
-def test_what_was_replaced_is_valid(text: str, part: LinePart) -> None:
+def test_a_replaced_name_is_valid(text: str, part: LinePart) -> None:
     replaced = replace_invalid(text, part)
 
     assert check_part(replaced, part) == replaced
     assert replace_invalid(replaced, part) == replaced
 
 
-def test_rule_33_equality_tells_types_and_the_sign_of_zero() -> None:
+def test_equality_distinguishes_types_and_the_sign_of_zero() -> None:
+    """Rule 33."""
     values: list[Any] = [0, 0.0, -0.0, False, Unsigned(0), "0", 1, 1.0, True, Unsigned(1), "1", ""]
     points = [Point("m", {}, {"f": value}) for value in values]
 
@@ -221,7 +225,7 @@ def test_rule_33_equality_tells_types_and_the_sign_of_zero() -> None:
     assert len(set(points)) == len(points)
 
 
-def test_point_is_frozen_ordered_hashable_and_pickles() -> None:
+def test_a_point_is_frozen_ordered_hashable_and_pickles() -> None:
     fields = {"b": 1.0, "a": Unsigned(2)}
     point = Point("m", {"y": "1", "x": "2"}, fields, 5)
     fields["c"] = 3.0
@@ -241,7 +245,7 @@ def test_point_is_frozen_ordered_hashable_and_pickles() -> None:
 
 
 @pytest.mark.parametrize("name", ["V2", "v4", ""])
-def test_unknown_dialect_or_precision_is_an_error(name: str) -> None:
+def test_an_unknown_dialect_or_precision_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="Dialect"):
         parse_lines("m f=1", name)
     with pytest.raises(ValueError, match="Precision"):
@@ -328,7 +332,7 @@ REFUSED_LINES: dict[str, tuple[int, int, str]] = {
 
 
 @pytest.mark.parametrize("text", REFUSED_LINES, ids=lambda text: ascii(text[:30]))
-def test_parser_says_line_and_column_in_bytes(text: str) -> None:
+def test_the_parser_reports_line_and_column_in_bytes(text: str) -> None:
     line, column, reason = REFUSED_LINES[text]
 
     with pytest.raises(LineProtocolError) as refused:
@@ -363,7 +367,7 @@ def test_parser_says_line_and_column_in_bytes(text: str) -> None:
         *[(text, False, "v1 v2 v3") for text in ("f", "F", "false", "False", "FALSE")],
     ],
 )
-def test_parser_takes_the_values_that_servers_of_a_dialect_take(text: str, value: Any, dialects: str) -> None:
+def test_the_parser_accepts_the_values_that_servers_of_a_dialect_accept(text: str, value: Any, dialects: str) -> None:
     for dialect in DIALECTS:
         if dialect in dialects:
             assert parse_lines(f"m f={text}", dialect) == [Point("m", {}, {"f": value})]
@@ -382,31 +386,31 @@ def test_parser_takes_the_values_that_servers_of_a_dialect_take(text: str, value
         ("m,t=a\\nb f=1", "a\\nb", "a\\nb"),
     ],
 )
-def test_backslash_outside_of_strings_means_what_the_dialect_says(text: str, v2: str, v3: str) -> None:
+def test_a_backslash_outside_of_strings_depends_on_the_dialect(text: str, v2: str, v3: str) -> None:
     read = {dialect: parse_lines(text, dialect)[0].tags["t"] for dialect in DIALECTS}
 
     assert read == {"v1": v2, "v2": v2, "v3": v3}
 
 
-def test_escaped_comma_after_a_backslash_ends_the_tag_in_v3_only() -> None:
-    """`a\\\\,b`: 1.x and 2.x look at the preceding byte alone, 3.x pairs the backslashes."""
+def test_an_escaped_comma_after_a_backslash_ends_the_tag_in_v3_only() -> None:
+    """`a\\,b`: 1.x and 2.x consider the preceding byte alone, 3.x pairs the backslashes."""
     assert parse_lines("m,t=a\\\\,b f=1", "v2")[0].tags["t"] == "a\\,b"
     with pytest.raises(LineProtocolError, match="ends with a backslash"):
         parse_lines("m,t=a\\\\,b=c f=1", "v3")
 
 
-def test_spaces_around_the_sections_mean_nothing() -> None:
+def test_spaces_around_the_sections_are_ignored() -> None:
     assert parse_lines("  m,a=b   f=1   17  ") == [Point("m", {"a": "b"}, {"f": 1.0}, 17)]
 
 
 @pytest.mark.parametrize("precision", list(Precision))
-def test_parsed_time_is_scaled_to_nanoseconds(precision: Precision) -> None:
+def test_a_parsed_time_is_scaled_to_nanoseconds(precision: Precision) -> None:
     assert parse_lines("m f=1 -3", "v2", precision)[0].timestamp_ns == -3 * precision.divisor
     with pytest.raises(LineProtocolError, match="outside"):
         parse_lines(f"m f=1 {MAX_NS // precision.divisor + 1}", "v2", precision)
 
 
-def test_invalid_utf8_breaks_its_own_line_only() -> None:
+def test_invalid_utf8_affects_only_its_own_line() -> None:
     data = b'm f=1\nm,t=\xff f=2\nm f="\xc3"\nm f=4'
 
     lines = list(split_lines(data))
@@ -447,7 +451,7 @@ def test_lines_are_split_outside_of_strings(text: str, lines: list[tuple[int, st
 
 
 def test_hostile_input_takes_linear_time() -> None:
-    """Unclosed strings, runs of backslashes and of quotes: each of these was quadratic in some parser."""
+    """Unclosed strings, runs of backslashes and of quotes: each takes quadratic time in some parser."""
     for text in ('m f="' + 'a\n"' * 100_000, "m,t=" + "\\" * 300_000, 'm f="' + "\\" * 300_000, 'm f="\n' * 100_001):
         with pytest.raises(LineProtocolError):
             parse_lines(text)
@@ -483,7 +487,7 @@ def _valid(part: LinePart) -> st.SearchStrategy[str]:
 @settings(max_examples=150)
 @given(st.lists(points(unsigned=False), max_size=3), st.sampled_from(Dialect), st.sampled_from(Precision))
 @example([Point("m ", {"t": "\\ \\=\\,a"}, {'"': '"\\\n'}, 10**9)], Dialect.V3, Precision.S)
-def test_what_is_encoded_is_parsed_back(expected: list[Point], dialect: Dialect, precision: Precision) -> None:
+def test_an_encoded_point_is_parsed_back(expected: list[Point], dialect: Dialect, precision: Precision) -> None:
     text = "\n".join(point.encode(dialect, precision) for point in expected)
 
     assert parse_lines(text, dialect, precision) == expected
@@ -493,7 +497,7 @@ def test_what_is_encoded_is_parsed_back(expected: list[Point], dialect: Dialect,
 
 @settings(max_examples=150)
 @given(points(), st.sampled_from(["v2", "v3"]), st.data())
-def test_mutated_lines_are_parsed_or_refused_and_encoding_is_idempotent(
+def test_mutated_lines_are_parsed_or_rejected_and_encoded_alike(
     point: Point, dialect: str, data: st.DataObject
 ) -> None:
     line = point.encode(dialect)
@@ -509,7 +513,7 @@ def test_mutated_lines_are_parsed_or_refused_and_encoding_is_idempotent(
     st.one_of(st.binary(max_size=40), st.text('ma,= "\\\n\r#.01-+eiutTf', max_size=30).map(str.encode)),
     st.sampled_from(DIALECTS),
 )
-def test_any_bytes_are_parsed_or_refused(data: bytes, dialect: str) -> None:
+def test_any_bytes_are_parsed_or_rejected(data: bytes, dialect: str) -> None:
     _accepted_text_is_idempotent(data, dialect)
 
 
@@ -536,14 +540,14 @@ def test_splitting_loses_nothing_but_blank_lines_and_comments(text: str) -> None
 
 @settings(max_examples=100)
 @given(points())
-def test_plain_and_careful_path_agree(point: Point) -> None:
-    """A space before the line sends it to the careful path."""
+def test_the_plain_and_the_careful_path_agree(point: Point) -> None:
+    """A space before the line forces the careful path."""
     line = point.encode("v2")
 
     assert parse_line(line) == parse_line(" " + line) == point
 
 
-def test_a_line_given_alone_may_not_end_early() -> None:
+def test_a_single_line_may_not_end_early() -> None:
     for text in ("", "  ", "# x", "\nm f=1"):
         with pytest.raises(LineProtocolError, match="blank line or a comment"):
             parse_line(text)
@@ -552,7 +556,7 @@ def test_a_line_given_alone_may_not_end_early() -> None:
     assert (refused.value.line, refused.value.column) == (7, 6)
 
 
-def test_reasons_show_values_in_bounded_text() -> None:
+def test_reasons_show_shortened_values() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]

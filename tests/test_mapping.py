@@ -86,8 +86,8 @@ def codes(text: str, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("case", PROBLEMS, ids=lambda path: path.name)
-def test_a_bad_document_is_told_in_these_words(case: Path, update_cases: bool) -> None:
-    """The text of every problem, byte for byte: `--update-cases` rewrites it, and the difference is read."""
+def test_an_invalid_document_has_these_messages(case: Path, update_cases: bool) -> None:
+    """The text of every problem, byte for byte: `--update-cases` rewrites it, and the difference is reviewed."""
     [file] = case.glob("mapping.*")
     golden = case / "expected.txt"
     try:
@@ -118,7 +118,7 @@ def test_every_problem_has_a_place_a_source_line_and_a_registered_code(case: Pat
         assert problem.location.column - 1 + problem.length <= max(len(problem.source), problem.location.column)
 
 
-def test_the_problems_of_a_document_are_told_in_the_order_of_its_text() -> None:
+def test_the_problems_of_a_document_are_in_the_order_of_its_text() -> None:
     for case in PROBLEMS:
         [file] = case.glob("mapping.*")
         if case.name != "warnings":
@@ -129,7 +129,8 @@ def test_the_problems_of_a_document_are_told_in_the_order_of_its_text() -> None:
 # --- rules ---
 
 
-def test_rule_01_the_name_is_that_of_the_file_unless_the_document_says_one(tmp_path: Path) -> None:
+def test_the_name_is_that_of_the_file_unless_the_document_has_one(tmp_path: Path) -> None:
+    """Rule 1."""
     text = HEAD + "points: {measurement: {const: m}}\n"
     path = tmp_path / "factory-env.yaml"
     path.write_text(text)
@@ -144,8 +145,8 @@ def test_rule_01_the_name_is_that_of_the_file_unless_the_document_says_one(tmp_p
     assert codes('name: "a\\n"\n' + text) == ["IFX114"]
 
 
-def test_rule_01_the_smallest_useful_writer_has_at_most_8_lines() -> None:
-    """Tags are named, every other member becomes a field, less what the time has used."""
+def test_the_smallest_useful_writer_has_at_most_8_lines() -> None:
+    """Rule 1.  Tags are named; every other member that the time does not use becomes a field."""
     text = """\
 iggyflux: 1
 kind: writer
@@ -170,7 +171,8 @@ points:
     assert star.type is FieldType.AUTO
 
 
-def test_rule_01_topics_are_a_name_a_list_or_a_glob() -> None:
+def test_topics_are_a_name_a_list_or_a_glob() -> None:
+    """Rule 1."""
     rest = "points: {measurement: {const: m}}\n"
     for topic, expected in (("a", ("a",)), ("[a, b]", ("a", "b")), ("'a-*'", ("a-*",))):
         text = f"iggyflux: 1\nkind: writer\nfrom: {{stream: s, topic: {topic}}}\n{rest}"
@@ -179,7 +181,8 @@ def test_rule_01_topics_are_a_name_a_list_or_a_glob() -> None:
 
 
 @pytest.mark.parametrize("value", ["xs[0]", "xs[?a]", "@", "*", "`1`", "a[*].b", "'a' == b"])
-def test_rule_02_an_expression_without_quotes_in_braces_is_told_to_be_quoted(value: str) -> None:
+def test_an_unquoted_expression_in_braces_gets_a_hint(value: str) -> None:
+    """Rule 2."""
     found = problems(HEAD + f"points:\n  measurement: {{const: m}}\n  fields: {{a: {value}}}\n")
 
     assert any("quote the expression" in (problem.hint or "") for problem in found)
@@ -187,14 +190,16 @@ def test_rule_02_an_expression_without_quotes_in_braces_is_told_to_be_quoted(val
 
 
 @pytest.mark.parametrize("value", ["`x`", "@.a", "*.a", "&a", "!a", "!a && b", "*a", "%a", "'a' == b", "[a].b"])
-def test_rule_02_a_value_without_quotes_that_begins_like_yaml_is_told_to_be_quoted(value: str) -> None:
+def test_an_unquoted_value_that_begins_like_yaml_gets_a_hint(value: str) -> None:
+    """Rule 2."""
     found = problems(HEAD + f"where: {value}\npoints: {{measurement: {{const: m}}}}\n")
 
     assert any("quote" in (problem.hint or "") or "write an expression" in (problem.hint or "") for problem in found)
     assert {problem.location.line for problem in found if problem.severity == "error"} == {4}
 
 
-def test_rule_04_constants_may_stand_where_expressions_stand() -> None:
+def test_constants_are_accepted_in_place_of_expressions() -> None:
+    """Rule 4."""
     spec = point(
         "{measurement: {const: m}, tags: {a: {const: 1}, b: {const: true}, c: {const: x}}, "
         "fields: {d: {const: 2}, e: {const: y}, f: {const: false}, g: {const: 3, type: integer}}, "
@@ -213,7 +218,8 @@ def test_rule_04_constants_may_stand_where_expressions_stand() -> None:
 
 
 @pytest.mark.parametrize("value", ["5", "1.5", "true", "-1"])
-def test_rule_04_a_bare_number_or_boolean_is_told_how_a_constant_is_written(value: str) -> None:
+def test_a_bare_number_or_boolean_gets_a_hint_to_write_a_constant(value: str) -> None:
+    """Rule 4."""
     text = f"points: {{measurement: {{const: m}}, tags: {{a: {value}}}, fields: {{b: {value}}}}}\n"
 
     found = [problem for problem in problems(HEAD + text) if problem.severity == "error"]
@@ -222,7 +228,8 @@ def test_rule_04_a_bare_number_or_boolean_is_told_how_a_constant_is_written(valu
     assert {problem.hint for problem in found} == {f"write a constant as {{const: {value}}}"}
 
 
-def test_rule_05_a_bare_null_in_an_expression_is_told_at_its_place() -> None:
+def test_a_null_without_backticks_is_reported_at_its_place() -> None:
+    """Rule 5."""
     [problem] = [
         p for p in problems(HEAD + "where: 'a != null'\npoints: {measurement: {const: m}}\n") if p.severity == "error"
     ]
@@ -230,13 +237,15 @@ def test_rule_05_a_bare_null_in_an_expression_is_told_at_its_place() -> None:
     assert (problem.location.line, problem.location.column, problem.length) == (4, 14, 4)
 
 
-def test_rule_06_meta_knows_what_its_kind_of_document_has() -> None:
+def test_meta_knows_the_names_of_its_kind_of_document() -> None:
+    """Rule 6."""
     assert parse_mapping(HEAD + "points: {measurement: meta('topic')}\n")
     assert "IFX207" in codes(READER + "messages: {key: meta('topic')}\n")
     assert parse_mapping(READER + "messages: {key: meta('measurement')}\n")
 
 
-def test_rule_11_a_field_is_a_float_and_a_star_is_auto_unless_they_say_otherwise() -> None:
+def test_a_field_is_float_and_a_star_is_auto_by_default() -> None:
+    """Rule 11."""
     spec = point(
         "{measurement: {const: m}, fields: {a: x, b: {expr: y}, c: {expr: z, type: string, cast: true}, "
         '"*": "@", "p_*": {expr: q, type: integer, cast: true}}, timestamp: {spread: offset}}'
@@ -253,7 +262,8 @@ def test_rule_11_a_field_is_a_float_and_a_star_is_auto_unless_they_say_otherwise
     ]
 
 
-def test_rule_14_tags_take_defaults_requirements_and_stars() -> None:
+def test_tags_accept_default_required_and_stars() -> None:
+    """Rule 14."""
     spec = point(
         "{measurement: {const: m}, timestamp: {spread: offset}, "
         "tags: {a: {expr: x, default: 5}, b: {expr: y, required: true}, 'l_*': {expr: labels, exclude: tmp}}}"
@@ -264,7 +274,8 @@ def test_rule_14_tags_take_defaults_requirements_and_stars() -> None:
     assert (star.prefix, star.exclude, star.include, star.flatten) == ("l_", ("tmp",), (), None)
 
 
-def test_rule_15_tags_and_fields_are_in_the_order_of_their_bytes() -> None:
+def test_tags_and_fields_are_in_the_order_of_their_bytes() -> None:
+    """Rule 15."""
     spec = point(
         "{measurement: {const: m}, timestamp: {spread: offset}, "
         'tags: {b: x, a: x, B: x, "\\u00e9": x}, fields: {"\\U0001f600": x, z: x, "\\uffee": x, Z: x}}'
@@ -274,7 +285,8 @@ def test_rule_15_tags_and_fields_are_in_the_order_of_their_bytes() -> None:
     assert [field.key for field in spec.fields] == ["Z", "z", "\uffee", "\U0001f600"]
 
 
-def test_rule_15_a_key_that_is_a_tag_and_a_field_is_an_error() -> None:
+def test_a_key_that_is_a_tag_and_a_field_is_an_error() -> None:
+    """Rule 15."""
     assert codes(HEAD + "points: {measurement: {const: m}, tags: [a], fields: {a: b}}\n") == ["IFX120"]
 
 
@@ -301,14 +313,16 @@ USED = [
 
 
 @pytest.mark.parametrize(("text", "key", "expected"), USED, ids=[text for text, _, _ in USED])
-def test_rule_16_a_star_leaves_out_the_keys_that_other_parts_use(text: str, key: str, expected: set[str]) -> None:
+def test_a_star_omits_the_keys_that_other_parts_use(text: str, key: str, expected: set[str]) -> None:
+    """Rule 16."""
     spec = writer(HEAD + f"points: {text}\n").points[0]
     star = next(star for star in spec.field_stars if star.prefix + "*" == key)
 
     assert star.used == expected
 
 
-def test_rule_16_under_for_each_the_element_and_the_message_are_two_objects() -> None:
+def test_under_for_each_element_and_message_are_two_objects() -> None:
+    """Rule 16."""
     inner = "{measurement: {const: m}, tags: {x: a, y: root().b}, fields: {'*': '@', 'm_*': root()}}"
 
     assert star_used(inner, "*", for_each=True) == {"a"}
@@ -316,7 +330,8 @@ def test_rule_16_under_for_each_the_element_and_the_message_are_two_objects() ->
     assert star_used(inner, "*") == {"a", "b"}
 
 
-def test_rule_16_a_star_takes_flatten_include_and_exclude() -> None:
+def test_a_star_accepts_flatten_include_and_exclude() -> None:
+    """Rule 16."""
     spec = point("{measurement: {const: m}, fields: {'*': {expr: x, flatten: _, include: [a_*, b], exclude: c?}}}")
 
     [star] = spec.field_stars
@@ -333,7 +348,8 @@ def test_rule_16_a_star_takes_flatten_include_and_exclude() -> None:
         ("{a: {expr: x, default: 18446744073709551615, type: unsigned}}", 2**64 - 1),
     ],
 )
-def test_rule_17_a_default_is_of_the_fields_type(text: str, default: object) -> None:
+def test_a_default_has_the_type_of_the_field(text: str, default: object) -> None:
+    """Rule 17."""
     field = fields(text)["a"]
 
     assert field.default == default
@@ -353,7 +369,8 @@ def test_rule_17_a_default_is_of_the_fields_type(text: str, default: object) -> 
         "default: 5, type: string",
     ],
 )
-def test_rule_17_a_default_of_another_type_is_an_error_of_the_document(options: str) -> None:
+def test_a_default_of_another_type_is_an_error(options: str) -> None:
+    """Rule 17."""
     assert codes(HEAD + f"points: {{measurement: {{const: m}}, fields: {{a: {{expr: x, {options}}}}}}}\n") == ["IFX123"]
 
 
@@ -405,7 +422,8 @@ TIMES = [
 
 
 @pytest.mark.parametrize(("text", "expected"), TIMES, ids=[text for text, _ in TIMES])
-def test_rule_18_a_timestamp_says_how_it_is_written(text: str, expected: Timestamp) -> None:
+def test_a_timestamp_has_a_format(text: str, expected: Timestamp) -> None:
+    """Rule 18."""
     mapping = parse_mapping(HEAD + f"points: {{measurement: {{const: m}}, timestamp: {text}}}\n")
 
     assert isinstance(mapping, WriterMapping)
@@ -436,11 +454,13 @@ def test_rule_18_a_timestamp_says_how_it_is_written(text: str, expected: Timesta
         ("{const: 1, format: unix_s, default: message}", ["IFX126"]),
     ],
 )
-def test_rule_18_a_timestamp_that_cannot_be_is_an_error(text: str, expected: list[str]) -> None:
+def test_an_impossible_timestamp_is_an_error(text: str, expected: list[str]) -> None:
+    """Rule 18."""
     assert codes(HEAD + f"points: {{measurement: {{const: m}}, timestamp: {text}}}\n") == expected
 
 
-def test_rule_18_points_without_a_timestamp_are_a_warning() -> None:
+def test_points_without_a_timestamp_are_a_warning() -> None:
+    """Rule 18."""
     [warning] = parse_mapping(HEAD + "points: {measurement: {const: m}}\n").warnings
 
     assert (warning.code, warning.severity, warning.location.line) == ("IFX150", "warning", 4)
@@ -458,25 +478,29 @@ def test_rule_18_points_without_a_timestamp_are_a_warning() -> None:
         *(("fields", name, "IFX122") for name in ("", "a\\b", "a\tb")),
     ],
 )
-def test_rule_19_names_that_no_server_keeps_are_errors_of_the_document(part: str, name: str, code: str) -> None:
+def test_names_that_servers_lose_are_errors(part: str, name: str, code: str) -> None:
+    """Rule 19."""
     tree = {"measurement": {"const": "m"}, part: {name: "x"}}
 
     assert codes(HEAD + "points: " + json.dumps(tree)) == [code]
 
 
 @pytest.mark.parametrize("name", ["a=b", "a\\b", "#a", "a\nb"])
-def test_rule_19_a_constant_measurement_is_checked_unless_names_are_replaced(name: str) -> None:
+def test_a_constant_measurement_is_checked_unless_names_are_replaced(name: str) -> None:
+    """Rule 19."""
     text = HEAD + "points: " + json.dumps({"measurement": {"const": name}})
 
     assert codes(text) == ["IFX122"]
     assert parse_mapping(text + "\ninvalid_names: replace\n").kind == "writer"
 
 
-def test_rule_19_names_that_are_fine_as_fields_are_fine() -> None:
+def test_names_that_are_valid_as_fields_are_accepted() -> None:
+    """Rule 19."""
     assert set(fields("{_value: a, table: b, result: c, 'a b,c=d': e}")) == {"_value", "table", "result", "a b,c=d"}
 
 
-def test_rule_20_several_points_may_be_made_of_one_message() -> None:
+def test_several_points_may_be_made_of_one_message() -> None:
+    """Rule 20."""
     found = writer(HEAD + "for_each: xs\npoints:\n- {measurement: {const: a}, where: b}\n- {measurement: {const: c}}\n")
 
     assert [spec.pointer for spec in found.points] == ["/points/0", "/points/1"]
@@ -485,7 +509,8 @@ def test_rule_20_several_points_may_be_made_of_one_message() -> None:
     assert found.for_each.location == "/for_each"
 
 
-def test_rules_21_and_22_policies_have_defaults() -> None:
+def test_policies_have_defaults() -> None:
+    """Rules 21 and 22."""
     plain = writer(HEAD + "points: {measurement: {const: m}}\n")
     said = writer(
         HEAD + "points: {measurement: {const: m}}\non_error: skip\ncollisions: keep_last\ninvalid_names: replace\n"
@@ -495,7 +520,8 @@ def test_rules_21_and_22_policies_have_defaults() -> None:
     assert (said.on_error, said.collisions, said.invalid_names) == (OnError.SKIP, Collisions.KEEP_LAST, "replace")
 
 
-def test_rules_26_and_27_a_payload_is_a_name_or_an_object_with_options() -> None:
+def test_a_payload_is_a_name_or_an_object_with_options() -> None:
+    """Rules 26 and 27."""
     for payload, name, options in (
         ("msgpack", "msgpack", {}),
         ("{format: json}", "json", {}),
@@ -526,7 +552,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("example", "expected"), EXAMPLES, ids=[example for example, _ in EXAMPLES])
-def test_rule_28_an_example_has_a_message_and_what_comes_of_it(example: str, expected: list[str]) -> None:
+def test_an_example_has_a_message_and_its_result(example: str, expected: list[str]) -> None:
+    """Rule 28."""
     text = HEAD + f"points: {{measurement: {{const: m}}}}\nexamples: [{example}]\n"
 
     if expected:
@@ -535,7 +562,8 @@ def test_rule_28_an_example_has_a_message_and_what_comes_of_it(example: str, exp
         assert len(parse_mapping(text).examples) == 1
 
 
-def test_rule_28_text_is_no_payload_of_a_binary_format() -> None:
+def test_text_is_not_a_payload_of_a_binary_format() -> None:
+    """Rule 28."""
     text = (
         "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t, payload: msgpack}\npoints: {measurement: {const: m}}\n"
     )
@@ -585,7 +613,8 @@ def test_every_condition_of_a_valid_reader_reaches_the_query(where: dict[str, ob
     assert [(tag, len(texts_of(values))) for tag, values in mapping.reader.source.where] == wanted
 
 
-def test_rule_29_a_reader_has_a_query_a_cursor_messages_and_a_target() -> None:
+def test_a_reader_has_a_query_a_cursor_messages_and_a_target() -> None:
+    """Rule 29."""
     mapping = parse_mapping(
         """\
 iggyflux: 1
@@ -619,7 +648,8 @@ examples:
     assert (first.for_each, second.for_each) == ("row", "window")
 
 
-def test_rule_29_a_template_of_a_payload_is_one_expression() -> None:
+def test_a_template_of_a_payload_is_one_expression() -> None:
+    """Rule 29."""
     text = READER + 'messages: {payload: {"a \\" b": x.y, c: {const: "it`s"}, d: {const: 5}, e: "x || z"}}\n'
     mapping = parse_mapping(text)
 
@@ -629,7 +659,8 @@ def test_rule_29_a_template_of_a_payload_is_one_expression() -> None:
     assert payload.evaluate({"x": {"y": 1}, "z": 2}) == {'a " b': 1, "c": "it`s", "d": 5, "e": {"y": 1}}
 
 
-def test_rule_29_without_messages_a_row_is_a_message() -> None:
+def test_without_messages_each_row_is_a_message() -> None:
+    """Rule 29."""
     mapping = parse_mapping(READER)
 
     assert isinstance(mapping, ReaderMapping)
@@ -652,7 +683,7 @@ STATEMENT = "iggyflux: 1\nkind: reader\nto: {stream: s, topic: t}\nfrom: {statem
         ("SELECT * FROM env WHERE time >= $start AND time < $stop AND time < now()", ["IFX131"]),
     ],
 )
-def test_a_statement_is_bounded_by_its_window_alone(statement: str, expected: list[str]) -> None:
+def test_a_statement_depends_only_on_its_window(statement: str, expected: list[str]) -> None:
     text = STATEMENT % statement
 
     if expected:
@@ -676,7 +707,7 @@ def test_a_statement_is_bounded_by_its_window_alone(statement: str, expected: li
         ("from: {measurement: a}", ["IFX111"]),
     ],
 )
-def test_a_reader_that_cannot_read_is_an_error(text: str, expected: list[str]) -> None:
+def test_an_unusable_reader_is_an_error(text: str, expected: list[str]) -> None:
     assert codes("iggyflux: 1\nkind: reader\n" + text + "\n") == expected
 
 
@@ -692,7 +723,7 @@ def test_names_in_a_list_are_tags_or_fields_of_these_members() -> None:
     assert spec.field_stars == ()
 
 
-def test_a_value_may_be_an_object_with_nothing_but_its_expression() -> None:
+def test_a_value_may_be_an_object_with_only_an_expression() -> None:
     spec = point("{measurement: {expr: a}, tags: {b: {expr: c}}, fields: {d: {expr: e}}}")
 
     assert spec.measurement == Expression("a", {}, "writer", "/points/measurement/expr")
@@ -725,12 +756,12 @@ def test_a_value_may_be_an_object_with_nothing_but_its_expression() -> None:
         ("{measurement: {const: m}, tags: {a: b c}, fields: {d: e f}}", ["IFX200", "IFX200"]),
     ],
 )
-def test_a_point_that_cannot_be_made_is_an_error(text: str, expected: list[str]) -> None:
+def test_an_impossible_point_is_an_error(text: str, expected: list[str]) -> None:
     assert codes(HEAD + f"points: {text}\n") == expected
 
 
 @pytest.mark.parametrize("text", ["upper(b)", "'a'"])
-def test_an_expression_that_fits_after_a_cast_is_fine(text: str) -> None:
+def test_an_expression_that_fits_after_a_cast_is_accepted(text: str) -> None:
     assert "a" in fields('{a: {expr: "%s", type: integer, cast: true}}' % text)  # noqa: UP031
 
 
@@ -742,7 +773,7 @@ def test_names_of_streams_and_topics_are_counted_in_bytes() -> None:
     assert codes(f"iggyflux: 1\nkind: reader\nfrom: {{measurement: m}}\nto: {{stream: a, topic: {long}}}") == ["IFX114"]
 
 
-def test_a_field_that_reads_a_member_with_the_name_of_a_type_is_doubtful() -> None:
+def test_a_field_that_reads_a_member_named_like_a_type_is_a_warning() -> None:
     text = HEAD + "points: {measurement: {const: m}, timestamp: {spread: offset}, fields: {a: float, string: string}}\n"
 
     [warning] = parse_mapping(text).warnings
@@ -750,7 +781,7 @@ def test_a_field_that_reads_a_member_with_the_name_of_a_type_is_doubtful() -> No
     assert (warning.code, warning.location.pointer) == ("IFX152", "/points/fields/a")
 
 
-def test_problems_of_every_layer_are_told_together() -> None:
+def test_problems_of_every_layer_are_reported_together() -> None:
     text = (
         HEAD
         + "wher: a\npoints: {measurement: {const: m}, tags: {time: a}, "
@@ -772,7 +803,7 @@ def test_an_unused_table_is_a_warning_and_a_used_one_is_not() -> None:
     assert (warning.code, warning.location.pointer) == ("IFX151", "/tables/b")
 
 
-def test_what_is_doubtful_in_an_expression_is_a_warning_inside_of_it() -> None:
+def test_a_doubtful_part_of_an_expression_is_a_warning_at_that_part() -> None:
     text = HEAD + "where: 'state == `on`'\npoints: {measurement: {const: m}, timestamp: {spread: offset}}\n"
 
     [warning] = parse_mapping(text).warnings
@@ -781,7 +812,7 @@ def test_what_is_doubtful_in_an_expression_is_a_warning_inside_of_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["wrter", "sink", 5, None])
-def test_a_wrong_kind_is_told_once_and_the_rest_is_still_checked(kind: object) -> None:
+def test_a_wrong_kind_is_reported_once_and_the_rest_is_checked(kind: object) -> None:
     tree = {"iggyflux": 1, "kind": kind, "from": {"stream": "s"}, "points": {"measurement": {"const": "m"}, "x": 1}}
 
     assert sorted(codes(json.dumps(tree))) == ["IFX110", "IFX111", "IFX113"]
@@ -837,7 +868,7 @@ def test_toml_and_yaml_have_the_same_problems() -> None:
         assert sorted(told[0]) == sorted(told[1])
 
 
-def test_the_hash_is_that_of_the_tree_and_not_of_its_spelling() -> None:
+def test_the_hash_is_that_of_the_tree_and_not_of_the_text() -> None:
     base = parse_mapping(DESIGN)
 
     assert len(base.hash) == 16
@@ -863,7 +894,7 @@ def test_a_mapping_pickles_as_its_document(text: str, form: str) -> None:
     assert len(pickle.dumps(mapping)) < len(text.encode()) + 300
 
 
-def test_a_mapping_locates_what_a_failure_points_at() -> None:
+def test_a_mapping_locates_the_pointer_of_a_failure() -> None:
     mapping = parse_mapping(DESIGN, file="m.yaml")
     assert isinstance(mapping, WriterMapping)
     [spec] = mapping.writer.points
@@ -873,7 +904,7 @@ def test_a_mapping_locates_what_a_failure_points_at() -> None:
     assert str(mapping.locate(spec.fields[0].pointer)).startswith("m.yaml:16:")
 
 
-def test_nothing_of_a_mapping_can_be_changed() -> None:
+def test_a_mapping_is_immutable() -> None:
     mapping = parse_mapping(DESIGN)
     assert isinstance(mapping, WriterMapping)
 
@@ -883,7 +914,7 @@ def test_nothing_of_a_mapping_can_be_changed() -> None:
         mapping.writer.points[0].tags[0].key = "x"  # type: ignore[misc]
 
 
-def test_threads_may_parse_at_once() -> None:
+def test_threads_may_parse_at_the_same_time() -> None:
     results: list[Mapping] = []
     threads = [threading.Thread(target=lambda: results.append(parse_mapping(DESIGN))) for _ in range(8)]
     for thread in threads:
@@ -920,8 +951,8 @@ def test_bytes_and_text_are_the_same(tmp_path: Path) -> None:
     assert load_mapping(path) == parse_mapping(TOML, format="toml")
 
 
-def test_the_keys_of_the_schema_are_those_that_types_have() -> None:
-    """A key that no type takes would be accepted and ignored."""
+def test_the_keys_of_the_schema_are_those_of_the_types() -> None:
+    """A key without a type would be accepted and ignored."""
     defs = load_schema("mapping")["$defs"]
 
     def keys(name: str) -> set[str]:
@@ -1072,7 +1103,7 @@ READER_TREE = {
 
 @settings(max_examples=200, deadline=None)
 @given(spoiled([parse_document(DESIGN).tree, READER_TREE]))
-def test_a_spoiled_document_works_or_has_problems_with_places(tree: Any) -> None:
+def test_a_damaged_document_works_or_has_problems_with_places(tree: Any) -> None:
     works_or_tells(json.dumps(tree))
 
 
@@ -1091,5 +1122,5 @@ def test_any_text_works_or_has_problems_with_places(text: str | bytes, form: str
 @pytest.mark.long
 @settings(max_examples=20_000, deadline=None)
 @given(st.one_of(spoiled([parse_document(DESIGN).tree, READER_TREE]), WILD))
-def test_many_spoiled_documents_work_or_have_problems_with_places(tree: Any) -> None:
+def test_many_damaged_documents_work_or_have_problems_with_places(tree: Any) -> None:
     works_or_tells(json.dumps(tree))

@@ -21,7 +21,7 @@ READERS = [path for path in READY if path not in WRITERS]
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
 def test_a_ready_mapping_has_no_problem_and_passes_its_examples(path):
-    """No warning either; and nothing is published without a test of its own."""
+    """It has no warning either, and has examples."""
     mapping = load_mapping(path)
     results = run_examples(mapping)
 
@@ -31,7 +31,7 @@ def test_a_ready_mapping_has_no_problem_and_passes_its_examples(path):
 
 
 @pytest.mark.parametrize("path", WRITERS, ids=lambda path: path.stem)
-def test_a_ready_mapping_takes_its_samples(path):
+def test_a_ready_mapping_renders_its_samples(path):
     """Samples are realistic messages; none of them fails, and both plans agree on them."""
     samples = path.parent / "samples" / f"{path.stem}.ndjson"
     mapping = load_mapping(path)
@@ -47,7 +47,7 @@ def test_a_ready_mapping_takes_its_samples(path):
 
 
 @pytest.mark.parametrize("path", READERS, ids=lambda path: path.stem)
-def test_a_ready_reader_takes_its_rows(path):
+def test_a_ready_reader_renders_its_rows(path):
     """None of them fails, and both plans agree on them."""
     mapping = load_mapping(path)
     with (path.parent / "samples" / f"{path.stem}.ndjson").open("rb") as lines:
@@ -89,8 +89,8 @@ def expressions(pointer, node):
 
 
 @pytest.mark.parametrize("text", list(published_documents()))
-def test_rule_02_published_expressions_are_quoted(text):
-    """What people copy goes on working when they add a bracket."""
+def test_published_expressions_are_quoted(text):
+    """Rule 2.  A copied expression remains valid when a user adds a bracket."""
     document = parse_document(text, format="yaml")
     plain = [p for p in expressions("", document.tree) if document.node(p).style is Style.PLAIN]
 

@@ -141,7 +141,7 @@ def _assert_tellable(refused: RecordError) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_format_is_described_and_has_samples(name: str) -> None:
+def test_a_format_is_described_and_has_samples(name: str) -> None:
     form = FORMATS[name]
 
     assert form.name == name
@@ -152,7 +152,7 @@ def test_format_is_described_and_has_samples(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_format_gives_back_what_it_wrote(name: str) -> None:
+def test_a_format_reads_what_it_wrote(name: str) -> None:
     for value, options in SAMPLES[name]:
         FORMATS[name].check(options)
         payload = FORMATS[name].encode(value, options)
@@ -189,7 +189,7 @@ def test_mutated_payloads_give_a_plain_value_or_a_decode_error(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_payload_that_is_cut_off_anywhere_gives_a_plain_value_or_a_decode_error(name: str) -> None:
+def test_a_cut_payload_gives_a_plain_value_or_a_decode_error(name: str) -> None:
     for value, options in SAMPLES[name]:
         payload = FORMATS[name].encode(value, options)
         for end in range(len(payload)):
@@ -199,7 +199,7 @@ def test_payload_that_is_cut_off_anywhere_gives_a_plain_value_or_a_decode_error(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_good_payload_of_20_mb_passes(name: str) -> None:
+def test_a_valid_payload_of_20_mb_is_accepted(name: str) -> None:
     value = LARGE[name]
     payload = FORMATS[name].encode(value, {})
 
@@ -208,13 +208,13 @@ def test_good_payload_of_20_mb_passes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_payload_larger_than_any_message_is_refused(name: str) -> None:
+def test_a_payload_larger_than_any_message_is_rejected(name: str) -> None:
     assert refusal(name, b" " * (MAX_PAYLOAD_BYTES + 1)).code == "IFX401"
 
 
 @pytest.mark.parametrize("name", ["json", "csv", "text", "influx"])
 @pytest.mark.parametrize("payload", [b"\xff", b"\xc3", b"a\x80", b"\xed\xa0\x80", b"\xc0\x80", "é".encode("latin-1")])
-def test_text_that_is_not_utf8_is_refused_with_the_byte(name: str, payload: bytes) -> None:
+def test_text_that_is_not_utf8_is_rejected_with_the_byte(name: str, payload: bytes) -> None:
     refused = refusal(name, payload)
 
     assert refused.code == "IFX402"
@@ -253,7 +253,7 @@ def test_text_that_is_not_utf8_is_refused_with_the_byte(name: str, payload: byte
         ("influx", {"measurement": "m", "fields": {"f": None}}),
     ],
 )
-def test_value_that_a_format_cannot_hold_is_refused(name: str, value: Any) -> None:
+def test_a_value_that_a_format_cannot_hold_is_rejected(name: str, value: Any) -> None:
     with pytest.raises(RecordError) as refused:
         FORMATS[name].encode(value, {})
 
@@ -261,8 +261,8 @@ def test_value_that_a_format_cannot_hold_is_refused(name: str, value: Any) -> No
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_rule_24_payloads_are_decoded_one_by_one(name: str) -> None:
-    """Parts that make a whole only together are refused, each by itself."""
+def test_payloads_are_decoded_one_by_one(name: str) -> None:
+    """Rule 24.  Parts that are valid only together are rejected, each by itself."""
     for part in (b'{"a":1,"x":[{}', b"{}]}", b'{"a":8},{"a":9}'):
         if name == "json":
             assert refusal(name, part).code == "IFX404"
@@ -307,14 +307,15 @@ def test_libraries_are_imported_when_they_are_used() -> None:
         (b"\x00", "IFX404", "not JSON"),
     ],
 )
-def test_rule_25_what_is_not_json_is_refused_with_a_reason(payload: bytes, code: str, reason: str) -> None:
+def test_a_payload_that_is_not_json_is_rejected_with_a_reason(payload: bytes, code: str, reason: str) -> None:
+    """Rule 25."""
     refused = refusal("json", payload)
 
     assert refused.code == code
     assert reason in refused.reason
 
 
-def test_json_numbers_are_exact_and_keep_their_kind() -> None:
+def test_json_numbers_are_exact_and_keep_their_type() -> None:
     value = decode("json", b"[7, -0, 7.0, 1e3, 9007199254740993, 123456789012345678901234567890, 1e-400]")
 
     assert [repr(number) for number in value] == [
@@ -322,7 +323,8 @@ def test_json_numbers_are_exact_and_keep_their_kind() -> None:
     ]  # fmt: skip
 
 
-def test_rule_25_what_is_not_read_is_checked_for_syntax_alone() -> None:
+def test_a_value_that_is_not_read_is_checked_for_syntax_only() -> None:
+    """Rule 25."""
     wanted = Reads(keys={"a": Reads(keys={"b": Reads.WHOLE}), "l": Reads(items=Reads(keys={"x": Reads.BARE}))})
 
     assert decode(
@@ -338,7 +340,8 @@ def test_rule_25_what_is_not_read_is_checked_for_syntax_alone() -> None:
 
 @settings(max_examples=150)
 @given(trees, reads)
-def test_rule_25_json_decodes_to_what_is_read_and_no_more(value: Any, wanted: Reads) -> None:
+def test_json_decodes_only_what_is_read(value: Any, wanted: Reads) -> None:
+    """Rule 25."""
     payload = json.dumps(value).encode()
 
     assert decode("json", payload, reads=wanted) == wanted.prune(value)
@@ -371,8 +374,8 @@ def test_rule_25_json_decodes_to_what_is_read_and_no_more(value: Any, wanted: Re
         (b'[{"a":1},{"a":2}]', False),
     ],
 )
-def test_rule_26_of_duplicate_keys_the_last_wins_and_strict_refuses_them(payload: bytes, repeats: bool) -> None:
-    """Read or not, at any depth, compared after unescaping."""
+def test_of_duplicate_keys_the_last_wins_and_strict_rejects_them(payload: bytes, repeats: bool) -> None:
+    """Rule 26.  Read or not, at any depth, compared after unescaping."""
     assert decode("json", payload) == json.loads(payload)
     assert (find_duplicate_key(payload) is not None) is repeats
     if repeats:
@@ -383,8 +386,8 @@ def test_rule_26_of_duplicate_keys_the_last_wins_and_strict_refuses_them(payload
 
 
 @pytest.mark.parametrize("text", ["\\ud83d", "a\\udc00b", "\\ud83d\\ud83d", "\\ud83dx", "\\uDFFF"])
-def test_rule_25_half_of_a_surrogate_pair_fails_only_where_it_is_read(text: str) -> None:
-    """RFC 8259 allows it, and JSON.stringify writes it; UTF-8 cannot."""
+def test_an_unpaired_surrogate_fails_only_where_it_is_read(text: str) -> None:
+    """Rule 25.  RFC 8259 allows it, and JSON.stringify writes it; UTF-8 cannot."""
     payload = f'{{"lambda":1,"note":"{text}","more":{{"{text}":[1e400,"{text}"]}}}}'.encode()
     read = Reads(keys={"lambda": Reads.WHOLE})
 
@@ -408,8 +411,8 @@ def test_rule_25_half_of_a_surrogate_pair_fails_only_where_it_is_read(text: str)
     ),
     reads,
 )
-def test_rule_26_what_json_of_python_makes_of_equal_keys_is_what_is_read(members: list[str], wanted: Reads) -> None:
-    """The last wins; strict refuses exactly the payloads with fewer members than keys."""
+def test_duplicate_keys_are_read_as_by_json_of_python(members: list[str], wanted: Reads) -> None:
+    """Rule 26.  The last wins; strict rejects exactly the payloads with fewer members than keys."""
     payload = ("{" + ",".join(members) + "}").encode()
     tree = json.loads(payload)
 
@@ -479,7 +482,7 @@ def _msgpack(text: str) -> bytes:
         ("82a16101a16202", {"a": 1, "b": 2}),
     ],
 )
-def test_msgpack_takes_every_spelling_of_a_value(payload: str, value: Any) -> None:
+def test_msgpack_accepts_every_encoding_of_a_value(payload: str, value: Any) -> None:
     assert decode("msgpack", _msgpack(payload)) == value
 
 
@@ -512,7 +515,7 @@ def test_msgpack_takes_every_spelling_of_a_value(payload: str, value: Any) -> No
     ],
     ids=lambda value: value[:20],
 )
-def test_msgpack_refuses_what_json_does_not_have(payload: str, code: str) -> None:
+def test_msgpack_rejects_values_that_json_does_not_have(payload: str, code: str) -> None:
     assert refusal("msgpack", _msgpack(payload)).code == code
 
 
@@ -536,7 +539,7 @@ def test_msgpack_refuses_what_json_does_not_have(payload: str, code: str) -> Non
         ("f6", None),
     ],
 )
-def test_cbor_takes_every_spelling_of_a_value(payload: str, value: Any) -> None:
+def test_cbor_accepts_every_encoding_of_a_value(payload: str, value: Any) -> None:
     assert decode("cbor", bytes.fromhex(payload)) == value
 
 
@@ -591,12 +594,12 @@ def test_cbor_takes_every_spelling_of_a_value(payload: str, value: Any) -> None:
     ],
     ids=lambda value: value[:20],
 )
-def test_cbor_refuses_what_json_does_not_have(payload: str, code: str) -> None:
+def test_cbor_rejects_values_that_json_does_not_have(payload: str, code: str) -> None:
     assert refusal("cbor", bytes.fromhex(payload)).code == code
 
 
 def test_cbor_follows_no_other_tag() -> None:
-    """Shared values and string references would unfold without bound."""
+    """Shared values and string references would expand without limit."""
     for tag in (2, 3, *range(5, 1001), *range(1002, 1200), 43000, 55800, 2**16, 2**32, 2**64 - 1):
         head = cbor2.dumps(cbor2.CBORTag(tag, 0))[:-1]
         for body in (b"\x00", b"\x80", b"\x41a", b"\x61a", b"\x82\x01\x02"):
@@ -611,7 +614,8 @@ def test_cbor_follows_no_other_tag() -> None:
     ("name", "payload"),
     [("msgpack", bytes.fromhex("82a17a01a17a02")), ("cbor", bytes.fromhex("a2617a01617a02"))],
 )
-def test_rule_26_holds_for_msgpack_and_cbor_too(name: str, payload: bytes) -> None:
+def test_of_duplicate_keys_of_msgpack_and_cbor_the_last_wins(name: str, payload: bytes) -> None:
+    """Rule 26."""
     wanted = Reads(keys={"a": Reads.WHOLE})
 
     assert decode(name, payload) == {"z": 2}
@@ -655,8 +659,8 @@ _CBOR_FAULTS = [
     ("name", "value"),
     [*(("msgpack", fault) for fault in _MSGPACK_FAULTS), *(("cbor", fault) for fault in _CBOR_FAULTS)],
 )
-def test_what_json_does_not_have_fails_only_where_it_is_read(name: str, value: str) -> None:
-    """The members beside it are read; truncated bytes fail all the same."""
+def test_a_value_that_json_does_not_have_fails_only_where_it_is_read(name: str, value: str) -> None:
+    """The other members are read; truncated bytes fail in any case."""
     head, key = ("83", "a1") if name == "msgpack" else ("a3", "61")
     payload = bytes.fromhex(f"{head}{key}6901{key}6e{value}{key}6202")
 
@@ -675,8 +679,8 @@ _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 @given(st.integers(_FIRST_SECOND, _LAST_SECOND), st.integers(0, 999_999_999))
 @example(_FIRST_SECOND, 1)
 @example(_LAST_SECOND, 999_999_999)
-def test_rule_27_a_time_is_text_with_nine_digits(seconds: int, nanoseconds: int) -> None:
-    """Read back by arithmetic."""
+def test_a_time_is_a_string_with_nine_digits(seconds: int, nanoseconds: int) -> None:
+    """Rule 27.  Compared with arithmetic."""
     msgpack_forms = [b"\xc7\x0c\xff" + struct.pack(">Iq", nanoseconds, seconds)]
     if 0 <= seconds < 2**34:
         msgpack_forms.append(b"\xd7\xff" + struct.pack(">Q", nanoseconds << 34 | seconds))
@@ -695,7 +699,8 @@ def test_rule_27_a_time_is_text_with_nine_digits(seconds: int, nanoseconds: int)
 
 
 @given(st.integers(-(2**64), 2**64 - 1), st.integers(-1000, 1000))
-def test_rule_27_a_decimal_of_cbor_is_exact_text(digits: int, exponent: int) -> None:
+def test_a_decimal_of_cbor_is_an_exact_string(digits: int, exponent: int) -> None:
+    """Rule 27."""
     text = decode("cbor", b"\xc4" + cbor2.dumps([exponent, digits]))
 
     assert Fraction(text) == digits * Fraction(10) ** exponent
@@ -715,15 +720,16 @@ def test_rule_27_a_decimal_of_cbor_is_exact_text(digits: int, exponent: int) -> 
         ("d903e9a10120", "1969-12-31T23:59:59.000000000Z"),
     ],
 )
-def test_rule_27_tags_of_cbor_that_have_a_json_form(payload: str, value: Any) -> None:
+def test_tags_of_cbor_that_have_a_json_form(payload: str, value: Any) -> None:
+    """Rule 27."""
     found = decode("cbor", bytes.fromhex(payload))
 
     assert (type(found), found) == (type(value), value)
 
 
 @given(st.lists(st.tuples(st.integers(-(2**63), 2**64 - 1) | st.sampled_from(["1", "-1", "class"]), st.integers(0, 9))))
-def test_rule_27_integer_keys_become_text_and_count_as_duplicates(members: list[tuple[int | str, int]]) -> None:
-    """The last of a key and its text wins; strict refuses them."""
+def test_integer_keys_become_strings_and_count_as_duplicates(members: list[tuple[int | str, int]]) -> None:
+    """Rule 27.  Of a key and its string the last wins; strict rejects them."""
     wanted = {str(key): value for key, value in members}
     for name, head, encode in (
         ("msgpack", b"\xdf" + struct.pack(">I", len(members)), msgspec.msgpack.encode),
@@ -750,7 +756,8 @@ def test_rule_27_integer_keys_become_text_and_count_as_duplicates(members: list[
         ("cbor", "bf616b81f7616b07616a01ff"),
     ],
 )
-def test_rule_26_what_a_later_equal_key_replaces_is_not_read(name: str, payload: str) -> None:
+def test_a_value_that_a_later_duplicate_key_replaces_is_not_read(name: str, payload: str) -> None:
+    """Rule 26."""
     found = decode(name, bytes.fromhex(payload))
 
     assert list(found.values()) == [7, 1]
@@ -766,8 +773,8 @@ def test_rule_26_what_a_later_equal_key_replaces_is_not_read(name: str, payload:
         ("cbor", "a2f5080107"),
     ],
 )
-def test_rule_27_keys_that_python_holds_equal_are_not_one_key(name: str, payload: str) -> None:
-    """1, 1.0 and true: the last two are no keys of JSON, and no duplicates of the first."""
+def test_keys_that_are_equal_in_python_are_separate_keys(name: str, payload: str) -> None:
+    """Rule 27. 1, 1.0 and true: the last two are not keys of JSON, and not duplicates of the first."""
     assert refusal(name, bytes.fromhex(payload)).code == "IFX407"
     assert refusal(name, bytes.fromhex(payload), strict=True).code == "IFX407"
     unread = bytes.fromhex("82a16907a161" if name == "msgpack" else "a2616907 6161") + bytes.fromhex(payload)
@@ -776,7 +783,7 @@ def test_rule_27_keys_that_python_holds_equal_are_not_one_key(name: str, payload
 
 @pytest.mark.parametrize("name", ["msgpack", "cbor"])
 def test_deep_payloads_that_need_the_careful_way_take_little_memory(name: str) -> None:
-    """A copy of what is inside, kept for each of 126 levels, would be 250 MB."""
+    """A copy of the content for each of 126 levels would be 250 MB."""
     size = 2_000_000
     if name == "msgpack":
         payload = b"\x81\x01" * 126 + b"\x92\xc6" + struct.pack(">I", size) + bytes(size) + b"\xca\x7f\x80\0\0"
@@ -815,8 +822,8 @@ def binary_payloads(draw: st.DrawFn, name: str) -> bytes:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("examples", [1500, pytest.param(100_000, marks=pytest.mark.long, id="long")])
 @pytest.mark.parametrize("name", ["msgpack", "cbor"])
-def test_rules_26_and_27_hold_for_whatever_stands_in_msgpack_and_cbor(name: str, examples: int) -> None:
-    """The same payloads are taken, with the same values; others are refused."""
+def test_msgpack_and_cbor_agree_with_a_simple_decoder_on_any_bytes(name: str, examples: int) -> None:
+    """Rules 26 and 27.  The same payloads are accepted, with the same values; others are rejected."""
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(binary_payloads(name) | st.binary(max_size=12), st.none() | reads, st.booleans())
@@ -835,7 +842,7 @@ def test_rules_26_and_27_hold_for_whatever_stands_in_msgpack_and_cbor(name: str,
     agree()
 
 
-def test_floats_of_msgpack_and_cbor_are_what_the_bytes_say() -> None:
+def test_floats_of_msgpack_and_cbor_are_exact() -> None:
     for number in (0.1, 5e-324, 1.7976931348623157e308, -0.0):
         packed = struct.pack(">d", number)
 
@@ -865,7 +872,8 @@ def test_floats_of_msgpack_and_cbor_are_what_the_bytes_say() -> None:
         ('""', {"header": ["a"]}, [{"a": ""}]),
     ],
 )
-def test_rule_27_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, Any], rows: Any) -> None:
+def test_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, Any], rows: Any) -> None:
+    """Rule 27."""
     FORMATS["csv"].check(options)
 
     assert decode("csv", text.encode(), **options) == rows
@@ -884,7 +892,7 @@ def test_rule_27_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, 
         ("a,a\n1,2", {}, "IFX405", "duplicate key 'a'"),
     ],
 )
-def test_csv_that_is_no_table_is_refused_with_its_line(
+def test_csv_that_is_not_a_table_is_rejected_with_its_line(
     text: str, options: dict[str, Any], code: str, reason: str
 ) -> None:
     refused = refusal("csv", text.encode(), **options)
@@ -893,7 +901,8 @@ def test_csv_that_is_no_table_is_refused_with_its_line(
     assert reason in refused.reason
 
 
-def test_rule_26_columns_of_one_name_fail_where_they_are_read() -> None:
+def test_columns_with_duplicate_names_fail_where_they_are_read() -> None:
+    """Rule 26."""
     wanted = Reads(items=Reads(keys={"a": Reads.BARE}))
 
     assert decode("csv", b"a,z,z\n1,2,3", reads=wanted) == [{"a": "1", "z": "3"}]
@@ -906,7 +915,7 @@ cells = st.text(st.sampled_from("a1é,;\"'\r\n |\t") | st.characters(codec="utf-
 
 @settings(max_examples=150)
 @given(st.lists(st.lists(cells, min_size=2, max_size=2), max_size=4), st.sampled_from(",;\t|^"), st.sampled_from("\"'"))
-def test_csv_gives_back_every_cell(rows: list[list[str]], delimiter: str, quote: str) -> None:
+def test_csv_reads_every_cell_that_it_wrote(rows: list[list[str]], delimiter: str, quote: str) -> None:
     options = {"header": ["a", "b"], "delimiter": delimiter, "quote": quote}
     table = [dict(zip("ab", row, strict=True)) for row in rows]
 
@@ -923,7 +932,8 @@ def test_csv_writes_scalars_as_tags_do() -> None:
 # --- text, raw, influx ---
 
 
-def test_rule_27_text_is_one_string_or_the_named_groups_of_a_pattern() -> None:
+def test_text_is_one_string_or_the_named_groups_of_a_pattern() -> None:
+    """Rule 27."""
     pattern = r"^(?P<level>[A-Z]+)(?: (?P<user>\w+))?: (?P<text>.*)$"
 
     assert decode("text", b"WARN: hot") == "WARN: hot"
@@ -936,7 +946,8 @@ def test_rule_27_text_is_one_string_or_the_named_groups_of_a_pattern() -> None:
     assert refusal("text", b"hot", pattern=pattern).code == "IFX411"
 
 
-def test_rule_8_patterns_of_text_run_in_linear_time() -> None:
+def test_patterns_of_text_run_in_linear_time() -> None:
+    """Rule 8."""
     assert refusal("text", b"a" * 100_000 + b"!", pattern="^(?P<x>(a+)+)$").code == "IFX411"
 
 
@@ -956,20 +967,20 @@ def test_rule_8_patterns_of_text_run_in_linear_time() -> None:
         ("csv", {"header": ["a", "a"]}, "header"),
     ],
 )
-def test_option_that_cannot_be_is_refused_when_the_document_is_compiled(
-    name: str, options: dict[str, Any], option: str
-) -> None:
+def test_an_invalid_option_is_an_error_of_the_document(name: str, options: dict[str, Any], option: str) -> None:
     with pytest.raises(OptionError) as refused:
         FORMATS[name].check(options)
 
     assert refused.value.option == option
 
 
-def test_rule_27_raw_bytes_are_base64() -> None:
+def test_raw_bytes_are_base64() -> None:
+    """Rule 27."""
     assert decode("raw", bytes(range(256)) * 2) == base64.b64encode(bytes(range(256)) * 2).decode()
 
 
-def test_rule_27_influx_is_a_list_of_rows() -> None:
+def test_influx_is_a_list_of_rows() -> None:
+    """Rule 27."""
     payload = b'# c\nm,a=b f=1.5,i=7i,u=18446744073709551615u,s="x",t=T 17\n\nn g=1'
 
     assert decode("influx", payload) == [
@@ -988,7 +999,7 @@ def test_rule_27_influx_is_a_list_of_rows() -> None:
 
 @pytest.mark.parametrize("name", ["msgpack", "cbor"])
 @pytest.mark.parametrize("value", [2**64, -(2**64) - 1, [{"a": 2**70}], {"a": [-(2**70)]}])
-def test_integers_beyond_64_bits_fail_where_the_format_has_no_integer_for_them(name: str, value: object) -> None:
-    """Nothing is written that could not be read again."""
+def test_integers_beyond_64_bits_fail_in_formats_without_them(name: str, value: object) -> None:
+    """No payload is written that could not be read again."""
     with pytest.raises(RecordError, match="needs a JSON value that it can hold"):
         FORMATS[name].encode(value, {})  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def test_the_smallest_pipeline_has_five_lines(read: Callable[..., Pipeline], tmp
     assert pipeline.warnings == ()
 
 
-def test_yaml_and_toml_say_the_same(tmp_path: Path) -> None:
+def test_yaml_and_toml_give_the_same_pipeline(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("")
     toml = tmp_path / "p.toml"
     toml.write_text('iggyflux = 1\nfrom = "log:data"\nto = "file:out.lp"\n[[run]]\nmapping = "m.yaml"\n')
@@ -87,7 +87,7 @@ def test_yaml_and_toml_say_the_same(tmp_path: Path) -> None:
     assert load_pipeline(toml).routes == parse_pipeline(SMALLEST, file=tmp_path / "p.yaml").routes
 
 
-def test_everything_that_can_be_said(read: Callable[..., Pipeline], tmp_path: Path) -> None:
+def test_every_setting_is_read(read: Callable[..., Pipeline], tmp_path: Path) -> None:
     pipeline = read(
         """\
 iggyflux: 1
@@ -191,7 +191,7 @@ run:
     ],
     ids=["set", "default", "empty is unset", "empty default", "escaped", "not in braces", "once only", "no injection"],
 )
-def test_variables_are_filled_in_after_parsing(
+def test_variables_are_replaced_after_parsing(
     read: Callable[..., Pipeline], text: str, environ: dict[str, str], expected: str
 ) -> None:
     pipeline = read(SMALLEST + f"influxdb: {{org: 'x{text}'}}\n", **environ)
@@ -200,7 +200,7 @@ def test_variables_are_filled_in_after_parsing(
     assert pipeline.influxdb.org == "x" + expected
 
 
-def test_a_variable_may_hold_a_number_or_a_switch_where_one_is_expected(read: Callable[..., Pipeline]) -> None:
+def test_a_variable_may_be_a_number_or_a_switch_where_expected(read: Callable[..., Pipeline]) -> None:
     text = SMALLEST + 'influxdb: {batch_size: "${N}", verify: "${V}", org: "${O}", max_in_flight: "${M}"}\n'
 
     settings = read(text, N="12", V="false", O="5", M="auto").influxdb
@@ -217,7 +217,7 @@ def test_a_variable_that_is_not_set_is_a_problem_at_its_place(problems: Callable
     assert "${ORG:-…}" in (problem.hint or "")
 
 
-def test_an_unknown_key_is_told_though_its_variable_is_not_set(problems: Callable[..., list[Problem]]) -> None:
+def test_an_unknown_key_is_reported_though_its_variable_is_not_set(problems: Callable[..., list[Problem]]) -> None:
     found = problems(SMALLEST + 'influxdb: {tokn: "${NOPE}", timeout: "${NOPE}"}\n')
 
     assert [(each.code, each.location.pointer) for each in found] == [
@@ -227,8 +227,8 @@ def test_an_unknown_key_is_told_though_its_variable_is_not_set(problems: Callabl
     ]
 
 
-def test_a_value_that_is_no_yaml_is_told_once(problems: Callable[..., list[Problem]]) -> None:
-    """And not what was put in its place so that the rest could be read."""
+def test_a_value_that_is_not_yaml_is_reported_once(problems: Callable[..., list[Problem]]) -> None:
+    """Its substitute, with which the rest is read, is not reported."""
     found = problems("iggyflux: 1\nrun:\n  - mapping: m.yaml\n    from: -\n    to: stdout\n")
 
     assert [(each.code, each.location.line) for each in found] == [("IFX109", 4)]
@@ -245,7 +245,7 @@ def test_a_secret_comes_from_a_file_without_its_line_end(read: Callable[..., Pip
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", b"\xff"], ids=["missing", "empty", "blank", "not UTF-8"])
-def test_a_secret_file_that_gives_nothing_is_a_problem(
+def test_an_empty_or_unreadable_secret_file_is_a_problem(
     problems: Callable[..., list[Problem]], tmp_path: Path, content: str | bytes | None
 ) -> None:
     if content is not None:
@@ -256,7 +256,7 @@ def test_a_secret_file_that_gives_nothing_is_a_problem(
     assert problem.code == "IFX803"
 
 
-def test_a_secret_in_the_file_works_and_is_warned_of_without_being_shown(read: Callable[..., Pipeline]) -> None:
+def test_a_secret_in_the_file_works_and_causes_a_warning(read: Callable[..., Pipeline]) -> None:
     pipeline = read(SMALLEST + "influxdb: {token: canary-2}\n")
 
     assert pipeline.influxdb
@@ -325,7 +325,7 @@ def test_a_secret_is_masked_however_it_is_written(
 @pytest.mark.parametrize("command", ["validate", "run", "check", "test", "dry-run", "explain"])
 @pytest.mark.parametrize("line", LEAKS.values(), ids=LEAKS)
 def test_no_command_shows_a_secret(line: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that is given a pipeline where it wants a mapping, or one that is no pipeline yet."""
+    """Also a command that expects a mapping and gets a pipeline, or an invalid one."""
     monkeypatch.setenv("CANARY", "canary")
     for text in (SMALLEST + line, f"iggyflux: 1\n{line}"):
         path = tmp_path / "p.yaml"
@@ -338,8 +338,8 @@ def test_no_command_shows_a_secret(line: str, command: str, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("secret", ["x", "canary", "a-very-long-canary-of-many-letters"])
-def test_nothing_shows_how_long_a_secret_is(read: Callable[..., Pipeline], secret: str) -> None:
-    """Three stars stand for it, under three carets; what follows on its line is marked where it is shown."""
+def test_no_problem_shows_the_length_of_a_secret(read: Callable[..., Pipeline], secret: str) -> None:
+    """Three stars with three carets replace it; what follows on its line is marked where it is shown."""
     (warning,) = read(SMALLEST + f"influxdb: {{token: {secret}, batch_size: 1}}\n").warnings
 
     assert warning.render().splitlines()[1:3] == [
@@ -359,22 +359,22 @@ def test_a_place_after_a_secret_is_marked_where_it_is_shown(problems: Callable[.
     ]
 
 
-def test_a_short_secret_leaves_the_words_legible(problems: Callable[..., list[Problem]]) -> None:
-    """Its letters are everywhere: it is hidden where it is a value."""
+def test_a_short_secret_is_hidden_only_as_a_value(problems: Callable[..., list[Problem]]) -> None:
+    """Its letters are parts of many words."""
     (problem,) = problems(SMALLEST + "influxdb: {token: a, linger: 1a}\n")
 
     assert problem.message == "invalid duration: '1a'"
     assert problem.source == "influxdb: {token: ***, linger: 1a}"
 
 
-def test_a_secret_with_escapes_is_not_shown_where_it_is_warned_of(read: Callable[..., Pipeline]) -> None:
+def test_a_warning_does_not_show_a_secret_with_escapes(read: Callable[..., Pipeline]) -> None:
     (warning,) = read(SMALLEST + r'influxdb: {token: "canary\u002d2"}' + "\n").warnings
 
     assert warning.code == "IFX814"
     assert "canary" not in warning.render()
 
 
-def test_a_secret_shows_itself_nowhere() -> None:
+def test_a_secret_is_never_printed() -> None:
     secret = Secret("canary")
 
     assert f"{secret} {secret!r} {[secret]} %s" % secret == "*** *** [***] ***"
@@ -409,7 +409,7 @@ PROBLEMS: dict[str, tuple[str, str, str, str]] = {
 
 
 @pytest.mark.parametrize(("line", "code", "pointer", "words"), PROBLEMS.values(), ids=PROBLEMS)
-def test_a_wrong_value_has_code_place_and_words(
+def test_a_wrong_value_has_code_place_and_message(
     problems: Callable[..., list[Problem]], line: str, code: str, pointer: str, words: str
 ) -> None:
     (problem,) = problems(SMALLEST + line + "\n", T="canary")
@@ -440,7 +440,7 @@ def test_a_wrong_end_has_code_place_and_hint(
         assert problem.hint == hint
 
 
-def test_every_problem_of_a_file_is_told_at_once(problems: Callable[..., list[Problem]]) -> None:
+def test_every_problem_of_a_file_is_reported_at_once(problems: Callable[..., list[Problem]]) -> None:
     found = problems(
         """\
 iggyflux: 1
@@ -491,7 +491,7 @@ def test_positions_are_kept_in_a_directory_or_a_topic(read: Callable[..., Pipeli
         ("[a]", "IFX112", ""),
     ],
 )
-def test_other_places_of_positions_are_problems(
+def test_invalid_values_of_state_are_problems(
     problems: Callable[..., list[Problem]], state: str, code: str, words: str
 ) -> None:
     (problem,) = problems(TOPIC_STATE.replace("{stream: s, topic: cursors}", state), P="x")
@@ -506,8 +506,8 @@ def test_positions_in_a_topic_need_an_iggy_section(problems: Callable[..., list[
     assert (problem.code, problem.location.pointer) == ("IFX807", "/state")
 
 
-def test_what_the_text_or_the_schema_has_against_one_key_hides_no_other(problems: Callable[..., list[Problem]]) -> None:
-    """A key twice, one of the wrong type and unknown ones leave the others to be looked at."""
+def test_a_problem_of_one_key_hides_no_other(problems: Callable[..., list[Problem]]) -> None:
+    """A duplicate key, a wrong type and unknown keys: the others are still checked."""
     found = problems(
         "iggyflux: 1\nnonsense: 3\nstate: 5\n1: x\n"
         "influxdb: {url: http://a, url: b, batch_size: many, adress: c, linger: 1x}\n"
@@ -537,8 +537,8 @@ def test_an_unknown_key_is_a_problem_with_a_suggestion(problems: Callable[..., l
     assert "batch_size" in (problem.hint or "")
 
 
-def test_a_setting_that_does_not_go_with_the_server_is_told_at_its_key(tmp_path: Path) -> None:
-    """In the section of the route where it stands there, else in that of the file."""
+def test_a_setting_that_the_server_lacks_is_reported_at_its_key(tmp_path: Path) -> None:
+    """In the section of the route if it has the key, else in that of the file."""
     (tmp_path / "m.yaml").write_text(
         "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints: {measurement: {const: m}}\n"
     )
@@ -560,18 +560,18 @@ def test_a_setting_that_does_not_go_with_the_server_is_told_at_its_key(tmp_path:
     ]
 
 
-def test_two_routes_of_one_name_would_share_positions(problems: Callable[..., list[Problem]]) -> None:
+def test_two_routes_of_one_name_are_an_error(problems: Callable[..., list[Problem]]) -> None:
     (problem,) = problems(SMALLEST + "  - mapping: m.yaml\n")
 
     assert (problem.code, problem.location.pointer) == ("IFX811", "/run/1")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "iggyflux: 1", "iggyflux: 2\nrun: [{mapping: m.yaml}]", "a: [", "run: {}"])
-def test_what_is_no_pipeline_at_all_is_told_as_problems(problems: Callable[..., list[Problem]], text: str) -> None:
+def test_a_file_that_is_not_a_pipeline_has_problems(problems: Callable[..., list[Problem]], text: str) -> None:
     assert problems(text)
 
 
-def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(PipelineError) as error:
         load_pipeline(tmp_path / "none.yaml")
     assert error.value.problems[0].code == "IFX801"
@@ -667,7 +667,7 @@ def test_schema_and_settings_have_the_same_keys_and_defaults(section: str, kind:
     assert getattr(filled, section) == kind()
 
 
-def test_every_example_of_the_schema_is_one() -> None:
+def test_every_example_of_the_schema_is_valid() -> None:
     import jsonschema
 
     schema = load_schema("pipeline")

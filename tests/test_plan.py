@@ -102,7 +102,7 @@ def outcome(rendered):
 @pytest.mark.parametrize("where", ["b == 'x'", "length(keys(@)) > `0`"], ids=["static", "dynamic"])
 @pytest.mark.parametrize("place", PLACES)
 def test_every_value_in_every_place(place, where):
-    """Beside a good message, beside one that has not the member, and all of them in one batch."""
+    """Beside a valid message, beside a message without the member, and all of them in one batch."""
     mapping = parse_mapping(json.dumps(document(place, where)), name="m", format="yaml")
     good, missing = Message(GOOD.encode(), offset=9999), Message(b'{"b":"x","t":1700000000000}', offset=9998)
     for dialect, precision in (("v1", "s"), ("v2", "ns"), ("v3", "us")):
@@ -152,7 +152,7 @@ def test_every_pair_of_elements(policy):
 
 
 def test_a_deep_payload_fails_in_both_and_a_large_one_passes():
-    """Depth and size are looked at on the bytes; 20 MB of what nobody reads is no reason to fail."""
+    """Depth and size are checked on the bytes; 20 MB that no expression reads are no reason to fail."""
     mapping = parse_mapping(json.dumps(document("default")), name="m", format="yaml")
     deep = b'{"a":1,"t":1,"x":' + b"[" * 127 + b"]" * 127 + b"}"
     deeper = b'{"a":1,"t":1,"x":' + b"[" * 128 + b"]" * 128 + b"}"
@@ -165,7 +165,7 @@ def test_a_deep_payload_fails_in_both_and_a_large_one_passes():
     assert outcome(rendered) == outcome(mapping.plan("reference").render(batch))
 
 
-def test_bytes_that_are_no_utf8_spoil_only_their_own_message():
+def test_bytes_that_are_not_utf8_fail_only_their_own_message():
     """Two halves of a character in neighbouring messages do not make one."""
     mapping = parse_mapping(json.dumps(document("default")), name="m", format="yaml")
     batch = [
@@ -180,7 +180,7 @@ def test_bytes_that_are_no_utf8_spoil_only_their_own_message():
 
 
 def test_messages_are_never_joined():
-    """Three broken messages that would join into three clean ones stay three failures (LANGUAGE 24)."""
+    """Three invalid messages that would join into three valid ones are three failures (LANGUAGE 24)."""
     mapping = parse_mapping(json.dumps(document("default")), name="m", format="yaml")
     batch = [Message(payload) for payload in (b'{"a":1,"x":[{}', b"{}]}", b'{"a":8,"t":1},{"a":9,"t":1}')]
 
@@ -188,7 +188,7 @@ def test_messages_are_never_joined():
 
 
 def test_threads_share_a_plan():
-    """Entries of memos never change: eight threads render what one renders."""
+    """Entries of memos never change: eight threads render the same as one."""
     mapping = parse_mapping(json.dumps(document("tag")), name="m", format="yaml")
     plan = mapping.plan()
     batches = [
@@ -219,7 +219,7 @@ LONG_TAGS = {
 
 @pytest.mark.parametrize("name", LONG_TAGS)
 def test_memory_stays_flat_however_long_and_many_tags_are(name):
-    """Memos are bounded in characters too: 30 MB of tags that come once leave no more behind than 10 MB."""
+    """Memos are bounded in characters too: 30 MB of unique tags leave no more memory in use than 10 MB."""
     tags, payload = LONG_TAGS[name]
     measurement = "m" if name == "of a measurement" else "{const: m}"
     plan = parse_mapping(
@@ -250,8 +250,8 @@ def test_memory_stays_flat_however_long_and_many_tags_are(name):
     assert after - before < 10_000_000
 
 
-def test_a_mapping_pickles_and_its_plan_is_made_where_it_lands():
-    """Other engines can carry it."""
+def test_a_mapping_pickles_and_its_plan_is_made_after_unpickling():
+    """So other engines can send it to their workers."""
     mapping = parse_mapping(json.dumps(document("two fields")), name="m", format="yaml")
     landed = pickle.loads(pickle.dumps(mapping))
 
@@ -268,8 +268,8 @@ def test_an_empty_batch_makes_nothing():
     assert outcome(plan.render([])) == [[], [], [], [], []]
 
 
-def test_unknown_plans_are_refused():
-    """A wrong word is an error with the words that there are."""
+def test_an_unknown_kind_of_plan_is_rejected():
+    """The error lists the known kinds."""
     mapping = parse_mapping(json.dumps(document("tag")), name="m", format="yaml")
 
     with pytest.raises(ValueError, match="'compiled' or 'reference'"):
@@ -295,8 +295,8 @@ BATCHES = st.lists(st.tuples(st.sets(st.sampled_from(USUAL[3:])), st.just([]) | 
 
 @settings(max_examples=600, deadline=None)
 @given(st.lists(BATCHES, min_size=1, max_size=3))
-def test_rule_26_keys_are_counted_beside_members_that_nobody_reads(batches):
-    """Most messages have just what the first one had; any may have a key twice, lack one or have another."""
+def test_duplicate_keys_are_found_beside_members_that_are_not_read(batches):
+    """Rule 26.  Most messages have the keys of the first one; any may have a duplicate key, lack one or have another."""
     mapping = parse_mapping(FLAT)
     compiled, reference = mapping.plan("compiled"), mapping.plan("reference")
     for batch in [[(set(), [])], *batches]:
@@ -310,7 +310,7 @@ def test_rule_26_keys_are_counted_beside_members_that_nobody_reads(batches):
     "name", ["list", "str", "float", "int", "bool", "Any", "Annotated", "INT64", "Struct", "Payload", "Ab"]
 )
 def test_a_member_may_have_the_name_of_a_type(name: str) -> None:
-    """Generated code has names of its own."""
+    """Generated code does not use names of the document."""
     mapping = parse_mapping(
         "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t, payload: json}\n"
         f"for_each: '{name}[]'\n"
@@ -327,7 +327,7 @@ def test_a_member_may_have_the_name_of_a_type(name: str) -> None:
     "key", ["a\\\\u0061", "\\u0001", '\\"', "", "é", "unread0", "class", "\\ud83d\\ude00", "a b", "\\/"]
 )
 @pytest.mark.parametrize("read", ["unread0", "unread_0", "a"])
-def test_a_member_that_nobody_reads_may_have_any_name(key, read):
+def test_a_member_that_is_not_read_may_have_any_name(key, read):
     mapping = parse_mapping(FLAT.replace("{a: a}", f"{{a: {read}}}"))
     compiled, reference = mapping.plan("compiled"), mapping.plan("reference")
     payload = f'{{"d": "x", "{read}": 1.5, "ts": 7, "{key}": 3}}'.encode()
@@ -340,7 +340,7 @@ def test_a_member_that_nobody_reads_may_have_any_name(key, read):
 
 
 def test_a_payload_is_searched_for_rounded_numbers_once_for_each_type(monkeypatch):
-    """However many members a star casts: searching for each of them is quadratic, and blocks every route."""
+    """However many members a star casts: a search for each of them is quadratic and blocks every route."""
     mapping = parse_mapping(
         "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t}\nfor_each: xs\npoints:\n"
         "  measurement: {const: m}\n  fields: {'*': {expr: '@', type: integer, cast: true}}\n"

@@ -83,7 +83,7 @@ def outcome(rendered: RenderedMessages) -> tuple[list[Any], ...]:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("examples", [600, pytest.param(100_000, marks=pytest.mark.long, id="long")])
 def test_the_compiled_reader_equals_the_reference(examples: int) -> None:
-    """For every document, and rows of every kind; also where the caller has the digests."""
+    """For every document, and rows of every kind; also if the caller has the digests."""
 
     @settings(
         max_examples=examples,
@@ -128,10 +128,10 @@ def test_the_compiled_reader_equals_the_reference(examples: int) -> None:
         ("`[]`", "csv", {"a": 1}, "IFX352"),
     ],
 )
-def test_what_a_format_cannot_hold_fails_with_the_place_of_the_row(
+def test_a_value_that_a_format_cannot_hold_fails_with_its_row(
     payload: str, form: str, columns: dict[str, Any], code: str
 ) -> None:
-    """Also where the rows beside it hold nulls, and in both plans."""
+    """Also if other rows have nulls, and in both plans."""
     document = {
         "iggyflux": 1, "kind": "reader", "from": {"measurement": "m"},
         "messages": {"payload": payload}, "to": {"stream": "s", "topic": "t", "payload": form},
@@ -146,8 +146,8 @@ def test_what_a_format_cannot_hold_fails_with_the_place_of_the_row(
         assert {(failure.code, failure.location) for failure in failures} == {(code, "/messages/payload")}
 
 
-def test_one_row_that_fails_does_not_slow_down_the_others() -> None:
-    """The reference plan is asked about few of its neighbours: the rest is made as ever, in order."""
+def test_a_failed_row_does_not_slow_down_the_others() -> None:
+    """The reference plan renders only a few rows around it."""
     mapping = parse_mapping(
         "iggyflux: 1\nkind: reader\nfrom: {measurement: m}\nto: {stream: s, topic: t}\nmessages: {payload: 'abs(a)'}\n",
         name="n",

@@ -32,8 +32,8 @@ def payloads(rendered: RenderedMessages) -> list[object]:
     return [json.loads(message.payload) for message in rendered.messages]
 
 
-def test_rule_29_the_row_is_columns_with_typed_values() -> None:
-    """`@` is the row; `meta` knows measurement and window."""
+def test_a_row_is_an_object_of_typed_columns() -> None:
+    """Rule 29.  `@` is the row; `meta` knows measurement and window."""
     rendered = render(
         "{payload: \"{t: time, c: celsius, m: meta('measurement'), w: meta('window')}\"}",
         {"time": 7, "celsius": 21.5},
@@ -45,7 +45,7 @@ def test_rule_29_the_row_is_columns_with_typed_values() -> None:
 
 
 def test_without_messages_the_whole_row_is_sent() -> None:
-    """The smallest reader."""
+    """This is the smallest reader."""
     plan = parse_mapping(HEAD, name="history").plan()
 
     rendered = plan.render([Row({"time": 1, "a": 2})])
@@ -54,7 +54,7 @@ def test_without_messages_the_whole_row_is_sent() -> None:
 
 
 def test_key_headers_and_timestamp_are_taken_from_the_row() -> None:
-    """Nulls are left out."""
+    """Nulls are omitted."""
     rendered = render(
         "{payload: a, key: d, headers: {h: h, k: {const: 1}}, timestamp: time}",
         {"time": 5, "a": 1, "d": 7, "h": None},
@@ -75,24 +75,26 @@ def test_key_headers_and_timestamp_are_taken_from_the_row() -> None:
         ("{payload: 'add(a, b)'}", {"a": 1, "b": "x"}, "IFX300", "/messages/payload"),
     ],
 )
-def test_a_row_that_fails_says_where(messages: str, row: dict[str, object], code: str, pointer: str) -> None:
-    """Its siblings are sent."""
+def test_a_failed_row_has_the_place_of_its_failure(
+    messages: str, row: dict[str, object], code: str, pointer: str
+) -> None:
+    """The other rows are sent."""
     rendered = render(messages, row, {"a": 1, "b": 2})
 
     assert [(failure.index, failure.code, failure.location) for failure in rendered.failures] == [(0, code, pointer)]
     assert list(rendered.origins) == [1]
 
 
-def test_several_messages_a_row_stand_in_the_order_of_rows() -> None:
-    """First every message of the first row."""
+def test_several_messages_per_row_are_in_the_order_of_rows() -> None:
+    """All messages of the first row come first."""
     rendered = render("[{payload: a}, {payload: b}]", {"a": 1, "b": 2}, {"a": 3, "b": 4})
 
     assert payloads(rendered) == [1, 2, 3, 4]
     assert list(rendered.origins) == [0, 0, 1, 1]
 
 
-def test_a_message_of_a_series_holds_its_rows() -> None:
-    """`@` is the list of them; the origin is the first."""
+def test_a_message_of_a_series_contains_its_rows() -> None:
+    """`@` is their list; the origin is the first row."""
     rows: tuple[dict[str, object], ...] = ({"d": "x", "a": 1}, {"d": "y", "a": 2}, {"d": "x", "a": 3})
 
     assert payloads(render("{payload: '[].a', for_each: series}", *rows)) == [[1, 3], [2]]
@@ -101,7 +103,7 @@ def test_a_message_of_a_series_holds_its_rows() -> None:
 
 @given(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5))
 def test_the_same_row_has_the_same_id(time: int, value: float, name: str) -> None:
-    """What is read again can be told from what is new; the order of columns does not matter."""
+    """A repeated message can be recognised; the order of columns does not matter."""
     first = render("{payload: a}", {"time": time, "a": value, "d": name}).messages[0]
     again = render("{payload: a}", {"d": name, "a": value, "time": time}).messages[0]
     other = render("{payload: a}", {"time": time + 1, "a": value, "d": name}).messages[0]
@@ -111,8 +113,8 @@ def test_the_same_row_has_the_same_id(time: int, value: float, name: str) -> Non
     assert 0 <= first.id < 2**128
 
 
-def test_a_digest_is_what_the_row_holds() -> None:
-    """Not the order of columns, the window, nor what is told of tags; every type counts."""
+def test_a_digest_depends_on_the_content_of_a_row_only() -> None:
+    """Every type counts; the order of columns, the window and the names of tags do not."""
     row = Row({"time": 5, "a": 1, "b": "x"}, "m")
     same = [
         Row({"b": "x", "time": 5, "a": 1}, "m"),
@@ -136,8 +138,8 @@ def test_a_digest_is_what_the_row_holds() -> None:
     assert len({*digest_rows([row, *others])}) == len(others) + 1
 
 
-def test_ids_are_made_of_what_is_documented() -> None:
-    """They outlive a release: what is published again next year has the id of today."""
+def test_ids_are_made_as_documented() -> None:
+    """They outlive a release: a message that is sent again next year has the id of today."""
     rows = [Row({"time": 1700000000000000000, "device": "d1", "celsius": 21.5, "n": 2**63}, "env")]
     head = hashlib.blake2b(b"\xa3env" + b"\x94\xa7celsius\xa6device\xa1n\xa4time").digest()[:16]
     packed = b"\x94\xcb\x40\x35\x80\0\0\0\0\0\xa2d1\xcf\x80" + bytes(7) + b"\xcf\x17\x97\x9c\xfe\x36\x2a\0\0"
@@ -152,7 +154,7 @@ def test_ids_are_made_of_what_is_documented() -> None:
 
 @given(st.lists(st.builds(Row, st.dictionaries(st.text(max_size=3), cells), st.sampled_from(["m", "n", "\ud800"]))))
 def test_every_row_has_a_digest(rows: list[Row]) -> None:
-    """Whatever stands beside it: rows of a chunk are digested together; nothing that a row can hold makes it raise."""
+    """Whatever rows are digested with it, and whatever it contains."""
     assert digest_rows(rows) == [digest for row in rows for digest in digest_rows([row])]
 
 
@@ -166,10 +168,10 @@ def test_every_row_has_a_digest(rows: list[Row]) -> None:
         ("", (), [[1, 2, 3, 4]]),
     ],
 )
-def test_a_series_is_what_the_server_says_are_tags(
+def test_a_series_has_the_tags_that_the_server_names(
     tags: str, row_tags: tuple[str, ...] | None, payload: list[object]
 ) -> None:
-    """What it does not say, the document says, else text does."""
+    """Else the tags that the document names, else all columns of strings."""
     text = HEAD.replace("measurement: env", f"measurement: env, {tags}" if tags else "measurement: env")
     plan = parse_mapping(f"{text}messages: {{payload: '[].a', for_each: series}}\n", name="n").plan()
     rows = [
@@ -183,7 +185,7 @@ def test_a_series_is_what_the_server_says_are_tags(
 
 
 def test_a_plan_says_whether_it_needs_whole_windows() -> None:
-    """The loop renders chunks apart where it does not."""
+    """If not, the run renders chunks separately."""
 
     def needs(messages: str) -> bool:
         return parse_mapping(f"{HEAD}messages: {messages}\n", name="n").plan().whole_windows  # type: ignore[attr-defined, no-any-return]
@@ -193,7 +195,7 @@ def test_a_plan_says_whether_it_needs_whole_windows() -> None:
     assert needs("{payload: a, for_each: series}")
 
 
-def test_digests_that_are_known_are_not_made_again() -> None:
+def test_given_digests_are_used() -> None:
     """The overlap needs them before the plan does."""
     plan = parse_mapping(HEAD, name="history").plan()
     rows = [Row({"time": 1, "a": 2}), Row({"time": 2, "a": 2})]
@@ -210,7 +212,9 @@ def test_digests_that_are_known_are_not_made_again() -> None:
     ],
 )
 def test_a_row_is_a_line_of_line_protocol(tags: tuple[str, ...] | None, line: bytes | None) -> None:
-    """Tags are what the server says; text that nobody calls a field is taken for a tag, which here has a line feed."""
+    """Tags are those that the server names; a string column that is not named a field becomes a tag, here one with a
+    line feed.
+    """
     text = HEAD.replace("topic: t}", "topic: t, payload: influx}")
     columns = {"time": 5, "device": "d 1", "site": "b", "total": 2**53 + 1, "x": 1.5, "ok": True, "state": "a\nb"}
     rendered = parse_mapping(text, name="n").plan().render([Row(columns, "env", None, tags)])
@@ -219,8 +223,8 @@ def test_a_row_is_a_line_of_line_protocol(tags: tuple[str, ...] | None, line: by
     assert [failure.location for failure in rendered.failures] == ([] if line else ["/payload"])
 
 
-def test_a_series_is_many_lines_and_a_template_says_what_is_what() -> None:
-    """The whole list as lines; or an object that has been put together."""
+def test_a_series_is_many_lines_and_a_template_is_one() -> None:
+    """The whole list as lines, or an object made by a template."""
     text = HEAD.replace("topic: t}", "topic: t, payload: influx}")
     series = parse_mapping(f"{text}messages: {{for_each: series}}\n", name="n").plan()
     template = parse_mapping(
@@ -237,8 +241,10 @@ def test_a_series_is_many_lines_and_a_template_says_what_is_what() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "msgpack", "cbor", "csv"])
-def test_each_format_keeps_what_a_row_holds(form: str) -> None:
-    """Integers beyond 2**53, unsigned ones, text with line ends, booleans, small and large floats; csv has texts."""
+def test_each_format_preserves_the_content_of_a_row(form: str) -> None:
+    """Integers beyond 2**53, unsigned integers, strings with line ends, booleans, small and large floats; csv has
+    strings only.
+    """
     columns = {
         "time": 2**62 + 1,
         "u": 2**64 - 1,
@@ -270,8 +276,10 @@ def test_each_format_keeps_what_a_row_holds(form: str) -> None:
         ("csv", {"time": 1, "a": [1]}, "IFX420"),
     ],
 )
-def test_what_a_format_does_not_have_fails_with_the_place(form: str, columns: dict[str, object], code: str) -> None:
-    """And not the rows beside it."""
+def test_a_value_that_a_format_cannot_hold_fails_with_its_place(
+    form: str, columns: dict[str, object], code: str
+) -> None:
+    """The other rows are sent."""
     text = HEAD.replace("topic: t}", f"topic: t, payload: {form}}}")
     good = Row({"time": 1, "a": 1}, "env")
     rendered = parse_mapping(text, name="n").plan().render([good, Row(columns, "env"), good])
@@ -291,10 +299,10 @@ def test_what_a_format_does_not_have_fails_with_the_place(form: str, columns: di
         ("{payload: b, headers: {h: a}}", {"a": "ü" * 128}, "/messages/headers/h"),
     ],
 )
-def test_what_iggy_does_not_take_fails_with_the_place_of_the_row(
+def test_a_message_that_iggy_rejects_fails_with_the_place_of_its_row(
     messages: str, columns: dict[str, object], pointer: str
 ) -> None:
-    """And the rows beside it are sent."""
+    """The other rows are sent."""
     rendered = render(messages, {"b": 1}, columns, {"b": 2, "a": "ü" * 127})
 
     assert [(failure.index, failure.code, failure.location) for failure in rendered.failures] == [

@@ -70,7 +70,7 @@ def test_a_secret_is_found_in_every_form(form: str, secret: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @given(secret=SECRETS, data=st.data())
 def test_a_secret_that_was_cut_is_hidden_before_the_cut(form: str, secret: str, data: st.DataObject) -> None:
-    """Unless so little of it is left that it may be anything, as of `%41bc`, which is three characters undone."""
+    """Unless so few characters remain that they may be anything, as of `%41bc`, which is three characters decoded."""
     assume(html.unescape(unquote_plus(secret)) in (secret, secret.replace("+", " ")))
     written, few = FORMS[form](secret), len(FORMS[form](secret[:5]))
     cut = written[: data.draw(st.integers(0, len(written)))]
@@ -83,7 +83,7 @@ def test_a_secret_that_was_cut_is_hidden_before_the_cut(form: str, secret: str, 
 
 
 @given(text=st.text(max_size=200))
-def test_a_text_without_secrets_stays(text: str) -> None:
+def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert Scrubber(["~~~~~~~~~~~~~~~~", ""])(text) == text or "~~~~" in text
 
 
@@ -111,7 +111,7 @@ run: [{{mapping: m.yaml}}]
         PIPELINE.format(url="http://h", token="{a: SECRET}", more=""),
     ],
 )
-def test_problems_of_a_pipeline_hold_no_piece_of_a_secret(text: str) -> None:
+def test_problems_of_a_pipeline_contain_no_part_of_a_secret(text: str) -> None:
     """Whatever its length: texts are cut at different places."""
     for length in range(8, 200, 7):
         secret = ("Qj7KwVx2Lb9TzRf4YmHs" * 10)[:length]

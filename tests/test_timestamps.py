@@ -78,9 +78,8 @@ def at(*parts: int) -> int:
         ("0." + "0" * 300 + "1", S, 0),
     ],
 )
-def test_rule_18_numbers_are_scaled_exactly_and_halves_go_to_the_even_nanosecond(
-    value: Any, unit: int, ns: int
-) -> None:
+def test_numbers_are_scaled_exactly_and_halves_are_rounded_to_even(value: Any, unit: int, ns: int) -> None:
+    """Rule 18."""
     assert scale_number(value, unit) == ns
     assert type(scale_number(value, unit)) is int
 
@@ -110,7 +109,7 @@ def test_rule_18_numbers_are_scaled_exactly_and_halves_go_to_the_even_nanosecond
     ],
     ids=repr,
 )
-def test_what_is_not_a_number_in_json_syntax_is_not_a_time(value: Any) -> None:
+def test_a_text_that_is_not_a_number_in_json_syntax_is_rejected(value: Any) -> None:
     with pytest.raises(TimestampError, match="expected a number as the time") as refused:
         scale_number(value, S)
 
@@ -134,7 +133,7 @@ def test_what_is_not_a_number_in_json_syntax_is_not_a_time(value: Any) -> None:
     ],
     ids=shorten,
 )
-def test_time_beyond_int64_nanoseconds_is_out_of_range(value: Any, unit: int) -> None:
+def test_a_time_beyond_int64_nanoseconds_is_out_of_range(value: Any, unit: int) -> None:
     with pytest.raises(TimestampError, match="outside 1677") as refused:
         scale_number(value, unit)
 
@@ -144,7 +143,8 @@ def test_time_beyond_int64_nanoseconds_is_out_of_range(value: Any, unit: int) ->
 
 @given(st.floats(-9.2e9, 9.2e9), st.sampled_from([S, MS, US, NS]))
 @example(1700000000.1234567, S)
-def test_rule_18_a_float_counts_as_its_shortest_decimal(value: float, unit: int) -> None:
+def test_a_float_counts_as_its_shortest_decimal(value: float, unit: int) -> None:
+    """Rule 18."""
     with localcontext(prec=1000):
         expected = int((Decimal(repr(value)) * unit).to_integral_value(ROUND_HALF_EVEN))
 
@@ -248,7 +248,7 @@ REFUSED_RFC3339 = {
 
 
 @pytest.mark.parametrize("text", REFUSED_RFC3339, ids=ascii)
-def test_rfc3339_refuses_what_is_not_one_instant(text: str) -> None:
+def test_rfc3339_rejects_what_is_not_one_instant(text: str) -> None:
     parse_rfc3339("2023-11-14T22:13:20+01:00")  # so that the parts of the text are known already
 
     with pytest.raises(TimestampError, match=REFUSED_RFC3339[text]) as refused:
@@ -258,14 +258,14 @@ def test_rfc3339_refuses_what_is_not_one_instant(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, b"2023-11-14T22:13:20Z", [], True])
-def test_rfc3339_takes_text_only(value: Any) -> None:
+def test_rfc3339_accepts_strings_only(value: Any) -> None:
     with pytest.raises(TimestampError):
         parse_rfc3339(value)
 
 
 @given(instants, st.integers(-1439, 1439), st.sampled_from("Tt"), st.booleans())
 def test_rfc3339_reads_what_arithmetic_wrote(ns: int, offset_minutes: int, letter: str, zulu: bool) -> None:
-    """The writing side is datetime's, with nanoseconds put beside it."""
+    """datetime writes the text, and nanoseconds are added to it."""
     seconds, fraction = divmod(ns, S)
     clock = EPOCH + timedelta(seconds=seconds) + timedelta(minutes=0 if zulu else offset_minutes)
     sign, (hours, minutes) = "-" if offset_minutes < 0 else "+", divmod(abs(offset_minutes), 60)
@@ -276,13 +276,13 @@ def test_rfc3339_reads_what_arithmetic_wrote(ns: int, offset_minutes: int, lette
 
 
 @given(instants)
-def test_rfc3339_round_trip(ns: int) -> None:
+def test_rfc3339_round_trips(ns: int) -> None:
     assert parse_rfc3339(format_rfc3339(ns)) == ns
 
 
 @given(st.sampled_from(sorted(RFC3339)), st.data())
 def test_mutated_rfc3339_is_read_as_the_careful_path_reads_it(text: str, data: st.DataObject) -> None:
-    """A leading fresh day would hide a slip of the fast path: the text is read cold and warm."""
+    """The text is read with cold and with warm tables: a new day could hide a fault of the fast path."""
     position = data.draw(st.integers(0, len(text)))
     mutated = text[:position] + data.draw(st.text("0123459.:+-TtZz ", max_size=2)) + text[position + 1 :]
 
@@ -325,7 +325,7 @@ def test_mutated_rfc3339_is_read_as_the_careful_path_reads_it(text: str, data: s
         ("1883-01-01", "%F", "America/New_York", at(1883, 1, 1) + (4 * 3600 + 56 * 60 + 2) * S),
     ],
 )
-def test_pattern_reads_one_instant(text: str, pattern: str, zone: str | None, expected: int) -> None:
+def test_a_pattern_reads_one_instant(text: str, pattern: str, zone: str | None, expected: int) -> None:
     assert parse_pattern(text, pattern, zone) == expected
 
 
@@ -363,7 +363,7 @@ def test_pattern_reads_one_instant(text: str, pattern: str, zone: str | None, ex
         ("2023-11-14", "%F", "localtime", "unknown time zone", "IFX333"),
     ],
 )
-def test_pattern_refuses_what_is_not_one_instant(
+def test_a_pattern_rejects_what_is_not_one_instant(
     text: str, pattern: str, zone: str | None, reason: str, code: str
 ) -> None:
     with pytest.raises(TimestampError) as refused:
@@ -397,7 +397,7 @@ def test_pattern_refuses_what_is_not_one_instant(
         ("%U %Y", "unknown directive %U"),
     ],
 )
-def test_pattern_that_leaves_something_open_is_refused_when_it_is_checked(pattern: str, reason: str) -> None:
+def test_an_invalid_pattern_is_rejected_when_it_is_checked(pattern: str, reason: str) -> None:
     with pytest.raises(TimestampError) as refused:
         check_pattern(pattern)
 
@@ -405,7 +405,7 @@ def test_pattern_that_leaves_something_open_is_refused_when_it_is_checked(patter
     assert refused.value.code == "IFX332"
 
 
-def test_pattern_knows_whether_its_times_carry_an_offset() -> None:
+def test_a_pattern_knows_whether_its_times_have_an_offset() -> None:
     assert check_pattern("%F %T %z")
     assert not check_pattern("%F %T")
 
@@ -425,7 +425,7 @@ def test_format_time_agrees_with_datetime(ns: int) -> None:
     assert format_time(ns, pattern) == expected
 
 
-def test_format_time_in_zones_and_fractions() -> None:
+def test_format_time_writes_zones_and_fractions() -> None:
     ns = 1700000000123456789
 
     assert format_time(ns, "%F %T.%3f %6f %9f %z %:z", "Asia/Kolkata") == (
@@ -517,7 +517,8 @@ def test_flexible_reads_one_instant(text: str, zone: str | None, expected: int) 
         ("x" * 201, "as a string"),
     ],
 )
-def test_rule_18_flexible_refuses_what_dateutil_would_make_up(text: str, reason: str) -> None:
+def test_flexible_rejects_what_dateutil_would_guess(text: str, reason: str) -> None:
+    """Rule 18."""
     with pytest.raises(TimestampError) as refused:
         parse_flexible(text, "Europe/Berlin")
 
@@ -543,8 +544,8 @@ def test_any_text_is_a_flexible_time_or_a_timestamp_error(text: str) -> None:
             refused.reason.encode()
 
 
-def test_nothing_depends_on_the_machine() -> None:
-    """The same results in another zone, another locale and another year; and dateutil is imported only when used."""
+def test_times_do_not_depend_on_the_machine() -> None:
+    """The results are the same in another zone, locale and year, and dateutil is imported only when used."""
     program = """
 import sys
 from iggyflux.timestamps import *
