@@ -1,11 +1,12 @@
-"""Writes the pages of the reference from what the program itself goes by: schemas, tables and commands.
+"""Writes the pages of the reference from the schemas, tables and commands of the program.
 
-`python docs/build.py` writes them, `python docs/build.py --check` fails where a page is not what would be written.
+`python docs/build.py` writes them; `python docs/build.py --check` fails if a page is not current.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ GENERATED = "<!-- made by docs/build.py: change the schema or the table, not thi
 
 
 def schema_page(name: str, title: str, introduction: str) -> str:
-    """The reference of a document: every kind of node, with its keys."""
+    """Return the reference of a document: every kind of node, with its keys."""
     from iggyflux.documents import load_schema
 
     schema = load_schema(name)
@@ -30,7 +31,7 @@ def schema_page(name: str, title: str, introduction: str) -> str:
 
 
 def reached(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """The definitions in the order in which a reader meets them, from the whole to its parts."""
+    """Return the definitions in the order of their first use, from the whole to its parts."""
     found: list[str] = []
     waiting: list[Any] = [{key: value for key, value in schema.items() if key != "$defs"}]
     while waiting:
@@ -48,7 +49,7 @@ def reached(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
 
 
 def object_section(name: str, node: dict[str, Any], level: int) -> Iterator[str]:
-    """One kind of node: what it is, what it may be, its keys, examples."""
+    """Yield the section of one kind of node: what it is, what it may be, its keys, examples."""
     yield f"{'#' * level} {name}\n"
     yield f"{node.get('description', '')}\n"
     branches = node.get("anyOf") or [branch["then"] for branch in node.get("allOf", ())]
@@ -64,7 +65,7 @@ def object_section(name: str, node: dict[str, Any], level: int) -> Iterator[str]
                 notes.append(f"One of {', '.join(code(item) for item in value['enum'])}.")
             if "default" in value:
                 notes.append(f"Default {code(value['default'])}.")
-            if value.get("examples"):
+            if value.get("examples") and not is_obvious(value, value["examples"][0]):
                 notes.append(f"For instance {code(value['examples'][0])}.")
             must = " (required)" if key in required else ""
             yield f"| {code(key)}{must} | {kind(value)} | {cell(' '.join(filter(None, notes)))} |"
@@ -74,8 +75,16 @@ def object_section(name: str, node: dict[str, Any], level: int) -> Iterator[str]
         yield f"Examples: {', '.join(code(example) for example in examples)}\n"
 
 
+def is_obvious(node: dict[str, Any], example: object) -> bool:
+    """Return whether a reader knows without `example` how a value is written: it is a number, or words, or shown."""
+    if "default" in node or "enum" in node or "const" in node or isinstance(example, (bool, int)):
+        return True
+    is_shown = isinstance(example, str) and example in node.get("description", "")
+    return is_shown or (isinstance(example, str) and re.fullmatch(r"[\w .,'-]+", example) is not None)
+
+
 def kind(node: dict[str, Any]) -> str:
-    """What a node may be, in a few words."""
+    """Return what a node may be, in a few words."""
     if "$ref" in node:
         name = node["$ref"].rsplit("/", 1)[1]
         return f"[{name}](#{name})"
@@ -94,7 +103,7 @@ def kind(node: dict[str, Any]) -> str:
 
 
 def code(value: object) -> str:
-    """A value as it is written in a document, as code inside a table."""
+    """Return a value as it is written in a document, as code inside a table."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     fence = "``" if "`" in text else "`"
     pad = " " if fence == "``" else ""
@@ -106,7 +115,7 @@ def cell(text: str) -> str:
 
 
 def errors_page() -> str:
-    """Every code: what was found, what to do."""
+    """Return the page of codes: what each means, and what to do."""
     from iggyflux.codes import CODES
 
     lines = [
@@ -133,7 +142,7 @@ def functions_page() -> str:
 
 
 def commands_page() -> str:
-    """Every command with its help, as a terminal of 90 columns shows it."""
+    """Return the page of commands with their help, as a terminal of 90 columns shows it."""
     import click
 
     from iggyflux.cli import command_line
@@ -141,7 +150,7 @@ def commands_page() -> str:
     lines = [
         GENERATED,
         "# Commands\n",
-        "Results go to stdout, talk goes to stderr. Exit codes: 0 ok, 1 problems found, 2 wrong",
+        "Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 problems found, 2 wrong",
         "usage, 3 the run stopped.\n",
     ]
 

@@ -416,7 +416,7 @@ _FINER_THAN_MICROSECOND = re.compile(r"[.,][0-9]{7}")
 
 
 def parse_flexible(text: str, zone: str | None = None) -> int:
-    """Return the instant of a text that dateutil reads, in `zone` (an IANA name; UTC if None) if it has no offset.
+    """Return the instant of a string that dateutil reads, in `zone` (an IANA name; UTC if None) if it has no offset.
 
     Everything that dateutil would guess is rejected: missing parts of the date (it takes today's), the century of a
     two-digit year, zone names other than UTC and GMT, digits beyond the microsecond.  `01/02/2024` is the second of

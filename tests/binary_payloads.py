@@ -1,8 +1,8 @@
-"""MessagePack and CBOR as a foreign producer may write it, and what the rules make of it, without our readers.
+"""MessagePack and CBOR as another producer may write it, and the result by the rules, without code of iggyflux.
 
-The writers draw a spelling for every value: sizes wider than needed, indefinite lengths, integers for keys that are
-decimal text, types that JSON does not have.  `TREES` reads byte by byte, without the libraries that the product uses,
-and `evaluate` gives the plain value that the rules 26 and 27 of docs/language.md want of such a tree.
+The writers draw an encoding for every value: sizes wider than needed, indefinite lengths, integers for keys that are
+decimal text, types that JSON does not have.  `TREES` reads byte by byte, without the libraries that the product uses.
+`evaluate` gives the plain value that the rules 26 and 27 of docs/language.md require for such a tree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from iggyflux.reads import Reads
 
 
 class Pairs(list[tuple[Any, Any]]):
-    """The members of an object in their order, equal keys too."""
+    """The members of an object in their order, duplicate keys included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ CBOR_ODDITIES = """
 
 
 def from_json(text: str) -> Any:
-    """The tree of a JSON text, equal keys, NaN and halves of surrogate pairs too; the text where it is no JSON."""
+    """Return the tree of a JSON text, duplicate keys, NaN and unpaired surrogates included, or the text itself."""
     try:
         return json.loads(text, object_pairs_hook=Pairs)
     except (ValueError, RecursionError):
@@ -80,7 +80,7 @@ def from_json(text: str) -> Any:
 
 
 def write_msgpack(value: Any, spell: Random) -> bytes:
-    """`value` as MessagePack."""
+    """Return `value` as MessagePack."""
     if spell.random() < 0.05 and not isinstance(value, Pairs):
         return bytes.fromhex(spell.choice(MSGPACK_ODDITIES))
     match value:
@@ -126,7 +126,7 @@ def _msgpack_head(count: int, base: int, below: int, codes: dict[int, str], spel
 
 
 def write_cbor(value: Any, spell: Random) -> bytes:
-    """`value` as CBOR."""
+    """Return `value` as CBOR."""
     if spell.random() < 0.05 and not isinstance(value, Pairs):
         return bytes.fromhex(spell.choice(CBOR_ODDITIES))
     match value:
@@ -174,7 +174,7 @@ def _cbor_list(major: int, count: int, parts: list[bytes], spell: Random) -> byt
 
 
 def _spelled(pairs: Pairs, spell: Random) -> Iterator[Any]:
-    """Keys and values, keys of decimal text sometimes as the integer."""
+    """Return keys and values, with keys of decimal text sometimes as the integer."""
     for key, value in pairs:
         is_decimal = isinstance(key, str) and key.removeprefix("-").isdecimal() and key == str(int(key))
         yield int(key) if is_decimal and spell.random() < 0.6 else key
@@ -198,7 +198,7 @@ class Malformed(ValueError):
 
 
 class Source:
-    """Bytes, read from the front, and how deep the reading is."""
+    """Bytes, read from the front, with the depth of the reading."""
 
     def __init__(self, payload: bytes, *, ignores_empty: bool = False) -> None:
         self.payload = payload
@@ -217,7 +217,7 @@ class Source:
     def inner(self, read: Callable[[], Any]) -> Any:
         self.depth += 1
         value = read() if self.depth <= MAX_DEPTH + 1 else None
-        # cbor2 does not count the depth of what is empty.
+        # cbor2 does not count the depth of empty values.
         if self.depth > MAX_DEPTH and (value or not self.ignores_empty):
             raise Malformed
         self.depth -= 1
@@ -231,7 +231,7 @@ class Source:
 
 
 def msgpack_tree(payload: bytes) -> Any:
-    """The tree of a MessagePack payload; raise `ValueError`."""
+    """Return the tree of a MessagePack payload; raise `ValueError`."""
     return Source(payload).whole(_msgpack)
 
 
@@ -276,7 +276,7 @@ def _text(source: Source, count: int) -> str:
 
 
 def cbor_tree(payload: bytes) -> Any:
-    """The tree of a CBOR payload; raise `ValueError`."""
+    """Return the tree of a CBOR payload; raise `ValueError`."""
     return Source(payload.removeprefix(b"\xd9\xd9\xf7"), ignores_empty=True).whole(_cbor)
 
 
@@ -341,11 +341,11 @@ TREES = {"msgpack": msgpack_tree, "cbor": cbor_tree}
 
 
 class Refused(ValueError):
-    """The rules refuse a tree."""
+    """The rules reject the tree."""
 
 
 def evaluate(tree: Any, reads: Reads, strict: bool) -> Any:
-    """The plain value of `tree` as far as `reads` names it; raise `Refused`."""
+    """Return the plain value of `tree` as far as `reads` names it; raise `Refused`."""
     if strict and _repeats_a_key(tree):
         raise Refused("a duplicate key")
     return _plain(tree, reads)
@@ -368,7 +368,7 @@ def _plain(tree: Any, reads: Reads) -> Any:
         case Pairs():
             if {type(key) for key, _ in tree} - {int, str}:
                 raise Refused("a key of another type")
-            # Of equal keys the last wins: what it replaces is not read.
+            # Of duplicate keys the last wins: a replaced value is not read.
             last = {str(key): value for key, value in tree}
             read = last if reads.whole else [key for key in last if key in reads.keys]
             return {key: _plain(last[key], reads if reads.whole else reads.keys[key]) for key in read}

@@ -1,11 +1,12 @@
-"""Old and new over one corpus: what a change of structure must not change.
+"""Compares an old and the new version on one corpus: a change of structure must change no result.
 
     git worktree add ../old REVISION
     .venv/bin/python -m tests.differential ../old --generated 500
 
 The corpus is every ready mapping, example, document of the docs and golden problem, and generated documents with
 messages.  Each document gives its problems (code and place), and each writer the lines, failures (code and place) and
-skips of its messages, in both plans.  Texts of problems are not compared.  Prints each difference; exit 1 where one is.
+skips of its messages, in both plans.  Texts of problems are not compared.  It prints each difference, and exits with 1
+if there is one.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _short(value: object) -> str:
 
 
 def written() -> Iterator[Job]:
-    """Documents of people, with samples that lie beside them."""
+    """Yield documents written by people, with the samples beside them."""
     block = re.compile(r"^```(yaml|toml)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
     for folder in ("mappings", "examples", "tests/cases"):
         for path in sorted((ROOT / folder).rglob("*")):
@@ -81,7 +82,7 @@ def _samples(path: Path) -> list[bytes]:
 
 
 def generated(count: int) -> Iterator[Job]:
-    """Documents and messages of the law."""
+    """Yield documents and messages of the law."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
 
     from tests.strategies import FORMATS, as_yaml, cases
@@ -96,7 +97,7 @@ def generated(count: int) -> Iterator[Job]:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    # The rules of msgpack and cbor were changed: tests/test_payloads.py holds them to readers of its own.
+    # The rules of msgpack and cbor have changed: tests/test_payloads.py checks them with readers of its own.
     @given(cases([form for form in FORMATS if form not in ("msgpack", "cbor")]))
     def draw(case: Any) -> None:
         document, batches = case
@@ -113,11 +114,11 @@ def _job(name: str, text: bytes, form: str, payloads: list[bytes]) -> Job:
     return {"name": name, "text": b64encode(text).decode(), "format": form, "payloads": encoded}
 
 
-# --- running it ---
+# --- running both versions ---
 
 
 def run(checkout: Path, jobs: list[Job]) -> list[dict[str, Any]]:
-    """The results of a checkout's code."""
+    """Return the results of a checkout's code."""
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).resolve()), "--worker"],
@@ -132,7 +133,7 @@ def run(checkout: Path, jobs: list[Job]) -> list[dict[str, Any]]:
 
 
 def work() -> int:
-    """Read jobs, write results, a line each."""
+    """Read jobs, write results, one per line."""
     for line in sys.stdin:
         job = json.loads(line)
         try:

@@ -1,6 +1,7 @@
-"""Random expressions and documents that meet each other: few names, few scalars, lists of objects, nested lists.
+"""Random expressions and documents that fit together: few names, few scalars, lists of objects, nested lists.
 
-A case is made from a seed, so that it can be made again; thousands take seconds, which finds more than shrinking would.
+A case is made from a seed, so that it can be made again.  Thousands take seconds, which finds more than shrinking
+would.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _CONSTANTS = {
 
 
 class Maker:
-    """Makes texts and documents; `functions` are those that are called."""
+    """Makes texts and documents; `functions` are those that the texts call."""
 
     def __init__(self, seed: object, functions: list[Function]) -> None:
         self.random = random.Random(str(seed))
@@ -48,7 +49,7 @@ class Maker:
         return {name: made() for name, made in zip("abc", shapes, strict=True) if self.random.random() < 0.9}
 
     def rows(self) -> list[dict[str, Any]]:
-        """What most payloads with a list are: objects of the same few scalars."""
+        """Return what most payloads with a list are: objects of the same few scalars."""
         return [{name: self.value(0) for name in "abc"} for _ in range(self.random.randrange(1, 5))]
 
     def value(self, depth: int) -> Any:
@@ -162,7 +163,7 @@ class Maker:
 
 
 def check_all(count: int, functions: list[Function], check: Callable[[Maker, str, dict[str, Any]], None]) -> None:
-    """Run `check` on so many cases, and say which one it was that failed."""
+    """Run `check` on this many cases, and name the one that failed."""
     for number in range(count):
         maker = Maker(number, functions)
         text, document = maker.expression(), maker.document()

@@ -1,6 +1,7 @@
 """What users can rely on, as plain data: commands, names, codes, events, keys, formats and ids.
 
-`collect()` reads it off the code; tests/inventory.json is what it was.  A change of the one without the other fails.
+`collect()` reads it from the code; tests/inventory.json is the last accepted state.  A change of only one of them
+fails.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ COLUMNS: list[dict[str, Any]] = [
 
 
 def collect() -> dict[str, Any]:
-    """Everything, as JSON values in a stable order."""
+    """Return everything, as JSON values in a stable order."""
     return {
         "commands": dict(sorted(_commands(command_line, "iggyflux"))),
         "names": {name: _signature(getattr(iggyflux, name)) for name in sorted(iggyflux.__all__) if name[0] != "_"},
@@ -77,7 +78,7 @@ def _foreign(member: Any) -> bool:
 
 
 def _events() -> Iterator[str]:
-    """The dotted name in each `emit(log, level, name, …)` and `log.warning("name key=%s", …)`."""
+    """Return the dotted name in each `emit(log, level, name, …)` and `log.warning("name key=%s", …)`."""
     for path in sorted((ROOT / "iggyflux").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
@@ -123,7 +124,7 @@ def _schema_keys(node: Any, path: str = "") -> Iterator[str]:
 
 
 def main() -> None:
-    """Write the file anew."""
+    """Write the file again."""
     FILE.write_text(
         json.dumps(collect(), indent=1, ensure_ascii=False, sort_keys=True, default=dataclasses.asdict) + "\n"
     )

@@ -1,10 +1,9 @@
-"""Pages of the documentation as a reader follows them: files are written, commands run, in their order, in one folder.
+"""Pages of the documentation as a reader follows them: files are written and commands run in order, in one folder.
 
 In a page, `<!-- file: NAME -->` before a block makes a file of it.  A `console` block is a transcript: each line after
-`$ ` is a command, what follows it is what it prints, on both streams.  `…` at the end of a line stands for anything, a
-line `…` for any number of lines.
-A command that ends in ` &` runs until the page ends; it prints one line.  Port 8086 is a free port here, also where a
-pipeline of `init` has it as the default of INFLUX_URL.
+`$ ` is a command, and the lines after it are its output on both streams.  `…` at the end of a line matches anything, a
+line `…` any number of lines.  A command that ends in ` &` runs until the page ends; it prints one line.  Port 8086 is a
+free port here, also where a pipeline of `init` has it as the default of INFLUX_URL.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Terminal:
         path.write_text(text.replace(PORT, self.port), "utf-8")
 
     def transcript(self, text: str) -> str:
-        """Run a transcript; return it as it is now, with the `…` of `text` where they stand for what was printed."""
+        """Run a transcript; return it with its current output, keeping the `…` of `text` where they match."""
         return "".join(self._step(command, expected) for command, expected in commands(text))
 
     def _step(self, command: str, expected: str) -> str:

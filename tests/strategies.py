@@ -1,10 +1,10 @@
 """Documents and messages for the law: random writer documents, and payloads meant to be awkward for them.
 
-Documents and messages of one example share a small vocabulary, `Words`, so that documents meet messages that half suit
-them.  The vocabulary is drawn anew for each example, from names that a product could trip over.  Payloads are written as
-text, not by a JSON library, so that they hold what a library would never write: duplicate keys, spaced colons, escaped
-keys, numbers of every spelling, bytes that are no UTF-8, and ends that are missing.  MessagePack and CBOR are written of the
-same objects; csv, influx, text and raw have rows or values of their own.
+Documents and messages of one example share a small vocabulary, `Words`, so that many messages fit their document.  The
+vocabulary is drawn anew for each example, from names that may cause errors.  Payloads are written as text, not by a
+JSON library, so that they contain what a library would never write: duplicate keys, spaced colons, escaped keys,
+numbers of every spelling, bytes that are not UTF-8, and missing ends.  MessagePack and CBOR are written from the same
+objects; csv, influx, text and raw have rows or values of their own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ _AWKWARD = [
 NAMES = st.one_of(
     st.sampled_from(_PYTHON), st.sampled_from(_GENERATED), st.sampled_from(_ALIKE), st.sampled_from(_AWKWARD)
 )
-"""Names of members, tags and fields: of Python, of generated code, alike but for case or punctuation, or just awkward."""
+"""Names of members, tags and fields: of Python, of generated code, alike but for case or punctuation, or just awkward.
+"""
 
 _ROLES = ("a", "b", "c", "d", "id", "xs", "t")
 _PLAIN = ("a", "b", "c", "d", "id", "xs", "über")
@@ -70,7 +71,7 @@ _PLAIN = ("a", "b", "c", "d", "id", "xs", "über")
 class Words:
     """The names of an example: a member's name by its role, and a path of one to six more members.
 
-    Of a good message, member `a` is a number, `b` a string, `c` a boolean, `d` an object of `id` and `a`, `id` an
+    In a valid message, member `a` is a number, `b` a string, `c` a boolean, `d` an object of `id` and `a`, `id` an
     integer, `xs` a list of objects, `t` a time in ms.  At the end of the path is an object like `d` with a list `xs`.
     """
 
@@ -81,7 +82,7 @@ class Words:
         return self.roles[_ROLES.index(role)]
 
     def path(self, template: str) -> str:
-        """An expression of a template such as `d.id`, whose words of one to two letters in braces are roles."""
+        """Return the expression of a template such as `d.id`; words of one to two letters in braces are roles."""
         names = {role: json.dumps(name, ensure_ascii=False) for role, name in zip(_ROLES, self.roles, strict=True)}
         deep = ".".join(json.dumps(name, ensure_ascii=False) for name in self.deep)
         return template.format_map({**names, "deep": deep})
@@ -89,7 +90,7 @@ class Words:
 
 @st.composite
 def words(draw: Any) -> Words:
-    """A vocabulary; a third of them are plain letters."""
+    """Return a vocabulary; a third of them are plain letters."""
     if draw(st.integers(0, 2)) == 0:
         return Words(_PLAIN, ("p", "q"))
     roles = draw(st.lists(NAMES, min_size=len(_ROLES) + 1, max_size=len(_ROLES) + 1, unique=True))
@@ -116,7 +117,7 @@ TEXTS = st.sampled_from(
 
 @st.composite
 def json_text(draw: Any, words: Words, depth: int = 3) -> str:
-    """A JSON value as text, mostly valid."""
+    """Return a JSON value as text, mostly valid."""
     kind = draw(st.sampled_from("nnnnsssssbzoooolll" if depth else "nnnsssbz"))
     if kind == "n":
         return draw(NUMBERS)
@@ -134,7 +135,7 @@ def json_text(draw: Any, words: Words, depth: int = 3) -> str:
 
 @st.composite
 def json_object(draw: Any, words: Words, depth: int = 3) -> str:
-    """An object: keys of the vocabulary, sometimes twice, sometimes spelled with escapes."""
+    """Return an object: keys of the vocabulary, sometimes twice, sometimes escaped."""
     unique = draw(st.sampled_from([True, True, True, False]))
     keys = draw(st.lists(st.sampled_from([*words.roles, *words.deep]), max_size=6, unique=unique))
     colon = draw(st.sampled_from([":", ":", ":", ": ", " :", "\t:"]))
@@ -149,7 +150,7 @@ def json_object(draw: Any, words: Words, depth: int = 3) -> str:
 
 @st.composite
 def good_object(draw: Any, words: Words, spoiled: bool = False) -> str:
-    """An object that suits most documents of `documents`; with `spoiled`, but for a member or two."""
+    """Return an object that suits most documents of `documents`; with `spoiled`, all but a member or two."""
     a, b, id_ = (json.dumps(words[role], ensure_ascii=False) for role in ("a", "b", "id"))
     elements = ",".join(f'{{{a}:{number / 4},{id_}:{number},{b}:"x"}}' for number in range(draw(st.integers(0, 3))))
     inner = draw(st.sampled_from([f'{{{id_}:"d1",{a}:1.5}}', f"{{{id_}:7,{a}:0.25}}", f'{{{a}:2,{id_}:"d2"}}']))
@@ -193,7 +194,7 @@ def good_object(draw: Any, words: Words, spoiled: bool = False) -> str:
 
 @st.composite
 def payloads(draw: Any, words: Words, form: str = "json") -> bytes:
-    """Bytes of a message in the format `form`."""
+    """Return the bytes of a message in the format `form`."""
     if form not in ("json", "msgpack", "cbor"):
         payload = draw(OTHER_PAYLOADS[form](words))
         return payload[: draw(st.integers(0, len(payload)))] if draw(st.integers(0, 15)) == 0 else payload
@@ -239,7 +240,7 @@ OTHER_PAYLOADS: dict[str, Any] = {
 
 @st.composite
 def messages(draw: Any, words: Words, form: str = "json", most: int = 6) -> list[Message]:
-    """A batch."""
+    """Return a batch."""
     found = draw(st.lists(payloads(words, form), max_size=most))
     headers = st.dictionaries(
         st.sampled_from(["k", "t"]), st.sampled_from([1, 2.5, "x", "", True, b"\x00\x01"]), max_size=2
@@ -289,7 +290,7 @@ LISTS = ["{xs}[]", "{xs}", "{xs}[*]", "{deep}.{xs}", "{deep}.{xs}[]"]
 
 @st.composite
 def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
-    """A writer document as a tree; not each one compiles.  Half of them are plain paths only."""
+    """Return a writer document as a tree; not every one compiles.  Half of them have plain paths only."""
     plain = draw(st.booleans())
     paths = st.sampled_from(STATIC_PATHS if plain else PATHS).map(words.path)
     conditions = st.sampled_from(STATIC_CONDITIONS if plain else CONDITIONS).map(words.path)
@@ -314,7 +315,7 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
 
 
 def _names(usual: list[str], words: Words) -> Any:
-    """Names of tags or fields: the usual ones, those of the vocabulary, and any."""
+    """Return names of tags or fields: usual ones, those of the vocabulary, and any."""
     return st.one_of(st.sampled_from(usual), st.sampled_from(words.roles), NAMES).filter(lambda name: "*" not in name)
 
 
@@ -409,14 +410,14 @@ def field(draw: Any, paths: Any) -> dict[str, Any]:
 
 
 def as_yaml(document: dict[str, Any]) -> str:
-    """The tree as a document; what YAML takes in escapes only is escaped."""
+    """Return the tree as a document; characters that YAML allows only as escapes are escaped."""
     text = json.dumps(document, ensure_ascii=False)
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
 FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw"]
 OPTIONS = {"text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"}, "influx": {"precision": "ms"}}
-# The names that a format itself gives its members.
+# The names that a format itself gives to its members.
 OWN_NAMES = {
     "influx": ("time", "measurement", "global", "fields", "d", "tags", "class"),
     "text": ("lambda", "class", "a", "b", "c", "d", "e"),
@@ -425,7 +426,7 @@ OWN_NAMES = {
 
 @st.composite
 def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], list[list[Message]]]:
-    """A document, and batches of messages in its vocabulary."""
+    """Return a document, and batches of messages in its vocabulary."""
     form = draw(st.sampled_from(forms))
     vocabulary = draw(words())
     if form in OWN_NAMES:

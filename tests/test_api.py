@@ -1,4 +1,4 @@
-"""The package from outside: its names, what they do together, and what importing it costs."""
+"""The package as users see it: its names, what they do together, and what an import costs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ points:
 
 
 def imported(code: str) -> set[str]:
-    """The modules that a fresh interpreter has after `code`."""
+    """Return the modules that a fresh interpreter has after `code`."""
     program = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(done.stdout.split("\n"))

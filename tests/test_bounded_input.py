@@ -1,4 +1,4 @@
-"""Whatever a path names (a device without an end, a pipe nobody writes to, a huge file), commands say so and end."""
+"""Input without bounds (an endless device, a pipe without a writer, a huge file): commands report it and end."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The documentation cannot rot: pages of the reference are what the tables say, and every command of the others runs.
+"""The documentation stays true: reference pages are those of the tables, and every command of other pages runs.
 
-How commands and files are written in a page is told in `pages`.  A `python` block that is no file is run too.  A `sh`
-block is one that needs more than a folder: `<!-- runs: TEST -->` before it names the test that runs it.
-`--update-cases` writes what was printed into the page.
+`pages` explains how a page writes commands and files.  A `python` block that is not a file is run too.  A `sh` block
+needs more than a folder: `<!-- runs: TEST -->` before it names the test that runs it.  `--update-cases` writes what was
+printed into the page.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def test_links_have_targets(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names by which headings are linked to."""
+    """Return the names by which headings are linked."""
     headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 

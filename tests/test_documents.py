@@ -32,7 +32,7 @@ DESIGN = (Path(__file__).parent / "cases" / "design.yaml").read_text()
 
 
 def problems_of(text: str | bytes, form: str = "yaml") -> list[tuple[str, int, int]]:
-    """Code, line and column of everything that keeps `text` from being read."""
+    """Return code, line and column of everything that prevents reading `text`."""
     with pytest.raises(DocumentError) as caught:
         parse_document(text, format=form)
     return [(found.code, found.location.line, found.location.column) for found in caught.value.problems]
@@ -104,7 +104,7 @@ def test_a_toml_datetime_is_its_source_text(text: str) -> None:
     assert parse_document(f"a = [{text}, 1] # x\nb = {text}", format="toml").tree == {"a": [text, 1], "b": text}
 
 
-# --- what cannot be read ---
+# --- text that cannot be read ---
 
 REFUSED = {
     "nul byte": (b"a: \0", "IFX103"),
@@ -468,7 +468,7 @@ TREES = st.dictionaries(
 
 
 def yaml_text(draw: Any, value: Any, indent: int = 0) -> str:
-    """`value` in any style that YAML has for it; begins after a key or a dash."""
+    """Return `value` in any style that YAML has for it; it begins after a key or a dash."""
     pad = "\n" + "  " * indent
     if isinstance(value, dict) and value and draw(st.booleans()):
         return pad + pad.join(
@@ -500,7 +500,7 @@ def yaml_scalar(draw: Any, value: Any, *, is_key: bool = False) -> str:
 
 
 def continued(draw: Any, written: list[str]) -> str:
-    """The characters of a text as they are written, perhaps with a line that a backslash ends and the next goes on."""
+    """Return the characters of a text as they are written, perhaps with a line that a backslash continues."""
     breaks = [index for index, each in enumerate(written) if index and not each.isspace()]
     if breaks and draw(st.booleans()):
         written = written.copy()
@@ -509,7 +509,7 @@ def continued(draw: Any, written: list[str]) -> str:
 
 
 def toml_text(draw: Any, tree: dict[str, Any], header: str = "") -> str:
-    """`tree` with tables, arrays of tables, dotted keys and inline values."""
+    """Return `tree` with tables, arrays of tables, dotted keys and inline values."""
     lines, later = [], []
     for key, value in tree.items():
         name = toml_key(draw, key)
@@ -574,7 +574,7 @@ def spelled_trees(draw: Any) -> tuple[dict[str, Any], str, str]:
 
 
 def typed(value: Any) -> Any:
-    """A form in which 1, 1.0 and True differ."""
+    """Return a form in which 1, 1.0 and True differ."""
     if isinstance(value, dict):
         return {key: typed(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -664,7 +664,7 @@ TABLES = [
 
 @st.composite
 def tomls(draw: Any) -> str:
-    """Valid TOML of all its forms."""
+    """Return valid TOML of all its forms."""
     values = draw(st.lists(st.sampled_from(ONLY_IN_TOML), max_size=4))
     tables = draw(st.lists(st.sampled_from(TABLES), max_size=2))
     text = "".join(f"'é {number}' = {value} # é\n" for number, value in enumerate(values))
@@ -686,7 +686,7 @@ def test_toml_has_the_values_of_tomllib_and_the_places_of_its_text(text: str) ->
 
 
 def stands_for(value: Any, node: Node, text: str) -> None:
-    """Each key and scalar of `value` is what stands at its place."""
+    """Check that each key and scalar of `value` is at its place."""
     source = text[node.start : node.end]
     if isinstance(value, dict):
         assert list(node.value) == list(value)
@@ -744,7 +744,7 @@ def test_tomllib_decides_what_toml_is(data: st.DataObject) -> None:
 
 
 def without_places(value: Any, expected: Any) -> bool:
-    """Whether two trees are equal, but for what JSON has no value for."""
+    """Return whether two trees are equal, except for what JSON has no value for."""
     if isinstance(expected, dict):
         return list(value) == list(expected) and all(without_places(value[key], expected[key]) for key in expected)
     if isinstance(expected, list):
@@ -777,22 +777,22 @@ HOSTILE = {
 def test_a_hostile_text_costs_no_more_than_its_length(text: str, form: str) -> None:
     begin = time.process_time()
 
-    works_or_tells(text, form)
+    works_or_has_problems(text, form)
 
     assert time.process_time() - begin < 8
 
 
-def works_or_tells(text: str | bytes, form: str) -> None:
-    told: tuple[Problem, ...] = ()
+def works_or_has_problems(text: str | bytes, form: str) -> None:
+    problems: tuple[Problem, ...] = ()
     try:
         parse_document(text, format=form)
         worked = True
     except DocumentError as error:
-        worked, told = False, error.problems
+        worked, problems = False, error.problems
 
-    assert worked or told
-    assert all(problem.location.line > 0 and problem.location.column > 0 for problem in told)
-    assert all(problem.render() for problem in told)
+    assert worked or problems
+    assert all(problem.location.line > 0 and problem.location.column > 0 for problem in problems)
+    assert all(problem.render() for problem in problems)
 
 
 @settings(max_examples=150, deadline=None)
@@ -801,7 +801,7 @@ def works_or_tells(text: str | bytes, form: str) -> None:
 )
 @pytest.mark.parametrize("form", ["yaml", "toml"])
 def test_any_text_is_a_document_or_has_problems_with_places(form: str, text: str | bytes) -> None:
-    works_or_tells(text, form)
+    works_or_has_problems(text, form)
 
 
 @settings(max_examples=100, deadline=None)
@@ -812,7 +812,7 @@ def test_a_damaged_document_has_problems_with_places_or_none(data: st.DataObject
         at = data.draw(st.integers(0, len(text)))
         cut = data.draw(st.integers(0, 3))
         text = text[:at] + data.draw(st.text("{}[]:,'\"@*`& \n\t-#!|", max_size=2)) + text[at + cut :]
-    works_or_tells(text, "yaml")
+    works_or_has_problems(text, "yaml")
 
 
 # --- schemas ---
@@ -821,7 +821,7 @@ SCHEMAS = ("mapping", "pipeline")
 
 
 def subschemas(schema: Any, path: str = "") -> Any:
-    """Every schema inside of `schema`, with where it stands."""
+    """Yield every schema inside of `schema`, with its path."""
     yield path, schema
     for keyword in ("properties", "patternProperties", "$defs"):
         for name, sub in schema.get(keyword, {}).items():
@@ -931,7 +931,7 @@ NAMES = st.sampled_from(
 
 @st.composite
 def accidents(draw: Any) -> Any:
-    """A valid document with some nodes replaced, removed or added."""
+    """Return a valid document with some nodes replaced, removed or added."""
     tree = copy.deepcopy(draw(st.sampled_from(valid_documents())))
     for _ in range(draw(st.integers(0, 3))):
         parents = [node for node in containers(tree) if node]
@@ -1020,9 +1020,7 @@ FAILING: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("keyword", sorted(KEYWORDS - {"$ref", "allOf", "if", "then", "items", *ANNOTATIONS}))
 def test_every_keyword_that_can_fail_has_a_message(keyword: str) -> None:
-    """Every error of jsonschema is translated; its own text, which quotes the whole value, is not shown.  Only `found`
-    quotes a value, shortened.
-    """
+    """jsonschema's own text, which quotes the whole value, is not shown.  Only `found` quotes a value, shortened."""
     schema, tree = FAILING[keyword]
     document = parse_document(json.dumps({"a": tree}))
 
@@ -1069,7 +1067,7 @@ def test_other_validators_name_the_fault(tree: Any, named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "tree", "told"),
+    ("schema", "tree", "expected"),
     [
         ({"minimum": 1, "maximum": 3}, {"a": 5}, "expected: at least 1 and at most 3"),
         ({"exclusiveMinimum": 0}, {"a": 0}, "expected: more than 0"),
@@ -1090,12 +1088,12 @@ def test_other_validators_name_the_fault(tree: Any, named: str) -> None:
         ({"enum": ["on", 1]}, {"a": True}, "expected: on | 1"),
     ],
 )
-def test_a_violation_names_what_was_expected(schema: dict[str, Any], tree: dict[str, Any], told: str) -> None:
+def test_a_violation_names_what_was_expected(schema: dict[str, Any], tree: dict[str, Any], expected: str) -> None:
     document = parse_document(json.dumps(tree))
 
     [problem] = check_tree(document, {"type": "object", "properties": {"a": schema}})
 
-    assert told in problem.render()
+    assert expected in problem.render()
     assert problem.location.pointer.startswith("/a")
 
 

@@ -1,4 +1,4 @@
-"""The expression language: jmespath.py 1.1 is the law for values and failures; what is found before is ours."""
+"""The expression language: jmespath.py 1.1 defines values and failures; compile-time errors are those of iggyflux."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from iggyflux.records import JSON, Message, Row
 from tests.expression_cases import ALL, STANDARD, Maker, check_all
 
 DEVIATIONS = {"IFX203", "IFX204", "IFX205", "IFX206", "IFX211", "IFX213"}
-"""Codes of texts that jmespath.py compiles, and that can only fail, or are hardly meant (LANGUAGE 5, 7)."""
+"""Codes of texts that jmespath.py compiles, but that can only fail or are hardly meant (LANGUAGE 5, 7)."""
 
 
 LONG = 50 if "--long" in sys.argv else 1
-"""So many times more random cases in `make test-long`."""
+"""The factor of random cases in `make test-long`."""
 
 
 def examples(count: int) -> settings:
-    """So many random examples."""
+    """The number of random examples."""
     return settings(max_examples=count * LONG, deadline=None)
 
 
@@ -65,7 +65,7 @@ def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 documents: st.SearchStrategy[Any] = st.recursive(scalars, _grown, max_leaves=10)
-"""Values of few names and few scalars, so that paths meet something and comparisons meet equals."""
+"""Return a value of few names and few scalars, so that paths exist and comparisons find equal values."""
 
 objects: st.SearchStrategy[Any] = st.one_of(
     st.fixed_dictionaries({"a": documents, "b": documents}),
@@ -101,7 +101,7 @@ soups = st.one_of(st.lists(tokens, max_size=12).map("".join), st.text(max_size=1
 
 
 def outcome(run: Callable[[], Any]) -> tuple[str, str]:
-    """The value by its exact text, or that it failed, for whatever reason."""
+    """Return the value by its exact text, or that it failed, for whatever reason."""
     try:
         return "value", repr(run())
     except RecursionError:
@@ -111,7 +111,7 @@ def outcome(run: Callable[[], Any]) -> tuple[str, str]:
 
 
 def evaluated(expression: Expression, document: Any, **scope: Any) -> tuple[str, str]:
-    """As `outcome`, with code and reason of a failure."""
+    """Return `outcome`, with code and reason of a failure."""
     try:
         return "value", repr(expression.evaluate(document, **scope))
     except EvaluationError as error:
@@ -125,7 +125,7 @@ def compiled_or_none(text: str) -> Any:
         return None
 
 
-# --- jmespath.py is the law ---
+# --- compared with jmespath.py ---
 
 
 def test_values_and_failures_are_those_of_jmespath_py() -> None:
@@ -158,7 +158,7 @@ def test_the_texts_that_compile_are_those_of_jmespath_py(text: str) -> None:
     try:
         jmespath.compile(text)
         theirs = True
-    except PendingDeprecationWarning:  # an error under pytest's filter, and no error of the text
+    except PendingDeprecationWarning:  # an error under pytest's filter, and not a fault of the text
         return
     except Exception:
         theirs = False
@@ -169,7 +169,7 @@ def test_the_texts_that_compile_are_those_of_jmespath_py(text: str) -> None:
             "IFX208",
             "IFX209",
             "IFX212",
-        }  # of our own functions
+        }  # of added functions
     else:
         assert ours != "compiles"
 
@@ -222,7 +222,7 @@ def test_truth_is_that_of_jmespath() -> None:
     assert expected == [jmespath.search("@ && 'true' == 'true'", value) is True for value in values]
 
 
-# --- never anything else ---
+# --- any text and any document ---
 
 
 @examples(400)
@@ -543,7 +543,7 @@ def test_evaluations_in_many_threads_are_independent() -> None:
     assert wrong == []
 
 
-# --- what is found when it is compiled ---
+# --- what compiling finds ---
 
 
 def examples_of(first: int, last: int) -> list[Any]:
@@ -648,7 +648,7 @@ def test_missing_and_trailing_commas_are_accepted_as_in_jmespath() -> None:
     assert caught.value.position == 0
 
 
-# --- what a code generator asks ---
+# --- what a code generator uses ---
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The net under generated code: a fault costs time, never data, and is always reported."""
+"""The fallback of generated code: a fault costs time, never data, and is always reported."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def explode(*_: object) -> Any:
 
 
 def break_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generated code is made, and raises when it runs."""
+    """Let generated code raise when it runs."""
     monkeypatch.setattr(compiled.CompiledPlan, "_assemble", explode)
     monkeypatch.setattr(reader_compiled.CompiledReaderPlan, "_render", explode)
 
 
 def break_generating(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No code can be generated."""
+    """Let generating code fail."""
     monkeypatch.setattr(compiled, "generate", explode)
     monkeypatch.setattr(reader_compiled._ReaderGenerator, "source", explode)
 
 
 def break_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The generated source is not Python."""
+    """Let the generated source be no Python."""
     real = compiled.generate
     monkeypatch.setattr(
         compiled, "generate", lambda *given: compiled.Generated("def render(:", real(*given).namespace, True, ())

@@ -1,4 +1,4 @@
-"""The functions of expressions: the table's examples, and the corners that examples don't show."""
+"""The functions of expressions: the examples of the table, and the corner cases that examples do not show."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ TIME = "timestamp: {expr: ts, format: unix_s, default: message}"
 
 
 def document(fields: str, *, tags: str = "{}", rest: str = "", top: str = "", head: str = HEAD) -> str:
-    """A writer of one point `m` with these fields; `rest` goes into the point, `top` to the document."""
+    """Return a writer of one point `m` with these fields; `rest` goes into the point, `top` to the document."""
     lines = [head.rstrip("\n"), *filter(None, [top]), "points:", "  measurement: {const: m}"]
     lines += [f"  tags: {tags}", f"  fields: {fields}", *filter(None, [f"  {rest}" if rest else f"  {TIME}"])]
     return "\n".join(lines) + "\n"
@@ -54,7 +54,7 @@ def with_payload(payload: str) -> str:
 
 
 def render(text: str, *payloads: Any, dialect: str = "v2", precision: str = "ns", **message: Any) -> Rendered:
-    """What both plans make of the payloads (bytes as they are, anything else as JSON); they must agree."""
+    """Return what both plans make of the payloads (bytes as they are, anything else as JSON); they must agree."""
     mapping = parse_mapping(text)
     batch = [
         Message(payload if isinstance(payload, bytes) else json.dumps(payload).encode(), "s", "t", **message)
@@ -76,7 +76,7 @@ def outcome(rendered: Rendered) -> list[Any]:
 
 
 def line(text: str, payload: Any, **options: Any) -> str:
-    """The one line of a message that has nothing else."""
+    """Return the one line of a message that has nothing else."""
     rendered = render(text, payload, **options)
 
     assert list(rendered.failures) == []
@@ -85,12 +85,12 @@ def line(text: str, payload: Any, **options: Any) -> str:
 
 
 def fields(text: str, payload: Any, **options: Any) -> str:
-    """The fields of the one line, as they are written."""
+    """Return the fields of the one line, as they are written."""
     return line(text, payload, **options).partition(" ")[2].rpartition(" ")[0]
 
 
 def failure(text: str, payload: Any, **options: Any) -> Failure:
-    """The one failure of a message that has nothing else."""
+    """Return the one failure of a message that has nothing else."""
     rendered = render(text, payload, **options)
 
     assert list(rendered.lines) == []
@@ -99,7 +99,7 @@ def failure(text: str, payload: Any, **options: Any) -> Failure:
 
 
 def codes(text: str) -> list[str]:
-    """The codes of the errors of a document."""
+    """Return the codes of the errors of a document."""
     with pytest.raises(MappingError) as caught:
         parse_mapping(text)
     return [problem.code for problem in caught.value.problems if problem.severity == "error"]
@@ -314,9 +314,7 @@ def test_arithmetic_is_decimal_and_objects_and_lists_can_be_traversed(expression
 
 
 def test_a_regular_expression_takes_linear_time() -> None:
-    """Rule 8.  No payload can stop a partition.  A pattern that RE2 does not support is rejected when the document is
-    compiled.
-    """
+    """Rule 8.  No payload can stop a partition: a pattern that RE2 does not support does not compile."""
     assert evaluate("regex_match(@, '^(a+)+$')", "a" * 100_000 + "b") is False
     with pytest.raises(ExpressionError):
         compile_expression("regex_match(@, '(a)\\1')")
@@ -1012,7 +1010,7 @@ def test_lines_parse_to_points_that_encode_to_themselves() -> None:
         Point("m", {}, {}, 0)
 
 
-# --- the scenarios that were asked for at the start ---
+# --- the scenarios of the first request ---
 
 
 def scenario(measurement: str, **options: str) -> str:

@@ -106,7 +106,7 @@ points:
 
 @st.composite
 def number_tokens(draw):
-    """A number as JSON writes it, of up to 22 digits, with or without fraction and exponent."""
+    """Return a number in JSON syntax of up to 22 digits, with or without fraction and exponent."""
     digits = draw(st.one_of(st.integers(0, 10**22), st.integers(2**53 - 50, 2**53 + 50), st.integers(2**63, 2**64)))
     text = str(digits)
     place = draw(st.integers(0, len(text)))

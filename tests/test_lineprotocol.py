@@ -1,4 +1,4 @@
-"""Line protocol: one table drives encoder and parser; properties hold what no table can."""
+"""Line protocol: one table drives encoder and parser; properties cover what no table can."""
 
 from __future__ import annotations
 
@@ -469,7 +469,7 @@ values: st.SearchStrategy[Any] = st.one_of(
 
 @st.composite
 def points(draw: st.DrawFn, *, unsigned: bool = True) -> Point:
-    """Points whose names are as odd as names may be."""
+    """Points with the most unusual names that are valid."""
     tags = draw(st.dictionaries(_valid(LinePart.TAG_KEY), _valid(LinePart.TAG_VALUE), max_size=3))
     fields = draw(st.dictionaries(_valid(LinePart.FIELD_KEY), values, min_size=1, max_size=3))
     fields = {key: value for key, value in fields.items() if key not in tags} or {"\x20": 1.0}

@@ -56,7 +56,7 @@ def writer(text: str) -> Writer:
 
 
 def point(text: str) -> PointSpec:
-    """The point of a writer document whose `points` is `text`, in flow style."""
+    """Return the point of a writer document whose `points` is `text`, in flow style."""
     return writer(HEAD + "points: " + text).points[0]
 
 
@@ -864,8 +864,8 @@ def test_toml_and_yaml_have_the_same_problems() -> None:
         yaml = problems(DESIGN.replace(old, new, 1))
         toml = problems(TOML.replace(old, new, 1), format="toml")
 
-        told = [[(p.code, p.message, p.location.pointer, p.hint, p.found) for p in found] for found in (yaml, toml)]
-        assert sorted(told[0]) == sorted(told[1])
+        reported = [[(p.code, p.message, p.location.pointer, p.hint, p.found) for p in found] for found in (yaml, toml)]
+        assert sorted(reported[0]) == sorted(reported[1])
 
 
 def test_the_hash_is_that_of_the_tree_and_not_of_the_text() -> None:
@@ -979,7 +979,7 @@ def test_the_keys_of_the_schema_are_those_of_the_types() -> None:
     assert keys("to") == names(Target)
 
 
-# --- whatever the text ---
+# --- any text ---
 
 WORDS = st.sampled_from(
     [
@@ -1052,16 +1052,16 @@ WILD = st.recursive(
 )
 
 
-def works_or_tells(text: str | bytes, **options: Any) -> None:
-    told: tuple[Problem, ...] = ()
+def works_or_has_problems(text: str | bytes, **options: Any) -> None:
+    reported: tuple[Problem, ...] = ()
     try:
         mapping = parse_mapping(text, **options)
         worked = bool(mapping.hash) and isinstance(mapping, WriterMapping | ReaderMapping)
     except MappingError as error:
-        worked, told = False, error.problems
+        worked, reported = False, error.problems
 
-    assert worked or told
-    for problem in told:
+    assert worked or reported
+    for problem in reported:
         assert problem.location.line > 0
         assert problem.location.column > 0
         assert problem.code in CODES
@@ -1070,7 +1070,7 @@ def works_or_tells(text: str | bytes, **options: Any) -> None:
 
 @st.composite
 def spoiled(draw: Any, trees: list[Any]) -> Any:
-    """A good document in which some nodes are something else."""
+    """Return a valid document in which some nodes are replaced."""
     tree = copy.deepcopy(draw(st.sampled_from(trees)))
     for _ in range(draw(st.integers(1, 4))):
         parent, key = draw(st.sampled_from(list(edges(tree))))
@@ -1104,23 +1104,23 @@ READER_TREE = {
 @settings(max_examples=200, deadline=None)
 @given(spoiled([parse_document(DESIGN).tree, READER_TREE]))
 def test_a_damaged_document_works_or_has_problems_with_places(tree: Any) -> None:
-    works_or_tells(json.dumps(tree))
+    works_or_has_problems(json.dumps(tree))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(WILD, st.dictionaries(WORDS, WILD)))
 def test_any_tree_works_or_has_problems_with_places(tree: Any) -> None:
-    works_or_tells(json.dumps(tree))
+    works_or_has_problems(json.dumps(tree))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.text(max_size=100), st.binary(max_size=100)), st.sampled_from(["yaml", "toml"]))
 def test_any_text_works_or_has_problems_with_places(text: str | bytes, form: str) -> None:
-    works_or_tells(text, format=form)
+    works_or_has_problems(text, format=form)
 
 
 @pytest.mark.long
 @settings(max_examples=20_000, deadline=None)
 @given(st.one_of(spoiled([parse_document(DESIGN).tree, READER_TREE]), WILD))
 def test_many_damaged_documents_work_or_have_problems_with_places(tree: Any) -> None:
-    works_or_tells(json.dumps(tree))
+    works_or_has_problems(json.dumps(tree))

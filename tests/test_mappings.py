@@ -1,4 +1,4 @@
-"""The mappings and examples that we publish: each compiles, passes its own tests, and takes its own samples."""
+"""The published mappings and examples: each compiles, passes its own tests, and renders its own samples."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def test_a_ready_reader_renders_its_rows(path):
 
 
 def published_documents():
-    """Every mapping document that we publish: files, starters, and the blocks of pages."""
+    """Yield every published mapping document: files, starters, and the blocks of pages."""
     files = [*READY, *ROOT.glob("examples/*/*.yaml"), *ROOT.glob("iggyflux/cli/starters/*.yaml")]
     for path in files:
         if "\nkind:" in path.read_text():
             yield pytest.param(path.read_text(), id=str(path.relative_to(ROOT)))
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)):
-            if "\nkind:" in block and "{first: xs[0]}" not in block:  # the page on this rule shows what goes wrong
+            if "\nkind:" in block and "{first: xs[0]}" not in block:  # the page on this rule shows the mistake
                 yield pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
 
 
 def expressions(pointer, node):
-    """Pointers of what stands for an expression: `expr`, conditions, measurements, strings among tags and fields."""
+    """Yield the pointers of expressions: `expr`, conditions, measurements, strings among tags and fields."""
     if isinstance(node, dict):
         for key, value in node.items():
             here = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"

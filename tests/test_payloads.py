@@ -1,4 +1,4 @@
-"""Payload formats: one contract that each of them passes, then what is special in each."""
+"""Payload formats: one contract that each of them passes, then the details of each."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ reads = st.recursive(
     max_leaves=5,
 )
 
-# What each format gives back just so, with the options that it takes.
+# What each format gives back unchanged, with its options.
 SAMPLES: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {
     "json": [({"a": [1, 2.5, True, None, "é\n"], "b": {}}, {}), (2**70, {}), ("", {}), ([], {})],
     "msgpack": [({"a": [1, 2.5, True, None, "é\n", -7, 2**40, -(2**63), 2**64 - 1], "b": {}}, {}), ("x" * 300, {})],
@@ -121,7 +121,7 @@ def assert_plain(value: Any) -> None:
 
 
 def assert_decodes_or_refuses(name: str, payload: bytes, reads: Reads | None, strict: bool) -> None:
-    """The contract: a plain value, or a `DecodeError` that can be told."""
+    """Check the contract: a plain value, or a `DecodeError` that can be printed."""
     try:
         value = FORMATS[name].decode(payload, {}, reads, strict)
     except DecodeError as refused:
@@ -133,7 +133,7 @@ def assert_decodes_or_refuses(name: str, payload: bytes, reads: Reads | None, st
 def _assert_tellable(refused: RecordError) -> None:
     assert refused.code in CODES
     assert len(refused.reason) < 400
-    assert " object at 0x" not in refused.reason  # an address is another one each time
+    assert " object at 0x" not in refused.reason  # an address differs each time
     refused.reason.encode()
 
 
@@ -809,7 +809,7 @@ binary_trees = st.recursive(
 
 @st.composite
 def binary_payloads(draw: st.DrawFn, name: str) -> bytes:
-    """A payload as a foreign producer writes it, every second one damaged in a place or two."""
+    """Return a payload as another producer writes it, every second one damaged in a place or two."""
     payload = WRITERS[name](draw(binary_trees), Random(draw(st.integers(0, 2**32))))
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
         start = draw(st.integers(0, len(payload)))

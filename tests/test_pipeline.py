@@ -1,4 +1,4 @@
-"""Pipeline files: what they may say, every problem at once with its place, and secrets that nobody sees."""
+"""Pipeline files: what they may contain, every problem at once with its place, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ run:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Pipeline]:
-    """Read a pipeline that stands beside a mapping `m.yaml`."""
+    """Read a pipeline beside a mapping `m.yaml`."""
     (tmp_path / "m.yaml").write_text("")
 
     def read(text: str, **environ: str) -> Pipeline:
@@ -630,7 +630,7 @@ def test_any_tree_is_a_pipeline_or_a_pipeline_error(tree: Any, is_nearly_right: 
 
 
 def schema_nodes(node: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """Every property of the schema, with its path."""
+    """Yield every property of the schema, with its path."""
     found = []
     for key, child in (node.get("properties") or {}).items():
         found.append((f"{path}/{key}", child))

@@ -1,7 +1,7 @@
 """Plans: every awkward value in every place, by table; what a batch mixes; what plans share and carry.
 
-`test_law.py` draws documents and messages at random; this file walks through all that one value in one place can be, so
-that a fault in a column function shows every time.
+`test_law.py` draws documents and messages at random.  This file enumerates the values that one place can have, so that
+a fault in a column function shows every time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GOOD = '{"a":1.5,"b":"x","t":1700000000000}'
 
 
 def payloads(value: str) -> list[bytes]:
-    """A value as the member `a`, alone, spaced, twice, and beside what nobody reads."""
+    """Yield a value as the member `a`: alone, spaced, twice, and beside members that are not read."""
     return [
         f'{{"a":{value},"b":"x","t":1700000000000}}'.encode(),
         f'{{ "b" : "x", "a" : {value}, "t":1700000000000 }}'.encode(),

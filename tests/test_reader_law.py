@@ -33,7 +33,7 @@ SCALARS: list[Any] = [
 
 @st.composite
 def readers(draw: Any) -> dict[str, Any]:
-    """A reader document as a tree; not each one compiles."""
+    """Return a reader document as a tree; not every one compiles."""
     source = st.sampled_from(PLAIN) | st.sampled_from(PLAIN) | st.sampled_from(EXPRESSIONS)
     any_source = source | st.fixed_dictionaries({"const": st.sampled_from(CONSTANTS)})
     template = st.dictionaries(st.sampled_from(["x", "y", "{}", "a'b"]), any_source, max_size=3)
@@ -69,7 +69,7 @@ UNUSUAL = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(SCALARS), min_
 
 @st.composite
 def rows(draw: Any) -> list[Row]:
-    """Rows of which most are as the document expects."""
+    """Return rows of which most are as the document expects."""
     tags = draw(st.sampled_from([None, (), ("b",), ("a", "b")]))
     made = draw(st.lists(st.one_of(USUAL, USUAL, USUAL, UNUSUAL, UNUSUAL.map(MappingProxyType)), max_size=6))
     windows = st.sampled_from([None, (0, 10)])

@@ -161,7 +161,7 @@ def test_every_row_has_a_digest(rows: list[Row]) -> None:
 @pytest.mark.parametrize(
     ("tags", "row_tags", "payload"),
     [
-        ("", None, [[1, 3], [2], [4]]),  # not told: every column of text
+        ("", None, [[1, 3], [2], [4]]),  # the server names no tags: every column of strings
         ("tags: [d]", None, [[1, 3], [2, 4]]),
         ("", ("d",), [[1, 3], [2, 4]]),
         ("", ("e", "d"), [[1, 3], [2], [4]]),
@@ -212,9 +212,7 @@ def test_given_digests_are_used() -> None:
     ],
 )
 def test_a_row_is_a_line_of_line_protocol(tags: tuple[str, ...] | None, line: bytes | None) -> None:
-    """Tags are those that the server names; a string column that is not named a field becomes a tag, here one with a
-    line feed.
-    """
+    """Tags are those that the server names; else string columns are tags, which may not contain a line feed."""
     text = HEAD.replace("topic: t}", "topic: t, payload: influx}")
     columns = {"time": 5, "device": "d 1", "site": "b", "total": 2**53 + 1, "x": 1.5, "ok": True, "state": "a\nb"}
     rendered = parse_mapping(text, name="n").plan().render([Row(columns, "env", None, tags)])
@@ -242,9 +240,7 @@ def test_a_series_is_many_lines_and_a_template_is_one() -> None:
 
 @pytest.mark.parametrize("form", ["json", "msgpack", "cbor", "csv"])
 def test_each_format_preserves_the_content_of_a_row(form: str) -> None:
-    """Integers beyond 2**53, unsigned integers, strings with line ends, booleans, small and large floats; csv has
-    strings only.
-    """
+    """Integers beyond 2**53, unsigned ones, line ends in strings, booleans, small and large floats; csv has strings."""
     columns = {
         "time": 2**62 + 1,
         "u": 2**64 - 1,

@@ -1,4 +1,4 @@
-"""A secret is found in every form in which it travels, whole or cut."""
+"""A secret is found in every form in which it may appear, whole or cut."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pieces(text: str) -> set[str]:
 
 
 def core(form: str, secret: str) -> str:
-    """What of a form is made of the secret alone: at the borders, base64 mixes."""
+    """Return the part of a form that depends on the secret alone: base64 mixes characters at the borders."""
     written = FORMS[form](secret)
     return written[12:-8] if form.startswith("base64 ") else written
 
@@ -61,10 +61,10 @@ def core(form: str, secret: str) -> str:
 def test_a_secret_is_found_in_every_form(form: str, secret: str) -> None:
     """A known limit: a secret with backslashes that looks like another escape too, such as `\\\\%00`."""
     assume("\\" not in secret or html.unescape(unquote_plus(secret)) in (secret, secret.replace("+", " ")))
-    said = Scrubber([secret])(f"no: {FORMS[form](secret)}, ~~~~~~~")
+    shown = Scrubber([secret])(f"no: {FORMS[form](secret)}, ~~~~~~~")
 
-    assert said.startswith("no: ")
-    assert [piece for piece in pieces(core(form, secret)) if piece in said] == []
+    assert shown.startswith("no: ")
+    assert [piece for piece in pieces(core(form, secret)) if piece in shown] == []
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -74,12 +74,12 @@ def test_a_secret_that_was_cut_is_hidden_before_the_cut(form: str, secret: str, 
     assume(html.unescape(unquote_plus(secret)) in (secret, secret.replace("+", " ")))
     written, few = FORMS[form](secret), len(FORMS[form](secret[:5]))
     cut = written[: data.draw(st.integers(0, len(written)))]
-    told = pieces(secret) if len(cut) < few else pieces(secret) | pieces(core(form, secret))
+    hidden = pieces(secret) if len(cut) < few else pieces(secret) | pieces(core(form, secret))
     scrub = Scrubber([secret])
 
-    for said in (scrub(f"no: ~~{cut}", is_cut=True), scrub(f"no: ~~{cut}… and more"), scrub(f"no: '~~{cut}'...")):
-        assert said.startswith("no: ")
-        assert [piece for piece in told if piece in said] == []
+    for shown in (scrub(f"no: ~~{cut}", is_cut=True), scrub(f"no: ~~{cut}… and more"), scrub(f"no: '~~{cut}'...")):
+        assert shown.startswith("no: ")
+        assert [piece for piece in hidden if piece in shown] == []
 
 
 @given(text=st.text(max_size=200))
@@ -118,5 +118,5 @@ def test_problems_of_a_pipeline_contain_no_part_of_a_secret(text: str) -> None:
         with pytest.raises(DocumentError) as error:
             parse_pipeline(text.replace("SECRET", secret), environ={})
 
-        said = str(error.value) + repr([problem.as_dict() for problem in error.value.problems])
-        assert [piece for piece in pieces(secret) if piece in said] == []
+        shown = str(error.value) + repr([problem.as_dict() for problem in error.value.problems])
+        assert [piece for piece in pieces(secret) if piece in shown] == []

@@ -1,4 +1,4 @@
-"""Times are exact: every form against integer arithmetic, every refusal with its reason."""
+"""Times are exact: every form against integer arithmetic, every rejection with its reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ instants = st.integers(MIN_NS, MAX_NS)
 
 
 def at(*parts: int) -> int:
-    """Nanoseconds of a UTC date."""
+    """Return the nanoseconds of a UTC date."""
     return (datetime(*parts, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) * 1000  # type: ignore[misc,arg-type]
 
 
@@ -466,7 +466,7 @@ def test_any_pattern_and_text_give_a_time_or_a_timestamp_error(pattern: str, tex
             refused.reason.encode()
 
 
-# --- whatever dateutil reads ---
+# --- flexible: what dateutil reads ---
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Texts for users are plain technical English: a fixed list of expressions stays out of them.
+"""Texts are plain technical English: a fixed list of expressions stays out of them.
 
-The texts are the codes, `--help`, string literals of the package (messages and hints), the schemas, and the docs.
+Texts for users are the codes, `--help`, string literals of the package (messages and hints), the schemas, and the docs.
+Texts for developers are the docstrings and comments of `PLAIN`, a list of packages that is to grow to all of them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,18 @@ from iggyflux.codes import CODES
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "iggyflux"
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
+PLAIN = (
+    ".",
+    "documents",
+    "expressions",
+    "functions",
+    "lineprotocol",
+    "mapping",
+    "payloads",
+    "pipeline",
+    "plan",
+)
+"""The packages whose docstrings and comments are plain too; `.` is the modules beside the packages."""
 
 WRONG = re.compile(
     r"""\b(?: told | whoever | nobody | somebody | everybody | for\ ever | comes?\ again | left\ away
@@ -30,19 +44,36 @@ WRONG = re.compile(
 )
 
 
-def found_in(text: str) -> list[str]:
-    return [text[max(0, m.start() - 40) : m.end() + 40].replace("\n", " ") for m in WRONG.finditer(text)]
+WRONG_IN_CODE = re.compile(rf"{WRONG.pattern} | \b(?: we | stands | nor\ is )\b", WRONG.flags)
+
+
+def found_in(text: str, wrong: re.Pattern[str] = WRONG) -> list[str]:
+    return [text[max(0, m.start() - 40) : m.end() + 40].replace("\n", " ") for m in wrong.finditer(text)]
+
+
+def documentation(tree: ast.AST) -> Iterator[ast.Constant]:
+    """Yield the docstrings of a module, those of constants included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value
 
 
 def literals(path: Path) -> Iterator[str]:
-    """Every string of a module but docstrings, names and patterns; of an f-string its literal parts."""
+    """Yield every string of a module but docstrings; of an f-string its literal parts."""
     tree = ast.parse(path.read_text("utf-8"))
-    documentation = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
+    docstrings = set(map(id, documentation(tree)))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             yield node.value
+
+
+def docstrings_and_comments(path: Path) -> Iterator[str]:
+    for node in documentation(ast.parse(path.read_text("utf-8"))):
+        yield str(node.value)
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.string
 
 
 def descriptions(tree: object) -> Iterator[str]:
@@ -82,6 +113,12 @@ def test_the_list_finds_what_it_is_for(text: str) -> None:
     assert found_in(text)
 
 
+def test_comments_are_searched_for_more() -> None:
+    assert found_in("as we say", WRONG_IN_CODE)
+    assert found_in("what stands between", WRONG_IN_CODE)
+    assert not found_in("a standard, weather", WRONG_IN_CODE)
+
+
 @pytest.mark.parametrize("text", ["there is no such route", "a standard function", "expected a list, found null"])
 def test_the_list_leaves_plain_english_alone(text: str) -> None:
     assert not found_in(text)
@@ -101,6 +138,15 @@ def test_help_is_plain() -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_messages_are_plain(path: Path) -> None:
     assert [found for text in literals(path) if " " in text for found in found_in(text)] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for package in PLAIN for path in sorted((PACKAGE / package).glob("*.py" if package == "." else "**/*.py"))],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_docstrings_and_comments_are_plain(path: Path) -> None:
+    assert [found for text in docstrings_and_comments(path) for found in found_in(text, WRONG_IN_CODE)] == []
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("schemas/*.json")), ids=lambda path: path.name)

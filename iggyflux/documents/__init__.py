@@ -1,6 +1,6 @@
 """Documents: YAML or TOML text becomes a tree with the place of every node, which is checked against a JSON Schema.
 
-A text that cannot be used raises `DocumentError`, never another exception, with every fault that can be seen and its
+Text that cannot be used raises `DocumentError`, never another exception, with every fault that can be seen and its
 place.  If there is a tree in spite of the faults, `read_document` returns both. ruamel.yaml and tomllib are known only
 here.  `mapping` and `pipeline` say what a document means.
 """

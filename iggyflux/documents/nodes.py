@@ -110,7 +110,7 @@ class Document:
 
     The tree consists of dicts, lists, strings, integers, finite floats, booleans and None.  It is shared and must not
     be changed.  `text` has `\\n` for every line break and no byte order mark.  A pointer is an RFC 6901 JSON pointer.
-    `faults` are those of a text that has a tree in spite of them; such a document must not be used, only checked for
+    `faults` are those of text that has a tree in spite of them; such a document must not be used, only checked for
     further faults.
     """
 

@@ -102,7 +102,7 @@ def _problems(document: Document, validator: SchemaValidator) -> list[Problem]:
 
 
 def _stray_hint(document: Document, violation: Violation) -> str | None:
-    """Return a hint for a key that is no key: `<<`, or `b)`, which `{x: f(a, b)}` has without quotes."""
+    """Return a hint for a key that was not meant as one: `<<`, or `b)`, which `{x: f(a, b)}` has without quotes."""
     if "<<" in split_pointer(violation.pointer):
         return _NO_MERGE_KEYS
     node = document.node(violation.pointer)

@@ -242,7 +242,7 @@ class _TomlReader:
     def read_alone(self, node: Node) -> Any:
         """Return the value of `node`, with each scalar parsed by itself.
 
-        This is for a text that tomllib rejects for a reason that `faults` has.
+        This is for text that tomllib rejects for a reason that `faults` has.
         """
         if isinstance(node.value, dict):
             return {key: self.read_alone(child) for key, child in node.children.items()}

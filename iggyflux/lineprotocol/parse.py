@@ -112,7 +112,7 @@ def parse_lines(
 def split_lines(data: bytes | str) -> Iterator[tuple[int, str]]:
     """Yield each line with its number (from 1, counting every line feed), without blank lines and comments.
 
-    A string with line feeds remains in one line, as does everything after a string that is never closed.  Invalid UTF-8
+    A string with line feeds remains in one line, as does everything after an unclosed string.  Invalid UTF-8
     affects only its own line: it becomes unpaired surrogates, which `parse_line` rejects.  Never raises.
     """
     text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")

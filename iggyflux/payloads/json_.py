@@ -104,7 +104,7 @@ def may_repeat_a_key(payload: bytes) -> bool:
 
 
 def _parse_with_surrogates(payload: bytes) -> object:
-    """Return a text that msgspec rejects as the standard library reads it; None if it is not JSON.
+    """Return text that msgspec rejects as the standard library reads it; None if it is not JSON.
 
     Numbers remain as they are written.  An unpaired surrogate is JSON (RFC 8259, 8.2).
     """
