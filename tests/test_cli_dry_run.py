@@ -174,7 +174,7 @@ def test_rule_28_what_is_assumed_of_samples_is_said(samples: bytes, notes: list[
         ("{format: csv, header: [d, a, u, ts]}", [], False),
     ],
 )
-def test_a_csv_read_line_by_line_is_told_of(payload: str, options: list[str], said: bool) -> None:
+def test_a_csv_read_line_by_line_gives_a_note(payload: str, options: list[str], said: bool) -> None:
     """A file of csv that is taken for payloads, a line each, would be headers without rows, and nothing wrong."""
     text = DOCUMENT.replace("topic: t}", f"topic: t, payload: {payload}}}").replace("points:", "for_each: '@'\npoints:")
     Path("env.yaml").write_text(text, "utf-8")
@@ -196,7 +196,7 @@ def test_binary_payloads_ask_for_envelopes() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["m", "m,t=a", "n\\ x", "n\\,x,t=a"]), st.integers(0, 3)), max_size=12))
-def test_series_and_collisions_are_counted_as_a_server_tells_points_apart(points: list[tuple[str, int]]) -> None:
+def test_series_and_collisions_are_counted_by_the_identity_of_points(points: list[tuple[str, int]]) -> None:
     """A series is measurement and tags; two messages collide where series and time are the same."""
     tally = Tally()
     for number, (series, time) in enumerate(points):
@@ -244,7 +244,7 @@ def test_a_measurement_ends_at_the_first_comma_that_is_not_escaped(series: str, 
 )
 @pytest.mark.usefixtures("mapping")
 def test_eval_prints_the_result_as_json(arguments: list[str], stdin: str, out: str) -> None:
-    """One a document; compact where nobody watches."""
+    """One a document; compact if stdout is not a terminal."""
     outcome = iggyflux("eval", *arguments, stdin=stdin)
 
     assert (outcome.code, outcome.out, outcome.err) == (0, out, "")
@@ -271,7 +271,7 @@ def test_eval_goes_on_after_a_document_that_fails() -> None:
 
 
 @pytest.mark.usefixtures("mapping")
-def test_explain_says_what_is_read_and_what_makes_a_point() -> None:
+def test_explain_lists_what_is_read_and_what_identifies_a_point() -> None:
     """Paths of the payload, coordinates, types, identity, and the code."""
     out = iggyflux("explain", "env.yaml", "--precision", "ms").out
 

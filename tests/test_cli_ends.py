@@ -55,7 +55,7 @@ def mapping(tmp_path: Path) -> Path:
 def test_every_end_has_its_code_and_its_words(
     error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0 ok, 1 problems found, 2 usage, 3 the run stopped, 130 interrupted, 141 nobody reads any more."""
+    """0 ok, 1 problems found, 2 usage, 3 the run stopped, 130 interrupted, 141 stdout is closed."""
     assert exit_code_of(error) == code
     assert capsys.readouterr().err.strip() == words.strip()
 
@@ -78,7 +78,7 @@ def test_a_bug_is_one_line_without_what_the_exception_quotes(capsys: pytest.Capt
 def test_a_bug_shows_its_traceback_when_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """IGGYFLUX_TRACEBACK=1 is for whoever mends it."""
+    """IGGYFLUX_TRACEBACK=1 shows it to developers."""
     monkeypatch.setenv("IGGYFLUX_TRACEBACK", "1")
 
     exit_code_of(RuntimeError("why"))
@@ -251,26 +251,26 @@ def test_the_group_keeps_its_name_in_usage() -> None:
 @pytest.mark.parametrize("precision", ["ns", "us", "ms", "s"])
 def test_the_summary_of_dry_run_shows_from_when_to_when(mapping: Path, precision: str) -> None:
     """A wrong unit of time shows as a wrong century."""
-    told = iggyflux(
+    outcome = iggyflux(
         "dry-run", mapping, "-", "--precision", precision, stdin='{"a":1,"ts":-1}\n{"a":1,"ts":1700000000}\n'
     )
 
-    assert "lines             2   from 1969-12-31T23:59:59Z to 2023-11-14T22:13:20Z\n" in told.err
+    assert "lines             2   from 1969-12-31T23:59:59Z to 2023-11-14T22:13:20Z\n" in outcome.err
 
 
 def test_dry_run_names_tags_and_fields_that_no_line_had(mapping: Path) -> None:
-    """A missing tag is no failure, so a misspelt path or a forgotten {const: …} would go unseen."""
+    """A missing tag is no failure, so a misspelt path or a forgotten {const: …} would not be noticed."""
     mapping.write_text(
         DOCUMENT.replace("{a: a}", "{a: a, b: b.c, d: {expr: d, default: 1}}, tags: {site: berlin, x: x}")
     )
 
-    told = iggyflux("dry-run", mapping, "-", stdin='{"a":1,"ts":1}\n{"a":1,"x":1,"ts":2}\n').err
+    text = iggyflux("dry-run", mapping, "-", stdin='{"a":1,"ts":1}\n{"a":1,"x":1,"ts":2}\n').err
 
-    assert [line.split(" at ")[0] for line in told.splitlines() if "never set" in line] == [
+    assert [line.split(" at ")[0] for line in text.splitlines() if "never set" in line] == [
         "never set           tag site",
         "never set           field b",
     ]
-    assert "no sample has a member `berlin`; for literal text write {const: berlin}" in told
+    assert "no sample has a member `berlin`; for literal text write {const: berlin}" in text
 
 
 def test_dry_run_takes_a_file_as_one_payload_with_whole(tmp_path: Path) -> None:
@@ -288,14 +288,14 @@ def test_dry_run_takes_a_file_as_one_payload_with_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["tags: {t: \"meta('topic')\"}", "tags: {t: \"header('k')\"}", "where: index()", ""])
-def test_dry_run_says_which_coordinates_payloads_get_where_lines_depend_on_them(tmp_path: Path, part: str) -> None:
+def test_dry_run_notes_default_coordinates_if_lines_depend_on_them(tmp_path: Path, part: str) -> None:
     """Elsewhere it would be noise."""
     path = tmp_path / "m.yaml"
     time = "timestamp: {expr: ts, format: unix_s" + (", default: message}" if not part else "}")
     path.write_text(DOCUMENT.replace("timestamp: {expr: ts, format: unix_s}", ", ".join(filter(None, [part, time]))))
 
-    told = iggyflux("dry-run", path, "-", stdin='{"a":1,"ts":1}').err
-    assert ("note: samples are plain payloads" in told) == (part != "where: index()")
+    text = iggyflux("dry-run", path, "-", stdin='{"a":1,"ts":1}').err
+    assert ("note: samples are plain payloads" in text) == (part != "where: index()")
 
 
 def test_a_mapping_where_a_pipeline_is_wanted_is_said_in_one_line(tmp_path: Path, mapping: Path) -> None:

@@ -34,7 +34,7 @@ def shown(routes: list[RouteStatus], rates: _Rates, now: float) -> str:
     return console.export_text()
 
 
-def test_the_table_says_how_each_route_fares() -> None:
+def test_the_table_shows_the_state_of_each_route() -> None:
     """Counters, the rate of the last moments, what is behind, and what it waits for."""
     route = RouteStatus("env", state="connecting", read=1000, delivered=2000, failed=3, refused=1, dead_letters=4)
     route.lag = {Partition("s", "t", 0): 5, Partition("s", "t", 1): 1200}
@@ -81,9 +81,9 @@ def test_the_summary_names_what_went_wrong_and_what_helps() -> None:
     assert list(summary_lines(Summary((), 0.0))) == ["no routes"]
 
 
-def test_a_connection_that_never_was_is_not_told_to_be_there_again() -> None:
+def test_a_first_connection_is_not_reported_as_a_reconnect() -> None:
     """What was tried is said, and one of a kind in its own words."""
-    away = RouteStatus("env", state="stopped", reconnects=4, error=Stopped("nobody is there", code="IFX606"))
+    away = RouteStatus("env", state="stopped", reconnects=4, error=Stopped("connection refused", code="IFX606"))
     once = RouteStatus("env", state="done", retries=1, reconnects=1, dead_letters=1)
 
     lines = [[click.unstyle(line) for line in summary_lines(Summary((route,), 0.0))][1] for route in (away, once)]
@@ -125,5 +125,5 @@ def test_a_terminal_gets_the_table_and_a_clean_end(tmp_path: Path) -> None:
 def _read(terminal: int) -> str:
     try:
         return os.read(terminal, 65536).decode()
-    except OSError:  # nobody writes to it any more
+    except OSError:  # the process has closed it
         return ""

@@ -162,9 +162,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("keys", "words"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_with_a_server_is_told_by_check_and_run(
-    server: SimServer, keys: dict[str, str], words: str
-) -> None:
+def test_check_and_run_report_the_faults_of_a_server(server: SimServer, keys: dict[str, str], words: str) -> None:
     path = pipeline(server, **keys)
     checked = iggyflux("check", path)
 
@@ -244,7 +242,7 @@ def test_given_v2_detected_should_use_flux_query(server: SimServer) -> None:
     assert "rows are queried in flux" in iggyflux("check", pipeline(server)).out
 
 
-def test_where_flux_would_change_rows_influxql_is_taken_and_the_run_says_so(server: SimServer) -> None:
+def test_a_run_uses_influxql_and_reports_it_if_flux_would_change_rows(server: SimServer) -> None:
     write(server, (START + 10**7, "d1", '"a text"'))
     path = pipeline(server)
     checked, ran = iggyflux("check", path), iggyflux("run", path, "--until-end")
@@ -358,7 +356,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("more", "code"), ENDS.values(), ids=ENDS)
-def test_ends_that_do_not_suit_a_reader_are_told_before_anything_runs(server: SimServer, more: str, code: str) -> None:
+def test_ends_that_no_reader_has_are_reported_before_the_start(server: SimServer, more: str, code: str) -> None:
     outcome = iggyflux("validate", pipeline(server, "", more))
 
     assert outcome.code == 1
@@ -373,7 +371,7 @@ def test_ends_that_do_not_suit_a_reader_are_told_before_anything_runs(server: Si
     ],
     ids=["timestamp-to-iggy", "binary-lines"],
 )
-def test_what_a_sink_cannot_do_is_told_before_anything_runs(
+def test_what_a_sink_cannot_do_is_reported_before_the_start(
     server: SimServer, change: tuple[str, str], to: str, code: str
 ) -> None:
     Path("back.yaml").write_text(MAPPING.replace(*change))

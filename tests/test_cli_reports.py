@@ -17,7 +17,7 @@ ODD = Problem(
     "IFX110",
     "100% wrong,\nin two: lines",
     Location("a folder/b,c:d%.yaml", 2, 5, "/points/0"),
-    hint="mend it\r",
+    hint="correct it\r",
     source="    ünder: it",
     length=5,
 )
@@ -31,7 +31,7 @@ def test_github_annotations_are_escaped_as_the_runner_reads_them() -> None:
 
     assert first == (
         "::error file=a folder/b%2Cc%3Ad%25.yaml,line=2,col=5,endColumn=10,title=IFX110"
-        "::100%25 wrong,%0Ain two: lines%0Ahint: mend it%0D"
+        "::100%25 wrong,%0Ain two: lines%0Ahint: correct it%0D"
     )
     assert second == "::warning file=a.yaml,title=IFX150::doubtful"
 
@@ -146,7 +146,7 @@ def test_an_empty_folder_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_variables_that_are_not_set_here_are_warnings(tmp_path: Path) -> None:
-    """CI has no tokens; what follows from a missing variable is not told twice."""
+    """CI has no tokens; problems caused by a missing variable are omitted."""
     (tmp_path / "m.yaml").write_text(DOCUMENT, "utf-8")
     pipeline = tmp_path / "p.yaml"
     pipeline.write_text(
@@ -163,7 +163,7 @@ def test_variables_that_are_not_set_here_are_warnings(tmp_path: Path) -> None:
     assert strict.code == 1
 
 
-def test_a_pipeline_is_checked_with_its_mappings_and_for_what_run_would_refuse(tmp_path: Path) -> None:
+def test_a_pipeline_is_checked_with_its_mappings_as_run_does(tmp_path: Path) -> None:
     """Each mapping once, also where it is named twice."""
     (tmp_path / "m.yaml").write_text(DOCUMENT.replace("fields", "feilds"), "utf-8")
     pipeline = tmp_path / "p.yaml"

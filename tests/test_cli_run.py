@@ -61,7 +61,7 @@ def test_a_second_run_has_nothing_to_do() -> None:
     assert "env  done: 0 messages" in second.err
 
 
-def test_a_route_that_must_stop_exits_3_and_says_why() -> None:
+def test_a_route_that_must_stop_exits_3_with_a_reason() -> None:
     """`on_error: fail` acknowledges nothing of what is in flight."""
     Path("env.yaml").write_text(DOCUMENT + "on_error: fail\n", "utf-8")
     fill(GOOD, BAD)
@@ -106,7 +106,7 @@ def test_a_run_that_follows_ends_well_on_sigterm() -> None:
 def test_a_server_that_never_answers_holds_up_no_end(timeouts: str) -> None:
     """Told to stop, it waits for no request's own timeout: here it hangs at the first."""
     fill(GOOD)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody is there
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         to = f"influxdb: {{url: '{url}', database: d, timeout: 5m}}\n"
         Path("hangs.yaml").write_text(f"iggyflux: 1\nfrom: log:data\n{timeouts}{to}run: [{{mapping: env.yaml}}]\n")
@@ -121,7 +121,7 @@ def test_a_server_that_never_answers_holds_up_no_end(timeouts: str) -> None:
     assert code == 0
 
 
-def test_replay_sends_what_was_mended() -> None:
+def test_replay_sends_what_was_corrected() -> None:
     """Mend the mapping, replay, and every point is there; the letters stay."""
     fill(GOOD, BAD)
     iggyflux("run", "pipeline.yaml", "--until-end")
@@ -174,7 +174,7 @@ def test_replay_names_letters_without_a_route() -> None:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """The address of a stand-in for InfluxDB 2."""
+    """The address of a simulated InfluxDB 2."""
     command = [sys.executable, "-m", "iggyflux", "sim", "--port", "0", "--bucket", "plant", "--org", "acme"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         assert running.stdout is not None
@@ -282,7 +282,7 @@ def test_tail_follows_what_is_appended() -> None:
     assert code == 130
 
 
-def test_generated_messages_are_the_same_for_a_seed_and_run_without_failures() -> None:
+def test_generated_messages_of_a_seed_are_equal_and_run_without_failure() -> None:
     """Into a log or to stdout, the same payloads."""
     printed = iggyflux("log", "generate", "env.yaml", "--count", "30", "--seed", "7").out
     iggyflux("log", "generate", "env.yaml", "--count", "30", "--seed", "7", "--into", "data", "--partitions", "1")

@@ -42,12 +42,12 @@ def replay(line: str) -> str:
         stdin = Path(words[-1]).read_bytes()
         words = words[:-2]
     if words[0] == "cat":
-        return told(line, Outcome(0, Path(words[1]).read_text("utf-8"), ""))
+        return transcript(line, Outcome(0, Path(words[1]).read_text("utf-8"), ""))
     assert words[0] == "iggyflux"
-    return told(line, iggyflux(*words[1:], stdin=stdin))
+    return transcript(line, iggyflux(*words[1:], stdin=stdin))
 
 
-def told(line: str, outcome: Outcome) -> str:
+def transcript(line: str, outcome: Outcome) -> str:
     parts = [line]
     for mark, text in (("", outcome.out), ("! ", outcome.err)):
         for pattern, word in _CHANGING:

@@ -95,8 +95,8 @@ def test_times_advance_so_that_no_point_overwrites_another(name: str) -> None:
     assert times == sorted(set(times))
 
 
-def test_elements_of_a_message_keep_their_distance_and_do_not_meet_the_next() -> None:
-    """Messages whose elements lie apart in time stand after one another, not inside one another."""
+def test_elements_keep_their_distance_in_time_and_do_not_overlap() -> None:
+    """Messages whose elements differ in time follow each other without an overlap."""
     text = (
         HEAD
         + "for_each: '@'\npoints: {measurement: {const: m}, fields: {a: a}, timestamp: {expr: t, format: unix_s}}\n"
@@ -125,7 +125,7 @@ def test_values_that_walk_out_of_where_are_taken_back() -> None:
     assert len({json.loads(message.payload)["t"] for message in messages}) == 300
 
 
-def test_what_tells_the_elements_of_a_list_apart_stays() -> None:
+def test_tags_that_distinguish_elements_of_a_list_stay() -> None:
     """Two sensors of one message are never taken for one."""
     text = (
         HEAD
@@ -169,7 +169,7 @@ def test_tags_vary_among_few_and_numbers_walk() -> None:
     assert all(15 < tree["celsius"] < 30 and isinstance(tree["n"], int) and tree["n"] >= 0 for tree in trees)
 
 
-def test_a_mapping_that_takes_nothing_says_so() -> None:
+def test_a_mapping_that_accepts_no_message_is_reported() -> None:
     """A hint what to do, instead of a search without an end."""
     mapping = parse_mapping(
         HEAD + "where: \"sha == hash('x') && n == `1`\"\npoints: {measurement: m, fields: {a: a}}", name="env"

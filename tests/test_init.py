@@ -63,7 +63,7 @@ def test_a_starter_mapping_passes_its_own_examples(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipeline.yaml", "pipeline.toml", "north-pipeline.yaml"])
-def test_a_name_with_pipeline_in_it_gets_a_pipeline_that_runs_the_starter_mapping(
+def test_a_name_with_pipeline_gives_a_pipeline_of_the_starter_mapping(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INFLUX_TOKEN", "t")

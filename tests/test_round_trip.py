@@ -152,7 +152,7 @@ def test_what_is_lost_is_named(
     assert found.get(place) == reason
 
 
-def test_what_is_added_is_no_loss() -> None:
+def test_an_added_value_is_not_a_loss() -> None:
     """It says where it comes from."""
     found = there_and_back(
         {"fields": {"a": "a", "c": {"const": 1}}},
@@ -179,7 +179,7 @@ def test_two_messages_that_overwrite_each_other_are_named() -> None:
     assert "" not in named(found, 2)
 
 
-def test_a_message_that_is_not_stored_says_why() -> None:
+def test_a_message_that_is_not_stored_has_a_reason() -> None:
     """Failed, skipped, refused, or of another measurement."""
     point = {"fields": {"a": {"expr": "a", "type": "auto"}}}
     sent = [{"a": 1.5, "ts": 1}, {"a": [1], "ts": 2}, {"a": 1.5, "ts": 3, "off": True}, {"a": "x", "ts": 4}]
@@ -236,7 +236,7 @@ MEMBERS = st.sampled_from(["a", "b", "c", "d", "time", "x", "'k'", "{a: a, b: b}
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[dict[str, Any], object, dict[str, Any]]:
-    """A point, the payload of a reader, and what stands beside the points of the writer."""
+    """A point, the payload of a reader, and other keys of the writer."""
     types = st.sampled_from(["float", "integer", "string", "boolean", "auto"])
     fields: dict[str, Any] = {
         name: {"expr": draw(PATHS), "type": draw(types), "cast": draw(st.booleans())}
@@ -304,7 +304,7 @@ def test_a_value_with_its_changes_is_the_other(one: Any, other: Any) -> None:
 # --- the command ---
 
 
-def test_the_command_tells_losses_first(tmp_path: Path) -> None:
+def test_the_command_prints_losses_first(tmp_path: Path) -> None:
     """And exits with 1 where something is lost."""
     writer = WRITER | {"points": [{"measurement": {"const": "m"}, "fields": {"a": "a"}, "timestamp": TIME}]}
     (tmp_path / "w.json.yaml").write_text(json.dumps(writer))
@@ -338,7 +338,7 @@ def test_the_command_tells_losses_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("paths", [["w"], ["r", "w"], ["w", "r", "w", "w"]])
-def test_the_command_says_what_it_takes(tmp_path: Path, paths: list[str]) -> None:
+def test_the_command_reports_wrong_arguments(tmp_path: Path, paths: list[str]) -> None:
     """Usage, exit 2."""
     writer = WRITER | {"points": [{"measurement": {"const": "m"}, "fields": {"a": "a"}}]}
     (tmp_path / "w").write_text(json.dumps(writer))

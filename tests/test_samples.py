@@ -1,4 +1,4 @@
-"""Samples: what a line is, what a message gets that does not say, and what is no sample."""
+"""Samples: what a line is, the defaults of a message, and invalid samples."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_rule_28_binary_payloads_come_in_envelopes(form: str) -> None:
     assert payloads(line, form=form, envelope=True) == [(1, b"\x81\xa1a\x0a")]
 
 
-def test_an_envelope_says_what_a_message_is() -> None:
+def test_an_envelope_has_all_parts_of_a_message() -> None:
     """Coordinates and headers that are given hold, the others are filled in; the payload is kept byte for byte."""
     line = b'{"payload": {"a":  1.0}, "topic": "t", "offset": 9, "timestamp_us": 5, "headers": {"k": 1}}'
 
@@ -111,7 +111,7 @@ def test_an_envelope_says_what_a_message_is() -> None:
 
 
 @pytest.mark.parametrize("line", [b"{}", b"[]", b"x", b'{"payload":1,"ofset":1}', b'{"payload":1,"payload_text":"1"}'])
-def test_a_line_that_is_no_envelope_is_named(line: bytes) -> None:
+def test_a_line_that_is_not_an_envelope_is_reported(line: bytes) -> None:
     """With its number, and a hint."""
     with pytest.raises(SampleError) as caught:
         list(read_samples([b'{"payload":1}\n', line], PLACE, envelope=True))
@@ -155,7 +155,7 @@ def test_rule_29_rows_are_typed_columns_with_time_in_nanoseconds() -> None:
         ("csv", b'time,a\n1,"x\n', 2),
     ],
 )
-def test_what_is_no_row_is_named(form: str, text: bytes, line: int) -> None:
+def test_a_line_that_is_not_a_row_is_reported(form: str, text: bytes, line: int) -> None:
     """With the number of its line."""
     with pytest.raises(SampleError) as caught:
         list(read_rows(text.splitlines(keepends=True), form=form))
@@ -178,7 +178,7 @@ def test_any_bytes_are_rows_or_a_sample_error(form: str, lines: list[bytes]) -> 
         ("zzz", "known: payload, "),
     ],
 )
-def test_a_member_that_an_envelope_has_not_is_told_with_the_one_that_was_meant(member: str, said: str) -> None:
+def test_an_unknown_member_of_an_envelope_is_reported_with_a_suggestion(member: str, said: str) -> None:
     line = f'{{"payload": {{}}, "{member}": 5}}'.encode()
 
     with pytest.raises(SampleError) as caught:
@@ -201,7 +201,7 @@ ANNOTATED = (
 @pytest.mark.parametrize(
     "text", [ANNOTATED, ANNOTATED.replace(b"\r\n", b"\n"), ANNOTATED.rstrip(), b"\xef\xbb\xbf" + ANNOTATED]
 )
-def test_annotated_csv_has_the_types_that_it_says(text: bytes) -> None:
+def test_annotated_csv_has_the_annotated_types(text: bytes) -> None:
     """Nothing is guessed: 7 is a float, 007 a text, integers are exact; line ends may have been changed."""
     rows = [sample.row for sample in read_rows(text.splitlines(keepends=True), form="csv", measurement="other")]
 

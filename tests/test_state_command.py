@@ -126,13 +126,13 @@ def test_a_copy_never_replaces_a_file_that_came_meanwhile(kept: Path, tmp_path: 
     from iggyflux.state.copies import copy_database
 
     target = tmp_path / "there.sqlite"
-    target.write_bytes(b"somebody's")
+    target.write_bytes(b"of another program")
 
     with pytest.raises(Stopped) as refused:
         copy_database(kept / "state" / "lambda.sqlite", target)
 
     assert refused.value.code == "IFX709"
-    assert target.read_bytes() == b"somebody's"
+    assert target.read_bytes() == b"of another program"
     assert not target.with_name("there.sqlite.new").exists()
 
 

@@ -1,1 +1,1 @@
-"""What authors of mappings work with: samples, examples as tests, generated messages, and the round trip."""
+"""Tools for authors of mappings: samples, examples as tests, generated messages, and the round trip."""

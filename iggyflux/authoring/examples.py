@@ -1,7 +1,7 @@
-"""A document's own tests: its `examples`, run on a plan, with what came out beside what was expected.
+"""Runs the `examples` of a document as tests, and compares the results with the expectations.
 
-An example says everything that comes of its message: lines that are not named must not come, nor failures.  The result
-is data; `iggyflux test` prints it.
+An example lists all results of its message: any other line or failure is a difference.  The result is data, which
+`iggyflux test` prints.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ NOT_ENCODED = "IFX514"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as the example says.
+    """One difference between an example and the result.
 
-    `expected` and `actual` are lines, codes or JSON texts, None where there is none; `details` say what differs in
-    them, in words.
+    `expected` and `actual` are lines, codes or JSON texts, or None; `details` explain the difference.
     """
 
     code: str
@@ -46,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ExampleResult:
-    """What came of one example; it passed where nothing differs.  `number` counts from 1."""
+    """The result of one example; it passed if there are no differences.  `number` counts from 1."""
 
     number: int
     name: str | None
@@ -55,12 +54,12 @@ class ExampleResult:
 
     @property
     def passed(self) -> bool:
-        """Whether everything was as the example says."""
+        """Return whether there are no differences."""
         return not self.differences
 
     @property
     def title(self) -> str:
-        """The example's name, or its number."""
+        """Return the example's name, or its number."""
         return self.name or f"example {self.number}"
 
 
@@ -76,9 +75,9 @@ def run_examples(
 
 
 def example_message(mapping: WriterMapping, tree: Mapping[str, Any], number: int) -> Message:
-    """The message of a writer's example, with its coordinates filled in (LANGUAGE 28).
+    """Return the message of a writer's example, with default coordinates (LANGUAGE 28).
 
-    Raises RecordError where the payload format has no bytes for the tree.
+    Raise RecordError if the payload format cannot encode it.
     """
     source = mapping.writer.source
     if "message" in tree:
@@ -109,7 +108,7 @@ def example_message(mapping: WriterMapping, tree: Mapping[str, Any], number: int
 
 
 def example_rows(tree: Mapping[str, Any], measurement: str) -> list[Row]:
-    """The rows of a reader's example; `measurement` is that of the document."""
+    """Return the rows of a reader's example; `measurement` is the default."""
     meta = tree.get("meta") or {}
     window = tuple(meta["window"]) if "window" in meta else None
     rows = tree["rows"] if "rows" in tree else [tree["row"]]
@@ -123,7 +122,7 @@ def _name(tree: Mapping[str, Any]) -> str | None:
 
 
 def render_examples(mapping: WriterMapping | ReaderMapping, plan: Any) -> Iterator[Rendered | RenderedMessages]:
-    """What `plan`, of `mapping`, makes of each example that can be encoded."""
+    """Yield what `plan` renders from each example of `mapping` that can be encoded."""
     for number, tree in enumerate(mapping.examples):
         if mapping.kind == "reader":
             yield plan.render(example_rows(tree, mapping.reader.source.measurement or ""))
@@ -205,7 +204,7 @@ class _ReaderExamples:
         yield from _compare_texts([_sorted_json(each) for each in wanted], [_sorted_json(each) for each in made])
 
     def _as_tree(self, message: OutgoingMessage, like: Mapping[str, Any]) -> dict[str, Any]:
-        """A message in the form of an example; of what an example may leave out, what `like` names."""
+        """Return a message in the form of an example; optional members only if `like` has them."""
         made: dict[str, Any] = {"payload": self._decoded(message.payload)}
         known = (("key", message.key), ("headers", dict(message.headers)), ("timestamp", message.timestamp_ns))
         made.update((name, value) for name, value in known if name in like)
@@ -237,7 +236,7 @@ def _codes(tree: Mapping[str, Any]) -> list[str]:
 
 
 def compare_lines(expected: Sequence[str], actual: Sequence[str]) -> Iterator[Difference]:
-    """The differences between lines, those that belong together side by side."""
+    """Yield the differences between lines, with corresponding lines paired."""
     for wanted, made in _aligned(expected, actual):
         if wanted is None:
             yield Difference(DIFFERENT, "an unexpected line", None, made)
@@ -256,7 +255,7 @@ def _compare_texts(expected: Sequence[str], actual: Sequence[str]) -> Iterator[D
 
 
 def _aligned(expected: Sequence[str], actual: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
-    """Pairs of texts that differ: what was replaced side by side, the rest with None."""
+    """Yield pairs of texts that differ; a text without a counterpart is paired with None."""
     matcher = SequenceMatcher(None, expected, actual, autojunk=False)
     for kind, start, stop, from_, to in matcher.get_opcodes():
         if kind == "equal":
@@ -270,7 +269,7 @@ def _aligned(expected: Sequence[str], actual: Sequence[str]) -> Iterator[tuple[s
 
 
 def explain_lines(expected: str, actual: str) -> Iterator[str]:
-    """What differs between two lines, part by part."""
+    """Yield the differences between two lines, part by part."""
     try:
         wanted, made = _one_point(expected), _one_point(actual)
     except LineProtocolError as error:

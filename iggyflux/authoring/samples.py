@@ -1,8 +1,7 @@
 """Sample messages from a file or a pipe: payloads line by line, envelopes line by line, or one JSON document.
 
-What a line is, is said by the caller and never guessed from keys (LANGUAGE 28); a payload is taken byte for byte, also
-a broken one, since what is wrong with it is for the plan to say.  The one thing that is looked at: a JSON document that
-spans lines is one message.
+The caller says what a line is; it is never guessed from keys (LANGUAGE 28).  A payload is passed on unchanged, also an
+invalid one, since the plan reports it.  The one exception: a JSON document that spans lines is one message.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Lines: TypeAlias = Iterable[bytes]
 
 
 class SampleError(IggyfluxError):
-    """A sample that cannot be a message at all; `line` counts from 1, 0 where it is not of one line."""
+    """A sample that cannot become a message; `line` counts from 1 and is 0 if the error is not in one line."""
 
     def __init__(self, code: str, reason: str, line: int = 0, hint: str | None = None) -> None:
         self.code = code
@@ -44,7 +43,7 @@ class SampleError(IggyfluxError):
 
 
 class SampleFile:
-    """The lines of a file, or all of it, bounded while they are read."""
+    """A file that is read line by line or whole, within a limit of memory."""
 
     def __init__(self, file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> None:
         self._file = file
@@ -57,7 +56,7 @@ class SampleFile:
             number += 1
 
     def read(self) -> bytes:
-        """Everything.  Raises SampleError where that is too much."""
+        """Return the whole content.  Raise SampleError if it is too long."""
         return self._checked(self._file.read(self._limit + 1), 0, "the file")
 
     def _checked(self, data: bytes, line: int, what: str) -> bytes:
@@ -69,7 +68,7 @@ class SampleFile:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A message and where it comes from: `line` is the place in its source, `name` what to call it in a message."""
+    """A message with its place: `line` is its position in the source, `name` its name in reports."""
 
     line: int
     message: Message
@@ -87,7 +86,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """A row and its line."""
+    """A row with its line."""
 
     line: int
     row: Row
@@ -95,14 +94,14 @@ class SampleRow:
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """What a message gets that names no stream or topic of its own."""
+    """The default stream and topic of messages."""
 
     stream: str = ""
     topic: str = ""
 
     @classmethod
     def of(cls, source: From) -> Coordinates:
-        """The stream and topic of `from`: the first name among its topics, else the first glob with `1` for `*`."""
+        """Return the stream of `from` and its first topic that is no glob; else the first glob with `1` for `*`."""
         names = [topic for topic in source.topics if not set("*?[") & set(topic)]
         return cls(source.stream, names[0] if names else source.topics[0].replace("*", "1").replace("?", "1"))
 
@@ -110,9 +109,9 @@ class Coordinates:
 def read_samples(
     lines: Lines, coordinates: Coordinates, *, form: str = "json", envelope: bool = False
 ) -> Iterator[Sample]:
-    """The messages of `lines`, as they come: `form` is the format of payloads (a name of `payloads.FORMATS`).
+    """Yield the messages of `lines`; `form` is the format of payloads (a name of `payloads.FORMATS`).
 
-    Raises SampleError where a line is no envelope, or where payloads of the format cannot stand in lines.
+    Raise SampleError if a line is no envelope, or if payloads of the format cannot be written as lines.
     """
     stream, topic = coordinates.stream, coordinates.topic
     if envelope:
@@ -131,19 +130,19 @@ def read_samples(
 
 
 def whole_sample(payload: bytes, coordinates: Coordinates) -> Iterator[Sample]:
-    """The one message whose payload is everything that was read, of whatever format."""
+    """Yield one message with `payload`, of any format."""
     yield Sample(1, bare_message(payload, 0, stream=coordinates.stream, topic=coordinates.topic))
 
 
 def check_lines_can_hold(form: str) -> None:
-    """Raise SampleError where payloads of this format are binary: those come in envelopes."""
+    """Raise SampleError if payloads of this format are binary: those need envelopes."""
     if FORMATS[form].binary:
         hint = 'use --whole if the file is one payload, or --envelope with lines such as {"payload_base64": "…"}'
         raise SampleError(NEEDS_ENVELOPE, f"{form} payloads are binary and cannot be written as lines", 0, hint)
 
 
 def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, without their ends, numbered from 1."""
+    """Yield the lines that are not blank, without line ends, with numbers from 1."""
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix(_BOM)
@@ -153,7 +152,7 @@ def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:
 
 
 def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
-    """JSON documents, one a line; or one that spans all lines, which shows in a first line that is none by itself."""
+    """Yield one JSON document per line; or one for all lines, if the first line is not a document."""
     pieces = _numbered(lines)
     first = next(pieces, None)
     if first is None:
@@ -188,11 +187,11 @@ def _is_json(text: bytes) -> bool:
 
 
 def read_rows(lines: Lines, *, form: str, measurement: str = "") -> Iterator[SampleRow]:
-    """The rows of `lines`: `form` is `jsonl` (an object of columns a line) or `csv` (with a header line).
+    """Yield the rows of `lines`; `form` is `jsonl` (an object of columns a line) or `csv` (with a header line).
 
     `time` is integer nanoseconds or RFC 3339.  A cell of a CSV is a number, true or false where it is one by JSON's
-    syntax, null where it is empty, else a string.  A CSV that begins with an annotation (`#datatype`) is one of Flux:
-    its columns have the types that it says, and its `_time` is `time`.  Raises SampleError.
+    syntax, null where it is empty, else a string.  A CSV that begins with an annotation (`#datatype`) is
+    Flux's: its columns have the annotated types, and `_time` becomes `time`.  Raise SampleError.
     """
     if form == "csv":
         first, lines = _peeked(lines)
@@ -237,7 +236,7 @@ _ANNOTATIONS = (b"#datatype,", b"#group,", b"#default,")
 
 
 def _annotated_rows(lines: Lines, measurement: str) -> Iterator[SampleRow]:
-    """Rows of Flux, numbered from 1; also of a file whose line ends an editor has changed."""
+    """Yield rows of Flux with numbers from 1; line ends can be LF, as some editors write them."""
     text = _joined(lines).removeprefix(_BOM)
     if b"\r\n" not in text:
         text = text.replace(b"\n", b"\r\n")
@@ -261,7 +260,7 @@ def _joined(lines: Lines) -> bytes:
 
 
 def _peeked(lines: Lines) -> tuple[bytes, Lines]:
-    """The first line, and all of them."""
+    """Return the first line, and an iterator over all lines."""
     waiting = iter(lines)
     first = next(waiting, b"")
     return first, chain([first] if first else [], waiting)
@@ -286,7 +285,7 @@ def _cell(text: str) -> JSON:
 
 
 def _with_time(columns: Mapping[str, JSON], line: int) -> dict[str, JSON]:
-    """The columns that have a value, with `time` in integer nanoseconds."""
+    """Return the columns that have a value, with `time` in integer nanoseconds."""
     columns = {name: value for name, value in columns.items() if value is not None}
     found = columns.get("time")
     if isinstance(found, str):

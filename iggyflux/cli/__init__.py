@@ -1,4 +1,4 @@
-"""The command line: builds the objects, calls them, prints.
+"""The command line: builds objects, calls them, prints results.
 
 Each command is a module that is imported when the command is called, so that `--version` and a wrong option cost
 nothing.  Results go to stdout, everything else to stderr.  What a command raises becomes an exit code here and nowhere
@@ -23,7 +23,7 @@ from iggyflux.errors import closest
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a command lives, and the sentence of the overview (the first of its help)."""
+    """A command's module, and its line in the overview (the first sentence of its help)."""
 
     module: str
     section: str
@@ -135,7 +135,7 @@ def command_line(ctx: click.Context) -> None:
 
 
 def main() -> NoReturn:
-    """The `iggyflux` command, as a process of its own."""
+    """Run the `iggyflux` command as a process."""
     try:
         command_line.main()
     except SystemExit as leaving:

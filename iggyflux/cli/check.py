@@ -1,6 +1,6 @@
-"""`iggyflux check`: asks what a pipeline names whether it is there; reads, writes and acknowledges nothing.
+"""`iggyflux check`: checks that the sources and sinks of a pipeline exist; reads, writes and acknowledges nothing.
 
-Nothing is joined and no lock is taken, so that a pipeline can be checked while it runs.
+It joins no group and takes no lock, so a pipeline can be checked while it runs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from iggyflux.transports.local.log import Log
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `ok` None is not known."""
+class CheckResult:
+    """The result of one check; `ok` is None if it is unknown."""
 
     ok: bool | None
     text: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a route, with what is needed to ask it."""
+    """One end of a route, with the settings to connect to it."""
 
     name: str
     pipeline: Pipeline
@@ -54,7 +54,7 @@ class End:
 
     @property
     def influxdb(self) -> InfluxSettings:
-        """How to reach InfluxDB."""
+        """Return the settings of the connection to InfluxDB."""
         return self.route.influxdb or self.pipeline.influxdb or InfluxSettings()
 
 
@@ -100,10 +100,10 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
     return faults
 
 
-def _find_fault(mapping: WriterMapping | ReaderMapping) -> Finding | None:
-    """What is wrong with the compiled plan of `mapping`, where each batch that is tried falls back; None for nothing.
+def _find_fault(mapping: WriterMapping | ReaderMapping) -> CheckResult | None:
+    """Return the fault of the compiled plan of `mapping` if every batch falls back to the reference plan, else None.
 
-    Tried are the document's examples, and for writers generated messages.
+    The batches are the document's examples and, for writers, generated messages.
     """
     faults = [rendered.fallback for rendered in render_examples(mapping, mapping.plan())]
     if mapping.kind == "writer":
@@ -112,7 +112,7 @@ def _find_fault(mapping: WriterMapping | ReaderMapping) -> Finding | None:
             faults.append(mapping.plan().render(list(islice(messages, _TRIED_MESSAGES))).fallback)
     if not faults or None in faults:
         return None
-    return Finding(
+    return CheckResult(
         False,
         f"generated code fails: {faults[0]}",
         "messages are rendered by the reference plan; please report this bug",
@@ -127,7 +127,7 @@ def _server(kind: str) -> Endpoint:
     return Endpoint(kind)  # type: ignore[arg-type]  # both words are endpoint kinds
 
 
-async def _find(key: str, end: End, mapping: WriterMapping | ReaderMapping) -> AsyncIterator[Finding]:
+async def _find(key: str, end: End, mapping: WriterMapping | ReaderMapping) -> AsyncIterator[CheckResult]:
     place = (key, end.endpoint.kind)
     if mapping.kind == "writer":
         findings = _WRITER_CHECKS[place](end, mapping.writer)
@@ -137,15 +137,15 @@ async def _find(key: str, end: End, mapping: WriterMapping | ReaderMapping) -> A
         async for finding in findings:
             yield finding
     except Stopped as error:
-        yield Finding(False, error.reason, error.hint, error.code)
+        yield CheckResult(False, error.reason, error.hint, error.code)
     except NotConnected as error:
-        yield Finding(False, str(error), "check that the server is running and that its address is correct")
+        yield CheckResult(False, str(error), "check that the server is running and that its address is correct")
 
 
 _MARKS = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("?   ", "yellow")}
 
 
-def _show(key: str, endpoint: object, finding: Finding) -> None:
+def _show(key: str, endpoint: object, finding: CheckResult) -> None:
     word, colour = _MARKS[finding.ok]
     code = f" [{finding.code}]" if finding.code else ""
     result_line(f"  {click.style(word, fg=colour, bold=finding.ok is False)} {key:<5} {endpoint}: {finding.text}{code}")
@@ -156,7 +156,7 @@ def _show(key: str, endpoint: object, finding: Finding) -> None:
 # --- the ends ---
 
 
-async def _from_log(end: End, writer: Writer) -> AsyncIterator[Finding]:
+async def _from_log(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
     wanted = writer.source
     log = Log.open(end.endpoint.path or Path())
     infos = [
@@ -167,24 +167,26 @@ async def _from_log(end: End, writer: Writer) -> AsyncIterator[Finding]:
     if not infos:
         known = ", ".join("/".join(topic) for topic in log.topics())
         hint = f"the log has the topics: {known}" if known else "the log has no topics"
-        yield Finding(False, f"topic {_named(wanted)} not found", hint)
+        yield CheckResult(False, f"topic {_named(wanted)} not found", hint)
     else:
         messages = sum(info.end - info.first for info in infos)
-        yield Finding(True, f"{plural(messages, 'message')} in {plural(len(infos), 'partition')} of {_named(wanted)}")
+        yield CheckResult(
+            True, f"{plural(messages, 'message')} in {plural(len(infos), 'partition')} of {_named(wanted)}"
+        )
 
 
-async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
+async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
     wanted, stream = writer.source, writer.source.stream
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
         await connection.open()
-        yield Finding(True, "connected and logged in")
+        yield CheckResult(True, "connected and logged in")
         topics = await connection.topics(stream)
         chosen = [topic for topic in topics or () if _takes(wanted, topic)]
         if topics is None:
-            yield Finding(False, f"stream {stream} not found", "create it, or correct `from.stream` in the mapping")
+            yield CheckResult(False, f"stream {stream} not found", "create it, or correct `from.stream` in the mapping")
         elif not chosen:
-            yield Finding(
+            yield CheckResult(
                 False,
                 f"topic {_named(wanted)} not found",
                 f"the stream has the topics: {', '.join(topics)}" if topics else "the stream has no topics",
@@ -192,7 +194,7 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
         for topic in chosen:
             partitions = await connection.partitions(stream, topic) or []
             count = sum(each.messages for each in partitions)
-            yield Finding(
+            yield CheckResult(
                 True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
             )
             async for finding in _group_in_iggy(end, connection, stream, topic):
@@ -203,8 +205,8 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[Finding]:
         await connection.close()
 
 
-async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[Finding]:
-    """Whether the members of a group get on with what waits for them; looks twice where they may not."""
+async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[CheckResult]:
+    """Check that the members of a group process their messages; look twice before reporting a starving partition."""
     consumer = end.route.consumer
     if consumer.kind != "group":
         return
@@ -219,37 +221,37 @@ async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: s
     remedy = f"iggyflux regroup {shlex.quote(end.pipeline.file)} --mapping {shlex.quote(end.name)}"
     hint = f"{suspicion(len(members), connected)}; if their processes have ended, run: {remedy}"
     for each in starving:
-        yield Finding(False, in_words(each), hint)
+        yield CheckResult(False, in_words(each), hint)
     if starving:
         return
-    told = f"group {group} has {plural(len(members), 'member')}"
+    summary = f"group {group} has {plural(len(members), 'member')}"
     if connected is not None and connected < len(members):
-        yield Finding(None, f"{told}, of which {connected} are connected", hint)
+        yield CheckResult(None, f"{summary}, of which {connected} are connected", hint)
     else:
-        yield Finding(True, told)
+        yield CheckResult(True, summary)
 
 
-async def _letters_in_iggy(end: End, connection: Connection) -> AsyncIterator[Finding]:
+async def _letters_in_iggy(end: End, connection: Connection) -> AsyncIterator[CheckResult]:
     if isinstance(end.route.dead_letters, TopicAddress):
         yield await _topic_in_iggy(end, connection, end.route.dead_letters, "dead letters")
 
 
-async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress, what: str) -> Finding:
-    """Whether a topic is there that `run` sends to."""
+async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress, what: str) -> CheckResult:
+    """Check that a topic exists to which `run` sends."""
     place = f"{address.stream}/{address.topic}"
     if await connection.partitions(address.stream, address.topic) is not None:
-        return Finding(True, f"topic {place} for {what} exists")
+        return CheckResult(True, f"topic {place} for {what} exists")
     if end.pipeline.iggy and end.pipeline.iggy.create:
-        return Finding(None, f"topic {place} for {what} does not exist yet; `run` creates it")
-    return Finding(False, f"topic {place} for {what} not found", "create it, or set `iggy.create`")
+        return CheckResult(None, f"topic {place} for {what} does not exist yet; `run` creates it")
+    return CheckResult(False, f"topic {place} for {what} not found", "create it, or set `iggy.create`")
 
 
-async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[Finding]:
+async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[CheckResult]:
     target = reader.target
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
         await connection.open()
-        yield Finding(True, "connected and logged in")
+        yield CheckResult(True, "connected and logged in")
         yield await _topic_in_iggy(end, connection, TopicAddress(target.stream, target.topic), "messages")
         async for finding in _letters_in_iggy(end, connection):
             yield finding
@@ -257,7 +259,7 @@ async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[Finding]:
         await connection.close()
 
 
-async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[Finding]:
+async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[CheckResult]:
     assert isinstance(end.pipeline.state, TopicAddress)  # noqa: S101
     connection = Connection(end.pipeline.iggy or IggySettings())
     try:
@@ -267,78 +269,78 @@ async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[Finding]:
         await connection.close()
 
 
-async def _to_log(end: End, _reader: Reader) -> AsyncIterator[Finding]:
+async def _to_log(end: End, _reader: Reader) -> AsyncIterator[CheckResult]:
     path = end.endpoint.path or Path()
     place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not place.is_dir():
-        yield Finding(False, f"{place} is not a directory")
+        yield CheckResult(False, f"{place} is not a directory")
     elif not os.access(place, os.W_OK):
-        yield Finding(False, f"{place} is not writable")
+        yield CheckResult(False, f"{place} is not writable")
     else:
-        yield Finding(True, "writable" if path.exists() else "the log does not exist yet; `run` creates it")
+        yield CheckResult(True, "writable" if path.exists() else "the log does not exist yet; `run` creates it")
 
 
-async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[Finding]:
+async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[CheckResult]:
     rows = InfluxRows(end.influxdb, reader.source, column=reader.cursor.column)
     try:
         await rows.connect()
-        yield Finding(True, f"connected; rows are queried in {rows.language}")
+        yield CheckResult(True, f"connected; rows are queried in {rows.language}")
         start = await rows.now() - 1_000_000_000
         if reader.cursor.start == "beginning":
             first = await rows.first()
             what = reader.source.measurement or "the statement"
             if first is None:
-                yield Finding(None, f"no rows found in {what}", "check the spelling of the measurement")
+                yield CheckResult(None, f"no rows found in {what}", "check the spelling of the measurement")
             else:
-                yield Finding(True, f"the oldest row in {what} is at {format_rfc3339(first)}")
+                yield CheckResult(True, f"the oldest row in {what} is at {format_rfc3339(first)}")
                 start = first
         window = await rows.fetch(start, start + 1)
         window.close()
-        yield Finding(True, "a window can be read")
+        yield CheckResult(True, "a window can be read")
     finally:
         await rows.close()
 
 
-async def _from_file(end: End, _writer: Writer) -> AsyncIterator[Finding]:
+async def _from_file(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
     path = end.endpoint.path or Path()
     if not path.is_file():
-        yield Finding(False, "file not found")
+        yield CheckResult(False, "file not found")
     elif not os.access(path, os.R_OK):
-        yield Finding(False, "no permission to read it")
+        yield CheckResult(False, "no permission to read it")
     else:
-        yield Finding(True, plural(path.stat().st_size, "byte"))
+        yield CheckResult(True, plural(path.stat().st_size, "byte"))
 
 
-async def _to_file(end: End, _spec: Writer | Reader) -> AsyncIterator[Finding]:
+async def _to_file(end: End, _spec: Writer | Reader) -> AsyncIterator[CheckResult]:
     path = end.endpoint.path or Path()
     place = path if path.exists() else path.parent
     if not place.exists():
-        yield Finding(False, f"directory {place} not found")
+        yield CheckResult(False, f"directory {place} not found")
     elif not os.access(place, os.W_OK):
-        yield Finding(False, f"{place} is not writable")
+        yield CheckResult(False, f"{place} is not writable")
     else:
-        yield Finding(True, "writable")
+        yield CheckResult(True, "writable")
 
 
-async def _standard(_end: End, _spec: Writer | Reader) -> AsyncIterator[Finding]:
-    yield Finding(None, "checked when the route runs")
+async def _standard(_end: End, _spec: Writer | Reader) -> AsyncIterator[CheckResult]:
+    yield CheckResult(None, "checked when the route runs")
 
 
-async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[Finding]:
+async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
     sink = InfluxLineSink(end.influxdb)
     try:
         report = await sink.check()
         if report.product is not None:
-            yield Finding(True, f"{report.product} at {report.url}")
+            yield CheckResult(True, f"{report.product} at {report.url}")
         for found in report.findings:
-            yield Finding(
+            yield CheckResult(
                 found.ok, f"{found.topic}: {found.text}", found.hint, found.code if found.ok is False else None
             )
     finally:
         await sink.close()
 
 
-_WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[Finding]]] = {
+_WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[CheckResult]]] = {
     ("from", "iggy"): _from_iggy,
     ("from", "log"): _from_log,
     ("from", "file"): _from_file,
@@ -347,7 +349,7 @@ _WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[Find
     ("to", "file"): _to_file,
     ("to", "stdout"): _standard,
 }
-_READER_CHECKS: dict[tuple[str, str], Callable[[End, Reader], AsyncIterator[Finding]]] = {
+_READER_CHECKS: dict[tuple[str, str], Callable[[End, Reader], AsyncIterator[CheckResult]]] = {
     ("from", "influxdb"): _from_influxdb,
     ("to", "iggy"): _to_iggy,
     ("to", "log"): _to_log,

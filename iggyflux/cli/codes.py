@@ -15,7 +15,7 @@ from iggyflux.errors import closest
 
 
 class CodeName(click.ParamType[str]):
-    """A code, completed from the registry; any case is taken."""
+    """A code in upper or lower case, completed from the registry."""
 
     name = "code"
 
@@ -66,7 +66,7 @@ def command(code: str | None, form: str) -> int:
 
 
 def _paragraph(label: str, text: str) -> str:
-    """Wrapped, but for a text of several lines, which is a piece of a document."""
+    """Return `text` wrapped; a text of several lines is part of a document and stays as it is."""
     if "\n" in text:
         return f"  {label.rstrip()}\n{textwrap.indent(text, '    ')}"
     return click.wrap_text(label + text, 100, initial_indent="  ", subsequent_indent="  ")

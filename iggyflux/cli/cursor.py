@@ -1,4 +1,4 @@
-"""`iggyflux cursor`: how far readers have read, to be looked at and, after a question, moved."""
+"""`iggyflux cursor`: shows how far readers have read, and moves it after confirmation."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def reset(pipeline: Path, name: str, yes: bool) -> int:
 
 
 def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
-    """The cursors of the readers of a pipeline."""
+    """Return the cursor stores of the readers of a pipeline."""
     routes = open_routes(open_pipeline(path), only=tuple(only))
     readers = [route for route in routes if isinstance(route, ReaderRoute)]
     for route in routes:
@@ -132,7 +132,7 @@ def _stores(path: Path, only: tuple[str, ...] | list[str]) -> list[CursorStore]:
 
 
 def _stored(store: CursorStore) -> tuple[StoredCursor | None, bool]:
-    """What is stored, None where it is nothing that can be used; and whether there is anything."""
+    """Return the stored cursor (None if it is missing or unusable) and whether anything is stored."""
     try:
         found = store.read()
     except Stopped as error:
@@ -168,7 +168,7 @@ def _tree(store: CursorStore, found: StoredCursor | None) -> dict[str, Any]:
 
 
 def _lines(store: CursorStore, found: StoredCursor | None) -> list[str]:
-    """The cursor for people."""
+    """Return the cursor as lines of text."""
     tree = _tree(store, found)
     if found is None:
         return [f"{store.name}: nothing is stored; the reader begins at `start`"]

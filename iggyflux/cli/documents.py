@@ -1,4 +1,4 @@
-"""Which documents a command is about: files that are named, and those of folders that are ours."""
+"""The documents of a command: the files it names, and the iggyflux documents in the folders it names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MARK = b"iggyflux"
 
 
 def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The documents to look at, and the files of folders that are none (nothing in them says `iggyflux`).
+    """Return the documents, and the files in folders that are none (without the key `iggyflux`).
 
-    A file that is named is always looked at; folders are walked in the order of names, hidden ones left out.
+    A named file is always a document. Folders are searched in the order of names, without hidden ones.
     """
     chosen: dict[Path, None] = {}
     others: list[Path] = []
@@ -48,7 +48,7 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def kind_of(tree: object) -> str:
-    """Whether a document's tree is a `mapping` or a `pipeline`, by its keys; empty where it is neither."""
+    """Return `mapping` or `pipeline` by the keys of a document's tree; an empty string if it is neither."""
     if not isinstance(tree, dict):
         return ""
     if {"run", "iggy", "influxdb"} & set(tree) and "points" not in tree:

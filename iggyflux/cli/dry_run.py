@@ -1,4 +1,4 @@
-"""`iggyflux dry-run`: what a mapping makes of samples, byte for byte as it would be sent."""
+"""`iggyflux dry-run`: prints the lines that a mapping renders from samples, exactly as they would be sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from iggyflux.cli.output import (
 )
 from iggyflux.cli.reports import show_failure
 from iggyflux.cli.tally import Tally
-from iggyflux.cli.unset import Unset
+from iggyflux.cli.unmatched import UnmatchedKeys
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, Writer, WriterMapping
@@ -168,7 +168,7 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: boo
             )
             for index, sample in enumerate(found):
                 if not index and not envelope:
-                    _say_what_is_assumed(sample, coordinates, mapping.writer, whole)
+                    _note_assumptions(sample, coordinates, mapping.writer, whole)
                 yield sample
         except SampleError as error:
             if error.code == NEEDS_ENVELOPE:
@@ -177,7 +177,7 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: boo
 
 
 def _uses_coordinates(writer: Writer) -> bool:
-    """Whether anything of a line may come from the coordinates or headers of its message."""
+    """Return whether a line can depend on the coordinates or headers of its message."""
     sources: list[object] = [writer.where, writer.for_each]
     for point in writer.points:
         time = point.timestamp
@@ -189,8 +189,8 @@ def _uses_coordinates(writer: Writer) -> bool:
     return any({"meta", "header"} & getattr(source, "uses", frozenset()) for source in sources)
 
 
-def _say_what_is_assumed(first: Sample, coordinates: Coordinates, writer: Writer, whole: bool) -> None:
-    """That the samples are one document, where they could be taken for many; their coordinates, where they matter."""
+def _note_assumptions(first: Sample, coordinates: Coordinates, writer: Writer, whole: bool) -> None:
+    """Note that samples are one document if they look like many, and their coordinates if lines depend on them."""
     if b"\n" in first.message.payload and not whole:
         hint = "; `jq -c '.[]'` turns each element into a message" if first.message.payload.startswith(b"[") else ""
         note(f"the input is one JSON document, so it is one message{hint}")
@@ -229,14 +229,14 @@ def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Ite
 
 
 class _WriterRun:
-    """Renders samples chunk by chunk and prints as it goes."""
+    """Renders samples in chunks and prints each chunk at once."""
 
     def __init__(self, mapping: WriterMapping, plan: str, dialect: str, precision: str, form: str) -> None:
         self.mapping = mapping
         self.plan = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
         self.form = form
         self.tally: Tally = Tally()
-        self.unset = Unset(mapping, self.plan.dialect, self.plan.precision)
+        self.unmatched = UnmatchedKeys(mapping, self.plan.dialect, self.plan.precision)
         self.shown = 0
         self.seen: set[tuple[str, str]] = set()
 
@@ -249,7 +249,7 @@ class _WriterRun:
     def _chunk(self, samples: list[Sample]) -> None:
         rendered = self.plan.render([sample.message for sample in samples])
         warn_of_fallback(rendered.fallback)
-        self.unset.add(rendered.lines)
+        self.unmatched.add(rendered.lines)
         self.tally.skipped += len(rendered.skipped)
         self.tally.empty += len(rendered.empty)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
@@ -263,7 +263,7 @@ class _WriterRun:
             result("".join(f"{line}\n" for line in rendered.lines))
             flush_results()
             for failure in rendered.failures:
-                self._tell(samples[failure.index], failure)
+                self._show(samples[failure.index], failure)
 
     def _print_json(self, sample: Sample, lines: list[str], failures: list[Failure], outcome: str | None) -> None:
         message = sample.message
@@ -290,8 +290,8 @@ class _WriterRun:
             "point": failure.point,
         }
 
-    def _tell(self, sample: Sample, failure: Failure) -> None:
-        """A failure: the first of its kind with source line and hint, the others in one line."""
+    def _show(self, sample: Sample, failure: Failure) -> None:
+        """Print a failure: the first of its kind with source line and hint, later ones in one line."""
         self.shown += 1
         if self.shown > _SHOWN_FAILURES:
             return
@@ -313,12 +313,12 @@ class _WriterRun:
             talk(f"… and {plural(self.shown - _SHOWN_FAILURES, 'more failure')}")
         for line in summary_lines(self.tally, self.mapping, self.plan.precision):
             talk(line)
-        for line in self.unset.told():
+        for line in self.unmatched.lines():
             talk(f"never set           {line}")
 
 
 def _span(tally: Tally, precision: Precision) -> str:
-    """From when to when: a wrong unit of time shows as a wrong century."""
+    """Return the first and last time: a wrong unit of time shows as a wrong century."""
     if tally.times is None:
         return ""
     first, last = (format_rfc3339(time * precision.divisor) for time in tally.times)
@@ -333,7 +333,7 @@ def _grouped(pairs: Iterable[tuple[int, Any]], size: int) -> list[list[Any]]:
 
 
 def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Iterator[str]:
-    """The summary for people, a line each."""
+    """Yield the lines of the summary."""
     about = "" if tally.is_exact else "at least "
     others = [
         text

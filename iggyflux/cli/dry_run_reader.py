@@ -1,4 +1,4 @@
-"""`iggyflux dry-run` of a reader: rows of a file or of a server, and the messages that would be sent."""
+"""`iggyflux dry-run` of a reader: prints the messages that would be sent for rows of a file or of a server."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _FIRST_SPAN_NS: Final = 10_000_000_000
 def dry_run_reader(
     mapping: ReaderMapping, samples: str | None, *, form: str, limit: int | None, rows: str | None
 ) -> int:
-    """Print what comes of rows, a message a line; failures on stderr, with a summary."""
+    """Print the messages made of rows, one per line; failures and a summary go to stderr."""
     return _print(mapping, list(islice(_rows(mapping, samples, rows), limit)), form)
 
 
 def dry_run_live(mapping: ReaderMapping, pipeline: Path | None, last: str, *, form: str, limit: int) -> int:
-    """As `dry_run_reader`, of the newest rows that the server has of the time `last`."""
+    """Do the same with the newest rows of the server within the time `last`."""
     if not (span := read_duration(last, 0)):
         raise click.BadParameter(f"{last!r} is not a duration such as 1h", param_hint="--last")
     if pipeline is None:
@@ -53,7 +53,7 @@ def dry_run_live(mapping: ReaderMapping, pipeline: Path | None, last: str, *, fo
 
 
 async def _newest(mapping: ReaderMapping, path: Path, span: int, limit: int) -> list[SampleRow]:
-    """The newest rows, oldest first: asked for backwards, in windows that grow while they hold little."""
+    """Return the newest rows, oldest first; query backwards in windows that grow while they hold few rows."""
     from iggyflux.transports.influxdb.query.source import InfluxRows  # 70 ms, only with --from influxdb
 
     column = mapping.reader.cursor.column
@@ -86,7 +86,7 @@ async def _newest(mapping: ReaderMapping, path: Path, span: int, limit: int) -> 
 
 
 def _settings(mapping: Mapping, path: Path) -> InfluxSettings:
-    """The `influxdb` section of the route of this mapping, else of the pipeline."""
+    """Return the `influxdb` section of the mapping's route, or else of the pipeline."""
     pipeline = open_pipeline(path)
     file = Path(mapping.document.file or "")
     for route in pipeline.routes:
@@ -117,7 +117,7 @@ def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
 
 
 def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, Any]:
-    """A message as JSON: where it goes, key, headers, time, and its payload as readable as it can be."""
+    """Return a message as JSON; its payload is JSON, text or base64, the first that fits."""
     target = mapping.reader.target
     made: dict[str, Any] = {"stream": target.stream, "topic": target.topic, "id": str(message.id)}
     known = (("key", message.key), ("headers", dict(message.headers) or None), ("timestamp_ns", message.timestamp_ns))

@@ -101,7 +101,7 @@ def _known_format(form: str) -> str:
 def _values(
     expression: Expression, file: Path | None, form: str, options: Mapping[str, Any], envelope: bool
 ) -> Iterator[Any]:
-    """The result on each document; `_FAILED` where that was told already."""
+    """Yield the result for each document, or `_FAILED` after reporting a failure."""
     for place, message in _documents(file, form, envelope):
         try:
             if message is None:
@@ -115,7 +115,7 @@ def _values(
 
 
 def _documents(file: Path | None, form: str, envelope: bool) -> Iterator[tuple[str, Message | None]]:
-    """The documents with their places; None where there is no input at all."""
+    """Yield the documents with their places; None if there is no input."""
     if file is None and stdin_is_terminal():
         yield "", None
         return

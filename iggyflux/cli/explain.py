@@ -1,4 +1,4 @@
-"""`iggyflux explain`: what a mapping reads, what it writes, and the code that it compiles to."""
+"""`iggyflux explain`: describes what a mapping reads and writes, and prints its generated code."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _heading(text: str) -> str:
 
 
 def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
-    """Rows as columns, as wide as they need."""
+    """Yield rows with aligned columns."""
     rows = list(rows)
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
     for row in rows:
@@ -109,7 +109,7 @@ def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[
 
 
 def read_paths(reads: Reads, path: str = "") -> Iterator[str]:
-    """What is read of a payload, a path a line: `a.b`, `readings[].celsius`, `extra.*`."""
+    """Yield the paths that are read of a payload: `a.b`, `readings[].celsius`, `extra.*`."""
     if reads.is_whole:
         yield path or "@ (the whole payload)"
         return
@@ -123,7 +123,7 @@ def read_paths(reads: Reads, path: str = "") -> Iterator[str]:
 
 
 def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
-    """What is read of the message beside its payload."""
+    """Yield the coordinates and headers that are read of a message."""
     expressions = [expression for point in writer.points for expression in point_expressions(point)]
     expressions += [expression for expression in (writer.where, writer.for_each) if expression is not None]
     found: dict[str, set[str]] = {"meta": set(), "header": set()}

@@ -1,4 +1,4 @@
-"""`iggyflux functions`: the table of functions, for people."""
+"""`iggyflux functions`: lists the functions of expressions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands share that look at Apache Iggy: which server, the last messages of a topic, dead letters of a topic."""
+"""What commands share that read from Apache Iggy: the connection, the last messages and the dead letters of a topic."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class LettersPlace(click.ParamType):  # type: ignore[type-arg]  # generic in new
 
 
 def iggy_settings(pipeline: Path | None) -> IggySettings:
-    """The `iggy` section of a pipeline; without one IGGY_ADDRESS, IGGY_USERNAME and IGGY_PASSWORD say."""
+    """Return the `iggy` section of a pipeline; without a pipeline, the settings in IGGY_ADDRESS, IGGY_USERNAME and
+    IGGY_PASSWORD."""
     if pipeline is not None:
         settings = load_pipeline(pipeline).iggy
         if settings is None:
@@ -57,7 +58,7 @@ def iggy_settings(pipeline: Path | None) -> IggySettings:
 
 
 def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> Iterator[Sample]:
-    """The last messages of the topics that the mapping reads."""
+    """Return the last messages of the topics that the mapping reads."""
     source = mapping.writer.source
     messages = asyncio.run(last_messages(settings, source.stream, source.topics, count))
     note(
@@ -67,9 +68,9 @@ def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> 
 
 
 def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
-    """Write the dead letters of a topic into a new file, a letter that came twice once, as a directory keeps them.
+    """Write the dead letters of a topic to a new file in the form of a directory's files, without duplicates.
 
-    Raises `Stopped` (IFX716) at what is none.
+    Raise `Stopped` (IFX716) for a message that is no dead letter.
     """
     asyncio.run(_save_letters(settings, stream, topic, file))
 

@@ -49,17 +49,17 @@ def _stdin() -> IO[bytes]:
 
 
 def input_name(path: Path) -> str:
-    """How the input is called in messages."""
+    """Return the name of the input in messages."""
     return "<stdin>" if path == STDIN else str(path)
 
 
 def stdin_is_terminal() -> bool:
-    """Whether nobody piped anything in."""
+    """Return whether stdin is a terminal, or closed."""
     return sys.stdin is None or sys.stdin.isatty()
 
 
 def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
-    """The mapping in a file, with its warnings said.  Raises MappingError with all its problems."""
+    """Return the mapping in a file and print its warnings.  Raise MappingError with all its problems."""
     try:
         mapping = load_mapping(path)
     except DocumentError:
@@ -72,7 +72,7 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
 
 
 def open_pipeline(path: Path) -> Pipeline:
-    """The pipeline in a file, with its warnings said.  Raises PipelineError with all its problems."""
+    """Return the pipeline in a file and print its warnings.  Raise PipelineError with all its problems."""
     try:
         pipeline = load_pipeline(path)
     except DocumentError:
@@ -86,7 +86,7 @@ def open_pipeline(path: Path) -> Pipeline:
 
 
 def _kind(path: Path) -> str:
-    """What a document that does not compile was meant to be."""
+    """Return the kind of a document that does not compile."""
     try:
         return kind_of(read_document(read_source(path), file=str(path)).tree)
     except (DocumentError, OSError):
@@ -94,6 +94,6 @@ def _kind(path: Path) -> str:
 
 
 def expression_problem(error: ExpressionError) -> Problem:
-    """A problem inside the expression of the command line."""
+    """Return the problem in an expression of the command line."""
     lines = Lines(error.text)
     return lines.problem(error.code, error.message, error.position, error.length, file="<expression>", hint=error.hint)

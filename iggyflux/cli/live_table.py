@@ -27,7 +27,7 @@ _STATE_STYLES: Final = {"running": "green", "done": "green", "stopped": "bold re
 
 
 class _Rates:
-    """Messages a second of each route, over the last moments; the clock is the caller's."""
+    """The smoothed rate of each route in messages per second; the caller passes the time."""
 
     def __init__(self, smoothing_seconds: float = 3.0) -> None:
         self._smoothing = smoothing_seconds
@@ -35,20 +35,20 @@ class _Rates:
         self._rates: dict[str, float] = {}
 
     def of(self, name: str, count: int, now: float) -> float:
-        """The rate, given that `count` were read up to `now`."""
+        """Return the rate after `count` messages at the time `now`."""
         then, before = self._last.get(name, (now, count))
         seconds = now - then
         if seconds > 0:
-            share = min(seconds / self._smoothing, 1.0)
+            weight = min(seconds / self._smoothing, 1.0)
             fresh = (count - before) / seconds
-            self._rates[name] = self._rates.get(name, fresh) * (1 - share) + fresh * share
+            self._rates[name] = self._rates.get(name, fresh) * (1 - weight) + fresh * weight
         self._last[name] = (now, count)
         return self._rates.get(name, 0.0)
 
 
 @contextmanager
 def live_display(status: Status) -> Iterator[None]:
-    """The table on stderr, kept up to date; events above it from warnings on."""
+    """Show the table on stderr and update it; print warnings and errors above it."""
     console = Console(stderr=True)
     rates = _Rates()
 
@@ -72,7 +72,7 @@ def live_display(status: Status) -> Iterator[None]:
 
 
 def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
-    """One row a route, and under it one a partition that is behind, as long as they are few."""
+    """Return a table with a row for each route and, if they are few, one for each partition with a lag."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("route", "state"):
         table.add_column(heading, no_wrap=True)
@@ -104,7 +104,7 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
 
 
 def _reader_row(reader: ReaderStatus, position: ReadPosition) -> tuple[Text | str, RenderableType]:
-    """Under a reader: how far it is; a bar and the time left, as long as it is behind."""
+    """Return the cells below a reader: its position and, while it is behind, a bar and the time left."""
     at = position.done if position.gap is None else position.gap[0]
     when = format_rfc3339(at // 1_000_000_000 * 1_000_000_000)
     if reader.share is None:
@@ -117,7 +117,7 @@ def _reader_row(reader: ReaderStatus, position: ReadPosition) -> tuple[Text | st
 
 
 def _span(seconds: float) -> str:
-    """`3 s`, `12 min`, `4.5 h`: a person plans with it."""
+    """Return a duration such as `3 s`, `12 min` or `4.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

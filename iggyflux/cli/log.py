@@ -131,7 +131,7 @@ def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sampl
 
 
 def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:
-    """Samples or messages in batches; one ends early where the input `is_idle`, so that what was read does not wait."""
+    """Yield samples or messages in batches; a batch ends early if the input `is_idle`, so that no sample waits."""
     batch: list[_T] = []
     for item in items:
         batch.append(item)
@@ -143,7 +143,7 @@ def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -
 
 
 def _stdin_is_idle() -> bool:
-    """Whether reading from stdin would have to wait for its writer; False where stdin is no real file."""
+    """Return whether a read from stdin would block; False if stdin has no file descriptor."""
     try:
         return not select.select([sys.stdin.fileno()], [], [], 0)[0]
     except (OSError, ValueError):
@@ -151,7 +151,7 @@ def _stdin_is_idle() -> bool:
 
 
 def _arriving_now(message: Message) -> Message:
-    """The message without the times that samples get where they have none."""
+    """Return the message without the default times of samples."""
     if message.timestamp_us != default_timestamp_us(message.offset):
         return message
     return replace(message, timestamp_us=0, origin_timestamp_us=0)
@@ -221,17 +221,19 @@ def tail(folder: Path, target: tuple[str, str], count: int, partition: int | Non
 
 
 def _print_messages(messages: Sequence[Message], envelope: bool) -> None:
-    odd = 0
+    unprintable = 0
     for message in messages:
         if envelope:
             result(envelope_line(message))
             continue
         is_line = b"\n" not in message.payload and _is_text(message.payload)
-        odd += not is_line
+        unprintable += not is_line
         result(message.payload + b"\n" if is_line else ascii(message.payload) + "\n")
     flush_results()
-    if odd:
-        note(f"{plural(odd, 'payload')} with binary data or line breaks: use --envelope to print them unchanged")
+    if unprintable:
+        note(
+            f"{plural(unprintable, 'payload')} with binary data or line breaks: use --envelope to print them unchanged"
+        )
 
 
 def _is_text(payload: bytes) -> bool:
@@ -243,7 +245,7 @@ def _is_text(payload: bytes) -> bool:
 
 
 def envelope_line(message: Message) -> bytes:
-    """The message as a line of NDJSON, its payload as readable as it can be: JSON, text, or base64."""
+    """Return the message as a line of NDJSON; its payload is JSON, text or base64, the first that fits."""
     tree: dict[str, Any] = dict(envelope_of(message))
     payload = message.payload
     if b"\n" not in payload and _is_text(payload):
@@ -305,7 +307,7 @@ def info(folder: Path, form: str) -> int:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Columns under their headings: the first and the last to the left, numbers to the right."""
+    """Yield rows with aligned columns; all but the first and the last are numbers, aligned to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [row[0].ljust(widths[0])]

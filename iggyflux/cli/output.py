@@ -1,6 +1,6 @@
-"""What commands print, and how they end: results as bytes on stdout, talk on stderr, exit codes.
+"""What commands print, and how they end: results go to stdout, messages to stderr; exit codes.
 
-Colours are given freely here; click takes them away where the stream is no terminal or NO_COLOR is set.
+Texts are always styled here; click removes the colours if the stream is not a terminal or NO_COLOR is set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ plural = counted
 
 
 class ExitCode(IntEnum):
-    """What the process says to its caller."""
+    """The exit codes of the process."""
 
     OK = 0
     PROBLEMS = 1
@@ -36,13 +36,13 @@ class ExitCode(IntEnum):
 
 
 def result(text: str | bytes) -> None:
-    """Write to stdout, byte for byte: text in UTF-8, nothing added."""
-    if sys.stdout is not None:  # closed by whoever started us
+    """Write to stdout; text is encoded as UTF-8, and no line feed is added."""
+    if sys.stdout is not None:  # the parent process can close it
         sys.stdout.buffer.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
 
 
 def flush_results() -> None:
-    """Let the reader of stdout see what was written so far."""
+    """Flush stdout."""
     if sys.stdout is not None:
         sys.stdout.flush()
 
@@ -53,22 +53,22 @@ def result_line(text: str) -> None:
 
 
 def talk(text: str = "") -> None:
-    """Say a line on stderr."""
+    """Print a line on stderr."""
     click.echo(text, err=True)
 
 
 def note(text: str) -> None:
-    """Say on stderr what was assumed or is worth knowing."""
+    """Print a note on stderr."""
     talk(click.style("note: ", fg="cyan") + text)
 
 
 def warn(text: str) -> None:
-    """Warn on stderr."""
+    """Print a warning on stderr."""
     talk(click.style("warning: ", fg="yellow", bold=True) + text)
 
 
 def json_text(value: Any, *, indent: bool = False) -> str:
-    """`value` as JSON in UTF-8; only what UTF-8 has no bytes for is escaped."""
+    """Return `value` as JSON; only characters that UTF-8 cannot encode are escaped."""
     options: dict[str, Any] = {"indent": 2} if indent else {"separators": (",", ":")}
     text = json.dumps(value, ensure_ascii=False, **options)
     try:
@@ -84,7 +84,7 @@ _SEVERITY_COLOURS = {"error": "red", "warning": "yellow"}
 
 
 def styled_problem(problem: Any) -> str:
-    """The text form of a `Problem`, with colours."""
+    """Return the text of a `Problem`, with colours."""
     head, *rest = problem.render().split("\n")
     if problem.location.file is None and not problem.location.line:
         head = head.removeprefix("<document>: ")
@@ -105,7 +105,7 @@ def _styled_detail(line: str, colour: str) -> str:
 
 
 def count_problems(problems: Sequence[Any]) -> str:
-    """`2 errors, 1 warning`."""
+    """Return the number of problems, for example `2 errors, 1 warning`."""
     kinds = ("error", "warning")
     counts = {kind: sum(problem.severity == kind for problem in problems) for kind in kinds}
     return ", ".join(plural(count, kind) for kind, count in counts.items() if count) or "no problems"
@@ -130,8 +130,8 @@ def show_stop(error: Any) -> None:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Tell the user what `error` means for them, and give the exit code.  Never raises, never shows a traceback,
-    unless IGGYFLUX_TRACEBACK is set."""
+    """Report `error` to the user and return the exit code.  Raise nothing; show a traceback only if IGGYFLUX_TRACEBACK
+    is set."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else ExitCode.OK if error.code is None else ExitCode.STOPPED
     if isinstance(error, click.exceptions.Exit):
@@ -139,15 +139,15 @@ def exit_code_of(error: BaseException) -> int:
     try:
         if os.environ.get("IGGYFLUX_TRACEBACK") and not isinstance(error, click.ClickException):
             traceback.print_exception(error)
-        return _told(error)
+        return _report(error)
     except BrokenPipeError:
         return ExitCode.CLOSED_PIPE
 
 
-def _told(error: BaseException) -> int:
-    for kinds, tell in _ENDINGS:
+def _report(error: BaseException) -> int:
+    for kinds, report in _ENDINGS:
         if isinstance(error, kinds):
-            return tell(error)
+            return report(error)
 
     if isinstance(error, DocumentError):
         show_problems(error.problems)
@@ -190,7 +190,7 @@ _ENDINGS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Cal
 
 
 def _bug(error: BaseException) -> int:
-    """The text of an unknown exception may quote data or a secret: its kind and place are enough for a report."""
+    """Report an unknown exception by type and place only: its text can contain data or a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if f"{os.sep}iggyflux{os.sep}" in frame.filename] or list(frames)
     place = f" in {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
@@ -202,7 +202,7 @@ def _bug(error: BaseException) -> int:
 
 
 def silence_closed_pipes() -> None:
-    """Keep the interpreter from complaining about a closed stdout or stderr when it exits."""
+    """Flush stdout and stderr, so that the interpreter reports no closed pipe at exit."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
@@ -212,7 +212,7 @@ def silence_closed_pipes() -> None:
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """End the process without the interpreter's shutdown: commands have closed what they had; the rest is flushed."""
+    """Flush the output and end the process without the interpreter's shutdown."""
     silence_closed_pipes()
     logging.shutdown()
     os._exit(code)
@@ -220,7 +220,7 @@ def leave_at_once(code: int) -> NoReturn:
 
 @contextmanager
 def attached(handler: logging.Handler, level: int) -> Iterator[None]:
-    """`handler` on the logger of the package."""
+    """Attach `handler` to the package's logger."""
     logger = logging.getLogger("iggyflux")
     before = logger.level
     logger.addHandler(handler)
@@ -233,6 +233,6 @@ def attached(handler: logging.Handler, level: int) -> Iterator[None]:
 
 
 def warn_of_fallback(fault: str | None) -> None:
-    """Say that generated code failed, where `fault` is not None."""
+    """Print a warning that generated code failed, if `fault` is not None."""
     if fault is not None:
         talk(f"warning: a bug in iggyflux: {fault}; the reference plan rendered this batch (please report it)")

@@ -73,7 +73,7 @@ def _reader_words(reader: ReaderStatus) -> Iterator[str]:
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
-    """What a run came to, for people."""
+    """Yield the lines of a run's summary."""
     width = max((len(route.name) for route in summary.routes), default=0)
     for route in summary.routes:
         mark = click.style("stopped", fg="red", bold=True) if route.error else click.style(route.state, fg="green")

@@ -1,7 +1,7 @@
 """`iggyflux regroup`: rebuild a consumer group without its members, but with its offsets.
 
-A server that was restarted may keep members of before as owners of their partitions: nobody reads those.  The group is
-deleted and created again, and the offsets that it had are stored again.
+After a restart, a server can keep former members as owners of partitions, which then no member reads.  The command
+deletes the group, creates it again, and stores its offsets again.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
             for stream, topic in places:
                 await refuse_while_connected(connection, stream, topic, group)
         for stream, topic in places:
-            _tell(stream, topic, group, await regroup(connection, stream, topic, group))
+            _show(stream, topic, group, await regroup(connection, stream, topic, group))
     finally:
         await connection.close()
     return ExitCode.OK
 
 
-def _tell(stream: str, topic: str, group: str, renewed: Renewed) -> None:
+def _show(stream: str, topic: str, group: str, renewed: Renewed) -> None:
     members, offsets = plural(len(renewed.members), "member"), plural(len(renewed.offsets), "offset")
     talk(f"{stream}/{topic}: group {group} was rebuilt without {members}, with {offsets}")
     for partition, offset in sorted(renewed.offsets.items()):

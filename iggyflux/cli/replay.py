@@ -1,7 +1,7 @@
-"""`iggyflux replay`: dead letters, rendered again and sent where their route sends.
+"""`iggyflux replay`: renders dead letters again and sends them through their routes.
 
-Nothing is removed: a letter that was sent twice makes the same points, so a replay can be repeated.  What fails again
-is told, and stays where it is.  Letters are read twice, to see which there are and to send them, and never held all.
+No letter is removed: a letter that is sent twice makes the same points, so a replay can be repeated.  Repeated failures
+are reported.  Letters are read twice, to count and to send them, and are never all in memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _HERE: Final = Partition("dead-letters", "replay", 0)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which letters are meant; a bound that is None does not bind.  Times are in microseconds, `until` exclusive."""
+    """A condition for letters; None is no limit.  Times are in microseconds, `until` is exclusive."""
 
     reasons: frozenset[str] = frozenset()
     since_us: int | None = None
@@ -47,7 +47,7 @@ class LetterFilter:
     mapping: str | None = None
 
     def takes(self, letter: DeadLetter) -> bool:
-        """Whether `letter` is one of them."""
+        """Return whether `letter` meets the condition."""
         time_us = letter.message.timestamp_us
         return (
             (not self.reasons or any(reason.code in self.reasons for reason in letter.reasons))
@@ -129,7 +129,7 @@ def _time_us(text: str | None, option: str) -> int | None:
 
 @contextmanager
 def _on_disk(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[Path]:
-    """Where the letters can be read as often as needed: those of a topic are brought here."""
+    """Yield a path where the letters can be read repeatedly; those of a topic are saved to a temporary file."""
     if isinstance(path, Path):
         yield path
         return
@@ -141,7 +141,7 @@ def _on_disk(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[Pa
 
 @dataclasses.dataclass(slots=True)
 class LetterCounts:
-    """The letters of one mapping: how many, with a line that was refused, and their mapping as it was."""
+    """The numbers of letters of one mapping: all, those with rejected lines, and by the hash of the mapping."""
 
     count: int = 0
     with_lines: int = 0
@@ -149,13 +149,13 @@ class LetterCounts:
 
 
 class Letters:
-    """The chosen letters of a place, counted once and read as often as wanted, one at a time."""
+    """The selected letters of a path: counted once, read one at a time as often as needed."""
 
     def __init__(self, path: Path, chosen: LetterFilter) -> None:
         self._path = path
         self._chosen = chosen
         self.counts_by_mapping: dict[str, LetterCounts] = {}
-        for letter in self._read(_tell_torn):
+        for letter in self._read(_warn_of_torn_line):
             counts = self.counts_by_mapping.setdefault(letter.mapping, LetterCounts())
             counts.count += 1
             counts.with_lines += bool(_kept_lines(letter))
@@ -163,7 +163,7 @@ class Letters:
         self.count = sum(counts.count for counts in self.counts_by_mapping.values())
 
     def of(self, mapping: str | None = None) -> Iterator[DeadLetter]:
-        """Those of one mapping, or all of them; none that came since they were counted."""
+        """Return the letters of one mapping, or all; without letters added after the count."""
         counted = self.count if mapping is None else self.counts_by_mapping[mapping].count
         return islice((letter for letter in self._read(_ignore) if mapping in (None, letter.mapping)), counted)
 
@@ -171,7 +171,7 @@ class Letters:
         return filter(self._chosen.takes, read_dead_letters(self._path, torn=torn))
 
 
-def _tell_torn(file: Path, line: int) -> None:
+def _warn_of_torn_line(file: Path, line: int) -> None:
     warn(f"{file}:{line} is incomplete; its message was not acknowledged and is delivered again")
 
 
@@ -230,14 +230,14 @@ def _render(mapping: WriterMapping, letters: Iterator[DeadLetter]) -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _RouteOfLetters:
-    """A route of the pipeline, and its mapping."""
+    """A route of the pipeline, with its mapping."""
 
     route: Route
     mapping: WriterMapping
 
 
 def _routes_of(letters: Letters, path: Path) -> tuple[list[_RouteOfLetters], int]:
-    """The routes of the letters' mappings; 1 where some letters have none."""
+    """Return the routes of the letters' mappings; the exit code is 1 if some letters have no route."""
     pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
     mappings = {mapping.name: mapping for mapping in documents.values()}
@@ -283,9 +283,9 @@ async def _send(letters: Letters, path: Path, as_is: bool) -> int:
 
 
 def _replaying(route: Route, letters: Letters, again: ReportedFailures, as_is: bool) -> Route:
-    """A route that takes letters instead of messages; what fails stays where it is."""
+    """Return the route with letters as its source; failures are only reported."""
     counts = letters.counts_by_mapping[route.mapping]
-    # A letter is one already: what a server that is away does not take is only not sent yet.
+    # Its letter exists already, so a message that an unavailable server does not accept needs no other one.
     patience = "stop" if route.policy.on_unavailable == "dead_letter" else route.policy.on_unavailable
     return dataclasses.replace(
         route,
@@ -305,14 +305,14 @@ def _messages(letters: Iterator[DeadLetter]) -> Iterator[Message]:
 
 
 def _with_lines(letters: Iterator[DeadLetter]) -> Iterator[Message]:
-    """Messages whose payload is the list of the lines that were refused."""
+    """Yield messages whose payload is the list of the rejected lines."""
     for letter in letters:
         if lines := _kept_lines(letter):
             yield msgspec.structs.replace(letter.message, payload=msgspec.json.encode(lines))
 
 
 class LetterSource:
-    """A `Source` of messages that are read one batch at a time; there is nothing to acknowledge."""
+    """A `Source` of messages that are read in batches; acknowledgements are only counted."""
 
     waiting_for: str | None = None
 
@@ -326,16 +326,16 @@ class LetterSource:
 
     @property
     def left(self) -> int:
-        """How many are not settled."""
+        """Return the number of unsettled letters."""
         return self._count - self._settled
 
     async def connect(self) -> None:
-        """Begin, or begin again: whatever was not settled comes again, and so does the rest."""
+        """Start reading after the settled letters; unsettled ones are read again."""
         self._read = self._settled
         self._messages = await self._worker.call(lambda: islice(self._begin(), self._settled, None))
 
     async def read(self) -> Batch | None:
-        """The next messages, by their own coordinates.  Raises `EndOfInput`."""
+        """Return the next messages.  Raise `EndOfInput` after the last."""
         chunk = await self._worker.call(lambda: list(islice(self._messages, _BATCH)))
         if not chunk:
             raise EndOfInput("all dead letters were read")
@@ -343,20 +343,20 @@ class LetterSource:
         return Batch(_HERE, chunk, self._read)
 
     async def ack(self, positions: Sequence[Position]) -> None:
-        """Letters stay where they are; only how many are left is counted."""
+        """Count the settled letters; none is removed."""
         self._settled = max(self._settled, *(position.offset for position in positions))
 
     async def lag(self) -> Mapping[Partition, int]:
-        """How many are left."""
+        """Return the number of unsettled letters."""
         return {_HERE: self.left}
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """End the thread that reads."""
         await self._worker.finish()
 
 
 class _KeptLines:
-    """A plan that gives back the lines that were refused: they are the payload."""
+    """A plan that returns the rejected lines, which are the payload."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines: list[str] = []

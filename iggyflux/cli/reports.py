@@ -21,7 +21,7 @@ from iggyflux.records import Failure
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """A file that was looked at: `kind` is writer, reader, pipeline, or empty where that could not be told."""
+    """A checked file: `kind` is writer, reader, pipeline, or empty if it is unknown."""
 
     path: str
     kind: str
@@ -29,7 +29,7 @@ class CheckedFile:
 
 
 def sorted_problems(files: Sequence[CheckedFile]) -> list[Problem]:
-    """All problems, each once, by file, line, column and code."""
+    """Return the distinct problems, sorted by file, line, column and code."""
     seen = dict.fromkeys(problem for file in files for problem in file.problems)
     return sorted(seen, key=_order)
 
@@ -40,12 +40,12 @@ def _order(problem: Problem) -> tuple[str, int, int, str, str]:
 
 
 def as_text(files: Sequence[CheckedFile]) -> str:
-    """Each problem with its source line, a blank line between them."""
+    """Return the problems with their source lines, separated by blank lines."""
     return "\n".join(styled_problem(problem) + "\n" for problem in sorted_problems(files))
 
 
 def as_json(files: Sequence[CheckedFile]) -> str:
-    """One object: the files, and all problems."""
+    """Return one JSON object with the files and all problems."""
     problems = sorted_problems(files)
     content = {
         "files": [{"file": file.path, "kind": file.kind or None, "ok": not _errors(file.problems)} for file in files],
@@ -61,7 +61,7 @@ def _errors(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def as_github(files: Sequence[CheckedFile]) -> str:
-    """Workflow commands: each problem becomes an annotation of its line."""
+    """Return workflow commands of GitHub, which annotate the line of each problem."""
     return "".join(_annotation(problem) + "\n" for problem in sorted_problems(files))
 
 
@@ -78,14 +78,14 @@ def _annotation(problem: Problem) -> str:
 
 
 def _escape(text: str, also: str = "") -> str:
-    """As actions/toolkit's command.ts: percent signs and line ends everywhere, commas and colons in properties too."""
+    """Escape percent signs and line ends, in properties also commas and colons, as command.ts of actions/toolkit."""
     for character in "%\r\n" + also:
         text = text.replace(character, f"%{ord(character):02X}")
     return text
 
 
 def full_message(problem: Problem) -> str:
-    """The message with what was expected, found and may help, a line each."""
+    """Return the message with the expectation, the finding and the hint, one per line."""
     parts = (("expected", problem.expected), ("found", problem.found), ("hint", problem.hint))
     return "\n".join([problem.message, *(f"{label}: {text}" for label, text in parts if text)])
 
@@ -94,7 +94,7 @@ SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def as_sarif(files: Sequence[CheckedFile]) -> str:
-    """A SARIF 2.1.0 log with one run; its rules are the codes that were found."""
+    """Return a SARIF 2.1.0 log with one run, whose rules are the codes of the problems."""
     problems = sorted_problems(files)
     codes = sorted({problem.code for problem in problems})
     rules: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ def _sarif_result(problem: Problem, rule: int) -> dict[str, Any]:
 
 
 def _uri(path: str) -> str:
-    """A relative path as a relative reference, an absolute one as a file URI."""
+    """Return a relative path as a relative reference, an absolute one as a file URI."""
     posix = Path(path).as_posix()
     return f"file://{quote(posix)}" if posix.startswith("/") else quote(posix)
 

@@ -1,7 +1,7 @@
-"""`iggyflux resend`: a range of a topic, rendered and sent again beside whoever runs.
+"""`iggyflux resend`: renders and sends a range of a topic again, also while the route runs.
 
-A server that crashes can lose points that it had accepted.  Sending them again is harmless: the same message makes the
-same points.  No offset is touched.
+A server that crashes can lose points that it had accepted.  Sending them again is safe: the same message makes the
+same points.  No offset is changed.
 """
 
 from __future__ import annotations

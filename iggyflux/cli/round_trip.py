@@ -1,4 +1,4 @@
-"""`iggyflux test --round-trip`: what becomes of messages that a writer stores and a reader reads."""
+"""`iggyflux test --round-trip`: compares messages with what a reader makes of the points that a writer stored."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LONGEST_VALUE = 60
 
 
 @dataclass(slots=True)
-class _Found:
-    """One kind of difference: how often, and what it was the first time."""
+class _LossKind:
+    """One kind of difference: the first one, its message, and their number."""
 
     loss: Loss
     first: int
@@ -32,7 +32,7 @@ class _Found:
 
 
 def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
-    """WRITER READER [SAMPLES]."""
+    """Run `test --round-trip WRITER READER [SAMPLES]` and return the exit code."""
     if not 2 <= len(paths) <= 3:
         raise click.UsageError("--round-trip needs a writer, a reader and optionally a file of messages")
     writer, reader = open_mapping(paths[0]), open_mapping(paths[1])
@@ -67,17 +67,17 @@ def _messages(writer: WriterMapping, samples: Path | None, envelope: bool) -> It
             yield sample.message
 
 
-def _kinds(found: RoundTrip) -> list[_Found]:
-    """The kinds of differences, losses first, in the order in which they came up."""
-    kinds: dict[tuple[str, str, bool], _Found] = {}
+def _kinds(found: RoundTrip) -> list[_LossKind]:
+    """Return the kinds of differences in the order of their first occurrence, losses first."""
+    kinds: dict[tuple[str, str, bool], _LossKind] = {}
     for each in found.returns:
         for key in dict.fromkeys((loss.place, loss.reason, loss.is_lossy) for loss in each.losses):
             loss = next(loss for loss in each.losses if (loss.place, loss.reason, loss.is_lossy) == key)
-            kinds.setdefault(key, _Found(loss, each.index)).count += 1
+            kinds.setdefault(key, _LossKind(loss, each.index)).count += 1
     return sorted(kinds.values(), key=lambda kind: not kind.loss.is_lossy)
 
 
-def _print(found: RoundTrip, kinds: Sequence[_Found]) -> None:
+def _print(found: RoundTrip, kinds: Sequence[_LossKind]) -> None:
     width = max((len(kind.loss.place or "the message") for kind in kinds), default=0)
     total = len(found.returns)
     for kind in kinds:
@@ -109,7 +109,7 @@ def _short(value: JSON) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
-def _as_tree(found: RoundTrip, kinds: Sequence[_Found]) -> dict[str, Any]:
+def _as_tree(found: RoundTrip, kinds: Sequence[_LossKind]) -> dict[str, Any]:
     return {
         "messages": len(found.returns),
         "returned": sum(len(each.back) > 0 for each in found.returns),

@@ -1,4 +1,4 @@
-"""`iggyflux run`: a pipeline, with events or a live display, and a summary."""
+"""`iggyflux run`: runs the routes of a pipeline, with events or a live table, and prints a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iggyflux schema`: the JSON Schemas that this package ships."""
+"""`iggyflux schema`: prints a JSON Schema of this package."""
 
 from __future__ import annotations
 

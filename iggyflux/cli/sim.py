@@ -1,4 +1,4 @@
-"""`iggyflux sim`: an InfluxDB stand-in on loopback."""
+"""`iggyflux sim`: a simulated InfluxDB on loopback."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def sim(**given: Any) -> None:
     Example:
       iggyflux sim --dialect 3 --port 0 --fault status:status=503,times=2,retry_after=1
     """
-    troubles = list(_troubles(given))
+    faults = list(_faults(given))
     try:
         server = SimServer(
             int(given["dialect"]),
@@ -112,13 +112,13 @@ def sim(**given: Any) -> None:
         )
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
-    server.inject(*troubles)
-    with _until_told() as told, _listening(server):
+    server.inject(*faults)
+    with _until_signal() as signalled, _listening(server):
         result_line(server.url)
         flush_results()
         if not given["tokens"] and not given["read_tokens"] and not given["write_tokens"]:
             note("every token is accepted; use --token NAME to require one")
-        told.wait(given["seconds"])
+        signalled.wait(given["seconds"])
         stats = server.stats
     for line in summary(stats):
         talk(line)
@@ -138,15 +138,15 @@ def _listening(server: SimServer) -> Iterator[None]:
 
 
 @contextmanager
-def _until_told() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set."""
-    told = threading.Event()
+def _until_signal() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set."""
+    signalled = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield told
+        yield signalled
         return
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda *_: signalled.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told
+        yield signalled
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -160,7 +160,7 @@ def _rights(given: dict[str, Any]) -> dict[str, set[str]]:
     return rights
 
 
-def _troubles(given: dict[str, Any]) -> Iterator[Fault | Chaos]:
+def _faults(given: dict[str, Any]) -> Iterator[Fault | Chaos]:
     try:
         for text in given["faults"]:
             yield parse_fault(text)
@@ -180,7 +180,7 @@ def _troubles(given: dict[str, Any]) -> Iterator[Fault | Chaos]:
 
 
 def summary(stats: Stats) -> list[str]:
-    """What is said at the end."""
+    """Return the lines of the summary."""
     answers = ", ".join(f"{status} × {number:,}" for status, number in sorted(stats.requests.items())) or "none"
     broken = f", broken off × {stats.broken:,}" if stats.broken else ""
     lines = [

@@ -1,4 +1,4 @@
-"""`iggyflux state`: what routes remember on disk, to be looked at, checked and copied, also while they run."""
+"""`iggyflux state`: shows, checks and copies the state of routes on disk, also while they run."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def backup(place: Path, target: Path) -> int:
 
 
 def _readable(places: tuple[Path, ...]) -> list[Path]:
-    """The databases in `places`.  Raise the first refusal of what another release stored there."""
+    """Return the databases in `places`.  Raise Stopped for the first file in the format of another release."""
     files, refused = _databases(places)
     if refused:
         raise refused[0]
@@ -120,7 +120,7 @@ def _readable(places: tuple[Path, ...]) -> list[Path]:
 
 
 def _databases(places: tuple[Path, ...]) -> tuple[list[Path], list[Stopped]]:
-    """The databases in `places`, and the refusals of what another release stored there."""
+    """Return the databases in `places`, and an error for each file in the format of another release."""
     found = [path for place in places for path in find_databases(place, (FILE,))]
     refused = _other_formats(places)
     if not found and not refused:
@@ -129,7 +129,7 @@ def _databases(places: tuple[Path, ...]) -> tuple[list[Path], list[Stopped]]:
 
 
 def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
-    """What was stored by a release with other files: it is no database, and must not pass for nothing."""
+    """Return an error for each file that another release stored in another format."""
     found = [refusal for place in places for refusal in find_format_1(place)]
     for folder in sorted({path.parents[3] for place in places for path in place.rglob("*/*/*/*.log")}):
         try:
@@ -144,7 +144,7 @@ def _is_log(path: Path) -> bool:
 
 
 def _tree(path: Path) -> dict[str, Any]:
-    """What a file holds, for programs."""
+    """Return the content of a file as JSON."""
     if _is_log(path):
         with closing(Log.open(path.parent)) as log:
             partitions = [
@@ -170,7 +170,7 @@ def _tree(path: Path) -> dict[str, Any]:
 
 
 def _lines(tree: dict[str, Any]) -> Iterator[str]:
-    """What a file holds, for people."""
+    """Yield the content of a file as lines of text."""
     if tree["kind"] == "log":
         for each in tree["partitions"]:
             yield f"{each['stream']}/{each['topic']}/{each['partition']}: offsets {each['first']} to {each['end'] - 1}"

@@ -1,6 +1,6 @@
-"""Counting what a dry run made: points, series, failures, and points that overwrite those of other messages.
+"""Counters of a dry run: points, series, failures, and points that overwrite those of other messages.
 
-Pure; fed with lines and failures in the order of messages.
+Pure: the caller passes lines and failures in the order of messages.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from iggyflux.delivery.lines import point_key
 from iggyflux.records import Failure
 
 MOST_KEYS: Final = 1_000_000
-"""Beyond so many, series and collisions are no longer counted exactly: the figure is then a lower bound."""
+"""With more keys, series and collisions are not counted exactly: the numbers are then lower bounds."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was seen so far."""
+    """The counters so far."""
 
     messages: int = 0
     lines: int = 0
@@ -40,7 +40,7 @@ class Tally:
     _keys: dict[int, str] = field(default_factory=dict)
 
     def add_message(self, sample: str, lines: Sequence[str], failures: Sequence[Failure]) -> None:
-        """Count one message; `sample` is what it is called."""
+        """Count one message; `sample` is its name in reports."""
         self.messages += 1
         self.lines += len(lines)
         self.failed += bool(failures)
@@ -66,11 +66,11 @@ class Tally:
                 self.first_collision = (other, sample)
 
     def series(self, measurement: str) -> int:
-        """How many series the points of `measurement` make (at least)."""
+        """Return the number of series of `measurement`, or a lower bound."""
         return len(self._series.get(measurement, ()))
 
     def as_dict(self) -> dict[str, object]:
-        """For `--format json`."""
+        """Return the counters for `--format json`."""
         return {
             "messages": self.messages,
             "lines": self.lines,
@@ -90,7 +90,7 @@ class Tally:
 
 
 def measurement_of(series: str) -> str:
-    """The measurement of a series key, as it is written (escapes kept)."""
+    """Return the measurement of a series key, with its escapes."""
     end = series.find(",")
     while end > 0 and series[end - 1] == "\\":
         end = series.find(",", end + 1)

@@ -1,4 +1,4 @@
-"""`iggyflux test`: the examples of documents, and what is not as they say."""
+"""`iggyflux test`: runs the examples of documents and prints the differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from iggyflux.mapping import compile_document
 
 @dataclass(frozen=True, slots=True)
 class TestedFile:
-    """What came of one document: problems where it does not compile, else the results of its examples."""
+    """The result of one document: its problems if it does not compile, else the results of its examples."""
 
     __test__ = False  # not a test class, whatever its name says
 
@@ -32,7 +32,7 @@ class TestedFile:
 
     @property
     def failures(self) -> int:
-        """How many examples did not pass; a document that does not compile counts as one."""
+        """Return the number of failed examples; a document that does not compile counts as one."""
         return sum(not each.passed for each in self.results) + bool(self.problems)
 
 
@@ -84,7 +84,7 @@ def command(
 
 
 def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
-    """None for a pipeline file, and where nothing of the file was asked for."""
+    """Return the result of a file; None for a pipeline, and if no example of the file is selected."""
     try:
         document = read_document(read_source(file), file=str(file))
         if kind_of(document.tree) == "pipeline":
@@ -139,7 +139,7 @@ def _print_text(tested: Sequence[TestedFile]) -> None:
 
 
 def difference_lines(difference: Difference, *, styled: bool = True) -> list[str]:
-    """A difference as people read it: both sides one above the other, a caret where they part, then words."""
+    """Return a difference as text: both values, a caret at the first difference, and an explanation."""
     lines = [f"{difference.title} [{difference.code}]"]
     if difference.expected is not None:
         lines.append(f"  expected  {_coloured(difference.expected, 'green', styled)}")
@@ -156,7 +156,7 @@ def _coloured(text: str, colour: str, styled: bool) -> str:
 
 
 def _caret(expected: str, actual: str) -> str:
-    """A caret under the first character that differs, as wide as a terminal shows what is before it."""
+    """Return a caret below the first character that differs, after the width of the text before it on a terminal."""
     same = next(
         (index for index, (one, other) in enumerate(zip(expected, actual, strict=False)) if one != other),
         min(len(expected), len(actual)),
@@ -206,7 +206,7 @@ def _as_dict(each: ExampleResult) -> dict[str, Any]:
 
 
 def _print_junit(tested: Sequence[TestedFile]) -> None:
-    """JUnit's XML as CI systems read it: a suite a document, a case an example."""
+    """Print JUnit XML: a suite for each document, a case for each example."""
     total = sum(max(len(file.results), bool(file.problems)) for file in tested)
     root = Element("testsuites", name="iggyflux", tests=str(total), failures=str(sum(f.failures for f in tested)))
     for file in tested:
@@ -236,7 +236,7 @@ def _print_junit(tested: Sequence[TestedFile]) -> None:
 
 
 def _xml(text: str) -> str:
-    """`text` with what XML 1.0 cannot hold written out."""
+    """Return `text` with escapes for characters that XML 1.0 does not allow."""
     return "".join(character if _is_xml(character) else f"\\u{ord(character):04x}" for character in text)
 
 

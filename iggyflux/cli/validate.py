@@ -1,4 +1,4 @@
-"""`iggyflux validate`: every problem of every document, in the form that the reader likes."""
+"""`iggyflux validate`: reports every problem of every document, in one of several formats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from iggyflux.pipeline import Pipeline, parse_pipeline
 NEITHER: Final = "IFX520"
 UNREADABLE: Final = "IFX521"
 _OF_THE_ENVIRONMENT: Final = frozenset({"IFX802", "IFX803"})
-"""What only says that this is not the machine where the pipeline runs."""
+"""Codes of problems that can be specific to this machine."""
 
 
 @click.command(name="validate")
@@ -63,7 +63,7 @@ def _as_error(problem: Problem) -> Problem:
 
 
 def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
-    """Each file, and the mappings that pipelines name, once."""
+    """Check each file, and the mappings of pipelines, once."""
     checked: dict[Path, CheckedFile] = {}
     waiting = list(files)
     while waiting:
@@ -76,7 +76,7 @@ def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
 
 
 def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
-    """One file with its problems, and the mapping files that it names."""
+    """Return a file with its problems, and the mapping files that it names."""
     name = str(path)
     try:
         document = read_document(read_source(path), file=name)
@@ -116,7 +116,7 @@ def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[P
 
 
 def _misfits(pipeline: Pipeline) -> Sequence[Problem]:
-    """What does not go together, as `run` would say it; problems of mappings are told with their own files."""
+    """Return the problems that `run` would find in routes; those of a mapping are reported with its file."""
     from iggyflux.runner.open import open_routes  # 130 ms, only for pipelines
 
     try:
@@ -129,17 +129,19 @@ def _misfits(pipeline: Pipeline) -> Sequence[Problem]:
 
 
 def _of_this_machine(problems: Sequence[Problem]) -> Iterator[Problem]:
-    """Problems of a pipeline, with what is only not set here as a warning, and what follows from it left out."""
-    unset = {problem.location.pointer for problem in problems if problem.code in _OF_THE_ENVIRONMENT}
+    """Yield the problems of a pipeline; missing variables are warnings, and problems caused by them are omitted."""
+    missing = {problem.location.pointer for problem in problems if problem.code in _OF_THE_ENVIRONMENT}
     for problem in problems:
         if problem.code in _OF_THE_ENVIRONMENT:
             yield replace(problem, severity="warning")
-        elif problem.code == "IFX110" or problem.location.pointer not in unset:  # an unknown key is one with any value
+        elif (
+            problem.code == "IFX110" or problem.location.pointer not in missing
+        ):  # an unknown key is one with any value
             yield problem
 
 
 def _named_mappings(tree: object, path: Path) -> Iterator[Path]:
-    """The mapping files that a pipeline names which has problems of its own."""
+    """Yield the mapping files of a pipeline that does not compile."""
     routes = tree.get("run") if isinstance(tree, dict) else None
     for route in routes if isinstance(routes, list) else ():
         named = route.get("mapping") if isinstance(route, Mapping) else None

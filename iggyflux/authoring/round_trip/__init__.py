@@ -1,8 +1,8 @@
 """The round trip: messages to points, into a simulated InfluxDB, and by the reader's own query back to messages.
 
-What is told is what a real server would give: the lines are sent, refused or stored, they overwrite each other, and
-the reader reads them in the windows of its document.  Every message that comes back is followed to the messages that
-its points were made of; what differs between the two is named, and nothing else differs.
+The lines are sent, rejected, stored and overwritten as on a real server, and the reader reads them in the windows of
+its document.  Every message that the reader makes is traced to the messages of its points, and all differences between
+the two are reported.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _DIALECTS = {"sql": 3, "influxql": 1, "flux": 2, "auto": 2}
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """What became of one message: `sent` and what came `back`, decoded, with all that differs.
+    """One message as it was `sent` and as it came `back`, decoded, with all differences.
 
-    `changes` is complete where exactly one message came back: `sent` with them is what came back.
+    If exactly one message came back, `changes` turn `sent` into it.
     """
 
     index: int
@@ -53,25 +53,25 @@ class Return:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of the message is gone or another."""
+        """Return whether the message came back without loss."""
         return bool(self.back) and not any(loss.is_lossy for loss in self.losses)
 
 
 @dataclass(frozen=True, slots=True)
 class RoundTrip:
-    """The outcome: a `Return` for each message, and what can be said of none of them."""
+    """The result: a `Return` for each message, and notes that concern no single message."""
 
     returns: tuple[Return, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is lost."""
+        """Return whether no message has a loss."""
         return all(each.is_whole for each in self.returns)
 
 
 def round_trip(writer: WriterMapping, reader: ReaderMapping, messages: Sequence[Message]) -> RoundTrip:
-    """Send `messages` there and back.  Opens a simulated server on loopback, and closes it."""
+    """Write `messages` to a simulated server on loopback, read them back, and return the comparison."""
     return asyncio.run(_RoundTrip(writer, reader).run(messages))
 
 
@@ -79,8 +79,8 @@ Key = tuple[str, frozenset[tuple[str, str]], int | None]
 
 
 @dataclass(slots=True)
-class _Way:
-    """What is known of one message on its way."""
+class _Trip:
+    """The lines, outputs and losses of one message so far."""
 
     sent: JSON
     lines: list[int] = field(default_factory=list)
@@ -99,34 +99,34 @@ class _RoundTrip:
 
     async def run(self, messages: Sequence[Message]) -> RoundTrip:
         rendered = self._plan.render(messages)
-        ways = [_Way(self._decoded(message)) for message in messages]
+        trips = [_Trip(self._decoded(message)) for message in messages]
         points = [parse_lines(line, f"v{self._dialect}")[0] for line in rendered.lines]
         for number, index in enumerate(rendered.origins):
-            ways[index].lines.append(number)
+            trips[index].lines.append(number)
         for failure in rendered.failures:
-            ways[failure.index].losses.append(Loss("", _failed(failure, "the writer"), ways[failure.index].sent))
+            trips[failure.index].losses.append(Loss("", _failed(failure, "the writer"), trips[failure.index].sent))
         for index in rendered.skipped:
-            ways[index].losses.append(Loss("", "skipped: `where` is not true", ways[index].sent))
+            trips[index].losses.append(Loss("", "skipped: `where` is not true", trips[index].sent))
         for index in rendered.empty:
-            ways[index].losses.append(Loss("", "`for_each` gives no elements", ways[index].sent))
+            trips[index].losses.append(Loss("", "`for_each` gives no elements", trips[index].sent))
         refused, rows = await self._stored(list(rendered.lines), points)
         for number, reason in refused.items():
-            ways[rendered.origins[number]].losses.append(
+            trips[rendered.origins[number]].losses.append(
                 Loss("", f"rejected by the server: {reason}", rendered.lines[number])
             )
         makers = self._makers(rows, points, rendered.origins, refused)
         outputs, failures = self._outputs(rows)
         for row, reason in failures:
             for index in makers[row]:
-                ways[index].losses.append(Loss("", reason, ways[index].sent))
+                trips[index].losses.append(Loss("", reason, trips[index].sent))
         made_of = [sorted({index for row in indices for index in makers[row]}) for _, indices in outputs]
         for number, indices in enumerate(made_of):
             for index in indices:
-                ways[index].outputs.append(number)
-        self._name_overwriting(ways, points, rendered.origins, refused)
+                trips[index].outputs.append(number)
+        self._name_overwriting(trips, points, rendered.origins, refused)
         backs = [back for back, _ in outputs]
         return RoundTrip(
-            tuple(self._returned(index, way, backs, made_of) for index, way in enumerate(ways)),
+            tuple(self._returned(index, trip, backs, made_of) for index, trip in enumerate(trips)),
             tuple(self._notes(points, refused)),
         )
 
@@ -140,7 +140,7 @@ class _RoundTrip:
             return message.payload.decode("utf-8", "backslashreplace")
 
     async def _stored(self, lines: list[str], points: Sequence[Point]) -> tuple[dict[int, str], list[Row]]:
-        """The lines that the server refused, and the rows that the reader's query gives."""
+        """Return the lines that the server rejected, and the rows of the reader's query."""
         if not lines:
             return {}, []
         with SimServer(self._dialect) as server:
@@ -170,7 +170,7 @@ class _RoundTrip:
     def _makers(
         self, rows: Sequence[Row], points: Sequence[Point], origins: Sequence[int], refused: Mapping[int, str]
     ) -> list[list[int]]:
-        """For each row, the messages whose points it is made of."""
+        """Return for each row the messages of its points."""
         by_time: dict[int | None, list[int]] = defaultdict(list)
         for number, point in enumerate(points):
             if number not in refused:
@@ -188,7 +188,7 @@ class _RoundTrip:
         ]
 
     def _outputs(self, rows: Sequence[Row]) -> tuple[list[tuple[JSON, Sequence[int]]], list[tuple[int, str]]]:
-        """The messages of the reader, decoded, each with its rows; and the rows that fail."""
+        """Return the decoded messages of the reader with their rows, and the rows that fail."""
         rendered = self._reader_plan.render(rows)
         failures = [(failure.index, _failed(failure, "the reader")) for failure in rendered.failures]
         decode = FORMATS[self._reader.target.payload].decode
@@ -197,7 +197,7 @@ class _RoundTrip:
         return list(zip(backs, members, strict=True)), failures
 
     def _name_overwriting(
-        self, ways: list[_Way], points: Sequence[Point], origins: Sequence[int], refused: Mapping[int, str]
+        self, trips: list[_Trip], points: Sequence[Point], origins: Sequence[int], refused: Mapping[int, str]
     ) -> None:
         owners: dict[Key, set[int]] = defaultdict(set)
         for number, point in enumerate(points):
@@ -210,28 +210,28 @@ class _RoundTrip:
             others = " and ".join(str(index + 1) for index in sorted(indices))
             for index in indices:
                 reason = f"messages {others} overwrite each other: one point of {measurement} ({names}) at {time}"
-                ways[index].losses.append(Loss("", reason, ways[index].sent))
-                ways[index].shares_points = True
+                trips[index].losses.append(Loss("", reason, trips[index].sent))
+                trips[index].shares_points = True
 
-    def _returned(self, index: int, way: _Way, backs: Sequence[JSON], made_of: Sequence[Sequence[int]]) -> Return:
-        back = tuple(backs[number] for number in way.outputs)
-        losses = list(way.losses)
+    def _returned(self, index: int, trip: _Trip, backs: Sequence[JSON], made_of: Sequence[Sequence[int]]) -> Return:
+        back = tuple(backs[number] for number in trip.outputs)
+        losses = list(trip.losses)
         found: list[Change] = []
         if not back:
             if not losses:
-                losses.append(Loss("", "stored, but not returned by the query", way.sent))
+                losses.append(Loss("", "stored, but not returned by the query", trip.sent))
         elif len(back) > 1:
-            losses += explain_split(way.sent, list(back), self._trace)
+            losses += explain_split(trip.sent, list(back), self._trace)
         else:
-            found = list(changes(way.sent, back[0]))
-            others = len(made_of[way.outputs[0]])
+            found = list(changes(trip.sent, back[0]))
+            others = len(made_of[trip.outputs[0]])
             if others > 1 and not losses:
-                losses.append(Loss("", f"{others} messages came back as one", way.sent, is_lossy=False))
-                losses += explain_split(way.sent, [back[0]], self._trace)
+                losses.append(Loss("", f"{others} messages came back as one", trip.sent, is_lossy=False))
+                losses += explain_split(trip.sent, [back[0]], self._trace)
             else:
                 words = explain(found, back[0], self._trace)
-                losses += map(_of_another, words) if way.shares_points else words
-        return Return(index, way.sent, back, tuple(found), tuple(losses))
+                losses += map(_of_another, words) if trip.shares_points else words
+        return Return(index, trip.sent, back, tuple(found), tuple(losses))
 
     def _notes(self, points: Sequence[Point], refused: Mapping[int, str]) -> list[str]:
         wanted = self._reader.source.measurement
@@ -242,13 +242,13 @@ class _RoundTrip:
 
 
 def _windows(points: Sequence[Point], size: int) -> list[tuple[int, int]]:
-    """The windows on the grid of the document that have points in them."""
+    """Yield the windows of the document that contain points."""
     numbers = {point.timestamp_ns // size for point in points if point.timestamp_ns is not None}
     return [(max(number * size, -(2**63) + 2), min((number + 1) * size, 2**63 - 1)) for number in sorted(numbers)]
 
 
 def _is_of(row: Row, point: Point) -> bool:
-    """Whether the row has the measurement and the tags of the point, as far as it tells them."""
+    """Return whether the row's measurement and tags, if present, are those of the point."""
     if row.measurement and row.measurement != point.measurement:
         return False
     if row.tags is None:
@@ -257,7 +257,7 @@ def _is_of(row: Row, point: Point) -> bool:
 
 
 def _of_another(loss: Loss) -> Loss:
-    """The words for what a message has of the one that overwrote its point, or that its point was merged with."""
+    """Return the loss for a value of another message, which overwrote the point or was merged into it."""
     if loss.reason.startswith(("changed", "added: column")):
         return replace(loss, reason=f"{loss.reason}, by another message")
     return loss

@@ -1,4 +1,4 @@
-"""What differs between two JSON values: complete, so that the one with its changes applied is the other.
+"""The differences between two JSON values; applied to the first they give the second.
 
 Types count (1 is not 1.0, -0.0 is not 0.0), the order of an object's members does not.
 """
@@ -18,7 +18,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One place, and what stood there before and after; None for a member that is not there."""
+    """The value at one path before and after; None for a missing member."""
 
     kind: Literal["missing", "added", "changed", "order"]
     path: Path
@@ -27,12 +27,12 @@ class Change:
 
 
 def same(one: JSON, other: JSON) -> bool:
-    """Whether two values are the same in value and type."""
+    """Return whether two values are equal in value and type."""
     return _key(one) == _key(other)
 
 
 def changes(before: JSON, after: JSON, path: Path = ()) -> Iterator[Change]:
-    """What is to be changed in `before` to make it `after`."""
+    """Yield the changes that turn `before` into `after`."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name, value in before.items():
             if name not in after:
@@ -54,7 +54,7 @@ def changes(before: JSON, after: JSON, path: Path = ()) -> Iterator[Change]:
 
 
 def applied(before: JSON, found: Sequence[Change]) -> JSON:
-    """`before` with `found` done to it."""
+    """Return `before` with the changes `found`."""
     value = deepcopy(before)
     for change in found:
         if not change.path:
@@ -72,7 +72,7 @@ def applied(before: JSON, found: Sequence[Change]) -> JSON:
 
 
 def leaves(value: JSON, path: Path = ()) -> Iterator[tuple[Path, JSON]]:
-    """The scalars of a value, and its empty objects and lists, each with its place."""
+    """Yield the scalars and the empty objects and lists of a value, with their paths."""
     if isinstance(value, dict) and value:
         for name, member in value.items():
             yield from leaves(member, (*path, name))

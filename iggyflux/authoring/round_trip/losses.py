@@ -1,4 +1,4 @@
-"""Why a value is not as it was, in words: each change of a message, told by what the documents say of its place."""
+"""Explains each change of a message by what the two documents do with its path."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from iggyflux.records import JSON
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One difference in words.  `place` is the member, with `[]` for any element; empty for the whole message.
+    """An explained difference.  `place` is the member, with `[]` for any element, or empty for the whole message.
 
-    `is_lossy` is False for what is only elsewhere, or was not there before: nothing of the message is gone.
+    `is_lossy` is False if the value was only moved or added.
     """
 
     place: str
@@ -25,7 +25,7 @@ class Loss:
 
 
 def explain(found: list[Change], after: JSON, trace: Trace) -> Iterator[Loss]:
-    """Words for all of `found`, the changes of a message to `after`."""
+    """Yield an explanation for each change in `found`, the changes of a message to `after`."""
     moved: set[Path] = set()
     there = dict(leaves(after))
     gone: list[Loss] = []
@@ -47,7 +47,7 @@ def explain(found: list[Change], after: JSON, trace: Trace) -> Iterator[Loss]:
 
 
 def explain_split(before: JSON, after: list[JSON], trace: Trace) -> Iterator[Loss]:
-    """A message that came back as several: what of it stands in none of them."""
+    """Yield the losses of a message that came back as several: values that none of them has."""
     yield Loss("", "one message came back as several", None, len(after), is_lossy=False)
     there = [pair for each in after for pair in leaves(each)]
     for path, value in leaves(before):
@@ -63,7 +63,7 @@ def explain_split(before: JSON, after: list[JSON], trace: Trace) -> Iterator[Los
 
 
 def place_of(path: Path) -> str:
-    """A place in a message as expressions write it."""
+    """Return a path in the syntax of expressions."""
     text = ""
     for step in path:
         text += "[]" if isinstance(step, int) else f".{step}" if text else step

@@ -1,7 +1,6 @@
-"""Where a value of a message goes: the columns that a writer stores it in, and what a reader makes of a column.
+"""Where a value of a message goes: the columns in which a writer stores it, and what a reader makes of a column.
 
-Only what can be told from the documents: plain paths, stars, and templates of columns.  What an expression makes is
-known to be used and no more.
+Only plain paths, stars, and templates of columns are traced.  Of an expression it is only known which values it uses.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from iggyflux.plan.shape import find_shape
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a value is stored as."""
+    """The column in which a value is stored."""
 
     kind: Literal["tag", "field", "time", "measurement"]
     name: str
 
 
 class Trace:
-    """The ways through a pair of documents."""
+    """The paths of values through a pair of documents."""
 
     def __init__(self, writer: Writer, reader: Reader) -> None:
         self._writer = writer
@@ -44,15 +43,15 @@ class Trace:
                 self._used.update(spec.payload.reads.keys)
 
     def stored(self, path: Path) -> list[Stored]:
-        """What the value at `path` of a message is stored as."""
+        """Return the columns that store the value at `path` of a message."""
         return [stored for point in self._writer.points for stored in self._stored_by(point, path)]
 
     def is_used(self, path: Path) -> bool:
-        """Whether any expression of the writer can see it."""
+        """Return whether an expression of the writer can use the value."""
         return _covers(self._reads, path)
 
     def sent(self, stored: Stored) -> list[Path]:
-        """Where in a message of the reader the value of a column stands."""
+        """Return the paths of a column's value in a message of the reader."""
         name = self._time if stored.kind == "time" else stored.name
         if stored.kind == "measurement":
             return []
@@ -60,22 +59,22 @@ class Trace:
         return [*found, *((*base, name) for base in self._sent.get("", ()))] if self.sends_whole_rows else found
 
     def is_seen(self, stored: Stored) -> bool:
-        """Whether an expression of the reader looks at the column."""
+        """Return whether an expression of the reader uses the column."""
         return (self._time if stored.kind == "time" else stored.name) in self._used
 
     def columns_at(self, path: Path) -> list[str]:
-        """The columns that stand at `path` of a message of the reader."""
+        """Return the columns at `path` of a message of the reader."""
         found = [name for name, places in self._sent.items() if name and path in places]
         if self.sends_whole_rows and path:
             found += [str(path[-1]) for base in self._sent.get("", ()) if path[:-1] == base]
         return found
 
     def is_time(self, column: str) -> bool:
-        """Whether the column is the time."""
+        """Return whether the column is the time."""
         return column == self._time
 
     def constant(self, column: str) -> bool:
-        """Whether the writer makes the column without looking at the payload."""
+        """Return whether the writer makes the column without the payload."""
         sources: list[Source] = []
         for point in self._writer.points:
             sources += [tag.source for tag in point.tags if tag.key == column]
@@ -129,7 +128,7 @@ class Trace:
         return found is not None and self._below(found[0], path) == found[1]
 
     def _below(self, start: str, path: Path) -> Path | None:
-        """The path as an expression that starts there writes it; None where it does not begin there."""
+        """Return the path relative to the start of an expression; None if it is outside."""
         if start == "root" or self._writer.for_each is None:
             return path
         base = self._list_path
@@ -138,7 +137,7 @@ class Trace:
         return path[len(base) + 1 :]
 
     def _name_by(self, star: Star, path: Path) -> str | None:
-        """The name that a star gives to the value at `path`, if any."""
+        """Return the name that a star gives to the value at `path`, or None."""
         found = None if isinstance(star.source, Const) else static_path(star.source)
         below = None if found is None else self._below(found[0], path)
         if found is None or below is None or below[: len(found[1])] != found[1]:
