@@ -24,6 +24,8 @@ PACKAGE = ROOT / "iggyflux"
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"])
 PLAIN = (
     ".",
+    "authoring",
+    "cli",
     "documents",
     "expressions",
     "functions",

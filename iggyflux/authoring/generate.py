@@ -587,7 +587,7 @@ def _nodes(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _list_path(reads: Reads) -> Path:
-    """Where the list of `for_each` stands, as the first place that has elements; its elements are at position 0."""
+    """Return the path of the first element of the list of `for_each`, which is the first path with elements."""
     waiting: list[tuple[Path, Reads]] = [((), reads)]
     while waiting:
         path, found = waiting.pop(0)

@@ -101,7 +101,7 @@ class Coordinates:
 
     @classmethod
     def of(cls, source: From) -> Coordinates:
-        """Return the stream of `from` and its first topic that is no glob; else the first glob with `1` for `*`."""
+        """Return the stream of `from` and its first topic without wildcards; else the first glob with `1` for `*`."""
         names = [topic for topic in source.topics if not set("*?[") & set(topic)]
         return cls(source.stream, names[0] if names else source.topics[0].replace("*", "1").replace("?", "1"))
 
@@ -111,7 +111,7 @@ def read_samples(
 ) -> Iterator[Sample]:
     """Yield the messages of `lines`; `form` is the format of payloads (a name of `payloads.FORMATS`).
 
-    Raise SampleError if a line is no envelope, or if payloads of the format cannot be written as lines.
+    Raise SampleError if a line is not an envelope, or if payloads of the format cannot be written as lines.
     """
     stream, topic = coordinates.stream, coordinates.topic
     if envelope:

@@ -70,7 +70,7 @@ def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> 
 def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
     """Write the dead letters of a topic to a new file in the form of a directory's files, without duplicates.
 
-    Raise `Stopped` (IFX716) for a message that is no dead letter.
+    Raise `Stopped` (IFX716) for a message that is not a dead letter.
     """
     asyncio.run(_save_letters(settings, stream, topic, file))
 

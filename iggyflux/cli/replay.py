@@ -39,7 +39,7 @@ _HERE: Final = Partition("dead-letters", "replay", 0)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """A condition for letters; None is no limit.  Times are in microseconds, `until` is exclusive."""
+    """A condition for letters; None sets no limit.  Times are in microseconds, `until` is exclusive."""
 
     reasons: frozenset[str] = frozenset()
     since_us: int | None = None
