@@ -11,6 +11,7 @@ import click
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
 from iggyflux.cli.output import ExitCode, json_text, result, result_line
 from iggyflux.expressions import Expression
+from iggyflux.expressions.syntax import nodes_in
 from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer
 from iggyflux.plan.reads import payload_reads, point_expressions
 from iggyflux.reads import Reads
@@ -128,7 +129,7 @@ def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
     expressions += [expression for expression in (writer.where, writer.for_each) if expression is not None]
     found: dict[str, set[str]] = {"meta": set(), "header": set()}
     for expression in expressions:
-        for node in _nodes(expression.node):
+        for node in nodes_in(expression.node):
             if node["type"] == "function_expression" and node["value"] in found:
                 found[node["value"]].add(str(node["children"][0]["value"]))
     if any(point.timestamp.source is None or point.timestamp.default_message for point in writer.points):
@@ -136,13 +137,6 @@ def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
     for kind, words in (("meta", "of the message:"), ("header", "headers:")):
         if found[kind]:
             yield words, sorted(found[kind])
-
-
-def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node["children"]:
-        if isinstance(child, dict):
-            yield from _nodes(child)
 
 
 def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:

@@ -107,6 +107,14 @@ def children_in_order(node: Node) -> list[Node]:
     return children
 
 
+def nodes_in(node: Node) -> Iterator[Node]:
+    """Yield the node and all nodes below it."""
+    yield node
+    for child in node["children"]:
+        if isinstance(child, dict):
+            yield from nodes_in(child)
+
+
 class _QuietLexer(lexer.Lexer):  # type: ignore[misc]  # jmespath has no types
     """jmespath's lexer without its warning on `` `text` ``, which is marked on the token instead."""
 
