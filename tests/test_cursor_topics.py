@@ -125,7 +125,7 @@ def stopped(work: Callable[[], object]) -> Stopped:
 # --- what is kept ---
 
 
-def test_the_next_run_goes_on_from_what_was_published_and_knows_what_was_seen(topic: Topic) -> None:
+def test_the_next_run_continues_and_recognizes_seen_rows(topic: Topic) -> None:
     first, position = topic.opened()
     rows = [row(time) for time in range(100, 120)]
     assert position is None
@@ -140,7 +140,7 @@ def test_the_next_run_goes_on_from_what_was_published_and_knows_what_was_seen(to
     assert select(third, read(101, 121, 121), [*rows[1:], row(120)]) == []
 
 
-def test_what_was_not_confirmed_is_not_told_as_committed(fake: FakeIggy, topics: Topics) -> None:
+def test_what_was_not_confirmed_is_not_reported_as_committed(fake: FakeIggy, topics: Topics) -> None:
     topic = topics(fake)
     store, _ = topic.opened()
     commit(store, 100)
@@ -237,7 +237,7 @@ def test_large_cursors_come_whole_and_larger_ones_stop_with_what_to_do(topic: To
     assert topic.settings.transport == "http" or f"{MOST_BYTES:,}" in error.reason
 
 
-def test_a_name_that_no_header_takes_is_told_at_once(topic: Topic) -> None:
+def test_a_name_too_long_for_a_header_is_rejected_at_once(topic: Topic) -> None:
     assert stopped(topic.store("n" * 256).open).code == "IFX643"
 
 
@@ -292,7 +292,7 @@ def test_a_cursor_of_another_query_stops_and_names_its_place(topic: Topic) -> No
 # --- owners ---
 
 
-def test_of_two_runs_the_one_that_published_last_goes_on_and_the_other_stops(topic: Topic) -> None:
+def test_of_two_runs_the_one_that_published_last_goes_on(topic: Topic) -> None:
     first, _ = topic.opened()
     commit(first, 1)
     second, _ = topic.opened()
@@ -306,7 +306,7 @@ def test_of_two_runs_the_one_that_published_last_goes_on_and_the_other_stops(top
     assert topic.opened()[1] == ReadPosition(4, 4)
 
 
-def test_a_run_that_comes_while_another_publishes_stops(topic: Topic) -> None:
+def test_a_run_that_starts_while_another_publishes_stops(topic: Topic) -> None:
     first, _ = topic.opened()
     second, _ = topic.opened()
     commit(first, 1)
@@ -357,7 +357,7 @@ def test_what_was_not_confirmed_is_published_again_and_is_there_once(
     assert topic.opened()[1] == ReadPosition(3, 3)
 
 
-def test_retention_that_took_everything_is_told_and_the_reader_begins_anew(
+def test_after_retention_removed_everything_the_reader_begins_again(
     fake: FakeIggy, topics: Topics, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = topics(fake)
@@ -391,7 +391,7 @@ def test_a_topic_that_is_emptied_under_a_run_hides_no_other_run(fake: FakeIggy, 
     assert stopped(lambda: commit(store, 53)).code == "IFX702"
 
 
-def test_a_missing_topic_is_told_and_made_where_it_may(fake: FakeIggy, topics: Topics) -> None:
+def test_a_missing_topic_is_reported_or_created(fake: FakeIggy, topics: Topics) -> None:
     error = stopped(topics(fake, create=None).store().open)
     assert (error.code, "iggy topic create s cursors 1 none" in (error.hint or "")) == ("IFX766", True)
     assert stopped(topics(fake, create=None).store().read).code == "IFX766"
@@ -482,7 +482,7 @@ def test_a_reader_waits_for_the_server_of_its_cursor_and_loses_nothing(fake: Fak
     assert world.status.state == "done"
 
 
-def test_a_reader_told_to_stop_while_its_server_is_away_ends(fake: FakeIggy, tmp_path: Path) -> None:
+def test_a_reader_stopped_while_its_server_is_unreachable_ends(fake: FakeIggy, tmp_path: Path) -> None:
     fake.create("s", "cursors")
     world = TopicWorld(fake, tmp_path, points(50))
     fake.faults = ["error"] * 5_000
@@ -499,7 +499,7 @@ def test_a_reader_told_to_stop_while_its_server_is_away_ends(fake: FakeIggy, tmp
 
 @pytest.mark.parametrize("moment", ["before store", "after store"])
 @pytest.mark.parametrize("number", range(1, 5))
-def test_a_crash_around_storing_repeats_messages_with_the_same_ids_and_loses_none(
+def test_a_crash_around_storing_repeats_messages_and_loses_none(
     fake: FakeIggy, tmp_path: Path, moment: str, number: int
 ) -> None:
     from test_reader_route import Crash, Faults
@@ -568,7 +568,7 @@ def test_the_commands_look_at_and_move_a_cursor_in_a_topic(
     assert not (tmp_path / ".iggyflux").exists()
 
 
-def test_what_needs_a_directory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_a_directory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file keeps its position in a directory; a reader needs a login to Iggy, wherever its messages go."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PASSWORD", "let-me-in")

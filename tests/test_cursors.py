@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.cursors import CursorStore, StoredCursor, cursor_state, deduplicator, key_rows
+from iggyflux.cursors import CursorStore, StoredCursor, cursor_state, key_rows
+from iggyflux.cursors.deduplicator import MEMORY_BYTES
 from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.errors import Stopped
 from iggyflux.plan.digests import digest_rows
@@ -50,8 +51,8 @@ def select(
     return found
 
 
-def store_in(folder: Path, name: str = "r", *, marks: bool = False) -> CursorStore:
-    return CursorStore(cursor_state(folder, name), name, QUERY, marks=marks)
+def store_in(folder: Path, name: str = "r", *, marks: bool = False, memory_bytes: int = MEMORY_BYTES) -> CursorStore:
+    return CursorStore(cursor_state(folder, name), name, QUERY, marks=marks, memory_bytes=memory_bytes)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_what_was_seen_is_known_and_what_is_new_late_or_changed_is_not(store: Cu
     assert select(reopened(store), read(0, 21, 20), again) == [(10, "late"), (11, "late"), (20, "")]
 
 
-def test_with_marks_a_changed_row_is_told_from_a_late_one(tmp_path: Path) -> None:
+def test_with_marks_a_changed_row_differs_from_a_late_one(tmp_path: Path) -> None:
     store = store_in(tmp_path, marks=True)
     store.open()
     rows = [row(number) for number in range(20)]
@@ -221,7 +222,7 @@ def test_a_key_is_of_measurement_tags_and_time_whatever_the_fields_are() -> None
     keys = key_rows([first, *others], "time")
     assert keys[0] == keys[1] == keys[2]
     assert len(set(keys)) == 4
-    assert key_rows([row(1, value="text")], "time") == keys[:1], "a field of text is no tag where the tags are told"
+    assert key_rows([row(1, value="text")], "time") == keys[:1], "a string field is not a tag where the tags are known"
 
 
 @given(st.integers(0, 2**32), st.booleans(), st.booleans())
@@ -234,14 +235,13 @@ def test_two_passes_come_to_the_same_as_one(
     Published is what differs from the last read, whatever the memory limit is.
     """
     chance = random.Random(seed)
-    before = deduplicator._IN_MEMORY_BYTES
-    store = store_in(tmp_path_factory.mktemp("c"), marks=marks)
+    memory_bytes = 64 if crowded else MEMORY_BYTES
+    store = store_in(tmp_path_factory.mktemp("c"), marks=marks, memory_bytes=memory_bytes)
     store.open()
     world: dict[tuple[int, str], int] = {}
     seen: dict[tuple[int, str], int] = {}
     done = 0
     try:
-        deduplicator._IN_MEMORY_BYTES = 64 if crowded else before
         for _ in range(12):
             for _ in range(chance.randrange(8)):
                 world[chance.randrange(40), chance.choice("abc")] = chance.randrange(2)
@@ -261,7 +261,6 @@ def test_two_passes_come_to_the_same_as_one(
             seen |= {(each.columns["time"], each.columns["device"]): each.columns["value"] for each in rows}  # type: ignore[misc]
             done = max(done, stop)
     finally:
-        deduplicator._IN_MEMORY_BYTES = before
         store.close()
 
 

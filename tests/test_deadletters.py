@@ -169,7 +169,7 @@ def test_a_full_directory_stops_and_what_was_kept_stays(tmp_path: Path) -> None:
         put(tmp_path, letters(1), max_total_bytes=500)
 
 
-def test_a_disk_that_takes_no_more_stops_and_leaves_no_half_letter(tmp_path: Path) -> None:
+def test_a_full_disk_stops_and_leaves_no_half_letter(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     put(tmp_path, letters(2))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -208,7 +208,7 @@ class Server:
             self.process.communicate()
             self.process = None
 
-    def tell(self, method: str, name: str, tree: object = None) -> bytes:
+    def admin(self, method: str, name: str, tree: object = None) -> bytes:
         """Call the admin endpoint."""
         data = None if tree is None else json.dumps(tree).encode()
         return self.send(method, f"/__sim__/{name}", data)
@@ -225,8 +225,8 @@ class Server:
         self.faults = [fault for fault in self.faults if fault["kind"] == "killer"]
         for _ in range(100):
             try:
-                self.tell("DELETE", "faults")
-                self.tell("POST", "faults", self.faults)
+                self.admin("DELETE", "faults")
+                self.admin("POST", "faults", self.faults)
                 return
             except OSError:  # it is down for a moment
                 time.sleep(0.05)
@@ -259,7 +259,7 @@ def serving(folder: Path, dialect: int, seed: int | None = None) -> Iterator[Ser
             server.chance = random.Random(seed)
             drawn = server.chance.sample(PASSING, len(PASSING))
             server.faults += [{**fault, "skip": server.chance.randrange(4)} for fault in drawn]
-        server.tell("POST", "faults", {"faults": server.faults})
+        server.admin("POST", "faults", {"faults": server.faults})
         yield server
     finally:
         server.kill()
@@ -304,7 +304,7 @@ def check_positions(folder: Path, server: Server, count: int) -> int:
 
 def check_end(folder: Path, server: Server, count: int) -> None:
     """Everything is stored with its values or a dead letter, and nothing is both."""
-    found = [text for text in server.tell("GET", f"dump?db={DATABASE}").decode().splitlines() if "=first" not in text]
+    found = [text for text in server.admin("GET", f"dump?db={DATABASE}").decode().splitlines() if "=first" not in text]
     letters = dead(folder)
     stored = {int(match[1]) for text in found if (match := re.search(r",n=(\d+)i,", text))}
     bad = {number for number in range(count) if is_bad(number)}
@@ -366,7 +366,7 @@ def _moment(
         server.start()
     elif harm == "stop":
         with suppress(OSError):  # it is down for a moment
-            server.tell("POST", "faults", {"faults": [chance.choice(STOPPING)]})
+            server.admin("POST", "faults", {"faults": [chance.choice(STOPPING)]})
     elif run.poll() is None:
         run.kill()
         run.wait()
@@ -389,7 +389,7 @@ def test_whatever_happens_every_point_is_stored_or_dead_lettered(few: Path, seed
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", LONG_SEEDS)
-def test_whatever_happens_every_one_of_many_points_is_stored_or_dead_lettered(many: Path, seed: int) -> None:
+def test_under_random_faults_every_point_is_stored_or_dead_lettered(many: Path, seed: int) -> None:
     happened = survive(many, seed, MANY, moments=12)
 
     print(f"seed {seed}: {happened}")
@@ -412,7 +412,7 @@ def stored_in(server: Server, seconds: float) -> float:
 
 def check_away(folder: Path, seconds: float) -> None:
     with serving(folder, 2) as server:
-        server.tell("DELETE", "faults")  # without a deadly line, which would slow the run
+        server.admin("DELETE", "faults")  # without a deadly line, which would slow the run
         run = start_run(folder)
         try:
             until = time.monotonic() + 30
@@ -428,9 +428,9 @@ def check_away(folder: Path, seconds: float) -> None:
                 time.sleep(0.1)
             assert sum(settled(folder).values()) == acknowledged
             server.start()
-            server.tell("DELETE", "faults")
+            server.admin("DELETE", "faults")
             recovered = max(stored_in(server, 1.0) for _ in range(2))
-            assert run.poll() is None, "too few messages to tell"
+            assert run.poll() is None, "too few messages to admin"
         finally:
             run.kill()
             run.wait()
@@ -442,7 +442,7 @@ def check_away(folder: Path, seconds: float) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_memory_does_not_grow_while_the_server_is_away_and_the_pace_returns(many: Path) -> None:
+def test_memory_is_bounded_and_the_pace_returns_after_an_outage(many: Path) -> None:
     check_away(many, AWAY_SECONDS)
 
 

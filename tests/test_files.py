@@ -80,7 +80,7 @@ def payloads(path: Path, **more: object) -> list[bytes]:
     return [message.payload for message in drive(read_all(source(path, **more)))]
 
 
-def test_rule_28_a_line_is_a_payload_with_coordinates_that_are_the_same_on_every_run(tmp_path: Path) -> None:
+def test_rule_28_a_line_is_a_payload_with_fixed_coordinates(tmp_path: Path) -> None:
     path = tmp_path / "in.ndjson"
     path.write_bytes(b'{"a":1}\n{"a":2}\n')
 
@@ -102,7 +102,7 @@ def test_rule_28_a_line_is_a_payload_with_coordinates_that_are_the_same_on_every
     ],
     ids=["empty", "blank lines", "no line end", "last line without end", "BOM and CRLF", "blank lines between"],
 )
-def test_lines_are_taken_as_editors_leave_them(tmp_path: Path, data: bytes, expected: list[bytes]) -> None:
+def test_lines_are_read_as_editors_write_them(tmp_path: Path, data: bytes, expected: list[bytes]) -> None:
     path = tmp_path / "in.ndjson"
     path.write_bytes(data)
 
@@ -178,7 +178,7 @@ def test_a_last_line_that_was_read_and_then_grew_is_not_cut_in_two(tmp_path: Pat
         payloads(path)
 
 
-def test_start_last_takes_what_comes_from_now_on(tmp_path: Path) -> None:
+def test_start_last_reads_lines_appended_from_now_on(tmp_path: Path) -> None:
     path = tmp_path / "in.ndjson"
     path.write_bytes(b"1\n2\n")
 
@@ -207,7 +207,7 @@ def test_a_missing_file_and_a_second_reader_are_clear_errors(tmp_path: Path) -> 
 # Envelopes
 
 
-def test_an_envelope_brings_its_coordinates_and_the_position_stays_the_files(tmp_path: Path) -> None:
+def test_an_envelope_has_coordinates_and_the_position_is_the_files(tmp_path: Path) -> None:
     path = tmp_path / "in.ndjson"
     path.write_bytes(
         b'{"payload": {"b": 1.0, "a": [1 ,2]}, "stream": "x", "topic": "y", "partition": 3, "offset": 99, '
@@ -243,7 +243,7 @@ BAD_ENVELOPES = {
 
 
 @pytest.mark.parametrize(("line", "words"), BAD_ENVELOPES.values(), ids=BAD_ENVELOPES)
-def test_a_line_that_is_no_envelope_stops_with_its_place(tmp_path: Path, line: bytes, words: str) -> None:
+def test_a_line_that_is_not_an_envelope_stops_with_its_place(tmp_path: Path, line: bytes, words: str) -> None:
     path = tmp_path / "in.ndjson"
     path.write_bytes(b'{"payload": 1}\n' + line + b"\n")
 
@@ -413,7 +413,7 @@ def test_a_torn_line_of_a_file_that_another_writes_is_left_alone(tmp_path: Path)
     drive(main())
 
 
-def test_a_disk_that_takes_no_more_is_impossible_and_leaves_no_half_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_impossible_and_leaves_no_half_line(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     path = tmp_path / "out.lp"
 
@@ -441,7 +441,7 @@ def test_a_place_that_cannot_be_written_stops(tmp_path: Path) -> None:
     assert stopped.value.code == "IFX710"
 
 
-def test_standard_output_takes_lines_and_a_closed_one_is_impossible() -> None:
+def test_standard_output_accepts_lines_and_a_closed_one_is_impossible() -> None:
     reading, writing = os.pipe()
 
     async def main() -> None:
@@ -513,7 +513,7 @@ def test_the_last_line_is_found_in_pieces(chunk: int, data: bytes, cut: int) -> 
     assert found == (data[:size].rfind(b"\n") + 1, data[:size].count(b"\n"))
 
 
-def test_what_stands_before_a_broken_envelope_is_given_and_settled_first(tmp_path: Path) -> None:
+def test_messages_before_a_broken_envelope_are_settled_first(tmp_path: Path) -> None:
     path = tmp_path / "in.ndjson"
     path.write_bytes(b'{"payload": 1}\n{"payload": 2}\n{"paylod": 3}\n{"payload": 4}\n')
 

@@ -132,7 +132,7 @@ def settled(source: ScriptedSource) -> int:
     st.sampled_from([OnError.DEAD_LETTER, OnError.SKIP]),
     st.integers(1, 3),
 )
-def test_no_line_is_blamed_for_a_reason_without_names_until_another_one_was_accepted(
+def test_no_line_is_blamed_for_a_vague_reason_until_one_was_accepted(
     groups: list[list[bytes]], on_error: OnError, max_in_flight: int
 ) -> None:
     """For any mix: an acknowledged message was stored or is a dead letter; only the bad lines of a mix are lost."""
@@ -194,7 +194,7 @@ def test_a_server_that_refuses_everything_since_the_start_stops_the_route(
     assert summary.routes[0].dropped == summary.routes[0].dead_letters == summary.routes[0].acknowledged == 0
 
 
-def test_a_server_that_begins_to_refuse_everything_stops_the_route_at_the_third_request() -> None:
+def test_a_server_that_begins_to_reject_everything_stops_the_third_request() -> None:
     source, server = ScriptedSource(batches_of(*[[GOOD]] * 9)), Server(shut=5)
     letters = CollectingDeadLetters()
 
@@ -215,7 +215,7 @@ def test_halves_of_one_request_count_as_one() -> None:
 
 
 @pytest.mark.parametrize("bad", [1, 2])
-def test_a_server_that_recovers_within_two_requests_costs_the_lines_of_these(bad: int) -> None:
+def test_a_server_that_recovers_within_two_requests_costs_their_lines(bad: int) -> None:
     """They were rejected while others were accepted: as with any rejected line, a replay delivers them."""
     source, server = ScriptedSource(batches_of(*[[GOOD]] * 5)), Server(shut=1, opened=1 + bad)
     letters = CollectingDeadLetters()
@@ -226,7 +226,7 @@ def test_a_server_that_recovers_within_two_requests_costs_the_lines_of_these(bad
     assert settled(source) == 5
 
 
-def test_after_a_stop_the_next_run_stops_too_and_one_with_a_mended_server_delivers_all() -> None:
+def test_the_next_run_stops_too_until_the_server_is_corrected() -> None:
     batches = batches_of(*[[GOOD] * 3] * 4)
     for opened, code, count in ((10**9, 3, 0), (10**9, 3, 0), (0, 0, 12)):
         source, server = ScriptedSource(batches), Server(shut=0, opened=opened)
@@ -237,7 +237,7 @@ def test_after_a_stop_the_next_run_stops_too_and_one_with_a_mended_server_delive
         assert settled(source) == count
 
 
-def test_a_source_that_reconnects_sends_held_lines_again_and_counts_them_once() -> None:
+def test_held_lines_are_sent_again_after_reconnecting_and_counted_once() -> None:
     """One bad line, and the source loses its connection three times: these are not three requests in a row."""
     first, second = batches_of([VAGUE], [GOOD])
     source = ScriptedSource([first, NotConnected("a"), NotConnected("b"), NotConnected("c"), second])
@@ -250,7 +250,7 @@ def test_a_source_that_reconnects_sends_held_lines_again_and_counts_them_once() 
     assert settled(source) == 2
 
 
-def test_a_mapping_that_always_fails_is_no_refusal() -> None:
+def test_a_mapping_that_always_fails_is_not_a_rejection() -> None:
     """Lines that the server names become dead letters, even if there are many and none was accepted."""
     source, server = ScriptedSource(batches_of(*[[NAMED] * 2] * 9)), Server()
 
@@ -259,7 +259,7 @@ def test_a_mapping_that_always_fails_is_no_refusal() -> None:
     assert (summary.exit_code, len(letters.letters), settled(source)) == (0, 18, 18)
 
 
-def test_different_reasons_in_a_row_are_about_lines_once_a_line_was_accepted() -> None:
+def test_different_reasons_in_a_row_blame_lines_after_an_accepted_one() -> None:
     words = iter(["cannot take a", "cannot take b", "cannot take c", "cannot take d", "cannot take e"])
 
     class Picky(Server):
@@ -395,7 +395,7 @@ def ends(*steps: tuple[int, tuple[Refusal, ...]], begun: int = 9) -> list[object
         "a named line",
     ],
 )
-def test_in_a_row_goes_by_the_order_in_which_requests_began(
+def test_in_a_row_means_the_order_in_which_requests_began(
     steps: list[tuple[int, tuple[Refusal, ...]]], expected: list[object]
 ) -> None:
     assert ends(*steps) == expected
@@ -511,7 +511,7 @@ TLS_ANSWERS = [
 
 @pytest.mark.parametrize("flavor", ["auto", "v1", "v2", "v3", "victoriametrics"])
 @pytest.mark.parametrize("reply", [row[1] for row in TLS_ANSWERS], ids=[row[0] for row in TLS_ANSWERS])
-def test_http_to_a_server_that_speaks_https_is_told_by_check_and_run(folder: Path, flavor: str, reply: Reply) -> None:
+def test_check_and_run_report_http_to_an_https_server(folder: Path, flavor: str, reply: Reply) -> None:
     with refusing(reply, flavor, everything=True) as server:
         pipeline(server.url, flavor)
 
@@ -525,7 +525,7 @@ def test_http_to_a_server_that_speaks_https_is_told_by_check_and_run(folder: Pat
 
 @pytest.mark.parametrize("name", ["my db", "x.y", "ünï", "_x", "a/b/c", "a/", "-", "x\ty"])
 @pytest.mark.parametrize("flavor", ["auto", "v3"])
-def test_a_name_that_3x_does_not_take_is_told_before_a_line_is_sent(folder: Path, name: str, flavor: str) -> None:
+def test_a_name_that_3x_rejects_is_reported_before_a_line_is_sent(folder: Path, name: str, flavor: str) -> None:
     from iggyflux.sim.server import SimServer
 
     with SimServer(3) as server:
@@ -541,7 +541,7 @@ def test_a_name_that_3x_does_not_take_is_told_before_a_line_is_sent(folder: Path
     assert not Path("dead").exists()
 
 
-def test_a_replay_to_a_server_that_refuses_everything_stops_and_keeps_the_letters(folder: Path) -> None:
+def test_a_replay_to_a_rejecting_server_stops_and_keeps_the_letters(folder: Path) -> None:
     iggyflux("log", "append", "data", "s/t", stdin=b'{"def": "x", "ts": 1}\n' * 3)
     with RawServer() as server:
         pipeline(server.url, "v2")
@@ -558,7 +558,7 @@ def test_a_replay_to_a_server_that_refuses_everything_stops_and_keeps_the_letter
     assert len(list(read_dead_letters(Path("dead")))) == before
 
 
-def test_a_server_that_is_mended_gets_everything(folder: Path) -> None:
+def test_a_corrected_server_gets_everything(folder: Path) -> None:
     with refusing(http(400, "nobody is at home"), "v2") as server:
         pipeline(server.url, "v2")
         assert_stopped("nobody is at home")

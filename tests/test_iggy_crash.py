@@ -306,7 +306,7 @@ def kill_under_load(plant: Plant, server: IggyServer) -> None:
     send_until(plant, lambda: log.read_text().count("route.connected") > connected, 30)
 
 
-def test_partitions_of_dead_members_are_told_within_seconds_of_traffic_on_the_others(
+def test_partitions_of_dead_members_are_reported_within_seconds(
     server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     """Log, status and `check` name partition and member; `regroup` requires that none is connected; nothing is lost."""
@@ -324,14 +324,16 @@ def test_partitions_of_dead_members_are_told_within_seconds_of_traffic_on_the_ot
     seconds = send_until(plant, lambda: starving(plant) == expected, 30)
     assert seconds < 20
 
-    told, log = starving(plant), (plant.folder / "run.log").read_text()
+    reported, log = starving(plant), (plant.folder / "run.log").read_text()
     events = [line for line in log.splitlines() if "iggy.starving group=c" in line and f" self={mine} " in line]
     named = {number for line in events for number in line.partition("partitions=")[2].split()[0].split(",")}
-    assert named == {str(partition) for partition in told}
+    assert named == {str(partition) for partition in reported}
     arguments = (plant.folder / "p.yaml", "--mapping", "env")
     checked = run_command("check", *arguments, env={"IGGY_PASSWORD": "iggy"})
     refused = run_command("regroup", *arguments, env={"IGGY_PASSWORD": "iggy"})
-    assert all(f"/t/{partition} starves: member {holder} holds it" in checked.out for partition, holder in told.items())
+    assert all(
+        f"/t/{partition} starves: member {holder} holds it" in checked.out for partition, holder in reported.items()
+    )
     assert (checked.code, refused.code, "IFX769" in refused.err) == (1, 3, True), refused.err
 
     regrouped = run_command("regroup", *arguments, "--yes", env={"IGGY_PASSWORD": "iggy"})
@@ -343,7 +345,7 @@ def test_partitions_of_dead_members_are_told_within_seconds_of_traffic_on_the_ot
     plant.check()
 
 
-def test_an_exclusive_group_is_rebuilt_by_the_run_after_a_restart_of_the_server(
+def test_a_run_rebuilds_an_exclusive_group_after_a_server_restart(
     server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     if server.process is None:
@@ -408,7 +410,7 @@ def test_the_exit_code_of_a_run_can_be_trusted(server: IggyServer, sim: SimServe
     plant.check()
 
 
-def test_a_run_that_is_told_to_stop_finishes_what_is_in_flight_and_leaves_the_group(
+def test_a_stopped_run_finishes_its_requests_and_leaves_the_group(
     server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     plant = Plant(server, sim, folder_of(tmp_path), "stop", "{group: c}")
@@ -429,7 +431,7 @@ def test_a_run_that_is_told_to_stop_finishes_what_is_in_flight_and_leaves_the_gr
     plant.check()
 
 
-def test_a_route_whose_server_is_away_stalls_no_other_and_acknowledges_nothing(
+def test_a_route_without_its_server_stalls_no_other_and_acknowledges_none(
     server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     plant = Plant(server, sim, folder_of(tmp_path), "two", "{group: c}")

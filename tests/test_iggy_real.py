@@ -59,7 +59,7 @@ class Topic:
 
     def source(self, kind: Any = "group", name: str = "c", **more: Any) -> IggySource:
         settings = self.settings(**{key: more.pop(key) for key in ("batch_size", "batch_bytes") if key in more})
-        return IggySource(settings, self.stream, ["t"], reader=ConsumerId(kind, name), **more)
+        return IggySource(settings, self.stream, ["t"], consumer=ConsumerId(kind, name), **more)
 
     def place(self, partition: int = 0) -> Partition:
         return Partition(self.stream, "t", partition)
@@ -170,7 +170,7 @@ def test_a_message_brings_its_coordinates(topic: Topic) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["group", "single"])
-def test_a_consumer_without_an_offset_begins_where_it_is_told(
+def test_a_consumer_without_an_offset_begins_at_start(
     topic: Topic, kind: str, start: Start, expected: int | None
 ) -> None:
     topic.fill([b"%d" % number for number in range(20)])
@@ -283,14 +283,14 @@ def test_only_the_partitions_that_are_named_are_read(server: IggyServer) -> None
     assert [message.partition for message in found] == [0, 2]
 
 
-def test_topics_are_taken_by_glob_and_new_ones_are_found(topic: Topic) -> None:
+def test_topics_are_selected_by_glob_and_new_ones_are_found(topic: Topic) -> None:
     topic.server.create_topic(topic.stream, "t-2")
     topic.fill([b"x"])
 
     async def main() -> set[str]:
         time = [0.0]
         source = IggySource(
-            topic.settings(), topic.stream, ["t*"], reader=ConsumerId("group", "c"), monotonic=lambda: time[0]
+            topic.settings(), topic.stream, ["t*"], consumer=ConsumerId("group", "c"), monotonic=lambda: time[0]
         )
         await source.connect()
         first = await next_batch(source)
@@ -327,7 +327,7 @@ def test_lag_is_what_is_not_settled(topic: Topic) -> None:
 # Several members
 
 
-def test_two_members_share_the_partitions_and_one_that_leaves_hands_over_at_once(server: IggyServer) -> None:
+def test_two_members_share_partitions_and_a_leaving_one_hands_over(server: IggyServer) -> None:
     topic = Topic(server, 4)
     for partition in range(4):
         topic.fill([b"%d" % number for number in range(10)], partition)
@@ -356,7 +356,7 @@ def test_two_members_share_the_partitions_and_one_that_leaves_hands_over_at_once
     assert after == {0, 1, 2, 3}
 
 
-def test_an_acknowledgement_for_a_partition_that_was_taken_away_is_refused_and_the_other_begins_there(
+def test_an_acknowledgement_for_a_reassigned_partition_is_rejected(
     server: IggyServer,
 ) -> None:
     topic = Topic(server, 2)
@@ -395,7 +395,8 @@ def test_keys_go_where_every_client_sends_them(server: IggyServer) -> None:
         sink = IggySink(topic.settings(), topic.stream, "t")
         await sink.connect()
         await sink.send([OutgoingMessage(key.encode() or b"-", key=key) for key in keys if key])
-        client = sink._connection._client  # type: ignore[union-attr]
+        client = sdk.IggyClient.from_connection_string(f"iggy+tcp://iggy:iggy@{server.settings().address}")
+        await client.connect()
         for key in keys:
             if key:
                 message = sdk.SendMessage(key)
@@ -441,7 +442,7 @@ def test_a_message_that_iggy_cannot_hold_stops_with_the_reason(topic: Topic) -> 
     assert drive(send(OutgoingMessage(b"x", timestamp_ns=1))) == "IFX776"
 
 
-def test_a_missing_topic_is_made_where_it_may_be_or_told_how(topic: Topic) -> None:
+def test_a_missing_topic_is_created_or_reported_with_a_hint(topic: Topic) -> None:
     async def connect(create: bool) -> None:
         sink = IggySink(topic.settings(create=create), topic.stream, "new")
         try:
@@ -479,7 +480,7 @@ def test_the_last_messages_are_seen_without_touching_an_offset(server: IggyServe
     [({"password": Secret("wrong-secret")}, "IFX763"), ({"username": "nobody"}, "IFX763")],
     ids=["password", "user"],
 )
-def test_who_is_not_let_in_stops_and_no_secret_is_told(topic: Topic, more: dict[str, Any], code: str) -> None:
+def test_wrong_credentials_stop_and_no_secret_is_shown(topic: Topic, more: dict[str, Any], code: str) -> None:
     async def main() -> None:
         await Connection(topic.settings(**more)).open()
 
@@ -502,7 +503,7 @@ def test_a_server_that_is_not_there_is_tried_again(address: str) -> None:
 
 def test_a_topic_that_is_not_there_stops_with_what_was_meant(topic: Topic) -> None:
     async def main(wanted: str) -> None:
-        source = IggySource(topic.settings(), topic.stream, [wanted], reader=ConsumerId("group", "c"))
+        source = IggySource(topic.settings(), topic.stream, [wanted], consumer=ConsumerId("group", "c"))
         try:
             await source.connect()
         finally:
@@ -639,7 +640,7 @@ def test_a_member_that_starves_says_who_holds_the_partitions(topic: Topic, caplo
         await holder.connect()
         assert await next_batch(holder)  # and never acknowledges
         starving = IggySource(
-            topic.settings(), topic.stream, ["t"], reader=ConsumerId("group", "c"), monotonic=lambda: time[0]
+            topic.settings(), topic.stream, ["t"], consumer=ConsumerId("group", "c"), monotonic=lambda: time[0]
         )
         await starving.connect()
         for _ in range(8):
@@ -735,7 +736,7 @@ async def way_through(settings: IggySettings, kind: Any) -> tuple[list[bytes], i
     await sink.connect()
     await sink.send([OutgoingMessage(name.encode())])
     await sink.close()
-    source = IggySource(settings, "ways", ["t"], reader=ConsumerId(kind, name), until_end=True)
+    source = IggySource(settings, "ways", ["t"], consumer=ConsumerId(kind, name), until_end=True)
     await source.connect()
     batch = await next_batch(source)
     assert batch
@@ -786,18 +787,18 @@ def test_there_are_many_ways_to_connect(ways: Ways, way: str) -> None:
         ("token", {"token": Secret("no-such-token-at-all")}, "IFX763"),
     ],
 )
-def test_a_way_that_is_closed_says_why(ways: Ways, way: str, more: dict[str, Any], words: str) -> None:
+def test_a_closed_transport_says_why(ways: Ways, way: str, more: dict[str, Any], words: str) -> None:
     settings = ways.server.settings(**{**WAYS[way](ways), **more})
 
     with pytest.raises((NotConnected, Stopped)) as failed:
         drive(Connection(settings).open())
 
-    told = f"{failed.value} {getattr(failed.value, 'code', '')}"
-    assert words in told
-    assert "no-such-token-at-all" not in told
+    text = f"{failed.value} {getattr(failed.value, 'code', '')}"
+    assert words in text
+    assert "no-such-token-at-all" not in text
 
 
-def test_a_read_that_is_cancelled_leaves_its_answer_to_nobody_else(topic: Topic) -> None:
+def test_the_answer_to_a_cancelled_read_reaches_no_other_call(topic: Topic) -> None:
     """As a run does when it is stopped: storing the last offset must get its own answer."""
     topic.fill([b"%d" % number for number in range(3000)])
 
@@ -819,9 +820,7 @@ def test_a_read_that_is_cancelled_leaves_its_answer_to_nobody_else(topic: Topic)
     assert drive(topic.stored()) == 500
 
 
-def test_a_topic_for_dead_letters_that_is_missing_is_told_before_the_first_message(
-    topic: Topic, pipeline: Path
-) -> None:
+def test_a_missing_dead_letter_topic_is_reported_before_the_first_message(topic: Topic, pipeline: Path) -> None:
     topic.fill([b'{"n": 0}'])
     pipeline.write_text(pipeline.read_text().replace("topic: dead}", "topic: lost}"))
 
@@ -836,7 +835,7 @@ def test_a_topic_for_dead_letters_that_is_missing_is_told_before_the_first_messa
 def test_a_name_that_nothing_can_have_stops(topic: Topic, stream: str | None, name: str) -> None:
     """The client raises some of these at once, and some by the awaitable that it returns."""
     source = IggySource(
-        topic.settings(), topic.stream if stream is None else stream, ["t"], reader=ConsumerId("group", name)
+        topic.settings(), topic.stream if stream is None else stream, ["t"], consumer=ConsumerId("group", name)
     )
 
     async def main() -> None:
@@ -851,7 +850,7 @@ def test_a_name_that_nothing_can_have_stops(topic: Topic, stream: str | None, na
 
 
 @pytest.mark.parametrize("kind", ["group", "single"])
-def test_partitions_that_are_added_while_it_runs_are_read_from_their_first_message(topic: Topic, kind: str) -> None:
+def test_partitions_added_during_a_run_are_read_from_the_beginning(topic: Topic, kind: str) -> None:
     topic.fill([b"old"])
 
     async def main() -> list[tuple[int, bytes]]:
@@ -860,7 +859,7 @@ def test_partitions_that_are_added_while_it_runs_are_read_from_their_first_messa
             topic.settings(),
             topic.stream,
             ["t"],
-            reader=ConsumerId(kind, "c"),  # type: ignore[arg-type]
+            consumer=ConsumerId(kind, "c"),  # type: ignore[arg-type]
             start=Start("last"),
             monotonic=lambda: time[0],
         )

@@ -185,7 +185,7 @@ def test_keys_choose_the_partition_and_the_rest_takes_turns(log: Log) -> None:
     assert len(log.partitions("s")) == 3
 
 
-def test_info_tells_offsets_sizes_and_consumers(log: Log) -> None:
+def test_info_has_offsets_sizes_and_consumers(log: Log) -> None:
     log.append("s", "t", messages(7))
     settle(log, Position(HERE, 4))
 
@@ -305,7 +305,7 @@ def test_damage_anywhere_in_the_file_never_changes_a_message(
 
 
 @pytest.mark.parametrize("content", [b"not a database, " * 100, b"x"])
-def test_a_file_that_is_no_database_is_refused(log: Log, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_rejected(log: Log, content: bytes) -> None:
     (log.folder / log_store.FILE).write_bytes(content)
 
     with pytest.raises(Stopped) as stopped:
@@ -364,7 +364,7 @@ def test_a_position_beyond_the_end_is_an_error_and_not_silence(log: Log) -> None
     assert stopped.value.code == "IFX706"
 
 
-def test_a_disk_that_takes_no_more_leaves_what_was_there_whole(log: Log) -> None:
+def test_a_full_disk_leaves_earlier_messages_intact(log: Log) -> None:
     resource = pytest.importorskip("resource")
     log.append("s", "t", messages(3))
     size = (log.folder / log_store.FILE).stat().st_size
@@ -443,7 +443,7 @@ async def offsets(source: LogSource) -> dict[str, list[int]]:
     return found
 
 
-def test_topics_are_taken_by_name_list_and_glob(log: Log) -> None:
+def test_topics_are_selected_by_name_list_and_glob(log: Log) -> None:
     for topic in ("env-1", "env-2", "other", "env-[x]"):
         log.append("s", topic, messages(1))
     log.append("elsewhere", "env-1", messages(1))
@@ -486,7 +486,7 @@ def test_a_stored_position_comes_before_start(log: Log) -> None:
     assert drive(offsets(source)) == {"s/t/0": [4]}
 
 
-def test_a_run_to_the_end_does_not_take_a_log_that_was_replaced_for_one_that_is_read(log: Log) -> None:
+def test_a_run_to_the_end_notices_a_replaced_log(log: Log) -> None:
     """A position beyond the end means that messages were lost or replaced: "nothing to do" would hide this."""
     settle(log, Position(HERE, 7))
     log.append("s", "t", messages(5))
@@ -573,7 +573,7 @@ def test_a_log_that_is_not_there_says_how_to_fill_it(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-def test_a_topic_that_is_not_there_is_an_error_at_the_end_with_a_suggestion(log: Log) -> None:
+def test_a_missing_topic_is_an_error_at_the_end_with_a_suggestion(log: Log) -> None:
     log.append("factory", "readings", messages(1))
 
     with pytest.raises(Stopped, match="did you mean factory/readings") as stopped:

@@ -55,7 +55,7 @@ def saturated(gain: float, most: float) -> Callable[[int], float]:
     return lambda at_once: max(gain, at_once * LINES / most)
 
 
-def test_a_server_that_answers_once_a_second_gets_as_many_as_it_takes() -> None:
+def test_a_server_that_answers_once_a_second_gets_many_requests() -> None:
     pace = Pace(Bounds(8, 2, 32))
     model = Model(pace, flushing(65_000))
     model.run(60)
@@ -90,7 +90,7 @@ def test_what_brings_more_is_kept() -> None:
     assert 4 <= pace.limit <= 8
 
 
-def test_a_server_that_became_slow_gets_fewer_and_one_that_recovered_gets_more() -> None:
+def test_a_slower_server_gets_fewer_and_a_recovered_one_gets_more() -> None:
     pace = Pace(Bounds(8, 2, 32))
     model = Model(pace, flushing(100_000))
     model.run(60)
@@ -106,7 +106,7 @@ def test_a_server_that_became_slow_gets_fewer_and_one_that_recovered_gets_more()
     assert pace.limit >= 16
 
 
-def test_a_failing_server_gets_half_once_until_it_answers_and_the_pace_returns() -> None:
+def test_a_failing_server_gets_half_until_it_answers() -> None:
     pace = Pace(Bounds(8, 2, 32))
     model = Model(pace, flushing(100_000))
     model.run(60)
@@ -121,7 +121,7 @@ def test_a_failing_server_gets_half_once_until_it_answers_and_the_pace_returns()
     assert model.rate(10) > 0.75 * rate
 
 
-def test_a_server_that_was_away_takes_at_once_what_it_took_before() -> None:
+def test_a_server_that_was_unreachable_gets_its_former_number_at_once() -> None:
     pace = Pace(Bounds(2, 1, 8))
     model = Model(pace, saturated(0.1, 60_000))
     model.run(60)

@@ -117,7 +117,7 @@ def run_through_kills(server: IggyServer, folder: Path, seed: int, *, in_topic: 
     assert len({message.partition for message in found}) == PARTITIONS
 
 
-def test_check_looks_for_the_topic_of_a_reader_and_run_makes_it_where_it_may(
+def test_check_reports_a_readers_missing_topic_and_run_creates_it(
     server: IggyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing topic is reported before the run; with `create` it is not a fault."""
@@ -152,7 +152,7 @@ def test_a_reader_and_its_iggy_killed_at_random_moments_lose_nothing(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_reader_without_a_disk_and_its_iggy_killed_at_random_moments_lose_nothing(
+def test_a_reader_without_a_disk_and_its_iggy_lose_nothing_when_killed(
     server: IggyServer, tmp_path: Path, seed: int
 ) -> None:
     run_through_kills(server, tmp_path, seed, in_topic=True)

@@ -85,13 +85,15 @@ async def fetch(source: InfluxRows, window: tuple[int, int]) -> list[Row]:
         taken.close()
 
 
-def told(columns: Any) -> str:
+def text_of(columns: Any) -> str:
     return repr(sorted(columns.items()))
 
 
 def expected(points: list[Point], window: tuple[int, int]) -> list[str]:
     return sorted(
-        told({"time": point.timestamp_ns, **point.tags, **{name: plain(value) for name, value in point.fields.items()}})
+        text_of(
+            {"time": point.timestamp_ns, **point.tags, **{name: plain(value) for name, value in point.fields.items()}}
+        )
         for point in points
         if window[0] <= (point.timestamp_ns or 0) < window[1]
     )
@@ -144,9 +146,9 @@ def test_every_window_holds_what_was_written_whatever_the_shards(server: SimServ
     event(f"{len(set(shards))} types")
     before, *found = asyncio.run(main())
 
-    assert sorted(told(row.columns) for row in before) == expected(first, (begin, end))
+    assert sorted(text_of(row.columns) for row in before) == expected(first, (begin, end))
     for window, rows in zip(windows, found, strict=True):
-        assert sorted(told(row.columns) for row in rows) == expected(written, window), window
+        assert sorted(text_of(row.columns) for row in rows) == expected(written, window), window
     digests: dict[tuple[object, object], bytes] = {}
     for rows in (before, *found):
         for row, digest in zip(rows, digest_rows(rows), strict=True):
@@ -176,4 +178,4 @@ def test_a_bucket_of_narrow_shards_keeps_a_large_integer_beside_a_float() -> Non
 
         rows = asyncio.run(main())
 
-    assert sorted(told(row.columns) for row in rows) == expected(points, (midnight - HOUR, midnight + HOUR))
+    assert sorted(text_of(row.columns) for row in rows) == expected(points, (midnight - HOUR, midnight + HOUR))

@@ -21,8 +21,9 @@ import pytest
 
 from iggyflux.cursors import cursor_state
 from iggyflux.errors import Stopped
+from iggyflux.state import sqlite
 from iggyflux.state.locks import Lock
-from iggyflux.state.sqlite import FAULTS, SqliteState, translate_errors
+from iggyflux.state.sqlite import FAULTS, SqliteState, connect, translate_errors
 from iggyflux.state.store import FORMAT
 from iggyflux.transports.local.files import file_state
 from iggyflux.transports.local.log import Consumption, Log, consumer_state
@@ -48,7 +49,7 @@ def stopped(work: Callable[[], object]) -> Stopped:
     return found.value
 
 
-def test_nobody_else_sees_it_and_only_a_commit_leaves_files(tmp_path: Path) -> None:
+def test_files_are_private_and_only_a_commit_makes_them(tmp_path: Path) -> None:
     with closing(stored(tmp_path)) as state:
         modes = {path.name: path.stat().st_mode & 0o777 for path in state.path.parent.iterdir()}
 
@@ -76,24 +77,24 @@ for number in range(last + 1, 10**9):
 """
 
 
-def test_a_writer_that_is_killed_leaves_a_whole_commit_and_no_older_one_than_it_was_told(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_last_confirmed_commit_or_the_next(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     chance = random.Random(5)
-    told = 0
+    confirmed = 0
     for _ in range(8):
         command = [sys.executable, "-c", WRITE_FOR_EVER, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout
             for _ in range(chance.randrange(1, 25)):
-                told = int(writer.stdout.readline())
+                confirmed = int(writer.stdout.readline())
             writer.kill()
             rest = writer.stdout.read()
-        told = max([told, *map(int, rest.split(b"\n")[:-1])])
+        confirmed = max([confirmed, *map(int, rest.split(b"\n")[:-1])])
         with closing(SqliteState(path, "test", "x", "it")) as state:
             record = state.read()
             number = record["number"]
 
-            assert told <= number <= told + 1
+            assert confirmed <= number <= confirmed + 1
             assert record["padding"] == "x" * (number % 5000)
             assert b"".join(state.blob(number)) == bytes([number % 256]) * record["size"]
 
@@ -212,7 +213,7 @@ PREVIOUS: dict[str, tuple[Callable[[Path], SqliteState], str, bytes]] = {
 
 
 @pytest.mark.parametrize("which", PREVIOUS)
-def test_what_the_release_before_stored_is_refused_and_never_taken_for_nothing(tmp_path: Path, which: str) -> None:
+def test_state_of_the_previous_release_is_rejected_never_read_as_empty(tmp_path: Path, which: str) -> None:
     make, name, data = PREVIOUS[which]
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
@@ -236,7 +237,7 @@ def test_what_the_release_before_stored_is_refused_and_never_taken_for_nothing(t
     state.close()
 
 
-def test_the_consumers_of_a_log_are_not_told_without_those_of_the_release_before(tmp_path: Path) -> None:
+def test_consumers_of_a_log_in_the_previous_format_are_an_error(tmp_path: Path) -> None:
     log = Log.open(tmp_path, create=True)
     consumption = Consumption(tmp_path, "new")
     consumption.acquire()
@@ -285,11 +286,16 @@ def test_a_reader_that_is_soon_done_is_waited_for(tmp_path: Path) -> None:
     state.close()
 
 
-def test_full(tmp_path: Path) -> None:
+def test_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect_to_few_pages(path: Path, busy_seconds: float) -> sqlite3.Connection:
+        connection = connect(path, busy_seconds)
+        connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
     state = stored(tmp_path)
-    assert state.read() == "first"
-    assert state._connection
-    state._connection.execute("PRAGMA max_page_count = 1")
+    state.close()
+    state.take()
+    monkeypatch.setattr(sqlite, "connect", connect_to_few_pages)
     error = stopped(lambda: state.commit("second", added={2: io.BytesIO(b"x" * 100_000)}))
 
     assert "the disk is full" in error.reason
@@ -445,7 +451,7 @@ def test_a_lock_that_was_removed_lets_one_process_commit_and_not_two(tmp_path: P
     second.close()
 
 
-def test_who_has_not_taken_it_reads_while_another_commits(tmp_path: Path) -> None:
+def test_a_process_without_the_lock_reads_while_another_commits(tmp_path: Path) -> None:
     with closing(stored(tmp_path)) as state, closing(state_in(tmp_path)) as reader:
         for number in range(50):
             state.commit(number)

@@ -19,6 +19,7 @@ from iggyflux.records import Message, Partition, Position
 from iggyflux.state.sqlite import SqliteState
 from iggyflux.transports.local.files import file_state
 from iggyflux.transports.local.log import Consumption, Log
+from iggyflux.transports.local.log_store import LogStore
 
 HOUR = 3_600_000_000_000
 PLACE = Partition("werk-7", "größe", 0)
@@ -141,10 +142,11 @@ def test_a_copy_of_a_live_log_is_one_moment_of_it(tmp_path: Path) -> None:
     ended = threading.Event()
 
     def append() -> None:
-        with closing(Log.open(tmp_path / "live", create=True)) as log:
+        Log.open(tmp_path / "live", create=True).close()
+        with closing(LogStore(tmp_path / "live")) as store:
             for number in range(400):
                 batch = [Message(payload=b"x" * 3_000) for _ in range(3)]
-                log._store.append({Partition("a", "b", 0): batch, Partition("a", "c", 0): batch}, number)
+                store.append({Partition("a", "b", 0): batch, Partition("a", "c", 0): batch}, number)
                 if ended.is_set():
                     return
 

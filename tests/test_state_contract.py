@@ -77,7 +77,7 @@ class StateContract:
         """Let the next commit fail."""
 
     @abstractmethod
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Let commits succeed again."""
 
     # The suite
@@ -127,7 +127,7 @@ class StateContract:
         assert b"".join(pieces) == data
         assert max(map(len, pieces)) <= CHUNK_BYTES < len(data)
 
-    def test_who_has_not_taken_it_changes_nothing(self) -> None:
+    def test_a_process_without_the_lock_changes_nothing(self) -> None:
         with closing(self.state("n")) as state:
             for change in (lambda: state.commit(1), lambda: state.replace(1)):
                 with pytest.raises(RuntimeError, match="taken"):
@@ -163,7 +163,7 @@ class StateContract:
             self.fail(state)
             with pytest.raises((Stopped, NotConnected)):
                 state.commit("second", added=files({2: b"x" * 100_000}), dropped=[1])
-            self.mend()
+            self.repair()
             with closing(self.state("n")) as other:
                 assert other.read() == "first"
                 assert b"".join(other.blob(1)) == b"one"
@@ -188,7 +188,7 @@ class StateContract:
                 assert "release" in (error.hint or "")
         assert self.content("n") == before
 
-    def test_damage_is_told_and_can_be_replaced(self) -> None:
+    def test_damage_is_reported_and_can_be_replaced(self) -> None:
         with closing(self.state("n")) as state:
             state.take()
             state.commit({"key": "abcdefgh"}, added=files({1: b"one"}))
@@ -238,7 +238,7 @@ class TestSqlite(StateContract):
         self.folder = tmp_path / "kept"
 
     def state(self, name: str) -> SqliteState:
-        return SqliteState(self.path(name), "test", name, "the test")
+        return SqliteState(self.path(name), "test", name, "the test", busy_seconds=0.05)
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.sqlite"
@@ -254,12 +254,12 @@ class TestSqlite(StateContract):
             connection.execute(f"PRAGMA user_version = {version}")
 
     def fail(self, state: StateStore) -> None:
-        assert isinstance(state, SqliteState)
-        assert state._connection
-        state._connection.execute("PRAGMA max_page_count = 1")
+        """Let another program hold the database."""
+        self.other_program = sqlite3.connect(state.place, isolation_level=None)
+        self.other_program.execute("BEGIN IMMEDIATE")
 
-    def mend(self) -> None:
-        """A connection that failed is closed."""
+    def repair(self) -> None:
+        self.other_program.close()
 
 
 class TestTopic(StateContract):
@@ -290,7 +290,7 @@ class TestTopic(StateContract):
     def fail(self, state: StateStore) -> None:
         self.fake.faults = ["error"] * 10
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self.fake.faults = []
 
     @property

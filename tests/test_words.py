@@ -26,6 +26,8 @@ PLAIN = (
     ".",
     "authoring",
     "cli",
+    "cursors",
+    "delivery",
     "documents",
     "expressions",
     "functions",
@@ -34,6 +36,9 @@ PLAIN = (
     "payloads",
     "pipeline",
     "plan",
+    "sim",
+    "state",
+    "transports",
 )
 """The packages whose docstrings and comments are plain too; `.` is the modules beside the packages."""
 

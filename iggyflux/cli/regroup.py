@@ -16,7 +16,7 @@ from iggyflux.cli.output import ExitCode, plural, talk
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner.open import open_writers
 from iggyflux.transports.iggy.connection import Connection
-from iggyflux.transports.iggy.groups import Renewed, refuse_while_connected, regroup
+from iggyflux.transports.iggy.groups import RebuiltGroup, refuse_while_connected, regroup
 from iggyflux.transports.iggy.source import IggySource
 
 
@@ -41,9 +41,9 @@ def command(pipeline: Path, name: str, yes: bool) -> int:
 async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
     (route,) = open_writers(pipeline, only=[name])
     source = route.source
-    if not isinstance(source, IggySource) or source.reader.kind != "group":
+    if not isinstance(source, IggySource) or source.consumer.kind != "group":
         raise click.UsageError(f"{name} does not use a consumer group")
-    group, places = source.reader.name, await source.places()
+    group, places = source.consumer.name, await source.places()
     connection = Connection(source.settings)
     await connection.open()
     try:
@@ -57,7 +57,7 @@ async def _regroup(pipeline: Pipeline, name: str, yes: bool) -> int:
     return ExitCode.OK
 
 
-def _show(stream: str, topic: str, group: str, renewed: Renewed) -> None:
+def _show(stream: str, topic: str, group: str, renewed: RebuiltGroup) -> None:
     members, offsets = plural(len(renewed.members), "member"), plural(len(renewed.offsets), "offset")
     talk(f"{stream}/{topic}: group {group} was rebuilt without {members}, with {offsets}")
     for partition, offset in sorted(renewed.offsets.items()):

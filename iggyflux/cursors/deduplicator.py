@@ -24,7 +24,7 @@ from iggyflux.records import JSON, Row
 if TYPE_CHECKING:
     from iggyflux.cursors.store import CursorStore
 
-_IN_MEMORY_BYTES = 200_000 * DIGEST_BYTES
+MEMORY_BYTES = 200_000 * DIGEST_BYTES
 """The most bytes of digests in memory: as a set they take about seven times as much."""
 _MOST_PARTS = 256
 _CHUNK_ENTRIES = 50_000
@@ -49,11 +49,11 @@ class Deduplicator:
         # A slice with outdated times must not be searched for them.  Then every entry carries the number of its slice.
         self._starts = [each.start for each in self._old] if any(each.is_cut for each in self._old) else []
         size = sum(each.count for each in self._old) * store.width
-        self.needs_survey = size > _IN_MEMORY_BYTES and not whole
+        self.needs_survey = size > store.memory_bytes and not whole
         self._known: set[bytes] | dict[bytes, bytes] = set()
         self._survey: _Survey | None = None
         if self.needs_survey:
-            self._survey = _Survey(min(size // _IN_MEMORY_BYTES + 1, _MOST_PARTS), self._key_bytes)
+            self._survey = _Survey(min(size // store.memory_bytes + 1, _MOST_PARTS), self._key_bytes)
         elif self._has_keys:
             self._known = {entry[: self._key_bytes]: entry[self._key_bytes :] for entry in self._old_entries()}
         else:
@@ -121,7 +121,7 @@ class Deduplicator:
         if self._survey is not None:
             self._survey.close()
 
-    # --- entries: a digest, after a key where changed rows are told apart from late ones ---
+    # --- entries: a digest, after a key where changed rows are distinguished from late ones ---
 
     @property
     def _key_bytes(self) -> int:
@@ -178,7 +178,7 @@ class Deduplicator:
             return
         with _spooling():
             if self._file is None:
-                self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115  # `close`
+                self._file = tempfile.SpooledTemporaryFile(self._store.memory_bytes)  # noqa: SIM115  # `close`
             self._file.write(b"".join(entries))
         self._count += len(entries)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iggyflux.cursors.deduplicator import Deduplicator
+from iggyflux.cursors.deduplicator import MEMORY_BYTES, Deduplicator
 from iggyflux.cursors.slices import DIGEST_BYTES, Slice
 from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.errors import Stopped
@@ -50,12 +50,22 @@ def cursor_state(folder: Path, name: str) -> SqliteState:
 class CursorStore:
     """The cursor of one reader, for one run.
 
-    Every call blocks, and may raise what the state raises.  After a `NotConnected` the call is repeated.
+    Every call blocks, and may raise what the state raises.  After a `NotConnected` the call is repeated.  At most
+    `memory_bytes` of digests are in memory.
     """
 
-    def __init__(self, state: StateStore, name: str, query: Mapping[str, JSON], *, marks: bool = False) -> None:
+    def __init__(
+        self,
+        state: StateStore,
+        name: str,
+        query: Mapping[str, JSON],
+        *,
+        marks: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
         self.name = name
         self.query = dict(query)
+        self.memory_bytes = memory_bytes
         self._state = state
         self._width = 2 * DIGEST_BYTES if marks else DIGEST_BYTES
         self._slices: tuple[Slice, ...] = ()

@@ -58,7 +58,7 @@ def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> V
     `flavor` is one of `v1`, `v2`, `v3`, `victoriametrics`.  It chooses the hint, never the verdict: the server behind
     an address can change, and its words say what it did.
     """
-    case = Case(flavor, answer, lines, now)
+    case = AnsweredRequest(flavor, answer, lines, now)
     for rule in RULES:
         if rule.fits(case):
             verdict = rule.verdict(case)
@@ -72,7 +72,7 @@ def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> V
     return verdict
 
 
-class Case:
+class AnsweredRequest:
     """A response together with the lines that were sent, and what can be read from it."""
 
     def __init__(self, flavor: str, answer: Answer, lines: Sequence[str], now: float) -> None:
@@ -198,19 +198,19 @@ def parse_http_date(value: str) -> float | None:
 # --- verdicts of the rules ---
 
 
-def _accepted(_case: Case) -> Verdict:
+def _accepted(_case: AnsweredRequest) -> Verdict:
     return Accepted()
 
 
-def _passing(case: Case) -> Verdict:
+def _passing(case: AnsweredRequest) -> Verdict:
     return Unavailable(case.report, case.status, case.retry_after_seconds)
 
 
-def _unknown_failure(case: Case) -> Verdict:
+def _unknown_failure(case: AnsweredRequest) -> Verdict:
     return Unavailable(case.report, case.status, case.retry_after_seconds, suspicious=True)
 
 
-def _too_large(case: Case) -> Verdict:
+def _too_large(case: AnsweredRequest) -> Verdict:
     found = _LIMIT.search(case.gist)
     limit = int(next(group for group in found.groups() if group)) if found else None
     return TooLarge(case.report, limit, case.status)
@@ -219,14 +219,14 @@ def _too_large(case: Case) -> Verdict:
 _LIMIT = re.compile(r"\((\d{1,15}) bytes\) exceeded|\b(?:limit|maximum)(?: of| is|:)? (\d{4,15})\b")
 
 
-def _stop(code: str, hint: str) -> Callable[[Case], Verdict]:
-    def verdict(case: Case) -> Verdict:
+def _stop(code: str, hint: str) -> Callable[[AnsweredRequest], Verdict]:
+    def verdict(case: AnsweredRequest) -> Verdict:
         return Impossible(case.report, hint, case.status, code)
 
     return verdict
 
 
-def _redirect(case: Case) -> Verdict:
+def _redirect(case: AnsweredRequest) -> Verdict:
     target = _without_secrets(case.headers.get("location", ""), case.scrub)
     where = f" to {target}" if target else ""
     return Impossible(
@@ -247,7 +247,7 @@ def _without_secrets(location: str, scrub: Scrubber) -> str:
     return scheme + separator + host.rpartition("@")[2] + slash + path
 
 
-def _refused_by_number(case: Case) -> Verdict | None:
+def _refused_by_number(case: AnsweredRequest) -> Verdict | None:
     """3.x: `data` is a list where the other lines are stored, an object where nothing is stored."""
     data = case.tree.get("data")
     entries = data if isinstance(data, list) else [data] if isinstance(data, dict) else []
@@ -267,16 +267,16 @@ def _refused_by_number(case: Case) -> Verdict | None:
     )
 
 
-def _refused_by_name(case: Case) -> Verdict | None:
+def _refused_by_name(case: AnsweredRequest) -> Verdict | None:
     """1.x, 2.x: the message quotes each line that does not parse.  1.x stored the rest if it says `partial write`."""
     named = lines_named(case.message, case.lines)
     if named is None:
         return None
-    refusals = tuple(Refusal(line, case.shown(why), case.status) for line, why in named.whys.items())
+    refusals = tuple(Refusal(line, case.shown(why), case.status) for line, why in named.reasons.items())
     return Refused(refusals, rest_stored=named.all_exact and case.message.startswith("partial write:"))
 
 
-def _dropped(case: Case) -> Verdict | None:
+def _dropped(case: AnsweredRequest) -> Verdict | None:
     """1.x, 2.x: `dropped=N` never says which lines; N of N lines are all of them."""
     if case.dropped < len(case.lines):
         return None
@@ -285,14 +285,14 @@ def _dropped(case: Case) -> Verdict | None:
     return Refused(refusals, rest_stored=True, conflicts=case.conflicts)
 
 
-def _stripped(case: Case) -> Verdict | None:
+def _stripped(case: AnsweredRequest) -> Verdict | None:
     """2.9: the server removed a field `time` and stored the rest of the point; other errors may be hidden behind it."""
     if len(case.lines) > 1:
         return None
     return Refused((Refusal(0, _STRIPPED, case.status),), rest_stored=True)
 
 
-def _refused_some(case: Case) -> Verdict:
+def _refused_some(case: AnsweredRequest) -> Verdict:
     return RefusedSome(
         case.words or case.report,
         case.status,
@@ -307,7 +307,7 @@ def _code_of(why: str) -> str:
     return "IFX609" if find_conflicts(why) else "IFX601"
 
 
-def _unauthorized(case: Case) -> Verdict:
+def _unauthorized(case: AnsweredRequest) -> Verdict:
     return Impossible(case.report, _CREDENTIALS.get(case.flavor, _CREDENTIALS["v2"]), case.status, "IFX721")
 
 
@@ -318,7 +318,7 @@ _CREDENTIALS = {
 }
 
 
-def _unknown(case: Case) -> Verdict:
+def _unknown(case: AnsweredRequest) -> Verdict:
     return Impossible(case.report, "check `url`: InfluxDB does not answer a write like this", case.status, "IFX731")
 
 
@@ -333,13 +333,13 @@ class AnswerRule:
     """
 
     status: Container[int]
-    verdict: Callable[[Case], Verdict | None]
+    verdict: Callable[[AnsweredRequest], Verdict | None]
     words: re.Pattern[str] | None = None
     page: bool | None = None
     quotes: bool | None = None
     seen: str = ""
 
-    def fits(self, case: Case) -> bool:
+    def fits(self, case: AnsweredRequest) -> bool:
         return (
             case.status in self.status
             and (self.page is None or self.page == case.is_page)

@@ -1,8 +1,8 @@
 """What to send next: a state machine without I/O, clock or randomness.
 
-The caller asks `next`, does what it says, and tells the outcome with `receive` or `probed`; time and jitter are
+The caller asks `next`, executes the action, and reports the outcome with `receive` or `probed`; time and jitter are
 arguments.  A line leaves the machine in one of two ways: it was in an accepted request, or it is in `Done.refusals`.
-The machine always sends a prefix of what is still to do, so that two lines of one point keep their order.
+The machine always sends a prefix of the lines that remain, so that two lines of one point keep their order.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from iggyflux.delivery.verdicts import (
     Verdict,
 )
 
-# A server that dies this often, with no answer in between, is not killed by one line.
+# If a server dies more often, with no answer in between, the cause is not one line.
 _MAX_DEATHS = 40
 # After two deaths of the same request, with a server that was seen alive between them, its lines are suspected.
 _DEATHS_OF_A_KILLER = 2
 # A line that is sent alone is blamed after three: only three accidents in a row blame an innocent line.
 _DEATHS_ALONE = 3
-# After so many deaths in a row a line is blamed without a witness: no line is sent without end.
+# After so many deaths in a row a line is blamed without a witness, so that no line is sent without end.
 _DEATHS_ENOUGH = 12
-# A failing server is given so many more deaths before a line is suspected again.
+# A failing server dies so many times more before a line is suspected again.
 _DEATHS_WHILE_FAILING = 5
-# So many lines that fail alone, and nothing accepted: the server fails, whatever is sent.
+# If so many lines fail alone and none was accepted, the server fails on everything.
 _MAX_HELD = 3
 
 
@@ -46,7 +46,7 @@ class Phase(Enum):
     DELIVERING = "delivering"
     """No line is suspected: each request is as large as it may be."""
     SEARCHING = "searching"
-    """The first lines to send hold one that the server refuses or fails on: they are sent in halves."""
+    """One of the first lines to send is rejected, or makes the server fail: they are sent in halves."""
     CALLING_WITNESS = "calling witness"
     """A line that is stored already is sent again, to see whether the server or the suspected line is at fault."""
     FAILING = "failing"
@@ -86,12 +86,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """See whether the server is there (no lines); then call `probed`."""
+    """Check whether the server answers, without lines; then call `probed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing before `seconds` have passed.  `attempt` counts from 1; `away` says that the retries are used up."""
+    """Do nothing for `seconds`.  `attempt` counts from 1; `away` says that the retries are used up."""
 
     seconds: float
     attempt: int
@@ -101,7 +101,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Every line is stored but for these, in the order of their indices."""
+    """Every line is stored except these, in the order of their indices."""
 
     refusals: tuple[Refusal, ...]
 
@@ -115,9 +115,9 @@ class Machine:
     def __init__(
         self, lines: Sequence[str], policy: Policy, *, size: int | None = None, limit: ByteLimit | None = None
     ) -> None:
-        """`size` is the number of characters with line ends, if known; `limit` what other deliveries learnt."""
+        """`size` is the number of characters with line ends, if known; `limit` is shared with other deliveries."""
         self._lines = lines
-        # Four bytes a character is the most that UTF-8 needs: the usual request is not measured line by line.
+        # UTF-8 needs at most four bytes a character, so the usual request need not be measured line by line.
         self._most_bytes = 4 * (sum(map(len, lines)) + len(lines) if size is None else size)
         self._policy = policy
         self._limit = limit or ByteLimit(policy.max_bytes)
@@ -127,12 +127,12 @@ class Machine:
         self._refused_requests = 0
         self._end: Done | Stop | None = None
         self._retry = Retry(policy)
-        self._width = 0  # lines of the request that is under way
-        # The phase; how many of the first lines to do are suspected while searching; a bound of the next request.
+        self._width = 0  # lines of the request in flight
+        # The phase; how many of the first remaining lines are suspected; a bound of the next request.
         self._phase = Phase.DELIVERING
         self._suspects = 0
         self._window: int | None = None
-        # What speaks for the server since a line is suspected: it answered, it accepted something, a line it stored.
+        # Signs since a line is suspected that the server works: it answered, it accepted a line, a line it stored.
         self._has_answered = False
         self._has_accepted = False
         self._stored_line: int | None = None
@@ -170,12 +170,17 @@ class Machine:
         _RECEIVE[type(verdict)](self, verdict, width, now, jitter)
 
     @property
+    def phase(self) -> Phase:
+        """What is known about the lines that are still to be sent."""
+        return self._phase
+
+    @property
     def wants_to_be_alone(self) -> bool:
-        """Whether the next `Send` should be the only request under way: only then a death tells what caused it."""
+        """Whether the next `Send` should be the only request in flight: only then a death shows its cause."""
         return self._retry.deaths > 0
 
     def probed(self, reason: str | None, now: float, jitter: float) -> None:
-        """Take the outcome of the last `Probe`: None if the server is there, else why not."""
+        """Take the outcome of the last `Probe`: None if the server answered, else the reason."""
         if reason is None:
             self._retry.must_probe = False
         else:
@@ -254,7 +259,7 @@ class Machine:
     # --- failures: is it a line, or the server? ---
 
     def _died(self, verdict: Unavailable, width: int) -> None:
-        """The connection broke under a request: after some such deaths look for the line that causes them."""
+        """Handle a connection that broke under a request: after some deaths, search for the line that causes them."""
         retry = self._retry
         if retry.deaths > _MAX_DEATHS:
             self._end = Stop(
@@ -273,17 +278,17 @@ class Machine:
             self._accuse(width, reason, None, "IFX603", is_proved=is_proved)
 
     def _failed_alike(self, verdict: Unavailable, width: int) -> None:
-        """An error that is not known to pass, again and again: look for a line that causes it."""
+        """Handle an error that is not known to be transient: after some repeats, search for the line that causes it."""
         if self._retry.repeats >= self._repeats_needed(width, self._policy.max_retries + 1):
             reason = f"the server fails each time this line is sent alone: {verdict.reason}"
             self._accuse(width, reason, verdict.status, "IFX607", is_proved=False)
 
     def _repeats_needed(self, width: int, usually: int) -> int:
-        """How often the same failure comes before a line is suspected; while halving, once is enough."""
+        """Return how often a failure must repeat before a line is suspected; while halving, once is enough."""
         return 1 if self._phase is Phase.SEARCHING and width > 1 else usually
 
     def _accuse(self, width: int, reason: str, status: int | None, code: str, *, is_proved: bool) -> None:
-        """One of these lines may be what the server fails on.
+        """Suspect that one of the first `width` lines makes the server fail.
 
         A line is blamed only with a witness, another request that was accepted since: else the server itself fails.
         """
@@ -306,7 +311,7 @@ class Machine:
         self._retry.repeats = 0
 
     def _can_be_held(self) -> bool:
-        """Whether the first line to do can be sent after the others: none of them writes its point."""
+        """Whether the first remaining line can be sent after the others: none of them writes its point."""
         if len(self._held) >= _MAX_HELD or len(self._todo) < 2:
             return False
         key = point_key(self._lines[self._todo[0]])
@@ -339,19 +344,19 @@ class Machine:
         self._todo = self._todo[1:]
         self._retry.attempts = 0
         self._has_accepted = self._has_answered = False
-        # Look at as many lines next as there were to a refused one so far: few requests where few or most are refused.
+        # Next send as many lines as there were for each rejected one so far: few requests if few or most are rejected.
         settled = len(self._lines) - len(self._todo) - len(self._held)
         found = len(self._refusals)
         self._enter(Phase.DELIVERING, window=None if found == 1 else max(settled // found, 1))
 
     def _look_at(self, suspects: Sequence[int], width: int) -> bool:
-        """Put the suspects of the last request first, where that cannot change which of two equal points comes last."""
+        """Put the suspects of the last request first, unless that changes which of two equal points is last."""
         chosen = [line for line in dict.fromkeys(suspects) if 0 <= line < width]
         if not chosen:
             return False
         sent = self._todo[:width]
         first = [sent[line] for line in chosen]
-        if len(chosen) == width:  # all of them, but now with those together that may share a fate
+        if len(chosen) == width:  # all of them, but in an order that puts similar lines together
             if not _keeps_order(chosen, [self._lines[index] for index in sent]):
                 return False
             self._todo = [*first, *self._todo[width:]]
@@ -394,7 +399,7 @@ class Machine:
                 self._refuse_rest(end.reason, verdict.status, "IFX605")
 
     def _fitting(self) -> int:
-        """How many of the lines to do go into the next request: at least one."""
+        """Return how many of the remaining lines go into the next request: at least one."""
         width = min(self._window or len(self._todo), len(self._todo), self._policy.max_lines)
         if self._most_bytes <= self._limit.bytes:
             return width
@@ -406,7 +411,7 @@ class Machine:
         return width
 
     def _bytes(self, width: int) -> int:
-        """The size of a request with the next `width` lines."""
+        """Return the size of a request with the next `width` lines."""
         return sum(line_bytes(self._lines[index]) + 1 for index in self._todo[:width])
 
 

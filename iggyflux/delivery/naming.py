@@ -42,33 +42,33 @@ def lines_numbered(entries: Sequence[Any], lines: Sequence[str]) -> dict[int, st
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedLines:
     """Index → reason.  `all_exact` is false where a quotation held more than one line: the others are not stored."""
 
-    whys: dict[int, str]
+    reasons: dict[int, str]
     all_exact: bool
 
 
-def lines_named(message: str, lines: Sequence[str]) -> Named | None:
+def lines_named(message: str, lines: Sequence[str]) -> NamedLines | None:
     """Return the lines that `message` quotes as unparsable, or None if there is a doubt."""
     if _QUOTE in message:
         return _quoted(message, lines)
     if any("\n" in line or is_ignored(line) for line in lines):
         return None  # the server may count a line feed inside a string as a new line
-    whys: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for number, why in _NUMBERED.findall(message):
         if not 0 < int(number) <= len(lines):
             return None
-        whys[int(number) - 1] = why or "refused"
-    return Named(whys, all_exact=False) if whys else None
+        reasons[int(number) - 1] = why or "refused"
+    return NamedLines(reasons, all_exact=False) if reasons else None
 
 
-def _quoted(message: str, lines: Sequence[str]) -> Named | None:
+def _quoted(message: str, lines: Sequence[str]) -> NamedLines | None:
     indices: dict[str, list[int]] = {}
     for index, line in enumerate(lines):
         indices.setdefault(line, []).append(index)
     longest = max(map(len, lines), default=0)
-    whys: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     all_exact = True
     lengths = frozenset(map(len, indices))
     looks = _MOST_LOOKS
@@ -97,9 +97,9 @@ def _quoted(message: str, lines: Sequence[str]) -> Named | None:
         following = message.find("\n" + _QUOTE, after)
         why = message[after : following if following >= 0 else None] if ends else "a string that does not end"
         for index in indices[line]:
-            whys[index] = _TRAILER.sub("", why)
+            reasons[index] = _TRAILER.sub("", why)
         at = following + 1 if following >= 0 else -1
-    return Named(whys, all_exact)
+    return NamedLines(reasons, all_exact)
 
 
 # --- schema conflicts, and the lines that a message may mean ---

@@ -40,7 +40,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Measurement:
     """The measured throughput of a number of requests in flight, in lines a second."""
 
     limit: int
@@ -54,7 +54,7 @@ class Pace:
         self._bounds = bounds
         self.limit = bounds.first
         """How many requests may be in flight now."""
-        self._trying: _Known | None = None
+        self._trying: _Measurement | None = None
         """The number and throughput before the current trial; None if nothing is tried."""
         self._settled = False
         self._rate = 0.0
@@ -89,7 +89,7 @@ class Pace:
         if passed >= _SHORTEST_SECONDS and self._count >= max(2 * self.limit, _FEWEST):
             # Where the source was the bottleneck, the measurement says nothing about the number.
             if self._held_up >= passed / 2:
-                self._judge(_Known(self.limit, self._lines / passed), now)
+                self._judge(_Measurement(self.limit, self._lines / passed), now)
             self._forget()
 
     def _fail(self, now: float) -> None:
@@ -105,7 +105,7 @@ class Pace:
         self._failing = None
         self._set(before if now - since >= _AWAY_SECONDS else self.limit, now)
 
-    def _judge(self, found: _Known, now: float) -> None:
+    def _judge(self, found: _Measurement, now: float) -> None:
         before = self._trying
         if self._settled:
             self._rest -= 1
@@ -126,7 +126,7 @@ class Pace:
         else:
             self._settle(before, now)
 
-    def _try(self, found: _Known, limit: int, now: float) -> None:
+    def _try(self, found: _Measurement, limit: int, now: float) -> None:
         """Try `limit`, within the bounds; stay with `found` if that is the same number."""
         limit = min(max(limit, self._bounds.least), self._bounds.most)
         if limit == found.limit:
@@ -135,7 +135,7 @@ class Pace:
         self._trying, self._settled = found, False
         self._set(limit, now)
 
-    def _settle(self, known: _Known, now: float) -> None:
+    def _settle(self, known: _Measurement, now: float) -> None:
         """Keep a number for a while."""
         self._trying, self._settled, self._rate = None, True, known.rate
         self._rest = self._patience

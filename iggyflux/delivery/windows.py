@@ -157,8 +157,8 @@ class Windows:
             "tail": rules.rows_per_second if rules.until_end else None,
             "backfill": rules.rows_per_second,
         }
-        self._sizes: dict[Lane, _Size] = {
-            lane: _Size(rules.window, adapts=not rules.grid, rows_per_second=rate or HEAVY_ROWS)
+        self._sizes: dict[Lane, _WindowSize] = {
+            lane: _WindowSize(rules.window, adapts=not rules.grid, rows_per_second=rate or HEAVY_ROWS)
             for lane, rate in self._rates.items()
         }
         self._until: int | None = None
@@ -365,7 +365,7 @@ class Windows:
         return position.done >= self._until
 
 
-class _Size:
+class _WindowSize:
     """The size of the windows of a lane, in nanoseconds."""
 
     def __init__(self, first: int, *, adapts: bool, rows_per_second: float = HEAVY_ROWS) -> None:

@@ -75,7 +75,7 @@ def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
         setup.iggy,
         origin.stream,
         origin.topics,
-        reader=ConsumerId(item.consumer.kind, setup.consumer),
+        consumer=ConsumerId(item.consumer.kind, setup.consumer),
         partitions=item.consumer.partitions,
         start=item.start,
         until_end=setup.until_end,

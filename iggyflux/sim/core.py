@@ -29,7 +29,7 @@ from iggyflux.sim.exchange import (
     Undecodable,
     gunzip,
 )
-from iggyflux.sim.faults import Fault, Faults, Strike
+from iggyflux.sim.faults import Fault, Faults, RequestFaults
 from iggyflux.sim.record import RecordedRequest, Stats
 from iggyflux.sim.store import Store
 
@@ -52,14 +52,14 @@ class Exchange:
     """A request and its faults; `delay` seconds pass before anything else happens."""
 
     request: HttpRequest
-    strike: Strike
+    faults: RequestFaults
     kind: str
     tally: RequestTally = field(default_factory=RequestTally)
 
     @property
     def delay(self) -> float:
         """The wait in seconds before the server acts."""
-        fault = self.strike.of("latency")
+        fault = self.faults.of("latency")
         return fault.seconds if fault else 0.0
 
 
@@ -88,7 +88,7 @@ class Core:
     def begin(self, request: HttpRequest) -> Exchange:
         """Draw the faults for a request."""
         kind = self._api.kind(request)
-        return Exchange(request, self.faults.strike(kind, request.path), kind)
+        return Exchange(request, self.faults.draw_for(kind, request.path), kind)
 
     def finish(self, exchange: Exchange) -> HttpResponse | BrokenConnection:
         """Apply a request, and return the response under its faults, or how the connection breaks.
@@ -103,15 +103,15 @@ class Core:
         if isinstance(outcome, BrokenConnection):
             self._record(exchange, None)
             return outcome
-        self._record(exchange, None if exchange.strike.of("truncate") else outcome.status)
-        fault = exchange.strike.of("splice")
+        self._record(exchange, None if exchange.faults.of("truncate") else outcome.status)
+        fault = exchange.faults.of("splice")
         return _spliced(outcome, fault) if fault else outcome
 
     def _suffer(self, exchange: Exchange) -> HttpResponse | BrokenConnection:
-        request, strike = exchange.request, exchange.strike
-        if fault := strike.of("down"):
+        request, faults = exchange.request, exchange.faults
+        if fault := faults.of("down"):
             return BrokenConnection(Break.DOWN, fault.seconds)
-        reset, status = strike.of("reset"), strike.of("status")
+        reset, status = faults.of("reset"), faults.of("status")
         if reset is not None and reset.when != "after":
             if reset.when == "during":
                 request.body.read_half()
@@ -119,14 +119,14 @@ class Core:
         if status is not None and status.early:
             return self._forced(status)
         try:
-            if (large := strike.of("too_large")) is not None:
+            if (large := faults.of("too_large")) is not None:
                 request.body.read(large.bytes)
-            if (killer := strike.of("killer")) is not None and killer.text.encode() in _text(request):
+            if (killer := faults.of("killer")) is not None and killer.text.encode() in _text(request):
                 return BrokenConnection(Break.DIE)
             final = reset or status
             answer: HttpResponse | BrokenConnection = BrokenConnection(Break.RESET)
             if final is None or final.stored:
-                answer = self._apply(exchange, twice=strike.of("duplicate") is not None)
+                answer = self._apply(exchange, twice=faults.of("duplicate") is not None)
             else:
                 request.body.read()
         except BodyTooLarge:
@@ -217,10 +217,10 @@ class Core:
             self._seen.clear()
 
     def _record(self, exchange: Exchange, status: int | None) -> None:
-        request, tally, strike = exchange.request, exchange.tally, exchange.strike
+        request, tally, faults = exchange.request, exchange.tally, exchange.faults
         size = request.body.received
         seen = RecordedRequest(
-            request.method, request.target, status, tally.lines, tally.stored, tally.refused, size, strike.names
+            request.method, request.target, status, tally.lines, tally.stored, tally.refused, size, faults.names
         )
         with self._lock:
             stats = self._stats
@@ -232,14 +232,14 @@ class Core:
             stats.lines += tally.lines
             stats.stored += tally.stored
             stats.refused += tally.refused
-            stats.faults.update(strike.names)
+            stats.faults.update(faults.names)
         log.debug(
             "sim.answered method=%s path=%s status=%s lines=%d faults=%s",
             request.method,
             request.path,
             status,
             tally.lines,
-            ",".join(strike.names),
+            ",".join(faults.names),
         )
 
 

@@ -116,7 +116,7 @@ class Chaos:
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class RequestFaults:
     """The faults of one request, in the order in which they apply."""
 
     faults: tuple[Fault, ...] = ()
@@ -171,7 +171,7 @@ class Faults:
         with self._lock:
             return [{**armed.fault.as_dict(), "times": armed.left, "skip": armed.skip} for armed in self._armed]
 
-    def strike(self, kind: str, path: str) -> Strike:
+    def draw_for(self, kind: str, path: str) -> RequestFaults:
         """Return the faults for a request of this kind, and count them down."""
         with self._lock:
             taken: list[Fault] = []
@@ -189,7 +189,7 @@ class Faults:
             self._armed = [armed for armed in self._armed if armed.left is None or armed.left > 0]
             if not taken and self._chaos is not None and kind == "write":
                 taken += self._draw(self._chaos)
-            return Strike(tuple(taken))
+            return RequestFaults(tuple(taken))
 
     def _draw(self, chaos: Chaos) -> list[Fault]:
         if chaos.times is not None and self._drawn >= chaos.times:

@@ -24,7 +24,7 @@ from iggyflux.sim.dialects.v1 import V1
 from iggyflux.sim.dialects.v2 import V2
 from iggyflux.sim.dialects.v3 import V3
 from iggyflux.sim.exchange import ConnectionGone, HttpRequest, HttpResponse
-from iggyflux.sim.faults import Chaos, Fault, Strike
+from iggyflux.sim.faults import Chaos, Fault, RequestFaults
 from iggyflux.sim.http import BadRequest, HttpConnection
 from iggyflux.sim.record import RecordedRequest, Stats
 from iggyflux.sim.store import Store
@@ -274,7 +274,7 @@ class SimServer:
         """Answer one request; return False if the connection has ended."""
         refusal = self._core.refusal(request, any_host=not self._is_loopback)
         if refusal is not None or request.path.startswith(ADMIN):
-            return self._send(connection, request, refusal or self._admin.answer(request), Strike())
+            return self._send(connection, request, refusal or self._admin.answer(request), RequestFaults())
         exchange = self._core.begin(request)
         self._wait(exchange.delay)
         outcome = self._core.finish(exchange)
@@ -283,7 +283,7 @@ class SimServer:
             return False
         if exchange.kind == "write" and self._wal_flush and outcome.status == 204:
             self._wait(self._wal_flush - time.monotonic() % self._wal_flush)
-        return self._send(connection, request, outcome, exchange.strike)
+        return self._send(connection, request, outcome, exchange.faults)
 
     def _break(self, connection: HttpConnection, broken: BrokenConnection) -> None:
         if broken.how is Break.DOWN:
@@ -294,16 +294,18 @@ class SimServer:
             connection.reset()
         connection.close()
 
-    def _send(self, connection: HttpConnection, request: HttpRequest, answer: HttpResponse, strike: Strike) -> bool:
+    def _send(
+        self, connection: HttpConnection, request: HttpRequest, answer: HttpResponse, faults: RequestFaults
+    ) -> bool:
         """Send a response; return False if the connection ends after it."""
         pieces = connection.encode(request, answer)
-        if fault := strike.of("truncate"):
+        if fault := faults.of("truncate"):
             whole = b"".join(pieces)
             start = whole.index(b"\r\n\r\n") + 4
             connection.send(whole[: min(fault.bytes or start + (len(whole) - start) // 2, len(whole) - 1)])
             connection.hang_up()
             return False
-        if fault := strike.of("drip"):
+        if fault := faults.of("drip"):
             data = b"".join(pieces)
             pieces = iter(data[start : start + fault.bytes] for start in range(0, len(data), fault.bytes))
         for piece in pieces:

@@ -64,7 +64,7 @@ class EngineFailure:
         return f"engine: {self.reason}"
 
 
-Trouble: TypeAlias = Partial | Conflict | EngineFailure
+ShardFailure: TypeAlias = Partial | Conflict | EngineFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Outcome:
     """The number of stored points, the failure that the server reports, and the points beyond retention."""
 
     stored: int
-    trouble: Trouble | None = None
+    trouble: ShardFailure | None = None
     beyond: tuple[tuple[bytes, int], ...] = ()
 
 
@@ -84,7 +84,7 @@ class _Shard:
     dropped: int = 0
     stripped: str = ""
     broken: str | None = None
-    trouble: Trouble | None = None
+    trouble: ShardFailure | None = None
 
 
 def write(store: Store, policy: RetentionPolicy, points: Sequence[Parsed], rules: StoreRules, now_ns: int) -> Outcome:

@@ -36,7 +36,7 @@ class NoEngine(Exception):
 
 
 @contextmanager
-def _engine(patience_seconds: float = 5.0) -> Iterator[Any]:
+def engine(patience_seconds: float = 5.0) -> Iterator[Any]:
     """Return a client of the container engine.  Raise `NoEngine`."""
     _knock(patience_seconds)
     # One image less to pull; the tests stop the containers.
@@ -74,12 +74,12 @@ def build(binary: Path) -> str:
     """Make an image of only `binary` and the libraries it is linked with; return its tag.  Raise `NoEngine`."""
     context = _context(binary)
     tag = f"iggyflux-test-{binary.name}:{hashlib.sha256(context).hexdigest()[:12]}"
-    with _engine() as client:
+    with engine() as client:
         try:
             if not client.images.list(tag):
                 client.images.build(fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True)
         except Exception as error:
-            raise NoEngine(_first_line(error)) from error
+            raise NoEngine(first_line(error)) from error
     return tag
 
 
@@ -101,7 +101,7 @@ def _context(binary: Path) -> bytes:
 
 def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, command: str | None = None) -> str:
     """Start a container of this image, pulled if missing; return its URL.  Raise `NoEngine`."""
-    with _engine() as client:
+    with engine() as client:
         _remove_orphans(client)
     from testcontainers.core.container import DockerContainer
 
@@ -115,7 +115,7 @@ def run(tag: str, port: int, environment: Mapping[str, str], until: ExitStack, c
         until.callback(container.stop)
         return f"http://{container.get_container_host_ip()}:{container.get_exposed_port(port)}"
     except Exception as error:
-        raise NoEngine(_first_line(error)) from error
+        raise NoEngine(first_line(error)) from error
 
 
 def _remove_orphans(client: Any) -> None:
@@ -127,7 +127,7 @@ def _remove_orphans(client: Any) -> None:
             container.remove(force=True)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the reason in one line: the engine's own words if it gave some."""
     words = str(getattr(error, "explanation", None) or error)
     return (words.splitlines() or [type(error).__name__])[0][:120]

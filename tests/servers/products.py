@@ -184,8 +184,8 @@ def _influxd_image(name: str, _folder: Path, until: ExitStack) -> Server:
 def _first_user(name: str, url: str) -> Server:
     """Start a fresh 1.x that requires credentials: the first user is made without any."""
     server = _one(name, url, "plant")
-    nobody = Server(name, "v1", url, {})
-    influxql(nobody, f"CREATE USER {USER} WITH PASSWORD '{PASSWORD}' WITH ALL PRIVILEGES")
+    unprotected = Server(name, "v1", url, {})
+    influxql(unprotected, f"CREATE USER {USER} WITH PASSWORD '{PASSWORD}' WITH ALL PRIVILEGES")
     server.make_database("plant", 0)
     return server
 

@@ -129,15 +129,15 @@ def test_when_a_pipeline_reads(simulator: SimServer, monkeypatch: pytest.MonkeyP
 
     well = reading()
     simulator.inject(Fault("status", on="query", status=400, text=f"no: {CANARY}", times=None))
-    told = reading()
+    read = reading()
     simulator.faults.clear()
     monkeypatch.setenv("SECRET", f"{CANARY}2")
     Path("token.txt").write_text(f"{CANARY}2")
     wrong = reading()
 
     assert [outcome.code for outcome in well] == [0] * 7, well
-    assert {told[1].code, wrong[1].code} == {3}
-    assert_silent(*well, *told, *wrong)
+    assert {read[1].code, wrong[1].code} == {3}
+    assert_silent(*well, *read, *wrong)
 
 
 def test_when_apache_iggy_has_it_and_is_away(simulator: SimServer) -> None:

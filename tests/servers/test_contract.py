@@ -322,7 +322,7 @@ def test_a_field_of_another_type_costs_its_own_line(server: Server, measurement:
 
 @needs("refuses")
 @pytest.mark.parametrize("rubbish", ["{m}", "{m} f=", "{m},t= f=1 1", "{m} f=1x 1", "{m} f=1 1 1", '{m} f="open 1'])
-def test_a_line_that_is_none_costs_itself(server: Server, measurement: str, rubbish: str) -> None:
+def test_an_invalid_line_costs_only_itself(server: Server, measurement: str, rubbish: str) -> None:
     """The encoder makes none; `replay --as-is` may."""
     points = some(measurement, 100)
     lines = lines_of(server, points)
@@ -381,7 +381,7 @@ def test_a_database_that_is_missing_is_made_where_asked(server: Server, measurem
 
 
 @needs("auth")
-def test_credentials_that_are_wrong_stop_and_are_told_nowhere(server: Server, measurement: str) -> None:
+def test_wrong_credentials_stop_and_are_shown_nowhere(server: Server, measurement: str) -> None:
     if server.wrong is None:
         pytest.skip(f"{server.name}: the server at this address asks for no credentials")
     with pytest.raises(Stopped) as stopped:
@@ -406,7 +406,7 @@ def test_a_body_that_is_too_large_is_sent_in_parts(server: Server, measurement: 
     assert read(server, measurement) == as_stored(server, points)
 
 
-def test_check_names_the_product_and_finds_all_in_order_and_leaves_no_point(server: Server, measurement: str) -> None:
+def test_check_names_the_product_finds_no_fault_and_writes_no_point(server: Server, measurement: str) -> None:
     send(server, [f"{measurement} f=1 {START}"])
 
     report = check(server)
@@ -451,7 +451,7 @@ def folder(server: Server, measurement: str, tmp_path: Path, monkeypatch: pytest
 
 
 @needs("refuses")
-def test_a_run_keeps_what_is_refused_and_a_replay_with_another_mapping_delivers_it(
+def test_a_run_keeps_rejected_messages_and_a_replay_delivers_them(
     server: Server, measurement: str, folder: Path
 ) -> None:
     """Rejected by the server, a dead letter, the mapping corrected, replayed, stored; again, and nothing changes."""

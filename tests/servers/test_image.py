@@ -14,7 +14,7 @@ from tests.servers import image
 
 def _ask_for_an_engine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", address)
-    with pytest.raises(image.NoEngine, match="no Docker engine answers"), image._engine(0.1):
+    with pytest.raises(image.NoEngine, match="no Docker engine answers"), image.engine(0.1):
         pytest.fail("there is none")
     gc.collect()  # a socket that is still open would be reported now
 
@@ -37,5 +37,5 @@ def test_a_reason_is_the_engines_own_words() -> None:
     error = RuntimeError("500 Server Error for http+docker://localhost")
     error.explanation = "no such host\nmore"  # type: ignore[attr-defined]
 
-    assert image._first_line(error) == "no such host"
-    assert image._first_line(RuntimeError("")) == "RuntimeError"
+    assert image.first_line(error) == "no such host"
+    assert image.first_line(RuntimeError("")) == "RuntimeError"

@@ -40,10 +40,10 @@ class Read:
 
     @property
     def found(self) -> list[str]:
-        return sorted(_told(row.columns) for row in self.rows)
+        return sorted(_shown(row.columns) for row in self.rows)
 
 
-def _told(columns: Any) -> str:
+def _shown(columns: Any) -> str:
     return repr(sorted(columns.items()))
 
 
@@ -86,7 +86,7 @@ def ask(
 
 
 def stored(points: Sequence[Point]) -> list[str]:
-    return sorted(_told({"time": point.timestamp_ns, **point.tags, **_plain(point.fields)}) for point in points)
+    return sorted(_shown({"time": point.timestamp_ns, **point.tags, **_plain(point.fields)}) for point in points)
 
 
 def _plain(fields: Any) -> dict[str, FieldValue]:
@@ -298,7 +298,7 @@ def test_the_schema_may_change_between_windows(server: Server, measurement: str)
             return rows
 
         found = drive(main(name, language, one, two))
-        assert sorted(_told(row.columns) for row in found) == stored([one, two]), language
+        assert sorted(_shown(row.columns) for row in found) == stored([one, two]), language
 
 
 @needs("queries", "several types")
@@ -362,8 +362,9 @@ def test_auto_says_which_language_it_speaks_and_why(
         spoken = [ask(server, query(f"{measurement}{suffix}")).language for suffix in ("", "_s", "_t")]
 
     assert spoken == ["flux", "influxql", "influxql"]
-    told = [record.getMessage() for record in caplog.records if "query.connected" in record.getMessage()]
-    assert ["faithful" in told[0], "is a string" in told[1], "line break" in told[2]] == [True, True, True], told
+    connected = [record.getMessage() for record in caplog.records if "query.connected" in record.getMessage()]
+    for reason, text in zip(["faithful", "is a string", "line break"], connected, strict=True):
+        assert reason in text
 
 
 def test_auto_leaves_flux_when_a_window_shows_that_it_is_not_faithful(server: Server, measurement: str) -> None:
@@ -387,8 +388,8 @@ def test_auto_leaves_flux_when_a_window_shows_that_it_is_not_faithful(server: Se
     spoken, rows = drive(main())
 
     assert spoken == ["flux", "influxql"]
-    assert sorted(_told(row.columns) for row in rows) == sorted(
-        _told(columns) for columns in ({"time": START, "t": "x", "f": 1.0}, {"time": START + 1, "t": "a\rb", "f": 2.0})
+    assert sorted(_shown(row.columns) for row in rows) == sorted(
+        _shown(columns) for columns in ({"time": START, "t": "x", "f": 1.0}, {"time": START + 1, "t": "a\rb", "f": 2.0})
     )
 
 
@@ -451,7 +452,7 @@ def test_a_statement_may_aggregate_by_time(server: Server, measurement: str) -> 
             return rows
 
         rows = drive(main(query(None, statement=statement, language=language)))
-        assert sorted(_told(row.columns) for row in rows) == stored(means), language
+        assert sorted(_shown(row.columns) for row in rows) == stored(means), language
 
 
 @needs("queries")
@@ -468,7 +469,7 @@ def test_a_statement_that_is_wrong_stops_and_says_so(server: Server, measurement
 
 
 @needs("queries", "auth")
-def test_credentials_that_are_wrong_stop_a_reader_and_are_told_nowhere(server: Server, measurement: str) -> None:
+def test_wrong_credentials_stop_a_reader_and_are_shown_nowhere(server: Server, measurement: str) -> None:
     if server.wrong is None:
         pytest.skip(f"{server.name}: the server at this address asks for no credentials")
     with pytest.raises(Stopped) as stopped:

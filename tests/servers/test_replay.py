@@ -91,7 +91,7 @@ def others(simulator: SimServer) -> list[str]:
     return [line for line in simulator.dump("plant") if "=first" not in line]
 
 
-def test_what_was_refused_is_stored_once_the_mapping_is_right_however_often_it_is_replayed(
+def test_what_was_rejected_is_stored_once_however_often_it_is_replayed(
     simulator: SimServer,
 ) -> None:
     write(RIGHT)
@@ -104,18 +104,18 @@ def test_what_was_refused_is_stored_once_the_mapping_is_right_however_often_it_i
     assert letters() == 4
 
 
-def test_what_fails_again_is_told_and_stays(simulator: SimServer) -> None:
+def test_what_fails_again_is_reported_and_stays(simulator: SimServer) -> None:
     """By the server, and by the mapping; the exit code shows it, and the rest is stored."""
     again = replay()
     write(RIGHT)
-    mended = replay()
+    corrected = replay()
 
     assert again.code == 1
     assert "failed again: " in again.err
     assert "IFX609 ×3" in again.err
-    assert mended.code == 1
-    assert "s/t/" in mended.err
-    assert "1 failed again" in mended.err
+    assert corrected.code == 1
+    assert "s/t/" in corrected.err
+    assert "1 failed again" in corrected.err
     assert others(simulator) == STORED
     assert letters() == 4
 
@@ -166,7 +166,7 @@ def test_a_replay_survives_what_a_run_survives(simulator: SimServer) -> None:
     assert others(simulator) == STORED
 
 
-def test_a_replay_that_a_server_refuses_stops_with_a_hint_and_keeps_every_letter(simulator: SimServer) -> None:
+def test_a_rejected_replay_stops_with_a_hint_and_keeps_every_letter(simulator: SimServer) -> None:
     write(RIGHT)
     simulator.inject(Fault("status", status=403, times=None))
 
@@ -200,7 +200,7 @@ def test_a_replay_to_a_server_that_is_away_ends_and_counts_what_is_left(
     assert others(simulator) == STORED
 
 
-def test_letters_are_read_as_they_are_sent_and_again_from_the_last_that_was_settled() -> None:
+def test_letters_are_read_on_demand_and_again_from_the_last_settled() -> None:
     taken = []
 
     def messages() -> Iterator[Message]:

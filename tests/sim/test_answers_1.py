@@ -271,7 +271,7 @@ def test_other_routes(v1: SimServer, method: str, target: str, status: int, body
     assert (reply.status, reply.body) == (status, body)
 
 
-def test_points_of_a_measurement_with_a_backslash_before_a_comma_are_listed_and_never_found(v1: SimServer) -> None:
+def test_a_measurement_with_a_backslash_is_listed_and_never_found(v1: SimServer) -> None:
     write(v1, "a\\\\,b f=1 1")
 
     assert rows(v1, "SHOW MEASUREMENTS") == [["a,b"]]

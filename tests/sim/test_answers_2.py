@@ -144,7 +144,7 @@ def test_a_trailing_slash_is_redirected(v2: SimServer) -> None:
     assert (reply.status, reply.headers["location"]) == (308, "/api/v2/write?org=org&bucket=test")
 
 
-def test_2_9_tells_of_a_stripped_time_though_the_rest_is_stored() -> None:
+def test_2_9_reports_a_stripped_time_though_the_rest_is_stored() -> None:
     with SimServer(2, version="v2.9.1") as server:
         reply = write(server, "m time=1,z=2 1")
 
@@ -163,7 +163,7 @@ def test_strings_over_one_mebibyte_are_dropped(v2: SimServer) -> None:
     assert v2.dump() == ["m f=1.0 2"]
 
 
-def test_retention_tells_oldest_and_newest() -> None:
+def test_a_retention_error_names_oldest_and_newest() -> None:
     with SimServer(2, retention_seconds=3_600) as server:
         reply = write(server, "m f=1 1\nm f=2 2")
 
@@ -238,9 +238,7 @@ def test_buckets_and_organisations(v2: SimServer) -> None:
 
 
 @pytest.mark.parametrize(("asked", "given"), [(86_400, 86_400), (5400, 5400), (60, 3600)])
-def test_a_bucket_has_the_shards_that_were_asked_for_and_influxql_tells_a_week(
-    v2: SimServer, asked: int, given: int
-) -> None:
+def test_a_bucket_has_the_requested_shards_and_influxql_reports_a_week(v2: SimServer, asked: int, given: int) -> None:
     """As measured with 2.9.1."""
     rule = {"type": "expire", "everySeconds": 2_592_000, "shardGroupDurationSeconds": asked}
     made = call(v2, "POST", "/api/v2/buckets", json.dumps({"name": "b", "retentionRules": [rule]}))
@@ -261,7 +259,7 @@ def test_a_number_is_cast_as_cursors_do(v2: SimServer) -> None:
     assert len(rows(v2, "SELECT f FROM m WHERE f::integer < 0")) == 3
 
 
-def test_a_line_that_kills_the_server_breaks_the_connection_and_stores_nothing(v2: SimServer) -> None:
+def test_a_killer_line_breaks_the_connection_and_stores_nothing(v2: SimServer) -> None:
     with pytest.raises(ConnectionError):
         write(v2, 'm f=1 1\nm a\\\\="="')
 
@@ -270,7 +268,7 @@ def test_a_line_that_kills_the_server_breaks_the_connection_and_stores_nothing(v
 
 
 @pytest.mark.parametrize("name", ["a\\=b", "a\\\\,b"])
-def test_points_of_a_measurement_with_escapes_that_are_none_are_lost(v2: SimServer, name: str) -> None:
+def test_points_of_a_measurement_with_invalid_escapes_are_lost(v2: SimServer, name: str) -> None:
     assert write(v2, f"{name} f=1 1").status == 204
 
     listed = rows(v2, "SHOW MEASUREMENTS")
@@ -289,7 +287,7 @@ def test_flux_ends_a_field_at_the_first_shard_of_another_type(v2: SimServer) -> 
     assert [row[1] for row in rows(v2, "SELECT f FROM m")] == [1, 2, 3]
 
 
-def test_a_poisonous_tag_key_is_a_panic_for_flux_and_none_for_influxql(v2: SimServer) -> None:
+def test_a_poisonous_tag_key_is_a_panic_only_for_flux(v2: SimServer) -> None:
     write(v2, "m,_value=x f=1 1")
     body = json.dumps({"query": 'from(bucket: "test") |> range(start: 0)'})
 

@@ -191,7 +191,7 @@ def test_precisions(v3: SimServer, word: str, time: int, stored: int) -> None:
 
 
 @needs_datafusion
-def test_a_duplicate_tag_key_is_taken_and_the_table_cannot_be_read_any_more(v3: SimServer) -> None:
+def test_a_duplicate_tag_key_makes_the_table_unreadable(v3: SimServer) -> None:
     assert write(v3, "m,t=a,t=b f=1 1").status == 204
 
     reply = call(v3, "POST", "/api/v3/query_sql", json.dumps({"db": "test", "q": "SELECT * FROM m"}))
@@ -210,7 +210,7 @@ def test_a_refused_line_may_already_have_made_columns(v3: SimServer) -> None:
     assert sorted(names) == ["f", "new", "time"]
 
 
-def test_a_character_where_the_shown_line_is_cut_costs_the_answer_but_not_the_good_lines(v3: SimServer) -> None:
+def test_a_character_cut_in_the_shown_line_costs_only_the_answer(v3: SimServer) -> None:
     with pytest.raises(ConnectionError):
         write(v3, f"m f=1 1\nm{'ü' * 20} bad")
 

@@ -19,7 +19,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(sim, ["--port", "0", "--seconds", "0", *arguments])
 
 
-def test_it_serves_until_it_is_told_to_end_and_sums_up() -> None:
+def test_it_serves_until_it_is_stopped_and_sums_up() -> None:
     command = [sys.executable, "-m", "iggyflux", "sim", "--dialect", "1", "--port", "0", "--fault", "status:status=503"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -67,14 +67,14 @@ def test_a_scenario_file_is_read(tmp_path: Path) -> None:
         (["--scenario", "no-such-file"], "does not exist"),
     ],
 )
-def test_wrong_usage_is_told_with_exit_code_2(arguments: list[str], words: str) -> None:
+def test_wrong_usage_is_reported_with_exit_code_2(arguments: list[str], words: str) -> None:
     result = run(*arguments)
 
     assert result.exit_code == 2
     assert words in result.output
 
 
-def test_a_scenario_that_makes_no_sense_is_told(tmp_path: Path) -> None:
+def test_an_invalid_scenario_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "scenario.yaml"
     path.write_text("faults:\n  - {kind: reset, when: later}\n")
 

@@ -79,7 +79,7 @@ def test_retention_goes_by_the_clock(core: Core, clock: Clock) -> None:
     assert lines(core) == []
 
 
-def test_a_delay_is_a_number_and_nobody_sleeps(core: Core) -> None:
+def test_a_delay_is_a_number_and_the_core_never_sleeps(core: Core) -> None:
     core.faults.add(Fault("latency", seconds=86_400.0))
 
     exchange = core.begin(post(b"m f=1 1700000000000000000"))

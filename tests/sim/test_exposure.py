@@ -113,7 +113,7 @@ def test_a_body_is_bounded_when_it_is_expanded(any_dialect: SimServer, members: 
     assert peak < 150_000_000
 
 
-def test_a_body_that_is_announced_as_huge_is_refused_before_it_comes(any_dialect: SimServer) -> None:
+def test_a_body_that_is_announced_as_huge_is_rejected_before_it_arrives(any_dialect: SimServer) -> None:
     head = post(WRITES[any_dialect.dialect], b"").replace(b"Content-Length: 0", b"Content-Length: 900000000000")
 
     assert raw(any_dialect, head, wait=True).startswith(b"HTTP/1.1 ")

@@ -36,7 +36,7 @@ def test_some_requests_pass_before_a_fault(any_dialect: SimServer) -> None:
     assert [write(any_dialect, GOOD).status for _ in range(3)] == [204, 500, 204]
 
 
-def test_a_fault_strikes_the_kind_of_request_that_it_is_for(any_dialect: SimServer) -> None:
+def test_a_fault_applies_to_its_kind_of_request(any_dialect: SimServer) -> None:
     any_dialect.inject(Fault("status", on="other", path="/ping", status=418))
 
     assert write(any_dialect, GOOD).status == 204
@@ -157,7 +157,7 @@ def test_latency_is_felt_and_nothing_else(any_dialect: SimServer) -> None:
     assert time.monotonic() - begun >= 0.05
 
 
-def test_latency_and_a_status_strike_together(any_dialect: SimServer) -> None:
+def test_latency_and_a_status_apply_together(any_dialect: SimServer) -> None:
     any_dialect.inject(Fault("latency", seconds=0.001, times=None), Fault("status", status=503))
 
     assert [write(any_dialect, GOOD).status for _ in range(2)] == [503, 204]
@@ -179,7 +179,7 @@ def test_duplicate_delivery_changes_nothing_but_the_count(any_dialect: SimServer
     assert any_dialect.stats.overwritten == 1
 
 
-def test_a_killer_line_kills_every_time_and_nothing_of_its_request_is_stored(any_dialect: SimServer) -> None:
+def test_a_killer_line_kills_every_time_and_its_request_is_not_stored(any_dialect: SimServer) -> None:
     any_dialect.inject(Fault("killer", text="poison", times=None))
 
     for _ in range(3):
@@ -213,7 +213,7 @@ def test_open_connections_end_when_the_server_goes_down(v1: SimServer) -> None:
         assert idle.recv(1_000) == b""
 
 
-def test_a_stop_while_many_requests_take_the_server_down_leaves_nothing_behind() -> None:
+def test_a_stop_during_many_faults_leaves_nothing_behind() -> None:
     """No thread, no socket (an open one would be reported now), and the port is free."""
     before = set(threading.enumerate())
     for number in range(30):
@@ -245,7 +245,7 @@ def test_random_faults_are_the_same_for_the_same_seed() -> None:
     def strikes(seed: int) -> list[tuple[str, ...]]:
         faults = Faults()
         faults.unleash(Chaos(seed=seed, rate=0.5))
-        return [faults.strike("write", "/write").names for _ in range(200)]
+        return [faults.draw_for("write", "/write").names for _ in range(200)]
 
     assert strikes(1) == strikes(1) != strikes(2)
     assert {name for names in strikes(1) for name in names} == set(Chaos().kinds)
@@ -255,8 +255,8 @@ def test_random_faults_end_after_their_number() -> None:
     faults = Faults()
     faults.unleash(Chaos(rate=1, times=3))
 
-    assert sum(bool(faults.strike("write", "/write").faults) for _ in range(10)) == 3
-    assert faults.strike("query", "/query").faults == ()
+    assert sum(bool(faults.draw_for("write", "/write").faults) for _ in range(10)) == 3
+    assert faults.draw_for("query", "/query").faults == ()
 
 
 def test_the_admin_endpoint_arms_shows_and_clears(any_dialect: SimServer) -> None:
@@ -356,7 +356,7 @@ def test_a_request_in_single_bytes_is_a_request(any_dialect: SimServer) -> None:
 
 
 @pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"GET / SPDY/3\r\n\r\n"])
-def test_what_is_no_http_is_a_400(any_dialect: SimServer, data: bytes) -> None:
+def test_bytes_that_are_not_http_are_a_400(any_dialect: SimServer, data: bytes) -> None:
     assert raw(any_dialect, data).startswith(b"HTTP/1.1 400 Bad Request")
 
 
@@ -373,7 +373,7 @@ def test_a_large_chunked_answer_is_read_whole(v1: SimServer) -> None:
     assert len(influxql(v1, "SELECT f FROM m")[0]["series"][0]["values"]) == 25_000
 
 
-def test_a_port_that_is_taken_is_an_error_at_once(v1: SimServer) -> None:
+def test_a_port_in_use_is_an_error_at_once(v1: SimServer) -> None:
     second = SimServer(1, port=v1.port)
     with pytest.raises(OSError, match="in use"):
         second.start()

@@ -141,7 +141,7 @@ RULES = classic.ParseRules(unsigned=True, reserved_tags=True)
 
 @given(LINES)
 @settings(max_examples=1_000, deadline=None)
-def test_the_fast_way_and_the_slow_way_read_the_same_in_1_and_2(text: str) -> None:
+def test_the_fast_and_the_slow_parser_agree_in_1_and_2(text: str) -> None:
     data = text.encode()
     try:
         fast = classic.parse(data, RULES, 1, 0)
@@ -165,7 +165,7 @@ def test_the_fast_way_and_the_slow_way_read_the_same_in_1_and_2(text: str) -> No
 
 @given(LINES)
 @settings(max_examples=1_000, deadline=None)
-def test_the_fast_way_and_the_slow_way_read_the_same_in_3(text: str) -> None:
+def test_the_fast_and_the_slow_parser_agree_in_3(text: str) -> None:
     good, _ = modern.parse(text.encode(), older=False)
 
     for line in good:

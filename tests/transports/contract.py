@@ -53,7 +53,7 @@ class SourceContract:
         assert [message.payload for message in messages] == payloads
         assert [message.offset for message in messages] == list(range(25))
 
-    def test_a_batch_holds_messages_of_one_partition_and_not_more_than_asked_for(self) -> None:
+    def test_a_batch_has_one_partition_and_at_most_the_requested_size(self) -> None:
         self.fill([b"{}"] * 25)
 
         async def main() -> list[Batch]:
@@ -79,7 +79,7 @@ class SourceContract:
 
         drive(main())
 
-    def test_nothing_there_is_none_and_what_comes_later_is_read(self) -> None:
+    def test_an_empty_source_returns_none_and_reads_later_messages(self) -> None:
         self.fill([b'"first"'])
 
         async def main() -> list[bytes]:
@@ -108,7 +108,7 @@ class SourceContract:
 
         assert [message.payload for message in drive(main())] == [b"%d" % number for number in range(10, 25)]
 
-    def test_what_was_not_acknowledged_comes_again_the_same(self) -> None:
+    def test_what_was_not_acknowledged_is_read_again_unchanged(self) -> None:
         self.fill([b"%d" % number for number in range(25)])
 
         async def main() -> tuple[list[Batch], list[Batch]]:
@@ -117,7 +117,7 @@ class SourceContract:
         before, after = drive(main())
         assert before == after
 
-    def test_to_connect_again_goes_back_to_what_was_acknowledged(self) -> None:
+    def test_reconnecting_returns_to_what_was_acknowledged(self) -> None:
         self.fill([b"%d" % number for number in range(25)])
 
         async def main() -> Batch | None:

@@ -38,7 +38,7 @@ class Partition:
 class FakeIggy:
     """A server on a free port of loopback; `with` starts and stops it.
 
-    `faults` are the faults of the next requests that send or poll messages, one by one: None is no fault.
+    `faults` are the faults of the next requests that send or poll messages, one by one; None is a request without one.
     """
 
     def __init__(self, *, slow_seconds: float = 5.0) -> None:

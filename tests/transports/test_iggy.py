@@ -45,7 +45,7 @@ def fill(fake: FakeIggy, payloads: Sequence[bytes], partition: int = 0) -> None:
 
 def source(fake: FakeIggy, **more: Any) -> IggySource:
     settings = fake.settings(**{key: more.pop(key) for key in ("batch_size", "timeout_seconds") if key in more})
-    return IggySource(settings, "s", ["t"], reader=ALONE, **more)
+    return IggySource(settings, "s", ["t"], consumer=ALONE, **more)
 
 
 async def read_all(source: IggySource) -> list[Message]:
@@ -182,7 +182,7 @@ def test_the_requests_for_offsets_have_the_bytes_of_the_protocol() -> None:
         ({"token": Secret("t")}, Consumer("group", "x" * 256), "255 bytes"),
     ],
 )
-def test_what_cannot_work_is_told_before_anything_connects(
+def test_settings_that_cannot_work_are_reported_before_connecting(
     settings: dict[str, Any], consumer: Consumer, words: str
 ) -> None:
     (problem,) = settings_problems(IggySettings(**settings), consumer)
@@ -202,7 +202,7 @@ def test_sound_settings_have_no_problems() -> None:
 
 @pytest.mark.parametrize("fault", ["error", "drop", "logged_out", "lost_answer"])
 @pytest.mark.parametrize("call", ["connect", "read", "ack"])
-def test_a_fault_is_not_connected_and_everything_comes_again(fake: FakeIggy, fault: Any, call: str) -> None:
+def test_a_fault_is_not_connected_and_everything_is_read_again(fake: FakeIggy, fault: Any, call: str) -> None:
     fill(fake, [b"%d" % number for number in range(20)])
 
     async def main() -> list[Message]:
@@ -226,7 +226,7 @@ def test_a_fault_is_not_connected_and_everything_comes_again(fake: FakeIggy, fau
     assert [message.offset for message in drive(main())] == list(range(20))
 
 
-def test_a_call_that_takes_too_long_is_not_connected() -> None:
+def test_a_call_without_an_answer_in_time_is_not_connected() -> None:
     with FakeIggy() as fake:
         fake.create("s", "t")
         fill(fake, [b"x"])
@@ -253,7 +253,7 @@ def test_who_is_not_let_in_stops(fake: FakeIggy) -> None:
     assert "hidden-word" not in str(stopped.value)
 
 
-def test_a_server_that_lost_its_log_and_gives_zero_for_any_offset_loses_no_new_message(fake: FakeIggy) -> None:
+def test_a_server_that_lost_its_log_loses_no_new_message(fake: FakeIggy) -> None:
     fill(fake, [b"old"] * 20)
 
     async def settle_all() -> None:
@@ -273,7 +273,7 @@ def test_a_server_that_lost_its_log_and_gives_zero_for_any_offset_loses_no_new_m
     assert [message.payload for message in found] == [b"new-0", b"new-1"]
 
 
-def test_messages_that_retention_took_are_passed_over_and_told(
+def test_messages_removed_by_retention_are_skipped_and_reported(
     fake: FakeIggy, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(fake, [b"%d" % number for number in range(20)])
@@ -314,7 +314,7 @@ def test_a_poll_that_fails_is_tried_with_less(fake: FakeIggy) -> None:
     assert sum(sizes) == 40
 
 
-def test_last_does_not_move_when_the_connection_comes_back(fake: FakeIggy) -> None:
+def test_last_does_not_move_when_the_source_reconnects(fake: FakeIggy) -> None:
     """Messages that came while a writer with `start: last` was disconnected for a moment belong to it."""
     fill(fake, [b"before"] * 3)
 
@@ -390,7 +390,7 @@ def test_of_an_id_of_a_reader_64_bits_are_sent_over_http(fake: FakeIggy) -> None
     assert [message.id for message in drive(main())] == [5, 2**64 - 1]
 
 
-def test_a_topic_that_the_server_refuses_to_make_is_told_with_its_words(fake: FakeIggy) -> None:
+def test_a_topic_that_the_server_rejects_is_reported_with_its_words(fake: FakeIggy) -> None:
     async def connect() -> None:
         sink = IggySink(fake.settings(create=True), "s", "new", partitions=3)
         await sink.connect()
@@ -418,7 +418,7 @@ def test_a_topic_that_the_server_refuses_to_make_is_told_with_its_words(fake: Fa
     ],
     ids=str,
 )
-def test_a_range_holds_what_stands_between_its_bounds(
+def test_a_range_has_the_messages_between_its_bounds(
     fake: FakeIggy, since: Bound | None, until: Bound | None, expected: range
 ) -> None:
     fill(fake, [b"x"] * 30)

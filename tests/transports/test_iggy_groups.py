@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.errors import NotConnected, Stopped
-from iggyflux.pipeline import Start
+from iggyflux.pipeline import IggySettings, Start
 from iggyflux.records import Batch, Partition, Position
 from iggyflux.transports.base import Starving
 from iggyflux.transports.iggy import wire
-from iggyflux.transports.iggy.connection import ConsumerId
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.groups import refuse_while_connected, regroup
 from iggyflux.transports.iggy.member import LOOK_SECONDS, find_starving
 from iggyflux.transports.iggy.source import IggySource
@@ -40,20 +40,28 @@ class Worker:
             server.settings(),
             STREAM,
             [TOPIC],
-            reader=ConsumerId("group", GROUP),
+            consumer=ConsumerId("group", GROUP),
             monotonic=server.monotonic,
-            connection=server.connection,
+            connection=self.connect,
             **more,
         )
+        self.newest_client: FakeClient | None = None
         self.seen: dict[int, set[int]] = {number: set() for number in server.numbers}
         self.is_connected = False
         self.reconnects = 0
         self.connected_at = 0.0
 
+    def connect(self, settings: IggySettings) -> Connection:
+        def client(_settings: IggySettings) -> FakeClient:
+            self.newest_client = FakeClient(self.server)
+            return self.newest_client
+
+        return Connection(settings, client=client)
+
     @property
     def client(self) -> FakeClient | None:
-        connection = self.source._connection
-        return None if connection is None or connection._client is None else connection._client._client
+        client = self.newest_client
+        return client if client is not None and client.number in self.server.clients else None
 
     @property
     def seconds_of_membership(self) -> float:
@@ -88,7 +96,7 @@ async def pass_seconds(server: FakeGroups, workers: Sequence[Worker], seconds: i
 
 
 @pytest.mark.parametrize("busy", [range(4), [1, 3], [0], [2, 3], []], ids=str)
-def test_partitions_of_ghosts_are_told_while_the_others_have_traffic(busy: Sequence[int]) -> None:
+def test_partitions_of_ghosts_are_reported_while_others_have_traffic(busy: Sequence[int]) -> None:
     server = FakeGroups(4)
 
     async def main() -> str:
@@ -206,19 +214,19 @@ class World:
 
     def check(self) -> None:
         (state,) = self.ours.source.groups
-        told = {each.partition.partition: each.holder for each in state.starving}
+        reported = {each.partition.partition: each.holder for each in state.starving}
         group, client = self.server.groups[GROUP], self.ours.client
         if self.is_calm and client:
             assert state.member == group.number_of(client.number)
             assert list(state.partitions) == sorted(group.members[state.member].partitions)
-        for partition in told:
+        for partition in reported:
             assert self.truth.longest(partition) >= STARVING_SECONDS - LOOK_SECONDS, (partition, group)
         for partition in self.server.numbers if self.start.kind == "first" else ():
             holder = self.server.holder(GROUP, partition)
             if min(self.truth.seconds(partition), self.ours.seconds_of_membership) < 20:
                 continue
             if self.truth.seconds_held(partition, holder) >= GRACE_SECONDS + LOOK_SECONDS:
-                assert told.get(partition, -1) == holder, (told, group)
+                assert reported.get(partition, -1) == holder, (reported, group)
 
     @property
     def is_calm(self) -> bool:
@@ -235,7 +243,7 @@ class World:
     st.booleans(),
     st.sampled_from([Start(), Start("last")]),
 )
-def test_what_starves_is_told_in_time_with_its_holder_and_nothing_else_is(
+def test_exactly_what_starves_is_reported_in_time_with_its_holder(
     partitions: int, steps: list[tuple[str, Any]], tells_clients: bool, start: Start
 ) -> None:
     """Ghosts on any partitions, members that come, work, leave and die, traffic anywhere: our own part is known."""
@@ -248,7 +256,7 @@ def test_what_starves_is_told_in_time_with_its_holder_and_nothing_else_is(
     drive(main())
 
 
-def test_a_live_member_that_writes_nothing_is_told_and_one_that_works_slowly_is_not() -> None:
+def test_a_live_member_that_writes_nothing_is_reported_a_slow_one_is_not() -> None:
     server = FakeGroups(2)
 
     async def main() -> tuple[list[str | None], str | None]:
@@ -256,17 +264,17 @@ def test_a_live_member_that_writes_nothing_is_told_and_one_that_works_slowly_is_
         await pass_seconds(server, [ours, other], 5)
         server.send(0, 500)
         server.send(1, 500)
-        told: list[str | None] = []
+        reported: list[str | None] = []
         theirs = next(iter(set(server.numbers) - set(ours.source.groups[0].partitions)))
         for offset in range(12):  # one message in five seconds
             await pass_seconds(server, [ours], 5, [1 - theirs])
             await other.source.ack([Position(place(theirs), offset)])
-            told.append(ours.source.waiting_for)
+            reported.append(ours.source.waiting_for)
         await pass_seconds(server, [ours], 16, [1 - theirs])
-        return told, ours.source.waiting_for
+        return reported, ours.source.waiting_for
 
-    told, in_the_end = drive(main())
-    assert set(told) == {None}
+    reported, in_the_end = drive(main())
+    assert set(reported) == {None}
     assert "starves: member 1 holds it" in (in_the_end or "")
 
 
@@ -363,7 +371,7 @@ def test_a_read_that_is_cancelled_leaves_a_whole_group_behind() -> None:
         assert server.groups[GROUP].stored == {0: 8, 1: 8, 2: 8}, turns
 
 
-def test_an_exclusive_member_leaves_the_group_alone_while_another_process_is_connected() -> None:
+def test_an_exclusive_member_rebuilds_no_group_with_another_process() -> None:
     server = FakeGroups(2)
 
     async def main() -> str | None:
@@ -432,7 +440,7 @@ def test_from_outside_it_is_seen_who_starves(busy: list[int], expected: list[int
 
 
 @pytest.mark.parametrize(("tells_clients", "connected"), [(True, 1), (False, None)])
-def test_who_is_connected_is_known_where_the_server_tells(tells_clients: bool, connected: int | None) -> None:
+def test_connected_members_are_known_if_the_server_lists_them(tells_clients: bool, connected: int | None) -> None:
     server = FakeGroups(2, tells_clients=tells_clients)
 
     async def main() -> tuple[int, int | None]:
@@ -488,7 +496,7 @@ def test_regroup_that_breaks_off_says_the_offsets(broken: str) -> None:
     assert (stopped.value.code, "{0: 8, 1: 8}" in (stopped.value.hint or "")) == ("IFX768", True)
 
 
-def test_processes_that_live_join_again_after_a_regroup_and_nothing_is_lost() -> None:
+def test_live_processes_rejoin_after_a_regroup_and_nothing_is_lost() -> None:
     server = FakeGroups(4)
 
     async def main() -> list[Worker]:

@@ -328,7 +328,7 @@ def test_a_truncated_answer_still_says_its_status() -> None:
         b"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe",
     ],
 )
-def test_half_an_answer_accuses_nobody(data: bytes) -> None:
+def test_an_incomplete_answer_blames_no_line(data: bytes) -> None:
     found = answered(Reply(data, close=True))
 
     assert isinstance(found, Unavailable)
@@ -345,7 +345,7 @@ def test_no_answer_in_time_is_not_a_death() -> None:
     assert not found.connection_died
 
 
-def test_a_line_that_is_never_answered_is_found_while_the_others_are_stored() -> None:
+def test_a_line_that_gets_no_answer_is_found_and_the_others_are_stored() -> None:
     """The server is alive and answers others: the line is kept with what is known of it, after a bounded time."""
     never, lines = threading.Event(), [f"m,t=a f=1 {number}" for number in range(30)]
     stored: set[str] = set()
@@ -448,7 +448,7 @@ def test_no_redirect_is_followed() -> None:
     assert elsewhere.requests == []
 
 
-def test_a_line_that_is_no_text_is_refused_without_a_request() -> None:
+def test_a_line_that_is_not_unicode_is_rejected_without_a_request() -> None:
     with RawServer() as server:
         found = write(server, ["m f=1 1", 'm s="\ud800" 2'])
 
@@ -583,7 +583,7 @@ NOT_DETECTED = [
 
 
 @pytest.mark.parametrize(("reply", "code"), NOT_DETECTED)
-def test_what_is_no_influxdb_stops_the_run(reply: Reply, code: str) -> None:
+def test_a_server_that_is_not_influxdb_stops_the_run(reply: Reply, code: str) -> None:
     with RawServer(ping=reply) as server, pytest.raises(Stopped) as stopped:
         drive(writing(settings(server.url), LINES))
 
@@ -596,7 +596,7 @@ def test_a_pinned_flavor_needs_no_ping() -> None:
         assert write(server, flavor="v2") == Accepted()
 
 
-def test_2x_is_not_spoken_to_as_3x_since_it_would_answer_200_and_store_nothing() -> None:
+def test_2x_is_not_written_to_as_3x_since_it_would_store_nothing() -> None:
     with RawServer(ping=PING_2) as server, pytest.raises(Stopped) as stopped:
         drive(writing(settings(server.url, flavor="v3"), LINES))
 
@@ -686,7 +686,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("reply", "code"), REFUSALS)
-def test_what_a_write_would_be_refused_for_stops_the_run_before_anything_is_read(reply: Reply, code: str) -> None:
+def test_what_would_reject_a_write_stops_the_run_before_a_read(reply: Reply, code: str) -> None:
     with RawServer(probe=reply) as server, pytest.raises(Stopped) as stopped:
         drive(writing(settings(server.url), LINES))
 
@@ -751,7 +751,7 @@ def findings(server: RawServer, **given: Any) -> dict[str, bool | None]:
     return {finding.topic: finding.ok for finding in checked(settings(server.url, **given)).findings}
 
 
-def test_check_tells_product_retention_and_permission() -> None:
+def test_check_reports_product_retention_and_permission() -> None:
     buckets = http(200, '{"buckets":[{"name":"plant","retentionRules":[{"type":"expire","everySeconds":604800}]}]}')
     with RawServer([buckets]) as server:
         report = checked(settings(server.url, org="acme"))
@@ -790,7 +790,7 @@ def test_check_of_1x_knows_the_retention_policy() -> None:
         (http(403, '{"error":"error authorizing query"}'), None),
     ],
 )
-def test_check_of_1x_tells_what_it_may_not_see(reply: Reply, ok: bool | None) -> None:
+def test_check_of_1x_reports_what_it_may_not_see(reply: Reply, ok: bool | None) -> None:
     with RawServer([reply], ping=PING_1) as server:
         assert findings(server)["database"] is ok
 
@@ -808,7 +808,7 @@ def test_check_of_3x_does_not_make_a_database() -> None:
     assert {request.method for request in server.requests} == {"GET"}
 
 
-def test_check_of_3x_tells_that_the_token_is_not_known() -> None:
+def test_check_of_3x_reports_an_unknown_token() -> None:
     with RawServer([http(401), http(401)], ping=http(401)) as server:
         assert findings(server, flavor="v3")["database"] is False
 
@@ -819,7 +819,7 @@ def test_check_of_3x_is_let_in_and_then_refused_for_having_no_points() -> None:
         assert findings(server) == {"server": True, "database": True, "write": True}
 
 
-def test_check_says_what_to_mend_and_never_raises() -> None:
+def test_check_says_what_to_correct_and_never_raises() -> None:
     with RawServer(probe=http(403, '{"message":"no"}')) as server:
         report = checked(settings(server.url))
 
@@ -850,7 +850,7 @@ def test_a_server_whose_authority_is_named_is_trusted() -> None:
         assert server.connections == 1
 
 
-def test_a_server_that_nobody_vouches_for_stops_the_run() -> None:
+def test_an_untrusted_certificate_stops_the_run() -> None:
     with RawServer(context=tls_server("server.pem")) as server, pytest.raises(Stopped) as stopped:
         drive(writing(settings(server.url), LINES))
 
@@ -866,7 +866,7 @@ def test_a_certificate_with_another_name_stops_the_run() -> None:
     assert stopped.value.code == "IFX727"
 
 
-def test_the_name_in_the_certificate_may_be_told() -> None:
+def test_the_name_in_the_certificate_can_be_configured() -> None:
     given = {"ca_file": TLS / "ca.pem", "domain": "other.example"}
     with RawServer(context=tls_server("other.pem")) as server:
         assert write(server, **given) == Accepted()
@@ -874,7 +874,7 @@ def test_the_name_in_the_certificate_may_be_told() -> None:
         write(server, **given)
 
 
-def test_the_name_that_is_told_is_the_name_that_is_asked_for() -> None:
+def test_the_configured_name_is_the_name_that_is_verified() -> None:
     asked: list[str | None] = []
     context = tls_server("other.pem")
     context.sni_callback = lambda _socket, name, _context: asked.append(name)

@@ -89,7 +89,7 @@ def of(lines: Sequence[str]) -> dict[Key, dict[str, Any]]:
 
 @pytest.mark.parametrize("dialect", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_with_faults_at_random_every_good_line_is_stored_and_every_bad_one_refused(dialect: int, seed: int) -> None:
+def test_under_random_faults_good_lines_are_stored_and_bad_ones_rejected(dialect: int, seed: int) -> None:
     draw = random.Random(seed)
     batches = [batch(number) for number in range(6)]
     bad = [sorted(draw.sample(range(120), draw.choice([0, 1, 3]))) for _ in batches]
@@ -114,7 +114,7 @@ def test_with_faults_at_random_every_good_line_is_stored_and_every_bad_one_refus
 @pytest.mark.parametrize("dialect", [1, 2, 3])
 def test_the_same_with_a_hundred_seeds(dialect: int) -> None:
     for seed in range(3, 100):
-        test_with_faults_at_random_every_good_line_is_stored_and_every_bad_one_refused(dialect, seed)
+        test_under_random_faults_good_lines_are_stored_and_bad_ones_rejected(dialect, seed)
 
 
 @pytest.mark.parametrize("dialect", [1, 2, 3])

@@ -6,11 +6,13 @@ One table of answers and the meaning of each; every answer is one that a real se
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -307,11 +309,11 @@ EMPTY: dict[str, tuple[str, Reply]] = {
 
 
 @pytest.mark.parametrize(("language", "reply"), EMPTY.values(), ids=EMPTY)
-def test_nothing_is_no_error(language: str, reply: Reply) -> None:
+def test_an_empty_answer_is_not_an_error(language: str, reply: Reply) -> None:
     assert given(language, reply) == []
 
 
-def test_a_tag_or_a_text_that_says_error_is_no_error() -> None:
+def test_a_tag_or_a_text_that_says_error_is_not_an_error() -> None:
     row = ROW.replace('"t":"a"', '"t":"a","error":"b"').replace("[[", "[[5,1],[").replace("]]", "]]")
 
     assert [row.columns["time"] for row in given("influxql", http(200, row, JSON))] == [5, START]
@@ -321,9 +323,7 @@ FILE_LIMIT = "query error: External error: Query would scan 500 Parquet files, e
 
 
 @pytest.mark.parametrize(("files", "first"), [('{"first":1234567890123456789}\n', 1234567890123456789), ("{}\n", None)])
-def test_a_server_that_refuses_to_look_for_the_first_row_is_asked_what_its_files_hold(
-    files: str, first: int | None
-) -> None:
+def test_if_the_first_row_is_not_searched_the_files_are_asked(files: str, first: int | None) -> None:
     def answer(request: Request) -> Reply:
         if "system.parquet_files" in request.text:
             return http(200, files, LINES)
@@ -368,7 +368,7 @@ def test_an_answer_that_is_too_large_is_too_much() -> None:
         given("sql", chunked(LINE * 10, LINE * 100, kind=LINES), most_bytes=1000)
 
 
-def test_a_disk_that_takes_no_more_stops(tmp_path: Path) -> None:
+def test_a_full_disk_stops(tmp_path: Path) -> None:
     lines = [LINE * 1000] * 120
     with pytest.raises(Stopped) as stopped:
         given("sql", chunked(*lines, kind=LINES), folder=tmp_path / "nowhere")
@@ -402,7 +402,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: memory is not told here")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: memory cannot be read here")
 @pytest.mark.parametrize("language", ONE)
 def test_memory_does_not_grow_with_the_number_of_rows(language: str) -> None:
     """Half a million rows would be some 300 MB.  (`ru_maxrss` would keep the peak of the parent.)"""
@@ -471,8 +471,9 @@ def test_what_is_under_way_is_cut_at_the_end_and_what_is_over_is_forgotten() -> 
         client = HttpClient(
             parse_address(server.url)[0], tls=None, timeout_seconds=30.0, scrub=Scrubber([]), connections=2
         )
-        assert not isinstance(client.exchange("GET", "/ping", {}), (Unavailable, Impossible))
-        assert not client._under_way
+        first, last = Ticket(30.0), Ticket(30.0)
+        tickets = [weakref.ref(first), weakref.ref(last)]
+        assert not isinstance(client.exchange("GET", "/ping", {}, ticket=first), (Unavailable, Impossible))
 
         def end() -> None:
             asked.wait(10)
@@ -481,13 +482,15 @@ def test_what_is_under_way_is_cut_at_the_end_and_what_is_over_is_forgotten() -> 
         ending = threading.Thread(target=end)
         ending.start()
         began = time.monotonic()
-        found = client.download("POST", "/write", {}, b"x", bytearray().extend, ticket=Ticket(30.0))
+        found = client.download("POST", "/write", {}, b"x", bytearray().extend, ticket=last)
         ending.join()
         never.set()
 
     assert isinstance(found, (Unavailable, Impossible))
     assert time.monotonic() - began < 15
-    assert not client._under_way
+    del first, last
+    gc.collect()
+    assert [ticket() for ticket in tickets] == [None, None]
 
 
 # --- the simulator ---
@@ -593,7 +596,7 @@ def one(*row: object) -> Reply:
     ],
     ids=["integer", "float", "json", "garbage", "no time", "no row", "error", "busy", "unauthorized", "short"],
 )
-def test_a_number_has_the_type_that_the_server_tells_or_none(reply: Reply, meaning: object) -> None:
+def test_a_number_has_the_type_that_the_server_reports_or_fails(reply: Reply, meaning: object) -> None:
     """An answer without types is never taken for one with types."""
     plain = answering(http(200, BOTH, JSON))
 
@@ -624,7 +627,7 @@ def test_a_number_has_the_type_that_the_server_tells_or_none(reply: Reply, meani
                 drive(main(server.url))
 
 
-def test_no_piece_of_a_secret_is_left_wherever_the_words_of_a_query_are_cut() -> None:
+def test_no_part_of_a_secret_remains_wherever_words_are_cut() -> None:
     secret = "Qj7KwVx2Lb9TzRf4YmHs"
     scrub = Scrubber([secret])
     pieces = {secret[start : start + 6] for start in range(len(secret) - 5)}

@@ -51,7 +51,7 @@ def influxql(data: bytes, layout: Layout = LAYOUT) -> list[Row]:
     return [row for chunk in decode_influxql([data], layout, "time", WINDOW) for row in chunk]
 
 
-def told(rows: list[Row]) -> list[str]:
+def shown(rows: list[Row]) -> list[str]:
     return [repr(row) for row in rows]
 
 
@@ -95,9 +95,9 @@ def test_it_does_not_matter_where_the_bytes_are_cut(name: str) -> None:
 
     for size in range(1, 80):
         blocks = [data[start : start + size] for start in range(0, len(data), size)]
-        assert told([row for chunk in decode(blocks) for row in chunk]) == told(whole), size
+        assert shown([row for chunk in decode(blocks) for row in chunk]) == shown(whole), size
     for cut in range(len(data)):
-        assert told([row for chunk in decode([data[:cut], data[cut:]]) for row in chunk]) == told(whole), cut
+        assert shown([row for chunk in decode([data[:cut], data[cut:]]) for row in chunk]) == shown(whole), cut
 
 
 def test_influxql_gives_types_and_no_nulls() -> None:
@@ -137,7 +137,7 @@ def test_influxql_gives_a_field_of_several_types_the_type_of_each_point() -> Non
     assert repr(of(values, types, signs)) == repr([7.0, 7.5, 1e300, 2**53 + 1, -1, 2**64 - 1, "x", False])
     wrong: list[tuple[int, Spans, Spans, bool]] = [
         (1, [(9, "whole")], [], False),  # 7.5 is not 7
-        (3, [(9, "float")], [], False),  # 2**53 + 1 is no float
+        (3, [(9, "float")], [], False),  # a float cannot hold 2**53 + 1
         (4, [], [(9, "unsigned")], False),  # -1.0 is not 2**64 - 1
         (5, [], [(9, "integer")], False),
         (0, [(1, "float")], [], True),  # the type at that time is unknown
@@ -289,7 +289,7 @@ def test_a_schema_is_read_from_what_servers_list() -> None:
     assert found == Schema({"u": ("unsigned",), "z": ("any",)}, ("t",))
 
 
-def test_a_tag_with_the_name_of_a_field_gets_another_one_or_none() -> None:
+def test_a_tag_with_the_name_of_a_field_gets_another_name_or_fails() -> None:
     schema = Schema({"x": ("float",), "y": ("float",)}, ("x", "z"))
 
     assert choose(schema, query()).tags == {"x": "x_tag", "z": "z"}
@@ -309,7 +309,7 @@ UNFAITHFUL = {
 
 
 @pytest.mark.parametrize(("why", "schema"), UNFAITHFUL.items())
-def test_flux_is_not_taken_where_it_would_change_rows(why: str, schema: Schema) -> None:
+def test_flux_is_not_used_where_it_would_change_rows(why: str, schema: Schema) -> None:
     reason = unfaithful(schema, query())
     assert reason is not None
     assert why in reason

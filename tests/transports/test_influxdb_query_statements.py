@@ -182,7 +182,7 @@ def test_a_statement_that_does_more_than_read_a_span_is_refused(language: str, t
         ("flux", 'from(bucket: "to (b)") |> range(start: $start, stop: $stop)'),
     ],
 )
-def test_a_statement_that_reads_a_span_is_taken(language: str, text: str) -> None:
+def test_a_statement_that_reads_a_span_is_accepted(language: str, text: str) -> None:
     check_statement(text, language)
 
 

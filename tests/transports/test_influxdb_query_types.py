@@ -50,8 +50,8 @@ def test_each_value_gets_the_type_of_its_shard(
 
     assert spans == sorted(spans)
     for time, kind in types.items():
-        told = next(each for end, each in spans if time < end)
-        assert told == (kind if signed or kind == "float" else "whole")
+        stored = next(each for end, each in spans if time < end)
+        assert stored == (kind if signed or kind == "float" else "whole")
     assert questions <= 1 + len(times) * 100
     if set(types.values()) == {"unsigned"} == {kind for *_, kind in found}:
         assert questions == 1

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 from iggyflux.sim.plain import Value as Stored
 from iggyflux.sim.queries import QueryError, Unsupported
-from iggyflux.sim.queries.influxql_statements import Frame, Item
+from iggyflux.sim.queries.influxql_statements import Frame, SelectItem
 from iggyflux.sim.queries.points import (
     cast_value,
     group_of,
@@ -43,7 +43,7 @@ class _Aggregate(NamedTuple):
     kind: type
 
 
-def check_items(items: Sequence[Item]) -> None:
+def check_items(items: Sequence[SelectItem]) -> None:
     """Raise `QueryError` if fields are selected beside functions."""
     functions = {item.function for item in items}
     if None not in functions or len(functions) == 1:
@@ -55,7 +55,7 @@ def check_items(items: Sequence[Item]) -> None:
 
 def aggregate(
     name: str,
-    items: Iterable[Item],
+    items: Iterable[SelectItem],
     kinds: Mapping[bytes, set[type]],
     points: Iterable[StoredPoint],
     keys: tuple[str, ...],
@@ -78,7 +78,7 @@ def aggregate(
         yield Frame(name, heads, [[time, *cells]], dict(zip(keys, group, strict=True)))
 
 
-def _aggregates(item: Item, kinds: Mapping[bytes, set[type]]) -> Iterator[_Aggregate]:
+def _aggregates(item: SelectItem, kinds: Mapping[bytes, set[type]]) -> Iterator[_Aggregate]:
     """Return the functions of an item: `*` means each field that the function accepts."""
     assert item.function is not None  # noqa: S101 (`check_items`)
     if item.name == "*":

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias, cast
 from iggyflux.sim.queries import NotFound, QueryError
 from iggyflux.sim.queries.influxql_aggregates import aggregate, check_items
 from iggyflux.sim.queries.influxql_conditions import compile_condition, split_time
-from iggyflux.sim.queries.influxql_statements import Frame, Item, MeasurementSource, Select
+from iggyflux.sim.queries.influxql_statements import Frame, MeasurementSource, Select, SelectItem
 from iggyflux.sim.queries.points import (
     cast_value,
     group_of,
@@ -125,7 +125,7 @@ class _SelectColumn(NamedTuple):
 
 
 def _columns(
-    item: Item, tags: frozenset[str], grouped: tuple[str, ...], kinds: Mapping[bytes, set[type]]
+    item: SelectItem, tags: frozenset[str], grouped: tuple[str, ...], kinds: Mapping[bytes, set[type]]
 ) -> list[_SelectColumn]:
     if item.name == "time":
         return []

@@ -20,7 +20,7 @@ LISTINGS = ("MEASUREMENTS", "FIELD KEYS", "TAG KEYS", "SERIES")
 _UNSUPPORTED_CLAUSES = ("INTO", "FILL", "SLIMIT", "SOFFSET", "TZ")
 
 
-class Item(NamedTuple):
+class SelectItem(NamedTuple):
     """One item of a select list: a name or `*`, the type after `::`, the function around it, its alias."""
 
     name: str
@@ -47,7 +47,7 @@ class Select:
     for all tags.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[SelectItem, ...]
     source: MeasurementSource | Select
     condition: Node | None = None
     group: tuple[str, ...] | None = None
@@ -151,12 +151,12 @@ def _parse_select(cursor: TokenCursor, conditions: ConditionParser) -> Select:
     return Select(tuple(items), source, condition, group, descending, limit, offset)
 
 
-def _parse_outer_select(cursor: TokenCursor, conditions: ConditionParser, items: list[Item]) -> Select:
+def _parse_outer_select(cursor: TokenCursor, conditions: ConditionParser, items: list[SelectItem]) -> Select:
     """Parse what follows `SELECT … FROM (`: only the form that finds the first row of a statement."""
     cursor.expect("SELECT")
     inner = _parse_select(cursor, conditions)
     cursor.expect(")")
-    if items != [Item("*")] or _parse_order(cursor):
+    if items != [SelectItem("*")] or _parse_order(cursor):
         raise Unsupported("a subquery other than SELECT * FROM (…) ORDER BY time")
     limit, offset = _parse_limits(cursor)
     if not cursor.ended():
@@ -164,28 +164,30 @@ def _parse_outer_select(cursor: TokenCursor, conditions: ConditionParser, items:
     return Select(tuple(items), inner, limit=limit, offset=offset)
 
 
-def _parse_item(cursor: TokenCursor) -> Item:
+def _parse_item(cursor: TokenCursor) -> SelectItem:
     if cursor.accept("*"):
-        return Item("*", _parse_cast(cursor))
+        return SelectItem("*", _parse_cast(cursor))
     is_quoted = cursor.peek().kind == "quoted"
     if cursor.peek().kind not in ("word", "quoted"):
         raise Unsupported("an expression in the select list")
     name = cursor.name()
-    item = Item(name, _parse_cast(cursor)) if is_quoted or not cursor.accept("(") else _parse_aggregate(cursor, name)
+    item = (
+        SelectItem(name, _parse_cast(cursor)) if is_quoted or not cursor.accept("(") else _parse_aggregate(cursor, name)
+    )
     token = cursor.peek()
     if token.kind == "symbol" and token.value in "+-*/%&|^":
         raise Unsupported("an expression in the select list")
     return item._replace(alias=cursor.name()) if cursor.accept("AS") else item
 
 
-def _parse_aggregate(cursor: TokenCursor, name: str) -> Item:
+def _parse_aggregate(cursor: TokenCursor, name: str) -> SelectItem:
     function = name.lower()
     if function not in AGGREGATES:
         raise Unsupported(f"the function {name}()")
     argument = "*" if cursor.accept("*") else cursor.name()
     if not cursor.accept(")"):
         raise Unsupported(f"an expression in {name}()")
-    return Item(argument, function=function)
+    return SelectItem(argument, function=function)
 
 
 def _parse_cast(cursor: TokenCursor) -> str | None:

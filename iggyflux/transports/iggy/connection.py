@@ -264,43 +264,43 @@ class Connection:
 
     # Offsets
 
-    async def stored(self, reader: ConsumerId, place: Partition) -> StoredOffset | None:
-        """Return the stored offset of `reader`; None if there is none."""
-        doing = f"requesting the offset of {reader.name} in {place}"
+    async def stored(self, consumer: ConsumerId, place: Partition) -> StoredOffset | None:
+        """Return the stored offset of `consumer`; None if there is none."""
+        doing = f"requesting the offset of {consumer.name} in {place}"
         if self._speaks_wire:
-            body = wire.offset_request(reader.kind, reader.name, place.stream, place.topic, place.partition)
+            body = wire.offset_request(consumer.kind, consumer.name, place.stream, place.topic, place.partition)
             try:
                 return wire.parse_offset(
                     await self._call(self._alive.send_binary_request(wire.GET_OFFSET, body), doing), place.partition
                 )
             except (ValueError, Stopped) as error:
                 self._do_without_wire(error)
-        return await self._stored_by_polling(reader, place)
+        return await self._stored_by_polling(consumer, place)
 
-    async def store(self, reader: ConsumerId, place: Partition, offset: int) -> None:
+    async def store(self, consumer: ConsumerId, place: Partition, offset: int) -> None:
         """Store that all up to `offset` is settled.  Raise `CallFailed` (NOT_OWNER) if the partition was reassigned."""
-        doing = f"storing offset {offset} of {reader.name} in {place}"
-        if reader.kind == "group":
-            handle = self._handles.get((place.stream, place.topic, reader.name))
+        doing = f"storing offset {offset} of {consumer.name} in {place}"
+        if consumer.kind == "group":
+            handle = self._handles.get((place.stream, place.topic, consumer.name))
             if handle is None:
                 raise CallFailed(f"{doing}: not a member", Meaning.NO_MEMBER)
             await self._call(handle.store_offset(offset, place.partition), doing)
             return
         if self._speaks_wire:
-            body = wire.store_request(reader.name, place.stream, place.topic, place.partition, offset)
+            body = wire.store_request(consumer.name, place.stream, place.topic, place.partition, offset)
             try:
                 await self._call(self._alive.send_binary_request(wire.STORE_OFFSET, body), doing)
             except Stopped as error:
                 self._do_without_wire(error)
             else:
                 return
-        await self._poll(reader, place, ("offset", offset), 1, doing, auto_commit=True)
+        await self._poll(consumer, place, ("offset", offset), 1, doing, auto_commit=True)
 
     # Messages
 
-    async def poll(self, reader: ConsumerId, place: Partition, at: At, count: int) -> Sequence[Message]:
+    async def poll(self, consumer: ConsumerId, place: Partition, at: At, count: int) -> Sequence[Message]:
         """Return at most `count` messages of a partition; none if it is empty or belongs to another member."""
-        polled = await self._poll(reader, place, at, count, f"polling {place}")
+        polled = await self._poll(consumer, place, at, count, f"polling {place}")
         return LazyMessages([each.payload() for each in polled], lambda index: _message(polled[index], place))
 
     async def send(self, stream: str, topic: str, partition: int, messages: Sequence[OutgoingMessage]) -> None:
@@ -349,14 +349,14 @@ class Connection:
                 raise
 
     async def _poll(
-        self, reader: ConsumerId, place: Partition, at: At, count: int, doing: str, *, auto_commit: bool = False
+        self, consumer: ConsumerId, place: Partition, at: At, count: int, doing: str, *, auto_commit: bool = False
     ) -> Any:
-        kind = sdk.Consumer.Group if reader.kind == "group" else sdk.Consumer.Single
+        kind = sdk.Consumer.Group if consumer.kind == "group" else sdk.Consumer.Single
         return await self._call(
             self._alive.poll_messages(
                 place.stream,
                 place.topic,
-                consumer=kind(reader.name),
+                consumer=kind(consumer.name),
                 partition_id=place.partition,
                 polling_strategy=_STRATEGIES[at[0]](at[1]),
                 count=count,
@@ -365,11 +365,11 @@ class Connection:
             doing,
         )
 
-    async def _stored_by_polling(self, reader: ConsumerId, place: Partition) -> StoredOffset | None:
+    async def _stored_by_polling(self, consumer: ConsumerId, place: Partition) -> StoredOffset | None:
         """Return the stored offset, inferred from the next message; without one it is taken as the last offset."""
         infos = await self.partitions(place.stream, place.topic) or []
         end = next((info.end for info in infos if info.number == place.partition), 0)
-        polled = await self._poll(reader, place, ("next", 0), 1, f"polling {place}")
+        polled = await self._poll(consumer, place, ("next", 0), 1, f"polling {place}")
         following = polled[0].offset() if polled else end
         return StoredOffset(end - 1, following - 1) if following else None
 

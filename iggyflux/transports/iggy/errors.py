@@ -1,7 +1,7 @@
 """The meaning of Iggy's error texts.
 
-The SDK raises bare `RuntimeError`s with a text and no code; only this file reads them.  A text that is not in the
-table counts as a transient fault: the call is retried, and the text is shown whole.
+The SDK raises bare `RuntimeError`s with a text and no code; only this file reads them.  An unknown text counts as a
+transient fault: the call is retried, and the text is shown whole.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from iggyflux.transports.iggy.connection import Connection, ConsumerId
 
 
 @dataclass(frozen=True, slots=True)
-class Renewed:
+class RebuiltGroup:
     """The former state of a group: the partitions of its members, and its stored offsets by partition."""
 
     members: Mapping[int, tuple[int, ...]]
@@ -23,24 +23,24 @@ class Renewed:
 
 async def renew(
     connection: Connection, stream: str, topic: str, group: str, *, keep: Callable[[Mapping[int, int]], None]
-) -> Renewed:
+) -> RebuiltGroup:
     """Delete a group, create it by joining it, and store its former offsets; `connection` stays a member.
 
     `keep` receives the offsets before anything is deleted: if this raises later, they may be stored nowhere else.
     Raise `NotConnected` (as `CallFailed`, NOT_OWNER, if another member joined meanwhile).
     """
-    reader = ConsumerId("group", group)
+    consumer = ConsumerId("group", group)
     members = await connection.members(stream, topic, group)
     offsets = {}
     for info in await connection.partitions(stream, topic) or []:
-        if stored := await connection.stored(reader, Partition(stream, topic, info.number)):
+        if stored := await connection.stored(consumer, Partition(stream, topic, info.number)):
             offsets[info.number] = stored.stored
     keep(offsets)
     await connection.forget_group(stream, topic, group)
     await connection.join(stream, topic, group)
     for number, offset in offsets.items():
-        await connection.store(reader, Partition(stream, topic, number), offset)
-    return Renewed(members, offsets)
+        await connection.store(consumer, Partition(stream, topic, number), offset)
+    return RebuiltGroup(members, offsets)
 
 
 async def refuse_while_connected(connection: Connection, stream: str, topic: str, group: str) -> None:
@@ -55,7 +55,7 @@ async def refuse_while_connected(connection: Connection, stream: str, topic: str
     raise Stopped(f"group {group} of {stream}/{topic} is in use: {count}", hint, "IFX769")
 
 
-async def regroup(connection: Connection, stream: str, topic: str, group: str) -> Renewed:
+async def regroup(connection: Connection, stream: str, topic: str, group: str) -> RebuiltGroup:
     """Rebuild a group as `renew` does, for a command.  Raise `Stopped` (IFX768), with the offsets, if it breaks off."""
     kept: dict[int, int] = {}
     try:

@@ -55,8 +55,8 @@ class ReadProgress:
 class StoredOffsets:
     """The progress of a group's members by stored offsets; asks only for offsets that may have changed."""
 
-    def __init__(self, reader: ConsumerId) -> None:
-        self._reader = reader
+    def __init__(self, consumer: ConsumerId) -> None:
+        self._consumer = consumer
         self._known: dict[Partition, int] = {}
 
     async def look(
@@ -65,7 +65,7 @@ class StoredOffsets:
         """Return a look at one partition; if nothing is stored, messages count from `begin`."""
         stored = self._known.get(place)
         if stored is None or stored != info.end - 1:
-            found = await connection.stored(self._reader, place)
+            found = await connection.stored(self._consumer, place)
             if found is None:
                 return Look(min(info.end - begin, info.messages), -1, holder)
             stored = self._known[place] = found.stored
@@ -75,7 +75,7 @@ class StoredOffsets:
 
 async def find_starving(
     connection: Connection,
-    reader: ConsumerId,
+    consumer: ConsumerId,
     stream: str,
     topic: str,
     *,
@@ -88,10 +88,10 @@ async def find_starving(
     Return at once if no message waits, else when every member made progress, or after `STARVING_SECONDS`.
     Messages of a partition without a stored offset count if `counts_all`.  Raise `NotConnected`.
     """
-    watch, offsets = Watch(), StoredOffsets(reader)
+    watch, offsets = Watch(), StoredOffsets(consumer)
     begun: float | None = None
     while True:
-        held = await connection.members(stream, topic, reader.name)
+        held = await connection.members(stream, topic, consumer.name)
         owners = {partition: member for member, partitions in held.items() for partition in partitions}
         looks = {}
         for info in await connection.partitions(stream, topic) or []:
@@ -135,7 +135,7 @@ class GroupMember:
 
     @property
     def waiting_for(self) -> str | None:
-        """A text that names the starving partitions."""
+        """The starving partitions, for people."""
         starving = [each for state in self._states.values() for each in state.starving]
         if not starving:
             return None

@@ -95,7 +95,7 @@ class IggySource:
         stream: str,
         topics: Sequence[str],
         *,
-        reader: ConsumerId,
+        consumer: ConsumerId,
         partitions: Sequence[int] | None = None,
         start: Start = Start(),  # noqa: B008  # frozen
         until_end: bool = False,
@@ -107,7 +107,7 @@ class IggySource:
         self.settings = settings
         self._stream = stream
         self._wanted = tuple(topics)
-        self.reader = reader
+        self.consumer = consumer
         self._only = None if partitions is None else frozenset(partitions)
         self._start = start
         self._until_end = until_end
@@ -117,8 +117,8 @@ class IggySource:
         self._cursors: dict[Partition, _Cursor] = {}
         self._turns: list[_Cursor] = []
         self._discover_at = 0.0
-        is_member = reader.kind == "group"
-        self._member = GroupMember(stream, reader.name, exclusive=exclusive, remedy=remedy) if is_member else None
+        is_member = consumer.kind == "group"
+        self._member = GroupMember(stream, consumer.name, exclusive=exclusive, remedy=remedy) if is_member else None
         self._was_connected = False
         self._knows_topics = False
         self._largest_polls: dict[Partition, int] = {}
@@ -127,7 +127,7 @@ class IggySource:
     @property
     def about(self) -> str:
         """A description for people."""
-        who = f"{self.reader.kind} {self.reader.name}"
+        who = f"{self.consumer.kind} {self.consumer.name}"
         return f"{self._stream}/{','.join(self._wanted)} of {address_of(self.settings)}, {who}"
 
     @property
@@ -178,7 +178,7 @@ class IggySource:
                 continue
             try:
                 async with self._member.storing if self._member else nullcontext():
-                    await connection.store(self.reader, position.partition, position.offset)
+                    await connection.store(self.consumer, position.partition, position.offset)
             except CallFailed as failure:
                 if failure.meaning is not Meaning.NOT_OWNER:
                     raise
@@ -190,7 +190,7 @@ class IggySource:
     async def lag(self) -> dict[Partition, int]:
         """Return how many messages of each partition are not settled yet."""
         connection, found = self._connected, {}
-        shared = self.reader.kind == "group" and len(self._cursors) <= _MOST_PARTITIONS_ASKED
+        shared = self.consumer.kind == "group" and len(self._cursors) <= _MOST_PARTITIONS_ASKED
         for topic in dict.fromkeys(cursor.place.topic for cursor in self._turns):
             for info in await connection.partitions(self._stream, topic) or []:
                 cursor = self._cursors.get(Partition(self._stream, topic, info.number))
@@ -198,7 +198,7 @@ class IggySource:
                     continue
                 cursor.end = info.end
                 settled = cursor.settled
-                if shared and info.end and (stored := await connection.stored(self.reader, cursor.place)):
+                if shared and info.end and (stored := await connection.stored(self.consumer, cursor.place)):
                     settled = stored.stored
                 begin = settled + 1 if settled >= 0 else min(cursor.begin, info.end)
                 found[cursor.place] = max(min(info.end - begin, info.messages), 0)
@@ -245,8 +245,8 @@ class IggySource:
             if infos is None:
                 raise self._missing(f"{self._stream}/{topic}", [])
             new = [info for info in infos if Partition(self._stream, topic, info.number) not in self._cursors]
-            if new and len(new) == len(infos) and self.reader.kind == "group":
-                await connection.join(self._stream, topic, self.reader.name)
+            if new and len(new) == len(infos) and self.consumer.kind == "group":
+                await connection.join(self._stream, topic, self.consumer.name)
             for info in new:
                 if self._only is None or info.number in self._only:
                     self._take_up(Partition(self._stream, topic, info.number), info)
@@ -288,7 +288,7 @@ class IggySource:
             if cursor.at is None or cursor.is_at_stop:
                 return []
             at = self._where(cursor)
-            messages = await connection.poll(self.reader, cursor.place, at, self._count(cursor))
+            messages = await connection.poll(self.consumer, cursor.place, at, self._count(cursor))
         except CallFailed:
             self._largest_polls[cursor.place] = max((cursor.most or self._count(cursor)) // 2, 1)
             raise
@@ -309,13 +309,13 @@ class IggySource:
     async def _handle_empty_poll(self, connection: Connection, cursor: _Cursor) -> None:
         if self._until_end:
             await self._judge_emptiness(connection, cursor)
-        if self.reader.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
+        if self.consumer.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
             cursor.at = None  # another member may have it; ask for the stored offset when it is assigned again
 
     async def _begin(self, connection: Connection, cursor: _Cursor) -> None:
         """Find where to begin in a partition: after the stored offset, else where the pipeline says."""
         try:
-            stored = await connection.stored(self.reader, cursor.place)
+            stored = await connection.stored(self.consumer, cursor.place)
         except CallFailed as failure:
             if failure.meaning is Meaning.NOT_OWNER:
                 return
@@ -335,7 +335,7 @@ class IggySource:
     def _where(self, cursor: _Cursor) -> At:
         """Return `next` if the server's offset is ours, so that a hand-over in between is noticed; else an offset."""
         at = cursor.at or ("next", 0)
-        if self.reader.kind == "group" and at[0] == "offset" and 0 < cursor.settled == at[1] - 1:
+        if self.consumer.kind == "group" and at[0] == "offset" and 0 < cursor.settled == at[1] - 1:
             return ("next", 0)
         return at
 
@@ -349,11 +349,11 @@ class IggySource:
 
     async def _judge_emptiness(self, connection: Connection, cursor: _Cursor) -> None:
         """Handle an empty poll before the end: other members read the messages, or they are gone."""
-        if self.reader.kind == "group":
+        if self.consumer.kind == "group":
             place = cursor.place
-            members = await connection.members(place.stream, place.topic, self.reader.name)
+            members = await connection.members(place.stream, place.topic, self.consumer.name)
             if len(members) > 1:
-                stored = await connection.stored(self.reader, place)
+                stored = await connection.stored(self.consumer, place)
                 if cursor.stop and (stored is None or stored.stored + 1 < cursor.stop):
                     return
         cursor.position = max(cursor.position, cursor.stop or 0)

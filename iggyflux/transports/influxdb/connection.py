@@ -24,7 +24,7 @@ from iggyflux.transports.influxdb.flavors import (
     FLAVORS,
     Detected,
     Flavor,
-    Misfit,
+    UnsupportedSetting,
     detect,
     detect_by_health,
     detect_by_metrics,
@@ -57,7 +57,7 @@ def settings_problems(settings: InfluxSettings) -> list[Problem]:
     return problems
 
 
-def _problem(misfit: Misfit) -> Problem:
+def _problem(misfit: UnsupportedSetting) -> Problem:
     return Problem("IFX728", f"`{misfit.key}`: {misfit.why}", Location(pointer=f"/{misfit.key}"), hint=misfit.hint)
 
 

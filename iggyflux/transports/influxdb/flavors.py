@@ -37,7 +37,7 @@ class Flavor:
     in_flight: Bounds
     query: Callable[[InfluxSettings], list[tuple[str, str]]]
     authorize: Callable[[InfluxSettings], str | None]
-    misfits: Callable[[InfluxSettings], list[Misfit]]
+    misfits: Callable[[InfluxSettings], list[UnsupportedSetting]]
     database_word: str
     creates_on_write: bool = False
 
@@ -48,7 +48,7 @@ class Flavor:
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class UnsupportedSetting:
     """A setting that a flavor does not support."""
 
     key: str
@@ -114,34 +114,36 @@ def _token(scheme: str) -> Callable[[InfluxSettings], str | None]:
     return authorize
 
 
-def _no_version_3(settings: InfluxSettings, name: str) -> list[Misfit]:
+def _no_version_3(settings: InfluxSettings, name: str) -> list[UnsupportedSetting]:
     found = []
     if settings.no_sync:
-        found.append(Misfit("no_sync", f"{name} does not support it", "remove `no_sync`"))
+        found.append(UnsupportedSetting("no_sync", f"{name} does not support it", "remove `no_sync`"))
     if not settings.accept_partial:
-        found.append(Misfit("accept_partial", f"{name} does not support it", "remove `accept_partial`"))
+        found.append(UnsupportedSetting("accept_partial", f"{name} does not support it", "remove `accept_partial`"))
     return found
 
 
-def _misfits_1(settings: InfluxSettings) -> list[Misfit]:
+def _misfits_1(settings: InfluxSettings) -> list[UnsupportedSetting]:
     found = _no_version_3(settings, "1.x")
     if not database_of(settings):
-        found.append(Misfit("database", "1.x writes to a database", "add `database: NAME`"))
+        found.append(UnsupportedSetting("database", "1.x writes to a database", "add `database: NAME`"))
     if settings.org:
-        found.append(Misfit("org", "1.x has no organizations", "remove `org`, or set `flavor: v2`"))
+        found.append(UnsupportedSetting("org", "1.x has no organizations", "remove `org`, or set `flavor: v2`"))
     return found
 
 
-def _misfits_2(settings: InfluxSettings) -> list[Misfit]:
+def _misfits_2(settings: InfluxSettings) -> list[UnsupportedSetting]:
     found = _no_version_3(settings, "2.x")
     if not bucket_of(settings):
-        found.append(Misfit("bucket", "2.x writes to a bucket", "add `bucket: NAME`"))
+        found.append(UnsupportedSetting("bucket", "2.x writes to a bucket", "add `bucket: NAME`"))
     if settings.retention_policy:
         found.append(
-            Misfit("retention_policy", "in 2.x the retention belongs to the bucket", "remove it, and name the bucket")
+            UnsupportedSetting(
+                "retention_policy", "in 2.x the retention belongs to the bucket", "remove it, and name the bucket"
+            )
         )
     if not settings.token and (settings.username or settings.password):
-        found.append(Misfit("username", "2.x requires a token for writes", "add `token`"))
+        found.append(UnsupportedSetting("username", "2.x requires a token for writes", "add `token`"))
     return found
 
 
@@ -149,27 +151,29 @@ def _misfits_2(settings: InfluxSettings) -> list[Misfit]:
 _NAME_3 = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9_-]+)?")
 
 
-def _misfits_3(settings: InfluxSettings) -> list[Misfit]:
+def _misfits_3(settings: InfluxSettings) -> list[UnsupportedSetting]:
     found = []
     if not database_of(settings):
-        found.append(Misfit("database", "3.x writes to a database", "add `database: NAME`"))
+        found.append(UnsupportedSetting("database", "3.x writes to a database", "add `database: NAME`"))
     elif not _NAME_3.fullmatch(database_of(settings)):
         key = "database" if settings.database else "bucket"
         hint = "ASCII letters, digits, `_` and `-`, a letter or digit first"
-        found.append(Misfit(key, f"{database_of(settings)!r} is not a valid database name in 3.x", hint))
+        found.append(UnsupportedSetting(key, f"{database_of(settings)!r} is not a valid database name in 3.x", hint))
     if retention_policy_of(settings):
-        found.append(Misfit("retention_policy", "3.x has no retention policies", "remove it, and name the database"))
+        found.append(
+            UnsupportedSetting("retention_policy", "3.x has no retention policies", "remove it, and name the database")
+        )
     if not settings.token and (settings.username or settings.password):
-        found.append(Misfit("username", "3.x requires a token for writes", "add `token`"))
+        found.append(UnsupportedSetting("username", "3.x requires a token for writes", "add `token`"))
     return found
 
 
-def _misfits_metrics(settings: InfluxSettings) -> list[Misfit]:
+def _misfits_metrics(settings: InfluxSettings) -> list[UnsupportedSetting]:
     found = _no_version_3(settings, "VictoriaMetrics")
     if retention_policy_of(settings):
-        found.append(Misfit("retention_policy", "VictoriaMetrics has one retention for all", "remove it"))
+        found.append(UnsupportedSetting("retention_policy", "VictoriaMetrics has one retention for all", "remove it"))
     if settings.create:
-        found.append(Misfit("create", "VictoriaMetrics has no databases to create", "remove `create`"))
+        found.append(UnsupportedSetting("create", "VictoriaMetrics has no databases to create", "remove `create`"))
     return found
 
 
@@ -236,22 +240,24 @@ FLAVORS: Mapping[str, Flavor] = MappingProxyType(
 )
 
 
-def misfits(settings: InfluxSettings) -> list[Misfit]:
+def misfits(settings: InfluxSettings) -> list[UnsupportedSetting]:
     """Return the settings that are not supported, as far as this is known without a server."""
     found = []
     token = settings.token.reveal() if settings.token else ""
     if re.search(r"[^\x21-\x7e]", token):
         found.append(
-            Misfit(
+            UnsupportedSetting(
                 "token",
                 "the token contains spaces, line breaks or non-ASCII characters",
                 "check the file of the token for line breaks",
             )
         )
     if settings.client_key and not settings.client_cert:
-        found.append(Misfit("client_key", "a key needs its certificate", "add `client_cert`"))
+        found.append(UnsupportedSetting("client_key", "a key needs its certificate", "add `client_cert`"))
     if settings.database and settings.bucket and settings.database != settings.bucket:
-        found.append(Misfit("bucket", "`bucket` and `database` name different places", "remove one of them"))
+        found.append(
+            UnsupportedSetting("bucket", "`bucket` and `database` name different places", "remove one of them")
+        )
     flavor = FLAVORS.get(settings.flavor)
     return found + (flavor.misfits(settings) if flavor else [])
 

@@ -12,7 +12,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from iggyflux.delivery.answers import Answer, Case, plain_words
+from iggyflux.delivery.answers import Answer, AnsweredRequest, plain_words
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.secrets import Scrubber
 
@@ -187,7 +187,7 @@ RULES: Final[tuple[QueryRule, ...]] = (
 
 def judge(answer: Answer, now: float) -> NotConnected | TooMuch | Stopped | None:
     """Return what an answer without rows means; None if the measurement does not exist yet."""
-    case = Case("v2", answer, (), now)
+    case = AnsweredRequest("v2", answer, (), now)
     rule = _rule_of(answer.status, case.gist, case.is_page)
     return _error(rule, case.report, case.retry_after_seconds)
 
