@@ -36,6 +36,7 @@ PLAIN = (
     "payloads",
     "pipeline",
     "plan",
+    "runner",
     "sim",
     "state",
     "transports",
