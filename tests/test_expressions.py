@@ -35,7 +35,7 @@ LONG = 50 if "--long" in sys.argv else 1
 
 
 def examples(count: int) -> settings:
-    """The number of random examples."""
+    """Return the number of random examples."""
     return settings(max_examples=count * LONG, deadline=None)
 
 

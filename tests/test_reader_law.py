@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from iggyflux import MappingError, parse_mapping
 from iggyflux.plan import digest_rows
-from iggyflux.plan.reader import ReaderPlan
+from iggyflux.plan.reader import ReferenceReaderPlan
 from iggyflux.records import RenderedMessages, Row
 
 NAMES = ["a", "b", "c", "time", "über", "a b"]
@@ -99,8 +99,8 @@ def test_the_compiled_reader_equals_the_reference(examples: int) -> None:
             assume(False)
         compiled: Any = mapping.plan("compiled")
         reference: Any = mapping.plan("reference")
-        assert type(reference) is ReaderPlan
-        assert type(compiled) is not ReaderPlan
+        assert type(reference) is ReferenceReaderPlan
+        assert type(compiled) is not ReferenceReaderPlan
         batch = batch * times
         expected = outcome(reference.render(batch))
         event("compiled" if compiled.source else "not compiled")

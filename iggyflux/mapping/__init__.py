@@ -46,7 +46,7 @@ from iggyflux.spec import (
 from iggyflux.values import FieldType
 
 if TYPE_CHECKING:
-    from iggyflux.plan import CompiledPlan, CompiledReaderPlan, ReaderPlan, ReferencePlan
+    from iggyflux.plan import CompiledPlan, CompiledReaderPlan, ReferencePlan, ReferenceReaderPlan
 
 __all__ = [
     "Collisions",
@@ -109,7 +109,7 @@ class Mapping(ABC):
     @abstractmethod
     def plan(
         self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
-    ) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReaderPlan:
+    ) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReferenceReaderPlan:
         """Return the plan of this document, which converts batches of messages to lines, or of rows to messages."""
 
     def locate(self, pointer: str) -> Location:
@@ -152,7 +152,7 @@ class ReaderMapping(Mapping):
 
     def plan(
         self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
-    ) -> CompiledReaderPlan | ReaderPlan:
+    ) -> CompiledReaderPlan | ReferenceReaderPlan:
         """Return the plan that converts batches of rows to messages; `dialect` and `precision` have no effect."""
         from iggyflux.plan import compile_plan
 

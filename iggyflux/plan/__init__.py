@@ -10,12 +10,12 @@ from typing import Literal, overload
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.plan.compiled import CompiledPlan
 from iggyflux.plan.digests import digest_rows
-from iggyflux.plan.reader import ReaderPlan
+from iggyflux.plan.reader import ReferenceReaderPlan
 from iggyflux.plan.reader_compiled import CompiledReaderPlan
 from iggyflux.plan.reference import ReferencePlan
 from iggyflux.spec import Reader, Writer
 
-__all__ = ["CompiledPlan", "CompiledReaderPlan", "ReaderPlan", "ReferencePlan", "compile_plan", "digest_rows"]
+__all__ = ["CompiledPlan", "CompiledReaderPlan", "ReferencePlan", "ReferenceReaderPlan", "compile_plan", "digest_rows"]
 
 Kind = Literal["compiled", "reference"]
 
@@ -27,14 +27,14 @@ def compile_plan(
 @overload
 def compile_plan(
     spec: Reader, kind: Kind = "compiled", *, dialect: Dialect | str = ..., precision: Precision | str = ...
-) -> CompiledReaderPlan | ReaderPlan: ...
+) -> CompiledReaderPlan | ReferenceReaderPlan: ...
 def compile_plan(
     spec: Writer | Reader,
     kind: Kind = "compiled",
     *,
     dialect: Dialect | str = Dialect.V2,
     precision: Precision | str = Precision.NS,
-) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReaderPlan:
+) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReferenceReaderPlan:
     """Return the plan of a document; `dialect` and `precision` are those of a writer's lines.
 
     Raise ValueError for an unknown kind, dialect or precision.
@@ -42,6 +42,6 @@ def compile_plan(
     if kind not in ("compiled", "reference"):
         raise ValueError(f"expected 'compiled' or 'reference' as the kind of plan, found {kind!r}")
     if isinstance(spec, Reader):
-        return CompiledReaderPlan(spec) if kind == "compiled" else ReaderPlan(spec)
+        return CompiledReaderPlan(spec) if kind == "compiled" else ReferenceReaderPlan(spec)
     plan = CompiledPlan if kind == "compiled" else ReferencePlan
     return plan(spec, Dialect(dialect), Precision(precision))

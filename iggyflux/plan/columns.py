@@ -28,7 +28,7 @@ from iggyflux.records import JSON, Message, Scalar
 from iggyflux.values import EXACT_INTEGERS, FieldType, convert, tag_text
 
 Fallback = set[int]
-"""The indices of records that only the reference plan can judge."""
+"""The indices of records that only the reference plan can judge; generated code calls such a set `odd`."""
 
 
 class Texts(list["str | None"]):
@@ -208,14 +208,14 @@ def with_default(texts: Column, default: str) -> Column:
 
 
 def require(texts: Column, fallback: Fallback) -> Column:
-    """Add every null to `fallback`: the reference plan writes the failure."""
+    """Return `texts`; add every null to `fallback`: the reference plan writes the failure."""
     if type(texts) is Texts:
         fallback.update(index for index, text in enumerate(texts) if text is None)
     return texts
 
 
 def refuse(texts: Column, fallback: Fallback) -> Column:
-    """Add everything but null to `fallback`: the dialect does not have the type."""
+    """Return `texts`; add everything but null to `fallback`: the dialect does not have the type."""
     fallback.update(index for index, text in enumerate(texts) if text is not None)
     return texts
 
@@ -378,7 +378,7 @@ def or_message_time(
 
 
 def check_times(times: list[int], fallback: Fallback) -> list[int]:
-    """Add times to `fallback` that some server does not store, with room for rounding down."""
+    """Return `times`; add those to `fallback` that some server does not store, with room for rounding down."""
     if times and not (min(times) >= _SAFE_MIN_NS and max(times) <= MAX_NS):
         fallback.update(index for index, ns in enumerate(times) if not _SAFE_MIN_NS <= ns <= MAX_NS)
     return times
@@ -424,7 +424,7 @@ def follow(value: JSON, path: Sequence[str]) -> JSON:
 
 
 def only_strings(column: Sequence[JSON], fallback: Fallback) -> Sequence[JSON]:
-    """Add everything but strings to `fallback`."""
+    """Return the strings of `column`; add everything else to `fallback`."""
     if set(map(type, column)) <= {str}:
         return column
     fallback.update(index for index, value in enumerate(column) if type(value) is not str)
@@ -432,7 +432,7 @@ def only_strings(column: Sequence[JSON], fallback: Fallback) -> Sequence[JSON]:
 
 
 def only_lists(column: Sequence[JSON], fallback: Fallback) -> list[list[JSON] | None]:
-    """Add everything but lists and null to `fallback`."""
+    """Return the lists and nulls of `column`; add everything else to `fallback`."""
     fallback.update(index for index, value in enumerate(column) if value is not None and type(value) is not list)
     return [value if type(value) is list else None for value in column]
 

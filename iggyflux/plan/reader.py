@@ -26,7 +26,7 @@ _SURELY_SHORT = _MAX_TEXT_BYTES // 4
 """So many characters are never too many bytes."""
 
 
-class ReaderPlan:
+class ReferenceReaderPlan:
     """A reader document as a pure function from rows to messages; thread-safe, without state between calls.
 
     `whole_windows` says how rows may be passed.  If false, every message is made of one row, so the rows of a window

@@ -21,7 +21,7 @@ from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import encode_many
 from iggyflux.plan.digests import digest_rows
 from iggyflux.plan.fallback import describe_fault
-from iggyflux.plan.reader import ReaderPlan, header_scalar, key_text, point_of, time_of
+from iggyflux.plan.reader import ReferenceReaderPlan, header_scalar, key_text, point_of, time_of
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
 from iggyflux.spec import Const, MessageSpec, Reader, Source
 
@@ -38,7 +38,7 @@ class _UnusualRows(Exception):
 _NOT_ASSUMED = (_UnusualRows, RecordError, *RAISED)
 
 
-class CompiledReaderPlan(ReaderPlan):
+class CompiledReaderPlan(ReferenceReaderPlan):
     """A reader document as generated code: `source`, or `reason`, which says why there is none."""
 
     def __init__(self, reader: Reader) -> None:
@@ -59,7 +59,7 @@ class CompiledReaderPlan(ReaderPlan):
             self.reason = f"a bug in iggyflux: {self._fault}"
 
     def render(self, rows: Sequence[Row], digests: Sequence[bytes] | None = None) -> RenderedMessages:
-        """Return the same as `ReaderPlan.render`, faster."""
+        """Return the same as `ReferenceReaderPlan.render`, faster."""
         if digests is None:
             digests = digest_rows(rows)
         if not self._items:
@@ -109,7 +109,7 @@ def _joined(parts: Sequence[tuple[int, RenderedMessages]]) -> RenderedMessages:
 class _ReaderGenerator:
     """Generates a function for each item of `messages`; values that source cannot express are bound to names."""
 
-    def __init__(self, plan: ReaderPlan) -> None:
+    def __init__(self, plan: ReferenceReaderPlan) -> None:
         self._plan = plan
         self._lowered: dict[int, Lowered] = {}
         self._names: dict[str, Any] = {
