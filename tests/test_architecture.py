@@ -107,7 +107,7 @@ def module(path: Path) -> str:
 def used_modules(path: Path, names: set[str]) -> set[str]:
     """Return the modules of ours that a module imports when it runs, at its top or in a function.
 
-    Imports under TYPE_CHECKING do not run, so they are no part of a circle; `test_imports_go_down` holds them too.
+    Imports under TYPE_CHECKING do not run, so they do not count; `test_imports_go_down` checks them.
     """
     tree = ast.parse(path.read_text())
     for_types = {

@@ -243,7 +243,7 @@ def test_a_secret_is_never_printed(tmp_path: Path, mapping: Path) -> None:
 
 
 def test_the_group_keeps_its_name_in_usage() -> None:
-    """Whoever starts it, however."""
+    """The name does not depend on how the command is started."""
     assert process("--help").out.startswith("Usage: iggyflux ")
     assert command_line.name == "command-line" or command_line.name
 
@@ -259,7 +259,7 @@ def test_the_summary_of_dry_run_shows_from_when_to_when(mapping: Path, precision
 
 
 def test_dry_run_names_tags_and_fields_that_no_line_had(mapping: Path) -> None:
-    """A missing tag is no failure, so a misspelt path or a forgotten {const: …} would not be noticed."""
+    """A missing tag does not fail, so a misspelt path or a forgotten {const: …} would not be noticed."""
     mapping.write_text(
         DOCUMENT.replace("{a: a}", "{a: a, b: b.c, d: {expr: d, default: 1}}, tags: {site: berlin, x: x}")
     )

@@ -252,7 +252,7 @@ def test_a_run_uses_influxql_and_reports_it_if_flux_would_change_rows(server: Si
 
 
 def test_rows_that_fail_are_dead_letters_that_dry_run_reads_again(server: SimServer) -> None:
-    """Their payload is the row; `replay` says how they are read again, since they are no messages."""
+    """Their payload is the row; `replay` says how they are read again, since they are not messages."""
     Path("back.yaml").write_text(MAPPING.replace("v: value", "v: add(value, device)"))
     ran = iggyflux("run", pipeline(server), "--until-end")
     assert ran.code == 0, ran.err

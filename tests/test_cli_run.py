@@ -104,7 +104,7 @@ def test_a_run_that_follows_ends_well_on_sigterm() -> None:
 
 @pytest.mark.parametrize("timeouts", ["shutdown_timeout: 200ms\n", ""])
 def test_a_server_that_never_answers_holds_up_no_end(timeouts: str) -> None:
-    """Told to stop, it waits for no request's own timeout: here it hangs at the first."""
+    """When stopped, it does not wait for a request's own timeout: here it hangs at the first."""
     fill(GOOD)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and never answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"

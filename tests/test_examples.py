@@ -1,4 +1,4 @@
-"""Examples of documents: what passes, and how a difference is told."""
+"""Examples of documents: what passes, and how a difference is reported."""
 
 from __future__ import annotations
 

@@ -592,7 +592,7 @@ def test_a_value_that_is_not_an_instant_fails(value: Any, how: str) -> None:
 
 
 def test_a_number_in_another_unit_gets_a_hint() -> None:
-    """Rule 18.  Only where it is no time in the declared unit; a time that is merely unlikely is no failure."""
+    """Rule 18.  Only if it is not a time in the declared unit; a time that is merely unlikely does not fail."""
     text = document("{v: v}", rest="timestamp: {expr: ts, format: unix_s}")
 
     assert failure(text, {"v": 1, "ts": 1700000000123}).reason.endswith("; as unix_ms it would be 2023-11-14")

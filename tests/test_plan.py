@@ -152,7 +152,7 @@ def test_every_pair_of_elements(policy):
 
 
 def test_a_deep_payload_fails_in_both_and_a_large_one_passes():
-    """Depth and size are checked on the bytes; 20 MB that no expression reads are no reason to fail."""
+    """Depth and size are checked on the bytes; 20 MB that no expression reads do not fail."""
     mapping = parse_mapping(json.dumps(document("default")), name="m", format="yaml")
     deep = b'{"a":1,"t":1,"x":' + b"[" * 127 + b"]" * 127 + b"}"
     deeper = b'{"a":1,"t":1,"x":' + b"[" * 128 + b"]" * 128 + b"}"
