@@ -26,7 +26,7 @@ from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.plan import digest_rows
 from iggyflux.records import Row
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.influxdb.query.rows import Column, Layout, decode_flux, decode_influxql, decode_jsonl
+from iggyflux.transports.influxdb.query.rows import AnswerColumn, Layout, decode_flux, decode_influxql, decode_jsonl
 from iggyflux.transports.influxdb.query.spool import BLOCK_BYTES
 
 COUNT = 50_000
@@ -37,10 +37,10 @@ WINDOW = (START, START + 10**9 * 86_400 * 365)
 TAGS = ("device", "site")
 LAYOUT = Layout(
     (
-        Column("temperature", "float"),
-        Column("humidity", "float"),
-        Column("count", "integer"),
-        Column("state", "string"),
+        AnswerColumn("temperature", "float"),
+        AnswerColumn("humidity", "float"),
+        AnswerColumn("count", "integer"),
+        AnswerColumn("state", "string"),
     ),
     {"device": "device", "site": "site"},
 )
