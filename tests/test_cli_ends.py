@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -271,6 +272,32 @@ def test_dry_run_names_tags_and_fields_that_no_line_had(mapping: Path) -> None:
         "never set           field b",
     ]
     assert "no sample has a member `berlin`; for literal text write {const: berlin}" in text
+
+
+def test_dry_run_does_not_call_missing_what_a_sample_has(mapping: Path) -> None:
+    """A value that failed is there, and of a record that failed nothing is known."""
+    mapping.write_text(DOCUMENT.replace("{a: a}", "{a: a, halle: halle, lambda: lambda}"))
+
+    told = iggyflux("dry-run", mapping, "-", stdin='{"a":1,"ts":1}\n{"a":1,"halle":{"x":1},"lambda":1,"ts":2}\n').err
+
+    assert [line.partition(mapping.name)[2] for line in told.splitlines() if "never set" in line] == [":4:72"]
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("root.klass", ": root is a member; root() is the whole message"),
+        ("gateways.class", ": where `gateways` is a list, write gateways[0].class"),
+        ("root().klass", ""),
+        ('"a-b".c', ""),
+    ],
+)
+def test_dry_run_says_what_a_path_to_nothing_probably_lacks(mapping: Path, path: str, advice: str) -> None:
+    mapping.write_text(DOCUMENT.replace("{a: a}", f"{{a: a, b: '{path}'}}"))
+
+    told = iggyflux("dry-run", mapping, "-", stdin='{"a":1,"ts":1,"gateways":[{"class":1}]}\n').err
+
+    assert [re.split(r":\d+:\d+", line)[1] for line in told.splitlines() if "never set" in line] == [advice]
 
 
 def test_dry_run_takes_a_file_as_one_payload_with_whole(tmp_path: Path) -> None:

@@ -566,6 +566,32 @@ def test_the_example_of_a_warning_causes_it(code: str, example: str) -> None:
     assert [code] == [warning.code for warning in compile_expression(example).warnings]
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('split(gr, ".")', "'.'"),
+        ('starts_with(class, "halle")', "'halle'"),
+        ("replace(a, \"yield\", 'x')", "'yield'"),
+        ('join(", ", a)', "', '"),
+        ('coalesce(a, "unknown")', "'unknown'"),
+        ('split(a, "\'")', r"'\''"),
+        ('upper("für")', None),
+        ('upper("class")', None),
+        ('starts_with(a, "air-temp")', None),
+        ('coalesce(a, "null")', None),
+        ("split(a, '.')", None),
+        ("split(a, class)", None),
+        ('length("class")', None),
+        ('sort_by(a, &"class")', None),
+    ],
+)
+def test_a_string_argument_in_double_quotes_is_doubted(text: str, hint: str | None) -> None:
+    """It is the name of a member, and gives null without a failure; a name that needs its quotes is not doubted."""
+    warnings = compile_expression(text).warnings
+
+    assert [f"write {hint} for the string"] * (hint is not None) == [warning.hint for warning in warnings]
+
+
 @pytest.mark.parametrize(("code", "example"), examples_of(300, 309))
 def test_the_example_of_a_failure_causes_it(code: str, example: str) -> None:
     """A failure at run time has its code, and the place of the expression in the document."""

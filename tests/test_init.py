@@ -82,6 +82,21 @@ def test_a_pipeline_names_the_mapping_that_it_is_given(form: str, mapping: str) 
     assert tree(Path(f"pipeline.{form}"))["run"][0]["mapping"] == mapping
 
 
+@pytest.mark.parametrize("form", REFERENCE)
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+def test_a_pipeline_suits_the_kind_of_the_mapping_that_it_is_given(
+    form: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader has no messages to read: its route sends to the log."""
+    monkeypatch.setenv("INFLUX_TOKEN", "t")
+    init(f"torna-7.{form}", *(["--reader"] if kind == "reader" else []))
+    init(f"pipeline.{form}", "--mapping", f"torna-7.{form}")
+
+    (route,) = load_pipeline(f"pipeline.{form}").routes
+    assert iggyflux("validate", f"pipeline.{form}").err == "2 documents: no problems\n"
+    assert (str(route.source), str(route.sink)) == (("None", "log:data") if kind == "reader" else ("log:data", "None"))
+
+
 def test_nothing_that_exists_is_overwritten_without_force() -> None:
     schema = Path("mapping-v1.schema.json")
     init()

@@ -250,6 +250,7 @@ class _WriterRun:
         rendered = self.plan.render([sample.message for sample in samples])
         warn_of_fallback(rendered.fallback)
         self.unmatched.add(rendered.lines)
+        self.unmatched.add_failures(rendered.failures)
         self.tally.skipped += len(rendered.skipped)
         self.tally.empty += len(rendered.empty)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Final
 
 import click
 
 from iggyflux.cli.output import ExitCode, result, talk
-from iggyflux.documents import read_schema
+from iggyflux.documents import read_document, read_schema, read_source
+from iggyflux.errors import DocumentError
 
 STARTERS = Path(__file__).parent / "starters"
+
+_ROUTES: Final = {
+    "writer": ("from", "messages that failed are kept here; `iggyflux replay` sends them again"),
+    "reader": ("to", "rows that failed are kept here; `iggyflux cursor set` reads them again"),
+}
+"""By the kind of the mapping: the end of its route that is a log, and what is kept as a dead letter."""
+_ROUTE_END_WIDTH: Final = {"yaml": len("from: log:data"), "toml": len('from = "log:data"')}
 
 
 @click.command(name="init")
@@ -29,7 +38,8 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
     """Write a commented starter mapping or pipeline.
 
     PATH defaults to mapping.yaml (or mapping.toml); `-` prints the starter. A mapping validates and passes its own
-    examples. The JSON Schema for editors is written next to the file.
+    examples. A pipeline suits its mapping, if that exists: a writer or a reader. The JSON Schema for editors is written
+    next to the file.
 
     \b
     Example:
@@ -50,10 +60,15 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
     schema = f"{kind}-v1.schema.json"
     is_printed = str(path) == "-"
     text = (STARTERS / f"{'pipeline' if pipeline else 'reader' if reader else 'writer'}.{form}").read_text("utf-8")
+    mapping = mapping or f"mapping.{form}"
+    end, failed = _ROUTES["reader" if pipeline and _is_reader(path.parent / mapping) else "writer"]
     words = {
         "SCHEMA": f"./{schema}",
-        "MAPPING": json.dumps(mapping or f"mapping.{form}", ensure_ascii=False),
+        "MAPPING": json.dumps(mapping, ensure_ascii=False),
         "FILE": f"{kind}.{form}" if is_printed else str(path),
+        "ROUTE_END": (f"{end}: log:data" if form == "yaml" else f'{end} = "log:data"').ljust(_ROUTE_END_WIDTH[form]),
+        "END": end,
+        "FAILED": failed,
     }
     text = re.sub("|".join(words), lambda found: words[found[0]], text)
     if is_printed:
@@ -73,6 +88,15 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
     _write_schema(kind, path.parent / schema, force)
     talk(f"try: iggyflux {'check' if pipeline else 'test'} {path}")
     return ExitCode.OK
+
+
+def _is_reader(path: Path) -> bool:
+    """Return whether the file is a reader mapping, also one with problems."""
+    try:
+        tree = read_document(read_source(path), file=str(path)).tree
+    except (OSError, DocumentError):
+        return False
+    return isinstance(tree, dict) and tree.get("kind") == "reader"
 
 
 def _write_schema(kind: str, path: Path, force: bool) -> None:

@@ -31,7 +31,7 @@ from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.base import Worker
-from iggyflux.transports.local.deadletters import read_dead_letters
+from iggyflux.transports.local.deadletters import dead_letter_files, read_dead_letters
 
 _BATCH: Final = 1000
 _HERE: Final = Partition("dead-letters", "replay", 0)
@@ -111,6 +111,7 @@ def command(
         where = path if isinstance(path, Path) else f"{TOPIC_PREFIX}{'/'.join(path)}"
         talk(f"{plural(letters.count, 'dead letter')} chosen in {where}")
         if not letters.count:
+            _report_others(letters, place)
             return ExitCode.OK
         if dry_run:
             return _dry_run(letters, pipeline, mapping_file, as_is)
@@ -155,7 +156,15 @@ class Letters:
         self._path = path
         self._chosen = chosen
         self.counts_by_mapping: dict[str, LetterCounts] = {}
-        for letter in self._read(_warn_of_torn_line):
+        self.excluded = 0
+        self.known_mappings: set[str] = set()
+        self.known_codes: set[str] = set()
+        for letter in read_dead_letters(path, torn=_warn_of_torn_line):
+            self.known_mappings.add(letter.mapping)
+            self.known_codes.update(reason.code for reason in letter.reasons)
+            if not chosen.takes(letter):
+                self.excluded += 1
+                continue
             counts = self.counts_by_mapping.setdefault(letter.mapping, LetterCounts())
             counts.count += 1
             counts.with_lines += bool(_kept_lines(letter))
@@ -165,10 +174,21 @@ class Letters:
     def of(self, mapping: str | None = None) -> Iterator[DeadLetter]:
         """Return the letters of one mapping, or all; without letters added after the count."""
         counted = self.count if mapping is None else self.counts_by_mapping[mapping].count
-        return islice((letter for letter in self._read(_ignore) if mapping in (None, letter.mapping)), counted)
+        return islice((letter for letter in self._read() if mapping in (None, letter.mapping)), counted)
 
-    def _read(self, torn: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
-        return filter(self._chosen.takes, read_dead_letters(self._path, torn=torn))
+    def _read(self) -> Iterator[DeadLetter]:
+        return filter(self._chosen.takes, read_dead_letters(self._path, torn=_ignore))
+
+
+def _report_others(letters: Letters, path: Path) -> None:
+    """Report the dead letters that the options exclude, or the folders in `path` that hold dead letters."""
+    if letters.excluded:
+        codes, mappings = ", ".join(sorted(letters.known_codes)), ", ".join(sorted(letters.known_mappings))
+        note(f"it has {plural(letters.excluded, 'other dead letter')}: mapping {mappings}; codes {codes}")
+        return
+    below = [str(entry) for entry in sorted(path.glob("*/")) if dead_letter_files(entry)]
+    if below:
+        note(f"dead letters are in its folders: {', '.join(below)}")
 
 
 def _warn_of_torn_line(file: Path, line: int) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from iggyflux.lineprotocol import Dialect, Precision, parse_lines
 from iggyflux.mapping import Field, PointSpec, Tag, WriterMapping
+from iggyflux.records import Failure
 
 MOST_LINES: Final = 10_000
 """The maximum number of lines that are examined."""
@@ -27,6 +28,11 @@ class UnmatchedKeys:
         self._seen: set[tuple[str, str]] = set()
         self._wanted = {(kind, spec.key) for point in self._points for kind, spec in _specs(point)}
         self._lines = 0
+        self._failed: set[str] = set()
+
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Record where values failed: such a key has a value, and the failure is reported."""
+        self._failed.update(failure.location for failure in failures)
 
     def add(self, lines: Iterable[str]) -> None:
         """Examine lines until every named key has a value."""
@@ -46,8 +52,9 @@ class UnmatchedKeys:
             if not self._lines or (name is not None and name not in self._measurements):
                 continue
             for kind, spec in _specs(point):
-                if (kind, spec.key) not in self._seen:
-                    yield f"{kind} {spec.key} at {self._mapping.locate(spec.pointer)}{_advice(spec)}"
+                if (kind, spec.key) not in self._seen and spec.pointer not in self._failed:
+                    advice = "" if self._failed else _advice(spec)  # a record that failed may have the member
+                    yield f"{kind} {spec.key} at {self._mapping.locate(spec.pointer)}{advice}"
 
 
 def _specs(point: PointSpec) -> Iterator[tuple[str, Tag | Field]]:
@@ -59,4 +66,11 @@ def _specs(point: PointSpec) -> Iterator[tuple[str, Tag | Field]]:
 
 def _advice(spec: Tag | Field) -> str:
     text = getattr(spec.source, "text", "")
-    return f": no sample has a member `{text}`; for literal text write {{const: {text}}}" if text.isidentifier() else ""
+    if text.isidentifier():
+        return f": no sample has a member `{text}`; for literal text write {{const: {text}}}"
+    if text.startswith("root."):
+        return ": root is a member; root() is the whole message"
+    first, dot, rest = text.partition(".")
+    if dot and first.isidentifier():
+        return f": where `{first}` is a list, write {first}[0].{rest}"
+    return ""

@@ -7,6 +7,7 @@ error even where it would never be evaluated.  An expression that may work is ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -241,6 +242,18 @@ class Checker:
         node["constants"] = self._constants(node, function)
         return frozenset(function.result or ALL) | (_NULL if function.propagates_null else frozenset())
 
+    def _doubt_quoted_argument(self, node: Node, parameter: Parameter, position: int) -> None:
+        """Warn of `split(a, ".")` and `starts_with(a, "x")`, whose argument is a member named `.` or `x`."""
+        token = self.tokens[max(self.places[id(node)], 0)]
+        if node["type"] != "field" or token["type"] != "quoted_identifier" or "string" not in (parameter.types or ALL):
+            return
+        name = str(node["value"])
+        is_plain = name.isascii() and name.isidentifier() and name not in ("null", "true", "false")
+        if (is_plain and position > 0) or not re.search(r"\w", name):
+            message = f"{self._shown(token)} in double quotes is the name of a member"
+            text = name.replace("\\", "\\\\").replace("'", "\\'")
+            self._warn("IFX220", message, token, f"write '{text}' for the string")
+
     def _check_argument(self, call: Node, function: Function, position: int, child: Node, given: Kinds) -> None:
         parameter = function.parameters[min(position, len(function.parameters) - 1)]
         checked = position < len(function.parameters) or not function.builtin  # like jmespath, which checks only these
@@ -250,6 +263,7 @@ class Checker:
                 hint = f"did you mean '{child['value']}'?"
             message = f"{parameter.name} of {function.name}() must be a literal"
             raise self._at_argument("IFX209", message, call, position, hint)
+        self._doubt_quoted_argument(child, parameter, position)
         if child["type"] == "expref":
             self._kinds(child["children"][0], ALL)
             kinds = frozenset(("expref",))
