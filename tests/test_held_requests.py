@@ -240,7 +240,10 @@ def test_the_next_run_stops_too_until_the_server_is_corrected() -> None:
 def test_held_lines_are_sent_again_after_reconnecting_and_counted_once() -> None:
     """One bad line, and the source loses its connection three times: these are not three requests in a row."""
     first, second = batches_of([VAGUE], [GOOD])
-    source = ScriptedSource([first, NotConnected("a"), NotConnected("b"), NotConnected("c"), second])
+    quiet = [None] * 5  # the request ends, and is held, before the connection is lost
+    source = ScriptedSource(
+        [first, *quiet, NotConnected("a"), *quiet, NotConnected("b"), *quiet, NotConnected("c"), second]
+    )
     server = Server()
     letters = Letters(server)
 

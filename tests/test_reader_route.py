@@ -159,16 +159,23 @@ class Sink:
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.messages: list[OutgoingMessage] = []
+        self.is_connected = False
         self.closed = False
 
     async def connect(self) -> None:
         self.faults.at("sink connect")
+        self.is_connected = True
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
-        self.faults.at("before send")
-        await asyncio.sleep(0)
-        self.messages += messages
-        self.faults.at("after send")
+        assert self.is_connected, "connect first"
+        try:
+            self.faults.at("before send")
+            await asyncio.sleep(0)
+            self.messages += messages
+            self.faults.at("after send")
+        except NotConnected:
+            self.is_connected = False
+            raise
 
     async def close(self) -> None:
         self.closed = True
