@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cursors import CursorStore, Deduplicator, cursor_state
-from iggyflux.delivery.windows import ReadPosition, WindowRules
+from iggyflux.delivery.windows import Read, ReadPosition, WindowRules
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import OnError, parse_mapping
 from iggyflux.records import JSON, OutgoingMessage, Row
+from iggyflux.runner.prefetch import Prefetcher
 from iggyflux.runner.reader_run import ReaderRun
 from iggyflux.runner.route import ReaderRoute
 from iggyflux.runner.status import RouteStatus
@@ -97,9 +98,11 @@ class Database:
         self.most_rows = 10**9
         self.fetched: list[tuple[int, int]] = []
         self.open_windows = 0
+        self.fetching = 0
         self.closed = False
 
     async def connect(self) -> None:
+        assert not self.fetching, "a query of the lost connection is still in flight"
         self.faults.at("connect")
 
     async def now(self) -> int:
@@ -116,6 +119,12 @@ class Database:
 
     async def fetch(self, start: int, stop: int) -> MemoryWindow:
         self.faults.at("fetch")
+        self.fetching += 1
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+        finally:
+            self.fetching -= 1
         found = {(p.time, p.device): p for p in self.visible() if start <= p.time < stop}
         if len(found) > self.most_rows:
             raise TooMuch(f"{len(found)} rows")
@@ -375,6 +384,53 @@ def test_the_next_window_of_the_past_is_fetched_while_one_is_sent(tmp_path: Path
     assert len(set(world.database.fetched)) == len(world.database.fetched), "each window once"
 
 
+def test_a_window_that_was_fetched_in_vain_is_closed() -> None:
+    database = Database(points(5), Clock())
+    first, second, third = (Read(time, time + 1, "backfill", time, time + 1) for time in range(3))
+
+    async def main() -> list[int]:
+        prefetcher, opened = Prefetcher(database), []
+        for read in (second, first):
+            prefetcher.prefetch(first)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            window = await (await prefetcher.fetch(read))
+            opened.append(database.open_windows)
+            window.close()
+        prefetcher.prefetch(third)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await prefetcher.cancel()
+        return opened
+
+    assert asyncio.run(main()) == [1, 1]
+    assert database.fetched == [(0, 1), (1, 2), (0, 1), (2, 3)]
+    assert database.open_windows == 0
+
+
+def test_what_is_fetched_ahead_is_cancelled_when_the_connection_is_lost(tmp_path: Path) -> None:
+    faults = Faults(("chunk", 1, NotConnected("reset")))
+    world = World(tmp_path, points(9, first=BASE - 5_000 * S), faults=faults, start=BASE - 5_000 * S, until_end=True)
+    fetch, calls = world.database.fetch, 0
+
+    async def hanging(start: int, stop: int) -> MemoryWindow:
+        nonlocal calls
+        calls += 1
+        world.database.fetching += 1
+        try:
+            if calls == 2:
+                await asyncio.Event().wait()
+        finally:
+            world.database.fetching -= 1
+        return await fetch(start, stop)
+
+    world.database.fetch = hanging  # type: ignore[method-assign]
+    world.run()
+
+    assert sorted(world.sink.values, key=str) == expected(world.database.points)
+    assert world.status.reconnects == 1
+
+
 def test_one_nanosecond_with_too_many_rows_stops_with_a_hint(tmp_path: Path) -> None:
     world = World(tmp_path, [Point(BASE - 20 * S, 1, f"d{number}") for number in range(5)])
     world.database.most_rows = 4
@@ -403,7 +459,7 @@ def test_rows_outside_of_the_window_stop_the_reader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "where",
-    ["connect", "sink connect", "now", "first", "fetch", "before send"],
+    ["connect", "sink connect", "now", "first", "fetch", "chunk", "before send"],
     ids=lambda text: text.replace(" ", "-"),
 )
 def test_unavailable_servers_are_retried_and_nothing_is_sent_twice(tmp_path: Path, where: str) -> None:
