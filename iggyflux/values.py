@@ -78,13 +78,16 @@ def may_round(text: bytes) -> bool:
 
 
 def describe(value: JSON) -> str:
-    """Return a value as messages describe it: its JSON type and the value itself, shortened."""
+    """Return a value as messages describe it: its JSON type and, of a scalar, the value itself, shortened.
+
+    Elements and members are not counted: those that no path reads are not decoded.
+    """
     if value is None:
         return "null"
     if isinstance(value, dict):
-        return f"an object with {len(value)} member{'s' * (len(value) != 1)}"
+        return "an object"
     if isinstance(value, list):
-        return f"a list with {len(value)} element{'s' * (len(value) != 1)}"
+        return "a list"
     if isinstance(value, str):
         return f"string {shorten(value)}"
     if isinstance(value, bool):
@@ -156,7 +159,9 @@ def _float(value: JSON, cast: bool) -> float:
         except OverflowError:
             nearest = math.inf
         if nearest != value:
-            raise RecordError(INEXACT, f"integer {describe(value)[7:]} has no exact double (use type: integer)")
+            raise RecordError(
+                INEXACT, f"integer {describe(value)[7:]} cannot be stored exactly as a float (use type: integer)"
+            )
         return nearest
     if isinstance(value, str):
         if cast:
@@ -174,7 +179,10 @@ def _whole(value: JSON, cast: bool, expected: str) -> int:
         return _whole_text(value, expected)
     if isinstance(value, float):
         if not cast:
-            raise _wrong(value, expected, "cast: true accepts whole floats")
+            whole = value.is_integer()
+            raise _wrong(
+                value, expected, "cast: true accepts whole floats" if whole else "use type: float, or round(…)"
+            )
         if not _finite(value).is_integer():
             raise RecordError(INEXACT, f"{value!r} is not a whole number")
         return int(value)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from ruamel.yaml import YAML
 
+from iggyflux import Message, Point, parse_mapping
 from iggyflux.codes import CODES, Code
+from iggyflux.errors import PointError
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
 
 PACKAGE = Path(__file__).parent.parent / "iggyflux"
 
@@ -34,3 +42,30 @@ def test_every_code_that_the_program_names_has_an_entry():
     }
 
     assert {code: name for code, name in named.items() if code not in CODES} == {}
+
+
+BASE = {"measurement": {"const": "class"}, "fields": {"while": {"const": 1}}, "timestamp": {"spread": "offset"}}
+
+
+def examples(form: str) -> list[ParameterSet]:
+    matches = [(entry.code, re.fullmatch(form, entry.example or "")) for entry in CODES.values()]
+    return [pytest.param(code, match, id=code) for code, match in matches if match]
+
+
+@pytest.mark.parametrize(("code", "match"), examples(r"(\w+: .*) and the message (\{.*\})"))
+def test_the_example_of_a_failed_record_leads_to_its_code(code: str, match: re.Match[str]) -> None:
+    """The example is a part of a point, in YAML, and the payload that fails."""
+    part = YAML(typ="safe").load(f"{{{match[1]}}}")
+    mapping = {"iggyflux": 1, "kind": "writer", "from": {"stream": "s", "topic": "t"}, "points": BASE | part}
+    failures = parse_mapping(json.dumps(mapping)).plan().render([Message(match[2].encode())]).failures
+
+    assert [code] == [each.code for each in failures]
+
+
+@pytest.mark.parametrize(("code", "match"), examples(r".*(Point\(.*\))"))
+def test_the_example_of_a_point_leads_to_its_code(code: str, match: re.Match[str]) -> None:
+    """The example is a call in Python."""
+    with pytest.raises(PointError) as caught:
+        eval(match[1], {"Point": Point})
+
+    assert code == caught.value.code

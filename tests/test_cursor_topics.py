@@ -564,7 +564,7 @@ def test_the_commands_look_at_and_move_a_cursor_in_a_topic(
         assert count in run.err
     assert (shown.code, "read to" in shown.out) == (0, True)
     assert "read to     2026-01-01T00:00:05Z" in moved.out
-    assert ["forgotten" in reset[0].err, "nothing is stored" in reset[1].err] == [True, True]
+    assert ["deleted" in reset[0].err, "nothing is stored" in reset[1].err] == [True, True]
     assert not (tmp_path / ".iggyflux").exists()
 
 

@@ -62,7 +62,7 @@ def test_the_factory_example_works_from_end_to_end(server: IggyServer, tmp_path:
     assert "10,000 messages, 9,900 points written, 10,000 acknowledged" in ran
     assert "100 kept as dead letters" in ran
     assert len(points) == 9_900
-    assert "100 dead letters chosen" in replayed_dry
+    assert "100 dead letters selected" in replayed_dry
     assert "100 failed again" in replayed
 
 

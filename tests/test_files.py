@@ -229,8 +229,8 @@ def test_an_envelope_has_coordinates_and_the_position_is_the_files(tmp_path: Pat
 
 
 BAD_ENVELOPES = {
-    "not JSON": (b"{", "invalid message"),
-    "not an object": (b"[]", "invalid message"),
+    "not JSON": (b"{", "invalid envelope"),
+    "not an object": (b"[]", "invalid envelope"),
     "unknown key": (b'{"payload": 1, "ofset": 2}', "ofset"),
     "no payload": (b'{"offset": 2}', "found none"),
     "two payloads": (b'{"payload": 1, "payload_text": "x"}', "found payload and payload_text"),
@@ -238,7 +238,7 @@ BAD_ENVELOPES = {
     "bad header": (b'{"payload": 1, "headers": {"a": {"b": "c"}}}', "as header"),
     "bad id": (b'{"payload": 1, "id": "x"}', "expected a number as id"),
     "large id": (b'{"payload": 1, "id": "340282366920938463463374607431768211456"}', "128 bits"),
-    "not UTF-8": (b'{"payload_text": "\xff"}', "invalid message"),
+    "not UTF-8": (b'{"payload_text": "\xff"}', "invalid envelope"),
 }
 
 
@@ -524,7 +524,7 @@ def test_messages_before_a_broken_envelope_are_settled_first(tmp_path: Path) -> 
         assert batch
         await broken.ack([batch.last])
         for _ in range(2):
-            with pytest.raises(Stopped, match=":3: invalid message"):
+            with pytest.raises(Stopped, match=":3: invalid envelope"):
                 await broken.read()
         await broken.close()
         return [message.payload for message in batch.messages]

@@ -581,7 +581,7 @@ def test_dead_letters_go_to_a_topic_and_are_replayed_from_it(topic: Topic, pipel
     )
     replayed = process("replay", f"iggy:{topic.stream}/dead", "--pipeline", pipeline, env=ENV)
 
-    assert "2 dead letters chosen" in replayed.err
+    assert "2 dead letters selected" in replayed.err
     assert (replayed.code, lines_of(pipeline)[2:]) == (1, ["env,tenant=acme n=1i 1000000000"]), replayed.err
     assert f"{topic.stream}/t/0@3" in replayed.err
 

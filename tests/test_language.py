@@ -154,7 +154,7 @@ def test_an_unquoted_expression_that_yaml_cannot_read_gets_a_hint(value: str) ->
     """Rule 2."""
     text = document("{a: a}", tags=f"{{x: {value}}}")
 
-    assert "quote the expression" in hints(text)
+    assert "quote the value" in hints(text)
     assert "IFX109" not in codes_or_none(text.replace(f"x: {value}", f"x: '{value}'"))
 
 
@@ -695,6 +695,47 @@ def test_a_payload_that_is_a_list_is_named_without_its_length() -> None:
 
     assert found.code == "IFX346"
     assert found.reason.endswith(" (the payload is a list; use `for_each` to render points from its elements)")
+
+
+@pytest.mark.parametrize("payload", [[{"v": 1}], 5, "v", True])
+def test_a_payload_without_members_is_named_where_the_measurement_is_missing(payload: Any) -> None:
+    """The cause is the payload, not the name in the mapping."""
+    found = failure(HEAD + "points: {measurement: v, fields: [v], timestamp: {spread: offset}}", payload)
+
+    assert found.code == "IFX345"
+    assert "the payload is " in found.reason
+    assert "const" not in found.reason
+
+
+@pytest.mark.parametrize("payload", [{"for": {"if": 1, "Ω": {"x": 2}}}, {"for": {}}])
+def test_an_object_that_is_decoded_in_part_is_not_counted(payload: Any) -> None:
+    """Members that no path reads are not decoded: their number is not known."""
+    found = failure(
+        HEAD + "for_each: for\npoints: {measurement: {const: a}, fields: [v], timestamp: {spread: offset}}", payload
+    )
+
+    assert (found.code, found.reason.endswith("found an object")) == ("IFX343", True)
+
+
+@pytest.mark.parametrize("kind", ["integer", "unsigned"])
+@pytest.mark.parametrize("cast", [False, True])
+def test_the_hint_for_a_fraction_is_not_one_that_fails_again(kind: str, cast: bool) -> None:
+    """`cast: true` accepts 3.0, and not 3.7."""
+    fields = f"{{while: {{expr: n, type: {kind}, cast: {str(cast).lower()}}}}}"
+
+    assert "cast" not in failure(document(fields), {"n": 3.7}).reason
+    assert cast or "cast: true" in failure(document(fields), {"n": 3.0}).reason
+
+
+@pytest.mark.parametrize("constant", ["5", "1.5", "true"])
+def test_the_hint_for_a_constant_measurement_is_accepted(constant: str) -> None:
+    """A measurement is a string, so the hint quotes the constant."""
+    with pytest.raises(MappingError) as caught:
+        parse_mapping(document("[v]").replace("{const: m}", constant))
+    hint = caught.value.problems[0].hint or ""
+
+    assert hint.startswith("write a constant as ")
+    assert parse_mapping(document("[v]").replace("{const: m}", hint.removeprefix("write a constant as ")))
 
 
 def test_a_record_stops_at_its_first_failure() -> None:

@@ -185,7 +185,7 @@ def test_an_unquoted_expression_in_braces_gets_a_hint(value: str) -> None:
     """Rule 2."""
     found = problems(HEAD + f"points:\n  measurement: {{const: m}}\n  fields: {{a: {value}}}\n")
 
-    assert any("quote the expression" in (problem.hint or "") for problem in found)
+    assert any("quote the value" in (problem.hint or "") for problem in found)
     assert {problem.location.line for problem in found if problem.severity == "error"} == {6}
 
 

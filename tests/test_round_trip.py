@@ -125,7 +125,7 @@ def test_a_message_that_comes_back_as_it_was_is_whole() -> None:
             "{a: a, ts: time}",
             {"a": 1.5, "ts": 1},
             "ts",
-            "the time came back in nanoseconds",
+            "the time is returned in nanoseconds",
         ),
         (
             {"fields": {"a": "a"}, "measurement": "b"},
@@ -202,7 +202,7 @@ def test_a_message_of_many_elements_comes_back_as_many_or_as_one() -> None:
         point, "{d: [0].d, list: [].{a: a, ts: time}}", sent, for_each="list[]", message={"for_each": "series"}
     )
 
-    assert named(rows) == {"": "one message came back as several", "list[].b": "dropped: not mapped"}
+    assert named(rows) == {"": "one message is returned as several", "list[].b": "dropped: not mapped"}
     assert series.returns[0].back == ({"d": "x", "list": [{"a": 1.5, "ts": 1}, {"a": 2.5, "ts": 2}]},)
     assert named(series) == {"list[].b": "dropped: not mapped"}
 
@@ -322,7 +322,7 @@ def test_the_command_prints_losses_first(tmp_path: Path) -> None:
         "a  integer became float  (1 of 2, first: 2): 1 → 1.0",
         'x  added by the reader  (2 of 2, first: 1): "k"',
     ]
-    assert "2 messages: 2 came back, 0 of them without loss" in lossy.stderr
+    assert "2 messages: 2 returned, 0 of them without loss" in lossy.stderr
     assert whole.exit_code == 0
     assert json.loads(whole.stdout)["differences"] == [
         {

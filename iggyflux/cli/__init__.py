@@ -42,7 +42,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "explain": Entry("explain", _WRITE, "Describe what a mapping reads and writes, and show its code."),
     "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
     "check": Entry("check", _RUN, "Check the connections and permissions of a pipeline file."),
-    "cursor": Entry("cursor", _RUN, "Show or move how far readers have read.", "cursor"),
+    "cursor": Entry("cursor", _RUN, "Show or change how far readers have read.", "cursor"),
     "state": Entry("state", _RUN, "Show, check or back up the state of routes on disk."),
     "replay": Entry("replay", _RUN, "Send dead letters again."),
     "regroup": Entry("regroup", _RUN, "Rebuild an Apache Iggy consumer group without its members; keep its offsets."),

@@ -24,7 +24,7 @@ _YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 @click.group(name="cursor")
 def cursor() -> None:
-    """Show or move how far readers have read.
+    """Show or change how far readers have read.
 
     \b
     Example:
@@ -115,7 +115,7 @@ def reset(pipeline: Path, name: str, yes: bool) -> int:
             return ExitCode.OK
         _ask(f"{name}: delete the position, which {was}?", yes)
         store.replace(None)
-    talk(f"{name}: forgotten")
+    talk(f"{name}: position deleted")
     return ExitCode.OK
 
 

@@ -103,7 +103,7 @@ def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[
     yield from _aligned(
         [
             ("a record that fails", writer.on_error.value),
-            ("two points of one message with one identity", writer.collisions.value),
+            ("points of one message with the same identity", writer.collisions.value),
             ("a name that some servers lose or change", writer.invalid_names),
         ]
     )

@@ -109,7 +109,7 @@ def command(
     with _on_disk(path, pipeline) as place:
         letters = Letters(place, chosen)
         where = path if isinstance(path, Path) else f"{TOPIC_PREFIX}{'/'.join(path)}"
-        talk(f"{plural(letters.count, 'dead letter')} chosen in {where}")
+        talk(f"{plural(letters.count, 'dead letter')} selected in {where}")
         if not letters.count:
             _report_others(letters, place)
             return ExitCode.OK
@@ -274,7 +274,7 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_RouteOfLetters], int
             continue
         if mapping is None or name not in routes:
             known = ", ".join(sorted(routes))
-            warn(f"{count} of mapping {name!r}, for which {path} has no route (its routes: {known})")
+            warn(f"cannot replay {count} of mapping {name!r}: {path} has no route for it (its routes: {known})")
             code = ExitCode.PROBLEMS
             continue
         if changed := counts.count - counts.hashes[mapping.hash]:

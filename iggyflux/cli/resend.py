@@ -79,4 +79,4 @@ def _bound(text: str | None, option: str) -> Bound | None:
     try:
         return Bound("timestamp", -(-parse_rfc3339(text) // 1000))
     except TimestampError as error:
-        raise click.BadParameter(f"neither an offset nor a time: {error}", param_hint=option) from error
+        raise click.BadParameter(f"expected an offset or a time: {error}", param_hint=option) from error

@@ -90,7 +90,7 @@ def _print(found: RoundTrip, kinds: Sequence[_LossKind]) -> None:
         note(text)
     whole = sum(each.is_whole for each in found.returns)
     back = sum(len(each.back) > 0 for each in found.returns)
-    talk(f"{plural(total, 'message')}: {back:,} came back, {whole:,} of them without loss")
+    talk(f"{plural(total, 'message')}: {back:,} returned, {whole:,} of them without loss")
 
 
 def _values(loss: Loss) -> str:

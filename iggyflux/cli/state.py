@@ -83,7 +83,7 @@ def check(places: tuple[Path, ...]) -> int:
             bad += 1
             show_stop(error)
         else:
-            result_line(f"{path}: sound")
+            result_line(f"{path}: ok")
     talk(f"{plural(len(files) + len(refused), 'file')}: {bad or 'none'} damaged or of another format")
     return ExitCode.PROBLEMS if bad else ExitCode.OK
 

@@ -381,7 +381,7 @@ RULES: Final[tuple[AnswerRule, ...]] = (
         seen="no write permission; 2.x also: an inactive token",
     ),
     AnswerRule(
-        {407}, _stop("IFX726", "a proxy requires credentials: put them into HTTPS_PROXY or HTTP_PROXY"), seen="proxies"
+        {407}, _stop("IFX726", "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY"), seen="proxies"
     ),
     AnswerRule(range(300, 400), _redirect, seen="load balancers; 2.x: 308 for a trailing slash"),
     AnswerRule({413}, _too_large, seen="1.x, 3.x, every proxy"),
@@ -416,7 +416,7 @@ RULES: Final[tuple[AnswerRule, ...]] = (
     AnswerRule(range(500, 600), _passing, page=True, seen="balancers whose server is away"),
     AnswerRule(
         {404},
-        _stop("IFX723", "create it, or set `create: true` (1.x, 2.x), or correct the name"),
+        _stop("IFX723", "correct the name, or create it; `create: true` creates a database or bucket (1.x, 2.x)"),
         _words("database not found", r"bucket .*not found", "not find bucket", "no dbrp mapping", "organization name"),
         seen="1.x, 2.x: the database, bucket or organisation is missing, or hidden from this token",
     ),

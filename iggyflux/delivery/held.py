@@ -44,10 +44,7 @@ Reason: TypeAlias = tuple[int | None, str]
 
 _ROW_THAT_STOPS = 3
 _CHANGING = re.compile(r"\S*\d\S*|\b[0-9a-f]{8,}\b", re.IGNORECASE)
-_HINT = (
-    "check `url`, `flavor`, the database and `precision`. If the lines are wrong, correct the "
-    "mapping. None of them was acknowledged"
-)
+_HINT = "check `url`, `flavor`, the database and `precision`; if the lines are wrong, correct the mapping"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Policy:
         """Return the stop for `on_unavailable: stop` once the retries are used up."""
         return Stop(
             f"still unavailable after {counted(self.max_retries, 'retry', 'retries')}: {reason}",
-            "run again when the server is available; nothing was acknowledged",
+            "run again when the server is available: undelivered messages are read again",
             "IFX606",
         )
 

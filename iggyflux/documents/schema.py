@@ -247,7 +247,8 @@ def _list_length(_: _Translation, error: ValidationError, pointer: str) -> Itera
     limit = error.validator_value
     message = f"the list has {counted(len(error.instance), 'item')}" if error.instance else "the list is empty"
     exact = schema.get("minItems") == schema.get("maxItems")
-    expected = counted(limit, "item") if exact else f"{_BOUND[str(error.validator)]} {limit}"
+    expected = counted(limit, "item")
+    expected = expected if exact else f"{_BOUND[str(error.validator)]} {expected}"
     yield Violation(OUT_OF_BOUNDS, pointer, message, expected=expected)
 
 
@@ -425,5 +426,6 @@ def _inline(value: JSON) -> str:
 
 
 def _alternatives(names: Iterable[str]) -> str:
-    unique = list(dict.fromkeys(names))
+    parts = (part for name in names for part in (re.split(", | or ", name) if " or " in name else [name]))
+    unique = list(dict.fromkeys(parts))
     return " or ".join([", ".join(unique[:-1]), unique[-1]] if len(unique) > 1 else unique)

@@ -112,7 +112,9 @@ class _TomlReader:
         self.faults.append(problem)
 
     def too_deep(self, offset: int) -> Problem:
-        return self.lines.problem("IFX104", f"the document is nested deeper than {MAX_DEPTH}", offset, file=self.file)
+        return self.lines.problem(
+            "IFX104", f"the document is nested more than {MAX_DEPTH} levels deep", offset, file=self.file
+        )
 
     def span(self, syntax: tree_sitter.Node) -> tuple[int, int]:
         return self.offsets[syntax.start_byte], self.offsets[syntax.end_byte]

@@ -167,7 +167,7 @@ def _unquoted(fault: _Fault, why: str) -> _Explanation | None:
         return None
     start, end, key = found
     value = fault.text[start:end].strip()
-    hint = f"quote the expression: {key} {quoted(value)}"
+    hint = f"quote the value: {key} {quoted(value)}"
     return _Explanation(why, fault.at, 1, hint, UNQUOTED)
 
 
@@ -179,7 +179,7 @@ def _cannot_start(fault: _Fault) -> _Explanation | None:
     why = f"an unquoted value cannot begin with {fault.character}"
     explanation = _unquoted(fault, why)
     if explanation is None:
-        return _Explanation(why, fault.at, hint="quote the expression", code=UNQUOTED)
+        return _Explanation(why, fault.at, hint="quote the value", code=UNQUOTED)
     return explanation
 
 
@@ -188,7 +188,7 @@ def _alias(fault: _Fault) -> _Explanation | None:
         sign = fault.text[fault.since : fault.since + 1]
         inner = _Fault(fault.text, fault.problem, fault.context, fault.since, fault.since)
         return _unquoted(inner, f"an unquoted value cannot begin with {sign}") or _Explanation(
-            f"an unquoted value cannot begin with {sign}", fault.since, hint="quote the expression", code=UNQUOTED
+            f"an unquoted value cannot begin with {sign}", fault.since, hint="quote the value", code=UNQUOTED
         )
     return None
 

@@ -244,7 +244,7 @@ class _YamlReader:
     def begin(self, event: Any) -> None:
         start = event.start_mark.index
         if len(self.open) >= MAX_DEPTH:
-            self.stop("IFX104", f"the document is nested deeper than {MAX_DEPTH}", start)
+            self.stop("IFX104", f"the document is nested more than {MAX_DEPTH} levels deep", start)
         is_mapping = isinstance(event, MappingStartEvent)
         node = Node({} if is_mapping else [], start, start, in_flow=bool(event.flow_style))
         tag = str(event.ctag) if event.ctag is not None else None
@@ -279,7 +279,7 @@ class _YamlReader:
         if node is None:
             self.stop("IFX107", f"*{name} is inside its own anchor &{name}", start, length=end - start)
         if len(self.open) + node.depth > MAX_DEPTH:
-            self.stop("IFX104", f"the document is nested deeper than {MAX_DEPTH}", start)
+            self.stop("IFX104", f"the document is nested more than {MAX_DEPTH} levels deep", start)
         self.place(node, (start, end))
 
     def place(self, node: Node, alias: tuple[int, int] | None = None) -> None:

@@ -127,9 +127,7 @@ class Checker:
         after_dot = index > 0 and self.tokens[index - 1]["type"] == "dot"
         if word in ("null", "true", "false") and token["type"] == "unquoted_identifier" and not after_dot:
             hint = f'write `{word}` in backticks for the literal, or "{word}" in double quotes for the member'
-            raise self._at(
-                "IFX206", f"{word} without backticks is the name of a member", node, f"did you mean `{word}`? {hint}"
-            )
+            raise self._at("IFX206", f"{word} without backticks is the name of a member", node, hint)
         return ALL if "object" in given else _NULL
 
     def _kinds_index(self, _: Node, given: Kinds) -> Kinds:
@@ -217,7 +215,9 @@ class Checker:
 
     def _kinds_expref(self, node: Node, _: Kinds) -> Kinds:
         hint = "use & only for arguments, as in sort_by(list, &key); write && for a logical and"
-        raise self._at("IFX213", "unexpected &", node, hint)
+        before = self.tokens[: max(self.places[id(node)], 0)]
+        sign = next(token for token in reversed(before) if token["type"] == "expref")
+        raise self._error("IFX213", "unexpected &", sign["start"], sign["stop"], hint)
 
     # --- calls ---
 
@@ -324,7 +324,7 @@ class Checker:
         return value
 
 
-_CLOCK: Final = "the clock is not available, since a message must always make the same point; use meta('timestamp')"
+_CLOCK: Final = "use meta('timestamp'): the clock is not available, since a message must always make the same point"
 _OTHER_NAMES: Final = {
     "len": "did you mean length?",
     "size": "did you mean length?",
@@ -351,7 +351,7 @@ _OTHER_NAMES: Final = {
     "today": _CLOCK,
     "uuid": "random values are not available, since a message must always make the same point; use meta('id')",
     "random": "random values are not available, since a message must always make the same point",
-    "env": "a mapping cannot read the environment; write a constant as {const: value}",
+    "env": "write a constant as {const: value}: a mapping cannot read the environment",
     "not": "write ! for not",
     "and": "write && for and",
     "or": "write || for or",

@@ -182,7 +182,7 @@ _OPERATORS: Final = {
     "/": "use the function divide(a, b)",
     "%": "use the function modulo(a, b)",
     "=": "write == to compare",
-    "?": "write if(a, b, c) for a ? b : c, and coalesce(a, b) for a ?? b",
+    "?": "write if(a, b, c) for a ? b : c, coalesce(a, b) for a ?? b, and a.b for a?.b",
     "$": "start a path with a name, @ (the current value) or root() (the whole payload); ${…} is for pipeline files",
     "~": "write ! for not",
     "^": "remove it",

@@ -55,7 +55,7 @@ def _hex_bytes(name: str, text: str) -> bytes:
             raise ValueError
         return bytes.fromhex(text)
     except ValueError as error:
-        raise cannot(name, "the string is not pairs of hexadecimal digits") from error
+        raise cannot(name, "the string does not consist of pairs of hexadecimal digits") from error
 
 
 def _decoded(name: str, data: bytes) -> str:

@@ -131,7 +131,7 @@ def _parse_number(text: Any, otherwise: JSON = _FAIL) -> JSON:
         if value - value == 0:
             return value
     if otherwise is _FAIL:
-        raise cannot("parse_number", f"{_shown(text)} is not a number in JSON's syntax, or out of range")
+        raise cannot("parse_number", f"{_shown(text)} is not a number in JSON syntax, or out of range")
     return otherwise
 
 
@@ -150,7 +150,7 @@ def _bits(number: Any, first: Any, count: Any = 1) -> int:
     if any(type(value) is not int for value in (number, first, count)):
         raise cannot("bits", "the arguments are not integers")
     if number < 0 or not (0 <= first < 128 and 0 < count <= 128):
-        raise cannot("bits", "expected a number that is not negative, a first bit from 0 to 127, and 1 to 128 bits")
+        raise cannot("bits", "expected a non-negative integer, a first bit from 0 to 127, and 1 to 128 bits")
     return int(number >> first & (1 << count) - 1)
 
 
@@ -227,8 +227,8 @@ NUMBERS: tuple[Function, ...] = (
     Function(
         "parse_number",
         "numbers",
-        "The number that a text is in JSON's syntax, integers exact; a number as it is. Any other text fails, or gives "
-        "`otherwise`.",
+        "The number in a string in JSON syntax; integers are exact. A number is returned unchanged. Any other string "
+        "fails, or returns `otherwise`.",
         (Parameter("text", ("string", "number", "null")), Parameter("otherwise", optional=True)),
         ANY,
         _parse_number,
@@ -256,7 +256,7 @@ NUMBERS: tuple[Function, ...] = (
     Function(
         "bits",
         "numbers",
-        "`count` bits (default 1) of a number that is not negative, from bit `first`; the lowest is bit 0.",
+        "`count` bits (default 1) of a non-negative integer, from bit `first`; the lowest is bit 0.",
         (Parameter("number", _NUMBER), Parameter("first", _NUMBER), Parameter("count", _NUMBER, optional=True)),
         _NUMBER,
         _bits,

@@ -25,10 +25,10 @@ _INTRODUCTION: Final = """\
 # Functions
 
 The functions of JMESPath, as jmespath.py 1.1 has them, are marked *standard*; the others are added by iggyflux. All are
-pure: no clock, no random, no network. `[name: type]` is optional, `name...` accepts any number of arguments.
+pure: no clock, no random values, no network. `[name: type]` is optional, `name...` accepts any number of arguments.
 
-A standard function fails on null, as JMESPath says. An added function gives null when one of its arguments is null or
-missing, as a plain path does, unless its description says otherwise.
+A standard function fails on null, as the JMESPath specification says. An added function returns null if one of its
+arguments is null or missing, as a plain path does, unless its description says otherwise.
 
 The examples with `meta` and `header` run with a message of the topic `readings` at offset 7, those with `lookup` with
 `tables: {sites: {b1: Berlin, "7": Oslo}}`. `IFX…` is the [code](errors.md) of a failure.

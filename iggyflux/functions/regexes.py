@@ -29,7 +29,7 @@ def _compile(constants: Mapping[str, Any], _: int = 0) -> dict[str, Any]:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
         hint = None
         if "perl operator" in reason or "escape sequence" in reason:
-            hint = "patterns are RE2, in linear time: look-around and back-references are not supported"
+            hint = "write the pattern without look-around and back-references: patterns are RE2"
         raise ConstantError("pattern", f"invalid regular expression: {reason}", hint) from error
     except ValueError as error:
         raise ConstantError("pattern", "the pattern contains an unpaired surrogate") from error

@@ -186,7 +186,7 @@ STANDARD: tuple[Function, ...] = (
     _standard(
         "sum",
         "numbers",
-        "The sum of an array of numbers, as Python adds them (see `add` for decimal-exact sums).",
+        "The sum of an array of numbers, in floating-point arithmetic (`add` is exact in decimals).",
         (_p("numbers", "array-number"),),
         ("number",),
         ("sum(a)", '{"a": [1, 2, 3]}', "6"),

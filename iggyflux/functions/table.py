@@ -232,6 +232,6 @@ def make_check(function: Function, parameter: Parameter) -> Check:
             allowed = next((kinds for kinds in elements if first in kinds), ())
             for element in argument:
                 if type(element) not in allowed:
-                    raise wrong_type(function.name, types, f"an array with {type_of(element)} in it")
+                    raise wrong_type(function.name, types, f"an array that contains {type_of(element)}")
 
     return check_elements if elements else check

@@ -48,7 +48,7 @@ def _replace(text: str, old: str, new: str) -> str:
 
 def _substring(text: str, start: Any, length: Any = None) -> str:
     if type(start) is not int or (length is not None and (type(length) is not int or length < 0)):
-        raise cannot("substring", "start and length are integers, and length is not negative")
+        raise cannot("substring", "expected integers as start and length, and a length that is not negative")
     first = max(start + len(text), 0) if start < 0 else start
     return text[first:] if length is None else text[first : first + length]
 

@@ -194,8 +194,8 @@ def _cause(character: str, position: int, part: LinePart) -> tuple[str, str]:
     """Return the code and the words for a rejected `character` at `position`."""
     if character == "\\":
         if part in (LinePart.TAG_KEY, LinePart.TAG_VALUE):
-            return "IFX312", "ends with a backslash, which no server accepts"
-        return "IFX312", "contains a backslash, which servers lose or store under another name"
+            return "IFX312", "ends with a backslash, and servers lose or reject such points"
+        return "IFX312", "contains a backslash, and servers lose such points or store them under another name"
     if part is LinePart.MEASUREMENT and character == "=":
         return "IFX313", "contains '=', and servers lose such points"
     if part is LinePart.MEASUREMENT and character == "#" and position == 0:

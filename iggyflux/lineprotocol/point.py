@@ -101,7 +101,7 @@ class Point:
             check_tag_key(key)
             check_tag_value(text)
         if not fields:
-            raise PointError("IFX319", "all fields are null")
+            raise PointError("IFX319", "the point has no fields")
         for key, value in fields.items():
             check_field_key(key)
             _check_field_value(key, value)
@@ -206,7 +206,7 @@ def _check_field_value(key: str, value: FieldValue) -> None:
     check = _CHECKS.get(type(value))
     if check is None:
         expected = "a float, an integer, an unsigned integer, a string or a boolean"
-        raise PointError("IFX324", f"field {shorten(key)} is {expected}, found {shorten(value)}")
+        raise PointError("IFX324", f"expected {expected} as field {shorten(key)}, found {shorten(value)}")
     check(value)
 
 

@@ -31,6 +31,16 @@ _FITTING = {
     "an object": frozenset({"object"}),
 }
 
+_KINDS = {
+    "array": "a list",
+    "boolean": "a boolean",
+    "null": "null",
+    "number": "a number",
+    "object": "an object",
+    "string": "a string",
+}
+"""What messages call the types of JMESPath."""
+
 # The problem is about a key, and the value under it is still worth reading.
 _ABOUT_KEYS = frozenset({"IFX110", "IFX111"})
 
@@ -102,7 +112,7 @@ class Reading:
         """Report an expression that can never return a type that its place accepts."""
         if fitting is None or expression.types & _FITTING[fitting]:
             return
-        found = " or ".join(sorted(expression.types - {"null"})) or "null"
+        found = " or ".join(_KINDS[kind] for kind in sorted(expression.types - {"null"})) or "null"
         declared = {"string", "boolean"} & expression.types
         hint = None
         if fitting == "a number" and len(declared) == 1:

@@ -138,7 +138,7 @@ class _Timestamp:
                 load_zone(zone)
             except TimestampError as error:
                 self.reading.report(
-                    "IFX125", self.at("timezone"), error.reason, hint="a name such as Europe/Berlin, or UTC"
+                    "IFX125", self.at("timezone"), error.reason, hint="use an IANA name such as Europe/Berlin or UTC"
                 )
                 return None
         return zone

@@ -49,7 +49,7 @@ def plain(value: object, reads: Reads, special: Special) -> JSON:
     if isinstance(value, float):
         if isfinite(value):
             return value
-        raise DecodeError(BAD_NUMBER, f"{value!r} is not a number of JSON")
+        raise DecodeError(BAD_NUMBER, f"{value!r} is not a JSON number")
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     keys_and_values = _opened(value)

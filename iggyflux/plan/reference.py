@@ -92,7 +92,7 @@ class _Scope:
             if any(value in self.rounded(text, kind) for text in written):
                 raise RecordError(
                     INEXACT,
-                    f"number {value!r} is not the number in the message, which no double can hold (send an integer)",
+                    f"the number in the message cannot be stored exactly: its float is {value!r} (send an integer)",
                 )
         return convert(value, kind, cast)
 
@@ -184,7 +184,7 @@ class ReferencePlan:
         if value is None:
             return
         if not isinstance(value, list):
-            raise RecordError(NOT_A_LIST, f"for_each needs a list, found {describe(value)}", "/for_each")
+            raise RecordError(NOT_A_LIST, f"expected a list from for_each, found {describe(value)}", "/for_each")
         yield from enumerate(value)
 
     def _point(self, scope: _Scope, value: JSON, spec: PointSpec) -> Point | None:
@@ -199,12 +199,7 @@ class ReferencePlan:
         tags = self._tags(scope, value, spec)
         fields = self._fields(scope, value, spec)
         if not fields:
-            reason = f"all fields are null or missing{scope.inside}"
-            what = "element" if scope.inside else "payload"
-            if isinstance(value, list):  # its elements may not have been decoded, so they are not counted
-                reason += f" (the {what} is a list; use `for_each` to render points from its elements)"
-            elif not isinstance(value, dict):
-                reason += f" (the {what} is {describe(value)})"
+            reason = f"all fields are null or missing{scope.inside}{_without_members(scope, value)}"
             raise RecordError(NO_FIELD, reason, f"{pointer}/fields")
         timestamp_ns = self._timestamp(scope, value, spec)
         try:
@@ -220,11 +215,13 @@ class ReferencePlan:
         if name is None or name == "":
             reason = "the measurement is null, missing or empty"
             text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
-            if text.isidentifier():
+            if not isinstance(value, dict):
+                reason += _without_members(scope, value)
+            elif text.isidentifier():
                 reason += f": {text} is a member of the message; for a fixed name write {{const: {text}}}"
             raise RecordError(MISSING, reason, pointer)
         if not isinstance(name, str):
-            reason = f"the measurement must be a string, found {describe(name)}"
+            reason = f"expected a string as measurement, found {describe(name)}"
             text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
             if text.isidentifier():
                 reason += f" (for a fixed name write {{const: {text}}})"
@@ -292,7 +289,9 @@ class ReferencePlan:
         if found is None:
             return
         if not isinstance(found, dict):
-            raise RecordError(NOT_AN_OBJECT, f"{star.prefix}* needs an object, found {describe(found)}", star.pointer)
+            raise RecordError(
+                NOT_AN_OBJECT, f"expected an object from {star.prefix}*, found {describe(found)}", star.pointer
+            )
         for key, member in found.items():
             if key in star.used:
                 continue
@@ -313,7 +312,7 @@ class ReferencePlan:
         else:
             raise RecordError(
                 NO_TIMESTAMP,
-                f"the timestamp is null or missing{scope.inside} (default: message uses the message's)",
+                f"the timestamp is null or missing{scope.inside} (default: message uses the message's timestamp)",
                 timestamp.pointer,
             )
         if timestamp.spread_offset:
@@ -401,6 +400,14 @@ def _other_unit(value: JSON, kind: TimestampFormat) -> str:
 def _identity(point: Point, precision: Precision) -> object:
     """Return what makes a later point overwrite an earlier one: measurement, tag set and the time as it is sent."""
     return point.measurement, tuple(sorted(point.tags.items())), (point.timestamp_ns or 0) // precision.divisor
+
+
+def _without_members(scope: _Scope, value: JSON) -> str:
+    """Return the words that say why no path gives anything: `value` is not an object."""
+    what = "element" if scope.inside else "payload"
+    if isinstance(value, list):
+        return f" (the {what} is a list; use `for_each` to render points from its elements)"
+    return "" if isinstance(value, dict) else f" (the {what} is {describe(value)})"
 
 
 def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str) -> JSON:

@@ -74,7 +74,7 @@ from iggyflux.transports.base import Window, Worker
 
 _EMPTY_STORE_SECONDS = 1.0
 """How often to store after empty windows; after other windows the position is stored at once."""
-_WAITING_FOR = {"empty": "the first point", "rate": "its turn: backfill_rate"}
+_WAITING_FOR = {"empty": "the first point", "rate": "the limit `backfill_rate`"}
 
 
 class ReaderRun:

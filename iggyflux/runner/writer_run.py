@@ -97,7 +97,7 @@ class WriterRun:
             status.groups = self.route.source.groups
         if status.state not in ("starting", "connecting"):
             words = self._held.words
-            held = f"another request: the server rejected every line of the last one: {words}" if words else None
+            held = f"an accepted line: the server rejected every line of the last request: {words}" if words else None
             status.waiting_for = (
                 "the sink is unavailable" if self._sink_state.away else held or self.route.source.waiting_for
             )

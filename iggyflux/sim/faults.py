@@ -81,9 +81,9 @@ class Fault:
         if self.kind == "status" and not 200 <= self.status <= 599:
             raise ScenarioError(f"status: expected 200 to 599, found {self.status}")
         if self.kind in ("too_large", "drip") and self.bytes <= 0:
-            raise ScenarioError(f"{self.kind}: expected `bytes` over 0, found {self.bytes}")
+            raise ScenarioError(f"{self.kind}: expected `bytes` above 0, found {self.bytes}")
         if self.kind == "killer" and not self.text:
-            raise ScenarioError("killer: expected `text`, the part of a line that kills")
+            raise ScenarioError("killer: expected `text`, a part of the lines that break the connection")
         if not math.isfinite(self.seconds):
             raise ScenarioError(f"{self.kind}: expected a finite number of `seconds`, found {self.seconds}")
         if self.seconds < 0 or self.skip < 0 or (self.times is not None and self.times < 0):

@@ -276,7 +276,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Raise `Stopped` (IFX701) unless the database is a state of this format."""
     application, version = format_of(connection)
     if application != _APPLICATION:
-        raise damaged(path, "it is not a state of iggyflux")
+        raise damaged(path, "it is not a state file of iggyflux")
     if version != FORMAT:
         raise other_format(path, version)
 

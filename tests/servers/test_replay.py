@@ -151,7 +151,7 @@ def test_letters_are_chosen_by_code_time_and_mapping(simulator: SimServer) -> No
 
     for options in (["--until", "2020-01-01T00:00:00Z"], ["--mapping-name", "other"], ["--reason", "IFX999"]):
         outcome = replay(*options)
-        assert (outcome.code, "0 dead letters chosen" in outcome.err) == (0, True), outcome
+        assert (outcome.code, "0 dead letters selected" in outcome.err) == (0, True), outcome
     assert others(simulator) == []
     assert replay("--reason", "ifx609", "--since", "2020-01-01T00:00:00Z", "--mapping-name", "env").code == 0
     assert others(simulator) == STORED

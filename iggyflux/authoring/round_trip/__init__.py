@@ -226,7 +226,7 @@ class _RoundTrip:
             found = list(changes(trip.sent, back[0]))
             others = len(made_of[trip.outputs[0]])
             if others > 1 and not losses:
-                losses.append(Loss("", f"{others} messages came back as one", trip.sent, is_lossy=False))
+                losses.append(Loss("", f"{others} messages are returned as one", trip.sent, is_lossy=False))
                 losses += explain_split(trip.sent, [back[0]], self._trace)
             else:
                 words = explain(found, back[0], self._trace)

@@ -48,7 +48,7 @@ def explain(found: list[Change], after: JSON, trace: Trace) -> Iterator[Loss]:
 
 def explain_split(before: JSON, after: list[JSON], trace: Trace) -> Iterator[Loss]:
     """Yield the losses of a message that came back as several: values that none of them has."""
-    yield Loss("", "one message came back as several", None, len(after), is_lossy=False)
+    yield Loss("", "one message is returned as several", None, len(after), is_lossy=False)
     there = [pair for each in after for pair in leaves(each)]
     for path, value in leaves(before):
         name = next((step for step in reversed(path) if isinstance(step, str)), None)
@@ -110,7 +110,7 @@ def _changed(change: Change, trace: Trace) -> Loss:
 def _how(before: JSON, after: JSON, ways: list[Stored]) -> str:
     kinds = {stored.kind for stored in ways}
     if "time" in kinds and isinstance(after, int):
-        return "the time came back in nanoseconds"
+        return "the time is returned in nanoseconds"
     if before is None:
         return "null became a default"
     pair = _word(before), _word(after)

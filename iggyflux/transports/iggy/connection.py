@@ -247,7 +247,7 @@ class Connection:
             ]
             return sum(wanted in wire.parse_client_groups(answer) for answer in answers)
         except (ValueError, Stopped) as error:  # the user needs a permission that reading does not need
-            log.debug("iggy.clients_not_told reason=%r", str(error))
+            log.debug("iggy.clients_not_visible reason=%r", str(error))
             return None
 
     async def members(self, stream: str, topic: str, group: str) -> dict[int, tuple[int, ...]]:
@@ -310,7 +310,7 @@ class Connection:
             most = _HTTP_ID if self._http else -1
             batch = [sdk.SendMessage(each.payload, _headers(each.headers), each.id & most or None) for each in messages]
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-            hint = "payloads need 1 byte to 64 MB, keys and values of headers 1 to 255 bytes"
+            hint = "send payloads of 1 byte to 64 MB, and header keys and values of 1 to 255 bytes"
             raise Stopped(f"Iggy rejects the message: {error}", hint, "IFX775") from error
         partitioning = sdk.Partitioning.partition_id(partition)
         answer = await self._call(self._alive.send_messages(stream, topic, partitioning, batch), doing)

@@ -74,7 +74,7 @@ _STOPS: dict[Meaning, tuple[str, str]] = {
     Meaning.OTHER_VERSION: ("IFX764", "use an Iggy server 0.9.x: this client supports no other version"),
     Meaning.TLS: ("IFX761", "check `tls`, `ca_file` and `domain` of the `iggy` section"),
     Meaning.BAD_NAME: ("IFX766", "use 1 to 255 bytes for names of streams, topics and consumers"),
-    Meaning.BAD_MESSAGE: ("IFX775", "payloads need 1 byte to 64 MB, keys and values of headers at most 255 bytes"),
+    Meaning.BAD_MESSAGE: ("IFX775", "send payloads of 1 byte to 64 MB, and header keys and values of 1 to 255 bytes"),
 }
 
 

@@ -315,7 +315,7 @@ class GroupMember:
         async with self.storing:
             renewed = await renew(connection, self._stream, topic, self._group, keep=log_and_keep)
         log.warning(
-            "iggy.regrouped group=%s topic=%s/%s forgotten=%d offsets=%d",
+            "iggy.regrouped group=%s topic=%s/%s removed=%d offsets=%d",
             self._group,
             self._stream,
             topic,

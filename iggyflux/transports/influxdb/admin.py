@@ -125,7 +125,9 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
     answer = ask("GET", "/query?" + urlencode({"q": statement}))
     error = _influxql_error(answer)
     if answer.status == 401:
-        return ServerFinding("database", False, f"credentials: {error}", "check `username` and `password`", "IFX721")
+        return ServerFinding(
+            "database", False, f"authentication failed: {error}", "check `username` and `password`", "IFX721"
+        )
     if error is not None and "not found" in error:
         return ServerFinding("database", False, error, "create it, or set `create: true`", "IFX723")
     if error is not None:
@@ -149,7 +151,7 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
     query = {"name": bucket, **({"org": settings.org} if settings.org else {})}
     answer = ask("GET", "/api/v2/buckets?" + urlencode(query))
     if answer.status == 401:
-        return ServerFinding("database", False, f"credentials: {_message(answer)}", "check `token`", "IFX721")
+        return ServerFinding("database", False, f"authentication failed: {_message(answer)}", "check `token`", "IFX721")
     if answer.status == 404 and "organization" in _message(answer):
         return ServerFinding("database", False, _message(answer), "check `org`", "IFX723")
     buckets = _tree(answer).get("buckets") or []

@@ -497,7 +497,7 @@ def _proxy_failed(failed: _FailedExchange) -> Failure:
     if "407" in words:
         return Impossible(
             f"the proxy {failed.proxy} requires credentials: {words}",
-            "put them into HTTPS_PROXY or HTTP_PROXY, or name this host in NO_PROXY",
+            "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY, or add this host to NO_PROXY",
             407,
             "IFX726",
         )

@@ -66,7 +66,7 @@ def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: 
     try:
         envelope = _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise EnvelopeError(f"invalid message: {error}{_meant(str(error))}") from error
+        raise EnvelopeError(f"invalid envelope: {_plain(str(error))}") from error
     place = offset if envelope.offset is None else envelope.offset
     arrival = default_timestamp_us(place) if envelope.timestamp_us is None else envelope.timestamp_us
     return Message(
@@ -83,6 +83,12 @@ def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: 
 
 
 _INSTEAD = {"timestamp": "timestamp_us", "time": "timestamp_us", "ts": "timestamp_us", "created_at": "timestamp_us"}
+
+
+def _plain(error: str) -> str:
+    """Return what msgspec says of an envelope, in the words of other messages."""
+    text = error.removeprefix("Object contains ").replace("unknown field", "unknown key")
+    return f"{text[:1].lower()}{text[1:]}{_meant(error)}"
 
 
 def _meant(error: str) -> str:

@@ -209,7 +209,7 @@ class FileSource(_LineSource):
             or not continues
             or _fingerprint(descriptor, content["sample"]) != content["fingerprint"]
         ):
-            hint = f"remove {self._state.place} to read it from its beginning"
+            hint = f"remove {self._state.place} to read the input from its beginning"
             raise Stopped(
                 f"{self._path} is not the file that was read before: it was truncated or replaced", hint, "IFX712"
             )

@@ -70,9 +70,7 @@ RULES: Final[tuple[QueryRule, ...]] = (
         hint="grant read permission to these credentials",
         seen="no read permission; 2.x also: an inactive token",
     ),
-    QueryRule(
-        {407}, "stopped", code="IFX726", hint="a proxy requires credentials: put them into HTTPS_PROXY or HTTP_PROXY"
-    ),
+    QueryRule({407}, "stopped", code="IFX726", hint="put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY"),
     QueryRule(
         range(300, 400),
         "stopped",

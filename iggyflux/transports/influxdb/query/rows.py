@@ -329,11 +329,11 @@ class _InfluxqlReader:
 
     def _names_of(self, columns: list[str]) -> list[str]:
         if not columns or columns[0] != "time":
-            raise UnreadableAnswer("a series without its time")
+            raise UnreadableAnswer("a series without the column `time`")
         if self._names is None:
             return [self._column, *columns[1:]]
         if len(columns) != len(self._names):
-            raise UnreadableAnswer(f"{len(columns) - 1} columns where {len(self._names) - 1} were asked for")
+            raise UnreadableAnswer(f"expected {len(self._names) - 1} columns, found {len(columns) - 1}")
         return self._names
 
     def _tags_of(self, tags: dict[str, str] | None) -> dict[str, JSON]:
@@ -386,7 +386,7 @@ def _picker(name: str, places: Mapping[str, int], layout: Layout) -> Callable[[S
         if kind is None or kind not in found:
             raise TypeUnknown(f"the type of {name!r} at {time} is unknown", is_gone=True)
         if any(_cast(found[kind], other) not in (None, value) for other, value in found.items()):
-            raise TypeUnknown(f"{name!r} at {time} is not the {kind} that its shard was found to hold", is_gone=False)
+            raise TypeUnknown(f"{name!r} at {time} is not of the type {kind} of its shard", is_gone=False)
         return found[kind]
 
     return pick

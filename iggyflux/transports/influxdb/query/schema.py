@@ -69,7 +69,7 @@ def choose(schema: Schema, query: Query) -> Selection:
             renamed.append(key)
             if name in fields or name in schema.tags:
                 raise NamesClash(
-                    f"{key!r} is a tag and a field, and {name!r}, as which the tag would be read, is taken as well"
+                    f"{key!r} is a tag and a field, so the tag is read as {name!r}, but another column has that name"
                 )
         tags[key] = name
     return Selection(fields, tags, tuple(renamed))

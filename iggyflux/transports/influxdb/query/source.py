@@ -261,7 +261,9 @@ class InfluxRows(InfluxConnection):
             return "the best language of this server"
         reason = self._unfaithful(schema)
         self._language = "influxql" if reason else "flux"
-        return f"not flux: {reason}" if reason else "flux was found faithful for this measurement"
+        return (
+            f"Flux would change the rows: {reason}" if reason else "Flux returns the rows of this measurement unchanged"
+        )
 
     def _unfaithful(self, schema: Schema) -> str | None:
         """Return why Flux would not return the rows as they are stored, or None."""
@@ -316,7 +318,9 @@ class InfluxRows(InfluxConnection):
             self._warn_once("influxdb.query.renamed tag=%r as=%r", name, chosen.tags[name])
         for name, _ in self._query.where:
             if name not in schema.tags:
-                self._warn_once("influxdb.query.no_such_tag name=%r hint=%r", name, "`where` takes tags: no row has it")
+                self._warn_once(
+                    "influxdb.query.no_such_tag name=%r hint=%r", name, "correct `where`: no row has this tag"
+                )
                 return None
         return chosen if chosen.fields else None
 
@@ -610,7 +614,7 @@ class InfluxRows(InfluxConnection):
             self._find_alive()
         except (NotConnected, Stopped):
             return error
-        return TooMuch(f"{error}, though the server is there")
+        return TooMuch(f"{error}, although the server is reachable")
 
     def _ask_influxql(self, statement: str) -> InfluxqlDocument:
         """Return a small answer.  Raise `NotConnected`, `TooMuch`, `Stopped`."""

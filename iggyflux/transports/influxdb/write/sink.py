@@ -173,7 +173,7 @@ class InfluxLineSink(InfluxConnection):
         if self._settings.gzip == "on" or (self._settings.gzip == "auto" and len(body) >= _GZIP_FROM_BYTES):
             body, headers = compress(body), self._headers
         if ticket.is_cut:
-            return Unavailable("the write waited too long for its turn")
+            return Unavailable("the write waited too long for a connection")
         answer = self._http().exchange("POST", self._target, headers, body, ticket=ticket)
         return self._classified(answer, lines) if isinstance(answer, Answer) else answer
 
