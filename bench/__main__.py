@@ -15,4 +15,5 @@ def main() -> None:
         import_module(f"bench.{name}").main()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
+from functools import partial
 
 import jmespath
 import msgspec
@@ -11,6 +13,7 @@ from influxdb_client import Point, WritePrecision
 
 from bench.table import Figure, best_seconds, show
 from iggyflux import Message, parse_mapping
+from iggyflux.mapping import WriterMapping
 
 COUNT = 5_000
 
@@ -71,7 +74,7 @@ points:
 """
 
 
-def messages(make: object, count: int = COUNT) -> list[Message]:
+def messages(make: Callable[[random.Random, int], object], count: int = COUNT) -> list[Message]:
     """Return `count` messages that `make` returns for a random source and a number."""
     source = random.Random(7)
     return [
@@ -80,7 +83,7 @@ def messages(make: object, count: int = COUNT) -> list[Message]:
             stream="factory",
             topic="readings",
             offset=number,
-        )  # type: ignore[operator]
+        )
         for number in range(count)
     ]
 
@@ -133,7 +136,7 @@ def by_hand(payload: bytes) -> str:
     for name in ("temperature", "humidity", "pressure", "count", "state"):
         point.field(name, PATHS[name].search(document))
     point.time(PATHS["ts"].search(document) * 1_000_000, WritePrecision.NS)
-    return point.to_line_protocol()
+    return str(point.to_line_protocol())
 
 
 class Device(msgspec.Struct):
@@ -151,10 +154,17 @@ class Reading(msgspec.Struct):
     ts: int
 
 
+def writer(text: str) -> WriterMapping:
+    """Return the mapping in `text`, which is a writer."""
+    mapping = parse_mapping(text)
+    assert isinstance(mapping, WriterMapping)
+    return mapping
+
+
 def main() -> None:
     batch = messages(eight)
     payloads = [message.payload for message in batch]
-    mapping = parse_mapping(EIGHT)
+    mapping = writer(EIGHT)
     compiled, reference = mapping.plan(), mapping.plan("reference")
     assert list(compiled.render(batch).lines) == list(reference.render(batch).lines)
     assert sorted(by_hand(payloads[0]).split(" ")[1].split(",")) == sorted(
@@ -184,17 +194,11 @@ def main() -> None:
         ("dynamic tags", DYNAMIC_TAGS, labels),
     ):
         sample = messages(make, 1_000)
-        other = parse_mapping(text)
+        other = writer(text)
         one, two = other.plan(), other.plan("reference")
         assert list(one.render(sample).lines) == list(two.render(sample).lines), name
         points = len(one.render(sample).lines)
-        quick, plain = best_seconds(
-            [
-                lambda one=one, sample=sample: one.render(sample),
-                lambda two=two, sample=sample: two.render(sample[:200]),
-            ],
-            5,
-        )
+        quick, plain = best_seconds([partial(one.render, sample), partial(two.render, sample[:200])], 5)
         figures.append(
             Figure(f"{name}: compiled", quick * 1e6 / points, "µs/line", "reference, faster", plain * 5 / quick)
         )

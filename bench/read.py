@@ -23,6 +23,7 @@ from bench.table import Figure, best_seconds, show
 from iggyflux import parse_mapping
 from iggyflux.cursors import CursorStore, cursor_state
 from iggyflux.delivery.windows import Read, ReadPosition
+from iggyflux.mapping import ReaderMapping
 from iggyflux.plan import digest_rows
 from iggyflux.records import Row
 from iggyflux.timestamps import format_rfc3339
@@ -134,7 +135,9 @@ MAKERS = {"annotated CSV": as_flux, "v1 JSON": as_influxql, "v3 jsonl": as_jsonl
 
 def ours(form: str, data: bytes, store: CursorStore | None = None, read: Read | None = None) -> int:
     """Make messages and keep none; with a store, rows are compared with their digests, and these are stored."""
-    plan = parse_mapping(READER).plan()
+    mapping = parse_mapping(READER)
+    assert isinstance(mapping, ReaderMapping)
+    plan = mapping.plan()
     deduplicator = None if store is None or read is None else store.deduplicator(read, "time")
     made = 0
     for rows in FORMS[form](blocks(data)):
@@ -143,7 +146,7 @@ def ours(form: str, data: bytes, store: CursorStore | None = None, read: Read | 
             chosen = deduplicator.select(rows, digests)
             fresh = [rows[index] for index, _ in chosen]
             assert len(fresh) == len(rows)
-        made += len(plan.render(rows, digests).messages)  # type: ignore[call-arg, arg-type, attr-defined]
+        made += len(plan.render(rows, digests).messages)
     if deduplicator is not None:
         deduplicator.finish()
         deduplicator.close()

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bench.table import Figure, best_seconds, show
-from iggyflux.mapping import parse_mapping
+from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.records import Message, Partition
 from iggyflux.runner.footprint import Footprint
 from iggyflux.transports.local.log import Log
@@ -107,7 +107,9 @@ def main() -> None:
         appended = fill(folder, count)
         log = Log.open(folder / "data")
         batch = log.reader(Partition("factory", "readings", 0), 0).read(BATCH)
-        plan = parse_mapping(MAPPING).plan()
+        mapping = parse_mapping(MAPPING)
+        assert isinstance(mapping, WriterMapping)
+        plan = mapping.plan()
         lines = plan.render(batch).lines
         reading, rendering, counting = best_seconds(
             [

@@ -45,7 +45,7 @@ def main() -> None:
     run("log", "tail", str(DEMO / "log"), "home/zigbee2mqtt", "-n", "3")
 
     say("3. What comes of them, byte for byte as it will be sent")
-    last = [BIN, "log", "tail", str(DEMO / "log"), "home/zigbee2mqtt", "-n", "3", "--envelope"]
+    last: list[str | Path] = [BIN, "log", "tail", str(DEMO / "log"), "home/zigbee2mqtt", "-n", "3", "--envelope"]
     tail = subprocess.run(last, capture_output=True, check=True)
     (DEMO / "three.ndjson").write_bytes(tail.stdout)
     run("dry-run", MAPPING, str(DEMO / "three.ndjson"), "--envelope")
