@@ -209,6 +209,43 @@ def test_a_variable_may_be_a_number_or_a_switch_where_expected(read: Callable[..
     assert (settings.batch_size, settings.verify, settings.org, settings.max_in_flight) == (12, False, "5", None)
 
 
+def test_a_variable_that_is_set_but_empty_is_called_empty(problems: Callable[..., list[Problem]]) -> None:
+    (problem,) = problems(SMALLEST + 'influxdb: {org: "${ORG}"}\n', ORG="")
+
+    assert (problem.code, problem.message) == ("IFX802", "the environment variable ORG is empty")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("start: earliest", "first, last, {offset: …} or {timestamp: …}"),
+        ("consumer: {single: x, partitions: every}", "all, or a list of partitions"),
+        ("influxdb: {max_in_flight: many}", "auto, or a number"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_words_that_are_expected(
+    problems: Callable[..., list[Problem]], line: str, expected: str
+) -> None:
+    """Never with a regular expression, which is for programs."""
+    (problem,) = problems(SMALLEST + line + "\n")
+
+    assert problem.expected == expected
+
+
+def test_routes_that_are_not_a_list_are_told_how_to_be_one(problems: Callable[..., list[Problem]]) -> None:
+    (problem,) = problems("iggyflux: 1\ninfluxdb: {org: a}\nrun:\n  mapping: lambda.yaml\n")
+
+    assert problem.hint == "write a list: - mapping: …"
+
+
+@pytest.mark.parametrize("secret", ["secret", "the", "file", "VARIABLE"])
+def test_a_secret_that_is_a_word_of_the_warning_does_not_hide_it(read: Callable[..., Pipeline], secret: str) -> None:
+    (warning,) = read(SMALLEST + f"influxdb: {{token: {secret}}}\n").warnings
+
+    assert (warning.message, warning.hint) == ("the file contains a secret", "write ${VARIABLE} or file:PATH instead")
+    assert secret not in (warning.source or "").partition("token")[2]
+
+
 def test_a_variable_that_is_not_set_is_a_problem_at_its_place(problems: Callable[..., list[Problem]]) -> None:
     (problem,) = problems(SMALLEST + 'influxdb:\n  org: "${ORG}"\n')
 

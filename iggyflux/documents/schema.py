@@ -307,6 +307,8 @@ def _no_branch(schema: Schema, branches: Sequence[Schema], value: JSON, pointer:
     hint = next((found for sub in (schema, *branches) if (found := _hint(sub, value))), None)
     if hint is None and any(branch.get("type") == "string" and "pattern" not in branch for branch in branches):
         hint = _type_hint(["string"], value)
+    if hint is None and value is None:
+        hint = _type_hint([str(branch.get("type")) for branch in branches], value)
     code = next((sub["x-code"] for sub in (schema, *branches) if "x-code" in sub), WRONG_TYPE)
     message = f"{_name(pointer)} has the wrong type"
     return Violation(code, pointer, message, expected=expected, found=_describe(value), hint=hint)
@@ -382,6 +384,8 @@ def _type_names(schema: Schema) -> str:
 
 
 def _type_hint(kinds: Sequence[str], value: JSON) -> str | None:
+    if value is None and {"object", "array"} & set(kinds):
+        return "indent the lines that belong to this key, or omit the key"
     if "boolean" in kinds and isinstance(value, str):
         return f"write {_BOOLEANS.get(value.lower(), 'true or false, without quotes')}"
     if kinds == ["string"] and isinstance(value, (bool, int, float)):

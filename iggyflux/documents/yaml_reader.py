@@ -270,7 +270,7 @@ class _YamlReader:
         start, end = event.start_mark.index, event.end_mark.index
         name = event.anchor
         if name not in self.anchors:
-            hint = self.quote_hint(start)
+            hint = f'quote the key: "*{name[:-1]}": …' if name.endswith(":") else self.quote_hint(start)
             stand_in = Node(None, start, end, Style.PLAIN)
             self.fault(stand_in, "IFX107", f"unknown anchor &{name}", start, length=end - start, hint=hint)
             self.place(stand_in)

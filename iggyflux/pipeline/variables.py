@@ -14,6 +14,7 @@ from iggyflux.secrets import Scrubber, is_secret_key, secret_spans, suspected_se
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_FIXED_TEXT = "IFX814"  # its message and hint have no value of the file, and a secret may be one of their words
 _NOT_OF_A_VALUE = ("IFX802", "IFX110")  # also reported for a value whose variable is not set
 _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
     "integer": lambda text: int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else text,
@@ -99,7 +100,8 @@ class Variables:
         value = self._environ.get(name) or default
         if value is None:
             hint = f"set {name}, or write a default: ${{{name}:-…}}"
-            self._report("IFX802", pointer, f"the environment variable {name} is not set", hint)
+            state = "empty" if name in self._environ else "not set"
+            self._report("IFX802", pointer, f"the environment variable {name} is {state}", hint)
             return match[0]
         return value
 
@@ -116,14 +118,17 @@ class Variables:
         def mask(text: str | None) -> str | None:
             return scrub(text) if text else text
 
+        def is_fixed(problem: Problem) -> bool:
+            return problem.code == _FIXED_TEXT
+
         shown = [each for each in problems if each.code in _NOT_OF_A_VALUE or each.location.pointer not in self._unset]
         return [
             dataclasses.replace(
                 problem,
-                message=mask(problem.message) or "",
+                message=problem.message if is_fixed(problem) else mask(problem.message) or "",
                 location=dataclasses.replace(problem.location, pointer=mask(problem.location.pointer) or ""),
                 found=mask(problem.found),
-                hint=mask(problem.hint),
+                hint=problem.hint if is_fixed(problem) else mask(problem.hint),
             ).hiding([*self._hidden_in(problem), *scrub.spans(problem.source or "")])
             for problem in sorted(dict.fromkeys(shown), key=lambda each: (each.location.line, each.location.column))
         ]

@@ -43,6 +43,33 @@ def fill(fake: FakeIggy, payloads: Sequence[bytes], partition: int = 0) -> None:
     fake.fill("s", "t", [b64encode(payload).decode() for payload in payloads], partition)
 
 
+@pytest.mark.parametrize(
+    ("stream", "topic", "words"),
+    [
+        ("halle", "t", ("no stream halle", "`from.stream`")),
+        ("s", "zug", ("no topic s/zug", "`from.topic` in the mapping; existing: s/t")),
+        ("s", "tt", ("no topic s/tt", "did you mean s/t?")),
+    ],
+)
+def test_a_missing_name_is_called_a_stream_or_a_topic(
+    fake: FakeIggy, stream: str, topic: str, words: tuple[str, str]
+) -> None:
+    fill(fake, [b"{}"])
+    reader = IggySource(fake.settings(), stream, [topic], consumer=ConsumerId("single", "c"))
+
+    async def main() -> None:
+        try:
+            await reader.connect()
+        finally:
+            await reader.close()
+
+    with pytest.raises(Stopped) as stopped:
+        drive(main())
+
+    assert words[0] in str(stopped.value)
+    assert words[1] in (stopped.value.hint or "")
+
+
 def source(fake: FakeIggy, **more: Any) -> IggySource:
     settings = fake.settings(**{key: more.pop(key) for key in ("batch_size", "timeout_seconds") if key in more})
     return IggySource(settings, "s", ["t"], consumer=ALONE, **more)

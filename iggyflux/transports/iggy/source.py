@@ -243,7 +243,7 @@ class IggySource:
         for topic in await self._matching(connection):
             infos = await connection.partitions(self._stream, topic)
             if infos is None:
-                raise self._missing(f"{self._stream}/{topic}", [])
+                raise self._missing("topic", f"{self._stream}/{topic}", [])
             new = [info for info in infos if Partition(self._stream, topic, info.number) not in self._cursors]
             if new and len(new) == len(infos) and self.consumer.kind == "group":
                 await connection.join(self._stream, topic, self.consumer.name)
@@ -255,19 +255,22 @@ class IggySource:
     async def _matching(self, connection: Connection) -> list[str]:
         known = await connection.topics(self._stream)
         if known is None:
-            raise self._missing(self._stream, [])
+            raise self._missing("stream", self._stream, [])
         for wanted in self._wanted:
             if not any(character in wanted for character in "*?[") and wanted not in known:
-                raise self._missing(f"{self._stream}/{wanted}", [f"{self._stream}/{topic}" for topic in known])
+                others = [f"{self._stream}/{topic}" for topic in known]
+                raise self._missing("topic", f"{self._stream}/{wanted}", others)
         return [topic for topic in known if any(fnmatch.fnmatchcase(topic, wanted) for wanted in self._wanted)]
 
-    def _missing(self, what: str, known: Sequence[str]) -> Exception:
+    def _missing(self, kind: str, name: str, known: Sequence[str]) -> Exception:
         """Return `Stopped` for a name that never existed, which may be misspelt; `NotConnected` for one that did."""
         if self._was_connected:
-            return NotConnected(f"{what} was deleted from Iggy")
-        near = closest(what, known)
-        hint = f"did you mean {near}?" if near else f"existing: {', '.join(known[:10]) or 'none'}"
-        return Stopped(f"Iggy has no {what}", hint, "IFX766")
+            return NotConnected(f"the {kind} {name} was deleted from Iggy")
+        near = closest(name, known)
+        hint = f"did you mean {near}?" if near else f"create it, or correct `from.{kind}` in the mapping"
+        if known and not near:
+            hint += f"; existing: {', '.join(known[:10])}"
+        return Stopped(f"Iggy has no {kind} {name}", hint, "IFX766")
 
     def _take_up(self, place: Partition, info: PartitionInfo) -> None:
         average = info.size / info.messages if info.messages else 0.0

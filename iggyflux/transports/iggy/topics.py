@@ -26,7 +26,7 @@ async def made_partitions(
         infos = await connection.partitions(stream, topic)
     if not infos:
         hint = f"add `create: true` to the `iggy` section, or run: iggy topic create {stream} {topic} 1 none"
-        raise Stopped(f"Iggy has no {stream}/{topic} to send to", hint, "IFX766")
+        raise Stopped(f"Iggy has no topic {stream}/{topic} to send to", hint, "IFX766")
     return infos
 
 
@@ -135,7 +135,7 @@ class IggyRange:
         for stream, topic in self._places:
             infos = await self._connection.partitions(stream, topic)
             if infos is None:
-                raise Stopped(f"Iggy has no {stream}/{topic}", code="IFX766")
+                raise Stopped(f"Iggy has no topic {stream}/{topic}", code="IFX766")
             for info in infos:
                 if info.end and self._partition in (None, info.number):
                     begin = self._begin()
@@ -206,7 +206,7 @@ async def last_messages(settings: IggySettings, stream: str, topics: Sequence[st
         chosen = [t for t in known or [] if any(fnmatch.fnmatchcase(t, pattern) for pattern in topics)]
         if not chosen:
             hint = f"the topics are: {', '.join(known)}" if known else "the stream has no topics, or does not exist"
-            raise Stopped(f"Iggy has no {stream}/{','.join(topics)}", hint, "IFX766")
+            raise Stopped(f"Iggy has no topic {stream}/{','.join(topics)}", hint, "IFX766")
         for topic in chosen:
             for info in await connection.partitions(stream, topic) or []:
                 place, position = Partition(stream, topic, info.number), max(info.end - count, 0)
