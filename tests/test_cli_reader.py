@@ -248,7 +248,7 @@ def test_a_run_uses_influxql_and_reports_it_if_flux_would_change_rows(server: Si
     checked, ran = iggyflux("check", path), iggyflux("run", path, "--until-end")
 
     assert "rows are queried in influxql" in checked.out
-    assert "not flux:" in ran.err
+    assert "Flux would change the rows:" in ran.err
 
 
 def test_rows_that_fail_are_dead_letters_that_dry_run_reads_again(server: SimServer) -> None:

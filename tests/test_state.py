@@ -177,7 +177,7 @@ def test_a_state_of_another_owner_or_program_stops(tmp_path: Path) -> None:
     state.path.unlink()
     with closing(sqlite3.connect(state.path)) as connection:
         connection.execute("CREATE TABLE record (content)")
-    assert "not a state of iggyflux" in stopped(state_in(tmp_path).read).reason
+    assert "not a state file of iggyflux" in stopped(state_in(tmp_path).read).reason
 
 
 # --- other formats ---

@@ -88,7 +88,7 @@ def test_check_finds_everything_sound_and_changes_nothing(kept: Path) -> None:
     result = run("check", kept)
 
     assert result.exit_code == 0
-    assert result.stdout.count(": sound") == 4
+    assert result.stdout.count(": ok") == 4
     assert files(kept) == before
 
 
@@ -104,7 +104,7 @@ def test_check_finds_damage_and_still_looks_at_the_others(kept: Path, which: str
     result = run("check", kept)
 
     assert result.exit_code == 1
-    assert result.stdout.count(": sound") == 3
+    assert result.stdout.count(": ok") == 3
     assert str(path) in result.stderr
 
 

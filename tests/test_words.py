@@ -28,7 +28,9 @@ WRONG = re.compile(
     r"""\b(?: told | whoever | nobody | somebody | everybody | for\ ever | comes?\ again | left\ away
         | leaves?\b[^.;:\n]{0,40}\baway | none\ of\ our\ business | that\ it\ does\ not\ take
         | (?<!there\ )(?:is|are)\ no(?=\ [a-z]) | stands?\ (?:twice|there|beside|alone|under|in|for) | mended?
-        | (?:is|are)\ here\ twice | is\ never\ closed | a\ text\ that )\b""",
+        | (?:is|are)\ here\ twice | is\ never\ closed | a\ text\ that
+        | messages?\ came\ back | letters?\ chosen | has\ no\ exact\ double
+        | which\ no\ double\ can | found\ faithful | though\ the\ server\ is\ there | for\ its\ turn )\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -96,6 +98,9 @@ def helps(command: click.Command, path: str = "iggyflux") -> Iterator[tuple[str,
         "leave the key away",
         "it stands under `influxdb`",
         "nothing is lost: it comes again",
+        "one message came back as several",
+        "integer 9 has no exact double",
+        "2 dead letters chosen in data",
     ],
 )
 def test_the_list_finds_what_it_is_for(text: str) -> None:

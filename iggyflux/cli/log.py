@@ -79,7 +79,9 @@ def command() -> None:
 @click.argument("target", metavar="STREAM/TOPIC", type=TopicName())
 @click.argument("file", required=False, type=INPUT_FILE, default=STDIN)
 @click.option("--envelope", is_flag=True, help="Lines are messages with headers, id and times, not plain payloads.")
-@click.option("--partition", type=click.IntRange(min=0), help="The partition to append to (default: round robin).")
+@click.option(
+    "--partition", type=click.IntRange(min=0), metavar="P", help="The partition to append to (default: round robin)."
+)
 @click.option("--partitions", type=click.IntRange(min=1), metavar="N", help="Create the topic with N partitions.")
 @click.option(
     "--key", metavar="EXPR", help="An expression that selects the partition: messages with the same key stay in order."
@@ -182,11 +184,12 @@ def _key_of(expression: Expression, sample: Sample) -> str | None:
     "-n",
     "count",
     type=click.IntRange(min=0),
+    metavar="N",
     default=10,
     show_default=True,
     help="Print the last N messages of each partition.",
 )
-@click.option("--partition", type=click.IntRange(min=0), help="Only this partition.")
+@click.option("--partition", type=click.IntRange(min=0), metavar="P", help="Only this partition.")
 @click.option(
     "--envelope", is_flag=True, help="Print messages with coordinates and headers, as dry-run --envelope reads them."
 )
@@ -332,7 +335,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     metavar="R",
     help="Messages per second, with the current time.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random messages.")
+@click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="Seed of the random messages.")
 @click.option(
     "--start",
     metavar="TIME",

@@ -38,10 +38,11 @@ class Seconds(click.ParamType[int]):
     "--dialect", type=click.Choice(("1", "2", "3")), default="2", show_default=True, help="InfluxDB 1, 2 or 3."
 )
 @click.option("--server-version", metavar="VERSION", help="Behave like this version (1.6.7, v2.9.1, 3.6.0).")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Listen here.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
+    metavar="PORT",
     default=8086,
     show_default=True,
     help="Port to listen on; 0 selects a free one.",
@@ -50,27 +51,36 @@ class Seconds(click.ParamType[int]):
     "--database",
     "--bucket",
     "database",
+    metavar="NAME",
     default="test",
     show_default=True,
     help="Name of the existing database or bucket.",
 )
-@click.option("--org", default="org", show_default=True, help="Name of the organization (dialect 2).")
+@click.option("--org", metavar="NAME", default="org", show_default=True, help="Name of the organization (dialect 2).")
 @click.option(
     "--token",
     "tokens",
+    metavar="TOKEN",
     multiple=True,
     help="Require this token (dialect 1: USER:PASSWORD); by default access is open.",
 )
-@click.option("--read-token", "read_tokens", multiple=True, help="A token with read permission only.")
-@click.option("--write-token", "write_tokens", multiple=True, help="A token with write permission only.")
+@click.option("--read-token", "read_tokens", metavar="TOKEN", multiple=True, help="A token with read permission only.")
+@click.option(
+    "--write-token", "write_tokens", metavar="TOKEN", multiple=True, help="A token with write permission only."
+)
 @click.option("--retention", type=Seconds(), default="0", help="Reject points older than this (7d, 1h).")
 @click.option(
     "--max-body",
     type=click.IntRange(1),
-    help="Maximum size of a request body in bytes (default: the server's own limit).",
+    metavar="BYTES",
+    help="Maximum size of a request body (default: the server's own limit).",
 )
 @click.option(
-    "--wal-flush", type=click.FloatRange(0), default=0.0, help="Answer writes at the next multiple of these seconds."
+    "--wal-flush",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=0.0,
+    help="Answer writes at the next multiple of this time.",
 )
 @click.option(
     "--no-ui", is_flag=True, help="Dialect 2: answer 404 to unknown paths, like a build without a user interface."
@@ -83,7 +93,7 @@ class Seconds(click.ParamType[int]):
     "--scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Add the faults in this file."
 )
 @click.option("--chaos", metavar="SEED[:RATE]", help="Random faults; the same seed gives the same faults.")
-@click.option("--seconds", type=click.FloatRange(0), help="Stop after this time.")
+@click.option("--seconds", type=click.FloatRange(0), metavar="SECONDS", help="Stop after this time.")
 def sim(**given: Any) -> None:
     """Simulate an InfluxDB server, for tests and demos.
 

@@ -354,7 +354,7 @@ def test_how_long_to_wait_is_passed_on() -> None:
 
 
 def test_no_answer_in_time_is_too_much_where_the_server_is_there() -> None:
-    with pytest.raises(TooMuch, match="though the server is there"):
+    with pytest.raises(TooMuch, match="although the server is reachable"):
         given("influxql", Reply(b"", wait=threading.Event()), seconds=0.3)
 
 

@@ -42,7 +42,7 @@ _DIALECTS = {"sql": 3, "influxql": 1, "flux": 2, "auto": 2}
 class Return:
     """One message as it was `sent` and as it came `back`, decoded, with all differences.
 
-    If exactly one message came back, `changes` turn `sent` into it.
+    If exactly one message was returned, `changes` turn `sent` into it.
     """
 
     index: int
@@ -53,7 +53,7 @@ class Return:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether the message came back without loss."""
+        """Return whether the message was returned without loss."""
         return bool(self.back) and not any(loss.is_lossy for loss in self.losses)
 
 

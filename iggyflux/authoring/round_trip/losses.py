@@ -47,7 +47,7 @@ def explain(found: list[Change], after: JSON, trace: Trace) -> Iterator[Loss]:
 
 
 def explain_split(before: JSON, after: list[JSON], trace: Trace) -> Iterator[Loss]:
-    """Yield the losses of a message that came back as several: values that none of them has."""
+    """Yield the losses of a message that was returned as several: values that none of them has."""
     yield Loss("", "one message is returned as several", None, len(after), is_lossy=False)
     there = [pair for each in after for pair in leaves(each)]
     for path, value in leaves(before):
