@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.cli import command_line
+from iggyflux.cli.check import READER_CHECKS, WRITER_CHECKS
 from iggyflux.documents import load_schema
 from iggyflux.errors import PipelineError, Problem
 from iggyflux.pipeline import (
     Consumer,
     Endpoint,
+    EndpointKind,
     IggySettings,
     InfluxSettings,
     Pipeline,
@@ -30,6 +32,8 @@ from iggyflux.pipeline import (
     load_pipeline,
     parse_pipeline,
 )
+from iggyflux.pipeline.load import SINK_KINDS, SOURCE_KINDS
+from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES
 from iggyflux.runner.open import open_routes
 
 SMALLEST = """\
@@ -595,6 +599,20 @@ def test_a_setting_that_the_server_lacks_is_reported_at_its_key(tmp_path: Path) 
         ("IFX760", "/iggy/client_cert", 5),
         ("IFX760", "/iggy/username", 4),
     ]
+
+
+def test_every_end_has_a_word_a_factory_and_a_check() -> None:
+    """A new source or sink is in all tables, or in none."""
+    writers = {*(("from", kind) for kind in SOURCES), *(("to", kind) for kind in LINE_SINKS)}
+    readers = {("from", "influxdb"), *(("to", kind) for kind in MESSAGE_SINKS)}
+    words = {("from", word.partition(":")[0]) for word in SOURCE_KINDS} | {
+        ("to", word.partition(":")[0]) for word in SINK_KINDS
+    }
+
+    assert set(WRITER_CHECKS) == writers
+    assert set(READER_CHECKS) == readers | {("state", "iggy")}
+    assert words == writers | readers
+    assert {kind for _, kind in words} == set(get_args(EndpointKind))
 
 
 def test_two_routes_of_one_name_are_an_error(problems: Callable[..., list[Problem]]) -> None:

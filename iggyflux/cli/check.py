@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, plural, result_line, talk
 from iggyflux.errors import NotConnected, Stopped
-from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping, load_mapping
-from iggyflux.pipeline import Endpoint, IggySettings, InfluxSettings, Pipeline, RouteSettings, TopicAddress
-from iggyflux.runner.open import open_routes
+from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
+from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
+from iggyflux.runner.open import prepare_routes
+from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
@@ -45,17 +45,10 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a route, with the settings to connect to it."""
+    """One end of a route, and its settings."""
 
-    name: str
-    pipeline: Pipeline
-    route: RouteSettings
+    setup: AnySetup
     endpoint: Endpoint
-
-    @property
-    def influxdb(self) -> InfluxSettings:
-        """Return the settings of the connection to InfluxDB."""
-        return self.route.influxdb or self.pipeline.influxdb or InfluxSettings()
 
 
 @click.command(name="check")
@@ -78,23 +71,21 @@ def command(pipeline: Path, only: tuple[str, ...]) -> int:
 
 
 async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
-    open_routes(pipeline, only=only)  # raises with all problems of the file and its mappings
+    routes = prepare_routes(pipeline, only=only)
+    for route in routes:
+        route.build()  # raises where a transport refuses its settings
     faults = 0
-    for route in pipeline.routes:
-        mapping = load_mapping(route.mapping)
-        name = route.name or mapping.name
-        if only and name not in only:
-            continue
-        result_line(click.style(name, bold=True))
-        if (fault := _find_fault(mapping)) is not None:
-            _show("plan", route.mapping, fault)
+    for route in routes:
+        setup = route.setup
+        result_line(click.style(setup.name, bold=True))
+        if (fault := _find_fault(setup.mapping)) is not None:
+            _show("plan", setup.item.mapping, fault)
             faults += 1
-        usual = ("iggy", "influxdb") if mapping.kind == "writer" else ("influxdb", "iggy")
-        ends = [("from", route.source or _server(usual[0])), ("to", route.sink or _server(usual[1]))]
-        if mapping.kind == "reader" and isinstance(pipeline.state, TopicAddress):
-            ends.append(("state", _server("iggy")))
+        ends = [("from", route.source), ("to", route.sink)]
+        if setup.kind == "reader" and isinstance(pipeline.state, TopicAddress):
+            ends.append(("state", Endpoint("iggy")))
         for key, endpoint in ends:
-            async for finding in _find(key, End(name, pipeline, route, endpoint), mapping):
+            async for finding in _find(key, End(setup, endpoint)):
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
     return faults
@@ -123,16 +114,12 @@ def _find_fault(mapping: WriterMapping | ReaderMapping) -> CheckResult | None:
 _TRIED_MESSAGES = 10
 
 
-def _server(kind: str) -> Endpoint:
-    return Endpoint(kind)  # type: ignore[arg-type]  # both words are endpoint kinds
-
-
-async def _find(key: str, end: End, mapping: WriterMapping | ReaderMapping) -> AsyncIterator[CheckResult]:
+async def _find(key: str, end: End) -> AsyncIterator[CheckResult]:
     place = (key, end.endpoint.kind)
-    if mapping.kind == "writer":
-        findings = _WRITER_CHECKS[place](end, mapping.writer)
+    if isinstance(end.setup, WriterSetup):
+        findings = WRITER_CHECKS[place](end, end.setup.writer)
     else:
-        findings = _READER_CHECKS[place](end, mapping.reader)
+        findings = READER_CHECKS[place](end, end.setup.reader)
     try:
         async for finding in findings:
             yield finding
@@ -177,7 +164,7 @@ async def _from_log(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
 
 async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
     wanted, stream = writer.source, writer.source.stream
-    connection = Connection(end.pipeline.iggy or IggySettings())
+    connection = Connection(end.setup.iggy)
     try:
         await connection.open()
         yield CheckResult(True, "connected and logged in")
@@ -207,19 +194,17 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
 
 async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[CheckResult]:
     """Check that the members of a group process their messages; look twice before reporting a starving partition."""
-    consumer = end.route.consumer
-    if consumer.kind != "group":
+    if end.setup.item.consumer.kind != "group":
         return
-    group = consumer.name or end.name
+    group = end.setup.consumer
     members = await connection.members(stream, topic, group)
     if not members:
         return
     connected = await connection.connected_members(stream, topic, group)
     starving = await find_starving(
-        connection, ConsumerId("group", group), stream, topic, counts_all=end.route.start.kind == "first"
+        connection, ConsumerId("group", group), stream, topic, counts_all=end.setup.item.start.kind == "first"
     )
-    remedy = f"iggyflux regroup {shlex.quote(end.pipeline.file)} --mapping {shlex.quote(end.name)}"
-    hint = f"{suspicion(len(members), connected)}; if their processes have ended, run: {remedy}"
+    hint = f"{suspicion(len(members), connected)}; if their processes have ended, run: {end.setup.regroup_command}"
     for each in starving:
         yield CheckResult(False, in_words(each), hint)
     if starving:
@@ -232,8 +217,9 @@ async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: s
 
 
 async def _letters_in_iggy(end: End, connection: Connection) -> AsyncIterator[CheckResult]:
-    if isinstance(end.route.dead_letters, TopicAddress):
-        yield await _topic_in_iggy(end, connection, end.route.dead_letters, "dead letters")
+    letters = end.setup.item.dead_letters
+    if isinstance(letters, TopicAddress):
+        yield await _topic_in_iggy(end, connection, letters, "dead letters")
 
 
 async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress, what: str) -> CheckResult:
@@ -241,14 +227,14 @@ async def _topic_in_iggy(end: End, connection: Connection, address: TopicAddress
     place = f"{address.stream}/{address.topic}"
     if await connection.partitions(address.stream, address.topic) is not None:
         return CheckResult(True, f"topic {place} for {what} exists")
-    if end.pipeline.iggy and end.pipeline.iggy.create:
+    if end.setup.iggy.create:
         return CheckResult(None, f"topic {place} for {what} does not exist yet; `run` creates it")
     return CheckResult(False, f"topic {place} for {what} not found", "create it, or set `iggy.create`")
 
 
 async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[CheckResult]:
     target = reader.target
-    connection = Connection(end.pipeline.iggy or IggySettings())
+    connection = Connection(end.setup.iggy)
     try:
         await connection.open()
         yield CheckResult(True, "connected and logged in")
@@ -260,11 +246,12 @@ async def _to_iggy(end: End, reader: Reader) -> AsyncIterator[CheckResult]:
 
 
 async def _state_in_iggy(end: End, _reader: Reader) -> AsyncIterator[CheckResult]:
-    assert isinstance(end.pipeline.state, TopicAddress)  # noqa: S101
-    connection = Connection(end.pipeline.iggy or IggySettings())
+    state = end.setup.pipeline.state
+    assert isinstance(state, TopicAddress)  # noqa: S101
+    connection = Connection(end.setup.iggy)
     try:
         await connection.open()
-        yield await _topic_in_iggy(end, connection, end.pipeline.state, "positions")
+        yield await _topic_in_iggy(end, connection, state, "positions")
     finally:
         await connection.close()
 
@@ -281,7 +268,7 @@ async def _to_log(end: End, _reader: Reader) -> AsyncIterator[CheckResult]:
 
 
 async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[CheckResult]:
-    rows = InfluxRows(end.influxdb, reader.source, column=reader.cursor.column)
+    rows = InfluxRows(end.setup.influxdb, reader.source, column=reader.cursor.column)
     try:
         await rows.connect()
         yield CheckResult(True, f"connected; rows are queried in {rows.language}")
@@ -327,7 +314,7 @@ async def _standard(_end: End, _spec: Writer | Reader) -> AsyncIterator[CheckRes
 
 
 async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
-    sink = InfluxLineSink(end.influxdb)
+    sink = InfluxLineSink(end.setup.influxdb)
     try:
         report = await sink.check()
         if report.product is not None:
@@ -340,7 +327,7 @@ async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
         await sink.close()
 
 
-_WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[CheckResult]]] = {
+WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[CheckResult]]] = {
     ("from", "iggy"): _from_iggy,
     ("from", "log"): _from_log,
     ("from", "file"): _from_file,
@@ -349,7 +336,7 @@ _WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[Chec
     ("to", "file"): _to_file,
     ("to", "stdout"): _standard,
 }
-_READER_CHECKS: dict[tuple[str, str], Callable[[End, Reader], AsyncIterator[CheckResult]]] = {
+READER_CHECKS: dict[tuple[str, str], Callable[[End, Reader], AsyncIterator[CheckResult]]] = {
     ("from", "influxdb"): _from_influxdb,
     ("to", "iggy"): _to_iggy,
     ("to", "log"): _to_log,

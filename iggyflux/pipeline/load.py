@@ -34,8 +34,8 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|kB|KB|KiB|MB|MiB|GB|GiB)")
 _SIZE_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
-_SOURCE_KINDS = ("iggy", "log:DIR", "file:PATH", "stdin", "influxdb")
-_SINK_KINDS = ("influxdb", "file:PATH", "stdout", "iggy", "log:DIR")
+SOURCE_KINDS = ("iggy", "log:DIR", "file:PATH", "stdin", "influxdb")
+SINK_KINDS = ("influxdb", "file:PATH", "stdout", "iggy", "log:DIR")
 
 Tree: TypeAlias = dict[str, JSON]
 Convert: TypeAlias = "Callable[[_Reading, JSON, str], object]"
@@ -161,11 +161,11 @@ class _Reading:
             self.report("IFX810", pointer, "both `token` and `password` are given", key=True, hint=hint)
 
     def route(self, item: Tree, pointer: str, tree: Tree) -> RouteSettings:
-        mapping = self.path(item["mapping"], f"{pointer}/mapping")
+        mapping = self.path(item["mapping"])
         if not mapping.is_file():
             self.report("IFX808", f"{pointer}/mapping", f"mapping file not found: {mapping}", hint=self.near(mapping))
         ends = {}
-        for key, kinds in (("from", _SOURCE_KINDS), ("to", _SINK_KINDS)):
+        for key, kinds in (("from", SOURCE_KINDS), ("to", SINK_KINDS)):
             place = pointer if key in item else ""
             value = item.get(key, tree.get(key))
             ends[key] = None if value is None else self.endpoint(value, f"{place}/{key}", kinds)
@@ -179,7 +179,7 @@ class _Reading:
             source=ends["from"],
             sink=ends["to"],
             influxdb=self.influxdb(layers) if layers else None,
-            dead_letters=self.dead_letters(item.get("dead_letters", tree.get("dead_letters")), pointer),
+            dead_letters=self.dead_letters(item.get("dead_letters", tree.get("dead_letters"))),
             consumer=self.consumer(
                 cast(Tree, item.get("consumer", tree.get("consumer", {}))), pointer if "consumer" in item else ""
             ),
@@ -197,7 +197,7 @@ class _Reading:
         for known in kinds:
             name, _, argument = known.partition(":")
             if name == kind and bool(argument) == bool(rest):
-                return Endpoint(cast(EndpointKind, kind), self.path(rest, pointer) if rest else None, envelope)
+                return Endpoint(cast(EndpointKind, kind), self.path(rest) if rest else None, envelope)
         near = standard if kind == "-" else closest(kind, [known.partition(":")[0] for known in kinds])
         hint = f"did you mean `{next(known for known in kinds if known.startswith(near))}`?" if near else None
         self.report("IFX806", pointer, f"unknown source or sink: {value!r}", expected=" | ".join(kinds), hint=hint)
@@ -207,19 +207,19 @@ class _Reading:
         if end and end.kind in ("iggy", "influxdb") and end.kind not in tree and end.kind not in item:
             self.report("IFX807", pointer, f"missing section `{end.kind}`", hint=f"add `{end.kind}: {{…}}` to the file")
 
-    def dead_letters(self, value: JSON, pointer: str) -> Path | TopicAddress | None:
+    def dead_letters(self, value: JSON) -> Path | TopicAddress | None:
         if value is None:
             return None
         if isinstance(value, dict):
             return TopicAddress(str(value["stream"]), str(value["topic"]))
-        return self.path(value, f"{pointer}/dead_letters")
+        return self.path(value)
 
     def state(self, value: JSON, tree: Tree) -> Path | TopicAddress:
         if not isinstance(value, dict):
             if str(value).partition(":")[0] in ("iggy", "log"):
                 hint = "write a directory, such as `state: .iggyflux`, or a topic: `state: {stream: S, topic: T}`"
                 self.report("IFX806", "/state", f"invalid `state`: {value!r}", hint=hint)
-            return self.path(value, "/state")
+            return self.path(value)
         if "stream" not in value or "topic" not in value:  # which is reported already
             return Path()
         if "iggy" not in tree:
@@ -257,7 +257,7 @@ class _Reading:
                 message = f"two routes have the name {route.label!r} and would share positions"
                 self.report("IFX811", route.pointer, message, hint="add a `name` to one of them")
 
-    def path(self, value: JSON, _pointer: str) -> Path:
+    def path(self, value: JSON) -> Path:
         return self.folder / Path(str(value)).expanduser()
 
     def near(self, path: Path) -> str | None:
@@ -286,8 +286,8 @@ def _plain(_reading: _Reading, value: JSON, _pointer: str) -> object:
     return value
 
 
-def _path(reading: _Reading, value: JSON, pointer: str) -> Path:
-    return reading.path(value, pointer)
+def _path(reading: _Reading, value: JSON, _pointer: str) -> Path:
+    return reading.path(value)
 
 
 def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
@@ -303,7 +303,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
             problem = reading.document.problem("IFX814", pointer, message, hint=hint)
             reading.warnings.append(dataclasses.replace(problem, severity="warning"))
         return Secret(text)
-    path = reading.path(text.removeprefix("file:"), pointer)
+    path = reading.path(text.removeprefix("file:"))
     try:
         content = read_source(path, limit=_LONGEST_SECRET).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError, DocumentError) as error:

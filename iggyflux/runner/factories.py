@@ -5,7 +5,6 @@ The tables list which function builds which kind of end; a transport is imported
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +79,7 @@ def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
         start=item.start,
         until_end=setup.until_end,
         exclusive=item.consumer.exclusive,
-        remedy=f"iggyflux regroup {shlex.quote(setup.pipeline.file)} --mapping {shlex.quote(setup.name)}",
+        remedy=setup.regroup_command,
     )
 
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest
 from iggyflux.mapping import load_mapping
-from iggyflux.pipeline import Pipeline
+from iggyflux.pipeline import Endpoint, Pipeline
 from iggyflux.runner.build import build_reader, build_writer
 from iggyflux.runner.ends import find_ends
 from iggyflux.runner.route import ReaderRoute, Route
 from iggyflux.runner.setup import AnySetup, WriterSetup, make_setup
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRoute:
+    """What a route is built from, checked."""
+
+    setup: AnySetup
+    source: Endpoint
+    sink: Endpoint
+
+    def build(self) -> Route | ReaderRoute:
+        """Return the route."""
+        if isinstance(self.setup, WriterSetup):
+            return build_writer(self.setup, self.source, self.sink)
+        return build_reader(self.setup, self.sink)
 
 
 def open_writers(pipeline: Pipeline, *, only: Sequence[str] = ()) -> list[Route]:
@@ -28,11 +44,16 @@ def open_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[s
 
     Raise `MappingError` or `PipelineError` with the problems of all of them, before anything is opened.
     """
+    return [route.build() for route in prepare_routes(pipeline, until_end=until_end, only=only)]
+
+
+def prepare_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[str] = ()) -> list[PreparedRoute]:
+    """Return the routes of `pipeline`, or those that `only` names, not yet built.
+
+    Raise as `open_routes` does.
+    """
     setups = _choose(pipeline, _load_mappings(pipeline, until_end), only)
-    return [
-        build_writer(setup, source, sink) if isinstance(setup, WriterSetup) else build_reader(setup, sink)
-        for setup, (source, sink) in zip(setups, find_ends(setups), strict=True)
-    ]
+    return [PreparedRoute(setup, *ends) for setup, ends in zip(setups, find_ends(setups), strict=True)]
 
 
 def _load_mappings(pipeline: Pipeline, until_end: bool) -> list[AnySetup]:

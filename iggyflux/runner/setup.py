@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
@@ -42,6 +43,11 @@ class RouteSetup(ABC):
     def influxdb(self) -> InfluxSettings:
         """How lines are sent, also to a file (its requests have the same bounds); where a reader's rows are."""
         return self.item.influxdb or self.pipeline.influxdb or InfluxSettings()
+
+    @property
+    def regroup_command(self) -> str:
+        """The command that rebuilds the route's consumer group."""
+        return f"iggyflux regroup {shlex.quote(self.pipeline.file)} --mapping {shlex.quote(self.name)}"
 
 
 @dataclass(frozen=True)
