@@ -235,12 +235,19 @@ class TransportError(IggyfluxError):
 class NotConnected(TransportError):
     """There is no connection: connect again with backoff.
 
-    `retry_after_seconds` is how long the server asked clients to wait.
+    `retry_after_seconds` is how long the server asked clients to wait, `server` the address of the server, if known.
     """
+
+    server: str | None = None
 
     def __init__(self, reason: str = "", *, retry_after_seconds: float | None = None) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(reason)
+
+    @property
+    def named(self) -> str:
+        """The reason, with the address of the server."""
+        return f"{self.server}: {self}" if self.server else str(self)
 
 
 class TooMuch(TransportError):

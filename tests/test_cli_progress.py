@@ -76,7 +76,7 @@ def test_the_summary_names_what_went_wrong_and_what_helps() -> None:
         "a    stopped: 0 messages, 0 points written, 0 acknowledged",
         "     error[IFX704]: the disk is full",
         "       hint: free space",
-        "interrupted: some messages were not finished in time; the next run reads them again",
+        "interrupted: not everything was finished; the next run goes on from what was acknowledged",
     ]
     assert list(summary_lines(Summary((), 0.0))) == ["no routes"]
 

@@ -147,7 +147,7 @@ def test_a_connection_that_fails_is_retried() -> None:
     summary = run(route(source, sink))
 
     assert source.settled == {HERE: 2}
-    assert summary.routes[0].reconnects == 4
+    assert summary.routes[0].reconnects == 3
 
 
 @pytest.mark.parametrize("where", ["source", "sink"])

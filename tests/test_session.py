@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.errors import NotConnected, Stopped
-from iggyflux.runner.session import Session, StopRequested, closing_all
+from iggyflux.runner.session import Session, closing_all
 from iggyflux.runner.status import RouteStatus
-from iggyflux.runner.stop import Stop
+from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.transports.local.memory import ImmediateClock
 
 Step: TypeAlias = Literal["not connected", "lost at once", "lost after progress"]

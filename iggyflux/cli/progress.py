@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from iggyflux.cli.output import attached, plural
-from iggyflux.runner import Status, Summary
+from iggyflux.runner import RouteStatus, Status, Summary
 from iggyflux.runner.events import JsonFormatter, TextFormatter
 from iggyflux.runner.status import ReaderStatus
 from iggyflux.timestamps import format_rfc3339
@@ -72,11 +72,22 @@ def _reader_words(reader: ReaderStatus) -> Iterator[str]:
             yield f"{count:,} {words}"
 
 
+def _mark(route: RouteStatus) -> str:
+    """How a route ended, in colour."""
+    if route.error:
+        return click.style("stopped", fg="red", bold=True)
+    if route.state != "interrupted":
+        return click.style(route.state, fg="green")
+    left = sum(route.lag.values())
+    of = f": {route.acknowledged:,} of {plural(route.acknowledged + left, 'message')}" if left else ""
+    return click.style("interrupted", fg="yellow", bold=True) + of
+
+
 def summary_lines(summary: Summary) -> Iterator[str]:
     """Yield the lines of a run's summary."""
     width = max((len(route.name) for route in summary.routes), default=0)
     for route in summary.routes:
-        mark = click.style("stopped", fg="red", bold=True) if route.error else click.style(route.state, fg="green")
+        mark = _mark(route)
         reads, counts = "messages", f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
         others = [plural(getattr(route, name), one, many or one) for name, one, many in _WORDS if getattr(route, name)]
         if route.reader is not None:
@@ -93,7 +104,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     if summary.interrupted:
         yield (
             click.style("interrupted", fg="yellow")
-            + ": some messages were not finished in time; the next run reads them again"
+            + ": not everything was finished; the next run goes on from what was acknowledged"
         )
     if not summary.routes:
         yield "no routes"

@@ -36,8 +36,11 @@ def command(
     """Run the routes of a pipeline file.
 
     A message is acknowledged when all its points were accepted by the server, or when it was kept as a dead letter.
-    On SIGTERM or SIGINT, messages in flight are finished; a second signal ends at once. The exit code is 0 on
-    success, 3 if a route stopped.
+    On SIGTERM or SIGINT, messages in flight are finished; a second signal ends at once. With --until-end, a server
+    that cannot be reached at the start is tried `max_retries` times again; then the route stops.
+
+    The exit code is 0 on success, 3 if a route stopped, if messages in flight were not finished, or if a run with
+    --until-end was interrupted before the end. A continuous run that is stopped by a signal ends with 0.
 
     \b
     Example:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import line_bytes, point_key
+from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.retry import Policy, Retry, Stop
 from iggyflux.delivery.verdicts import (
     Accepted,
@@ -113,9 +114,18 @@ class Machine:
     """The delivery of one sequence of lines."""
 
     def __init__(
-        self, lines: Sequence[str], policy: Policy, *, size: int | None = None, limit: ByteLimit | None = None
+        self,
+        lines: Sequence[str],
+        policy: Policy,
+        *,
+        size: int | None = None,
+        limit: ByteLimit | None = None,
+        outage: Outage | None = None,
     ) -> None:
-        """`size` is the number of characters with line ends, if known; `limit` is shared with other deliveries."""
+        """`size` is the number of characters with line ends, if known.
+
+        `limit` and `outage` are what the deliveries to one server know of it.
+        """
         self._lines = lines
         # UTF-8 needs at most four bytes a character, so the usual request need not be measured line by line.
         self._most_bytes = 4 * (sum(map(len, lines)) + len(lines) if size is None else size)
@@ -126,7 +136,9 @@ class Machine:
         self._refusals: list[Refusal] = []
         self._refused_requests = 0
         self._end: Done | Stop | None = None
-        self._retry = Retry(policy)
+        self._outage = outage or Outage()
+        self._retry = Retry(policy, self._outage)
+        self._status: int | None = None  # that of the last failure
         self._width = 0  # lines of the request in flight
         # The phase; how many of the first remaining lines are suspected; a bound of the next request.
         self._phase = Phase.DELIVERING
@@ -138,7 +150,8 @@ class Machine:
         self._stored_line: int | None = None
 
     def next(self, now: float) -> Action:
-        """Return what to do at `now`; asking again changes nothing."""
+        """Return what to do at `now`; asking again changes nothing but what time and other deliveries change."""
+        self._give_up_if_used_up()
         if self._end is not None:
             return self._end
         if not self._todo and self._held:
@@ -146,23 +159,22 @@ class Machine:
         if not self._todo:
             self._end = Done(tuple(sorted(self._refusals, key=lambda refusal: refusal.line)))
             return self._end
-        if self._retry.not_before > now:
-            seconds = self._retry.not_before - now
-            return Wait(seconds, self._retry.attempts, self._retry.reason, self._retry.is_used_up)
+        if (seconds := self._retry.seconds_to_wait(now)) > 0:
+            return Wait(seconds, self._retry.attempts, self._outage.reason, self._retry.is_used_up)
         if self._retry.must_probe:
             return Probe()
         if not self._width:
             self._width = self._fitting()
         return Send(self._todo[: self._width])
 
-    def receive(self, verdict: Verdict, now: float, jitter: float) -> None:
-        """Take the outcome of the last `Send`; `jitter` is drawn from [0, 1)."""
+    def receive(self, verdict: Verdict, now: float, jitter: float, *, began: float | None = None) -> None:
+        """Take the outcome of the last `Send`, which began at `began`; `jitter` is drawn from [0, 1)."""
         width = self._width
         self._width = 0
         if self._limit.is_lowered and isinstance(verdict, Accepted | Refused | RefusedSome):
             self._limit.accepted(self._bytes(width))
         if not isinstance(verdict, Unavailable):
-            self._retry.answered()
+            self._retry.answered(now if began is None else began)
             self._has_answered = True
         if self._phase is Phase.CALLING_WITNESS and not isinstance(verdict, Impossible):
             self._hear_witness(verdict, now, jitter)
@@ -178,6 +190,11 @@ class Machine:
     def wants_to_be_alone(self) -> bool:
         """Whether the next `Send` should be the only request in flight: only then a death shows its cause."""
         return self._retry.deaths > 0
+
+    @property
+    def is_retrying(self) -> bool:
+        """Whether this delivery failed, and the server has not answered since: one of these tries at a time."""
+        return self._retry.is_retrying
 
     def probed(self, reason: str | None, now: float, jitter: float) -> None:
         """Take the outcome of the last `Probe`: None if the server answered, else the reason."""
@@ -331,18 +348,18 @@ class Machine:
         self._todo = [*self._held, *self._todo]
         self._held = []
         self._enter(Phase.FAILING)
-        self._retry.attempts = self._policy.max_retries
+        self._retry.blame_server()
 
     # --- what is sent next ---
 
     def _halve(self, width: int) -> None:
         self._enter(Phase.SEARCHING, suspects=width, window=width // 2)
-        self._retry.attempts = 0
+        self._retry.suspect_a_line()
 
     def _refuse_first(self, reason: str, status: int | None, code: str, *, is_vague: bool) -> None:
         self._refusals.append(Refusal(self._todo[0], reason, status, code, reason if is_vague else None))
         self._todo = self._todo[1:]
-        self._retry.attempts = 0
+        self._retry.suspect_a_line()
         self._has_accepted = self._has_answered = False
         # Next send as many lines as there were for each rejected one so far: few requests if few or most are rejected.
         settled = len(self._lines) - len(self._todo) - len(self._held)
@@ -389,14 +406,19 @@ class Machine:
         self._held = []
 
     def _wait(self, verdict: Unavailable, now: float, jitter: float) -> None:
-        policy = self._policy
         self._retry.pause(verdict, now, jitter)
-        if self._retry.is_used_up and policy.on_unavailable != "wait" and self._todo:
-            end = policy.still_away(verdict.reason)
+        self._status = verdict.status
+        self._give_up_if_used_up()
+
+    def _give_up_if_used_up(self) -> None:
+        """End as `on_unavailable` says once the retries are used up; those of other deliveries count too."""
+        policy = self._policy
+        if self._end is None and self._todo and policy.on_unavailable != "wait" and self._retry.is_used_up:
+            end = policy.still_away(self._outage.reason)
             if policy.on_unavailable == "stop":
                 self._end = end
             else:
-                self._refuse_rest(end.reason, verdict.status, "IFX605")
+                self._refuse_rest(end.reason, self._status, "IFX605")
 
     def _fitting(self) -> int:
         """Return how many of the remaining lines go into the next request: at least one."""

@@ -1,4 +1,7 @@
-"""When to send again: how long a delivery is retried, and how often the same request has failed."""
+"""When to send again: how long a delivery is retried, and how often the same request has failed.
+
+How long to wait is the server's outage (`outage`), which all deliveries to it share.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.verdicts import Unavailable
 from iggyflux.errors import counted
 
@@ -48,39 +51,71 @@ class Policy:
 
     def still_away(self, reason: str) -> Stop:
         """Return the stop for `on_unavailable: stop` once the retries are used up."""
-        return Stop(
-            f"still unavailable after {counted(self.max_retries, 'retry', 'retries')}: {reason}",
-            "run again when the server is available: undelivered messages are read again",
-            "IFX606",
-        )
+        return still_away(self.max_retries, reason)
+
+
+def still_away(retries: int, reason: str) -> Stop:
+    """Return the stop for a server that is unavailable after so many retries."""
+    return Stop(
+        f"still unavailable after {counted(retries, 'retry', 'retries')}: {reason}",
+        "run again when the server is available: undelivered messages are read again",
+        "IFX606",
+    )
 
 
 class Retry:
     """The retries of one delivery.  Times are seconds of the caller's clock."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, outage: Outage) -> None:
         self._policy = policy
-        self.attempts = 0
-        """Failures in a row."""
+        self._outage = outage
         self.repeats = 0
         """Failures in a row of the same request with the same reason."""
         self.deaths = 0
         """Connections in a row that broke under a request."""
         self.must_probe = False
         """Whether the server must answer a probe before lines are sent: a connection broke under a request."""
-        self.not_before = 0.0
-        self.reason = ""
         self._failure: object = None
+        self._episode: int | None = None  # the outage in which this delivery failed
+        self._steps_before = 0  # those that do not count for this delivery
+
+    @property
+    def is_retrying(self) -> bool:
+        """Whether this delivery failed, and the server has not answered since."""
+        return self._episode == self._outage.episode
+
+    @property
+    def attempts(self) -> int:
+        """Failures in a row, those of other deliveries included since this one failed."""
+        return self._outage.steps - self._steps_before if self.is_retrying else 0
 
     @property
     def is_used_up(self) -> bool:
         """Whether more attempts failed than the policy allows."""
         return self.attempts > self._policy.max_retries
 
-    def answered(self) -> None:
-        """Reset the counts: the server answered."""
-        self.attempts = self.repeats = self.deaths = 0
-        self._failure = None
+    def seconds_to_wait(self, now: float) -> float:
+        """Return how long nothing may be sent: 0 or less if it may be sent now."""
+        until = self._outage.asked_until
+        if self.is_retrying:
+            until = max(until, self._outage.not_before)
+        return until - now
+
+    def answered(self, began: float) -> None:
+        """Reset the counts: the server answered a request that began at `began`."""
+        self.repeats = self.deaths = 0
+        self._failure = self._episode = None
+        self._outage.answered(began)
+
+    def suspect_a_line(self) -> None:
+        """Count the attempts anew."""
+        self._steps_before = self._outage.steps
+        self._outage.suspect_a_line()
+
+    def blame_server(self) -> None:
+        """Count all retries as used: no line causes the failures."""
+        self._steps_before = self._outage.steps - self._policy.max_retries
+        self._outage.blame_server(self._policy.max_retries)
 
     def failed(self, verdict: Unavailable) -> None:
         """Count a failure."""
@@ -93,17 +128,17 @@ class Retry:
             self.must_probe = True
 
     def pause(self, verdict: Unavailable, now: float, jitter: float) -> None:
-        """Set when the next attempt may be made: after the backoff, or after the time that the server asked for."""
-        policy = self._policy
-        self.attempts += 1
-        self.reason = verdict.reason
-        seconds = backoff_seconds(
-            self.attempts, jitter, first=policy.retry_backoff_seconds, cap=policy.max_backoff_seconds
-        )
+        """Wait for the backoff of the server, and at least for the time that it asked for."""
+        policy, outage = self._policy, self._outage
+        first, cap = policy.retry_backoff_seconds, policy.max_backoff_seconds
+        joined = not self.is_retrying
+        outage.failed(verdict.reason, now, jitter, first=first, cap=cap)
         if verdict.retry_after_seconds is not None:
             asked = min(verdict.retry_after_seconds, policy.max_retry_after_seconds)
-            seconds = max(seconds, asked + jitter * policy.retry_backoff_seconds)
-        self.not_before = now + seconds
+            outage.asked(now + asked, jitter * first)
+        if joined:
+            self._episode = outage.episode
+            self._steps_before = outage.steps - 1
 
 
 def _failure_of(verdict: Unavailable) -> object:

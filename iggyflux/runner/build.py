@@ -37,6 +37,7 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         batch_bytes=settings.batch_bytes,
         linger_seconds=settings.linger_seconds,
         max_in_flight=settings.max_in_flight if sink.kind == "influxdb" else None,
+        until_end=setup.until_end,
     )
 
 
@@ -84,6 +85,7 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
         dead_letters=make_dead_letters(setup, sink),
         rules=rules_of(reader, settings, until_end=setup.until_end),
         page_size=settings.page_size,
+        max_retries=settings.max_retries,
         column=reader.cursor.column,
         mark=reader.cursor.mark,
         mapping=setup.mapping.name,

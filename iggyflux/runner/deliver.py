@@ -2,6 +2,19 @@
 
 The machine decides what to send, how long to wait and when to give up; this file sends, waits and logs.  No other code
 repeats a request to a line sink.  Clock and randomness are arguments, so that tests need not wait.
+
+| the machine says | meanwhile                        | the delivery                                                   |
+|------------------|----------------------------------|----------------------------------------------------------------|
+| Send             | no failure is known              | sends, beside the others                                       |
+|                  | it failed, and another delivery  | waits for the end of that attempt                              |
+|                  | that failed tries again          |                                                                |
+|                  | no answer for 5 s, for 15 s      | the status shows it; `server.no_answer` is logged              |
+| Probe            | as Send                          | asks whether the server is there                               |
+| Wait             | the backoff passes, or another   | asks the machine again                                         |
+|                  | attempt ends                     |                                                                |
+|                  | a stop is requested              | makes one last attempt for all deliveries to the server; if    |
+|                  |                                  | that fails, raises `StopRequested`, and so do the others       |
+| Done, Stop       |                                  | returns, raises `Stopped`                                      |
 """
 
 from __future__ import annotations
@@ -9,17 +22,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random as _random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.machine import Done, Machine, Probe, Send, Wait
 from iggyflux.delivery.pace import Pace
 from iggyflux.delivery.retry import Policy, Stop
 from iggyflux.delivery.verdicts import (
-    Accepted,
     Refusal,
     Refused,
     RefusedSome,
@@ -29,48 +39,51 @@ from iggyflux.delivery.verdicts import (
     Verdict,
 )
 from iggyflux.errors import NotConnected, Stopped
+from iggyflux.runner.clock import Clock, first_of
 from iggyflux.runner.events import emit
 from iggyflux.runner.send_gate import SendGate
+from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.statistics import DeliveryStatistics
+from iggyflux.runner.stop import StopRequested
+from iggyflux.runner.unanswered import Unanswered
 from iggyflux.transports.base import LineSink
 
 log = logging.getLogger("iggyflux.delivery")
 
 
-class Clock(Protocol):
-    """The time that the runner uses."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never go backwards."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`; cancellable."""
-
-
-class SystemClock:
-    """The time of this machine."""
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
 @dataclass(slots=True)
 class SinkState:
-    """What the deliveries to one sink share."""
+    """What the deliveries of one route to its sink share."""
 
+    route: str | None = None
+    server: str | None = None
+    """The address of the server, for people; None for a file."""
     conflicts: set[SchemaConflict] = field(default_factory=set)
     """The schema conflicts that were logged; each is logged once."""
     limit: ByteLimit | None = None
     """The largest request that the server accepts, as far as it is known."""
-    not_before: float = 0.0
-    """The time before which the server asked for no requests; it holds for all deliveries."""
-    away: bool = False
+    shared: ServerState = field(default_factory=ServerState)
+    """What the deliveries of all routes to this server share."""
+    is_away: bool = False
+    """Whether `delivery.away` was logged, and the server has not answered since."""
+    waiting: int = 0
+    """Deliveries that wait for the server."""
     gate: SendGate = field(default_factory=SendGate)
     pace: Pace | None = None
     """How many requests may be in flight."""
+    unanswered: Unanswered = field(default_factory=Unanswered)
+    logged_step: int = 0
+    """The step of the backoff that was logged last."""
+
+    def waiting_for(self, now: float) -> str | None:
+        """Return what deliveries wait for, for people: the server with the reason, or an answer that is late."""
+        if self.waiting and self.shared.outage.reason:
+            return f"{self.server or 'the sink'}: {self.shared.outage.reason}"
+        return self.unanswered.waiting_for(now)
+
+    def fields(self) -> dict[str, object]:
+        """Return the fields of each event."""
+        return {"route": self.route, "server": self.server}
 
 
 async def deliver(
@@ -82,54 +95,81 @@ async def deliver(
     size: int | None = None,
     state: SinkState | None = None,
     statistics: DeliveryStatistics | None = None,
+    stop: asyncio.Event | None = None,
     random: Callable[[], float] = _random.random,
 ) -> tuple[Refusal, ...]:
     """Send `lines` (of `size` characters) until each is stored or refused, and return the refused ones, by index.
 
     Return only when everything is settled, however long the server is unavailable.  Raise `Stopped` if a person must
-    act, or if the policy stops; then nothing of `lines` may be acknowledged, though some may be stored.  The same holds
-    after a cancellation.  Requests and retries are counted in `statistics`; deliveries to one sink share its `state`.
+    act, or if the policy stops, and `StopRequested` if `stop` is set and the server is unavailable; then nothing of
+    `lines` may be acknowledged, though some may be stored.  The same holds after a cancellation.  Requests and retries
+    are counted in `statistics`; deliveries to one sink share its `state`.
     """
-    state = state or SinkState()
-    statistics = statistics or DeliveryStatistics()
+    state, statistics, stop = state or SinkState(), statistics or DeliveryStatistics(), stop or asyncio.Event()
     state.limit = state.limit or ByteLimit(policy.max_bytes)
-    machine = Machine(lines, policy, size=size, limit=state.limit)
+    shared = state.shared
+    machine = Machine(lines, policy, size=size, limit=state.limit, outage=shared.outage)
     while True:
+        _log_back(state)
         action = machine.next(clock.monotonic())
         match action:
+            case Send() | Probe() if machine.is_retrying and (shared.is_trying or shared.has_given_up):
+                await _wait(state, clock, stop, None)
             case Send(indices):
-                await _wait_for_server(state, clock)
-                async with state.gate.turn(alone=machine.wants_to_be_alone):
-                    began = clock.monotonic()
-                    verdict = await sink.write(_selected(lines, indices))
-                now = clock.monotonic()
-                machine.receive(verdict, now, random())
+                is_last = stop.is_set()
+                with shared.attempt(is_retry=machine.is_retrying):
+                    async with state.gate.turn(alone=machine.wants_to_be_alone):
+                        began = clock.monotonic()
+                        with state.unanswered.request(began, f"a write of {len(indices)} lines", state.server):
+                            verdict = await sink.write(_selected(lines, indices))
+                    now = clock.monotonic()
+                    machine.receive(verdict, now, random(), began=began)
+                    is_answered = not isinstance(verdict, Unavailable)
+                    shared.has_given_up = not is_answered and (is_last or shared.has_given_up)
                 if state.pace is not None:
-                    answered = not isinstance(verdict, Unavailable)
-                    state.pace.ended(len(indices), began, now, is_answered=answered)
-                _record(state, statistics, policy, verdict, now)
-            case Wait(seconds, attempt, reason, away):
-                _log_wait(state, seconds, attempt, reason, away)
-                await clock.sleep(seconds)
+                    state.pace.ended(len(indices), began, now, is_answered=is_answered)
+                _record(state, statistics, verdict)
             case Probe():
-                machine.probed(await _probe(sink), clock.monotonic(), random())
+                is_last = stop.is_set()
+                with shared.attempt(is_retry=True):
+                    with state.unanswered.request(clock.monotonic(), "a probe", state.server):
+                        reason = await _probe(sink)
+                    machine.probed(reason, clock.monotonic(), random())
+                    shared.has_given_up = shared.has_given_up or (is_last and reason is not None)
+            case Wait() as wait:
+                _log_wait(state, wait)
+                await _wait(state, clock, stop, wait.seconds)
             case Done(refusals):
                 return refusals
             case Stop(reason, hint, code):
                 raise Stopped(reason, hint, code)
 
 
+async def _wait(state: SinkState, clock: Clock, stop: asyncio.Event, seconds: float | None) -> None:
+    """Wait for the backoff (`seconds`), or until another attempt ends.
+
+    After a requested stop, wait only for an attempt in progress.  Raise `StopRequested` after the last attempt.
+    """
+    shared = state.shared
+    state.waiting += 1
+    try:
+        if not stop.is_set():
+            backoff = [] if seconds is None else [clock.sleep(seconds)]
+            await first_of(*backoff, shared.change(), stop.wait())
+        elif shared.has_given_up:
+            raise StopRequested from NotConnected(shared.outage.reason)
+        elif shared.is_trying:
+            await shared.change()
+        else:
+            shared.outage.hurry()
+    finally:
+        state.waiting -= 1
+
+
 def _selected(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
     if isinstance(indices, range):
         return lines if len(indices) == len(lines) else lines[indices.start : indices.stop]
     return [lines[index] for index in indices]
-
-
-async def _wait_for_server(state: SinkState, clock: Clock) -> None:
-    """Wait as long as the server asked for, in its answer to any delivery."""
-    seconds = state.not_before - clock.monotonic()
-    if seconds > 0:
-        await clock.sleep(seconds)
 
 
 async def _probe(sink: LineSink) -> str | None:
@@ -141,22 +181,17 @@ async def _probe(sink: LineSink) -> str | None:
     return None
 
 
-def _record(state: SinkState, statistics: DeliveryStatistics, policy: Policy, verdict: Verdict, now: float) -> None:
+def _record(state: SinkState, statistics: DeliveryStatistics, verdict: Verdict) -> None:
     statistics.requests += 1
     match verdict:
-        case Accepted():
-            _log_back(state)
         case Unavailable():
             statistics.retries += 1
-            if verdict.retry_after_seconds is not None:
-                asked = min(verdict.retry_after_seconds, policy.max_retry_after_seconds)
-                state.not_before = max(state.not_before, now + asked)
         case TooLarge():
             statistics.retries += 1
             max_bytes = state.limit.bytes if state.limit else None
-            emit(log, logging.INFO, "delivery.too_large", max_bytes=max_bytes, reason=verdict.reason)
+            fields = {**state.fields(), "max_bytes": max_bytes, "reason": verdict.reason}
+            emit(log, logging.INFO, "delivery.too_large", **fields)
         case Refused(conflicts=conflicts) | RefusedSome(conflicts=conflicts):
-            _log_back(state)
             _log_conflicts(state, conflicts)
         case _:
             pass
@@ -170,6 +205,7 @@ def _log_conflicts(state: SinkState, conflicts: Sequence[SchemaConflict]) -> Non
                 log,
                 logging.ERROR,
                 "delivery.schema_conflict",
+                **state.fields(),
                 measurement=conflict.measurement,
                 field=conflict.field,
                 sent=conflict.sent,
@@ -178,14 +214,19 @@ def _log_conflicts(state: SinkState, conflicts: Sequence[SchemaConflict]) -> Non
             )
 
 
-def _log_wait(state: SinkState, seconds: float, attempt: int, reason: str, away: bool) -> None:
-    is_new = away and not state.away
-    state.away = state.away or away
+def _log_wait(state: SinkState, wait: Wait) -> None:
+    """Log each step of the backoff once, whichever delivery waits for it first."""
+    is_new = wait.away and not state.is_away
+    if state.logged_step == state.shared.outage.steps and not is_new:
+        return
+    state.logged_step = state.shared.outage.steps
+    state.is_away = state.is_away or wait.away
     level, event = (logging.WARNING, "delivery.away") if is_new else (logging.INFO, "delivery.waiting")
-    emit(log, level, event, attempt=attempt, seconds=round(seconds, 2), reason=reason)
+    fields = {"attempt": wait.attempt, "seconds": round(wait.seconds, 2), "reason": wait.reason}
+    emit(log, level, event, **state.fields(), **fields)
 
 
 def _log_back(state: SinkState) -> None:
-    if state.away:
-        state.away = False
-        emit(log, logging.INFO, "delivery.back")
+    if state.is_away and not state.shared.outage.is_on:
+        state.is_away = False
+        emit(log, logging.INFO, "delivery.back", **state.fields())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from hashlib import blake2b
 
@@ -25,7 +26,15 @@ from iggyflux.transports.base import Window
 class MessageSender:
     """Sends messages in pages, and each page again until it is confirmed."""
 
-    def __init__(self, route: ReaderRoute, status: RouteStatus, session: Session) -> None:
+    def __init__(
+        self,
+        route: ReaderRoute,
+        status: RouteStatus,
+        session: Session,
+        asking: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        """`asking` returns a context in which an answer of the sink is waited for."""
+        self._asking = asking
         self._sink = route.sink
         self._page_size = route.page_size
         self._status = status
@@ -35,7 +44,8 @@ class MessageSender:
     async def connect(self) -> None:
         """Connect the sink, unless it is connected."""
         if not self._is_connected:
-            await self._sink.connect()
+            with self._asking("connecting"):
+                await self._sink.connect()
             self._is_connected = True
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
@@ -53,7 +63,8 @@ class MessageSender:
         await self.connect()
         self._status.requests += 1
         try:
-            await self._sink.send(page)
+            with self._asking(f"{len(page)} messages"):
+                await self._sink.send(page)
         except NotConnected:
             self._is_connected = False
             raise

@@ -7,11 +7,11 @@ import time
 
 from iggyflux.delivery.windows import Read, ReadPosition
 from iggyflux.errors import TooMuch
-from iggyflux.runner.deliver import Clock
+from iggyflux.runner.clock import Clock
 from iggyflux.runner.events import emit
 from iggyflux.runner.route import ReaderRoute
-from iggyflux.runner.session import StopRequested
 from iggyflux.runner.status import ReaderStatus, RouteStatus
+from iggyflux.runner.stop import StopRequested
 from iggyflux.timestamps import format_rfc3339
 
 _CLOCK_AHEAD_SECONDS = 60.0

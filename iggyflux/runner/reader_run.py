@@ -9,8 +9,9 @@ and what the reader then does:
 |              | process, damaged, or of another    |                                                                 |
 |              | query                              |                                                                 |
 |              | NotConnected (a topic)             | waits, opens again, without a limit                             |
-| connecting   | InfluxDB or sink: NotConnected     | waits (backoff with jitter, capped), connects again, without a  |
-|              |                                    | limit                                                           |
+| connecting   | InfluxDB or sink: NotConnected     | tries the other one too, waits (backoff with jitter, capped),   |
+|              |                                    | connects again, without a limit                                 |
+|              | … with `until_end`, at the start   | … `max_retries` times, then stops                               |
 |              | Stopped                            | stops                                                           |
 | asking, time | NotConnected                       | connects again and asks again: nothing was sent                 |
 | or rows      | TooMuch                            | asks for a smaller window; at one nanosecond stops (IFX642)     |
@@ -31,6 +32,8 @@ and what the reader then does:
 | any time     | a stop is requested                | cancels a query, finishes a window that is being sent, ends     |
 |              | … and the sink is unavailable, or  | abandons the window                                             |
 |              | the deadline passes                |                                                                 |
+|              | … with `until_end`, before the end | ends as above, and is interrupted (exit 3)                      |
+| any time     | no answer for 5 s, for 15 s        | the status shows it; `server.no_answer` is logged               |
 | any time     | the process dies                   | the next run reads the window again, and sends it again, with   |
 |              |                                    | the same ids                                                    |
 
@@ -43,7 +46,7 @@ Opening and connecting, waiting and connecting again are the session's (`session
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 
 from iggyflux.cursors import Deduplicator
@@ -61,16 +64,17 @@ from iggyflux.delivery.windows import (
 )
 from iggyflux.errors import Stopped, TooMuch
 from iggyflux.plan.digests import digest_rows
-from iggyflux.runner.deliver import Clock
+from iggyflux.runner.clock import Clock
 from iggyflux.runner.prefetch import Prefetcher
 from iggyflux.runner.publish import MessageSender, Publisher
 from iggyflux.runner.reader_events import ReaderEvents
 from iggyflux.runner.route import ReaderRoute
-from iggyflux.runner.session import Session, StopRequested, closing_all
+from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import ReaderStatus, RouteStatus
-from iggyflux.runner.stop import Stop
+from iggyflux.runner.stop import Stop, StopRequested
+from iggyflux.runner.unanswered import Unanswered
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.base import Window, Worker
+from iggyflux.transports.base import Window, Worker, server_of
 
 _EMPTY_STORE_SECONDS = 1.0
 """How often to store after empty windows; after other windows the position is stored at once."""
@@ -86,14 +90,17 @@ class ReaderRun:
         self._progress = status.reader = ReaderStatus()
         self._stop = stop
         self._clock = clock
-        self._session = Session(route.name, status, stop, clock)
+        max_retries = route.max_retries if route.rules.until_end else None
+        self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
+        self._unanswered = Unanswered(route.name)
         self._events = ReaderEvents(route, status, self._progress, clock)
-        self._sender = MessageSender(route, status, self._session)
+        self._sender = MessageSender(route, status, self._session, partial(self._asking, route.sink))
         self._publisher = Publisher(route, status, self._progress, self._session, self._sender)
         self._prefetcher = Prefetcher(route.source)
         self._worker = Worker("cursor")
         self._windows = Windows(route.rules)
         self._is_open = False
+        self._has_finished = False
         self._stored: ReadPosition | None = None
         self._stored_at = float("-inf")
 
@@ -110,23 +117,32 @@ class ReaderRun:
             try:
                 await self._session.run(self._connect, self._read_windows, lambda: self._progress.windows)
                 await self._store_last()
-                self.status.state = "done"
+                is_unfinished = route.rules.until_end and not self._has_finished
+                self.status.state = "interrupted" if is_unfinished else "done"
             finally:
                 self.refresh()
 
     def refresh(self) -> None:
         """Copy the position of the reader to the status."""
-        windows, progress = self._windows, self._progress
+        windows, progress, now = self._windows, self._progress, self._clock.monotonic()
+        self._unanswered.show(self.status, now)
+        self._unanswered.warn(now)
         progress.position, progress.live_to = windows.position, windows.live_to
-        progress.measure(self._clock.monotonic())
+        progress.measure(now)
+
+    def _asking(self, transport: object, what: str) -> AbstractContextManager[None]:
+        """Wait for an answer of `transport` inside the block."""
+        return self._unanswered.request(self._clock.monotonic(), what, server_of(transport))
 
     async def _connect(self) -> None:
         await self._prefetcher.cancel()
         if not self._is_open:
             await self._open()
-        await self.route.dead_letters.connect()
-        await self._sender.connect()
-        await self.route.source.connect()
+        await connect_all(self.route.dead_letters.connect, self._sender.connect, self._connect_source)
+
+    async def _connect_source(self) -> None:
+        with self._asking(self.route.source, "connecting"):
+            await self.route.source.connect()
 
     async def _open(self) -> None:
         """Open the cursor; it stays open until the end of the run."""
@@ -142,6 +158,7 @@ class ReaderRun:
         while not self._stop.requested.is_set():
             action = self._windows.next(self._clock.monotonic())
             if isinstance(action, Finished):
+                self._has_finished = True
                 return
             await self._do(action)
 
@@ -149,12 +166,14 @@ class ReaderRun:
         windows, source = self._windows, self.route.source
         match action:
             case AskTime():
-                now = await self._session.unless_stopped(source.now())
+                with self._asking(source, "a query for the time"):
+                    now = await self._session.unless_stopped(source.now())
                 self._events.asked_time(now)
                 windows.set_server_time(now, self._clock.monotonic())
                 await self._store_position()
             case AskFirst():
-                first = await self._session.unless_stopped(source.first())
+                with self._asking(source, "a query for the first row"):
+                    first = await self._session.unless_stopped(source.first())
                 if first is None:
                     self._events.no_rows()
                 windows.set_first_time(first, self._clock.monotonic())
@@ -173,7 +192,8 @@ class ReaderRun:
         self.status.state = "running"
         self.status.waiting_for = None
         try:
-            window = await self._session.unless_stopped(await self._prefetcher.fetch(read))
+            with self._asking(self.route.source, "a query"):
+                window = await self._session.unless_stopped(await self._prefetcher.fetch(read))
         except TooMuch as error:
             self._windows.too_much()
             self._events.too_much(read, error)
@@ -207,9 +227,13 @@ class ReaderRun:
     async def _store(self, deduplicator: Deduplicator | None = None) -> None:
         position = self._windows.position
         assert position is not None  # noqa: S101  # a window has one
-        await self._session.until_confirmed(partial(self._worker.call, self.route.store.commit, position, deduplicator))
+        await self._session.until_confirmed(partial(self._commit, position, deduplicator))
         self._stored, self._stored_at = position, self._clock.monotonic()
         self.refresh()
+
+    async def _commit(self, position: ReadPosition, deduplicator: Deduplicator | None) -> None:
+        with self._asking(self.route.store, "a commit of the position"):
+            await self._worker.call(self.route.store.commit, position, deduplicator)
 
     async def _store_position(self) -> None:
         """Store a position that moved without a window: at the first start, or where the tail jumped."""

@@ -10,7 +10,8 @@ from iggyflux.delivery.held import EndedRequest, HeldRequests
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.errors import Stopped
-from iggyflux.runner.deliver import Clock, SinkState, deliver
+from iggyflux.runner.clock import Clock
+from iggyflux.runner.deliver import SinkState, deliver
 from iggyflux.runner.events import emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
@@ -35,6 +36,7 @@ class RequestSender:
         route: Route,
         status: RouteStatus,
         clock: Clock,
+        stop: asyncio.Event,
         state: SinkState,
         held: HeldRequests[Request],
         settle: Callable[[Job], Awaitable[None]],
@@ -42,6 +44,7 @@ class RequestSender:
         self._route = route
         self._status = status
         self._clock = clock
+        self._stop = stop
         self._state = state
         self._held = held
         self._settle = settle
@@ -96,6 +99,7 @@ class RequestSender:
             size=request.size,
             state=self._state,
             statistics=self._status,
+            stop=self._stop,
         )
         self._status.in_flight -= 1
         ended = self._held.ended(number, request, len(request.lines), refusals)

@@ -35,6 +35,8 @@ class Route:
     """A writer's route.
 
     `max_in_flight` bounds the requests in flight; None adapts their number between the bounds that the sink gives.
+    With `until_end` the run is to end by itself: stopped before, it is unfinished, and a server that was never reached
+    is tried `policy.max_retries` times again.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Route:
     linger_seconds: float = 1.0
     max_in_flight: int | None = None
     count_collisions: bool = True
+    until_end: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class ReaderRoute:
     """A reader's route.
 
     `mark` names the header that marks a message as `late` or `changed`; None omits it.  `page_size` bounds the messages
-    of one send.
+    of one send.  With `rules.until_end` a server that was never reached is tried `max_retries` times again.
     """
 
     name: str
@@ -69,6 +72,7 @@ class ReaderRoute:
     dead_letters: DeadLetterSink
     rules: WindowRules
     page_size: int = 5000
+    max_retries: int = 3
     column: str = "time"
     mark: str | None = None
     mapping: str = ""

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from iggyflux.errors import IggyfluxError, NotConnected, Stopped
 from iggyflux.pipeline import Pipeline
-from iggyflux.runner.deliver import Clock, SystemClock
+from iggyflux.runner.clock import Clock, SystemClock, first_of
 from iggyflux.runner.events import emit
 from iggyflux.runner.reader_run import ReaderRun
 from iggyflux.runner.route import AnyRoute, Route
-from iggyflux.runner.session import first_of
+from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.status import RouteStatus, Status, Summary
+from iggyflux.runner.status_file import StatusFile
 from iggyflux.runner.stop import Stop
 from iggyflux.runner.writer_run import WriterRun
-from iggyflux.transports.base import Lagging
+from iggyflux.transports.base import Lagging, server_of
 
 _TICK_SECONDS = 1.0
 
@@ -72,24 +70,46 @@ async def run_routes(
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name) for route in routes]
     started = clock.monotonic()
+
+    def seconds() -> float:
+        return clock.monotonic() - started
+
+    servers: dict[str, ServerState] = {}
     runs = [
-        WriterRun(route, counters, stop, clock) if isinstance(route, Route) else ReaderRun(route, counters, stop, clock)
-        for route, counters in zip(routes, status.routes, strict=True)
+        _make_run(route, counters, stop, clock, servers) for route, counters in zip(routes, status.routes, strict=True)
     ]
     tasks = [asyncio.create_task(_run_one(each), name=f"route {each.route.name}") for each in runs]
-    ticking = None
+    ticking = []
     if tick_seconds is not None:
-        ticking = asyncio.create_task(_tick(runs, status, status_file, started, clock, tick_seconds))
+        lags = (_follow_lag(each, clock, tick_seconds) for each in runs)
+        ticking = [asyncio.create_task(each) for each in (_tick(runs, status, seconds, clock, tick_seconds), *lags)]
+    file = (
+        StatusFile(status, status_file, seconds, every_seconds=tick_seconds or _TICK_SECONDS) if status_file else None
+    )
+    if file and tick_seconds is not None:
+        file.start()
     try:
         in_time = await _until_done(tasks, stop, clock, shutdown_timeout_seconds)
     finally:
-        for task in (*tasks, *([ticking] if ticking else [])):
+        for task in (*tasks, *ticking):
             task.cancel()
-        await asyncio.gather(*tasks, *([ticking] if ticking else []), return_exceptions=True)
-    status.seconds = clock.monotonic() - started
-    if status_file:
-        _write_status(status, status_file)
-    return Summary(tuple(status.routes), status.seconds, interrupted=not in_time)
+        await asyncio.gather(*tasks, *ticking, return_exceptions=True)
+        status.seconds = seconds()
+        if file:
+            file.close()
+    interrupted = not in_time or any(each.state == "interrupted" for each in status.routes)
+    return Summary(tuple(status.routes), status.seconds, interrupted=interrupted)
+
+
+def _make_run(
+    route: AnyRoute, status: RouteStatus, stop: Stop, clock: Clock, servers: dict[str, ServerState]
+) -> WriterRun | ReaderRun:
+    """Return the run of a route; routes that write to one server share what is known of it."""
+    if not isinstance(route, Route):
+        return ReaderRun(route, status, stop, clock)
+    server = server_of(route.sink)
+    shared = None if server is None else servers.setdefault(server, ServerState())
+    return WriterRun(route, status, stop, clock, server=shared)
 
 
 async def _run_one(run: WriterRun | ReaderRun) -> None:
@@ -107,6 +127,10 @@ async def _run_one(run: WriterRun | ReaderRun) -> None:
     except Exception as error:  # a bug, or the machine's limits: the other routes go on
         log.exception("route.broken")
         status.error = Stopped(f"internal error: {error!r}", "report it, with the log of the run", "IFX699")
+    if status.error is None and status.state == "interrupted":
+        left = sum(status.lag.values()) if status.lag else None
+        emit(log, logging.WARNING, "route.interrupted", route=route.name, left=left, **status.counters())
+        return
     if status.error is None:
         emit(log, logging.INFO, "route.done", route=route.name, **status.counters())
         return
@@ -138,30 +162,22 @@ def _are_done(tasks: Sequence[asyncio.Task[None]]) -> bool:
 async def _tick(
     runs: Sequence[WriterRun | ReaderRun],
     status: Status,
-    file: Path | None,
-    started: float,
+    seconds_of_run: Callable[[], float],
     clock: Clock,
     seconds: float,
 ) -> None:
-    """Update what the routes do not update themselves: lag, positions, the status file."""
+    """Update what the routes do not update themselves, but the lag; never wait for a server."""
     while True:
         await clock.sleep(seconds)
-        status.seconds = clock.monotonic() - started
+        status.seconds = seconds_of_run()
         for run in runs:
             run.refresh()
-            if isinstance(run.route.source, Lagging) and run.status.state in ("running", "idle", "finishing"):
-                with suppress(NotConnected, Stopped, RuntimeError):  # the route itself reports what is wrong
-                    run.status.lag = await run.route.source.lag()
-        if file:
-            _write_status(status, file)
 
 
-def _write_status(status: Status, file: Path) -> None:
-    """Replace the status file; a full disk does not stop the run."""
-    beside = file.with_name(f"{file.name}.new")
-    tree = {"time_unix": round(time.time(), 3), **status.as_dict()}
-    try:
-        beside.write_bytes(msgspec.json.format(msgspec.json.encode(tree)) + b"\n")
-        beside.replace(file)
-    except OSError as error:
-        emit(log, logging.WARNING, "status.not_written", file=file, reason=error.strerror)
+async def _follow_lag(run: WriterRun | ReaderRun, clock: Clock, seconds: float) -> None:
+    """Update the lag of a route whose source knows it; a server that hangs delays this route's lag only."""
+    while isinstance(run.route.source, Lagging):
+        await clock.sleep(seconds)
+        if run.status.state in ("running", "idle", "finishing"):
+            with suppress(NotConnected, Stopped, RuntimeError):  # the route itself reports what is wrong
+                run.status.lag = await run.route.source.lag()

@@ -7,6 +7,12 @@ progress:
 |------------------|----------------------|-----------------------------------------------------------------------|
 | connecting       | connected            | does the work                                                         |
 |                  | NotConnected         | waits (backoff with jitter, capped), connects again, without a limit  |
+|                  | … and all but one of | connects the others too: what needs a person is found at once         |
+|                  | the ends are there   |                                                                       |
+|                  | … `max_retries` times| stops (IFX606) if there is such a limit, and nothing was connected    |
+|                  | in a row             | before                                                                |
+|                  | no answer for 5 s,   | the status shows it; `server.no_answer` is logged                     |
+|                  | for 15 s             |                                                                       |
 |                  | a stop is requested  | cancels the attempt and ends                                          |
 | working          | the work returns     | ends                                                                  |
 |                  | NotConnected         | waits and connects again; after progress the backoff starts anew      |
@@ -25,11 +31,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeVar
 
 from iggyflux.delivery.backoff import backoff_seconds
-from iggyflux.errors import NotConnected
-from iggyflux.runner.deliver import Clock
+from iggyflux.delivery.retry import still_away
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.runner.clock import Clock, first_of
 from iggyflux.runner.events import emit
 from iggyflux.runner.status import RouteStatus
-from iggyflux.runner.stop import Stop
+from iggyflux.runner.stop import Stop, StopRequested
 
 _BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
 _HINT = "the route retries until it succeeds; run `iggyflux check` for details"
@@ -38,10 +45,6 @@ _HINT_AT = 3
 
 T = TypeVar("T")
 log = logging.getLogger("iggyflux.runner")
-
-
-class StopRequested(Exception):
-    """A stop was requested while a server was not available: the work is abandoned."""
 
 
 class Session:
@@ -54,13 +57,17 @@ class Session:
         stop: Stop,
         clock: Clock,
         *,
+        max_retries: int | None = None,
         random: Callable[[], float] = _random.random,
     ) -> None:
+        """With `max_retries`, `run` ends if the first connection needs more retries."""
         self._route = route
         self._status = status
         self._stop = stop
         self._clock = clock
         self._random = random
+        self._max_retries = max_retries
+        self._was_connected = False
 
     async def run(
         self,
@@ -78,12 +85,13 @@ class Session:
                 raise StopRequested
             self._status.state = "connecting"
             await self.unless_stopped(connect())
+            self._was_connected = True
             self._status.waiting_for = None
             emit(log, logging.INFO, "route.connected", route=self._route)
             await work()
 
         with suppress(StopRequested):
-            await self._retry(attempt, progress)
+            await self._retry(attempt, progress, gives_up=True)
 
     async def until_confirmed(self, send: Callable[[], Awaitable[None]]) -> None:
         """Call `send` until it raises no `NotConnected`.
@@ -115,7 +123,9 @@ class Session:
         """Return after `seconds`, or when a stop is requested."""
         await first_of(self._clock.sleep(seconds), self._stop.requested.wait())
 
-    async def _retry(self, attempt: Callable[[], Awaitable[None]], progress: Callable[[], int]) -> None:
+    async def _retry(
+        self, attempt: Callable[[], Awaitable[None]], progress: Callable[[], int], *, gives_up: bool = False
+    ) -> None:
         failures, before = 0, progress()
         while True:
             try:
@@ -124,6 +134,14 @@ class Session:
                 now = progress()
                 failures = 1 if now > before else failures + 1
                 before = now
+                if (
+                    gives_up
+                    and not self._was_connected
+                    and self._max_retries is not None
+                    and failures > self._max_retries
+                ):
+                    end = still_away(self._max_retries, error.named)
+                    raise Stopped(end.reason, end.hint, end.code) from error
                 seconds = self._report(failures, error)
                 if self._stop.requested.is_set():
                     raise StopRequested from error
@@ -134,17 +152,36 @@ class Session:
         first, cap = _BACKOFF_SECONDS
         seconds = error.retry_after_seconds or backoff_seconds(failures, self._random(), first=first, cap=cap)
         self._status.reconnects += 1
-        self._status.waiting_for = str(error)
+        self._status.waiting_for = error.named
         emit(
             log,
             logging.WARNING,
             "route.not_connected",
             route=self._route,
+            server=error.server,
             seconds=round(seconds, 2),
             reason=error,
             hint=_HINT if failures == _HINT_AT else None,
         )
         return seconds
+
+
+async def connect_all(*connects: Callable[[], Awaitable[None]]) -> None:
+    """Call each of `connects`, also after one that fails: what needs a person is found although another end is away.
+
+    Raise the first `Stopped`, else one `NotConnected` for all that failed.
+    """
+    away: list[NotConnected] = []
+    for connect in connects:
+        try:
+            await connect()
+        except NotConnected as error:
+            away.append(error)
+    if len(away) > 1:
+        seconds = max(error.retry_after_seconds or 0.0 for error in away) or None
+        raise NotConnected("; ".join(error.named for error in away), retry_after_seconds=seconds) from away[0]
+    if away:
+        raise away[0]
 
 
 @asynccontextmanager
@@ -154,14 +191,3 @@ async def closing_all(*closes: Callable[[], Awaitable[None]]) -> AsyncIterator[N
         for close in reversed(closes):
             stack.push_async_callback(close)
         yield
-
-
-async def first_of(*waits: Awaitable[object]) -> None:
-    """Return when one of `waits` is done, even if it raises; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,7 +21,7 @@ from iggyflux.transports.base import GroupState
 log = logging.getLogger("iggyflux.runner")
 
 _REPORT = "the reference plan renders these batches, more slowly; please report this"
-State: TypeAlias = Literal["starting", "connecting", "running", "idle", "finishing", "done", "stopped"]
+State: TypeAlias = Literal["starting", "connecting", "running", "idle", "finishing", "done", "interrupted", "stopped"]
 _CAUGHT_UP_NS = 120_000_000_000
 
 
@@ -167,7 +167,7 @@ class Summary:
     routes: tuple[RouteStatus, ...]
     seconds: float
     interrupted: bool = False
-    """Whether a stop was requested and the run could not finish in time; the next run repeats what was in flight."""
+    """Whether a stop was requested before the end of an `until_end` run, or messages in flight were not finished."""
 
     @property
     def errors(self) -> tuple[Stopped, ...]:

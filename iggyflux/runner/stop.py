@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class StopRequested(Exception):
+    """A stop was requested while a server was not available: the work is abandoned."""
+
+
 class Stop:
     """The request to stop a run, made by a signal or by the caller."""
 

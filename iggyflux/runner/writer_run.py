@@ -4,8 +4,9 @@ Everything that can happen, and what the route then does:
 
 | while        | this happens                        | the route                                                      |
 |--------------|-------------------------------------|----------------------------------------------------------------|
-| connecting   | source or sink: NotConnected        | waits (backoff with jitter, capped), connects again, without a |
-|              |                                     | limit                                                          |
+| connecting   | source or sink: NotConnected        | tries the other one too, waits (backoff with jitter, capped),  |
+|              |                                     | connects again, without a limit                                |
+|              | … with `until_end`, at the start    | … `max_retries` times, then stops                              |
 |              | … the sink, on_unavailable: stop    | … `max_retries` times, then stops                              |
 |              | Stopped                             | stops                                                          |
 | reading      | a batch                             | renders it; the next read is already in flight                 |
@@ -31,7 +32,11 @@ Everything that can happen, and what the route then does:
 | acking       | stored                              | counts                                                         |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
 | any time     | a stop is requested                 | reads no more, finishes what is in flight, acknowledges, ends  |
-|              | … and the deadline passes, or again | abandons what is in flight                                     |
+|              | … and the sink is unavailable       | one last attempt; then abandons what is in flight, ends, and   |
+|              |                                     | is interrupted (exit 3)                                        |
+|              | … and the deadline passes, or again | abandons what is in flight, and is interrupted                 |
+|              | … with `until_end`, before the end  | ends as above, and is interrupted: what is left is counted     |
+|              | no answer for 5 s, for 15 s         | the status shows it; `server.no_answer` is logged              |
 
 *Stops*: nothing that is in flight is acknowledged, and the status keeps the reason.  *Abandons*: nothing that is in
 flight is acknowledged, and the route goes on.  In both cases those messages are read again and make the same bytes, so
@@ -47,20 +52,24 @@ filled, one batch is read ahead.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from iggyflux.delivery.held import HeldRequests
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
-from iggyflux.runner.deliver import Clock, SinkState
+from iggyflux.runner.clock import Clock
+from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.runner.request_sender import RequestSender
 from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.route import Route
-from iggyflux.runner.session import Session, closing_all
+from iggyflux.runner.server_state import ServerState
+from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
-from iggyflux.runner.stop import Stop
-from iggyflux.transports.base import Grouped
+from iggyflux.runner.stop import Stop, StopRequested
+from iggyflux.runner.unanswered import Unanswered
+from iggyflux.transports.base import Grouped, Lagging, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -69,14 +78,24 @@ _ACK_INTERVAL_SECONDS = 0.1
 class WriterRun:
     """One run of a writer's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
 
-    def __init__(self, route: Route, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+    def __init__(
+        self, route: Route, status: RouteStatus, stop: Stop, clock: Clock, *, server: ServerState | None = None
+    ) -> None:
+        """`server` is what the routes that write to one server know of it."""
         self.route = route
         self.status = status
         self._stop = stop
         self._clock = clock
-        self._session = Session(route.name, status, stop, clock)
+        max_retries = route.policy.max_retries if route.until_end else None
+        self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
         self._failures = FailureHandler(route, status, route.dead_letters.put, record="message")
-        self._sink_state = SinkState()
+        self._unanswered = Unanswered(route.name)
+        self._sink_state = SinkState(
+            route.name, server_of(route.sink), shared=server or ServerState(), unanswered=self._unanswered
+        )
+        self._is_source_connected = False
+        self._has_reached_end = False
+        self._has_abandoned = False
         self._held: HeldRequests[Request] = HeldRequests()
         self._sink_failures = 0
 
@@ -86,7 +105,7 @@ class WriterRun:
         async with closing_all(route.source.close, route.sink.close, route.dead_letters.close):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
-                self.status.state = "done"
+                await self._end()
             finally:
                 self.refresh()
 
@@ -95,26 +114,35 @@ class WriterRun:
         status = self.status
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
-        if status.state not in ("starting", "connecting"):
+        now = self._clock.monotonic()
+        self._unanswered.warn(now)
+        if status.state == "connecting":
+            self._unanswered.show(status, now)
+        elif status.state != "starting":
             words = self._held.words
             held = f"an accepted line: the server rejected every line of the last request: {words}" if words else None
-            status.waiting_for = (
-                "the sink is unavailable" if self._sink_state.away else held or self.route.source.waiting_for
-            )
+            status.waiting_for = self._sink_state.waiting_for(now) or held or self.route.source.waiting_for
 
     async def _connect(self) -> None:
-        await self.route.dead_letters.connect()
-        await self._connect_sink()
-        await self.route.source.connect()
+        await connect_all(self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+
+    async def _connect_source(self) -> None:
+        """Connect the source, unless it was connected while the sink was unavailable."""
+        if not self._is_source_connected:
+            source = self.route.source
+            with self._unanswered.request(self._clock.monotonic(), "connecting", server_of(source)):
+                await source.connect()
+            self._is_source_connected = True
 
     async def _connect_sink(self) -> None:
         policy = self.route.policy
         try:
-            await self.route.sink.connect()
+            with self._unanswered.request(self._clock.monotonic(), "connecting", self._sink_state.server):
+                await self.route.sink.connect()
         except NotConnected as error:
             self._sink_failures += 1
             if policy.on_unavailable == "stop" and self._sink_failures > policy.max_retries:
-                end = policy.still_away(str(error))
+                end = policy.still_away(error.named)
                 raise Stopped(end.reason, end.hint, end.code) from error
             raise
         self._sink_failures = 0
@@ -122,16 +150,42 @@ class WriterRun:
     async def _transfer(self) -> None:
         """Transfer until the end of the input, a requested stop or the end of the connection."""
         self._held.forget()
-        route, status, clock = self.route, self.status, self._clock
-        transfer = _Transfer(route, status, self._stop, clock, self._failures)
-        await transfer.run(RequestSender(route, status, clock, self._sink_state, self._held, transfer.settle))
+        self._is_source_connected = False  # it has to be connected again whatever ends the transfer
+        route, status, clock, stop = self.route, self.status, self._clock, self._stop.requested
+        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered)
+        try:
+            await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
+        except StopRequested:
+            self._has_abandoned = True
+            raise
+        self._has_reached_end = transfer.has_reached_end
+
+    async def _end(self) -> None:
+        """Set the last state: a run that was stopped before its end is interrupted."""
+        status, source = self.status, self.route.source
+        is_unfinished = self.route.until_end and not self._has_reached_end
+        status.state = "interrupted" if is_unfinished or self._has_abandoned else "done"
+        if is_unfinished and isinstance(source, Lagging):
+            with suppress(NotConnected, Stopped):
+                status.lag = await source.lag()
+                status.state = "interrupted" if self._has_abandoned or any(status.lag.values()) else "done"
 
 
 class _Transfer:
     """Reads, renders and acknowledges over one connection; what was in flight ends with it."""
 
-    def __init__(self, route: Route, status: RouteStatus, stop: Stop, clock: Clock, failures: FailureHandler) -> None:
+    def __init__(
+        self,
+        route: Route,
+        status: RouteStatus,
+        stop: Stop,
+        clock: Clock,
+        failures: FailureHandler,
+        unanswered: Unanswered,
+    ) -> None:
         self._route = route
+        self._server = server_of(route.source)
+        self._unanswered = unanswered
         self._status = status
         self._stop = stop
         self._clock = clock
@@ -140,6 +194,7 @@ class _Transfer:
         self._builder = RequestBuilder(route.batch_size, route.batch_bytes)
         self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
         self._is_over = False
+        self.has_reached_end = False
 
     async def run(self, sender: RequestSender) -> None:
         """Transfer until the end of the input or a requested stop; leave no task behind.
@@ -189,6 +244,7 @@ class _Transfer:
                 break
             batch = reading.result()
             if isinstance(batch, EndOfInput):
+                self.has_reached_end = True
                 break
             if batch is None:
                 self._status.state = "idle" if sender.is_idle else "running"
@@ -224,9 +280,16 @@ class _Transfer:
         if after_seconds:
             await self._clock.sleep(after_seconds)
         try:
-            return await self._route.source.read()
+            with self._asking("a poll"):
+                return await self._route.source.read()
         except EndOfInput as end:
             return end
+
+    def _asking(self, what: str) -> AbstractContextManager[None]:
+        """Wait for an answer of the source inside the block; files may wait for input as long as they like."""
+        if self._server is None:
+            return nullcontext()
+        return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
     async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
         """Render a batch and send the requests that are full."""
@@ -262,7 +325,8 @@ class _Transfer:
             self._may_acknowledge.clear()
             positions, messages = self._ledger.take()
             if positions:
-                await self._route.source.ack(positions)
+                with self._asking("an acknowledgement"):
+                    await self._route.source.ack(positions)
                 self._status.acknowledged += messages
             if self._is_over and not self._may_acknowledge.is_set():
                 return
@@ -281,6 +345,7 @@ def _reasons(job: Job) -> dict[int, list[Reason]]:
 
 
 def _worst(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that decides: one that stops the route takes precedence over a lost connection."""
+    """Return the error that decides: a bug, else one that stops the route, a requested stop, a lost connection."""
     flat = [_worst(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
-    return min(flat, key=lambda error: 2 if isinstance(error, NotConnected) else int(isinstance(error, Stopped)))
+    order = (Stopped, StopRequested, NotConnected)
+    return min(flat, key=lambda error: next((at for at, kind in enumerate(order, 1) if isinstance(error, kind)), 0))

@@ -60,7 +60,10 @@ class Lagging(Protocol):
     """A source that knows its lag."""
 
     async def lag(self) -> Mapping[Partition, int]:
-        """Return how many messages of each partition are not settled yet.  May be called while `read` runs."""
+        """Return how many messages of each partition are not settled yet; with an end, of those before the end.
+
+        May be called while `read` runs.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,20 @@ class Grouped(Protocol):
     @property
     def groups(self) -> Sequence[GroupState]:
         """The groups of this source, in their last known state."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A transport to a server."""
+
+    @property
+    def server(self) -> str:
+        """The address of the server, without credentials."""
+
+
+def server_of(transport: object) -> str | None:
+    """Return the address of the server that `transport` speaks to; None for files."""
+    return transport.server if isinstance(transport, Remote) else None
 
 
 class LineSink(Protocol):

@@ -22,7 +22,8 @@ from iggyflux.delivery.verdicts import Refusal
 from iggyflux.errors import PointError, Stopped
 from iggyflux.lineprotocol import MAX_INTEGER, MAX_UNSIGNED, MIN_INTEGER, FieldValue, Point, Unsigned
 from iggyflux.pipeline import InfluxSettings, Secret
-from iggyflux.runner.deliver import SystemClock, deliver
+from iggyflux.runner.clock import SystemClock
+from iggyflux.runner.deliver import deliver
 from iggyflux.transports.influxdb.admin import CheckReport
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 from tests.servers.http import as_stored, read

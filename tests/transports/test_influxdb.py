@@ -22,7 +22,8 @@ from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import NotConnected, PipelineError, Stopped
 from iggyflux.pipeline import InfluxSettings, Secret
-from iggyflux.runner.deliver import SystemClock, deliver
+from iggyflux.runner.clock import SystemClock
+from iggyflux.runner.deliver import deliver
 from iggyflux.transports.influxdb.admin import CheckReport
 from iggyflux.transports.influxdb.flavors import FLAVORS, Flavor
 from iggyflux.transports.influxdb.http import AddressError, Scrubber, parse_address

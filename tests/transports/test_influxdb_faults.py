@@ -15,7 +15,8 @@ from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import Message, Rendered
 from iggyflux.runner import Route, run_routes
-from iggyflux.runner.deliver import SinkState, SystemClock, deliver
+from iggyflux.runner.clock import SystemClock
+from iggyflux.runner.deliver import SinkState, deliver
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Chaos, Fault
 from iggyflux.transports.influxdb.admin import CheckReport

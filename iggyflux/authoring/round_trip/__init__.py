@@ -23,7 +23,8 @@ from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.payloads import FORMATS
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Failure, Message, Row
-from iggyflux.runner.deliver import SystemClock, deliver
+from iggyflux.runner.clock import SystemClock
+from iggyflux.runner.deliver import deliver
 from iggyflux.sim import SimServer
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink

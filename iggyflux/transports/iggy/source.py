@@ -30,6 +30,7 @@ from iggyflux.transports.iggy.errors import CallFailed, Meaning
 from iggyflux.transports.iggy.member import GroupMember, ReadProgress
 
 _DISCOVER_SECONDS = 5.0
+_MOST_REST_SECONDS = 1.0  # a longer `read` would look like a server that does not answer
 _SAMPLED = 64  # messages of a poll whose size is measured
 _FIRST_COUNT = 1000  # messages in a poll until their size is known
 _MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose other members store offsets too
@@ -125,6 +126,11 @@ class IggySource:
         self._begins: dict[Partition, tuple[At, int]] = {}  # without a stored offset: the same after reconnecting
 
     @property
+    def server(self) -> str:
+        """The address of the server, without credentials."""
+        return address_of(self.settings)
+
+    @property
     def about(self) -> str:
         """A description for people."""
         who = f"{self.consumer.kind} {self.consumer.name}"
@@ -188,7 +194,7 @@ class IggySource:
                 cursor.settled = position.offset
 
     async def lag(self) -> dict[Partition, int]:
-        """Return how many messages of each partition are not settled yet."""
+        """Return how many messages of each partition are not settled yet; with `until_end`, of those before the end."""
         connection, found = self._connected, {}
         shared = self.consumer.kind == "group" and len(self._cursors) <= _MOST_PARTITIONS_ASKED
         for topic in dict.fromkeys(cursor.place.topic for cursor in self._turns):
@@ -197,11 +203,12 @@ class IggySource:
                 if cursor is None:
                     continue
                 cursor.end = info.end
+                end = info.end if cursor.stop is None else min(info.end, cursor.stop)
                 settled = cursor.settled
-                if shared and info.end and (stored := await connection.stored(self.consumer, cursor.place)):
+                if shared and end and (stored := await connection.stored(self.consumer, cursor.place)):
                     settled = stored.stored
-                begin = settled + 1 if settled >= 0 else min(cursor.begin, info.end)
-                found[cursor.place] = max(min(info.end - begin, info.messages), 0)
+                begin = settled + 1 if settled >= 0 else min(cursor.begin, end)
+                found[cursor.place] = max(min(end - begin, info.messages), 0)
         return found
 
     async def close(self) -> None:
@@ -368,7 +375,7 @@ class IggySource:
         due = [cursor.not_before for cursor in self._turns if not cursor.is_at_stop]
         seconds = min(due, default=self._now() + self.settings.poll_interval_seconds) - self._now()
         if seconds > 0:
-            await asyncio.sleep(min(seconds, self.settings.poll_interval_seconds))
+            await asyncio.sleep(min(seconds, self.settings.poll_interval_seconds, _MOST_REST_SECONDS))
 
     async def _look_around(self, connection: Connection) -> None:
         """Do what is due, even while messages come: they may come from some of the partitions only."""

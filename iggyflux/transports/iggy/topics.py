@@ -46,6 +46,11 @@ class IggySink:
         self._turn = 0
 
     @property
+    def server(self) -> str:
+        """The address of the server, without credentials."""
+        return address_of(self._settings)
+
+    @property
     def about(self) -> str:
         """A description for people."""
         return f"{'/'.join(self._address)} of {address_of(self._settings)}"

@@ -89,6 +89,11 @@ class InfluxConnection:
         return f"{type(self).__name__}({self.address}, {self._flavor.name if self._flavor else 'auto'})"
 
     @property
+    def server(self) -> str:
+        """The address of the server, without credentials."""
+        return str(self.address)
+
+    @property
     def flavor(self) -> Flavor:
         """The flavor of the server.  Raise `RuntimeError` before it is known."""
         if self._flavor is None:

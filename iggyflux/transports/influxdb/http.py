@@ -36,10 +36,12 @@ from urllib3.exceptions import (
 from iggyflux.delivery.answers import Answer, plain_words
 from iggyflux.delivery.verdicts import Impossible, Unavailable
 from iggyflux.secrets import Scrubber
+from iggyflux.transports.influxdb.deadlines import Deadlines
 
 # A response that echoes every line of a request fits; a larger one is of no use.
 _MOST_BODY_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
+_PIECE_BYTES = 64 * 1024
 _CONNECT_SECONDS = 10.0
 # The server may have closed a kept connection that was idle for so long.
 STALE_SECONDS = 2.0
@@ -131,17 +133,37 @@ class Tls:
 
 
 class Ticket:
-    """One exchange, so that another thread can end it: at a deadline, or at the end of the run."""
+    """One exchange, or several in a row, so that another thread can end it: at a deadline, or at the end of the run."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.deadline = float("inf")
         self.connection: _WatchedConnection | None = None
         self.idle_seconds = 0.0
         self.is_cut = False
+        self.is_expired = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self.is_cut or self.is_expired
+
+    def begin(self) -> None:
+        """Set the deadline of an exchange, or of the next piece of its answer."""
+        self.deadline = time.monotonic() + self.seconds
+        self.is_expired = False
 
     def cut(self) -> None:
-        """End the exchange now: the thread that waits for the socket wakes up."""
+        """End the exchange now, and let no other follow: the thread that waits for the socket wakes up."""
         self.is_cut = True
+        self._wake()
+
+    def expire(self) -> None:
+        """End the exchange because its deadline has passed."""
+        self.is_expired = True
+        self._wake()
+
+    def _wake(self) -> None:
         if self.connection is not None:
             self.connection.cut(self)
 
@@ -156,6 +178,7 @@ class _WatchedConnection:
     _sent = 0
     _heard = 0.0
     _ticket: Ticket | None = None
+    _connecting: socket.socket | None = None
     sock: socket.socket | None
     timeout: float | None
 
@@ -165,7 +188,20 @@ class _WatchedConnection:
         if ticket is not None:
             with _handing_over:
                 self._ticket, ticket.connection = ticket, self
-        super().connect()  # type: ignore[misc]  # the connection that this is mixed into
+        try:
+            super().connect()  # type: ignore[misc]  # the connection that this is mixed into
+        finally:
+            with _handing_over:
+                connecting, self._connecting = self._connecting, None
+            if connecting is not None:
+                connecting.close()
+        if ticket is not None and ticket.is_over:
+            raise TimeoutError
+
+    def _new_conn(self) -> socket.socket:
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        self._connecting = sock.dup()  # a TLS handshake detaches the socket, which then cannot be shut down
+        return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         ticket: Ticket = _current.ticket
@@ -182,9 +218,10 @@ class _WatchedConnection:
     def cut(self, ticket: Ticket) -> None:
         """End the exchange of `ticket`, unless the connection serves another one by now."""
         with _handing_over, suppress(OSError):
-            if self._ticket is ticket and self.sock is not None:
+            sock = self._connecting or self.sock
+            if self._ticket is ticket and sock is not None:
                 # The plain method for TLS too: unwrapping is not thread-safe, and no thread reads on.
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     @property
     def has_sent(self) -> bool:
@@ -252,6 +289,7 @@ class HttpClient:
         self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
         self.proxy = proxy.address if proxy else None
         self._under_way: set[Ticket] = set()
+        self._deadlines = Deadlines()
 
     def exchange(
         self,
@@ -264,14 +302,13 @@ class HttpClient:
     ) -> Answer | Failure:
         """Send one request to `target` (a path with a query) and return the response.  Blocks; returns failures.
 
-        A caller with a `ticket` cuts it at the deadline; without one only each step on the socket is bounded.
+        All of it has one deadline.  A caller with a `ticket` can cut it before.
         """
         ticket = ticket or Ticket(self._timeout_seconds)
-        began = time.monotonic()
 
         def take(response: urllib3.BaseHTTPResponse) -> Answer | Failure:
-            answer = _read(response, ticket, began)
-            if ticket.is_cut and not answer.whole and answer.status != 204:
+            answer = _read(response, ticket)
+            if ticket.is_over and not answer.whole and answer.status != 204:
                 return _no_answer(self._where, ticket)
             return answer
 
@@ -289,13 +326,12 @@ class HttpClient:
     ) -> Answer | Failure:
         """As `exchange`, but pass the body of a 200 to `into`, piece by piece; its length has no bound.
 
-        Each step on the socket is bounded, the whole is not: a response may take as long as data keeps coming.
+        The head of the response has a deadline, and then each piece of 64 KiB: the whole may take longer.
         `Answer.whole` says whether it came to its end.  Exceptions of `into`, except `OSError`, are not caught.
         """
-        began = time.monotonic()
 
         def take(response: urllib3.BaseHTTPResponse) -> Answer | Failure:
-            return _read(response, ticket, began) if response.status != 200 else _pass_on(response, ticket, into)
+            return _read(response, ticket) if response.status != 200 else _pass_on(response, ticket, into)
 
         return self._send(method, target, headers, body, ticket, take)
 
@@ -311,6 +347,8 @@ class HttpClient:
         """Send a request once and return what `take` makes of the response; meanwhile the ticket can be cut."""
         _current.ticket = ticket
         self._under_way.add(ticket)
+        ticket.begin()
+        self._deadlines.watch(ticket)
         try:
             response = self._pools.urlopen(
                 method,
@@ -327,6 +365,7 @@ class HttpClient:
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return self._failure(error, ticket)
         finally:
+            self._deadlines.forget(ticket)
             self._under_way.discard(ticket)
             _current.ticket = None
 
@@ -334,6 +373,7 @@ class HttpClient:
         """Close the connections and cut the exchanges in progress."""
         for ticket in tuple(self._under_way):
             ticket.cut()
+        self._deadlines.close()
         self._pools.clear()
 
     def _failure(self, error: Exception, ticket: Ticket) -> Failure:
@@ -342,12 +382,12 @@ class HttpClient:
         return explain(failed)
 
 
-def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket, began: float) -> Answer:
+def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket) -> Answer:
     """Return the response.  One that breaks off is returned as far as it came: the status already decides much."""
     body = bytearray()
     whole = False
     try:
-        while len(body) < _MOST_BODY_BYTES and not ticket.is_cut and time.monotonic() - began < 2 * ticket.seconds:
+        while len(body) < _MOST_BODY_BYTES and not ticket.is_over:
             chunk = response.read(_CHUNK_BYTES)
             if not chunk:
                 whole = True
@@ -371,9 +411,10 @@ def _pass_on(response: urllib3.BaseHTTPResponse, ticket: Ticket, into: Callable[
     headers = _headers(response)
     whole = False
     try:
-        while not ticket.is_cut:
+        while not ticket.is_over:
+            ticket.begin()
             try:
-                piece = response.read(_CHUNK_BYTES)
+                piece = response.read(_PIECE_BYTES)
             except (HTTPError, DecodeError, OSError, http.client.HTTPException):
                 break
             if not piece:
@@ -535,7 +576,7 @@ def _tls_failed(failed: _FailedExchange) -> Failure:
 def _broken(failed: _FailedExchange) -> Failure:
     """Return that the connection broke, while it was made or after something was sent on it."""
     ticket = failed.ticket
-    if ticket.is_cut or isinstance(failed.cause, TimeoutError):
+    if ticket.is_over or isinstance(failed.cause, TimeoutError):
         return _timed_out(failed)
     if isinstance(failed.cause, http.client.BadStatusLine) and str(failed.cause).startswith(_TLS_ALERT):
         return Impossible(f"{failed.where} uses TLS", "write https:// instead of http:// in `url`", code="IFX727")

@@ -392,7 +392,7 @@ class LogSource:
         await self._keeper.call(self._consumption.store, positions)
 
     async def lag(self) -> dict[Partition, int]:
-        """Return how many messages of each partition are not settled yet."""
+        """Return how many messages of each partition are not settled yet; with `until_end`, of those before the end."""
         return await self._worker.call(self._lag)
 
     async def close(self) -> None:
@@ -451,7 +451,7 @@ class LogSource:
         found = {}
         settled = self._consumption._settled  # noqa: SLF001  # its own file
         for place, reader in self._readers.items():
-            end = self._log.end(place)
+            end = self._stops[place] if self._until_end else self._log.end(place)
             behind = settled[place] + 1 if place in settled else min(self._begin(place), reader.offset)
             found[place] = max(end - behind, 0)
         return found

@@ -1,0 +1,50 @@
+"""What the deliveries to one server share, those of several routes too: its outage, and who tries next.
+
+| while the server is away            | this happens            | then                                              |
+|-------------------------------------|-------------------------|---------------------------------------------------|
+| a delivery waits for the backoff    | the backoff has passed  | tries again, if no other delivery is trying       |
+| … or for the attempt of another one | an answer to any one    | all of them send at once                          |
+|                                     | the attempt failed      | all of them wait for the next backoff             |
+|                                     | a stop is requested     | one of them tries at once; if that fails, none of |
+|                                     |                         | them tries again                                  |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+
+from iggyflux.delivery.outage import Outage
+
+
+class ServerState:
+    """One server, as the deliveries to it know it."""
+
+    def __init__(self) -> None:
+        self.outage = Outage()
+        self.has_given_up = False
+        """Whether an attempt failed that was made after a stop was requested."""
+        self.is_trying = False
+        """Whether a delivery that had failed tries again now."""
+        self._change = asyncio.Event()
+
+    @contextmanager
+    def attempt(self, *, is_retry: bool) -> Iterator[None]:
+        """Make an attempt inside the block; other deliveries that failed wait until it ends."""
+        self.is_trying = self.is_trying or is_retry
+        try:
+            yield
+        finally:
+            if is_retry:
+                self.is_trying = False
+            self.changed()
+
+    def changed(self) -> None:
+        """Wake all deliveries that wait: an attempt ended, or the server answered."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def change(self) -> Awaitable[bool]:
+        """Wait for the end of an attempt that ends after this call."""
+        return self._change.wait()

@@ -1,0 +1,510 @@
+"""Servers that are away, hang, or come back: what routes that share them do, say and show meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux.cli.progress import summary_lines
+from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.machine import Machine, Send, Wait
+from iggyflux.delivery.outage import Outage
+from iggyflux.delivery.retry import Policy
+from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, SchemaConflict, Unavailable, Verdict
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.records import Batch, Message, Partition, Position, Rendered
+from iggyflux.runner import Route, Status, Stop, Summary, run_routes
+from iggyflux.runner.clock import SystemClock
+from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
+
+URL = "http://global:8086"
+
+
+class Lines:
+    """A plan that makes one line of each payload."""
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        lines = [f"for,p={each.partition} if={each.offset} {each.offset}" for each in messages]
+        return Rendered(lines, list(range(len(lines))))
+
+
+@dataclass
+class Server:
+    """A server that is away at times; `answer` says what it answers, and when the request arrived."""
+
+    clock: ImmediateClock
+    away: Sequence[tuple[float, float]] = ()
+    latency: float = 0.01
+    server: str = URL
+    dialect: str = "v2"
+    in_flight: None = None
+    attempts: list[tuple[float, bool]] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=lambda: Unavailable("connection refused"))
+
+    async def connect(self) -> None:
+        """It is there when the run begins."""
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        now = self.clock.monotonic()
+        is_away = any(begin <= now < end for begin, end in self.away)
+        self.attempts.append((now, is_away))
+        await self.clock.sleep(self.latency)
+        return self.verdict if is_away else Accepted()
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def route(name: str, sink: object, *, batches: int = 8, partition: int = 0, **more: object) -> Route:
+    script = [batch([b"x"], partition=partition, offset=number) for number in range(batches)]
+    values: dict[str, object] = {
+        "name": name,
+        "source": ScriptedSource(script),
+        "plan": Lines(),
+        "sink": sink,
+        "dead_letters": CollectingDeadLetters(),
+        "policy": Policy(retry_backoff_seconds=1.0, max_backoff_seconds=30.0),
+        "batch_size": 1,
+        "max_in_flight": 8,
+    }
+    return Route(**{**values, **more})  # type: ignore[arg-type]
+
+
+def run(
+    clock: ImmediateClock,
+    *routes: Route,
+    stop: Callable[[Stop], Awaitable[None]] | None = None,
+    status: Status | None = None,
+    tick: float | None = None,
+) -> Summary:
+    async def main() -> Summary:
+        asked = Stop()
+        stopping = asyncio.ensure_future(stop(asked)) if stop else None
+        try:
+            return await run_routes(routes, stop=asked, clock=clock, tick_seconds=tick, status=status)
+        finally:
+            if stopping:
+                stopping.cancel()
+
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, object]]:
+    return [record.fields for record in caplog.records if getattr(record, "event", "") == name]  # type: ignore[attr-defined]
+
+
+# --- one backoff a server ---
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    outages=st.lists(st.tuples(st.floats(0.0, 60.0), st.floats(1.0, 300.0)), min_size=1, max_size=3),
+    routes=st.integers(1, 3),
+    in_flight=st.integers(1, 8),
+)
+def test_the_first_success_wakes_all_who_wait(outages: list[tuple[float, float]], routes: int, in_flight: int) -> None:
+    """After each answer the rest is sent at once, however long the backoff had become."""
+    clock, away, at = ImmediateClock(), [], 0.0
+    for quiet, seconds in outages:
+        away.append((at + quiet, at + quiet + seconds))
+        at += quiet + seconds
+    server = Server(clock, away)
+    run(clock, *(route(f"r{each}", server, partition=each, max_in_flight=in_flight) for each in range(routes)))
+
+    answered = [now for now, is_away in server.attempts if not is_away]
+    gaps = [later - now for now, later in pairwise(answered)]
+    failed = [now for now, is_away in server.attempts if is_away]
+    for gap, now in zip(gaps, answered, strict=False):
+        assert gap < 0.2 or any(now <= each <= now + gap for each in failed)
+
+
+@pytest.mark.parametrize("routes", [1, 3])
+def test_deliveries_to_a_server_that_is_away_share_one_backoff(routes: int) -> None:
+    """Each request in flight fails once; after that there is one attempt for each step of the backoff."""
+    clock = ImmediateClock()
+    server = Server(clock, [(0.0, 100.0)])
+    run(clock, *(route(f"r{each}", server, partition=each) for each in range(routes)))
+
+    failed = [now for now, is_away in server.attempts if is_away]
+    assert len(failed) <= routes * 8 + 30
+    later = sorted(now for now in failed if now > 0.02)
+    assert all(b - a >= server.latency for a, b in pairwise(later))
+
+
+def test_an_answer_to_a_request_that_began_before_a_failure_ends_no_outage() -> None:
+    outage = Outage()
+    outage.failed("refused", 10.0, 1.0, first=1.0, cap=30.0)
+
+    assert not outage.answered(9.9)
+    assert outage.not_before == 11.0
+    assert outage.answered(10.0)
+    assert outage.not_before == 0.0
+
+
+def test_the_time_that_a_server_asked_for_holds_for_all_and_no_answer_shortens_it() -> None:
+    outage = Outage()
+    first, second = (Machine(["m f=1 1"], Policy(), outage=outage) for _ in range(2))
+    assert isinstance(first.next(0.0), Send)
+    first.receive(Unavailable("busy", 429, 20.0), 1.0, 0.5, began=0.0)
+    outage.answered(2.0)
+
+    waits = [machine.next(5.0) for machine in (first, second)]
+    assert [isinstance(wait, Wait) and wait.seconds >= 16.0 for wait in waits] == [True, True]
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
+def test_a_server_that_stays_away_is_asked_by_the_backoff(jitters: list[float]) -> None:
+    outage, now = Outage(), 0.0
+    for attempt, jitter in enumerate(jitters, 1):
+        outage.failed("refused", now, jitter, first=1.0, cap=30.0)
+
+        assert outage.not_before - now == pytest.approx(backoff_seconds(attempt, jitter, first=1.0, cap=30.0))
+        now = outage.not_before
+
+
+# --- events and status ---
+
+
+def test_events_of_a_delivery_name_route_server_and_reason(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ImmediateClock()
+    with caplog.at_level(logging.INFO, "iggyflux.delivery"):
+        run(clock, route("lambda", Server(clock, [(0.0, 60.0)])), route("None", Server(clock), partition=1))
+
+    waits, away, back = (events(caplog, f"delivery.{each}") for each in ("waiting", "away", "back"))
+    assert len(away) == len(back) == 1
+    for fields in (*waits, *away):
+        assert (fields["route"], fields["server"], fields["reason"]) == ("lambda", URL, "connection refused")
+    assert (back[0]["route"], back[0]["server"]) == ("lambda", URL)
+
+
+def test_a_route_is_away_until_an_answer_and_then_no_delivery_waits(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ImmediateClock()
+    with caplog.at_level(logging.INFO, "iggyflux.delivery"):
+        run(clock, route("r", Server(clock, [(0.0, 60.0)])))
+
+    names = [record.event for record in caplog.records if hasattr(record, "event")]
+    assert "delivery.waiting" not in names[names.index("delivery.back") :]
+
+
+def test_a_schema_conflict_names_route_and_server(caplog: pytest.LogCaptureFixture) -> None:
+    class Conflicting(Server):
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            return Refused((Refusal(0, "conflict"),), True, (SchemaConflict("for", "if", "string", "float"),))
+
+    clock = ImmediateClock()
+    with caplog.at_level(logging.INFO, "iggyflux.delivery"):
+        run(clock, route("del", Conflicting(clock), batches=3))
+
+    (fields,) = events(caplog, "delivery.schema_conflict")
+    assert (fields["route"], fields["server"]) == ("del", URL)
+
+
+def test_the_status_names_server_and_reason_while_a_request_waits() -> None:
+    status, seen = Status(), set()
+
+    class Watched(ImmediateClock):
+        async def sleep(self, seconds: float) -> None:
+            seen.update(each.waiting_for for each in status.routes)
+            await super().sleep(seconds)
+
+    clock = Watched()
+    run(clock, route("r", Server(clock, [(0.0, 20.0)]), batches=2), status=status, tick=1.0)
+
+    assert f"{URL}: connection refused" in seen
+
+
+# --- a stop while a server is away ---
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_stop_while_the_server_is_away_makes_one_last_attempt_and_ends(comes_back: bool) -> None:
+    """The shutdown timeout is not waited for: an attempt later than that would never be made."""
+    clock, asked_at = ImmediateClock(), []
+    server = Server(clock, [(0.0, 1e9)])
+
+    async def stop(asked: Stop) -> None:
+        await clock.sleep(200.0)
+        if comes_back:
+            server.away = ()
+        asked_at.append(clock.monotonic())
+        asked.request()
+
+    summary = run(clock, route("r", server), stop=stop)
+
+    last = [now for now, _ in server.attempts if now >= asked_at[0]]
+    assert clock.monotonic() - asked_at[0] < 1.0
+    assert len(last) == (8 if comes_back else 1)
+    assert summary.interrupted is not comes_back
+    assert summary.exit_code == (0 if comes_back else 3)
+
+
+# --- a server that never answers ---
+
+
+@pytest.mark.parametrize("ticks", [4, 6, 16, 40])
+def test_a_late_answer_shows_in_the_status_and_is_warned_of_once(ticks: int, caplog: pytest.LogCaptureFixture) -> None:
+    clock, status = ImmediateClock(), Status()
+    shown: list[str | None] = []
+
+    async def stop(asked: Stop) -> None:
+        await clock.sleep(ticks + 0.5)
+        shown.append(status.routes[0].waiting_for)
+        asked.request()
+        asked.request()
+
+    with caplog.at_level(logging.INFO):
+        run(clock, route("yield", Server(clock, latency=1e9), batches=3), stop=stop, status=status, tick=1.0)
+
+    assert (shown[0] is not None) is (ticks > 5)
+    assert shown[0] is None or shown[0].startswith(f"{URL}: no answer to a write of 1 lines for ")
+    warned = events(caplog, "server.no_answer")
+    assert [(each["route"], each["server"]) for each in warned] == [("yield", URL)] * (3 if ticks > 15 else 0)
+
+
+class Hanging(ScriptedSource):
+    """A source on a server that hangs in one kind of call."""
+
+    server = "tcp://from:8090"
+
+    def __init__(self, where: str) -> None:
+        super().__init__([batch([b"x"])])
+        self.where = where
+
+    async def connect(self) -> None:
+        if self.where == "connect":
+            await asyncio.Event().wait()
+        await super().connect()
+
+    async def read(self) -> Batch | None:
+        if self.where == "read":
+            await asyncio.Event().wait()
+        return await super().read()
+
+    async def ack(self, positions: Sequence[Position]) -> None:
+        if self.where == "ack":
+            await asyncio.Event().wait()
+        await super().ack(positions)
+
+    async def lag(self) -> dict[Partition, int]:
+        await asyncio.Event().wait()
+        return {}
+
+
+@pytest.mark.parametrize("where", ["connect", "read", "ack"])
+def test_whatever_call_hangs_the_status_names_the_server(where: str) -> None:
+    clock, status, shown = ImmediateClock(), Status(), []
+
+    async def stop(asked: Stop) -> None:
+        await clock.sleep(8.5)
+        shown.append(status.routes[0].waiting_for or "")
+        asked.request()
+        asked.request()
+
+    run(clock, route("r", Server(clock), source=Hanging(where)), stop=stop, status=status, tick=1.0)
+
+    assert shown[0].startswith("tcp://from:8090: no answer to ")
+
+
+# --- the status file ---
+
+
+def written_again(file: Path) -> bool:
+    """Wait until the file is written anew; return whether it was."""
+    file.unlink(missing_ok=True)
+    end = time.monotonic() + 5
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return file.exists()
+
+
+class Blocking(Lines):
+    """A plan that occupies the event loop until the status file is written anew."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.was_written: list[bool] = []
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        self.was_written.append(written_again(self.file))
+        return super().render(messages)
+
+
+def test_the_status_file_is_written_while_a_plan_renders(tmp_path: Path) -> None:
+    file = tmp_path / "global.json"
+    plan = Blocking(file)
+    routes = [route("r", Server(ImmediateClock(), latency=0.0), batches=1, plan=plan)]
+    asyncio.run(run_routes(routes, status_file=file, tick_seconds=0.01))
+
+    assert plan.was_written == [True]
+
+
+def test_the_status_file_is_written_for_all_routes_while_the_lag_of_one_is_asked_for(tmp_path: Path) -> None:
+    """A server that hangs must not freeze what is known of the other routes."""
+    file, seen = tmp_path / "global.json", []
+
+    async def stop(asked: Stop) -> None:
+        seen.extend([await asyncio.to_thread(written_again, file) for _ in range(3)])
+        asked.request()
+        asked.request()
+
+    async def main() -> None:
+        asked, clock = Stop(), SystemClock()
+        source = ScriptedSource([batch([b"x"]), *[None] * 1_000_000])
+        routes = [
+            route("hangs", Server(ImmediateClock(), latency=0.0), source=Hanging("ack")),
+            route("r", Server(ImmediateClock(), latency=0.0), source=source),
+        ]
+        stopping = asyncio.ensure_future(stop(asked))
+        await run_routes(routes, stop=asked, clock=clock, status_file=file, tick_seconds=0.01)
+        await stopping
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+    assert seen == [True] * 3
+    assert [each["name"] for each in json.loads(file.read_text())["routes"]] == ["hangs", "r"]
+
+
+# --- connecting ---
+
+
+@dataclass
+class Unreachable(Server):
+    """A sink, or a source, that cannot be connected."""
+
+    error: Exception = field(default_factory=lambda: NotConnected("connection refused"))
+    connects: int = 0
+
+    async def connect(self) -> None:
+        self.connects += 1
+        raise self.error
+
+
+class UnreachableSource(ScriptedSource):
+    """A source on a server that cannot be connected."""
+
+    server = "tcp://from:8090"
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__([batch([b"x"])])
+        self.error = error
+        self.tries = 0
+
+    async def connect(self) -> None:
+        self.tries += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 4])
+@pytest.mark.parametrize("away", ["source", "sink", "both"])
+def test_a_run_until_the_end_gives_up_a_server_that_it_never_reached(away: str, max_retries: int) -> None:
+    clock = ImmediateClock()
+    sink = Server(clock) if away == "source" else Unreachable(clock)
+    source = (
+        ScriptedSource([batch([b"x"])]) if away == "sink" else UnreachableSource(NotConnected("connection refused"))
+    )
+    summary = run(
+        clock, route("r", sink, source=source, until_end=True, policy=Policy(max_retries=max_retries)), status=Status()
+    )
+
+    (error,) = summary.errors
+    server = "tcp://from:8090" if away == "source" else URL
+    assert (summary.exit_code, error.code) == (3, "IFX606")
+    assert f"{server}: connection refused" in error.reason
+    assert summary.routes[0].reconnects == max_retries
+
+
+def test_a_continuous_run_waits_for_its_servers_without_end() -> None:
+    clock = ImmediateClock()
+
+    async def stop(asked: Stop) -> None:
+        await clock.sleep(3600.0)
+        asked.request()
+
+    summary = run(clock, route("r", Unreachable(clock)), stop=stop)
+
+    assert summary.errors == ()
+    assert summary.routes[0].reconnects > 50
+
+
+@pytest.mark.parametrize("wrong", ["source", "sink"])
+def test_what_needs_a_person_stops_although_the_other_end_is_away(wrong: str) -> None:
+    clock, fault = ImmediateClock(), Stopped("invalid credentials", None, "IFX763")
+    sink = Unreachable(clock, error=fault if wrong == "sink" else NotConnected("connection refused"))
+    source = UnreachableSource(fault if wrong == "source" else NotConnected("connection refused"))
+
+    summary = run(clock, route("r", sink, source=source))
+
+    assert [error.code for error in summary.errors] == ["IFX763"]
+    assert clock.monotonic() == 0.0
+
+
+def test_a_source_that_is_there_is_connected_once_while_the_sink_is_away() -> None:
+    """Connecting again would join its group anew each time."""
+
+    class Counted(ScriptedSource):
+        connected = 0
+
+        async def connect(self) -> None:
+            self.connected += 1
+            await super().connect()
+
+    class Late(Server):
+        tries = 0
+
+        async def connect(self) -> None:
+            self.tries += 1
+            if self.tries < 6:
+                raise NotConnected("connection refused")
+
+    clock, source = ImmediateClock(), Counted([batch([b"x"])])
+    summary = run(clock, route("r", Late(clock), source=source))
+
+    assert summary.exit_code == 0
+    assert source.connected == 1
+
+
+# --- a stop before the end ---
+
+
+class Long(ScriptedSource):
+    """A source that knows how much is left."""
+
+    async def lag(self) -> dict[Partition, int]:
+        return {Partition("s", "t", 0): 100 - max(self.settled.values(), default=-1) - 1}
+
+
+@pytest.mark.parametrize(("until_end", "exit_code", "state"), [(True, 3, "interrupted"), (False, 0, "done")])
+def test_a_run_until_the_end_that_is_stopped_before_it_is_interrupted(
+    until_end: bool, exit_code: int, state: str
+) -> None:
+    clock = ImmediateClock()
+    source = Long([batch([b"x"] * 10), batch([b"x"] * 10, offset=10), *[None] * 1_000_000])
+
+    async def stop(asked: Stop) -> None:
+        await clock.sleep(2.0)
+        asked.request()
+
+    summary = run(clock, route("r", Server(clock), source=source, until_end=until_end), stop=stop)
+
+    (found,) = summary.routes
+    assert (summary.exit_code, found.state, found.acknowledged) == (exit_code, state, 20)
+    assert not until_end or sum(found.lag.values()) == 80
+    assert any("interrupted: 20 of 100 messages" in click.unstyle(line) for line in summary_lines(summary)) is until_end
+
+
+def test_a_run_until_the_end_that_reaches_it_is_done() -> None:
+    clock = ImmediateClock()
+    summary = run(clock, route("r", Server(clock), until_end=True))
+
+    assert (summary.exit_code, summary.routes[0].state) == (0, "done")
