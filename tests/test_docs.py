@@ -194,6 +194,22 @@ def test_the_index_links_every_page() -> None:
     assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name}" not in index] == []
 
 
+def test_the_table_of_changes_names_files_that_exist() -> None:
+    """A file that moves is moved in CONTRIBUTING too."""
+    rows = [
+        line.split("|")[2:4] for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.count("|") == 4
+    ]
+    named = {
+        folder / path
+        for cells in rows
+        for folder, cell in zip((ROOT / "iggyflux", ROOT / "tests"), cells, strict=True)
+        for path in re.findall(r"`([\w/]+(?:/|\.\w+))`", cell)
+    }
+
+    assert len(named) > 30
+    assert {path for path in named if not path.exists()} == set()
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
 
