@@ -169,7 +169,9 @@ def test_replay_names_letters_without_a_route() -> None:
     outcome = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml")
 
     assert outcome.code == 1
-    assert "1 letter of mapping 'env', for which pipeline.yaml has no route (its routes: other)" in outcome.err
+    assert (
+        "cannot replay 1 letter of mapping 'env': pipeline.yaml has no route for it (its routes: other)" in outcome.err
+    )
 
 
 @pytest.fixture
