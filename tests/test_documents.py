@@ -10,6 +10,7 @@ import re
 import string
 import time
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from iggyflux.documents.nodes import Node
 from iggyflux.documents.offsets import Style, source_offsets
 from iggyflux.documents.schema import ANNOTATIONS, KEYWORDS, check_tree
 from iggyflux.documents.text import MAX_BYTES, MAX_DEPTH, MOST_FAULTS
-from iggyflux.errors import DocumentError, Problem
+from iggyflux.errors import DecodeError, DocumentError, Problem
 from iggyflux.payloads import FORMATS
 from iggyflux.timestamps import parse_rfc3339
 from iggyflux.values import FieldType
@@ -871,6 +872,12 @@ def test_every_key_of_a_schema_has_a_description_and_valid_examples(name: str) -
             assert list(validator.evolve(schema={**sub, "$defs": schema["$defs"]}).iter_errors(example)) == [], path
 
 
+ROWS: dict[str, Any] = {
+    "csv": {"a": 'x "y", z', "b": 1},
+    "influx": {"measurement": "m", "tags": {"a": "b\\c"}, "fields": {"x": 1}, "time": 1_000_000_001},
+}
+
+
 def test_the_words_of_the_schema_match_the_tables() -> None:
     defs = load_schema("mapping")["$defs"]
     branches: dict[str, Any] = {}
@@ -881,11 +888,15 @@ def test_the_words_of_the_schema_match_the_tables() -> None:
 
     assert defs["payload"]["anyOf"][0]["enum"] == list(FORMATS)
     assert set(branches) == set(FORMATS)
-    for name, form in FORMATS.items():
-        assert set(branches[name]) == {"format", *(option.name for option in form.options)}
-        for option in form.options:
-            assert branches[name][option.name].get("default") == option.default
-            assert tuple(branches[name][option.name].get("enum", ())) == option.choices
+    options = [(name, key, node) for name, found in branches.items() for key, node in found.items() if key != "format"]
+    assert {name for name, _, _ in options} == set(ROWS) | {"text"}
+    for name, key, node in options:
+        for value in node.get("enum", node["examples"]):
+            FORMATS[name].check({key: value})
+            with suppress(DecodeError):
+                FORMATS[name].decode(b"", {key: value}, None, False)
+        if "default" in node:
+            assert FORMATS[name].encode(ROWS[name], {}) == FORMATS[name].encode(ROWS[name], {key: node["default"]})
     assert set(defs["type"]["enum"]) == {kind.value for kind in FieldType}
     assert set(defs["to"]["properties"]["payload"]["enum"]) <= set(FORMATS)
     assert parse_rfc3339(defs["cursor"]["properties"]["start"]["examples"][0])

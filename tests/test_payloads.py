@@ -141,13 +141,9 @@ def _assert_tellable(refused: RecordError) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_format_is_described_and_has_samples(name: str) -> None:
-    form = FORMATS[name]
+def test_a_format_needs_no_options_and_has_samples(name: str) -> None:
+    FORMATS[name].check({})
 
-    assert form.name == name
-    assert form.description.endswith(".")
-    assert all(option.description.endswith(".") for option in form.options)
-    form.check({})
     assert SAMPLES[name]
 
 

@@ -7,7 +7,7 @@ value or a `DecodeError`, and no value is changed.
 from __future__ import annotations
 
 from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, raw, text
-from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, Option, OptionError, Options
+from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options
 from iggyflux.payloads.json_ import check_json_bytes
 
 FORMATS: dict[str, Format] = {
@@ -25,7 +25,6 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
     "Format",
-    "Option",
     "OptionError",
     "Options",
     "check_json_bytes",

@@ -184,13 +184,4 @@ def _has_large_integer(value: JSON) -> bool:
     return isinstance(value, int) and not -(2**64) <= value < 2**64
 
 
-FORMAT = Format(
-    name="cbor",
-    description=(
-        "CBOR (RFC 8949): integer keys become strings, byte strings base64; tag 0 is a string, tag 1 a number, "
-        "tag 4 an exact decimal as a string, tag 1001 an RFC 3339 string; other tags and NaN fail where they are read."
-    ),
-    decode=decode,
-    encode=encode,
-    binary=True,
-)
+FORMAT = Format(decode, encode, binary=True)

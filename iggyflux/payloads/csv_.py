@@ -14,7 +14,6 @@ from iggyflux.errors import DecodeError, counted
 from iggyflux.payloads.format import (
     BAD_TABLE,
     Format,
-    Option,
     OptionError,
     Options,
     decode_utf8,
@@ -152,25 +151,4 @@ def _cell(value: JSON, delimiter: str, quote: str) -> str:
     return quote + text.replace(quote, quote * 2) + quote
 
 
-FORMAT = Format(
-    name="csv",
-    description="Rows of strings (RFC 4180): always a list of objects, one per row; blank lines are ignored.",
-    decode=decode,
-    encode=encode,
-    options=(
-        Option(
-            "header",
-            "strings",
-            "The names of the columns. By default they are in the first row of each payload.",
-            example=["device", "celsius"],
-        ),
-        Option("delimiter", "string", "The character between cells.", default=",", example=";"),
-        Option(
-            "quote",
-            "string",
-            "The character around cells that contain special characters; empty for none.",
-            default='"',
-        ),
-    ),
-    check=check,
-)
+FORMAT = Format(decode, encode, check=check)

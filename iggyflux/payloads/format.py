@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
@@ -43,21 +43,6 @@ class OptionError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """An option of a format, as the document names it."""
-
-    """An option of a format, as the document names it."""
-
-    name: str
-    type: Literal["string", "strings"]
-    description: str
-    required: bool = False
-    default: str | None = None
-    choices: tuple[str, ...] = ()
-    example: JSON = None
-
-
-@dataclass(frozen=True, slots=True)
 class Format:
     """A payload format.
 
@@ -67,12 +52,9 @@ class Format:
     document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
     """
 
-    name: str
-    description: str
     decode: Callable[[bytes, Options, Reads | None, bool], JSON]
     encode: Callable[[JSON, Options], bytes]
     binary: bool = False
-    options: tuple[Option, ...] = ()
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
 
 

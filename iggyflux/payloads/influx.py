@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import Dialect, FieldValue, Point, Precision, Unsigned, parse_lines
-from iggyflux.payloads.format import MALFORMED, Format, Option, Options, decode_utf8, not_encodable
+from iggyflux.payloads.format import MALFORMED, Format, Options, decode_utf8, not_encodable
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -74,25 +74,4 @@ def _precision(options: Options) -> Precision:
     return Precision(options.get("precision", "ns"))
 
 
-FORMAT = Format(
-    name="influx",
-    description="Line protocol: a list of rows {measurement, tags, fields, time}, the time in nanoseconds.",
-    decode=decode,
-    encode=encode,
-    options=(
-        Option(
-            "dialect",
-            "string",
-            "The rules for backslashes and number types: those of InfluxDB 1.x, 2.x or 3.x.",
-            default="v2",
-            choices=tuple(dialect.value for dialect in Dialect),
-        ),
-        Option(
-            "precision",
-            "string",
-            "The unit of the times in the payload.",
-            default="ns",
-            choices=tuple(precision.value for precision in Precision),
-        ),
-    ),
-)
+FORMAT = Format(decode, encode)

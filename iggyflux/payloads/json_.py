@@ -241,9 +241,4 @@ def _is_flat_and_finite(value: JSON | msgspec.Struct) -> bool:
     return True
 
 
-FORMAT = Format(
-    name="json",
-    description="JSON (RFC 8259) in UTF-8. Integers of any size stay exact.",
-    decode=decode,
-    encode=encode,
-)
+FORMAT = Format(decode, encode)

@@ -135,13 +135,4 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
     raise not_encodable("msgpack", f"a JSON value that it can hold ({reason})", value)
 
 
-FORMAT = Format(
-    name="msgpack",
-    description=(
-        "MessagePack: integer keys become strings, `bin` base64, a timestamp an RFC 3339 string with nine digits; "
-        "other extension types and NaN fail where they are read."
-    ),
-    decode=decode,
-    encode=encode,
-    binary=True,
-)
+FORMAT = Format(decode, encode, binary=True)

@@ -26,10 +26,4 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
     raise not_encodable("raw", "a string of base64", value)
 
 
-FORMAT = Format(
-    name="raw",
-    description="Bytes of any form, as a string of base64.",
-    decode=decode,
-    encode=encode,
-    binary=True,
-)
+FORMAT = Format(decode, encode, binary=True)

@@ -13,7 +13,6 @@ from iggyflux.lineprotocol.checks import shorten
 from iggyflux.payloads.format import (
     NO_MATCH,
     Format,
-    Option,
     OptionError,
     Options,
     decode_utf8,
@@ -66,19 +65,4 @@ def _compile(pattern: str) -> Any:  # re2 publishes no types
         raise OptionError("the pattern contains an unpaired surrogate", "pattern") from None
 
 
-FORMAT = Format(
-    name="text",
-    description="Text in UTF-8: one string, or with `pattern` an object of the named groups of a regular expression.",
-    decode=decode,
-    encode=encode,
-    options=(
-        Option(
-            "pattern",
-            "string",
-            "A regular expression (RE2) with named groups, found anywhere in the payload: anchor it with ^ and $ "
-            "to take all of it. A payload in which it is not found fails.",
-            example="^(?P<level>[A-Z]+) (?P<text>.*)$",
-        ),
-    ),
-    check=check,
-)
+FORMAT = Format(decode, encode, check=check)
