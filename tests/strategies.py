@@ -302,7 +302,7 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
     if draw(st.integers(0, 2)) == 0:
-        more = [] if plain else ["{xs}[?{a}]", "@.{xs}[]", "[@, @]", "{d}.{xs}[]", "items(@)"]
+        more = [] if plain else ["{xs}[?{a}]", "@.{xs}[]", "[@, @]", "{d}.{xs}[]", "items(@)", "{d}", "{deep}"]
         document["for_each"] = words.path(draw(st.sampled_from(LISTS + more)))
     if form in ("csv", "influx") and draw(st.integers(0, 7)):
         document["for_each"] = draw(st.sampled_from(["@", "[]", "[*]"]))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, parse_mapping
+from iggyflux.reads import Reads
 from tests.strategies import as_yaml, cases
 
 
@@ -67,6 +68,25 @@ def test_compiled_equals_reference(part, examples):
             assert settled == set(range(len(batch)))
 
     law()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=cases(["json"]))
+def test_a_result_does_not_depend_on_how_much_is_decoded(case):
+    """A plan decodes what the mapping reads; what it says of a message is what it would say of all of it."""
+    document, batches = case
+    try:
+        plan = parse_mapping(as_yaml(document), format="yaml").plan("reference")
+        whole = parse_mapping(as_yaml(document), format="yaml").plan("reference")
+    except MappingError:
+        assume(False)
+    whole._reads = Reads.WHOLE
+    for message in (message for batch in batches for message in batch):
+        expected = outcome(whole.render([message]))
+        if any(failure.location == "/from/payload" for failure in expected[2]):
+            continue  # what is not read may be what no decoder takes
+
+        assert outcome(plan.render([message])) == expected
 
 
 def test_rendering_twice_gives_the_same(document_of_the_design):

@@ -1,12 +1,13 @@
 """Expressions: JMESPath as in jmespath.py 1.1, checked when they are compiled, with the functions of `functions`.
 
-Only this package and `functions` use jmespath.  `syntax` parses the text with its lexer and parser, `checks` finds what
-can only fail, `evaluation` runs the tree, `reading` finds what it can read of a document, `lowering` finds what a code
-generator may write in its place.  Evaluation changes nothing and keeps no state.
+Only this package and `functions` use jmespath.  `syntax` parses the text with its lexer and parser, `operators`
+rewrites conditions of other languages for a hint, `checks` finds what can only fail, `evaluation` runs the tree,
+`reading` finds what it can read of a document, `lowering` finds what a code generator may write in its place.
+Evaluation changes nothing and keeps no state.
 
 It differs from jmespath.py only in two points.  A call that can only fail (unknown function, wrong number or types of
-arguments), a bare `null`, `true` or `false`, and `&` outside a call are errors of the text, even where they would never
-be evaluated.  The text is limited in length and depth.
+arguments), a bare `null`, `true` or `false`, `&` outside a call, and a part of a value that never has it are errors of
+the text, even where they would never be evaluated.  The text is limited in length and depth.
 """
 
 from __future__ import annotations

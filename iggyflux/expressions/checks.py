@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from iggyflux.errors import EvaluationError, ExpressionError, closest, counted
-from iggyflux.expressions.syntax import CLOSERS, OPENERS, Node, Token, children_in_order
+from iggyflux.expressions.operators import WORDS
+from iggyflux.expressions.syntax import CLOSERS, OPENERS, Node, Token, children_in_order, rewritten
 from iggyflux.functions import FUNCTIONS, META_NAMES, ConstantError, Function, Parameter
 from iggyflux.functions.table import in_words, make_check, type_of
 from iggyflux.records import JSON
@@ -26,6 +27,11 @@ _NULL: Final[Kinds] = frozenset(("null",))
 _BOOLEAN: Final[Kinds] = frozenset(("boolean",))
 _LEAVES: Final = frozenset(("unquoted_identifier", "quoted_identifier", "literal", "current"))
 _LEAF_NODES: Final = frozenset(("field", "literal", "current", "function_expression", "key_val_pair"))
+
+
+_AFTER_PATH: Final = CLOSERS | {"eof", "and", "or", "pipe", "comma", "eq", "ne", "lt", "lte", "gt", "gte"}
+_PARTS: Final = {"field": "object", "index": "array", "slice": "array"}
+"""The type that a value must have for a step to find anything."""
 
 
 class Checker:
@@ -128,17 +134,23 @@ class Checker:
         if word in ("null", "true", "false") and token["type"] == "unquoted_identifier" and not after_dot:
             hint = f'write `{word}` in backticks for the literal, or "{word}" in double quotes for the member'
             raise self._at("IFX206", f"{word} without backticks is the name of a member", node, hint)
+        self._require("object", given, node)
         return ALL if "object" in given else _NULL
 
-    def _kinds_index(self, _: Node, given: Kinds) -> Kinds:
+    def _kinds_index(self, node: Node, given: Kinds) -> Kinds:
+        self._require("array", given, node)
         return ALL if "array" in given else _NULL
 
-    def _kinds_slice(self, _: Node, given: Kinds) -> Kinds:
+    def _kinds_slice(self, node: Node, given: Kinds) -> Kinds:
+        self._require("array", given, node)
         return given & frozenset(("array",)) | (frozenset() if given == {"array"} else _NULL)
 
     def _kinds_pipe(self, node: Node, given: Kinds) -> Kinds:
+        left = None
         for child in node["children"]:
-            given = self._kinds(child, given)
+            if left is not None and child["type"] in _PARTS:
+                self._require(_PARTS[child["type"]], given, child, left)
+            given, left = self._kinds(child, given), child
         return given
 
     _kinds_subexpression = _kinds_pipe
@@ -147,24 +159,57 @@ class Checker:
     def _kinds_projection(self, node: Node, given: Kinds) -> Kinds:
         left, right = node["children"]
         base = self._kinds(left, given)
+        self._require("array", base, node, left)
         self._kinds(right, ALL)
         return self._kinds_slice(node, base)
 
     def _kinds_value_projection(self, node: Node, given: Kinds) -> Kinds:
         left, right = node["children"]
         base = self._kinds(left, given)
+        self._require("object", base, node, left)
         self._kinds(right, ALL)
         return frozenset(("array" if kind == "object" else "null") for kind in base)
 
     def _kinds_filter_projection(self, node: Node, given: Kinds) -> Kinds:
         left, right, condition = node["children"]
         base = self._kinds(left, given)
+        self._require("array", base, node, left)
         self._kinds(condition, ALL)
         self._kinds(right, ALL)
         return self._kinds_slice(node, base)
 
     def _kinds_flatten(self, node: Node, given: Kinds) -> Kinds:
-        return self._kinds_slice(node, self._kinds(node["children"][0], given))
+        left = node["children"][0]
+        base = self._kinds(left, given)
+        self._require("array", base, node, left)
+        return self._kinds_slice(node, base)
+
+    def _require(self, kind: str, given: Kinds, node: Node, left: Node | None = None) -> None:
+        """Raise ExpressionError if `node` takes a part that a value of the types `given` never has.
+
+        `left` gives the value.  Null has no parts either, but a constant null is not an error.
+        """
+        if kind in given or given <= _NULL:
+            return
+        part = "members" if kind == "object" else "elements"
+        found = in_words(sorted(given - _NULL))
+        hint = None
+        if left is not None and left["type"] == "not_expression":
+            hint = f"! binds more tightly than what follows: write !({self._after_not(left)})"
+        elif node["type"] == "field" and given <= {"array", "null"}:
+            hint = f"write [].{self._shown(self.tokens[self.places[id(node)]])} for that member of each element"
+        raise self._at("IFX215", f"{found} has no {part}, so this is always null", node, hint)
+
+    def _after_not(self, node: Node) -> str:
+        """Return the text after the `!` of `node`, up to the end of the path."""
+        start = max(self.places[id(node)], 0)
+        while self.tokens[start]["type"] != "not":
+            start -= 1
+        depth, end = 0, start + 1
+        while depth or self.tokens[end]["type"] not in _AFTER_PATH:
+            depth += (self.tokens[end]["type"] in OPENERS) - (self.tokens[end]["type"] in CLOSERS)
+            end += 1
+        return self.text[self.tokens[start]["stop"] : self.tokens[end - 1]["stop"]].strip()
 
     def _kinds_multi_select_list(self, node: Node, given: Kinds) -> Kinds:
         for child in node["children"]:
@@ -178,6 +223,7 @@ class Checker:
 
     def _kinds_comparator(self, node: Node, given: Kinds) -> Kinds:
         left, right = node["children"]
+        self._doubt_same_sides(node)
         kinds = self._kinds(left, given), self._kinds(right, given)
         if node["value"] in ("eq", "ne"):
             for child, other in ((left, right), (right, left)):
@@ -198,11 +244,22 @@ class Checker:
             message = f"{self._shown(token)} in double quotes is the name of a member"
             self._warn("IFX220", message, token, f"write '{node['value']}' for the string")
 
+    def _doubt_same_sides(self, node: Node) -> None:
+        """Warn of `key == key`, whose result is the same for every message.  It is called before the sides are."""
+        left, right = node["children"]
+        if repr(left) != repr(right):
+            return
+        token = self.tokens[max(self.places[id(left)], 0)]
+        hint = "inside [?…] a name is a member of the element; root() is the whole payload"
+        self._warn("IFX222", "both sides are the same", token, hint)
+
     def _kinds_and_expression(self, node: Node, given: Kinds) -> Kinds:
+        self._doubt_same_sides(node)
         left, right = (self._kinds(child, given) for child in node["children"])
         return (left - {"number"}) | right
 
     def _kinds_or_expression(self, node: Node, given: Kinds) -> Kinds:
+        self._doubt_same_sides(node)
         last = node["children"][1]
         if last["type"] == "field" and str(last["value"]).isidentifier():  # such a name needs no quotes
             self._doubt_quotes(last, node["children"][0])
@@ -225,7 +282,8 @@ class Checker:
         name, children = node["value"], node["children"]
         function = FUNCTIONS.get(name)
         if function is None:
-            hint = _OTHER_NAMES.get(name.lower().replace("_", ""))
+            hint = rewritten(self.text) if name.lower() in WORDS else None
+            hint = hint or _OTHER_NAMES.get(name.lower().replace("_", ""))
             if hint is None:
                 close = closest(name, list(FUNCTIONS)) if len(name) > 2 else None
                 hint = f"did you mean {close}?" if close else "docs/functions.md lists all functions"

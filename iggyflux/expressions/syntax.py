@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, cast
 from jmespath import exceptions, lexer, parser
 
 from iggyflux.errors import ExpressionError
+from iggyflux.expressions.operators import WORDS, rewrite
 
 Node: TypeAlias = dict[str, Any]
 """A node of jmespath's tree: `type`, `children`, and `value` where it has one."""
@@ -219,7 +220,7 @@ def _unreadable(text: str, tokens: list[Token], error: exceptions.LexerError) ->
         if character.isalnum():
             return made("IFX200", f"an unquoted name cannot contain {character}", f'write "{whole}"')
     if character in _OPERATORS:
-        return made("IFX200", f"unknown operator {character}", _OPERATORS[character])
+        return made("IFX200", f"unknown operator {character}", rewritten(text) or _OPERATORS[character])
     if character in _CURLY:
         return made("IFX200", f"{character} is not a quote", "use straight quotes: ' or \"")
     if character.isalnum() and word:
@@ -227,6 +228,21 @@ def _unreadable(text: str, tokens: list[Token], error: exceptions.LexerError) ->
             "IFX200", f"an unquoted name cannot contain {character}", f'write "{word.group()}"', len(word.group())
         )
     return made("IFX200", f"unexpected character {character!r}", None)
+
+
+_LONGEST_HINT: Final = 100
+
+
+def rewritten(text: str) -> str | None:
+    """Return the hint to write the whole expression as JMESPath does; None if that is not known."""
+    written = rewrite(text) if len(text) <= 5 * _LONGEST_HINT else None
+    if written is None or len(written) > _LONGEST_HINT:
+        return None
+    try:
+        parse(written, tokenize(written))
+    except ExpressionError:
+        return None
+    return f"write {written}"
 
 
 def _bad_literal(text: str, start: int, lexeme: str) -> ExpressionError:
@@ -359,11 +375,15 @@ def _subscript(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
 
 
 def _word(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
+    before = rejected.before_shown.lower() if rejected.before_type == "unquoted_identifier" else ""
+    if before == "not":
+        yield "unknown operator not", "write ! for not"
     if rejected.type == "unquoted_identifier" and rejected.after_value:
-        if rejected.token["value"] in _WORDS:
-            yield f"unknown operator {rejected.shown}", _WORDS[rejected.token["value"]]
-        if rejected.before_type == "unquoted_identifier" and rejected.before_shown == "not":
-            yield "unknown operator not", "write ! for not"
+        word = rejected.shown.lower()
+        if word in _WORDS or word in WORDS:
+            yield f"unknown operator {rejected.shown}", _WORDS.get(word)
+        if before in WORDS:
+            yield f"unknown operator {rejected.before_shown}", _WORDS.get(before)
         if rejected.before_type == "current":
             yield (
                 f"expected an operator or the end after @, found {rejected.shown}",
@@ -466,5 +486,6 @@ def _unexpected(text: str, tokens: list[Token], error: exceptions.ParseError) ->
         if found is not None:
             message, hint = found
             break
+    hint = rewritten(text) or hint
     length = rejected.token["stop"] - rejected.token["start"]
     return ExpressionError(message, code="IFX200", text=text, position=start, length=max(length, 1), hint=hint)

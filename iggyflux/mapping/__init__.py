@@ -21,6 +21,7 @@ from iggyflux.documents import Document, read_document, read_source
 from iggyflux.errors import DocumentError, Location, MappingError, Problem
 from iggyflux.mapping.reader import read_reader
 from iggyflux.mapping.reading import Reading
+from iggyflux.mapping.variables import warn_of_variables
 from iggyflux.mapping.writer import read_writer
 from iggyflux.records import JSON
 from iggyflux.spec import (
@@ -205,6 +206,7 @@ def compile_document(document: Document, *, name: str | None = None) -> WriterMa
     reading = Reading(document, kind)
     chosen = _name_of(reading, tree, _stem(document.file) if name is None else name)
     spec = read_writer(reading, chosen) if kind == "writer" else read_reader(reading, chosen)
+    warn_of_variables(reading)
     if reading.problems:
         raise MappingError(in_order([*reading.problems, *reading.warnings]))
     warnings = tuple(in_order(reading.warnings))
