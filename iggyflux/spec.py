@@ -71,9 +71,9 @@ class Field:
 class Star:
     """`"*"` or `"prefix_*"`: the members of an object, each a tag or a field (LANGUAGE 16).
 
-    `used` holds the top-level keys of the object that other parts of the point use; they are omitted here.  `include`
-    and `exclude` are globs on the resulting name.  `flatten` is the separator, or None.  `type` and `cast` have no
-    effect on tags.
+    `used` holds the paths in the object that other parts of the point use; what is there is omitted here.  A step of a
+    path is a name, an index, or None for every element of a list.  `include` and `exclude` are globs on the resulting
+    name.  `flatten` is the separator, or None.  `type` and `cast` have no effect on tags.
     """
 
     prefix: str
@@ -81,10 +81,18 @@ class Star:
     flatten: str | None
     include: tuple[str, ...]
     exclude: tuple[str, ...]
-    used: frozenset[str]
+    used: frozenset[tuple[str | int | None, ...]]
     type: FieldType
     cast: bool
     pointer: str
+
+    def is_used(self, path: tuple[str | int, ...]) -> bool:
+        """Return whether other parts of the point use the value at `path`, or a value that contains it."""
+        return any(
+            len(used) <= len(path)
+            and all(step == at or (step is None and isinstance(at, int)) for step, at in zip(used, path, strict=False))
+            for used in self.used
+        )
 
 
 class TimestampFormat(Enum):

@@ -176,11 +176,16 @@ def _default_notes(default: object, required: bool) -> Iterator[str]:
         yield "required"
 
 
+def _shown_path(path: tuple[str | int | None, ...]) -> str:
+    steps = (f".{step}" if isinstance(step, str) else "[]" if step is None else f"[{step}]" for step in path)
+    return "".join(steps).removeprefix(".")
+
+
 def _star_notes(star: Star) -> str:
     notes = [f"flattened with {star.flatten!r}"] if star.flatten is not None else []
     notes += [f"only {', '.join(star.include)}"] if star.include else []
     notes += [f"not {', '.join(star.exclude)}"] if star.exclude else []
-    notes += [f"without {', '.join(sorted(star.used))}, used above"] if star.used else []
+    notes += [f"without {', '.join(sorted(map(_shown_path, star.used)))}, used above"] if star.used else []
     return "; ".join(notes)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from iggyflux.expressions import Expression
 
 Start: TypeAlias = Literal["@", "root"]
+Steps: TypeAlias = tuple[str | int | None, ...]
 
 
 def static_path(expression: Expression) -> tuple[Start, tuple[str, ...]] | None:
@@ -47,16 +48,31 @@ def scope_call(expression: Expression) -> tuple[str, str | None] | None:
 
 def path_of(node: Node) -> tuple[Start, tuple[str, ...]] | None:
     """Return `static_path` of a part of a tree."""
+    found = steps_of(node)
+    if found is None:
+        return None
+    start, steps = found
+    names = tuple(step for step in steps if isinstance(step, str))
+    return (start, names) if len(names) == len(steps) else None
+
+
+def steps_of(node: Node) -> tuple[Start, Steps] | None:
+    """Return where a chain of members and elements starts, and its steps.
+
+    A step is a name, an index, or None for an element at an index that depends on the length of the list.
+    """
     kind = node["type"]
     if kind in ("current", "identity"):
         return "@", ()
     if kind == "field":
         return "@", (node["value"],)
+    if kind == "index":
+        return "@", (node["value"] if node["value"] >= 0 else None,)
     if kind == "function_expression" and node["value"] == "root":
         return "root", ()
-    if kind not in ("subexpression", "pipe"):
+    if kind not in ("subexpression", "index_expression", "pipe"):
         return None
-    first, *rest = [path_of(child) for child in node["children"]]
+    first, *rest = [steps_of(child) for child in node["children"]]
     if first is None:
         return None
     start, path = first

@@ -1,18 +1,19 @@
-"""The members that a `"*"` omits: those that other parts of its point use by name (LANGUAGE 16)."""
+"""What a `"*"` omits: the places that other parts of its point read (LANGUAGE 16)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from iggyflux.expressions import Expression, Reads
-from iggyflux.expressions.lowering import static_path
+from iggyflux.expressions.lowering import Steps, static_path, steps_of
 from iggyflux.spec import PointSpec, Star
 
 
-def used_keys(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[str]:
-    """Return the top-level keys of the star's object that measurement, tags, named fields and timestamp read.
+def used_paths(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[Steps]:
+    """Return the paths in the star's object that measurement, tags, named fields and timestamp read.
 
-    Another star uses the keys on its own path: with `"*": "@"` and `"extra_*": extra`, the first omits `extra`.
+    Without `flatten` they are cut to the members of the object: the rest of such a member could not be written.
+    Another star uses what is on its own path: with `"*": "@"` and `"extra_*": extra`, the first omits `extra`.
     `in_elements` says that `@` is an element of `for_each`, and root() another value.
     """
     if not isinstance(star.source, Expression):
@@ -20,20 +21,37 @@ def used_keys(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[str]:
     place = static_path(star.source)
     if place is None:
         return frozenset()
-    start, path = place
-    used: set[str] = set()
-    for expression in (*_named(spec), *_other_stars(spec, star)):
-        for reads in _reads_of(expression, start, in_elements):
-            used |= set(reads.at(*path).keys)
-    return frozenset(used)
+    start, base = place
+    found = (
+        path[len(base) :]
+        for expression in (*_named(spec), *_other_stars(spec, star))
+        for path in _paths(expression, start, in_elements)
+        if path[: len(base)] == base and len(path) > len(base)
+    )
+    return frozenset(path if star.flatten is not None else path[:1] for path in found)
 
 
-def _reads_of(expression: Expression, start: str, in_elements: bool) -> Iterator[Reads]:
-    if not in_elements:
-        yield expression.reads
-        yield expression.root_reads
-    else:
-        yield expression.reads if start == "@" else expression.root_reads
+def _paths(expression: Expression, start: str, in_elements: bool) -> Iterator[Steps]:
+    """Yield the paths that an expression reads of the value that `start` names: exact ones where it is one chain."""
+    chain = steps_of(expression.node)
+    if chain is not None:
+        if chain[0] == start or not in_elements:
+            yield chain[1]
+        return
+    reads = [expression.reads] if start == "@" else [expression.root_reads]
+    for each in reads if in_elements else (expression.reads, expression.root_reads):
+        yield from _ends(each)
+
+
+def _ends(reads: Reads, path: Steps = ()) -> Iterator[Steps]:
+    """Yield the paths at which reading ends."""
+    inner: list[tuple[str | None, Reads]] = [*reads.keys.items()]
+    if reads.items is not None:
+        inner.append((None, reads.items))
+    for step, child in inner:
+        yield from _ends(child, (*path, step))
+    if not inner:
+        yield path
 
 
 def _named(spec: PointSpec) -> Iterator[Expression]:

@@ -15,7 +15,7 @@ from iggyflux.expressions import Expression, compile_expression, literal_value
 from iggyflux.lineprotocol import check_field_key, check_measurement, check_tag_key, check_tag_value
 from iggyflux.mapping.examples import check_writer_examples
 from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
-from iggyflux.mapping.stars import used_keys
+from iggyflux.mapping.stars import used_paths
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_timestamp
 from iggyflux.records import JSON, Scalar
@@ -170,8 +170,8 @@ class _Point:
         )
         return replace(
             spec,
-            tag_stars=tuple(replace(star, used=used_keys(spec, star, self.in_elements)) for star in tag_stars),
-            field_stars=tuple(replace(star, used=used_keys(spec, star, self.in_elements)) for star in field_stars),
+            tag_stars=tuple(replace(star, used=used_paths(spec, star, self.in_elements)) for star in tag_stars),
+            field_stars=tuple(replace(star, used=used_paths(spec, star, self.in_elements)) for star in field_stars),
         )
 
     def at(self, *parts: str | int) -> str:

@@ -49,6 +49,7 @@ BAD_TIMESTAMP = "IFX349"
 NO_TIMESTAMP = "IFX350"
 COLLISION = "IFX351"
 
+Path = tuple[str | int, ...]
 _PLAUSIBLE_TIMES = (parse_rfc3339("1990-01-01T00:00:00Z"), parse_rfc3339("2100-01-01T00:00:00Z"))
 UNITS = {
     TimestampFormat.UNIX_S: 1_000_000_000,
@@ -293,10 +294,9 @@ class ReferencePlan:
                 NOT_AN_OBJECT, f"expected an object from {star.prefix}*, found {describe(found)}", star.pointer
             )
         for key, member in found.items():
-            if key in star.used:
-                continue
-            for name, leaf in leaves(star.prefix + key, member, star.flatten):
-                if leaf is not None and name not in named and selected(name, star):
+            for path, leaf in leaves((key,), member, star.flatten is not None):
+                name = star.prefix + (star.flatten or "").join(map(str, path))
+                if leaf is not None and not star.is_used(path) and name not in named and selected(name, star):
                     yield name, leaf
 
     def _timestamp(self, scope: _Scope, value: JSON, spec: PointSpec) -> int:
@@ -427,14 +427,14 @@ def _located(pointer: str, key: str | None = None) -> Iterator[None]:
         raise RecordError(error.code, reason, error.location or pointer) from None
 
 
-def leaves(name: str, member: JSON, separator: str | None) -> Iterator[tuple[str, JSON]]:
-    """Yield `member` itself, or with a separator its leaves: `a_b` for objects, `a_0` for lists (LANGUAGE 16)."""
-    if separator is None or not isinstance(member, (dict, list)):
-        yield name, member
+def leaves(path: Path, member: JSON, flatten: bool) -> Iterator[tuple[Path, JSON]]:
+    """Yield `member` itself with its path, or with `flatten` the values inside of it (LANGUAGE 16)."""
+    if not flatten or not isinstance(member, (dict, list)):
+        yield path, member
         return
-    inner = member.items() if isinstance(member, dict) else enumerate(member)
-    for key, value in inner:
-        yield from leaves(f"{name}{separator}{key}", value, separator)
+    inner: Iterable[tuple[str | int, JSON]] = member.items() if isinstance(member, dict) else enumerate(member)
+    for step, value in inner:
+        yield from leaves((*path, step), value, flatten)
 
 
 def selected(name: str, star: Star) -> bool:

@@ -7,10 +7,10 @@ and remembered, and the members of a group are columns like all others.  As in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, LinePart, escape_key, escape_tag_value
@@ -31,6 +31,10 @@ from iggyflux.records import JSON
 from iggyflux.spec import Star
 from iggyflux.values import FieldType
 
+Used: TypeAlias = "dict[str | int | None, Used | None]"
+"""The places that a star omits, as a tree by the steps of their paths; None is a place that is omitted whole."""
+
+_NOTHING: Used = {}
 Names = tuple[tuple[str, ...], ...]
 Group = list[tuple[int, list[JSON]]]
 _LAYOUTS = 10_000
@@ -66,6 +70,7 @@ class _Stars:
         series_bytes: int,
     ) -> None:
         self._stars = stars
+        self._used = [_tree_of(star.used) or _NOTHING for star in stars]
         self._named = named
         self._taken = taken
         self._dialect = dialect
@@ -81,9 +86,9 @@ class _Stars:
         for index, found in enumerate(zip(*objects, strict=True)):
             names: list[tuple[str, ...]] = []
             values: list[JSON] = []
-            for star, members in zip(self._stars, found, strict=True):
+            for star, used, members in zip(self._stars, self._used, found, strict=True):
                 if type(members) is dict:
-                    names.append(_take(star, members, values))
+                    names.append(_take(star, used, members, values))
                 elif members is None:
                     names.append(())
                 else:
@@ -125,7 +130,11 @@ class _Stars:
             for member in members:
                 index += 1
                 name = star.prefix + member
-                if (star.flatten is None and member in star.used) or name in self._named or not selected(name, star):
+                if (
+                    (star.flatten is None and star.is_used((member,)))
+                    or name in self._named
+                    or not selected(name, star)
+                ):
                     continue
                 prefix: str | None = None
                 try:
@@ -144,25 +153,38 @@ class _Stars:
         return None
 
 
-def _take(star: Star, members: dict[str, JSON], values: list[JSON]) -> tuple[str, ...]:
+def _tree_of(paths: Collection[tuple[str | int | None, ...]]) -> Used | None:
+    """Return the places at `paths` as a tree; None if all of it is omitted."""
+    if () in paths:
+        return None
+    return {
+        step: _tree_of({path[1:] for path in paths if path[0] == step or (path[0] is None and isinstance(step, int))})
+        for step in {path[0] for path in paths}
+    }
+
+
+def _take(star: Star, used: Used, members: dict[str, JSON], values: list[JSON]) -> tuple[str, ...]:
     """Return the names of what `star` finds in `members`; the values are appended to `values`."""
     if star.flatten is None:
         values += members.values()
         return tuple(members)
     names: list[str] = []
     for key, member in members.items():
-        if key not in star.used:
-            _flatten(key, member, star.flatten, names, values)
+        _flatten(key, member, star.flatten, used.get(key, _NOTHING), names, values)
     return tuple(names)
 
 
-def _flatten(name: str, member: JSON, separator: str, names: list[str], values: list[JSON]) -> None:
+def _flatten(name: str, member: JSON, separator: str, used: Used | None, names: list[str], values: list[JSON]) -> None:
+    """Append names and values of the leaves of `member` that are not `used` (None: all are)."""
+    if used is None:
+        return
     if type(member) is dict:
         for key, inner in member.items():
-            _flatten(f"{name}{separator}{key}", inner, separator, names, values)
+            _flatten(f"{name}{separator}{key}", inner, separator, used.get(key, _NOTHING), names, values)
     elif type(member) is list:
+        elements = used.get(None, _NOTHING)
         for index, inner in enumerate(member):
-            _flatten(f"{name}{separator}{index}", inner, separator, names, values)
+            _flatten(f"{name}{separator}{index}", inner, separator, used.get(index, elements), names, values)
     else:
         names.append(name)
         values.append(member)

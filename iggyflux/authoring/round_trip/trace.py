@@ -143,7 +143,7 @@ class Trace:
         if found is None or below is None or below[: len(found[1])] != found[1]:
             return None
         parts = below[len(found[1]) :]
-        if not parts or parts[0] in star.used or (star.flatten is None and len(parts) > 1):
+        if not parts or star.is_used(parts) or (star.flatten is None and len(parts) > 1):
             return None
         name = star.prefix + (star.flatten or "").join(map(str, parts))
         included = not star.include or any(fnmatchcase(name, glob) for glob in star.include)
