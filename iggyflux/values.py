@@ -13,15 +13,13 @@ from decimal import Decimal
 from enum import Enum
 
 from iggyflux.errors import RecordError
-from iggyflux.lineprotocol import Unsigned, shorten
+from iggyflux.lineprotocol import MAX_INTEGER, MAX_UNSIGNED, MIN_INTEGER, Unsigned, shorten
 from iggyflux.records import JSON, Scalar
 
 WRONG_TYPE = "IFX340"
 OUT_OF_RANGE = "IFX341"
 INEXACT = "IFX342"
 
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-UINT64_MAX = 2**64 - 1
 EXACT_INTEGERS = 2**53
 """Beyond this bound not every integer has a double of its own."""
 
@@ -204,14 +202,14 @@ def _whole_text(text: str, expected: str) -> int:
 
 def _integer(value: JSON, cast: bool) -> int:
     number = _whole(value, cast, "an integer")
-    if not INT64_MIN <= number <= INT64_MAX:
+    if not MIN_INTEGER <= number <= MAX_INTEGER:
         raise RecordError(OUT_OF_RANGE, f"{describe(number)} is outside int64")
     return number
 
 
 def _unsigned(value: JSON, cast: bool) -> Unsigned:
     number = _whole(value, cast, "an unsigned integer")
-    if not 0 <= number <= UINT64_MAX:
+    if not 0 <= number <= MAX_UNSIGNED:
         raise RecordError(OUT_OF_RANGE, f"{describe(number)} is outside uint64")
     return Unsigned(number)
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -974,6 +975,33 @@ def test_the_keys_of_the_schema_are_those_of_the_types() -> None:
     )
     assert keys("reader_message") == names(MessageSpec)
     assert keys("to") == names(Target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "text", "read"),
+    [
+        ("writer", "collisions", "collisions: WORD", lambda spec: spec.collisions.value),
+        ("writer", "on_error", "on_error: WORD", lambda spec: spec.on_error.value),
+        ("writer", "invalid_names", "invalid_names: WORD", lambda spec: spec.invalid_names),
+        ("reader", "on_error", "on_error: WORD", lambda spec: spec.on_error.value),
+        ("reader_message", "for_each", "messages: {for_each: WORD}", lambda spec: spec.messages[0].for_each),
+        ("to", "payload", "", lambda spec: spec.target.payload),
+    ],
+)
+def test_a_word_of_the_schema_is_read_as_itself(
+    kind: str, key: str, text: str, read: Callable[[Writer | Reader], str]
+) -> None:
+    """A word that only the schema knows would be read as the default."""
+    if kind == "writer":
+        text = f"{HEAD}points: {{measurement: {{const: m}}, timestamp: {{spread: offset}}}}\n{text}"
+    elif kind == "to":
+        text = READER.replace("history}", "history, payload: WORD}")
+    else:
+        text = READER + text
+    for word in load_schema("mapping")["$defs"][kind]["properties"][key]["enum"]:
+        mapping = parse_mapping(text.replace("WORD", word))
+
+        assert read(mapping.writer if mapping.kind == "writer" else mapping.reader) == word
 
 
 # --- any text ---

@@ -11,12 +11,13 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 from iggyflux.errors import EvaluationError, RecordError
 from iggyflux.expressions import Expression, static_path
+from iggyflux.lineprotocol import MAX_UNSIGNED, MIN_INTEGER
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.format import encode_utf8
 from iggyflux.plan.digests import digest_of_many, digest_rows, id_salt
 from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
 from iggyflux.spec import MessageSpec, Reader, Source
-from iggyflux.values import INT64_MIN, OUT_OF_RANGE, UINT64_MAX, WRONG_TYPE, describe, tag_text
+from iggyflux.values import OUT_OF_RANGE, WRONG_TYPE, describe, tag_text
 
 TOO_LARGE = "IFX352"
 
@@ -168,7 +169,7 @@ def header_scalar(found: JSON) -> Scalar | None:
         _check_text(found, "a header")
     if isinstance(found, float) and not math.isfinite(found):
         raise RecordError(OUT_OF_RANGE, f"expected a finite number as header, found {found!r}")
-    if isinstance(found, int) and not INT64_MIN <= found <= UINT64_MAX:
+    if isinstance(found, int) and not MIN_INTEGER <= found <= MAX_UNSIGNED:
         raise RecordError(OUT_OF_RANGE, f"expected a header within int64 or uint64, found {describe(found)}")
     return None if found == "" else found
 

@@ -80,7 +80,7 @@ def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Proble
 
 def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
     """Yield what a reader's document asks for and the sink cannot do."""
-    from iggyflux.transports.local.message_files import LINE_FORMATS
+    from iggyflux.payloads import FORMATS  # decoders, which only readers of files need here
 
     reader = setup.reader
     if sink.kind == "iggy":
@@ -89,7 +89,7 @@ def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
             if spec.timestamp is not None:
                 message = "a message cannot be sent to Iggy with a timestamp of its own"
                 yield setup.mapping.document.problem("IFX776", f"{spec.pointer}/timestamp", message, hint=hint)
-    elif sink.kind in ("file", "stdout") and not sink.envelope and reader.target.payload not in LINE_FORMATS:
+    elif sink.kind in ("file", "stdout") and not sink.envelope and FORMATS[reader.target.payload].binary:
         message = f"{reader.target.payload} payloads cannot be written as lines"
         hint = "use to: {file: PATH, envelope: true} for whole messages (`-` is stdout)"
         yield setup.pipeline.problem("IFX813", setup.item, message, hint=hint)

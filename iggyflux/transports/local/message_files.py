@@ -17,9 +17,6 @@ from iggyflux.records import OutgoingMessage
 from iggyflux.transports.base import LineSink
 from iggyflux.transports.local.envelopes import plain_header
 
-LINE_FORMATS = frozenset({"json", "csv", "influx"})
-"""Formats whose payloads are text, and can be lines."""
-
 
 class MessageLines:
     """A `MessageSink` that makes lines of messages for a `LineSink` (`LineFileSink`, `StdoutSink`)."""
