@@ -12,17 +12,14 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import msgspec
 
-from iggyflux.cursors.slices import DIGEST_BYTES, Mark, Slice
+from iggyflux.cursors.slices import DIGEST_BYTES, Mark, Slice, SliceStore
 from iggyflux.delivery.windows import Read
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Row
-
-if TYPE_CHECKING:
-    from iggyflux.cursors.store import CursorStore
 
 MEMORY_BYTES = 200_000 * DIGEST_BYTES
 """The most bytes of digests in memory: as a set they take about seven times as much."""
@@ -39,7 +36,7 @@ class Deduplicator:
     The constructor and `compare` read the state, so do not call them in an event loop.
     """
 
-    def __init__(self, store: CursorStore, read: Read, column: str, *, whole: bool = False) -> None:
+    def __init__(self, store: SliceStore, read: Read, column: str, *, whole: bool = False) -> None:
         self.start, self.stop = read.start, read.stop
         self._store = store
         self._read = read

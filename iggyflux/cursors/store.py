@@ -142,7 +142,7 @@ class CursorStore:
         """Release the cursor; idempotent.  Another process may take it then."""
         self._state.close()
 
-    # For deduplicators
+    # As a `SliceStore`, for deduplicators
 
     @property
     def width(self) -> int:
