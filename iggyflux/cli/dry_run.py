@@ -12,6 +12,7 @@ import click
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
+from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping
 from iggyflux.cli.output import (
     ExitCode,
@@ -24,7 +25,6 @@ from iggyflux.cli.output import (
     talk,
     warn_of_fallback,
 )
-from iggyflux.cli.reports import show_failure
 from iggyflux.cli.tally import Tally
 from iggyflux.cli.unmatched import UnmatchedKeys
 from iggyflux.errors import RecordError

@@ -15,6 +15,7 @@ import msgspec
 
 from iggyflux.authoring.examples import example_rows
 from iggyflux.authoring.samples import SampleRow, read_rows
+from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import open_input, open_pipeline
 from iggyflux.cli.output import (
     ExitCode,
@@ -26,7 +27,6 @@ from iggyflux.cli.output import (
     talk,
     warn_of_fallback,
 )
-from iggyflux.cli.reports import show_failure
 from iggyflux.errors import TooMuch
 from iggyflux.mapping import Mapping, ReaderMapping
 from iggyflux.mapping.times import read_duration

@@ -148,19 +148,6 @@ def _report(error: BaseException) -> int:
     for kinds, report in _ENDINGS:
         if isinstance(error, kinds):
             return report(error)
-
-    if isinstance(error, DocumentError):
-        show_problems(error.problems)
-        return ExitCode.PROBLEMS
-    if isinstance(error, Stopped):
-        show_stop(error)
-        return ExitCode.STOPPED
-    if isinstance(error, IggyfluxError) and hasattr(error, "code") and hasattr(error, "hint"):
-        show_stop(error)
-        return ExitCode.PROBLEMS
-    if isinstance(error, IggyfluxError):
-        talk(f"{click.style('error', fg='red', bold=True)}: {error}")
-        return ExitCode.PROBLEMS
     return _bug(error)
 
 
@@ -182,11 +169,33 @@ def _operating_system(error: Any) -> int:
     return ExitCode.STOPPED
 
 
+def _document(error: Any) -> int:
+    show_problems(error.problems)
+    return ExitCode.PROBLEMS
+
+
+def _stopped(error: Any) -> int:
+    show_stop(error)
+    return ExitCode.STOPPED
+
+
+def _refused(error: Any) -> int:
+    if hasattr(error, "code") and hasattr(error, "hint"):
+        show_stop(error)
+    else:
+        talk(f"{click.style('error', fg='red', bold=True)}: {error}")
+    return ExitCode.PROBLEMS
+
+
 _ENDINGS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], int]], ...] = (
     (click.ClickException, _usage),
     ((click.Abort, KeyboardInterrupt), _interrupted),
     (OSError, _operating_system),
+    (DocumentError, _document),
+    (Stopped, _stopped),
+    (IggyfluxError, _refused),
 )
+"""How an exception is reported: the first kind that fits decides."""
 
 
 def _bug(error: BaseException) -> int:

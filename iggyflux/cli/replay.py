@@ -19,10 +19,10 @@ from typing import Any, Final
 import click
 import msgspec
 
+from iggyflux.cli.failures import show_failure
 from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, save_topic_letters
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, talk, warn
-from iggyflux.cli.reports import show_failure
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
 from iggyflux.errors import EndOfInput
 from iggyflux.mapping import OnError, WriterMapping, load_mapping

@@ -12,11 +12,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from iggyflux import __version__
-from iggyflux.cli.output import json_text, styled_problem, talk
+from iggyflux.cli.output import json_text, styled_problem
 from iggyflux.codes import CODES
 from iggyflux.errors import Problem
-from iggyflux.mapping import Mapping
-from iggyflux.records import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +149,3 @@ FORMS: Final[dict[str, Callable[[Sequence[CheckedFile]], str]]] = {
     "github": as_github,
     "sarif": as_sarif,
 }
-
-
-def show_failure(mapping: Mapping, record: str, failure: Failure) -> None:
-    """Print a failure on stderr: which record, the place in the document, and the hint of its code."""
-    entry = CODES.get(failure.code)
-    hint = entry.fix if entry else None
-    problem = mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)
-    talk(f"{record}: {styled_problem(problem)}")

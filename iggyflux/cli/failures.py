@@ -1,0 +1,16 @@
+"""A failed record, for people: what `dry-run` and `replay` print of it."""
+
+from __future__ import annotations
+
+from iggyflux.cli.output import styled_problem, talk
+from iggyflux.codes import CODES
+from iggyflux.mapping import Mapping
+from iggyflux.records import Failure
+
+
+def show_failure(mapping: Mapping, record: str, failure: Failure) -> None:
+    """Print a failure on stderr: which record, the place in the document, and the hint of its code."""
+    entry = CODES.get(failure.code)
+    hint = entry.fix if entry else None
+    problem = mapping.document.problem(failure.code, failure.location, failure.reason, hint=hint)
+    talk(f"{record}: {styled_problem(problem)}")
