@@ -615,10 +615,19 @@ def test_every_end_has_a_word_a_factory_and_a_check() -> None:
     assert {kind for _, kind in words} == set(get_args(EndpointKind))
 
 
-def test_two_routes_of_one_name_are_an_error(problems: Callable[..., list[Problem]]) -> None:
-    (problem,) = problems(SMALLEST + "  - mapping: m.yaml\n")
+def test_routes_are_named_by_their_mappings_not_by_files(tmp_path: Path) -> None:
+    """Two files of the same name in two folders are two routes, if the mappings have names of their own."""
+    for folder, name in (("nord", "lambda"), ("süd", "class")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "in.yaml").write_text(
+            f"iggyflux: 1\nkind: writer\nname: {name}\nfrom: {{stream: s, topic: t}}\npoints: {{measurement: a}}\n"
+        )
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(
+        SMALLEST.replace("m.yaml", "nord/in.yaml") + "  - {mapping: süd/in.yaml, consumer: {group: g}}\n", "utf-8"
+    )
 
-    assert (problem.code, problem.location.pointer) == ("IFX811", "/run/1")
+    assert [route.name for route in open_routes(load_pipeline(path, environ={}))] == ["lambda", "class"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "iggyflux: 1", "iggyflux: 2\nrun: [{mapping: m.yaml}]", "a: [", "run: {}"])

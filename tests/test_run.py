@@ -154,6 +154,10 @@ def test_only_the_named_routes_run(folder: Path) -> None:
     assert problems(folder, text, only=["twins"]) == [("IFX815", "")]
 
 
+def test_two_routes_of_one_name_are_refused_before_the_run(folder: Path) -> None:
+    assert problems(folder, PIPELINE + "  - mapping: env.yaml\n") == [("IFX811", "/run/1")]
+
+
 def test_two_routes_that_read_as_one_consumer_are_refused_before_the_run(folder: Path) -> None:
     text = PIPELINE + "    consumer: {single: x}\n  - mapping: env.yaml\n    name: twin\n    consumer: {group: x}\n"
 

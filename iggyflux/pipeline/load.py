@@ -123,7 +123,6 @@ class _Reading:
             for index, item in enumerate(cast("list[JSON]", tree.get("run", [])))
             if self.is_sound(f"/run/{index}") and not self.misshapen & {f"/{key}" for key in tree}
         ]
-        self.check_names(routes)
         state = self.state(tree.get("state", ".iggyflux"), tree)
         timeout = _seconds(self, tree.get("shutdown_timeout", "30s"), "/shutdown_timeout")
         if self.problems:
@@ -248,14 +247,6 @@ class _Reading:
         except TimestampError as error:
             self.report("IFX812", f"{pointer}/start/timestamp", str(error))
             return Start()
-
-    def check_names(self, routes: Sequence[RouteSettings]) -> None:
-        seen: dict[str, RouteSettings] = {}
-        for route in routes:
-            first = seen.setdefault(route.label, route)
-            if first is not route:
-                message = f"two routes have the name {route.label!r} and would share positions"
-                self.report("IFX811", route.pointer, message, hint="add a `name` to one of them")
 
     def path(self, value: JSON) -> Path:
         return self.folder / Path(str(value)).expanduser()

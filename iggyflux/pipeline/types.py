@@ -140,11 +140,6 @@ class RouteSettings:
     start: Start = Start()
     pointer: str = ""
 
-    @property
-    def label(self) -> str:
-        """The name of the route before its mapping is loaded."""
-        return self.name or self.mapping.stem
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
