@@ -159,16 +159,6 @@ def test_two_writers_share_a_directory_and_not_a_file(tmp_path: Path) -> None:
     assert sorted(letter.message.offset for letter in read_dead_letters(tmp_path)) == [0, 1, 2]
 
 
-def test_a_full_directory_stops_and_what_was_kept_stays(tmp_path: Path) -> None:
-    with pytest.raises(Stopped, match="limit of 500 bytes") as stopped:
-        put(tmp_path, *(letters(1, number) for number in range(9)), max_total_bytes=500)
-
-    assert stopped.value.code == "IFX715"
-    assert len(list(read_dead_letters(tmp_path))) == 2
-    with pytest.raises(Stopped, match="limit of 500 bytes"):
-        put(tmp_path, letters(1), max_total_bytes=500)
-
-
 def test_a_full_disk_stops_and_leaves_no_half_letter(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     put(tmp_path, letters(2))

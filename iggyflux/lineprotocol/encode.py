@@ -68,7 +68,7 @@ def escape_tag_value(text: str, dialect: Dialect) -> str:
     return escape_measurement(text, dialect).replace("=", "\\=")
 
 
-def escape_string(text: str, dialect: Dialect | None = None) -> str:  # noqa: ARG001  (one signature for all escapes)
+def escape_string(text: str) -> str:
     """Return a string field as it is written between its quotes: the same in every dialect, line feeds raw."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
 

@@ -69,18 +69,13 @@ def _fields(reason: Reason) -> Iterator[tuple[str, str | int | None]]:
 
 
 class DirectoryDeadLetters:
-    """A `DeadLetterSink` on a directory: `00000001.ndjson`, `00000002.ndjson`, …
+    """A `DeadLetterSink` on a directory: `00000001.ndjson`, `00000002.ndjson`, … of at most `max_bytes`."""
 
-    `max_total_bytes` bounds the size of the directory; when it is full, `put` stops the run.
-    """
-
-    def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES, *, max_total_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
         self.path = path
         self._max_bytes = max_bytes
-        self._max_total_bytes = max_total_bytes
         self._file: AppendFile | None = None
         self._size = 0
-        self._total = 0
         self._worker = Worker("dead-letters")
 
     async def connect(self) -> None:
@@ -103,7 +98,6 @@ class DirectoryDeadLetters:
                 file.sync()
                 if file.is_at(end):
                     self._size = end
-                    self._total += len(data)
                     return
         except OSError as error:
             raise self._stopped(error.strerror or str(error)) from error
@@ -121,16 +115,12 @@ class DirectoryDeadLetters:
                 self._close()
         if self._file is None:
             self._file = self._open(need)
-        if self._max_total_bytes is not None and self._total + need > self._max_total_bytes:
-            raise self._stopped(f"the limit of {self._max_total_bytes} bytes is reached")
         return self._file
 
     def _open(self, need: int) -> AppendFile:
         """Return the last file, if it has room for `need` bytes and no other process has it, else a new one."""
         make_folder(self.path)
-        paths = dead_letter_files(self.path)
-        self._total = sum(path.stat().st_size for path in paths)
-        number = max((int(path.stem) for path in paths), default=1)
+        number = max((int(path.stem) for path in dead_letter_files(self.path)), default=1)
         while True:
             file = AppendFile(self.path / f"{number:08d}{_SUFFIX}")
             try:
