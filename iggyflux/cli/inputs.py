@@ -1,4 +1,4 @@
-"""What commands read: lines of a file or of stdin, and mapping files."""
+"""What commands read: lines of a file or of stdin, a mapping or a pipeline file, an expression in an argument."""
 
 from __future__ import annotations
 
