@@ -363,7 +363,7 @@ def test_auto_says_which_language_it_speaks_and_why(
 
     assert spoken == ["flux", "influxql", "influxql"]
     connected = [record.getMessage() for record in caplog.records if "query.connected" in record.getMessage()]
-    for reason, text in zip(["faithful", "is a string", "line break"], connected, strict=True):
+    for reason, text in zip(["unchanged", "is a string", "line break"], connected, strict=True):
         assert reason in text
 
 
