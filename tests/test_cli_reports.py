@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, fromstring
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shell import iggyflux
 
 from iggyflux.cli.reports import CheckedFile, as_github, as_json, as_sarif, as_text, sorted_problems
@@ -190,3 +195,71 @@ def test_junit_is_xml_whatever_names_hold(tmp_path: Path) -> None:
     assert outcome.code == 1
     assert [case.get("name") for case in root.iter("testcase")] == ["a <b> & \\u0007"]
     assert root.get("failures") == "1"
+
+
+_ATTRIBUTES = {
+    "testsuites": {"name", "time", "tests", "failures", "errors"},
+    "testsuite": {
+        "name", "tests", "failures", "errors", "group", "time", "skipped", "timestamp", "hostname", "id", "package",
+        "file", "log", "url", "version",
+    },
+    "testcase": {"name", "time", "classname", "group"},
+    "failure": {"type", "message"},
+    "system-out": set(),
+}  # fmt: skip
+"""What the XSD of Jenkins' xunit plugin, which pytest is tested with, allows for each element."""
+_REQUIRED = {"testsuite": {"name", "tests", "failures", "errors"}, "testcase": {"name"}}
+_CHILDREN = {"testsuites": {"testsuite"}, "testsuite": {"testcase"}, "testcase": {"failure", "system-out"}}
+
+SOUND = """\
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t}
+points: {measurement: {const: m}, fields: {if: if}, timestamp: {expr: ts, format: unix_s}}
+"""
+EXAMPLE = """\
+examples:
+  - {message: {if: 1, ts: 1}, points: ["m if=EXPECTED 1000000000"]}
+"""
+DOCUMENTS = {
+    "broken": "iggyflux: 1\nkind: writer\n",
+    "no YAML": "iggyflux: 1\nkind: writer\npoints: [",
+    "untested": SOUND,
+    "passes": SOUND + EXAMPLE.replace("EXPECTED", "1.0"),
+    "fails": SOUND + EXAMPLE.replace("EXPECTED", "2.0"),
+    "a warning": SOUND.replace("if: if", "if: 'split(x, \".\") || if'"),
+    "a warning and an error": SOUND.replace("if: if", "if: 'split(x, \".\") || if', is: 'if +'"),
+}
+
+
+def junit_problems(element: Element) -> Iterator[str]:
+    name, attributes = element.tag, set(element.attrib)
+    if wrong := (attributes - _ATTRIBUTES[name]) | (_REQUIRED.get(name, set()) - attributes):
+        yield f"{name}: {sorted(wrong)}"
+    for key in ("tests", "failures", "errors"):
+        if key in attributes and not element.attrib[key].isdecimal():
+            yield f"{name}: {key}={element.attrib[key]}"
+    for child in element:
+        if child.tag not in _CHILDREN.get(name, set()):
+            yield f"{child.tag} in {name}"
+        yield from junit_problems(child)
+
+
+@given(st.lists(st.sampled_from(sorted(DOCUMENTS)), min_size=1, max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_junit_is_valid_and_counts_what_it_holds(chosen: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(chosen):
+            (Path(folder) / f"{number}.yaml").write_text(DOCUMENTS[name])
+        outcome = iggyflux("test", folder, "--format", "junit")
+    root = fromstring(outcome.out)
+
+    assert list(junit_problems(root)) == []
+    for element in (root, *root):
+        cases = list(element.iter("testcase"))
+        assert element.attrib["tests"] == str(len(cases))
+        assert element.attrib["failures"] == str(len(list(element.iter("failure"))))
+    failing = {"broken", "no YAML", "fails", "a warning and an error"}
+    assert root.attrib["failures"] == str(sum(name in failing for name in chosen))
+    for failure in root.iter("failure"):
+        assert "double quotes" not in failure.attrib["message"], "a warning is no reason to fail"

@@ -200,9 +200,11 @@ class Store(CursorStore):
 
     faults = Faults()
 
-    def commit(self, position: ReadPosition, deduplicator: Deduplicator | None = None) -> None:
+    def commit(
+        self, position: ReadPosition, deduplicator: Deduplicator | None = None, *, window: int | None = None
+    ) -> None:
         self.faults.at("before store")
-        super().commit(position, deduplicator)
+        super().commit(position, deduplicator, window=window)
         self.faults.at("after store")
 
 
@@ -747,3 +749,72 @@ def test_random_crashes_and_outages_lose_nothing(
         world.more["mark"] = "why"
     world.run_through_crashes(90)
     check(world, len(crashes))
+
+
+# --- windows that are larger than what a process lives to send ---
+
+
+@pytest.mark.parametrize("sends", [2, 3, 5])
+@pytest.mark.parametrize("rows", [20, 101])
+def test_a_reader_that_is_killed_faster_than_a_window_takes_still_gets_on(
+    tmp_path: Path, sends: int, rows: int
+) -> None:
+    """Every process dies after some sends; the windows shrink until one is finished before."""
+    points = [Point(BASE - 90 * S + number * S // 4, number, f"d{number}") for number in range(rows)]
+    world = World(tmp_path, points, until_end=True, overlap=0)
+    world.more = {"page_size": 2}
+    crashes = 0
+    while True:
+        world.faults.script = {("before send", world.faults.counts["before send"] + sends): Crash()}
+        try:
+            world.run()
+            break
+        except Crash:
+            crashes += 1
+        assert crashes < 80, "it never gets on"
+
+    assert {value for _, _, value in world.sink.values} == set(range(rows))
+
+
+def test_a_window_that_was_finished_is_no_reason_to_shrink(tmp_path: Path) -> None:
+    points = [Point(BASE - 90 * S + number * S, number, f"d{number}") for number in range(20)]
+    world = World(tmp_path, points, until_end=True)
+    world.more = {"page_size": 2}
+    world.run()
+    first = world.database.fetched[0]
+    (tmp_path / "back.cursor.sqlite").rename(tmp_path / "away")
+    again = World(tmp_path, points, until_end=True)
+    again.run()
+
+    assert again.database.fetched[0] == first
+    store = CursorStore(cursor_state(tmp_path, "back"), "back", QUERY)
+    cursor = store.read()
+    assert cursor is not None
+    assert cursor.window is None
+
+
+# --- marks ---
+
+
+def test_a_new_tag_or_field_makes_no_row_of_the_overlap_late(tmp_path: Path) -> None:
+    """The server names the tags of all series with each row: one that a row lacks says nothing about it."""
+
+    class Widening(Database):
+        tags: tuple[str, ...] = ("device",)
+
+        async def fetch(self, start: int, stop: int) -> MemoryWindow:
+            window = await super().fetch(start, stop)
+            window.found = [Row(row.columns, row.measurement, row.window, self.tags) for row in window.found]
+            return window
+
+    points = [Point(BASE - 20 * S, 1, "a"), Point(BASE - 20 * S, 1, "b")]
+    world = World(tmp_path, points, until_end=True, overlap=120 * S)
+    world.more = {"mark": "del"}
+    world.database = Widening(points, world.clock, world.faults)
+    world.run()
+    world.clock.now += 60
+    world.database.tags = ("class", "device", "zz")
+    world.database.points.append(Point(BASE - 19 * S, 2, "a"))
+    world.run()
+
+    assert [(device, value) for _, device, value in world.sink.values] == [("a", 1), ("b", 1), ("a", 2)]

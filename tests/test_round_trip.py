@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, parse_mapping
 from iggyflux.authoring.round_trip import RoundTrip, applied, round_trip
-from iggyflux.authoring.round_trip.changes import changes, leaves, same
+from iggyflux.authoring.round_trip.changes import changes, leaves, most_alike, same
 from iggyflux.authoring.round_trip.losses import place_of
 from iggyflux.cli import command_line
 
@@ -378,3 +379,37 @@ def test_what_is_mapped_with_its_types_comes_back_as_it_was(sent: list[dict[str,
 
     assert [loss for each in found.returns for loss in each.losses if loss.reason != "null instead of missing"] == []
     assert all(len(each.back) == 1 for each in found.returns)
+
+
+# --- elements of lists ---
+
+
+@given(
+    st.lists(
+        st.tuples(st.text("abc", min_size=1, max_size=6), st.integers(-99, 99)),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda each: each[0],
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_elements_are_paired_whatever_their_order(elements: list[tuple[str, int]], random: Random) -> None:
+    """An integer that became a float is reported for its own element, split into messages or reordered in a list."""
+    before: Any = {"with": [{"as": name, "in": number} for name, number in elements]}
+    after: list[Any] = [{"as": name, "in": float(number)} for name, number in elements]
+    random.shuffle(after)
+
+    found = [each for each in changes(before, {"with": after}) if each.kind == "changed"]
+    assert all(isinstance(each.after, float) and each.before == each.after for each in found)
+    assert len(found) == len(elements)
+    for name, number in elements:
+        assert most_alike({"as": name, "in": number}, after) == {"as": name, "in": float(number)}
+
+
+def test_a_message_that_is_split_is_compared_element_by_element() -> None:
+    point = {"tags": {"s": "s"}, "fields": {"c": {"expr": "c", "type": "float"}}}
+    sent = {"r": [{"s": "a", "c": 21.5, "ts": 1}, {"s": "b", "c": 22, "ts": 1}]}
+    found = there_and_back(point, "{s: s, c: c, ts: time}", sent, for_each="r[]")
+
+    losses = [loss for loss in found.returns[0].losses if "integer became float" in loss.reason]
+    assert [(loss.before, loss.after) for loss in losses] == [(22, 22.0)]

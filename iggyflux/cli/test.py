@@ -33,7 +33,12 @@ class TestedFile:
     @property
     def failures(self) -> int:
         """Return the number of failed examples; a document that does not compile counts as one."""
-        return sum(not each.passed for each in self.results) + bool(self.problems)
+        return sum(not each.passed for each in self.results) + bool(self.errors)
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """Return the problems without the warnings."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
 
 
 @click.command(name="test")
@@ -207,32 +212,32 @@ def _as_dict(each: ExampleResult) -> dict[str, Any]:
 
 def _print_junit(tested: Sequence[TestedFile]) -> None:
     """Print JUnit XML: a suite for each document, a case for each example."""
-    total = sum(max(len(file.results), bool(file.problems)) for file in tested)
-    root = Element("testsuites", name="iggyflux", tests=str(total), failures=str(sum(f.failures for f in tested)))
+    root = Element("testsuites", {"name": "iggyflux", **_counts(tested)})
     for file in tested:
-        count = max(len(file.results), bool(file.problems))
-        suite = SubElement(root, "testsuite", name=_xml(file.path), tests=str(count), failures=str(file.failures))
+        suite = SubElement(root, "testsuite", {"name": _xml(file.path), "file": _xml(file.path), **_counts([file])})
         if file.problems:
             case = SubElement(suite, "testcase", classname=_xml(file.path), name="compiles")
-            text = "\n".join(problem.render() for problem in file.problems)
-            SubElement(
-                case, "failure", type=file.problems[0].code, message=_xml(str(file.problems[0].message))
-            ).text = _xml(text)
+            text = _xml("\n".join(problem.render() for problem in file.problems))
+            if file.errors:
+                error = file.errors[0]
+                SubElement(case, "failure", type=error.code, message=_xml(error.message)).text = text
+            else:
+                SubElement(case, "system-out").text = text
         for each in file.results:
-            case = SubElement(
-                suite,
-                "testcase",
-                classname=_xml(file.path),
-                name=_xml(each.title),
-                file=_xml(file.path),
-                line=str(each.location.line),
-            )
+            case = SubElement(suite, "testcase", classname=_xml(file.path), name=_xml(each.title))
             if each.differences:
                 lines = [line for difference in each.differences for line in difference_lines(difference, styled=False)]
+                lines.insert(0, str(each.location))
                 first = each.differences[0]
                 SubElement(case, "failure", type=first.code, message=_xml(first.title)).text = _xml("\n".join(lines))
     indent(root)
     result(b'<?xml version="1.0" encoding="utf-8"?>\n' + tostring(root, encoding="utf-8") + b"\n")
+
+
+def _counts(tested: Sequence[TestedFile]) -> dict[str, str]:
+    """Return the counts of a suite, or of all suites."""
+    tests = sum(len(file.results) + bool(file.problems) for file in tested)
+    return {"tests": str(tests), "failures": str(sum(file.failures for file in tested)), "errors": "0"}
 
 
 def _xml(text: str) -> str:

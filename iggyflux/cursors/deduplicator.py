@@ -258,16 +258,16 @@ def _spooling() -> Iterator[None]:
 def key_rows(rows: Sequence[Row], column: str) -> list[bytes]:
     """Return 16 bytes for each row that identify its point: measurement, tags, time.
 
-    Where the server does not say which columns are tags, every string column counts as one.
+    A tag that the row lacks does not count: the server names those of all series.  Where it does not say which columns
+    are tags, every string column counts as one.
     """
     found = []
     for row in rows:
         columns = row.columns
         if row.tags is not None:
-            named: list[JSON] = [columns.get(name) for name in row.tags]
+            pairs = [(name, columns[name]) for name in sorted(row.tags) if columns.get(name) is not None]
         else:
-            named = [
-                name_or_value for pair in sorted(columns.items()) if isinstance(pair[1], str) for name_or_value in pair
-            ]
+            pairs = [pair for pair in sorted(columns.items()) if isinstance(pair[1], str)]
+        named: list[JSON] = [name_or_value for pair in pairs for name_or_value in pair]
         found.append(blake2b(_pack([row.measurement, columns[column], named]), digest_size=DIGEST_BYTES).digest())
     return found

@@ -31,13 +31,15 @@ _UPGRADE_HINT = (
 class StoredCursor:
     """What is stored: the query, the position, and the slices whose digests are kept.
 
-    `width` is the number of bytes of an entry: a digest, or a key and a digest.
+    `width` is the number of bytes of an entry: a digest, or a key and a digest.  `window` is the span of a large window
+    that is being sent: if a process finds it, the one before died in that window.
     """
 
     query: Mapping[str, JSON]
     position: ReadPosition
     slices: tuple[Slice, ...] = ()
     width: int = DIGEST_BYTES
+    window: int | None = None
 
 
 def cursor_state(folder: Path, name: str) -> SqliteState:
@@ -71,6 +73,8 @@ class CursorStore:
         self._slices: tuple[Slice, ...] = ()
         self._blobs: frozenset[int] = frozenset()
         self._number = 0
+        self.unfinished_window: int | None = None
+        """The span of the window in which the process before this one died; known after `open`."""
 
     @property
     def place(self) -> str:
@@ -112,6 +116,7 @@ class CursorStore:
         self._slices = cursor.slices if cursor.width == self._width else ()
         self._blobs = frozenset(each.number for each in cursor.slices)
         self._number = max(self._blobs, default=0)
+        self.unfinished_window = cursor.window
         return cursor.position
 
     def deduplicator(self, read: Read, column: str, *, whole: bool = False) -> Deduplicator:
@@ -121,8 +126,13 @@ class CursorStore:
         """
         return Deduplicator(self, read, column, whole=whole)
 
-    def commit(self, position: ReadPosition, deduplicator: Deduplicator | None = None) -> None:
-        """Store the position and what `deduplicator` saw; return when both would survive a crash."""
+    def commit(
+        self, position: ReadPosition, deduplicator: Deduplicator | None = None, *, window: int | None = None
+    ) -> None:
+        """Store the position and what `deduplicator` saw; return when both would survive a crash.
+
+        `window` is the span of a large window that begins now.
+        """
         slices, added = list(self._slices), {}
         if deduplicator is not None:
             slices = [left for old in self._slices for left in _without(old, deduplicator.start, deduplicator.stop)]
@@ -132,7 +142,7 @@ class CursorStore:
         kept = tuple(sorted((each for each in slices if each.stop > position.checked), key=lambda each: each.start))
         numbers = frozenset(each.number for each in kept)
         self._state.commit(
-            _record_of(self.name, StoredCursor(self.query, position, kept, self._width)),
+            _record_of(self.name, StoredCursor(self.query, position, kept, self._width, window)),
             added={number: file for number, file in added.items() if number in numbers},
             dropped=self._blobs - numbers,
         )
@@ -184,6 +194,7 @@ def _record_of(name: str, cursor: StoredCursor) -> dict[str, Any]:
             {"start": each.start, "stop": each.stop, "number": each.number, "count": each.count, "is_cut": each.is_cut}
             for each in cursor.slices
         ],
+        **({} if cursor.window is None else {"window": cursor.window}),
     }
 
 
@@ -194,6 +205,7 @@ def _cursor_of(record: Any) -> StoredCursor:
         ReadPosition(record["checked"], record["done"], None if gap is None else (gap[0], gap[1])),
         tuple(Slice(**each) for each in record["slices"]),
         record["width"],
+        record.get("window"),
     )
 
 

@@ -32,8 +32,9 @@ What `next` returns, in this order:
   pass looks back when the last look back is a twentieth of `overlap` old, and on every poll if that is shorter.
   A gap contains only what is final when it is made, so the backfill reads everything once.
 - **Windows adapt.**  The size doubles after a window with few rows that was not cut short, and halves after one with
-  many.  After each `too_much` in a row it shrinks faster: to a half, then a quarter of that, then an eighth.  With a
-  `grid` the size is fixed: every window is one whole cell.
+  many.  After each `too_much` in a row it shrinks faster: to a half, then a quarter of that, then an eighth.  After a
+  process that died in a large window the next one begins with half of it, so a reader that is killed faster than a
+  window takes gets on.  With a `grid` the size is fixed: every window is one whole cell.
 - **The end.**  With `end`: when the gap is closed and everything before `end` is final.  With `until_end`: when what
   was settled at the first pass is read, the look back included.
 """
@@ -138,7 +139,10 @@ Action: TypeAlias = AskTime | AskFirst | Read | Wait | GiveUp | Finished
 class Windows:
     """The state machine; `position` is None for a reader that never ran."""
 
-    def __init__(self, rules: WindowRules, position: ReadPosition | None = None) -> None:
+    def __init__(
+        self, rules: WindowRules, position: ReadPosition | None = None, *, unfinished: int | None = None
+    ) -> None:
+        """`unfinished` is the span of the window in which the process before died: windows begin with half of it."""
         self.rules = rules
         self.position = position
         self._now: int | None = None  # the server's time at the last pass
@@ -157,8 +161,9 @@ class Windows:
             "tail": rules.rows_per_second if rules.until_end else None,
             "backfill": rules.rows_per_second,
         }
+        first = rules.window if unfinished is None or rules.grid else max(unfinished // 2, 1)
         self._sizes: dict[Lane, _WindowSize] = {
-            lane: _WindowSize(rules.window, adapts=not rules.grid, rows_per_second=rate or HEAVY_ROWS)
+            lane: _WindowSize(first, adapts=not rules.grid, rows_per_second=rate or HEAVY_ROWS)
             for lane, rate in self._rates.items()
         }
         self._until: int | None = None

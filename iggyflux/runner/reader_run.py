@@ -35,7 +35,7 @@ and what the reader then does:
 |              | … with `until_end`, before the end | ends as above, and is interrupted (exit 3)                      |
 | any time     | no answer for 5 s, for 15 s        | the status shows it; `server.no_answer` is logged               |
 | any time     | the process dies                   | the next run reads the window again, and sends it again, with   |
-|              |                                    | the same ids                                                    |
+|              |                                    | the same ids; one that needs several sends, in halves           |
 
 *Stops* and *abandons* mean: the window is not stored, so the next run reads all of it.  A failed send is repeated, and
 never skipped.
@@ -147,7 +147,7 @@ class ReaderRun:
     async def _open(self) -> None:
         """Open the cursor; it stays open until the end of the run."""
         self._stored = await self._worker.call(self.route.store.open)
-        self._windows = Windows(self.route.rules, self._stored)
+        self._windows = Windows(self.route.rules, self._stored, unfinished=self.route.store.unfinished_window)
         self._is_open = True
         self._events.opened(self._stored)
 
@@ -200,6 +200,8 @@ class ReaderRun:
             return
         with closing(window):
             rows = LIGHT_ROWS if window.rows is None else window.rows
+            if rows > self.route.page_size:
+                await self._store(window=read.stop - read.start)
             self._prefetcher.prefetch(self._windows.foresee(rows, self._clock.monotonic()))
             whole = self.route.plan.whole_windows
             with closing(
@@ -224,16 +226,17 @@ class ReaderRun:
 
     # Positions
 
-    async def _store(self, deduplicator: Deduplicator | None = None) -> None:
+    async def _store(self, deduplicator: Deduplicator | None = None, *, window: int | None = None) -> None:
+        """Store the position, and the span of a large window that begins now."""
         position = self._windows.position
         assert position is not None  # noqa: S101  # a window has one
-        await self._session.until_confirmed(partial(self._commit, position, deduplicator))
+        await self._session.until_confirmed(partial(self._commit, position, deduplicator, window))
         self._stored, self._stored_at = position, self._clock.monotonic()
         self.refresh()
 
-    async def _commit(self, position: ReadPosition, deduplicator: Deduplicator | None) -> None:
+    async def _commit(self, position: ReadPosition, deduplicator: Deduplicator | None, window: int | None) -> None:
         with self._asking(self.route.store, "a commit of the position"):
-            await self._worker.call(self.route.store.commit, position, deduplicator)
+            await self._worker.call(self.route.store.commit, position, deduplicator, window=window)
 
     async def _store_position(self) -> None:
         """Store a position that moved without a window: at the first start, or where the tail jumped."""

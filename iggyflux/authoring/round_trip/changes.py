@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from iggyflux.records import JSON
 
 Path: TypeAlias = tuple[str | int, ...]
+_MOST_PAIRED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,51 @@ def changes(before: JSON, after: JSON, path: Path = ()) -> Iterator[Change]:
             if not same(before, after):
                 yield Change("order", path, before, after)
             return
-        for index, (one, other) in enumerate(zip(before, after, strict=True)):
-            yield from changes(one, other, (*path, index))
+        partners = _partners(before, after)
+        for index, partner in enumerate(partners):
+            yield from changes(before[index], after[partner], (*path, index))
+        if partners != list(range(len(before))):
+            yield Change("order", path, before, after)
     elif not same(before, after):
         yield Change("changed", path, before, after)
+
+
+def most_alike(value: JSON, others: Sequence[JSON]) -> JSON:
+    """Return which of `others` has the most leaves of `value`, by the last name of their paths; the first of equals."""
+    return max(others, key=lambda other: _likeness(value, other), default=None)
+
+
+def _likeness(one: JSON, other: JSON) -> int:
+    """Return how many leaves two values have in common; numbers are compared by value, whatever their type."""
+    there = {(_name(path), _number(value)) for path, value in leaves(other)}
+    return sum((_name(path), _number(value)) in there for path, value in leaves(one))
+
+
+def _name(path: Path) -> str | int | None:
+    return path[-1] if path else None
+
+
+def _number(value: JSON) -> object:
+    return (type(value).__name__, repr(value)) if isinstance(value, (bool, str, list, dict)) or value is None else value
+
+
+def _partners(before: Sequence[JSON], after: Sequence[JSON]) -> list[int]:
+    """Return for each element the index of the one that it became: the most alike, and by place where none is.
+
+    Long lists are paired by place.
+    """
+    if len(before) > _MOST_PAIRED:
+        return list(range(len(before)))
+    pairs = [
+        (-_likeness(one, other), index != partner, index, partner)
+        for index, one in enumerate(before)
+        for partner, other in enumerate(after)
+    ]
+    found: dict[int, int] = {}
+    for _, _, index, partner in sorted(pairs):
+        if index not in found and partner not in found.values():
+            found[index] = partner
+    return [found[index] for index in range(len(before))]
 
 
 def applied(before: JSON, found: Sequence[Change]) -> JSON:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from iggyflux.authoring.round_trip.changes import Change, Path, leaves, same
+from iggyflux.authoring.round_trip.changes import Change, Path, leaves, most_alike, same
 from iggyflux.authoring.round_trip.trace import Stored, Trace
 from iggyflux.records import JSON
 
@@ -55,11 +55,23 @@ def explain_split(before: JSON, after: list[JSON], trace: Trace) -> Iterator[Los
         places = [place for stored in trace.stored(path) for place in trace.sent(stored)]
         if any((path_ in places or (path_ and path_[-1] == name)) and same(value, other) for path_, other in there):
             continue
-        targets = [other for path_, other in there if path_ in places]
+        element = most_alike(_element_of(path, before), after)
+        targets = [other for path_, other in leaves(element) if path_ in places]
+        targets = targets or [other for path_, other in there if path_ in places]
         if targets and value is not None:
             yield Loss(place_of(path), _how(value, targets[0], trace.stored(path)), value, targets[0])
         else:
             yield _missing(path, value, {}, trace, set())
+
+
+def _element_of(path: Path, value: JSON) -> JSON:
+    """Return the innermost element of a list that holds a path; the whole value if there is none."""
+    found = value
+    for step in path:
+        value = value[step]  # type: ignore[index]  # a path leads through objects and lists
+        if isinstance(step, int):
+            found = value
+    return found
 
 
 def place_of(path: Path) -> str:

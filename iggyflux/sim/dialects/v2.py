@@ -163,8 +163,10 @@ class V2(ServerDialect):
         self._authorize(request)
         name, number = self.settings.org, identifier(self.settings.org)
         wanted, wanted_number = request.query.get("org"), request.query.get("orgID")
-        if wanted not in (None, name) or wanted_number not in (None, number):
-            raise V2Error(404, f'organization name "{wanted or wanted_number}" not found', pretty=True)
+        if wanted_number is not None and len(wanted_number) == _IDENTIFIER_LENGTH and wanted_number != number:
+            raise V2Error(404, "organization not found", pretty=True)
+        if wanted not in (None, name):
+            raise V2Error(404, f'organization name "{wanted}" not found', pretty=True)
         org = {
             "links": {"self": f"/api/v2/orgs/{number}", "buckets": f"/api/v2/buckets?org={name}"},
             "id": number,
@@ -175,16 +177,19 @@ class V2(ServerDialect):
     def _buckets(self, request: HttpRequest, _tally: RequestTally) -> HttpResponse:
         self._authorize(request)
         query = request.query
-        if query.get("org") not in (None, self.settings.org) or query.get("orgID") not in (
-            None,
-            identifier(self.settings.org),
-        ):
-            raise V2Error(404, f'organization name "{query.get("org") or query.get("orgID")}" not found', pretty=True)
+        if query.get("org") not in (None, self.settings.org):
+            raise V2Error(404, f'organization name "{query["org"]}" not found', pretty=True)
+        if len(query.get("id", "0" * _IDENTIFIER_LENGTH)) != _IDENTIFIER_LENGTH:
+            raise V2Error(400, "id must have a length of 16 bytes", pretty=True)
         names = [
             name
             for name in sorted(self.store.databases)
             if query.get("name") in (None, name) and query.get("id") in (None, identifier(name))
         ]
+        if "id" in query and not names:
+            raise V2Error(404, "bucket not found", pretty=True)
+        if query.get("orgID") not in (None, identifier(self.settings.org)):
+            raise V2Error(404, f'bucket "{query.get("name", "")}" not found', pretty=True)
         offset, limit = _integer(query.get("offset"), 0), _integer(query.get("limit"), 20)
         chosen = names[offset : offset + limit]
         named = f"bucket={quote(query['name'])}&" if "name" in query else ""
@@ -412,10 +417,11 @@ class V2(ServerDialect):
         if not script or not isinstance(script, str):
             raise V2Error(400, "failed to decode request body: request body requires either query or AST")
         query = request.query
-        if query.get("org") not in (None, "", self.settings.org) or query.get("orgID") not in (
+        number = identifier(self.settings.org)
+        if query.get("org") not in (None, "", self.settings.org, number) or query.get("orgID") not in (
             None,
             "",
-            identifier(self.settings.org),
+            number,
         ):
             raise V2Error(
                 400, f"failed to decode request body: organization name {go_string(query.get('org', ''))} not found"
@@ -498,9 +504,12 @@ class V2(ServerDialect):
             yield StatementResult(number, frames)
 
 
+_IDENTIFIER_LENGTH = 16
+
+
 def identifier(name: str) -> str:
     """Return the id of a bucket or organization: 16 hexadecimal digits that depend on the name only."""
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    return hashlib.sha256(name.encode()).hexdigest()[:_IDENTIFIER_LENGTH]
 
 
 def _read_query(body: bytes) -> Mapping[str, object]:

@@ -8,8 +8,10 @@ the same checks.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal, Protocol
 from urllib.parse import urlencode
 
@@ -97,15 +99,20 @@ def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
         answer = ask("POST", "/query?" + urlencode({"q": statement}))
         error = _influxql_error(answer)
     else:
-        organization = ask("GET", "/api/v2/orgs?" + urlencode({"org": settings.org or ""}))
-        found = _tree(organization).get("orgs")
-        if not found:
+        organization = _find_organization(settings, ask)
+        if organization is None:
             raise Stopped(
                 f"bucket {bucket_of(settings)!r} cannot be created: this token sees no organization {settings.org!r}",
                 "create it by hand, or use a token with that permission",
                 "IFX723",
             )
-        body = {"orgID": found[0].get("id", ""), "name": bucket_of(settings), "retentionRules": []}
+        if _IDENTIFIER.fullmatch(bucket_of(settings)):
+            raise Stopped(
+                f"no bucket has the id {bucket_of(settings)!r}, and a bucket is created by its name",
+                "write its name as `bucket`",
+                "IFX723",
+            )
+        body = {"orgID": organization, "name": bucket_of(settings), "retentionRules": []}
         answer = ask("POST", "/api/v2/buckets", json.dumps(body).encode(), **{"content-type": "application/json"})
         error = None if answer.status in (201, 422) else _message(answer)  # 422: another process created it meanwhile
     if error is not None or answer.status >= 400:
@@ -114,6 +121,46 @@ def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
             "create it by hand, or grant these credentials the permission",
             "IFX723",
         )
+
+
+# --- names and ids ---
+
+# A write of 2.x takes the name or the id of organization and bucket in one parameter; other requests have two.
+_IDENTIFIER = re.compile(r"[0-9a-f]{16}")
+
+
+def _spellings(text: str, *, name: str, number: str) -> list[dict[str, str]]:
+    """Return the parameters under which `text` may be known: as an id, if it looks like one, then as a name."""
+    return [*([{number: text}] if _IDENTIFIER.fullmatch(text) else []), {name: text}]
+
+
+def _find_organization(settings: InfluxSettings, ask: Ask) -> str | None:
+    """Return the id of the organization; None if the token sees none."""
+    for organization in _spellings(settings.org or "", name="org", number="orgID"):
+        answer = ask("GET", "/api/v2/orgs?" + urlencode(organization))
+        if answer.status == 200 and (found := _tree(answer).get("orgs")):
+            return str(found[0].get("id", ""))
+    return None
+
+
+def _find_bucket(settings: InfluxSettings, ask: Ask) -> tuple[dict[str, Any] | None, Answer]:
+    """Return the bucket, or None, and the answer to the likeliest spelling."""
+    organizations = _spellings(settings.org, name="org", number="orgID") if settings.org else [{}]
+    buckets = _spellings(bucket_of(settings), name="name", number="id")
+    answers = []
+    for organization, bucket in product(organizations, buckets):
+        answers.append(ask("GET", "/api/v2/buckets?" + urlencode({**bucket, **organization})))
+        if answers[-1].status == 200 and (found := _tree(answers[-1]).get("buckets")):
+            return found[0], answers[-1]
+    return None, answers[0]
+
+
+def bucket_name(settings: InfluxSettings, ask: Ask) -> str:
+    """Return the name of the bucket, which queries need: it may be given by its id."""
+    if not _IDENTIFIER.fullmatch(bucket_of(settings)):
+        return bucket_of(settings)
+    found, _ = _find_bucket(settings, ask)
+    return bucket_of(settings) if found is None else str(found.get("name"))
 
 
 # --- the checks, flavor by flavor ---
@@ -128,6 +175,8 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
         return ServerFinding(
             "database", False, f"authentication failed: {error}", "check `username` and `password`", "IFX721"
         )
+    if error is not None and "not found" in error and settings.create:
+        return ServerFinding("database", True, f"database {database!r} does not exist yet; `run` creates it")
     if error is not None and "not found" in error:
         return ServerFinding("database", False, error, "create it, or set `create: true`", "IFX723")
     if error is not None:
@@ -148,19 +197,22 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
 
 def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> ServerFinding:
     bucket = bucket_of(settings)
-    query = {"name": bucket, **({"org": settings.org} if settings.org else {})}
-    answer = ask("GET", "/api/v2/buckets?" + urlencode(query))
+    found, answer = _find_bucket(settings, ask)
     if answer.status == 401:
         return ServerFinding("database", False, f"authentication failed: {_message(answer)}", "check `token`", "IFX721")
     if answer.status == 404 and "organization" in _message(answer):
         return ServerFinding("database", False, _message(answer), "check `org`", "IFX723")
-    buckets = _tree(answer).get("buckets") or []
-    if answer.status != 200 or not buckets:
+    if found is None and settings.create and not _IDENTIFIER.fullmatch(bucket):
+        if _find_organization(settings, ask) is None:
+            text = f"this token sees no organization {settings.org!r}, in which to create bucket {bucket!r}"
+            return ServerFinding("database", False, text, "check `org`, and the permissions of the token", "IFX723")
+        return ServerFinding("database", True, f"bucket {bucket!r} does not exist yet; `run` creates it")
+    if found is None:
         # A token that may only write sees no bucket; the write shows whether it exists.
         return ServerFinding(
             "database", None, f"bucket {bucket!r} does not exist, or this token has no permission to see it"
         )
-    seconds = next((rule.get("everySeconds") for rule in buckets[0].get("retentionRules") or []), 0)
+    seconds = next((rule.get("everySeconds") for rule in found.get("retentionRules") or []), 0)
     kept = f"for {_span(seconds)}" if seconds else "without limit"
     return ServerFinding("database", True, f"bucket {bucket!r} keeps points {kept}")
 
@@ -200,8 +252,12 @@ def _databases_3(answer: Answer) -> list[str] | None:
     return [str(row.get("iox::database")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
 
 
-def _write(_settings: InfluxSettings, _ask: Ask, probe: Callable[[], Verdict]) -> ServerFinding:
-    return _finding_of(probe())
+def _write(settings: InfluxSettings, _ask: Ask, probe: Callable[[], Verdict]) -> ServerFinding:
+    verdict = probe()
+    can_be_created = settings.create and not _IDENTIFIER.fullmatch(bucket_of(settings))
+    if can_be_created and isinstance(verdict, Impossible) and verdict.code == "IFX723":
+        return ServerFinding("write", None, "not tried: what is written to does not exist yet")
+    return _finding_of(verdict)
 
 
 def _finding_of(verdict: Verdict) -> ServerFinding:

@@ -30,6 +30,7 @@ from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
 from iggyflux.spec import Query
+from iggyflux.transports.influxdb.admin import bucket_name
 from iggyflux.transports.influxdb.connection import InfluxConnection
 from iggyflux.transports.influxdb.flavors import bucket_of, database_of, retention_policy_of
 from iggyflux.transports.influxdb.http import Ticket
@@ -163,6 +164,7 @@ class InfluxRows(InfluxConnection):
         self._schema: Schema | None = None
         self._tickets: set[Ticket] = set()
         self._warned: set[str] = set()
+        self._bucket_name = bucket_of(settings)
 
     @property
     def language(self) -> str:
@@ -225,6 +227,8 @@ class InfluxRows(InfluxConnection):
         if not spoken:
             raise Stopped(f"{self.flavor.product} supports no queries", "read from an InfluxDB", "IFX743")
         self._language = wanted if wanted != "auto" else spoken[0]
+        if self.flavor.name == "v2":
+            self._bucket_name = bucket_name(self._settings, self._ask)
         if self._query.statement is not None:
             try:
                 statements.check_statement(self._query.statement, self._language)
@@ -536,20 +540,20 @@ class InfluxRows(InfluxConnection):
     @property
     def _database(self) -> str:
         if self.flavor.name == "v2":
-            return bucket_of(self._settings).partition("/")[0]
+            return self._bucket_name.partition("/")[0]
         return database_of(self._settings)
 
     @property
     def _bucket(self) -> str:
         """The bucket as Flux names it: in 1.8 a database with its retention policy."""
         if self.flavor.name == "v2":
-            return bucket_of(self._settings)
+            return self._bucket_name
         return f"{self._database}/{self._policy}" if self._policy else self._database
 
     @property
     def _policy(self) -> str:
         if self.flavor.name == "v2":
-            return bucket_of(self._settings).partition("/")[2]
+            return self._bucket_name.partition("/")[2]
         return retention_policy_of(self._settings)
 
     def _influxql_request(self, statement: str, width: int) -> StatementRequest:
