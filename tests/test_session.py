@@ -69,6 +69,56 @@ def test_waits_double_up_to_the_cap_and_start_anew_after_progress(script: list[S
     assert scripted.connects == len(script) + 1
 
 
+def test_a_cancelled_run_ends_though_a_connection_is_lost_at_the_same_moment() -> None:
+    """A task group whose parent is cancelled raises the error of a child alone."""
+    scripted = Scripted()
+
+    async def lose_connection() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise NotConnected("reset")
+
+    async def work() -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(lose_connection())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    async def main() -> None:
+        running = asyncio.create_task(scripted.session.run(scripted.connect, work, lambda: 0))
+        while not scripted.connects:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running}, timeout=1)
+        assert running.cancelled()
+
+    drive(main())
+    assert scripted.connects == 1
+
+
+def test_what_a_lost_connection_waits_for_is_kept_while_it_waits() -> None:
+    """While the state is another, the route overwrites it with what its source waits for."""
+    scripted = Scripted("lost at once")
+    states = []
+
+    async def sleep(_: float) -> None:
+        states.append((scripted.status.state, scripted.status.waiting_for))
+
+    scripted.clock.sleep = sleep  # type: ignore[method-assign]
+
+    async def work() -> None:
+        scripted.status.state = "running"
+        if scripted.script:
+            scripted.script.pop()
+            raise scripted.error
+
+    drive(scripted.session.run(scripted.connect, work, lambda: 0))
+    assert states == [("connecting", "reset")]
+
+
 def test_the_wait_is_the_one_that_the_server_asked_for() -> None:
     scripted = Scripted("not connected", error=NotConnected("busy", retry_after_seconds=7.0))
     drive(scripted.run())

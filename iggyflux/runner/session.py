@@ -88,7 +88,11 @@ class Session:
             self._was_connected = True
             self._status.waiting_for = None
             emit(log, logging.INFO, "route.connected", route=self._route)
-            await work()
+            try:
+                await work()
+            except NotConnected:
+                self._status.state = "connecting"  # else what it waits for is overwritten during the backoff
+                raise
 
         with suppress(StopRequested):
             await self._retry(attempt, progress, gives_up=True)
@@ -131,6 +135,8 @@ class Session:
             try:
                 return await attempt()
             except NotConnected as error:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from error  # a task group raises its error alone
                 now = progress()
                 failures = 1 if now > before else failures + 1
                 before = now

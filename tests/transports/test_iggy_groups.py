@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,13 +34,13 @@ def place(partition: int) -> Partition:
 class Worker:
     """A process of the group: it acknowledges each batch at once, and reconnects when it must."""
 
-    def __init__(self, server: FakeGroups, **more: Any) -> None:
+    def __init__(self, server: FakeGroups, *, kind: Literal["group", "single"] = "group", **more: Any) -> None:
         self.server = server
         self.source = IggySource(
             server.settings(),
             STREAM,
             [TOPIC],
-            consumer=ConsumerId("group", GROUP),
+            consumer=ConsumerId(kind, GROUP),
             monotonic=server.monotonic,
             connection=self.connect,
             **more,
@@ -110,6 +110,66 @@ def test_partitions_of_ghosts_are_reported_while_others_have_traffic(busy: Seque
     starving = [each for each in busy if server.holder(GROUP, each) not in server.live(GROUP)]
     assert [each for each in server.numbers if f"{place(each)} starves: member 0 holds it" in words] == starving
     assert ("run: iggyflux regroup" in words) == bool(starving)
+
+
+@pytest.mark.parametrize("kind", ["group", "single"])
+def test_a_start_beyond_the_end_is_waited_for_over_one_connection(kind: Any) -> None:
+    server = FakeGroups(1)
+    server.send(0, 3)
+
+    async def main() -> Worker:
+        worker = Worker(server, kind=kind, start=Start("offset", 9))
+        await pass_seconds(server, [worker], 20)
+        await pass_seconds(server, [worker], 3, [0])
+        return worker
+
+    worker = drive(main())
+    assert (worker.seen[0], worker.reconnects) == ({9, 10, 11}, 0)
+
+
+def settled_by(name: str, server: FakeGroups) -> int | None:
+    stored = server.groups[GROUP].stored if name == "group" else server.partitions[0].offsets
+    return stored.get(0 if name == "group" else GROUP)
+
+
+@pytest.mark.parametrize("kind", ["group", "single"])
+@pytest.mark.parametrize("left", [0, 1, 7, 20])
+@pytest.mark.parametrize("new", [1, 12, 40])
+@pytest.mark.parametrize("how", ["restart", "purge"])
+def test_messages_with_offsets_that_were_read_before_are_read(kind: Any, left: int, new: int, how: str) -> None:
+    """After a lost tail or a purge, with more or fewer new messages, and with reconnects before anything is stored."""
+    server = FakeGroups(1)
+    server.append(TOPIC, 0, [b"old"] * 20)
+    seen: list[tuple[int, bytes]] = []
+
+    async def main() -> None:
+        worker = Worker(server, kind=kind)
+        await worker.turn()
+        if how == "purge":
+            server.purge(TOPIC)
+            server.tick(6.0)
+            await worker.turn()
+        else:
+            server.stop()
+            server.lose_tail(TOPIC, 0, 20 - left)
+        server.append(TOPIC, 0, [b"new"] * new)
+        for _ in range(4):
+            server.stop()
+            await worker.turn(0)
+            with suppress(NotConnected):
+                await worker.source.connect()
+                batch = await worker.source.read()
+                seen.extend((each.offset, each.payload) for each in batch.messages if batch)
+        worker.is_connected = False
+        for _ in range(3):
+            server.tick(1.0)
+            for batch in await worker.turn():
+                seen.extend((each.offset, each.payload) for each in batch.messages)
+
+    drive(main())
+    log = server.partitions[0].messages
+    assert {each["offset"] for each in log if each["payload"] == b"new"} <= {at for at, text in seen if text == b"new"}
+    assert settled_by(kind, server) == log[-1]["offset"]
 
 
 def test_a_process_whose_group_was_deleted_joins_again() -> None:

@@ -7,6 +7,9 @@ How it keeps the guarantee:
 - The server assigns a partition of a group to one member at a time.  A poll of another member's partition is empty, and
   storing an offset there is rejected.  Then the source forgets the partition, never acknowledges its work in flight,
   and starts again at the stored offset.  The server hands a partition over when all polled messages are stored.
+- A server that lost messages, or a topic that was purged or created again, gives their offsets to other messages.  So
+  the last message that was read of a partition is looked up after connecting.  If another one has its offset, or none
+  has, everything is read again.  A log that ends before what was read ends the connection.
 - A stored offset 0 is not trusted, since a server that lost its log reports 0 for every stored offset: message 0 is
   read again.  After a stored offset beyond the end of the log, everything is read again.
 """
@@ -124,6 +127,8 @@ class IggySource:
         self._knows_topics = False
         self._largest_polls: dict[Partition, int] = {}
         self._begins: dict[Partition, tuple[At, int]] = {}  # without a stored offset: the same after reconnecting
+        self._last_read: dict[Partition, tuple[int, int]] = {}  # offset and time of arrival, of earlier connections too
+        self._distrusted: set[Partition] = set()  # the log changed: the stored offset is old until another is stored
 
     @property
     def server(self) -> str:
@@ -192,6 +197,7 @@ class IggySource:
                 cursor.at = None
             else:
                 cursor.settled = position.offset
+                self._distrusted.discard(position.partition)
 
     async def lag(self) -> dict[Partition, int]:
         """Return how many messages of each partition are not settled yet; with `until_end`, of those before the end."""
@@ -205,7 +211,8 @@ class IggySource:
                 cursor.end = info.end
                 end = info.end if cursor.stop is None else min(info.end, cursor.stop)
                 settled = cursor.settled
-                if shared and end and (stored := await connection.stored(self.consumer, cursor.place)):
+                asks = shared and end and cursor.place not in self._distrusted
+                if asks and (stored := await connection.stored(self.consumer, cursor.place)):
                     settled = stored.stored
                 begin = settled + 1 if settled >= 0 else min(cursor.begin, end)
                 found[cursor.place] = max(min(end - begin, info.messages), 0)
@@ -254,6 +261,12 @@ class IggySource:
             new = [info for info in infos if Partition(self._stream, topic, info.number) not in self._cursors]
             if new and len(new) == len(infos) and self.consumer.kind == "group":
                 await connection.join(self._stream, topic, self.consumer.name)
+            for info in infos:
+                cursor = self._cursors.get(Partition(self._stream, topic, info.number))
+                if cursor is not None and info.end <= max(
+                    cursor.settled, self._last_read.get(cursor.place, (-1, 0))[0]
+                ):
+                    raise NotConnected(f"{cursor.place} ends at {info.end}, before what was read: it was emptied")
             for info in new:
                 if self._only is None or info.number in self._only:
                     self._take_up(Partition(self._stream, topic, info.number), info)
@@ -308,9 +321,12 @@ class IggySource:
             await self._handle_empty_poll(connection, cursor)
             return messages
         first = messages[0].offset
+        if at[0] == "next" and first < cursor.position:
+            raise NotConnected(f"{cursor.place} continues at {first}, before {cursor.position}")
         if at[0] == "offset" and first > cursor.position:
             log.warning("iggy.messages_gone partition=%s from=%d to=%d", cursor.place, cursor.position, first - 1)
         cursor.advance(messages)
+        self._last_read[cursor.place] = (messages[-1].offset, messages[-1].timestamp_us)
         if cursor.most is not None:
             cursor.most = None if cursor.most >= self.settings.batch_size else cursor.most * 2
             self._largest_polls.pop(cursor.place, None)
@@ -330,17 +346,38 @@ class IggySource:
             if failure.meaning is Meaning.NOT_OWNER:
                 return
             raise
-        if stored is None:
+        is_same = await self._is_same_log(connection, cursor)
+        if is_same is None:
+            return
+        if not is_same:
+            offset, _ = self._last_read.pop(cursor.place)
+            log.warning("iggy.log_replaced partition=%s last_read=%d", cursor.place, offset)
+            self._distrusted.add(cursor.place)
+        elif stored is not None and stored.stored > stored.last:
+            log.warning("iggy.log_shrunk partition=%s stored=%d last=%d", cursor.place, stored.stored, stored.last)
+            self._distrusted.add(cursor.place)
+        if cursor.place in self._distrusted:
+            cursor.settled, cursor.at, cursor.position = -1, ("first", 0), 0
+        elif stored is None:
             cursor.settled = -1
             cursor.at, cursor.position = self._begins[cursor.place]
-        elif stored.stored > stored.last:
-            log.warning("iggy.log_shrunk partition=%s stored=%d last=%d", cursor.place, stored.stored, stored.last)
-            cursor.settled, cursor.at, cursor.position = -1, ("first", 0), 0
         else:
             cursor.settled = stored.stored
             begin = stored.stored + 1 if stored.stored else 0
             cursor.at, cursor.position = ("offset", begin), begin
         cursor.begin = cursor.position
+
+    async def _is_same_log(self, connection: Connection, cursor: _Cursor) -> bool | None:
+        """Return whether the last message that was read has its offset still; None if this cannot be known now."""
+        if cursor.place not in self._last_read:
+            return True
+        offset, timestamp_us = self._last_read[cursor.place]
+        if cursor.end <= offset:
+            return False
+        for message in await connection.poll(self.consumer, cursor.place, ("offset", offset), 1):
+            return message.offset > offset or message.timestamp_us == timestamp_us  # else it has expired
+        may_be_assigned = self.consumer.kind == "group" and not self._until_end
+        return None if may_be_assigned else True
 
     def _where(self, cursor: _Cursor) -> At:
         """Return `next` if the server's offset is ours, so that a hand-over in between is noticed; else an offset."""
