@@ -211,6 +211,18 @@ class DecodeError(RecordError):
     """A payload that is not in its declared format."""
 
 
+class PartlyDecoded(DecodeError):
+    """A payload of which some parts are not in its declared format, one of `errors` each; `value` has the others.
+
+    As a `DecodeError` it is the first of `errors`.
+    """
+
+    def __init__(self, value: Any, errors: Sequence[DecodeError]) -> None:
+        self.value = value
+        self.errors = errors
+        super().__init__(errors[0].code, errors[0].reason)
+
+
 class LineProtocolError(IggyfluxError):
     """Text that is not line protocol.
 

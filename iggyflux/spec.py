@@ -112,8 +112,9 @@ class Timestamp:
     """Where the time of a point comes from.
 
     If `source` is None, the time is the message's timestamp.  `default_message` uses it where the value is null.
-    `spread_offset` adds offset mod 1000 nanoseconds.  `timezone` is an IANA name, for patterns and for `flexible` times
-    without an offset.
+    `spread` adds nanoseconds that keep equal times apart; `partitions` is the number of partitions that it tells apart.
+    `timezone` is an IANA name, for patterns and for `flexible` times without an offset.  `dayfirst` says which of two
+    numbers in a `flexible` time is the day; without it such a time fails.
     """
 
     source: Source | None
@@ -121,8 +122,10 @@ class Timestamp:
     pattern: str | None
     timezone: str | None
     default_message: bool
-    spread_offset: bool
+    spread: Literal["offset", "index"] | None
     pointer: str
+    dayfirst: bool | None = None
+    partitions: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,14 @@ from iggyflux.lineprotocol.checks import MAX_NS, MIN_NS, shorten
 __all__ = [
     "MAX_NS",
     "MIN_NS",
+    "UNITS_NS",
     "DateParts",
     "TimestampError",
     "check_pattern",
     "date_parts",
     "format_rfc3339",
     "format_time",
+    "likely_unit",
     "load_zone",
     "parse_flexible",
     "parse_pattern",
@@ -38,6 +40,12 @@ _DAY = 24 * 60 * _MINUTE
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (calendar arithmetic; the zone is applied as an offset)
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+
+UNITS_NS = {"unix_s": SECOND, "unix_ms": 1_000_000, "unix_us": 1_000, "unix_ns": 1}
+"""The units of times that are numbers, in nanoseconds."""
+
+_PLAUSIBLE_NS = range(631_152_000 * SECOND, 4_102_444_800 * SECOND)
+"""The times of the years 1990 to 2099."""
 
 # No time is longer. The limits also bound the work of exact arithmetic and of dateutil.
 _LONGEST_NUMBER = 400
@@ -73,6 +81,19 @@ class DateParts(NamedTuple):
 # --- numbers ---
 
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
+
+
+def likely_unit(value: float, declared: str) -> tuple[str, str] | None:
+    """Return the unit in which `value` is plausible, and its day in that unit.
+
+    Return None if it is plausible as `declared`, or in no unit.
+    """
+    if value - value != 0 or int(value) * UNITS_NS[declared] in _PLAUSIBLE_NS:
+        return None
+    for unit, scale in UNITS_NS.items():
+        if int(value) * scale in _PLAUSIBLE_NS:
+            return unit, format_rfc3339(int(value) * scale)[:10]
+    return None
 
 
 def scale_number(value: float | str, ns_per_unit: int) -> int:
@@ -412,27 +433,31 @@ def _read_day(values: dict[str, str], text: str) -> date:
 
 
 _SIGNED_UTC = re.compile(r"(?:UTC|GMT|Z)\s*[+-]\s*[0-9]", re.IGNORECASE)
+_YEAR_FIRST = re.compile(r"(?<![0-9])(?:[0-9]{4}([-./])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{8})(?![0-9])")
 _FINER_THAN_MICROSECOND = re.compile(r"[.,][0-9]{7}")
 
 
-def parse_flexible(text: str, zone: str | None = None) -> int:
-    """Return the instant of a string that dateutil reads, in `zone` (an IANA name; UTC if None) if it has no offset.
+def parse_flexible(text: str, zone: str | None = None, dayfirst: bool | None = None) -> int:
+    """Return the instant of a string that dateutil reads, in `zone` (an IANA name) if it has no offset.
 
     Everything that dateutil would guess is rejected: missing parts of the date (it takes today's), the century of a
-    two-digit year, zone names other than UTC and GMT, digits beyond the microsecond.  `01/02/2024` is the second of
-    January, as in dateutil.
+    two-digit year, zone names other than UTC and GMT, digits beyond the microsecond, the zone of a time without offset
+    if `zone` is None, and which of two numbers is the day if `dayfirst` is None.  `2024-02-01` is always the first of
+    February.
     """
     if not isinstance(text, str) or len(text) > _LONGEST_TEXT:
         raise TimestampError(f"expected a time as a string, found {shorten(text)}")
     if _RFC3339.fullmatch(text):
         return parse_rfc3339(text)
-    clock, offset = _parse_with_dateutil(text)
+    clock, offset = _parse_with_dateutil(text, dayfirst)
+    if offset is None and zone is None:
+        raise TimestampError(f"{shorten(text)} has no offset, and `timezone` is missing")
     if offset is None:
         offset = timedelta(seconds=_local_offset_seconds(clock, zone, text))
     return _in_range(_wall_ns(clock) - offset // timedelta(microseconds=1) * 1000, text)
 
 
-def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
+def _parse_with_dateutil(text: str, dayfirst: bool | None) -> tuple[datetime, timedelta | None]:
     """Return the local time in `text`, and its offset if it has one."""
     from dateutil import parser, tz
 
@@ -458,8 +483,14 @@ def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
     reader = parser.parser(Pure())
     # A part that differs between two defaults was not in the text.
     defaults = (datetime(2000, 1, 1), datetime(2004, 2, 2))  # noqa: DTZ001
+    order = False if _YEAR_FIRST.search(text) else dayfirst
+
+    def read(default: datetime, order: bool | None) -> datetime:
+        return reader.parse(text, default=default, tzinfos=named_zone, dayfirst=order is True)
+
     try:
-        first, second = (reader.parse(text, default=default, tzinfos=named_zone) for default in defaults)
+        first, second = (read(default, order) for default in defaults)
+        swapped = first if order is not None else read(defaults[0], True)
         offset = first.utcoffset()
     except TimestampError:
         raise
@@ -468,6 +499,10 @@ def _parse_with_dateutil(text: str) -> tuple[datetime, timedelta | None]:
     clock = first.replace(tzinfo=None)
     if clock != second.replace(tzinfo=None):
         raise TimestampError(f"{shorten(text)} has no complete date")
+    if first != swapped:
+        raise TimestampError(
+            f"{shorten(text)} may be {first:%-d %B} or {swapped:%-d %B}: declare `dayfirst`, or a pattern as format"
+        )
     return clock, offset
 
 

@@ -231,6 +231,10 @@ def _boolean(value: JSON, cast: bool) -> bool:
 
 
 def _auto(value: JSON, cast: bool) -> float | str | bool:
+    if cast and isinstance(value, str):
+        if value in ("true", "false"):
+            return value == "true"
+        return _float(value, cast) if _JSON_NUMBER.fullmatch(value) else value
     if isinstance(value, (str, bool)):
         return value
     if isinstance(value, (int, float)):

@@ -109,7 +109,7 @@ NUMBERS = st.sampled_from(
 TEXTS = st.sampled_from(
     [
         "", "x", "7", "7.0", "1e3", " 7", "true", "false", "d1", "a,b", "a=b", "a b", "a\\", "a\\b", 'say "hi"', "lf\n", "\x00",
-        "time", "_field", "#x", "über", "日本", "2024-01-01T00:00:00Z", "2024-02-30T00:00:00Z", "2024-01-01T00:00:00.5+02:00",
+        "time", "_field", "#x", "über", "日本", "2024-01-01T00:00:00Z", "2024-02-30T00:00:00Z", "05.08.2018 07:17", "2024-01-02 03:04", "1700000000.1234567", "2024-01-01T00:00:00.5+02:00",
         "1700000000000", "readings", "celsius", "a\":1", ":x", "9007199254740993.0",
     ]
 )  # fmt: skip
@@ -219,7 +219,7 @@ _CELLS = st.one_of(NUMBERS, TEXTS).filter(lambda text: not set(text) & set(',"\n
 _LINES = st.sampled_from(
     [
         "m,d=x f=1,g=2i,h=\"x\",t=true 1700000000000", "m a=1.5", "m,id=d1 id=7i,a=9007199254740993i,b=\"lf\n\" -5", "# x", "", "m f=1e400",
-        "m,=x f=1", "m f=18446744073709551615u 7", "über,class=a\\ b lambda=0.1,日本=\"é\" 1", "m f=1,f=2", "m", "m f=t",
+        "m,=x f=1", "m f=18446744073709551615u 7", "über,class=a\\ b lambda=0.1,日本=\"é\" 1", "m f=1,f=2", "m", "m f=t", "m f=1 5\r", "\ufeffm f=1 6", "\r",
     ]
 )  # fmt: skip
 
@@ -354,22 +354,39 @@ def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) ->
                     st.sampled_from([["a*"], ["*d", "b"], ["p_*"], [words["a"] or "x"]])
                 )
             if draw(st.booleans()):
-                star |= {"cast": True, "type": draw(st.sampled_from(["integer", "unsigned", "float", "string"]))}
+                star |= {
+                    "cast": True,
+                    "type": draw(st.sampled_from(["integer", "unsigned", "float", "string", "auto"])),
+                }
         fields[draw(st.sampled_from(["*", "p_*"]))] = star
     point["fields"] = fields
     if draw(st.integers(0, 3)):
-        timestamp: dict[str, Any] = {
-            "expr": words.path(
-                draw(st.sampled_from(["{t}", "{t}", "{id}", "{a}", "root().{id}", "{b}", "meta('timestamp')"]))
-            ),
-            "format": draw(st.sampled_from(["unix_ms", *TIME_FORMATS])),
-        }
-        if timestamp["format"] in ("%Y-%m-%d", "flexible"):
-            timestamp["timezone"] = draw(st.sampled_from(["UTC", "Europe/Berlin"]))
-        if draw(st.integers(0, 2)) == 0:
-            timestamp["default"] = "message"
-        point["timestamp"] = timestamp
+        point["timestamp"] = draw(timestamps(words))
     return point
+
+
+@st.composite
+def timestamps(draw: Any, words: Words) -> dict[str, Any]:
+    timestamp: dict[str, Any] = {
+        "expr": words.path(
+            draw(st.sampled_from(["{t}", "{t}", "{id}", "{a}", "root().{id}", "{b}", "meta('timestamp')"]))
+        ),
+        "format": draw(st.sampled_from(["unix_ms", *TIME_FORMATS])),
+    }
+    if timestamp["format"] in ("%Y-%m-%d", "flexible"):
+        timestamp["timezone"] = draw(st.sampled_from(["UTC", "Europe/Berlin"]))
+    if timestamp["format"] == "flexible":
+        if draw(st.booleans()):
+            timestamp["dayfirst"] = draw(st.booleans())
+        if draw(st.booleans()):
+            del timestamp["timezone"]
+    if draw(st.integers(0, 4)) == 0:
+        timestamp["spread"] = draw(st.sampled_from(["offset", "index"]))
+        if timestamp["spread"] == "offset" and draw(st.booleans()):
+            timestamp["partitions"] = draw(st.sampled_from([1, 2, 3, 1000]))
+    if draw(st.integers(0, 2)) == 0:
+        timestamp["default"] = "message"
+    return timestamp
 
 
 @st.composite

@@ -55,6 +55,8 @@ def test_compiled_equals_reference(part, examples):
         except MappingError:
             event("document refused")
             assume(False)
+        if any("spread" in point.get("timestamp", {}) for point in document["points"]):
+            precision = "ns"
         compiled = mapping.plan("compiled", dialect=dialect, precision=precision)
         reference = mapping.plan("reference", dialect=dialect, precision=precision)
         event("static" if "Struct, gc=False" in compiled.source else "dynamic" if compiled.source else "not compiled")

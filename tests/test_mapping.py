@@ -381,16 +381,14 @@ TIMES = [
             None,
             None,
             False,
-            False,
+            None,
             "/points/timestamp",
         ),
     ),
-    ("{spread: offset}", Timestamp(None, TimestampFormat.UNIX_US, None, None, False, True, "/points/timestamp")),
+    ("{spread: offset}", Timestamp(None, TimestampFormat.UNIX_US, None, None, False, "offset", "/points/timestamp")),
     (
         "{const: '2026-01-01T00:00:00Z', format: rfc3339}",
-        Timestamp(
-            Const("2026-01-01T00:00:00Z"), TimestampFormat.RFC3339, None, None, False, False, "/points/timestamp"
-        ),
+        Timestamp(Const("2026-01-01T00:00:00Z"), TimestampFormat.RFC3339, None, None, False, None, "/points/timestamp"),
     ),
     (
         "{expr: t, format: '%Y-%m-%d', timezone: Europe/Berlin, default: message}",
@@ -400,7 +398,7 @@ TIMES = [
             "%Y-%m-%d",
             "Europe/Berlin",
             True,
-            False,
+            None,
             "/points/timestamp",
         ),
     ),
@@ -412,7 +410,7 @@ TIMES = [
             None,
             None,
             False,
-            False,
+            None,
             "/points/timestamp",
         ),
     ),
@@ -450,6 +448,17 @@ def test_a_timestamp_has_a_format(text: str, expected: Timestamp) -> None:
         ("{const: 1, format: rfc3339}", ["IFX125"]),
         ("{const: 2026-02-30, format: '%Y-%m-%d', timezone: UTC}", ["IFX125"]),
         ("{const: 1, format: unix_s, default: message}", ["IFX126"]),
+        ("{expr: t, format: unix_s, dayfirst: true}", ["IFX126"]),
+        ("{expr: t, format: '%d.%m.%Y', timezone: UTC, dayfirst: true}", ["IFX126"]),
+        ("{dayfirst: true, spread: offset}", ["IFX126"]),
+        ("{const: 05.08.2018, format: flexible, timezone: UTC}", ["IFX125"]),
+        ("{const: 15.08.2018, format: flexible}", ["IFX125"]),
+        ("{spread: index}", ["IFX126"]),
+        ("{spread: element}", ["IFX113"]),
+        ("{expr: t, format: unix_ns, spread: offset}", ["IFX125"]),
+        ("{expr: t, format: unix_s, partitions: 4}", ["IFX126"]),
+        ("{spread: offset, partitions: 0}", ["IFX114"]),
+        ("{spread: offset, partitions: 1001}", ["IFX114"]),
     ],
 )
 def test_an_impossible_timestamp_is_an_error(text: str, expected: list[str]) -> None:
@@ -967,9 +976,7 @@ def test_the_keys_of_the_schema_are_those_of_the_types() -> None:
     assert keys("tag_object") == names(Tag, key="", source="expr")
     assert keys("field_object") == names(Field, key="", source="expr")
     assert keys("field_star_object") == names(Star, prefix="", used="", source="expr")
-    assert keys("timestamp") == names(
-        Timestamp, "const", source="expr", pattern="", default_message="default", spread_offset="spread"
-    )
+    assert keys("timestamp") == names(Timestamp, "const", source="expr", pattern="", default_message="default")
     assert keys("cursor") == names(
         CursorSpec, end_ns="end", settle_ns="settle", overlap_ns="overlap", window_ns="window"
     )

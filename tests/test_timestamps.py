@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
@@ -472,17 +472,17 @@ def test_any_pattern_and_text_give_a_time_or_a_timestamp_error(pattern: str, tex
 @pytest.mark.parametrize(
     ("text", "zone", "expected"),
     [
-        ("2023-11-14", None, at(2023, 11, 14)),
+        ("2023-11-14", "UTC", at(2023, 11, 14)),
         ("2023-11-14 23:13:20", "Europe/Berlin", 1700000000 * S),
-        ("Nov 14, 2023 10:13:20 PM", None, 1700000000 * S),
+        ("Nov 14, 2023 10:13:20 PM", "UTC", 1700000000 * S),
         ("Tue, 14 Nov 2023 22:13:20 GMT", "Asia/Tokyo", 1700000000 * S),
         ("14 November 2023 22:13:20 UTC", None, 1700000000 * S),
         ("20231114T221320Z", None, 1700000000 * S),
-        ("2023-11-14 22:13:20.123456", None, 1700000000123456000),
+        ("2023-11-14 22:13:20.123456", "UTC", 1700000000123456000),
         ("2023-11-14T22:13:20.123456789Z", None, 1700000000123456789),
         ("2023-11-14 22:13:20+0100", None, at(2023, 11, 14, 21, 13, 20)),
-        ("01/02/2024", None, at(2024, 1, 2)),
-        ("14/02/2024", None, at(2024, 2, 14)),
+        ("14/02/2024", "UTC", at(2024, 2, 14)),
+        ("02/02/2024", "UTC", at(2024, 2, 2)),
     ],
 )
 def test_flexible_reads_one_instant(text: str, zone: str | None, expected: int) -> None:
@@ -514,6 +514,8 @@ def test_flexible_reads_one_instant(text: str, zone: str | None, expected: int) 
         ("2023-10-29 02:30", "occurs twice"),
         ("2023-03-26 02:30", "does not occur"),
         ("1500-01-01", "outside"),
+        ("01/02/2024", "may be 2 January or 1 February"),
+        ("05.08.2018 07:17", "dayfirst"),
         ("x" * 201, "as a string"),
     ],
 )
@@ -523,6 +525,54 @@ def test_flexible_rejects_what_dateutil_would_guess(text: str, reason: str) -> N
         parse_flexible(text, "Europe/Berlin")
 
     assert reason in refused.value.reason
+
+
+_DAYS = st.dates(date(1990, 1, 1), date(2090, 12, 31))
+_SWAPPABLE = ["%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d %m %Y", "%m.%d.%Y"]
+_CERTAIN = ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d %b %Y", "%B %d, %Y", "%d-%b-%Y", "%b %d %Y"]
+_CLOCKS = ["", " 07:17", " 23:05:09", "T07:17:00"]
+
+
+@given(_DAYS, st.sampled_from(_SWAPPABLE), st.sampled_from(_CLOCKS[:3]))
+def test_a_day_that_may_be_a_month_is_declared_or_rejected(day: date, pattern: str, clock: str) -> None:
+    """Rule 18: whatever the order of a text, it is read as one date or not at all."""
+    text = day.strftime(pattern) + clock
+    day_is_first = pattern.startswith("%d")
+    midnight = parse_flexible(f"{day:%Y-%m-%d}{clock}", "UTC")
+    if day.day <= 12 and day.day != day.month:
+        with pytest.raises(TimestampError) as refused:
+            parse_flexible(text, "UTC")
+
+        assert "dayfirst" in refused.value.reason
+        assert parse_flexible(text, "UTC", day_is_first) == midnight
+        assert parse_flexible(text, "UTC", not day_is_first) != midnight
+    else:
+        for dayfirst in (None, day_is_first):
+            assert parse_flexible(text, "UTC", dayfirst) == midnight
+
+
+@given(_DAYS, st.sampled_from(_CERTAIN), st.sampled_from(_CLOCKS), st.sampled_from([None, True, False]))
+def test_a_date_with_its_year_first_or_a_name_of_a_month_is_certain(
+    day: date, pattern: str, clock: str, dayfirst: bool | None
+) -> None:
+    if clock.startswith("T") and not pattern.startswith("%Y"):
+        clock = clock.replace("T", " ")
+    assert parse_flexible(day.strftime(pattern) + clock, "UTC", dayfirst) == parse_pattern(
+        f"{day:%Y-%m-%d} {clock[1:] or '00:00'}{'' if clock.count(':') == 2 else ':00'}", "%Y-%m-%d %H:%M:%S", "UTC"
+    )
+
+
+@given(_DAYS, st.sampled_from(_CERTAIN), st.sampled_from(["", "Z", "+02:00", " UTC", " -0530"]))
+def test_a_time_without_offset_needs_a_zone(day: date, pattern: str, offset: str) -> None:
+    """Rule 18: as in a pattern."""
+    text = f"{day.strftime(pattern)} 12:00{offset}"
+    if offset:
+        assert parse_flexible(text) == parse_flexible(text, "Asia/Tokyo")
+        return
+    with pytest.raises(TimestampError) as refused:
+        parse_flexible(text)
+
+    assert "timezone" in refused.value.reason
 
 
 @given(st.text("0123456789 :-/.,TZ+GMTUCNovFriapm", max_size=25) | st.text(max_size=20))
@@ -550,7 +600,7 @@ def test_times_do_not_depend_on_the_machine() -> None:
 import sys
 from iggyflux.timestamps import *
 assert "dateutil" not in sys.modules
-print(parse_pattern("14 Nov 2023", "%d %b %Y"), parse_flexible("14 Nov 2023 22:13"), format_time(0, "%A %B %p"))
+print(parse_pattern("14 Nov 2023", "%d %b %Y"), parse_flexible("14 Nov 2023 22:13", "UTC"), format_time(0, "%A %B %p"))
 assert "dateutil" in sys.modules
 """
     expected = f"{at(2023, 11, 14)} {at(2023, 11, 14, 22, 13)} Thursday January AM"

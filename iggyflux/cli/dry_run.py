@@ -181,7 +181,7 @@ def _uses_coordinates(writer: Writer) -> bool:
     sources: list[object] = [writer.where, writer.for_each]
     for point in writer.points:
         time = point.timestamp
-        if time.source is None or time.default_message or time.spread_offset:
+        if time.source is None or time.default_message or time.spread == "offset":
             return True
         sources += [point.measurement, point.where, time.source]
         for parts in (point.tags, point.tag_stars, point.fields, point.field_stars):

@@ -189,11 +189,14 @@ def _star_notes(star: Star) -> str:
     return "; ".join(notes)
 
 
+_SPREAD = {"offset": "plus partition and offset in ns", "index": "plus the element's position in ns"}
+
+
 def _time_cells(timestamp: Timestamp) -> Row:
     form = timestamp.pattern or timestamp.format.value
     notes = [f"in {timestamp.timezone}"] if timestamp.timezone else []
     notes += ["else the message's own timestamp"] if timestamp.default_message else []
-    notes += ["plus offset mod 1000 ns"] if timestamp.spread_offset else []
+    notes += [_SPREAD[timestamp.spread]] if timestamp.spread is not None else []
     return form if timestamp.source is not None else "", _text(timestamp.source), ", ".join(notes)
 
 

@@ -76,7 +76,7 @@ def _reader(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
     elif form == "rfc3339":
         body = timestamps.parse_rfc3339
     elif form == "flexible":
-        body = partial(_swapped, timestamps.parse_flexible, zone)
+        body = partial(_swapped, timestamps.parse_flexible, zone or "UTC")
     else:
         if "%" not in form:
             _known("format", form, (*_NAMES, "a pattern such as %Y-%m-%d"))

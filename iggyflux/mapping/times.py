@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 from iggyflux.documents import join_pointer
 from iggyflux.mapping.reading import Reading, object_of, scalar_of
@@ -20,6 +21,7 @@ from iggyflux.timestamps import (
 )
 
 NO_TIMESTAMP = "IFX150"
+_MOST_PARTITIONS = 1000  # one nanosecond below a microsecond for each
 _DURATION = re.compile(r"([0-9]{1,18})(ns|us|ms|s|m|h|d)")
 _UNITS_NS = {
     "ns": 1,
@@ -38,7 +40,9 @@ _NUMBERS = {
 }
 
 
-def read_timestamp(reading: Reading, point: Mapping[str, JSON], point_pointer: str) -> Timestamp:
+def read_timestamp(
+    reading: Reading, point: Mapping[str, JSON], point_pointer: str, in_elements: bool = False
+) -> Timestamp:
     """Return `timestamp` of a point; without one, the message's own time, which causes a warning."""
     if "timestamp" not in point:
         if point_pointer not in reading.misspelt:  # else it may be present under another name
@@ -50,14 +54,16 @@ def read_timestamp(reading: Reading, point: Mapping[str, JSON], point_pointer: s
                 key=True,
                 hint="use timestamp: {expr: …, format: …} for a time in the message, or {spread: offset}",
             )
-        return Timestamp(None, TimestampFormat.UNIX_US, None, None, False, False, point_pointer)
-    return _Timestamp(reading, object_of(point["timestamp"]), join_pointer(point_pointer, "timestamp")).read()
+        return Timestamp(None, TimestampFormat.UNIX_US, None, None, False, None, point_pointer)
+    pointer = join_pointer(point_pointer, "timestamp")
+    return _Timestamp(reading, object_of(point["timestamp"]), pointer, in_elements).read()
 
 
 class _Timestamp:
     """Reads one `timestamp`."""
 
-    def __init__(self, reading: Reading, tree: Mapping[str, JSON], pointer: str) -> None:
+    def __init__(self, reading: Reading, tree: Mapping[str, JSON], pointer: str, in_elements: bool) -> None:
+        self.in_elements = in_elements
         self.reading = reading
         self.tree = tree
         self.pointer = pointer
@@ -67,21 +73,29 @@ class _Timestamp:
         written, pattern = self.format()
         zone = self.zone(written, pattern)
         if "expr" not in self.tree and "const" not in self.tree:
-            for key in ("format", "timezone", "default"):
+            for key in ("format", "timezone", "default", "dayfirst"):
                 self.meaningless(key, "without `expr` the message's timestamp is used")
+        elif written is not TimestampFormat.FLEXIBLE and "format" in self.tree:
+            self.meaningless("dayfirst", "it applies only to `flexible`")
         if "const" in self.tree:
             self.meaningless("default", "a constant is never missing")
-        if isinstance(source, Const) and not self.reading.problems:
-            self.check_constant(source.value, written, pattern, zone)
-        return Timestamp(
+        self.check_spread()
+        dayfirst, partitions = self.tree.get("dayfirst"), self.tree.get("partitions")
+        spread: Literal["offset", "index"] | None = self.reading.choice(self.tree, "spread", ("offset", "index"))
+        timestamp = Timestamp(
             source=source,
             format=written,
             pattern=pattern,
             timezone=zone,
             default_message=self.tree.get("default") == "message",
-            spread_offset=self.tree.get("spread") == "offset",
+            spread=spread if "spread" in self.tree else None,
             pointer=self.pointer,
+            dayfirst=dayfirst if isinstance(dayfirst, bool) else None,
+            partitions=partitions if type(partitions) is int and 1 <= partitions <= _MOST_PARTITIONS else 1,
         )
+        if isinstance(source, Const) and not self.reading.problems:
+            self.check_constant(source.value, timestamp)
+        return timestamp
 
     def at(self, key: str) -> str:
         return join_pointer(self.pointer, key)
@@ -143,7 +157,19 @@ class _Timestamp:
                 return None
         return zone
 
-    def check_constant(self, value: Scalar, written: TimestampFormat, pattern: str | None, zone: str | None) -> None:
+    def check_spread(self) -> None:
+        """Report a `spread` that cannot keep points apart."""
+        spread = self.tree.get("spread")
+        if spread == "index" and not self.in_elements:
+            self.meaningless("spread", "without `for_each` there are no elements")
+        if spread is not None and self.tree.get("format") == "unix_ns":
+            message = "`spread` has no room: unix_ns times use the nanoseconds themselves"
+            self.reading.report("IFX125", self.at("spread"), message, key=True)
+        if spread != "offset":
+            self.meaningless("partitions", "only `spread: offset` tells partitions apart")
+
+    def check_constant(self, value: Scalar, timestamp: Timestamp) -> None:
+        written, pattern, zone = timestamp.format, timestamp.pattern, timestamp.timezone
         try:
             if written in _NUMBERS:
                 if isinstance(value, bool):
@@ -153,8 +179,10 @@ class _Timestamp:
                 raise TimestampError(f"{written.value} needs a string")
             elif pattern is not None:
                 parse_pattern(value, pattern, zone)
+            elif written is TimestampFormat.RFC3339:
+                parse_rfc3339(value)
             else:
-                (parse_rfc3339(value) if written is TimestampFormat.RFC3339 else parse_flexible(value, zone))
+                parse_flexible(value, zone, timestamp.dayfirst)
         except TimestampError as error:
             self.reading.report("IFX125", self.at("const"), error.reason)
 

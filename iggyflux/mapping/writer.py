@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from iggyflux.documents import join_pointer
 from iggyflux.errors import PointError, RecordError
-from iggyflux.expressions import Expression, compile_expression, literal_value
+from iggyflux.expressions import Expression, compile_expression, literal_value, static_path
 from iggyflux.lineprotocol import check_field_key, check_measurement, check_tag_key, check_tag_value
 from iggyflux.mapping.examples import check_writer_examples
 from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
+from iggyflux.mapping.sampled import warn_from_examples
 from iggyflux.mapping.stars import used_paths
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_timestamp
@@ -36,6 +37,7 @@ from iggyflux.values import FieldType, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
 LISTS_OF_ROWS = ("csv", "influx")
+TEXTS_ONLY = ("csv", "text")
 SCALAR = "a string, a number or a boolean"
 _GIVING = {
     FieldType.FLOAT: "a number",
@@ -65,7 +67,7 @@ def read_writer(reading: Reading, name: str) -> Writer:
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
     _warn_missing_for_each(reading, source.payload.format, for_each is not None)
-    return Writer(
+    writer = Writer(
         name=name,
         document=reading.document,
         source=source,
@@ -77,6 +79,9 @@ def read_writer(reading: Reading, name: str) -> Writer:
         invalid_names=invalid_names,
         tables=reading.tables,
     )
+    if not reading.problems:
+        warn_from_examples(reading, writer)
+    return writer
 
 
 def _warn_missing_for_each(reading: Reading, form: str, has_for_each: bool) -> None:
@@ -155,7 +160,7 @@ class _Point:
         measurement = self.measurement()
         tags, tag_stars = self.tags()
         fields, field_stars = self.fields()
-        timestamp = read_timestamp(self.reading, self.tree, self.pointer)
+        timestamp = read_timestamp(self.reading, self.tree, self.pointer, self.in_elements)
         self.check_clashes(tags, fields)
         # Python compares strings by code points, which is the order of their UTF-8 bytes.
         spec = PointSpec(
@@ -329,6 +334,8 @@ class _Point:
             globs[key] = texts_of(options.get(key))
             for glob in globs[key]:
                 _check_glob(self.reading, glob, _item(place, options.get(key), glob))
+        if not is_tag and options.get("type") is None and options.get("cast") is not True:
+            self.warn_of_texts(source, pointer)
         flatten = options.get("flatten")
         return Star(
             prefix=prefix,
@@ -341,6 +348,15 @@ class _Point:
             cast=options.get("cast") is True,
             pointer=pointer,
         )
+
+    def warn_of_texts(self, source: Source, pointer: str) -> None:
+        """Warn of a star that writes every value as a string, since the payload has nothing else."""
+        payload = object_of(self.reading.tree.get("from")).get("payload")
+        form = object_of(payload).get("format", payload)
+        if form in TEXTS_ONLY and isinstance(source, Expression) and static_path(source) is not None:
+            message = f"every value of a {form} payload is a text, so these fields are strings"
+            hint = "set cast: true for numbers and booleans in texts, or type: string"
+            self.reading.warn("IFX160", pointer, message, hint=hint)
 
     def check_clashes(self, tags: list[Tag], fields: list[Field]) -> None:
         names = {tag.key: tag.pointer for tag in tags}

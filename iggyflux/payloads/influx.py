@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from iggyflux.errors import DecodeError, LineProtocolError
-from iggyflux.lineprotocol import Dialect, FieldValue, Point, Precision, Unsigned, parse_lines
+from iggyflux.errors import DecodeError, LineProtocolError, PartlyDecoded
+from iggyflux.lineprotocol import Dialect, FieldValue, Point, Precision, Unsigned, parse_line, split_lines
 from iggyflux.payloads.format import MALFORMED, Format, Options, decode_utf8, not_encodable
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """Return a row for each line; `time` is in nanoseconds, or null if the line has none."""
+    """Return a row for each line; `time` is in nanoseconds, or null if the line has none.
+
+    Byte order marks before lines and carriage returns after them are ignored.  Raise PartlyDecoded for invalid lines.
+    """
     text = decode_utf8(payload)
-    try:
-        points = parse_lines(text, _dialect(options), _precision(options))
-    except LineProtocolError as exc:
-        raise DecodeError(MALFORMED, f"not line protocol: {exc}") from None
-    return [_row(point) for point in points]
+    dialect, precision = _dialect(options), _precision(options)
+    rows: list[JSON] = []
+    errors: list[DecodeError] = []
+    for number, line in split_lines(text):
+        written = line.lstrip("\ufeff").removesuffix("\r")
+        if not written.lstrip(" ") or written.lstrip(" ").startswith("#"):
+            continue
+        try:
+            rows.append(_row(parse_line(written, dialect, precision, line=number)))
+        except LineProtocolError as exc:
+            errors.append(DecodeError(MALFORMED, f"not line protocol: {exc}"))
+    if errors:
+        raise PartlyDecoded(rows, errors)
+    return rows
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:

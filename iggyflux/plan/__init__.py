@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
+from iggyflux.errors import MappingError, Problem
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.plan.compiled import CompiledPlan
 from iggyflux.plan.digests import digest_rows
@@ -15,7 +16,15 @@ from iggyflux.plan.reader_compiled import CompiledReaderPlan
 from iggyflux.plan.reference import ReferencePlan
 from iggyflux.spec import Reader, Writer
 
-__all__ = ["CompiledPlan", "CompiledReaderPlan", "ReferencePlan", "ReferenceReaderPlan", "compile_plan", "digest_rows"]
+__all__ = [
+    "CompiledPlan",
+    "CompiledReaderPlan",
+    "ReferencePlan",
+    "ReferenceReaderPlan",
+    "compile_plan",
+    "digest_rows",
+    "precision_problems",
+]
 
 Kind = Literal["compiled", "reference"]
 
@@ -37,11 +46,26 @@ def compile_plan(
 ) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReferenceReaderPlan:
     """Return the plan of a document; `dialect` and `precision` are those of a writer's lines.
 
-    Raise ValueError for an unknown kind, dialect or precision.
+    Raise ValueError for an unknown kind, dialect or precision, and MappingError for a precision in which the mapping
+    would lose what keeps its points apart.
     """
     if kind not in ("compiled", "reference"):
         raise ValueError(f"expected 'compiled' or 'reference' as the kind of plan, found {kind!r}")
     if isinstance(spec, Reader):
         return CompiledReaderPlan(spec) if kind == "compiled" else ReferenceReaderPlan(spec)
     plan = CompiledPlan if kind == "compiled" else ReferencePlan
+    if problems := precision_problems(spec, Precision(precision)):
+        raise MappingError(problems)
     return plan(spec, Dialect(dialect), Precision(precision))
+
+
+def precision_problems(writer: Writer, precision: Precision | str) -> list[Problem]:
+    """Return the problems of a precision in which points would lose the nanoseconds that `spread` adds."""
+    if Precision(precision) is Precision.NS:
+        return []
+    message = f"`spread` adds nanoseconds, which precision {Precision(precision).value} would cut off"
+    return [
+        writer.document.problem("IFX133", f"{point.timestamp.pointer}/spread", message, hint="use precision ns")
+        for point in writer.points
+        if point.timestamp.spread is not None
+    ]

@@ -403,8 +403,10 @@ class _WriterGenerator:
                 out.add(f"{times} = or_message_time({raw}, {messages}, {parse}, {odd})")
             else:
                 out.add(f"{times} = {parse}({raw}, {odd})")
-        if timestamp.spread_offset:
-            out.add(f"{times} = [ns + message.offset % 1000 for ns, message in zip({times}, {messages})]")
+        if timestamp.spread == "offset":
+            out.add(f"{times} = spread_offsets({times}, {messages}, {timestamp.partitions}, {odd})")
+        elif timestamp.spread == "index":
+            out.add(f"{times} = spread_indices({times}, {self.scope['indices']}, {odd})")
         out.add(f"{times} = check_times({times}, {odd})")
         if self.precision.divisor > 1:
             out.add(f"{times} = [ns // {self.precision.divisor} for ns in {times}]")
@@ -418,7 +420,7 @@ class _WriterGenerator:
         elif kind is TimestampFormat.RFC3339:
             made = partial(_parse_times, parse_rfc3339)
         elif kind is TimestampFormat.FLEXIBLE:
-            made = partial(_parse_times, partial(_swapped, parse_flexible, (timestamp.timezone,)))
+            made = partial(_parse_times, partial(_swapped, parse_flexible, (timestamp.timezone, timestamp.dayfirst)))
         else:
             made = partial(
                 _parse_times, partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone))

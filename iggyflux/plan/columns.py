@@ -377,6 +377,28 @@ def or_message_time(
     return times
 
 
+def spread_offsets(times: Sequence[int], messages: Sequence[Message], partitions: int, fallback: Fallback) -> list[int]:
+    """Return the times with (offset, partition) of their messages in the nanoseconds below a microsecond."""
+    fallback.update(
+        index
+        for index, (ns, message) in enumerate(zip(times, messages, strict=True))
+        if ns % 1000 or message.partition >= partitions
+    )
+    room = 1000 // partitions
+    return [
+        ns + message.offset % room * partitions + message.partition for ns, message in zip(times, messages, strict=True)
+    ]
+
+
+def spread_indices(times: Sequence[int], indices: Sequence[int | None], fallback: Fallback) -> list[int]:
+    """Return the times with the positions of their elements in the nanoseconds below a microsecond."""
+    positions = [index or 0 for index in indices]
+    fallback.update(
+        index for index, (ns, position) in enumerate(zip(times, positions, strict=True)) if ns % 1000 or position > 999
+    )
+    return [ns + position for ns, position in zip(times, positions, strict=True)]
+
+
 def check_times(times: list[int], fallback: Fallback) -> list[int]:
     """Return `times`; add those to `fallback` that some server does not store, with room for rounding down."""
     if times and not (min(times) >= _SAFE_MIN_NS and max(times) <= MAX_NS):

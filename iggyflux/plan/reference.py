@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 
-from iggyflux.errors import DecodeError, EvaluationError, PointError, RecordError
+from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
 from iggyflux.expressions import Expression, truth
 from iggyflux.lineprotocol import (
     MAX_NS,
@@ -28,10 +28,10 @@ from iggyflux.lineprotocol import (
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import payload_reads
 from iggyflux.records import JSON, Failure, Message, Rendered, Scalar
-from iggyflux.spec import Collisions, Field, PointSpec, Source, Star, Tag, TimestampFormat, Writer
+from iggyflux.spec import Collisions, Field, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat, Writer
 from iggyflux.timestamps import (
     TimestampError,
-    format_rfc3339,
+    likely_unit,
     parse_flexible,
     parse_pattern,
     parse_rfc3339,
@@ -48,9 +48,10 @@ NOT_AN_OBJECT = "IFX348"
 BAD_TIMESTAMP = "IFX349"
 NO_TIMESTAMP = "IFX350"
 COLLISION = "IFX351"
+NO_ROOM = "IFX353"
+NS_PER_US = 1000
 
 Path = tuple[str | int, ...]
-_PLAUSIBLE_TIMES = (parse_rfc3339("1990-01-01T00:00:00Z"), parse_rfc3339("2100-01-01T00:00:00Z"))
 UNITS = {
     TimestampFormat.UNIX_S: 1_000_000_000,
     TimestampFormat.UNIX_MS: 1_000_000,
@@ -142,15 +143,18 @@ class ReferencePlan:
 
     def _render(self, index: int, message: Message) -> Rendered:
         source = self.writer.source
+        failures: list[Failure] = []
         try:
             root = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
+        except PartlyDecoded as error:
+            root = error.value
+            failures = [Failure(index, None, None, each.code, "/from/payload", each.reason) for each in error.errors]
         except DecodeError as error:
             raise error.at("/from/payload") from None
         scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers))
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
-            return Rendered(skipped=[index])
+            return Rendered(failures=failures) if failures else Rendered(skipped=[index])
         records: list[_Record] = []
-        failures: list[Failure] = []
         elements = 0
         for element, value in self._elements(scope):
             elements += 1
@@ -164,7 +168,7 @@ class ReferencePlan:
                     if point is not None:
                         records.append(_Record(element, number, point))
         if not elements:
-            return Rendered(empty=[index])
+            return Rendered(failures=failures) if failures else Rendered(empty=[index])
         lines = []
         for outcome in self._settle_collisions(index, records):
             if isinstance(outcome, Failure):
@@ -306,7 +310,7 @@ class ReferencePlan:
             found = _evaluate(scope, timestamp.source, value, timestamp.pointer)
         if found is not None:
             with _located(timestamp.pointer):
-                ns = parse_timestamp(found, timestamp.format, timestamp.pattern, timestamp.timezone)
+                ns = parse_timestamp(found, timestamp)
         elif timestamp.source is None or timestamp.default_message:
             ns = scope.message.timestamp_us * 1000
         else:
@@ -315,8 +319,8 @@ class ReferencePlan:
                 f"the timestamp is null or missing{scope.inside} (default: message uses the message's timestamp)",
                 timestamp.pointer,
             )
-        if timestamp.spread_offset:
-            ns += scope.message.offset % 1000
+        if timestamp.spread is not None:
+            ns += _spread(scope, timestamp, ns)
         if not MIN_NS <= ns <= MAX_NS:
             raise RecordError(BAD_TIMESTAMP, f"{ns} ns is outside the years 1677 to 2262", timestamp.pointer)
         return ns
@@ -366,11 +370,29 @@ class ReferencePlan:
             yield record.point.encode(self.dialect, self.precision)
 
 
-def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, timezone: str | None) -> int:
+def _spread(scope: _Scope, timestamp: Timestamp, ns: int) -> int:
+    """Return the nanoseconds below a microsecond that keep points of the time `ns` apart (LANGUAGE 18)."""
+    if ns % NS_PER_US:
+        raise RecordError(NO_ROOM, f"the time {ns} has nanoseconds, so `spread` has no room", timestamp.pointer)
+    if timestamp.spread == "index":
+        position = scope.index or 0
+        if position >= NS_PER_US:
+            reason = f"element {position} is beyond the {NS_PER_US:,} that `spread: index` keeps apart"
+            raise RecordError(NO_ROOM, reason, timestamp.pointer)
+        return position
+    message, partitions = scope.message, timestamp.partitions
+    if message.partition >= partitions:
+        reason = f"the message is of partition {message.partition}, but `spread` has room for {partitions}"
+        raise RecordError(NO_ROOM, f"{reason} (set `partitions` to the number of partitions)", timestamp.pointer)
+    return message.offset % (NS_PER_US // partitions) * partitions + message.partition
+
+
+def parse_timestamp(value: JSON, timestamp: Timestamp) -> int:
     """Return `value` (not null) as integer nanoseconds since the epoch.
 
     Raise RecordError.
     """
+    kind = timestamp.format
     try:
         if kind in UNITS:
             if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -381,20 +403,18 @@ def parse_timestamp(value: JSON, kind: TimestampFormat, pattern: str | None, tim
         if kind is TimestampFormat.RFC3339:
             return parse_rfc3339(value)
         if kind is TimestampFormat.FLEXIBLE:
-            return parse_flexible(value, timezone)
-        return parse_pattern(value, pattern or "", timezone)
+            return parse_flexible(value, timestamp.timezone, timestamp.dayfirst)
+        return parse_pattern(value, timestamp.pattern or "", timestamp.timezone)
     except TimestampError as error:
         raise RecordError(BAD_TIMESTAMP, f"{error}{_other_unit(value, kind)}") from None
 
 
 def _other_unit(value: JSON, kind: TimestampFormat) -> str:
     """Return a note on the unit in which a number would be a time between 1990 and 2100, or an empty string."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if kind not in UNITS or isinstance(value, bool) or not isinstance(value, (int, float)):
         return ""
-    for other, unit in UNITS.items():
-        if other is not kind and _PLAUSIBLE_TIMES[0] <= value * unit < _PLAUSIBLE_TIMES[1]:
-            return f"; as {other.value} it would be {format_rfc3339(int(value) * unit)[:10]}"
-    return ""
+    likely = likely_unit(value, kind.value)
+    return "" if likely is None else f"; as {likely[0]} it would be {likely[1]}"
 
 
 def _identity(point: Point, precision: Precision) -> object:

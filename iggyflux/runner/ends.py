@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from iggyflux.errors import PipelineError, Problem
 from iggyflux.pipeline import Endpoint, EndpointKind, TopicAddress
+from iggyflux.plan import precision_problems
 from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES
 from iggyflux.runner.setup import AnySetup, ReaderSetup, RouteSetup
 
@@ -76,6 +77,8 @@ def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Proble
         yield from _target_problems(setup, given)
     elif key == "to" and given.envelope:
         yield pipeline.problem("IFX813", item, "lines of line protocol have no envelope", hint="remove `envelope`")
+    if key == "to" and setup.kind == "writer":
+        yield from precision_problems(setup.writer, setup.influxdb.precision)
 
 
 def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:

@@ -1,0 +1,82 @@
+"""Payloads in line protocol as they are found: line ends of Windows, byte order marks, and lines that are not valid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux import Message, parse_mapping
+
+DOCUMENT = """
+iggyflux: 1
+kind: writer
+name: n
+from: {stream: s, topic: t, payload: influx}
+for_each: "@"
+WHERE
+points:
+  measurement: "measurement"
+  tags: {"*": tags}
+  fields: {"*": fields}
+  timestamp: {expr: "time", format: unix_ns}
+"""
+GOOD = {
+    "lambda f=1.0 5": "lambda f=1.0 5",
+    'm,def=\\"x f="a\nb" 6': 'm,def=\\"x f="a\nb" 6',
+    "über,x\\ y=z f=2.5,g=t 7": "über,x\\ y=z f=2.5,g=true 7",
+    "\ufeffm f=1 9": "m f=1.0 9",
+    'm f="# not a comment" 8': 'm f="# not a comment" 8',
+}
+BAD = ["m f=NaN 6", "m f=1 x", "m", "m f=", 'm f="a"b 1', "m,=x f=1", "m f=1\r1 5", 'm f="a\nb"c', "="]
+BETWEEN = ["", " ", "# comment", "\ufeff", "\ufeff# comment", "# it's \"quoted"]
+
+
+def render(payload: bytes, plan: Any = "compiled", where: str = "") -> Any:
+    return parse_mapping(DOCUMENT.replace("WHERE", where)).plan(plan).render([Message(payload)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lines=st.lists(st.one_of(st.sampled_from(list(GOOD)), st.sampled_from(BAD), st.sampled_from(BETWEEN)), max_size=6),
+    end=st.sampled_from(["\n", "\r\n"]),
+    first=st.sampled_from(["", "\ufeff"]),
+    last=st.booleans(),
+)
+def test_each_line_stands_for_itself(lines: list[str], end: str, first: str, last: bool) -> None:
+    """Valid lines are written, in order; each other line is a failure of its own, with its number."""
+    payload = (first + end.join(lines) + end * last).encode()
+    good = [GOOD[line] for line in lines if line in GOOD]
+    bad = [line for line in lines if line in BAD]
+    for plan in ("compiled", "reference"):
+        rendered = render(payload, plan)
+
+        assert list(rendered.lines) == good or len(set(good)) < len(good)
+        collisions = [failure for failure in rendered.failures if failure.code == "IFX351"]
+        assert len(rendered.failures) - len(collisions) == len(bad)
+        assert {failure.code for failure in rendered.failures} <= {"IFX404", "IFX351"}
+        assert list(rendered.empty) == ([] if good or bad else [0])
+
+
+def test_a_bad_line_is_named_by_its_number() -> None:
+    rendered = render(b"\xef\xbb\xbfm f=1 5\r\nm f=NaN 6\r\n\r\nm f=3 7\r\nm g=\r\n")
+
+    assert list(rendered.lines) == ["m f=1.0 5", "m f=3.0 7"]
+    assert [failure.location for failure in rendered.failures] == ["/from/payload"] * 2
+    assert ["line 2" in rendered.failures[0].reason, "line 5" in rendered.failures[1].reason] == [True, True]
+
+
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+def test_a_bad_line_is_a_failure_also_where_nothing_else_is_written(plan: str) -> None:
+    """A message with a failure is neither skipped nor empty."""
+    for where in ("", "where: '`false`'"):
+        rendered = render(b"m f=NaN 6\nm f=1 5" if where else b"m f=NaN 6", plan, where)
+
+        assert (list(rendered.lines), list(rendered.skipped), list(rendered.empty)) == ([], [], [])
+        assert [failure.code for failure in rendered.failures] == ["IFX404"]
+
+
+def test_bytes_that_are_not_utf_8_fail_the_message() -> None:
+    assert [failure.code for failure in render(b"m f=1 5\n\xff f=1").failures] == ["IFX402"]
