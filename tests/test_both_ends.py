@@ -288,11 +288,14 @@ class World:
         """Check that all messages up to a stored offset are settled."""
         known, place = self.known[consumer], self.server.topics[topic].partitions[partition]
         before, known.offsets[topic, partition] = known.offsets.get((topic, partition)), offset
-        if known.spec.is_exclusive and Partition(STREAM, topic, partition) in self.reused and offset in (before, 0):
-            return  # a rebuilt group got its former offset, which is not trusted
         passed = {self.numbers[each["timestamp"]] for each in place.messages[: offset + 1]}
-        known.passed += len(new := passed - known.settled)
-        if missing := {number for number in new if not self.is_settled(known, number)}:
+        new = passed - known.settled
+        missing = {number for number in new if not self.is_settled(known, number)}
+        is_reused = Partition(STREAM, topic, partition) in self.reused
+        if missing and known.spec.is_exclusive and is_reused and offset in (before, 0):
+            return  # a rebuilt group got its former offset, which is not trusted
+        known.passed += len(new)
+        if missing:
             self.wrong.append(f"{consumer} acknowledged {topic}/{partition} to {offset} without {sorted(missing)}")
         known.settled |= new
 
