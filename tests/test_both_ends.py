@@ -432,6 +432,7 @@ class World:
         topic = self.chance.choice(sorted(self.server.topics))
         self.reused |= {Partition(STREAM, topic, number) for number in self.server.topics[topic].numbers}
         self.server.purge(topic)
+        self.maybe_broke = True  # a route that sees it connects again
         await asyncio.sleep(LOOK_SECONDS / SPEED)
         self.append(self.chance.choice((3, 60)), topic)
 
