@@ -101,7 +101,7 @@ class AnsweredRequest:
             return {}
         try:
             tree = json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return tree if isinstance(tree, dict) else {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from iggyflux.disk import write_whole
 from iggyflux.runner.events import emit
 from iggyflux.runner.status import Status
 
@@ -43,12 +45,26 @@ class StatusFile:
             self._write()
 
     def _write(self) -> None:
-        """Replace the file; a full disk does not stop the run."""
+        """Replace the file, or write to the device or pipe at the path; a full disk does not stop the run."""
         self._status.seconds = self._seconds()
         beside = self._file.with_name(f"{self._file.name}.new")
         tree = {"time_unix": round(time.time(), 3), **self._status.as_dict()}
+        data = msgspec.json.format(msgspec.json.encode(tree)) + b"\n"
         try:
-            beside.write_bytes(msgspec.json.format(msgspec.json.encode(tree)) + b"\n")
+            if self._file.exists() and not self._file.is_file():
+                _write(self._file, os.O_NONBLOCK, data)  # a pipe without a reader is an error at once
+                return
+            beside.unlink(missing_ok=True)
+            _write(beside, os.O_CREAT | os.O_EXCL, data)
             beside.replace(self._file)
         except OSError as error:
             emit(log, logging.WARNING, "status.not_written", file=self._file, reason=error.strerror)
+
+
+def _write(file: Path, flags: int, data: bytes) -> None:
+    """Write `data` to `file`, which only its owner may read if it is new."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+    try:
+        write_whole(descriptor, data)
+    finally:
+        os.close(descriptor)

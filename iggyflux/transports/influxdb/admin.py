@@ -247,7 +247,7 @@ def _databases_3(answer: Answer) -> list[str] | None:
         return None
     try:
         rows = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return [str(row.get("iox::database")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
 
@@ -295,7 +295,7 @@ def _quoted(name: str) -> str:
 def _tree(answer: Answer) -> dict[str, Any]:
     try:
         tree = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return tree if isinstance(tree, dict) else {}
 

@@ -318,6 +318,6 @@ def _tree(answer: Answer) -> dict[str, Any]:
         return {}
     try:
         tree = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return tree if isinstance(tree, dict) else {}
