@@ -134,7 +134,8 @@ class Failure:
 
     `index` is the index of the message in the batch.  `element` is the index in the result of `for_each`; None without
     `for_each`, or if the message failed before it.  `point` is the index in `points`; None if the failure does not
-    belong to one point.  `location` is a JSON pointer into the mapping document.
+    belong to one point.  `location` is a JSON pointer into the mapping document.  `count` is the number of failed
+    records of one code and location that this failure represents.
     """
 
     index: int
@@ -143,6 +144,7 @@ class Failure:
     code: str
     location: str
     reason: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.base import Worker
-from iggyflux.transports.local.deadletters import dead_letter_files, read_dead_letters
+from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_files, read_dead_letters
 
 _BATCH: Final = 1000
 _HERE: Final = Partition("dead-letters", "replay", 0)
@@ -112,11 +112,13 @@ def command(
         talk(f"{plural(letters.count, 'dead letter')} selected in {where}")
         if not letters.count:
             _report_others(letters, place)
-            return ExitCode.OK
+            return ExitCode.PROBLEMS if letters.too_large else ExitCode.OK
         if dry_run:
-            return _dry_run(letters, pipeline, mapping_file, as_is)
-        assert pipeline is not None  # noqa: S101
-        return asyncio.run(_send(letters, pipeline, as_is))
+            code = _dry_run(letters, pipeline, mapping_file, as_is)
+        else:
+            assert pipeline is not None  # noqa: S101
+            code = asyncio.run(_send(letters, pipeline, as_is))
+        return max(code, ExitCode.PROBLEMS) if letters.too_large else code
 
 
 def _time_us(text: str | None, option: str) -> int | None:
@@ -157,9 +159,10 @@ class Letters:
         self._chosen = chosen
         self.counts_by_mapping: dict[str, LetterCounts] = {}
         self.excluded = 0
+        self.too_large = 0
         self.known_mappings: set[str] = set()
         self.known_codes: set[str] = set()
-        for letter in read_dead_letters(path, torn=_warn_of_torn_line):
+        for letter in read_dead_letters(path, torn=_warn_of_torn_line, too_large=self._skip_too_large):
             self.known_mappings.add(letter.mapping)
             self.known_codes.update(reason.code for reason in letter.reasons)
             if not chosen.takes(letter):
@@ -177,7 +180,11 @@ class Letters:
         return islice((letter for letter in self._read() if mapping in (None, letter.mapping)), counted)
 
     def _read(self) -> Iterator[DeadLetter]:
-        return filter(self._chosen.takes, read_dead_letters(self._path, torn=_ignore))
+        return filter(self._chosen.takes, read_dead_letters(self._path, torn=_ignore, too_large=_ignore))
+
+    def _skip_too_large(self, file: Path, line: int) -> None:
+        self.too_large += 1
+        warn(f"{file}:{line} has more than {LONGEST_LINE:,} bytes and is skipped: its message is not sent again")
 
 
 def _report_others(letters: Letters, path: Path) -> None:

@@ -17,15 +17,17 @@ from typing import Any, Final, cast
 
 from iggyflux.errors import EvaluationError, ExpressionError
 from iggyflux.expressions.checks import Checker, Kinds, Tables, known_meta
-from iggyflux.expressions.evaluation import RAISED, Evaluation, Run, build, truth
+from iggyflux.expressions.evaluation import RAISED, Evaluation, Run, build, spends, truth
 from iggyflux.expressions.lowering import literal_value, path_of, scope_call, static_path
 from iggyflux.expressions.reading import find_reads
 from iggyflux.expressions.syntax import Node, children_in_order, parse, tokenize
+from iggyflux.functions.table import Budget
 from iggyflux.reads import Reads
 from iggyflux.records import JSON, Message, Row
 
 __all__ = [
     "RAISED",
+    "Budget",
     "Expression",
     "Reads",
     "compile_expression",
@@ -45,7 +47,8 @@ class Expression:
 
     `text` is as written, `location` the JSON pointer of its place in a document, `tables` and `kind` as they were
     given.  `reads` is what it can read of `@`, `root_reads` of `root()`.  `uses` names which of meta, header, index,
-    root and lookup it calls.  `types` are the JMESPath types that its value can have.  `warnings` are its doubtful
+    root and lookup it calls.  `spends` says whether it needs a budget.
+    `types` are the JMESPath types that its value can have.  `warnings` are its doubtful
     parts, in the form of errors.  `node` is jmespath's tree.  It pickles as the arguments it was made of.
     """
 
@@ -58,6 +61,7 @@ class Expression:
         "node",
         "reads",
         "root_reads",
+        "spends",
         "tables",
         "text",
         "types",
@@ -79,17 +83,25 @@ class Expression:
         self.uses = frozenset(_calls(node)) & _SCOPE
         self.reads, self.root_reads = find_reads(node, Reads.WHOLE)
         self._run: Run = build(node)
-        self._scoped = bool(self.uses - {"lookup"})
+        self.spends = spends(node)
+        self._scoped = self.spends or bool(self.uses - {"lookup"})
         path = path_of(node)
         self._path = path[1] if path is not None and path[0] == "@" else None
 
     def evaluate(
-        self, document: JSON, message: Message | Row | None = None, *, root: JSON = _DOCUMENT, index: int | None = None
+        self,
+        document: JSON,
+        message: Message | Row | None = None,
+        *,
+        root: JSON = _DOCUMENT,
+        index: int | None = None,
+        budget: Budget | None = None,
     ) -> JSON:
         """Return the value of the expression on `document`.
 
         `meta` and `header` read `message`; without one they give null.  `root` is the whole payload if `document` is an
-        element of it, and `index` the position of the element.  The result may share parts with `document`, which is
+        element of it, and `index` the position of the element.  `budget` is that of the message; without one the
+        evaluation has its own.  The result may share parts with `document`, which is
         not changed.  Raise EvaluationError, and nothing else, where jmespath.py would raise anything.
         """
         if self._path is not None:
@@ -99,7 +111,9 @@ class Expression:
                     return None
                 value = value.get(key)
             return value
-        scope = Evaluation(message, document if root is _DOCUMENT else root, index) if self._scoped else None
+        scope = None
+        if self._scoped:
+            scope = Evaluation(message, document if root is _DOCUMENT else root, index, budget or Budget())
         try:
             return cast(JSON, self._run(scope, document))
         except EvaluationError as error:

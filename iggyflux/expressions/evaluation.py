@@ -13,7 +13,16 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from iggyflux.errors import EvaluationError
 from iggyflux.expressions.syntax import Node
-from iggyflux.functions.table import Function, Reference, in_words, make_checks, type_of
+from iggyflux.functions.table import (
+    STEPS_OF_A_CALL,
+    Budget,
+    Function,
+    Reference,
+    check_size,
+    in_words,
+    make_checks,
+    type_of,
+)
 from iggyflux.records import JSON, Message, Row
 
 Run: TypeAlias = Callable[[Any, Any], Any]
@@ -24,11 +33,12 @@ RAISED: Final = (ValueError, TypeError, AttributeError, ArithmeticError, LookupE
 
 
 class Evaluation:
-    """The scope of one evaluation: what is known besides `@`."""
+    """The scope of one evaluation: what is known besides `@`, and the budget of the message."""
 
-    __slots__ = ("index", "message", "root")
+    __slots__ = ("budget", "index", "message", "root")
 
-    def __init__(self, message: Message | Row | None, root: JSON, index: int | None) -> None:
+    def __init__(self, message: Message | Row | None, root: JSON, index: int | None, budget: Budget) -> None:
+        self.budget = budget
         self.message = message
         self.root = root
         self.index = index
@@ -105,9 +115,10 @@ def _index(node: Node) -> Run:
 def _slice(node: Node) -> Run:
     part = slice(*node["children"])
 
-    def run(_: Any, value: Any) -> Any:
+    def run(scope: Any, value: Any) -> Any:
         if not isinstance(value, list):
             return None
+        scope.budget.spend(len(value))
         try:
             return value[part]
         except ValueError as error:
@@ -124,6 +135,7 @@ def _projection(node: Node) -> Run:
         base = left(scope, value)
         if not isinstance(base, list):
             return None
+        scope.budget.spend(len(base))
         if whole:
             return [element for element in base if element is not None]
         return [found for element in base if (found := right(scope, element)) is not None]
@@ -138,6 +150,7 @@ def _value_projection(node: Node) -> Run:
         base = left(scope, value)
         if not isinstance(base, dict):
             return None
+        scope.budget.spend(len(base))
         return [found for element in base.values() if (found := right(scope, element)) is not None]
 
     return run
@@ -150,6 +163,7 @@ def _filter_projection(node: Node) -> Run:
         base = left(scope, value)
         if not isinstance(base, list):
             return None
+        scope.budget.spend(len(base))
         return [
             found
             for element in base
@@ -167,8 +181,10 @@ def _flatten(node: Node) -> Run:
         if not isinstance(base, list):
             return None
         merged: list[Any] = []
+        scope.budget.spend(len(base))
         for element in base:
             if isinstance(element, list):
+                scope.budget.spend(len(element))
                 merged.extend(element)
             else:
                 merged.append(element)
@@ -179,12 +195,26 @@ def _flatten(node: Node) -> Run:
 
 def _multi_select_list(node: Node) -> Run:
     parts = _children(node)
-    return lambda scope, value: None if value is None else [part(scope, value) for part in parts]
+
+    def run(scope: Any, value: Any) -> Any:
+        if value is None:
+            return None
+        scope.budget.spend(len(parts))
+        return [part(scope, value) for part in parts]
+
+    return run
 
 
 def _multi_select_dict(node: Node) -> Run:
     parts = [(child["value"], build(child["children"][0])) for child in node["children"]]
-    return lambda scope, value: None if value is None else {name: part(scope, value) for name, part in parts}
+
+    def run(scope: Any, value: Any) -> Any:
+        if value is None:
+            return None
+        scope.budget.spend(len(parts))
+        return {name: part(scope, value) for name, part in parts}
+
+    return run
 
 
 def _or(node: Node) -> Run:
@@ -225,10 +255,11 @@ _ORDERED: Final = (int, float, str)
 def _comparator(node: Node) -> Run:
     left, right = _children(node)
     name = node["value"]
-    if name == "eq":
-        return lambda scope, value: equal(left(scope, value), right(scope, value))
-    if name == "ne":
-        return lambda scope, value: not equal(left(scope, value), right(scope, value))
+    if name in ("eq", "ne"):
+        is_equal = _equal_to_scalar if any(map(is_scalar, node["children"])) else _equal
+        if name == "eq":
+            return lambda scope, value: is_equal(scope, left(scope, value), right(scope, value))
+        return lambda scope, value: not is_equal(scope, left(scope, value), right(scope, value))
     compare = _ORDER[name]
 
     def run(scope: Any, value: Any) -> Any:
@@ -242,6 +273,21 @@ def _comparator(node: Node) -> Run:
             raise EvaluationError("IFX301", words) from error
 
     return run
+
+
+def is_scalar(node: Node) -> bool:
+    """Return whether `node` is a literal that is neither a list nor an object."""
+    return node["type"] == "literal" and not isinstance(node["value"], list | dict)
+
+
+def _equal_to_scalar(_: Any, left: Any, right: Any) -> bool:
+    return equal(left, right)
+
+
+def _equal(scope: Any, left: Any, right: Any) -> bool:
+    if type(left) is type(right):
+        scope.budget.spend_on(left, deep=True)
+    return equal(left, right)
 
 
 def _expref(node: Node) -> Run:
@@ -293,6 +339,7 @@ def _call(node: Node) -> Run:
     added = tuple(constants[position] for position in sorted(constants) if position >= count)
     checks = make_checks(function, count, skip=constants)
     nullable = plain if function.propagates_null else []
+    deep = not function.shallow
 
     def run(scope: Any, value: Any) -> Any:
         given = [argument(scope, value) for argument in arguments]
@@ -301,8 +348,14 @@ def _call(node: Node) -> Run:
         for position in nullable:
             if given[position] is None:
                 return None
+        scope.budget.spend(STEPS_OF_A_CALL)
+        for position in plain:
+            scope.budget.spend_on(given[position], deep=deep)
         try:
-            return body(scope, *given, *added) if scoped else body(*given, *added)
+            found = body(scope, *given, *added) if scoped else body(*given, *added)
+            if type(found) in _GROWING:
+                _spend_on_result(function, scope, found)
+            return found
         except EvaluationError:
             raise
         except RAISED as error:
@@ -318,6 +371,7 @@ def _call_of_one(function: Function, constants: dict[int, Any], position: int, a
     after = tuple(constants[place] for place in sorted(constants) if place > position)
     checks = make_checks(function, position + 1, skip=constants)
     check = checks[0][1] if checks else None
+    deep = not function.shallow
 
     def run(scope: Any, value: Any) -> Any:
         given = argument(scope, value)
@@ -325,14 +379,31 @@ def _call_of_one(function: Function, constants: dict[int, Any], position: int, a
             return None
         if check is not None:
             check(given)
+        scope.budget.spend(STEPS_OF_A_CALL)
+        if type(given) in _GROWING:
+            scope.budget.spend_on(given, deep=deep)
         try:
-            return body(*before, given, *after)
+            found = body(*before, given, *after)
+            if type(found) in _GROWING:
+                _spend_on_result(function, scope, found)
+            return found
         except EvaluationError:
             raise
         except RAISED as error:
             _failed(function, [given], error)
 
     return run
+
+
+_GROWING: Final = frozenset((str, list, dict))
+
+
+def _spend_on_result(function: Function, scope: Any, found: str | list[JSON] | dict[str, JSON]) -> None:
+    if function.name == "root":
+        return
+    if type(found) is str:
+        check_size(function.name, len(found))
+    scope.budget.spend_on(found, deep=False)
 
 
 def _constant(value: Any) -> Run:
@@ -382,3 +453,18 @@ _BUILDERS: Final[dict[str, Callable[[Node], Run]]] = {
     "expref": _expref,
     "function_expression": _call,
 }
+
+
+_FREE: Final = frozenset(
+    ("field", "literal", "current", "identity", "subexpression", "index_expression", "pipe", "index")
+) | {"or_expression", "and_expression", "not_expression"}
+
+
+def spends(node: Node) -> bool:
+    """Return whether evaluating `node` needs a budget: it may visit or make more than one value."""
+    kind = node["type"]
+    if kind == "comparator":
+        is_free = node["value"] not in ("eq", "ne") or any(map(is_scalar, node["children"]))
+    else:
+        is_free = kind in _FREE
+    return not is_free or any(spends(child) for child in node["children"] if isinstance(child, dict))

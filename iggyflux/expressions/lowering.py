@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from iggyflux.expressions.evaluation import Evaluation, build
 from iggyflux.expressions.syntax import Node, children_in_order
+from iggyflux.functions.table import Budget
 from iggyflux.records import JSON, Row
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _lower(node: Node) -> Lowered:
     run = build(node)
     if not _is_scoped(node):
         return Call(lambda _, columns: cast(JSON, run(None, columns)))
-    return Call(lambda row, columns: cast(JSON, run(Evaluation(row, columns, None), columns)))
+    return Call(lambda row, columns: cast(JSON, run(Evaluation(row, columns, None, Budget()), columns)))
 
 
 def _is_scoped(node: Node) -> bool:

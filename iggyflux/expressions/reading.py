@@ -53,13 +53,18 @@ class _Place:
         return Reads(keys=keys, items=None if self.items is None else self.items.freeze())
 
 
+_LARGEST: Final = 1000
+"""Where a value may come from is followed up to this number of parts; `[@, @] | [@, @] | …` doubles it at each step."""
+
+
 class _Origin:
     """Where a value may come from: any of these places, or a list of these elements, or an object of these members.
 
-    A value that is none of the three was made of places that were read whole, or is a scalar.
+    A value that is none of the three was made of places that were read whole, or is a scalar.  `size` counts the parts;
+    one that is used twice counts twice.
     """
 
-    __slots__ = ("elements", "members", "places")
+    __slots__ = ("elements", "members", "places", "size")
 
     def __init__(
         self,
@@ -70,6 +75,9 @@ class _Origin:
         self.places = places
         self.elements = elements
         self.members = members or {}
+        self.size: int = 1 + sum(origin.size for origin in self.members.values())
+        if elements is not None:
+            self.size += elements.size
 
     def key(self, name: str) -> _Origin:
         found = _Origin(tuple(place.key(name) for place in self.places))
@@ -118,7 +126,8 @@ class _Tracer:
 
     def trace(self, node: Node, origin: _Origin) -> _Origin:
         step: Callable[[Node, _Origin], _Origin] = getattr(self, f"trace_{node['type']}")
-        return step(node, origin)
+        found = step(node, origin)
+        return found if found.size <= _LARGEST else found.read()
 
     def trace_current(self, _: Node, origin: _Origin) -> _Origin:
         return origin

@@ -10,6 +10,9 @@ from iggyflux.functions.table import ANY, Example, Function, Parameter, Types
 from iggyflux.functions.text import joined
 
 _BODIES = Functions()
+_SHALLOW = frozenset(
+    ("avg", "keys", "length", "map", "max", "max_by", "merge", "min", "min_by", "not_null", "reverse", "sort_by")
+) | {"sum", "to_array", "type", "values"}
 _ORDERED: Types = ("array-number", "array-string")
 
 
@@ -17,7 +20,9 @@ def _standard(
     name: str, group: str, description: str, parameters: tuple[Parameter, ...], result: Types, *examples: Example
 ) -> Function:
     body: Any = joined if name == "join" else getattr(_BODIES, f"_func_{name}")
-    return Function(name, group, description, parameters, result, body, tuple(examples), builtin=True)
+    return Function(
+        name, group, description, parameters, result, body, tuple(examples), builtin=True, shallow=name in _SHALLOW
+    )
 
 
 def _p(name: str, *types: str, variadic: bool = False) -> Parameter:

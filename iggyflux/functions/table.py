@@ -36,6 +36,57 @@ MAX_DIGITS: Final = 400
 """About the most digits of an integer that a function reads or makes."""
 
 
+MAX_STEPS: Final = 2**23
+"""The most steps that the expressions of one message take together: calls, elements that they visit or make, and
+characters of strings that they read or make.  It bounds time and memory where an expression multiplies its input.
+"""
+
+STEPS_OF_A_CALL: Final = 8
+"""A call takes about eight times as long as an element of a list."""
+
+_CHARACTERS_A_STEP: Final = 16
+
+
+class Budget:
+    """The steps that are left to the expressions of one message."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, steps: int = MAX_STEPS) -> None:
+        self.left = steps
+
+    def spend(self, steps: int) -> None:
+        """Take `steps` away.  Raise EvaluationError if that is more than is left."""
+        self.left -= steps
+        if self.left < 0:
+            raise EvaluationError("IFX303", f"the expressions of this message take more than {MAX_STEPS} steps")
+
+    def spend_on(self, value: JSON, *, deep: bool) -> None:
+        """Take the steps away that it takes to read `value`; with `deep`, all of it, else only its elements."""
+        if type(value) is str:
+            self.spend(len(value) // _CHARACTERS_A_STEP)
+        elif type(value) is list or type(value) is dict:
+            self.spend(len(value))
+            if deep:
+                self._spend_on_parts(value)
+
+    def _spend_on_parts(self, whole: list[JSON] | dict[str, JSON]) -> None:
+        """Take the steps of all parts of `whole` away; a part that is in it twice counts twice."""
+        level: list[list[JSON] | dict[str, JSON]] = [whole]
+        while level:
+            deeper: list[list[JSON] | dict[str, JSON]] = []
+            for each in level:
+                if type(each) is dict:
+                    self.spend(sum(map(len, each)) // _CHARACTERS_A_STEP)
+                for part in each.values() if type(each) is dict else each:
+                    if type(part) is str:
+                        self.spend(len(part) // _CHARACTERS_A_STEP)
+                    elif type(part) is list or type(part) is dict:
+                        self.spend(len(part) + 1)
+                        deeper.append(part)
+            level = deeper
+
+
 class Reference:
     """The argument that `&expression` gives: bodies of jmespath.py call `visit(expression, element)` on it."""
 
@@ -76,6 +127,7 @@ class Scope(Protocol):
     message: Message | Row | None
     root: JSON
     index: int | None
+    budget: Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +162,9 @@ class Function:
     the number of all arguments.  It returns what replaces one or more of them; it may raise `ConstantError`.  With
     `lazy`, an argument is evaluated only if it is needed: `evaluation` knows these functions by name.
 
+    `shallow` says that only the elements of an array, or the members of an object, are visited, and not what they
+    contain.
+
     Functions of jmespath.py fail on null.  Added functions give null if any argument is null, as a plain path does,
     unless they have `accepts_null`.
     """
@@ -126,6 +181,7 @@ class Function:
     prepare: Callable[[Mapping[str, Any], int], Mapping[str, Any]] | None = None
     accepts_null: bool = False
     lazy: bool = False
+    shallow: bool = False
 
     @property
     def propagates_null(self) -> bool:

@@ -65,6 +65,7 @@ def _is(kind: str, test: Callable[[Any], bool], example: str) -> Function:
         test,
         ((f"is_{kind}(a)", f'{{"a": {example}}}', "true"), (f"is_{kind}(a)", '{"a": "1"}', _string_is(kind))),
         accepts_null=True,
+        shallow=True,
     )
 
 
@@ -120,6 +121,7 @@ VALUES: tuple[Function, ...] = (
                 '[{"key": "x", "value": 1}, {"key": "y", "value": 2}]',
             ),
         ),
+        shallow=True,
     ),
     Function(
         "from_items",
@@ -132,6 +134,7 @@ VALUES: tuple[Function, ...] = (
             ("from_items(a[*].{key: n, value: v})", '{"a": [{"n": "x", "v": 1}]}', '{"x": 1}'),
             ("from_items(a)", '{"a": [1]}', "IFX304"),
         ),
+        shallow=True,
     ),
     Function(
         "zip",
@@ -141,6 +144,7 @@ VALUES: tuple[Function, ...] = (
         ("array",),
         _zip,
         (("zip(a, b)", '{"a": [1, 2], "b": ["x", "y", "z"]}', '[[1, "x"], [2, "y"]]'),),
+        shallow=True,
     ),
     Function(
         "pair",
@@ -159,6 +163,7 @@ VALUES: tuple[Function, ...] = (
             ),
         ),
         accepts_null=True,
+        shallow=True,
     ),
     Function(
         "zip_object",
@@ -175,6 +180,7 @@ VALUES: tuple[Function, ...] = (
             ),
             ("zip_object(a, b)", '{"a": ["x"], "b": []}', "IFX304"),
         ),
+        shallow=True,
     ),
     Function(
         "enumerate",
@@ -184,5 +190,6 @@ VALUES: tuple[Function, ...] = (
         ("array",),
         _enumerate,
         (("enumerate(a)", '{"a": ["x"]}', '[{"index": 0, "value": "x"}]'),),
+        shallow=True,
     ),
 )

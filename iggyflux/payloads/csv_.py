@@ -38,8 +38,11 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
         if not header:
             raise DecodeError(BAD_TABLE, "missing header row")
     rows_read = Reads.WHOLE if strict or reads is None or reads.whole else reads.items
+    seen: set[str] = set()
     for name in header:
-        if header.count(name) > 1 and rows_read is not None and (rows_read.whole or name in rows_read.keys):
+        is_duplicate = name in seen
+        seen.add(name)
+        if is_duplicate and rows_read is not None and (rows_read.whole or name in rows_read.keys):
             raise duplicate_key(name)
     table: list[JSON] = []
     for line, cells in rows:

@@ -8,7 +8,7 @@ it says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
@@ -17,6 +17,7 @@ from typing import Any
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path, truth
 from iggyflux.functions.scope import header_value
+from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
     Dialect,
     LinePart,
@@ -28,7 +29,9 @@ from iggyflux.lineprotocol import (
     replace_invalid,
 )
 from iggyflux.plan import columns, layout, stars
+from iggyflux.plan.bounds import MAX_NAME_CHARACTERS
 from iggyflux.plan.layout import PayloadNode
+from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
 from iggyflux.plan.shape import find_condition, find_shape
 from iggyflux.records import JSON
@@ -102,11 +105,15 @@ class _WriterGenerator:
         }
         self.names.update(layout.NAMESPACE)
         self.names.update(compress=compress, header_value=header_value, truth=truth)
+        # Together, the columns of one message take no more steps than the reference plan allows it.
+        steps = MAX_STEPS // max(1, len(list(_expressions(writer))))
+        self.names["evaluate"] = partial(columns.evaluate, steps=steps)
+        self.names["evaluate_deeply"] = partial(columns.evaluate, steps=steps, deep=True)
         self.shape = find_shape(self.writer)
         self.root, self.element = self.shape.root, self.shape.element
         self.for_each_path = self.shape.list_path
         self.is_static = self.shape.is_static
-        self.cache: dict[str, _RawColumn] = {}
+        self.cache: dict[tuple[str, bool], _RawColumn] = {}
         self.variables = 0
 
     # --- source ----------------------------------------------------------------------------------------------------
@@ -190,6 +197,7 @@ class _WriterGenerator:
             out.add(f"lists = evaluate({name}, roots, messages, roots, repeat(None, len(roots)), odd_lists)")
             out.add("lists = only_lists(lists, odd_lists)")
             out.add("odd.update(positions[index] for index in odd_lists)")
+        out.add("lists = without_long(lists, positions, odd)")
         out.add("elements, origins, indices = explode(lists)")
         out.add("empty = [position for position, found in zip(positions, lists) if not found]")
         out.add(_MESSAGES_OF_ELEMENTS)
@@ -229,6 +237,7 @@ class _WriterGenerator:
         times = self._times(number, spec.timestamp)
         head = "".join(_literal(piece.text) if piece.column is None else f"{{{piece.variable}}}" for piece in series)
         series_columns = [(piece.variable, piece.column) for piece in series if piece.column is not None]
+        self._check_texts(head, spec, series_columns, columns_of_fields)
         if self.may_collide:
             self._series(number, head, series_columns)
             head, series_columns = "{series}", [("series", f"series_{number}")]
@@ -256,6 +265,30 @@ class _WriterGenerator:
                 out.indent -= 1
             else:
                 out.add(statement(dense, []))
+
+    def _check_texts(
+        self, head: str, spec: PointSpec, series: list[tuple[str, str]], fields: list[tuple[str, str]]
+    ) -> None:
+        """Add a check of what lines repeat for each element: they can be larger than their message without a bound."""
+        if self.writer.for_each is None:
+            return
+        sources: list[Source] = [] if spec.tag_stars else [spec.measurement, *(tag.source for tag in spec.tags)]
+        sources = [source for source in sources if isinstance(source, Expression)]
+        found = [column for source, (_, column) in zip(sources, series, strict=False) if self._repeats(source)]
+        items = [item for item in spec.fields if isinstance(item.source, Expression)]
+        if not spec.field_stars:
+            found += [
+                column
+                for item, (_, column) in zip(items, fields, strict=True)
+                if item.type not in _SHORT and self._repeats(item.source)
+            ]
+        constant = len(head) + sum(len(item.key) + _characters(item) for item in spec.fields)
+        self.out.add(f"check_texts({', '.join([self.scope['elements'], str(constant), *found])})")
+
+    def _repeats(self, source: Source) -> bool:
+        """Return whether several elements may have one value of `source`: it is not a part of each element alone."""
+        path = static_path(source) if isinstance(source, Expression) else None
+        return path is None or path[0] == "root" or self.shape.list_path is None
 
     def _series(self, number: int, head: str, of: list[tuple[str, str]]) -> None:
         """Add a column of measurement and tags: the start of the line, which is also compared to find collisions."""
@@ -302,18 +335,28 @@ class _WriterGenerator:
         objects = self._star_objects(spec.tag_stars, "tag")
         taken = frozenset(item.key for item in spec.fields)
         made = stars.StarTags(
-            spec.tag_stars, tuple(tag.key for tag in spec.tags), taken, self.dialect, self._valid, SERIES_BYTES
+            spec.tag_stars,
+            tuple(tag.key for tag in spec.tags),
+            taken,
+            self.dialect,
+            self._valid,
+            SERIES_BYTES,
+            self._name_characters(),
         )
         name = self._name("star_tags", made)
         column = f"tag_set_{number}"
         self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number})")
         return _Piece(column=column, variable="tags")
 
+    def _name_characters(self) -> int:
+        """Return the share of each place with `"*"` in the names of one message."""
+        return MAX_NAME_CHARACTERS // (2 * len(self.writer.points))
+
     def _star_objects(self, of: tuple[Any, ...], kind: str) -> str:
         names = []
         for star in of:
             self._comment(star.pointer)
-            names.append(self._raw(star.source, self._variable(f"{kind}_members")).name)
+            names.append(self._raw(star.source, self._variable(f"{kind}_members"), deep=star.flatten is not None).name)
         return ", ".join(names)
 
     def _field_set(self, number: int, spec: PointSpec) -> tuple[str | None, str, list[tuple[str, str]]]:
@@ -347,7 +390,9 @@ class _WriterGenerator:
         if spec.tag_stars:
             raise NotCompiled("tags and fields both take members of objects")
         named = tuple(item.key for item in spec.fields)
-        made = stars.StarFields(spec.field_stars, named, tags, self.dialect, self._valid, SERIES_BYTES)
+        made = stars.StarFields(
+            spec.field_stars, named, tags, self.dialect, self._valid, SERIES_BYTES, self._name_characters()
+        )
         name = self._name("star_fields", made)
         return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number})", []
 
@@ -429,16 +474,20 @@ class _WriterGenerator:
 
     # --- columns ---------------------------------------------------------------------------------------------------
 
-    def _raw(self, source: Source, name: str) -> _RawColumn:
-        """Return a variable that holds the values of `source` for the records of the current item."""
+    def _raw(self, source: Source, name: str, *, deep: bool = False) -> _RawColumn:
+        """Return a variable that holds the values of `source` for the records of the current item.
+
+        `deep` says that all of each value is read, not only what is its own.
+        """
         assert isinstance(source, Expression)  # noqa: S101
-        cached = self.cache.get(source.text)
+        key = source.text, deep and source.spends
+        cached = self.cache.get(key)
         if cached is None:
-            cached = self._raw_of(source, f"values_{name}")
-            self.cache[source.text] = cached
+            evaluate = "evaluate_deeply" if key[1] else "evaluate"
+            cached = self.cache[key] = self._raw_of(source, f"values_{name}", evaluate)
         return cached
 
-    def _raw_of(self, source: Expression, name: str) -> _RawColumn:
+    def _raw_of(self, source: Expression, name: str, evaluate: str) -> _RawColumn:
         out, scope = self.out, self.scope
         call = scope_call(source)
         if call is not None:
@@ -448,7 +497,7 @@ class _WriterGenerator:
         if path is None or not path[1]:
             columns_of_scope = ", ".join(scope.values())
             arguments = f"{columns_of_scope}, odd_{self.number}"
-            out.add(f"{name} = evaluate({self._name('expression', source)}, {arguments})")
+            out.add(f"{name} = {evaluate}({self._name('expression', source)}, {arguments})")
             return _RawColumn(name, "any")
         values = scope["record_roots"] if path[0] == "root" else scope["elements"]
         if not self.is_static:
@@ -540,6 +589,24 @@ _TYPED = {
     FieldType.UNSIGNED: "integer_texts",
 }
 """The column functions for values whose type the decoder checked, where they differ from those for any value."""
+
+
+_SHORT = (FieldType.FLOAT, FieldType.INTEGER, FieldType.UNSIGNED, FieldType.BOOLEAN)
+"""Types whose text is short, whatever the value."""
+
+
+def _expressions(writer: Writer) -> Iterator[Expression]:
+    """Yield each expression that is evaluated for a message or its elements."""
+    for source in (writer.where, writer.for_each):
+        if source is not None:
+            yield source
+    for spec in writer.points:
+        yield from point_expressions(spec)
+
+
+def _characters(item: Field) -> int:
+    """Return how many characters of a field are the same in each line."""
+    return max(len(str(value)) for value in (item.default, item.source.value if isinstance(item.source, Const) else ""))
 
 
 def _make_measurement(dialect: Dialect, valid: Callable[[str, LinePart], str], value: JSON) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from iggyflux.errors import RecordError
-from iggyflux.expressions import Expression, truth
+from iggyflux.expressions import Budget, Expression, truth
+from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
     MAX_INTEGER,
     MAX_NS,
@@ -24,6 +25,7 @@ from iggyflux.lineprotocol import (
     MIN_NS,
     escape_string,
 )
+from iggyflux.plan.bounds import MAX_ELEMENTS, MAX_LINE_CHARACTERS, check_characters
 from iggyflux.records import JSON, Message, Scalar
 from iggyflux.values import EXACT_INTEGERS, FieldType, convert, tag_text
 
@@ -413,13 +415,26 @@ def evaluate(
     roots: Sequence[JSON],
     indices: Sequence[int | None],
     fallback: Fallback,
+    steps: int = MAX_STEPS,
+    deep: bool = False,
 ) -> list[JSON]:
-    """Return what an expression that is not a plain path gives for each record."""
+    """Return what an expression that is not a plain path gives for each record.
+
+    `steps` is the budget for all records of one message: their roots are one object.  With `deep`, all of a value is
+    read, which takes steps.
+    """
     values: list[JSON] = []
     run = expression.evaluate
+    budget: Budget | None = None
+    last: JSON = None
     for index, (document, message, root, element) in enumerate(zip(documents, messages, roots, indices, strict=True)):
+        if expression.spends and (budget is None or root is not last):
+            budget, last = Budget(steps), root
         try:
-            values.append(run(document, message, root=root, index=element))
+            value = run(document, message, root=root, index=element, budget=budget)
+            if deep and budget is not None:
+                budget.spend_on(value, deep=True)
+            values.append(value)
         except RecordError:
             fallback.add(index)
             values.append(None)
@@ -457,6 +472,28 @@ def only_lists(column: Sequence[JSON], fallback: Fallback) -> list[list[JSON] | 
     """Return the lists and nulls of `column`; add everything else to `fallback`."""
     fallback.update(index for index, value in enumerate(column) if value is not None and type(value) is not list)
     return [value if type(value) is list else None for value in column]
+
+
+def without_long(
+    lists: Sequence[Sequence[Any] | None], positions: Sequence[int], fallback: Fallback
+) -> Sequence[Sequence[Any] | None]:
+    """Return `lists` without those of more elements than a message may have; add their messages to `fallback`."""
+    if all(found is None or len(found) <= MAX_ELEMENTS for found in lists):
+        return lists
+    fallback.update(
+        position
+        for position, found in zip(positions, lists, strict=True)
+        if found is not None and len(found) > MAX_ELEMENTS
+    )
+    return [found if found is None or len(found) <= MAX_ELEMENTS else None for found in lists]
+
+
+def check_texts(elements: Sequence[Any], constant: int, *texts: Sequence[str | None]) -> None:
+    """Raise MayBeTooMuch if lines of these columns, and of `constant` characters each, are too long together."""
+    total = constant * len(elements)
+    for column in texts:
+        total += sum(map(len, filter(None, column)))
+    check_characters(total, MAX_LINE_CHARACTERS)
 
 
 def explode(lists: Sequence[Sequence[Any] | None]) -> tuple[list[Any], list[int], list[int]]:

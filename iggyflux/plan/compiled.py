@@ -17,6 +17,7 @@ from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_repeat_a_key
+from iggyflux.plan.bounds import MAX_LINE_CHARACTERS, MayBeTooMuch, check_characters
 from iggyflux.plan.codegen import Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
@@ -83,9 +84,23 @@ class CompiledPlan:
         if self._run is None:
             return self._by_reference(messages, self._fault)
         try:
-            return self._render(self._run, messages)
+            return self._render_bounded(self._run, messages)
         except Exception as error:
             return self._by_reference(messages, describe_fault(error))
+
+    def _render_bounded(self, run: Callable[..., Any], messages: Sequence[Message]) -> Rendered:
+        """Return what the code makes of `messages`, of fewer at a time if that may be too much at once.
+
+        The reference plan renders a message that may be too much alone.
+        """
+        try:
+            return self._render(run, messages)
+        except MayBeTooMuch:
+            if len(messages) == 1:
+                return self.reference.render(messages)
+        middle = len(messages) // 2
+        parts = [(0, messages[:middle]), (middle, messages[middle:])]
+        return _joined([(start, self._render_bounded(run, part)) for start, part in parts])
 
     def _by_reference(self, messages: Sequence[Message], fault: str | None) -> Rendered:
         rendered = self.reference.render(messages)
@@ -110,6 +125,7 @@ class CompiledPlan:
             messages_kept = [messages[index] for index in kept]
         inner_fallback: set[int] = set()
         made, positions, origins, skipped, empty = run(messages_kept, roots, inner_fallback)
+        check_characters(sum(sum(map(len, lines)) for lines, _ in made), MAX_LINE_CHARACTERS)
         fallback.update(kept[position] for position in inner_fallback)
         return self._assemble(messages, made, kept, positions, origins, skipped, empty, fallback)
 
@@ -194,6 +210,17 @@ class CompiledPlan:
         return Rendered(
             [line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none)
         )
+
+
+def _joined(parts: Sequence[tuple[int, Rendered]]) -> Rendered:
+    """Return the results for parts of a batch, each with the index of its first message, as one."""
+    return Rendered(
+        [line for _, part in parts for line in part.lines],
+        [start + origin for start, part in parts for origin in part.origins],
+        [replace(failure, index=start + failure.index) for start, part in parts for failure in part.failures],
+        [start + index for start, part in parts for index in part.skipped],
+        [start + index for start, part in parts for index in part.empty],
+    )
 
 
 def _casts_numbers(writer: Writer) -> bool:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
-from iggyflux.expressions import Expression, truth
+from iggyflux.expressions import Budget, Expression, truth
 from iggyflux.lineprotocol import (
     MAX_NS,
     MIN_NS,
@@ -26,6 +26,7 @@ from iggyflux.lineprotocol import (
     shorten,
 )
 from iggyflux.payloads import FORMATS
+from iggyflux.plan.bounds import MAX_ELEMENTS, MAX_LINE_CHARACTERS, MAX_NAME_CHARACTERS, TOO_MUCH, Failures, Room
 from iggyflux.plan.reads import payload_reads
 from iggyflux.records import JSON, Failure, Message, Rendered, Scalar
 from iggyflux.spec import Collisions, Field, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat, Writer
@@ -64,7 +65,8 @@ UNITS = {
 class _Scope:
     """What an expression sees besides the value that it is evaluated on.
 
-    `rounded` is `rounded_numbers`, cached so that each text of a message is searched once for each type.
+    `rounded` is `rounded_numbers`, cached so that each text of a message is searched once for each type.  `budget` and
+    `names` bound what the expressions and `flatten` make of the message.
     """
 
     message: Message
@@ -72,6 +74,8 @@ class _Scope:
     index: int | None
     is_text: bool
     rounded: Callable[[bytes, FieldType], frozenset[float]]
+    budget: Budget
+    names: Room
 
     @property
     def inside(self) -> str:
@@ -80,7 +84,7 @@ class _Scope:
 
     def evaluate(self, source: Source, value: JSON) -> JSON:
         if isinstance(source, Expression):
-            return source.evaluate(value, self.message, root=self.root, index=self.index)
+            return source.evaluate(value, self.message, root=self.root, index=self.index, budget=self.budget)
         return source.value
 
     def convert(self, value: JSON, kind: FieldType, cast: bool, source: Source) -> Scalar:
@@ -141,20 +145,28 @@ class ReferencePlan:
         except RecordError as error:
             return Rendered(failures=[Failure(index, None, None, error.code, error.location, error.reason)])
 
-    def _render(self, index: int, message: Message) -> Rendered:
+    def _decode(self, index: int, message: Message, failures: Failures) -> JSON:
+        """Return the payload; what of it could not be decoded is added to `failures`."""
         source = self.writer.source
-        failures: list[Failure] = []
         try:
-            root = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
+            root: JSON = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
         except PartlyDecoded as error:
+            for each in error.errors:
+                failures.add(Failure(index, None, None, each.code, "/from/payload", each.reason))
             root = error.value
-            failures = [Failure(index, None, None, each.code, "/from/payload", each.reason) for each in error.errors]
         except DecodeError as error:
             raise error.at("/from/payload") from None
-        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers))
+        return root
+
+    def _render(self, index: int, message: Message) -> Rendered:
+        failures = Failures()
+        root = self._decode(index, message, failures)
+        names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
+        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers), Budget(), names)
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
-            return Rendered(failures=failures) if failures else Rendered(skipped=[index])
+            return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(skipped=[index])
         records: list[_Record] = []
+        room = Room(MAX_LINE_CHARACTERS, "the lines of this message")
         elements = 0
         for element, value in self._elements(scope):
             elements += 1
@@ -163,22 +175,25 @@ class ReferencePlan:
                 try:
                     point = self._point(inner, value, spec)
                 except RecordError as error:
-                    failures.append(Failure(index, element, number, error.code, error.location, error.reason))
+                    if error.code == TOO_MUCH:
+                        raise
+                    failures.add(Failure(index, element, number, error.code, error.location, error.reason))
                 else:
                     if point is not None:
+                        room.take(len(point.encode(self.dialect, self.precision)), spec.pointer)
                         records.append(_Record(element, number, point))
         if not elements:
-            return Rendered(failures=failures) if failures else Rendered(empty=[index])
+            return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(empty=[index])
         lines = []
         for outcome in self._settle_collisions(index, records):
             if isinstance(outcome, Failure):
-                failures.append(outcome)
+                failures.add(outcome)
             else:
                 lines.append(outcome)
-        if not lines and not failures:
+        kept = failures.in_order()
+        if not lines and not kept:
             return Rendered(skipped=[index])
-        failures.sort(key=lambda failure: (failure.element or 0, failure.point or 0))
-        return Rendered(lines, [index] * len(lines), failures)
+        return Rendered(lines, [index] * len(lines), kept)
 
     def _elements(self, scope: _Scope) -> Iterator[tuple[int | None, JSON]]:
         """Yield what points are made of: the payload itself, or the elements of `for_each` with their positions."""
@@ -190,6 +205,8 @@ class ReferencePlan:
             return
         if not isinstance(value, list):
             raise RecordError(NOT_A_LIST, f"expected a list from for_each, found {describe(value)}", "/for_each")
+        if len(value) > MAX_ELEMENTS:
+            raise RecordError(TOO_MUCH, f"for_each gives more than {MAX_ELEMENTS:,} elements", "/for_each")
         yield from enumerate(value)
 
     def _point(self, scope: _Scope, value: JSON, spec: PointSpec) -> Point | None:
@@ -290,7 +307,7 @@ class ReferencePlan:
 
     def _members(self, scope: _Scope, value: JSON, star: Star, named: set[str]) -> Iterator[tuple[str, JSON]]:
         """Yield name and value of each member that `star` takes: not used, not named, not null, and in the globs."""
-        found = _evaluate(scope, star.source, value, star.pointer)
+        found = _evaluate(scope, star.source, value, star.pointer, deep=star.flatten is not None)
         if found is None:
             return
         if not isinstance(found, dict):
@@ -299,8 +316,12 @@ class ReferencePlan:
             )
         for key, member in found.items():
             for path, leaf in leaves((key,), member, star.flatten is not None):
+                if leaf is None or star.is_used(path):
+                    continue
                 name = star.prefix + (star.flatten or "").join(map(str, path))
-                if leaf is not None and not star.is_used(path) and name not in named and selected(name, star):
+                if star.flatten is not None:
+                    scope.names.take(len(name) + len(path), star.pointer)
+                if name not in named and selected(name, star):
                     yield name, leaf
 
     def _timestamp(self, scope: _Scope, value: JSON, spec: PointSpec) -> int:
@@ -342,6 +363,7 @@ class ReferencePlan:
         one.
         """
         kept: dict[object, _Record] = {}
+        merged: dict[object, dict[str, Scalar]] = {}
         policy = self.writer.collisions
         for record in records:
             key = _identity(record.point, self.precision)
@@ -349,9 +371,7 @@ class ReferencePlan:
             if first is None:
                 kept[key] = record
             elif policy is Collisions.MERGE:
-                fields = {**first.point.fields, **record.point.fields}
-                merged = Point(first.point.measurement, first.point.tags, fields, first.point.timestamp_ns)
-                kept[key] = _Record(first.element, first.number, merged)
+                merged.setdefault(key, dict(first.point.fields)).update(record.point.fields)
             elif policy is Collisions.KEEP_LAST:
                 del kept[key]
                 kept[key] = record
@@ -366,6 +386,10 @@ class ReferencePlan:
                     f"{record.point.encode(self.dialect, self.precision)}"[:200]
                     + " (add a tag or a finer timestamp, or set collisions: merge or keep_last)",
                 )
+        for key, fields in merged.items():
+            first = kept[key]
+            point = Point(first.point.measurement, first.point.tags, fields, first.point.timestamp_ns)
+            kept[key] = _Record(first.element, first.number, point)
         for record in kept.values():
             yield record.point.encode(self.dialect, self.precision)
 
@@ -430,9 +454,13 @@ def _without_members(scope: _Scope, value: JSON) -> str:
     return "" if isinstance(value, dict) else f" (the {what} is {describe(value)})"
 
 
-def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str) -> JSON:
+def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str, *, deep: bool = False) -> JSON:
+    """Return the value of `source`; with `deep`, all of it is read, which takes steps where an expression made it."""
     try:
-        return scope.evaluate(source, value)
+        found = scope.evaluate(source, value)
+        if deep and isinstance(source, Expression) and source.spends:
+            scope.budget.spend_on(found, deep=True)
+        return found
     except EvaluationError as error:
         raise error.at(pointer) from None
 

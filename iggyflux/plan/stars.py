@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, LinePart, escape_key, escape_tag_value
+from iggyflux.plan.bounds import MAX_LINE_CHARACTERS, MAX_NAME_CHARACTERS, MayBeTooMuch, check_characters
 from iggyflux.plan.columns import (
     COLUMNS,
     MEMO_CHARACTERS,
@@ -68,7 +69,9 @@ class _Stars:
         dialect: Dialect,
         valid: Callable[[str, LinePart], str],
         series_bytes: int,
+        name_characters: int = MAX_NAME_CHARACTERS,
     ) -> None:
+        """`name_characters` bounds the names that `flatten` makes here of the messages of one batch."""
         self._stars = stars
         self._used = [_tree_of(star.used) or _NOTHING for star in stars]
         self._named = named
@@ -76,6 +79,7 @@ class _Stars:
         self._dialect = dialect
         self._valid = valid
         self._series_bytes = series_bytes
+        self._name_characters = name_characters
         self._layouts: dict[Names, list[_Entry] | None] = {}
         self._named_characters = 0
         self._budget = MemoBudget()
@@ -83,12 +87,13 @@ class _Stars:
     def _groups(self, objects: Sequence[Sequence[JSON]], fallback: Fallback) -> list[tuple[list[_Entry], Group]]:
         """Return the records grouped by the members of their objects; those added to `fallback` are in no group."""
         groups: dict[Names, Group] = {}
+        room = [self._name_characters]
         for index, found in enumerate(zip(*objects, strict=True)):
             names: list[tuple[str, ...]] = []
             values: list[JSON] = []
             for star, used, members in zip(self._stars, self._used, found, strict=True):
                 if type(members) is dict:
-                    names.append(_take(star, used, members, values))
+                    names.append(_take(star, used, members, values, room))
                 elif members is None:
                     names.append(())
                 else:
@@ -163,31 +168,50 @@ def _tree_of(paths: Collection[tuple[str | int | None, ...]]) -> Used | None:
     }
 
 
-def _take(star: Star, used: Used, members: dict[str, JSON], values: list[JSON]) -> tuple[str, ...]:
-    """Return the names of what `star` finds in `members`; the values are appended to `values`."""
+def _take(star: Star, used: Used, members: dict[str, JSON], values: list[JSON], room: list[int]) -> tuple[str, ...]:
+    """Return the names of what `star` finds in `members`; the values are appended to `values`.
+
+    `room` holds how many characters the names may have.  Raise MayBeTooMuch.
+    """
     if star.flatten is None:
         values += members.values()
         return tuple(members)
     names: list[str] = []
+    flattening = _Flattening(star.flatten, names, values, room)
     for key, member in members.items():
-        _flatten(key, member, star.flatten, used.get(key, _NOTHING), names, values)
+        flattening.take(key, member, used.get(key, _NOTHING), len(star.prefix) + 1)
     return tuple(names)
 
 
-def _flatten(name: str, member: JSON, separator: str, used: Used | None, names: list[str], values: list[JSON]) -> None:
-    """Append names and values of the leaves of `member` that are not `used` (None: all are)."""
-    if used is None:
-        return
-    if type(member) is dict:
-        for key, inner in member.items():
-            _flatten(f"{name}{separator}{key}", inner, separator, used.get(key, _NOTHING), names, values)
-    elif type(member) is list:
-        elements = used.get(None, _NOTHING)
-        for index, inner in enumerate(member):
-            _flatten(f"{name}{separator}{index}", inner, separator, used.get(index, elements), names, values)
-    else:
-        names.append(name)
-        values.append(member)
+@dataclass(frozen=True, slots=True)
+class _Flattening:
+    """Collects names and values of the leaves of an object."""
+
+    separator: str
+    names: list[str]
+    values: list[JSON]
+    room: list[int]
+
+    def take(self, name: str, member: JSON, used: Used | None, more: int) -> None:
+        """Take the leaves of `member` that are not `used` (None: all are).
+
+        A name takes its characters of the room, and `more`: the prefix and the depth.
+        """
+        if used is None:
+            return
+        if type(member) is dict:
+            for key, inner in member.items():
+                self.take(f"{name}{self.separator}{key}", inner, used.get(key, _NOTHING), more + 1)
+        elif type(member) is list:
+            elements = used.get(None, _NOTHING)
+            for index, inner in enumerate(member):
+                self.take(f"{name}{self.separator}{index}", inner, used.get(index, elements), more + 1)
+        else:
+            self.room[0] -= len(name) + more
+            if self.room[0] < 0:
+                raise MayBeTooMuch
+            self.names.append(name)
+            self.values.append(member)
 
 
 class StarFields(_Stars):
@@ -198,8 +222,12 @@ class StarFields(_Stars):
     def __call__(
         self, named: Sequence[tuple[str, Column, str]], objects: Sequence[Sequence[JSON]], fallback: Fallback
     ) -> list[str]:
-        """Return the field set of each record; a record without a field is added to `fallback`."""
+        """Return the field set of each record; a record without a field is added to `fallback`.
+
+        Raise MayBeTooMuch.
+        """
         made = [""] * len(objects[0])
+        characters = 0
         for layout, group in self._groups(objects, fallback):
             inner: Fallback = set()
             parts: list[tuple[str, Sequence[str | None], str]] = []
@@ -209,6 +237,8 @@ class StarFields(_Stars):
                     parts.append((prefix, [texts[index] for index, _ in group], suffix))
                 else:
                     parts.append(self._member(entry, entry.star, [values[entry.index] for _, values in group], inner))
+            characters += _characters(parts, len(group))
+            check_characters(characters, MAX_LINE_CHARACTERS)
             fields = join_fields(parts, inner) if parts else []
             for (index, _), text in zip(group, fields, strict=False):
                 made[index] = text
@@ -226,14 +256,23 @@ class StarFields(_Stars):
         return entry.prefix or "", texts, SUFFIXES.get(star.type, "")
 
 
+def _characters(parts: Sequence[tuple[str, Sequence[str | None], str]], count: int) -> int:
+    """Return how many characters the field sets of `count` records have."""
+    return sum(len(prefix) * count + sum(map(len, filter(None, texts))) for prefix, texts, _ in parts)
+
+
 class StarTags(_Stars):
     """Makes the tag sets of records with `"*"` among their tags."""
 
     part = LinePart.TAG_KEY
 
     def __call__(self, named: Sequence[Column], objects: Sequence[Sequence[JSON]], fallback: Fallback) -> list[str]:
-        """Return the tag set of each record, with a comma before each tag."""
+        """Return the tag set of each record, with a comma before each tag.
+
+        Raise MayBeTooMuch.
+        """
         made = [""] * len(objects[0])
+        characters = 0
         for layout, group in self._groups(objects, fallback):
             inner: Fallback = set()
             parts: list[list[Any]] = []
@@ -242,6 +281,8 @@ class StarTags(_Stars):
                     parts.append([named[entry.index][index] for index, _ in group])
                 else:
                     parts.append(memo_texts([values[entry.index] for _, values in group], entry.memo, inner))
+            characters += sum(sum(map(len, texts)) for texts in parts)
+            check_characters(characters, MAX_LINE_CHARACTERS)
             if parts:
                 for (index, _), texts in zip(group, zip(*parts, strict=True), strict=True):
                     made[index] = "".join(texts)

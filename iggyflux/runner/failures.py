@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from iggyflux.delivery.verdicts import Refusal
-from iggyflux.errors import Stopped
+from iggyflux.errors import Stopped, counted
 from iggyflux.mapping import OnError
 from iggyflux.records import DeadLetter, Failure, Message, Reason
 from iggyflux.runner.events import emit
@@ -21,6 +22,8 @@ from iggyflux.runner.route import AnyRoute
 from iggyflux.runner.status import RouteStatus
 
 _MOST_LOGGED = 20
+_MOST_REASONS = 200
+_MOST_CHARACTERS = 1_000_000
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -48,7 +51,7 @@ class FailureHandler:
 
         `place` says where the record with an index came from.
         """
-        self._status.failed += len(failures)
+        self._status.failed += sum(failure.count for failure in failures)
         for failure in failures:
             if self._is_new(failure.code, failure.location):
                 fields = self._event_fields(place(failure.index), reason_of_failure(failure))
@@ -74,7 +77,7 @@ class FailureHandler:
             return
         mapping, mapping_hash = self._route.mapping, self._route.mapping_hash
         await self._put(
-            [DeadLetter(message(index), mapping, mapping_hash, tuple(reasons[index])) for index in sorted(reasons)]
+            [DeadLetter(message(index), mapping, mapping_hash, bounded(reasons[index])) for index in sorted(reasons)]
         )
         self._status.dead_letters += len(reasons)
 
@@ -111,3 +114,23 @@ def reasons_by_record(failures: Sequence[Failure]) -> dict[int, list[Reason]]:
 def reason_of_failure(failure: Failure) -> Reason:
     """Return the reason that a dead letter gives for a failed record."""
     return Reason(failure.code, failure.reason, failure.location, failure.element, failure.point)
+
+
+def bounded(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
+    """Return the reasons that one dead letter keeps: the first ones, and a last one that counts the others.
+
+    So a dead letter is never larger than its message and a constant.
+    """
+    kept: list[Reason] = []
+    characters = 0
+    for reason in reasons:
+        characters += len(reason.reason) + len(reason.location) + len(reason.line or "")
+        if len(kept) == _MOST_REASONS or characters > _MOST_CHARACTERS:
+            break
+        kept.append(reason)
+    rest = reasons[len(kept) :]
+    if rest:
+        codes = ", ".join(f"{count:,} {code}" for code, count in sorted(Counter(each.code for each in rest).items()))
+        words = f"and {counted(len(rest), 'more reason')}, not kept here, nor their lines: {codes}"
+        kept.append(Reason(rest[0].code, words, rest[0].location, status=rest[0].status))
+    return tuple(kept)

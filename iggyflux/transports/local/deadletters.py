@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -28,7 +29,7 @@ _OWN_KEYS = ("mapping", "mapping_hash", "reasons")
 
 log = logging.getLogger("iggyflux.deadletters")
 
-_LONGEST_LINE = 256 << 20
+LONGEST_LINE = 256 << 20
 """The longest line: a payload of 64 MB in base64, with lines and reasons.  A longer line is not a dead letter."""
 
 
@@ -192,21 +193,30 @@ def dead_letter_files(path: Path) -> list[Path]:
     )
 
 
-def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = None) -> Iterator[DeadLetter]:
+def read_dead_letters(
+    path: Path,
+    *,
+    torn: Callable[[Path, int], None] | None = None,
+    too_large: Callable[[Path, int], None] | None = None,
+) -> Iterator[DeadLetter]:
     """Return the letters of a directory, or of one file, in the order in which they were kept.
 
     A last line without its end is left by a crash: its message was never acknowledged and is read again.  `torn` is
-    called with file and line number; by default a warning is logged.  Raise `Stopped`: IFX716 with the place of a
+    called with file and line number; by default a warning is logged.  So it is for a line of more than `LONGEST_LINE`
+    bytes, which is skipped (`too_large`).  Raise `Stopped`: IFX716 with the place of a
     damaged line, IFX717 if there is nothing to read.
     """
     if not path.exists():
         raise Stopped(f"no dead letters in {path}", "check that it is the path of `dead_letters`", "IFX717")
     for file in dead_letter_files(path):
         with file.open("rb") as lines:
-            for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE + 1), b""), 1):
-                if len(line) > _LONGEST_LINE:
-                    reason = f"{file}:{number}: a line has more than {_LONGEST_LINE:,} bytes"
-                    raise Stopped(reason, "name a directory or file of dead letters", "IFX716")
+            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), b""), 1):
+                if len(line) > LONGEST_LINE:
+                    if not _skip_line(lines, line):
+                        reason = f"{file}:{number}: a line does not end"
+                        raise Stopped(reason, "name a directory or file of dead letters", "IFX716")
+                    (too_large or _tell_too_large)(file, number)
+                    continue
                 if not line.endswith(b"\n"):
                     (torn or _tell_torn)(file, number)
                     break
@@ -218,6 +228,19 @@ def read_dead_letters(path: Path, *, torn: Callable[[Path, int], None] | None = 
 
 def _tell_torn(file: Path, number: int) -> None:
     log.warning("deadletters.torn file=%s line=%d", file, number)
+
+
+def _tell_too_large(file: Path, number: int) -> None:
+    log.warning("deadletters.too_large file=%s line=%d max_bytes=%d", file, number, LONGEST_LINE)
+
+
+def _skip_line(lines: BinaryIO, line: bytes) -> bool:
+    """Read the rest of a line that begins with `line`; return whether it ends within eight times the longest line."""
+    for _ in range(8):
+        if not line or line.endswith(b"\n"):
+            return True
+        line = lines.readline(LONGEST_LINE)
+    return False
 
 
 def _is_free(file: int) -> bool:

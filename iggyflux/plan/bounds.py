@@ -1,0 +1,83 @@
+"""What one message may become: limits of points, characters and failures, whatever the document multiplies it by.
+
+The reference plan applies them.  The compiled plan gives a message to the reference plan wherever it may exceed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from iggyflux.errors import RecordError
+from iggyflux.records import Failure
+
+TOO_MUCH: Final = "IFX354"
+
+MAX_ELEMENTS: Final = 250_000
+"""The most elements of `for_each`."""
+
+MAX_LINE_CHARACTERS: Final = 64_000_000
+"""The most characters of the lines of one message: as many as the largest payload has bytes."""
+
+MAX_NAME_CHARACTERS: Final = 4_000_000
+"""The most characters of the names that `flatten` makes for one message, those on the way to a leaf included."""
+
+MAX_FAILURES: Final = 100
+"""The most failures of one message that are kept one by one."""
+
+
+class Room:
+    """How many characters are left to one message."""
+
+    __slots__ = ("_left", "_most", "_what")
+
+    def __init__(self, most: int, what: str) -> None:
+        self._left = self._most = most
+        self._what = what
+
+    def take(self, characters: int, pointer: str) -> None:
+        """Take `characters` away, for what is at `pointer`.  Raise RecordError if that is more than is left."""
+        self._left -= characters
+        if self._left < 0:
+            raise RecordError(TOO_MUCH, f"{self._what} have more than {self._most:,} characters", pointer)
+
+
+class MayBeTooMuch(Exception):
+    """What generated code makes of a batch may be too much for memory, or for one of its messages."""
+
+
+def check_characters(count: int, most: int) -> None:
+    """Raise MayBeTooMuch if `count` characters are more than `most`."""
+    if count > most:
+        raise MayBeTooMuch
+
+
+class Failures:
+    """The failures of one message: the first ones as they are, of the others one for each code and place."""
+
+    __slots__ = ("_first", "_others")
+
+    def __init__(self) -> None:
+        self._first: list[Failure] = []
+        self._others: dict[tuple[str, str], Failure] = {}
+
+    def add(self, failure: Failure) -> None:
+        if len(self._first) < MAX_FAILURES:
+            self._first.append(failure)
+            return
+        key = failure.code, failure.location
+        known = self._others.get(key)
+        self._others[key] = failure if known is None else replace(known, count=known.count + 1)
+
+    def in_order(self) -> Sequence[Failure]:
+        """Return what is kept, in the order of elements and points."""
+        kept = [*self._first, *map(_counted, self._others.values())]
+        kept.sort(key=lambda failure: (failure.element or 0, failure.point or 0))
+        return kept
+
+
+def _counted(failure: Failure) -> Failure:
+    if failure.count == 1:
+        return failure
+    return replace(failure, reason=f"{failure.reason} (and {failure.count - 1:,} more of this kind)")
