@@ -270,6 +270,43 @@ def test_a_call_without_an_answer_in_time_is_not_connected() -> None:
         drive(main())
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_cancellation_counts_although_an_answer_arrives(turns: int) -> None:
+    """At any of the turns that an answer takes from the server to the caller."""
+
+    class Client:
+        async def connect(self) -> None:
+            """Connect at once."""
+
+        async def login_user(self, _name: str, _password: str) -> None:
+            """Let everyone in."""
+
+        async def logout_user(self) -> None:
+            """Leave at once."""
+
+        def get_stream(self, _stream: str) -> asyncio.Future[None]:
+            return answer
+
+    async def main() -> None:
+        nonlocal answer
+        answer = asyncio.get_running_loop().create_future()
+        connection = Connection(IggySettings(), client=lambda _settings: Client())
+        await connection.open()
+        calling = asyncio.create_task(connection.topics("s"))
+        await asyncio.sleep(0.01)
+        answer.set_result(None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not calling.done():
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+        await connection.close()
+
+    answer: asyncio.Future[None]
+    drive(main())
+
+
 def test_who_is_not_let_in_stops(fake: FakeIggy) -> None:
     async def main() -> None:
         await Connection(fake.settings(password=Secret("hidden-word"))).open()

@@ -330,11 +330,12 @@ class Connection:
         """Return the answer, within the timeout; the call itself is never cancelled."""
         future = asyncio.ensure_future(answer)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), self._settings.timeout_seconds)
-        except TimeoutError as error:
-            future.add_done_callback(_forget)
-            seconds = f"{self._settings.timeout_seconds:g} s"
-            raise CallFailed(f"{doing}: no answer in {seconds}", Meaning.AWAY) from error
+            await asyncio.wait({future}, timeout=self._settings.timeout_seconds)  # `wait_for` may lose a cancellation
+            if not future.done():
+                future.add_done_callback(_forget)
+                seconds = f"{self._settings.timeout_seconds:g} s"
+                raise CallFailed(f"{doing}: no answer in {seconds}", Meaning.AWAY)
+            return future.result()
         except asyncio.CancelledError:
             future.add_done_callback(_forget)
             raise
