@@ -219,7 +219,7 @@ def test_each_key_of_the_schema_is_drawn(name: str) -> None:
     """A key that is added to the schema is drawn, or this fails."""
     drawn, node = Vocabulary(["a"], ["a"]), SCHEMA["$defs"][name]
 
-    @settings(max_examples=100, database=None, phases=[Phase.generate], suppress_health_check=RELAXED)
+    @settings(max_examples=200, database=None, phases=[Phase.generate], derandomize=True, suppress_health_check=RELAXED)
     @given(node_of(node, drawn, f"/{name}"))
     def draw(_tree: Any) -> None:
         pass
