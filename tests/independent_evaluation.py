@@ -83,7 +83,10 @@ def _tag(item: str | Mapping[str, Any], element: object) -> str:
         value = item.get("default", value)
     if isinstance(value, list | dict):
         raise Failed("a tag is a scalar")
-    return "" if value is None else _text(value)
+    text = "" if value is None else _text(value)
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]|\\\Z", text):
+        raise Failed("no server takes such a tag")
+    return text
 
 
 def _text(value: object) -> str:
