@@ -16,7 +16,7 @@ from iggyflux.records import JSON
 
 _NS = Parameter("time", ("number",), "nanoseconds since the epoch, an integer")
 _ZONE = Parameter("timezone", ("string",), "an IANA name; default UTC", optional=True, constant=True)
-_UNITS = {"unix_s": 10**9, "unix_ms": 10**6, "unix_us": 10**3, "unix_ns": 1}
+_UNITS = ("unix_s", "unix_ms", "unix_us", "unix_ns")
 _NAMES = (*_UNITS, "rfc3339", "flexible")
 _PARTS = (
     "year",
@@ -72,7 +72,7 @@ def _reader(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
 
     form, zone = constants["format"], _zone(constants)
     if form in _UNITS:
-        body: Callable[[Any], int] = partial(_swapped, timestamps.scale_number, _UNITS[form])
+        body: Callable[[Any], int] = partial(_swapped, timestamps.scale_number, timestamps.UNITS_NS[form])
     elif form == "rfc3339":
         body = timestamps.parse_rfc3339
     elif form == "flexible":
