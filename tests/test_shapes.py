@@ -26,6 +26,14 @@ RELAXED_BY = {
     examples: settings(max_examples=examples, deadline=None, suppress_health_check=RELAXED, derandomize=is_seeded)
     for examples, is_seeded in ((EXAMPLES, True), (SLOW_EXAMPLES, True), (LONG_EXAMPLES, False))
 }
+NUMBERS_OF_EXAMPLES = pytest.mark.parametrize(
+    "examples",
+    [
+        EXAMPLES,
+        pytest.param(SLOW_EXAMPLES, marks=pytest.mark.slow),
+        pytest.param(LONG_EXAMPLES, marks=pytest.mark.long),
+    ],
+)
 
 
 def vocabulary_of(shape: str) -> Vocabulary:
@@ -61,14 +69,7 @@ def parsed(document: dict[str, Any]) -> Mapping:
         raise AssertionError from error
 
 
-@pytest.mark.parametrize(
-    "examples",
-    [
-        EXAMPLES,
-        pytest.param(SLOW_EXAMPLES, marks=pytest.mark.slow),
-        pytest.param(LONG_EXAMPLES, marks=pytest.mark.long),
-    ],
-)
+@NUMBERS_OF_EXAMPLES
 def test_plans_agree_on_payloads_of_products(examples: int) -> None:
     @settings(parent=RELAXED_BY[examples])
     @given(
@@ -146,14 +147,7 @@ def found_points(lines: Sequence[str]) -> dict[tuple[Any, ...], Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "examples",
-    [
-        EXAMPLES,
-        pytest.param(SLOW_EXAMPLES, marks=pytest.mark.slow),
-        pytest.param(LONG_EXAMPLES, marks=pytest.mark.long),
-    ],
-)
+@NUMBERS_OF_EXAMPLES
 def test_values_are_those_of_an_independent_evaluation(examples: int) -> None:
     @settings(parent=RELAXED_BY[examples])
     @given(st.data(), st.sampled_from(sorted(SHAPES)))
@@ -196,14 +190,7 @@ def rows(draw: Any, shape: str) -> list[Row]:
     return made
 
 
-@pytest.mark.parametrize(
-    "examples",
-    [
-        EXAMPLES,
-        pytest.param(SLOW_EXAMPLES, marks=pytest.mark.slow),
-        pytest.param(LONG_EXAMPLES, marks=pytest.mark.long),
-    ],
-)
+@NUMBERS_OF_EXAMPLES
 def test_reader_plans_agree_on_rows_of_products(examples: int) -> None:
     @settings(parent=RELAXED_BY[examples])
     @given(st.data(), st.sampled_from(sorted(SHAPES)))

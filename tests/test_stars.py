@@ -37,6 +37,11 @@ def expression(path: Path) -> str:
     return text.removeprefix(".")
 
 
+def writer(points: dict[str, Any]) -> dict[str, Any]:
+    """A document of these points."""
+    return {"iggyflux": 1, "kind": "writer", "name": "n", "from": {"stream": "s", "topic": "t"}, "points": points}
+
+
 def rendered(document: dict[str, Any], payload: Any, plan: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Fields and tags of the only line."""
     mapping = parse_mapping(json.dumps(document, ensure_ascii=False), format="yaml")
@@ -53,17 +58,13 @@ def test_with_flatten_each_leaf_is_in_the_line_once(data: st.DataObject, payload
     """Tags, a named field and the timestamp use some leaves; the star takes all others."""
     found = leaves(payload)
     used = data.draw(st.lists(st.sampled_from(found), unique=True, max_size=3)) if found else []
-    document = {
-        "iggyflux": 1,
-        "kind": "writer",
-        "name": "n",
-        "from": {"stream": "s", "topic": "t"},
-        "points": {
+    document = writer(
+        {
             "measurement": {"const": "m"},
             "tags": {f"tag {number}": expression(path) for number, path in enumerate(used)},
             "fields": {"fixed": {"const": 1}, "*": {"expr": "@", "flatten": "/"}},
-        },
-    }
+        }
+    )
     expected = {"/".join(map(str, path)) for path in found if path not in used} | {"fixed"}
 
     for plan in ("compiled", "reference"):
@@ -96,17 +97,13 @@ PAYLOAD = {"d": {"id": "x", "v": 1, "w": [{"p": 2, "q": 3}, {"p": 4}]}, "e": 5, 
     ],
 )
 def test_what_another_part_reads_is_omitted_and_nothing_beside_it(source: str, missing: set[str], plan: str) -> None:
-    document = {
-        "iggyflux": 1,
-        "kind": "writer",
-        "name": "n",
-        "from": {"stream": "s", "topic": "t"},
-        "points": {
+    document = writer(
+        {
             "measurement": {"const": "m"},
             "tags": {"k": source},
             "fields": {"*": {"expr": "@", "flatten": "_"}},
-        },
-    }
+        }
+    )
     fields, _ = rendered(document, PAYLOAD, plan)
 
     assert set(fields) == {"d_id", "d_v", "d_w_0_p", "d_w_0_q", "d_w_1_p", "e", "t"} - missing
@@ -115,30 +112,20 @@ def test_what_another_part_reads_is_omitted_and_nothing_beside_it(source: str, m
 @pytest.mark.parametrize("plan", ["compiled", "reference"])
 def test_without_flatten_a_member_of_which_a_part_is_used_is_omitted(plan: str) -> None:
     """Its rest could not be written anyway."""
-    document = {
-        "iggyflux": 1,
-        "kind": "writer",
-        "name": "n",
-        "from": {"stream": "s", "topic": "t"},
-        "points": {"measurement": {"const": "m"}, "tags": {"k": "d.id"}, "fields": {"*": "@"}},
-    }
+    document = writer({"measurement": {"const": "m"}, "tags": {"k": "d.id"}, "fields": {"*": "@"}})
 
     assert rendered(document, PAYLOAD, plan) == ({"e": 5.0, "t": 7.0}, {"k": "x"})
 
 
 @pytest.mark.parametrize("plan", ["compiled", "reference"])
 def test_a_star_of_a_member_omits_what_is_used_inside_of_it(plan: str) -> None:
-    document = {
-        "iggyflux": 1,
-        "kind": "writer",
-        "name": "n",
-        "from": {"stream": "s", "topic": "t"},
-        "points": {
+    document = writer(
+        {
             "measurement": {"const": "m"},
             "tags": {"k": "d.id", "l": "d.w[1].p"},
             "fields": {"*": {"expr": "d", "flatten": "_"}, "all_*": {"expr": "@", "flatten": "."}},
-        },
-    }
+        }
+    )
     fields, _ = rendered(document, PAYLOAD, plan)
 
     assert set(fields) == {"v", "w_0_p", "w_0_q", "all_e", "all_t"}
