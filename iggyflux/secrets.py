@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from iggyflux.errors import closest
 
 HIDDEN = "***"
-SECRET_KEYS = frozenset({"token", "password", "connection_string"})
+SECRET_KEYS = frozenset({"token", "password", "connection_string", "client_key_passphrase"})
 """The keys of a pipeline whose values are secrets."""
 
 _SHORT = 3
@@ -238,7 +238,12 @@ def _pattern(form: str) -> str:
 
 def is_secret_key(key: str) -> bool:
     """Return whether the value of `key` is a secret, also if the key is misspelt."""
-    return key in SECRET_KEYS or bool(key and closest(key.lower(), sorted(SECRET_KEYS)))
+    folded = key.lower()
+    return key in SECRET_KEYS or _SECRET_NAME.search(folded) is not None or closest(folded, _MISSPELT) is not None
+
+
+_MISSPELT = ("connection_string", "passphrase", "password", "token")
+_SECRET_NAME = re.compile(r"auth(?!or)|cookie|credential|passphrase|passw|secret|token|api[-_]?key")
 
 
 _SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S)""")

@@ -19,7 +19,7 @@ from iggyflux.pipeline import Pipeline, parse_pipeline
 
 NEITHER: Final = "IFX520"
 UNREADABLE: Final = "IFX521"
-_OF_THE_ENVIRONMENT: Final = frozenset({"IFX802", "IFX803"})
+_OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
 """Codes of problems that can be specific to this machine."""
 
 
@@ -31,8 +31,8 @@ def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
     """Check mapping and pipeline files.
 
     PATHS are files or directories; in a directory, every .yaml, .yml and .toml file with the key `iggyflux`. No server
-    is contacted. The mappings of a pipeline are checked too; missing variables and secret files are
-    warnings.
+    is contacted. The mappings of a pipeline are checked too; missing variables, secret files and files of
+    TLS are warnings.
 
     \b
     Example:
@@ -111,7 +111,7 @@ def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[P
     except DocumentError as error:
         problems = tuple(_of_this_machine(error.problems))
         return CheckedFile(str(path), "pipeline", problems), list(_named_mappings(document.tree, path))
-    problems = (*pipeline.warnings, *_misfits(pipeline))
+    problems = (*pipeline.warnings, *_of_this_machine(_misfits(pipeline)))
     return CheckedFile(str(path), "pipeline", problems), [route.mapping for route in pipeline.routes]
 
 
@@ -129,7 +129,7 @@ def _misfits(pipeline: Pipeline) -> Sequence[Problem]:
 
 
 def _of_this_machine(problems: Sequence[Problem]) -> Iterator[Problem]:
-    """Yield the problems of a pipeline; missing variables are warnings, and problems caused by them are omitted."""
+    """Yield the problems of a pipeline; those of this machine are warnings, and problems caused by them are omitted."""
     missing = {problem.location.pointer for problem in problems if problem.code in _OF_THE_ENVIRONMENT}
     for problem in problems:
         if problem.code in _OF_THE_ENVIRONMENT:

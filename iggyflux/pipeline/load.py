@@ -152,7 +152,11 @@ class _Reading:
         return cast(InfluxSettings, self.settings(InfluxSettings, _INFLUX, layers))
 
     def check_pairs(self, given: Mapping[str, object], pointer: str) -> None:
-        for key, needs in (("password", "username"), ("client_key", "client_cert")):
+        for key, needs in (
+            ("password", "username"),
+            ("client_key", "client_cert"),
+            ("client_key_passphrase", "client_cert"),
+        ):
             if given.get(key) is not None and given.get(needs) is None:
                 self.report("IFX810", pointer, f"`{key}` without `{needs}`", key=True, hint=f"add `{needs}`")
         if given.get("token") is not None and given.get("password") is not None:

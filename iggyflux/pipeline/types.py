@@ -112,6 +112,7 @@ class InfluxSettings:
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    client_key_passphrase: Secret | None = None
     domain: str | None = None
     verify: bool = True
     accept_partial: bool = True

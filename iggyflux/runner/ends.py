@@ -100,18 +100,18 @@ def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:
 
 def _influxdb_problems(setup: RouteSetup) -> list[Problem]:
     """Return the problems of the settings of InfluxDB, each with its place."""
-    from iggyflux.transports.influxdb.write.sink import settings_problems
+    from iggyflux.transports.influxdb.connection import certificate_problems, settings_problems
 
-    found = settings_problems(setup.influxdb)
+    found = settings_problems(setup.influxdb) or certificate_problems(setup.influxdb)
     return [setup.pipeline.setting_problem(setup.item, "influxdb", each) for each in found]
 
 
 def _iggy_problems(setup: RouteSetup) -> list[Problem]:
     """Return the problems of the settings of Iggy and of the consumer, each with its place."""
-    from iggyflux.transports.iggy.settings import settings_problems
+    from iggyflux.transports.iggy.settings import certificate_problems, settings_problems
 
     consumer = dataclasses.replace(setup.item.consumer, name=setup.consumer) if setup.kind == "writer" else None
-    found = settings_problems(setup.iggy, consumer)
+    found = settings_problems(setup.iggy, consumer) or certificate_problems(setup.iggy)
     return [setup.pipeline.setting_problem(setup.item, "iggy", each) for each in found]
 
 

@@ -917,16 +917,6 @@ def test_https_to_a_port_without_tls_says_so() -> None:
     assert stopped.value.code == "IFX727"
 
 
-@pytest.mark.parametrize(
-    "given", [{"ca_file": Path("none.pem")}, {"client_cert": Path("none.pem")}, {"ca_file": Path(__file__)}]
-)
-def test_certificate_files_that_cannot_be_used_stop_the_run(given: dict[str, Any]) -> None:
-    with pytest.raises(Stopped) as stopped:
-        drive(writing(settings("https://127.0.0.1:1", **given), LINES))
-
-    assert stopped.value.code == "IFX733"
-
-
 # --- proxies ---
 
 

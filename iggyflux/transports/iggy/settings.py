@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from iggyflux.errors import Location, Problem
 from iggyflux.pipeline import Consumer, IggySettings
+from iggyflux.transports.certificates import CertificateFault, Tls
 
 
 def settings_problems(settings: IggySettings, consumer: Consumer | None = None) -> list[Problem]:
@@ -14,6 +15,15 @@ def settings_problems(settings: IggySettings, consumer: Consumer | None = None) 
         Problem("IFX760", message, Location(pointer=f"/{key}"), hint=hint)
         for key, message, hint in _problems(settings, consumer)
     ]
+
+
+def certificate_problems(settings: IggySettings) -> list[Problem]:
+    """Return the problem of `ca_file`; it can be specific to this machine."""
+    try:
+        Tls(settings.ca_file if settings.tls else None).check()
+    except CertificateFault as fault:
+        return [Problem("IFX733", str(fault), Location(pointer=f"/{fault.key}"), hint=fault.hint)]
+    return []
 
 
 def _problems(settings: IggySettings, consumer: Consumer | None) -> Iterator[tuple[str, str, str]]:

@@ -7,7 +7,6 @@ and what a response to that means.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,8 @@ from iggyflux.delivery.answers import Answer, classify
 from iggyflux.delivery.verdicts import Impossible, Unavailable, Verdict
 from iggyflux.errors import Location, NotConnected, PipelineError, Problem, Stopped
 from iggyflux.pipeline import InfluxSettings
-from iggyflux.secrets import Scrubber
+from iggyflux.secrets import Scrubber, Secret
+from iggyflux.transports.certificates import CertificateFault, Tls
 from iggyflux.transports.influxdb.flavors import (
     FLAVORS,
     Detected,
@@ -36,7 +36,6 @@ from iggyflux.transports.influxdb.http import (
     AddressError,
     HttpClient,
     Login,
-    Tls,
     parse_address,
     proxy_secrets,
 )
@@ -55,6 +54,28 @@ def settings_problems(settings: InfluxSettings) -> list[Problem]:
         hint = "for example `url: http://127.0.0.1:8086`"
         problems.append(Problem("IFX732", str(error), Location(pointer="/url"), hint=hint))
     return problems
+
+
+def certificate_problems(settings: InfluxSettings) -> list[Problem]:
+    """Return the problem of the files of TLS; they can be specific to this machine."""
+    if not settings.url.startswith("https:"):
+        return []
+    try:
+        _tls(settings).check()
+    except CertificateFault as fault:
+        return [Problem("IFX733", str(fault), Location(pointer=f"/{fault.key}"), hint=fault.hint)]
+    return []
+
+
+def _tls(settings: InfluxSettings) -> Tls:
+    return Tls(
+        settings.ca_file,
+        settings.client_cert,
+        settings.client_key,
+        settings.client_key_passphrase,
+        settings.verify,
+        settings.domain,
+    )
 
 
 def _problem(misfit: UnsupportedSetting) -> Problem:
@@ -123,11 +144,10 @@ class InfluxConnection:
     def _http(self) -> HttpClient:
         if self._client is None:
             settings = self._settings
-            tls = Tls(settings.ca_file, settings.client_cert, settings.client_key, settings.verify, settings.domain)
             try:
                 self._client = HttpClient(
                     self.address,
-                    tls=tls,
+                    tls=_tls(settings),
                     timeout_seconds=settings.timeout_seconds,
                     scrub=self._scrub,
                     connections=self._threads_wanted(),
@@ -135,13 +155,8 @@ class InfluxConnection:
                 )
             except AddressError as error:
                 raise Stopped(self._scrub(str(error)), "an http:// address, with user and password", "IFX726") from None
-            except (OSError, ssl.SSLError) as error:
-                words = self._scrub(str(error))
-                raise Stopped(
-                    f"the certificate files cannot be used: {words}",
-                    "`ca_file`, `client_cert` and `client_key` are PEM files, the key without a passphrase",
-                    "IFX733",
-                ) from None
+            except CertificateFault as fault:
+                raise Stopped(self._scrub(str(fault)), fault.hint, "IFX733") from None
         return self._client
 
     def _ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
@@ -223,13 +238,13 @@ def _with_login(settings: InfluxSettings, login: Login | None) -> InfluxSettings
     """Return `settings` with user and password of the URL, unless they have their own."""
     if login is None or settings.username is not None or settings.password is not None:
         return settings
-    from iggyflux.secrets import Secret
-
     return replace(settings, username=login.username, password=Secret(login.password))
 
 
 def _secrets(settings: InfluxSettings, login: Login | None, address: Address) -> list[str]:
-    secrets = [secret.reveal() for secret in (settings.token, settings.password) if secret]
+    secrets = [
+        secret.reveal() for secret in (settings.token, settings.password, settings.client_key_passphrase) if secret
+    ]
     if settings.password:
         secrets.append(f"{settings.username or ''}:{settings.password.reveal()}")
     if login:

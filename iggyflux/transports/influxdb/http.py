@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # it is there
@@ -36,6 +35,7 @@ from urllib3.exceptions import (
 from iggyflux.delivery.answers import Answer, plain_words
 from iggyflux.delivery.verdicts import Impossible, Unavailable
 from iggyflux.secrets import Scrubber
+from iggyflux.transports.certificates import Tls
 from iggyflux.transports.influxdb.deadlines import Deadlines
 
 # A response that echoes every line of a request fits; a larger one is of no use.
@@ -109,27 +109,6 @@ def parse_address(url: str) -> tuple[Address, Login | None]:
     if parts.username is None and parts.password is None:
         return address, None
     return address, Login(unquote(parts.username or ""), unquote(parts.password or ""))
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """The trusted authorities and the client certificate; `domain` is the name expected in the server's certificate."""
-
-    ca_file: Path | None = None
-    client_cert: Path | None = None
-    client_key: Path | None = None
-    verify: bool = True
-    domain: str | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Return the context.  Raise `OSError` or `ssl.SSLError` if a file cannot be used."""
-        context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.client_cert:
-            context.load_cert_chain(str(self.client_cert), str(self.client_key) if self.client_key else None)
-        return context
 
 
 class Ticket:
@@ -268,7 +247,7 @@ class HttpClient:
         connections: int,
         stale_seconds: float = STALE_SECONDS,
     ) -> None:
-        """Raise `AddressError` for an unusable proxy, `OSError` and `ssl.SSLError` for certificate files."""
+        """Raise `AddressError` for an unusable proxy, `CertificateFault` for a file of TLS."""
         self.address = address
         self._where = f"{address.host}:{address.port}"
         self._scrub = scrub
@@ -546,6 +525,13 @@ def _proxy_failed(failed: _FailedExchange) -> Failure:
 
 
 _TLS_ALERT = "\x15\x03"  # what 3.x answers to http on its TLS port
+_UNKNOWN_AUTHORITY = (
+    "set `ca_file` to the authority that signed it (and `url` to the name in it); "
+    "`verify: false` accepts any certificate"
+)
+_DATES = "renew the certificate of the server, and check the clock of this machine"
+_NAMES = "set `url` or `domain` to a name in the certificate; `verify: false` accepts any certificate"
+_VERIFY_HINTS = {9: _DATES, 10: _DATES, 62: _NAMES, 64: _NAMES}  # X509_V_ERR_… of OpenSSL: dates, host, address
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
 
 
@@ -553,12 +539,8 @@ def _tls_failed(failed: _FailedExchange) -> Failure:
     cause = failed.cause
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = plain_words(cause.verify_message or str(cause), failed.scrub)
-        return Impossible(
-            f"the certificate of {failed.where} is not trusted: {why}",
-            "set `ca_file` to the authority that signed it (and `url` to the name in it); "
-            "`verify: false` accepts any certificate",
-            code="IFX727",
-        )
+        hint = _VERIFY_HINTS.get(cause.verify_code, _UNKNOWN_AUTHORITY)
+        return Impossible(f"the certificate of {failed.where} is not trusted: {why}", hint, code="IFX727")
     reason = (getattr(cause, "reason", None) or "") if isinstance(cause, ssl.SSLError) else ""
     if reason in _NOT_TLS:
         return Impossible(
