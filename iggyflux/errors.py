@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from iggyflux.escapes import escaped
+
 
 class IggyfluxError(Exception):
     """The base class of every exception that iggyflux raises on purpose."""
@@ -61,7 +63,7 @@ class Problem:
 
     def render(self) -> str:
         """Return the text form without colours: place, code and message, the source line with a caret, the hints."""
-        lines = [f"{self.location}: {self.severity}[{self.code}]: {_shown(self.message)}"]
+        lines = [f"{_shown(str(self.location))}: {self.severity}[{self.code}]: {_shown(self.message)}"]
         if self.location.pointer:
             lines[0] += f" (at {_shown(self.location.pointer)})"
         if self.source is not None and self.location.line:
@@ -69,7 +71,7 @@ class Problem:
             source, before = _window(self.source, max((self.caret or self.location.column) - 1, 0))
             indent = "".join("\t" if character == "\t" else " " for character in source[:before])
             carets = "^" * max(min(self.length, len(source) - before), 1)
-            lines.append(f"  {number} | {source}")
+            lines.append(f"  {number} | {escaped(source)}")
             lines.append(f"  {' ' * len(number)} | {indent}{carets}")
         for label, text in (("expected", self.expected), ("found", self.found), ("hint", self.hint)):
             if text:

@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "iggyflux"
 
 LAYERS: list[set[str]] = [
+    {"escapes"},
     {"errors", "codes"},
     {"disk"},
     {"secrets"},

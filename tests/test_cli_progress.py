@@ -15,6 +15,7 @@ from rich.console import Console
 from shell import iggyflux
 
 from iggyflux.cli.live_table import _Rates, route_table
+from iggyflux.cli.output import unstyled
 from iggyflux.cli.progress import summary_lines
 from iggyflux.errors import Stopped
 from iggyflux.records import Partition
@@ -68,7 +69,7 @@ def test_the_summary_names_what_went_wrong_and_what_helps() -> None:
     good = RouteStatus("env", state="done", read=1, delivered=1, acknowledged=1, retries=2)
     bad = RouteStatus("a", state="stopped", error=Stopped("the disk is full", "free space", "IFX704"))
 
-    lines = [click.unstyle(line) for line in summary_lines(Summary((good, bad), 10.0, interrupted=True))]
+    lines = [unstyled(line) for line in summary_lines(Summary((good, bad), 10.0, interrupted=True))]
 
     assert lines == [
         "env  done: 1 message, 1 point written, 1 acknowledged, 0 messages a second",
@@ -78,7 +79,7 @@ def test_the_summary_names_what_went_wrong_and_what_helps() -> None:
         "       hint: free space",
         "interrupted: not everything was finished; the next run goes on from what was acknowledged",
     ]
-    assert list(summary_lines(Summary((), 0.0))) == ["no routes"]
+    assert list(summary_lines(Summary((), 0.0))) == [("no routes",)]
 
 
 def test_a_first_connection_is_not_reported_as_a_reconnect() -> None:
@@ -86,7 +87,7 @@ def test_a_first_connection_is_not_reported_as_a_reconnect() -> None:
     away = RouteStatus("env", state="stopped", reconnects=4, error=Stopped("connection refused", code="IFX606"))
     once = RouteStatus("env", state="done", retries=1, reconnects=1, dead_letters=1)
 
-    lines = [[click.unstyle(line) for line in summary_lines(Summary((route,), 0.0))][1] for route in (away, once)]
+    lines = [[unstyled(line) for line in summary_lines(Summary((route,), 0.0))][1] for route in (away, once)]
 
     assert lines == [
         "     4 connections lost or refused",

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
 
-from iggyflux.cli.reports import CheckedFile, as_github, as_json, as_sarif, as_text, sorted_problems
+from iggyflux.cli.reports import CheckedFile, as_github, as_json, as_sarif, print_text, sorted_problems
 from iggyflux.codes import CODES
 from iggyflux.errors import Location, Problem
 
@@ -31,12 +31,12 @@ FILES = [CheckedFile("a folder/b,c:d%.yaml", "writer", (ODD,)), CheckedFile("a.y
 
 
 def test_github_annotations_are_escaped_as_the_runner_reads_them() -> None:
-    """%, CR and LF everywhere; commas and colons in properties too."""
+    """% and LF everywhere; commas and colons in properties too; other control characters as in text."""
     first, second = as_github(FILES).splitlines()
 
     assert first == (
         "::error file=a folder/b%2Cc%3Ad%25.yaml,line=2,col=5,endColumn=10,title=IFX110"
-        "::100%25 wrong,%0Ain two: lines%0Ahint: correct it%0D"
+        "::100%25 wrong,%0Ain two: lines%0Ahint: correct it\\r"
     )
     assert second == "::warning file=a.yaml,title=IFX150::doubtful"
 
@@ -97,11 +97,10 @@ def test_problems_are_sorted_by_place() -> None:
     ]
 
 
-def test_text_shows_the_line_with_its_caret() -> None:
+def test_text_shows_the_line_with_its_caret(capsys: pytest.CaptureFixture[str]) -> None:
     """A blank line between problems."""
-    import click
-
-    text = click.unstyle(as_text(FILES))
+    print_text(FILES)
+    text = capsys.readouterr().out
 
     assert "  2 |     ünder: it\n    |     ^^^^^\n" in text
     assert text.count("\n\n") == 1
@@ -193,7 +192,7 @@ def test_junit_is_xml_whatever_names_hold(tmp_path: Path) -> None:
 
     root = ElementTree.fromstring(outcome.out)
     assert outcome.code == 1
-    assert [case.get("name") for case in root.iter("testcase")] == ["a <b> & \\u0007"]
+    assert [case.get("name") for case in root.iter("testcase")] == ["a <b> & \\x07"]
     assert root.get("failures") == "1"
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux.cli.output import unstyled
 from iggyflux.cli.progress import summary_lines
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.machine import Machine, Send, Wait
@@ -500,7 +500,7 @@ def test_a_run_until_the_end_that_is_stopped_before_it_is_interrupted(
     (found,) = summary.routes
     assert (summary.exit_code, found.state, found.acknowledged) == (exit_code, state, 20)
     assert not until_end or sum(found.lag.values()) == 80
-    assert any("interrupted: 20 of 100 messages" in click.unstyle(line) for line in summary_lines(summary)) is until_end
+    assert any("interrupted: 20 of 100 messages" in unstyled(line) for line in summary_lines(summary)) is until_end
 
 
 def test_a_run_until_the_end_that_reaches_it_is_done() -> None:

@@ -7,7 +7,6 @@ else; a traceback that a user sees is a bug.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from iggyflux import __version__
-from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, leave_at_once, silence_closed_pipes
+from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, leave_at_once, result_line, silence_closed_pipes
 from iggyflux.errors import closest
 
 
@@ -109,7 +108,7 @@ class CommandLine(click.Group):
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
-        click.echo(f"iggyflux {__version__}")
+        result_line(f"iggyflux {__version__}")
         ctx.exit()
 
 
@@ -121,8 +120,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
 )
-@click.pass_context
-def command_line(ctx: click.Context) -> None:
+def command_line() -> None:
     """Move data between Apache Iggy and InfluxDB as mapping documents say.
 
     \b
@@ -130,8 +128,6 @@ def command_line(ctx: click.Context) -> None:
       iggyflux init mapping.yaml
       iggyflux dry-run mapping.yaml samples.ndjson
     """
-    if os.environ.get("NO_COLOR"):
-        ctx.color = False
 
 
 def main() -> NoReturn:

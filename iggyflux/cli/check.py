@@ -19,7 +19,7 @@ import click
 from iggyflux.authoring.examples import render_examples
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
-from iggyflux.cli.output import ExitCode, plural, result_line, talk
+from iggyflux.cli.output import ExitCode, Styled, plural, result_line, talk
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
@@ -77,7 +77,7 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
     faults = 0
     for route in routes:
         setup = route.setup
-        result_line(click.style(setup.name, bold=True))
+        result_line(Styled(setup.name, bold=True))
         if (fault := _find_fault(setup.mapping)) is not None:
             _show("plan", setup.item.mapping, fault)
             faults += 1
@@ -135,9 +135,10 @@ _MARKS = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("?   ", "yello
 def _show(key: str, endpoint: object, finding: CheckResult) -> None:
     word, colour = _MARKS[finding.ok]
     code = f" [{finding.code}]" if finding.code else ""
-    result_line(f"  {click.style(word, fg=colour, bold=finding.ok is False)} {key:<5} {endpoint}: {finding.text}{code}")
+    mark = Styled(word, colour, bold=finding.ok is False)
+    result_line("  ", mark, f" {key:<5} {endpoint}: {finding.text}{code}")
     if finding.hint and finding.ok is not True:
-        result_line(f"             {click.style('hint:', fg='cyan')} {finding.hint}")
+        result_line("             ", Styled("hint:", "cyan"), f" {finding.hint}")
 
 
 # --- the ends ---

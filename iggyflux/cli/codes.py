@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from iggyflux.cli.output import ExitCode, json_text, result, result_line, talk
+from iggyflux.cli.output import ExitCode, Styled, json_text, result, result_line, talk
 from iggyflux.codes import CODES
 from iggyflux.errors import closest
 
@@ -54,14 +54,15 @@ def command(code: str | None, form: str) -> int:
         result(json_text([asdict(entry) for entry in entries], indent=True) + "\n")
     elif code not in CODES:
         for entry in entries:
-            result_line(f"{click.style(entry.code, bold=True)}  {entry.title}")
+            result_line(Styled(entry.code, bold=True), f"  {entry.title}")
     else:
         entry = entries[0]
-        result_line(f"{click.style(entry.code, bold=True)}: {entry.title}")
+        result_line(Styled(entry.code, bold=True), f": {entry.title}")
         for label, text in (("", entry.meaning), ("fix: ", entry.fix), ("example: ", entry.example)):
             if text:
                 result_line("")
-                result_line(_paragraph(label, text))
+                for line in _paragraph(label, text).splitlines():
+                    result_line(line)
     return ExitCode.OK
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
-from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
+from iggyflux.cli.output import ExitCode, Line, Styled, ask, json_text, note, plural, result, result_line, talk
 from iggyflux.cursors import CursorStore, StoredCursor
 from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import Stopped
@@ -53,7 +53,7 @@ def show(pipeline: Path, only: tuple[str, ...], form: str) -> int:
             result(json_text(_tree(store, found)) + "\n")
         else:
             for line in _lines(store, found):
-                result_line(line)
+                result_line(*line)
     return ExitCode.OK
 
 
@@ -88,7 +88,7 @@ def set_(pipeline: Path, name: str, at: str, yes: bool) -> int:
         store.replace(StoredCursor(store.query, ReadPosition(time, time)))
         found = store.read()
     for line in _lines(store, found):
-        result_line(line)
+        result_line(*line)
     return ExitCode.OK
 
 
@@ -148,7 +148,7 @@ def _ask(question: str, yes: bool) -> None:
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"{question} cannot ask without a terminal: add --yes")
-    click.confirm(question, abort=True, err=True)
+    ask(question)
 
 
 def _tree(store: CursorStore, found: StoredCursor | None) -> dict[str, Any]:
@@ -167,19 +167,19 @@ def _tree(store: CursorStore, found: StoredCursor | None) -> dict[str, Any]:
     }
 
 
-def _lines(store: CursorStore, found: StoredCursor | None) -> list[str]:
+def _lines(store: CursorStore, found: StoredCursor | None) -> list[Line]:
     """Return the cursor as lines of text."""
     tree = _tree(store, found)
     if found is None:
-        return [f"{store.name}: nothing is stored; the reader begins at `start`"]
-    lines = [click.style(store.name, bold=True), f"  read to     {tree['done']}"]
+        return [(f"{store.name}: nothing is stored; the reader begins at `start`",)]
+    lines: list[Line] = [(Styled(store.name, bold=True),), (f"  read to     {tree['done']}",)]
     if tree["backfill"]:
-        lines.append(f"  backfill    {tree['backfill'][0]} to {tree['backfill'][1]} is not read yet")
-    lines.append(f"  final to    {tree['final']}   (later times are read again for late and changed points)")
-    lines.append(f"  digests of  {plural(tree['remembered'], 'row')}")
-    lines.append(f"  query       {_query(found)}")
+        lines.append((f"  backfill    {tree['backfill'][0]} to {tree['backfill'][1]} is not read yet",))
+    lines.append((f"  final to    {tree['final']}   (later times are read again for late and changed points)",))
+    lines.append((f"  digests of  {plural(tree['remembered'], 'row')}",))
+    lines.append((f"  query       {_query(found)}",))
     if not tree["fits"]:
-        lines.append("              " + click.style("not the current query of the mapping", fg="yellow"))
+        lines.append(("              ", Styled("not the current query of the mapping", "yellow")))
     return lines
 
 

@@ -16,12 +16,13 @@ from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping
 from iggyflux.cli.output import (
     ExitCode,
+    Styled,
     flush_results,
     json_text,
     note,
     plural,
     result,
-    styled_problem,
+    show_problem,
     talk,
     warn_of_fallback,
 )
@@ -213,7 +214,7 @@ def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:
         try:
             yield Sample(number + 1, example_message(mapping, tree, number), f"example {number + 1}")
         except RecordError as error:
-            talk(styled_problem(mapping.document.problem(error.code, f"/examples/{number}", error.reason)))
+            show_problem(mapping.document.problem(error.code, f"/examples/{number}", error.reason))
 
 
 def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Iterator[Sample]:
@@ -297,11 +298,11 @@ class _WriterRun:
         if self.shown > _SHOWN_FAILURES:
             return
         element = "" if failure.element is None else f", element {failure.element}"
-        place = click.style(f"{sample}{element}", bold=True)
+        place = Styled(f"{sample}{element}", bold=True)
         kind = (failure.code, failure.location)
         if kind in self.seen:
-            mark = click.style(f"error[{failure.code}]", fg="red", bold=True)
-            talk(f"{place}: {mark}: {failure.reason} (at {self.mapping.locate(failure.location)})")
+            mark = Styled(f"error[{failure.code}]", "red", bold=True)
+            talk(place, ": ", mark, f": {failure.reason} (at {self.mapping.locate(failure.location)})")
             return
         self.seen.add(kind)
         show_failure(self.mapping, place, failure)

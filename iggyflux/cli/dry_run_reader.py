@@ -17,16 +17,7 @@ from iggyflux.authoring.examples import example_rows
 from iggyflux.authoring.samples import SampleRow, read_rows
 from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import open_input, open_pipeline
-from iggyflux.cli.output import (
-    ExitCode,
-    flush_results,
-    json_text,
-    note,
-    plural,
-    result,
-    talk,
-    warn_of_fallback,
-)
+from iggyflux.cli.output import ExitCode, Styled, flush_results, json_text, note, plural, result, talk, warn_of_fallback
 from iggyflux.errors import TooMuch
 from iggyflux.mapping import Mapping, ReaderMapping
 from iggyflux.mapping.times import read_duration
@@ -106,7 +97,7 @@ def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
         result(json_text({"sample": chosen[origin].line, **line} if form == "json" else line) + "\n")
     flush_results()
     for failure in rendered.failures:
-        show_failure(mapping, click.style(f"row {chosen[failure.index].line}", bold=True), failure)
+        show_failure(mapping, Styled(f"row {chosen[failure.index].line}", bold=True), failure)
     summary = {"rows": len(chosen), "messages": len(rendered.messages), "failures": len(rendered.failures)}
     if form == "json":
         result(json_text({"summary": summary}) + "\n")

@@ -20,7 +20,7 @@ from iggyflux.cli.inputs import (
     open_mapping,
     stdin_is_terminal,
 )
-from iggyflux.cli.output import ExitCode, json_text, result, styled_problem, talk
+from iggyflux.cli.output import ExitCode, Styled, json_text, result, show_problem, talk
 from iggyflux.errors import ExpressionError, RecordError, closest
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
@@ -73,7 +73,7 @@ def command(
     try:
         compiled = compile_expression(expression, tables=tables)
     except ExpressionError as error:
-        talk(styled_problem(expression_problem(error)))
+        show_problem(expression_problem(error))
         return ExitCode.PROBLEMS
     pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
     code = ExitCode.OK
@@ -110,7 +110,7 @@ def _values(
                 document = FORMATS[form].decode(message.payload, options, None, False)
                 yield expression.evaluate(document, message if envelope else None)
         except RecordError as error:
-            talk(f"{place}{click.style(f'error[{error.code}]', fg='red', bold=True)}: {error.reason}")
+            talk(place, Styled(f"error[{error.code}]", "red", bold=True), f": {error.reason}")
             yield _FAILED
 
 

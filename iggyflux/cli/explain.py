@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
-from iggyflux.cli.output import ExitCode, json_text, result, result_line
+from iggyflux.cli.output import ExitCode, Line, Styled, json_text, result, result_line
 from iggyflux.expressions import Expression
 from iggyflux.expressions.syntax import nodes_in
 from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer
@@ -49,22 +49,23 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> i
         title = f"code (dialect {dialect}, precision {precision})"
     result_line("")
     if plan.source:
-        result_line(click.style(title, bold=True))
+        result_line(Styled(title, bold=True))
         result_line("")
-        result("".join(f"  {line}\n" if line else "\n" for line in plan.source.rstrip("\n").split("\n")))
+        for line in plan.source.rstrip("\n").split("\n"):
+            result_line(f"  {line}" if line else "")
     else:
-        result_line(click.style("code", bold=True))
+        result_line(Styled("code", bold=True))
         result_line(f"  none: the reference plan renders all messages ({plan.reason})")
     return ExitCode.OK
 
 
-def _print(lines: Iterable[str]) -> None:
+def _print(lines: Iterable[str | Line]) -> None:
     for line in lines:
-        result_line(line)
+        result_line(*((line,) if isinstance(line, str) else line))
 
 
-def _heading(text: str) -> str:
-    return click.style(text, bold=True)
+def _heading(text: str, after: str = "") -> Line:
+    return Styled(text, bold=True), after
 
 
 def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
@@ -78,9 +79,9 @@ def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
 # --- writers ---
 
 
-def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[str]:
+def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[str | Line]:
     source = writer.source
-    yield f"{_heading(mapping.name)}  writer, {mapping.document.file}, hash {mapping.hash}"
+    yield _heading(mapping.name, f"  writer, {mapping.document.file}, hash {mapping.hash}")
     yield ""
     yield _heading("reads")
     yield f"  stream {source.stream}, topic {', '.join(source.topics)}, payload {source.payload.format}"
@@ -93,10 +94,8 @@ def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[
             yield f"  {words}  {expression.text}"
     for number, point in enumerate(writer.points, 1):
         yield ""
-        yield (
-            _heading(f"writes point {number}" if len(writer.points) > 1 else "writes")
-            + f"  {mapping.locate(point.pointer)}"
-        )
+        title = f"writes point {number}" if len(writer.points) > 1 else "writes"
+        yield _heading(title, f"  {mapping.locate(point.pointer)}")
         yield from _point_lines(point, precision)
     yield ""
     yield _heading("otherwise")
@@ -210,9 +209,9 @@ def _identity(point: PointSpec, precision: str) -> str:
 # --- readers ---
 
 
-def _reader_lines(mapping: Mapping, reader: Reader) -> Iterator[str]:
+def _reader_lines(mapping: Mapping, reader: Reader) -> Iterator[str | Line]:
     query, cursor, target = reader.source, reader.cursor, reader.target
-    yield f"{_heading(mapping.name)}  reader, {mapping.document.file}, hash {mapping.hash}"
+    yield _heading(mapping.name, f"  reader, {mapping.document.file}, hash {mapping.hash}")
     yield ""
     yield _heading("reads")
     rows: list[Row] = [("language", query.language)]
@@ -231,10 +230,8 @@ def _reader_lines(mapping: Mapping, reader: Reader) -> Iterator[str]:
     yield from _aligned(rows)
     for number, spec in enumerate(reader.messages, 1):
         yield ""
-        yield (
-            _heading(f"sends message {number}" if len(reader.messages) > 1 else "sends")
-            + f"  {mapping.locate(spec.pointer)}"
-        )
+        title = f"sends message {number}" if len(reader.messages) > 1 else "sends"
+        yield _heading(title, f"  {mapping.locate(spec.pointer)}")
         rows = [("for each", spec.for_each), ("payload", _text(spec.payload))]
         rows += [("key", _text(spec.key))] if spec.key is not None else []
         rows += [(f"header {name}", _text(source)) for name, source in spec.headers]

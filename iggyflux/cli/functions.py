@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from iggyflux.cli.output import ExitCode, json_text, result, result_line, talk
+from iggyflux.cli.output import ExitCode, Styled, json_text, result, result_line, talk
 from iggyflux.errors import closest
 from iggyflux.functions import FUNCTIONS, Function
 
@@ -64,16 +64,17 @@ def _as_dict(function: Function) -> dict[str, object]:
 
 def _list(functions: list[Function]) -> None:
     for group in dict.fromkeys(function.group for function in functions):
-        result_line(click.style(f"{group}:", bold=True))
+        result_line(Styled(f"{group}:", bold=True))
         for function in functions:
             if function.group == group:
                 result_line(f"  {function.signature}")
 
 
 def _describe(function: Function) -> None:
-    result_line(click.style(function.signature, bold=True))
+    result_line(Styled(function.signature, bold=True))
     result_line("")
-    result_line(click.wrap_text(function.description, 100, initial_indent="  ", subsequent_indent="  "))
+    for line in click.wrap_text(function.description, 100, initial_indent="  ", subsequent_indent="  ").splitlines():
+        result_line(line)
     for parameter in function.parameters:
         if parameter.description:
             result_line(f"  {parameter.name}: {parameter.description}")
@@ -81,4 +82,5 @@ def _describe(function: Function) -> None:
         result_line("")
     for expression, document, outcome in function.examples:
         on = "" if document in ("{}", "null") else f"   on {document}"
-        result_line(f"  {expression}{on}\n    → {outcome}")
+        result_line(f"  {expression}{on}")
+        result_line(f"    → {outcome}")

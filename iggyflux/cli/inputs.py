@@ -13,7 +13,7 @@ import click
 
 from iggyflux.authoring.samples import SampleError, SampleFile
 from iggyflux.cli.documents import kind_of
-from iggyflux.cli.output import styled_problem, talk
+from iggyflux.cli.output import show_problem
 from iggyflux.documents import read_document, read_source
 from iggyflux.documents.nodes import Lines
 from iggyflux.errors import DocumentError, ExpressionError, Location, Problem
@@ -67,7 +67,7 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
             raise click.UsageError(f"{path} is a pipeline; expected a mapping (its `run` lists some)") from None
         raise
     for problem in mapping.warnings:
-        talk(styled_problem(problem))
+        show_problem(problem)
     return mapping
 
 
@@ -81,7 +81,7 @@ def open_pipeline(path: Path) -> Pipeline:
             raise click.UsageError(f"{path} is a mapping; expected a pipeline ({hint})") from None
         raise
     for problem in pipeline.warnings:
-        talk(styled_problem(problem))
+        show_problem(problem)
     return pipeline
 
 

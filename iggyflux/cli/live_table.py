@@ -16,6 +16,7 @@ from rich.text import Text
 
 from iggyflux.cli.output import attached, plural
 from iggyflux.delivery.windows import ReadPosition
+from iggyflux.escapes import escaped
 from iggyflux.runner import RouteStatus, Status
 from iggyflux.runner.events import TextFormatter
 from iggyflux.runner.status import ReaderStatus
@@ -55,7 +56,7 @@ def live_display(status: Status) -> Iterator[None]:
     class Above(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             style = "red" if record.levelno >= logging.ERROR else "yellow"
-            console.print(Text(self.format(record), style=style), soft_wrap=True)
+            console.print(_cell(self.format(record), style), soft_wrap=True)
 
     handler = Above(logging.WARNING)
     handler.setFormatter(TextFormatter())
@@ -83,8 +84,8 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
         bad = "red" if route.failed or route.refused else ""
         behind = f"{sum(route.lag.values()):,}" if route.lag else ""
         table.add_row(
-            route.name,
-            Text(route.state, style=_STATE_STYLES.get(route.state, "")),
+            _cell(route.name),
+            _cell(route.state, _STATE_STYLES.get(route.state, "")),
             f"{route.read:,}",
             f"{rates.of(route.name, route.read, now):,.0f}",
             f"{route.delivered:,}",
@@ -92,15 +93,20 @@ def route_table(routes: list[RouteStatus], rates: _Rates, now: float) -> Table:
             Text(f"{route.failed + route.refused:,}", style=bad),
             f"{route.dead_letters:,}",
             behind,
-            Text(route.waiting_for or (plural(route.retries, "retry", "retries") if route.retries else "")),
+            _cell(route.waiting_for or (plural(route.retries, "retry", "retries") if route.retries else "")),
         )
         if route.reader is not None and route.reader.position is not None:
             table.add_row(*_reader_row(route.reader, route.reader.position), *[""] * 7)
         if 1 < len(route.lag) <= _MOST_PARTITIONS:
             for partition, count in sorted(route.lag.items(), key=lambda item: str(item[0])):
                 if count:
-                    table.add_row(Text(f"  {partition}", style="dim"), *[""] * 7, Text(f"{count:,}", style="dim"), "")
+                    table.add_row(_cell(f"  {partition}", "dim"), *[""] * 7, Text(f"{count:,}", style="dim"), "")
     return table
+
+
+def _cell(text: str, style: str = "") -> Text:
+    """Return `text` escaped, and never as rich's markup."""
+    return Text(escaped(text), style=style)
 
 
 def _reader_row(reader: ReaderStatus, position: ReadPosition) -> tuple[Text | str, RenderableType]:

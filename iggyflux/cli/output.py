@@ -1,25 +1,54 @@
-"""What commands print, and how they end: results go to stdout, messages to stderr; exit codes.
+"""The one writer of the command line: results go to stdout, messages to stderr; and how commands end.
 
-Texts are always styled here; click removes the colours if the stream is not a terminal or NO_COLOR is set.
+No other module writes to the terminal.  A line consists of plain texts and `Styled` ones.  Both are escaped
+here, so that only styles become control characters; these are omitted if the stream is not a terminal or NO_COLOR is
+set.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import click
 
-from iggyflux.errors import DocumentError, IggyfluxError, Stopped, counted
+from iggyflux.errors import DocumentError, IggyfluxError, Problem, Stopped, counted
+from iggyflux.escapes import escaped, escaped_lines, json_text
+
+__all__ = [
+    "ExitCode",
+    "Line",
+    "Styled",
+    "ask",
+    "attached",
+    "count_problems",
+    "exit_code_of",
+    "flush_results",
+    "json_text",
+    "leave_at_once",
+    "note",
+    "plural",
+    "problem_lines",
+    "result",
+    "result_line",
+    "show_problem",
+    "show_problems",
+    "show_stop",
+    "silence_closed_pipes",
+    "talk",
+    "unstyled",
+    "warn",
+    "warn_of_fallback",
+]
 
 plural = counted
 
@@ -35,10 +64,41 @@ class ExitCode(IntEnum):
     CLOSED_PIPE = 141
 
 
+@dataclass(frozen=True, slots=True)
+class Styled:
+    """A text with a colour, or in bold."""
+
+    text: str
+    colour: str | None = None
+    bold: bool = False
+
+
+Line: TypeAlias = tuple[str | Styled, ...]
+"""A line of text without its end."""
+
+
+def unstyled(line: Line) -> str:
+    """Return the text of a line without styles."""
+    return "".join(part if isinstance(part, str) else part.text for part in line)
+
+
+def _written(line: Line) -> str:
+    """Return a line as it is printed: escaped, then styled."""
+    return "".join(
+        escaped(part)
+        if isinstance(part, str)
+        else click.style(escaped(part.text), fg=part.colour, bold=part.bold or None)
+        for part in line
+    )
+
+
 def result(text: str | bytes) -> None:
-    """Write to stdout; text is encoded as UTF-8, and no line feed is added."""
-    if sys.stdout is not None:  # the parent process can close it
-        sys.stdout.buffer.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+    """Write data to stdout: as it is for a pipe or a file, escaped for a terminal.  No line feed is added."""
+    if sys.stdout is None:  # the parent process can close it
+        return
+    if sys.stdout.isatty():
+        text = escaped_lines(text if isinstance(text, str) else text.decode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
 
 
 def flush_results() -> None:
@@ -47,35 +107,33 @@ def flush_results() -> None:
         sys.stdout.flush()
 
 
-def result_line(text: str) -> None:
-    """Write a line to stdout; colours survive on a terminal only."""
-    click.echo(text)
+def result_line(*line: str | Styled) -> None:
+    """Print a line on stdout."""
+    _print(line)
 
 
-def talk(text: str = "") -> None:
+def talk(*line: str | Styled) -> None:
     """Print a line on stderr."""
-    click.echo(text, err=True)
+    _print(line, err=True)
+
+
+def _print(line: Line, *, err: bool = False) -> None:
+    click.echo(_written(line), err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def note(text: str) -> None:
     """Print a note on stderr."""
-    talk(click.style("note: ", fg="cyan") + text)
+    talk(Styled("note: ", "cyan"), text)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    talk(click.style("warning: ", fg="yellow", bold=True) + text)
+    talk(Styled("warning: ", "yellow", bold=True), text)
 
 
-def json_text(value: Any, *, indent: bool = False) -> str:
-    """Return `value` as JSON; only characters that UTF-8 cannot encode are escaped."""
-    options: dict[str, Any] = {"indent": 2} if indent else {"separators": (",", ":")}
-    text = json.dumps(value, ensure_ascii=False, **options)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return json.dumps(value, ensure_ascii=True, **options)
-    return text
+def ask(question: str) -> None:
+    """Ask a question on the terminal.  Raise Abort if the answer is not yes."""
+    click.confirm(escaped(question), abort=True, err=True)
 
 
 # --- problems ---
@@ -83,47 +141,57 @@ def json_text(value: Any, *, indent: bool = False) -> str:
 _SEVERITY_COLOURS = {"error": "red", "warning": "yellow"}
 
 
-def styled_problem(problem: Any) -> str:
-    """Return the text of a `Problem`, with colours."""
+def problem_lines(problem: Problem) -> list[Line]:
+    """Return the lines of a problem."""
     head, *rest = problem.render().split("\n")
     if problem.location.file is None and not problem.location.line:
         head = head.removeprefix("<document>: ")
     colour = _SEVERITY_COLOURS[problem.severity]
     place, mark, message = head.partition(f": {problem.severity}[{problem.code}]: ")
+    first: Line = (head,)
     if mark:
-        head = f"{click.style(place, bold=True)}: {click.style(mark[2:-2], fg=colour, bold=True)}: {message}"
-    return "\n".join((head, *(_styled_detail(line, colour) for line in rest)))
+        first = (Styled(place, bold=True), ": ", Styled(mark[2:-2], colour, bold=True), ": ", message)
+    return [first, *(_styled_detail(line, colour) for line in rest)]
 
 
-def _styled_detail(line: str, colour: str) -> str:
+def _styled_detail(line: str, colour: str) -> Line:
     stripped = line.strip()
     if stripped.endswith("^") and set(stripped) <= set("| \t^"):
-        return line.replace("^", "\0", 1).replace("\0", click.style("^", fg=colour), 1)
+        before, caret, after = line.partition("^")
+        return before, Styled(caret, colour), after
     if stripped.startswith("hint: "):
-        return line.replace("hint:", click.style("hint:", fg="cyan"), 1)
-    return line
+        before, label, after = line.partition("hint:")
+        return before, Styled(label, "cyan"), after
+    return (line,)
 
 
-def count_problems(problems: Sequence[Any]) -> str:
+def show_problem(problem: Problem, *before: str | Styled) -> None:
+    """Print a problem on stderr, with `before` at the start of its first line."""
+    first, *rest = problem_lines(problem)
+    for line in ((*before, *first), *rest):
+        talk(*line)
+
+
+def count_problems(problems: Sequence[Problem]) -> str:
     """Return the number of problems, for example `2 errors, 1 warning`."""
     kinds = ("error", "warning")
     counts = {kind: sum(problem.severity == kind for problem in problems) for kind in kinds}
     return ", ".join(plural(count, kind) for kind, count in counts.items() if count) or "no problems"
 
 
-def show_problems(problems: Iterable[Any]) -> None:
+def show_problems(problems: Iterable[Problem]) -> None:
     """Print problems on stderr, and their number."""
     problems = list(problems)
     for problem in problems:
-        talk(styled_problem(problem))
+        show_problem(problem)
     talk(count_problems(problems))
 
 
 def show_stop(error: Any) -> None:
     """Print an error that has a code, a reason and a hint (`Stopped`, and those of commands) on stderr."""
-    talk(click.style(f"error[{error.code}]", fg="red", bold=True) + f": {error.reason}")
+    talk(Styled(f"error[{error.code}]", "red", bold=True), f": {error.reason}")
     if error.hint:
-        talk(f"    {click.style('hint:', fg='cyan')} {error.hint}")
+        talk("    ", Styled("hint:", "cyan"), f" {error.hint}")
 
 
 # --- the end ---
@@ -138,7 +206,8 @@ def exit_code_of(error: BaseException) -> int:
         return error.exit_code
     try:
         if os.environ.get("IGGYFLUX_TRACEBACK") and not isinstance(error, click.ClickException):
-            traceback.print_exception(error)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                talk(line)
         return _report(error)
     except BrokenPipeError:
         return ExitCode.CLOSED_PIPE
@@ -151,9 +220,21 @@ def _report(error: BaseException) -> int:
     return _bug(error)
 
 
-def _usage(error: Any) -> int:
-    error.show()
-    return int(error.exit_code)
+def _usage(error: click.ClickException) -> int:
+    """Report a wrong usage with the words of click."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        for line in context.get_usage().splitlines():
+            talk(line)
+        if context.command.get_help_option(context) is not None:
+            option = max(context.command.get_help_option_names(context), key=len)
+            talk(f"Try '{context.command_path} {option}' for help.")
+        talk()
+    message = error.format_message()
+    lines = message.splitlines() if isinstance(error, click.MissingParameter) else [message]  # its own lines
+    for line in (f"Error: {lines[0]}", *lines[1:]):
+        talk(line)
+    return error.exit_code
 
 
 def _interrupted(_error: BaseException) -> int:
@@ -165,7 +246,7 @@ def _operating_system(error: Any) -> int:
     if error.errno == errno.EPIPE:
         return ExitCode.CLOSED_PIPE
     place = f"{error.filename}: " if error.filename is not None else ""
-    talk(f"{click.style('error', fg='red', bold=True)}: {place}{error.strerror or error}")
+    talk(Styled("error", "red", bold=True), f": {place}{error.strerror or error}")
     return ExitCode.STOPPED
 
 
@@ -183,7 +264,7 @@ def _refused(error: Any) -> int:
     if hasattr(error, "code") and hasattr(error, "hint"):
         show_stop(error)
     else:
-        talk(f"{click.style('error', fg='red', bold=True)}: {error}")
+        talk(Styled("error", "red", bold=True), f": {error}")
     return ExitCode.PROBLEMS
 
 
@@ -203,10 +284,8 @@ def _bug(error: BaseException) -> int:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if f"{os.sep}iggyflux{os.sep}" in frame.filename] or list(frames)
     place = f" in {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
-    talk(
-        f"{click.style('a bug in iggyflux', fg='red', bold=True)}: {type(error).__name__}{place}; please report it "
-        "with the command (IGGYFLUX_TRACEBACK=1 shows the traceback)"
-    )
+    advice = "please report it with the command (IGGYFLUX_TRACEBACK=1 shows the traceback)"
+    talk(Styled("a bug in iggyflux", "red", bold=True), f": {type(error).__name__}{place}; {advice}")
     return ExitCode.STOPPED
 
 

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
-import click
-
-from iggyflux.cli.output import attached, plural
+from iggyflux.cli.output import Line, Styled, attached, plural
 from iggyflux.runner import RouteStatus, Status, Summary
 from iggyflux.runner.events import JsonFormatter, TextFormatter
 from iggyflux.runner.status import ReaderStatus
@@ -72,39 +70,39 @@ def _reader_words(reader: ReaderStatus) -> Iterator[str]:
             yield f"{count:,} {words}"
 
 
-def _mark(route: RouteStatus) -> str:
+def _mark(route: RouteStatus) -> Line:
     """How a route ended, in colour."""
     if route.error:
-        return click.style("stopped", fg="red", bold=True)
+        return (Styled("stopped", "red", bold=True),)
     if route.state != "interrupted":
-        return click.style(route.state, fg="green")
+        return (Styled(route.state, "green"),)
     left = sum(route.lag.values())
     of = f": {route.acknowledged:,} of {plural(route.acknowledged + left, 'message')}" if left else ""
-    return click.style("interrupted", fg="yellow", bold=True) + of
+    return Styled("interrupted", "yellow", bold=True), of
 
 
-def summary_lines(summary: Summary) -> Iterator[str]:
+def summary_lines(summary: Summary) -> Iterator[Line]:
     """Yield the lines of a run's summary."""
     width = max((len(route.name) for route in summary.routes), default=0)
     for route in summary.routes:
-        mark = _mark(route)
         reads, counts = "messages", f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
         others = [plural(getattr(route, name), one, many or one) for name, one, many in _WORDS if getattr(route, name)]
         if route.reader is not None:
             reads, counts = "rows", f"{plural(route.read, 'row')}, {plural(route.delivered, 'message')} sent"
             others = [*_reader_words(route.reader), *others]
         rate = f", {route.read / summary.seconds:,.0f} {reads} a second" if summary.seconds > 2 and route.read else ""
-        yield f"{route.name:<{width}}  {mark}: {counts}, {route.acknowledged:,} acknowledged{rate}"
+        below = " " * (width + 2)
+        yield f"{route.name:<{width}}  ", *_mark(route), f": {counts}, {route.acknowledged:,} acknowledged{rate}"
         if others:
-            yield f"{'':<{width}}  {', '.join(others)}"
+            yield below, ", ".join(others)
         if route.error is not None:
-            yield f"{'':<{width}}  {click.style('error', fg='red')}[{route.error.code}]: {route.error.reason}"
+            yield below, Styled("error", "red"), f"[{route.error.code}]: {route.error.reason}"
             if route.error.hint:
-                yield f"{'':<{width}}    {click.style('hint:', fg='cyan')} {route.error.hint}"
+                yield below, "  ", Styled("hint:", "cyan"), f" {route.error.hint}"
     if summary.interrupted:
         yield (
-            click.style("interrupted", fg="yellow")
-            + ": not everything was finished; the next run goes on from what was acknowledged"
+            Styled("interrupted", "yellow"),
+            ": not everything was finished; the next run goes on from what was acknowledged",
         )
     if not summary.routes:
-        yield "no routes"
+        yield ("no routes",)

@@ -304,8 +304,8 @@ async def _send(letters: Letters, path: Path, as_is: bool) -> int:
             code = max(code, ExitCode.PROBLEMS)
     for error in summary.errors:
         show_stop(error)
-    for text in again.lines():
-        talk(text)
+    for line in again.lines():
+        talk(*line)
     return max(summary.exit_code, code, ExitCode.PROBLEMS if again.count else ExitCode.OK)
 
 

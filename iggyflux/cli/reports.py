@@ -1,10 +1,11 @@
 """Problems as machines read them: JSON, GitHub's annotations, SARIF 2.1.0; and the text form for people.
 
-Each form is a function from checked files and their problems to text, listed in `FORMS`.
+Each form of machines is a function from checked files and their problems to text, listed in `FORMS`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from iggyflux import __version__
-from iggyflux.cli.output import json_text, styled_problem
+from iggyflux.cli.output import json_text, problem_lines, result_line
 from iggyflux.codes import CODES
 from iggyflux.errors import Problem
+from iggyflux.escapes import escaped_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,13 @@ def _order(problem: Problem) -> tuple[str, int, int, str, str]:
     return place.file or "", place.line, place.column, problem.code, problem.message
 
 
-def as_text(files: Sequence[CheckedFile]) -> str:
-    """Return the problems with their source lines, separated by blank lines."""
-    return "\n".join(styled_problem(problem) + "\n" for problem in sorted_problems(files))
+def print_text(files: Sequence[CheckedFile]) -> None:
+    """Print the problems with their source lines, separated by blank lines."""
+    for number, problem in enumerate(sorted_problems(files)):
+        if number:
+            result_line()
+        for line in problem_lines(problem):
+            result_line(*line)
 
 
 def as_json(files: Sequence[CheckedFile]) -> str:
@@ -76,8 +82,12 @@ def _annotation(problem: Problem) -> str:
 
 
 def _escape(text: str, also: str = "") -> str:
-    """Escape percent signs and line ends, in properties also commas and colons, as command.ts of actions/toolkit."""
-    for character in "%\r\n" + also:
+    """Escape percent signs and line ends, in properties also commas and colons, as command.ts of actions/toolkit.
+
+    Other unsafe characters are escaped as in text.
+    """
+    text = escaped_lines(text)
+    for character in "%\n" + also:
         text = text.replace(character, f"%{ord(character):02X}")
     return text
 
@@ -138,13 +148,12 @@ def _sarif_result(problem: Problem, rule: int) -> dict[str, Any]:
 
 
 def _uri(path: str) -> str:
-    """Return a relative path as a relative reference, an absolute one as a file URI."""
-    posix = Path(path).as_posix()
-    return f"file://{quote(posix)}" if posix.startswith("/") else quote(posix)
+    """Return a relative path as a relative reference, an absolute one as a file URI, byte for byte."""
+    posix = quote(os.fsencode(Path(path).as_posix()))
+    return f"file://{posix}" if posix.startswith("/") else posix
 
 
 FORMS: Final[dict[str, Callable[[Sequence[CheckedFile]], str]]] = {
-    "text": as_text,
     "json": as_json,
     "github": as_github,
     "sarif": as_sarif,

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
-from iggyflux.cli.output import ExitCode, plural, talk
+from iggyflux.cli.output import ExitCode, Styled, plural, talk
 from iggyflux.cli.send_again import ReportedFailures, send_again
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, Pipeline
@@ -65,9 +65,9 @@ async def _resend(
     counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"
     talk(f"{name}: {counts}, {status.dead_letters:,} failed; no offset was changed")
     for error in summary.errors:
-        talk(f"{click.style('stopped', fg='red', bold=True)}: {error.reason} [{error.code}]")
-    for text in failed.lines():
-        talk(text)
+        talk(Styled("stopped", "red", bold=True), f": {error.reason} [{error.code}]")
+    for line in failed.lines():
+        talk(*line)
     return max(summary.exit_code, ExitCode.PROBLEMS if failed.count else ExitCode.OK)
 
 

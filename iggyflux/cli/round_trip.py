@@ -14,7 +14,7 @@ from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.round_trip import Loss, RoundTrip, round_trip
 from iggyflux.authoring.samples import Coordinates, read_samples
 from iggyflux.cli.inputs import open_input, open_mapping
-from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, talk
+from iggyflux.cli.output import ExitCode, Styled, json_text, note, plural, result, result_line, talk
 from iggyflux.mapping import WriterMapping
 from iggyflux.records import JSON, Message
 
@@ -83,9 +83,9 @@ def _print(found: RoundTrip, kinds: Sequence[_LossKind]) -> None:
     for kind in kinds:
         loss = kind.loss
         colour = "red" if loss.is_lossy else "green"
-        place = click.style(f"{loss.place or 'the message':<{width}}", bold=True)
+        place = Styled(f"{loss.place or 'the message':<{width}}", bold=True)
         often = "" if total == 1 else f"  ({kind.count:,} of {total:,}, first: {kind.first + 1})"
-        result_line(f"{place}  {click.style(loss.reason, fg=colour)}{often}{_values(loss)}")
+        result_line(place, "  ", Styled(loss.reason, colour), f"{often}{_values(loss)}")
     for text in found.notes:
         note(text)
     whole = sum(each.is_whole for each in found.returns)

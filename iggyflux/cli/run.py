@@ -51,7 +51,7 @@ def command(
     summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, quiet))
     if not quiet or summary.exit_code:
         for line in summary_lines(summary):
-            talk(line)
+            talk(*line)
     if was_stopped:  # a request that hangs, or a name that is not resolved, is not waited for
         leave_at_once(summary.exit_code)
     return summary.exit_code

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import click
-
+from iggyflux.cli.output import Line, Styled
 from iggyflux.cli.progress import show_progress
 from iggyflux.records import DeadLetter, Message
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
@@ -49,12 +48,12 @@ class ReportedFailures:
     async def close(self) -> None:
         """Do nothing: nothing was opened."""
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[Line]:
         """Yield the failures and their number by code, as text."""
         for letter in self._first:
             for reason in letter.reasons:
-                mark = click.style(f"error[{reason.code}]", fg="red", bold=True)
-                yield f"{message_name(letter.message)}: {mark}: {reason.reason}"
+                mark = Styled(f"error[{reason.code}]", "red", bold=True)
+                yield f"{message_name(letter.message)}: ", mark, f": {reason.reason}"
         if self.count:
             kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
-            yield f"failed again: {kinds}"
+            yield (f"failed again: {kinds}",)

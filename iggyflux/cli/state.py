@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from iggyflux.cli.output import ExitCode, json_text, note, plural, result, result_line, show_stop, talk
+from iggyflux.cli.output import ExitCode, Styled, json_text, note, plural, result, result_line, show_stop, talk
 from iggyflux.errors import Stopped
 from iggyflux.state.copies import check_pages, check_state, copy_database, find_databases, find_format_1, read_state
 from iggyflux.timestamps import format_rfc3339
@@ -50,7 +50,7 @@ def show(places: tuple[Path, ...], form: str) -> int:
         result(json_text(found, indent=True) + "\n")
         return ExitCode.OK
     for tree in found:
-        result_line(click.style(tree["file"], bold=True))
+        result_line(Styled(tree["file"], bold=True))
         for line in _lines(tree):
             result_line(f"  {line}")
     return ExitCode.OK

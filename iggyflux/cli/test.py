@@ -13,9 +13,21 @@ import click
 
 from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, run_examples
 from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
-from iggyflux.cli.output import ExitCode, json_text, plural, result, result_line, styled_problem, talk
+from iggyflux.cli.output import (
+    ExitCode,
+    Line,
+    Styled,
+    json_text,
+    plural,
+    problem_lines,
+    result,
+    result_line,
+    talk,
+    unstyled,
+)
 from iggyflux.documents import read_document, read_source
 from iggyflux.errors import DocumentError, Problem
+from iggyflux.escapes import escaped
 from iggyflux.mapping import compile_document
 
 
@@ -84,7 +96,7 @@ def command(
     _FORMS[form](tested)
     failures = sum(each.failures for each in tested)
     if form != "text" or not tested:
-        talk(_summary(tested))
+        talk(*_summary(tested))
     return ExitCode.PROBLEMS if failures or not any(each.results or each.untested for each in tested) else ExitCode.OK
 
 
@@ -107,19 +119,19 @@ def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
     return TestedFile(str(file), results)
 
 
-def _summary(tested: Sequence[TestedFile]) -> str:
+def _summary(tested: Sequence[TestedFile]) -> Line:
     results = [each for file in tested for each in file.results]
     passed = sum(each.passed for each in results)
-    parts = [f"{passed:,} passed"]
+    parts: list[str | Styled] = [f"{passed:,} passed"]
     if failed := len(results) - passed:
-        parts.append(click.style(f"{failed:,} failed", fg="red", bold=True))
+        parts += [", ", Styled(f"{failed:,} failed", "red", bold=True)]
     if broken := sum(bool(file.problems) for file in tested):
-        parts.append(click.style(f"{plural(broken, 'document')} with problems", fg="red", bold=True))
+        parts += [", ", Styled(f"{plural(broken, 'document')} with problems", "red", bold=True)]
     if untested := sum(file.untested for file in tested):
-        parts.append(click.style(f"{plural(untested, 'document')} without examples", fg="yellow"))
+        parts += [", ", Styled(f"{plural(untested, 'document')} without examples", "yellow")]
     if not tested:
-        return "no examples found"
-    return f"{plural(len(tested), 'document')}, {plural(len(results), 'example')}: {', '.join(parts)}"
+        return ("no examples found",)
+    return f"{plural(len(tested), 'document')}, {plural(len(results), 'example')}: ", *parts
 
 
 # --- text ---
@@ -127,37 +139,35 @@ def _summary(tested: Sequence[TestedFile]) -> str:
 
 def _print_text(tested: Sequence[TestedFile]) -> None:
     for file in tested:
-        result_line(click.style(file.path, bold=True))
+        result_line(Styled(file.path, bold=True))
         for problem in file.problems:
-            result_line(styled_problem(problem))
+            for line in problem_lines(problem):
+                result_line(*line)
         if file.untested:
-            result_line(f"  {click.style('no examples', fg='yellow')}: the mapping is untested")
+            result_line("  ", Styled("no examples", "yellow"), ": the mapping is untested")
         for each in file.results:
-            mark = click.style("ok  ", fg="green") if each.passed else click.style("FAIL", fg="red", bold=True)
+            mark = Styled("ok  ", "green") if each.passed else Styled("FAIL", "red", bold=True)
             place = "" if each.passed else f" ({each.location})"
-            result_line(f"  {mark} {each.title}{place}")
+            result_line("  ", mark, f" {each.title}{place}")
             for difference in each.differences:
                 for line in difference_lines(difference):
-                    result_line(f"       {line}")
+                    result_line("       ", *line)
     if tested:
-        talk(_summary(tested))
+        talk(*_summary(tested))
 
 
-def difference_lines(difference: Difference, *, styled: bool = True) -> list[str]:
+def difference_lines(difference: Difference) -> list[Line]:
     """Return a difference as text: both values, a caret at the first difference, and an explanation."""
-    lines = [f"{difference.title} [{difference.code}]"]
-    if difference.expected is not None:
-        lines.append(f"  expected  {_coloured(difference.expected, 'green', styled)}")
-    if difference.actual is not None:
-        lines.append(f"  actual    {_coloured(difference.actual, 'red', styled)}")
-    if difference.code == DIFFERENT and difference.expected is not None and difference.actual is not None:
-        lines.append(f"            {_caret(difference.expected, difference.actual)}")
-    lines += [f"  {detail}" for detail in difference.details]
+    expected, actual = difference.expected, difference.actual
+    lines: list[Line] = [(f"{difference.title} [{difference.code}]",)]
+    if expected is not None:
+        lines.append(("  expected  ", Styled(expected, "green")))
+    if actual is not None:
+        lines.append(("  actual    ", Styled(actual, "red")))
+    if difference.code == DIFFERENT and expected is not None and actual is not None:
+        lines.append((f"            {_caret(escaped(expected), escaped(actual))}",))
+    lines += [(f"  {detail}",) for detail in difference.details]
     return lines
-
-
-def _coloured(text: str, colour: str, styled: bool) -> str:
-    return click.style(text, fg=colour) if styled else text
 
 
 def _caret(expected: str, actual: str) -> str:
@@ -214,22 +224,24 @@ def _print_junit(tested: Sequence[TestedFile]) -> None:
     """Print JUnit XML: a suite for each document, a case for each example."""
     root = Element("testsuites", {"name": "iggyflux", **_counts(tested)})
     for file in tested:
-        suite = SubElement(root, "testsuite", {"name": _xml(file.path), "file": _xml(file.path), **_counts([file])})
+        name = escaped(file.path)
+        suite = SubElement(root, "testsuite", {"name": name, "file": name, **_counts([file])})
         if file.problems:
-            case = SubElement(suite, "testcase", classname=_xml(file.path), name="compiles")
-            text = _xml("\n".join(problem.render() for problem in file.problems))
+            case = SubElement(suite, "testcase", classname=name, name="compiles")
+            text = "\n".join(problem.render() for problem in file.problems)
             if file.errors:
                 error = file.errors[0]
-                SubElement(case, "failure", type=error.code, message=_xml(error.message)).text = text
+                SubElement(case, "failure", type=error.code, message=escaped(error.message)).text = text
             else:
                 SubElement(case, "system-out").text = text
         for each in file.results:
-            case = SubElement(suite, "testcase", classname=_xml(file.path), name=_xml(each.title))
+            case = SubElement(suite, "testcase", classname=name, name=escaped(each.title))
             if each.differences:
-                lines = [line for difference in each.differences for line in difference_lines(difference, styled=False)]
-                lines.insert(0, str(each.location))
+                lines: list[Line] = [(str(each.location),)]
+                lines += [line for difference in each.differences for line in difference_lines(difference)]
                 first = each.differences[0]
-                SubElement(case, "failure", type=first.code, message=_xml(first.title)).text = _xml("\n".join(lines))
+                failure = SubElement(case, "failure", type=first.code, message=escaped(first.title))
+                failure.text = "\n".join(escaped(unstyled(line)) for line in lines)
     indent(root)
     result(b'<?xml version="1.0" encoding="utf-8"?>\n' + tostring(root, encoding="utf-8") + b"\n")
 
@@ -238,19 +250,6 @@ def _counts(tested: Sequence[TestedFile]) -> dict[str, str]:
     """Return the counts of a suite, or of all suites."""
     tests = sum(len(file.results) + bool(file.problems) for file in tested)
     return {"tests": str(tests), "failures": str(sum(file.failures for file in tested)), "errors": "0"}
-
-
-def _xml(text: str) -> str:
-    """Return `text` with escapes for characters that XML 1.0 does not allow."""
-    return "".join(character if _is_xml(character) else f"\\u{ord(character):04x}" for character in text)
-
-
-def _is_xml(character: str) -> bool:
-    return (
-        character in "\n\t"
-        or (character >= " " and not "\ud800" <= character <= "\udfff" and character < "\ufffe")
-        or character > "\uffff"
-    )
 
 
 _FORMS = {"text": _print_text, "json": _print_json, "junit": _print_junit}

@@ -10,8 +10,8 @@ from typing import Final
 import click
 
 from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
-from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, result_line, talk
-from iggyflux.cli.reports import FORMS, CheckedFile, sorted_problems
+from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
+from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
 from iggyflux.documents import Document, read_document, read_source
 from iggyflux.errors import DocumentError, Location, MappingError, Problem
 from iggyflux.mapping import compile_document
@@ -25,7 +25,7 @@ _OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
 
 @click.command(name="validate")
 @click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
-@click.option("--format", "form", type=click.Choice(list(FORMS)), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", *FORMS]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
     """Check mapping and pipeline files.
@@ -45,8 +45,8 @@ def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
     if strict:
         checked = [replace(file, problems=tuple(map(_as_error, file.problems))) for file in checked]
         problems = sorted_problems(checked)
-    if form == "text" and problems:
-        result_line(FORMS[form](checked).removesuffix("\n"))
+    if form == "text":
+        print_text(checked)
     else:
         result(FORMS[form](checked))
     if others:

@@ -11,6 +11,8 @@ import logging
 import time
 from typing import Any
 
+from iggyflux.escapes import escaped, json_escaped
+
 
 def emit(logger: logging.Logger, level: int, event: str, /, **fields: object) -> None:
     """Log an event; fields that are None are omitted."""
@@ -24,7 +26,9 @@ class TextFormatter(logging.Formatter):
     """`12:00:01 INFO event key=value …`"""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.levelname} {_text(record)}"
+        return (
+            f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.levelname} {escaped(_text(record))}"
+        )
 
 
 class JsonFormatter(logging.Formatter):
@@ -42,15 +46,15 @@ class JsonFormatter(logging.Formatter):
             tree["event"], _, tree["message"] = _text(record).partition(" ")
         else:
             tree |= {"event": event, **getattr(record, "fields", {})}
-        return json.dumps(tree, default=str, ensure_ascii=False)
+        return json_escaped(json.dumps(tree, default=str, ensure_ascii=False))
 
 
 def _text(record: logging.LogRecord) -> str:
-    """Return the message; an exception is written on the same line."""
+    """Return the message, with an exception after it."""
     text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
         text += f" exception={record.exc_info[1]!r}"
-    return text.replace("\n", "\\n")
+    return text
 
 
 def _shown(value: object) -> str:

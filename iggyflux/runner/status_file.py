@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from iggyflux.disk import write_whole
+from iggyflux.escapes import json_text
 from iggyflux.runner.events import emit
 from iggyflux.runner.status import Status
 
@@ -49,7 +48,7 @@ class StatusFile:
         self._status.seconds = self._seconds()
         beside = self._file.with_name(f"{self._file.name}.new")
         tree = {"time_unix": round(time.time(), 3), **self._status.as_dict()}
-        data = msgspec.json.format(msgspec.json.encode(tree)) + b"\n"
+        data = (json_text(tree, indent=True) + "\n").encode()
         try:
             if self._file.exists() and not self._file.is_file():
                 _write(self._file, os.O_NONBLOCK, data)  # a pipe without a reader is an error at once

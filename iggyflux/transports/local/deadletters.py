@@ -18,6 +18,7 @@ import msgspec
 
 from iggyflux.disk import make_folder
 from iggyflux.errors import NotConnected, Stopped
+from iggyflux.escapes import json_escaped
 from iggyflux.records import DeadLetter, OutgoingMessage, Reason
 from iggyflux.transports.base import MessageSink, Worker
 from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile
@@ -42,7 +43,10 @@ def encode_letter(letter: DeadLetter) -> bytes:
         **envelope_of(letter.message),
         "reasons": reasons,
     }
-    return msgspec.json.encode(tree)
+    encoded = msgspec.json.encode(tree)
+    if encoded.isascii() and b"\x7f" not in encoded:  # a payload of many megabytes is not searched
+        return encoded
+    return json_escaped(encoded.decode()).encode()
 
 
 def decode_letter(line: bytes) -> DeadLetter:

@@ -23,6 +23,7 @@ from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
 from iggyflux.disk import write_whole
 from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.escapes import escaped_lines
 from iggyflux.payloads import MAX_PAYLOAD_BYTES
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, Message, Partition, Position
@@ -391,7 +392,7 @@ class LineFileSink:
 
 
 class StdoutSink:
-    """A `LineSink` on standard output."""
+    """A `LineSink` on standard output: lines as they are for a pipe or a file, escaped for a terminal."""
 
     dialect = "v2"
     in_flight = Bounds.exactly(1)
@@ -412,8 +413,9 @@ class StdoutSink:
         await self._worker.finish()
 
     def _write(self, lines: Sequence[str]) -> Verdict:
+        text = "".join(f"{line}\n" for line in lines)
         try:
-            write_whole(self._descriptor, ("\n".join(lines) + "\n").encode())
+            write_whole(self._descriptor, (escaped_lines(text) if os.isatty(self._descriptor) else text).encode())
         except OSError as error:
             return Impossible(f"cannot write to standard output: {error.strerror}")
         return Accepted()
