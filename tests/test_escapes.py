@@ -150,8 +150,11 @@ def test_no_report_of_a_document_has_a_control_character(command: str, name: str
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 @pytest.mark.parametrize("name", [HOSTILE.replace("/", ""), FORGED, "\udcff\udcfe"], ids=["all", "line", "bytes"])
-def test_no_complaint_about_an_argument_has_a_control_character(command: str, name: str) -> None:
+def test_no_complaint_about_an_argument_has_a_control_character(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a command says about a file that is not there, or an option that it does not know."""
+    monkeypatch.chdir(tmp_path)  # `init` writes files
     for args in ([name], [name, name], [f"--{name}"], ["--format", name], [name, "--format", "json"]):
         outcome = iggyflux(command, *args, stdin=b"")
 

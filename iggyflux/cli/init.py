@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ import click
 from iggyflux.cli.output import ExitCode, result, talk
 from iggyflux.documents import read_document, read_schema, read_source
 from iggyflux.errors import DocumentError
+from iggyflux.escapes import escaped, json_text
 
 STARTERS = Path(__file__).parent / "starters"
 
@@ -64,8 +64,8 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
     end, failed = _ROUTES["reader" if pipeline and _is_reader(path.parent / mapping) else "writer"]
     words = {
         "SCHEMA": f"./{schema}",
-        "MAPPING": json.dumps(mapping, ensure_ascii=False),
-        "FILE": f"{kind}.{form}" if is_printed else str(path),
+        "MAPPING": json_text(mapping),
+        "FILE": f"{kind}.{form}" if is_printed else escaped(str(path)),
         "ROUTE_END": (f"{end}: log:data" if form == "yaml" else f'{end} = "log:data"').ljust(_ROUTE_END_WIDTH[form]),
         "END": end,
         "FAILED": failed,
