@@ -188,14 +188,16 @@ class ExpressionError(IggyfluxError):
 class RecordError(IggyfluxError):
     """A record that cannot be mapped.
 
-    `code` and `reason` say why; `location` is a JSON pointer into the mapping document.  The policy `on_error` says
-    what the runner does.  Other records of the same message are still mapped.
+    `code` and `reason` say why; `location` is a JSON pointer into the mapping document; `hint` is what would help in
+    this document, or None.  The policy `on_error` says what the runner does.  Other records of the same message are
+    still mapped.
     """
 
-    def __init__(self, code: str, reason: str, location: str = "") -> None:
+    def __init__(self, code: str, reason: str, location: str = "", hint: str | None = None) -> None:
         self.code = code
         self.reason = reason
         self.location = location
+        self.hint = hint
         super().__init__(f"{code}: {reason}" + (f" (at {location})" if location else ""))
 
     def at(self, location: str) -> RecordError:
@@ -222,7 +224,7 @@ class PartlyDecoded(DecodeError):
     def __init__(self, value: Any, errors: Sequence[DecodeError]) -> None:
         self.value = value
         self.errors = errors
-        super().__init__(errors[0].code, errors[0].reason)
+        super().__init__(errors[0].code, errors[0].reason, hint=errors[0].hint)
 
 
 class LineProtocolError(IggyfluxError):

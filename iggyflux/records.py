@@ -135,7 +135,7 @@ class Failure:
     `index` is the index of the message in the batch.  `element` is the index in the result of `for_each`; None without
     `for_each`, or if the message failed before it.  `point` is the index in `points`; None if the failure does not
     belong to one point.  `location` is a JSON pointer into the mapping document.  `count` is the number of failed
-    records of one code and location that this failure represents.
+    records of one code and location that this failure represents.  `hint` says what would help, in this document.
     """
 
     index: int
@@ -145,6 +145,12 @@ class Failure:
     location: str
     reason: str
     count: int = 1
+    hint: str | None = None
+
+    @property
+    def reason_and_hint(self) -> str:
+        """The reason, and in parentheses the hint: what is kept and logged."""
+        return f"{self.reason} ({self.hint})" if self.hint else self.reason
 
 
 @dataclass(frozen=True, slots=True)

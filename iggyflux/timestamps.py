@@ -83,12 +83,12 @@ class DateParts(NamedTuple):
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 
 
-def likely_unit(value: float, declared: str) -> tuple[str, str] | None:
+def likely_unit(value: float, declared: str | None = None) -> tuple[str, str] | None:
     """Return the unit in which `value` is plausible, and its day in that unit.
 
     Return None if it is plausible as `declared`, or in no unit.
     """
-    if value - value != 0 or int(value) * UNITS_NS[declared] in _PLAUSIBLE_NS:
+    if value - value != 0 or (declared is not None and int(value) * UNITS_NS[declared] in _PLAUSIBLE_NS):
         return None
     for unit, scale in UNITS_NS.items():
         if int(value) * scale in _PLAUSIBLE_NS:

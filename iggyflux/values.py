@@ -98,9 +98,41 @@ def describe(value: JSON) -> str:
 def convert(value: JSON, kind: FieldType, cast: bool) -> Scalar:
     """Return `value` (not null) as a field value of type `kind`; an `Unsigned` for unsigned.
 
-    Raise RecordError for a wrong type, a number out of range, or one that the type cannot hold exactly.
+    Raise RecordError for a wrong type, a number out of range, or one that the type cannot hold exactly; its hint names
+    what the field would have to declare.
     """
-    return _CONVERSIONS[kind](value, cast)
+    try:
+        return _CONVERSIONS[kind](value, cast)
+    except RecordError as error:
+        error.hint = _hint(value, kind, cast)
+        raise
+
+
+def _hint(value: JSON, kind: FieldType, cast: bool) -> str | None:
+    """Return what a field of type `kind` would have to declare for `value`."""
+    if isinstance(value, (dict, list)):
+        return _part_hint(value)
+    hints = []
+    if not cast and _accepts(value, kind, cast=True):
+        hints.append("add `cast: true`")
+    hints += [f"declare `type: {other.value}`" for other in _OWN_TYPES[type(value)] if _accepts(value, other, cast)][:1]
+    if isinstance(value, str) and cast and kind is not FieldType.BOOLEAN:
+        hints.append("parse_number(…, `null`) gives null for what is not a number")
+    return ", or ".join(hints) or None
+
+
+def _part_hint(value: JSON) -> str:
+    if isinstance(value, dict):
+        return "select one of its members, or all of them with `*`"
+    return "select an element, such as x[0], or make points of the elements with `for_each`"
+
+
+def _accepts(value: JSON, kind: FieldType, cast: bool) -> bool:
+    try:
+        _CONVERSIONS[kind](value, cast)
+    except RecordError:
+        return False
+    return True
 
 
 def tag_text(value: JSON) -> str | None:
@@ -113,7 +145,8 @@ def tag_text(value: JSON) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, (list, dict)):
-        raise RecordError(WRONG_TYPE, f"expected a string, number or boolean as tag, found {describe(value)}")
+        reason = f"expected a string, number or boolean as tag, found {describe(value)}"
+        raise RecordError(WRONG_TYPE, reason, hint=_part_hint(value))
     return scalar_text(value)
 
 
@@ -129,8 +162,8 @@ def scalar_text(value: bool | float) -> str:
     return repr(value)
 
 
-def _wrong(value: JSON, expected: str, hint: str = "") -> RecordError:
-    return RecordError(WRONG_TYPE, f"expected {expected}, found {describe(value)}" + (f" ({hint})" if hint else ""))
+def _wrong(value: JSON, expected: str) -> RecordError:
+    return RecordError(WRONG_TYPE, f"expected {expected}, found {describe(value)}")
 
 
 def _finite(value: float) -> float:
@@ -142,9 +175,7 @@ def _finite(value: float) -> float:
 def _number(text: str, expected: str) -> int | float:
     """Return the number that `text` is in JSON syntax; integers are exact."""
     if len(text) > _LONGEST_NUMBER or not _JSON_NUMBER.fullmatch(text):
-        raise _wrong(
-            text, expected, "not a number in JSON syntax; parse_number(…, `null`) returns null for other strings"
-        )
+        raise _wrong(text, f"{expected} in JSON syntax")
     return int(text) if _JSON_INTEGER.fullmatch(text) else float(text)
 
 
@@ -157,16 +188,10 @@ def _float(value: JSON, cast: bool) -> float:
         except OverflowError:
             nearest = math.inf
         if nearest != value:
-            raise RecordError(
-                INEXACT, f"integer {describe(value)[7:]} cannot be stored exactly as a float (use type: integer)"
-            )
+            raise RecordError(INEXACT, f"integer {describe(value)[7:]} cannot be stored exactly as a float")
         return nearest
-    if isinstance(value, str):
-        if cast:
-            return _float(_number(value, "a number"), False)
-        raise _wrong(value, "a number", "add type: string, or cast: true for a number in a string")
-    if isinstance(value, bool):
-        raise _wrong(value, "a number", "add type: boolean")
+    if isinstance(value, str) and cast:
+        return _float(_number(value, "a number"), False)
     raise _wrong(value, "a number")
 
 
@@ -175,16 +200,11 @@ def _whole(value: JSON, cast: bool, expected: str) -> int:
         return value
     if isinstance(value, str) and cast:
         return _whole_text(value, expected)
-    if isinstance(value, float):
-        if not cast:
-            whole = value.is_integer()
-            raise _wrong(
-                value, expected, "cast: true accepts whole floats" if whole else "use type: float, or round(…)"
-            )
+    if isinstance(value, float) and cast:
         if not _finite(value).is_integer():
             raise RecordError(INEXACT, f"{value!r} is not a whole number")
         return int(value)
-    raise _wrong(value, expected, "cast: true accepts a number in a string" if isinstance(value, str) else "")
+    raise _wrong(value, expected)
 
 
 def _whole_text(text: str, expected: str) -> int:
@@ -219,7 +239,7 @@ def _string(value: JSON, cast: bool) -> str:
         return value
     if cast and isinstance(value, (bool, int, float)):
         return scalar_text(value)
-    raise _wrong(value, "a string", "" if isinstance(value, (list, dict)) else "cast: true converts it to a string")
+    raise _wrong(value, "a string")
 
 
 def _boolean(value: JSON, cast: bool) -> bool:
@@ -227,7 +247,7 @@ def _boolean(value: JSON, cast: bool) -> bool:
         return value
     if cast and value in ("true", "false"):
         return value == "true"
-    raise _wrong(value, "a boolean", 'cast: true accepts "true" and "false"' if isinstance(value, str) else "")
+    raise _wrong(value, "a boolean")
 
 
 def _auto(value: JSON, cast: bool) -> float | str | bool:
@@ -239,7 +259,7 @@ def _auto(value: JSON, cast: bool) -> float | str | bool:
         return value
     if isinstance(value, (int, float)):
         return _float(value, cast)
-    raise _wrong(value, "a number, string or boolean", "flatten: _ expands nested values")
+    raise _wrong(value, "a number, string or boolean")
 
 
 _CONVERSIONS: dict[FieldType, Callable[[JSON, bool], Scalar]] = {
@@ -250,3 +270,11 @@ _CONVERSIONS: dict[FieldType, Callable[[JSON, bool], Scalar]] = {
     FieldType.BOOLEAN: _boolean,
     FieldType.AUTO: _auto,
 }
+
+_OWN_TYPES: dict[type, tuple[FieldType, ...]] = {
+    str: (FieldType.STRING,),
+    bool: (FieldType.BOOLEAN,),
+    int: (FieldType.INTEGER, FieldType.UNSIGNED),
+    float: (FieldType.FLOAT,),
+}
+"""The types that take each class of values as they are."""

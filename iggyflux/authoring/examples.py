@@ -172,7 +172,7 @@ class _WriterExamples:
     def _describe(self, failure: Failure) -> str:
         place = self._mapping.locate(failure.location)
         element = "" if failure.element is None else f", element {failure.element}"
-        return f"{failure.code} at {place}{element}: {failure.reason}"
+        return f"{failure.code} at {place}{element}: {failure.reason_and_hint}"
 
 
 class _ReaderExamples:
@@ -189,7 +189,7 @@ class _ReaderExamples:
         found = [failure.code for failure in rendered.failures]
         if expected != found:
             details = tuple(
-                f"{failure.code} at {self._mapping.locate(failure.location)}: {failure.reason}"
+                f"{failure.code} at {self._mapping.locate(failure.location)}: {failure.reason_and_hint}"
                 for failure in rendered.failures
             )
             yield Difference(

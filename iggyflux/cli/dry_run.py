@@ -284,6 +284,7 @@ class _WriterRun:
         return {
             "code": failure.code,
             "reason": failure.reason,
+            "hint": failure.hint,
             "pointer": failure.location,
             "file": place.file,
             "line": place.line,

@@ -21,10 +21,11 @@ from iggyflux.cli.inputs import (
     stdin_is_terminal,
 )
 from iggyflux.cli.output import ExitCode, Styled, json_text, result, show_problem, talk
-from iggyflux.errors import ExpressionError, RecordError, closest
+from iggyflux.errors import DecodeError, ExpressionError, RecordError, closest
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
 from iggyflux.payloads import FORMATS
+from iggyflux.payloads.recognition import explained
 from iggyflux.records import Message
 
 
@@ -107,10 +108,15 @@ def _values(
             if message is None:
                 yield expression.evaluate(None)
             else:
-                document = FORMATS[form].decode(message.payload, options, None, False)
+                try:
+                    document = FORMATS[form].decode(message.payload, options, None, False)
+                except DecodeError as error:
+                    raise explained(error, message.payload, form) from None
                 yield expression.evaluate(document, message if envelope else None)
         except RecordError as error:
             talk(place, Styled(f"error[{error.code}]", "red", bold=True), f": {error.reason}")
+            if error.hint:
+                talk("    ", Styled("hint:", "cyan"), f" {error.hint}")
             yield _FAILED
 
 

@@ -270,7 +270,12 @@ def _comparator(node: Node) -> Run:
             return compare(a, b)
         except TypeError as error:
             words = f"cannot compare {type_of(a)} {_SIGNS[name]} {type_of(b)}"
-            raise EvaluationError("IFX301", words) from error
+            hint = (
+                "parse_number(x) reads a number in a string"
+                if {type_of(a), type_of(b)} == {"string", "number"}
+                else None
+            )
+            raise EvaluationError("IFX301", words, hint=hint) from error
 
     return run
 

@@ -20,6 +20,9 @@ _MAX_BITS = MAX_DIGITS * 10 // 3
 _NUMBER = ("number",)
 
 
+_GUARD = "guard it: if(x != `0`, …, `null`), where x is the divisor"
+
+
 def _out_of_range(name: str) -> EvaluationError:
     return EvaluationError("IFX302", f"{name}(): the result is out of range")
 
@@ -79,7 +82,7 @@ def _exactly(name: str, of_integers: Callable[[int, int], int]) -> Callable[...,
 
 def _divide(dividend: Number, divisor: Number) -> Number:
     if not divisor:
-        raise EvaluationError("IFX302", "divide(): division by zero")
+        raise EvaluationError("IFX302", "divide(): division by zero", hint=_GUARD)
     if type(dividend) is int and type(divisor) is int:
         quotient, rest = divmod(_checked("divide", dividend), _checked("divide", divisor))
         return quotient if not rest else _nearest("divide", dividend, divisor)
@@ -102,7 +105,7 @@ def _nearest(name: str, numerator: int, denominator: int) -> float:
 
 def _modulo(dividend: Number, divisor: Number) -> Number:
     if not divisor:
-        raise EvaluationError("IFX302", "modulo(): division by zero")
+        raise EvaluationError("IFX302", "modulo(): division by zero", hint=_GUARD)
     if type(dividend) is int and type(divisor) is int:
         return _checked("modulo", dividend) % _checked("modulo", divisor)
     (a, b), (c, d) = (_decimal("modulo", number).as_integer_ratio() for number in (dividend, divisor))
@@ -131,7 +134,8 @@ def _parse_number(text: Any, otherwise: JSON = _FAIL) -> JSON:
         if value - value == 0:
             return value
     if otherwise is _FAIL:
-        raise cannot("parse_number", f"{_shown(text)} is not a number in JSON syntax, or out of range")
+        reason = f"{_shown(text)} is not a number in JSON syntax, or out of range"
+        raise cannot("parse_number", reason, "parse_number(x, `null`) gives null instead")
     return otherwise
 
 

@@ -218,9 +218,9 @@ class ConstantError(ValueError):
         super().__init__(f"{parameter}: {reason}")
 
 
-def cannot(function: str, reason: str) -> EvaluationError:
+def cannot(function: str, reason: str, hint: str | None = None) -> EvaluationError:
     """Return the error for an argument of the right type that a function cannot use."""
-    return EvaluationError("IFX304", f"{function}(): {reason}")
+    return EvaluationError("IFX304", f"{function}(): {reason}", hint=hint)
 
 
 def check_size(function: str, characters: int) -> None:
@@ -248,7 +248,17 @@ def check_count(function: str, items: int) -> None:
 
 def wrong_type(function: str, types: Types, found: str) -> EvaluationError:
     """Return the error for an argument whose type does not fit; it never shows the value."""
-    return EvaluationError("IFX300", f"{function}() expected {in_words(types)}, found {found}")
+    reason = f"{function}() expected {in_words(types)}, found {found}"
+    return EvaluationError("IFX300", reason, hint=_conversion(types, found))
+
+
+def _conversion(types: Types, found: str) -> str | None:
+    """Return what makes one of `types` of an argument of the type `found`."""
+    if found == "null":
+        return "null is a missing member, too: use coalesce(x, …) for another value in its place"
+    if found == "string" and "number" in types:
+        return "parse_number(x) reads a number in a string"
+    return "to_string(x) makes a string of it" if "string" in types else None
 
 
 Check: TypeAlias = Callable[[Any], None]

@@ -307,8 +307,7 @@ class _Point:
                 hint = f"declare type: {_type_of(value).value}; the default is float"
             elif kind is FieldType.FLOAT:
                 hint = "declare type: integer"
-            reason = error.reason.partition(" (")[0]
-            self.reading.report("IFX123", pointer, f"{what} is not of the field's type: {reason}", hint=hint)
+            self.reading.report("IFX123", pointer, f"{what} is not of the field's type: {error.reason}", hint=hint)
             return value
 
     def required(self, options: Mapping[str, JSON], pointer: str) -> bool:

@@ -59,7 +59,9 @@ class ReferenceReaderPlan:
                     group = [rows[index] for index in indices]
                     made.append((origin, number, self._message(spec, group, value, message_id)))
                 except RecordError as error:
-                    failures.append(Failure(origin, None, number, error.code, error.location, error.reason))
+                    failures.append(
+                        Failure(origin, None, number, error.code, error.location, error.reason, hint=error.hint)
+                    )
         made.sort(key=lambda entry: entry[:2])
         failures.sort(key=lambda failure: (failure.index, failure.point or 0))
         return RenderedMessages([message for *_, message in made], [origin for origin, *_ in made], failures)
@@ -145,10 +147,9 @@ def point_of(reader: Reader, row: Row) -> JSON:
 def check_size(payload: bytes) -> None:
     """Raise RecordError unless Iggy accepts the payload: it has 1 byte to 64 MB."""
     if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
-        hint = "use smaller windows, or one message per row" if payload else "the payload is empty"
-        raise RecordError(
-            TOO_LARGE, f"expected a payload of 1 to {MAX_PAYLOAD_BYTES} bytes, found {len(payload)} ({hint})"
-        )
+        hint = "use smaller windows, or one message per row" if payload else None
+        reason = f"expected a payload of 1 to {MAX_PAYLOAD_BYTES} bytes, found {len(payload)}"
+        raise RecordError(TOO_LARGE, reason, hint=hint)
 
 
 def key_text(found: JSON) -> str | None:

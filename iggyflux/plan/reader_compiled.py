@@ -22,7 +22,7 @@ from iggyflux.payloads.json_ import encode_many
 from iggyflux.plan.digests import digest_rows
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reader import ReferenceReaderPlan, header_scalar, key_text, point_of, time_of
-from iggyflux.records import JSON, Failure, OutgoingMessage, RenderedMessages, Row, Scalar
+from iggyflux.records import JSON, OutgoingMessage, RenderedMessages, Row, Scalar
 from iggyflux.spec import Const, MessageSpec, Reader, Source
 
 _ROWS_AROUND = 64
@@ -97,11 +97,7 @@ def _joined(parts: Sequence[tuple[int, RenderedMessages]]) -> RenderedMessages:
     return RenderedMessages(
         [message for _, rendered in parts for message in rendered.messages],
         [start + origin for start, rendered in parts for origin in rendered.origins],
-        [
-            Failure(start + each.index, each.element, each.point, each.code, each.location, each.reason)
-            for start, rendered in parts
-            for each in rendered.failures
-        ],
+        [replace(each, index=start + each.index) for start, rendered in parts for each in rendered.failures],
         next((rendered.fallback for _, rendered in parts if rendered.fallback), None),
     )
 

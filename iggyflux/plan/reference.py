@@ -7,7 +7,7 @@ equal it in lines, origins, failures, skips and order, for every document and ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -26,6 +26,7 @@ from iggyflux.lineprotocol import (
     shorten,
 )
 from iggyflux.payloads import FORMATS
+from iggyflux.payloads.recognition import explained
 from iggyflux.plan.bounds import MAX_ELEMENTS, MAX_LINE_CHARACTERS, MAX_NAME_CHARACTERS, TOO_MUCH, Failures, Room
 from iggyflux.plan.reads import payload_reads
 from iggyflux.records import JSON, Failure, Message, Rendered, Scalar
@@ -80,7 +81,7 @@ class _Scope:
     @property
     def inside(self) -> str:
         """The words that say, under `for_each`, that a value is missing in the element."""
-        return "" if self.index is None else " in the element (root() is the whole message)"
+        return "" if self.index is None else " in the element"
 
     def evaluate(self, source: Source, value: JSON) -> JSON:
         if isinstance(source, Expression):
@@ -96,10 +97,8 @@ class _Scope:
             written = [self.message.payload] if self.is_text else []
             written += [source.text.encode()] if isinstance(source, Expression) else []
             if any(value in self.rounded(text, kind) for text in written):
-                raise RecordError(
-                    INEXACT,
-                    f"the number in the message cannot be stored exactly: its float is {value!r} (send an integer)",
-                )
+                reason = f"the number in the message cannot be stored exactly: its float is {value!r}"
+                raise RecordError(INEXACT, reason, hint="let the producer send an integer")
         return convert(value, kind, cast)
 
 
@@ -143,7 +142,7 @@ class ReferencePlan:
         try:
             return self._render(index, message)
         except RecordError as error:
-            return Rendered(failures=[Failure(index, None, None, error.code, error.location, error.reason)])
+            return Rendered(failures=[_failure(index, None, None, error)])
 
     def _decode(self, index: int, message: Message, failures: Failures) -> JSON:
         """Return the payload; what of it could not be decoded is added to `failures`."""
@@ -151,11 +150,14 @@ class ReferencePlan:
         try:
             root: JSON = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
         except PartlyDecoded as error:
-            for each in error.errors:
-                failures.add(Failure(index, None, None, each.code, "/from/payload", each.reason))
+            first, *others = error.errors
+            if not error.value:
+                first = explained(first, message.payload, source.payload.format)
+            for each in (first, *others):
+                failures.add(_failure(index, None, None, each.at("/from/payload")))
             root = error.value
         except DecodeError as error:
-            raise error.at("/from/payload") from None
+            raise explained(error, message.payload, source.payload.format).at("/from/payload") from None
         return root
 
     def _render(self, index: int, message: Message) -> Rendered:
@@ -177,7 +179,7 @@ class ReferencePlan:
                 except RecordError as error:
                     if error.code == TOO_MUCH:
                         raise
-                    failures.add(Failure(index, element, number, error.code, error.location, error.reason))
+                    failures.add(_failure(index, element, number, error))
                 else:
                     if point is not None:
                         room.take(len(point.encode(self.dialect, self.precision)), spec.pointer)
@@ -204,7 +206,8 @@ class ReferencePlan:
         if value is None:
             return
         if not isinstance(value, list):
-            raise RecordError(NOT_A_LIST, f"expected a list from for_each, found {describe(value)}", "/for_each")
+            reason = f"expected a list from for_each, found {describe(value)}"
+            raise RecordError(NOT_A_LIST, reason, "/for_each", _listing_hint(self.writer.for_each, value))
         if len(value) > MAX_ELEMENTS:
             raise RecordError(TOO_MUCH, f"for_each gives more than {MAX_ELEMENTS:,} elements", "/for_each")
         yield from enumerate(value)
@@ -222,7 +225,7 @@ class ReferencePlan:
         fields = self._fields(scope, value, spec)
         if not fields:
             reason = f"all fields are null or missing{scope.inside}{_without_members(scope, value)}"
-            raise RecordError(NO_FIELD, reason, f"{pointer}/fields")
+            raise RecordError(NO_FIELD, reason, f"{pointer}/fields", _path_hint(scope, value))
         timestamp_ns = self._timestamp(scope, value, spec)
         try:
             point = Point(measurement, tags, fields, timestamp_ns)
@@ -236,18 +239,13 @@ class ReferencePlan:
         name = _evaluate(scope, spec.measurement, value, pointer)
         if name is None or name == "":
             reason = "the measurement is null, missing or empty"
-            text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
+            hint = _fixed_name_hint(spec.measurement)
             if not isinstance(value, dict):
-                reason += _without_members(scope, value)
-            elif text.isidentifier():
-                reason += f": {text} is a member of the message; for a fixed name write {{const: {text}}}"
-            raise RecordError(MISSING, reason, pointer)
+                reason, hint = reason + _without_members(scope, value), _path_hint(scope, value)
+            raise RecordError(MISSING, reason, pointer, hint)
         if not isinstance(name, str):
             reason = f"expected a string as measurement, found {describe(name)}"
-            text = spec.measurement.text if isinstance(spec.measurement, Expression) else ""
-            if text.isidentifier():
-                reason += f" (for a fixed name write {{const: {text}}})"
-            raise RecordError(NOT_A_STRING, reason, pointer)
+            raise RecordError(NOT_A_STRING, reason, pointer, _fixed_name_hint(spec.measurement))
         return self._name(LinePart.MEASUREMENT, name, pointer)
 
     def _tags(self, scope: _Scope, value: JSON, spec: PointSpec) -> dict[str, str]:
@@ -261,7 +259,7 @@ class ReferencePlan:
         named = {tag.key for tag in spec.tags}
         for star in spec.tag_stars:
             for key, member in self._members(scope, value, star, named):
-                with _located(star.pointer, key):
+                with _located(star.pointer, key, _nested_hint(star, member)):
                     text = tag_text(member)
                 if text is not None:
                     name = self._name(LinePart.TAG_KEY, key, star.pointer)
@@ -275,7 +273,8 @@ class ReferencePlan:
             if text is None and tag.default is not None:
                 text = tag_text(tag.default)
         if text is None and tag.required:
-            raise RecordError(MISSING, f"tag {tag.key!r} is required, but null, missing or empty", tag.pointer)
+            reason = f"tag {tag.key!r} is required, but null, missing or empty{scope.inside}"
+            raise RecordError(MISSING, reason, tag.pointer, _REQUIRED_HINT)
         return text
 
     def _fields(self, scope: _Scope, value: JSON, spec: PointSpec) -> dict[str, Scalar]:
@@ -287,7 +286,7 @@ class ReferencePlan:
         named = {field.key for field in spec.fields}
         for star in spec.field_stars:
             for key, member in self._members(scope, value, star, named):
-                with _located(star.pointer, key):
+                with _located(star.pointer, key, _nested_hint(star, member)):
                     scalar = scope.convert(member, star.type, star.cast, star.source)
                 name = self._name(LinePart.FIELD_KEY, key, star.pointer)
                 _refuse_duplicate(name in fields, "field", name, star.pointer)
@@ -298,7 +297,8 @@ class ReferencePlan:
         found = _evaluate(scope, field.source, value, field.pointer)
         if found is None:
             if field.required:
-                raise RecordError(MISSING, f"field {field.key!r} is required, but null or missing", field.pointer)
+                reason = f"field {field.key!r} is required, but null or missing{scope.inside}"
+                raise RecordError(MISSING, reason, field.pointer, _REQUIRED_HINT)
             if field.default is None:
                 return None
             found = field.default
@@ -311,9 +311,8 @@ class ReferencePlan:
         if found is None:
             return
         if not isinstance(found, dict):
-            raise RecordError(
-                NOT_AN_OBJECT, f"expected an object from {star.prefix}*, found {describe(found)}", star.pointer
-            )
+            reason = f"expected an object from {star.prefix}*, found {describe(found)}"
+            raise RecordError(NOT_AN_OBJECT, reason, star.pointer, _OBJECT_HINTS.get(type(found)))
         for key, member in found.items():
             for path, leaf in leaves((key,), member, star.flatten is not None):
                 if leaf is None or star.is_used(path):
@@ -335,11 +334,10 @@ class ReferencePlan:
         elif timestamp.source is None or timestamp.default_message:
             ns = scope.message.timestamp_us * 1000
         else:
-            raise RecordError(
-                NO_TIMESTAMP,
-                f"the timestamp is null or missing{scope.inside} (default: message uses the message's timestamp)",
-                timestamp.pointer,
-            )
+            hint = "`default: message` takes the message's own timestamp"
+            if scope.inside:
+                hint += "; paths start at the element, and root() is the whole message"
+            raise RecordError(NO_TIMESTAMP, f"the timestamp is null or missing{scope.inside}", timestamp.pointer, hint)
         if timestamp.spread is not None:
             ns += _spread(scope, timestamp, ns)
         if not MIN_NS <= ns <= MAX_NS:
@@ -353,8 +351,10 @@ class ReferencePlan:
         """
         if self.writer.invalid_names == "replace":
             text = replace_invalid(text, part)
-        with _located(pointer):
+        try:
             return check_part(text, part)
+        except PointError as error:
+            raise RecordError(error.code, error.reason, pointer, _name_hint(text, part)) from None
 
     def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[str | Failure]:
         """Yield the lines of `records`; the policy settles points with one measurement, tags and time in the precision.
@@ -383,8 +383,8 @@ class ReferencePlan:
                     COLLISION,
                     self.writer.points[record.number].pointer,
                     f"a second point of this message has the same measurement, tags and time: "
-                    f"{record.point.encode(self.dialect, self.precision)}"[:200]
-                    + " (add a tag or a finer timestamp, or set collisions: merge or keep_last)",
+                    f"{record.point.encode(self.dialect, self.precision)}"[:200],
+                    hint="add a tag or a finer timestamp, or set `collisions: merge` or `collisions: keep_last`",
                 )
         for key, fields in merged.items():
             first = kept[key]
@@ -407,7 +407,7 @@ def _spread(scope: _Scope, timestamp: Timestamp, ns: int) -> int:
     message, partitions = scope.message, timestamp.partitions
     if message.partition >= partitions:
         reason = f"the message is of partition {message.partition}, but `spread` has room for {partitions}"
-        raise RecordError(NO_ROOM, f"{reason} (set `partitions` to the number of partitions)", timestamp.pointer)
+        raise RecordError(NO_ROOM, reason, timestamp.pointer, "set `partitions` to the topic's number of them")
     return message.offset % (NS_PER_US // partitions) * partitions + message.partition
 
 
@@ -430,15 +430,22 @@ def parse_timestamp(value: JSON, timestamp: Timestamp) -> int:
             return parse_flexible(value, timestamp.timezone, timestamp.dayfirst)
         return parse_pattern(value, timestamp.pattern or "", timestamp.timezone)
     except TimestampError as error:
-        raise RecordError(BAD_TIMESTAMP, f"{error}{_other_unit(value, kind)}") from None
+        raise RecordError(BAD_TIMESTAMP, str(error), hint=_format_hint(value, timestamp)) from None
 
 
-def _other_unit(value: JSON, kind: TimestampFormat) -> str:
-    """Return a note on the unit in which a number would be a time between 1990 and 2100, or an empty string."""
-    if kind not in UNITS or isinstance(value, bool) or not isinstance(value, (int, float)):
-        return ""
-    likely = likely_unit(value, kind.value)
-    return "" if likely is None else f"; as {likely[0]} it would be {likely[1]}"
+def _format_hint(value: JSON, timestamp: Timestamp) -> str | None:
+    """Return the format in which `value` is a time, in numbers one between 1990 and 2100; None if there is none."""
+    also = "" if timestamp.timezone is None else " without `timezone`"
+    if isinstance(value, str):
+        with suppress(TimestampError):
+            parse_rfc3339(value)
+            return f"declare `format: rfc3339`{also}"
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    likely = likely_unit(value)
+    return None if likely is None else f"declare `format: {likely[0]}`{also}, in which it is {likely[1]}"
 
 
 def _identity(point: Point, precision: Precision) -> object:
@@ -449,9 +456,55 @@ def _identity(point: Point, precision: Precision) -> object:
 def _without_members(scope: _Scope, value: JSON) -> str:
     """Return the words that say why no path gives anything: `value` is not an object."""
     what = "element" if scope.inside else "payload"
-    if isinstance(value, list):
-        return f" (the {what} is a list; use `for_each` to render points from its elements)"
     return "" if isinstance(value, dict) else f" (the {what} is {describe(value)})"
+
+
+def _path_hint(scope: _Scope, value: JSON) -> str | None:
+    """Return what helps where no path gives anything in `value`."""
+    if isinstance(value, dict):
+        check = "check the spelling of the paths; a field may have a `default`"
+        return f"{check}; root() is the whole message" if scope.inside else check
+    if isinstance(value, list):
+        flatten = "flatten the lists in `for_each`: xs[] instead of xs"
+        return flatten if scope.inside else 'add `for_each: "@"` for points of its elements'
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        return "it is JSON in a string: parse_json(@) reads it"
+    return None
+
+
+def _listing_hint(source: Source | None, value: JSON) -> str:
+    """Return how `for_each` could make a list of `value`."""
+    text = source.text if isinstance(source, Expression) else ""
+    if not isinstance(value, dict):
+        return "select a list"
+    return f"write [{text}] for points of the object itself, items({text}) for points of its members"
+
+
+def _fixed_name_hint(source: Source) -> str | None:
+    text = source.text if isinstance(source, Expression) else ""
+    return f"for a fixed name write {{const: {text}}}" if text.isidentifier() else None
+
+
+def _nested_hint(star: Star, member: JSON) -> str | None:
+    return "add `flatten: _`" if star.flatten is None and isinstance(member, (dict, list)) else None
+
+
+def _name_hint(text: str, part: LinePart) -> str | None:
+    """Return the hint to replace what `part` of a line cannot hold, if that would help."""
+    replaced = replace_invalid(text, part)
+    return "set `invalid_names: replace`, or clean it with replace()" if replaced != text else None
+
+
+_REQUIRED_HINT = "remove `required`, or write a `default` instead"
+_OBJECT_HINTS: dict[type, str] = {
+    list: "make points of its elements with `for_each`, or members with {expr: '{cell: x}', flatten: _}",
+    str: "select an object; parse_json(…) reads JSON in a string",
+}
+"""What to do where `*` finds something else than an object."""
+
+
+def _failure(index: int, element: int | None, point: int | None, error: RecordError) -> Failure:
+    return Failure(index, element, point, error.code, error.location, error.reason, hint=error.hint)
 
 
 def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str, *, deep: bool = False) -> JSON:
@@ -466,13 +519,16 @@ def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str, *, deep:
 
 
 @contextmanager
-def _located(pointer: str, key: str | None = None) -> Iterator[None]:
-    """Add the place to a failure: `pointer`, and the member's name if one node of the document takes many members."""
+def _located(pointer: str, key: str | None = None, hint: str | None = None) -> Iterator[None]:
+    """Add the place to a failure: `pointer`, and the member's name if one node of the document takes many members.
+
+    `hint` replaces the failure's own hint.
+    """
     try:
         yield
     except RecordError as error:
         reason = error.reason if key is None else f"{shorten(key)}: {error.reason}"
-        raise RecordError(error.code, reason, error.location or pointer) from None
+        raise RecordError(error.code, reason, error.location or pointer, hint or error.hint) from None
 
 
 def leaves(path: Path, member: JSON, flatten: bool) -> Iterator[tuple[Path, JSON]]:

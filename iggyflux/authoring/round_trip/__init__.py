@@ -270,4 +270,4 @@ def _key(point: Point) -> Key:
 
 def _failed(failure: Failure, who: Literal["the writer", "the reader"]) -> str:
     where = f" at {failure.location}" if failure.location else ""
-    return f"{who} fails: {failure.code}: {failure.reason}{where}"
+    return f"{who} fails: {failure.code}: {failure.reason_and_hint}{where}"
