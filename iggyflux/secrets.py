@@ -16,7 +16,7 @@ from iggyflux.errors import closest
 
 HIDDEN = "***"
 SECRET_KEYS = frozenset({"token", "password", "connection_string", "client_key_passphrase"})
-"""The keys of a pipeline whose values are secrets."""
+"""The keys of a pipeline whose values are secrets; all values under `headers` are secrets too."""
 
 _SHORT = 3
 """A secret of so few characters may also be a part of words, so it is hidden only where it is a value."""
@@ -238,12 +238,16 @@ def _pattern(form: str) -> str:
 
 def is_secret_key(key: str) -> bool:
     """Return whether the value of `key` is a secret, also if the key is misspelt."""
-    folded = key.lower()
-    return key in SECRET_KEYS or _SECRET_NAME.search(folded) is not None or closest(folded, _MISSPELT) is not None
+    return is_name_of_secret(key) or key in ("headers", "header") or closest(key.lower(), _MISSPELT) is not None
+
+
+def is_name_of_secret(name: str) -> bool:
+    """Return whether a name, such as that of a header, suggests credentials."""
+    return _SECRET_NAME.search(name.lower()) is not None
 
 
 _MISSPELT = ("connection_string", "passphrase", "password", "token")
-_SECRET_NAME = re.compile(r"auth(?!or)|cookie|credential|passphrase|passw|secret|token|api[-_]?key")
+_SECRET_NAME = re.compile(r"auth(?!orit)|connection_string|cookie|credential|passphrase|passw|secret|token|api[-_]?key")
 
 
 _SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S)""")

@@ -7,12 +7,14 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from iggyflux.documents import Document, check_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
+from iggyflux.pipeline.addresses import AddressFault, is_loopback, parse_iggy_address
 from iggyflux.pipeline.types import (
     Consumer,
     Endpoint,
@@ -26,7 +28,7 @@ from iggyflux.pipeline.types import (
 )
 from iggyflux.pipeline.variables import Variables, escape_key
 from iggyflux.records import JSON
-from iggyflux.secrets import SECRET_KEYS, Secret
+from iggyflux.secrets import SECRET_KEYS, Secret, is_name_of_secret
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 
 _LONGEST_SECRET = 1 << 16
@@ -115,7 +117,7 @@ class _Reading:
         tree = cast(Tree, self.document.tree)
         iggy = influxdb = None
         if "iggy" in tree and self.is_sound("/iggy"):
-            iggy = self.settings(IggySettings, _IGGY, [(tree["iggy"], "/iggy")])
+            iggy = self.iggy(tree["iggy"])
         if "influxdb" in tree and self.is_sound("/influxdb"):
             influxdb = self.influxdb([(tree["influxdb"], "/influxdb")])
         routes = [
@@ -148,8 +150,40 @@ class _Reading:
         self.check_pairs(given, layers[-1][1])
         return kind(**given)
 
+    def iggy(self, section: JSON) -> IggySettings:
+        settings = cast(IggySettings, self.settings(IggySettings, _IGGY, [(section, "/iggy")]))
+        if settings.connection_string is not None:
+            return settings
+        try:
+            address = parse_iggy_address(settings.address, settings.transport, tls=settings.tls)
+        except AddressFault as fault:
+            self.report("IFX809", "/iggy/address", f"invalid address: {fault}", hint=fault.hint)
+            return settings
+        host, is_encrypted = address.rpartition(":")[0], settings.tls or settings.transport == "quic"
+        if not is_encrypted and not settings.allow_unencrypted:
+            what = "token" if settings.token else "password" if settings.password else None
+            self.warn_of_plain_text(what, host, "/iggy/address", "/iggy", "set `tls: true`")
+        return dataclasses.replace(settings, address=address)
+
     def influxdb(self, layers: list[tuple[JSON, str]]) -> InfluxSettings:
-        return cast(InfluxSettings, self.settings(InfluxSettings, _INFLUX, layers))
+        settings = cast(InfluxSettings, self.settings(InfluxSettings, _INFLUX, layers))
+        if settings.url.startswith("http:") and not settings.allow_unencrypted:
+            header = next((f"header {name}" for name, _ in settings.headers if is_name_of_secret(name)), None)
+            what = "token" if settings.token else "password" if settings.password else header
+            section = next((pointer for layer, pointer in reversed(layers) if "url" in cast(Tree, layer)), "")
+            with suppress(ValueError):  # an invalid address is reported
+                host = urlsplit(settings.url).hostname or ""
+                self.warn_of_plain_text(what, host, f"{section}/url", section, "use https://")
+        return settings
+
+    def warn_of_plain_text(self, what: str | None, host: str, pointer: str, section: str, remedy: str) -> None:
+        """Warn of credentials that anybody on the way to `host` can read."""
+        if what is None or not host or is_loopback(host):
+            return
+        hint = f"{remedy}; or, if the network is trusted, set `allow_unencrypted: true`"
+        place = pointer if self.document.node(pointer) else section
+        problem = self.document.problem("IFX817", place, f"the {what} is sent without encryption", key=True, hint=hint)
+        self.warnings.append(dataclasses.replace(problem, severity="warning"))
 
     def check_pairs(self, given: Mapping[str, object], pointer: str) -> None:
         for key, needs in (
@@ -160,8 +194,16 @@ class _Reading:
             if given.get(key) is not None and given.get(needs) is None:
                 self.report("IFX810", pointer, f"`{key}` without `{needs}`", key=True, hint=f"add `{needs}`")
         if given.get("token") is not None and given.get("password") is not None:
-            hint = "keep `token`, or `username` and `password`"
+            hint = (
+                "keep one: a request has one `Authorization`; a proxy that needs another login takes it from `headers`"
+            )
             self.report("IFX810", pointer, "both `token` and `password` are given", key=True, hint=hint)
+        headers = cast("tuple[tuple[str, Secret], ...]", given.get("headers", ()))
+        if "authorization" in (name.lower() for name, _ in headers):
+            for key in ("token", "password"):
+                if given.get(key) is not None:
+                    hint = "keep one: a request has one `Authorization`"
+                    self.report("IFX810", pointer, f"both `{key}` and a header Authorization", key=True, hint=hint)
 
     def route(self, item: Tree, pointer: str, tree: Tree) -> RouteSettings:
         mapping = self.path(item["mapping"])
@@ -285,14 +327,14 @@ def _path(reading: _Reading, value: JSON, _pointer: str) -> Path:
     return reading.path(value)
 
 
-def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
-    """Return the secret in a setting.
+def _secret(reading: _Reading, value: JSON, pointer: str, *, is_named: bool = True) -> Secret:
+    """Return the secret in a setting; warn if it is written in the file, unless its name does not suggest a secret.
 
     `file:PATH` is read here, so that a missing file is a problem of the pipeline and not of the first request.
     """
     text = str(value)
     if not text.startswith("file:"):
-        if text and not reading.variables.is_reference(pointer):
+        if text and is_named and not reading.variables.is_reference(pointer):
             message = "the file contains a secret"
             hint = "write ${VARIABLE} or file:PATH instead"
             problem = reading.document.problem("IFX814", pointer, message, hint=hint)
@@ -309,6 +351,49 @@ def _secret(reading: _Reading, value: JSON, pointer: str) -> Secret:
         reading.report("IFX803", pointer, f"the secret file {path} is empty")
     reading.variables.secrets.add(content)
     return Secret(content)
+
+
+def _headers(reading: _Reading, value: JSON, pointer: str) -> tuple[tuple[str, Secret], ...]:
+    """Return the headers that a request has besides ours."""
+    found: list[tuple[str, Secret]] = []
+    for name, text in cast(Tree, value).items():
+        place = f"{pointer}/{escape_key(name)}"
+        if (fault := _header_fault(name, [other for other, _ in found])) is not None:
+            reading.report("IFX816", place, f"invalid header: {fault[0]}", key=True, hint=fault[1])
+            continue
+        secret = _secret(reading, text, place, is_named=is_name_of_secret(name))
+        if secret.reveal() and not _HEADER_VALUE.fullmatch(secret.reveal()):
+            hint = "use printable ASCII characters on one line, without spaces at either end"
+            reading.report("IFX816", place, f"invalid value of header {name}", hint=hint)
+        found.append((name, secret))
+    return tuple(found)
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
+_OURS = frozenset(
+    ("accept", "accept-encoding", "content-encoding", "content-length", "content-type", "expect", "host", "user-agent")
+)
+_OF_THE_CONNECTION = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+)
+_OF_THE_PROXY = frozenset(("proxy-authenticate", "proxy-authorization"))
+
+
+def _header_fault(name: str, before: Sequence[str]) -> tuple[str, str] | None:
+    """Return what is wrong with the name of a header, and a hint."""
+    folded = name.lower()
+    if _HEADER_NAME.fullmatch(name) is None:
+        return "its name has a character that is not allowed", "use letters, digits and `-`"
+    if folded in _OURS:
+        return f"{name} is set by iggyflux", "remove it"
+    if folded in _OF_THE_CONNECTION:
+        return f"{name} is about the connection and not about the request", "remove it"
+    if folded in _OF_THE_PROXY:
+        return f"{name} belongs to a proxy", "write its login into HTTPS_PROXY or HTTP_PROXY: http://USER:PASSWORD@HOST"
+    if folded in map(str.lower, before):
+        return f"{name} is given twice", "names of headers have no case; keep one"
+    return None
 
 
 def _why_unreadable(error: OSError | UnicodeDecodeError | DocumentError) -> str:
@@ -384,4 +469,5 @@ _INFLUX: dict[str, tuple[str, Convert]] = {
     "max_retry_backoff": ("max_retry_backoff_seconds", _seconds),
     "gzip": ("gzip", _switch),
     "max_in_flight": ("max_in_flight", _in_flight),
+    "headers": ("headers", _headers),
 }

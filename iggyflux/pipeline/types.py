@@ -82,6 +82,7 @@ class IggySettings:
     batch_bytes: int = 8_000_000
     poll_interval_seconds: float = 0.05
     create: bool = False
+    allow_unencrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,8 @@ class InfluxSettings:
     token: Secret | None = None
     username: str | None = None
     password: Secret | None = None
+    headers: tuple[tuple[str, Secret], ...] = ()
+    allow_unencrypted: bool = False
     precision: Literal["ns", "us", "ms", "s"] = "ns"
     batch_size: int = 5000
     batch_bytes: int = 5_000_000

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
-from iggyflux.documents import Document, load_schema
+from iggyflux.documents import Document, load_schema, split_pointer
 from iggyflux.errors import Problem
 from iggyflux.records import JSON
 from iggyflux.secrets import Scrubber, is_secret_key, secret_spans, suspected_secrets, url_secrets
@@ -50,6 +50,8 @@ class Variables:
         """Return `node`, the value of `key`, with every `${NAME}` replaced; note the secrets in it."""
         secret = secret or is_secret_key(key)
         if isinstance(node, dict):
+            if secret:  # a name with a space or a colon may hold a value
+                self.secrets.update(name for name in node if re.search(r"[\s:'\"]", name))
             return {
                 name: self._filled(child, f"{pointer}/{escape_key(name)}", name, secret) for name, child in node.items()
             }
@@ -58,7 +60,7 @@ class Variables:
         if isinstance(node, str):
             text = _REFERENCE.sub(lambda match: self._variable(match, pointer), node)
             self._note_secrets(node, text, pointer, secret)
-            return _typed(node, text, key)
+            return text if secret else _typed(node, text, key)
         if secret and isinstance(node, int | float) and not isinstance(node, bool):
             self._remember(node, pointer)
         return node
@@ -118,6 +120,9 @@ class Variables:
         def mask(text: str | None) -> str | None:
             return scrub(text) if text else text
 
+        def mask_pointer(pointer: str) -> str:
+            return "".join("/" + escape_key(scrub(part)) for part in split_pointer(pointer))
+
         def is_fixed(problem: Problem) -> bool:
             return problem.code == _FIXED_TEXT
 
@@ -126,7 +131,7 @@ class Variables:
             dataclasses.replace(
                 problem,
                 message=problem.message if is_fixed(problem) else mask(problem.message) or "",
-                location=dataclasses.replace(problem.location, pointer=mask(problem.location.pointer) or ""),
+                location=dataclasses.replace(problem.location, pointer=mask_pointer(problem.location.pointer)),
                 found=mask(problem.found),
                 hint=problem.hint if is_fixed(problem) else mask(problem.hint),
             ).hiding([*self._hidden_in(problem), *scrub.spans(problem.source or "")])

@@ -29,6 +29,8 @@ class Proxy:
     """For the next writes of lines, one each."""
     encodings: list[str] = field(default_factory=list)
     """The `Content-Encoding` of each write."""
+    received: list[dict[str, str]] = field(default_factory=list)
+    """The headers of each request, with names in lower case."""
 
 
 @contextmanager
@@ -41,6 +43,7 @@ def in_front_of(url: str) -> Iterator[Proxy]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            proxy.received.append({key.lower(): value for key, value in self.headers.items()})
             is_write = "/write" in self.path and self.command == "POST" and not body.startswith(b"#")
             trouble = None
             if is_write:

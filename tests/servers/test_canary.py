@@ -32,6 +32,7 @@ points:
     fields: {value: value}
     timestamp: {expr: ts, format: unix_s}
 """
+TLS = Path(__file__).parent.parent / "transports" / "tls"
 CREDENTIALS = {1: 'username: me, password: "${SECRET}"', 2: 'org: org, token: "${SECRET}"', 3: "token: file:token.txt"}
 
 
@@ -55,7 +56,8 @@ def simulator(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 def pipeline(url: str, credentials: str) -> str:
     sending = "linger: 10ms, retry_backoff: 5ms, max_retry_backoff: 10ms, on_unavailable: stop, timeout: 2s"
-    section = f"influxdb: {{url: '{url}', bucket: plant, {credentials}, {sending}}}"
+    headers = 'headers: {X-Proxy-Login: "${SECRET}", X-Scope-OrgID: "${SECRET}"}'
+    section = f"influxdb: {{url: '{url}', bucket: plant, {credentials}, {headers}, {sending}}}"
     return f"iggyflux: 1\nfrom: log:data\n{section}\nrun:\n  - mapping: env.yaml\n"
 
 
@@ -250,12 +252,28 @@ def test_when_the_proxy_holds_it(simulator: SimServer, monkeypatch: pytest.Monke
     assert_silent(iggyflux("check", "pipeline.yaml"))
 
 
+def test_when_a_key_has_it(simulator: SimServer) -> None:
+    """As the passphrase, which does not fit."""
+    files = f"ca_file: {TLS}/ca.pem, client_cert: {TLS}/client.pem, client_key: {TLS}/client-encrypted.key"
+    for passphrase in ('"${SECRET}"', "file:token.txt", f"'{CANARY}'"):
+        text = pipeline("https://127.0.0.1:1", f"flavor: v1, {files}, client_key_passphrase: {passphrase}")
+        Path("pipeline.yaml").write_text(text)
+        outcomes = [iggyflux(command, "pipeline.yaml") for command in ("validate", "check", "run")]
+
+        assert [("IFX733" in outcome.out + outcome.err) for outcome in outcomes] == [True] * 3
+        assert_silent(*outcomes)
+
+
 def test_when_the_file_is_wrong(simulator: SimServer) -> None:
     good = Path("pipeline.yaml").read_text()
     for wrong in (
         good + "runn: 1\n",
         good.replace("linger", "lingr"),
         good.replace("bucket: plant", "bucket: [plant]"),
+        good.replace("X-Scope-OrgID", "Host"),
+        good.replace("X-Scope-OrgID: ", "X-Scope-OrgID "),
+        good.replace("{X-Proxy-Login", "{{X-Proxy-Login"),
+        good.replace("headers", "hedders"),
     ):
         Path("pipeline.yaml").write_text(wrong.replace('"${SECRET}"', f"'{CANARY}'"))
         assert_silent(*everything())

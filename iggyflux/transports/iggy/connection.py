@@ -26,11 +26,13 @@ import apache_iggy as sdk
 
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
+from iggyflux.pipeline.addresses import PORTS
 from iggyflux.records import LazyMessages, Message, OutgoingMessage, Partition, Scalar
 from iggyflux.secrets import Scrubber, url_secrets
 from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.errors import CallFailed, Meaning, translated
 from iggyflux.transports.iggy.wire import StoredOffset
+from iggyflux.transports.probes import answers_http
 
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
@@ -129,10 +131,21 @@ class Connection:
                 await self._call(login, f"logging in to {where}", logging_in=True)
         except Stopped:
             await self.close()
+            if await self._is_http():  # the SDK reads the start of an answer as a code, such as that of a wrong name
+                hint = f"set `transport: http`, or use the port of {self._settings.transport}"
+                raise Stopped(f"{where} answers HTTP, which is another transport of Iggy", hint, "IFX760") from None
             raise
         except CallFailed as failure:
             await self.close()
-            raise CallFailed(f"{failure}{_of_encryption(str(failure), self._settings)}", failure.meaning) from failure
+            text = f"{failure}{_of_encryption(str(failure), self._settings)}{_of_port(self._settings)}"
+            raise CallFailed(text, failure.meaning) from failure
+
+    async def _is_http(self) -> bool:
+        """Return whether a port that should speak Iggy's own protocol speaks HTTP."""
+        if self._settings.transport != "tcp" or self._settings.connection_string is not None:
+            return False
+        host, _, port = self._settings.address.rpartition(":")
+        return await asyncio.to_thread(answers_http, host.strip("[]"), int(port))
 
     async def close(self) -> None:
         """Leave the groups and log out, as far as the server still answers; idempotent, never raises."""
@@ -513,6 +526,15 @@ def _of_encryption(text: str, settings: IggySettings) -> str:
     if not settings.tls and "disconnected" in text.lower() and not settings.connection_string:
         return " (if it expects encryption, set `tls: true`)"
     return ""
+
+
+def _of_port(settings: IggySettings) -> str:
+    """Return a text with a hint at the port, if it is the usual one of another transport."""
+    port = settings.address.rpartition(":")[2]
+    usual = next((each for each, number in PORTS.items() if str(number) == port), settings.transport)
+    if usual == settings.transport or settings.connection_string is not None:
+        return ""
+    return f" (port {port} is the usual port of {usual}: check `transport`)"
 
 
 def _without_reconnecting(text: str) -> str:

@@ -7,9 +7,11 @@ and what a response to that means.
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -167,10 +169,12 @@ class InfluxConnection:
         return self._cleaned(answer)
 
     def _given(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return `headers` with the credentials and the user agent."""
+        """Return `headers` with the credentials, the user agent and the configured headers."""
         given = {"user-agent": f"iggyflux/{__version__}", **headers}
         authorization = self._authorization()
-        return {**given, "authorization": authorization} if authorization else given
+        if authorization:
+            given["authorization"] = authorization
+        return {**given, **{name: value.reveal() for name, value in self._settings.headers}}
 
     def _cleaned(self, answer: Answer) -> Answer:
         """Return a response without secrets; it is never compared with what was sent, so all of it can be scrubbed."""
@@ -242,11 +246,24 @@ def _with_login(settings: InfluxSettings, login: Login | None) -> InfluxSettings
 
 
 def _secrets(settings: InfluxSettings, login: Login | None, address: Address) -> list[str]:
-    secrets = [
-        secret.reveal() for secret in (settings.token, settings.password, settings.client_key_passphrase) if secret
-    ]
+    given = (settings.token, settings.password, settings.client_key_passphrase)
+    secrets = [secret.reveal() for secret in given if secret]
+    for _, value in settings.headers:
+        secrets += _header_secrets(value.reveal())
     if settings.password:
         secrets.append(f"{settings.username or ''}:{settings.password.reveal()}")
     if login:
         secrets += [login.password, f"{login.username}:{login.password}"]
     return secrets + proxy_secrets(address)
+
+
+def _header_secrets(value: str) -> Iterator[str]:
+    """Yield a value of a header, and the parts that a server may repeat alone."""
+    yield value
+    scheme, _, rest = value.partition(" ")
+    if rest:
+        yield rest.strip()
+    if scheme.lower() == "basic":
+        with suppress(ValueError):  # it is not what it should be
+            decoded = base64.b64decode(rest, validate=True).decode()
+            yield from (decoded, decoded.partition(":")[2])

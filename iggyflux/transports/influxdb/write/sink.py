@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from iggyflux import __version__
 from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import (
@@ -129,13 +128,7 @@ class InfluxLineSink(InfluxConnection):
     def _detect(self) -> None:
         super()._detect()
         self._target = self.flavor.write_target(self._settings)
-        authorization = self._authorization()
-        self._plain_headers = {
-            "user-agent": f"iggyflux/{__version__}",
-            "content-type": "text/plain; charset=utf-8",
-            "accept": "application/json",
-            **({"authorization": authorization} if authorization else {}),
-        }
+        self._plain_headers = self._given({"content-type": "text/plain; charset=utf-8", "accept": "application/json"})
         self._headers = {**self._plain_headers, "content-encoding": "gzip"}
 
     def _verify(self) -> None:
