@@ -42,7 +42,7 @@ class Answer:
 
     `whole` is false where the response broke off after the status: headers and body may then be incomplete.
     `scrub` removes the secrets of the request, which a server may echo.  Every text of a response that a person sees
-    goes through it.
+    goes through it.  `proxy` names the proxy that may have answered instead of the server; empty if there is none.
     """
 
     status: int
@@ -50,6 +50,12 @@ class Answer:
     body: bytes = b""
     whole: bool = True
     scrub: Scrubber = field(default=Scrubber(()), compare=False)
+    proxy: str = ""
+
+    @property
+    def through(self) -> str:
+        """The proxy, as the end of a sentence; empty if there is none."""
+        return f" through the proxy {self.proxy}" if self.proxy else ""
 
 
 def classify(flavor: str, answer: Answer, lines: Sequence[str], now: float) -> Verdict:
@@ -82,6 +88,8 @@ class AnsweredRequest:
         self.lines = lines
         self.now = now
         self.scrub = answer.scrub
+        self.proxy = answer.proxy
+        self.answered = f"the server answered {answer.status}{answer.through}"
         self._body = answer.body
 
     @cached_property
@@ -131,7 +139,7 @@ class AnsweredRequest:
 
     @property
     def report(self) -> str:
-        return f"the server answered {self.status}" + (f": {self.words}" if self.words else "")
+        return self.answered + (f": {self.words}" if self.words else "")
 
     @cached_property
     def retry_after_seconds(self) -> float | None:
@@ -226,11 +234,32 @@ def _stop(code: str, hint: str) -> Callable[[AnsweredRequest], Verdict]:
     return verdict
 
 
+def refused_by_proxy(case: AnsweredRequest) -> Impossible | None:
+    """Return the refusal of a proxy; None if there is no proxy, or InfluxDB names itself in the answer."""
+    if not case.proxy or (case.status != 407 and case.headers.keys() & _NAMES_INFLUXDB):
+        return None
+    words = f": {case.words}" if case.words else ""
+    reason = f"the proxy {case.proxy}, or the server behind it, answered {case.status}{words}"
+    return Impossible(reason, proxy_hint(case.status), case.status, "IFX726")
+
+
+_NAMES_INFLUXDB = frozenset({"x-influxdb-version", "x-influxdb-build", "x-platform-error-code", "cluster-uuid"})
+
+
+def proxy_hint(status: int) -> str:
+    """Return what can be done about a proxy that refuses, with this status."""
+    if status == 407:
+        return "write the proxy's login into the variable, http://USER:PASSWORD@HOST; or add this host to NO_PROXY"
+    if status in (401, 403):
+        return "allow this host and port in the proxy, or add the host to NO_PROXY"
+    return "check that the variable names a proxy that supports CONNECT, or add this host to NO_PROXY"
+
+
 def _redirect(case: AnsweredRequest) -> Verdict:
     target = _without_secrets(case.headers.get("location", ""), case.scrub)
     where = f" to {target}" if target else ""
     return Impossible(
-        f"the server answered {case.status}, a redirect{where}",
+        f"{case.answered}, a redirect{where}",
         "set `url` to the address of InfluxDB itself; redirects are not followed, since the token would be sent along",
         case.status,
         "IFX725",
@@ -374,6 +403,7 @@ _ADDRESS = "check that `url` is the address of InfluxDB (with its path, behind a
 
 RULES: Final[tuple[AnswerRule, ...]] = (
     AnswerRule({204}, _accepted, seen="every server; nothing else acknowledges"),
+    AnswerRule({403, 407}, refused_by_proxy, seen="a proxy of the environment"),
     AnswerRule({401}, _unauthorized, seen="wrong or missing credentials"),
     AnswerRule(
         {403},

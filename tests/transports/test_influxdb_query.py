@@ -31,7 +31,8 @@ from iggyflux.records import Row
 from iggyflux.secrets import Scrubber, Secret
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
-from iggyflux.transports.influxdb.http import HttpClient, Ticket, parse_address
+from iggyflux.transports.influxdb.addresses import parse_address
+from iggyflux.transports.influxdb.http import HttpClient, Ticket
 from iggyflux.transports.influxdb.query.answers import judge, judge_words
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from tests.sim.client import write

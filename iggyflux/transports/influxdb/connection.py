@@ -22,6 +22,7 @@ from iggyflux.errors import Location, NotConnected, PipelineError, Problem, Stop
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.secrets import Scrubber, Secret
 from iggyflux.transports.certificates import CertificateFault, Tls
+from iggyflux.transports.influxdb.addresses import Address, AddressError, Login, parse_address
 from iggyflux.transports.influxdb.flavors import (
     FLAVORS,
     Detected,
@@ -32,15 +33,8 @@ from iggyflux.transports.influxdb.flavors import (
     detect_by_metrics,
     misfits,
 )
-from iggyflux.transports.influxdb.http import (
-    STALE_SECONDS,
-    Address,
-    AddressError,
-    HttpClient,
-    Login,
-    parse_address,
-    proxy_secrets,
-)
+from iggyflux.transports.influxdb.http import STALE_SECONDS, HttpClient
+from iggyflux.transports.influxdb.proxies import proxy_secrets
 
 T = TypeVar("T")
 
@@ -233,9 +227,8 @@ class InfluxConnection:
             if found:
                 return found
         hint = _PIN if ping.status == 204 else f"check that `url` is the address of InfluxDB, with its path; or {_PIN}"
-        raise Stopped(
-            f"{self.address}/ping answered {ping.status}, which does not identify an InfluxDB", hint, "IFX729"
-        )
+        answered = f"{self.address}/ping answered {ping.status}{ping.through}"
+        raise Stopped(f"{answered}, which does not identify an InfluxDB", hint, "IFX729")
 
 
 def _with_login(settings: InfluxSettings, login: Login | None) -> InfluxSettings:

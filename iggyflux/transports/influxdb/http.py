@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # it is there
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -32,11 +30,13 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from iggyflux.delivery.answers import Answer, plain_words
+from iggyflux.delivery.answers import Answer, plain_words, proxy_hint
 from iggyflux.delivery.verdicts import Impossible, Unavailable
 from iggyflux.secrets import Scrubber
 from iggyflux.transports.certificates import Tls
+from iggyflux.transports.influxdb.addresses import Address
 from iggyflux.transports.influxdb.deadlines import Deadlines
+from iggyflux.transports.influxdb.proxies import Proxy, proxy_for
 
 # A response that echoes every line of a request fits; a larger one is of no use.
 _MOST_BODY_BYTES = 32 * 1024 * 1024
@@ -47,64 +47,6 @@ _CONNECT_SECONDS = 10.0
 STALE_SECONDS = 2.0
 
 Failure: TypeAlias = Unavailable | Impossible
-
-
-class AddressError(ValueError):
-    """A URL that cannot be used; the text quotes no part that may be secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The address of a server: a URL without user, password, query and trailing slash.  `str` of it holds no secret."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str = ""
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}{self.path}"
-
-
-_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """User and password from a URL; never shown."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return "Login(***)"
-
-
-def parse_address(url: str) -> tuple[Address, Login | None]:
-    """Return the address in `url`, with its path, and the login if the URL has one.
-
-    Raise `AddressError`.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        raise AddressError("invalid host or port in the url") from None
-    if parts.scheme not in _PORTS:
-        raise AddressError("the url must begin with http:// or https://")
-    if not parts.hostname:
-        raise AddressError("the url has no host")
-    if parts.query or parts.fragment:
-        raise AddressError("the url must end with its path: no query and no fragment")
-    if re.search(r"[\s\x00-\x1f\x7f]", parts.netloc + parts.path):
-        raise AddressError("the url contains spaces or control characters")
-    path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
-    address = Address(parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port, path)
-    if parts.username is None and parts.password is None:
-        return address, None
-    return address, Login(unquote(parts.username or ""), unquote(parts.password or ""))
 
 
 class Ticket:
@@ -245,7 +187,6 @@ class HttpClient:
     ) -> None:
         """Raise `AddressError` for an unusable proxy, `CertificateFault` for a file of TLS."""
         self.address = address
-        self._where = f"{address.host}:{address.port}"
         self._scrub = scrub
         self._stale_seconds = stale_seconds
         self._timeout_seconds = timeout_seconds
@@ -255,14 +196,14 @@ class HttpClient:
             options["ssl_context"] = tls.context()
             if tls.domain:
                 options["server_hostname"] = tls.domain
-        proxy = _proxy_for(address)
+        self.proxy = proxy = proxy_for(address)
+        self._where = f"{address.host}:{address.port}" + (f" through the proxy {proxy}" if proxy else "")
         self._pools: urllib3.PoolManager
         if proxy is None:
             self._pools = urllib3.PoolManager(1, **options)
         else:
             self._pools = urllib3.ProxyManager(str(proxy.address), 1, proxy_headers=proxy.headers(), **options)
         self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
-        self.proxy = proxy.address if proxy else None
         self._under_way: set[Ticket] = set()
         self._deadlines = Deadlines()
 
@@ -336,7 +277,11 @@ class HttpClient:
                 timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, ticket.seconds), read=ticket.seconds),
             )
             taken = take(response)
-            return replace(taken, scrub=self._scrub) if isinstance(taken, Answer) else taken
+            if not isinstance(taken, Answer):
+                return taken
+            # Over https the proxy only forwards bytes: the answer is the server's.
+            proxy = str(self.proxy) if self.proxy and self.address.scheme == "http" else ""
+            return replace(taken, scrub=self._scrub, proxy=proxy)
         except (HTTPError, OSError, http.client.HTTPException) as error:
             return self._failure(error, ticket)
         finally:
@@ -352,7 +297,7 @@ class HttpClient:
         self._pools.clear()
 
     def _failure(self, error: Exception, ticket: Ticket) -> Failure:
-        failed = _FailedExchange(error, self._where, ticket, self._scrub, str(self.proxy or ""), self._stale_seconds)
+        failed = _FailedExchange(error, self.address, self._where, ticket, self._scrub, self.proxy, self._stale_seconds)
         explain = next((explain for kind, explain in _FAILURES if isinstance(error, kind)), _broken)
         return explain(failed)
 
@@ -420,52 +365,17 @@ def _ends_early(response: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) 
     return not (headers.keys() & {"content-length", "transfer-encoding"} or "close" in said)
 
 
-# --- proxies ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Proxy:
-    address: Address
-    login: Login | None
-
-    def headers(self) -> dict[str, str]:
-        if self.login is None:
-            return {}
-        return urllib3.make_headers(proxy_basic_auth=f"{self.login.username}:{self.login.password}")
-
-
-def _proxy_for(address: Address) -> _Proxy | None:
-    """Return the proxy for `address` from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`)."""
-    proxies = getproxies_environment()
-    url = proxies.get(address.scheme) or proxies.get("all")
-    if not url or proxy_bypass_environment(f"{address.host}:{address.port}", proxies):
-        return None
-    try:
-        return _Proxy(*parse_address(url if "://" in url else f"http://{url}"))
-    except AddressError as error:
-        name = f"{address.scheme}_proxy".upper()
-        raise AddressError(f"the proxy that {name} (or ALL_PROXY) names cannot be used: {error}") from None
-
-
-def proxy_secrets(address: Address) -> list[str]:
-    """Return the secrets in the environment's proxy settings."""
-    try:
-        proxy = _proxy_for(address)
-    except AddressError:
-        return []
-    return [proxy.login.password, f"{proxy.login.username}:{proxy.login.password}"] if proxy and proxy.login else []
-
-
 # --- what failures mean ---
 
 
 @dataclass(frozen=True, slots=True)
 class _FailedExchange:
     error: Exception
+    address: Address
     where: str
     ticket: Ticket
     scrub: Scrubber
-    proxy: str
+    proxy: Proxy | None
     stale_seconds: float
 
     @property
@@ -496,8 +406,7 @@ def _no_answer(where: str, ticket: Ticket) -> Unavailable:
 
 
 def _unresolved(failed: _FailedExchange) -> Failure:
-    host = failed.where.rpartition(":")[0]
-    return Unavailable(f"the host name {host!r} does not resolve: {failed.words}")
+    return Unavailable(f"the host name {failed.address.host!r} does not resolve: {failed.words}")
 
 
 def _no_connection(failed: _FailedExchange) -> Failure:
@@ -509,15 +418,21 @@ def _late_connection(failed: _FailedExchange) -> Failure:
 
 
 def _proxy_failed(failed: _FailedExchange) -> Failure:
-    words = failed.words
-    if "407" in words:
-        return Impossible(
-            f"the proxy {failed.proxy} requires credentials: {words}",
-            "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY, or add this host to NO_PROXY",
-            407,
-            "IFX726",
-        )
-    return Unavailable(f"the proxy {failed.proxy} cannot connect to {failed.where}: {words}")
+    """Return what is wrong with the proxy itself: it was not reached, or it refuses CONNECT."""
+    if failed.ticket.is_over or isinstance(failed.cause, TimeoutError):
+        return _timed_out(failed)
+    refused = _TUNNEL.match(failed.words)
+    if refused is None:
+        return Unavailable(f"cannot connect to the proxy {failed.proxy}: {failed.words}")
+    status = int(refused[1])
+    place = f"{failed.address.host}:{failed.address.port}"
+    reason = f"the proxy {failed.proxy} answered {status} to CONNECT {place}: {refused[2]}"
+    if status in (408, 425, 429, 500, 502, 503, 504):
+        return Unavailable(reason, status)
+    return Impossible(reason, proxy_hint(status), status, "IFX726")
+
+
+_TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3}) ?(.*)")
 
 
 _TLS_ALERT = "\x15\x03"  # what 3.x answers to http on its TLS port

@@ -12,7 +12,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from iggyflux.delivery.answers import Answer, AnsweredRequest, plain_words
+from iggyflux.delivery.answers import Answer, AnsweredRequest, plain_words, refused_by_proxy
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.secrets import Scrubber
 
@@ -186,6 +186,8 @@ RULES: Final[tuple[QueryRule, ...]] = (
 def judge(answer: Answer, now: float) -> NotConnected | TooMuch | Stopped | None:
     """Return what an answer without rows means; None if the measurement does not exist yet."""
     case = AnsweredRequest("v2", answer, (), now)
+    if answer.status in (403, 407) and (refused := refused_by_proxy(case)) is not None:
+        return Stopped(refused.reason, refused.hint, refused.code)
     rule = _rule_of(answer.status, case.gist, case.is_page)
     return _error(rule, case.report, case.retry_after_seconds)
 
