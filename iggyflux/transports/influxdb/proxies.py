@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.request import getproxies_environment
@@ -78,11 +79,11 @@ def is_excepted(host: str, port: int, exceptions: str) -> bool:
     True
     """
     name = host.lower().rstrip(".")
-    address = _address(host)
-    return any(_matches(each, name, address, port) for each in re.split(r"[,\s]+", exceptions.lower()) if each)
+    addresses = _addresses(host)
+    return any(_matches(each, name, addresses, port) for each in re.split(r"[,\s]+", exceptions.lower()) if each)
 
 
-def _matches(exception: str, name: str, address: _Ip | None, port: int) -> bool:
+def _matches(exception: str, name: str, addresses: Sequence[_Ip], port: int) -> bool:
     if exception == "*":
         return True
     place, wanted = _split(exception)
@@ -90,9 +91,9 @@ def _matches(exception: str, name: str, address: _Ip | None, port: int) -> bool:
         return False
     network = _network(place)
     if network is not None:
-        return address is not None and address.version == network.version and address in network
+        return any(address in network for address in addresses)  # of the other version none is
     suffix = place.removeprefix("*").strip(".")
-    return address is None and suffix != "" and (name == suffix or name.endswith(f".{suffix}"))
+    return not addresses and suffix != "" and (name == suffix or name.endswith(f".{suffix}"))
 
 
 def _split(exception: str) -> tuple[str, str]:
@@ -110,9 +111,11 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
-def _address(host: str) -> _Ip | None:
+def _addresses(host: str) -> tuple[_Ip, ...]:
+    """Return the address that a host is, and the IPv4 address in it; empty for a name."""
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+        return ()
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (address, mapped) if mapped is not None else (address,)
