@@ -274,3 +274,21 @@ def test_every_function_has_known_results_for_these_checks() -> None:
     """A function that may give anything must say so, or its members would be refused."""
     for function in FUNCTIONS.values():
         assert set(function.result or ()) <= {"null", "boolean", "number", "string", "array", "object"}
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("ns:class", '"ns:class"'),
+        ("if.ns:class.x", '"ns:class"'),
+        ("ns:7", '"ns:7"'),
+        ("xs[?ns:class == `1`]", None),
+        ("lambda{a: b}", "name.{key: value}"),
+    ],
+)
+def test_a_colon_and_a_brace_where_an_operator_is_expected_get_a_hint(text: str, hint: str | None) -> None:
+    """Names of XML and OPC UA have colons."""
+    with pytest.raises(ExpressionError) as caught:
+        compile_expression(text)
+
+    assert hint is None or hint in (caught.value.hint or "")

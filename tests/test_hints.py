@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -127,3 +128,37 @@ def test_a_reason_holds_no_advice(document: dict[str, Any], payload: Any) -> Non
     for failure in failures_of(document, payload):
         assert not re.search(r"\((?:add|use|set|send|write)\b|cast: true|type: \w|collisions:", failure.reason)
         assert not failure.hint or failure.hint not in failure.reason
+
+
+CSV = """
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t, payload: {format: csv%s}}
+for_each: "@"
+points:
+  measurement: {const: class}
+  fields: {a: {expr: 'lambda', cast: true}}
+  timestamp: {expr: 'from', format: unix_s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("header", "more", "hint"),
+    [
+        ("lambda ,from", "", 'write "lambda " in the expression'),
+        ("lambda, from", "", 'write " from" in the expression'),
+        ("lambda;from", "", "`delimiter` of the payload to ';'"),
+        ("lambda\tfrom", "", "`delimiter` of the payload to '\\t'"),
+        ("lambda,from", ", delimiter: ';'", None),
+    ],
+)
+def test_a_header_of_csv_that_is_read_in_another_way_than_meant_is_named(
+    header: str, more: str, hint: str | None
+) -> None:
+    """Blanks around a name, and another delimiter, make all paths null."""
+    row = re.sub(r"[^,;\t]+", "7", header)
+    [failure] = (
+        parse_mapping(CSV % more, format="yaml").plan().render([Message(f"{header}\n{row}\n".encode())]).failures
+    )
+
+    assert hint is None or hint in (failure.hint or "")

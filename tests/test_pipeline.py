@@ -35,6 +35,7 @@ from iggyflux.pipeline import (
 from iggyflux.pipeline.load import SINK_KINDS, SOURCE_KINDS
 from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES
 from iggyflux.runner.open import open_routes
+from iggyflux.transports.influxdb.flavors import misfits
 
 SMALLEST = """\
 iggyflux: 1
@@ -248,6 +249,53 @@ def test_a_secret_that_is_a_word_of_the_warning_does_not_hide_it(read: Callable[
 
     assert (warning.message, warning.hint) == ("the file contains a secret", "write ${VARIABLE} or file:PATH instead")
     assert secret not in (warning.source or "").partition("token")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("$${", "${"), ("$${ORG}", "${ORG}"), ("x$${ORG", "x${ORG"), ("$$$${a", "$$${a"), ("$ORG", "$ORG")],
+)
+def test_two_dollars_and_a_brace_are_the_text_of_a_variable(
+    read: Callable[..., Pipeline], text: str, value: str
+) -> None:
+    settings = read(SMALLEST + f'influxdb: {{org: "{text}"}}\n', ORG="lambda").influxdb
+
+    assert settings and settings.org == value
+
+
+@pytest.mark.parametrize("text", ["${ORG", "a${ORG}b${", "${ORG:-${B}}", "${ORG:-{}", "${ORG\\n}${"])
+def test_a_variable_that_is_not_closed_is_a_problem(problems: Callable[..., list[Problem]], text: str) -> None:
+    """The text was kept, and a server rejected `${TOKEN` as a token."""
+    found = problems(SMALLEST + f'influxdb: {{org: "{text}"}}\n', ORG="lambda", B="x")
+
+    assert {each.code for each in found} == {"IFX802"}
+    assert "not closed" in found[-1].message
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbftok\n", b"tok\r\n", b"  tok \n\n", b"\xef\xbb\xbf tok"])
+def test_a_mark_and_blanks_around_a_secret_in_a_file_are_not_part_of_it(
+    read: Callable[..., Pipeline], tmp_path: Path, content: bytes
+) -> None:
+    """Editors write them."""
+    (tmp_path / "lambda").write_bytes(content)
+    settings = read(SMALLEST + "influxdb: {token: file:lambda}\n").influxdb
+
+    assert settings and settings.token and settings.token.reveal() == "tok"
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"),
+    [
+        ("a b", "a space, after 1 character"),
+        ("ab\ncd", "a line break, after 2"),
+        ("ü", "U+00FC"),
+        ("a\u200b", "U+200B"),
+    ],
+)
+def test_a_token_that_no_header_can_hold_is_reported_by_its_character(token: str, kind: str) -> None:
+    [found] = misfits(InfluxSettings(url="http://h", database="d", token=Secret(token)))
+
+    assert kind in found.why
 
 
 def test_a_variable_that_is_not_set_is_a_problem_at_its_place(problems: Callable[..., list[Problem]]) -> None:
@@ -740,3 +788,20 @@ def test_every_example_of_the_schema_is_valid() -> None:
             if not (isinstance(example, str) and example.startswith("${")):
                 alone = {**schema, "properties": {"x": node}, "required": ["x"], "additionalProperties": False}
                 jsonschema.Draft202012Validator(alone).validate({"x": example})
+
+
+MAPPING = "{iggyflux: 1, kind: writer, from: {stream: s, topic: t}, points: {measurement: {const: a}, fields: [v]}}"
+
+
+def test_a_problem_of_a_route_quotes_its_line_without_secrets(tmp_path: Path) -> None:
+    """A line can hold a route and a secret."""
+    (tmp_path / "m.yaml").write_text(MAPPING)
+    text = "{iggyflux: 1, influxdb: {url: 'http://h', database: d, token: lambdalambda}, run: [{mapping: m.yaml}]}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(PipelineError) as caught:
+        open_routes(load_pipeline(tmp_path / "p.yaml"))
+    [problem] = caught.value.problems
+
+    assert problem.code == "IFX807"
+    assert problem.source and "mapping: m.yaml" in problem.source
+    assert "lambda" not in problem.render()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,8 @@ from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 from iggyflux.cli.failures import show_failure
-from iggyflux.cli.inputs import MAPPING_FILE, open_input, open_mapping
+from iggyflux.cli.inputs import MAPPING_FILE, kind_of_file, open_input, open_mapping
+from iggyflux.cli.logs import open_log
 from iggyflux.cli.output import (
     ExitCode,
     Styled,
@@ -28,12 +30,14 @@ from iggyflux.cli.output import (
 )
 from iggyflux.cli.tally import Tally
 from iggyflux.cli.unmatched import UnmatchedKeys
-from iggyflux.errors import RecordError
+from iggyflux.errors import DocumentError, RecordError
+from iggyflux.expressions import Expression
+from iggyflux.expressions.comparisons import hopeless_comparisons
 from iggyflux.lineprotocol import Precision
-from iggyflux.mapping import Mapping, Writer, WriterMapping
-from iggyflux.records import Failure
+from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
+from iggyflux.payloads import FORMATS
+from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.local.log import Log
 
 _CHUNK: Final = 500
 _SHOWN_FAILURES: Final = 50
@@ -101,7 +105,7 @@ def command(
       iggyflux dry-run mapping.yaml --from iggy --last 20 --pipeline pipeline.yaml
       iggyflux dry-run reader.yaml --from influxdb --last 1h --limit 20 --pipeline pipeline.yaml
     """
-    document = open_mapping(mapping)
+    document = _open(mapping, samples)
     if whole and envelope:
         raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
     _check_origin(document, samples, origin, last, pipeline)
@@ -118,6 +122,15 @@ def command(
         source = _samples(document, samples, envelope, whole, limit)
     run(islice(source, limit))
     return ExitCode.PROBLEMS if run.tally.failed else ExitCode.OK
+
+
+def _open(mapping: Path, samples: str | None) -> WriterMapping | ReaderMapping:
+    try:
+        return open_mapping(mapping)
+    except DocumentError:
+        if samples and not kind_of_file(mapping) and Path(samples).is_file() and kind_of_file(Path(samples)):
+            raise click.UsageError(f"{samples} is the mapping, which comes first: {samples} {mapping}") from None
+        raise
 
 
 def _check_origin(
@@ -218,7 +231,7 @@ def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:
 
 
 def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Iterator[Sample]:
-    log = Log.open(folder)
+    log = open_log(folder)
     source = mapping.writer.source
     topics = dict.fromkeys(place.topic for place in log.partitions(source.stream, source.topics))  # globs among them
     messages = [message for topic in topics for message in log.tail(source.stream, topic, limit or _LOG_MESSAGES)]
@@ -240,6 +253,7 @@ class _WriterRun:
         self.unmatched = UnmatchedKeys(mapping, self.plan.dialect, self.plan.precision)
         self.shown = 0
         self.seen: set[tuple[str, str]] = set()
+        self.skipped: Message | None = None
 
     def __call__(self, samples: Iterable[Sample]) -> None:
         samples = iter(samples)
@@ -256,6 +270,8 @@ class _WriterRun:
         self.tally.empty += len(rendered.empty)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
         failures = _grouped(((failure.index, failure) for failure in rendered.failures), len(samples))
+        if rendered.skipped and self.skipped is None:
+            self.skipped = samples[rendered.skipped[0]].message
         outcomes = {**dict.fromkeys(rendered.skipped, "skipped"), **dict.fromkeys(rendered.empty, "empty")}
         for index, sample in enumerate(samples):
             self.tally.add_message(str(sample), lines[index], failures[index])
@@ -318,6 +334,19 @@ class _WriterRun:
             talk(line)
         for line in self.unmatched.lines():
             talk(f"never set           {line}")
+        if self.skipped is not None and self.tally.skipped == self.tally.messages:
+            for line in _why_skipped(self.mapping, self.skipped):
+                talk(f"never true          {line}")
+
+
+def _why_skipped(mapping: WriterMapping, message: Message) -> Iterator[str]:
+    """Yield the comparisons of `where` that cannot be true for a message that is skipped."""
+    where, payload = mapping.writer.where, mapping.writer.source.payload
+    if isinstance(where, Expression):
+        with suppress(RecordError):
+            document = FORMATS[payload.format].decode(message.payload, payload.options, where.reads, False)
+            for text in hopeless_comparisons(where, document, document):
+                yield f"{text} at {mapping.locate('/where')}"
 
 
 def _span(tally: Tally, precision: Precision) -> str:

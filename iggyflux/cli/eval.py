@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from iggyflux.cli.inputs import (
     open_mapping,
     stdin_is_terminal,
 )
-from iggyflux.cli.output import ExitCode, Styled, json_text, result, show_problem, talk
+from iggyflux.cli.output import ExitCode, Styled, json_text, note, result, show_problem, talk
 from iggyflux.errors import DecodeError, ExpressionError, RecordError, closest
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
@@ -76,6 +77,9 @@ def command(
     except ExpressionError as error:
         show_problem(expression_problem(error))
         return ExitCode.PROBLEMS
+    for warning in compiled.warnings:
+        show_problem(replace(expression_problem(warning), severity="warning"))
+    _note_order(expression, file)
     pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
     code = ExitCode.OK
     for value in _values(compiled, file, form, options, envelope):
@@ -88,6 +92,16 @@ def command(
     return code
 
 
+def _note_order(expression: str, file: Path | None) -> None:
+    """Note that EXPRESSION is the name of a file.  Raise UsageError if FILE is not one."""
+    if len(expression) > _LONGEST_NAME or not Path(expression).is_file():
+        return
+    if file is not None and file != STDIN and not file.exists():
+        raise click.UsageError(f"{file} is not a file, but {expression} is: the expression comes first")
+    note(f"{expression!r} is evaluated as an expression, and is also a file: the expression comes first, then the file")
+
+
+_LONGEST_NAME = 200
 _FAILED = object()
 
 

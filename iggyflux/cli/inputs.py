@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -22,7 +22,23 @@ from iggyflux.pipeline import Pipeline, load_pipeline
 
 STDIN = Path("-")
 INPUT_FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
-MAPPING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _DocumentFile(click.Path):
+    """The path of a mapping or pipeline file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if Path(value).suffix.lower() in _SUFFIXES:
+                raise
+            more = "it is a YAML or TOML file; `iggyflux eval` evaluates an expression"
+            raise click.BadParameter(f"{error.message} ({more})", ctx, param) from None
+
+
+_SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+MAPPING_FILE = _DocumentFile(exists=True, dir_okay=False, path_type=Path)
 
 
 @contextmanager
@@ -63,7 +79,7 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
     try:
         mapping = load_mapping(path)
     except DocumentError:
-        if _kind(path) == "pipeline":
+        if kind_of_file(path) == "pipeline":
             raise click.UsageError(f"{path} is a pipeline; expected a mapping (its `run` lists some)") from None
         raise
     for problem in mapping.warnings:
@@ -76,7 +92,7 @@ def open_pipeline(path: Path) -> Pipeline:
     try:
         pipeline = load_pipeline(path)
     except DocumentError:
-        if _kind(path) == "mapping":
+        if kind_of_file(path) == "mapping":
             hint = f"write a pipeline file with run: [{{mapping: {path}}}]"
             raise click.UsageError(f"{path} is a mapping; expected a pipeline ({hint})") from None
         raise
@@ -85,8 +101,8 @@ def open_pipeline(path: Path) -> Pipeline:
     return pipeline
 
 
-def _kind(path: Path) -> str:
-    """Return the kind of a document that does not compile."""
+def kind_of_file(path: Path) -> str:
+    """Return the kind of a document, also of one that does not compile; an empty string if it is none."""
     try:
         return kind_of(read_document(read_source(path), file=str(path)).tree)
     except (DocumentError, OSError):

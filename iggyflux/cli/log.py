@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,6 +25,7 @@ from iggyflux.cli.inputs import (
     open_input,
     open_mapping,
 )
+from iggyflux.cli.logs import open_log
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, result_line, talk
 from iggyflux.errors import DocumentError, ExpressionError, IggyfluxError, RecordError
 from iggyflux.expressions import Expression, compile_expression
@@ -202,7 +203,7 @@ def tail(folder: Path, target: tuple[str, str], count: int, partition: int | Non
       iggyflux log tail data factory/readings -n 5
       iggyflux log tail data factory/readings --envelope | iggyflux dry-run mapping.yaml - --envelope
     """
-    log = Log.open(folder)
+    log = open_log(folder)
     stream, topic = target
     if not log.partitions(stream, [topic]):
         known = ", ".join("/".join(place) for place in log.topics()) or "nothing"
@@ -274,7 +275,7 @@ def info(folder: Path, form: str) -> int:
     Example:
       iggyflux log info data
     """
-    partitions = Log.open(folder).info()
+    partitions = open_log(folder).info()
     if form == "json":
         content = [
             {
@@ -412,10 +413,12 @@ def _paced(messages: Iterator[Message], rate: float) -> Iterator[list[Message]]:
 
 def _append_generated(batches: Iterable[list[Message]], folder: Path, partitions: int | None) -> None:
     """Append each message to the topic that it names: examples of a mapping may name several."""
+    batches = iter(batches)
+    first = next(batches, None)  # before the log is made: a mapping without possible messages leaves no empty log
     log = Log.open(folder, create=True)
     counts: Counter[tuple[str, str]] = Counter()
     try:
-        for batch in batches:
+        for batch in chain([first] if first else [], batches):
             topics: dict[tuple[str, str], list[Message]] = {}
             for message in batch:
                 topics.setdefault((message.stream, message.topic), []).append(message)

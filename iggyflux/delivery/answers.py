@@ -490,11 +490,17 @@ RULES: Final[tuple[AnswerRule, ...]] = (
     ),
     AnswerRule(
         _CONTENT,
+        _stop("IFX728", "add `org: NAME`: 2.x writes to a bucket of an organization"),
+        _words("either orgID or org"),
+        quotes=False,
+        seen="2.x: `database` or `bucket` without `org`",
+    ),
+    AnswerRule(
+        _CONTENT,
         _stop("IFX728", "check `org`, `bucket`, `database`, `precision` and the credentials of this connection"),
         _words(
             "database is required",
             "^bucket not found",
-            "either orgID or org",
             "missing field `db`",
             "^invalid precision",
             "precision must be",

@@ -324,6 +324,8 @@ class _YamlReader:
             return node.value, start, end
         if node.style is Style.COLLECTION:
             hint = "quote it" if node.in_flow else None
+            if self.text[start - 1 : start + 1] == "{{":
+                hint = "a document has no {{ }}: write an expression in quotes, such as 'device.id'"
             self.report("IFX106", "expected a string as key, found a list or an object", start, hint=hint)
             return None, start, end
         shown = self.text[start:end]

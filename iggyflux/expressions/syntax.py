@@ -406,6 +406,15 @@ def _operator(rejected: _RejectedToken) -> Iterator[tuple[str, str | None]]:
     if rejected.type == "literal" and rejected.before_type == "dot" and isinstance(rejected.token["value"], str):
         name = json.dumps(rejected.token["value"], ensure_ascii=False)
         yield "write a name in double quotes, or without quotes", f"write .{name}"
+    if rejected.type == "colon" and rejected.before and rejected.after and rejected.opener is None:
+        name = json.dumps(rejected.text[rejected.before["start"] : rejected.after["stop"]], ensure_ascii=False)
+        if rejected.before_type == "unquoted_identifier" and rejected.after["type"] in (
+            "unquoted_identifier",
+            "number",
+        ):
+            yield "an unquoted name cannot contain :", f"quote a name that contains a colon: {name}"
+    if rejected.type == "lbrace" and rejected.after_value:
+        yield f"expected an operator or the end, found {rejected.shown}", "write a dot before it: name.{key: value}"
     if rejected.type == "dot" and rejected.before_type == "dot":
         yield "recursive search is not supported", "name each member of the path, or use * for any member"
     if rejected.type == "dot" and not rejected.before:

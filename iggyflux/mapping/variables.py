@@ -1,4 +1,4 @@
-"""Variables of pipeline files in a mapping, where they are ordinary text.
+"""Variables of pipeline files and of templates in a mapping, where they are ordinary text.
 
 A mapping is the same wherever it runs, so that a message always makes the same points.
 """
@@ -11,7 +11,7 @@ from iggyflux.documents import join_pointer
 from iggyflux.mapping.reading import Reading
 from iggyflux.records import JSON
 
-_VARIABLE = re.compile(r"(?<!\$)\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^{}]*)?\}")
+_VARIABLE = re.compile(r"(?<!\$)\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^{}]*)?\}|\{\{[^{}]+\}\}")
 # Messages, Flux and regular expressions have a `${…}` of their own.
 _NOT_SEARCHED = frozenset(("examples", "statement", "pattern"))
 
@@ -39,6 +39,7 @@ def _search(reading: Reading, node: JSON, pointer: str, faulty: set[str]) -> Non
 def _warn(reading: Reading, text: str, pointer: str, faulty: set[str], *, key: bool) -> None:
     found = _VARIABLE.search(text)
     if found is not None and pointer not in faulty:
-        message = f"{found.group()} is ordinary text here: variables belong to the pipeline file"
+        where = "variables belong to the pipeline file" if found[0][0] == "$" else "documents are not templates"
+        message = f"{found.group()} is ordinary text here: {where}"
         hint = "write the value itself, or take it from the message, meta('topic') or header('…')"
         reading.warn("IFX156", pointer, message, key=key, hint=hint)

@@ -78,7 +78,8 @@ def parse_pipeline(
     pipeline = reading.pipeline()
     if pipeline is None:
         raise PipelineError(reading.variables.mask(reading.problems))
-    return dataclasses.replace(pipeline, path=file, warnings=tuple(reading.variables.mask(reading.warnings)))
+    warnings = tuple(reading.variables.mask(reading.warnings))
+    return dataclasses.replace(pipeline, path=file, warnings=warnings, mask=reading.variables.mask)
 
 
 class _Reading:
@@ -342,7 +343,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str, *, is_named: bool = Tr
         return Secret(text)
     path = reading.path(text.removeprefix("file:"))
     try:
-        content = read_source(path, limit=_LONGEST_SECRET).decode("utf-8").strip()
+        content = read_source(path, limit=_LONGEST_SECRET).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError, DocumentError) as error:
         reason = _why_unreadable(error)
         reading.report("IFX803", pointer, f"cannot read the secret in {path}: {reason}")

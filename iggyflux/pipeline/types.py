@@ -6,6 +6,7 @@ Paths are resolved, secrets are read, durations are in seconds.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -157,6 +158,8 @@ class Pipeline:
     path: Path | None = None
     warnings: tuple[Problem, ...] = ()
     document: Document | None = field(default=None, compare=False, repr=False)
+    mask: Callable[[Sequence[Problem]], list[Problem]] = field(default=list, compare=False, repr=False)
+    """Removes secrets from problems, and from the lines that they quote."""
 
     @property
     def file(self) -> str:
@@ -172,7 +175,7 @@ class Pipeline:
         """Return a problem of one route, at its place in the file."""
         if self.document is None:
             return Problem(code, message, Location(pointer=route.pointer), hint=hint)
-        return dataclasses.replace(self.document.problem(code, route.pointer, message, hint=hint), source=None)
+        return self._masked(self.document.problem(code, route.pointer, message, hint=hint))
 
     def setting_problem(self, route: RouteSettings, section: str, found: Problem) -> Problem:
         """Return a problem of a section, at its place in the file.
@@ -184,5 +187,7 @@ class Pipeline:
         pointer = next((each for each in places if self.document and self.document.node(each)), route.pointer)
         if self.document is None:
             return dataclasses.replace(found, location=Location(pointer=pointer))
-        placed = self.document.problem(found.code, pointer, found.message, key=True, hint=found.hint)
-        return dataclasses.replace(placed, source=None)
+        return self._masked(self.document.problem(found.code, pointer, found.message, key=True, hint=found.hint))
+
+    def _masked(self, problem: Problem) -> Problem:
+        return next(iter(self.mask([problem])), dataclasses.replace(problem, source=None))

@@ -12,7 +12,8 @@ from iggyflux.errors import Problem
 from iggyflux.records import JSON
 from iggyflux.secrets import Scrubber, is_secret_key, secret_spans, suspected_secrets, url_secrets
 
-_REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
+_REFERENCE = re.compile(r"\$(\$)\{|\$\{([^{}]*)\}")
+"""`$${`, which is the text `${`, or a variable."""
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _FIXED_TEXT = "IFX814"  # its message and hint have no value of the file, and a secret may be one of their words
 _NOT_OF_A_VALUE = ("IFX802", "IFX110")  # also reported for a value whose variable is not set
@@ -59,6 +60,9 @@ class Variables:
             return [self._filled(child, f"{pointer}/{index}", key, secret) for index, child in enumerate(node)]
         if isinstance(node, str):
             text = _REFERENCE.sub(lambda match: self._variable(match, pointer), node)
+            if "${" in _REFERENCE.sub("\0", node):
+                hint = "write ${NAME} or ${NAME:-default}; a default has no variables, and $${ is the text ${ itself"
+                self._report("IFX802", pointer, "a variable is not closed: ${ without its }", hint)
             self._note_secrets(node, text, pointer, secret)
             return text if secret else _typed(node, text, key)
         if secret and isinstance(node, int | float) and not isinstance(node, bool):
@@ -93,7 +97,7 @@ class Variables:
 
     def _variable(self, match: re.Match[str], pointer: str) -> str:
         if match[1]:
-            return "${" + match[2] + "}"
+            return "${"
         parts = _VARIABLE.fullmatch(match[2])
         if parts is None:
             self._report("IFX802", pointer, f"invalid variable: {match[0]!r}", "write ${NAME} or ${NAME:-default}")
@@ -163,7 +167,7 @@ def _typed(written: str, text: str, key: str) -> JSON:
 def _literals(text: str) -> Iterator[str]:
     """Yield the texts beside the variables of a text, and the variables' defaults."""
     yield from (part for part in _REFERENCE.sub("\0", text).split("\0") if part)
-    yield from (match[2].partition(":-")[2] for match in _REFERENCE.finditer(text))
+    yield from (match[2].partition(":-")[2] for match in _REFERENCE.finditer(text) if match[2])
 
 
 def escape_key(key: str) -> str:

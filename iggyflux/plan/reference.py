@@ -6,6 +6,7 @@ equal it in lines, origins, failures, skips and order, for every document and ev
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ NO_TIMESTAMP = "IFX350"
 COLLISION = "IFX351"
 NO_ROOM = "IFX353"
 NS_PER_US = 1000
+_LONGEST_NAME = 100
 
 Path = tuple[str | int, ...]
 UNITS = {
@@ -225,7 +227,9 @@ class ReferencePlan:
         fields = self._fields(scope, value, spec)
         if not fields:
             reason = f"all fields are null or missing{scope.inside}{_without_members(scope, value)}"
-            raise RecordError(NO_FIELD, reason, f"{pointer}/fields", _path_hint(scope, value))
+            raise RecordError(
+                NO_FIELD, reason, f"{pointer}/fields", self._header_hint(value) or _path_hint(scope, value)
+            )
         timestamp_ns = self._timestamp(scope, value, spec)
         try:
             point = Point(measurement, tags, fields, timestamp_ns)
@@ -334,7 +338,7 @@ class ReferencePlan:
         elif timestamp.source is None or timestamp.default_message:
             ns = scope.message.timestamp_us * 1000
         else:
-            hint = "`default: message` takes the message's own timestamp"
+            hint = self._header_hint(value) or "`default: message` takes the message's own timestamp"
             if scope.inside:
                 hint += "; paths start at the element, and root() is the whole message"
             raise RecordError(NO_TIMESTAMP, f"the timestamp is null or missing{scope.inside}", timestamp.pointer, hint)
@@ -343,6 +347,19 @@ class ReferencePlan:
         if not MIN_NS <= ns <= MAX_NS:
             raise RecordError(BAD_TIMESTAMP, f"{ns} ns is outside the years 1677 to 2262", timestamp.pointer)
         return ns
+
+    def _header_hint(self, value: JSON) -> str | None:
+        """Return what is wrong with the header of a csv payload, as a row `value` shows it, or None."""
+        if self.writer.source.payload.format != "csv" or not isinstance(value, dict):
+            return None
+        for name in value:
+            if name != name.strip():
+                written = json.dumps(name[:_LONGEST_NAME], ensure_ascii=False)
+                return f"the header has blanks around names: write {written} in the expression, or set `header`"
+        separators = [each for each in ";\t|" if any(each in name for name in value)]
+        if len(value) == 1 and separators:
+            return f"the header has one name: set the `delimiter` of the payload to {separators[0]!r}"
+        return None
 
     def _name(self, part: LinePart, text: str, pointer: str) -> str:
         """Return `text` as `part` of a line, with invalid characters replaced if the document says so.

@@ -198,6 +198,7 @@ class Publisher:
 
 def _check_times(rows: Sequence[Row], read: Read, column: str) -> None:
     """Raise `Stopped` if a row is not of the window."""
+    hint = "select the time in the statement, and bound it: … WHERE time >= $start AND time < $stop"
     try:
         times = [row.columns[column] for row in rows]
         if not times or (read.start <= min(times) and max(times) < read.stop):  # type: ignore[type-var, operator]
@@ -205,9 +206,12 @@ def _check_times(rows: Sequence[Row], read: Read, column: str) -> None:
         found = f"rows of {format_rfc3339(min(times))} to {format_rfc3339(max(times))}"  # type: ignore[arg-type, type-var]
     except KeyError:
         found = f"a row without the column {column!r}"
+        hint = (
+            "select the time in the statement, or name its column in `cursor.column`; in Flux it is _time, which map() "
+            "without `with`, and aggregates, drop"
+        )
     except TypeError:
         found = f"a row whose column {column!r} is not a time"
-    hint = "select the time in the statement, and bound it: … WHERE time >= $start AND time < $stop"
     span = f"{format_rfc3339(read.start)} to {format_rfc3339(read.stop)}"
     raise Stopped(f"the answer for {span} has {found}", hint, "IFX644")
 

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.pace import Bounds
+from iggyflux.errors import counted
 from iggyflux.lineprotocol import Dialect
 from iggyflux.pipeline import InfluxSettings
 
@@ -244,14 +245,10 @@ def misfits(settings: InfluxSettings) -> list[UnsupportedSetting]:
     """Return the settings that are not supported, as far as this is known without a server."""
     found = []
     token = settings.token.reveal() if settings.token else ""
-    if re.search(r"[^\x21-\x7e]", token):
-        found.append(
-            UnsupportedSetting(
-                "token",
-                "the token contains spaces, line breaks or non-ASCII characters",
-                "check the file of the token for line breaks",
-            )
-        )
+    if wrong := re.search(r"[^\x21-\x7e]", token):
+        kind = {" ": "a space", "\n": "a line break", "\r": "a line break"}.get(wrong[0], f"U+{ord(wrong[0]):04X}")
+        what = f"the token contains {kind}, after {counted(wrong.start(), 'character')}"
+        found.append(UnsupportedSetting("token", what, "check what the variable or file of the token holds"))
     if settings.client_key and not settings.client_cert:
         found.append(UnsupportedSetting("client_key", "a key needs its certificate", "add `client_cert`"))
     if settings.database and settings.bucket and settings.database != settings.bucket:

@@ -1,0 +1,100 @@
+"""What a person gets who gives a command other inputs than it expects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux.expressions import compile_expression
+from iggyflux.expressions.comparisons import hopeless_comparisons
+from tests.shell import iggyflux
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+MAPPING = """
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t}
+where: "class.lambda == '3' && del > `1`"
+points: {measurement: {const: m}, fields: {a: 'parse_number(def)'}, timestamp: {spread: offset}}
+"""
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("while.yaml").write_text(MAPPING)
+    Path("samples").write_text('{"class": {"lambda": 3}, "def": "x"}\n{"class": {"lambda": 4}, "del": true}\n')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("dry-run", "samples", "while.yaml"), "while.yaml is the mapping, which comes first"),
+        (("dry-run", "class.lambda", "samples"), "`iggyflux eval` evaluates an expression"),
+        (("eval", "samples", "class.lambda"), "the expression comes first"),
+        (("log", "info", "none"), "no log in none; create it with"),
+        (("log", "tail", "none", "s/t"), "no log in none"),
+        (("dry-run", "while.yaml", "log:none"), "no log in none"),
+    ],
+)
+def test_another_input_than_expected_is_a_wrong_usage_with_a_hint(arguments: tuple[str, ...], words: str) -> None:
+    outcome = iggyflux(*arguments)
+
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+def test_eval_shows_the_warnings_of_its_expression() -> None:
+    outcome = iggyflux("eval", "class[?lambda == lambda]", "samples")
+
+    assert (outcome.code, outcome.out) == (0, "null\nnull\n")
+    assert "warning[IFX222]: both sides are the same" in outcome.err
+
+
+def test_eval_notes_that_its_expression_is_a_file() -> None:
+    assert "is also a file" in iggyflux("eval", "while.yaml", "samples").err
+    assert "is also a file" not in iggyflux("eval", "class", "samples").err
+
+
+def test_a_log_is_not_made_where_no_message_can_be_generated() -> None:
+    Path("while.yaml").write_text(MAPPING.replace("parse_number(def)", "divide(def, subtract(def, def))"))
+    outcome = iggyflux("log", "generate", "while.yaml", "--into", "new")
+
+    assert outcome.code == 1
+    assert not Path("new").exists()
+
+
+def test_a_where_that_skips_every_sample_shows_both_sides_of_its_comparisons() -> None:
+    outcome = iggyflux("dry-run", "while.yaml", "samples")
+
+    assert "class.lambda is number 3, and is compared with string '3' at while.yaml:5:8" in outcome.err
+    assert "del is null, and is compared with number 1" in outcome.err
+    Path("samples").write_text('{"class": {"lambda": "3"}, "del": 2, "def": "5"}\n{}\n')
+    assert "compared with" not in iggyflux("dry-run", "while.yaml", "samples").err
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3), lambda each: st.lists(each), max_leaves=5
+    )
+)
+def test_a_comparison_that_holds_is_not_called_hopeless(value: object) -> None:
+    """Whatever is equal has one type."""
+    literal = json.dumps(value).replace("`", "\\u0060")
+    condition = compile_expression(f"lambda == `{literal}`")
+
+    assert condition.evaluate({"lambda": value}) is True
+    assert list(hopeless_comparisons(condition, {"lambda": value}, None)) == []
+
+
+@pytest.mark.parametrize("text", ["{{ stream }}", "x-{{topic}}", "{{ a.b | upper }}"])
+def test_a_template_in_a_document_gets_a_hint(text: str) -> None:
+    Path("while.yaml").write_text(MAPPING.replace("topic: t", f'topic: "{text}"'))
+    assert "warning[IFX156]" in iggyflux("validate", "while.yaml").out
+    Path("while.yaml").write_text(MAPPING.replace("topic: t", "topic: {{ topic }}"))
+    assert "a document has no {{ }}" in iggyflux("validate", "while.yaml").out
