@@ -37,6 +37,7 @@ from iggyflux.transports.certificates import Tls
 from iggyflux.transports.influxdb.addresses import Address
 from iggyflux.transports.influxdb.deadlines import Deadlines
 from iggyflux.transports.influxdb.proxies import Proxy, proxy_for
+from iggyflux.transports.probes import answers_http, answers_tls
 
 # A response that echoes every line of a request fits; a larger one is of no use.
 _MOST_BODY_BYTES = 32 * 1024 * 1024
@@ -206,6 +207,7 @@ class HttpClient:
         self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
         self._under_way: set[Ticket] = set()
         self._deadlines = Deadlines()
+        self._was_answered = False
 
     def exchange(
         self,
@@ -276,6 +278,7 @@ class HttpClient:
                 preload_content=False,
                 timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, ticket.seconds), read=ticket.seconds),
             )
+            self._was_answered = True
             taken = take(response)
             if not isinstance(taken, Answer):
                 return taken
@@ -299,7 +302,18 @@ class HttpClient:
     def _failure(self, error: Exception, ticket: Ticket) -> Failure:
         failed = _FailedExchange(error, self.address, self._where, ticket, self._scrub, self.proxy, self._stale_seconds)
         explain = next((explain for kind, explain in _FAILURES if isinstance(error, kind)), _broken)
-        return explain(failed)
+        failure = explain(failed)
+        if isinstance(failure, Unavailable) and not isinstance(error, NewConnectionError) and not ticket.is_cut:
+            return self._wrong_scheme() or failure
+        return failure
+
+    def _wrong_scheme(self) -> Impossible | None:
+        """Return that the server speaks the other of http and https, if it does and never answered."""
+        if self._was_answered or self.proxy is not None:
+            return None
+        if self.address.scheme == "http":
+            return _uses_tls(self._where) if answers_tls(self.address.host, self.address.port) else None
+        return _uses_no_tls(self._where) if answers_http(self.address.host, self.address.port) else None
 
 
 def _read(response: urllib3.BaseHTTPResponse, ticket: Ticket) -> Answer:
@@ -454,9 +468,7 @@ def _tls_failed(failed: _FailedExchange) -> Failure:
         return Impossible(f"the certificate of {failed.where} is not trusted: {why}", hint, code="IFX727")
     reason = (getattr(cause, "reason", None) or "") if isinstance(cause, ssl.SSLError) else ""
     if reason in _NOT_TLS:
-        return Impossible(
-            f"{failed.where} does not use TLS", "write http:// instead of https:// in `url`", code="IFX727"
-        )
+        return _uses_no_tls(failed.where)
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
         return Impossible(
             f"{failed.where} rejects the client certificate: {reason.lower().replace('_', ' ')}",
@@ -466,13 +478,21 @@ def _tls_failed(failed: _FailedExchange) -> Failure:
     return _broken(failed)
 
 
+def _uses_tls(where: str) -> Impossible:
+    return Impossible(f"{where} uses TLS", "write https:// instead of http:// in `url`", code="IFX727")
+
+
+def _uses_no_tls(where: str) -> Impossible:
+    return Impossible(f"{where} does not use TLS", "write http:// instead of https:// in `url`", code="IFX727")
+
+
 def _broken(failed: _FailedExchange) -> Failure:
     """Return that the connection broke, while it was made or after something was sent on it."""
     ticket = failed.ticket
     if ticket.is_over or isinstance(failed.cause, TimeoutError):
         return _timed_out(failed)
     if isinstance(failed.cause, http.client.BadStatusLine) and str(failed.cause).startswith(_TLS_ALERT):
-        return Impossible(f"{failed.where} uses TLS", "write https:// instead of http:// in `url`", code="IFX727")
+        return _uses_tls(failed.where)
     if isinstance(failed.error, SSLError) and ticket.connection is not None and not _has_sent(ticket):
         return Unavailable(f"the TLS handshake with {failed.where} broke off: {failed.words}")
     return Unavailable(
