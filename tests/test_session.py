@@ -123,7 +123,7 @@ def test_the_wait_is_the_one_that_the_server_asked_for() -> None:
     scripted = Scripted("not connected", error=NotConnected("busy", retry_after_seconds=7.0))
     drive(scripted.run())
 
-    assert scripted.clock.slept == [7.0]
+    assert scripted.clock.slept == [7.0 + FIRST]
 
 
 def test_the_status_says_what_is_waited_for_until_it_is_connected() -> None:

@@ -126,7 +126,10 @@ async def _find(key: str, end: End) -> AsyncIterator[CheckResult]:
     except Stopped as error:
         yield CheckResult(False, error.reason, error.hint, error.code)
     except NotConnected as error:
-        yield CheckResult(False, str(error), "check that the server is running and that its address is correct")
+        hint = "check that the server is running and that its address is correct"
+        if error.retry_after_seconds:
+            hint = f"the server asks to wait {error.retry_after_seconds:g} s; then try again"
+        yield CheckResult(False, str(error), hint)
 
 
 _MARKS = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("?   ", "yellow")}

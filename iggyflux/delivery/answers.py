@@ -341,8 +341,8 @@ def _unauthorized(case: AnsweredRequest) -> Verdict:
 
 
 _CREDENTIALS = {
-    "v1": "check `username` and `password` (or `token`, a JWT) of this connection",
-    "v2": "check `token`: wrong, deleted, or of another server",
+    "v1": "check `username` and `password` (or `token`, a JWT) of this connection; 2.x takes those of `influx v1 auth`",
+    "v2": "check `token`: wrong, deleted, or of another server; user and password of the 1.x API need `flavor: v1`",
     "victoriametrics": "check `token` (or `username` and `password`) of this connection",
 }
 
@@ -382,6 +382,8 @@ def _words(*alternatives: str) -> re.Pattern[str]:
 
 
 _ANY = range(100, 1000)
+PASSING: Final = frozenset({408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530})
+"""Statuses that say nothing about the request, only that it can be sent again later."""
 _CONTENT = frozenset({400, 422})
 _CONTENT_OR_FAILURE = frozenset({400, 422, 500})
 # InfluxDB's own phrases only: another product's words prove nothing about a line.
@@ -423,7 +425,7 @@ RULES: Final[tuple[AnswerRule, ...]] = (
         seen="3.6 answers 500 to more than 10 MiB",
     ),
     AnswerRule(
-        {408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530},
+        PASSING,
         _passing,
         seen="overload and balancers, with a page or without",
     ),
@@ -446,8 +448,14 @@ RULES: Final[tuple[AnswerRule, ...]] = (
     AnswerRule(range(500, 600), _passing, page=True, seen="balancers whose server is away"),
     AnswerRule(
         {404},
+        _stop("IFX723", "map the database to a bucket: influx v1 dbrp create --db NAME --rp autogen --bucket-id ID"),
+        _words("no dbrp mapping"),
+        seen="2.x, on the routes of 1.x: no bucket has this name",
+    ),
+    AnswerRule(
+        {404},
         _stop("IFX723", "correct the name, or create it; `create: true` creates a database or bucket (1.x, 2.x)"),
-        _words("database not found", r"bucket .*not found", "not find bucket", "no dbrp mapping", "organization name"),
+        _words("database not found", r"bucket .*not found", "not find bucket", "organization name"),
         seen="1.x, 2.x: the database, bucket or organisation is missing, or hidden from this token",
     ),
     AnswerRule({404, 405}, _stop("IFX720", _ADDRESS), seen="the server has no such endpoint"),

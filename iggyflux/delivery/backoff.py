@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MAX_RETRY_AFTER_SECONDS = 600.0
+"""The longest wait that a server can ask for with `Retry-After`."""
+
 
 def backoff_seconds(attempt: int, jitter: float, *, first: float, cap: float) -> float:
     """Return the seconds to wait after attempt number `attempt` (from 1): exponential, capped, with full jitter.

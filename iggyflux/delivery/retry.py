@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS
 from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.verdicts import Unavailable
 from iggyflux.errors import counted
@@ -45,7 +46,7 @@ class Policy:
     max_retries: int = 3
     retry_backoff_seconds: float = 1.0
     max_backoff_seconds: float = 30.0
-    max_retry_after_seconds: float = 600.0
+    max_retry_after_seconds: float = MAX_RETRY_AFTER_SECONDS
     on_unavailable: OnUnavailable = "wait"
     max_refused_requests: int = 400
 

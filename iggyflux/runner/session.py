@@ -30,7 +30,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeVar
 
-from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS, backoff_seconds
 from iggyflux.delivery.retry import still_away
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.clock import Clock, first_of
@@ -154,9 +154,12 @@ class Session:
                 await self.sleep(seconds)
 
     def _report(self, failures: int, error: NotConnected) -> float:
-        """Log a failed attempt; return how long to wait: as long as the server asked for, else by backoff."""
+        """Log a failed attempt; return how long to wait: as the server asked, up to a bound, else by backoff."""
         first, cap = _BACKOFF_SECONDS
-        seconds = error.retry_after_seconds or backoff_seconds(failures, self._random(), first=first, cap=cap)
+        if error.retry_after_seconds:  # not all clients at the same moment
+            seconds = min(error.retry_after_seconds, MAX_RETRY_AFTER_SECONDS) + self._random() * first
+        else:
+            seconds = backoff_seconds(failures, self._random(), first=first, cap=cap)
         self._status.reconnects += 1
         self._status.waiting_for = error.named
         emit(

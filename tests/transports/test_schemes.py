@@ -75,7 +75,7 @@ PLAIN_SERVERS = {
 
 
 class Server:
-    """Speaks HTTP with or without TLS, and does as told with the start of the other."""
+    """Speaks HTTP with or without TLS; `otherwise` treats a connection that begins with the other."""
 
     def __init__(self, *, tls: bool | None, otherwise: Callable[[socket.socket], None]) -> None:
         self.tls = tls

@@ -65,7 +65,15 @@ def failed(topic: Topic, error: NotConnected | Stopped) -> ServerFinding:
     """Return the finding for an exception."""
     if isinstance(error, Stopped):
         return ServerFinding(topic, False, error.reason, error.hint, error.code)
-    return ServerFinding(topic, False, str(error), "check that the server is running, and check `url`", "IFX730")
+    return ServerFinding(topic, False, str(error), _when(error.retry_after_seconds) or _UNREACHED, "IFX730")
+
+
+_UNREACHED = "check that the server is running, and check `url`"
+
+
+def _when(seconds: float | None) -> str | None:
+    """Return the hint to wait as long as the server asks for; None if it does not."""
+    return f"the server asks to wait {seconds:g} s; then try again" if seconds else None
 
 
 def look(
@@ -184,6 +192,8 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
             "database", None, f"no permission to see database {database!r}: {plain_words(error, answer.scrub)}"
         )
     policies = _rows(answer)
+    if not policies:  # 2.x answers so for a database that is mapped to no bucket
+        return ServerFinding("database", None, f"database {database!r} has no retention policy that is seen")
     names = [str(row.get("name")) for row in policies]
     if policy and policy not in names:
         hint = f"the retention policies are: {', '.join(names)}"
@@ -199,7 +209,8 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
     bucket = bucket_of(settings)
     found, answer = _find_bucket(settings, ask)
     if answer.status == 401:
-        return ServerFinding("database", False, f"authentication failed: {_message(answer)}", "check `token`", "IFX721")
+        hint = "check `token`; user and password of the 1.x API need `flavor: v1`"
+        return ServerFinding("database", False, f"authentication failed: {_message(answer)}", hint, "IFX721")
     if answer.status == 404 and "organization" in _message(answer):
         return ServerFinding("database", False, _message(answer), "check `org`", "IFX723")
     if found is None and settings.create and not _IDENTIFIER.fullmatch(bucket):
@@ -266,8 +277,8 @@ def _finding_of(verdict: Verdict) -> ServerFinding:
             return ServerFinding("write", True, "writes are allowed")
         case Impossible(reason=reason, hint=hint, code=code):
             return ServerFinding("write", False, reason, hint, code)
-        case Unavailable(reason=reason):
-            return ServerFinding("write", False, reason, "try again", "IFX730")
+        case Unavailable(reason=reason, retry_after_seconds=seconds):
+            return ServerFinding("write", False, reason, _when(seconds) or "try again", "IFX730")
     return ServerFinding("write", None, "unexpected answer to an empty write")
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from iggyflux import __version__
-from iggyflux.delivery.answers import Answer, classify
+from iggyflux.delivery.answers import PASSING, Answer, classify
 from iggyflux.delivery.verdicts import Impossible, Unavailable, Verdict
 from iggyflux.errors import Location, NotConnected, PipelineError, Problem, Stopped
 from iggyflux.pipeline import InfluxSettings
@@ -156,10 +156,15 @@ class InfluxConnection:
         return self._client
 
     def _ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
-        """Return the response to one small request.  Raise `NotConnected` or `Stopped` if there is none."""
+        """Return the response to one small request.
+
+        Raise `NotConnected` or `Stopped` if there is none, or if it only says that the server has no time now.
+        """
         answer = self._http().exchange(method, target, self._given(headers), body)
         if not isinstance(answer, Answer):
             raise self._as_error(answer)
+        if answer.status in PASSING:
+            raise self._as_error(self._classified(answer))
         return self._cleaned(answer)
 
     def _given(self, headers: Mapping[str, str]) -> dict[str, str]:
@@ -183,7 +188,9 @@ class InfluxConnection:
         if isinstance(verdict, Impossible):
             hint = self._scrub(verdict.hint) if verdict.hint else None
             return Stopped(self._scrub(verdict.reason), hint, verdict.code)
-        return NotConnected(self._scrub(getattr(verdict, "reason", "not available")))
+        seconds = verdict.retry_after_seconds if isinstance(verdict, Unavailable) else None
+        reason = self._scrub(getattr(verdict, "reason", "not available"))
+        return NotConnected(reason, retry_after_seconds=seconds)
 
     def _find_alive(self) -> None:
         """Raise `NotConnected` unless a server answers."""

@@ -144,7 +144,8 @@ def _misfits_2(settings: InfluxSettings) -> list[UnsupportedSetting]:
             )
         )
     if not settings.token and (settings.username or settings.password):
-        found.append(UnsupportedSetting("username", "2.x requires a token for writes", "add `token`"))
+        hint = "add `token`; or, for a user of the 1.x API, set `flavor: v1` and `database`, without `org`"
+        found.append(UnsupportedSetting("username", "2.x requires a token for writes", hint))
     return found
 
 

@@ -52,7 +52,7 @@ RULES: Final[tuple[QueryRule, ...]] = (
         {401},
         "stopped",
         code="IFX721",
-        hint="check `token` (2.x, 3.x), or `username` and `password` (1.x)",
+        hint="check `token` (2.x, 3.x), or `username` and `password` (1.x, and 2.x with `flavor: v1`)",
         seen="wrong or missing credentials",
     ),
     QueryRule(
