@@ -292,6 +292,19 @@ def counted(count: int, noun: str, many: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
+MOST_LISTED = 10
+
+
+def listed(names: Iterable[str], word: str) -> str:
+    """Return `names` as a list for a hint: those most similar to `word` first, and at most 10."""
+    import difflib
+
+    folded = word.lower()
+    ordered = sorted(names, key=lambda each: (-difflib.SequenceMatcher(None, folded, each[:200].lower()).ratio(), each))
+    more = f" and {len(ordered) - MOST_LISTED:,} more" if len(ordered) > MOST_LISTED else ""
+    return ", ".join(ordered[:MOST_LISTED]) + more
+
+
 def closest(word: str, candidates: Sequence[str]) -> str | None:
     """Return the candidate that is most similar to `word`, or None."""
     import difflib

@@ -100,6 +100,40 @@ def test_a_file_has_a_payload_or_a_whole_message_a_line(server: SimServer, envel
     assert again.out.startswith(f"m v=0.0 {START}000000000\n"), again.err
 
 
+MISSING = {
+    "measurement": (("measurement: env", "measurement: evn"), "measurement", "evn", "there is env"),
+    "column": (("d: device", "d: devise"), "column", "devise", "the columns are device, value"),
+    "fields": (("measurement: env", "measurement: env, fields: [class, value]"), "column", "class", "value, device"),
+    "tag": (("measurement: env", "measurement: env, where: {while: x}"), "tag", "while", "the tags are device"),
+}
+
+
+@pytest.mark.parametrize(("change", "what", "name", "hint"), MISSING.values(), ids=MISSING)
+def test_a_measurement_and_columns_that_are_not_there_are_reported(
+    server: SimServer, change: tuple[str, str], what: str, name: str, hint: str
+) -> None:
+    """The reader sends nulls, or nothing, and its position moves."""
+    Path("back.yaml").write_text(MAPPING.replace(*change))
+    path = pipeline(server)
+    checked = iggyflux("check", path)
+    run = iggyflux("run", path, "--until-end")
+    events = [line for line in run.err.splitlines() if "no_such_" in line]
+
+    assert (checked.code, run.code) == (0, 0), checked.out + run.err
+    assert f"{what} '{name}' not found" in checked.out
+    assert hint in checked.out
+    assert len(events) == 1
+    assert f"influxdb.query.no_such_{what} name='{name}'" in events[0]
+    assert hint in events[0]
+
+
+def test_a_reader_whose_columns_are_there_has_no_warning(server: SimServer) -> None:
+    path = pipeline(server)
+
+    assert "not found" not in iggyflux("check", path).out
+    assert "no_such" not in iggyflux("run", path, "--until-end").err
+
+
 def test_stdout_takes_messages_too(server: SimServer) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "iggyflux", "run", pipeline(server, "to: stdout\n"), "--until-end"],

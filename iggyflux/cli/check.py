@@ -23,6 +23,7 @@ from iggyflux.cli.output import ExitCode, Styled, plural, result_line, talk
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
+from iggyflux.plan.reads import columns_read
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.timestamps import format_rfc3339
@@ -272,17 +273,20 @@ async def _to_log(end: End, _reader: Reader) -> AsyncIterator[CheckResult]:
 
 
 async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[CheckResult]:
-    rows = InfluxRows(end.setup.influxdb, reader.source, column=reader.cursor.column)
+    rows = InfluxRows(end.setup.influxdb, reader.source, column=reader.cursor.column, reads=columns_read(reader))
     try:
         await rows.connect()
         yield CheckResult(True, f"connected; rows are queried in {rows.language}")
+        missing = await rows.missing()
+        for what, hint in missing:
+            yield CheckResult(None, f"{what} not found", hint)
         start = await rows.now() - 1_000_000_000
         if reader.cursor.start == "beginning":
             first = await rows.first()
             what = reader.source.measurement or "the statement"
-            if first is None:
+            if first is None and not missing:
                 yield CheckResult(None, f"no rows found in {what}", "check the spelling of the measurement")
-            else:
+            elif first is not None:
                 yield CheckResult(True, f"the oldest row in {what} is at {format_rfc3339(first)}")
                 start = first
         window = await rows.fetch(start, start + 1)

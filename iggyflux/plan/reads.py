@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iggyflux.expressions import Expression, Reads
-from iggyflux.spec import PointSpec, Writer
+from iggyflux.spec import PointSpec, Reader, Writer
 
 
 def payload_reads(writer: Writer) -> Reads:
@@ -32,3 +32,14 @@ def point_expressions(point: PointSpec) -> Iterator[Expression]:
     for source in sources:
         if isinstance(source, Expression):
             yield source
+
+
+def columns_read(reader: Reader) -> frozenset[str]:
+    """Return the columns that expressions of `reader` name, where `@` is a row."""
+    names: set[str] = set()
+    for spec in reader.messages:
+        sources = (spec.payload, spec.key, spec.timestamp, *(source for _, source in spec.headers))
+        for source in sources:
+            if isinstance(source, Expression) and spec.for_each == "row":
+                names.update(source.reads.keys)
+    return frozenset(names)

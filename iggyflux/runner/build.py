@@ -9,6 +9,7 @@ from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings
 from iggyflux.plan import compile_plan
+from iggyflux.plan.reads import columns_read
 from iggyflux.records import Message, Rendered
 from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES, make_cursor_store, make_dead_letters
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
@@ -78,7 +79,13 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
     marks = reader.cursor.mark is not None and not plan.whole_windows
     return ReaderRoute(
         name=setup.name,
-        source=InfluxRows(settings, reader.source, column=reader.cursor.column, most_bytes=MOST_WINDOW_BYTES),
+        source=InfluxRows(
+            settings,
+            reader.source,
+            column=reader.cursor.column,
+            reads=columns_read(reader),
+            most_bytes=MOST_WINDOW_BYTES,
+        ),
         plan=plan,
         sink=MESSAGE_SINKS[sink.kind](setup, sink),
         store=make_cursor_store(setup, marks=marks),

@@ -75,6 +75,15 @@ def choose(schema: Schema, query: Query) -> Selection:
     return Selection(fields, tags, tuple(renamed))
 
 
+def missing_names(schema: Schema, query: Query, reads: Iterable[str]) -> list[str]:
+    """Return the columns that the query names, or that `reads` names of its rows, and that are not in the schema."""
+    known = {*schema.fields, *schema.tags}
+    asked = [name for name in (*query.fields, *query.tags, *(tag for tag, _ in query.where)) if name not in known]
+    chosen = choose(schema, query)
+    columns = {"time", *chosen.fields, *chosen.tags.values(), *asked}
+    return list(dict.fromkeys([*asked, *(name for name in sorted(reads) if name not in columns)]))
+
+
 def unfaithful(schema: Schema, query: Query) -> str | None:
     """Return why Flux would not return the rows as they are stored, as far as the schema shows; None if it would."""
     fields = choose(schema, query).fields

@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
-from iggyflux.errors import NotConnected, Stopped, TooMuch
+from iggyflux.errors import NotConnected, Stopped, TooMuch, listed
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
@@ -52,6 +52,7 @@ from iggyflux.transports.influxdb.query.schema import (
     Schema,
     Selection,
     choose,
+    missing_names,
     read_columns,
     read_field_keys,
     unfaithful,
@@ -147,21 +148,25 @@ class InfluxRows(InfluxConnection):
         query: Query,
         *,
         column: str = "time",
+        reads: Iterable[str] = (),
         folder: Path | None = None,
         most_bytes: int = MOST_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Open nothing.  `column` is the cursor's; `folder` is where answers are kept while they are read.
+        """Open nothing.  `column` is the cursor's; `reads` names the columns that the mapping reads; `folder` is
+        where answers are kept while they are read.
 
         Raise `PipelineError` if the settings cannot be used.
         """
         super().__init__(settings, now=now)
         self._query = query
         self._column = column
+        self._reads = tuple(reads)
         self._folder = folder
         self._most_bytes = most_bytes
         self._language: str = query.language
         self._schema: Schema | None = None
+        self._examined: Schema | None = None
         self._tickets: set[Ticket] = set()
         self._warned: set[str] = set()
         self._bucket_name = bucket_of(settings)
@@ -186,6 +191,14 @@ class InfluxRows(InfluxConnection):
     async def now(self) -> int:
         """As `RowSource.now`: the header `Date`, which servers round down.  Raise `NotConnected` or `Stopped`."""
         return await self._run(self._server_now)
+
+    async def missing(self) -> list[tuple[str, str]]:
+        """Return the measurement, the tags and the columns that the server does not have, each with a hint."""
+        if self._query.statement is not None:
+            return []
+        return await self._run(
+            lambda: [(f"{what} {name!r}", hint) for what, name, hint in self._missing(self._ask_schema())]
+        )
 
     async def first(self) -> int | None:
         """As `RowSource.first`."""
@@ -313,20 +326,44 @@ class InfluxRows(InfluxConnection):
             chosen = choose(schema, self._query)
         except NamesClash as error:
             raise Stopped(str(error), "select columns with `fields` and `tags`", "IFX744") from None
+        if schema != self._examined:
+            self._examined = schema
+            for what, name, hint in self._missing(schema):
+                self._warn_once(f"influxdb.query.no_such_{what} name=%r hint=%r", name, hint)
         if not schema.fields:
             return None
-        for name in (*self._query.fields, *self._query.tags):
-            if name not in schema.fields and name not in schema.tags:
-                self._warn_once("influxdb.query.no_such_column name=%r", name)
         for name in chosen.renamed:
             self._warn_once("influxdb.query.renamed tag=%r as=%r", name, chosen.tags[name])
         for name, _ in self._query.where:
             if name not in schema.tags:
-                self._warn_once(
-                    "influxdb.query.no_such_tag name=%r hint=%r", name, "correct `where`: no row has this tag"
-                )
                 return None
         return chosen if chosen.fields else None
+
+    def _missing(self, schema: Schema) -> Iterator[tuple[str, str, str]]:
+        """Yield what the reader names and the server does not have: the kind, the name, and a hint."""
+        if not schema.fields:
+            known = self._measurements()
+            yield "measurement", self._measurement, f"there is {known}" if known else "nothing is there yet"
+            return
+        where = {name for name, _ in self._query.where}
+        columns = (*schema.fields, *schema.tags)
+        for name in missing_names(schema, self._query, self._reads):
+            if name in where:
+                yield "tag", name, f"no row has this tag of `where`; the tags are {listed(schema.tags, name)}"
+            else:
+                yield "column", name, f"it is null in every message; the columns are {listed(columns, name)}"
+
+    def _measurements(self) -> str:
+        """Return the measurements that the server has, the most similar name first; empty if it does not tell."""
+        try:
+            if self.flavor.name == "v3":
+                names = [str(row.get("table_name")) for row in self._ask_sql(statements.TABLES_SQL)]
+            else:
+                found = self._ask_influxql(statements.MEASUREMENTS_INFLUXQL).series
+                names = [str(row[0]) for series in found for row in series.values]
+        except (NotConnected, Stopped, TooMuch):
+            return ""
+        return listed(names, self._measurement)
 
     def _warn_once(self, event: str, *values: object) -> None:
         if (text := event % tuple(map(repr, values))) not in self._warned:

@@ -200,6 +200,10 @@ def _conditions_influxql(where: Where, start: int, stop: int) -> str:
     return " AND ".join([*conditions, f"time >= {start}", f"time < {stop}"])
 
 
+MEASUREMENTS_INFLUXQL: Final = "SHOW MEASUREMENTS"
+TABLES_SQL: Final = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'iox'"
+
+
 def fields_influxql(measurement: str) -> str:
     """Return a query for the fields of a measurement, each with its types."""
     return f"SHOW FIELD KEYS FROM {LANGUAGES['influxql'].identifier(measurement)}"
