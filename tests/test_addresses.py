@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iggyflux.errors import NotConnected, PipelineError, Problem
+from iggyflux.errors import NotConnected, PipelineError, Problem, Stopped
 from iggyflux.pipeline import IggySettings, Pipeline, Secret, parse_pipeline
-from iggyflux.pipeline.addresses import PORTS, AddressFault, is_loopback, parse_iggy_address
-from iggyflux.transports.iggy.connection import Connection
+from iggyflux.pipeline.addresses import (
+    PORTS,
+    AddressFault,
+    is_loopback,
+    parse_connection_string,
+    parse_iggy_address,
+)
+from iggyflux.transports.iggy.connection import Connection, _client
+from tests.transports.test_schemes import close, reset, says, serving
 
 GOOD = {
     "127.0.0.1:8090": "127.0.0.1:8090",
@@ -123,14 +132,49 @@ def test_what_is_accepted_is_a_host_and_a_port_for_the_sdk(text: str, transport:
 
 def refused_by_the_sdk(address: str, transport: Any) -> str:
     """Return the words with which the SDK refuses an address when a client is made; it connects to nothing."""
-    from iggyflux.transports.iggy.connection import _client
-
     settings = IggySettings(address=address, transport=transport, username="u", password=Secret("p"))
     try:
         _client(settings)
     except (ValueError, RuntimeError) as error:
         return f"the `iggy` section cannot be used: {error}"
     return ""
+
+
+STRINGS = {
+    "iggy://u:canary@localhost": "iggy://u:canary@localhost:8090",
+    "iggy+tcp://u:canary@h:9?tls=true&nodelay=true": "iggy+tcp://u:canary@h:9?tls=true&nodelay=true",
+    "iggy+http://u:canary@h": "iggy+http://u:canary@h:3000",
+    "iggy+ws://canary@127.0.0.1": "iggy+ws://canary@127.0.0.1:8092",
+    " iggy+quic://u:canary@127.0.0.1/\n": "iggy+quic://u:canary@127.0.0.1:8080",
+}
+
+
+@pytest.mark.parametrize("text", STRINGS)
+def test_a_connection_string_is_completed(text: str) -> None:
+    assert parse_connection_string(text).text == STRINGS[text]
+    assert "canary" not in repr(parse_connection_string(text))
+    _client(IggySettings(connection_string=Secret(STRINGS[text])))  # the SDK accepts it
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tcp://u:canary@h:1", "unknown scheme"),
+        ("u:canary@h:1", "unknown scheme"),
+        ("iggy://h:1", "no login"),
+        ("iggy://u:canary@h:70000", "port"),
+        ("iggy://u:canary@[::1]:1", "IPv6"),
+        ("iggy://u:canary@::1", "IPv6"),
+        ("iggy://u:canary@", "no host"),
+    ],
+)
+def test_a_wrong_connection_string_is_a_problem(text: str, words: str, tmp_path: Path) -> None:
+    (problem,) = problems({"iggy": {"connection_string": text}}, tmp_path)
+
+    assert (problem.code, problem.location.pointer) == ("IFX809", "/iggy/connection_string")
+    assert words in problem.message
+    assert problem.hint
+    assert "canary" not in repr(problem.as_dict())
 
 
 # --- credentials without encryption ---
@@ -216,10 +260,14 @@ IGGY = {"address": "iggy.example.org:8090", "username": "u", "password": "${P}"}
         ({"allow_unencrypted": True}, []),
         ({"address": "localhost"}, []),
         ({"address": "::1"}, []),
+        ({"connection_string": "iggy://u:p@iggy.example.org:1"}, ["IFX814", "IFX817"]),
+        ({"connection_string": "iggy://u:p@iggy.example.org:1?tls=true"}, ["IFX814"]),
+        ({"connection_string": "iggy+quic://u:p@iggy.example.org:1"}, ["IFX814"]),
+        ({"connection_string": "iggy://u:p@localhost"}, ["IFX814"]),
     ],
 )
 def test_iggy_is_treated_alike(more: dict[str, Any], codes: list[str], tmp_path: Path) -> None:
-    assert [code for code, _ in warned({"iggy": {**IGGY, **more}}, tmp_path)] == codes
+    assert sorted(code for code, _ in warned({"iggy": {**IGGY, **more}}, tmp_path)) == codes
 
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str))
@@ -237,14 +285,27 @@ def test_loopback_is_what_the_standard_says(text: str) -> None:
 # --- what is connected to is another protocol ---
 
 
-def test_a_port_that_speaks_http_is_named(http_server: str) -> None:
-    settings = IggySettings(address=http_server, username="u", password=Secret("p"), timeout_seconds=5)
+@pytest.mark.parametrize(
+    ("tls", "otherwise", "hint"),
+    [
+        (False, close, "transport: http"),
+        (False, says(b"\x2a\x00\x00\x00\x00\x00\x00\x00"), "transport: http"),
+        (True, close, "tls: true"),
+        (True, reset, "tls: true"),
+        (True, says(b"\x15\x03\x03\x00\x02\x02\x46"), "tls: true"),
+    ],
+)
+def test_a_port_that_speaks_another_protocol_is_named(
+    tls: bool, otherwise: Callable[[socket.socket], None], hint: str
+) -> None:
+    with serving(tls=tls, otherwise=otherwise) as server:
+        address = f"127.0.0.1:{server.port}"
+        settings = IggySettings(address=address, username="u", password=Secret("p"), timeout_seconds=2)
+        with pytest.raises(Stopped) as stopped:
+            asyncio.run(Connection(settings).open())
 
-    with pytest.raises(Exception, match="HTTP") as error:
-        asyncio.run(Connection(settings).open())
-
-    assert "transport: http" in str(error.value)
-    assert "password`" not in str(error.value)
+    assert hint in (stopped.value.hint or "")
+    assert "password`" not in str(stopped.value)
 
 
 def test_the_usual_port_of_another_transport_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,11 +323,3 @@ class Refusing:
 
     async def logout_user(self) -> None:
         pass
-
-
-@pytest.fixture
-def http_server() -> Any:
-    from tests.transports.raw_server import RawServer, http
-
-    with RawServer(ping=http(200, "pong"), script=[http(404)] * 9) as server:
-        yield f"127.0.0.1:{server.port}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Transport: TypeAlias = Literal["tcp", "quic", "http", "websocket"]
@@ -58,6 +60,48 @@ def parse_iggy_address(text: str, transport: Transport, *, tls: bool) -> str:
         raise AddressFault("the address is more than a host and a port", f"for example 127.0.0.1:{PORTS[transport]}")
     host, port = _split(rest, transport)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionString:
+    """A connection string of Iggy, completed as far as only one thing can be meant; `text` is a secret."""
+
+    text: str
+    host: str
+    is_encrypted: bool
+
+    def __repr__(self) -> str:
+        return f"ConnectionString({self.host})"
+
+
+def parse_connection_string(text: str) -> ConnectionString:
+    """Return the parts of a connection string of Iggy: `iggy://USER:PASSWORD@HOST:PORT?OPTIONS`, or with a token.
+
+    Raise `AddressFault`, where the SDK says only that it is invalid.
+    """
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator or scheme not in _STRINGS:
+        raise AddressFault("the connection string has an unknown scheme", f"begin it with one of: {_list(_STRINGS)}")
+    login, at, place = rest.rpartition("@")
+    if not at or not login:
+        raise AddressFault("the connection string has no login", f"write {scheme}://USER:PASSWORD@HOST:PORT")
+    address, question, options = place.partition("?")
+    transport = _STRINGS[scheme]
+    whole = parse_iggy_address(address, transport, tls=False)
+    if whole.startswith("["):
+        hint = "use the keys `address`, `username` and `password` instead"
+        raise AddressFault("the SDK accepts no IPv6 address in a connection string", hint)
+    is_encrypted = transport == "quic" or "tls=true" in options.split("&")
+    return ConnectionString(f"{scheme}://{login}@{whole}{question}{options}", whole.rpartition(":")[0], is_encrypted)
+
+
+_STRINGS: dict[str, Transport] = {
+    scheme: transport or "tcp" for scheme, (transport, _) in _SCHEMES.items() if scheme.startswith("iggy")
+}
+
+
+def _list(schemes: Iterable[str]) -> str:
+    return ", ".join(f"{scheme}://" for scheme in schemes)
 
 
 def _check_scheme(scheme: str, transport: Transport, tls: bool) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from iggyflux.documents import Document, check_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
-from iggyflux.pipeline.addresses import AddressFault, is_loopback, parse_iggy_address
+from iggyflux.pipeline.addresses import AddressFault, is_loopback, parse_connection_string, parse_iggy_address
 from iggyflux.pipeline.types import (
     Consumer,
     Endpoint,
@@ -153,18 +153,26 @@ class _Reading:
 
     def iggy(self, section: JSON) -> IggySettings:
         settings = cast(IggySettings, self.settings(IggySettings, _IGGY, [(section, "/iggy")]))
-        if settings.connection_string is not None:
-            return settings
+        key = "address" if settings.connection_string is None else "connection_string"
+        place = f"/iggy/{key}"
         try:
-            address = parse_iggy_address(settings.address, settings.transport, tls=settings.tls)
+            if settings.connection_string is not None:
+                parsed = parse_connection_string(settings.connection_string.reveal())
+                host, is_encrypted = parsed.host, parsed.is_encrypted
+                settings = dataclasses.replace(settings, connection_string=Secret(parsed.text))
+            else:
+                address = parse_iggy_address(settings.address, settings.transport, tls=settings.tls)
+                host, is_encrypted = address.rpartition(":")[0], settings.tls or settings.transport == "quic"
+                settings = dataclasses.replace(settings, address=address)
         except AddressFault as fault:
-            self.report("IFX809", "/iggy/address", f"invalid address: {fault}", hint=fault.hint)
+            self.report("IFX809", place, f"invalid address: {fault}", hint=fault.hint)
             return settings
-        host, is_encrypted = address.rpartition(":")[0], settings.tls or settings.transport == "quic"
         if not is_encrypted and not settings.allow_unencrypted:
-            what = "token" if settings.token else "password" if settings.password else None
-            self.warn_of_plain_text(what, host, "/iggy/address", "/iggy", "set `tls: true`")
-        return dataclasses.replace(settings, address=address)
+            given = {"token": settings.token, "password": settings.password, "login": settings.connection_string}
+            what = next((word for word, secret in given.items() if secret is not None), None)
+            remedy = "set `tls: true`" if settings.connection_string is None else "add the option tls=true"
+            self.warn_of_plain_text(what, host, place, "/iggy", remedy)
+        return settings
 
     def influxdb(self, layers: list[tuple[JSON, str]]) -> InfluxSettings:
         settings = cast(InfluxSettings, self.settings(InfluxSettings, _INFLUX, layers))

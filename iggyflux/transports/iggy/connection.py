@@ -32,7 +32,7 @@ from iggyflux.secrets import Scrubber, url_secrets
 from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.errors import CallFailed, Meaning, translated
 from iggyflux.transports.iggy.wire import StoredOffset
-from iggyflux.transports.probes import answers_http
+from iggyflux.transports.probes import answers_http, answers_tls
 
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
@@ -131,21 +131,26 @@ class Connection:
                 await self._call(login, f"logging in to {where}", logging_in=True)
         except Stopped:
             await self.close()
-            if await self._is_http():  # the SDK reads the start of an answer as a code, such as that of a wrong name
-                hint = f"set `transport: http`, or use the port of {self._settings.transport}"
-                raise Stopped(f"{where} answers HTTP, which is another transport of Iggy", hint, "IFX760") from None
+            await self._stop_at_another_protocol()  # the SDK reads the start of any answer as a code of an error
             raise
         except CallFailed as failure:
             await self.close()
+            if _NO_CONNECTION not in str(failure).lower():
+                await self._stop_at_another_protocol()
             text = f"{failure}{_of_encryption(str(failure), self._settings)}{_of_port(self._settings)}"
             raise CallFailed(text, failure.meaning) from failure
 
-    async def _is_http(self) -> bool:
-        """Return whether a port that should speak Iggy's own protocol speaks HTTP."""
-        if self._settings.transport != "tcp" or self._settings.connection_string is not None:
-            return False
-        host, _, port = self._settings.address.rpartition(":")
-        return await asyncio.to_thread(answers_http, host.strip("[]"), int(port))
+    async def _stop_at_another_protocol(self) -> None:
+        """Raise `Stopped` if the port speaks HTTP or TLS, and should not."""
+        settings = self._settings
+        if settings.transport != "tcp" or settings.connection_string is not None or settings.tls:
+            return
+        where, (host, _, port) = address_of(settings), settings.address.rpartition(":")
+        if await asyncio.to_thread(answers_http, host.strip("[]"), int(port)):
+            hint = f"set `transport: http`, or use the port of tcp, by default {PORTS['tcp']}"
+            raise Stopped(f"{where} answers HTTP, which is another transport of Iggy", hint, "IFX760")
+        if await asyncio.to_thread(answers_tls, host.strip("[]"), int(port)):
+            raise Stopped(f"{where} uses TLS", "set `tls: true`", "IFX761")
 
     async def close(self) -> None:
         """Leave the groups and log out, as far as the server still answers; idempotent, never raises."""
@@ -521,11 +526,14 @@ def _name_and_password(settings: IggySettings) -> tuple[str, str]:
 
 def _of_encryption(text: str, settings: IggySettings) -> str:
     """Return a text with a hint at TLS, since the SDK does not report faults of certificates."""
-    if settings.tls and "cannot establish" in text.lower():
+    if settings.tls and _NO_CONNECTION in text.lower():
         return " (if it is running, check that its certificate is trusted and valid for the name: `ca_file`, `domain`)"
     if not settings.tls and "disconnected" in text.lower() and not settings.connection_string:
         return " (if it expects encryption, set `tls: true`)"
     return ""
+
+
+_NO_CONNECTION: Final = "cannot establish"
 
 
 def _of_port(settings: IggySettings) -> str:
