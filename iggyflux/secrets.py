@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from urllib.parse import quote
 
 from iggyflux.errors import closest
 
@@ -217,6 +219,8 @@ def _forms(secret: str) -> Iterator[str]:
         level = level.unescaped()
     if len(secret) <= _SHORT:
         return
+    if any(sign in secret for sign in "\\%&"):  # decoding the text around it also decodes parts of it
+        yield from _encoded(secret)
     octets = secret.encode("utf-8", "surrogatepass")
     yield from (octets.hex(), octets.hex().upper())
     whole = base64.b64encode(octets).decode()
@@ -226,6 +230,26 @@ def _forms(secret: str) -> Iterator[str]:
         own = text[-(-before * 8 // 6) : (before + len(octets)) * 8 // 6]
         if len(own) > _SHORT:
             yield from (own, own.translate(_FOR_ADDRESSES))
+
+
+_ENCODINGS: tuple[Callable[[str], str], ...] = (
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    lambda text: repr(text)[1:-1],
+    lambda text: repr(text.encode("utf-8", "surrogatepass"))[2:-1],
+    lambda text: quote(text, safe="", errors="surrogatepass"),
+    lambda text: quote(text, errors="surrogatepass"),
+    html.escape,
+)
+
+
+def _encoded(secret: str) -> set[str]:
+    """Return the secret in each of the usual encodings, one inside another."""
+    forms = {secret}
+    for _ in range(_LEVELS - 1):
+        forms |= {encode(form) for form in forms for encode in _ENCODINGS}
+    return forms
 
 
 _FOR_ADDRESSES = str.maketrans("+/", "-_")
@@ -251,10 +275,16 @@ _SECRET_NAME = re.compile(r"auth(?!orit)|connection_string|cookie|credential|pas
 
 
 _SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S)""")
-_REFERENCE = re.compile(r"""["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:[^\s,}]*)["']?(?=[\s,}]|$)""")
+REFERENCE = re.compile(r"""["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:[^\s,}]*)["']?(?=[\s,}]|$)""")
 # No scheme before `://`, and no second `://`: a line may be long, and these patterns take linear time.
 _LOGIN = re.compile(r"://([^/@\s'\"]+)@")
+_BARE_LOGIN = re.compile(r"(?<![^\s'\"={\[,(])([^\s'\"@/:={}\[\],()]{1,64}:[^\s'\"@]{1,200})@")
 _QUERY = re.compile(r"://(?:(?!://)[^?#\s'\"])*+[?#]([^\s'\",}]+)")
+
+
+def login_spans(line: str) -> list[tuple[int, int]]:
+    """Return the spans of a line that are secret in addresses: user and password, and what follows a path."""
+    return [match.span(1) for pattern in (_LOGIN, _BARE_LOGIN, _QUERY) for match in pattern.finditer(line)]
 
 
 def secret_spans(line: str) -> list[tuple[int, int]]:
@@ -262,12 +292,12 @@ def secret_spans(line: str) -> list[tuple[int, int]]:
 
     The end of a value is unknown in such a line, so a span reaches to the end of the line.
     """
-    spans = [match.span(1) for pattern in (_LOGIN, _QUERY) for match in pattern.finditer(line)]
+    spans = login_spans(line)
     at = 0
     while match := _SETTING.search(line, at):
         start, end = match.start("value"), len(line)
         if is_secret_key(match["key"]):
-            reference = _REFERENCE.match(line, start)
+            reference = REFERENCE.match(line, start)
             if reference is None:
                 return [*spans, (start, end)]
             start = reference.end()

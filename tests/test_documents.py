@@ -408,7 +408,7 @@ def test_a_place_inside_a_scalar_is_the_place_in_the_source(
 
 
 def test_a_place_after_the_end_of_an_expression_is_just_after_it() -> None:
-    document = parse_document("a: 'x('\n")
+    document = parse_document("kind: writer\na: 'x('\n")
 
     problem = document.problem("IFX200", "/a", "", offset=2)
 
@@ -424,7 +424,7 @@ def test_a_caret_does_not_pass_the_end_of_its_line() -> None:
 
 
 def test_a_long_line_is_shown_around_the_place() -> None:
-    document = parse_document(json.dumps({"x": ["y" * 10] * 500, "z": 1}))
+    document = parse_document(json.dumps({"kind": "writer", "x": ["y" * 10] * 500, "z": 1}))
 
     for pointer, marked in (("/x/250", '"yyyyyyyyyy"'), ("/z", "1"), ("/x/0", '"yyyyyyyyyy"')):
         _, source, carets = document.problem("IFX112", pointer, "", key=False).render().splitlines()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, cast
 
+from iggyflux.documents.masking import Mask, is_mapping, is_mapping_text, is_telling, mask_of
 from iggyflux.documents.nodes import Document, Format, join_pointer, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, read_source
@@ -20,10 +21,13 @@ from iggyflux.secrets import Scrubber, secret_spans, suspected_secrets
 __all__ = [
     "Document",
     "Format",
+    "Mask",
     "check_schema",
     "has_mark",
+    "is_telling",
     "join_pointer",
     "load_schema",
+    "mask_of",
     "parent_of",
     "parse_document",
     "read_document",
@@ -54,34 +58,38 @@ def read_document(text: str | bytes, *, file: str | None = None, format: str | N
     chosen = format_of(file) if format is None else format
     if chosen not in ("yaml", "toml"):
         raise ValueError(f"unknown format {format!r}: expected yaml or toml")
+    return _read(text, file, cast(Format, chosen))
+
+
+def _read(text: str | bytes, file: str | None, chosen: Format) -> Document:
+    clean = text if isinstance(text, str) else text.decode("utf-8", "replace")
     try:
-        return _read(text, file, chosen)
-    except DocumentError as error:  # the kind of the document is not known: it may hold secrets
-        raise DocumentError(map(_without_secrets, error.problems)) from error
+        clean = read_text(text, file)
+        # Each reader is imported on demand: importing ruamel.yaml takes longer than reading a TOML file.
+        if chosen == "toml":
+            from iggyflux.documents.toml_reader import read_toml
+
+            clean, root, faults = read_toml(clean, file)
+        else:
+            from iggyflux.documents.yaml_reader import read_yaml
+
+            clean, root, faults = read_yaml(clean, file)
+    except DocumentError as error:
+        hide = _without_secrets if is_mapping_text(clean) else Mask(clean, by_line=True)
+        raise DocumentError(map(hide, error.problems)) from error
+    document = Document(tree=root.value, text=clean, file=file, format=chosen, root=root)
+    if is_mapping(root.value):
+        return replace(document, faults=tuple(map(_without_secrets, faults)))
+    mask = mask_of(root, clean, by_line=bool(faults))
+    return replace(document, mask=mask, faults=tuple(map(mask, faults)))
 
 
 def _without_secrets(problem: Problem) -> Problem:
-    """Return the problem without the parts of its line that look like a secret."""
+    """Return a problem of a mapping without the parts of its line that look like a secret."""
     line = problem.source or ""
-    spans = secret_spans(line)
     scrub = Scrubber(suspected_secrets(line))
     hint = scrub(problem.hint) if problem.hint else None
-    return replace(problem, message=scrub(problem.message), hint=hint).hiding(spans)
-
-
-def _read(text: str | bytes, file: str | None, chosen: str) -> Document:
-    clean = read_text(text, file)
-    # Each reader is imported on demand: importing ruamel.yaml takes longer than reading a TOML file.
-    if chosen == "toml":
-        from iggyflux.documents.toml_reader import read_toml
-
-        clean, root, faults = read_toml(clean, file)
-    else:
-        from iggyflux.documents.yaml_reader import read_yaml
-
-        clean, root, faults = read_yaml(clean, file)
-    faults = tuple(map(_without_secrets, faults))
-    return Document(tree=root.value, text=clean, file=file, format=cast(Format, chosen), root=root, faults=faults)
+    return replace(problem, message=scrub(problem.message), hint=hint).hiding(secret_spans(line))
 
 
 def format_of(file: str | None) -> Literal["yaml", "toml"]:

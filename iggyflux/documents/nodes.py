@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -120,6 +120,8 @@ class Document:
     format: Format
     root: Node = field(repr=False, compare=False)
     faults: tuple[Problem, ...] = ()
+    mask: Callable[[Problem], Problem] | None = field(default=None, repr=False, compare=False)
+    """Hides secrets in problems; None where the document has none."""
 
     @cached_property
     def broken(self) -> frozenset[str]:
@@ -175,7 +177,7 @@ class Document:
             start, end = _inside(self.text, node, offset, length or 1)
         elif length is not None:
             end = start + length
-        return self.lines.problem(
+        problem = self.lines.problem(
             code,
             message,
             start,
@@ -187,6 +189,7 @@ class Document:
             hint=hint,
             severity=severity,
         )
+        return problem if self.mask is None else self.mask(problem)
 
     def _span(self, pointer: str, key: bool) -> tuple[int, int, Node | None]:
         """Return the offsets of the node at `pointer`, and the node; None if they are those of a key or a parent."""

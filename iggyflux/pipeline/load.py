@@ -77,9 +77,9 @@ def parse_pipeline(
     reading = _Reading(raw, file.parent if file else Path(), os.environ if environ is None else environ)
     pipeline = reading.pipeline()
     if pipeline is None:
-        raise PipelineError(reading.variables.mask(reading.problems))
-    warnings = tuple(reading.variables.mask(reading.warnings))
-    return dataclasses.replace(pipeline, path=file, warnings=warnings, mask=reading.variables.mask)
+        raise PipelineError(reading.variables.masked(reading.problems))
+    warnings = tuple(reading.variables.masked(reading.warnings))
+    return dataclasses.replace(pipeline, path=file, warnings=warnings, mask=reading.variables.masked)
 
 
 class _Reading:
@@ -91,7 +91,7 @@ class _Reading:
         self.variables = Variables(raw, environ)
         self.problems: list[Problem] = [*raw.faults, *self.variables.problems]
         self.warnings: list[Problem] = []
-        self.document = dataclasses.replace(raw, tree=self.variables.tree)
+        self.document = dataclasses.replace(raw, tree=self.variables.tree, mask=self.variables.mask)
         self.misshapen: set[str] = set()
         if misshapen := check_schema(self.document, "pipeline"):
             self.problems += misshapen
@@ -358,7 +358,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str, *, is_named: bool = Tr
         return Secret("")
     if not content:
         reading.report("IFX803", pointer, f"the secret file {path} is empty")
-    reading.variables.secrets.add(content)
+    reading.variables.mask.add(content)
     return Secret(content)
 
 

@@ -7,15 +7,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
-from iggyflux.documents import Document, load_schema, split_pointer
+from iggyflux.documents import Document, is_telling, load_schema, mask_of
 from iggyflux.errors import Problem
 from iggyflux.records import JSON
-from iggyflux.secrets import Scrubber, is_secret_key, secret_spans, suspected_secrets, url_secrets
+from iggyflux.secrets import is_secret_key, url_secrets
 
 _REFERENCE = re.compile(r"\$(\$)\{|\$\{([^{}]*)\}")
 """`$${`, which is the text `${`, or a variable."""
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
-_FIXED_TEXT = "IFX814"  # its message and hint have no value of the file, and a secret may be one of their words
 _NOT_OF_A_VALUE = ("IFX802", "IFX110")  # also reported for a value whose variable is not set
 _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
     "integer": lambda text: int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else text,
@@ -24,18 +23,17 @@ _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
 
 
 class Variables:
-    """The tree of one file with every `${NAME}` replaced, and the secret parts of its text.
+    """The tree of one file with every `${NAME}` replaced, and the mask of its problems.
 
-    `problems` are those of variables.  `secrets` are texts that no problem may show; the caller adds to them.
+    `problems` are those of variables.
     """
 
     def __init__(self, raw: Document, environ: Mapping[str, str]) -> None:
-        self._raw = raw
+        self.mask = mask_of(raw.root, raw.text, by_line=bool(raw.faults))
+        self._raw = dataclasses.replace(raw, mask=self.mask)
         self._environ = environ
-        self._hidden: list[tuple[int, int]] = []  # spans of secrets in the text
         self._unset: set[str] = set()
         self.problems: list[Problem] = []
-        self.secrets: set[str] = set()
         self.tree = self._filled(raw.tree, "", "")
 
     def is_reference(self, pointer: str) -> bool:
@@ -52,48 +50,32 @@ class Variables:
         secret = secret or is_secret_key(key)
         if isinstance(node, dict):
             if secret:  # a name with a space or a colon may hold a value
-                self.secrets.update(name for name in node if re.search(r"[\s:'\"]", name))
+                self.mask.add(*(name for name in node if re.search(r"[\s:'\"]", name)))
             return {
                 name: self._filled(child, f"{pointer}/{escape_key(name)}", name, secret) for name, child in node.items()
             }
         if isinstance(node, list):
             return [self._filled(child, f"{pointer}/{index}", key, secret) for index, child in enumerate(node)]
-        if isinstance(node, str):
-            text = _REFERENCE.sub(lambda match: self._variable(match, pointer), node)
-            if "${" in _REFERENCE.sub("\0", node):
-                hint = "write ${NAME} or ${NAME:-default}; a default has no variables, and $${ is the text ${ itself"
-                self._report("IFX802", pointer, "a variable is not closed: ${ without its }", hint)
+        if not isinstance(node, str):
+            return node
+        text = _REFERENCE.sub(lambda match: self._variable(match, pointer), node)
+        if "${" in _REFERENCE.sub("\0", node):
+            hint = "write ${NAME} or ${NAME:-default}; a default has no variables, and $${ is the text ${ itself"
+            self._report("IFX802", pointer, "a variable is not closed: ${ without its }", hint)
+        if _REFERENCE.search(node):
             self._note_secrets(node, text, pointer, secret)
-            return text if secret else _typed(node, text, key)
-        if secret and isinstance(node, int | float) and not isinstance(node, bool):
-            self._remember(node, pointer)
-        return node
+        return text if secret else _typed(node, text, key)
 
     def _note_secrets(self, written: str, text: str, pointer: str, secret: bool) -> None:
         """Note the secrets in a value: `written` in the file, and `text` with its variables replaced."""
-        if secret and written and not written.startswith("file:"):
-            if not _REFERENCE.fullmatch(written) or ":-" in written:  # text beside a variable, and a default
-                self._remember(written, pointer)
-            self.secrets.update(filter(None, (text, *_literals(written))))
-        for part in (*url_secrets(written), *url_secrets(text)):
-            self.secrets.add(part)
-            self._hide(pointer, part)
+        self.mask.add(*url_secrets(text))
+        if not written.startswith("file:") and self._is_hidden(pointer):
+            whole = () if pointer in self._unset else (text,)
+            self.mask.add(*(each for each in (*whole, *_literals(written)) if secret or is_telling(each)))
 
-    def _remember(self, secret: str | float, pointer: str) -> None:
-        """Note a secret in plain text: its value and its spelling in the file, since problems quote lines."""
-        self.secrets.update((str(secret), *str(secret).splitlines()))
-        if (place := self._raw.node(pointer)) is not None:
-            self.secrets.add(self._raw.text[place.start : place.end].strip("'\""))
-        self._hide(pointer)
-
-    def _hide(self, pointer: str, part: str | None = None) -> None:
-        """Hide the source of the scalar at `pointer`, or of a part of it."""
+    def _is_hidden(self, pointer: str) -> bool:
         node = self._raw.node(pointer)
-        if node is None:
-            return
-        source = self._raw.text[node.start : node.end]
-        at = -1 if part is None else source.find(part)
-        self._hidden.append((node.start + at, node.start + at + len(part or "")) if at >= 0 else (node.start, node.end))
+        return node is None or self.mask.hides(node)
 
     def _variable(self, match: re.Match[str], pointer: str) -> str:
         if match[1]:
@@ -116,42 +98,11 @@ class Variables:
         self._unset.add(pointer)
         self.problems.append(self._raw.problem(code, pointer, message, hint=hint))
 
-    def mask(self, problems: Sequence[Problem]) -> list[Problem]:
+    def masked(self, problems: Sequence[Problem]) -> list[Problem]:
         """Return the problems in the order of the text, without duplicates, with every secret replaced by `***`."""
-        suspected = (text for fault in self._raw.faults for text in suspected_secrets(fault.source or ""))
-        scrub = Scrubber([*self.secrets, *suspected])
-
-        def mask(text: str | None) -> str | None:
-            return scrub(text) if text else text
-
-        def mask_pointer(pointer: str) -> str:
-            return "".join("/" + escape_key(scrub(part)) for part in split_pointer(pointer))
-
-        def is_fixed(problem: Problem) -> bool:
-            return problem.code == _FIXED_TEXT
-
         shown = [each for each in problems if each.code in _NOT_OF_A_VALUE or each.location.pointer not in self._unset]
-        return [
-            dataclasses.replace(
-                problem,
-                message=problem.message if is_fixed(problem) else mask(problem.message) or "",
-                location=dataclasses.replace(problem.location, pointer=mask_pointer(problem.location.pointer)),
-                found=mask(problem.found),
-                hint=problem.hint if is_fixed(problem) else mask(problem.hint),
-            ).hiding([*self._hidden_in(problem), *scrub.spans(problem.source or "")])
-            for problem in sorted(dict.fromkeys(shown), key=lambda each: (each.location.line, each.location.column))
-        ]
-
-    def _hidden_in(self, problem: Problem) -> Iterator[tuple[int, int]]:
-        """Yield the spans of a problem's source line that are not shown."""
-        if self._raw.faults:  # the second of two equal keys is not in the tree
-            yield from secret_spans(problem.source or "")
-        line = problem.location.line
-        begin = self._raw.lines.start(line) if line else 0
-        end = begin + len(problem.source or "")
-        for first, last in self._hidden:
-            if first < end and begin < last:
-                yield max(first - begin, 0), min(last, end) - begin
+        ordered = sorted(dict.fromkeys(shown), key=lambda each: (each.location.line, each.location.column))
+        return list(dict.fromkeys(self.mask.without_pointer(self.mask(each)) for each in ordered))
 
 
 def _typed(written: str, text: str, key: str) -> JSON:

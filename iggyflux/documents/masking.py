@@ -1,0 +1,255 @@
+"""Hides what may be a secret in problems of documents that are not mappings.
+
+A problem quotes its line, and values.  In a pipeline file, or a file that may become one, a value is shown only if the
+schema of pipelines knows its key and the key is not that of a secret: people misspell keys, and add those of other
+programs.  Text that has no tree is judged line by line, in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from iggyflux.documents.nodes import Lines, Node, join_pointer, split_pointer
+from iggyflux.documents.schema import load_schema
+from iggyflux.errors import Problem
+from iggyflux.secrets import REFERENCE, Scrubber, is_secret_key, login_spans, secret_spans, url_secrets
+
+_OWN_KEYS = ("kind", "points", "messages")
+_KEYS_OF_PIPELINES = ("run", "iggy", "influxdb")
+_OWN_KEY_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_OWN_KEYS)})\b", re.MULTILINE)
+_KEY_OF_PIPELINES_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_KEYS_OF_PIPELINES)})\b", re.MULTILINE)
+
+_SETTING = re.compile(
+    r"""(?:^|(?<=[{,\[]))[ \t-]*"""
+    r"""(?P<key>"(?:[^"\\]|\\.)*+"|'[^']*+'|[^\s{}\[\],:='"#]++)[ \t]*[:=](?:[ \t]+|(?=["'])|$)"""
+)
+_WORD = re.compile(r"[^\s{}\[\],:='\"#|>&*!-]+")
+_PIECE = re.compile(r"[^\s{}\[\],'\"`]+")
+_RUN = re.compile(r"[0-9A-Za-z]{4}")
+_FIXED_TEXT = "IFX814"
+"""Its message and hint have no value of the file, and a secret may be one of their words."""
+_FEWEST = 4
+"""Shorter texts are parts of many words."""
+_AROUND = 10_000
+"""A problem can quote so many characters before and after it, such as an open string."""
+
+
+def is_mapping(tree: object) -> bool:
+    """Return whether a tree is probably that of a mapping, whose values are not secret."""
+    return isinstance(tree, dict) and any(key in tree for key in _OWN_KEYS) and not tree.keys() & {*_KEYS_OF_PIPELINES}
+
+
+def is_mapping_text(text: str) -> bool:
+    """Return whether a text without a tree is probably a mapping."""
+    return _OWN_KEY_IN_TEXT.search(text) is not None and _KEY_OF_PIPELINES_IN_TEXT.search(text) is None
+
+
+class Mask:
+    """What problems of one text may not show: parts of the text, and other texts in any form.
+
+    `by_line` says that the tree, if there is one, does not have all of the text.
+    """
+
+    def __init__(self, text: str, *, by_line: bool = False) -> None:
+        self._text = text
+        self._lines = Lines(text)
+        self._by_line = by_line
+        self._spans: list[tuple[int, int]] = []
+        self._values: set[tuple[int, int]] = set()
+        self._texts: set[str] = set()
+        self._scrub = Scrubber(())
+        self._is_current = True
+
+    def hide(self, start: int, end: int) -> None:
+        """Hide a part of the text."""
+        self._spans.append((start, end))
+
+    def add(self, *texts: str) -> None:
+        """Hide texts, in every form."""
+        self._texts.update(filter(None, texts))
+        self._is_current = False
+
+    def add_value(self, node: Node, *, is_secret: bool) -> None:
+        """Hide a value: its place, its spelling, and itself; of an unknown key only if `is_telling`."""
+        written = self._text[node.start : node.end]
+        self._values.add((node.start, node.end))
+        if REFERENCE.fullmatch(written):
+            return
+        self.hide(node.start, node.end)
+        if node.value is None or isinstance(node.value, bool):
+            return
+        value = str(node.value)
+        texts = {value, *value.splitlines(), written.strip("'\"")}
+        self.add(*(text for text in texts if is_secret or is_telling(text)))
+
+    def without_pointer(self, problem: Problem) -> Problem:
+        """Return the problem with the hidden texts of its pointer masked: a key can have the text of a secret."""
+        self._update()
+        parts = map(self._scrub, split_pointer(problem.location.pointer))
+        pointer = "".join(join_pointer("", part) for part in parts)
+        return dataclasses.replace(problem, location=dataclasses.replace(problem.location, pointer=pointer))
+
+    def hides(self, node: Node) -> bool:
+        """Return whether the value of a node is hidden; what it refers to is then a secret."""
+        return (node.start, node.end) in self._values
+
+    def __call__(self, problem: Problem) -> Problem:
+        """Return the problem without what is hidden."""
+        self._update()
+        scrub = self._scrub
+        if self._by_line:
+            scrub = Scrubber([*self._texts, *self._suspects(problem)])
+
+        def shown(text: str | None) -> str | None:
+            return scrub(text) if text and problem.code != _FIXED_TEXT else text
+
+        masked = dataclasses.replace(
+            problem,
+            message=shown(problem.message) or "",
+            expected=shown(problem.expected),
+            found=shown(problem.found),
+            hint=shown(problem.hint),
+        )
+        is_changed = problem.caret is not None  # its line is hidden already, and has other columns than the text
+        spans = [] if is_changed else self._spans_of(problem)
+        return masked.hiding([*spans, *scrub.spans(problem.source or "")])
+
+    def _update(self) -> None:
+        if not self._is_current:
+            self._scrub, self._is_current = Scrubber(self._texts), True
+
+    def _spans_of(self, problem: Problem) -> Iterator[tuple[int, int]]:
+        source, line = problem.source or "", problem.location.line
+        if self._by_line:
+            yield from hidden_spans(source)
+        begin = self._lines.start(line) if line else 0
+        end = begin + len(source)
+        for first, last in self._spans:
+            if first < end and begin < last:
+                yield max(first - begin, 0), min(last, end) - begin
+
+    def _suspects(self, problem: Problem) -> Iterator[str]:
+        """Yield the hidden texts around a problem that it may quote."""
+        said = " ".join(filter(None, (problem.message, problem.expected, problem.found, problem.hint)))
+        place = self._lines.start(problem.location.line) + problem.location.column if problem.location.line else 0
+        for line in self._text[max(place - _AROUND, 0) : place + _AROUND].split("\n"):
+            for start, end in hidden_spans(line):
+                part = line[start:end].strip(" \t'\"{}[],")
+                for text in (part, *(match[0] for match in _PIECE.finditer(part))):
+                    begins = [run[0] for run in _RUN.finditer(text)] or [text]
+                    if is_telling(text) and any(each in said for each in begins) and not REFERENCE.match(text):
+                        yield text
+
+
+def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
+    """Return the mask of a text with a tree: the values of keys that pipelines do not have, or have for secrets."""
+    mask = Mask(text, by_line=by_line)
+    waiting: list[tuple[Node, Sequence[_Schema], bool]] = [(root, _expanded([load_schema("pipeline")]), False)]
+    seen: set[tuple[object, ...]] = set()
+    while waiting:
+        node, schemas, is_secret = waiting.pop()
+        state = (id(node), is_secret, *map(id, schemas))
+        if state in seen:  # an alias
+            continue
+        seen.add(state)
+        if node.children:
+            for key, child in node.children.items():
+                inner = _inside(schemas, key)
+                waiting.append((child, inner, is_secret or (isinstance(key, str) and is_secret_key(key))))
+        elif not isinstance(node.value, (dict, list)):
+            if is_secret or not any(_takes_scalars(schema) for schema in schemas):
+                mask.add_value(node, is_secret=is_secret)
+            elif isinstance(node.value, str):
+                suspected = (node.value[start:end] for start, end in secret_spans(node.value))
+                for part in {*url_secrets(node.value), *suspected}:
+                    mask.add(part)
+                    at = text.find(part, node.start, node.end)
+                    mask.hide(*((at, at + len(part)) if at >= 0 else (node.start, node.end)))
+    return mask
+
+
+_Schema = Mapping[str, Any]
+
+
+def _expanded(schemas: Iterable[_Schema]) -> list[_Schema]:
+    """Return the schemas with those that they refer to."""
+    found: list[_Schema] = []
+    waiting = list(schemas)
+    while waiting:
+        schema = waiting.pop()
+        if "$ref" in schema:
+            waiting.append(load_schema("pipeline")["$defs"][schema["$ref"].rpartition("/")[2]])
+        for keyword in ("anyOf", "oneOf", "allOf"):
+            waiting += schema.get(keyword, ())
+        waiting += [schema[keyword] for keyword in ("then", "else") if keyword in schema]
+        found.append(schema)
+    return found
+
+
+def _inside(schemas: Sequence[_Schema], key: str | int) -> list[_Schema]:
+    """Return the schemas of a member or an item."""
+    if isinstance(key, int):
+        return _expanded(schema["items"] for schema in schemas if "items" in schema)
+    return _expanded(schema["properties"][key] for schema in schemas if key in schema.get("properties", {}))
+
+
+def _takes_scalars(schema: _Schema) -> bool:
+    kinds = schema.get("type", ())
+    return (
+        "const" in schema
+        or "enum" in schema
+        or not {"object", "array"}.issuperset([kinds] if isinstance(kinds, str) else kinds)
+    )
+
+
+@cache
+def _words() -> tuple[frozenset[str], frozenset[str]]:
+    """Return the keys of pipelines with a value on their line that may be shown, and all words of the schema."""
+    open_keys: set[str] = set()
+    words: set[str] = {"true", "false", "null", "yaml", "toml", "mapping", "pipeline"}
+
+    def walk(schema: _Schema) -> None:
+        words.update(str(word) for word in (*schema.get("enum", ()), schema.get("const", "")))
+        for key, child in schema.get("properties", {}).items():
+            words.add(key)
+            if any(map(_takes_scalars, _expanded([child]))) and not is_secret_key(key):
+                open_keys.add(key)
+            walk(child)
+        for child in (*schema.get("$defs", {}).values(), *([schema["items"]] if "items" in schema else ())):
+            walk(child)
+
+    walk(load_schema("pipeline"))
+    return frozenset(open_keys), frozenset(words)
+
+
+def is_telling(text: str) -> bool:
+    """Return whether the text may be hidden wherever it occurs: neither short nor a word of the schema."""
+    return len(text) >= _FEWEST and text not in _words()[1] and text.strip(":=").lower() not in _words()[1]
+
+
+def hidden_spans(line: str) -> list[tuple[int, int]]:
+    """Return the spans of a line of a broken text that are not shown.
+
+    These are values of unknown and secret keys, to the end of the line since their own end is unknown; text without a
+    key, unless it consists of words of the schema; and what is secret in addresses.
+    """
+    open_keys, words = _words()
+    spans = login_spans(line)
+    start, key = 0, ""
+    for setting in (*_SETTING.finditer(line), None):
+        end = len(line) if setting is None else setting.start()
+        if key not in open_keys:
+            start += len(line[start:end]) - len(line[start:end].lstrip(" \t-{["))
+            if reference := REFERENCE.match(line, start):
+                start = reference.end()
+            is_value = key and (key not in words or is_secret_key(key))
+            for word in _WORD.finditer(line, start, end):
+                if is_value or word[0] not in words:
+                    return [*spans, (start if is_value else word.start(), len(line))]
+        if setting is not None:
+            start, key = setting.end(), setting["key"].strip("'\"").rpartition(".")[2]
+    return spans

@@ -1,0 +1,201 @@
+"""No value of an unknown or secret key of a pipeline file appears in what a command says about the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shell import iggyflux
+
+from iggyflux.cli.output import unstyled
+from iggyflux.cli.reports import FORMS, problem_lines
+from iggyflux.cli.validate import check_file
+from iggyflux.documents import load_schema
+
+SCHEMA = load_schema("pipeline")
+CANARY = "Qx7vK2wZ9"
+UNKNOWN = [
+    "headers",
+    "Authorization",
+    "api_key",
+    "secret",
+    "pwd",
+    "passphrase",
+    "hdr",
+    "x y",
+    "tokn",
+    "ünknown",
+    "passw0rd",
+]
+CANARIES = [
+    CANARY,
+    f"Bearer {CANARY}",
+    f"a{CANARY}%00",
+    f"{CANARY}: {CANARY}",
+    f"\\\\{CANARY}'\"",
+    f"{CANARY} # {CANARY}",
+]
+SIGNS = [*":{}[],'\"\n\t#&*!|>%@`=- \x07", "\n  ", ": ", "${", "!!x ", "&a ", "*a", "---\n"]
+SECRET_KEYS = ["token", "password", "connection_string", "client_key_passphrase"]
+
+
+@st.composite
+def tree_of(draw: Any, node: Any, key: str = "") -> Any:
+    """A tree that the schema of pipelines describes, with canaries as the values of secret and unknown keys."""
+    if "$ref" in node:
+        return draw(tree_of(SCHEMA["$defs"][node["$ref"].rpartition("/")[2]], key))
+    if key in SECRET_KEYS:
+        return draw(st.sampled_from(CANARIES))
+    if key in ("url", "address") and draw(st.booleans()):
+        return draw(st.sampled_from(["u:{}@host:1", "http://u:{}@h", "iggy://{}@h/x", "http://h/?k={}"])).format(CANARY)
+    if "const" in node or "enum" in node:
+        return node.get("const", node.get("enum", [None])[0])
+    kinds = node["type"] if isinstance(node["type"], list) else [node["type"]]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "object" and "properties" not in node:  # names of headers
+        return {draw(st.sampled_from(["X-Key", "Authorization"])): draw(st.sampled_from(CANARIES))}
+    if kind == "object":
+        known = list(node["properties"])
+        chosen = draw(st.lists(st.sampled_from(known), max_size=4, unique=True))
+        tree = {each: draw(tree_of(node["properties"][each], each)) for each in {*chosen, *node.get("required", ())}}
+        if draw(st.integers(0, 2)) == 0:
+            tree[draw(st.sampled_from(UNKNOWN))] = draw(planted())
+        return dict(draw(st.permutations(list(tree.items()))))
+    if kind == "array":
+        return draw(st.lists(tree_of(node["items"], key), min_size=1, max_size=2))
+    return {"string": "7s", "integer": 7, "boolean": True}[kind]
+
+
+@st.composite
+def planted(draw: Any, depth: int = 0) -> Any:
+    """A canary, alone or in a tree of unknown keys."""
+    kind = draw(st.sampled_from(["text", "text", "list", "object", "number"] if depth < 2 else ["text"]))
+    if kind == "text":
+        return draw(st.sampled_from(CANARIES))
+    if kind == "number":
+        return 7310994
+    if kind == "list":
+        return draw(st.lists(planted(depth + 1), min_size=1, max_size=2))
+    return {draw(st.sampled_from([*UNKNOWN, "token", "url"])): draw(planted(depth + 1))}
+
+
+def yaml(value: Any, style: str, indent: int = 0) -> str:
+    """Return a tree as YAML in blocks; a scalar in one of the styles that a person may choose."""
+    pad = "  " * indent
+    if isinstance(value, dict) and value:
+        return "".join(f"\n{pad}{key}: {yaml(child, style, indent + 1)}" for key, child in value.items())
+    if isinstance(value, list) and value:
+        return "".join(f"\n{pad}- {yaml(child, style, indent + 1).lstrip()}" for child in value)
+    if isinstance(value, str) and style == "plain" and re.fullmatch(r"[^\s'\"&*!|>%@`#\\:?,\[\]{}-][^#:\\]*", value):
+        return value
+    if isinstance(value, str) and style == "block":
+        return f"|\n{pad}  {value}"
+    if isinstance(value, str) and style == "single":
+        return "'" + value.replace("'", "''") + "'"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def toml(value: Any) -> str:
+    """Return a tree as TOML: top-level keys, with inline tables below."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml(child)}" for key, child in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+@st.composite
+def broken_pipelines(draw: Any) -> tuple[str, str]:
+    """The text of a pipeline that is broken somewhere, and its format."""
+    tree = draw(tree_of(SCHEMA))
+    for _ in range(draw(st.integers(0, 2))):
+        damage(draw, tree)
+    style = draw(st.sampled_from(["plain", "single", "double", "block", "flow", "toml", "toml tables"]))
+    if style == "flow":
+        text = json.dumps(tree, ensure_ascii=False)
+        text = draw(st.sampled_from([text, text[1:-1], re.sub(r'"(\w+)":', r"\1:", text)]))
+    elif style == "toml":
+        text = "".join(f"{json.dumps(key)} = {toml(child)}\n" for key, child in tree.items())
+    elif style == "toml tables":
+        text = "".join(
+            f"[{key}]\n" + "".join(f"{json.dumps(k)} = {toml(v)}\n" for k, v in child.items())
+            if isinstance(child, dict) and " " not in key and key.isascii()
+            else f"{json.dumps(key)} = {toml(child)}\n"
+            for key, child in sorted(tree.items(), key=lambda item: isinstance(item[1], dict))
+        )
+    else:
+        text = yaml(tree, style).lstrip("\n") + "\n"
+    for _ in range(draw(st.integers(0, 2))):
+        taken = [range(match.start() - 3, match.end()) for match in re.finditer(rf"\S*{CANARY}\S*", text)]
+        at = draw(st.sampled_from([at for at in range(len(text)) if not any(at in each for each in taken)] or [0]))
+        sign = draw(st.sampled_from(SIGNS))
+        text = text[:at] + sign + text[at + draw(st.integers(0, 3)) :]
+    return text, "toml" if style.startswith("toml") else "yaml"
+
+
+def damage(draw: Any, tree: Any) -> None:
+    """Misspell a key, or give it a value of another type, somewhere in the tree."""
+    places = []
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            places += [(node, key) for key in node]
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+    node, key = draw(st.sampled_from(places))
+    value = node.pop(key)
+    how = draw(st.sampled_from(["misspelt", "list", "object", "text", "number", "null"]))
+    wrong = {"list": [value], "object": {"k": value}, "text": "words", "number": 3.5, "null": None}
+    node[key[:-1] + "x" if how == "misspelt" else key] = value if how == "misspelt" else wrong[how]
+
+
+def pieces(text: str) -> set[str]:
+    return {text[start : start + 5] for start in range(len(text) - 4)}
+
+
+PIECES = pieces(CANARY) | {"7310994"}
+
+
+def leaks(shown: str) -> list[str]:
+    return [piece for piece in PIECES if piece in shown]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None)
+@given(broken=broken_pipelines())
+def test_no_problem_of_a_broken_pipeline_shows_a_value_of_an_unknown_key(
+    broken: tuple[str, str], tmp_path: Path
+) -> None:
+    """In every form of `validate`: drawn through the schema, and broken anywhere."""
+    text, form = broken
+    file = tmp_path / f"p.{form}"
+    file.write_text(text, "utf-8")
+    checked, _ = check_file(file)
+    lines = [unstyled(line) for problem in checked.problems for line in problem_lines(problem)]
+
+    assert leaks("\n".join(lines)) == []
+    for report in FORMS.values():
+        assert leaks(report([checked])) == []
+
+
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
+)
+@given(broken=broken_pipelines())
+@pytest.mark.parametrize("command", ["validate", "test", "check", "run", "explain", "dry-run", "replay"])
+def test_no_command_shows_a_value_of_an_unknown_key(command: str, broken: tuple[str, str], tmp_path: Path) -> None:
+    """Also one that expects a mapping and gets a pipeline, or a file that is neither."""
+    text, form = broken
+    file = tmp_path / f"p.{form}"
+    file.write_text(text, "utf-8")
+    more = {"dry-run": [file], "replay": ["--pipeline", file], "test": ["--format", "junit"]}
+    outcome = iggyflux(command, file, *more.get(command, []))
+
+    assert leaks(outcome.out + outcome.err) == []
+    assert "a bug in iggyflux" not in outcome.err
