@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 
 def write_whole(descriptor: int, data: bytes | memoryview) -> None:
@@ -14,14 +15,26 @@ def write_whole(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Create `folder` with `mode`, and its missing parents, durably.
+    """Create `folder` and its missing parents with `mode`, durably.
 
     Raise `OSError`.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(mode, parents=True, exist_ok=True)
+    for each in reversed(missing or [folder]):  # `mkdir` itself raises if the folder is a file
+        each.mkdir(mode, exist_ok=True)
     for each in missing:
         sync_folder(each.parent)
+
+
+def try_writing(folder: Path) -> None:
+    """Write a file in `folder`, or where it would be made, and remove it.
+
+    Raise `OSError`.
+    """
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    with NamedTemporaryFile(prefix=".iggyflux-check-", dir=existing) as file:
+        file.write(b"\n")
+        file.flush()
 
 
 def sync_folder(folder: Path) -> None:

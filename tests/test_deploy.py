@@ -138,5 +138,31 @@ def test_the_unit_file_gives_a_run_time_to_end() -> None:
     assert float(lines["TimeoutStopSec"]) > Pipeline(routes=()).shutdown_timeout_seconds
 
 
+def test_the_pipeline_of_the_unit_writes_only_where_the_unit_allows_it(tmp_path: Path) -> None:
+    unit = (DEPLOY / "iggyflux.service").read_text()
+    text = (DEPLOY / "pipeline.yaml").read_bytes()
+    (tmp_path / "factory-env.yaml").touch()
+    environ = {"IGGY_PASSWORD": "lambda", "INFLUX_TOKEN": "class"}
+    pipeline = parse_pipeline(text, file=tmp_path / "pipeline.yaml", environ=environ)
+    allowed = [Path("/var/lib") / match for match in re.findall(r"^StateDirectory=(.*)$", unit, re.MULTILINE)]
+
+    assert [route.dead_letters.is_relative_to(allowed[0]) for route in pipeline.routes] == [True]  # type: ignore[union-attr]
+    assert isinstance(pipeline.state, Path) and pipeline.state.is_relative_to(allowed[0])
+    assert set(re.findall(r"--status-file (/run/\S+)/", unit)) == {"/run/iggyflux"}
+
+
+def test_the_unit_exposes_little_of_the_machine() -> None:
+    """Its score is from 0 to 10; it needs the network, and two folders."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("needs systemd-analyze")
+    unit = str(DEPLOY / "iggyflux.service")
+    done = subprocess.run([program, "security", "--offline=true", unit], capture_output=True, text=True, check=False)
+    score = re.search(r"exposure level for iggyflux.service: ([0-9.]+)", done.stdout)
+
+    assert score, done.stderr
+    assert float(score[1]) <= 3
+
+
 def load_all(path: Path) -> list[Any]:
     return list(YAML(typ="safe", pure=True).load_all(path.read_text("utf-8")))

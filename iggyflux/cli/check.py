@@ -20,10 +20,12 @@ from iggyflux.authoring.examples import render_examples
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, plural, result_line, talk
+from iggyflux.disk import try_writing
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
 from iggyflux.plan.reads import columns_read
+from iggyflux.runner.factories import written_folders
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.timestamps import format_rfc3339
@@ -55,23 +57,29 @@ class End:
 @click.command(name="check")
 @click.argument("pipeline", type=MAPPING_FILE)
 @click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only the route of this name; can be repeated.")
-def command(pipeline: Path, only: tuple[str, ...]) -> int:
+@click.option(
+    "--status-file", type=click.Path(dir_okay=False, path_type=Path), help="The status file of `run`: check its folder."
+)
+@click.option("--local", is_flag=True, help="Check what is on this machine only; connect to no server.")
+def command(pipeline: Path, only: tuple[str, ...], status_file: Path | None, local: bool) -> int:
     """Check the connections and permissions of a pipeline file.
 
-    For every route, check that source and sink exist and that `run` has the permissions it needs. No message
-    is read, acknowledged or sent, and no point is written, so the pipeline can run at the same time.
+    For every route, check that source and sink exist and that `run` has the permissions it needs. In each folder in
+    which `run` writes, a test file is written and removed. No message is read, acknowledged or sent, and no point is
+    written, so the pipeline can run at the same time. Run it as the user of `run`.
 
     \b
     Example:
       iggyflux check pipeline.yaml
+      iggyflux check pipeline.yaml --local --status-file status.json
     """
     loaded = open_pipeline(pipeline)
-    faults = asyncio.run(_check(loaded, only))
+    faults = asyncio.run(_check(loaded, only, status_file, local=local))
     talk(f"{plural(faults, 'fault')} found" if faults else "no faults found")
     return ExitCode.PROBLEMS if faults else ExitCode.OK
 
 
-async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
+async def _check(pipeline: Pipeline, only: tuple[str, ...], status_file: Path | None, *, local: bool) -> int:
     routes = prepare_routes(pipeline, only=only)
     for route in routes:
         route.build()  # raises where a transport refuses its settings
@@ -86,10 +94,30 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...]) -> int:
         if setup.kind == "reader" and isinstance(pipeline.state, TopicAddress):
             ends.append(("state", Endpoint("iggy")))
         for key, endpoint in ends:
+            if local and endpoint.kind in ("iggy", "influxdb"):
+                continue
             async for finding in _find(key, End(setup, endpoint)):
                 _show(key, endpoint, finding)
                 faults += finding.ok is False
+        folders = {(what, folder): key for what, folder, key in written_folders(setup, route.source, route.sink)}
+        for (what, folder), key in folders.items():
+            faults += _check_folder(what, folder, f"set `{key}` to a folder in which this user may write")
+    if status_file is not None:
+        result_line(Styled("run", bold=True))
+        faults += _check_folder("the status file", status_file.parent, "choose another `--status-file`")
     return faults
+
+
+def _check_folder(what: str, folder: Path, hint: str) -> bool:
+    """Write a test file, show the result, and return whether it failed."""
+    try:
+        try_writing(folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        _show("write", folder, CheckResult(False, f"no file can be written for {what}: {reason}", hint))
+        return True
+    _show("write", folder, CheckResult(True, f"{what}: a file can be written"))
+    return False
 
 
 def _find_fault(mapping: WriterMapping | ReaderMapping) -> CheckResult | None:

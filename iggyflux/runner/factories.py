@@ -5,8 +5,9 @@ The tables list which function builds which kind of end; a transport is imported
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from iggyflux.mapping import Reader, Writer
@@ -171,7 +172,26 @@ def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
     place = setup.item.dead_letters
     if isinstance(place, TopicAddress):
         return TopicDeadLetters(_topic_sink(setup, messages, place.stream, place.topic))
-    return DirectoryDeadLetters(place or setup.pipeline.folder / _DEAD_LETTERS / setup.name)
+    return DirectoryDeadLetters(place or _usual_dead_letters(setup))
+
+
+def _usual_dead_letters(setup: RouteSetup) -> Path:
+    return setup.pipeline.folder / _DEAD_LETTERS / setup.name
+
+
+def written_folders(setup: RouteSetup, source: Endpoint, sink: Endpoint) -> Iterator[tuple[str, Path, str]]:
+    """Yield the folders on this machine in which a run of a route writes: what, where, and the key that names it."""
+    item, state = setup.item, setup.pipeline.state
+    if not isinstance(item.dead_letters, TopicAddress):
+        yield "dead letters", item.dead_letters or _usual_dead_letters(setup), "dead_letters"
+    if isinstance(state, Path) and (setup.kind == "reader" or source.kind == "file"):
+        yield "positions", state, "state"
+    if source.kind == "log" and source.path:
+        yield "positions", source.path, "from"
+    if sink.kind in ("file", "log") and sink.path:
+        yield "output", sink.path.parent if sink.kind == "file" else sink.path, "to"
+    if setup.kind == "reader":
+        yield "temporary files", Path(gettempdir()), "TMPDIR of the environment"
 
 
 def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:

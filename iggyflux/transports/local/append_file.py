@@ -22,11 +22,15 @@ class AppendFile:
     One thread may sync while another appends or closes.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the file at `path`; a missing one is created, with its folders."""
-        make_folder(path.parent)
+    def __init__(self, path: Path, *, private: bool = False) -> None:
+        """Open the file at `path`; a missing one is created, with its folders.
+
+        If it is `private`, only the owner can read what is created.
+        """
+        make_folder(path.parent, 0o700 if private else 0o777)
         self.path = path
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        mode = 0o600 if private else 0o644
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
         self._open = threading.Lock()
         self._is_open = True
         try:

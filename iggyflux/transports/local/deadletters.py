@@ -124,10 +124,10 @@ class DirectoryDeadLetters:
 
     def _open(self, need: int) -> AppendFile:
         """Return the last file, if it has room for `need` bytes and no other process has it, else a new one."""
-        make_folder(self.path)
+        make_folder(self.path, 0o700)
         number = max((int(path.stem) for path in dead_letter_files(self.path)), default=1)
         while True:
-            file = AppendFile(self.path / f"{number:08d}{_SUFFIX}")
+            file = AppendFile(self.path / f"{number:08d}{_SUFFIX}", private=True)
             try:
                 self._size = file.size
                 has_room = not self._size or self._size + need <= self._max_bytes

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from iggyflux.disk import make_folder
 from iggyflux.errors import EndOfInput, Stopped, closest
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
@@ -71,7 +72,7 @@ class Log:
         path = Path(folder)
         if create:
             try:
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(path, 0o700)
             except OSError as error:
                 raise Stopped(f"cannot create the log {path}: {error.strerror}", code="IFX703") from error
         if not path.is_dir():

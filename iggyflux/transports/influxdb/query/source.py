@@ -196,9 +196,7 @@ class InfluxRows(InfluxConnection):
         """Return the measurement, the tags and the columns that the server does not have, each with a hint."""
         if self._query.statement is not None:
             return []
-        return await self._run(
-            lambda: [(f"{what} {name!r}", hint) for what, name, hint in self._missing(self._ask_schema())]
-        )
+        return await self._run(self._reported)
 
     async def first(self) -> int | None:
         """As `RowSource.first`."""
@@ -338,6 +336,11 @@ class InfluxRows(InfluxConnection):
             if name not in schema.tags:
                 return None
         return chosen if chosen.fields else None
+
+    def _reported(self) -> list[tuple[str, str]]:
+        """Return what is missing; no event repeats it."""
+        schema = self._examined = self._ask_schema()
+        return [(f"{what} {name!r}", hint) for what, name, hint in self._missing(schema)]
 
     def _missing(self, schema: Schema) -> Iterator[tuple[str, str, str]]:
         """Yield what the reader names and the server does not have: the kind, the name, and a hint."""
