@@ -308,6 +308,22 @@ def test_a_port_that_speaks_another_protocol_is_named(
     assert "password`" not in str(stopped.value)
 
 
+@pytest.mark.parametrize("exceptions", [None, "127.0.0.0/8"])
+def test_a_proxy_before_iggy_is_named(monkeypatch: pytest.MonkeyPatch, exceptions: str | None) -> None:
+    """The SDK uses it for http."""
+    for name in ("http_proxy", "all_proxy", "no_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://me:canary@127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", exceptions or "")
+    settings = IggySettings(address="127.0.0.1:2", transport="http", username="u", password=Secret("p"))
+
+    with pytest.raises(NotConnected) as error:
+        asyncio.run(Connection(settings).open())
+
+    assert ("http://127.0.0.1:1 (HTTP_PROXY)" in str(error.value)) == (exceptions is None)
+    assert "canary" not in str(error.value)
+
+
 def test_the_usual_port_of_another_transport_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = IggySettings(address="127.0.0.1:8090", transport="http", username="u", password=Secret("p"))
 

@@ -31,10 +31,10 @@ from iggyflux.records import Row
 from iggyflux.secrets import Scrubber, Secret
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
-from iggyflux.transports.influxdb.addresses import parse_address
 from iggyflux.transports.influxdb.http import HttpClient, Ticket
 from iggyflux.transports.influxdb.query.answers import judge, judge_words
 from iggyflux.transports.influxdb.query.source import InfluxRows
+from iggyflux.transports.urls import parse_address
 from tests.sim.client import write
 from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Request, http
 

@@ -18,9 +18,9 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.secrets import Secret
 from iggyflux.transports.influxdb.admin import CheckReport
-from iggyflux.transports.influxdb.proxies import is_excepted
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+from iggyflux.transports.proxies import is_excepted
 from tests.transports.raw_server import RawServer, Reply, Script, http
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -33,6 +34,8 @@ from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.errors import CallFailed, Meaning, translated
 from iggyflux.transports.iggy.wire import StoredOffset
 from iggyflux.transports.probes import answers_http, answers_tls
+from iggyflux.transports.proxies import proxy_for
+from iggyflux.transports.urls import Address, AddressError
 
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
@@ -137,7 +140,7 @@ class Connection:
             await self.close()
             if _NO_CONNECTION not in str(failure).lower():
                 await self._stop_at_another_protocol()
-            text = f"{failure}{_of_encryption(str(failure), self._settings)}{_of_port(self._settings)}"
+            text = f"{failure}{_of_encryption(str(failure), self._settings)}{_of_address(str(failure), self._settings)}"
             raise CallFailed(text, failure.meaning) from failure
 
     async def _stop_at_another_protocol(self) -> None:
@@ -536,13 +539,24 @@ def _of_encryption(text: str, settings: IggySettings) -> str:
 _NO_CONNECTION: Final = "cannot establish"
 
 
-def _of_port(settings: IggySettings) -> str:
-    """Return a text with a hint at the port, if it is the usual one of another transport."""
-    port = settings.address.rpartition(":")[2]
-    usual = next((each for each, number in PORTS.items() if str(number) == port), settings.transport)
-    if usual == settings.transport or settings.connection_string is not None:
+def _of_address(text: str, settings: IggySettings) -> str:
+    """Return a text with a hint at what is at the address: the usual port of another transport, or a proxy before it.
+
+    The SDK uses the proxy of the environment for http, and does not say so.
+    """
+    if settings.connection_string is not None:
         return ""
-    return f" (port {port} is the usual port of {usual}: check `transport`)"
+    host, _, port = settings.address.rpartition(":")
+    usual = next((each for each, number in PORTS.items() if str(number) == port), settings.transport)
+    if usual != settings.transport:
+        return f" (port {port} is the usual port of {usual}: check `transport`)"
+    if settings.transport != "http":
+        return ""
+    with suppress(AddressError):
+        proxy = proxy_for(Address("https" if settings.tls else "http", host.strip("[]"), int(port)))
+        if proxy is not None:
+            return f" (through the proxy {proxy}; NO_PROXY excepts hosts from it)"
+    return " (is it the port of another transport?)" if "no answer" in text else ""
 
 
 def _without_reconnecting(text: str) -> str:

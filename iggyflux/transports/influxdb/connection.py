@@ -22,7 +22,6 @@ from iggyflux.errors import Location, NotConnected, PipelineError, Problem, Stop
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.secrets import Scrubber, Secret
 from iggyflux.transports.certificates import CertificateFault, Tls
-from iggyflux.transports.influxdb.addresses import Address, AddressError, Login, parse_address
 from iggyflux.transports.influxdb.flavors import (
     FLAVORS,
     Detected,
@@ -34,7 +33,8 @@ from iggyflux.transports.influxdb.flavors import (
     misfits,
 )
 from iggyflux.transports.influxdb.http import STALE_SECONDS, HttpClient
-from iggyflux.transports.influxdb.proxies import proxy_secrets
+from iggyflux.transports.proxies import proxy_secrets
+from iggyflux.transports.urls import Address, AddressError, Login, parse_address
 
 T = TypeVar("T")
 

@@ -34,10 +34,10 @@ from iggyflux.delivery.answers import Answer, plain_words, proxy_hint
 from iggyflux.delivery.verdicts import Impossible, Unavailable
 from iggyflux.secrets import Scrubber
 from iggyflux.transports.certificates import Tls
-from iggyflux.transports.influxdb.addresses import Address
 from iggyflux.transports.influxdb.deadlines import Deadlines
-from iggyflux.transports.influxdb.proxies import Proxy, proxy_for
 from iggyflux.transports.probes import answers_http, answers_tls
+from iggyflux.transports.proxies import Proxy, proxy_for
+from iggyflux.transports.urls import Address
 
 # A response that echoes every line of a request fits; a larger one is of no use.
 _MOST_BODY_BYTES = 32 * 1024 * 1024

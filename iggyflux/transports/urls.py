@@ -1,4 +1,4 @@
-"""The address of an InfluxDB server or of a proxy: a URL, without what is secret in it."""
+"""The address of a server or of a proxy: a URL, without what is secret in it."""
 
 from __future__ import annotations
 

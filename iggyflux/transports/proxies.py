@@ -12,7 +12,7 @@ from urllib.request import getproxies_environment
 
 import urllib3
 
-from iggyflux.transports.influxdb.addresses import Address, AddressError, Login, parse_address
+from iggyflux.transports.urls import Address, AddressError, Login, parse_address
 
 _Ip: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
