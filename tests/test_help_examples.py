@@ -1,0 +1,128 @@
+"""Every example in the help of a command runs as it is written there, in a folder with the files that it names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from iggy_server import free_ports
+
+from iggyflux.cli import command_line
+from iggyflux.sim import SimServer
+from tests.shell import process
+
+TOKEN = "while"
+READER = """
+iggyflux: 1
+kind: reader
+name: env-history
+from: {measurement: env}
+cursor: {start: 2026-01-01T00:00:00Z, end: 2026-01-01T01:00:00Z}
+to: {stream: factory, topic: history}
+"""
+PIPELINE = """
+iggyflux: 1
+iggy: {address: "127.0.0.1:IGGY", username: u, password: "${INFLUX_TOKEN}", create: true}
+influxdb: {url: "URL", org: org, bucket: test, token: "${INFLUX_TOKEN}"}
+run:
+  - {mapping: mapping.yaml, name: factory-env, from: "log:data", to: influxdb}
+  - {mapping: reader.yaml, to: "log:history"}
+"""
+NEEDS_IGGY = ("--from iggy", "iggy:", "iggyflux regroup", "iggyflux resend")
+ENDLESS = ("iggyflux run pipeline.yaml", "--rate", "iggyflux sim")
+"""What ends by a signal only."""
+REPORTS = ("iggyflux test --round-trip", "iggyflux replay", "iggyflux log tail")
+"""What reports the message that cannot be mapped, which is in the log: exit code 1."""
+ASKS = ("iggyflux cursor set", "iggyflux cursor reset")
+
+
+def examples(command: click.Command, context: click.Context, *names: str) -> Iterator[tuple[str, str]]:
+    """Yield each example in the help of a command and of those below it, with the command's name."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from examples(inner, context, *names, name)
+    _, _, after = (command.help or "").partition("Example:")
+    assert after or isinstance(command, click.Group), f"{names} has no example"
+    yield from ((" ".join(names), line.strip()) for line in after.splitlines() if line.strip())
+
+
+EXAMPLES = list(dict.fromkeys(line for _, line in examples(command_line, click.Context(command_line))))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimServer]:
+    with SimServer(2, token=TOKEN) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def prepared(server: SimServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the pipeline has run."""
+    folder = tmp_path_factory.mktemp("prepared")
+    assert process("init", "mapping.yaml", cwd=folder).code == 0
+    (folder / "reader.yaml").write_text(READER)
+    (iggy,) = free_ports(1)
+    (folder / "pipeline.yaml").write_text(PIPELINE.replace("URL", server.url).replace("IGGY", str(iggy)))
+    for name in (
+        "mappings",
+        "home/.local/share/bash-completion/completions",
+        "home/.zfunc",
+        "home/.config/fish/completions",
+    ):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(folder / "mapping.yaml", folder / "mappings" / "factory-env.yaml")
+    shutil.copy(folder / "mapping.yaml", folder / "writer.yaml")
+    payloads = process("log", "generate", "mapping.yaml", "--count", "20", cwd=folder).out
+    (folder / "samples.ndjson").write_text(payloads)
+    envelopes = process("log", "generate", "mapping.yaml", "--count", "20", "--envelope", cwd=folder).out
+    (folder / "messages.ndjson").write_text(envelopes)
+    process(
+        "log", "append", "data", "factory/readings", stdin=f'{payloads}{{}}\n{{"readings": [1]}}\n'.encode(), cwd=folder
+    )
+    ran = process("run", "pipeline.yaml", "--until-end", cwd=folder, env={"INFLUX_TOKEN": TOKEN})
+    assert ran.code == 0, ran.err
+    assert (folder / "dead-letters" / "factory-env").is_dir()
+    return folder
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_of_the_help_runs(example: str, prepared: Path, tmp_path: Path) -> None:
+    """Where it needs a server of Apache Iggy, it is at least a right usage."""
+    folder = tmp_path / "work"
+    shutil.copytree(prepared, folder)
+    if example.startswith(("iggyflux init", "iggyflux test readings")):
+        (folder / "pipeline.yaml").unlink()
+        (folder / "mapping.yaml").rename(folder / "readings.yaml")
+        if example == "iggyflux init readings.yaml":
+            (folder / "readings.yaml").unlink()
+    command = example.replace("/var/", f"{tmp_path}/") + " --yes" * example.startswith(ASKS)
+    is_endless = any(command.startswith(each) or each in command for each in ENDLESS) and "--until-end" not in command
+    needs_iggy = any(each in command for each in NEEDS_IGGY)
+    if needs_iggy:
+        pipeline = folder / "pipeline.yaml"
+        pipeline.write_text(pipeline.read_text().replace('from: "log:data", ', "").replace(', to: "log:history"', ""))
+    if is_endless or needs_iggy:
+        command = command.replace("iggyflux ", "timeout --preserve-status -s INT 4 iggyflux ", 1)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "HOME": str(folder / "home"), "INFLUX_TOKEN": TOKEN},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "Usage:" not in done.stderr, done.stderr
+    expected = {1, 3, 130} if needs_iggy else {0, 130} if is_endless else {0, 1} if command.startswith(REPORTS) else {0}
+    assert done.returncode in expected, done.stdout + done.stderr
