@@ -9,9 +9,11 @@ from typing import Final
 import click
 
 from iggyflux.documents import has_mark
+from iggyflux.errors import Location, Problem
 
 ENDINGS: Final = (".yaml", ".yml", ".toml")
 DOCUMENTS = click.Path(exists=True, path_type=Path)
+UNREADABLE: Final = "IFX521"
 _MARK = b"iggyflux"
 
 
@@ -27,11 +29,19 @@ def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             chosen[path] = None
             continue
         for file in _walk(path):
-            if has_mark(file, _MARK):
+            if _may_be_document(file):
                 chosen[file] = None
             else:
                 others.append(file)
     return list(chosen), others
+
+
+def _may_be_document(file: Path) -> bool:
+    """Return whether a file has the mark, or cannot be read, which its check reports."""
+    try:
+        return has_mark(file, _MARK)
+    except OSError:
+        return True
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -45,6 +55,11 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
             yield from _walk(entry, (*above, here))
         elif entry.suffix in ENDINGS and entry.is_file():
             yield entry
+
+
+def unreadable(file: Path, error: OSError) -> Problem:
+    """Return the problem of a file that cannot be read."""
+    return Problem(UNREADABLE, f"cannot read the file: {error.strerror}", Location(str(file)))
 
 
 def kind_of(tree: object) -> str:

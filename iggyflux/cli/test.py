@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import click
 
 from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, run_examples
-from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
+from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of, unreadable
 from iggyflux.cli.output import (
     ExitCode,
     Line,
@@ -107,6 +107,8 @@ def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
         if kind_of(document.tree) == "pipeline":
             return None
         mapping = compile_document(document)
+    except OSError as error:
+        return TestedFile(str(file), problems=(unreadable(file, error),))
     except DocumentError as error:
         return TestedFile(str(file), problems=tuple(error.problems))
     results = tuple(run_examples(mapping, plan))  # type: ignore[arg-type]  # click has checked the choice

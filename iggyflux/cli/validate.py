@@ -9,16 +9,15 @@ from typing import Final
 
 import click
 
-from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of
+from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of, unreadable
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
 from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
 from iggyflux.documents import Document, read_document, read_source
-from iggyflux.errors import DocumentError, Location, MappingError, Problem
+from iggyflux.errors import DocumentError, MappingError, Problem
 from iggyflux.mapping import compile_document
 from iggyflux.pipeline import Pipeline, parse_pipeline
 
 NEITHER: Final = "IFX520"
-UNREADABLE: Final = "IFX521"
 _OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
 """Codes of problems that can be specific to this machine."""
 
@@ -81,8 +80,7 @@ def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
     try:
         document = read_document(read_source(path), file=name)
     except OSError as error:
-        problem = Problem(UNREADABLE, f"cannot read the file: {error.strerror}", Location(name))
-        return CheckedFile(name, "", (problem,)), []
+        return CheckedFile(name, "", (unreadable(path, error),)), []
     except DocumentError as error:
         return CheckedFile(name, "", tuple(error.problems)), []
     kind = kind_of(document.tree)

@@ -215,8 +215,8 @@ class _Reading:
                     self.report("IFX810", pointer, f"both `{key}` and a header Authorization", key=True, hint=hint)
 
     def route(self, item: Tree, pointer: str, tree: Tree) -> RouteSettings:
-        mapping = self.path(item["mapping"])
-        if not mapping.is_file():
+        mapping = self.path(item["mapping"], f"{pointer}/mapping")
+        if mapping != self.folder and not mapping.is_file():
             self.report("IFX808", f"{pointer}/mapping", f"mapping file not found: {mapping}", hint=self.near(mapping))
         ends = {}
         for key, kinds in (("from", SOURCE_KINDS), ("to", SINK_KINDS)):
@@ -233,7 +233,10 @@ class _Reading:
             source=ends["from"],
             sink=ends["to"],
             influxdb=self.influxdb(layers) if layers else None,
-            dead_letters=self.dead_letters(item.get("dead_letters", tree.get("dead_letters"))),
+            dead_letters=self.dead_letters(
+                item.get("dead_letters", tree.get("dead_letters")),
+                f"{pointer if 'dead_letters' in item else ''}/dead_letters",
+            ),
             consumer=self.consumer(
                 cast(Tree, item.get("consumer", tree.get("consumer", {}))), pointer if "consumer" in item else ""
             ),
@@ -251,7 +254,7 @@ class _Reading:
         for known in kinds:
             name, _, argument = known.partition(":")
             if name == kind and bool(argument) == bool(rest):
-                return Endpoint(cast(EndpointKind, kind), self.path(rest) if rest else None, envelope)
+                return Endpoint(cast(EndpointKind, kind), self.path(rest, pointer) if rest else None, envelope)
         near = standard if kind == "-" else closest(kind, [known.partition(":")[0] for known in kinds])
         hint = f"did you mean `{next(known for known in kinds if known.startswith(near))}`?" if near else None
         self.report("IFX806", pointer, f"unknown source or sink: {value!r}", expected=" | ".join(kinds), hint=hint)
@@ -261,19 +264,19 @@ class _Reading:
         if end and end.kind in ("iggy", "influxdb") and end.kind not in tree and end.kind not in item:
             self.report("IFX807", pointer, f"missing section `{end.kind}`", hint=f"add `{end.kind}: {{…}}` to the file")
 
-    def dead_letters(self, value: JSON) -> Path | TopicAddress | None:
+    def dead_letters(self, value: JSON, pointer: str) -> Path | TopicAddress | None:
         if value is None:
             return None
         if isinstance(value, dict):
             return TopicAddress(str(value["stream"]), str(value["topic"]))
-        return self.path(value)
+        return self.path(value, f"{pointer}/dead_letters")
 
     def state(self, value: JSON, tree: Tree) -> Path | TopicAddress:
         if not isinstance(value, dict):
             if str(value).partition(":")[0] in ("iggy", "log"):
                 hint = "write a directory, such as `state: .iggyflux`, or a topic: `state: {stream: S, topic: T}`"
                 self.report("IFX806", "/state", f"invalid `state`: {value!r}", hint=hint)
-            return self.path(value)
+            return self.path(value, "/state")
         if "stream" not in value or "topic" not in value:  # which is reported already
             return Path()
         if "iggy" not in tree:
@@ -303,8 +306,17 @@ class _Reading:
             self.report("IFX812", f"{pointer}/start/timestamp", str(error))
             return Start()
 
-    def path(self, value: JSON) -> Path:
-        return self.folder / Path(str(value)).expanduser()
+    def path(self, value: JSON, pointer: str) -> Path:
+        text = str(value)
+        try:
+            if "\0" not in text:
+                return self.folder / Path(text).expanduser()
+            message, hint = "a path cannot contain U+0000", None
+        except RuntimeError:  # no such user
+            message = f"there is no home directory {Path(text).parts[0]}"
+            hint = f"write ./{text} for a file of this name"
+        self.report("IFX818", pointer, message, hint=hint)
+        return self.folder
 
     def near(self, path: Path) -> str | None:
         folder = path.parent
@@ -332,8 +344,8 @@ def _plain(_reading: _Reading, value: JSON, _pointer: str) -> object:
     return value
 
 
-def _path(reading: _Reading, value: JSON, _pointer: str) -> Path:
-    return reading.path(value)
+def _path(reading: _Reading, value: JSON, pointer: str) -> Path:
+    return reading.path(value, pointer)
 
 
 def _secret(reading: _Reading, value: JSON, pointer: str, *, is_named: bool = True) -> Secret:
@@ -349,7 +361,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str, *, is_named: bool = Tr
             problem = reading.document.problem("IFX814", pointer, message, hint=hint)
             reading.warnings.append(dataclasses.replace(problem, severity="warning"))
         return Secret(text)
-    path = reading.path(text.removeprefix("file:"))
+    path = reading.path(text.removeprefix("file:"), pointer)
     try:
         content = read_source(path, limit=_LONGEST_SECRET).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError, DocumentError) as error:

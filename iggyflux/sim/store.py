@@ -148,12 +148,18 @@ class Store:
         self.written = 0
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder().decode
+        self.databases: dict[str, Database] = {}
+        try:
+            self._open(path)
+        except sqlite3.Error as error:
+            raise ValueError(f"cannot use {path} as a file of the simulator: {error}") from error
+
+    def _open(self, path: Path | None) -> None:
         self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode = WAL")  # a commit survives a kill of the process
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.executescript(_TABLES)
         self._connection.create_function("merge", 2, self._merge, deterministic=True)
-        self.databases: dict[str, Database] = {}
         self._load()
 
     def close(self) -> None:

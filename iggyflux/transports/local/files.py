@@ -16,7 +16,8 @@ import os
 import select
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from iggyflux.delivery.pace import Bounds
@@ -189,11 +190,9 @@ class FileSource(_LineSource):
         if self._lines is not None:
             os.close(self._lines.descriptor)
             self._lines = None
-        try:
+        with self._translate_errors():
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise Stopped(f"cannot read {self._path}: {error.strerror}", code="IFX710") from error
-        position, number = self._stored(descriptor)
+            position, number = self._stored(descriptor)
         self._lines = InputLines(descriptor, str(self._path), self._limit, position=position, number=number)
         self._stop = None
         self._ends.clear()
@@ -238,8 +237,16 @@ class FileSource(_LineSource):
             self._state.commit(content)
 
     def _next_bytes(self, lines: InputLines) -> bytes | None:
-        data = os.pread(lines.descriptor, CHUNK_BYTES, lines.end)
+        with self._translate_errors():
+            data = os.pread(lines.descriptor, CHUNK_BYTES, lines.end)
         return data if data or self._until_end else None
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Stopped(f"cannot read {self._path}: {error.strerror}", code="IFX710") from error
 
     def _close(self) -> None:
         if self._lines is not None:
