@@ -262,7 +262,7 @@ def _pattern(form: str) -> str:
 
 def is_secret_key(key: str) -> bool:
     """Return whether the value of `key` is a secret, also if the key is misspelt."""
-    return is_name_of_secret(key) or key in ("headers", "header") or closest(key.lower(), _MISSPELT) is not None
+    return is_name_of_secret(key) or key == "headers" or closest(key.lower(), _MISSPELT) is not None
 
 
 def is_name_of_secret(name: str) -> bool:
@@ -271,7 +271,9 @@ def is_name_of_secret(name: str) -> bool:
 
 
 _MISSPELT = ("connection_string", "passphrase", "password", "token")
-_SECRET_NAME = re.compile(r"auth(?!orit)|connection_string|cookie|credential|passphrase|passw|secret|token|api[-_]?key")
+_SECRET_NAME = re.compile(
+    r"api[-_]?key|auth(?!or(?!iz))|connection_string|cookie|credential|passphrase|passw|secret|token"
+)
 
 
 _SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S)""")

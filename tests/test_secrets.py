@@ -12,9 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from iggyflux.documents import load_schema
 from iggyflux.errors import DocumentError
 from iggyflux.pipeline import parse_pipeline
-from iggyflux.secrets import Scrubber
+from iggyflux.secrets import SECRET_KEYS, Scrubber, is_secret_key
 
 SECRETS = st.text(
     st.sampled_from("abcXYZ0189") | st.sampled_from("/+=&%<>\"'\\ é€😀`:;?#\t"), min_size=8, max_size=40
@@ -100,6 +101,27 @@ def test_a_secret_that_was_cut_is_hidden_before_the_cut(form: str, secret: str, 
 @given(text=st.text(max_size=200))
 def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert Scrubber(["~~~~~~~~~~~~~~~~", ""])(text) == text or "~~~~" in text
+
+
+def keys_of(node: object) -> set[str]:
+    """Return every key that a schema has."""
+    if isinstance(node, list):
+        return set().union(*map(keys_of, node))
+    if not isinstance(node, dict):
+        return set()
+    return {*node.get("properties", {}), *(key for child in node.values() for key in keys_of(child))}
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "mapping"])
+def test_of_the_keys_of_a_schema_only_those_of_secrets_are_hidden(kind: str) -> None:
+    secret = {key for key in keys_of(load_schema(kind)) if is_secret_key(key)}
+
+    assert secret == ({*SECRET_KEYS, "headers"} if kind == "pipeline" else {"headers"})
+
+
+@pytest.mark.parametrize("name", ["api_key", "apikey", "tokn", "pasword", "X-Auth", "Authorization", "client_secret"])
+def test_a_name_that_suggests_a_secret_is_hidden(name: str) -> None:
+    assert is_secret_key(name)
 
 
 PIPELINE = """\

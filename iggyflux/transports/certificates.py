@@ -110,11 +110,9 @@ def _trusting(path: Path) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=path)
     except (ssl.SSLError, ValueError) as error:
         raise CertificateFault("ca_file", f"{path} cannot be decoded: {_words(error)}") from None
-    authorities = context.get_ca_certs()
-    now = time.time()
-    ends = [ssl.cert_time_to_seconds(str(each["notAfter"])) for each in authorities if "notAfter" in each]
-    if ends and max(ends) < now:
-        last = next(each["notAfter"] for each in authorities)
+    dates = [str(each["notAfter"]) for each in context.get_ca_certs() if "notAfter" in each]
+    last = max(dates, key=ssl.cert_time_to_seconds, default=None)
+    if last is not None and ssl.cert_time_to_seconds(last) < time.time():
         raise CertificateFault("ca_file", f"the certificate in {path} has expired (valid until {last})", "renew it")
     return context
 
