@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iggyflux.errors import listed
 from iggyflux.expressions import compile_expression
 from iggyflux.expressions.comparisons import hopeless_comparisons
 from tests.shell import iggyflux
@@ -98,3 +99,14 @@ def test_a_template_in_a_document_gets_a_hint(text: str) -> None:
     assert "warning[IFX156]" in iggyflux("validate", "while.yaml").out
     Path("while.yaml").write_text(MAPPING.replace("topic: t", "topic: {{ topic }}"))
     assert "a document has no {{ }}" in iggyflux("validate", "while.yaml").out
+
+
+@given(st.lists(st.text(max_size=8), unique=True, max_size=30), st.text(max_size=8))
+def test_a_list_of_what_is_there_begins_with_the_most_similar_name(names: list[str], word: str) -> None:
+    """It is short, and says how many names it leaves out."""
+    names = [name for name in names if ", " not in name]
+    shown = listed([*names, word], word)
+
+    assert shown == word or shown.startswith((f"{word}, ", f"{word} and "))
+    assert (" more" in shown) or shown.count(", ") == len(names)
+    assert len(shown) < 200

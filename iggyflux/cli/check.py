@@ -21,7 +21,7 @@ from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, plural, result_line, talk
 from iggyflux.disk import try_writing
-from iggyflux.errors import NotConnected, Stopped
+from iggyflux.errors import NotConnected, Stopped, listed
 from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
 from iggyflux.plan.reads import columns_read
@@ -185,7 +185,7 @@ async def _from_log(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
         if info.partition.stream == wanted.stream and _takes(wanted, info.partition.topic)
     ]
     if not infos:
-        known = ", ".join("/".join(topic) for topic in log.topics())
+        known = listed(["/".join(topic) for topic in log.topics()], _named(wanted))
         hint = f"the log has the topics: {known}" if known else "the log has no topics"
         yield CheckResult(False, f"topic {_named(wanted)} not found", hint)
     else:
@@ -204,12 +204,18 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
         topics = await connection.topics(stream)
         chosen = [topic for topic in topics or () if _takes(wanted, topic)]
         if topics is None:
-            yield CheckResult(False, f"stream {stream} not found", "create it, or correct `from.stream` in the mapping")
+            known = listed(await connection.streams(), stream)
+            hint = "create it, or correct `from.stream` in the mapping" + (
+                f"; the streams are: {known}" if known else ""
+            )
+            yield CheckResult(False, f"stream {stream} not found", hint)
         elif not chosen:
             yield CheckResult(
                 False,
                 f"topic {_named(wanted)} not found",
-                f"the stream has the topics: {', '.join(topics)}" if topics else "the stream has no topics",
+                f"the stream has the topics: {listed(topics, wanted.topics[0])}"
+                if topics
+                else "the stream has no topics",
             )
         for topic in chosen:
             partitions = await connection.partitions(stream, topic) or []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest
+from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest, listed
 from iggyflux.mapping import load_mapping
 from iggyflux.pipeline import Endpoint, Pipeline
 from iggyflux.runner.build import build_reader, build_writer
@@ -86,7 +86,7 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
     for name in only:
         if name not in names:
             near = closest(name, names)
-            hint = f"did you mean {near}?" if near else f"the routes are: {', '.join(names)}"
+            hint = f"did you mean {near}?" if near else f"the routes are: {listed(names, name)}"
             problems.append(Problem("IFX815", f"no route {name!r}", hint=hint))
     if problems:
         raise PipelineError(problems)

@@ -219,6 +219,10 @@ def _get_stream(fake: FakeIggy, stream: str, **_: Any) -> tuple[int, Any]:
     return 200, {**base, "topics_count": len(topics), "topics": topics}
 
 
+def _get_streams(fake: FakeIggy, **_: Any) -> tuple[int, Any]:
+    return 200, [_get_stream(fake, stream)[1] for stream in dict.fromkeys(key[0] for key in sorted(fake.topics))]
+
+
 def _get_topics(fake: FakeIggy, stream: str, **more: Any) -> tuple[int, Any]:
     status, tree = _get_stream(fake, stream, **more)
     return (status, tree["topics"]) if status == 200 else (status, tree)
@@ -282,6 +286,7 @@ def _decoded(text: str) -> bytes:
 
 
 _ROUTES: tuple[tuple[str, Callable[..., tuple[int, Any]]], ...] = (
+    (r"GET /streams", _get_streams),
     (r"GET /streams/([^/]+)", _get_stream),
     (r"POST /streams", _create_stream),
     (r"GET /streams/([^/]+)/topics", _get_topics),

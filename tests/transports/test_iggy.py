@@ -46,7 +46,7 @@ def fill(fake: FakeIggy, payloads: Sequence[bytes], partition: int = 0) -> None:
 @pytest.mark.parametrize(
     ("stream", "topic", "words"),
     [
-        ("halle", "t", ("no stream halle", "`from.stream`")),
+        ("halle", "t", ("no stream halle", "`from.stream` in the mapping; existing: s")),
         ("s", "zug", ("no topic s/zug", "`from.topic` in the mapping; existing: s/t")),
         ("s", "tt", ("no topic s/tt", "did you mean s/t?")),
     ],

@@ -174,6 +174,15 @@ class Connection:
             return None
         return sorted(topic.name for topic in await self._call(self._alive.get_topics(stream), doing))
 
+    async def streams(self) -> list[str]:
+        """Return the names of the streams; none if this user may not list them."""
+        try:
+            return sorted(
+                stream.name for stream in await self._call(self._alive.get_streams(), "requesting the streams")
+            )
+        except Stopped:
+            return []
+
     async def partitions(self, stream: str, topic: str) -> list[PartitionInfo] | None:
         """Return the partitions of a topic; None if it does not exist."""
         details = await self._call(self._alive.get_topic(stream, topic), f"requesting {stream}/{topic}")

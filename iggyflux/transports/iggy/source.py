@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from iggyflux.errors import EndOfInput, NotConnected, Stopped, closest
+from iggyflux.errors import EndOfInput, NotConnected, Stopped, closest, listed
 from iggyflux.pipeline import IggySettings, Start
 from iggyflux.records import Batch, Message, Partition, Position
 from iggyflux.transports.base import GroupState
@@ -275,7 +275,7 @@ class IggySource:
     async def _matching(self, connection: Connection) -> list[str]:
         known = await connection.topics(self._stream)
         if known is None:
-            raise self._missing("stream", self._stream, [])
+            raise self._missing("stream", self._stream, await connection.streams())
         for wanted in self._wanted:
             if not any(character in wanted for character in "*?[") and wanted not in known:
                 others = [f"{self._stream}/{topic}" for topic in known]
@@ -288,8 +288,8 @@ class IggySource:
             return NotConnected(f"the {kind} {name} was deleted from Iggy")
         near = closest(name, known)
         hint = f"did you mean {near}?" if near else f"create it, or correct `from.{kind}` in the mapping"
-        if known and not near:
-            hint += f"; existing: {', '.join(known[:10])}"
+        if known and [near] != list(known):
+            hint += f"; existing: {listed(known, name)}"
         return Stopped(f"Iggy has no {kind} {name}", hint, "IFX766")
 
     def _take_up(self, place: Partition, info: PartitionInfo) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.errors import EndOfInput, NotConnected, Stopped, listed
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
@@ -210,7 +210,13 @@ async def last_messages(settings: IggySettings, stream: str, topics: Sequence[st
         known = await connection.topics(stream)
         chosen = [t for t in known or [] if any(fnmatch.fnmatchcase(t, pattern) for pattern in topics)]
         if not chosen:
-            hint = f"the topics are: {', '.join(known)}" if known else "the stream has no topics, or does not exist"
+            hint = "the stream has no topics"
+            if known:
+                hint = f"the topics are: {listed(known, topics[0])}"
+            elif known is None:
+                hint = (
+                    f"there is no stream {stream}; the streams are: {listed(await connection.streams(), stream) or '?'}"
+                )
             raise Stopped(f"Iggy has no topic {stream}/{','.join(topics)}", hint, "IFX766")
         for topic in chosen:
             for info in await connection.partitions(stream, topic) or []:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from iggyflux.delivery.answers import Answer, plain_words
 from iggyflux.delivery.held import one_reason
 from iggyflux.delivery.verdicts import Accepted, Impossible, RefusedSome, Unavailable, Verdict
-from iggyflux.errors import NotConnected, Stopped
+from iggyflux.errors import NotConnected, Stopped, listed
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.transports.influxdb.flavors import Flavor, bucket_of, database_of, retention_policy_of
 
@@ -186,7 +186,10 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
     if error is not None and "not found" in error and settings.create:
         return ServerFinding("database", True, f"database {database!r} does not exist yet; `run` creates it")
     if error is not None and "not found" in error:
-        return ServerFinding("database", False, error, "create it, or set `create: true`", "IFX723")
+        known = [str(row.get("name")) for row in _rows(ask("GET", "/query?" + urlencode({"q": "SHOW DATABASES"})))]
+        return ServerFinding(
+            "database", False, error, _existing("create it, or set `create: true`", known, database), "IFX723"
+        )
     if error is not None:
         return ServerFinding(
             "database", None, f"no permission to see database {database!r}: {plain_words(error, answer.scrub)}"
@@ -212,7 +215,9 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
         hint = "check `token`; user and password of the 1.x API need `flavor: v1`"
         return ServerFinding("database", False, f"authentication failed: {_message(answer)}", hint, "IFX721")
     if answer.status == 404 and "organization" in _message(answer):
-        return ServerFinding("database", False, _message(answer), "check `org`", "IFX723")
+        organizations = _tree(ask("GET", "/api/v2/orgs?limit=100")).get("orgs") or []
+        hint = _existing("check `org`", [str(each.get("name")) for each in organizations], settings.org or "")
+        return ServerFinding("database", False, _message(answer), hint, "IFX723")
     if found is None and settings.create and not _IDENTIFIER.fullmatch(bucket):
         if _find_organization(settings, ask) is None:
             text = f"this token sees no organization {settings.org!r}, in which to create bucket {bucket!r}"
@@ -220,12 +225,24 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
         return ServerFinding("database", True, f"bucket {bucket!r} does not exist yet; `run` creates it")
     if found is None:
         # A token that may only write sees no bucket; the write shows whether it exists.
-        return ServerFinding(
-            "database", None, f"bucket {bucket!r} does not exist, or this token has no permission to see it"
-        )
+        text = f"bucket {bucket!r} does not exist, or this token has no permission to see it"
+        return ServerFinding("database", None, text, _existing("", _buckets(settings, ask), bucket) or None)
     seconds = next((rule.get("everySeconds") for rule in found.get("retentionRules") or []), 0)
     kept = f"for {_span(seconds)}" if seconds else "without limit"
     return ServerFinding("database", True, f"bucket {bucket!r} keeps points {kept}")
+
+
+def _buckets(settings: InfluxSettings, ask: Ask) -> list[str]:
+    """Return the names of the buckets that the token sees, without those of the system."""
+    organization = _spellings(settings.org, name="org", number="orgID")[0] if settings.org else {}
+    answer = ask("GET", "/api/v2/buckets?" + urlencode({"limit": "100", **organization}))
+    found = _tree(answer).get("buckets") or [] if answer.status == 200 else []
+    return [str(each.get("name")) for each in found if each.get("type") != "system"]
+
+
+def _existing(hint: str, names: Sequence[str], wanted: str) -> str:
+    """Return `hint`, and what is there, the most similar name first."""
+    return "; ".join(filter(None, (hint, f"there is {listed(names, wanted)}" if names else "")))
 
 
 def _database_3(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> ServerFinding:
@@ -238,7 +255,8 @@ def _database_3(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
         return ServerFinding("database", None, f"this token has no permission to see database {database!r}")
     if database in known:
         return ServerFinding("database", True, f"database {database!r}")
-    return ServerFinding("database", None, f"database {database!r} does not exist yet; the first write creates it")
+    text = f"database {database!r} does not exist yet; the first write creates it"
+    return ServerFinding("database", None, text, _existing("", known, database) or None)
 
 
 def _write_3(settings: InfluxSettings, ask: Ask, probe: Callable[[], Verdict]) -> ServerFinding:

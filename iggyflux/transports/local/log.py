@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from iggyflux.disk import make_folder
-from iggyflux.errors import EndOfInput, Stopped, closest
+from iggyflux.errors import EndOfInput, Stopped, closest, listed
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
 from iggyflux.state.sqlite import SUFFIX as _STATE_SUFFIX
@@ -445,7 +445,7 @@ class LogSource:
         known = [f"{stream}/{topic}" for stream, topic in self._log.topics()]
         wanted = f"{self._stream}/{','.join(self._topics)}"
         near = closest(wanted, known)
-        hint = f"did you mean {near}?" if near else f"the topics are: {', '.join(known[:10]) or 'none'}"
+        hint = f"did you mean {near}?" if near else f"the topics are: {listed(known, wanted) or 'none'}"
         return Stopped(f"no topic of the log matches {wanted}", hint, "IFX707")
 
     def _lag(self) -> dict[Partition, int]:
