@@ -115,17 +115,29 @@ class Batch:
     """Messages of one partition in the order of their offsets, as one read returned them; never empty.
 
     `end` is the source's own position after the batch, if that is not the offset of the last message (a file counts
-    bytes).
+    bytes).  `has_position` is false if the source has no position after the batch, which is a part of another one.
     """
 
     partition: Partition
     messages: Sequence[Message]
     end: int | None = None
+    has_position: bool = True
 
     @property
-    def last(self) -> Position:
-        """The position that is reached when every message of the batch is settled."""
+    def last(self) -> Position | None:
+        """The position that is reached when every message of the batch is settled; None if there is none."""
+        if not self.has_position:
+            return None
         return Position(self.partition, self.messages[-1].offset if self.end is None else self.end)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return the batch of the messages `[start, stop)`."""
+        count = len(self.messages)
+        if start == 0 and stop == count:
+            return self
+        is_last = stop == count
+        has_position = self.has_position and (is_last or self.end is None)
+        return Batch(self.partition, self.messages[start:stop], self.end if is_last else None, has_position)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,14 @@ CASES = {
     ),
     "flatten_shared": (writer({"*": {"expr": piped("{a: @, b: @}", 40), "flatten": "."}}), "{}", TOO_LARGE),
     "elements": (writer({"x": "@"}, for_each="yield"), '{"yield":[' + ",".join("0" * 500_000) + "]}", TOO_MANY),
+    "elements_of_points": (
+        json.dumps(
+            json.loads(writer({"x": "@"}, for_each="yield"))
+            | {"points": [{"measurement": {"const": f"m{number}"}, "fields": {"x": "@"}} for number in range(50)]}
+        ),
+        '{"yield":[' + ",".join("0" * 6_000) + "]}",
+        TOO_MANY,
+    ),
     "elements_made": (writer({"x": {"const": 1}}, for_each=f"{piped('[@, @][]', 40)}"), "[1]", TOO_LARGE),
     "whole_in_each": (
         writer({"x": {"expr": "root().class", "type": "string"}, "y": "index()"}, for_each="yield"),

@@ -20,6 +20,7 @@ from iggyflux.errors import NotConnected
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Message, Rendered
 from iggyflux.runner import Route, Stop, Summary, run_routes
+from iggyflux.runner.route import WriterPlan
 from iggyflux.transports.local.deadletters import read_dead_letters
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
 from tests.transports.raw_server import PING_1, PING_2, PING_3, RawServer, Reply, Request, http
@@ -28,7 +29,7 @@ GOOD, NAMED, VAGUE = b"lambda", b"None", b"\xc3\xbc"
 KINDS = (GOOD, NAMED, VAGUE)
 
 
-class OneLine:
+class OneLine(WriterPlan):
     """A plan that makes one line of each message, with the payload as its tag."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:

@@ -26,12 +26,13 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
 from iggyflux.runner import Route, Status, Stop, Summary, run_routes
 from iggyflux.runner.clock import SystemClock
+from iggyflux.runner.route import WriterPlan
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
 
 URL = "http://global:8086"
 
 
-class Lines:
+class Lines(WriterPlan):
     """A plan that makes one line of each payload."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:

@@ -20,6 +20,7 @@ from iggyflux.runner import Route, RouteStatus, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import RequestBuilder
+from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.status import ReaderStatus
 from iggyflux.transports.local.memory import (
     CollectingDeadLetters,
@@ -30,7 +31,7 @@ from iggyflux.transports.local.memory import (
 )
 
 
-class EchoPlan:
+class EchoPlan(WriterPlan):
     """A plan whose payload says what happens: `bad…` fails, `skip…` is skipped, `two…` makes two lines."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
@@ -273,7 +274,7 @@ def test_refused_lines_become_dead_letters_of_their_messages() -> None:
 
 
 def test_a_message_with_a_failure_and_a_refused_line_is_kept_once_with_both_reasons() -> None:
-    class Half:
+    class Half(WriterPlan):
         def render(self, messages: Sequence[Message]) -> Rendered:
             return Rendered(["m v=1 1"], [0], [Failure(0, 1, 0, "IFX301", "/x", "half")])
 
@@ -511,7 +512,7 @@ def test_a_route_whose_sink_hangs_leaves_the_others_running() -> None:
 
 
 def test_a_bug_in_a_plan_stops_its_route_with_a_code_and_not_the_process() -> None:
-    class Broken:
+    class Broken(WriterPlan):
         def render(self, messages: Sequence[Message]) -> Rendered:
             raise ZeroDivisionError("oops")
 

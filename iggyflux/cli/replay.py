@@ -28,7 +28,7 @@ from iggyflux.errors import EndOfInput
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
 from iggyflux.runner.open import open_writers
-from iggyflux.runner.route import Route
+from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.base import Worker
 from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_files, read_dead_letters
@@ -382,7 +382,7 @@ class LetterSource:
         await self._worker.finish()
 
 
-class _KeptLines:
+class _KeptLines(WriterPlan):
     """A plan that returns the rejected lines, which are the payload."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:

@@ -50,10 +50,15 @@ _CHARACTERS_A_STEP: Final = 16
 class Budget:
     """The steps that are left to the expressions of one message."""
 
-    __slots__ = ("left",)
+    __slots__ = ("left", "steps")
 
     def __init__(self, steps: int = MAX_STEPS) -> None:
-        self.left = steps
+        self.left = self.steps = steps
+
+    @property
+    def spent(self) -> int:
+        """The steps that were taken away."""
+        return self.steps - self.left
 
     def spend(self, steps: int) -> None:
         """Take `steps` away.  Raise EvaluationError if that is more than is left."""

@@ -1,6 +1,7 @@
 """What one message may become: limits of points, characters and failures, whatever the document multiplies it by.
 
 The reference plan applies them.  The compiled plan gives a message to the reference plan wherever it may exceed one.
+Several messages that are rendered at once together stay within the limits of one.
 """
 
 from __future__ import annotations
@@ -10,12 +11,19 @@ from dataclasses import replace
 from typing import Final
 
 from iggyflux.errors import RecordError
+from iggyflux.functions.table import MAX_STEPS, Budget
 from iggyflux.records import Failure
 
 TOO_MUCH: Final = "IFX354"
 
 MAX_ELEMENTS: Final = 250_000
-"""The most elements of `for_each`."""
+"""The most elements of `for_each`, each counted once for every item of `points`."""
+
+MAX_BYTES_AT_ONCE: Final = 16_000_000
+"""The most bytes of several payloads that are decoded at once."""
+
+_STEPS_OF_A_RECORD: Final = 32
+"""The reference plan takes about as long for a point or a failure as an expression for this many steps."""
 
 MAX_LINE_CHARACTERS: Final = 64_000_000
 """The most characters of the lines of one message: as many as the largest payload has bytes."""
@@ -44,7 +52,30 @@ class Room:
 
 
 class MayBeTooMuch(Exception):
-    """What generated code makes of a batch may be too much for memory, or for one of its messages."""
+    """What is made of several messages at once, or of one of them, may be too much for memory or take too long."""
+
+
+class Work:
+    """How much the reference plan has done since the last part ended, in steps."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def add(self, budget: Budget, records: int) -> None:
+        """Add what one message took: the steps of its expressions and its points and failures."""
+        self.steps += budget.spent + _STEPS_OF_A_RECORD * records
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the next message belongs to another part."""
+        return self.steps > MAX_STEPS
+
+
+def most_elements(points: int) -> int:
+    """Return the most elements of `for_each` with this many items of `points`."""
+    return MAX_ELEMENTS // points
 
 
 def check_characters(count: int, most: int) -> None:

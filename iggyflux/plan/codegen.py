@@ -29,7 +29,7 @@ from iggyflux.lineprotocol import (
     replace_invalid,
 )
 from iggyflux.plan import columns, layout, stars
-from iggyflux.plan.bounds import MAX_NAME_CHARACTERS
+from iggyflux.plan.bounds import MAX_NAME_CHARACTERS, most_elements
 from iggyflux.plan.layout import PayloadNode
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
@@ -197,7 +197,7 @@ class _WriterGenerator:
             out.add(f"lists = evaluate({name}, roots, messages, roots, repeat(None, len(roots)), odd_lists)")
             out.add("lists = only_lists(lists, odd_lists)")
             out.add("odd.update(positions[index] for index in odd_lists)")
-        out.add("lists = without_long(lists, positions, odd)")
+        out.add(f"lists = without_long(lists, positions, {most_elements(len(self.writer.points))}, odd)")
         out.add("elements, origins, indices = explode(lists)")
         out.add("empty = [position for position, found in zip(positions, lists) if not found]")
         out.add(_MESSAGES_OF_ELEMENTS)

@@ -25,7 +25,7 @@ from iggyflux.lineprotocol import (
     MIN_NS,
     escape_string,
 )
-from iggyflux.plan.bounds import MAX_ELEMENTS, MAX_LINE_CHARACTERS, check_characters
+from iggyflux.plan.bounds import MAX_LINE_CHARACTERS, MayBeTooMuch, check_characters
 from iggyflux.records import JSON, Message, Scalar
 from iggyflux.values import EXACT_INTEGERS, FieldType, convert, tag_text
 
@@ -421,14 +421,18 @@ def evaluate(
     """Return what an expression that is not a plain path gives for each record.
 
     `steps` is the budget for all records of one message: their roots are one object.  With `deep`, all of a value is
-    read, which takes steps.
+    read, which takes steps.  Raise MayBeTooMuch if several messages together take more steps than one may.
     """
     values: list[JSON] = []
     run = expression.evaluate
     budget: Budget | None = None
     last: JSON = None
+    spent = 0
     for index, (document, message, root, element) in enumerate(zip(documents, messages, roots, indices, strict=True)):
         if expression.spends and (budget is None or root is not last):
+            spent += 0 if budget is None else budget.spent
+            if spent > MAX_STEPS:
+                raise MayBeTooMuch
             budget, last = Budget(steps), root
         try:
             value = run(document, message, root=root, index=element, budget=budget)
@@ -475,17 +479,18 @@ def only_lists(column: Sequence[JSON], fallback: Fallback) -> list[list[JSON] | 
 
 
 def without_long(
-    lists: Sequence[Sequence[Any] | None], positions: Sequence[int], fallback: Fallback
+    lists: Sequence[Sequence[Any] | None], positions: Sequence[int], most: int, fallback: Fallback
 ) -> Sequence[Sequence[Any] | None]:
-    """Return `lists` without those of more elements than a message may have; add their messages to `fallback`."""
-    if all(found is None or len(found) <= MAX_ELEMENTS for found in lists):
+    """Return `lists` without those of more than `most` elements; add their messages to `fallback`.
+
+    Raise MayBeTooMuch if several lists together have more than `most`.
+    """
+    if sum(map(len, filter(None, lists))) <= most:
         return lists
-    fallback.update(
-        position
-        for position, found in zip(positions, lists, strict=True)
-        if found is not None and len(found) > MAX_ELEMENTS
-    )
-    return [found if found is None or len(found) <= MAX_ELEMENTS else None for found in lists]
+    if len(lists) > 1:
+        raise MayBeTooMuch
+    fallback.update(positions)
+    return [None]
 
 
 def check_texts(elements: Sequence[Any], constant: int, *texts: Sequence[str | None]) -> None:

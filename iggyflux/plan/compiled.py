@@ -5,7 +5,7 @@ It equals the reference plan in lines, origins, failures, skips and order, and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Any
@@ -17,11 +17,11 @@ from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_repeat_a_key
-from iggyflux.plan.bounds import MAX_LINE_CHARACTERS, MayBeTooMuch, check_characters
+from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
 from iggyflux.plan.codegen import Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
-from iggyflux.plan.reference import ReferencePlan
+from iggyflux.plan.reference import ReferencePlan, joined
 from iggyflux.records import Failure, LazyMessages, Message, Rendered
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
@@ -36,6 +36,8 @@ class CompiledPlan:
     Thread-safe: calls share nothing but memos, whose entries never change.  `source` is the generated Python; `reason`
     says why there is none, so that the reference plan does all the work.
     """
+
+    may_take_long = True
 
     def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
         self.dialect = dialect
@@ -79,32 +81,42 @@ class CompiledPlan:
         If generated code fails unexpectedly, the reference plan renders all of `messages`, and `fallback` of the result
         names the fault.
         """
-        if not messages:
-            return Rendered()
-        if self._run is None:
-            return self._by_reference(messages, self._fault)
-        try:
-            return self._render_bounded(self._run, messages)
-        except Exception as error:
-            return self._by_reference(messages, describe_fault(error))
+        return joined(self.render_parts(messages))
 
-    def _render_bounded(self, run: Callable[..., Any], messages: Sequence[Message]) -> Rendered:
-        """Return what the code makes of `messages`, of fewer at a time if that may be too much at once.
+    def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
+        """Yield what `render` returns in parts: the number of messages, and what they become.
 
-        The reference plan renders a message that may be too much alone.
+        The work for a part is bounded, or it is one message: what may be too much at once is halved, and the reference
+        plan renders a message that may be too much alone.  Usually there is one part.
         """
-        try:
-            return self._render(run, messages)
-        except MayBeTooMuch:
-            if len(messages) == 1:
-                return self.reference.render(messages)
-        middle = len(messages) // 2
-        parts = [(0, messages[:middle]), (middle, messages[middle:])]
-        return _joined([(start, self._render_bounded(run, part)) for start, part in parts])
+        waiting = [messages] if messages else []
+        while waiting:
+            part = waiting.pop()
+            try:
+                yield from self._render_at_once(part)
+            except MayBeTooMuch:
+                middle = len(part) // 2
+                waiting += (part[middle:], part[:middle])
 
-    def _by_reference(self, messages: Sequence[Message], fault: str | None) -> Rendered:
-        rendered = self.reference.render(messages)
-        return rendered if fault is None else replace(rendered, fallback=fault)
+    def _render_at_once(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
+        """Yield the parts of `messages`, usually one.  Raise MayBeTooMuch before the first one if there are several."""
+        if self._run is None:
+            yield from self._by_reference(messages, self._fault)
+            return
+        try:
+            rendered = self._render(self._run, messages)
+        except MayBeTooMuch:
+            if len(messages) > 1:
+                raise
+            rendered = self.reference.render(messages)
+        except Exception as error:
+            yield from self._by_reference(messages, describe_fault(error))
+            return
+        yield len(messages), rendered
+
+    def _by_reference(self, messages: Sequence[Message], fault: str | None) -> Iterator[tuple[int, Rendered]]:
+        for count, rendered in self.reference.render_parts(messages):
+            yield count, rendered if fault is None else replace(rendered, fallback=fault)
 
     def _render(self, run: Callable[..., Any], messages: Sequence[Message]) -> Rendered:
         payloads = (
@@ -137,11 +149,14 @@ class CompiledPlan:
         """
         if self._may_round:
             fallback.update(index for index, payload in enumerate(payloads) if may_round(payload))
+        longest = max(map(len, payloads))
+        if len(payloads) > 1 and longest * len(payloads) > MAX_BYTES_AT_ONCE < sum(map(len, payloads)):
+            raise MayBeTooMuch
         if not self._is_json:
             return
         if self._strict:
             fallback.update(index for index, payload in enumerate(payloads) if may_repeat_a_key(payload))
-        if max(map(len, payloads)) > 2 * MAX_DEPTH:
+        if longest > 2 * MAX_DEPTH:
             fallback.update(index for index, payload in enumerate(payloads) if _is_deep_or_large(payload))
         if not all(map(bytes.isascii, payloads)):
             fallback.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
@@ -200,8 +215,11 @@ class CompiledPlan:
         failures: list[Failure] = []
         skips = [index for index in skips if index not in fallback]
         none = [index for index in none if index not in fallback]
+        work = Work()
         for index in sorted(fallback):
-            outcome = self.reference.render_message(index, messages[index])
+            if work.is_enough:
+                raise MayBeTooMuch
+            outcome = self.reference.render_message(index, messages[index], work)
             found += [(index, line) for line in outcome.lines]
             failures += outcome.failures
             skips += outcome.skipped
@@ -210,17 +228,6 @@ class CompiledPlan:
         return Rendered(
             [line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none)
         )
-
-
-def _joined(parts: Sequence[tuple[int, Rendered]]) -> Rendered:
-    """Return the results for parts of a batch, each with the index of its first message, as one."""
-    return Rendered(
-        [line for _, part in parts for line in part.lines],
-        [start + origin for start, part in parts for origin in part.origins],
-        [replace(failure, index=start + failure.index) for start, part in parts for failure in part.failures],
-        [start + index for start, part in parts for index in part.skipped],
-        [start + index for start, part in parts for index in part.empty],
-    )
 
 
 def _casts_numbers(writer: Writer) -> bool:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import accumulate
 
 from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
 from iggyflux.expressions import Budget, Expression, truth
@@ -28,7 +29,15 @@ from iggyflux.lineprotocol import (
 )
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.recognition import explained
-from iggyflux.plan.bounds import MAX_ELEMENTS, MAX_LINE_CHARACTERS, MAX_NAME_CHARACTERS, TOO_MUCH, Failures, Room
+from iggyflux.plan.bounds import (
+    MAX_LINE_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    TOO_MUCH,
+    Failures,
+    Room,
+    Work,
+    most_elements,
+)
 from iggyflux.plan.reads import payload_reads
 from iggyflux.records import JSON, Failure, Message, Rendered, Scalar
 from iggyflux.spec import Collisions, Field, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat, Writer
@@ -116,6 +125,8 @@ class _Record:
 class ReferencePlan:
     """A writer document as a pure function from messages to lines; thread-safe, without state between calls."""
 
+    may_take_long = True
+
     def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
         self.writer = writer
         self.dialect = dialect
@@ -125,26 +136,33 @@ class ReferencePlan:
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""
-        lines: list[str] = []
-        origins: list[int] = []
-        failures: list[Failure] = []
-        skipped: list[int] = []
-        empty: list[int] = []
-        for index, message in enumerate(messages):
-            outcome = self.render_message(index, message)
-            lines += outcome.lines
-            origins += outcome.origins
-            failures += outcome.failures
-            skipped += outcome.skipped
-            empty += outcome.empty
-        return Rendered(lines, origins, failures, skipped, empty)
+        return joined(self.render_parts(messages))
 
-    def render_message(self, index: int, message: Message) -> Rendered:
-        """Return what `render` gives for one message, which is at `index` of a batch."""
+    def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
+        """Yield what `render` returns in parts: the number of messages, and what they become.
+
+        The work for a part is bounded, or it is one message.
+        """
+        outcomes: list[tuple[int, Rendered]] = []
+        work = Work()
+        for message in messages:
+            outcomes.append((1, self.render_message(0, message, work)))
+            if work.is_enough:
+                yield len(outcomes), joined(outcomes)
+                outcomes, work = [], Work()
+        if outcomes:
+            yield len(outcomes), joined(outcomes)
+
+    def render_message(self, index: int, message: Message, work: Work | None = None) -> Rendered:
+        """Return what `render` gives for one message, which is at `index` of a batch; add what it takes to `work`."""
+        budget = Budget()
         try:
-            return self._render(index, message)
+            rendered = self._render(index, message, budget)
         except RecordError as error:
-            return Rendered(failures=[_failure(index, None, None, error)])
+            rendered = Rendered(failures=[_failure(index, None, None, error)])
+        if work is not None:
+            work.add(budget, len(rendered.lines) + sum(failure.count for failure in rendered.failures))
+        return rendered
 
     def _decode(self, index: int, message: Message, failures: Failures) -> JSON:
         """Return the payload; what of it could not be decoded is added to `failures`."""
@@ -162,11 +180,11 @@ class ReferencePlan:
             raise explained(error, message.payload, source.payload.format).at("/from/payload") from None
         return root
 
-    def _render(self, index: int, message: Message) -> Rendered:
+    def _render(self, index: int, message: Message, budget: Budget) -> Rendered:
         failures = Failures()
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
-        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers), Budget(), names)
+        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers), budget, names)
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(skipped=[index])
         records: list[_Record] = []
@@ -210,8 +228,9 @@ class ReferencePlan:
         if not isinstance(value, list):
             reason = f"expected a list from for_each, found {describe(value)}"
             raise RecordError(NOT_A_LIST, reason, "/for_each", _listing_hint(self.writer.for_each, value))
-        if len(value) > MAX_ELEMENTS:
-            raise RecordError(TOO_MUCH, f"for_each gives more than {MAX_ELEMENTS:,} elements", "/for_each")
+        most = most_elements(len(self.writer.points))
+        if len(value) > most:
+            raise RecordError(TOO_MUCH, f"for_each gives more than {most:,} elements", "/for_each")
         yield from enumerate(value)
 
     def _point(self, scope: _Scope, value: JSON, spec: PointSpec) -> Point | None:
@@ -409,6 +428,23 @@ class ReferencePlan:
             kept[key] = _Record(first.element, first.number, point)
         for record in kept.values():
             yield record.point.encode(self.dialect, self.precision)
+
+
+def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
+    """Return the results of consecutive parts of a batch as one; each comes with its number of messages."""
+    kept = list(parts)
+    if len(kept) == 1:
+        return kept[0][1]
+    starts = [0, *accumulate(count for count, _ in kept)]
+    placed = [(start, part) for start, (_, part) in zip(starts, kept, strict=False)]
+    return Rendered(
+        [line for _, part in placed for line in part.lines],
+        [start + origin for start, part in placed for origin in part.origins],
+        [replace(failure, index=start + failure.index) for start, part in placed for failure in part.failures],
+        [start + index for start, part in placed for index in part.skipped],
+        [start + index for start, part in placed for index in part.empty],
+        next((part.fallback for _, part in placed if part.fallback is not None), None),
+    )
 
 
 def _spread(scope: _Scope, timestamp: Timestamp, ns: int) -> int:

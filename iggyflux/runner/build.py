@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings
-from iggyflux.plan import compile_plan
+from iggyflux.plan import CompiledPlan, ReferencePlan, compile_plan
 from iggyflux.plan.reads import columns_read
 from iggyflux.records import Message, Rendered
 from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES, make_cursor_store, make_dead_letters
@@ -42,20 +42,29 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
     )
 
 
-class SinkPlan:
+class SinkPlan(WriterPlan):
     """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
+
+    may_take_long = True
 
     def __init__(self, writer: Writer, sink: LineSink, precision: str) -> None:
         self._writer = writer
         self._sink = sink
         self._precision = precision
-        self._plan: WriterPlan | None = None
+        self._plan: CompiledPlan | ReferencePlan | None = None
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
+        return self._compiled().render(messages)
+
+    def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
+        """Return what the plan renders, in parts."""
+        return self._compiled().render_parts(messages)
+
+    def _compiled(self) -> CompiledPlan | ReferencePlan:
         if self._plan is None:
             self._plan = compile_plan(self._writer, dialect=self._sink.dialect, precision=self._precision)
-        return self._plan.render(messages)
+        return self._plan
 
 
 def policy_of(settings: InfluxSettings) -> Policy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
@@ -44,6 +45,10 @@ class Job:
         return self.batch.messages
 
 
+def _is_settled(job: Job) -> bool:
+    return job.is_settled
+
+
 class Ledger:
     """The batches in flight, for each partition in the order in which they were read."""
 
@@ -62,10 +67,11 @@ class Ledger:
         """Return the positions that may be acknowledged since the last call, and the number of their messages."""
         positions, messages = [], 0
         for queue in self._queues.values():
-            last = None
-            while queue and queue[0].is_settled:
-                last = queue.popleft()
-                messages += len(last.messages)
+            settled, last = 0, None
+            for number, job in enumerate(takewhile(_is_settled, queue), 1):
+                if (position := job.batch.last) is not None:
+                    settled, last = number, position
+            messages += sum(len(queue.popleft().messages) for _ in range(settled))
             if last is not None:
-                positions.append(last.batch.last)
+                positions.append(last)
         return positions, messages

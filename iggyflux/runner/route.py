@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -15,10 +15,19 @@ from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowS
 
 
 class WriterPlan(Protocol):
-    """What a writer's route needs of a plan."""
+    """What a writer's route needs of a plan.
+
+    One that may take long runs in a thread.
+    """
+
+    may_take_long: bool = False
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return the lines of `messages`; pure."""
+
+    def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
+        """Yield the same in parts, each with its number of messages: none of them takes long, if it can be helped."""
+        yield len(messages), self.render(messages)
 
 
 class ReaderPlan(Protocol):

@@ -14,7 +14,8 @@ Everything that can happen, and what the route then does:
 |              | EndOfInput                          | finishes what is in flight, acknowledges, is done              |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
 |              | Stopped                             | stops                                                          |
-| rendering    | records fail, on_error dead_letter  | sends the other lines; the messages become dead letters        |
+| rendering    | it takes long                       | goes on beside it: a plan runs in a thread, part by part       |
+|              | records fail, on_error dead_letter  | sends the other lines; the messages become dead letters        |
 |              | … skip                              | sends the other lines; counts the messages as dropped          |
 |              | … fail                              | stops                                                          |
 | delivering   | every line accepted                 | settles the batches whose lines are all settled                |
@@ -61,6 +62,7 @@ from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
 from iggyflux.runner.ledger import Job, Ledger
+from iggyflux.runner.rendering import RenderThread
 from iggyflux.runner.request_sender import RequestSender
 from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.route import Route
@@ -98,11 +100,12 @@ class WriterRun:
         self._has_abandoned = False
         self._held: HeldRequests[Request] = HeldRequests()
         self._sink_failures = 0
+        self._thread = RenderThread()
 
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
-        async with closing_all(route.source.close, route.sink.close, route.dead_letters.close):
+        async with closing_all(self._thread.close, route.source.close, route.sink.close, route.dead_letters.close):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
                 await self._end()
@@ -152,7 +155,7 @@ class WriterRun:
         self._held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
         route, status, clock, stop = self.route, self.status, self._clock, self._stop.requested
-        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered)
+        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered, self._thread)
         try:
             await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
         except StopRequested:
@@ -182,8 +185,10 @@ class _Transfer:
         clock: Clock,
         failures: FailureHandler,
         unanswered: Unanswered,
+        thread: RenderThread,
     ) -> None:
         self._route = route
+        self._thread = thread
         self._server = server_of(route.source)
         self._unanswered = unanswered
         self._status = status
@@ -252,7 +257,6 @@ class _Transfer:
                 idle = min(idle * 2, _IDLE_SECONDS[1])
                 continue
             reading = tasks.create_task(self._read())
-            await asyncio.sleep(0)  # starts the read before rendering occupies the event loop
             idle, self._status.state = _IDLE_SECONDS[0], "running"
             await self._render(batch, sender, tasks)
             if not len(self._builder):
@@ -292,16 +296,18 @@ class _Transfer:
         return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
     async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
-        """Render a batch and send the requests that are full."""
-        rendered = self._route.plan.render(batch.messages)
-        self._count(batch, rendered)
-        job = Job(batch, rendered, len(rendered.lines))
-        self._failures.report_failures(rendered.failures, job.place_of)
-        self._ledger.begin(job)
-        if not rendered.lines:
-            await self.settle(job)
-        for request in self._builder.add(job):
-            await sender.send(request, tasks)
+        """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
+        async for part, rendered in self._thread.render(self._route.plan, batch):
+            self._count(part, rendered)
+            job = Job(part, rendered, len(rendered.lines))
+            self._failures.report_failures(rendered.failures, job.place_of)
+            self._ledger.begin(job)
+            if not rendered.lines:
+                await self.settle(job)
+            for request in self._builder.add(job):
+                await sender.send(request, tasks)
+            if self._stop.requested.is_set():
+                return
 
     def _count(self, batch: Batch, rendered: Rendered) -> None:
         status = self._status

@@ -17,6 +17,7 @@ from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.pipeline import Consumer, IggySettings, Secret, Start
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position, Rendered
 from iggyflux.runner import Route, Stop, run_routes
+from iggyflux.runner.route import WriterPlan
 from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.errors import TEXTS, CallFailed, Meaning, meaning_of, translated
@@ -395,7 +396,7 @@ def test_last_does_not_move_when_the_source_reconnects(fake: FakeIggy) -> None:
     assert drive(main()) == [b"after"]
 
 
-class OnePlan:
+class OnePlan(WriterPlan):
     """A line for each message."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:

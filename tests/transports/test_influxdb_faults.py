@@ -17,6 +17,7 @@ from iggyflux.records import Message, Rendered
 from iggyflux.runner import Route, run_routes
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.deliver import SinkState, deliver
+from iggyflux.runner.route import WriterPlan
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Chaos, Fault
 from iggyflux.transports.influxdb.admin import CheckReport
@@ -184,7 +185,7 @@ def test_more_requests_are_under_way_where_a_server_takes_its_time() -> None:
             finally:
                 self.under_way -= 1
 
-    class Line:
+    class Line(WriterPlan):
         def render(self, messages: Sequence[Message]) -> Rendered:
             return Rendered([f"m f=1 {message.offset}" for message in messages], range(len(messages)))
 

@@ -91,7 +91,7 @@ class ScriptedSource:
             raise fault
         for position in positions:
             before = self._settled.get(position.partition, -1)
-            given = max((b.last.offset for b in self._given if b.partition == position.partition), default=-1)
+            given = max((b.messages[-1].offset for b in self._given if b.partition == position.partition), default=-1)
             assert position.offset > before, f"{position} after {before}"  # noqa: S101  # reports the caller's mistake
             assert position.offset <= given, f"{position} was not given"  # noqa: S101
             self._settled[position.partition] = position.offset
