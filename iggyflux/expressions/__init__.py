@@ -113,7 +113,9 @@ class Expression:
             return value
         scope = None
         if self._scoped:
-            scope = Evaluation(message, document if root is _DOCUMENT else root, index, budget or Budget())
+            if budget is None and self.spends:
+                budget = Budget()
+            scope = Evaluation(message, document if root is _DOCUMENT else root, index, budget)
         try:
             return cast(JSON, self._run(scope, document))
         except EvaluationError as error:

@@ -33,11 +33,11 @@ RAISED: Final = (ValueError, TypeError, AttributeError, ArithmeticError, LookupE
 
 
 class Evaluation:
-    """The scope of one evaluation: what is known besides `@`, and the budget of the message."""
+    """The scope of one evaluation: what is known besides `@`, and the budget of the message if it takes steps."""
 
     __slots__ = ("budget", "index", "message", "root")
 
-    def __init__(self, message: Message | Row | None, root: JSON, index: int | None, budget: Budget) -> None:
+    def __init__(self, message: Message | Row | None, root: JSON, index: int | None, budget: Budget | None) -> None:
         self.budget = budget
         self.message = message
         self.root = root
@@ -98,6 +98,25 @@ def _chain(node: Node) -> Run:
     return run
 
 
+def _steps_of_an_element(*nodes: Node) -> int:
+    """Return the steps of an element of a list for which these nodes are evaluated.
+
+    What is evaluated once is bounded by the text, whatever the message: it takes no steps.
+    """
+    return 1 + sum(map(_steps, nodes))
+
+
+def _steps(node: Node) -> int:
+    """Return the steps of what `node` calls and makes, without those for each element of a list."""
+    kind, children = node["type"], [child for child in node["children"] if isinstance(child, dict)]
+    if kind == "expref":
+        return 0
+    if kind in _ITERATING:
+        return _steps(children[0])
+    own = STEPS_OF_A_CALL if kind == "function_expression" else len(children) if kind in _MAKING else 0
+    return own + sum(map(_steps, children))
+
+
 def _index(node: Node) -> Run:
     position = node["value"]
 
@@ -129,13 +148,14 @@ def _slice(node: Node) -> Run:
 
 def _projection(node: Node) -> Run:
     left, right = _children(node)
+    steps = _steps_of_an_element(node["children"][1])
     whole = node["children"][1]["type"] == "identity"
 
     def run(scope: Any, value: Any) -> Any:
         base = left(scope, value)
         if not isinstance(base, list):
             return None
-        scope.budget.spend(len(base))
+        scope.budget.spend(len(base) * steps)
         if whole:
             return [element for element in base if element is not None]
         return [found for element in base if (found := right(scope, element)) is not None]
@@ -145,12 +165,13 @@ def _projection(node: Node) -> Run:
 
 def _value_projection(node: Node) -> Run:
     left, right = _children(node)
+    steps = _steps_of_an_element(node["children"][1])
 
     def run(scope: Any, value: Any) -> Any:
         base = left(scope, value)
         if not isinstance(base, dict):
             return None
-        scope.budget.spend(len(base))
+        scope.budget.spend(len(base) * steps)
         return [found for element in base.values() if (found := right(scope, element)) is not None]
 
     return run
@@ -158,12 +179,13 @@ def _value_projection(node: Node) -> Run:
 
 def _filter_projection(node: Node) -> Run:
     left, right, condition = _children(node)
+    steps = _steps_of_an_element(*node["children"][1:])
 
     def run(scope: Any, value: Any) -> Any:
         base = left(scope, value)
         if not isinstance(base, list):
             return None
-        scope.budget.spend(len(base))
+        scope.budget.spend(len(base) * steps)
         return [
             found
             for element in base
@@ -199,7 +221,6 @@ def _multi_select_list(node: Node) -> Run:
     def run(scope: Any, value: Any) -> Any:
         if value is None:
             return None
-        scope.budget.spend(len(parts))
         return [part(scope, value) for part in parts]
 
     return run
@@ -211,7 +232,6 @@ def _multi_select_dict(node: Node) -> Run:
     def run(scope: Any, value: Any) -> Any:
         if value is None:
             return None
-        scope.budget.spend(len(parts))
         return {name: part(scope, value) for name, part in parts}
 
     return run
@@ -242,6 +262,8 @@ def _not(node: Node) -> Run:
     return lambda scope, value: not truth(inner(scope, value))
 
 
+_ITERATING: Final = ("projection", "value_projection", "filter_projection")
+_MAKING: Final = ("multi_select_list", "multi_select_dict")
 _SIGNS: Final = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "lt": operator.lt,
@@ -297,7 +319,8 @@ def _equal(scope: Any, left: Any, right: Any) -> bool:
 
 def _expref(node: Node) -> Run:
     (inner,) = _children(node)
-    return lambda scope, _: Reference(inner, scope)
+    steps = _steps_of_an_element(node["children"][0])
+    return lambda scope, _: Reference(inner, scope, steps)
 
 
 def _if(node: Node) -> Run:
@@ -327,6 +350,8 @@ def _call(node: Node) -> Run:
     function: Function = node["function"]
     if function.lazy:
         return _LAZY[function.name](node)
+    if function.name == "root":
+        return _root
     count = len(node["children"])
     constants: dict[int, Any] = {  # literals too: their types are checked already
         position: child["value"]
@@ -353,12 +378,13 @@ def _call(node: Node) -> Run:
         for position in nullable:
             if given[position] is None:
                 return None
-        scope.budget.spend(STEPS_OF_A_CALL)
         for position in plain:
-            scope.budget.spend_on(given[position], deep=deep)
+            argument = given[position]
+            if type(argument) in _GROWING and (type(argument) is not str or len(argument) > _SHORT):
+                scope.budget.spend_on(argument, deep=deep)
         try:
             found = body(scope, *given, *added) if scoped else body(*given, *added)
-            if type(found) in _GROWING:
+            if type(found) in _GROWING and (type(found) is not str or len(found) > _SHORT):
                 _spend_on_result(function, scope, found)
             return found
         except EvaluationError:
@@ -384,12 +410,11 @@ def _call_of_one(function: Function, constants: dict[int, Any], position: int, a
             return None
         if check is not None:
             check(given)
-        scope.budget.spend(STEPS_OF_A_CALL)
-        if type(given) in _GROWING:
+        if type(given) in _GROWING and (type(given) is not str or len(given) > _SHORT):
             scope.budget.spend_on(given, deep=deep)
         try:
             found = body(*before, given, *after)
-            if type(found) in _GROWING:
+            if type(found) in _GROWING and (type(found) is not str or len(found) > _SHORT):
                 _spend_on_result(function, scope, found)
             return found
         except EvaluationError:
@@ -401,11 +426,15 @@ def _call_of_one(function: Function, constants: dict[int, Any], position: int, a
 
 
 _GROWING: Final = frozenset((str, list, dict))
+_SHORT: Final = 15
+"""A string of so many characters takes no step."""
+
+
+def _root(scope: Any, _: Any) -> Any:
+    return scope.root
 
 
 def _spend_on_result(function: Function, scope: Any, found: str | list[JSON] | dict[str, JSON]) -> None:
-    if function.name == "root":
-        return
     if type(found) is str:
         check_size(function.name, len(found))
     scope.budget.spend_on(found, deep=False)
@@ -470,6 +499,8 @@ def spends(node: Node) -> bool:
     kind = node["type"]
     if kind == "comparator":
         is_free = node["value"] not in ("eq", "ne") or any(map(is_scalar, node["children"]))
+    elif kind == "function_expression":
+        is_free = node["function"].lazy or node["function"].is_scalar
     else:
         is_free = kind in _FREE
     return not is_free or any(spends(child) for child in node["children"] if isinstance(child, dict))

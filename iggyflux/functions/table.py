@@ -37,14 +37,16 @@ MAX_DIGITS: Final = 400
 
 
 MAX_STEPS: Final = 2**23
-"""The most steps that the expressions of one message take together: calls, elements that they visit or make, and
-characters of strings that they read or make.  It bounds time and memory where an expression multiplies its input.
+"""The most steps that the expressions of one message take together: elements that they visit or make, calls for each
+of them, and characters of strings that they read or make.  It bounds time and memory where an expression multiplies its
+input; what does not depend on the message is not counted.
 """
 
 STEPS_OF_A_CALL: Final = 8
 """A call takes about eight times as long as an element of a list."""
 
 _CHARACTERS_A_STEP: Final = 16
+_WITH_PARTS: Final = frozenset((str, list, dict))
 
 
 class Budget:
@@ -69,8 +71,13 @@ class Budget:
     def spend_on(self, value: JSON, *, deep: bool) -> None:
         """Take the steps away that it takes to read `value`; with `deep`, all of it, else only its elements."""
         if type(value) is str:
-            self.spend(len(value) // _CHARACTERS_A_STEP)
-        elif type(value) is list or type(value) is dict:
+            if len(value) >= _CHARACTERS_A_STEP:
+                self.spend(len(value) // _CHARACTERS_A_STEP)
+        elif type(value) is list:
+            self.spend(len(value))
+            if deep and any(type(part) in _WITH_PARTS for part in value):
+                self._spend_on_parts(value)
+        elif type(value) is dict:
             self.spend(len(value))
             if deep:
                 self._spend_on_parts(value)
@@ -93,16 +100,21 @@ class Budget:
 
 
 class Reference:
-    """The argument that `&expression` gives: bodies of jmespath.py call `visit(expression, element)` on it."""
+    """The argument that `&expression` gives: bodies of jmespath.py call `visit(expression, element)` on it.
 
-    __slots__ = ("expression", "scope")
+    `steps` is what it takes for an element, without what its expression makes.
+    """
 
-    def __init__(self, expression: Callable[[Any, Any], Any], scope: Any) -> None:
+    __slots__ = ("expression", "scope", "steps")
+
+    def __init__(self, expression: Callable[[Any, Any], Any], scope: Any, steps: int) -> None:
         self.expression = expression
         self.scope = scope
+        self.steps = steps
 
     def visit(self, expression: Callable[[Any, Any], Any], value: Any) -> Any:
         """Return the value of the expression on `value`, in the scope of its `&`."""
+        self.scope.budget.spend(self.steps)
         return expression(self.scope, value)
 
 
@@ -115,6 +127,7 @@ CLASSES: Final[dict[str, tuple[type, ...]]] = {
     "object": (dict,),
     "expref": (Reference,),
 }
+_SCALARS: Final = frozenset(("null", "boolean", "number"))
 _TYPES: Final = {kind: word for word, kinds in CLASSES.items() for kind in kinds}
 
 
@@ -192,6 +205,14 @@ class Function:
     def propagates_null(self) -> bool:
         """Whether a null argument makes the result null: so for added functions without `accepts_null`."""
         return not (self.builtin or self.accepts_null)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it reads and makes only numbers and booleans, or only says where the message is from."""
+        if self.name == "root":
+            return True
+        types = [self.result, *(parameter.types for parameter in self.parameters if not parameter.constant)]
+        return all(each and _SCALARS.issuperset(each) for each in types)
 
     @property
     def least(self) -> int:

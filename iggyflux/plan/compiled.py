@@ -81,7 +81,8 @@ class CompiledPlan:
         If generated code fails unexpectedly, the reference plan renders all of `messages`, and `fallback` of the result
         names the fault.
         """
-        return joined(self.render_parts(messages))
+        parts = list(self.render_parts(messages))
+        return parts[0][1] if len(parts) == 1 else joined(parts)
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
         """Yield what `render` returns in parts: the number of messages, and what they become.

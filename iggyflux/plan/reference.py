@@ -433,8 +433,6 @@ class ReferencePlan:
 def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
     """Return the results of consecutive parts of a batch as one; each comes with its number of messages."""
     kept = list(parts)
-    if len(kept) == 1:
-        return kept[0][1]
     starts = [0, *accumulate(count for count, _ in kept)]
     placed = [(start, part) for start, (_, part) in zip(starts, kept, strict=False)]
     return Rendered(

@@ -7,7 +7,7 @@ and remembered, and the members of a group are columns like all others.  As in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -40,6 +40,10 @@ Names = tuple[tuple[str, ...], ...]
 Group = list[tuple[int, list[JSON]]]
 _LAYOUTS = 10_000
 _LONGEST_NAME = 1_000
+_FEW = 100
+"""The most members of an object whose names are not counted: a long name needs the reference plan in any case."""
+_DIGITS = 8
+"""More than the index of an element has."""
 SUFFIXES = {FieldType.INTEGER: "i", FieldType.UNSIGNED: "u"}
 
 
@@ -177,41 +181,57 @@ def _take(star: Star, used: Used, members: dict[str, JSON], values: list[JSON], 
         values += members.values()
         return tuple(members)
     names: list[str] = []
-    flattening = _Flattening(star.flatten, names, values, room)
+    more = len(star.prefix) + 1
+    if len(members) > _FEW:
+        room[0] -= sum(map(len, members)) + more * len(members)
     for key, member in members.items():
-        flattening.take(key, member, used.get(key, _NOTHING), len(star.prefix) + 1)
+        inner = used.get(key, _NOTHING) if used else _NOTHING
+        if inner is None:
+            continue
+        if type(member) is dict or type(member) is list:
+            _flatten(f"{key}{star.flatten}", member, star.flatten, inner, names, values, room, more + 1)
+        else:
+            names.append(key)
+            values.append(member)
+    if room[0] < 0:
+        raise MayBeTooMuch
     return tuple(names)
 
 
-@dataclass(frozen=True, slots=True)
-class _Flattening:
-    """Collects names and values of the leaves of an object."""
+def _flatten(
+    before: str,
+    whole: dict[str, JSON] | list[JSON],
+    separator: str,
+    used: Used,
+    names: list[str],
+    values: list[JSON],
+    room: list[int],
+    more: int,
+) -> None:
+    """Append names and values of the leaves of `whole` that are not used; names begin with `before`.
 
-    separator: str
-    names: list[str]
-    values: list[JSON]
-    room: list[int]
-
-    def take(self, name: str, member: JSON, used: Used | None, more: int) -> None:
-        """Take the leaves of `member` that are not `used` (None: all are).
-
-        A name takes its characters of the room, and `more`: the prefix and the depth.
-        """
-        if used is None:
-            return
-        if type(member) is dict:
-            for key, inner in member.items():
-                self.take(f"{name}{self.separator}{key}", inner, used.get(key, _NOTHING), more + 1)
-        elif type(member) is list:
-            elements = used.get(None, _NOTHING)
-            for index, inner in enumerate(member):
-                self.take(f"{name}{self.separator}{index}", inner, used.get(index, elements), more + 1)
+    Each part of `whole` takes its name of the room, and `more`: the length of the star's prefix and the depth.
+    """
+    room[0] -= (len(before) + more) * len(whole)
+    elements: Used | None = _NOTHING
+    parts: Iterable[tuple[str | int, JSON]]
+    if type(whole) is dict:
+        room[0] -= sum(map(len, whole))
+        parts = whole.items()
+    else:
+        room[0] -= _DIGITS * len(whole)
+        elements, parts = used.get(None, _NOTHING), enumerate(whole)
+    if room[0] < 0:
+        raise MayBeTooMuch
+    for step, part in parts:
+        inner = used.get(step, elements)
+        if inner is None:
+            continue
+        if type(part) is dict or type(part) is list:
+            _flatten(f"{before}{step}{separator}", part, separator, inner, names, values, room, more + 1)
         else:
-            self.room[0] -= len(name) + more
-            if self.room[0] < 0:
-                raise MayBeTooMuch
-            self.names.append(name)
-            self.values.append(member)
+            names.append(f"{before}{step}")
+            values.append(part)
 
 
 class StarFields(_Stars):
