@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -24,6 +26,27 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         each.mkdir(mode, exist_ok=True)
     for each in missing:
         sync_folder(each.parent)
+
+
+_MOST_BYTES = 200
+"""A name has at most 255 bytes on most file systems, with the endings of its files."""
+_UNSAFE = re.compile(r"[%/\\\x00-\x1f\x7f]|^\.")
+
+
+def file_name(name: str) -> str:
+    """Return a name as that of one file: without separators of paths, and short.
+
+    Different names have different ones; those of ordinary names are the same.
+    """
+    return short_name(_UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", name))
+
+
+def short_name(text: str) -> str:
+    """Return `text`, or its beginning and a hash of it if it is too long for a file's name."""
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= _MOST_BYTES:
+        return text
+    return f"{data[: _MOST_BYTES // 2].decode('utf-8', 'ignore')}~{hashlib.sha256(data).hexdigest()[:32]}"
 
 
 def try_writing(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from iggyflux.cursors.deduplicator import MEMORY_BYTES, Deduplicator
 from iggyflux.cursors.slices import DIGEST_BYTES, Slice
 from iggyflux.delivery.windows import Read, ReadPosition
+from iggyflux.disk import file_name
 from iggyflux.errors import Stopped
 from iggyflux.records import JSON
 from iggyflux.state.sqlite import SUFFIX, SqliteState
@@ -44,8 +45,8 @@ class StoredCursor:
 
 def cursor_state(folder: Path, name: str) -> SqliteState:
     """Return the state of the reader `name`, on disk in `folder`."""
-    path = folder / f"{name}.cursor{SUFFIX}"
-    previous = folder / f"{name}.cursor.json"
+    path = folder / f"{file_name(name)}.cursor{SUFFIX}"
+    previous = folder / f"{file_name(name)}.cursor.json"
     return SqliteState(path, "cursor", name, f"the cursor {name!r}", previous=previous, upgrade_hint=_UPGRADE_HINT)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
-from iggyflux.disk import write_whole
+from iggyflux.disk import file_name, write_whole
 from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.escapes import escaped_lines
 from iggyflux.payloads import MAX_PAYLOAD_BYTES
@@ -124,12 +124,13 @@ class _LineSource:
 
 def file_state(folder: Path, name: str) -> SqliteState:
     """Return the state of the consumer `name` of a file, in `folder`."""
+    file = file_name(name)
     return SqliteState(
-        folder / f"{name}{SUFFIX}",
+        folder / f"{file}{SUFFIX}",
         _KIND,
         name,
         f"the position of {name!r} in its file",
-        previous=folder / f"{name}.json",
+        previous=folder / f"{file}.json",
         upgrade_hint=f"{UPGRADE_HINT} (the file has its position in `line`)",
     )
 

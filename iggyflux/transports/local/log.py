@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from iggyflux.disk import make_folder
+from iggyflux.disk import make_folder, short_name
 from iggyflux.errors import EndOfInput, Stopped, closest, listed
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
@@ -522,7 +522,7 @@ def _beyond_the_end(partition: Partition, offset: int, end: int) -> Stopped:
 def _quoted(name: str) -> str:
     """Return a name as a file name, without characters that have a meaning in paths."""
     quoted = quote(name, safe=" ") or "%"
-    return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
+    return short_name("%2E" + quoted[1:] if quoted.startswith(".") else quoted)
 
 
 def _literal(topic: str) -> str:
