@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
+import threading
 
 import pytest
 
@@ -12,7 +14,10 @@ from iggyflux.delivery.answers import classify
 from iggyflux.delivery.verdicts import Accepted
 from iggyflux.runner.status import Status
 from iggyflux.runner.status_file import StatusFile
-from iggyflux.transports.influxdb.http import Answer
+from iggyflux.secrets import Scrubber
+from iggyflux.transports.influxdb.http import Answer, HttpClient, Ticket
+from iggyflux.transports.influxdb.query import rows
+from iggyflux.transports.urls import parse_address
 
 DEEP = [
     b'{"x":' * 100_000,
@@ -67,3 +72,54 @@ def test_a_status_file_is_the_owners_alone(tmp_path):
 
     assert stat.S_IMODE((tmp_path / "status.json").stat().st_mode) == 0o600
     assert json.loads((tmp_path / "status.json").read_text())
+
+
+INTERIM = (
+    b"HTTP/1.1 102 Processing\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("final", [204, 200, 400])
+@pytest.mark.parametrize("heads", [INTERIM[:1], INTERIM[1:2], INTERIM * 3], ids=["102", "103", "many"])
+@pytest.mark.parametrize("downloads", [False, True])
+def test_interim_answers_are_skipped(heads, final, downloads):
+    """They may come before any answer; the connection stays usable for the next request."""
+    body = b"" if final == 204 else b"words"
+    answer = b"".join(heads) + b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (final, len(body)) + body
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                for _ in range(2):
+                    request = b""
+                    while not request.endswith(b"\r\n\r\nx"):
+                        request += connection.recv(65536)
+                    connection.sendall(answer)
+                connection.recv(65536)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        address = parse_address(f"http://127.0.0.1:{server.getsockname()[1]}")[0]
+        client = HttpClient(address, tls=None, timeout_seconds=10.0, scrub=Scrubber([]), connections=1)
+        for _ in range(2):
+            found = bytearray()
+            if downloads:
+                made = client.download("POST", "/query", {}, b"x", found.extend, ticket=Ticket(10.0))
+            else:
+                made = client.exchange("POST", "/write", {}, b"x")
+
+            assert made.status == final
+            assert bytes(found) + made.body == body
+        client.close()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("body", DEEP, ids=["open", "objects", "lists"])
+def test_rows_nested_deeply_are_an_unreadable_answer(body):
+    """Whichever statement they answer."""
+    for read in (rows.read_document, rows._objects_of):
+        with pytest.raises(rows.UnreadableAnswer):
+            read(body)

@@ -90,6 +90,16 @@ _current = threading.local()
 _handing_over = threading.Lock()
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """The first response that is not interim: http.client skips 100, but not 102 and 103."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]  # as before the first head
+            super().begin()
+
+
 class _WatchedConnection:
     """A mixin for urllib3's connections: gives itself to the ticket, and measures how long it was idle."""
 
@@ -153,11 +163,11 @@ class _WatchedConnection:
 
 
 class _PlainConnection(_WatchedConnection, HTTPConnection):
-    pass
+    response_class = _FinalResponse
 
 
 class _TlsConnection(_WatchedConnection, HTTPSConnection):
-    pass
+    response_class = _FinalResponse
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):

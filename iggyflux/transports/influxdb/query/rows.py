@@ -233,7 +233,7 @@ def read_document(line: bytes) -> InfluxqlDocument:
     """Return the document in a line.  Raise `UnreadableAnswer`."""
     try:
         return _document.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableAnswer(f"not an answer to InfluxQL: {error}") from None
 
 
@@ -319,11 +319,11 @@ class _InfluxqlReader:
     def _read(self, line: bytes) -> InfluxqlDocument:
         if self._decoder is not None and (b"-0," in line or b"-0]" in line):
             # Servers write -0.0 as -0, which is an integer in JSON: the slow decoder keeps the sign.
-            with suppress(ValueError, msgspec.ValidationError):
+            with suppress(ValueError, msgspec.ValidationError, RecursionError):
                 return msgspec.convert(json.loads(line, parse_int=_signed), self._decoder.type)
         if self._decoder is not None:
             # Where a type differs from the schema's, decode the line without types.
-            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return self._decoder.decode(line)
         return read_document(line)
 
@@ -428,7 +428,7 @@ def decode_jsonl(
 def _objects_of(piece: bytes) -> list[dict[str, JSON]]:
     try:
         found = _objects.decode_lines(piece)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableAnswer(f"not a line of JSON: {error}") from None
     if b":null" in piece:
         return [{name: value for name, value in each.items() if value is not None} for each in found]

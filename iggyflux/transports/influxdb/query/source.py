@@ -567,7 +567,7 @@ class InfluxRows(InfluxConnection):
             document = msgspec.msgpack.decode(body, type=InfluxqlDocument)
             row = next((row for series in document.series for row in series.values), None)
             found = None if row is None else (int(row[0]), row[1])
-        except (msgspec.DecodeError, ValueError, TypeError, LookupError) as error:
+        except (msgspec.DecodeError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise Stopped(
                 f"cannot read the answer: {plain_words(str(error), self._scrub)}", _REPORT, "IFX747"
             ) from None
