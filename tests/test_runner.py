@@ -207,6 +207,19 @@ def test_a_source_that_loses_its_connection_is_read_again_from_what_was_acknowle
     assert summary.routes[0].reconnects == 1
 
 
+def test_what_was_read_before_a_fault_of_the_source_is_settled_first() -> None:
+    """A damaged message must not keep those before it from being delivered, run after run."""
+    fault = Stopped("damaged at s/t/0@6", "restore a backup", "IFX705")
+    source, sink = ScriptedSource([FIRST, SECOND, fault]), ScriptedSink()
+
+    summary = run(route(source, sink))
+
+    assert set(sink.stored) == expected_lines([FIRST, SECOND])
+    assert source.settled == {HERE: 5}
+    assert [error.code for error in summary.errors] == ["IFX705"]
+    assert summary.exit_code == 3
+
+
 def test_a_batch_whose_acknowledgement_fails_is_read_again() -> None:
     source, sink = ScriptedSource([FIRST, SECOND], acks=[NotConnected("reset")]), ScriptedSink()
 

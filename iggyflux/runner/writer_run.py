@@ -13,7 +13,7 @@ Everything that can happen, and what the route then does:
 |              | no messages                         | is idle: sends what lingers, then polls again, ever less often |
 |              | EndOfInput                          | finishes what is in flight, acknowledges, is done              |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
-|              | Stopped                             | stops                                                          |
+|              | Stopped                             | finishes what is in flight, acknowledges, stops                |
 | rendering    | it takes long                       | goes on beside it: a plan runs in a thread, part by part       |
 |              | records fail, on_error dead_letter  | sends the other lines; the messages become dead letters        |
 |              | … skip                              | sends the other lines; counts the messages as dropped          |
@@ -200,6 +200,7 @@ class _Transfer:
         self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
         self._is_over = False
         self.has_reached_end = False
+        self._fault: Stopped | None = None
 
     async def run(self, sender: RequestSender) -> None:
         """Transfer until the end of the input or a requested stop; leave no task behind.
@@ -215,6 +216,8 @@ class _Transfer:
                 self._is_over = True
                 self._may_acknowledge.set()
                 await acknowledging
+            if self._fault is not None:
+                raise self._fault
         except BaseExceptionGroup as errors:
             raise _worst(errors) from errors
         finally:
@@ -248,8 +251,9 @@ class _Transfer:
                 reading.cancel()
                 break
             batch = reading.result()
-            if isinstance(batch, EndOfInput):
-                self.has_reached_end = True
+            if isinstance(batch, EndOfInput | Stopped):
+                self.has_reached_end = isinstance(batch, EndOfInput)
+                self._fault = batch if isinstance(batch, Stopped) else None
                 break
             if batch is None:
                 self._status.state = "idle" if sender.is_idle else "running"
@@ -267,7 +271,7 @@ class _Transfer:
         await self._flush(sender, tasks)
 
     async def _arrives(
-        self, reading: asyncio.Task[Batch | EndOfInput | None], stopping: asyncio.Task[bool], seconds: float
+        self, reading: asyncio.Task[Batch | EndOfInput | Stopped | None], stopping: asyncio.Task[bool], seconds: float
     ) -> bool:
         """Return whether a batch or a requested stop arrives within `seconds`."""
         if seconds <= 0:
@@ -280,13 +284,13 @@ class _Transfer:
                 lingering.cancel()
         return reading.done() or stopping.done()
 
-    async def _read(self, after_seconds: float = 0.0) -> Batch | EndOfInput | None:
+    async def _read(self, after_seconds: float = 0.0) -> Batch | EndOfInput | Stopped | None:
         if after_seconds:
             await self._clock.sleep(after_seconds)
         try:
             with self._asking("a poll"):
                 return await self._route.source.read()
-        except EndOfInput as end:
+        except (EndOfInput, Stopped) as end:
             return end
 
     def _asking(self, what: str) -> AbstractContextManager[None]:
