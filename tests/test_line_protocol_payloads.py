@@ -80,3 +80,15 @@ def test_a_bad_line_is_a_failure_also_where_nothing_else_is_written(plan: str) -
 
 def test_bytes_that_are_not_utf_8_fail_the_message() -> None:
     assert [failure.code for failure in render(b"m f=1 5\n\xff f=1").failures] == ["IFX402"]
+
+
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+def test_many_bad_lines_are_all_counted_and_cost_no_other_line(plan: str) -> None:
+    """Only the first reasons are kept one by one; the message becomes one dead letter, whole."""
+    lines = [f"yield f={'NaN' if number % 3 == 0 else number} {number}" for number in range(3000)]
+    rendered = render("\n".join(lines).encode(), plan)
+
+    assert list(rendered.lines) == [f"yield f={number}.0 {number}" for number in range(3000) if number % 3]
+    assert sum(failure.count for failure in rendered.failures) == 1000
+    assert len(rendered.failures) == 101
+    assert {failure.index for failure in rendered.failures} == {0}
