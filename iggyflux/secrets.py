@@ -236,12 +236,19 @@ _ENCODINGS: tuple[Callable[[str], str], ...] = (
     lambda text: json.dumps(text)[1:-1],
     lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
     lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    lambda text: _json_of_go(text, "&<"),
+    lambda text: _json_of_go(text, "&<>"),
     lambda text: repr(text)[1:-1],
     lambda text: repr(text.encode("utf-8", "surrogatepass"))[2:-1],
     lambda text: quote(text, safe="", errors="surrogatepass"),
     lambda text: quote(text, errors="surrogatepass"),
     html.escape,
 )
+
+
+def _json_of_go(text: str, signs: str) -> str:
+    escapes = {ord(sign): f"\\u{ord(sign):04x}" for sign in signs}
+    return json.dumps(text, ensure_ascii=False)[1:-1].translate(escapes)
 
 
 def _encoded(secret: str) -> set[str]:
@@ -325,11 +332,19 @@ def url_secrets(text: str) -> Iterator[str]:
     match = re.match(r"[a-z][a-z0-9+.-]*" + _LOGIN.pattern, text, re.IGNORECASE)
     if match:
         yield match[1]
-    # The address may also be invalid: a password with a slash in it, or no scheme.
-    match = re.match(r"(?!file:|log:)(?:[a-z][a-z0-9+.-]*://)?(\S*:\S*)@", text)
-    if match:
-        yield match[1]
-    match = re.match(r"(?!file:|log:)(?:[a-z][a-z0-9+.-]*://|[^\s?#]*[:.])[^\s?#]*[?#](.+)", text, re.DOTALL)
-    if match:
-        yield match[1]
-        yield from (value for part in match[1].split("&") if (value := part.partition("=")[2]))
+    if text.startswith(("file:", "log:")):
+        return
+    # The address may also be invalid: a password with a slash in it, or no scheme.  A pattern takes quadratic time.
+    word = _SCHEME.sub("", _WORD.match(text)[0])  # type: ignore[index]  # it matches every text
+    login, at, _ = word.rpartition("@")
+    if at and ":" in login:
+        yield login
+    match = re.match(r"[^\s?#]*[?#]", text)
+    if match and (":" in match[0] or "." in match[0]) and len(text) > match.end():
+        query = text[match.end() :]
+        yield query
+        yield from (value for part in query.split("&") if (value := part.partition("=")[2]))
+
+
+_WORD = re.compile(r"\S*")
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 from collections.abc import Callable
+from time import process_time
 from urllib.parse import quote, quote_plus, unquote_plus
 
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from iggyflux.documents import load_schema
+from iggyflux.documents.masking import hidden_spans
 from iggyflux.errors import DocumentError
 from iggyflux.pipeline import parse_pipeline
-from iggyflux.secrets import SECRET_KEYS, Scrubber, is_secret_key
+from iggyflux.secrets import SECRET_KEYS, Scrubber, is_secret_key, login_spans, secret_spans, url_secrets
 
 SECRETS = st.text(
     st.sampled_from("abcXYZ0189") | st.sampled_from("/+=&%<>\"'\\ é€😀`:;?#\t"), min_size=8, max_size=40
@@ -157,3 +159,38 @@ def test_problems_of_a_pipeline_contain_no_part_of_a_secret(text: str) -> None:
 
         shown = str(error.value) + repr([problem.as_dict() for problem in error.value.problems])
         assert [piece for piece in pieces(secret) if piece in shown] == []
+
+
+PUMPS = [
+    ":",
+    "a:",
+    "a@",
+    ":@",
+    "://",
+    "a.b",
+    "?a=",
+    "#",
+    "%4",
+    "\\",
+    "\\x4",
+    "&#6",
+    "'",
+    '"',
+    "{a: ",
+    "[",
+    "=a:",
+    ",a:b",
+    "token: ",
+    "…",
+]
+
+
+@pytest.mark.parametrize("pump", PUMPS)
+def test_looking_for_secrets_takes_linear_time(pump: str) -> None:
+    """A value, or a line, may have 1 MB: each search over it, of 100,000 characters in a second."""
+    for text in (pump * (100_000 // len(pump)), "http://" + pump * (100_000 // len(pump)), "http://[" + pump * 30_000):
+        for search in (lambda text: list(url_secrets(text)), login_spans, secret_spans, hidden_spans):
+            started = process_time()
+            search(text)
+
+            assert process_time() - started < 1.0
