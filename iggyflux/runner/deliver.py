@@ -22,7 +22,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random as _random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from iggyflux.delivery.limit import ByteLimit
@@ -68,6 +69,8 @@ class SinkState:
     """Whether `delivery.away` was logged, and the server has not answered since."""
     waiting: int = 0
     """Deliveries that wait for the server."""
+    deliveries: set[Machine] = field(default_factory=set)
+    """The deliveries in progress."""
     gate: SendGate = field(default_factory=SendGate)
     pace: Pace | None = None
     """How many requests may be in flight."""
@@ -77,9 +80,19 @@ class SinkState:
 
     def waiting_for(self, now: float) -> str | None:
         """Return what deliveries wait for, for people: the server with the reason, or an answer that is late."""
-        if self.waiting and self.shared.outage.reason:
+        is_failing = self.waiting or any(each.is_retrying for each in self.deliveries)
+        if is_failing and self.shared.outage.reason:
             return f"{self.server or 'the sink'}: {self.shared.outage.reason}"
         return self.unanswered.waiting_for(now)
+
+    @contextmanager
+    def delivery(self, machine: Machine) -> Iterator[None]:
+        """Deliver what `machine` decides inside the block."""
+        self.deliveries.add(machine)
+        try:
+            yield
+        finally:
+            self.deliveries.discard(machine)
 
     def fields(self) -> dict[str, object]:
         """Return the fields of each event."""
@@ -107,8 +120,23 @@ async def deliver(
     """
     state, statistics, stop = state or SinkState(), statistics or DeliveryStatistics(), stop or asyncio.Event()
     state.limit = state.limit or ByteLimit(policy.max_bytes)
+    machine = Machine(lines, policy, size=size, limit=state.limit, outage=state.shared.outage)
+    with state.delivery(machine):
+        return await _deliver(sink, lines, machine, clock, state, statistics, stop, random)
+
+
+async def _deliver(
+    sink: LineSink,
+    lines: Sequence[str],
+    machine: Machine,
+    clock: Clock,
+    state: SinkState,
+    statistics: DeliveryStatistics,
+    stop: asyncio.Event,
+    random: Callable[[], float],
+) -> tuple[Refusal, ...]:
+    """Do what `machine` says until it is done."""
     shared = state.shared
-    machine = Machine(lines, policy, size=size, limit=state.limit, outage=shared.outage)
     while True:
         _log_back(state)
         action = machine.next(clock.monotonic())

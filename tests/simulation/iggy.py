@@ -1,0 +1,85 @@
+"""Iggy in the world: the server of `fake_iggy_groups`, whose calls take time and fail as the world demands."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from tests.simulation.loop import Process, current_process
+from tests.simulation.reader import Confirmation, Confirmed, OutgoingBytes
+from tests.transports.fake_iggy_groups import _CALLS, FakeClient, FakeGroups
+
+
+class Iggy(FakeGroups):
+    """One server; `slow` multiplies the time of calls, `flaky` is the probability that a call ends its connection."""
+
+    def __init__(self, chance: random.Random, partitions: int, topics: tuple[str, ...]) -> None:
+        super().__init__(partitions, topics=topics)
+        self.chance = chance
+        self.slow = 1.0
+        self.flaky = 0.0
+        self.on_receive: Callable[[str, bytes, int], None] = lambda *_: None
+        """Called with a topic, and the payload and id of a message that was sent to it."""
+
+    def end(self, client: Client) -> None:
+        """End a connection; the server notices, or keeps the member as a ghost."""
+        if client.number in self.clients:
+            if self.chance.random() < 0.7:
+                self.disconnect(client)
+            else:
+                self.make_ghost(client)
+
+    def client(self) -> Client:
+        """Return a client that is not connected."""
+        client = Client(self)
+        client.process = current_process()
+        return client
+
+
+class Client(FakeClient):
+    """A client whose calls take time."""
+
+    server: Iggy
+    process: Process | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return partial(_slow_call, self, found) if name in _CALLS or name == "send_messages" else found
+
+    async def send_messages(self, _stream: str, topic: str, number: int, batch: Sequence[OutgoingBytes]) -> Confirmed:
+        """Append messages, as the SDK's client."""
+        await self.server.awake.wait()
+        if not self.is_alive:
+            raise RuntimeError("Disconnected")
+        self._topic(topic)
+        for each in batch:
+            self.server.append(topic, number, [each.payload])
+            self.server.on_receive(topic, each.payload, each.number or 0)
+        return Confirmed([Confirmation(number)])
+
+
+async def _slow_call(client: Client, call: Any, *args: Any, **named: Any) -> Any:
+    server = client.server
+    chance = server.chance
+    seconds = chance.expovariate(1 / (0.004 * server.slow))
+    is_before = chance.random() < 0.5
+    fails = server.flaky and chance.random() < server.flaky
+    if is_before:
+        await asyncio.sleep(seconds)
+        if fails:
+            server.end(client)
+        return await call(*args, **named)
+    answer = await call(*args, **named)
+    if fails and chance.random() < 0.2:
+        if client.number in server.clients:
+            server.make_ghost(client)  # the other end is gone without a word
+        await asyncio.get_running_loop().create_future()
+    if fails:
+        server.end(client)
+    await asyncio.sleep(seconds)
+    if not client.is_alive:
+        raise RuntimeError("Disconnected")
+    return answer

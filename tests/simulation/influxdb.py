@@ -1,0 +1,264 @@
+"""InfluxDB in the world: the core of the simulator behind an HTTP client that waits in virtual time.
+
+The client returns what `HttpClient` returns for the same end of an exchange (`transports/influxdb/http.py`):
+
+| what happens                                       | the client returns                                     |
+|----------------------------------------------------|--------------------------------------------------------|
+| nothing listens                                    | Unavailable, "cannot connect"                          |
+| the answer comes in time                           | Answer                                                 |
+| the connection ends before the answer              | Unavailable, `connection_died`                         |
+| no answer within the ticket's time, or it is cut   | Unavailable, `suspicious`                              |
+| the answer breaks off                              | Answer, not whole                                      |
+"""
+
+from __future__ import annotations
+
+import contextvars
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from iggyflux.delivery.answers import Answer
+from iggyflux.delivery.verdicts import Unavailable
+from iggyflux.pipeline import InfluxSettings
+from iggyflux.sim.core import Break, BrokenConnection, Core
+from iggyflux.sim.dialects.base import Settings
+from iggyflux.sim.exchange import Body, request_of
+from iggyflux.sim.server import DIALECTS
+from iggyflux.sim.store import Store
+from iggyflux.spec import Query
+from iggyflux.transports.influxdb.http import Failure, Ticket
+from iggyflux.transports.influxdb.query.source import InfluxRows
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+from tests.simulation.loop import VirtualLoop, Wait, current_process
+
+WHERE = "influxdb.example:8086"
+_WORLD = contextvars.Context()
+_PIECE_BYTES = 64 * 1024
+
+
+class Influx:
+    """One server: up, down or hanging."""
+
+    def __init__(self, loop: VirtualLoop, chance: random.Random, dialect: int, now_ns: Callable[[], int]) -> None:
+        kind, version = DIALECTS[dialect]
+        self.loop = loop
+        self.chance = chance
+        self.store = Store()
+        self.core = Core(kind, self.store, Settings(version=version, database="test", now_ns=now_ns))
+        if dialect != 3:
+            self.store.create_database("test")
+        self.is_up = True
+        self.is_hanging = False
+        self.is_slow = False
+        self.is_another = False
+        """Whether another product answers at the address."""
+        self.exchanges: dict[_Exchange, None] = {}
+        self.most_at_once: Counter[str] = Counter()
+        """The largest number of writes at once of each sink."""
+        self.wrong: list[str] = []
+        self.answered = 0
+
+    def kill(self) -> None:
+        """End every connection and be down."""
+        self.is_up = False
+        for each in list(self.exchanges):
+            each.break_off()
+
+    def start(self) -> None:
+        """Be up, and answer."""
+        self.is_up, self.is_hanging = True, False
+        for each in list(self.exchanges):
+            each.wake()
+
+    def hang(self) -> None:
+        """Answer nothing until `start`."""
+        self.is_hanging = True
+
+    def latency(self) -> float:
+        """Return the time of one way."""
+        return self.chance.expovariate(1 / (0.5 if self.is_slow else 0.004))
+
+
+class _Exchange:
+    """One exchange: what a ticket can cut, and what ends when the server is killed."""
+
+    def __init__(self, server: Influx, ticket: Ticket) -> None:
+        self.server = server
+        self.ticket = ticket
+        self.process = current_process()
+        self.deadline = server.loop.time() + ticket.seconds
+        self.is_broken = False
+        self.has_sent = False
+        self.is_write = False
+        self.client: Client | None = None
+        self._wait: Wait | None = None
+
+    def cut(self, _ticket: Ticket) -> None:
+        self.wake()
+
+    def break_off(self) -> None:
+        self.is_broken = True
+        self.wake()
+
+    def wake(self) -> None:
+        if self._wait is not None:
+            self._wait.end()
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_broken or self.ticket.is_over or self.server.loop.time() >= self.deadline
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, while the server hangs longer; return whether the exchange goes on."""
+        until = self.server.loop.time() + seconds
+        while not self.is_over:
+            now = self.server.loop.time()
+            if now >= until and not self.server.is_hanging:
+                return True
+            end = self.deadline if self.server.is_hanging else min(until, self.deadline)
+            self._wait = Wait(self.server.loop)
+            self._wait.wait(max(end - now, 0.0))
+            self._wait = None
+        return False
+
+    def failure(self) -> Unavailable:
+        """Return why there is no answer."""
+        if self.is_broken:
+            return Unavailable(f"the connection to {WHERE} broke before the answer: reset", connection_died=True)
+        return Unavailable(f"no complete answer from {WHERE} within {self.ticket.seconds:g} s", suspicious=True)
+
+
+class Client:
+    """As `HttpClient`, for the code of a transport."""
+
+    def __init__(self, server: Influx, timeout_seconds: float, name: str = "") -> None:
+        self._server = server
+        self._name = name
+        self._not_before = 0.0
+        self._timeout_seconds = timeout_seconds
+        self._under_way: dict[Ticket, None] = {}
+
+    def exchange(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        ticket: Ticket | None = None,
+    ) -> Answer | Failure:
+        """As `HttpClient.exchange`."""
+        ticket = ticket or Ticket(self._timeout_seconds)
+        server, exchange = self._server, _Exchange(self._server, ticket)
+        ticket.connection = exchange  # type: ignore[assignment]
+        self._under_way[ticket] = None
+        server.exchanges[exchange] = None
+        self._check_begin(exchange, target)
+        try:
+            return self._exchange(exchange, method, target, headers, body)
+        finally:
+            server.exchanges.pop(exchange, None)
+            self._under_way.pop(ticket, None)
+
+    def download(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        into: Callable[[bytes], None],
+        *,
+        ticket: Ticket,
+    ) -> Answer | Failure:
+        """As `HttpClient.download`."""
+        answer = self.exchange(method, target, headers, body, ticket=ticket)
+        if not isinstance(answer, Answer) or answer.status != 200:
+            return answer
+        for start in range(0, len(answer.body), _PIECE_BYTES):
+            into(answer.body[start : start + _PIECE_BYTES])
+        return Answer(200, answer.headers, b"", answer.whole)
+
+    def close(self) -> None:
+        """As `HttpClient.close`."""
+        for ticket in tuple(self._under_way):
+            ticket.cut()
+
+    def _check_begin(self, exchange: _Exchange, target: str) -> None:
+        """Check that no more writes are in flight than may be, and that the server is left alone as it asked."""
+        exchange.is_write, exchange.client = "write" in target, self
+        if not exchange.is_write:
+            return
+        server = self._server
+        at_once = sum(each.client is self and each.is_write and not each.ticket.is_over for each in server.exchanges)
+        server.most_at_once[self._name] = max(server.most_at_once[self._name], at_once)
+        if server.loop.time() < self._not_before:
+            asked = f"before {self._not_before:.3f} s, as the server asked"
+            server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
+
+    def _exchange(
+        self, exchange: _Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer | Failure:
+        server = self._server
+        if not exchange.pause(server.latency()):
+            return exchange.failure()
+        if not server.is_up:
+            return Unavailable(f"cannot connect to {WHERE}: Connection refused")
+        exchange.has_sent = True
+        if server.is_another:
+            return Answer(404, {"content-type": "text/html", "server": "nginx"}, b"<html>not found</html>", True)
+        begun = server.core.begin(request_of(method, target, headers, Body.of(body or b"")))
+        if begun.delay and not exchange.pause(begun.delay):
+            return exchange.failure()
+        found = server.core.finish(begun)
+        if isinstance(found, BrokenConnection):
+            return self._broken(exchange, found)
+        server.answered += 1
+        if not exchange.pause(server.latency()):
+            return exchange.failure()
+        names = {name.lower(): value for name, value in found.headers.items()}
+        if found.status in (429, 503) and names.get("retry-after", "").isdigit():
+            self._not_before = max(self._not_before, server.loop.time() + int(names["retry-after"]))
+        if "date" not in names:
+            names["date"] = _http_date(server.core.settings.now_ns())
+        whole = found.body if isinstance(found.body, bytes) else b"".join(found.body)
+        if (cut := begun.faults.of("truncate")) is not None:
+            return Answer(found.status, names, whole[: cut.bytes], False)
+        names.setdefault("content-length", str(len(whole)))
+        return Answer(found.status, names, whole, True)
+
+    def _broken(self, exchange: _Exchange, found: BrokenConnection) -> Failure:
+        server = self._server
+        exchange.is_broken = True
+        if found.how in (Break.DIE, Break.DOWN):
+            server.kill()
+            server.loop.call_later(found.seconds or server.chance.uniform(0.2, 5.0), server.start, context=_WORLD)
+        return exchange.failure()
+
+
+def _http_date(now_ns: int) -> str:
+    from email.utils import formatdate
+
+    return formatdate(now_ns // 10**9, usegmt=True)
+
+
+class LineSink(InfluxLineSink):
+    """The real sink over the client of the world."""
+
+    def __init__(self, settings: InfluxSettings, server: Influx, now: Callable[[], float], name: str) -> None:
+        super().__init__(settings, now=now)
+        self._simulated = Client(server, settings.timeout_seconds, name)
+
+    def _http(self) -> Client:  # type: ignore[override]
+        return self._simulated
+
+
+class Rows(InfluxRows):
+    """The real source of rows over the client of the world."""
+
+    def __init__(self, settings: InfluxSettings, query: Query, server: Influx, now: Callable[[], float]) -> None:
+        super().__init__(settings, query, now=now)
+        self._simulated = Client(server, settings.timeout_seconds)
+
+    def _http(self) -> Client:  # type: ignore[override]
+        return self._simulated

@@ -1,0 +1,265 @@
+"""Faults to plant in the code, each of which the world must find.
+
+A fault replaces one piece of the source of one module when the module is imported; the piece must be there exactly
+once.  `plant` must be called before the module is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A fault: what is wrong, in which module, and the piece of its source that is replaced."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+_RUNNER, _DELIVERY, _IGGY = "iggyflux.runner", "iggyflux.delivery", "iggyflux.transports.iggy"
+_LETTERS = "iggyflux.transports.local.deadletters"
+
+PLANTED = [
+    Planted(
+        "acknowledge before settling",
+        f"{_RUNNER}.writer_run",
+        "        self._ledger.begin(job)\n",
+        "        self._ledger.begin(job)\n        self._ledger.settle(job)\n        self._may_acknowledge.set()\n",
+    ),
+    Planted(
+        "acknowledge before the letters are kept",
+        f"{_RUNNER}.writer_run",
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n"
+        "        self._ledger.settle(job)\n",
+        "        self._ledger.settle(job)\n        self._may_acknowledge.set()\n"
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n",
+    ),
+    Planted(
+        "forget the refused lines of a batch",
+        f"{_RUNNER}.ledger",
+        "        self.refusals += (\n",
+        "        _ = (\n",
+    ),
+    Planted(
+        "acknowledge over a gap",
+        f"{_RUNNER}.ledger",
+        "while queue and queue[0].is_settled:",
+        "while queue and any(each.is_settled for each in queue):",
+    ),
+    Planted("write a letter without a sync", _LETTERS, "                file.sync()\n", ""),
+    Planted("keep a letter in a file that was removed", _LETTERS, "if file.is_at(end):", "if True:"),
+    Planted(
+        "never sync the folder of a new file",
+        "iggyflux.transports.local.append_file",
+        "            sync_folder(path.parent)\n",
+        "            pass\n",
+    ),
+    Planted(
+        "drop messages that fail, whatever on_error says",
+        f"{_RUNNER}.failures",
+        "if self._route.on_error is OnError.SKIP:",
+        "if self._route.on_error is not OnError.FAIL:",
+    ),
+    Planted(
+        "progress of any partition resets the watch of all",
+        f"{_IGGY}.watch",
+        "        for place, look in looks.items():\n",
+        "        if any(self._watched[p].look.progress != looks[p].progress for p in looks if p in self._watched):\n"
+        "            self._watched.clear()\n"
+        "        for place, look in looks.items():\n",
+    ),
+    Planted("no partition ever starves", f"{_IGGY}.watch", "STARVING_SECONDS = 10.0", "STARVING_SECONDS = 1e9"),
+    Planted(
+        "wake nobody who waits for another's attempt",
+        f"{_RUNNER}.server_state",
+        "        self._change.set()\n",
+        "",
+    ),
+    Planted(
+        "ignore Retry-After",
+        f"{_DELIVERY}.outage",
+        "        self.asked_until = max(self.asked_until, until)\n"
+        "        self.not_before = max(self.not_before, until + jitter_seconds)\n",
+        "        return\n",
+    ),
+    Planted(
+        "the backoff never begins anew",
+        f"{_DELIVERY}.outage",
+        "        self.episode += 1\n        self._level = 0\n",
+        "        self.episode += 1\n",
+    ),
+    Planted(
+        "wait for an answer of Iggy for ever",
+        f"{_IGGY}.connection",
+        "await asyncio.wait({future}, timeout=self._settings.timeout_seconds)",
+        "await asyncio.wait({future})",
+    ),
+    Planted(
+        "forget to join again",
+        f"{_IGGY}.source",
+        'if new and len(new) == len(infos) and self.consumer.kind == "group":',
+        'if new and len(new) == len(infos) and self.consumer.kind == "group" and not self._was_connected:',
+    ),
+    Planted(
+        "take an answer that never came for an acceptance",
+        f"{_DELIVERY}.machine",
+        "    Unavailable: Machine._unavailable,",
+        "    Unavailable: Machine._accepted,",
+    ),
+    Planted(
+        "take the rest of a rejected request for stored",
+        f"{_DELIVERY}.machine",
+        "        if verdict.rest_stored:\n            self._todo",
+        "        if True:\n            self._todo",
+    ),
+    Planted(
+        "lose a line while halving",
+        f"{_DELIVERY}.machine",
+        "        self._has_accepted = True\n        self._todo = self._todo[width:]\n",
+        "        self._has_accepted = True\n"
+        "        self._todo = self._todo[width + (self._phase is Phase.SEARCHING) :]\n",
+    ),
+    Planted(
+        "forget a line that is too large",
+        f"{_DELIVERY}.machine",
+        '            self._refuse_first(verdict.reason, verdict.status, "IFX602", is_vague=is_vague)\n',
+        "            self._todo = self._todo[1:]\n",
+    ),
+    Planted(
+        "send requests of one point side by side",
+        f"{_RUNNER}.footprint",
+        "        if self._times.isdisjoint(other._times):\n            return False\n",
+        "        return False\n",
+    ),
+    Planted(
+        "send any number of requests at once",
+        f"{_RUNNER}.request_sender",
+        "while len(self._in_flight) >= pace.limit:",
+        "while False:",
+    ),
+    Planted(
+        "the status says nothing while connecting",
+        f"{_RUNNER}.session",
+        "        self._status.waiting_for = error.named\n        emit(",
+        "        emit(",
+    ),
+    Planted(
+        "the status forgets its reason during a backoff",
+        f"{_RUNNER}.session",
+        '                self._status.state = "connecting"  # else',
+        "                pass  # else",
+    ),
+    Planted(
+        "trust a log whose offsets are used again",
+        f"{_IGGY}.source",
+        "        if cursor.end <= offset:\n            return False\n",
+        "        return True\n",
+    ),
+    Planted(
+        "begin after the message that follows the stored offset",
+        f"{_IGGY}.source",
+        "begin = stored.stored + 1 if stored.stored or is_known else 0\n",
+        "begin = stored.stored + 2 if stored.stored or is_known else 0\n",
+    ),
+    Planted(
+        "exit 0 whatever happened",
+        f"{_RUNNER}.status",
+        "return 3 if self.errors or self.interrupted else 0",
+        "return 0",
+    ),
+    Planted(
+        "one route that stops ends all",
+        f"{_RUNNER}.run",
+        "    except Stopped as error:\n        status.error = error\n",
+        "    except Stopped as error:\n        status.error = error\n        run._stop.request()\n",
+    ),
+    Planted(
+        "store the position before the messages are sent",
+        f"{_RUNNER}.reader_run",
+        "        count = await self._publisher.publish(read, window, deduplicator)\n"
+        "        self._windows.read(count, self._clock.monotonic())\n",
+        "        self._windows.read(1, self._clock.monotonic())\n"
+        "        await self._store()\n"
+        "        count = await self._publisher.publish(read, window, deduplicator)\n",
+    ),
+    Planted(
+        "read rows before they have settled",
+        f"{_DELIVERY}.windows",
+        "        upper = self._floor(now - self.rules.settle)\n",
+        "        upper = self._floor(now + self.rules.settle)\n",
+    ),
+    Planted(
+        "never look at late rows",
+        f"{_DELIVERY}.windows",
+        "        self._at = position.checked if self._looks_back else position.done\n",
+        "        self._at = position.done\n",
+    ),
+    Planted(
+        "take messages for sent when the connection breaks",
+        f"{_RUNNER}.publish",
+        "        except NotConnected:\n            self._is_connected = False\n            raise\n",
+        "        except NotConnected:\n            self._is_connected = False\n",
+    ),
+    Planted(
+        "send a page without its last message",
+        f"{_RUNNER}.publish",
+        "                await self._sink.send(page)\n",
+        "                await self._sink.send(page[:-1] if len(page) > 2 else page)\n",
+    ),
+    Planted(
+        "ids that depend on the moment",
+        "iggyflux.plan.digests",
+        "def id_salt(",
+        "import time as _time\n\n\ndef id_salt(name, number):\n"
+        "    return _id_salt(name + str(_time.time()), number)\n\n\ndef _id_salt(",
+    ),
+    Planted(
+        "a requested stop is not heard while the server is away",
+        f"{_RUNNER}.deliver",
+        "            await first_of(*backoff, shared.change(), stop.wait())\n        elif shared.has_given_up:",
+        "            await first_of(*backoff, shared.change())\n        elif False:",
+    ),
+]
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, planted: Planted) -> None:
+        self._planted = planted
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != self._planted.module:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        assert spec is not None and spec.origin is not None
+        return importlib.util.spec_from_loader(name, _Loader(name, spec.origin, self._planted), origin=spec.origin)
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, name: str, path: str, planted: Planted) -> None:
+        super().__init__(name, path)
+        self._planted = planted
+
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]
+        source = self.get_data(self.path).decode()
+        planted = self._planted
+        count = source.count(planted.old)
+        assert count == 1, f"{planted.name}: the piece is {count} times in {self.path}"
+        return compile(source.replace(planted.old, planted.new), self.path, "exec")
+
+
+def plant(name: str) -> None:
+    """Plant the fault of this name."""
+    planted = next(each for each in PLANTED if each.name == name)
+    assert planted.module not in sys.modules, f"{planted.module} is imported already"
+    sys.meta_path.insert(0, _Finder(planted))

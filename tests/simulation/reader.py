@@ -1,0 +1,221 @@
+"""A reader in the world: the points that it reads, its state, and what must hold of its messages.
+
+| looked at         | what must hold                                                                           |
+|-------------------|------------------------------------------------------------------------------------------|
+| a message is sent | it is what a row that is or was stored becomes; equal rows have equal ids                |
+| the end           | the last value of each point was sent                                                    |
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO, Any
+
+from iggyflux.cursors import CursorStore
+from iggyflux.delivery.windows import WindowRules
+from iggyflux.errors import Stopped
+from iggyflux.mapping import ReaderMapping, parse_mapping
+from iggyflux.plan import compile_plan
+from iggyflux.runner.route import ReaderPlan
+from iggyflux.state.store import NOTHING
+from tests.simulation.loop import Process, current_process, pause, vanish
+from tests.simulation.scenario import ReaderSpec
+
+S = 1_000_000_000
+OUT = "out"
+"""The topic of the reader's messages."""
+NAME = "global"
+
+MAPPING = """\
+iggyflux: 1
+kind: reader
+name: global
+from: {measurement: sensor}
+messages: {payload: "{d: where, v: value, t: time}", key: where}
+to: {stream: s, topic: out}
+"""
+
+
+@lru_cache(maxsize=1)
+def reader_mapping() -> ReaderMapping:
+    """Return the mapping of the reader."""
+    found = parse_mapping(MAPPING)
+    assert isinstance(found, ReaderMapping)
+    return found
+
+
+def reader_plan() -> ReaderPlan:
+    """Return its plan, compiled for each process: ids must not depend on the process."""
+    return compile_plan(reader_mapping().reader)
+
+
+def rules_of(spec: ReaderSpec) -> WindowRules:
+    """Return the rules of a reader."""
+    return WindowRules(
+        start="beginning",
+        settle=int(spec.settle * S),
+        overlap=int(spec.overlap * S),
+        window=int(spec.window * S),
+        poll_seconds=spec.poll,
+        rows_per_second=spec.rate,
+    )
+
+
+class State:
+    """A `StateStore` that survives its processes: a commit is durable when it returns, and may be when it does not."""
+
+    place = "the state of the world"
+
+    def __init__(self) -> None:
+        self.record: object = None
+        self.blobs: dict[int, bytes] = {}
+        self.owner: Process | None = None
+        self.commits = 0
+        self.is_broken = False
+        self.dies_at: tuple[Process, bool] | None = None
+        """A process that vanishes at its next commit, before or after it."""
+
+    def take(self) -> None:
+        """As `StateStore.take`; the lock of a process that vanished is free."""
+        process = current_process()
+        if self.owner is not None and self.owner is not process and self.owner.is_alive:
+            raise Stopped("another process has the state", "stop it", "IFX702")
+        self.owner = process
+
+    def read(self) -> Any:
+        """As `StateStore.read`."""
+        return copy.deepcopy(self.record)
+
+    def blob(self, number: int) -> Iterator[bytes]:
+        """As `StateStore.blob`."""
+        yield self.blobs[number]
+
+    def commit(
+        self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
+    ) -> None:
+        """As `StateStore.commit`."""
+        pause(0.001)
+        if self.is_broken:
+            raise Stopped("cannot store the position: the disk is full", "free space", "IFX700")
+        self._die(is_after=False)
+        self.commits += 1
+        self.record = copy.deepcopy(record)
+        for number in dropped:
+            self.blobs.pop(number, None)
+        for number, file in added.items():
+            file.seek(0)
+            self.blobs[number] = file.read()
+        self._die(is_after=True)
+
+    def replace(self, record: object | None) -> None:
+        """As `StateStore.replace`."""
+        self.record, self.blobs = copy.deepcopy(record), {}
+
+    def close(self) -> None:
+        """As `StateStore.close`."""
+        if self.owner is current_process():
+            self.owner = None
+
+    def _die(self, *, is_after: bool) -> None:
+        if self.dies_at == (current_process(), is_after):
+            self.dies_at = None
+            vanish()
+
+
+def cursor_of(state: State) -> CursorStore:
+    """Return the cursor of the reader."""
+    return CursorStore(state, NAME, {"measurement": "sensor"})
+
+
+Row = tuple[str, int, int]
+"""Series, time and value."""
+
+
+class ReaderTruth:
+    """The points of the reader's measurement, and the messages that were made of them."""
+
+    def __init__(self, chance: random.Random, now_ns: Callable[[], int], wrong: list[str]) -> None:
+        self.chance = chance
+        self.now_ns = now_ns
+        self.wrong = wrong
+        self.rows: dict[Row, None] = {}
+        self.last: dict[tuple[str, int], int] = {}
+        self.ids: dict[Row, int] = {}
+        self.sent: dict[Row, int] = {}
+        self._number = 0
+
+    def history(self, count: int, seconds: float) -> list[str]:
+        """Return lines of the time before the start."""
+        lines = []
+        for _ in range(count):
+            self._number += 1
+            series, time = f"r{self.chance.randrange(4)}", self.now_ns() - int(self.chance.uniform(60, seconds) * S)
+            self.rows[series, time, self._number] = None
+            self.last[series, time] = self._number
+            lines.append(f"sensor,where={series} value={self._number}i {time}")
+        return lines
+
+    def points(self, count: int, overlap: float) -> list[str]:
+        """Return lines to write now: new points, late ones, and values that change."""
+        lines = []
+        for _ in range(count):
+            self._number += 1
+            series = f"r{self.chance.randrange(4)}"
+            now = self.now_ns()
+            late = self.chance.choice((0.0, 0.0, 1.0, overlap * 0.6))
+            time = now - int(late * self.chance.random() * S)
+            near = [place for place in list(self.last)[-20:] if place[1] > now - int(overlap * 0.6 * S)]
+            if near and self.chance.random() < 0.2:
+                series, time = self.chance.choice(near)
+            row = (series, time, self._number)
+            self.rows[row] = None
+            self.last[series, time] = self._number
+            lines.append(f"sensor,where={series} value={self._number}i {time}")
+        return lines
+
+    def received(self, payload: bytes, number: int) -> None:
+        """Check a message of the reader."""
+        tree = json.loads(payload)
+        row = (tree["d"], tree["t"], tree["v"])
+        if row not in self.rows:
+            self.wrong.append(f"the reader sent {payload!r}, which no row becomes")
+            return
+        if self.ids.setdefault(row, number) != number:
+            self.wrong.append(f"the reader sent {payload!r} with the ids {self.ids[row]} and {number}")
+        self.sent[row] = self.sent.get(row, 0) + 1
+
+    def missing(self, before_ns: int | None = None) -> list[Row]:
+        """Return the points whose last value was not sent."""
+        return [
+            (series, time, value)
+            for (series, time), value in self.last.items()
+            if (series, time, value) not in self.sent and (before_ns is None or time < before_ns)
+        ]
+
+
+@dataclass(frozen=True)
+class OutgoingBytes:
+    """What `sdk.SendMessage` holds: its own does not tell."""
+
+    payload: bytes
+    headers: object
+    number: int | None
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The partition that the server has confirmed."""
+
+    partition_id: int
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The answer to a batch."""
+
+    confirmations: Sequence[Confirmation]

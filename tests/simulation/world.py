@@ -1,0 +1,824 @@
+"""One world: servers, processes, messages and the faults of a scenario, from the start to the end of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import gc
+import json
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import apache_iggy as sdk
+
+from iggyflux.errors import Stopped
+from iggyflux.mapping import WriterMapping, parse_mapping
+from iggyflux.pipeline import IggySettings, InfluxSettings, Secret
+from iggyflux.plan import compile_plan
+from iggyflux.records import Message, Rendered
+from iggyflux.runner import Route, Status, Stop, Summary, run_routes
+from iggyflux.runner.build import policy_of
+from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
+from iggyflux.runner.status import RouteStatus
+from iggyflux.sim.core import Exchange
+from iggyflux.sim.exchange import Body, HttpResponse, request_of
+from iggyflux.sim.faults import Fault, RequestFaults
+from iggyflux.transports.iggy.connection import Connection, ConsumerId
+from iggyflux.transports.iggy.source import IggySource
+from iggyflux.transports.iggy.topics import IggySink
+from iggyflux.transports.local.deadletters import DirectoryDeadLetters
+from tests.fault_rows import PASSING
+from tests.simulation.disk import Disk
+from tests.simulation.iggy import Iggy
+from tests.simulation.influxdb import Influx, LineSink, Rows
+from tests.simulation.loop import Deadlock, Process, VirtualLoop, current_process
+from tests.simulation.reader import (
+    OUT,
+    OutgoingBytes,
+    ReaderTruth,
+    State,
+    cursor_of,
+    reader_mapping,
+    reader_plan,
+    rules_of,
+)
+from tests.simulation.scenario import Event, ReaderSpec, RouteSpec, Scenario
+from tests.simulation.truth import FIRST_MS, MAPPING, Truth
+from tests.transports.fake_iggy_groups import STREAM
+
+EPOCH = 1_700_000_000.0
+SHUTDOWN_SECONDS = 30.0
+SESSION_BACKOFF_SECONDS = 30.0
+SILENT_SECONDS = 20.0
+"""A partition with messages makes no progress for so long, and nothing says why: a fault."""
+_ANSWERS = [
+    *(row for row in PASSING if row["kind"] != "drip"),
+    *({"kind": "status", "status": status, "retry_after": seconds} for status in (429, 503) for seconds in (3, 20)),
+]
+_GRAVEYARD: list[object] = []
+"""What never finished: its `finally` must not run when it is forgotten, not even at the end of the interpreter."""
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_GRAVEYARD))
+
+
+_EXPECTED = {
+    "IFX700": "the disk",
+    "IFX715": "the disk",
+    "IFX720": "another product answers a write",
+    "IFX729": "another product answers a ping",
+    "IFX740": "another product answers a query",
+}
+"""The codes with which a route may stop, and what makes it stop."""
+
+
+class Clock:
+    """The virtual time, for the runner."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def monotonic(self) -> float:
+        """Return the virtual time."""
+        return self._loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+@lru_cache(maxsize=256)
+def mapping_of(name: str, topics: tuple[str, ...], on_error: str) -> WriterMapping:
+    """Return the mapping of a route."""
+    text = MAPPING.format(name=name, topics=json.dumps(topics), on_error=on_error)
+    found = parse_mapping(text)
+    assert isinstance(found, WriterMapping)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _plan_of(name: str, topics: tuple[str, ...], on_error: str, dialect: str) -> WriterPlan:
+    return compile_plan(mapping_of(name, topics, on_error).writer, dialect=dialect, precision="ns")
+
+
+class Plan:
+    """The plan of a route, compiled once for all worlds."""
+
+    def __init__(self, spec: RouteSpec, sink: LineSink) -> None:
+        self._spec = spec
+        self._sink = sink
+
+    def render(self, messages: list[Message]) -> Rendered:
+        """Return what the compiled plan renders."""
+        return _plan_of(self._spec.name, self._spec.topics, self._spec.on_error, self._sink.dialect).render(messages)
+
+
+@dataclass
+class Incarnation:
+    """A process that runs the routes, from its start to its end."""
+
+    number: int
+    process: Process
+    status: Status
+    stop: Stop
+    task: asyncio.Task[Summary]
+    is_terminated: bool = False
+
+
+@dataclass
+class Progress:
+    """What a partition still has, and since when nothing of it was settled."""
+
+    waiting: int = 0
+    since: float = 0.0
+    settled: int = -1
+
+
+@dataclass
+class Result:
+    """What a world found and did."""
+
+    scenario: Scenario
+    wrong: list[str]
+    seconds: float
+    counts: Counter[str] = field(default_factory=Counter)
+    timeline: list[str] = field(default_factory=list)
+
+
+class World:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario, folder: Path, *, is_told: bool = False) -> None:
+        self.scenario = scenario
+        self.loop = VirtualLoop()
+        self.chance = random.Random(scenario.seed + 1)
+        self.disk = Disk(folder)
+        self.wall_offset = 0.0
+        self.influx = Influx(self.loop, random.Random(scenario.seed + 2), scenario.dialect, self.server_ns)
+        self.iggy = Iggy(random.Random(scenario.seed + 3), scenario.partitions, scenario.topics)
+        self.iggy.create(OUT, 2)
+        self.truth = Truth(scenario.routes, self.influx.store, self._number)
+        self.iggy.on_poll, self.iggy.on_store = self.truth.polled, self._stored
+        self.disk.on_sync, self.disk.on_new = self.truth.synced, self.truth.created
+        self.reader = ReaderTruth(random.Random(scenario.seed + 4), self.server_ns, self.truth.wrong)
+        self.state = State()
+        self.iggy.on_receive = lambda topic, payload, number: self.reader.received(payload, number)
+        self.running: dict[int, Incarnation] = {}
+        self.progress: dict[tuple[str, str, int], Progress] = {}
+        self.counts: Counter[str] = Counter()
+        self.timeline: list[str] = []
+        self.is_told = is_told
+        self.active: Counter[str] = Counter()
+        self.is_ending = False
+        self.expects_stops_until = -1.0
+
+    # The time
+
+    def now(self) -> float:
+        """Return the time of the wall clock, in seconds since the epoch."""
+        return EPOCH + self.loop.time() + self.wall_offset
+
+    def now_ns(self) -> int:
+        """Return the same in nanoseconds."""
+        return int(self.now() * 10**9)
+
+    def server_ns(self) -> int:
+        """Return the time of the servers, whose clocks do not jump."""
+        return int((EPOCH + self.loop.time()) * 10**9)
+
+    def tell(self, text: str) -> None:
+        """Add a line to the timeline."""
+        if self.is_told:
+            self.timeline.append(f"{self.loop.time():10.3f}  {text}")
+
+    # Processes
+
+    def routes(self, number: int) -> list[AnyRoute]:
+        """Return the routes of a process: the first one has all, the others share those of groups."""
+        specs = [spec for spec in self.scenario.routes if number == 0 or spec.kind == "group"]
+        reader = self.scenario.reader if number == 0 else None
+        return [*map(self._route, specs), *([] if reader is None else [self._reader_route(reader)])]
+
+    def _influx_settings(self) -> InfluxSettings:
+        scenario = self.scenario
+        return InfluxSettings(
+            url="http://influxdb.example:8086",
+            org=None if scenario.dialect != 2 else "org",
+            bucket="test" if scenario.dialect == 2 else None,
+            database=None if scenario.dialect == 2 else "test",
+            batch_size=scenario.batch_size,
+            linger_seconds=scenario.linger_seconds,
+            timeout_seconds=scenario.timeout_seconds,
+            retry_backoff_seconds=scenario.retry_backoff_seconds,
+            max_retry_backoff_seconds=scenario.max_backoff_seconds,
+            max_in_flight=scenario.max_in_flight,
+            gzip="off",
+        )
+
+    def _iggy_settings(self) -> IggySettings:
+        scenario = self.scenario
+        return IggySettings(
+            address="127.0.0.1:8090",
+            username="u",
+            password=Secret("p"),
+            timeout_seconds=scenario.iggy_timeout_seconds,
+            batch_size=scenario.poll_size,
+            poll_interval_seconds=scenario.poll_interval_seconds,
+        )
+
+    def _connection(self, settings: IggySettings) -> Connection:
+        return Connection(settings, client=lambda _: self.iggy.client())
+
+    def _reader_route(self, spec: ReaderSpec) -> ReaderRoute:
+        mapping, settings = reader_mapping(), self._influx_settings()
+        return ReaderRoute(
+            name=mapping.name,
+            source=Rows(settings, mapping.reader.source, self.influx, self.now),
+            plan=reader_plan(),
+            sink=IggySink(self._iggy_settings(), STREAM, OUT, connection=self._connection),
+            store=cursor_of(self.state),
+            dead_letters=DirectoryDeadLetters(self.disk.folder / mapping.name),
+            rules=rules_of(spec),
+            page_size=spec.page_size,
+            mapping=mapping.name,
+            mapping_hash=mapping.hash,
+            stream=STREAM,
+            topic=OUT,
+        )
+
+    def _route(self, spec: RouteSpec) -> Route:
+        mapping, settings = mapping_of(spec.name, spec.topics, spec.on_error), self._influx_settings()
+        source = IggySource(
+            self._iggy_settings(),
+            STREAM,
+            spec.topics,
+            consumer=ConsumerId(spec.consumer, spec.name),
+            exclusive=spec.kind == "exclusive",
+            monotonic=self.loop.time,
+            connection=self._connection,
+        )
+        sink = LineSink(settings, self.influx, self.now, spec.name)
+        return Route(
+            name=spec.name,
+            source=source,
+            plan=Plan(spec, sink),  # type: ignore[arg-type]
+            sink=sink,
+            dead_letters=DirectoryDeadLetters(self.disk.folder / spec.name),
+            mapping=mapping.name,
+            mapping_hash=mapping.hash,
+            on_error=mapping.writer.on_error,
+            policy=policy_of(settings),
+            batch_size=settings.batch_size,
+            batch_bytes=settings.batch_bytes,
+            linger_seconds=settings.linger_seconds,
+            max_in_flight=settings.max_in_flight,
+        )
+
+    def start(self, number: int) -> None:
+        """Start a process, unless it runs or has no routes."""
+        routes = self.routes(number)
+        if number in self.running or not routes or self.is_ending:
+            return
+        if self.counts["starts"]:
+            self.truth.forget()
+        process, status, stop = Process(f"p{number}"), Status(), Stop()
+        process.on_death.append(lambda: self._died(number, process))
+        run = run_routes(
+            routes,
+            stop=stop,
+            status=status,
+            clock=Clock(self.loop),
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+            tick_seconds=self.scenario.tick_seconds,
+        )
+        task = self.loop.spawn(process, run)
+        self.running[number] = found = Incarnation(number, process, status, stop, task)
+        task.add_done_callback(lambda _: self._ended(found), context=contextvars.Context())
+        self.counts["starts"] += 1
+        self.tell(f"process {number} starts")
+
+    def _number(self) -> int | None:
+        """Return the number of the process that runs now, the same for all its incarnations."""
+        process = current_process()
+        return None if process is None else int(process.name[1:])
+
+    def _died(self, number: int, process: Process) -> None:
+        """Clean up after a process that vanished, as the system does, and start it again later."""
+        self.disk.died(process)
+        _GRAVEYARD.append((process, self.running.pop(number)))
+        self.counts["crashes"] += 1
+        self.tell(f"process {number} vanishes after {process.steps} steps")
+        for client in list(self.iggy.clients.values()):
+            if getattr(client, "process", None) is process:
+                self.iggy.end(client)  # type: ignore[arg-type]
+        for exchange in list(self.influx.exchanges):
+            if exchange.process is process:
+                self.influx.exchanges.pop(exchange)
+        self.loop.call_later(self.chance.uniform(0.1, 5.0), self.start, number, context=contextvars.Context())
+
+    def _ended(self, found: Incarnation) -> None:
+        """Start a process again that ended by itself or was terminated."""
+        if self.running.get(found.number) is not found:
+            return
+        del self.running[found.number]
+        if (error := found.task.exception()) is not None:
+            self.truth.wrong.append(f"process {found.number} ended with {error!r}")
+            return
+        summary = found.task.result()
+        self.tell(f"process {found.number} ends with {summary.exit_code}: {summary.errors}")
+        for each in summary.errors:
+            self._check_stop(each)
+        if summary.exit_code != (3 if summary.errors or summary.interrupted else 0):
+            self.truth.wrong.append(f"process {found.number} ended with {summary.exit_code}: {summary.as_dict()}")
+        if not found.is_terminated and len(summary.errors) < len(summary.routes):
+            self.truth.wrong.append(f"process {found.number} ended by itself: {summary.as_dict()}")
+        self.loop.call_later(self.chance.uniform(0.1, 5.0), self.start, found.number, context=contextvars.Context())
+
+    def _check_stop(self, error: Stopped) -> None:
+        """Check that a route stopped for a reason that exists."""
+        if self.loop.time() > self.expects_stops_until or error.code not in _EXPECTED:
+            self.truth.wrong.append(f"a route stopped without a cause: {error.code} {error.reason}")
+
+    # Messages
+
+    def append(self, count: int) -> None:
+        """Send messages to partitions."""
+        for _ in range(count):
+            if not self.iggy.is_up:
+                return
+            topic = self.chance.choice(self.scenario.topics)
+            partition = self.chance.choice(self.iggy.topics[topic].numbers)
+            place = self.iggy.topics[topic].partitions[partition]
+            sent = self.truth.message(f"{topic}/{partition}", place.end, self.iggy.clock_us + 1)
+            self.iggy.append(topic, partition, [sent.payload()])
+            self.counts["messages"] += 1
+
+    async def load(self) -> None:
+        """Send messages all the time, sometimes in bursts, sometimes none for a while."""
+        scenario, left = self.scenario, self.scenario.messages
+        while left > 0 and self.loop.time() < scenario.seconds:
+            count = min(left, self.chance.choice((1, 1, 2, 5, 30)))
+            self.append(count)
+            left -= count
+            await asyncio.sleep(self.chance.expovariate(scenario.messages / scenario.seconds / 8))
+        self.append(max(left, 0))
+
+    async def feed(self, spec: ReaderSpec) -> None:
+        """Write points for the reader all the time."""
+        if spec.history:
+            self._write("\n".join(self.reader.history(spec.history, 7200.0)))
+        while self.loop.time() < self.scenario.seconds:
+            if self.influx.is_up and not self.influx.is_hanging:
+                self._write("\n".join(self.reader.points(self.chance.choice((1, 3, 20)), spec.overlap)))
+            await asyncio.sleep(self.chance.expovariate(1 / 4))
+
+    def _stored(self, consumer: str, topic: str, partition: int, offset: int) -> None:
+        """Check an offset when it is stored."""
+        self.truth.passed(consumer, f"{topic}/{partition}", offset)
+        self.counts["acknowledgements"] += 1
+
+    def unsettled(self, spec: RouteSpec) -> dict[tuple[str, int], int]:
+        """Return how many messages of each partition of a route are not settled."""
+        left = self.truth.known[spec.name].left
+        return {
+            (topic, number): len(left[f"{topic}/{number}"])
+            for topic in spec.topics
+            for number in self.iggy.topics[topic].numbers
+        }
+
+    # Looking
+
+    async def look(self) -> None:
+        """Each second: hand partitions over, look whether all that makes no progress is explained, be the operator."""
+        scenario = self.scenario
+        while True:
+            await asyncio.sleep(1.0)
+            self.iggy.tick(1.0)
+            for spec in self.scenario.routes:
+                self._look_at(spec)
+            for found in list(self.running.values()):
+                if any(each.error for each in found.status.routes) and not found.stop.requested.is_set():
+                    self.tell(f"the operator stops process {found.number}")
+                    found.is_terminated = True
+                    found.stop.request()
+            for name, most in self.influx.most_at_once.items():
+                if scenario.max_in_flight and most > scenario.max_in_flight:
+                    self.truth.wrong.append(f"{name} had {most} writes in flight, {scenario.max_in_flight} are allowed")
+            self.truth.wrong += self.influx.wrong
+            if self.truth.wrong:
+                return
+
+    def _look_at(self, spec: RouteSpec) -> None:
+        now = self.loop.time()
+        statuses = self.statuses(spec)
+        for (topic, partition), waiting in self.unsettled(spec).items():
+            known = self.progress.setdefault((spec.name, topic, partition), Progress(since=now))
+            is_less = waiting < known.waiting or known.waiting == 0
+            known.waiting = waiting
+            if is_less or not waiting or not statuses or self._is_explained(statuses, topic, partition):
+                known.since = now
+            elif now - known.since > SILENT_SECONDS:
+                self.truth.wrong.append(
+                    f"{spec.name} {topic}/{partition}: {waiting} messages wait for {now - known.since:.0f} s,"
+                    f" and no status says why: {[each.as_dict() for each in statuses]}"
+                )
+
+    def statuses(self, spec: RouteSpec) -> list[RouteStatus]:
+        """Return the status of a route in each process that runs it."""
+        return [each for found in self.running.values() for each in found.status.routes if each.name == spec.name]
+
+    def _is_explained(self, statuses: list[RouteStatus], topic: str, partition: int) -> bool:
+        return any(
+            each.waiting_for is not None
+            or each.error is not None
+            or any(
+                (starving.partition.topic, starving.partition.partition) == (topic, partition)
+                for group in each.groups
+                for starving in group.starving
+            )
+            for each in statuses
+        )
+
+    # Faults
+
+    async def suffer(self, event: Event) -> None:
+        """Have a fault."""
+        await asyncio.sleep(event.at)
+        self.counts["faults"] += 1
+        self.counts[event.kind] += 1
+        self.tell(f"FAULT {event.kind}" + (f", for {event.seconds:.1f} s" if event.seconds else ""))
+        self.active[event.kind] += 1
+        await _EVENTS[event.kind](self, event, random.Random(event.seed))
+        self.active[event.kind] -= 1
+        if event.seconds:
+            self.tell(f"      {event.kind}: over")
+
+    async def iggy_dies(self, event: Event, chance: random.Random) -> None:
+        self.iggy.is_up = False
+        self.iggy.kill()
+        await asyncio.sleep(event.seconds)
+        self.iggy.is_up = True
+
+    async def iggy_stops(self, event: Event, chance: random.Random) -> None:
+        self.iggy.is_up = False
+        self.iggy.stop()
+        await asyncio.sleep(event.seconds)
+        self.iggy.is_up = True
+
+    async def iggy_hangs(self, event: Event, chance: random.Random) -> None:
+        self.iggy.awake.clear()
+        await asyncio.sleep(event.seconds)
+        if self.active["iggy hangs"] == 1:
+            self.iggy.awake.set()
+
+    async def iggy_is_slow(self, event: Event, chance: random.Random) -> None:
+        self.iggy.slow *= 100
+        await asyncio.sleep(event.seconds)
+        self.iggy.slow /= 100
+
+    async def iggy_is_flaky(self, event: Event, chance: random.Random) -> None:
+        self.iggy.flaky = 0.1
+        await asyncio.sleep(event.seconds)
+        self.iggy.flaky = 0.0
+
+    async def iggy_loses_a_tail(self, event: Event, chance: random.Random) -> None:
+        self.iggy.is_up = False
+        self.iggy.kill()
+        topic = chance.choice(self.scenario.topics)
+        for partition in self.iggy.topics[topic].numbers:
+            count = chance.randint(0, 20)
+            place = self.iggy.topics[topic].partitions[partition]
+            gone = place.messages[max(len(place.messages) - count, 0) :]
+            stored = {
+                name: group.stored[partition]
+                for name, group in self.iggy.topics[topic].groups.items()
+                if partition in group.stored
+            }
+            arrivals = [each["timestamp"] for each in gone]
+            self.truth.lose(f"{topic}/{partition}", arrivals, {**place.offsets, **stored})
+            self.iggy.lose_tail(topic, partition, count)
+        await asyncio.sleep(event.seconds)
+        self.iggy.is_up = True
+
+    async def a_connection_ends(self, event: Event, chance: random.Random) -> None:
+        if self.iggy.clients:
+            self.iggy.disconnect(chance.choice(list(self.iggy.clients.values())))
+
+    async def a_member_is_a_ghost(self, event: Event, chance: random.Random) -> None:
+        if self.iggy.clients:
+            self.iggy.make_ghost(chance.choice(list(self.iggy.clients.values())))
+
+    async def influxdb_dies(self, event: Event, chance: random.Random) -> None:
+        self.influx.kill()
+        await asyncio.sleep(event.seconds)
+        self.influx.start()
+
+    async def influxdb_hangs(self, event: Event, chance: random.Random) -> None:
+        self.influx.hang()
+        await asyncio.sleep(event.seconds)
+        self.influx.start()
+
+    async def influxdb_is_slow(self, event: Event, chance: random.Random) -> None:
+        self.influx.is_slow = True
+        await asyncio.sleep(event.seconds)
+        self.influx.is_slow = False
+
+    async def influxdb_answers_badly(self, event: Event, chance: random.Random) -> None:
+        rows = [{**row, "skip": chance.randrange(3)} for row in chance.sample(_ANSWERS, chance.randint(1, 5))]
+        if self.scenario.reader is not None:
+            rows = [{**row, "on": chance.choice(("write", "query", "any"))} for row in rows]
+        may_drop = any(spec.on_error == "skip" for spec in self.scenario.routes)
+        self.influx.core.faults.add(*(Fault(**row) for row in rows if not (may_drop and _is_about_size(row))))
+        await asyncio.sleep(event.seconds)
+
+    async def another_product_answers(self, event: Event, chance: random.Random) -> None:
+        self.influx.is_another = True
+        self.expects_stops_until = max(self.expects_stops_until, self.loop.time() + event.seconds + 120)
+        await asyncio.sleep(event.seconds)
+        self.influx.is_another = False
+
+    async def the_disk_is_full(self, event: Event, chance: random.Random) -> None:
+        self.disk.is_full = self.state.is_broken = True
+        self.expects_stops_until = max(self.expects_stops_until, self.loop.time() + event.seconds + 120)
+        await asyncio.sleep(event.seconds)
+        self.disk.is_full = self.state.is_broken = False
+
+    async def the_disk_is_read_only(self, event: Event, chance: random.Random) -> None:
+        self.disk.is_read_only = True
+        self.expects_stops_until = max(self.expects_stops_until, self.loop.time() + event.seconds + 120)
+        await asyncio.sleep(event.seconds)
+        self.disk.is_read_only = False
+
+    async def the_letters_are_removed(self, event: Event, chance: random.Random) -> None:
+        self.disk.remove(self.disk.folder / chance.choice(self.scenario.routes).name)
+
+    async def a_process_dies(self, event: Event, chance: random.Random) -> None:
+        if self.running:
+            found = chance.choice(list(self.running.values()))
+            found.process.dies_at = found.process.steps + chance.randint(1, 300)
+
+    async def a_process_dies_at_a_file(self, event: Event, chance: random.Random) -> None:
+        if self.running:
+            found = chance.choice(list(self.running.values()))
+            self.disk.kill_at(found.process, chance.randrange(12))
+
+    async def the_machine_crashes(self, event: Event, chance: random.Random) -> None:
+        for found in list(self.running.values()):
+            found.process.kill()
+        self.disk.crash(chance)
+
+    async def a_process_dies_at_a_commit(self, event: Event, chance: random.Random) -> None:
+        if 0 in self.running:
+            self.state.dies_at = (self.running[0].process, chance.random() < 0.5)
+
+    async def a_process_is_stopped(self, event: Event, chance: random.Random) -> None:
+        if not self.running:
+            return
+        found = chance.choice(list(self.running.values()))
+        found.is_terminated = True
+        found.stop.request()
+        one_attempt = self.scenario.timeout_seconds + self.scenario.iggy_timeout_seconds
+        await asyncio.sleep(min(SHUTDOWN_SECONDS + 2, 2 * one_attempt + 4))
+        if self.running.get(found.number) is found:
+            self.truth.wrong.append(f"process {found.number} did not end within its deadline")
+
+    async def the_clock_jumps(self, event: Event, chance: random.Random) -> None:
+        self.wall_offset += chance.uniform(-3600, 3600)
+
+    # The whole
+
+    def run(self) -> Result:
+        """Run the world to its end."""
+        random.seed(self.scenario.seed)
+        gc.disable()  # what it would collect is kept, and it takes a third of the time
+        with self.disk, self._time(), self._sdk(), self._log():
+            try:
+                self.loop.run_until_complete(self._main())
+            except Deadlock as error:
+                self.truth.wrong.append(str(error))
+            finally:
+                _GRAVEYARD.append((self, asyncio.all_tasks(self.loop)))
+        self.counts["steps"] = self.loop.steps
+        self.counts["requests"] = self.influx.answered
+        return Result(self.scenario, self.truth.wrong, self.loop.time(), self.counts, self.timeline)
+
+    async def _main(self) -> None:
+        scenario = self.scenario
+        first = f'odd,by=first warmth="text" {FIRST_MS}000000'
+        self._write(first)
+        for number in range(scenario.processes):
+            self.start(number)
+        looking = asyncio.create_task(self.look())
+        loading = [asyncio.create_task(self.load())]
+        if scenario.reader is not None:
+            loading.append(asyncio.create_task(self.feed(scenario.reader)))
+        faults = [asyncio.create_task(self.suffer(event)) for event in scenario.events]
+        work = asyncio.gather(*loading, *faults)
+        await asyncio.wait({looking, work}, return_when=asyncio.FIRST_COMPLETED)
+        if not looking.done():
+            await self._heal()
+            await self._settle(looking)
+        looking.cancel()
+        if not self.truth.wrong:
+            await self._finish()
+            self._check_end()
+
+    def _write(self, line: str) -> None:
+        target = {1: "/write?db=test", 2: "/api/v2/write?org=org&bucket=test", 3: "/api/v3/write_lp?db=test"}
+        request = request_of("POST", target[self.scenario.dialect], {}, Body.of(line.encode()))
+        exchange = Exchange(request, RequestFaults(), "write")
+        answer = self.influx.core.finish(exchange)
+        assert isinstance(answer, HttpResponse) and answer.status in (200, 204), answer
+
+    async def _heal(self) -> None:
+        """End all faults."""
+        self.tell("all faults are over")
+        self.iggy.is_up, self.iggy.slow, self.iggy.flaky = True, 1.0, 0.0
+        self.iggy.awake.set()
+        self.influx.core.faults.clear()
+        self.influx.is_slow = self.influx.is_another = False
+        self.influx.start()
+        self.disk.is_full = self.disk.is_read_only = self.state.is_broken = False
+        self.state.dies_at = None
+        for found in self.running.values():
+            found.process.dies_at = None
+        self.disk.forget_kills()
+
+    async def _settle(self, looking: asyncio.Task[None]) -> None:
+        """Wait until everything is settled; it must be within the largest backoff and some requests."""
+        scenario = self.scenario
+        bound = (
+            max(scenario.max_backoff_seconds, SESSION_BACKOFF_SECONDS)
+            + 2 * (scenario.timeout_seconds + scenario.iggy_timeout_seconds)
+            + 60  # ghosts are named after 20 s, partitions handed over after 30 s
+        )
+        if scenario.reader is not None:
+            bound += scenario.reader.settle + scenario.reader.overlap / 10 + 2 * scenario.reader.poll
+            bound += scenario.reader.history / (scenario.reader.rate or 100.0)
+        began, buried = self.loop.time(), None
+        while self._is_unsettled() and not looking.done():
+            await asyncio.sleep(0.5)
+            now = self.loop.time()
+            if buried is None and now > began + SILENT_SECONDS + 15:
+                buried = now
+                self._check_ghosts()
+                self.iggy.bury_ghosts()
+                bound += now - began
+                self.tell("the operator rebuilds the groups")
+            if now > began + bound:
+                left = {spec.name: self.unsettled(spec) for spec in scenario.routes}
+                states = [status.as_dict() for found in self.running.values() for status in found.status.routes]
+                missing = self.reader.missing()[:5] if scenario.reader is not None else []
+                self.truth.wrong.append(
+                    f"not settled {bound:.0f} s after the last fault: {left}, not sent: {missing}, {states}"
+                )
+                return
+
+    def _is_unsettled(self) -> bool:
+        if self.scenario.reader is not None and self.reader.missing():
+            return True
+        return any(any(self.unsettled(spec).values()) for spec in self.scenario.routes)
+
+    def _check_ghosts(self) -> None:
+        """What a ghost holds is named by some process that lives."""
+        for spec in self.scenario.routes:
+            if spec.kind == "single":
+                continue
+            named = {
+                (each.partition.topic, each.partition.partition)
+                for status in self.statuses(spec)
+                for group in status.groups
+                for each in group.starving
+            }
+            for (topic, partition), waiting in self.unsettled(spec).items():
+                group = self.iggy.topics[topic].groups.get(spec.name)
+                ghosts = [
+                    member
+                    for member in (group.members.values() if group else ())
+                    if member.client not in self.iggy.clients and partition in member.partitions
+                ]
+                if waiting and ghosts and (topic, partition) not in named and self.statuses(spec):
+                    states = [each.as_dict() for each in self.statuses(spec)]
+                    self.truth.wrong.append(f"{spec.name} {topic}/{partition}: a ghost holds it, unnamed: {states}")
+
+    async def _finish(self) -> None:
+        """Stop all processes in order: each must end in time, with 0."""
+        self.is_ending = True
+        await asyncio.sleep(2.0)
+        ending = list(self.running.values())
+        for found in ending:
+            found.is_terminated = True
+            found.stop.request()
+        if ending:
+            await asyncio.wait([found.task for found in ending], timeout=SHUTDOWN_SECONDS + 2)
+        for found in ending:
+            if not found.task.done():
+                self.truth.wrong.append(f"process {found.number} did not end")
+                continue
+            summary = found.task.result()
+            states = [route.state for route in summary.routes]
+            if summary.exit_code or set(states) != {"done"}:
+                self.truth.wrong.append(f"process {found.number} ended with {summary.exit_code}: {summary.as_dict()}")
+
+    def _check_end(self) -> None:
+        from iggyflux.sim import export
+
+        last: dict[str, dict[tuple[str, int], int]] = {}
+        for measurement in export.measurements(self.influx.store, "test"):
+            if measurement.name == b"last":
+                for point in self.influx.store.scan(measurement, 0, 2**63 - 1):
+                    tags = dict(point.series.tags)
+                    block = (tags[b"place"].decode(), point.time // 10**9)
+                    last.setdefault(tags[b"by"].decode(), {})[block] = int(point.fields[b"n"])  # type: ignore[arg-type]
+        for spec in self.scenario.routes:
+            logs = [
+                [self.truth.by_arrival[each["timestamp"]].number for each in place.messages]
+                for topic in spec.topics
+                for place in self.iggy.topics[topic].partitions
+            ]
+            self.truth.check_end(self.truth.known[spec.name], logs, last.get(spec.name, {}))
+
+    @contextmanager
+    def _sdk(self) -> Iterator[None]:
+        """Let messages that are sent tell what they hold."""
+        real = sdk.SendMessage, sdk.Partitioning
+        sdk.SendMessage = lambda payload, headers, number: OutgoingBytes(payload, headers, number)
+        sdk.Partitioning = SimpleNamespace(partition_id=lambda number: number)
+        try:
+            yield
+        finally:
+            sdk.SendMessage, sdk.Partitioning = real
+
+    @contextmanager
+    def _time(self) -> Iterator[None]:
+        """Let the functions of `time` tell the time of the world."""
+        real = time.time, time.time_ns, time.monotonic
+        time.time, time.time_ns, time.monotonic = self.now, self.now_ns, self.loop.time
+        try:
+            yield
+        finally:
+            time.time, time.time_ns, time.monotonic = real
+
+    @contextmanager
+    def _log(self) -> Iterator[None]:
+        """Put what the code logs into the timeline."""
+        logger, handler = logging.getLogger("iggyflux"), _Handler(self)
+        before = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO if self.is_told else logging.CRITICAL)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
+
+
+def _is_about_size(row: dict[str, Any]) -> bool:
+    """Whether a request of one line is rejected for good: a route that skips what fails then drops a good message."""
+    return row.get("status") == 413 or row["kind"] == "too_large" or "request size" in row.get("text", "")
+
+
+class _Handler(logging.Handler):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = current_process()
+        self._world.tell(f"{process.name if process else '-'} {record.levelname} {record.getMessage()}")
+
+
+_EVENTS: dict[str, Callable[[World, Event, random.Random], Awaitable[None]]] = {
+    "iggy dies": World.iggy_dies,
+    "iggy stops": World.iggy_stops,
+    "iggy hangs": World.iggy_hangs,
+    "iggy is slow": World.iggy_is_slow,
+    "iggy is flaky": World.iggy_is_flaky,
+    "iggy loses a tail": World.iggy_loses_a_tail,
+    "a connection ends": World.a_connection_ends,
+    "a member is a ghost": World.a_member_is_a_ghost,
+    "influxdb dies": World.influxdb_dies,
+    "influxdb hangs": World.influxdb_hangs,
+    "influxdb is slow": World.influxdb_is_slow,
+    "influxdb answers badly": World.influxdb_answers_badly,
+    "another product answers": World.another_product_answers,
+    "the disk is full": World.the_disk_is_full,
+    "the disk is read-only": World.the_disk_is_read_only,
+    "the letters are removed": World.the_letters_are_removed,
+    "a process dies": World.a_process_dies,
+    "a process dies at a file": World.a_process_dies_at_a_file,
+    "the machine crashes": World.the_machine_crashes,
+    "a process dies at a commit": World.a_process_dies_at_a_commit,
+    "a process is stopped": World.a_process_is_stopped,
+    "the clock jumps": World.the_clock_jumps,
+}

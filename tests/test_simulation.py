@@ -1,0 +1,114 @@
+"""Worlds of many seeds: the real code of a run between models of Iggy, InfluxDB and a disk, on a virtual clock.
+
+What a world is, what may happen in it and what must hold: `tests/simulation`.  A world that finds something is
+repeated, with its timeline, by `make simulate SEED=…`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.planted import PLANTED
+from tests.simulation.scenario import FAULTS, SIZES, draw
+from tests.simulation.worlds import run, run_seed, shrunk
+
+HERE = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("first", range(0, 300, 15))
+def test_nothing_is_lost_and_the_status_is_right_in_short_worlds(first: int) -> None:
+    for seed in range(first, first + 15):
+        result = run_seed(seed, SIZES["short"])
+        assert result.wrong == [], f"make simulate SEED={seed} SIZE=short"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 100, 10))
+def test_nothing_is_lost_and_the_status_is_right_in_worlds(first: int) -> None:
+    for seed in range(first, first + 10):
+        result = run_seed(seed, SIZES["usual"])
+        assert result.wrong == [], f"make simulate SEED={seed}"
+
+
+@pytest.mark.long
+def test_the_same_in_many_worlds() -> None:
+    found = _run("--size", "usual", "--first", "1000", "--seeds", "20000")
+    assert " 0 failed" in found
+
+
+def test_each_kind_of_fault_happens() -> None:
+    drawn = {event.kind for seed in range(300) for event in draw(seed, SIZES["short"]).events}
+    assert drawn == set(FAULTS)
+
+
+def _digest(seed: int) -> str:
+    result = run(draw(seed, SIZES["short"]), is_told=True)
+    text = "\n".join([*result.timeline, *result.wrong, str(sorted(result.counts.items()))])
+    return hashlib.sha256(re.sub(r"/\S*iggyflux-world-\w+", "", text).encode()).hexdigest()
+
+
+def test_a_seed_always_makes_the_same_world(capfd: pytest.CaptureFixture[str]) -> None:
+    """Also in another process, with another order of sets of strings, and after other worlds."""
+    seeds = range(400, 412)
+    here = [_digest(seed) for seed in seeds]
+    assert [_digest(seed) for seed in reversed(seeds)][::-1] == here
+    program = f"from tests.test_simulation import _digest\nfor seed in {list(seeds)}: print(_digest(seed))"
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == here
+
+
+EASY = ("acknowledge before settling", "write a letter without a sync", "forget to join again")
+"""Planted faults that are found in a few seconds; all of them are planted by the long tests."""
+
+
+def _run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "tests.simulation", *arguments]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each.name, marks=[] if each.name in EASY else pytest.mark.long) for each in PLANTED]
+)
+def test_a_planted_fault_is_found(name: str) -> None:
+    found = _run("--plant", name, "--seeds", "1000")
+    assert found.startswith("found after"), found
+    print(found)
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda each: each.name)
+def test_what_a_planted_fault_replaces_is_there(planted: object) -> None:
+    """Else a fault that is not planted any more seems to be found late."""
+    module = HERE / (planted.module.replace(".", "/") + ".py")  # type: ignore[attr-defined]
+    assert module.read_text(encoding="utf-8").count(planted.old) == 1  # type: ignore[attr-defined]
+
+
+def test_a_schedule_is_shrunk_to_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what was planted, a world fails for one kind of fault only."""
+    from tests.simulation import worlds
+
+    scenario = draw(7, SIZES["usual"])
+    needed = {scenario.events[2], scenario.events[5]}
+
+    class Failing:
+        def __init__(self, tried: object) -> None:
+            self.wrong = ["wrong"] if needed <= set(tried.events) else []  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(worlds, "run", Failing)
+    assert set(shrunk(scenario).events) == needed
