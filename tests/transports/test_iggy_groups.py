@@ -172,6 +172,33 @@ def test_messages_with_offsets_that_were_read_before_are_read(kind: Any, left: i
     assert settled_by(kind, server) == log[-1]["offset"]
 
 
+@settings(max_examples=60, deadline=None)
+@given(moves=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=12))
+def test_a_partition_that_comes_back_is_read_after_what_other_members_stored(moves: list[tuple[int, int]]) -> None:
+    """Else lines that are older than the stored ones overwrite them.  Message 0 may be read twice."""
+    server = FakeGroups(1)
+
+    async def main() -> None:
+        workers = [Worker(server), Worker(server)]
+        for worker in workers:
+            await worker.turn()
+        group = server.groups[GROUP]
+        for owner, count in moves:
+            for number, member in group.members.items():
+                member.leaving.clear()
+                member.partitions = [0] if number == owner else []
+            group.generation += 1
+            stored = group.stored.get(0, -1)
+            server.send(0, count)
+            for worker in workers:
+                read = [each.offset for batch in await worker.turn() for each in batch.messages]
+                assert [offset for offset in read if 0 < offset <= stored] == []
+            assert group.stored.get(0, -1) == server.partitions[0].end - 1
+            server.tick(1.0)
+
+    drive(main())
+
+
 def test_a_process_whose_group_was_deleted_joins_again() -> None:
     server = FakeGroups(2)
 

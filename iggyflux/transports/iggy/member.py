@@ -161,7 +161,7 @@ class GroupMember:
     async def look(
         self,
         connection: Connection,
-        now: float,
+        monotonic: Callable[[], float],
         readings: Iterable[ReadProgress],
         keep: Callable[[Mapping[Partition, int]], None],
     ) -> bool:
@@ -169,7 +169,7 @@ class GroupMember:
 
         `keep` receives the offsets before a rebuild, which deletes them on the server.  Raise `NotConnected`.
         """
-        self._look_at = now + LOOK_SECONDS
+        now = monotonic()
         topics: dict[str, list[ReadProgress]] = {}
         for reading in readings:
             topics.setdefault(reading.place.topic, []).append(reading)
@@ -192,7 +192,9 @@ class GroupMember:
             )
             await self._report_starving(connection, topic, membership, starving)
             if self._exclusive and len(membership.held) > 1:
-                renewed |= await self._rebuild(connection, now, topic, bool(starving), keep)
+                renewed |= await self._rebuild(connection, topic, bool(starving), keep)
+        # From the end of this look, so that a slow server has time for polls; a new assignment is reported at once.
+        self._look_at = now if renewed else monotonic() + LOOK_SECONDS
         return renewed
 
     async def _looks(
@@ -278,7 +280,6 @@ class GroupMember:
     async def _rebuild(
         self,
         connection: Connection,
-        now: float,
         topic: str,
         starves: bool,
         keep: Callable[[Mapping[Partition, int]], None],
@@ -301,7 +302,6 @@ class GroupMember:
         self._renewing = asyncio.ensure_future(self._renew(connection, topic, keep))
         self._renewing.add_done_callback(_forget)
         await asyncio.shield(self._renewing)
-        self._look_at = now  # report the new assignment at once
         return True
 
     async def _renew(self, connection: Connection, topic: str, keep: Callable[[Mapping[Partition, int]], None]) -> None:

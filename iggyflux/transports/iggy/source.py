@@ -253,7 +253,6 @@ class IggySource:
     async def _discover(self) -> None:
         """Find topics and partitions that are not known yet."""
         connection = self._connected
-        self._discover_at = self._now() + _DISCOVER_SECONDS
         for topic in await self._matching(connection):
             infos = await connection.partitions(self._stream, topic)
             if infos is None:
@@ -271,6 +270,7 @@ class IggySource:
                 if self._only is None or info.number in self._only:
                     self._take_up(Partition(self._stream, topic, info.number), info)
         self._knows_topics = True
+        self._discover_at = self._now() + _DISCOVER_SECONDS  # after the end: a slow server must have time for polls
 
     async def _matching(self, connection: Connection) -> list[str]:
         known = await connection.topics(self._stream)
@@ -335,7 +335,8 @@ class IggySource:
     async def _handle_empty_poll(self, connection: Connection, cursor: _Cursor) -> None:
         if self._until_end:
             await self._judge_emptiness(connection, cursor)
-        if self.consumer.kind == "group" and cursor.settled < 1 and cursor.position == cursor.begin:
+        is_settled = cursor.position in (cursor.begin, cursor.settled + 1)
+        if self.consumer.kind == "group" and cursor.settled < 1 and is_settled:
             cursor.at = None  # another member may have it; ask for the stored offset when it is assigned again
 
     async def _begin(self, connection: Connection, cursor: _Cursor) -> None:
@@ -346,6 +347,8 @@ class IggySource:
             if failure.meaning is Meaning.NOT_OWNER:
                 return
             raise
+        if stored is not None:
+            cursor.end = stored.last + 1
         is_same = await self._is_same_log(connection, cursor)
         if is_same is None:
             return
@@ -353,7 +356,7 @@ class IggySource:
             offset, _ = self._last_read.pop(cursor.place)
             log.warning("iggy.log_replaced partition=%s last_read=%d", cursor.place, offset)
             self._distrusted.add(cursor.place)
-        elif stored is not None and stored.stored > stored.last:
+        elif stored is not None and stored.stored > stored.last and cursor.place not in self._distrusted:
             log.warning("iggy.log_shrunk partition=%s stored=%d last=%d", cursor.place, stored.stored, stored.last)
             self._distrusted.add(cursor.place)
         if cursor.place in self._distrusted:
@@ -363,7 +366,8 @@ class IggySource:
             cursor.at, cursor.position = self._begins[cursor.place]
         else:
             cursor.settled = stored.stored
-            begin = stored.stored + 1 if stored.stored else 0
+            is_known = self._last_read.get(cursor.place, (-1, 0))[0] == stored.stored  # and has this offset still
+            begin = stored.stored + 1 if stored.stored or is_known else 0
             cursor.at, cursor.position = ("offset", begin), begin
         cursor.begin = cursor.position
 
@@ -421,7 +425,7 @@ class IggySource:
             await self._discover()
         if self._member and self._member.is_due(now):
             readings = [self._reading(cursor) for cursor in self._turns]
-            if await self._member.look(connection, now, readings, self._keep):
+            if await self._member.look(connection, self._now, readings, self._keep):
                 for cursor in self._turns:
                     if cursor.position == cursor.begin or cursor.settled == cursor.position - 1:
                         cursor.at = None
