@@ -50,6 +50,10 @@ test-lowest: $(VENV)/.ready  ## test the lowest versions that pyproject.toml acc
 test-long: $(VENV)/.ready  ## run the tests with their full numbers (hours)
 	$(BIN)/python -m pytest -n auto --dist worksteal --long --timeout 0
 
+SIZE ?= usual
+simulate: $(VENV)/.ready  ## run simulated worlds: SEED=7 with its timeline, MINUTES=10 of random seeds, SIZE=short|usual|hour
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --size $(SIZE) $(if $(SEED),--seed $(SEED) --shrink,--minutes $(or $(MINUTES),1))
+
 format: $(VENV)/.ready  ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -73,4 +77,4 @@ lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv servers demo bench bench-iggy lock test test-slow test-servers test-lowest test-long format check
+.PHONY: help venv servers demo simulate bench bench-iggy lock test test-slow test-servers test-lowest test-long format check

@@ -24,7 +24,7 @@ not, and a single consumer.  A seed draws steps; each appends messages and has o
 
 | fault of InfluxDB | what the server does                   | what must hold, beside what always holds              |
 |-------------------|----------------------------------------|-------------------------------------------------------|
-| `answers`         | some rows of `test_faults.PASSING`     | `reconnects` does not grow                            |
+| `answers`         | some rows of `fault_rows.PASSING`     | `reconnects` does not grow                            |
 | `down`            | breaks every connection                | each route waits for something, by its status; `lag`  |
 |                   |                                        | is what is not settled, where the route is connected  |
 | `mute`            | answers no write in time               | the same                                              |
@@ -64,7 +64,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from test_faults import PASSING
 
 from iggyflux.pipeline import load_pipeline
 from iggyflux.records import Partition
@@ -74,6 +73,7 @@ from iggyflux.sim import Fault, SimServer, export
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.local.memory import CollectingDeadLetters
+from tests.fault_rows import PASSING
 from tests.transports.fake_iggy_groups import STREAM, FakeClient, FakeGroups, Polled
 
 SPEED = 20.0

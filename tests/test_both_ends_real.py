@@ -1,6 +1,6 @@
 """Both ends misbehave, as processes: a real Iggy, `iggyflux run` with several routes, a simulated InfluxDB.
 
-Iggy is stopped and started, or hangs for longer than `timeout`; InfluxDB gives answers of `test_faults.PASSING`, or is
+Iggy is stopped and started, or hangs for longer than `timeout`; InfluxDB gives answers of `fault_rows.PASSING`, or is
 away.  In the end every message is stored or a dead letter, and the status file says what is known of each route.
 """
 
@@ -21,12 +21,12 @@ import pytest
 from iggy_server import IggyServer, find_server
 from required_servers import not_found
 from test_both_ends import MAPPING, ROUTES, TOPICS, is_bad, is_odd, is_other, lines, payload
-from test_faults import PASSING
 
 from iggyflux.records import OutgoingMessage
 from iggyflux.sim import Fault, SimServer
 from iggyflux.transports.iggy.connection import Connection
 from iggyflux.transports.local.deadletters import read_dead_letters
+from tests.fault_rows import PASSING
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@
 |                                  | folder that was not synced since may be gone                                |
 | the disk is full                 | writes fail with ENOSPC                                                     |
 | it becomes read-only             | opening for writing and writing fail with EROFS                             |
-| a folder is removed by somebody  | files in it go on as open files, unreachable                                |
+| an operator removes a folder     | files in it go on as open files, unreachable                                |
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Disk:
         self._dies_at[process] = call
 
     def forget_kills(self) -> None:
-        """Kill nobody any more."""
+        """Cancel what `kill_at` has planned."""
         self._dies_at.clear()
 
     def died(self, process: Process) -> None:

@@ -20,7 +20,7 @@ _PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("proce
 
 
 class Deadlock(Exception):
-    """Everybody waits, and nothing will ever happen."""
+    """All tasks wait, and no timer is set."""
 
 
 class Process:

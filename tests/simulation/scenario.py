@@ -55,7 +55,7 @@ class RouteSpec:
 
 @dataclass(frozen=True)
 class ReaderSpec:
-    """How a reader goes through time; spans in seconds.  `history` points are there before it starts; `rate` rows a second."""
+    """How a reader goes through time, in seconds; `history` points are there before, `rate` rows a second are read."""
 
     settle: float
     overlap: float

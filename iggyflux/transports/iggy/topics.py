@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +37,17 @@ class IggySink:
     turn, batch by batch.
     """
 
-    def __init__(self, settings: IggySettings, stream: str, topic: str, *, partitions: int = 1) -> None:
+    def __init__(
+        self,
+        settings: IggySettings,
+        stream: str,
+        topic: str,
+        *,
+        partitions: int = 1,
+        connection: Callable[[IggySettings], Connection] = Connection,
+    ) -> None:
         self._settings = settings
+        self._new_connection = connection
         self._address = (stream, topic)
         self._new_partitions = partitions
         self._connection: Connection | None = None
@@ -58,7 +67,7 @@ class IggySink:
     async def connect(self) -> None:
         """As `MessageSink.connect`; with `create`, make a missing topic.  Raise `Stopped` (IFX766, IFX767)."""
         await self.close()
-        connection = Connection(self._settings)
+        connection = self._new_connection(self._settings)
         await connection.open()
         self._connection = connection
         infos = await made_partitions(connection, self._settings, *self._address, self._new_partitions)
