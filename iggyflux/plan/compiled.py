@@ -29,6 +29,9 @@ from iggyflux.values import KEEPS_NUMBERS, may_round
 Decode = Callable[[bytes], Any]
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, RecursionError)
 
+_LIGHT_BYTES = 2_000_000
+"""So many bytes of payloads become lines in a fraction of a second, by generated code that calls no function."""
+
 
 class CompiledPlan:
     """A writer document as generated code.
@@ -36,8 +39,6 @@ class CompiledPlan:
     Thread-safe: calls share nothing but memos, whose entries never change.  `source` is the generated Python; `reason`
     says why there is none, so that the reference plan does all the work.
     """
-
-    may_take_long = True
 
     def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
         self.dialect = dialect
@@ -50,6 +51,8 @@ class CompiledPlan:
         self._fault: str | None = None
         self._is_json = writer.source.payload.format == "json"
         self._strict = writer.source.strict
+        self._is_bounded_by_size = False
+        self._repeats = writer.for_each is not None
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
             self._compile(generate(writer, dialect, precision))
@@ -74,6 +77,7 @@ class CompiledPlan:
         else:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
+        self._is_bounded_by_size = self._is_json and generated.is_static
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains.
@@ -83,6 +87,15 @@ class CompiledPlan:
         """
         parts = list(self.render_parts(messages))
         return parts[0][1] if len(parts) == 1 else joined(parts)
+
+    def may_take_long(self, messages: Sequence[Message]) -> bool:
+        """Whether rendering `messages` may take longer than a fraction of a second, by what their size says."""
+        if not self._is_bounded_by_size:
+            return True
+        sizes = list(map(len, _payloads(messages)))
+        if self._repeats:
+            sizes = [size * size // 8 for size in sizes]  # each element may make a line of the whole payload
+        return sum(sizes) * len(self.reference.writer.points) > _LIGHT_BYTES
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
         """Yield what `render` returns in parts: the number of messages, and what they become.
@@ -120,9 +133,7 @@ class CompiledPlan:
             yield count, rendered if fault is None else replace(rendered, fallback=fault)
 
     def _render(self, run: Callable[..., Any], messages: Sequence[Message]) -> Rendered:
-        payloads = (
-            messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
-        )
+        payloads = _payloads(messages)
         fallback: set[int] = set()
         decode = self._decode
         self._find_fallback(payloads, fallback)
@@ -229,6 +240,10 @@ class CompiledPlan:
         return Rendered(
             [line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none)
         )
+
+
+def _payloads(messages: Sequence[Message]) -> list[bytes]:
+    return messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
 
 
 def _casts_numbers(writer: Writer) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
+from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings
 from iggyflux.plan import CompiledPlan, ReferencePlan, compile_plan
@@ -39,13 +40,12 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         linger_seconds=settings.linger_seconds,
         max_in_flight=settings.max_in_flight if sink.kind == "influxdb" else None,
         until_end=setup.until_end,
+        unit_ns=Precision(settings.precision).divisor,
     )
 
 
 class SinkPlan(WriterPlan):
     """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
-
-    may_take_long = True
 
     def __init__(self, writer: Writer, sink: LineSink, precision: str) -> None:
         self._writer = writer
@@ -56,6 +56,10 @@ class SinkPlan(WriterPlan):
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
         return self._compiled().render(messages)
+
+    def may_take_long(self, messages: Sequence[Message]) -> bool:
+        """Return what the plan says."""
+        return self._compiled().may_take_long(messages)
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
         """Return what the plan renders, in parts."""

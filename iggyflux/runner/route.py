@@ -17,10 +17,12 @@ from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowS
 class WriterPlan(Protocol):
     """What a writer's route needs of a plan.
 
-    One that may take long runs in a thread.
+    What may take long is rendered in a thread.
     """
 
-    may_take_long: bool = False
+    def may_take_long(self, messages: Sequence[Message]) -> bool:  # noqa: ARG002
+        """Whether rendering `messages` may keep the event loop from its work for a time that can be felt."""
+        return False
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return the lines of `messages`; pure."""
@@ -63,6 +65,8 @@ class Route:
     max_in_flight: int | None = None
     count_collisions: bool = True
     until_end: bool = False
+    unit_ns: int = 1
+    """The unit of the times in lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

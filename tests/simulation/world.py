@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -109,16 +109,31 @@ def _plan_of(name: str, topics: tuple[str, ...], on_error: str, dialect: str) ->
     return compile_plan(mapping_of(name, topics, on_error).writer, dialect=dialect, precision="ns")
 
 
-class Plan:
+class Plan(WriterPlan):
     """The plan of a route, compiled once for all worlds."""
 
     def __init__(self, spec: RouteSpec, sink: LineSink) -> None:
         self._spec = spec
         self._sink = sink
 
-    def render(self, messages: list[Message]) -> Rendered:
+    def _plan(self) -> WriterPlan:
+        return _plan_of(self._spec.name, self._spec.topics, self._spec.on_error, self._sink.dialect)
+
+    def may_take_long(self, messages: Sequence[Message]) -> bool:
+        """Return True for some batches, which are then rendered in a thread."""
+        return len(messages) % 2 == 0
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the compiled plan renders."""
-        return _plan_of(self._spec.name, self._spec.topics, self._spec.on_error, self._sink.dialect).render(messages)
+        return self._plan().render(messages)
+
+    def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
+        """Return the same in parts, as if each message took long."""
+        if len(messages) % 3:
+            yield len(messages), self.render(messages)
+            return
+        for message in messages:
+            yield 1, self.render([message])
 
 
 @dataclass
@@ -269,7 +284,7 @@ class World:
         return Route(
             name=spec.name,
             source=source,
-            plan=Plan(spec, sink),  # type: ignore[arg-type]
+            plan=Plan(spec, sink),
             sink=sink,
             dead_letters=DirectoryDeadLetters(self.disk.folder / spec.name),
             mapping=mapping.name,
