@@ -44,7 +44,7 @@ _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 UNITS_NS = {"unix_s": SECOND, "unix_ms": 1_000_000, "unix_us": 1_000, "unix_ns": 1}
 """The units of times that are numbers, in nanoseconds."""
 
-_PLAUSIBLE_NS = range(631_152_000 * SECOND, 4_102_444_800 * SECOND)
+PLAUSIBLE_NS = range(631_152_000 * SECOND, 4_102_444_800 * SECOND)
 """The times of the years 1990 to 2099."""
 
 # No time is longer. The limits also bound the work of exact arithmetic and of dateutil.
@@ -88,10 +88,10 @@ def likely_unit(value: float, declared: str | None = None) -> tuple[str, str] | 
 
     Return None if it is plausible as `declared`, or in no unit.
     """
-    if value - value != 0 or (declared is not None and int(value) * UNITS_NS[declared] in _PLAUSIBLE_NS):
+    if value - value != 0 or (declared is not None and int(value) * UNITS_NS[declared] in PLAUSIBLE_NS):
         return None
     for unit, scale in UNITS_NS.items():
-        if int(value) * scale in _PLAUSIBLE_NS:
+        if int(value) * scale in PLAUSIBLE_NS:
             return unit, format_rfc3339(int(value) * scale)[:10]
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -114,7 +115,8 @@ def test_every_batch_is_delivered_and_acknowledged_in_order() -> None:
     assert summary.exit_code == 0
     assert summary.routes[0].counters() | {"requests": 0} == {
         "read": 6, "points": 6, "delivered": 6, "skipped": 0, "empty": 0, "failed": 0, "refused": 0, "dead_letters": 0,
-        "dropped": 0, "collisions": 0, "fallbacks": 0, "acknowledged": 6, "requests": 0, "retries": 0, "reconnects": 0,
+        "dropped": 0, "collisions": 0, "implausible": 6, "fallbacks": 0, "acknowledged": 6, "requests": 0,
+        "retries": 0, "reconnects": 0,
     }  # fmt: skip
     assert source.closed
     assert sink.closed
@@ -549,6 +551,37 @@ COLLISIONS = {
 @pytest.mark.parametrize(("lines", "count"), COLLISIONS.values(), ids=COLLISIONS)
 def test_rule_22_collisions_across_messages_are_counted(lines: list[str], count: int) -> None:
     assert Footprint(lines).collisions() == count
+
+
+@given(
+    times=st.lists(
+        st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-(10**19), 10**19), st.integers(10**9, 10**10))
+    ),
+    unit=st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]),
+)
+def test_times_that_are_hardly_meant_are_found(times: list[int], unit: int) -> None:
+    expected = [f" {time}" for time in times if not 1990 <= 1970 + time * unit / 31_556_952_000_000_000 < 2100]
+    near = [time for time in times if min(abs(time * unit / 31_556_952e9 - year) for year in (20, 130)) < 0.01]
+    if not near:
+        assert list(Footprint([f"m v=1 {time}" for time in times]).implausible_times(unit)) == expected
+
+
+def test_times_that_are_hardly_meant_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    early = [f"m n={number} 1598846404000000" for number in range(3)]
+    good = ["m n=1 1598846404000000000"]
+
+    class AsTheyAre(WriterPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            lines = [line for message in messages for line in message.payload.decode().splitlines()]
+            return Rendered(lines, [0] * len(lines))
+
+    source = ScriptedSource([batch(["\n".join(early + good).encode()]), batch(["\n".join(early).encode()], offset=1)])
+    summary = run(dataclasses.replace(route(source, ScriptedSink()), plan=AsTheyAre()))
+
+    assert summary.routes[0].implausible == 6
+    (event,) = [each.getMessage() for each in caplog.records if "times.implausible" in each.getMessage()]
+    assert "1970-01-19" in event and "unix_ms" in event
 
 
 OVERLAPS: dict[str, tuple[list[str], list[str], bool]] = {

@@ -11,30 +11,44 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from iggyflux.delivery.lines import point_key
+from iggyflux.timestamps import PLAUSIBLE_NS
 
 
-def _times(lines: Sequence[str]) -> set[str]:
-    """Return the times of `lines` as they are written, with the space before them."""
+def _times(lines: Sequence[str]) -> tuple[set[str], str]:
+    """Return the times of `lines` as they are written, with the space before them; and their first characters.
+
+    The first characters are "" if the times differ in length.
+    """
     if not lines:
-        return set()
+        return set(), ""
     # Usually all of them have one length: then they are cut off without a search for their beginnings.
     width = len(lines[0]) - lines[0].rfind(" ")
     ends = set(map(itemgetter(slice(-width, None)), lines))
     joined, spaces = "".join(ends), " " * len(ends)
     if len(joined) == width * len(ends) and joined[::width] == spaces and joined.count(" ") == len(ends):
-        return ends
-    return {line[line.rfind(" ") :] for line in lines}
+        return ends, joined[1::width]
+    return {line[line.rfind(" ") :] for line in lines}, ""
 
 
 class Footprint:
     """The points of one request."""
 
-    __slots__ = ("_lines", "_points", "_times")
+    __slots__ = ("_first_digits", "_lines", "_points", "_times")
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
-        self._times = _times(lines)
+        self._times, self._first_digits = _times(lines)
         self._points: set[tuple[str, str]] | None = None
+
+    def implausible_times(self, unit_ns: int) -> Sequence[str]:
+        """Return the times, one for each line, that are before 1990 or after 2099 in units of `unit_ns`."""
+        first, last = (PLAUSIBLE_NS.start // unit_ns, (PLAUSIBLE_NS.stop - 1) // unit_ns)
+        digits = self._first_digits
+        is_long = digits and len(self._lines[0]) - self._lines[0].rfind(" ") == len(str(last)) + 1
+        if is_long and digits.count("1") == len(digits):  # 2001 to 2033: nearly always
+            return ()
+        wrong = {time for time in self._times if not first <= int(time) <= last}
+        return [time for line in self._lines if (time := line[line.rfind(" ") :]) in wrong] if wrong else ()
 
     def collisions(self) -> int:
         """Return the number of lines that overwrite the point of an earlier, different line."""

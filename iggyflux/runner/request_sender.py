@@ -18,9 +18,12 @@ from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import Request
 from iggyflux.runner.route import Route
 from iggyflux.runner.status import RouteStatus
+from iggyflux.timestamps import format_rfc3339
 
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until the server accepts a line"
+
+_TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, unix_us or unix_ns"
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -63,6 +66,8 @@ class RequestSender:
         footprint = Footprint(request.lines)
         if self._route.count_collisions:
             self._status.collisions += footprint.collisions()
+        if wrong := footprint.implausible_times(self._route.unit_ns):
+            self._report_implausible(wrong)
         pace, ready = self._pace(), self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
@@ -87,6 +92,14 @@ class RequestSender:
             bounds = Bounds.exactly(number) if number else self._route.sink.in_flight or _DEFAULT_IN_FLIGHT
             self._state.pace = Pace(bounds)
         return self._state.pace
+
+    def _report_implausible(self, times: Sequence[str]) -> None:
+        """Count times that are hardly meant, and log the first ones."""
+        if not self._status.implausible:
+            example = format_rfc3339(int(times[0]) * self._route.unit_ns)
+            fields = {"route": self._route.name, "lines": len(times), "example": example, "hint": _TIMES_HINT}
+            emit(log, logging.WARNING, "times.implausible", **fields)
+        self._status.implausible += len(times)
 
     async def _deliver(self, request: Request) -> None:
         self._status.in_flight += 1

@@ -36,6 +36,8 @@ class DeliveryStatistics:
     """Messages with failed records or refused lines that `on_error: skip` acknowledged."""
     collisions: int = 0
     """Points that overwrote one of another message in the same request."""
+    implausible: int = 0
+    """Lines whose time is before 1990 or after 2099: the declared format may be wrong."""
     fallbacks: int = 0
     """Batches that the reference plan rendered because generated code failed: a bug that costs time but no data."""
     acknowledged: int = 0
