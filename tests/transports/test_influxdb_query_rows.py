@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux.mapping import Query
@@ -227,6 +228,38 @@ def test_what_cannot_be_read_is_never_rows(name: str, data: bytes) -> None:
 
     with pytest.raises(UnreadableAnswer):
         list(decode([data]))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_line_without_an_end_is_not_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, decode = DECODERS[name]
+    monkeypatch.setattr("iggyflux.transports.influxdb.query.rows._MOST_LINE_BYTES", 10_000)
+    given = []
+
+    def blocks() -> Iterator[bytes]:
+        for _ in range(100):
+            given.append(1)
+            yield b"x" * 1000
+
+    with pytest.raises(UnreadableAnswer, match="a line of more than"):
+        list(decode(blocks()))
+    assert len(given) == 11
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(name=st.sampled_from(sorted(DECODERS)), data=st.data())
+def test_any_bytes_are_rows_or_unreadable(name: str, data: st.DataObject) -> None:
+    """A good answer with pieces removed, repeated, moved from the others, or any bytes between."""
+    good, decode = DECODERS[name]
+    pieces = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        other = data.draw(st.sampled_from([good, good, good, *(each for each, _ in DECODERS.values())]))
+        start = data.draw(st.integers(0, len(other)))
+        pieces.append(other[start : data.draw(st.integers(start, len(other)))])
+        between = st.sampled_from([b"", b"", b"null", b"[", b"{", b"\n", b",", b"-1e400"])
+        pieces.append(data.draw(between | st.binary(max_size=4)))
+    with suppress(UnreadableAnswer, TypeUnknown):
+        list(decode([b"".join(pieces)]))
 
 
 def test_rows_come_some_thousands_at_a_time_however_small_the_series_are() -> None:

@@ -28,6 +28,9 @@ from iggyflux.timestamps import TimestampError, parse_rfc3339
 CHUNK_ROWS: Final = 5000
 """The approximate number of rows in a chunk."""
 
+_MOST_LINE_BYTES: Final = 256 << 20
+"""The longest line: 5,000 rows with a string of 50 KB."""
+
 Maker: TypeAlias = Callable[..., list[dict[str, JSON]]]
 
 
@@ -159,6 +162,17 @@ def _gathered(pieces: Iterable[list[Row]]) -> Iterator[list[Row]]:
         yield chunk
 
 
+def _bounded(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Return the blocks.  Raise `UnreadableAnswer` at a line that is too long to be one of an InfluxDB."""
+    size = 0
+    for block in blocks:
+        end = block.rfind(b"\n") + 1
+        size = len(block) - end if end else size + len(block)
+        if size > _MOST_LINE_BYTES:
+            raise UnreadableAnswer(f"a line of more than {_MOST_LINE_BYTES >> 20} MiB")
+        yield block
+
+
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Return whole lines, without their ends; a line may span many blocks."""
     parts: list[bytes] = []
@@ -239,7 +253,7 @@ def read_document(line: bytes) -> InfluxqlDocument:
 
 def read_documents(blocks: Iterable[bytes]) -> Iterator[InfluxqlDocument]:
     """Return all documents of an answer, untyped.  Raise `UnreadableAnswer`."""
-    return (read_document(line) for line in _lines(blocks) if line.strip())
+    return (read_document(line) for line in _lines(_bounded(blocks)) if line.strip())
 
 
 @lru_cache(maxsize=64)
@@ -273,7 +287,7 @@ def decode_influxql(
 ) -> Iterator[list[Row]]:
     """Return the rows of an answer to `/query` with `chunked=true&epoch=ns`.  Raise `UnreadableAnswer`."""
     reader = _InfluxqlReader(layout, column, window)
-    return _gathered(rows for line in _lines(blocks) if line.strip() for rows in reader.rows(line))
+    return _gathered(rows for line in _lines(_bounded(blocks)) if line.strip() for rows in reader.rows(line))
 
 
 class _InfluxqlReader:
@@ -420,7 +434,7 @@ def decode_jsonl(
     """Return the rows of an answer in the format `jsonl`.  Raise `UnreadableAnswer`."""
     return _gathered(
         list(map(Row, _objects_of(piece), repeat(measurement), repeat(window), repeat(tags)))
-        for piece in _whole_lines(blocks)
+        for piece in _whole_lines(_bounded(blocks))
         if piece.strip()
     )
 
@@ -466,7 +480,7 @@ def decode_flux(
     `tags` are the names of tags in rows, by key; None if it is not known which columns are tags.
     """
     reader = _FluxReader(column, window, tags)
-    return _gathered(rows for piece in _whole_records(blocks) for rows in reader.rows(piece))
+    return _gathered(rows for piece in _whole_records(_bounded(blocks)) for rows in reader.rows(piece))
 
 
 def _whole_records(blocks: Iterable[bytes]) -> Iterator[str]:
@@ -505,7 +519,11 @@ class _FluxReader:
     def rows(self, piece: str) -> Iterator[list[Row]]:
         """Return the rows of a piece that consists of whole records."""
         if '"' in piece:
-            yield from self._rows_of_records(list(csv.reader(io.StringIO(piece, newline=""), strict=True)))
+            try:
+                records = list(csv.reader(io.StringIO(piece, newline=""), strict=True))
+            except csv.Error as error:
+                raise UnreadableAnswer(f"not CSV: {error}") from None
+            yield from self._rows_of_records(records)
             return
         position, size = 0, len(piece)
         while position < size:
