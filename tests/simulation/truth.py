@@ -137,6 +137,14 @@ class Known:
     Only a process that has read the old messages can see that the new ones are others.
     """
 
+    def waiting(self, place: str, *, visible: bool) -> int:
+        """Return how many messages of a place are left; with `visible` those that no stored offset hides."""
+        left = self.left[place]
+        if not visible or self.spec.kind == "single":
+            return len(left)
+        hidden_to = self.hidden_to.get(place, -1)
+        return sum(offset > hidden_to for offset in left.values())
+
 
 _ALONE = ("max request size", "413", "too large", "on purpose")
 """The words of faults that reject a request: one of a single line is rejected for good."""

@@ -133,13 +133,16 @@ def settled_by(name: str, server: FakeGroups) -> int | None:
 
 
 @pytest.mark.parametrize("kind", ["group", "single"])
+@pytest.mark.parametrize("old", [1, 2, 20])
 @pytest.mark.parametrize("left", [0, 1, 7, 20])
 @pytest.mark.parametrize("new", [1, 12, 40])
-@pytest.mark.parametrize("how", ["restart", "purge"])
-def test_messages_with_offsets_that_were_read_before_are_read(kind: Any, left: int, new: int, how: str) -> None:
+@pytest.mark.parametrize("how", ["restart", "restart and a look", "purge"])
+def test_messages_with_offsets_that_were_read_before_are_read(
+    kind: Any, old: int, left: int, new: int, how: str
+) -> None:
     """After a lost tail or a purge, with more or fewer new messages, and with reconnects before anything is stored."""
     server = FakeGroups(1)
-    server.append(TOPIC, 0, [b"old"] * 20)
+    server.append(TOPIC, 0, [b"old"] * old)
     seen: list[tuple[int, bytes]] = []
 
     async def main() -> None:
@@ -151,15 +154,21 @@ def test_messages_with_offsets_that_were_read_before_are_read(kind: Any, left: i
             await worker.turn()
         else:
             server.stop()
-            server.lose_tail(TOPIC, 0, 20 - left)
+            server.lose_tail(TOPIC, 0, max(old - left, 0))
+            if "look" in how:
+                await worker.turn()  # sees that the connection ended
+                await worker.turn()
         server.append(TOPIC, 0, [b"new"] * new)
+        if "look" in how:
+            for batch in await worker.turn():
+                seen.extend((each.offset, each.payload) for each in batch.messages)
         for _ in range(4):
             server.stop()
             await worker.turn(0)
             with suppress(NotConnected):
                 await worker.source.connect()
-                batch = await worker.source.read()
-                seen.extend((each.offset, each.payload) for each in batch.messages if batch)
+                if batch := await worker.source.read():
+                    seen.extend((each.offset, each.payload) for each in batch.messages)
         worker.is_connected = False
         for _ in range(3):
             server.tick(1.0)

@@ -380,8 +380,9 @@ class IggySource:
             return False
         for message in await connection.poll(self.consumer, cursor.place, ("offset", offset), 1):
             return message.offset > offset or message.timestamp_us == timestamp_us  # else it has expired
-        may_be_assigned = self.consumer.kind == "group" and not self._until_end
-        return None if may_be_assigned else True
+        if self.consumer.kind == "single":
+            return False  # there is nothing at the offset, nor after it
+        return True if self._until_end else None
 
     def _where(self, cursor: _Cursor) -> At:
         """Return `next` if the server's offset is ours, so that a hand-over in between is noticed; else an offset."""
