@@ -10,7 +10,7 @@ from time import process_time
 from urllib.parse import quote, quote_plus, unquote_plus
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.documents import load_schema
@@ -66,7 +66,8 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 def pieces(text: str) -> set[str]:
-    return {text[start : start + 6] for start in range(len(text) - 5)}
+    """Return what must not be shown: six characters in a row, unless they are backslashes, which tell nothing."""
+    return {text[start : start + 6] for start in range(len(text) - 5)} - {"\\" * 6}
 
 
 def core(form: str, secret: str) -> str:
@@ -76,7 +77,10 @@ def core(form: str, secret: str) -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@settings(derandomize=True)
 @given(secret=SECRETS | ESCAPES)
+@example(secret="&amp;%%41%41")
+@example(secret="%00&amp;\\\\")
 def test_a_secret_is_found_in_every_form(form: str, secret: str) -> None:
     """Also one whose own characters look like escapes, such as `\\\\%00`."""
     shown = Scrubber([secret])(f"no: {FORMS[form](secret)}, ~~~~~~~")
@@ -86,6 +90,7 @@ def test_a_secret_is_found_in_every_form(form: str, secret: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@settings(derandomize=True)
 @given(secret=SECRETS, data=st.data())
 def test_a_secret_that_was_cut_is_hidden_before_the_cut(form: str, secret: str, data: st.DataObject) -> None:
     """Unless so few characters remain that they may be anything, as of `%41bc`, which is three characters decoded."""
