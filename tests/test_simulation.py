@@ -22,7 +22,7 @@ from tests.simulation.worlds import run, run_seed, shrunk
 HERE = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("first", range(0, 300, 15))
+@pytest.mark.parametrize("first", range(0, 150, 15))
 def test_nothing_is_lost_and_the_status_is_right_in_short_worlds(first: int) -> None:
     for seed in range(first, first + 15):
         result = run_seed(seed, SIZES["short"])
@@ -30,9 +30,9 @@ def test_nothing_is_lost_and_the_status_is_right_in_short_worlds(first: int) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 100, 10))
+@pytest.mark.parametrize("first", range(0, 40, 5))
 def test_nothing_is_lost_and_the_status_is_right_in_worlds(first: int) -> None:
-    for seed in range(first, first + 10):
+    for seed in range(first, first + 5):
         result = run_seed(seed, SIZES["usual"])
         assert result.wrong == [], f"make simulate SEED={seed}"
 
@@ -44,7 +44,7 @@ def test_the_same_in_many_worlds() -> None:
 
 
 def test_each_kind_of_fault_happens() -> None:
-    drawn = {event.kind for seed in range(300) for event in draw(seed, SIZES["short"]).events}
+    drawn = {event.kind for seed in range(150) for event in draw(seed, SIZES["short"]).events}
     assert drawn == set(FAULTS)
 
 
