@@ -288,12 +288,28 @@ REFERENCE = re.compile(r"""["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:[^\s,}]*)["
 # No scheme before `://`, and no second `://`: a line may be long, and these patterns take linear time.
 _LOGIN = re.compile(r"://([^/@\s'\"]+)@")
 _BARE_LOGIN = re.compile(r"(?<![^\s'\"={\[,(])([^\s'\"@/:={}\[\],()]{1,64}:[^\s'\"@]{1,200})@")
-_QUERY = re.compile(r"://(?:(?!://)[^?#\s'\"])*+[?#]([^\s'\",}]+)")
+_WORDS = re.compile(r"\S+")
+_QUERY_MARK = re.compile(r"[?#]")
 
 
 def login_spans(line: str) -> list[tuple[int, int]]:
     """Return the spans of a line that are secret in addresses: user and password, and what follows a path."""
-    return [match.span(1) for pattern in (_LOGIN, _BARE_LOGIN, _QUERY) for match in pattern.finditer(line)]
+    return [span for word in _WORDS.finditer(line) for span in _login_spans_of(word[0], word.start())]
+
+
+def _login_spans_of(word: str, start: int) -> Iterator[tuple[int, int]]:
+    """Yield the same of a word that begins at `start`: a password may have quotes and `@` in it."""
+    begin, at = word.find("://") + 3, word.rfind("@")
+    if begin < 3:
+        bare = _BARE_LOGIN.search(word)
+        if bare is not None:
+            yield start + bare.start(1), start + at
+        return
+    if begin < at:
+        yield start + begin, start + at
+    query = _QUERY_MARK.search(word, max(begin, at))
+    if query is not None and query.end() < len(word):
+        yield start + query.end(), start + len(word)
 
 
 def secret_spans(line: str) -> list[tuple[int, int]]:

@@ -167,7 +167,31 @@ def leaks(shown: str) -> list[str]:
     return [piece for piece in PIECES if piece in shown]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "url: http://user:p@Qx7vK2wZ9@host:8086 : x",
+        "influxdb: {url: \"http://user:pa'Qx7vK2wZ9@host",
+        'influxdb: {url: http://h}\ninfluxdb: {url: "http://u:p@Qx7vK2wZ9@host"}',
+        "url: http://h/?token=a'Qx7vK2wZ9 : x",
+        'run: [{"headers": {"url": "Qx7vK2wZ9"}}], x',
+        "influxdb:\n  headers:\n    url: Qx7vK2wZ9 : y\n  bucket: b : c",
+        "[influxdb.headers]\nurl = Qx7vK2wZ9\n",
+    ],
+)
+@pytest.mark.parametrize("form", ["yaml", "toml"])
+def test_a_login_and_what_is_under_a_secret_key_are_hidden_in_any_line(text: str, form: str, tmp_path: Path) -> None:
+    file = tmp_path / f"p.{form}"
+    file.write_text(f"iggyflux: 1\n{text}\n", "utf-8")
+    checked, _ = check_file(file)
+    lines = [unstyled(line) for problem in checked.problems for line in problem_lines(problem)]
+
+    assert leaks("\n".join(lines)) == []
+
+
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None, derandomize=True
+)
 @given(broken=broken_pipelines())
 def test_no_problem_of_a_broken_pipeline_shows_a_value_of_an_unknown_key(
     broken: tuple[str, str], tmp_path: Path
@@ -185,7 +209,10 @@ def test_no_problem_of_a_broken_pipeline_shows_a_value_of_an_unknown_key(
 
 
 @settings(
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
 )
 @given(broken=broken_pipelines())
 @pytest.mark.parametrize("command", ["validate", "test", "check", "run", "explain", "dry-run", "replay"])

@@ -58,6 +58,7 @@ class Mask:
         self._text = text
         self._lines = Lines(text)
         self._by_line = by_line
+        self._secret_lines = frozenset(_lines_under_secrets(text)) if by_line else frozenset()
         self._spans: list[tuple[int, int]] = []
         self._values: set[tuple[int, int]] = set()
         self._texts: set[str] = set()
@@ -99,10 +100,7 @@ class Mask:
 
     def __call__(self, problem: Problem) -> Problem:
         """Return the problem without what is hidden."""
-        self._update()
-        scrub = self._scrub
-        if self._by_line:
-            scrub = Scrubber([*self._texts, *self._suspects(problem)])
+        scrub = Scrubber(self._hidden_in(problem))
 
         def shown(text: str | None) -> str | None:
             return scrub(text) if text and problem.code != _FIXED_TEXT else text
@@ -122,10 +120,20 @@ class Mask:
         if not self._is_current:
             self._scrub, self._is_current = Scrubber(self._texts), True
 
+    def _hidden_in(self, problem: Problem) -> Iterator[str]:
+        """Yield the hidden texts that a problem may quote: a scrubber of all of them takes long for each problem."""
+        said = " ".join(filter(None, (problem.message, problem.expected, problem.found, problem.hint, problem.source)))
+        for text in self._texts:
+            begins = [run[0] for run in _RUN.finditer(text)] or [text]
+            if any(each in said for each in begins):
+                yield text
+        if self._by_line:
+            yield from self._suspects(problem)
+
     def _spans_of(self, problem: Problem) -> Iterator[tuple[int, int]]:
         source, line = problem.source or "", problem.location.line
         if self._by_line:
-            yield from hidden_spans(source)
+            yield from hidden_spans(source, is_secret=line in self._secret_lines)
         begin = self._lines.start(line) if line else 0
         end = begin + len(source)
         for first, last in self._spans:
@@ -136,8 +144,10 @@ class Mask:
         """Yield the hidden texts around a problem that it may quote."""
         said = " ".join(filter(None, (problem.message, problem.expected, problem.found, problem.hint)))
         place = self._lines.start(problem.location.line) + problem.location.column if problem.location.line else 0
-        for line in self._text[max(place - _AROUND, 0) : place + _AROUND].split("\n"):
-            for start, end in hidden_spans(line):
+        begin = max(place - _AROUND, 0)
+        first = self._text.count("\n", 0, begin) + 1
+        for number, line in enumerate(self._text[begin : place + _AROUND].split("\n"), first):
+            for start, end in hidden_spans(line, is_secret=number in self._secret_lines):
                 part = line[start:end].strip(" \t'\"{}[],")
                 for text in (part, *(match[0] for match in _PIECE.finditer(part))):
                     begins = [run[0] for run in _RUN.finditer(text)] or [text]
@@ -231,12 +241,34 @@ def is_telling(text: str) -> bool:
     return len(text) >= _FEWEST and text not in _words()[1] and text.strip(":=").lower() not in _words()[1]
 
 
-def hidden_spans(line: str) -> list[tuple[int, int]]:
-    """Return the spans of a line of a broken text that are not shown.
+_OPENING = re.compile(r"""[ \t-]*["']?(?P<key>[A-Za-z_-]+)["']?[ \t]*[:=][ \t]*[{\[]?[ \t]*(?:#.*)?$""")
+_TABLE = re.compile(r"[ \t]*\[{1,2}([^\[\]]*)\]")
+
+
+def _lines_under_secrets(text: str) -> Iterator[int]:
+    """Yield the numbers of the lines that belong to a key such as `headers`, whose members have keys of their own."""
+    indent, is_table = None, False
+    for number, line in enumerate(text.split("\n"), 1):
+        inner = line.lstrip(" \t")
+        if not inner:
+            continue
+        if table := _TABLE.match(line):
+            indent, is_table = None, is_secret_key(table[1].rpartition(".")[2].strip(" \t\"'"))
+        elif is_table or (indent is not None and len(line) - len(inner) > indent):
+            yield number
+        else:
+            opening = _OPENING.match(line)
+            indent = len(line) - len(inner) if opening and is_secret_key(opening["key"]) else None
+
+
+def hidden_spans(line: str, *, is_secret: bool = False) -> list[tuple[int, int]]:
+    """Return the spans of a line of a broken text that are not shown; with `is_secret` all of it.
 
     These are values of unknown and secret keys, to the end of the line since their own end is unknown; text without a
     key, unless it consists of words of the schema; and what is secret in addresses.
     """
+    if is_secret:
+        return [(len(line) - len(line.lstrip(" \t")), len(line))]
     open_keys, words = _words()
     spans = login_spans(line)
     start, key = 0, ""
@@ -246,6 +278,8 @@ def hidden_spans(line: str) -> list[tuple[int, int]]:
             start += len(line[start:end]) - len(line[start:end].lstrip(" \t-{["))
             if reference := REFERENCE.match(line, start):
                 start = reference.end()
+            elif key and is_secret_key(key) and line[start:].strip(" \t{[]}"):
+                return [*spans, (start, len(line))]
             is_value = key and (key not in words or is_secret_key(key))
             for word in _WORD.finditer(line, start, end):
                 if is_value or word[0] not in words:
