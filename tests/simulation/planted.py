@@ -167,8 +167,8 @@ PLANTED = [
     Planted(
         "begin after the message that follows the stored offset",
         f"{_IGGY}.source",
-        "begin = stored.stored + 1 if stored.stored or is_known else 0\n",
-        "begin = stored.stored + 2 if stored.stored or is_known else 0\n",
+        "begin = stored.stored + 1 if is_trusted else 0\n",
+        "begin = stored.stored + 2 if is_trusted else 0\n",
     ),
     Planted(
         "exit 0 whatever happened",

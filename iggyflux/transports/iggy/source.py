@@ -10,8 +10,8 @@ How it keeps the guarantee:
 - A server that lost messages, or a topic that was purged or created again, gives their offsets to other messages.  So
   the last message that was read of a partition is looked up after connecting.  If another one has its offset, or none
   has, everything is read again.  A log that ends before what was read ends the connection.
-- A stored offset 0 is not trusted, since a server that lost its log reports 0 for every stored offset: message 0 is
-  read again.  After a stored offset beyond the end of the log, everything is read again.
+- A stored offset 0 is trusted only where this process acknowledged it, since a server that lost its log reports 0 for
+  every stored offset: else message 0 is read again.  After a stored offset beyond the end of a log, all of it is.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ class IggySource:
         self._largest_polls: dict[Partition, int] = {}
         self._begins: dict[Partition, tuple[At, int]] = {}  # without a stored offset: the same after reconnecting
         self._last_read: dict[Partition, tuple[int, int]] = {}  # offset and time of arrival, of earlier connections too
+        self._acknowledged: dict[Partition, int] = {}  # of earlier connections too
         self._distrusted: set[Partition] = set()  # the log changed: the stored offset is old until another is stored
 
     @property
@@ -185,7 +186,10 @@ class IggySource:
         connection = self._connected
         for position in positions:
             cursor = self._cursors.get(position.partition)
-            if cursor is None or position.offset <= cursor.settled:
+            if cursor is None:
+                continue
+            if position.offset <= cursor.settled:  # message 0, read again
+                self._acknowledged[position.partition] = cursor.settled
                 continue
             try:
                 async with self._member.storing if self._member else nullcontext():
@@ -196,7 +200,7 @@ class IggySource:
                 log.info("iggy.partition_lost partition=%s offset=%d", position.partition, position.offset)
                 cursor.at = None
             else:
-                cursor.settled = position.offset
+                cursor.settled = self._acknowledged[position.partition] = position.offset
                 self._distrusted.discard(position.partition)
 
     async def lag(self) -> dict[Partition, int]:
@@ -335,7 +339,7 @@ class IggySource:
     async def _handle_empty_poll(self, connection: Connection, cursor: _Cursor) -> None:
         if self._until_end:
             await self._judge_emptiness(connection, cursor)
-        is_settled = cursor.position in (cursor.begin, cursor.settled + 1)
+        is_settled = cursor.position in (cursor.begin, self._acknowledged.get(cursor.place, -1) + 1)
         if self.consumer.kind == "group" and cursor.settled < 1 and is_settled:
             cursor.at = None  # another member may have it; ask for the stored offset when it is assigned again
 
@@ -347,8 +351,11 @@ class IggySource:
             if failure.meaning is Meaning.NOT_OWNER:
                 return
             raise
-        if stored is not None:
+        if stored is not None and stored.last:
             cursor.end = stored.last + 1
+        elif cursor.place in self._last_read:  # 0 is the last offset of an empty partition too
+            infos = await connection.partitions(self._stream, cursor.place.topic) or []
+            cursor.end = next((info.end for info in infos if info.number == cursor.place.partition), 0)
         is_same = await self._is_same_log(connection, cursor)
         if is_same is None:
             return
@@ -360,14 +367,15 @@ class IggySource:
             log.warning("iggy.log_shrunk partition=%s stored=%d last=%d", cursor.place, stored.stored, stored.last)
             self._distrusted.add(cursor.place)
         if cursor.place in self._distrusted:
+            self._acknowledged.pop(cursor.place, None)
             cursor.settled, cursor.at, cursor.position = -1, ("first", 0), 0
         elif stored is None:
             cursor.settled = -1
             cursor.at, cursor.position = self._begins[cursor.place]
         else:
             cursor.settled = stored.stored
-            is_known = self._last_read.get(cursor.place, (-1, 0))[0] == stored.stored  # and has this offset still
-            begin = stored.stored + 1 if stored.stored or is_known else 0
+            is_trusted = stored.stored > 0 or self._acknowledged.get(cursor.place) == stored.stored
+            begin = stored.stored + 1 if is_trusted else 0
             cursor.at, cursor.position = ("offset", begin), begin
         cursor.begin = cursor.position
 
