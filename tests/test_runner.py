@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
-from iggyflux.errors import NotConnected, Stopped
+from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Partition, Position, Reason, Rendered
-from iggyflux.runner import Route, RouteStatus, Stop, Summary, run_routes
+from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import RequestBuilder
@@ -783,3 +783,68 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
     assert set(tree) == fields - {"reader"}, "only readers have that"
     reader = RouteStatus("r", reader=ReaderStatus()).as_dict()
     assert set(reader) == fields
+
+
+class _InParts(WriterPlan):
+    """A plan whose parts have one message each; `hook` is called with the number of each part."""
+
+    def __init__(self, hook: Callable[[int], None]) -> None:
+        self._hook = hook
+        self._parts = 0
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        return Rendered([f"m n={message.offset} 1700000000000000000" for message in messages], range(len(messages)))
+
+    def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
+        for message in messages:
+            self._parts += 1
+            self._hook(self._parts)
+            yield 1, self.render([message])
+
+
+class _AtOnce(ScriptedSource):
+    """A source that answers without letting other tasks run."""
+
+    async def read(self) -> Batch | None:
+        step = self._script.popleft() if self._script else EndOfInput("the script has ended")
+        if isinstance(step, Exception):
+            raise step
+        if step is not None:
+            self._given.append(step)
+        return step
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_stop_between_the_parts_of_a_batch_acknowledges_nothing_after_them(number: int) -> None:
+    stop = Stop()
+    batches = [batch(payloads(3), offset=offset) for offset in (0, 3, 6)]
+    source, sink = _AtOnce(batches), ScriptedSink()
+    plan = _InParts(lambda part: stop.request() if part == number else None)
+    given = dataclasses.replace(route(source, sink), plan=plan, linger_seconds=0.05, count_collisions=False)
+
+    asyncio.run(asyncio.wait_for(run_routes([given], stop=stop), 20))
+
+    stored = {int(line.split("n=")[1].split()[0]) for line in sink.stored}
+    assert set(range(source.settled.get(HERE, -1) + 1)) <= stored
+
+
+def test_a_source_that_stops_is_reported_also_if_the_run_is_stopped_while_the_sink_is_away() -> None:
+    stop = Stop()
+    source = ScriptedSource([FIRST, Stopped("message 3 is damaged", "restore a backup", "IFX705")])
+    sink = ScriptedSink([Unavailable("away")] * 1000)
+    given = dataclasses.replace(
+        route(source, sink), policy=Policy(retry_backoff_seconds=0.01, max_backoff_seconds=0.01)
+    )
+    status = Status()
+
+    async def main() -> Summary:
+        running = asyncio.create_task(run_routes([given], stop=stop, status=status))
+        while not (status.routes and status.routes[0].error):
+            await asyncio.sleep(0.01)
+        stop.request()
+        return await running
+
+    summary = asyncio.run(asyncio.wait_for(main(), 20))
+
+    assert (summary.exit_code, summary.routes[0].error and summary.routes[0].error.code) == (3, "IFX705")
+    assert source.settled == {}

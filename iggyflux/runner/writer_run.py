@@ -13,7 +13,7 @@ Everything that can happen, and what the route then does:
 |              | no messages                         | is idle: sends what lingers, then polls again, ever less often |
 |              | EndOfInput                          | finishes what is in flight, acknowledges, is done              |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
-|              | Stopped                             | finishes what is in flight, acknowledges, stops                |
+|              | Stopped                             | says so, finishes what is in flight, acknowledges, stops       |
 | rendering    | it takes long                       | goes on beside it: a plan runs in a thread, part by part       |
 |              | records fail, on_error dead_letter  | sends the other lines; the messages become dead letters        |
 |              | … skip                              | sends the other lines; counts the messages as dropped          |
@@ -53,6 +53,7 @@ filled, one batch is read ahead.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from iggyflux.delivery.held import HeldRequests
@@ -60,6 +61,7 @@ from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
+from iggyflux.runner.events import emit
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.runner.rendering import RenderThread
@@ -75,6 +77,8 @@ from iggyflux.transports.base import Grouped, Lagging, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
+
+log = logging.getLogger("iggyflux.runner")
 
 
 class WriterRun:
@@ -219,7 +223,8 @@ class _Transfer:
             if self._fault is not None:
                 raise self._fault
         except BaseExceptionGroup as errors:
-            raise _worst(errors) from errors
+            worst = _worst(errors)
+            raise self._fault if self._fault is not None and isinstance(worst, StopRequested) else worst from errors
         finally:
             self._status.in_flight = 0
 
@@ -253,7 +258,10 @@ class _Transfer:
             batch = reading.result()
             if isinstance(batch, EndOfInput | Stopped):
                 self.has_reached_end = isinstance(batch, EndOfInput)
-                self._fault = batch if isinstance(batch, Stopped) else None
+                if isinstance(batch, Stopped):
+                    self._fault = self._status.error = batch
+                    fields = {"route": self._route.name, "code": batch.code, "reason": batch.reason}
+                    emit(log, logging.ERROR, "source.stopped", **fields)  # what is in flight may take long
                 break
             if batch is None:
                 self._status.state = "idle" if sender.is_idle else "running"
@@ -263,6 +271,9 @@ class _Transfer:
             reading = tasks.create_task(self._read())
             idle, self._status.state = _IDLE_SECONDS[0], "running"
             await self._render(batch, sender, tasks)
+            if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
+                reading.cancel()
+                break
             if not len(self._builder):
                 flush_at = None
             elif flush_at is None:
