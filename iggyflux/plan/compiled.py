@@ -31,6 +31,8 @@ _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecordError, Recursi
 
 _LIGHT_BYTES = 2_000_000
 """So many bytes of payloads become lines in a fraction of a second, by generated code that calls no function."""
+_LIGHT_MESSAGES = 10_000
+"""So many messages are rendered in half a second by the reference plan, if all of them are odd."""
 
 
 class CompiledPlan:
@@ -91,6 +93,8 @@ class CompiledPlan:
     def may_take_long(self, messages: Sequence[Message]) -> bool:
         """Whether rendering `messages` may take longer than a fraction of a second, by what their size says."""
         if not self._is_bounded_by_size:
+            return True
+        if len(messages) > _LIGHT_MESSAGES:
             return True
         sizes = list(map(len, _payloads(messages)))
         if self._repeats:

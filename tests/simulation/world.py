@@ -317,6 +317,8 @@ class World:
         task = self.loop.spawn(process, run)
         self.running[number] = found = Incarnation(number, process, status, stop, task)
         task.add_done_callback(lambda _: self._ended(found), context=contextvars.Context())
+        for progress in self.progress.values():
+            progress.since = self.loop.time()
         self.counts["starts"] += 1
         self.tell(f"process {number} starts")
 
@@ -625,7 +627,8 @@ class World:
             except Deadlock as error:
                 self.truth.wrong.append(str(error))
             finally:
-                _GRAVEYARD.append(asyncio.all_tasks(self.loop))
+                _GRAVEYARD.append((self.loop, asyncio.all_tasks(self.loop)))
+                self.loop.close()
         if is_collecting:
             gc.enable()
         self._clear()
@@ -701,7 +704,7 @@ class World:
         while self._is_unsettled() and not looking.done():
             await asyncio.sleep(0.5)
             now = self.loop.time()
-            if buried is None and now > began + SILENT_SECONDS + 15:
+            if buried is None and now > began + SESSION_BACKOFF_SECONDS + SILENT_SECONDS + 15:
                 buried = now
                 self._check_ghosts()
                 self.iggy.bury_ghosts()
