@@ -22,15 +22,15 @@ from tests.simulation.worlds import run, run_seed, shrunk
 HERE = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("first", range(0, 150, 15))
+@pytest.mark.parametrize("first", range(0, 60, 6))
 def test_nothing_is_lost_and_the_status_is_right_in_short_worlds(first: int) -> None:
-    for seed in range(first, first + 15):
+    for seed in range(first, first + 6):
         result = run_seed(seed, SIZES["short"])
         assert result.wrong == [], f"make simulate SEED={seed} SIZE=short"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 20, 5))
+@pytest.mark.parametrize("first", range(0, 10, 5))
 def test_nothing_is_lost_and_the_status_is_right_in_worlds(first: int) -> None:
     for seed in range(first, first + 5):
         result = run_seed(seed, SIZES["usual"])
@@ -44,7 +44,7 @@ def test_the_same_in_many_worlds() -> None:
 
 
 def test_each_kind_of_fault_happens() -> None:
-    drawn = {event.kind for seed in range(150) for event in draw(seed, SIZES["short"]).events}
+    drawn = {event.kind for seed in range(200) for event in draw(seed, SIZES["short"]).events}
     assert drawn == set(FAULTS)
 
 
@@ -56,7 +56,7 @@ def _digest(seed: int) -> str:
 
 def test_a_seed_always_makes_the_same_world(capfd: pytest.CaptureFixture[str]) -> None:
     """Also in another process, with another order of sets of strings, and after other worlds."""
-    seeds = range(400, 412)
+    seeds = range(400, 404)
     here = [_digest(seed) for seed in seeds]
     assert [_digest(seed) for seed in reversed(seeds)][::-1] == here
     program = f"from tests.test_simulation import _digest\nfor seed in {list(seeds)}: print(_digest(seed))"
@@ -72,7 +72,7 @@ def test_a_seed_always_makes_the_same_world(capfd: pytest.CaptureFixture[str]) -
         assert done.stdout.split() == here
 
 
-EASY = ("acknowledge before settling", "write a letter without a sync", "forget to join again")
+EASY = ("acknowledge before settling", "write a letter without a sync")
 """Planted faults that are found in a few seconds; all of them are planted by the long tests."""
 
 

@@ -32,8 +32,10 @@ PLANTED = [
     Planted(
         "acknowledge before settling",
         f"{_RUNNER}.writer_run",
-        "        self._ledger.begin(job)\n",
-        "        self._ledger.begin(job)\n        self._ledger.settle(job)\n        self._may_acknowledge.set()\n",
+        "            self._ledger.begin(job)\n",
+        "            self._ledger.begin(job)\n"
+        "            self._ledger.settle(job)\n"
+        "            self._may_acknowledge.set()\n",
     ),
     Planted(
         "acknowledge before the letters are kept",
@@ -52,8 +54,8 @@ PLANTED = [
     Planted(
         "acknowledge over a gap",
         f"{_RUNNER}.ledger",
-        "while queue and queue[0].is_settled:",
-        "while queue and any(each.is_settled for each in queue):",
+        "enumerate(takewhile(_is_settled, queue), 1)",
+        "enumerate(queue if any(map(_is_settled, queue)) else (), 1)",
     ),
     Planted("write a letter without a sync", _LETTERS, "                file.sync()\n", ""),
     Planted("keep a letter in a file that was removed", _LETTERS, "if file.is_at(end):", "if True:"),
