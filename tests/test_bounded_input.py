@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from click.testing import CliRunner
 
 from iggyflux.authoring.samples import Coordinates, SampleError, SampleFile, read_rows, read_samples
 from iggyflux.cli import command_line
-from iggyflux.documents import has_mark, parse_document, read_source
+from iggyflux.documents import has_mark, open_source, parse_document, read_source
 from iggyflux.errors import DocumentError, PipelineError, Stopped
 from iggyflux.pipeline import parse_pipeline
 from iggyflux.transports.local.deadletters import read_dead_letters
@@ -103,6 +106,65 @@ def test_a_pipe_without_a_writer_is_a_problem(tmp_path: Path) -> None:
 
     [problem] = caught.value.problems
     assert (problem.code, problem.message) == ("IFX100", "no data from this pipe in 0.05 s")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dry-run", "{mapping}", "{pipe}"], ["eval", "a", "{pipe}"], ["dry-run", "{pipe}"], ["run", "{pipe}"]]
+)
+def test_commands_report_a_pipe_without_a_writer(
+    arguments: list[str], mapping: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for function in (read_source, open_source):
+        monkeypatch.setitem(function.__kwdefaults__, "pipe_seconds", 0.05)
+
+    result = CliRunner().invoke(command_line, [each.format(mapping=mapping, pipe=pipe) for each in arguments])
+
+    assert result.exit_code == 1
+    assert "no data from this pipe in 0.05 s" in result.output
+
+
+@pytest.mark.parametrize("seconds", [0.05, 10.0])
+def test_samples_may_come_slowly_through_a_pipe(tmp_path: Path, seconds: float) -> None:
+    """As in `iggyflux dry-run m.yaml <(slow)`: a pipe with a writer is waited for."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with pipe.open("wb") as file:
+            time.sleep(0.3)
+            file.write(b"one\ntwo\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(0.1)
+    with open_source(pipe, pipe_seconds=seconds) as file:
+        lines = list(file)
+    writer.join()
+
+    assert lines == [b"one\n", b"two\n"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_route_from_what_is_not_a_file_stops(tmp_path: Path, mapping: str, kind: str) -> None:
+    path = ENDLESS if kind == "device" else tmp_path / "pipe"
+    if kind == "pipe":
+        os.mkfifo(path)
+    pipeline = tmp_path / "p.yaml"
+    pipeline.write_text(f"iggyflux: 1\nfrom: file:{path}\nto: stdout\nrun: [{{mapping: {mapping}}}]\n")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "iggyflux", "run", "p.yaml", "--until-end"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert done.returncode == 3
+    assert f"cannot read {path}: it is not a regular file" in done.stderr
 
 
 def test_a_document_may_come_through_a_pipe(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import click
 from iggyflux.authoring.samples import SampleError, SampleFile
 from iggyflux.cli.documents import kind_of
 from iggyflux.cli.output import show_problem
-from iggyflux.documents import read_document, read_source
+from iggyflux.documents import open_source, read_document, read_source
 from iggyflux.documents.nodes import Lines
 from iggyflux.errors import DocumentError, ExpressionError, Location, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping, load_mapping
@@ -45,11 +45,12 @@ MAPPING_FILE = _DocumentFile(exists=True, dir_okay=False, path_type=Path)
 def open_input(path: Path) -> Iterator[SampleFile]:
     """Yield the lines of a file, or of stdin for `-`.
 
-    Raise UsageError if the file cannot be opened, and DocumentError instead of a SampleError of the caller's block.
+    Raise UsageError if the file cannot be opened.  Raise DocumentError if it is a pipe that nothing writes to, and
+    instead of a SampleError of the caller's block.
     """
     file: AbstractContextManager[IO[bytes]]
     try:
-        file = nullcontext(_stdin()) if path == STDIN else path.open("rb")
+        file = nullcontext(_stdin()) if path == STDIN else open_source(path)
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
     with file as lines:
@@ -103,6 +104,8 @@ def open_pipeline(path: Path) -> Pipeline:
 
 def kind_of_file(path: Path) -> str:
     """Return the kind of a document, also of one that does not compile; an empty string if it is none."""
+    if not path.is_file():  # a pipe gives its content once
+        return ""
     try:
         return kind_of(read_document(read_source(path), file=str(path)).tree)
     except (DocumentError, OSError):

@@ -13,7 +13,7 @@ from typing import Literal, cast
 from iggyflux.documents.masking import Mask, is_mapping, is_mapping_text, is_telling, mask_of
 from iggyflux.documents.nodes import Document, Format, join_pointer, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
-from iggyflux.documents.source import has_mark, read_source
+from iggyflux.documents.source import has_mark, open_source, read_source
 from iggyflux.documents.text import read_text
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.secrets import Scrubber, secret_spans, suspected_secrets
@@ -28,6 +28,7 @@ __all__ = [
     "join_pointer",
     "load_schema",
     "mask_of",
+    "open_source",
     "parent_of",
     "parse_document",
     "read_document",

@@ -6,13 +6,15 @@ apply while reading.
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import stat
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from iggyflux.documents.text import MAX_BYTES, refuse, too_large
-from iggyflux.errors import Location, Problem
+from iggyflux.errors import DocumentError, Location, Problem
 
 _CHUNK_BYTES = 1 << 16
 PIPE_SECONDS = 10.0
@@ -32,10 +34,7 @@ def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIP
         data = bytearray()
         while len(data) <= limit:
             if waits and not select.select([descriptor], [], [], pipe_seconds if stat.S_ISFIFO(mode) else None)[0]:
-                message = f"no data from this pipe in {pipe_seconds:g} s"
-                raise refuse(
-                    Problem("IFX100", message, Location(str(path)), hint="check that a program writes to the pipe")
-                )
+                raise _no_data(path, pipe_seconds)
             chunk = os.read(descriptor, _CHUNK_BYTES)
             if not chunk:
                 return bytes(data)
@@ -43,6 +42,39 @@ def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIP
     finally:
         os.close(descriptor)
     raise too_large(f"more than {limit:,} bytes", limit, str(path))
+
+
+def open_source(path: Path, *, pipe_seconds: float = PIPE_SECONDS) -> BinaryIO:
+    """Return the file at `path`, open for reading; the caller limits what is read.
+
+    Raise OSError if it cannot be opened.  Raise DocumentError if it is a pipe that nothing writes to after
+    `pipe_seconds`.
+    """
+    raw = _Input(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC | os.O_NONBLOCK))
+    file = io.BufferedReader(raw)
+    if stat.S_ISFIFO(os.fstat(raw.fileno()).st_mode) and not select.select([raw], [], [], pipe_seconds)[0]:
+        file.peek(1)
+        if not raw.has_writer:
+            file.close()
+            raise _no_data(path, pipe_seconds)
+    os.set_blocking(raw.fileno(), True)
+    return file
+
+
+class _Input(io.FileIO):
+    """A file that knows whether its last reading was the end: a pipe with a writer would wait instead."""
+
+    has_writer = True
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        self.has_writer = count != 0
+        return count
+
+
+def _no_data(path: Path, seconds: float) -> DocumentError:
+    message = f"no data from this pipe in {seconds:g} s"
+    return refuse(Problem("IFX100", message, Location(str(path)), hint="check that a program writes to the pipe"))
 
 
 def has_mark(path: Path, mark: bytes) -> bool:

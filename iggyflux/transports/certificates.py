@@ -119,6 +119,8 @@ def _trusting(path: Path) -> ssl.SSLContext:
 
 def _read(key: str, path: Path) -> bytes:
     try:
+        if path.is_fifo():  # opening it waits for its writer
+            raise CertificateFault(key, f"cannot read {path}: it is not a regular file", "correct the path")
         with path.open("rb") as file:
             return file.read(_MOST_BYTES)
     except OSError as error:

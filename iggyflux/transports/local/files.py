@@ -192,6 +192,9 @@ class FileSource(_LineSource):
             os.close(self._lines.descriptor)
             self._lines = None
         with self._translate_errors():
+            if self._path.exists() and not self._path.is_file():  # opening a pipe waits for its writer
+                hint = "name a regular file; `from: stdin` reads a pipe"
+                raise Stopped(f"cannot read {self._path}: it is not a regular file", hint, "IFX710")
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             position, number = self._stored(descriptor)
         self._lines = InputLines(descriptor, str(self._path), self._limit, position=position, number=number)
