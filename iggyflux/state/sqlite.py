@@ -154,6 +154,7 @@ class SqliteState:
         self._check_lock()
         self._disconnect()
         with self._translate_errors("store"):
+            self._roll_back()
             if record is not None:
                 self._create(msgspec.json.encode(record, order="sorted"), NOTHING)
                 return
@@ -218,6 +219,18 @@ class SqliteState:
             self._write(connection, content, added, ())
         beside.replace(self.path)
         sync_folder(self.path.parent)
+
+    def _roll_back(self) -> None:
+        """Undo an interrupted commit: without its journal, the database would be damaged until it is replaced."""
+        if not self.path.is_file():
+            return
+        try:
+            with closing(connect(self.path, self._busy_seconds)) as connection:
+                format_of(connection)
+        except sqlite3.Error as error:
+            _, is_damaged = reason_of(error)
+            if not is_damaged:
+                raise
 
     def _write(
         self, connection: sqlite3.Connection, content: bytes, added: Mapping[int, IO[bytes]], dropped: Collection[int]
