@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,17 @@ def test_no_command_shows_a_value_of_an_unknown_key(command: str, broken: tuple[
 
     assert leaks(outcome.out + outcome.err) == []
     assert "a bug in iggyflux" not in outcome.err
+
+
+def test_the_time_for_a_problem_does_not_grow_with_the_number_of_hidden_values(tmp_path: Path) -> None:
+    def seconds(count: int) -> float:
+        file = tmp_path / f"{count}.yaml"
+        keys = "\n".join(f"yield{number}: value{number}x" for number in range(count))
+        file.write_text(f"iggyflux: 1\n{keys}\nrun: []\n", "utf-8")
+        began = time.process_time()
+        checked, _ = check_file(file)
+        assert len(checked.problems) > count
+        return time.process_time() - began
+
+    seconds(10)
+    assert seconds(800) < 9 * seconds(200) + 0.5

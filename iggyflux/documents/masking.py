@@ -100,7 +100,10 @@ class Mask:
 
     def __call__(self, problem: Problem) -> Problem:
         """Return the problem without what is hidden."""
-        scrub = Scrubber(self._hidden_in(problem))
+        self._update()
+        scrub = self._scrub
+        if self._by_line:
+            scrub = Scrubber([*self._texts, *self._suspects(problem)])
 
         def shown(text: str | None) -> str | None:
             return scrub(text) if text and problem.code != _FIXED_TEXT else text
@@ -119,16 +122,6 @@ class Mask:
     def _update(self) -> None:
         if not self._is_current:
             self._scrub, self._is_current = Scrubber(self._texts), True
-
-    def _hidden_in(self, problem: Problem) -> Iterator[str]:
-        """Yield the hidden texts that a problem may quote: a scrubber of all of them takes long for each problem."""
-        said = " ".join(filter(None, (problem.message, problem.expected, problem.found, problem.hint, problem.source)))
-        for text in self._texts:
-            begins = [run[0] for run in _RUN.finditer(text)] or [text]
-            if any(each in said for each in begins):
-                yield text
-        if self._by_line:
-            yield from self._suspects(problem)
 
     def _spans_of(self, problem: Problem) -> Iterator[tuple[int, int]]:
         source, line = problem.source or "", problem.location.line
