@@ -16,12 +16,11 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.plan.digests import digest_rows
 from iggyflux.records import DeadLetter, Failure, Message, OutgoingMessage, Row
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
-from iggyflux.runner.rendering import RenderThread
 from iggyflux.runner.route import ReaderRoute
 from iggyflux.runner.session import Session
 from iggyflux.runner.status import ReaderStatus, RouteStatus
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.base import Window
+from iggyflux.transports.base import Window, Worker
 
 
 class MessageSender:
@@ -81,9 +80,10 @@ class Publisher:
         progress: ReaderStatus,
         session: Session,
         sender: MessageSender,
-        thread: RenderThread,
+        worker: Worker,
     ) -> None:
-        self._thread = thread
+        """`worker` renders rows."""
+        self._worker = worker
         self._route = route
         self._status = status
         self._progress = progress
@@ -133,7 +133,7 @@ class Publisher:
             entries += zip((row.columns[column] for row in chunk), digest_rows(chunk), chunk, strict=True)  # type: ignore[misc]
         entries.sort(key=lambda entry: entry[:2])  # the ids depend on the order, and servers order ties at will
         rows, digests = [row for *_, row in entries], [digest for _, digest, _ in entries]
-        rendered = await self._thread.call(self._route.plan.render, rows, digests)
+        rendered = await self._worker.call(self._route.plan.render, rows, digests)
         self._status.count_fallback(self._route.mapping, rendered.fallback)
         sent = [message.id.to_bytes(16, "big") for message in rendered.messages]
         failed = [_failure_digest(failure, digests) for failure in rendered.failures]
@@ -163,7 +163,7 @@ class Publisher:
         """Return the messages of rows; handle the rows that fail."""
         route = self._route
         rows, digests = [row for row, *_ in fresh], [digest for _, digest, _ in fresh]
-        rendered = await self._thread.call(route.plan.render, rows, digests)
+        rendered = await self._worker.call(route.plan.render, rows, digests)
         self._status.count_fallback(route.mapping, rendered.fallback)
         messages = list(rendered.messages)
         if route.mark is not None:

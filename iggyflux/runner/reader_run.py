@@ -68,7 +68,6 @@ from iggyflux.runner.clock import Clock
 from iggyflux.runner.prefetch import Prefetcher
 from iggyflux.runner.publish import MessageSender, Publisher
 from iggyflux.runner.reader_events import ReaderEvents
-from iggyflux.runner.rendering import RenderThread
 from iggyflux.runner.route import ReaderRoute
 from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import ReaderStatus, RouteStatus
@@ -96,8 +95,8 @@ class ReaderRun:
         self._unanswered = Unanswered(route.name)
         self._events = ReaderEvents(route, status, self._progress, clock)
         self._sender = MessageSender(route, status, self._session, partial(self._asking, route.sink))
-        self._thread = RenderThread()
-        self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._thread)
+        self._renderer = Worker("render")
+        self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer)
         self._prefetcher = Prefetcher(route.source)
         self._worker = Worker("cursor")
         self._windows = Windows(route.rules)
@@ -111,7 +110,7 @@ class ReaderRun:
         route = self.route
         async with closing_all(
             self._prefetcher.cancel,
-            self._thread.close,
+            self._renderer.abandon,
             partial(self._worker.finish, route.store.close),
             route.source.close,
             route.sink.close,

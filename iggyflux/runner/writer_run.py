@@ -64,7 +64,7 @@ from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
 from iggyflux.runner.ledger import Job, Ledger
-from iggyflux.runner.rendering import RenderThread
+from iggyflux.runner.rendering import rendered_parts
 from iggyflux.runner.request_sender import RequestSender
 from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.route import Route
@@ -73,7 +73,7 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
-from iggyflux.transports.base import Grouped, Lagging, server_of
+from iggyflux.transports.base import Grouped, Lagging, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -104,12 +104,12 @@ class WriterRun:
         self._has_abandoned = False
         self._held: HeldRequests[Request] = HeldRequests()
         self._sink_failures = 0
-        self._thread = RenderThread()
+        self._renderer = Worker("render")
 
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
-        async with closing_all(self._thread.close, route.source.close, route.sink.close, route.dead_letters.close):
+        async with closing_all(self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
                 await self._end()
@@ -159,7 +159,7 @@ class WriterRun:
         self._held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
         route, status, clock, stop = self.route, self.status, self._clock, self._stop.requested
-        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered, self._thread)
+        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered, self._renderer)
         try:
             await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
         except StopRequested:
@@ -189,10 +189,10 @@ class _Transfer:
         clock: Clock,
         failures: FailureHandler,
         unanswered: Unanswered,
-        thread: RenderThread,
+        renderer: Worker,
     ) -> None:
         self._route = route
-        self._thread = thread
+        self._renderer = renderer
         self._server = server_of(route.source)
         self._unanswered = unanswered
         self._status = status
@@ -312,7 +312,7 @@ class _Transfer:
 
     async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
         """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
-        async for part, rendered in self._thread.render(self._route.plan, batch):
+        async for part, rendered in rendered_parts(self._route.plan, batch, self._renderer):
             self._count(part, rendered)
             job = Job(part, rendered, len(rendered.lines))
             self._failures.report_failures(rendered.failures, job.place_of)

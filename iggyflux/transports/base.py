@@ -208,7 +208,7 @@ class DeadLetterSink(Protocol):
 
 
 class Worker:
-    """The one thread of a transport that blocks: calls run in the order in which they are made."""
+    """One thread for what blocks: calls run in the order in which they are made."""
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"iggyflux-{name}")
@@ -224,3 +224,8 @@ class Worker:
             self._is_finished = True
             await self.call(function)
             self._executor.shutdown(wait=False)
+
+    async def abandon(self) -> None:
+        """End the thread after the call in progress, without waiting for it; idempotent."""
+        self._is_finished = True
+        self._executor.shutdown(wait=False, cancel_futures=True)
