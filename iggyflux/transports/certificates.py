@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from iggyflux.errors import Location, Problem
 from iggyflux.secrets import Secret
 
 _MOST_BYTES = 4 * 1024 * 1024
@@ -55,6 +56,14 @@ class Tls:
             _trusting(self.ca_file)
         if self.client_cert is not None:
             self._load_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.client_cert)
+
+    def problems(self) -> list[Problem]:
+        """Return the problem of a file that cannot be used, at its key; it can be specific to this machine."""
+        try:
+            self.check()
+        except CertificateFault as fault:
+            return [Problem("IFX733", str(fault), Location(pointer=f"/{fault.key}"), hint=fault.hint)]
+        return []
 
     def _load_client(self, context: ssl.SSLContext, certificate: Path) -> None:
         holds_key = "client_key" if self.client_key else "client_cert"

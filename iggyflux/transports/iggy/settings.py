@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from iggyflux.errors import Location, Problem
 from iggyflux.pipeline import Consumer, IggySettings
-from iggyflux.transports.certificates import CertificateFault, Tls
+from iggyflux.transports.certificates import Tls
 
 
 def settings_problems(settings: IggySettings, consumer: Consumer | None = None) -> list[Problem]:
@@ -19,11 +19,7 @@ def settings_problems(settings: IggySettings, consumer: Consumer | None = None) 
 
 def certificate_problems(settings: IggySettings) -> list[Problem]:
     """Return the problem of `ca_file`; it can be specific to this machine."""
-    try:
-        Tls(settings.ca_file if settings.tls else None).check()
-    except CertificateFault as fault:
-        return [Problem("IFX733", str(fault), Location(pointer=f"/{fault.key}"), hint=fault.hint)]
-    return []
+    return Tls(settings.ca_file if settings.tls else None).problems()
 
 
 def _problems(settings: IggySettings, consumer: Consumer | None) -> Iterator[tuple[str, str, str]]:

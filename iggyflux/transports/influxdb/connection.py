@@ -54,13 +54,7 @@ def settings_problems(settings: InfluxSettings) -> list[Problem]:
 
 def certificate_problems(settings: InfluxSettings) -> list[Problem]:
     """Return the problem of the files of TLS; they can be specific to this machine."""
-    if not settings.url.startswith("https:"):
-        return []
-    try:
-        _tls(settings).check()
-    except CertificateFault as fault:
-        return [Problem("IFX733", str(fault), Location(pointer=f"/{fault.key}"), hint=fault.hint)]
-    return []
+    return _tls(settings).problems() if settings.url.startswith("https:") else []
 
 
 def _tls(settings: InfluxSettings) -> Tls:
