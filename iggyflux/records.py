@@ -101,8 +101,6 @@ class Partition:
 class Position:
     """A position in a partition: the message at `offset` and all messages before it."""
 
-    """`offset` of `partition` and everything before it."""
-
     partition: Partition
     offset: int
 

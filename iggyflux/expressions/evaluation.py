@@ -217,24 +217,12 @@ def _flatten(node: Node) -> Run:
 
 def _multi_select_list(node: Node) -> Run:
     parts = _children(node)
-
-    def run(scope: Any, value: Any) -> Any:
-        if value is None:
-            return None
-        return [part(scope, value) for part in parts]
-
-    return run
+    return lambda scope, value: None if value is None else [part(scope, value) for part in parts]
 
 
 def _multi_select_dict(node: Node) -> Run:
     parts = [(child["value"], build(child["children"][0])) for child in node["children"]]
-
-    def run(scope: Any, value: Any) -> Any:
-        if value is None:
-            return None
-        return {name: part(scope, value) for name, part in parts}
-
-    return run
+    return lambda scope, value: None if value is None else {name: part(scope, value) for name, part in parts}
 
 
 def _or(node: Node) -> Run:
