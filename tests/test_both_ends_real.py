@@ -13,13 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from iggy_server import IggyServer, find_server
-from required_servers import not_found
+from iggy_server import IggyServer
+from live_iggy import killable_server  # noqa: F401  (the fixture `server`)
 from test_both_ends import MAPPING, ROUTES, TOPICS, is_bad, is_odd, is_other, lines, payload
 
 from iggyflux.records import OutgoingMessage
@@ -38,15 +37,6 @@ influxdb: {{url: "{url}", org: org, bucket: test, batch_size: 50, linger: 50ms, 
 run:
 {items}
 """
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[IggyServer]:
-    found = find_server(tmp_path)
-    if isinstance(found, str):
-        not_found("iggy", found)
-    yield found
-    found.close()
 
 
 async def send(server: IggyServer, stream: str, placed: dict[int, str]) -> None:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from iggy_server import IggyServer, find_server
-from required_servers import not_found
+from iggy_server import IggyServer
+from live_iggy import killable_server  # noqa: F401  (the fixture `server`)
 from shell import process as run_command
 
 from iggyflux.records import OutgoingMessage, Partition
@@ -149,16 +149,6 @@ def payload(number: int) -> bytes:
 
 def is_bad(number: int) -> bool:
     return number % BAD_EVERY == 13
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[IggyServer]:
-    """A server that may be killed."""
-    found = find_server(tmp_path)
-    if isinstance(found, str):
-        not_found("iggy", found)
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from iggy_server import IggyServer, find_server
-from required_servers import not_found
+from iggy_server import IggyServer
+from live_iggy import killable_server  # noqa: F401  (the fixture `server`)
 from shell import process
 from test_reader_crash import LIVE_SECONDS, NS, OVERLAP_SECONDS, World, check, iso
 
@@ -41,16 +40,6 @@ iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}", timeou
 influxdb: {{url: "{url}", database: test, poll_interval: 100ms}}
 run: [{{mapping: back.yaml}}]
 """
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[IggyServer]:
-    """A server that may be killed."""
-    found = find_server(tmp_path)
-    if isinstance(found, str):
-        not_found("iggy", found)
-    yield found
-    found.close()
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

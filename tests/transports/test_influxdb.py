@@ -25,10 +25,10 @@ from iggyflux.pipeline import InfluxSettings, Secret
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.deliver import deliver
 from iggyflux.secrets import Scrubber
-from iggyflux.transports.influxdb.admin import CheckReport
 from iggyflux.transports.influxdb.flavors import FLAVORS, Flavor
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink, compress, settings_problems
 from iggyflux.transports.urls import AddressError, parse_address
+from tests.transports.line_sinks import check as checked
 from tests.transports.raw_server import NO_CONTENT, PING_1, PING_2, PING_3, RawServer, Reply, Request, Script, http
 
 T = TypeVar("T")
@@ -76,17 +76,6 @@ def answered(*script: Script, lines: list[str] = LINES, **given: Any) -> Verdict
     """Return the verdict of a write that is answered by `script`."""
     with RawServer(script) as server:
         return write(server, lines, **given)
-
-
-def checked(given: InfluxSettings) -> CheckReport:
-    async def main() -> CheckReport:
-        sink = InfluxLineSink(given)
-        try:
-            return await sink.check()
-        finally:
-            await sink.close()
-
-    return drive(main())
 
 
 # --- what is sent ---

@@ -17,11 +17,10 @@ from iggyflux.errors import NotConnected, PipelineError, Stopped
 from iggyflux.pipeline import InfluxSettings, Secret
 from iggyflux.sim import SimServer
 from iggyflux.spec import Query
-from iggyflux.transports.influxdb.admin import CheckReport
 from iggyflux.transports.influxdb.query.source import InfluxRows
-from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 from tests.shell import iggyflux
 from tests.test_session import FIRST, Scripted, drive
+from tests.transports.line_sinks import check, connect
 from tests.transports.raw_server import NO_CONTENT, RawServer, Reply, Request, http
 
 ORGS = http(200, '{"orgs":[{"id":"07"}]}')
@@ -39,29 +38,6 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(url: str, **given: Any) -> InfluxSettings:
     base = InfluxSettings(url=url, bucket="b", org="o", token=Secret("t"), timeout_seconds=5.0)
     return dataclasses.replace(base, **given)
-
-
-def connect(given: InfluxSettings, *, times: int = 1) -> None:
-    async def main() -> None:
-        sink = InfluxLineSink(given)
-        try:
-            for _ in range(times):
-                await sink.connect()
-        finally:
-            await sink.close()
-
-    asyncio.run(main())
-
-
-def check(given: InfluxSettings) -> CheckReport:
-    async def main() -> CheckReport:
-        sink = InfluxLineSink(given)
-        try:
-            return await sink.check()
-        finally:
-            await sink.close()
-
-    return asyncio.run(main())
 
 
 # --- Retry-After ---

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.secrets import Secret
-from iggyflux.transports.influxdb.admin import CheckReport
 from iggyflux.transports.influxdb.query.source import InfluxRows
-from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 from iggyflux.transports.proxies import is_excepted
+from tests.transports.line_sinks import check, connect
 from tests.transports.raw_server import RawServer, Reply, Script, http
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -142,7 +141,7 @@ def test_a_network_of_the_environment_is_respected(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,127.0.0.0/8")
     with RawServer() as server:
-        connect(server.url)
+        connect(settings(server.url))
 
     assert server.requests
 
@@ -150,26 +149,8 @@ def test_a_network_of_the_environment_is_respected(monkeypatch: pytest.MonkeyPat
 # --- proxies that do not work ---
 
 
-def connect(url: str) -> None:
-    async def main() -> None:
-        sink = InfluxLineSink(InfluxSettings(url=url, bucket="b", token=Secret("t"), timeout_seconds=1.0))
-        try:
-            await sink.connect()
-        finally:
-            await sink.close()
-
-    asyncio.run(main())
-
-
-def check(url: str) -> CheckReport:
-    async def main() -> CheckReport:
-        sink = InfluxLineSink(InfluxSettings(url=url, bucket="b", token=Secret("t"), timeout_seconds=1.0))
-        try:
-            return await sink.check()
-        finally:
-            await sink.close()
-
-    return asyncio.run(main())
+def settings(url: str) -> InfluxSettings:
+    return InfluxSettings(url=url, bucket="b", token=Secret("t"), timeout_seconds=1.0)
 
 
 REFUSALS: dict[str, tuple[Script, type[Exception]]] = {
@@ -197,8 +178,8 @@ def test_what_a_proxy_does_is_told_with_its_address_and_its_variable(
     with RawServer(ping=None, script=[reply] * 9) as proxy:
         monkeypatch.setenv(name, f"http://{LOGIN}@127.0.0.1:{proxy.port}")
         with pytest.raises((Stopped, NotConnected)) as error:
-            connect(f"{scheme}://influx.invalid:8086")
-        report = check(f"{scheme}://influx.invalid:8086")
+            connect(settings(f"{scheme}://influx.invalid:8086"))
+        report = check(settings(f"{scheme}://influx.invalid:8086"))
 
     (finding,) = [each for each in report.findings if each.ok is False and each.topic == "server"]
     for text in (str(error.value), finding.text):
@@ -232,7 +213,7 @@ def test_a_proxy_that_is_away_is_told_apart_from_the_server(
     monkeypatch.setenv(name, f"http://{LOGIN}@{where}")
 
     with pytest.raises(NotConnected) as error:
-        connect(f"{scheme}://influx.invalid:8086")
+        connect(settings(f"{scheme}://influx.invalid:8086"))
 
     assert str(error.value).startswith(f"cannot connect to the proxy http://{where} ({name})")
     assert "canary" not in str(error.value)
@@ -244,7 +225,7 @@ def test_a_server_that_answers_through_a_proxy_is_not_blamed_on_it(monkeypatch: 
     with RawServer(probe=denied) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(Stopped) as stopped:
-            connect("http://influx.invalid:8086")
+            connect(settings("http://influx.invalid:8086"))
 
     assert stopped.value.code == "IFX722"
 
@@ -274,7 +255,7 @@ def test_the_variable_is_named_as_it_is_written(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("Http_Proxy", f"socks5://{LOGIN}@127.0.0.1:1")
 
     with pytest.raises(Stopped, match="Http_Proxy") as stopped:
-        connect("http://influx.invalid")
+        connect(settings("http://influx.invalid"))
 
     assert stopped.value.code == "IFX726"
     assert "canary" not in str(stopped.value)
