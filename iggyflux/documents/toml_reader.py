@@ -68,7 +68,7 @@ def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ..
     if reader.is_damaged and (long := _LONG_KEY.search(text)):  # tomllib takes minutes for a key of many parts
         raise DocumentError([reader.too_deep(long.start())])
     try:
-        tree = tomllib.loads(text)
+        tree = _loads(text)
     except RecursionError:  # tree-sitter could not read this tree either
         raise DocumentError([reader.too_deep(0)]) from None
     except ValueError as error:
@@ -80,6 +80,11 @@ def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ..
         raise DocumentError([lines.problem("IFX101", "the document is empty", 0, file=file, hint=hint)])
     reader.fill(reader.root, tree)
     return text, reader.root, tuple(sorted(reader.faults, key=lambda each: (each.location.line, each.location.column)))
+
+
+def _loads(text: str) -> dict[str, Any]:
+    """Return the tree of a text whose line breaks are `\\n`: tomllib takes another `\\r\\n` for one, too."""
+    return tomllib.loads(text.replace("\r\n", "\r\r\n"))
 
 
 @cache
@@ -177,7 +182,7 @@ class _TomlReader:
         if syntax.type == "bare_key":
             return source
         try:
-            return str(tomllib.loads(f"key = {source}")["key"])
+            return str(_loads(f"key = {source}")["key"])
         except ValueError:
             return source[1:-1]
 
@@ -251,7 +256,7 @@ class _TomlReader:
         if isinstance(node.value, list):
             return [self.read_alone(child) for child in node.children.values()]
         try:
-            return tomllib.loads(f"value = {self.text[node.start : node.end]}")["value"]
+            return _loads(f"value = {self.text[node.start : node.end]}")["value"]
         except ValueError as error:
             if not node.broken:
                 self.faults.append(_problem(str(error), node.start, node.end, self.lines, self.file))
@@ -346,7 +351,7 @@ def _below(text: str, line_end: int, lines: Lines, file: str | None) -> Iterator
         if statement is None:
             continue
         try:
-            tomllib.loads(f"_={statement.value}")
+            _loads(f"_={statement.value}")
         except (ValueError, RecursionError) as error:
             place = _PLACE.search(str(error))
             if place is None or place[1] is None:
