@@ -1,4 +1,6 @@
-"""What every test may use, and the two flags: `--update-cases` rewrites golden files, `--long` runs the full numbers.
+"""What every test may use, and two flags: `--update-cases` rewrites golden files, `--long` runs the full numbers.
+
+Drawn tests have the same examples in each run, and new ones with `--long`.
 
 Nothing skips silently: what did not run is named at the end, with its reason.
 """
@@ -19,8 +21,8 @@ environment.clear(os.environ)  # before anything reads it: modules, fixtures of 
 time.tzset()
 
 # The time of an example depends more on the machine than on the code: bench/ measures time.
-settings.register_profile("house", deadline=None)
-settings.load_profile("house")
+settings.register_profile("seeded", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     required_servers.require(config.getoption(required_servers.OPTION))
+    # Two runs of the same code have the same outcome.
+    settings.load_profile("random" if config.getoption("--long") else "seeded")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
