@@ -6,7 +6,6 @@ It knows the part of the language that these say the same about: paths and funct
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -27,9 +26,13 @@ class Failed(Exception):
     """The record fails."""
 
 
-def records(document: Mapping[str, Any], payload: str) -> list[Point | None | Failed]:
-    """Return each record of a message, in order: a point, None for one that is left out, or why it fails."""
-    message = json.loads(payload, parse_float=Decimal, parse_constant=_constant)
+def records(document: Mapping[str, Any], message: Any) -> list[Point | None | Failed]:
+    """Return each record of a message, in order: a point, None for one that is left out, or why it fails.
+
+    A message that is `Failed` could not be decoded.
+    """
+    if isinstance(message, Failed):
+        return [message]
     try:
         if "where" in document and not is_true(evaluate(document["where"], message)):
             return []
@@ -72,7 +75,7 @@ def evaluate(expression: str, element: object) -> Any:
 
 def is_true(value: object) -> bool:
     """Return whether JMESPath takes a value for true: numbers are, 0 too."""
-    return bool(value) or (isinstance(value, int | Decimal) and not isinstance(value, bool))
+    return bool(value) or (isinstance(value, int | float | Decimal) and not isinstance(value, bool))
 
 
 def _tag(item: str | Mapping[str, Any], element: object) -> str:
@@ -137,7 +140,7 @@ def _time(item: Mapping[str, Any], element: object) -> int:
     value = evaluate(item["expr"], element)
     if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", value):
         value = Decimal(value)
-    elif isinstance(value, Decimal):
+    elif isinstance(value, Decimal | float):
         value = Decimal(repr(_float(value)))  # a JSON float is a double
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise Failed("not a time")
@@ -151,7 +154,3 @@ def _time(item: Mapping[str, Any], element: object) -> int:
     if not MIN_NS <= time <= MAX_NS:
         raise Failed("out of range")
     return time
-
-
-def _constant(name: str) -> object:
-    raise Failed(name)

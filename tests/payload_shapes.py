@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from hypothesis import strategies as st
+from tests.schema_documents import is_one_in
 
 SHAPES: dict[str, str] = {
     file.stem: file.read_text("utf-8") for file in sorted((Path(__file__).parent / "cases" / "shapes").glob("*.json"))
@@ -75,27 +76,31 @@ def paths(tree: Any, prefix: str = "") -> Iterator[str]:
         yield from paths(tree[0], f"{prefix}[0]")
 
 
-@st.composite
-def mutated(draw: Any, shape: str) -> str:
-    """A payload of a shape after zero to four mutations: of type, loss, duplication, nesting, escapes."""
+def mutated(shape: str, random: Random) -> str:
+    """Return a payload of a shape after zero to four mutations: of type, loss, duplication, nesting, escapes."""
     tree = parse(SHAPES[shape])
-    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 4]))):
-        found = draw(st.sampled_from(list(containers(tree))))
-        at = draw(st.integers(0, len(found) - 1))
-        key, value = found[at] if isinstance(found, Members) else (None, found[at])
-        kind = draw(st.sampled_from(["type", "type", "loss", "twice", "nest", "list"]))
-        if kind == "loss":
-            del found[at]
-            if not tree:
-                break
-            continue
-        new: Any = Token(draw(st.sampled_from(_VALUES)))
-        if kind == "nest":
-            new = Members([(draw(st.sampled_from(["value", "", "a.b", "n" * 200])), value)])
-        elif kind == "list":
-            new = [value, value]
-        if kind == "twice" and key is not None:
-            found.insert(draw(st.integers(0, len(found))), (key, new))
-        else:
-            found[at] = new if key is None else (key, new)
-    return write(tree, spell=draw(st.integers(0, 9)) == 0)
+    for _ in range(random.choice([0, 0, 1, 1, 2, 4])):
+        mutate(tree, random)
+        if not tree:
+            break
+    return write(tree, spell=is_one_in(10, random))
+
+
+def mutate(tree: Any, random: Random) -> None:
+    """Change a member or an element of a tree that has some."""
+    found = random.choice(list(containers(tree)))
+    at = random.randrange(len(found))
+    key, value = found[at] if isinstance(found, Members) else (None, found[at])
+    kind = random.choice(["type", "type", "loss", "twice", "nest", "list"])
+    if kind == "loss":
+        del found[at]
+        return
+    new: Any = Token(random.choice(_VALUES))
+    if kind == "nest":
+        new = Members([(random.choice(["value", "", "a.b", "n" * 200]), value)])
+    elif kind == "list":
+        new = [value, value]
+    if kind == "twice" and key is not None:
+        found.insert(random.randint(0, len(found)), (key, new))
+    else:
+        found[at] = new if key is None else (key, new)

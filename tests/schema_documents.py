@@ -1,6 +1,7 @@
 """Documents drawn through the JSON Schema of mappings: a key is drawn from the day it is in the schema.
 
-What a schema cannot say (what an expression is, which names the payload has) comes from `Vocabulary`.
+What a schema cannot say (what an expression is, which names the payload has) comes from `Vocabulary`.  A `Random` makes
+the choices: one with a seed is fast, and with one of Hypothesis it can reduce a document that fails.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
-
-from hypothesis import strategies as st
 
 from iggyflux.documents.schema import load_schema
 
@@ -29,6 +29,10 @@ _NAMES = [
 _PATTERNS = ["%Y-%m-%dT%H:%M:%S", "%d.%m.%Y %H:%M", r"^(?P<v>\S+) (?P<w>\d+)", "(a+)+$", "("]
 
 
+_TEXTS = ["class", "x", "A" * 128, "7.b-c_d", "10s", "250ms", "3h", "90d", "1us", "IFX340"]
+"""Texts for keys with a pattern: those that match it."""
+
+
 @dataclass
 class Vocabulary:
     """What documents are made of besides their schema; `seen` gathers each place of the schema that was drawn."""
@@ -37,25 +41,45 @@ class Vocabulary:
     members: Sequence[str]
     seen: set[str] = field(default_factory=set)
 
-    def expressions(self) -> st.SearchStrategy[str]:
-        path = st.sampled_from(self.paths or ["@"])
-        return st.builds(lambda form, a, b: form.format(a, b), st.sampled_from(_OPERATORS), path, path)
+    def expression(self, random: Random) -> str:
+        paths = self.paths or ["@"]
+        text = random.choice(_OPERATORS).format(random.choice(paths), random.choice(paths))
+        return re.sub(r"(@|\(\))\.([@\[])", r"\1 | \2", text)  # a path may begin with either
 
-    def names(self) -> st.SearchStrategy[str]:
-        return st.one_of(st.sampled_from(self.members or ["v"]), st.sampled_from(_NAMES))
+    def name(self, random: Random) -> str:
+        return random.choice(self.members or ["v"]) if is_one_in(2, random) else random.choice(_NAMES)
 
 
-@st.composite
-def documents(draw: Any, kind: str, vocabulary: Vocabulary, form: str = "json") -> dict[str, Any]:
-    """A document of a kind whose payloads have the format `form`; most, not all, are valid."""
-    document: dict[str, Any] = draw(node_of(SCHEMA["$defs"][kind], vocabulary, f"/{kind}"))
-    document["from"] = {key: value for key, value in document["from"].items() if key != "payload"}
+def is_one_in(count: int, random: Random) -> bool:
+    """Return True for one of `count` choices."""
+    return random.randrange(count) == 0
+
+
+def document_of(
+    kind: str, vocabulary: Vocabulary, random: Random, payload: Any = "json", for_each: str | None = None
+) -> dict[str, Any]:
+    """Return a document of a kind; most, not all, are valid.
+
+    A writer reads payloads of the format `payload`.  Two of three writers are such that most messages give points, by
+    `for_each`; two of three readers read a measurement.
+    """
+    document: dict[str, Any] = node_of(SCHEMA["$defs"][kind], vocabulary, f"/{kind}", random)
     if kind == "writer":
-        if form != "json":
-            document["from"]["payload"] = form
-        if draw(st.integers(0, 2)):
+        document["from"] = _without(document["from"], "payload")
+        if payload != "json":
+            document["from"]["payload"] = payload
+        if not is_one_in(3, random):
             _ease(document)
-    return {key: value for key, value in document.items() if key not in ("tables", "examples")}
+            if for_each is not None:
+                document["for_each"] = for_each
+                document["collisions"] = random.choice(["error", "merge", "keep_last"])
+    elif not is_one_in(3, random):
+        document["from"] = {"measurement": "m", **_without(document["from"], "statement", "language")}
+    return _without(document, "tables", "examples")
+
+
+def _without(tree: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key not in keys}
 
 
 def _ease(document: dict[str, Any]) -> None:
@@ -78,77 +102,76 @@ def _ease(document: dict[str, Any]) -> None:
     document["invalid_names"] = "replace"
 
 
-@st.composite
-def node_of(draw: Any, node: Mapping[str, Any], vocabulary: Vocabulary, place: str) -> Any:
-    """A tree that the schema `node`, which is at `place`, describes."""
+def node_of(node: Mapping[str, Any], vocabulary: Vocabulary, place: str, random: Random) -> Any:
+    """Return a tree that the schema `node`, which is at `place`, describes."""
     vocabulary.seen.add(place)
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
         if name in ("expression", "condition"):
-            return draw(vocabulary.expressions())
+            return vocabulary.expression(random)
         if name == "member":
-            return draw(vocabulary.names())
-        return draw(node_of(SCHEMA["$defs"][name], vocabulary, f"/{name}"))
+            return vocabulary.name(random)
+        return node_of(SCHEMA["$defs"][name], vocabulary, f"/{name}", random)
     if "const" in node:
         return node["const"]
     if "enum" in node:
-        return draw(st.sampled_from(node["enum"]))
+        return random.choice(node["enum"])
     for keyword in ("anyOf", "oneOf"):
         if keyword in node:
-            return draw(node_of(draw(st.sampled_from(node[keyword])), vocabulary, place))
+            return node_of(random.choice(node[keyword]), vocabulary, place, random)
     if branches := [branch["then"] for branch in node.get("allOf", ()) if "then" in branch]:
-        return draw(node_of(draw(st.sampled_from(branches)), vocabulary, place))
+        return node_of(random.choice(branches), vocabulary, place, random)
     kinds = node.get("type", "any")
-    kind = draw(st.sampled_from(kinds)) if isinstance(kinds, list) else kinds
-    return draw(_KINDS[kind](node, vocabulary, place))
+    return _KINDS[random.choice(kinds) if isinstance(kinds, list) else kinds](node, vocabulary, place, random)
 
 
-@st.composite
-def _object(draw: Any, node: Mapping[str, Any], vocabulary: Vocabulary, place: str) -> dict[str, Any]:
+def _object(node: Mapping[str, Any], vocabulary: Vocabulary, place: str, random: Random) -> dict[str, Any]:
     required = set(node.get("required", ()))
     optional = [key for key in node.get("properties", {}) if key not in required]
-    chosen = draw(st.lists(st.sampled_from(optional), unique=True, max_size=4)) if optional else []
+    chosen = random.sample(optional, random.randint(0, min(4, len(optional))))
     for key in chosen:
         required.update(node.get("dependentRequired", {}).get(key, ()))
     tree = {
-        key: draw(node_of(child, vocabulary, f"{place}/{key}"))
+        key: node_of(child, vocabulary, f"{place}/{key}", random)
         for key, child in node.get("properties", {}).items()
         if key in required or key in chosen
     }
     for pattern, child in node.get("patternProperties", {}).items():
-        names = vocabulary.names() if "*" not in pattern.removeprefix("^[^*]*") else st.sampled_from(["*", "p_*"])
-        for name in draw(st.lists(names, max_size=2, unique=True)):
-            tree[name] = draw(node_of(child, vocabulary, f"{place}/{pattern}"))
+        has_star = "*" in pattern.removeprefix("^[^*]*")
+        for _ in range(random.randint(0, 2)):
+            name = random.choice(["*", "p_*"]) if has_star else vocabulary.name(random)
+            tree[name] = node_of(child, vocabulary, f"{place}/{pattern}", random)
     if isinstance(more := node.get("additionalProperties"), Mapping):
-        for name in draw(st.lists(vocabulary.names(), min_size=node.get("minProperties", 0), max_size=3, unique=True)):
-            tree[name] = draw(node_of(more, vocabulary, f"{place}/+"))
+        for _ in range(random.randint(node.get("minProperties", 0), 3)):
+            tree[vocabulary.name(random)] = node_of(more, vocabulary, f"{place}/+", random)
     return tree
 
 
-@st.composite
-def _array(draw: Any, node: Mapping[str, Any], vocabulary: Vocabulary, place: str) -> list[Any]:
-    least, most = node.get("minItems", 0), node.get("maxItems", 3)
-    by = json.dumps if node.get("uniqueItems") else None
-    items = node_of(node.get("items", {}), vocabulary, f"{place}/-")
-    return draw(st.lists(items, min_size=least, max_size=most, unique_by=by))  # type: ignore[no-any-return]
+def _array(node: Mapping[str, Any], vocabulary: Vocabulary, place: str, random: Random) -> list[Any]:
+    count = random.randint(node.get("minItems", 0), node.get("maxItems", 3))
+    items = [node_of(node.get("items", {}), vocabulary, f"{place}/-", random) for _ in range(count)]
+    return list({json.dumps(item): item for item in items}.values()) if node.get("uniqueItems") else items
 
 
-def _string(node: Mapping[str, Any], vocabulary: Vocabulary, _place: str) -> st.SearchStrategy[str]:
+def _string(node: Mapping[str, Any], vocabulary: Vocabulary, _place: str, random: Random) -> str:
+    if node.get("pattern") == "%":
+        return random.choice(_PATTERNS)
     if "pattern" in node:
-        if node["pattern"] == "%":
-            return st.sampled_from(_PATTERNS)
-        return st.from_regex(re.compile(node["pattern"], re.ASCII), fullmatch=True).filter(
-            lambda text: "\n" not in text
-        )
+        texts = [text for text in _TEXTS if re.search(node["pattern"], text)]
+        if not texts:
+            raise LookupError(f"no text matches {node['pattern']}: add one to _TEXTS")
+        return random.choice(texts)
     least, most = node.get("minLength", 0), node.get("maxLength", 300)
-    words = st.one_of(vocabulary.names(), st.sampled_from(["UTC", "Europe/Berlin", "_", ".", *_PATTERNS]))
-    return words.filter(lambda text: least <= len(text) <= most)
+    words = ["UTC", "Europe/Berlin", "_", ".", *_PATTERNS]
+    text = vocabulary.name(random) if is_one_in(2, random) else random.choice(words)
+    return text[:most] if len(text) >= least else "_"
 
 
-def _number(node: Mapping[str, Any], _vocabulary: Vocabulary, _place: str) -> st.SearchStrategy[Any]:
+def _number(node: Mapping[str, Any], _vocabulary: Vocabulary, _place: str, random: Random) -> Any:
     if node.get("type") == "integer":
-        return st.integers(node.get("minimum", -(2**63)), node.get("maximum", 2**63))
-    return st.sampled_from([0, -7, 2.5, 1e300, 2**53 + 1, 2**64, -0.0])
+        least, most = node.get("minimum", -(2**63)), node.get("maximum", 2**63)
+        return random.choice([least, most, min(max(1, least), most), random.randint(least, most)])
+    return random.choice([0, -7, 2.5, 1e300, 2**53 + 1, 2**64, -0.0])
 
 
 _KINDS: dict[str, Any] = {
@@ -157,6 +180,6 @@ _KINDS: dict[str, Any] = {
     "string": _string,
     "number": _number,
     "integer": _number,
-    "boolean": lambda *_: st.booleans(),
-    "any": lambda *_: st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3)),
+    "boolean": lambda *given: is_one_in(2, given[-1]),
+    "any": lambda *given: given[-1].choice([None, True, False, 0, -7, 2**64, "", "\U0001d518", "x y"]),
 }

@@ -78,6 +78,24 @@ def test_a_bad_line_is_a_failure_also_where_nothing_else_is_written(plan: str) -
         assert [failure.code for failure in rendered.failures] == ["IFX404"]
 
 
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (('for_each: "@"', 'for_each: "[0].fields"'), "IFX343"),
+        (('for_each: "@"', 'for_each: "keys(@)"'), "IFX300"),
+        (("WHERE", "where: length([0].nothing)"), "IFX300"),
+    ],
+)
+def test_a_bad_line_is_a_failure_also_where_the_whole_message_fails(
+    change: tuple[str, str], code: str, plan: str
+) -> None:
+    document = DOCUMENT.replace(*change).replace("WHERE", "")
+    rendered = parse_mapping(document).plan(plan).render([Message(b"m f=NaN 6\nm f=1 5")])
+
+    assert [failure.code for failure in rendered.failures] == ["IFX404", code]
+
+
 def test_bytes_that_are_not_utf_8_fail_the_message() -> None:
     assert [failure.code for failure in render(b"m f=1 5\n\xff f=1").failures] == ["IFX402"]
 

@@ -158,10 +158,12 @@ class ReferencePlan:
     def render_message(self, index: int, message: Message, work: Work | None = None) -> Rendered:
         """Return what `render` gives for one message, which is at `index` of a batch; add what it takes to `work`."""
         budget = Budget()
+        failures = Failures()
         try:
-            rendered = self._render(index, message, budget)
+            rendered = self._render(index, message, budget, failures)
         except RecordError as error:
-            rendered = Rendered(failures=[_failure(index, None, None, error)])
+            failures.add(_failure(index, None, None, error))
+            rendered = Rendered(failures=failures.in_order())
         if work is not None:
             work.add(budget, len(rendered.lines) + sum(failure.count for failure in rendered.failures))
         return rendered
@@ -182,8 +184,7 @@ class ReferencePlan:
             raise explained(error, message.payload, source.payload.format).at("/from/payload") from None
         return root
 
-    def _render(self, index: int, message: Message, budget: Budget) -> Rendered:
-        failures = Failures()
+    def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
         scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers), budget, names)
