@@ -60,6 +60,9 @@ class Scrubber:
         forms = {_folded(form) for secret in secrets if secret for form in _forms(secret)} - {""}
         self._forms = sorted(forms, key=len, reverse=True)  # the longest first, so that no part of it remains
         self._pattern = re.compile("|".join(map(_pattern, self._forms))) if forms else None
+        self._in_order = sorted(forms)
+        heads = {form[: _SHORT + 1] for form in forms}
+        self._heads = re.compile(f"(?={'|'.join(map(re.escape, sorted(heads)))})")
 
     def __repr__(self) -> str:
         return f"Scrubber({HIDDEN})"
@@ -83,33 +86,39 @@ class Scrubber:
         for _ in range(_LEVELS):
             folded = _folded(level.text)
             spans = [match.span() for match in self._pattern.finditer(folded)]
-            ends = [match.start(part) for match in _ELLIPSIS.finditer(folded) for part in (0, "dots")]
-            ends += [len(folded)] * is_cut
-            spans += [(start, end) for end in ends if (start := self._start_of_cut(folded, end)) < end]
-            found += [(level.source(start), level.source(end, is_end=True)) for start, end in spans]
+            found += ((level.source(start), level.source(end, is_end=True)) for start, end in spans)
+            found += ((level.source(start), end) for start, end in self._spans_of_cuts(level, folded, is_cut=is_cut))
             if not _ESCAPE.search(level.text):
                 break
             level = level.unescaped()
         return found
 
-    def _start_of_cut(self, text: str, end: int) -> int:
-        """Return the start of the secret that a cut at `end` left in part; `end` if there is none."""
-        part = _PART.search(text, max(end - _LONGEST_ESCAPE, 0), end)
-        ends = (end, *(range(part.start(), end) if part else ()))
-        return min(
-            (start for form in self._forms for at in ends if (start := _start_of_partial(form, text, at)) < at),
-            default=end,
-        )
+    def _spans_of_cuts(self, level: _Level, folded: str, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+        """Yield where a secret that a cut left in part begins, and where it ends in the source."""
+        cuts = [(len(folded), level.source(len(folded), is_end=True))] * is_cut
+        for match in _ELLIPSIS.finditer(folded):
+            dots = match.start("dots")
+            end = level.source(dots, is_end=True)
+            cuts.append((dots, end))
+            if match.start() < dots:  # with backslashes of the secret before it, the quote itself looks escaped
+                cuts.append((match.start(), end - 1))
+        if not cuts:
+            return
+        starts = [match.start() for match in self._heads.finditer(folded)]
+        longest = len(self._forms[0]) + _LONGEST_ESCAPE
+        for cut, end in cuts:
+            part = _PART.search(folded, max(cut - _LONGEST_ESCAPE, 0), cut)
+            ends = (cut, *(range(part.start(), cut) if part else ()))
+            for start in starts[bisect_left(starts, cut - longest) : bisect_left(starts, cut)]:
+                if any(self._is_start_of_form(folded[start:at]) for at in ends):
+                    yield start, end
+                    break
 
-
-def _start_of_partial(form: str, text: str, end: int) -> int:
-    """Return the start of the part of `text` before `end` that is the start of `form`; `end` if there is none."""
-    start, head = max(end - len(form), 0), form[: _SHORT + 1]
-    while (start := text.find(head, start, end)) >= 0:
-        if form.startswith(text[start:end]):
-            return start
-        start += 1
-    return end
+    def _is_start_of_form(self, text: str) -> bool:
+        """Return whether a form starts with `text`, and `text` is not too short to be recognized."""
+        following = bisect_left(self._in_order, text)
+        form = self._in_order[following] if following < len(self._in_order) else ""
+        return form.startswith(text) and len(text) >= min(len(form), _SHORT + 1)
 
 
 class _Level:
