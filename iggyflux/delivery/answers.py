@@ -124,9 +124,7 @@ class AnsweredRequest:
 
     @cached_property
     def gist(self) -> str:
-        """The beginning and the end of the message.  Between them may be megabytes of echoed lines."""
-        said = self.message
-        return said if len(said) <= 2 * _GIST else said[:_GIST] + "\n" + said[-_GIST:]
+        return gist_of(self.message)
 
     @cached_property
     def words(self) -> str:
@@ -167,6 +165,11 @@ class AnsweredRequest:
 _DROPPED = re.compile(r" dropped=(\d{1,18})(?: for database: \S+)?(?: for retention policy: \S+)?\s*\Z")
 _OUTSIDE = re.compile(r"(?:failure writing points to database: )?partial write: dropped (\d{1,18}) points outside")
 _QUOTING = re.compile(r"unable to parse '|error parsing line \d")
+
+
+def gist_of(said: str) -> str:
+    """Return the beginning and the end of a message.  Between them may be megabytes of echoed lines."""
+    return said if len(said) <= 2 * _GIST else said[:_GIST] + "\n" + said[-_GIST:]
 
 
 def plain_words(text: str, scrub: Scrubber) -> str:
@@ -526,7 +529,7 @@ RULES: Final[tuple[AnswerRule, ...]] = (
     AnswerRule(
         _CONTENT,
         _stop("IFX735", "raise the limit of the server, or write to a database that exists"),
-        _words(r"exceed.*(number|limit) of \d* ?databases", r"limit of \d+ databases"),
+        _words(r"exceed.{0,80}(number|limit) of \d* ?databases", r"limit of \d+ databases"),
         quotes=False,
         seen="3.x Core",
     ),
@@ -539,7 +542,7 @@ RULES: Final[tuple[AnswerRule, ...]] = (
     AnswerRule(
         {400},
         _stop("IFX731", _ADDRESS),
-        re.compile(r"\A\s*(400 )?(bad request)?\s*\Z", re.IGNORECASE),
+        re.compile(r"\A\s*+(400 )?(bad request)?\s*+\Z", re.IGNORECASE),
         seen="balancers and web servers: InfluxDB always says why",
     ),
     AnswerRule(_CONTENT, _refused_some, seen="everything else that is about lines: bisect"),

@@ -43,7 +43,7 @@ T = TypeVar("T")
 Reason: TypeAlias = tuple[int | None, str]
 
 _ROW_THAT_STOPS = 3
-_CHANGING = re.compile(r"\S*\d\S*|\b[0-9a-f]{8,}\b", re.IGNORECASE)
+_CHANGING = re.compile(r"(?<!\S)(?=\S*\d)\S+|\b[0-9a-f]{8,}\b", re.IGNORECASE)
 _HINT = "check `url`, `flavor`, the database and `precision`; if the lines are wrong, correct the mapping"
 
 

@@ -24,7 +24,7 @@ _OWN_KEY_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_OWN_KEYS)})\b", 
 _KEY_OF_PIPELINES_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_KEYS_OF_PIPELINES)})\b", re.MULTILINE)
 
 _SETTING = re.compile(
-    r"""(?:^|(?<=[{,\[]))[ \t-]*"""
+    r"""(?:^|(?<=[{,\[]))[ \t-]*+"""
     r"""(?P<key>"(?:[^"\\]|\\.)*+"|'[^']*+'|[^\s{}\[\],:='"#]++)[ \t]*[:=](?:[ \t]+|(?=["'])|$)"""
 )
 _WORD = re.compile(r"[^\s{}\[\],:='\"#|>&*!-]+")
@@ -234,7 +234,7 @@ def is_telling(text: str) -> bool:
     return len(text) >= _FEWEST and text not in _words()[1] and text.strip(":=").lower() not in _words()[1]
 
 
-_OPENING = re.compile(r"""[ \t-]*["']?(?P<key>[A-Za-z_-]+)["']?[ \t]*[:=][ \t]*[{\[]?[ \t]*(?:#.*)?$""")
+_OPENING = re.compile(r"""[ \t-]*+["']?(?P<key>[A-Za-z_-]++)["']?[ \t]*+[:=][ \t]*+[{\[]?[ \t]*+(?:#.*)?$""")
 _TABLE = re.compile(r"[ \t]*\[{1,2}([^\[\]]*)\]")
 
 

@@ -60,7 +60,7 @@ _FLOAT = {
     dialect: re.compile(
         r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
         if dialect is Dialect.V3
-        else r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+        else r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
     )
     for dialect in Dialect
 }

@@ -40,7 +40,7 @@ _encoder = msgspec.json.Encoder()
 
 _FIRST = re.compile(rb"[ \t\r\n]*(.)", re.DOTALL)
 # An unclosed string ends with the text: the syntax is checked elsewhere, here only linear time matters.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _OTHERS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
 

@@ -15,7 +15,7 @@ Setter: TypeAlias = "Callable[[Random, int, int], JSON]"
 """Returns a new value of a leaf, given a generator, the message's number and its time in nanoseconds."""
 
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
-_COUNTER = re.compile(r"[0-9]+(?=[^0-9]*$)", re.ASCII)
+_COUNTER = re.compile(r"(?<![0-9])[0-9]++(?=[^0-9]*\Z)", re.ASCII)
 
 
 def constant(value: JSON) -> Setter:

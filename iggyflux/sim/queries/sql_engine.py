@@ -31,7 +31,6 @@ MAX_ROWS = 1_000_000
 _WORKER = Path(__file__).with_name("sql_worker.py")
 _MISSING = "a SQL statement of your own needs DataFusion: pip install 'iggyflux[sim]'"
 _FUNCTION = re.compile(r"Invalid function '([^']*)'")
-_TABLE = re.compile(r"table 'public\.iox\.(.*)' not found", re.DOTALL)
 _ADDED = re.compile(r"date_bin_(wallclock|gapfill|wallclock_gapfill)|interpolate|locf|tz|selector_(first|last|min|max)")
 """Functions that InfluxDB 3 adds to DataFusion."""
 
@@ -79,8 +78,8 @@ def _as_error(message: str, database: Database) -> QueryError:
     function = _FUNCTION.search(message)
     if function is not None and _ADDED.fullmatch(function[1]):
         return Unsupported(f"Error during planning: the function {function[1]}()")
-    table = _TABLE.search(message)
-    if table is not None and (found := tables_of(database).get(table[1])) is not None and found.poisoned:
+    table = message.partition("table 'public.iox.")[2].rpartition("' not found")[0]
+    if table and (found := tables_of(database).get(table)) is not None and found.poisoned:
         return QueryError(POISONED)
     if "information_schema" in message:
         return Unsupported("Error during planning: information_schema, but for the columns of one table,")

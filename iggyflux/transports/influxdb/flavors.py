@@ -305,10 +305,12 @@ def detect_by_metrics(metrics: Answer) -> Detected | None:
     """Return what answered `GET /metrics`: VictoriaMetrics names itself there."""
     if metrics.status != 200:
         return None
-    found = re.search(rb'\bvm_app_version\{[^}]*version="([^"]*)"[^}]*short_version="([^"]*)"', metrics.body)
-    if found is None:
+    sample = re.search(rb"\bvm_app_version\{[^{}]*+\}", metrics.body)
+    labels = dict(re.findall(rb'\b(\w+)="([^"]*)"', sample[0])) if sample else {}
+    if b"version" not in labels:
         return None
-    return Detected("victoriametrics", "VictoriaMetrics", (found[2] or found[1]).decode("utf-8", "replace"))
+    version = labels.get(b"short_version") or labels[b"version"]
+    return Detected("victoriametrics", "VictoriaMetrics", version.decode("utf-8", "replace"))
 
 
 def _tree(answer: Answer) -> dict[str, Any]:

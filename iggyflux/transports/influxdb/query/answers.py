@@ -12,7 +12,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from iggyflux.delivery.answers import Answer, AnsweredRequest, plain_words, refused_by_proxy
+from iggyflux.delivery.answers import Answer, AnsweredRequest, gist_of, plain_words, refused_by_proxy
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.secrets import Scrubber
 
@@ -58,7 +58,7 @@ RULES: Final[tuple[QueryRule, ...]] = (
     QueryRule(
         {403},
         "stopped",
-        _words("flux.*(disabled|not enabled)"),
+        _words("flux.{0,80}(disabled|not enabled)"),
         code="IFX743",
         hint="set `language: influxql`: Flux is disabled on this server",
         seen="1.8",
@@ -107,7 +107,7 @@ RULES: Final[tuple[QueryRule, ...]] = (
             "file limit",
             "max-select-(point|series|buckets)",
             "query-timeout limit",
-            "timeout.* reached|exceeded.*timeout|query timed out",
+            "timeout.{0,80} reached|exceeded.{0,80}timeout|query timed out",
             "memory allocation limit reached",
             "exceeds the (file|partition) limit",
             "would scan \\d+ ",
@@ -194,7 +194,7 @@ def judge(answer: Answer, now: float) -> NotConnected | TooMuch | Stopped | None
 
 def judge_words(message: str, scrub: Scrubber) -> NotConnected | TooMuch | Stopped | None:
     """Return what an error inside a 200 means."""
-    rule = _rule_of(200, message, is_page=False)
+    rule = _rule_of(200, gist_of(message), is_page=False)
     return _error(rule, f"the server answered within 200: {plain_words(message, scrub)}", None)
 
 

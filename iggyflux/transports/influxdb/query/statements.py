@@ -54,9 +54,12 @@ def _doubled(quote: str) -> Callable[[str], str]:
     return lambda text: quote + text.replace(quote, quote + quote) + quote
 
 
-# Quoted texts, comments, and for InfluxQL regular expressions, where one is allowed.
-_ESCAPED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-_DOUBLED = r"""'[^']*'|"[^"]*\""""
+# Quoted texts, comments, and for InfluxQL regular expressions, where one is allowed.  What is not closed ends with the
+# statement: the server rejects it, and searching again from inside it would take quadratic time.
+_ESCAPED = r"""'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)"""
+_DOUBLED = r"""'[^']*+(?:'|\Z)|"[^"]*+(?:"|\Z)"""
+_COMMENT = r"--[^\n]*|/\*.*?(?:\*/|\Z)"
+_REGEX = r"(?<=~)\s*/(?:[^/\\\n]|\\.)*/"
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         "influxql": Language(
@@ -64,21 +67,21 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             lambda name: _influxql_escaped(name, '"'),
             lambda text: _influxql_escaped(text, "'"),
             str,
-            re.compile(rf"{_ESCAPED}|--[^\n]*|/\*.*?\*/|(?<=~)\s*/(?:[^/\\\n]|\\.)*/", re.DOTALL),
+            re.compile(rf"{_ESCAPED}|{_COMMENT}|{_REGEX}", re.DOTALL),
         ),
         "sql": Language(
             "sql",
             _doubled('"'),
             _doubled("'"),
             "to_timestamp_nanos({})".format,
-            re.compile(rf"{_DOUBLED}|--[^\n]*|/\*.*?\*/", re.DOTALL),
+            re.compile(rf"{_DOUBLED}|{_COMMENT}", re.DOTALL),
         ),
         "flux": Language(
             "flux",
             _flux_text,
             _flux_text,
             "time(v: {})".format,
-            re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|(?<=~)\s*/(?:[^/\\\n]|\\.)*/', re.DOTALL),
+            re.compile(rf'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|//[^\n]*|{_REGEX}', re.DOTALL),
         ),
     }
 )
