@@ -14,7 +14,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.documents import load_schema
-from iggyflux.documents.masking import hidden_spans
+from iggyflux.documents.line_masking import hidden_spans
 from iggyflux.errors import DocumentError
 from iggyflux.pipeline import parse_pipeline
 from iggyflux.secrets import SECRET_KEYS, Scrubber, is_secret_key, login_spans, secret_spans, url_secrets

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from iggyflux.documents.line_masking import hidden_in_lines
 from iggyflux.documents.nodes import Lines, Node, join_pointer, split_pointer
+from iggyflux.documents.pipeline_keys import Schema, expanded, schemas_inside, takes_scalars, vocabulary
 from iggyflux.documents.schema import load_schema
 from iggyflux.errors import Problem
-from iggyflux.secrets import REFERENCE, Scrubber, is_secret_key, login_spans, secret_spans, url_secrets
+from iggyflux.secrets import REFERENCE, Scrubber, is_secret_key, secret_spans, url_secrets
 
 _OWN_KEYS = ("kind", "points", "messages")
 _KEYS_OF_PIPELINES = ("run", "iggy", "influxdb")
 _OWN_KEY_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_OWN_KEYS)})\b", re.MULTILINE)
 _KEY_OF_PIPELINES_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_KEYS_OF_PIPELINES)})\b", re.MULTILINE)
 
-_SETTING = re.compile(
-    r"""(?:^|(?<=[{,\[]))[ \t-]*+"""
-    r"""(?P<key>"(?:[^"\\]|\\.)*+"|'[^']*+'|[^\s{}\[\],:='"#]++)[ \t]*[:=](?:[ \t]+|(?=["'])|$)"""
-)
-_WORD = re.compile(r"[^\s{}\[\],:='\"#|>&*!-]+")
 _PIECE = re.compile(r"[^\s{}\[\],'\"`]+")
+_NARROW_PIECE = re.compile(r"[^\s{}\[\],'\"`=:]+")
 _RUN = re.compile(r"[0-9A-Za-z]{4}")
 _FIXED_TEXT = "IFX814"
 """Its message and hint have no value of the file, and a secret may be one of their words."""
@@ -58,7 +54,7 @@ class Mask:
         self._text = text
         self._lines = Lines(text)
         self._by_line = by_line
-        self._secret_lines = frozenset(_lines_under_secrets(text)) if by_line else frozenset()
+        self._hidden = hidden_in_lines(text) if by_line else []
         self._spans: list[tuple[int, int]] = []
         self._values: set[tuple[int, int]] = set()
         self._texts: set[str] = set()
@@ -125,8 +121,8 @@ class Mask:
 
     def _spans_of(self, problem: Problem) -> Iterator[tuple[int, int]]:
         source, line = problem.source or "", problem.location.line
-        if self._by_line:
-            yield from hidden_spans(source, is_secret=line in self._secret_lines)
+        if self._by_line and line:
+            yield from ((start, min(end, len(source))) for start, end in self._hidden[line - 1] if start < len(source))
         begin = self._lines.start(line) if line else 0
         end = begin + len(source)
         for first, last in self._spans:
@@ -136,13 +132,14 @@ class Mask:
     def _suspects(self, problem: Problem) -> Iterator[str]:
         """Yield the hidden texts around a problem that it may quote."""
         said = " ".join(filter(None, (problem.message, problem.expected, problem.found, problem.hint)))
-        place = self._lines.start(problem.location.line) + problem.location.column if problem.location.line else 0
-        begin = max(place - _AROUND, 0)
-        first = self._text.count("\n", 0, begin) + 1
-        for number, line in enumerate(self._text[begin : place + _AROUND].split("\n"), first):
-            for start, end in hidden_spans(line, is_secret=number in self._secret_lines):
-                part = line[start:end].strip(" \t'\"{}[],")
-                for text in (part, *(match[0] for match in _PIECE.finditer(part))):
+        line, column = problem.location.line or 1, problem.location.column or 1
+        place = self._lines.start(line) + column
+        first, last = max(place - _AROUND, 0), min(place + _AROUND, len(self._text))
+        for number in range(self._lines.place(first)[0], self._lines.place(last)[0] + 1):
+            begin = self._lines.start(number)
+            for start, end in self._hidden[number - 1]:
+                part = self._text[max(begin + start, first) : min(begin + end, last)].strip(" \t'\"{}[],")
+                for text in (part, *_PIECE.findall(part), *_NARROW_PIECE.findall(part)):
                     begins = [run[0] for run in _RUN.finditer(text)] or [text]
                     if is_telling(text) and any(each in said for each in begins) and not REFERENCE.match(text):
                         yield text
@@ -151,7 +148,7 @@ class Mask:
 def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
     """Return the mask of a text with a tree: the values of keys that pipelines do not have, or have for secrets."""
     mask = Mask(text, by_line=by_line)
-    waiting: list[tuple[Node, Sequence[_Schema], bool]] = [(root, _expanded([load_schema("pipeline")]), False)]
+    waiting: list[tuple[Node, Sequence[Schema], bool]] = [(root, expanded([load_schema("pipeline")]), False)]
     seen: set[tuple[object, ...]] = set()
     while waiting:
         node, schemas, is_secret = waiting.pop()
@@ -161,10 +158,10 @@ def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
         seen.add(state)
         if node.children:
             for key, child in node.children.items():
-                inner = _inside(schemas, key)
+                inner = schemas_inside(schemas, key)
                 waiting.append((child, inner, is_secret or (isinstance(key, str) and is_secret_key(key))))
         elif not isinstance(node.value, (dict, list)):
-            if is_secret or not any(_takes_scalars(schema) for schema in schemas):
+            if is_secret or not any(takes_scalars(schema) for schema in schemas):
                 mask.add_value(node, is_secret=is_secret)
             elif isinstance(node.value, str):
                 suspected = (node.value[start:end] for start, end in secret_spans(node.value))
@@ -175,108 +172,7 @@ def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
     return mask
 
 
-_Schema = Mapping[str, Any]
-
-
-def _expanded(schemas: Iterable[_Schema]) -> list[_Schema]:
-    """Return the schemas with those that they refer to."""
-    found: list[_Schema] = []
-    waiting = list(schemas)
-    while waiting:
-        schema = waiting.pop()
-        if "$ref" in schema:
-            waiting.append(load_schema("pipeline")["$defs"][schema["$ref"].rpartition("/")[2]])
-        for keyword in ("anyOf", "oneOf", "allOf"):
-            waiting += schema.get(keyword, ())
-        waiting += [schema[keyword] for keyword in ("then", "else") if keyword in schema]
-        found.append(schema)
-    return found
-
-
-def _inside(schemas: Sequence[_Schema], key: str | int) -> list[_Schema]:
-    """Return the schemas of a member or an item."""
-    if isinstance(key, int):
-        return _expanded(schema["items"] for schema in schemas if "items" in schema)
-    return _expanded(schema["properties"][key] for schema in schemas if key in schema.get("properties", {}))
-
-
-def _takes_scalars(schema: _Schema) -> bool:
-    kinds = schema.get("type", ())
-    return (
-        "const" in schema
-        or "enum" in schema
-        or not {"object", "array"}.issuperset([kinds] if isinstance(kinds, str) else kinds)
-    )
-
-
-@cache
-def _words() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the keys of pipelines with a value on their line that may be shown, and all words of the schema."""
-    open_keys: set[str] = set()
-    words: set[str] = {"true", "false", "null", "yaml", "toml", "mapping", "pipeline"}
-
-    def walk(schema: _Schema) -> None:
-        words.update(str(word) for word in (*schema.get("enum", ()), schema.get("const", "")))
-        for key, child in schema.get("properties", {}).items():
-            words.add(key)
-            if any(map(_takes_scalars, _expanded([child]))) and not is_secret_key(key):
-                open_keys.add(key)
-            walk(child)
-        for child in (*schema.get("$defs", {}).values(), *([schema["items"]] if "items" in schema else ())):
-            walk(child)
-
-    walk(load_schema("pipeline"))
-    return frozenset(open_keys), frozenset(words)
-
-
 def is_telling(text: str) -> bool:
     """Return whether the text may be hidden wherever it occurs: neither short nor a word of the schema."""
-    return len(text) >= _FEWEST and text not in _words()[1] and text.strip(":=").lower() not in _words()[1]
-
-
-_OPENING = re.compile(r"""[ \t-]*+["']?(?P<key>[A-Za-z_-]++)["']?[ \t]*+[:=][ \t]*+[{\[]?[ \t]*+(?:#.*)?$""")
-_TABLE = re.compile(r"[ \t]*\[{1,2}([^\[\]]*)\]")
-
-
-def _lines_under_secrets(text: str) -> Iterator[int]:
-    """Yield the numbers of the lines that belong to a key such as `headers`, whose members have keys of their own."""
-    indent, is_table = None, False
-    for number, line in enumerate(text.split("\n"), 1):
-        inner = line.lstrip(" \t")
-        if not inner:
-            continue
-        if table := _TABLE.match(line):
-            indent, is_table = None, is_secret_key(table[1].rpartition(".")[2].strip(" \t\"'"))
-        elif is_table or (indent is not None and len(line) - len(inner) > indent):
-            yield number
-        else:
-            opening = _OPENING.match(line)
-            indent = len(line) - len(inner) if opening and is_secret_key(opening["key"]) else None
-
-
-def hidden_spans(line: str, *, is_secret: bool = False) -> list[tuple[int, int]]:
-    """Return the spans of a line of a broken text that are not shown; with `is_secret` all of it.
-
-    These are values of unknown and secret keys, to the end of the line since their own end is unknown; text without a
-    key, unless it consists of words of the schema; and what is secret in addresses.
-    """
-    if is_secret:
-        return [(len(line) - len(line.lstrip(" \t")), len(line))]
-    open_keys, words = _words()
-    spans = login_spans(line)
-    start, key = 0, ""
-    for setting in (*_SETTING.finditer(line), None):
-        end = len(line) if setting is None else setting.start()
-        if key not in open_keys:
-            start += len(line[start:end]) - len(line[start:end].lstrip(" \t-{["))
-            if reference := REFERENCE.match(line, start):
-                start = reference.end()
-            elif key and is_secret_key(key) and line[start:].strip(" \t{[]}"):
-                return [*spans, (start, len(line))]
-            is_value = key and (key not in words or is_secret_key(key))
-            for word in _WORD.finditer(line, start, end):
-                if is_value or word[0] not in words:
-                    return [*spans, (start if is_value else word.start(), len(line))]
-        if setting is not None:
-            start, key = setting.end(), setting["key"].strip("'\"").rpartition(".")[2]
-    return spans
+    words = vocabulary().words
+    return len(text) >= _FEWEST and text not in words and text.strip(":=").lower() not in words
