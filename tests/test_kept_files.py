@@ -294,6 +294,36 @@ def test_a_fault_between_writing_and_the_end_of_the_fsync_is_seen(
     run(main())
 
 
+@pytest.mark.parametrize("kind", [Letters, Lines])
+@pytest.mark.parametrize("call", range(6))
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "there"])
+def test_a_folder_that_is_removed_while_a_file_is_opened_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Keeper], call: int, is_there: bool
+) -> None:
+    async def main() -> None:
+        folder = tmp_path / "global"
+        if is_there:
+            folder.mkdir()
+        keeper = kind(folder)
+        left = call
+
+        def open_file(path: Path, *args: int, open_file: Callable[..., int] = os.open, **named: int) -> int:
+            nonlocal left
+            if str(path).startswith(str(folder)):
+                left -= 1
+                if left == -1:
+                    shutil.rmtree(folder, ignore_errors=True)
+            return open_file(path, *args, **named)
+
+        monkeypatch.setattr(os, "open", open_file)
+        assert await keeper.keep([1, 2])
+        assert {1, 2} <= keeper.read()
+        monkeypatch.undo()
+        await keeper.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in UNUSABLE])
 def test_a_fault_right_after_the_commit_of_a_log_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault

@@ -23,21 +23,21 @@ class AppendFile:
     """
 
     def __init__(self, path: Path, *, private: bool = False) -> None:
-        """Open the file at `path`; a missing one is created, with its folders.
+        """Open the file at `path`; a missing one is created, with its folders, which may be removed meanwhile.
 
         If it is `private`, only the owner can read what is created.
         """
-        make_folder(path.parent, 0o700 if private else 0o777)
         self.path = path
-        mode = 0o600 if private else 0o644
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
         self._open = threading.Lock()
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                self.descriptor = _opened(path, private=private)
+            except FileNotFoundError:
+                if not left:
+                    raise
+            else:
+                break
         self._is_open = True
-        try:
-            sync_folder(path.parent)
-        except OSError:
-            self.close()
-            raise
 
     @property
     def size(self) -> int:
@@ -70,6 +70,19 @@ class AppendFile:
             if self._is_open:
                 self._is_open = False
                 os.close(self.descriptor)
+
+
+def _opened(path: Path, *, private: bool) -> int:
+    """Return the descriptor of the file; its name is durable.  Raise `FileNotFoundError` if the folder was removed."""
+    make_folder(path.parent, 0o700 if private else 0o777)
+    mode = 0o600 if private else 0o644
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+    try:
+        sync_folder(path.parent)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def leads_to(path: Path, descriptor: int) -> bool:
