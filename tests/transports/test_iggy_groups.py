@@ -112,6 +112,24 @@ def test_partitions_of_ghosts_are_reported_while_others_have_traffic(busy: Seque
     assert ("run: iggyflux regroup" in words) == bool(starving)
 
 
+@pytest.mark.parametrize("new", range(1, 7))
+def test_new_messages_at_the_offsets_of_lost_ones_are_reported_where_a_ghost_holds_them(new: int) -> None:
+    """The stored offset is one of the lost log: nothing between the end and it would wait, by that count."""
+    server = FakeGroups(2)
+
+    async def main() -> str:
+        worker = Worker(server)
+        await pass_seconds(server, [worker], 2, range(2))
+        server.kill()
+        server.lose_tail(TOPIC, 0, 4)
+        await pass_seconds(server, [worker], 2)
+        server.send(0, new)
+        await pass_seconds(server, [worker], 20)
+        return worker.source.waiting_for or ""
+
+    assert f"{place(0)} starves: member 0 holds it" in drive(main())
+
+
 @pytest.mark.parametrize("kind", ["group", "single"])
 def test_a_start_beyond_the_end_is_waited_for_over_one_connection(kind: Any) -> None:
     server = FakeGroups(1)

@@ -50,6 +50,8 @@ class ReadProgress:
     """Whether this member polled since the last look and got nothing."""
     counts_from: int | None
     """The offset from which messages count if nothing is stored; None: from the end at the first look."""
+    trusts_stored: bool
+    """Whether the stored offset is one of this log: else the server has lost messages, and all of the others count."""
 
 
 class StoredOffsets:
@@ -60,16 +62,27 @@ class StoredOffsets:
         self._known: dict[Partition, int] = {}
 
     async def look(
-        self, connection: Connection, place: Partition, info: PartitionInfo, holder: int | None, *, begin: int
+        self,
+        connection: Connection,
+        place: Partition,
+        info: PartitionInfo,
+        holder: int | None,
+        *,
+        begin: int,
+        trusts_stored: bool = True,
     ) -> Look:
-        """Return a look at one partition; if nothing is stored, messages count from `begin`."""
+        """Return a look at one partition; if nothing is stored, messages count from `begin`.
+
+        All of them count if the stored offset is not trusted.
+        """
         stored = self._known.get(place)
         if stored is None or stored != info.end - 1:
             found = await connection.stored(self._consumer, place)
             if found is None:
                 return Look(min(info.end - begin, info.messages), -1, holder)
             stored = self._known[place] = found.stored
-        behind = info.end - 1 - stored if stored < info.end else info.end  # stored beyond the end: the log was lost
+        is_of_this_log = trusts_stored and stored < info.end
+        behind = info.end - 1 - stored if is_of_this_log else info.end
         return Look(min(behind, info.messages), stored, holder)
 
 
@@ -214,7 +227,9 @@ class GroupMember:
                 looks[place] = Look(waiting, reading.position, holder)
             else:
                 begin = first_end if reading.counts_from is None else reading.counts_from
-                looks[place] = await self._stored.look(connection, place, info, holder, begin=begin)
+                looks[place] = await self._stored.look(
+                    connection, place, info, holder, begin=begin, trusts_stored=reading.trusts_stored
+                )
         return looks
 
     # Reporting

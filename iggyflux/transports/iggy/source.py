@@ -442,7 +442,8 @@ class IggySource:
     def _reading(self, cursor: _Cursor) -> ReadProgress:
         came_empty, cursor.came_empty = cursor.came_empty, False
         counts_from = 0 if self._start.kind == "first" else None
-        return ReadProgress(cursor.place, cursor.position, came_empty, counts_from)
+        trusts_stored = cursor.place not in self._distrusted
+        return ReadProgress(cursor.place, cursor.position, came_empty, counts_from, trusts_stored)
 
     def _keep(self, offsets: Mapping[Partition, int]) -> None:
         """Begin at these offsets if nothing is stored: an interrupted rebuild loses the stored offsets."""
