@@ -41,6 +41,7 @@ class Disk:
         self._names: dict[int, set[str]] = {}
         self._open: dict[int, Process] = {}
         self._dies_at: dict[Process, int] = {}
+        self._removed_at: dict[Path, int] = {}
 
     def __enter__(self) -> Self:
         for name in ("open", "close", "write", "fsync", "replace"):
@@ -84,18 +85,23 @@ class Disk:
                 elif found.st_size > durable:
                     os.truncate(path, chance.randint(durable, found.st_size))
 
-    def remove(self, folder: Path) -> None:
-        """Remove a folder, as a person does."""
-        shutil.rmtree(folder, ignore_errors=True)
+    def remove(self, folder: Path, calls: int) -> None:
+        """Remove a folder, as a person does, before the next call for one of its files but `calls`."""
+        self._removed_at[folder] = calls
 
     # The calls
 
     def _is_ours(self, descriptor: int) -> bool:
         return descriptor in self._open
 
-    def _step(self, name: str) -> None:
-        """Count a call; the process may vanish here."""
+    def _step(self, name: str, path: Path) -> None:
+        """Count a call for a file.  Here the process may vanish, and somebody may remove the folder."""
         self.calls[name] += 1
+        for folder in [each for each in self._removed_at if path == each or each in path.parents]:
+            self._removed_at[folder] -= 1
+            if self._removed_at[folder] < 0:
+                del self._removed_at[folder]
+                shutil.rmtree(folder, ignore_errors=True)
         process = current_process()
         if process is None or process not in self._dies_at:
             return
@@ -107,7 +113,7 @@ class Disk:
         process = current_process()
         inside = process is not None and str(path).startswith(str(self.folder))
         if inside:
-            self._step("open")
+            self._step("open", Path(path))
             if self.is_read_only and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
         is_new = inside and flags & os.O_CREAT and not Path(path).exists()
@@ -127,20 +133,21 @@ class Disk:
     def _write_file(self, descriptor: int, data: Any) -> int:
         if not self._is_ours(descriptor):
             return int(self._real["write"](descriptor, data))
-        self._step("write")
+        path = _path_of(descriptor)
+        self._step("write", path)
         if self.is_full or self.is_read_only:
             number = errno.ENOSPC if self.is_full else errno.EROFS
             raise OSError(number, os.strerror(number))
         written = int(self._real["write"](descriptor, data))
-        self._step("written")
+        self._step("written", path)
         return written
 
     def _fsync_file(self, descriptor: int) -> None:
         if not self._is_ours(descriptor):
             self._real["fsync"](descriptor)
             return
-        self._step("fsync")
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        path = _path_of(descriptor)
+        self._step("fsync", path)
         found = os.fstat(descriptor)
         if path.is_dir():
             self._names[found.st_ino] = {each.name for each in path.iterdir()}
@@ -148,12 +155,17 @@ class Disk:
             self._durable[found.st_ino] = found.st_size
             if path.exists() and path.name in self._names.get(path.parent.stat().st_ino, ()):
                 self.on_sync(path)
-        self._step("fsynced")
+        self._step("fsynced", path)
 
     def _replace_file(self, source: Any, target: Any, **more: Any) -> None:
         inside = current_process() is not None and str(target).startswith(str(self.folder))
         if inside:
-            self._step("replace")
+            self._step("replace", Path(target))
         self._real["replace"](source, target, **more)
         if inside:
-            self._step("replaced")
+            self._step("replaced", Path(target))
+
+
+def _path_of(descriptor: int) -> Path:
+    """Return the path of an open file; it ends with " (deleted)" where there is none any more."""
+    return Path(f"/proc/self/fd/{descriptor}").readlink()

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.simulation.loop import Process, current_process
 from tests.simulation.reader import Confirmation, Confirmed, OutgoingBytes
-from tests.transports.fake_iggy_groups import _CALLS, FakeClient, FakeGroups
+from tests.transports.fake_iggy_groups import _CALLS, FakeClient, FakeGroups, _call
 
 
 class Iggy(FakeGroups):
@@ -45,15 +45,10 @@ class Client(FakeClient):
     server: Iggy
     process: Process | None = None
 
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        return partial(_slow_call, self, found) if name in _CALLS or name == "send_messages" else found
+    __getattribute__ = object.__getattribute__
 
     async def send_messages(self, _stream: str, topic: str, number: int, batch: Sequence[OutgoingBytes]) -> Confirmed:
         """Append messages, as the SDK's client."""
-        await self.server.awake.wait()
-        if not self.is_alive:
-            raise RuntimeError("Disconnected")
         self._topic(topic)
         for each in batch:
             self.server.append(topic, number, [each.payload])
@@ -61,9 +56,20 @@ class Client(FakeClient):
         return Confirmed([Confirmation(number)])
 
 
+def _slow(name: str) -> Any:
+    method = getattr(Client, name)
+
+    def call(client: Client, *args: Any, **named: Any) -> Any:
+        return _slow_call(client, partial(_call, client, name, partial(method, client)), *args, **named)
+
+    return call
+
+
 async def _slow_call(client: Client, call: Any, *args: Any, **named: Any) -> Any:
     server = client.server
     chance = server.chance
+    if server.slow == 1.0 and not server.flaky and chance.random() < 0.5:
+        return await call(*args, **named)
     seconds = chance.expovariate(1 / (0.004 * server.slow))
     is_before = chance.random() < 0.5
     fails = server.flaky and chance.random() < server.flaky
@@ -83,3 +89,7 @@ async def _slow_call(client: Client, call: Any, *args: Any, **named: Any) -> Any
     if not client.is_alive:
         raise RuntimeError("Disconnected")
     return answer
+
+
+for _name in (*_CALLS, "send_messages"):
+    setattr(Client, _name, _slow(_name))

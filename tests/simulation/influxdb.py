@@ -30,17 +30,26 @@ from iggyflux.spec import Query
 from iggyflux.transports.influxdb.http import Failure, Ticket
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
-from tests.simulation.loop import VirtualLoop, Wait, current_process
+from tests.simulation.loop import Process, VirtualLoop, Wait, current_process
 
 WHERE = "influxdb.example:8086"
 _WORLD = contextvars.Context()
+_BUSY = (408, 425, 429)
 _PIECE_BYTES = 64 * 1024
 
 
 class Influx:
     """One server: up, down or hanging."""
 
-    def __init__(self, loop: VirtualLoop, chance: random.Random, dialect: int, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        chance: random.Random,
+        dialect: int,
+        now_ns: Callable[[], int],
+        *,
+        retry_seconds: float,
+    ) -> None:
         kind, version = DIALECTS[dialect]
         self.loop = loop
         self.chance = chance
@@ -53,10 +62,13 @@ class Influx:
         self.is_slow = False
         self.is_another = False
         """Whether another product answers at the address."""
+        self.is_stopping: Callable[[Process | None], bool] = lambda _: False
+        """Whether a process was asked to stop."""
         self.exchanges: dict[_Exchange, None] = {}
         self.most_at_once: Counter[str] = Counter()
         """The largest number of writes at once of each sink."""
         self.wrong: list[str] = []
+        self.retries = Retries(self, 0.5 + retry_seconds)
         self.answered = 0
 
     def kill(self) -> None:
@@ -80,6 +92,49 @@ class Influx:
         return self.chance.expovariate(1 / (0.5 if self.is_slow else 0.004))
 
 
+class Retries:
+    """What each process knows of the server: after the first failure since an answer it tries again soon.
+
+    Only failures to connect count, while nothing else is in flight: they cannot be the doing of a line.
+    """
+
+    def __init__(self, server: Influx, seconds: float) -> None:
+        self._server = server
+        self._seconds = seconds
+        self._failures: Counter[Process | None] = Counter()
+        self._failed_at: dict[Process | None, float] = {}
+        self._due: dict[Process | None, tuple[float, object]] = {}
+        self.reconnects: Callable[[Process | None], object] = lambda _: None
+        """Returns what changes when a process abandons its writes."""
+
+    def begin(self, exchange: _Exchange) -> None:
+        """Check when a write or a ping begins."""
+        now, process = self._server.loop.time(), exchange.process
+        due, reconnects = self._due.pop(process, (now, None))
+        is_excused = self._server.is_stopping(process) or self.reconnects(process) != reconnects
+        if now > due and not is_excused:
+            self._server.wrong.append(f"the first attempt after a failure was made {now - due:.1f} s too late")
+
+    def end(self, exchange: _Exchange, found: Answer | Failure) -> None:
+        """Note how it ended."""
+        now, process = self._server.loop.time(), exchange.process
+        if isinstance(found, Answer) and found.status < 300:
+            if exchange.began > self._failed_at.get(process, -1.0):
+                self._failures[process] = 0
+            return
+        if isinstance(found, Answer) and 400 <= found.status < 500 and found.status not in _BUSY:
+            return  # about lines
+        self._failures[process] += 1
+        self._failed_at[process] = now
+        self._due.pop(process, None)
+        is_alone = not any(
+            each.is_write and each.process is process and each is not exchange for each in self._server.exchanges
+        )
+        is_away = isinstance(found, Unavailable) and not (found.connection_died or found.suspicious)
+        if is_alone and is_away and self._failures[process] == 1:
+            self._due[process] = now + self._seconds, self.reconnects(process)
+
+
 class _Exchange:
     """One exchange: what a ticket can cut, and what ends when the server is killed."""
 
@@ -87,7 +142,8 @@ class _Exchange:
         self.server = server
         self.ticket = ticket
         self.process = current_process()
-        self.deadline = server.loop.time() + ticket.seconds
+        self.began = server.loop.time()
+        self.deadline = self.began + ticket.seconds
         self.is_broken = False
         self.has_sent = False
         self.is_write = False
@@ -156,7 +212,10 @@ class Client:
         server.exchanges[exchange] = None
         self._check_begin(exchange, target)
         try:
-            return self._exchange(exchange, method, target, headers, body)
+            found = self._exchange(exchange, method, target, headers, body)
+            if self._name:
+                server.retries.end(exchange, found)
+            return found
         finally:
             server.exchanges.pop(exchange, None)
             self._under_way.pop(ticket, None)
@@ -187,12 +246,14 @@ class Client:
     def _check_begin(self, exchange: _Exchange, target: str) -> None:
         """Check that no more writes are in flight than may be, and that the server is left alone as it asked."""
         exchange.is_write, exchange.client = "write" in target, self
+        if self._name:
+            self._server.retries.begin(exchange)
         if not exchange.is_write:
             return
         server = self._server
         at_once = sum(each.client is self and each.is_write and not each.ticket.is_over for each in server.exchanges)
         server.most_at_once[self._name] = max(server.most_at_once[self._name], at_once)
-        if server.loop.time() < self._not_before:
+        if server.loop.time() < self._not_before and not server.is_stopping(exchange.process):
             asked = f"before {self._not_before:.3f} s, as the server asked"
             server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
 

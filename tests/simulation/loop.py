@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -54,11 +55,10 @@ def current_process() -> Process | None:
 class _Task(asyncio.Task[Any]):
     """A task whose order in sets does not depend on its address."""
 
-    _numbers = 0
+    numbers = itertools.count(1)
 
     def __init__(self, work: Any, *, context: contextvars.Context | None = None, **more: Any) -> None:
-        _Task._numbers += 1
-        self._number = _Task._numbers
+        self._number = next(_Task.numbers)
         self.process = _PROCESS.get() if context is None else context.get(_PROCESS)
         super().__init__(work, context=context, **more)
         self._log_destroy_pending = False
@@ -70,15 +70,52 @@ class _Task(asyncio.Task[Any]):
         return self is other
 
 
+class _Step:
+    """A callback that is to run, at once or at a time, as part of a process."""
+
+    __slots__ = ("_args", "_callback", "_context", "_when", "is_cancelled", "process")
+
+    def __init__(self, callback: Callable[..., object], args: Any, context: contextvars.Context | None, when: float):
+        self._callback = callback
+        self._args = args
+        if context is None:
+            self._context = contextvars.copy_context()
+            self.process = _PROCESS.get()
+        else:
+            self._context = context
+            self.process = context.get(_PROCESS)
+        self._when = when
+        self.is_cancelled = False
+
+    def run(self) -> None:
+        self._context.run(self._callback, *self._args)
+
+    def is_over(self) -> bool:
+        """Whether it never runs."""
+        return self.is_cancelled or (self.process is not None and not self.process.is_alive)
+
+    # What `asyncio` uses of a handle
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def when(self) -> float:
+        return self._when
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop.  `time` begins at 0 and is in seconds."""
 
     _ready: deque[Any]
     _scheduled: list[Any]
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
-        _Task._numbers = 0
+        _Task.numbers = itertools.count(1)
         self._now = 0.0
         self._timers = 0
         self._pools: dict[object, _Pool] = {}
@@ -102,38 +139,53 @@ class VirtualLoop(asyncio.BaseEventLoop):
             pool = self._pools[executor] = _Pool(self, getattr(executor, "_max_workers", 8))
         return pool.submit(lambda: func(*args))
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
         """As in `asyncio`."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        step = _Step(callback, args, context, 0.0)
+        self._ready.append(step)
+        return step
+
+    call_soon_threadsafe = call_soon
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        """As in `asyncio`."""
+        step = _Step(callback, args, context, when)
         self._timers += 1
-        heapq.heappush(self._scheduled, (when, self._timers, timer))
-        return timer
+        heapq.heappush(self._scheduled, (when, self._timers, step))
+        return step
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        """As in `asyncio`."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
         scheduled, ready = self._scheduled, self._ready
-        while scheduled and _is_over(scheduled[0][2]):
-            heapq.heappop(scheduled)
-        if not ready:
-            if not scheduled:
-                raise Deadlock(f"nothing will happen after {self._now} s")
-            self._now = max(self._now, scheduled[0][0])
-        while scheduled and scheduled[0][0] <= self._now:
-            ready.append(heapq.heappop(scheduled)[2])
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            process = handle._context.get(_PROCESS)
-            if process is not None:
-                if not process.is_alive:
+        while not self._stopping:
+            while scheduled and scheduled[0][2].is_over():
+                heapq.heappop(scheduled)
+            if not ready:
+                if not scheduled:
+                    raise Deadlock(f"nothing will happen after {self._now} s")
+                self._now = max(self._now, scheduled[0][0])
+            while scheduled and scheduled[0][0] <= self._now:
+                ready.append(heapq.heappop(scheduled)[2])
+            for _ in range(len(ready)):
+                step = ready.popleft()
+                if step.is_cancelled:
                     continue
-                process.steps += 1
-                if process.steps == process.dies_at:
-                    process.kill()
-                    continue
-            self.steps += 1
-            handle._run()
+                process = step.process
+                if process is not None:
+                    if not process.is_alive:
+                        continue
+                    process.steps += 1
+                    if process.steps == process.dies_at:
+                        process.kill()
+                        continue
+                self.steps += 1
+                try:
+                    step.run()
+                except Exception as error:
+                    self.call_exception_handler({"message": "a callback failed", "exception": error})
 
     def _process_events(self, event_list: object) -> None:
         pass
@@ -144,11 +196,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 def _make_task(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> Any:
     return _Task(work, loop=loop, **more)
-
-
-def _is_over(handle: Any) -> bool:
-    process = handle._context.get(_PROCESS)
-    return handle._cancelled or (process is not None and not process.is_alive)
 
 
 class _Pool:

@@ -62,8 +62,8 @@ PLANTED = [
     Planted(
         "never sync the folder of a new file",
         "iggyflux.transports.local.append_file",
-        "            sync_folder(path.parent)\n",
-        "            pass\n",
+        "        sync_folder(path.parent)\n",
+        "        pass\n",
     ),
     Planted(
         "drop messages that fail, whatever on_error says",

@@ -2,7 +2,8 @@
 
 | looked at         | what must hold                                                                           |
 |-------------------|------------------------------------------------------------------------------------------|
-| a message is sent | it is what a row that is or was stored becomes; equal rows have equal ids                |
+| a message is sent | it is what a row that is or was stored becomes, and that has settled; equal rows have    |
+|                   | equal ids                                                                                |
 | the end           | the last value of each point was sent                                                    |
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -139,14 +141,16 @@ Row = tuple[str, int, int]
 class ReaderTruth:
     """The points of the reader's measurement, and the messages that were made of them."""
 
-    def __init__(self, chance: random.Random, now_ns: Callable[[], int], wrong: list[str]) -> None:
+    def __init__(self, chance: random.Random, now_ns: Callable[[], int], settle: float, wrong: list[str]) -> None:
         self.chance = chance
         self.now_ns = now_ns
+        self.settle = settle
         self.wrong = wrong
         self.rows: dict[Row, None] = {}
-        self.last: dict[tuple[str, int], int] = {}
+        self.unsent: dict[tuple[str, int], int] = {}
+        """The last value of each point that was not sent yet."""
+        self._latest: deque[tuple[str, int]] = deque(maxlen=20)
         self.ids: dict[Row, int] = {}
-        self.sent: dict[Row, int] = {}
         self._number = 0
 
     def history(self, count: int, seconds: float) -> list[str]:
@@ -156,7 +160,7 @@ class ReaderTruth:
             self._number += 1
             series, time = f"r{self.chance.randrange(4)}", self.now_ns() - int(self.chance.uniform(60, seconds) * S)
             self.rows[series, time, self._number] = None
-            self.last[series, time] = self._number
+            self.unsent[series, time] = self._number
             lines.append(f"sensor,where={series} value={self._number}i {time}")
         return lines
 
@@ -169,12 +173,13 @@ class ReaderTruth:
             now = self.now_ns()
             late = self.chance.choice((0.0, 0.0, 1.0, overlap * 0.6))
             time = now - int(late * self.chance.random() * S)
-            near = [place for place in list(self.last)[-20:] if place[1] > now - int(overlap * 0.6 * S)]
+            near = [place for place in self._latest if place[1] > now - int(overlap * 0.6 * S)]
             if near and self.chance.random() < 0.2:
                 series, time = self.chance.choice(near)
             row = (series, time, self._number)
             self.rows[row] = None
-            self.last[series, time] = self._number
+            self.unsent[series, time] = self._number
+            self._latest.append((series, time))
             lines.append(f"sensor,where={series} value={self._number}i {time}")
         return lines
 
@@ -185,17 +190,16 @@ class ReaderTruth:
         if row not in self.rows:
             self.wrong.append(f"the reader sent {payload!r}, which no row becomes")
             return
+        if row[1] > (until := self.now_ns() - int(self.settle * S)):
+            self.wrong.append(f"the reader sent {payload!r}, {(row[1] - until) / S:.3f} s before it had settled")
         if self.ids.setdefault(row, number) != number:
             self.wrong.append(f"the reader sent {payload!r} with the ids {self.ids[row]} and {number}")
-        self.sent[row] = self.sent.get(row, 0) + 1
+        if self.unsent.get(row[:2]) == row[2]:
+            del self.unsent[row[:2]]
 
-    def missing(self, before_ns: int | None = None) -> list[Row]:
+    def missing(self) -> list[Row]:
         """Return the points whose last value was not sent."""
-        return [
-            (series, time, value)
-            for (series, time), value in self.last.items()
-            if (series, time, value) not in self.sent and (before_ns is None or time < before_ns)
-        ]
+        return [(series, time, value) for (series, time), value in self.unsent.items()]
 
 
 @dataclass(frozen=True)

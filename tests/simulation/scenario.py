@@ -31,6 +31,7 @@ FAULTS: dict[str, tuple[str, float]] = {
     "the machine crashes": ("all processes die, and what was not synced may be lost", 0.0),
     "a process dies at a commit": ("kill -9 before or after the reader stores its position", 0.0),
     "a process is stopped": ("SIGTERM, and a new start", 0.0),
+    "all is stopped": ("InfluxDB is stopped, and a process later: SIGTERM, and a new start", 30.0),
     "the clock jumps": ("the wall clock, by up to an hour", 0.0),
 }
 """Each kind of fault: what happens, and for how many seconds on average."""
@@ -85,6 +86,8 @@ class Scenario:
 
     seed: int
     dialect: int
+    is_strict: bool
+    """Whether InfluxDB 3 is asked to store nothing of a request of which it rejects a line."""
     topics: tuple[str, ...]
     partitions: int
     routes: tuple[RouteSpec, ...]
@@ -107,18 +110,24 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a world is: its simulated time, its messages, its faults, and crashes beside these."""
+    """How large a world is: its simulated time, its messages, its faults, and crashes beside these.
+
+    Polls of a partition without messages, and reads without rows, are most steps of a world: the longer it is, the
+    longer their intervals.
+    """
 
     seconds: float
     messages: int
     faults: int
     crashes: int = 0
+    polls: tuple[float, ...] = (0.05, 0.5, 1.0, 2.0)
+    reads: tuple[float, ...] = (1.0, 5.0)
 
 
 SIZES = {
     "short": Size(60, 80, 4),
-    "usual": Size(300, 400, 8),
-    "hour": Size(3600, 10_000, 20, 4),
+    "usual": Size(300, 400, 8, polls=(0.2, 0.5, 1.0, 2.0)),
+    "hour": Size(3600, 10_000, 20, 4, polls=(1.0, 2.0, 5.0), reads=(5.0, 20.0)),
 }
 _CRASHES = ("a process dies", "a process dies at a file", "the machine crashes")
 
@@ -141,7 +150,7 @@ def draw(seed: int, size: Size) -> Scenario:
             settle=chance.choice((1.0, 5.0)),
             overlap=chance.choice((10.0, 60.0)),
             window=chance.choice((20.0, 300.0)),
-            poll=chance.choice((1.0, 5.0)),
+            poll=chance.choice(size.reads),
             page_size=chance.choice((3, 50, 5000)),
             history=chance.choice((0, 100, 300)),
             rate=chance.choice((None, 1.0, 3.0)),
@@ -156,6 +165,7 @@ def draw(seed: int, size: Size) -> Scenario:
     return Scenario(
         seed=seed,
         dialect=chance.choice((1, 2, 2, 3)),
+        is_strict=chance.random() < 0.5,
         topics=topics,
         partitions=chance.randint(1, 4),
         routes=tuple(specs),
@@ -170,7 +180,7 @@ def draw(seed: int, size: Size) -> Scenario:
         retry_backoff_seconds=chance.choice((0.2, 1.0)),
         max_backoff_seconds=chance.choice((2.0, 30.0, 60.0)),
         max_in_flight=chance.choice((None, 1, 2, 8)),
-        poll_interval_seconds=chance.choice((0.05, 0.5, 1.0, 2.0, 2.0)),
+        poll_interval_seconds=chance.choice(size.polls),
         tick_seconds=chance.choice((1.0, 5.0, 5.0)),
         reader=reader,
         events=tuple(sorted(events, key=lambda event: event.at)),

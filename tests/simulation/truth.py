@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +126,7 @@ class Known:
     kept: dict[int, str] = field(default_factory=dict)
     """The messages that are durable dead letters, with their first reason."""
     left: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
-    """For each place the messages that no stored offset has passed, with their offsets."""
+    """For each place the messages that no stored offset has passed, with their offsets, which ascend."""
     readers: dict[str, set[object]] = field(default_factory=lambda: defaultdict(set))
     """For each place the processes that have polled messages of it.
 
@@ -143,7 +144,7 @@ class Known:
         if not visible or self.spec.kind == "single":
             return len(left)
         hidden_to = self.hidden_to.get(place, -1)
-        return sum(offset > hidden_to for offset in left.values())
+        return len(left) - (bisect_right(list(left.values()), hidden_to) if hidden_to >= 0 else 0)
 
 
 _ALONE = ("max request size", "413", "too large", "on purpose")

@@ -61,6 +61,8 @@ SHUTDOWN_SECONDS = 30.0
 SESSION_BACKOFF_SECONDS = 30.0
 SILENT_SECONDS = 20.0
 """A partition with messages makes no progress for so long, and nothing says why: a fault."""
+IDLE_SECONDS = 5.0
+"""A process that was asked to stop ends sooner, unless it waits for an answer."""
 _ANSWERS = [
     *(row for row in PASSING if row["kind"] != "drip"),
     *({"kind": "status", "status": status, "retry_after": seconds} for status in (429, 503) for seconds in (3, 20)),
@@ -177,13 +179,22 @@ class World:
         self.chance = random.Random(scenario.seed + 1)
         self.disk = Disk(folder)
         self.wall_offset = 0.0
-        self.influx = Influx(self.loop, random.Random(scenario.seed + 2), scenario.dialect, self.server_ns)
+        self.influx = Influx(
+            self.loop,
+            random.Random(scenario.seed + 2),
+            scenario.dialect,
+            self.server_ns,
+            retry_seconds=scenario.retry_backoff_seconds,
+        )
+        self.influx.is_stopping = self._is_stopping
+        self.influx.retries.reconnects = self._reconnects
         self.iggy = Iggy(random.Random(scenario.seed + 3), scenario.partitions, scenario.topics)
         self.iggy.create(OUT, 2)
         self.truth = Truth(scenario.routes, self.influx.store, self._number)
         self.iggy.on_poll, self.iggy.on_store = self.truth.polled, self._stored
         self.disk.on_sync, self.disk.on_new = self.truth.synced, self.truth.created
-        self.reader = ReaderTruth(random.Random(scenario.seed + 4), self.server_ns, self.truth.wrong)
+        settle = scenario.reader.settle if scenario.reader else 0.0
+        self.reader = ReaderTruth(random.Random(scenario.seed + 4), self.server_ns, settle, self.truth.wrong)
         self.state = State()
         self.iggy.on_receive = lambda topic, payload, number: self.reader.received(payload, number)
         self.running: dict[int, Incarnation] = {}
@@ -229,6 +240,7 @@ class World:
             org=None if scenario.dialect != 2 else "org",
             bucket="test" if scenario.dialect == 2 else None,
             database=None if scenario.dialect == 2 else "test",
+            accept_partial=not (scenario.is_strict and scenario.dialect == 3),
             batch_size=scenario.batch_size,
             linger_seconds=scenario.linger_seconds,
             timeout_seconds=scenario.timeout_seconds,
@@ -327,6 +339,19 @@ class World:
         process = current_process()
         return None if process is None else int(process.name[1:])
 
+    def _is_stopping(self, process: Process | None) -> bool:
+        """Whether a process was asked to stop: it then makes one last attempt at once."""
+        return any(found.process is process and found.stop.requested.is_set() for found in self.running.values())
+
+    def _reconnects(self, process: Process | None) -> object:
+        """Return what changes when a route of a process abandons its writes."""
+        return [
+            (each.reconnects, each.error)
+            for found in self.running.values()
+            if found.process is process
+            for each in found.status.routes
+        ]
+
     def _died(self, number: int, process: Process) -> None:
         """Clean up after a process that vanished, as the system does, and start it again later."""
         self.disk.died(process)
@@ -383,8 +408,8 @@ class World:
         scenario, left = self.scenario, self.scenario.messages
         while left > 0 and self.loop.time() < scenario.seconds:
             count = min(left, self.chance.choice((1, 1, 2, 5, 30)))
+            left -= count if self.iggy.is_up else 0
             self.append(count)
-            left -= count
             await asyncio.sleep(self.chance.expovariate(scenario.messages / scenario.seconds / 8))
         self.append(max(left, 0))
 
@@ -433,6 +458,7 @@ class World:
                 if scenario.max_in_flight and most > scenario.max_in_flight:
                     self.truth.wrong.append(f"{name} had {most} writes in flight, {scenario.max_in_flight} are allowed")
             self.truth.wrong += self.influx.wrong
+            self.influx.wrong.clear()
             if self.truth.wrong:
                 return
 
@@ -579,7 +605,7 @@ class World:
         self.disk.is_read_only = False
 
     async def the_letters_are_removed(self, event: Event, chance: random.Random) -> None:
-        self.disk.remove(self.disk.folder / chance.choice(self.scenario.routes).name)
+        self.disk.remove(self.disk.folder / chance.choice(self.scenario.routes).name, chance.randrange(6))
 
     async def a_process_dies(self, event: Event, chance: random.Random) -> None:
         if self.running:
@@ -607,9 +633,29 @@ class World:
         found.is_terminated = True
         found.stop.request()
         one_attempt = self.scenario.timeout_seconds + self.scenario.iggy_timeout_seconds
-        await asyncio.sleep(min(SHUTDOWN_SECONDS + 2, 2 * one_attempt + 4))
-        if self.running.get(found.number) is found:
-            self.truth.wrong.append(f"process {found.number} did not end within its deadline")
+        left, idle = min(SHUTDOWN_SECONDS + 2, 2 * one_attempt + 4), 0.0
+        while self.running.get(found.number) is found:
+            await asyncio.sleep(0.25)
+            left -= 0.25
+            idle = 0.0 if self._may_be_busy(found.process) else idle + 0.25
+            if left < 0:
+                self.truth.wrong.append(f"process {found.number} did not end within its deadline")
+                return
+            if idle > IDLE_SECONDS:
+                self.truth.wrong.append(f"process {found.number} does not end, and waits for no answer")
+                return
+
+    def _may_be_busy(self, process: Process) -> bool:
+        """Whether a process may wait for an answer of a server."""
+        is_quick = self.iggy.awake.is_set() and self.iggy.slow == 1.0 and not self.iggy.flaky
+        return not is_quick or any(each.process is process for each in self.influx.exchanges)
+
+    async def all_is_stopped(self, event: Event, chance: random.Random) -> None:
+        self.influx.kill()
+        await asyncio.sleep(event.seconds / 2)
+        await self.a_process_is_stopped(event, chance)
+        await asyncio.sleep(event.seconds / 2)
+        self.influx.start()
 
     async def the_clock_jumps(self, event: Event, chance: random.Random) -> None:
         self.wall_offset += chance.uniform(-3600, 3600)
@@ -857,5 +903,6 @@ _EVENTS: dict[str, Callable[[World, Event, random.Random], Awaitable[None]]] = {
     "the machine crashes": World.the_machine_crashes,
     "a process dies at a commit": World.a_process_dies_at_a_commit,
     "a process is stopped": World.a_process_is_stopped,
+    "all is stopped": World.all_is_stopped,
     "the clock jumps": World.the_clock_jumps,
 }
