@@ -95,7 +95,7 @@ class Disk:
         return descriptor in self._open
 
     def _step(self, name: str, path: Path) -> None:
-        """Count a call for a file.  Here the process may vanish, and somebody may remove the folder."""
+        """Count a call for a file, at which the process may vanish, or the folder be removed."""
         self.calls[name] += 1
         for folder in [each for each in self._removed_at if path == each or each in path.parents]:
             self._removed_at[folder] -= 1
