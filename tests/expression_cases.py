@@ -30,6 +30,8 @@ _CONSTANTS = {
     "part": ["'hour'", "'iso_week'"],
     "algorithm": ["'sha256'", "'crc32'"],
     "encoding": ["'hex'", "'base64'"],
+    "layout": ["'>h'", "'B'", "'<2s'", "'>2Hf'"],
+    "syntax": ["'json'", "'lenient'"],
     "table": ["'sites'"],
     "name": ["'topic'", "'offset'", "'tenant'", "'none'"],
 }

@@ -357,7 +357,7 @@ def _call(node: Node) -> Run:
     added = tuple(constants[position] for position in sorted(constants) if position >= count)
     checks = make_checks(function, count, skip=constants)
     nullable = plain if function.propagates_null else []
-    deep = not function.shallow
+    deep, counted = not function.shallow, frozenset() if function.direct else _GROWING
 
     def run(scope: Any, value: Any) -> Any:
         given = [argument(scope, value) for argument in arguments]
@@ -368,11 +368,11 @@ def _call(node: Node) -> Run:
                 return None
         for position in plain:
             argument = given[position]
-            if type(argument) in _GROWING and (type(argument) is not str or len(argument) > _SHORT):
+            if type(argument) in counted and (type(argument) is not str or len(argument) > _SHORT):
                 scope.budget.spend_on(argument, deep=deep)
         try:
             found = body(scope, *given, *added) if scoped else body(*given, *added)
-            if type(found) in _GROWING and (type(found) is not str or len(found) > _SHORT):
+            if type(found) in counted and (type(found) is not str or len(found) > _SHORT):
                 _spend_on_result(function, scope, found)
             return found
         except EvaluationError:
@@ -390,7 +390,7 @@ def _call_of_one(function: Function, constants: dict[int, Any], position: int, a
     after = tuple(constants[place] for place in sorted(constants) if place > position)
     checks = make_checks(function, position + 1, skip=constants)
     check = checks[0][1] if checks else None
-    deep = not function.shallow
+    deep, counted = not function.shallow, frozenset() if function.direct else _GROWING
 
     def run(scope: Any, value: Any) -> Any:
         given = argument(scope, value)
@@ -398,11 +398,11 @@ def _call_of_one(function: Function, constants: dict[int, Any], position: int, a
             return None
         if check is not None:
             check(given)
-        if type(given) in _GROWING and (type(given) is not str or len(given) > _SHORT):
+        if type(given) in counted and (type(given) is not str or len(given) > _SHORT):
             scope.budget.spend_on(given, deep=deep)
         try:
             found = body(*before, given, *after)
-            if type(found) in _GROWING and (type(found) is not str or len(found) > _SHORT):
+            if type(found) in counted and (type(found) is not str or len(found) > _SHORT):
                 _spend_on_result(function, scope, found)
             return found
         except EvaluationError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import zlib
 from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from iggyflux.errors import closest
-from iggyflux.functions.table import ConstantError, Function, Parameter, cannot, check_count
+from iggyflux.errors import closest, counted
+from iggyflux.functions.table import ANY, ConstantError, Function, Parameter, cannot, check_count
 from iggyflux.records import JSON
 
 _TEXT = Parameter("text", ("string",))
@@ -81,6 +83,64 @@ def _bytes(text: str, read: Callable[[str, str], bytes]) -> JSON:
     return list(data)
 
 
+def _words(data: list[Any]) -> bytes:
+    return struct.pack(f">{len(data)}H", *data)
+
+
+_READERS: dict[str, tuple[type, Callable[[Any], bytes], str]] = {
+    "base64": (str, lambda data: _base64_bytes("unpack", data), "a base64 string"),
+    "hex": (str, lambda data: _hex_bytes("unpack", data), "a string of hexadecimal digits"),
+    "bytes": (list, bytes, "an array of numbers from 0 to 255"),
+    "registers": (list, _words, "an array of numbers from 0 to 65535"),
+}
+_FORMAT = re.compile(r"(?P<order>[<>]?)(?:[0-9]{0,4}[xbB?hHiIlLqQefds])+")
+_OF_ONE_BYTE = frozenset("xbB?s0123456789")
+_MOST_VALUES = 10_000
+
+
+def _layout(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
+    text, encoding = constants["layout"], constants.get("encoding")
+    found = _FORMAT.fullmatch(text)
+    if found is None:
+        hint = "> or <, and codes such as b B h H i I q Q e f d, with counts: '>hB2H'"
+        raise ConstantError("layout", f"{text!r} is not a layout of Python's struct module", hint)
+    if not found["order"] and not _OF_ONE_BYTE.issuperset(text):
+        hint = f"'>{text}' for the high byte first (Modbus, LoRaWAN), '<{text}' for the low byte first"
+        raise ConstantError("layout", f"{text!r} does not say which byte is first", hint)
+    parsed = struct.Struct(text if found["order"] else f">{text}")
+    if parsed.size > _MOST_VALUES:
+        raise ConstantError("layout", f"{text!r} is of {parsed.size} bytes, more than {_MOST_VALUES}")
+    if encoding is not None and encoding not in _READERS:
+        raise ConstantError("encoding", f"unknown value {encoding!r}", "known: " + ", ".join(_READERS))
+    return {"layout": parsed} | ({} if encoding is None else {"encoding": encoding})
+
+
+def _unpack(data: Any, layout: struct.Struct, offset: Any = 0, encoding: str | None = None) -> JSON:
+    if type(offset) is not int:
+        raise cannot("unpack", "the offset is not an integer")
+    kind, read, what = _READERS[encoding or ("base64" if type(data) is str else "bytes")]
+    try:
+        if type(data) is not kind:
+            raise ValueError
+        found = read(data)
+    except (ValueError, TypeError, struct.error):
+        raise cannot("unpack", f"the value is not {what}") from None
+    start = offset + len(found) if offset < 0 else offset
+    if not 0 <= start <= len(found) - layout.size:
+        needed, given = counted(layout.size, "byte"), counted(len(found), "byte")
+        raise cannot("unpack", f"the layout needs {needed} at offset {offset}, the value has {given}")
+    values = [_value(each) for each in layout.unpack_from(found, start)]
+    return values[0] if len(values) == 1 else values
+
+
+def _value(unpacked: Any) -> JSON:
+    if type(unpacked) is bytes:
+        return _decoded("unpack", unpacked.rstrip(b"\0"))
+    if unpacked - unpacked != 0:
+        raise cannot("unpack", f"the number is {unpacked!r}", "null instead: on_bad_value: omit, of the field")
+    return unpacked  # type: ignore[no-any-return]
+
+
 ENCODINGS: tuple[Function, ...] = (
     Function(
         "hash",
@@ -140,5 +200,35 @@ ENCODINGS: tuple[Function, ...] = (
         _bytes,
         (("bytes(a)", '{"a": "Af8="}', "[1, 255]"), ("bytes(a, 'hex')", '{"a": "01ff"}', "[1, 255]")),
         prepare=_encoding,
+    ),
+    Function(
+        "unpack",
+        "encoding",
+        "The numbers at `offset` (default 0; from the end if negative) of bytes, by a layout of Python's "
+        "[struct](https://docs.python.org/3/library/struct.html#format-characters): `>` or `<` for the high or the low "
+        "byte first, and codes with counts. One number, or a list of several; `s` is text in UTF-8 without zero bytes "
+        "at its end.",
+        (
+            Parameter("data", ("string", "array")),
+            Parameter("layout", ("string",), "such as `>hB`", constant=True),
+            Parameter("offset", ("number",), optional=True),
+            Parameter(
+                "encoding",
+                ("string",),
+                "base64 (the default for a string), hex, bytes (the default for an array) or registers, which are "
+                "numbers of 16 bits",
+                optional=True,
+                constant=True,
+            ),
+        ),
+        ANY,
+        _unpack,
+        (
+            ("unpack(a, '>hB')", '{"a": "/zhk"}', "[-200, 100]"),
+            ("unpack(a, '<f', `1`, 'hex')", '{"a": "010000ac41"}', "21.5"),
+            ("unpack([a[1], a[0]], '>f', `0`, 'registers')", '{"a": [0, 16812]}', "21.5"),
+            ("unpack(a, '>H')", '{"a": "AQ=="}', "IFX304"),
+        ),
+        prepare=_layout,
     ),
 )

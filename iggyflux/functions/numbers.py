@@ -7,12 +7,12 @@ Integers with integers stay integers.  Everything else is calculated exactly and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact
 from typing import Any, TypeAlias, cast
 
 from iggyflux.errors import EvaluationError
-from iggyflux.functions.table import ANY, MAX_DIGITS, Function, Parameter, cannot
+from iggyflux.functions.table import ANY, MAX_DIGITS, ConstantError, Function, Parameter, cannot
 from iggyflux.records import JSON
 
 Number: TypeAlias = int | float
@@ -122,15 +122,27 @@ def _round(number: Number, digits: Any = 0) -> Number:
 
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_LENIENT_NUMBER = re.compile(r"[+-]?(?=\.?[0-9])[0-9]*+(\.[0-9]*+)?([eE][+-]?[0-9]+)?")
+_SYNTAXES = {"json": (_JSON_NUMBER, None), "lenient": (_LENIENT_NUMBER, " \t\r\n\u00a0")}
+"""How a number may be written, and the characters that may be around it."""
 _FAIL: JSON = object()  # type: ignore[assignment]  # means "not given"
 
 
-def _parse_number(text: Any, otherwise: JSON = _FAIL) -> JSON:
+def _syntax(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
+    name = constants.get("syntax", "json")
+    if name not in _SYNTAXES:
+        raise ConstantError("syntax", f"unknown value {name!r}", "known: " + ", ".join(_SYNTAXES))
+    return {"syntax": name} if "syntax" in constants else {}
+
+
+def _parse_number(text: Any, otherwise: JSON = _FAIL, syntax: str = "json") -> JSON:
     if not isinstance(text, str):
         return text  # type: ignore[no-any-return]  # null, or a number already
-    found = _JSON_NUMBER.fullmatch(text) if len(text) <= MAX_DIGITS else None
+    pattern, blanks = _SYNTAXES[syntax]
+    bare = text if blanks is None else text.strip(blanks)
+    found = pattern.fullmatch(bare) if len(bare) <= MAX_DIGITS else None
     if found is not None:
-        value: int | float = float(text) if found.group(1) or found.group(2) else int(text)
+        value: int | float = float(bare) if found.group(1) or found.group(2) else int(bare)
         if value - value == 0:
             return value
     if otherwise is _FAIL:
@@ -232,8 +244,13 @@ NUMBERS: tuple[Function, ...] = (
         "parse_number",
         "numbers",
         "The number in a string in JSON syntax; integers are exact. A number is returned unchanged. Any other string "
-        "fails, or returns `otherwise`.",
-        (Parameter("text", ("string", "number", "null")), Parameter("otherwise", optional=True)),
+        "fails, or returns `otherwise`. `lenient` also takes blanks around it, a plus sign, leading zeros, and no "
+        "digit before or after the point.",
+        (
+            Parameter("text", ("string", "number", "null")),
+            Parameter("otherwise", optional=True),
+            Parameter("syntax", ("string",), "json or lenient", optional=True, constant=True),
+        ),
         ANY,
         _parse_number,
         (
@@ -241,7 +258,9 @@ NUMBERS: tuple[Function, ...] = (
             ("parse_number(a)", '{"a": "18446744073709551617"}', "18446744073709551617"),
             ("parse_number(a)", '{"a": "n/a"}', "IFX304"),
             ("parse_number(a, `null`)", '{"a": "n/a"}', "null"),
+            ("parse_number(a, `null`, 'lenient')", '{"a": " +07.50 "}', "7.5"),
         ),
+        prepare=_syntax,
         accepts_null=True,
     ),
     Function(

@@ -181,7 +181,7 @@ class Function:
     `lazy`, an argument is evaluated only if it is needed: `evaluation` knows these functions by name.
 
     `shallow` says that only the elements of an array, or the members of an object, are visited, and not what they
-    contain.
+    contain; `direct`, that the time does not depend on their number either.
 
     Functions of jmespath.py fail on null.  Added functions give null if any argument is null, as a plain path does,
     unless they have `accepts_null`.
@@ -200,6 +200,7 @@ class Function:
     accepts_null: bool = False
     lazy: bool = False
     shallow: bool = False
+    direct: bool = False
 
     @property
     def propagates_null(self) -> bool:

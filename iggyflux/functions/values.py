@@ -18,6 +18,14 @@ def _if(condition: JSON, then: JSON, otherwise: JSON = None) -> JSON:
     return then if bool(condition) or type(condition) in (int, float) else otherwise
 
 
+def _get(value: dict[str, JSON] | list[JSON], key: Any) -> JSON:
+    if type(value) is dict:
+        return value.get(key) if type(key) is str else None
+    if type(key) is not int:
+        return None
+    return value[key] if -len(value) <= key < len(value) else None  # type: ignore[index]
+
+
 def _items(value: dict[str, JSON]) -> JSON:
     check_count("items", len(value))
     return [{"key": key, "value": member} for key, member in value.items()]
@@ -106,6 +114,21 @@ VALUES: tuple[Function, ...] = (
         ),
         accepts_null=True,
         lazy=True,
+    ),
+    Function(
+        "get",
+        "values",
+        "The member of an object under a key that an expression gives, or the element of an array at a position, from "
+        "its end if negative; null if there is none.",
+        (Parameter("value", ("object", "array")), Parameter("key", ("string", "number"))),
+        ANY,
+        _get,
+        (
+            ("get(units, name)", '{"name": "t1", "units": {"t1": "°C"}}', '"°C"'),
+            ("values[*].get(root().names, id)", '{"values": [{"id": 1}, {"id": 9}], "names": ["a", "b"]}', '["b"]'),
+            ("get(a, `-1`)", '{"a": [1, 2]}', "2"),
+        ),
+        direct=True,
     ),
     Function(
         "items",
