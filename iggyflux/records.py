@@ -170,7 +170,8 @@ class Rendered:
     `origins[i]` is the index of the message of `lines[i]`.  `skipped` holds the indices of messages for which `where`
     was not true, `empty` those whose `for_each` gave no element.  Every message has lines, failures or both, or is in
     `skipped` or `empty`.  `fallback` names a fault of generated code, after which the reference plan rendered the
-    batch; None if there was none.
+    batch; None if there was none.  `omitted` says which bad values are missing in `lines` because of
+    `on_bad_value: omit`, and why.
     """
 
     lines: Sequence[str] = ()
@@ -179,6 +180,7 @@ class Rendered:
     skipped: Sequence[int] = ()
     empty: Sequence[int] = ()
     fallback: str | None = None
+    omitted: Sequence[Failure] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from iggyflux.documents import Document
 from iggyflux.expressions import Expression
 from iggyflux.records import JSON, Scalar
-from iggyflux.values import FieldType
+from iggyflux.values import Cast, FieldType
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,10 @@ class OnError(Enum):
     DEAD_LETTER = "dead_letter"
     FAIL = "fail"
     SKIP = "skip"
+
+
+OnBadValue: TypeAlias = Literal["fail", "omit"]
+"""What happens to a value that cannot be stored as its field."""
 
 
 class Collisions(Enum):
@@ -56,15 +60,19 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field with its key; `default` already has the field's type."""
+    """A field with its key; `default` already has the field's type.
+
+    `on_bad_value: omit` takes a value that fails for null (LANGUAGE 17).
+    """
 
     key: str
     source: Source
     type: FieldType
-    cast: bool
+    cast: Cast
     default: Scalar | None
     required: bool
     pointer: str
+    on_bad_value: OnBadValue = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ class Star:
 
     `used` holds the paths in the object that other parts of the point use; what is there is omitted here.  A step of a
     path is a name, an index, or None for every element of a list.  `include` and `exclude` are globs on the resulting
-    name.  `flatten` is the separator, or None.  `type` and `cast` have no effect on tags.
+    name.  `flatten` is the separator, or None.  `type`, `cast` and `on_bad_value` have no effect on tags.
     """
 
     prefix: str
@@ -83,8 +91,9 @@ class Star:
     exclude: tuple[str, ...]
     used: frozenset[tuple[str | int | None, ...]]
     type: FieldType
-    cast: bool
+    cast: Cast
     pointer: str
+    on_bad_value: OnBadValue = "fail"
 
     def is_used(self, path: tuple[str | int, ...]) -> bool:
         """Return whether other parts of the point use the value at `path`, or a value that contains it."""
@@ -155,12 +164,16 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class From:
-    """The messages that a writer reads; `topics` are names or globs."""
+    """The messages that a writer reads; `topics` are names or globs.
+
+    `on_bad_value` is for fields that do not say it themselves.
+    """
 
     stream: str
     topics: tuple[str, ...]
     payload: Payload
     strict: bool
+    on_bad_value: OnBadValue = "fail"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
+from typing import Literal, TypeAlias
 
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import MAX_INTEGER, MAX_UNSIGNED, MIN_INTEGER, Unsigned, shorten
@@ -31,6 +32,10 @@ _LONGEST_NUMBER = 400
 
 _FRACTION = re.compile(rb"(?<![\d.])\d[\d.]*+(?:[eE][+-]?\d++)?")
 _LONG = re.compile(rb"(?<![\d.])\d(?:(?=[\d.]{15})\d*+\.|[\d.]{8,}+[eE])")
+
+
+Cast: TypeAlias = "bool | Literal['numbers']"
+"""Whether values are converted; `numbers`, which only `auto` has, converts numbers in strings and nothing else."""
 
 
 class FieldType(Enum):
@@ -95,7 +100,7 @@ def describe(value: JSON) -> str:
     return f"number {value!r}"
 
 
-def convert(value: JSON, kind: FieldType, cast: bool) -> Scalar:
+def convert(value: JSON, kind: FieldType, cast: Cast) -> Scalar:
     """Return `value` (not null) as a field value of type `kind`; an `Unsigned` for unsigned.
 
     Raise RecordError for a wrong type, a number out of range, or one that the type cannot hold exactly; its hint names
@@ -108,7 +113,7 @@ def convert(value: JSON, kind: FieldType, cast: bool) -> Scalar:
         raise
 
 
-def _hint(value: JSON, kind: FieldType, cast: bool) -> str | None:
+def _hint(value: JSON, kind: FieldType, cast: Cast) -> str | None:
     """Return what a field of type `kind` would have to declare for `value`."""
     if isinstance(value, (dict, list)):
         return _part_hint(value)
@@ -127,7 +132,7 @@ def _part_hint(value: JSON) -> str:
     return "select an element, such as x[0], or make points of the elements with `for_each`"
 
 
-def _accepts(value: JSON, kind: FieldType, cast: bool) -> bool:
+def _accepts(value: JSON, kind: FieldType, cast: Cast) -> bool:
     try:
         _CONVERSIONS[kind](value, cast)
     except RecordError:
@@ -179,7 +184,7 @@ def _number(text: str, expected: str) -> int | float:
     return int(text) if _JSON_INTEGER.fullmatch(text) else float(text)
 
 
-def _float(value: JSON, cast: bool) -> float:
+def _float(value: JSON, cast: Cast) -> float:
     if isinstance(value, float):
         return _finite(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -195,7 +200,7 @@ def _float(value: JSON, cast: bool) -> float:
     raise _wrong(value, "a number")
 
 
-def _whole(value: JSON, cast: bool, expected: str) -> int:
+def _whole(value: JSON, cast: Cast, expected: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and cast:
@@ -220,21 +225,21 @@ def _whole_text(text: str, expected: str) -> int:
     return int(exact)
 
 
-def _integer(value: JSON, cast: bool) -> int:
+def _integer(value: JSON, cast: Cast) -> int:
     number = _whole(value, cast, "an integer")
     if not MIN_INTEGER <= number <= MAX_INTEGER:
         raise RecordError(OUT_OF_RANGE, f"{describe(number)} is outside int64")
     return number
 
 
-def _unsigned(value: JSON, cast: bool) -> Unsigned:
+def _unsigned(value: JSON, cast: Cast) -> Unsigned:
     number = _whole(value, cast, "an unsigned integer")
     if not 0 <= number <= MAX_UNSIGNED:
         raise RecordError(OUT_OF_RANGE, f"{describe(number)} is outside uint64")
     return Unsigned(number)
 
 
-def _string(value: JSON, cast: bool) -> str:
+def _string(value: JSON, cast: Cast) -> str:
     if isinstance(value, str):
         return value
     if cast and isinstance(value, (bool, int, float)):
@@ -242,7 +247,7 @@ def _string(value: JSON, cast: bool) -> str:
     raise _wrong(value, "a string")
 
 
-def _boolean(value: JSON, cast: bool) -> bool:
+def _boolean(value: JSON, cast: Cast) -> bool:
     if isinstance(value, bool):
         return value
     if cast and value in ("true", "false"):
@@ -250,9 +255,9 @@ def _boolean(value: JSON, cast: bool) -> bool:
     raise _wrong(value, "a boolean")
 
 
-def _auto(value: JSON, cast: bool) -> float | str | bool:
+def _auto(value: JSON, cast: Cast) -> float | str | bool:
     if cast and isinstance(value, str):
-        if value in ("true", "false"):
+        if cast is True and value in ("true", "false"):
             return value == "true"
         return _float(value, cast) if _JSON_NUMBER.fullmatch(value) else value
     if isinstance(value, (str, bool)):
@@ -262,7 +267,7 @@ def _auto(value: JSON, cast: bool) -> float | str | bool:
     raise _wrong(value, "a number, string or boolean")
 
 
-_CONVERSIONS: dict[FieldType, Callable[[JSON, bool], Scalar]] = {
+_CONVERSIONS: dict[FieldType, Callable[[JSON, Cast], Scalar]] = {
     FieldType.FLOAT: _float,
     FieldType.INTEGER: _integer,
     FieldType.UNSIGNED: _unsigned,

@@ -297,6 +297,8 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
     document: dict[str, Any] = {"iggyflux": 1, "kind": "writer", "name": "law", "from": {"stream": "s", "topic": "t"}}
     if not plain and draw(st.integers(0, 5)) == 0:
         document["from"]["strict"] = True
+    if draw(st.integers(0, 4)) == 0:
+        document["from"]["on_bad_value"] = "omit"
     if form != "json" or draw(st.integers(0, 9)) == 0:
         document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **OPTIONS.get(form, {})}]))
     if draw(st.integers(0, 4)) == 0:
@@ -358,6 +360,10 @@ def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) ->
                     "cast": True,
                     "type": draw(st.sampled_from(["integer", "unsigned", "float", "string", "auto"])),
                 }
+            elif draw(st.booleans()):
+                star["cast"] = "numbers"
+            if draw(st.booleans()):
+                star["on_bad_value"] = draw(st.sampled_from(["omit", "fail"]))
         fields[draw(st.sampled_from(["*", "p_*"]))] = star
     point["fields"] = fields
     if draw(st.integers(0, 3)):
@@ -417,7 +423,9 @@ def field(draw: Any, paths: Any) -> dict[str, Any]:
     if draw(st.booleans()) or kind != "float":
         item["type"] = kind
     if draw(st.booleans()):
-        item["cast"] = draw(st.booleans())
+        item["cast"] = draw(st.sampled_from([False, True, "numbers"] if kind == "auto" else [False, True]))
+    if draw(st.integers(0, 2)) == 0:
+        item["on_bad_value"] = draw(st.sampled_from(["omit", "omit", "fail"]))
     more = draw(st.sampled_from(["default", "required", "plain"]))
     if more == "default":
         item["default"] = draw(st.sampled_from(DEFAULTS[kind]))

@@ -104,3 +104,19 @@ def test_refused_lines_are_logged_once_for_each_message_up_to_a_limit(caplog: py
     assert [record.getMessage().split()[:3:2] for record in caplog.records] == [
         ["line.refused", f"at=here@{number}"] for number in range(20)
     ]
+
+
+@pytest.mark.parametrize("on_error", list(OnError))
+def test_values_left_out_are_counted_and_logged_once_whatever_on_error_says(
+    on_error: OnError, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing, status = handler(on_error)
+    values = [Failure(index, None, 0, "IFX340", f"/points/fields/{index % 2}", "no", count=3) for index in range(4)]
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        for _ in range(2):
+            failing.report_omitted(values, lambda index: f"here@{index}")
+
+    events = [(getattr(each, "event", None), each.fields["location"]) for each in caplog.records]  # type: ignore[attr-defined]
+    assert events == [("value.omitted", "/points/fields/0"), ("value.omitted", "/points/fields/1")]
+    assert status.omitted == 24
+    assert status.failed == 0

@@ -20,6 +20,7 @@ def outcome(rendered):
         list(rendered.failures),
         list(rendered.skipped),
         list(rendered.empty),
+        list(rendered.omitted),
     )
 
 

@@ -265,9 +265,11 @@ class _WriterRun:
         rendered = self.plan.render([sample.message for sample in samples])
         warn_of_fallback(rendered.fallback)
         self.unmatched.add(rendered.lines)
-        self.unmatched.add_failures(rendered.failures)
+        self.unmatched.add_failures([*rendered.failures, *rendered.omitted])
         self.tally.skipped += len(rendered.skipped)
         self.tally.empty += len(rendered.empty)
+        for value in rendered.omitted:
+            self.tally.omitted[value.code, value.location] += value.count
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
         failures = _grouped(((failure.index, failure) for failure in rendered.failures), len(samples))
         if rendered.skipped and self.skipped is None:
@@ -382,9 +384,10 @@ def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Itera
     for measurement, count in sorted(tally.points.items()):
         series = tally.series(measurement)
         yield f"  {measurement:<{max(width, 9)}} {count:>7,}   in {about}{series:,} series"
-    if tally.failures:
-        yield f"failures    {sum(tally.failures.values()):>7,}"
-        for (code, pointer), count in sorted(tally.failures.items()):
+    for what, counts in (("failures", tally.failures), ("omitted", tally.omitted)):
+        if counts:
+            yield f"{what:<11} {sum(counts.values()):>7,}"
+        for (code, pointer), count in sorted(counts.items()):
             yield f"  {code:<9} {count:>7,}   at {mapping.locate(pointer)} ({pointer or '/'})"
     if tally.collisions and tally.first_collision:
         first, second = tally.first_collision

@@ -48,6 +48,7 @@ def _logging_to_stderr(log_format: str, level: int, without: str | None) -> Iter
 _WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of many where that is not the same
     ("skipped", "skipped by `where`", None),
     ("empty", "without elements", None),
+    ("omitted", "value omitted", "values omitted"),
     ("failed", "failed", None),
     ("refused", "rejected by the server", None),
     ("dead_letters", "kept as dead letter", "kept as dead letters"),

@@ -25,6 +25,8 @@ class Tally:
     lines: int = 0
     skipped: int = 0
     empty: int = 0
+    omitted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The values that `on_bad_value: omit` left out, by code and pointer."""
     failed: int = 0
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By code and pointer."""
@@ -76,17 +78,19 @@ class Tally:
             "lines": self.lines,
             "skipped": self.skipped,
             "empty": self.empty,
+            "omitted": _by_place(self.omitted, "values"),
             "failed": self.failed,
-            "failures": [
-                {"code": code, "pointer": pointer, "records": count}
-                for (code, pointer), count in sorted(self.failures.items())
-            ],
+            "failures": _by_place(self.failures, "records"),
             "measurements": {
                 name: {"points": count, "series": self.series(name)} for name, count in sorted(self.points.items())
             },
             "collisions": self.collisions,
             "exact": self.is_exact,
         }
+
+
+def _by_place(counts: Counter[tuple[str, str]], what: str) -> list[dict[str, object]]:
+    return [{"code": code, "pointer": pointer, what: count} for (code, pointer), count in sorted(counts.items())]
 
 
 def measurement_of(series: str) -> str:

@@ -32,7 +32,7 @@ class UnmatchedKeys:
 
     def add_failures(self, failures: Iterable[Failure]) -> None:
         """Record where values failed: such a key has a value, and the failure is reported."""
-        self._failed.update(failure.location for failure in failures)
+        self._failed.update(failure.location.removesuffix("/expr") for failure in failures)
 
     def add(self, lines: Iterable[str]) -> None:
         """Examine lines until every named key has a value."""

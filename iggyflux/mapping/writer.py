@@ -25,6 +25,7 @@ from iggyflux.spec import (
     Const,
     Field,
     From,
+    OnBadValue,
     OnError,
     Payload,
     PointSpec,
@@ -33,7 +34,7 @@ from iggyflux.spec import (
     Tag,
     Writer,
 )
-from iggyflux.values import FieldType, convert, tag_text
+from iggyflux.values import Cast, FieldType, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
 LISTS_OF_ROWS = ("csv", "influx")
@@ -111,6 +112,7 @@ def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
         topics=topics,
         payload=_read_payload(reading, tree.get("payload", "json")),
         strict=tree.get("strict") is True,
+        on_bad_value=_on_bad_value(reading, tree),
     )
 
 
@@ -142,6 +144,11 @@ def _check_glob(reading: Reading, glob: str, pointer: str) -> None:
     if opened >= 0 and "]" not in glob[opened + 2 :]:
         hint = "close the set with ]; write [[] for the character ["
         reading.report("IFX127", pointer, "the [ of this glob is not closed", offset=opened, hint=hint)
+
+
+def _on_bad_value(reading: Reading, tree: Mapping[str, JSON]) -> OnBadValue:
+    chosen: OnBadValue = reading.choice(tree, "on_bad_value", ("fail", "omit"))
+    return chosen
 
 
 class _Point:
@@ -280,7 +287,7 @@ class _Point:
     def field(self, name: str, value: JSON, pointer: str) -> Field:
         options = object_of(value)
         kind = FieldType(self.reading.choice(options, "type", TYPES))
-        cast = options.get("cast") is True
+        cast = self.cast(options, kind, pointer)
         source = self.reading.source(value, pointer, _CASTING[kind] if cast else _GIVING[kind])
         default = scalar_of(options.get("default"))
         if default is not None:
@@ -293,7 +300,23 @@ class _Point:
             hint = f"to declare a type write {{expr: {name}, type: {source.text}}}"
             self.reading.warn("IFX152", source.location, message, hint=hint)
         required = self.required(options, pointer)
-        return Field(name, source, kind, cast, default, required, pointer)
+        return Field(name, source, kind, cast, default, required, pointer, self.on_bad_value(options))
+
+    def cast(self, options: Mapping[str, JSON], kind: FieldType, pointer: str) -> Cast:
+        cast = options.get("cast")
+        if cast != "numbers":
+            return cast is True
+        if kind is not FieldType.AUTO:
+            hint = "write `cast: true`, or declare `type: auto`"
+            self.reading.report(
+                "IFX125", join_pointer(pointer, "cast"), "`cast: numbers` is for `type: auto`", hint=hint
+            )
+        return "numbers"
+
+    def on_bad_value(self, options: Mapping[str, JSON]) -> OnBadValue:
+        """Return what a field does with a bad value; `from` says it for all fields."""
+        source = object_of(self.reading.tree.get("from"))
+        return _on_bad_value(self.reading, options if "on_bad_value" in options else source)
 
     def typed(self, value: Scalar, kind: FieldType, pointer: str, what: str) -> Scalar:
         """Return `value` as the field's type; report a value of another type."""
@@ -333,7 +356,8 @@ class _Point:
             globs[key] = texts_of(options.get(key))
             for glob in globs[key]:
                 _check_glob(self.reading, glob, _item(place, options.get(key), glob))
-        if not is_tag and options.get("type") is None and options.get("cast") is not True:
+        kind = FieldType.AUTO if is_tag else FieldType(self.reading.choice(options, "type", ("auto", *TYPES)))
+        if not is_tag and options.get("type") is None and not options.get("cast"):
             self.warn_of_texts(source, pointer)
         flatten = options.get("flatten")
         return Star(
@@ -343,9 +367,10 @@ class _Point:
             include=globs["include"],
             exclude=globs["exclude"],
             used=frozenset(),
-            type=FieldType.AUTO if is_tag else FieldType(self.reading.choice(options, "type", ("auto", *TYPES))),
-            cast=options.get("cast") is True,
+            type=kind,
+            cast=self.cast(options, kind, pointer),
             pointer=pointer,
+            on_bad_value="fail" if is_tag else self.on_bad_value(options),
         )
 
     def warn_of_texts(self, source: Source, pointer: str) -> None:

@@ -25,8 +25,6 @@ class Members(list[object]):
     In Python 1, 1.0 and True are equal keys.
     """
 
-    """Keys and values of an object by turns, where a dict would hide some: Python holds 1, 1.0 and True equal."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaggedValue:
@@ -42,12 +40,15 @@ Special: TypeAlias = Callable[[object], JSON]
 """The type of a function that returns the JSON form of a format's own type, or raises `DecodeError` if it has none."""
 
 
-def plain(value: object, reads: Reads, special: Special) -> JSON:
-    """Return the part of `value` that `reads` names; raise `DecodeError` if it has no JSON form."""
+def plain(value: object, reads: Reads, special: Special, non_finite: bool = False) -> JSON:
+    """Return the part of `value` that `reads` names; raise `DecodeError` if it has no JSON form.
+
+    With `non_finite`, NaN and infinities are kept.
+    """
     if type(value) in _SIMPLE:
         return value  # type: ignore[return-value]
     if isinstance(value, float):
-        if isfinite(value):
+        if non_finite or isfinite(value):
             return value
         raise DecodeError(BAD_NUMBER, f"{value!r} is not a JSON number")
     if isinstance(value, bytes):
@@ -57,11 +58,15 @@ def plain(value: object, reads: Reads, special: Special) -> JSON:
         keys, values = keys_and_values
         last = dict(zip(map(_required_text, keys), values, strict=True))
         if reads.whole:
-            return {key: plain(member, reads, special) for key, member in last.items()}
-        return {key: plain(member, reads.keys[key], special) for key, member in last.items() if key in reads.keys}
+            return {key: plain(member, reads, special, non_finite) for key, member in last.items()}
+        return {
+            key: plain(member, reads.keys[key], special, non_finite)
+            for key, member in last.items()
+            if key in reads.keys
+        }
     if isinstance(value, list):
         elements = reads if reads.whole else reads.items
-        return [] if elements is None else [plain(element, elements, special) for element in value]
+        return [] if elements is None else [plain(element, elements, special, non_finite) for element in value]
     return special(value)
 
 

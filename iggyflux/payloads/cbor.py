@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 _SELF_DESCRIBED = b"\xd9\xd9\xf7"
 
 
-def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
+def decode(
+    payload: bytes,
+    options: Options,  # noqa: ARG001
+    reads: Reads | None = None,
+    strict: bool = False,
+    *,
+    non_finite: bool = False,
+) -> JSON:
     """Return the value of the payload."""
     check_size(payload)
     tree = _tree(payload.removeprefix(_SELF_DESCRIBED))
@@ -42,7 +49,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
         return tree  # type: ignore[return-value]
     if strict:
         check_keys(tree)
-    return plain(tree, Reads.WHOLE if reads is None else reads, _special)
+    return plain(tree, Reads.WHOLE if reads is None else reads, _special, non_finite)
 
 
 def _tree(payload: bytes) -> object:
@@ -184,4 +191,4 @@ def _has_large_integer(value: JSON) -> bool:
     return isinstance(value, int) and not -(2**64) <= value < 2**64
 
 
-FORMAT = Format(decode, encode, binary=True)
+FORMAT = Format(decode, encode, binary=True, has_non_finite=True)

@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
-from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
 MAX_PAYLOAD_BYTES = 64_000_000
@@ -47,14 +46,16 @@ class Format:
     """A payload format.
 
     `decode(payload, options, reads, strict)` may omit what `reads` does not name (None: everything is read).  Of
-    duplicate keys the last wins; `strict` rejects them.  `encode(value, options)` raises `RecordError` for a value that
-    the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called when a
-    document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
+    duplicate keys the last wins; `strict` rejects them.  A format with `has_non_finite` also takes `non_finite=True`:
+    NaN and infinities are then floats instead of failures.  `encode(value, options)` raises `RecordError` for a value
+    that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called when
+    a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
     """
 
-    decode: Callable[[bytes, Options, Reads | None, bool], JSON]
+    decode: Callable[..., JSON]
     encode: Callable[[JSON, Options], bytes]
     binary: bool = False
+    has_non_finite: bool = False
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
 
 

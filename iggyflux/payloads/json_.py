@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import accumulate
+from math import isinf
 
 import msgspec
 
@@ -45,19 +46,33 @@ _BRACKETS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _OTHERS = bytes(byte for byte in range(256) if byte not in _BRACKETS)
 
 
-def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
-    """Return the part of a JSON text that `reads` names (None: all of it)."""
+def decode(
+    payload: bytes,
+    options: Options,  # noqa: ARG001
+    reads: Reads | None = None,
+    strict: bool = False,
+    *,
+    non_finite: bool = False,
+) -> JSON:
+    """Return the part of a JSON text that `reads` names (None: all of it).
+
+    With `non_finite`, the words NaN, Infinity and -Infinity, which some encoders write, are numbers, and so is 1e400.
+    """
     reads = Reads.WHOLE if reads is None else reads
     check_json_bytes(payload)
     tree: object = None
     try:
         _raw.decode(payload)
     except msgspec.DecodeError as exc:
-        tree = _parse_with_surrogates(payload)
+        tree = _parse_leniently(payload, non_finite)
         if tree is None:
             raise DecodeError(MALFORMED, _syntax_reason(payload, exc)) from None
     if strict and (key := find_duplicate_key(payload)) is not None:
         raise duplicate_key(key)
+    if tree is None and non_finite:
+        with suppress(DecodeError):  # a number of all that are read is too large for a double
+            return _read(payload, reads, "$")
+        tree = _parse_leniently(payload, non_finite)
     return _read(payload, reads, "$") if tree is None else _take(tree, reads, "$")
 
 
@@ -103,15 +118,17 @@ def may_repeat_a_key(payload: bytes) -> bool:
     return len(set(keys)) != len(keys)
 
 
-def _parse_with_surrogates(payload: bytes) -> object:
+def _parse_leniently(payload: bytes, non_finite: bool) -> object:
     """Return text that msgspec rejects as the standard library reads it; None if it is not JSON.
 
     Numbers remain as they are written.  An unpaired surrogate is JSON (RFC 8259, 8.2).
     """
-    if b"\\u" not in payload:
+    if b"\\u" not in payload and not non_finite:
         return None
+    number = _number if non_finite else _Number
+    constant = float if non_finite else _refuse_constant
     with suppress(ValueError):
-        return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_Number, parse_float=_Number)
+        return json.loads(payload.decode(), parse_constant=constant, parse_int=_Number, parse_float=number)
     return None
 
 
@@ -119,6 +136,11 @@ class _Number(str):
     """A number as it is written; it is decoded if it is read."""
 
     __slots__ = ()
+
+
+def _number(text: str) -> float | _Number:
+    """Return a number beyond the range of doubles as an infinity."""
+    return float(text) if isinf(float(text)) else _Number(text)
 
 
 def _refuse_constant(name: str) -> None:
@@ -241,4 +263,4 @@ def _is_flat_and_finite(value: JSON | msgspec.Struct) -> bool:
     return True
 
 
-FORMAT = Format(decode, encode)
+FORMAT = Format(decode, encode, has_non_finite=True)

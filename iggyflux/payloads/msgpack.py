@@ -34,7 +34,14 @@ _extension = msgspec.msgpack.Decoder(Ext)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
+def decode(
+    payload: bytes,
+    options: Options,  # noqa: ARG001
+    reads: Reads | None = None,
+    strict: bool = False,
+    *,
+    non_finite: bool = False,
+) -> JSON:
     """Return the value of the payload."""
     check_size(payload)
     try:
@@ -56,7 +63,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
         raise too_deep() from None
     if strict:
         check_keys(tree)
-    return plain(tree, Reads.WHOLE if reads is None else reads, _time)
+    return plain(tree, Reads.WHOLE if reads is None else reads, _time, non_finite)
 
 
 _LENGTHS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
@@ -135,4 +142,4 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
     raise not_encodable("msgpack", f"a JSON value that it can hold ({reason})", value)
 
 
-FORMAT = Format(decode, encode, binary=True)
+FORMAT = Format(decode, encode, binary=True, has_non_finite=True)

@@ -98,7 +98,7 @@ def _looks_of_base64(payload: bytes, declared: str) -> Iterator[Look]:
 
 def _looks_of_broken_json(payload: bytes) -> Iterator[Look]:
     if _JSON.match(payload) and (number := _NOT_A_NUMBER.search(_STRING.sub(b'""', payload))):
-        yield f"JSON has no {number[1].decode()}", "let the producer send null"
+        yield f"JSON has no {number[1].decode()}", "let the producer send null, or set `on_bad_value: omit`"
     if _PYTHON.match(payload):
         yield "JSON has strings in double quotes only", "let the producer send JSON, not the text of a Python object"
     lines = payload.splitlines()

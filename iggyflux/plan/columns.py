@@ -27,7 +27,7 @@ from iggyflux.lineprotocol import (
 )
 from iggyflux.plan.bounds import MAX_LINE_CHARACTERS, MayBeTooMuch, check_characters
 from iggyflux.records import JSON, Message, Scalar
-from iggyflux.values import EXACT_INTEGERS, FieldType, convert, tag_text
+from iggyflux.values import EXACT_INTEGERS, Cast, FieldType, convert, tag_text
 
 Fallback = set[int]
 """The indices of records that only the reference plan can judge; generated code calls such a set `odd`."""
@@ -162,12 +162,12 @@ COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
 """The column function of each type, for values of any type."""
 
 
-def cast_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType) -> Column:
-    """Return the texts of values under `cast: true`."""
-    return _each(column, fallback, kind, True)
+def cast_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType, cast: Cast) -> Column:
+    """Return the texts of values that may be converted."""
+    return _each(column, fallback, kind, cast)
 
 
-def _each(column: Iterable[JSON], fallback: Fallback, kind: FieldType, cast: bool) -> Column:
+def _each(column: Iterable[JSON], fallback: Fallback, kind: FieldType, cast: Cast) -> Column:
     texts: list[str | None] = []
     for index, value in enumerate(column):
         if value is None:

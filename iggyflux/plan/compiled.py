@@ -214,7 +214,7 @@ class CompiledPlan:
             # `where` was false for every element: the message made nothing.
             skips = sorted({*skips, *(kept[position] for position in positions if kept[position] not in with_lines)})
         if not fallback:
-            return Rendered(lines, indices, [], skips, none)
+            return Rendered(lines, indices, [], skips, none, omitted=[])
         return self._merge(messages, lines, indices, skips, none, fallback)
 
     def _merge(
@@ -229,6 +229,7 @@ class CompiledPlan:
         keep = [index not in fallback for index in indices]
         found = list(zip(compress(indices, keep), compress(lines, keep), strict=True))
         failures: list[Failure] = []
+        omitted: list[Failure] = []
         skips = [index for index in skips if index not in fallback]
         none = [index for index in none if index not in fallback]
         work = Work()
@@ -240,9 +241,15 @@ class CompiledPlan:
             failures += outcome.failures
             skips += outcome.skipped
             none += outcome.empty
+            omitted += outcome.omitted
         found.sort(key=_index)
         return Rendered(
-            [line for _, line in found], [index for index, _ in found], failures, sorted(skips), sorted(none)
+            [line for _, line in found],
+            [index for index, _ in found],
+            failures,
+            sorted(skips),
+            sorted(none),
+            omitted=omitted,
         )
 
 

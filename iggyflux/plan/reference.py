@@ -49,8 +49,9 @@ from iggyflux.timestamps import (
     parse_rfc3339,
     scale_number,
 )
-from iggyflux.values import INEXACT, KEEPS_NUMBERS, FieldType, convert, describe, rounded_numbers, tag_text
+from iggyflux.values import INEXACT, KEEPS_NUMBERS, Cast, FieldType, convert, describe, rounded_numbers, tag_text
 
+TOO_MANY_STEPS = "IFX303"
 NOT_A_LIST = "IFX343"
 NOT_A_STRING = "IFX344"
 MISSING = "IFX345"
@@ -78,7 +79,8 @@ class _Scope:
     """What an expression sees besides the value that it is evaluated on.
 
     `rounded` is `rounded_numbers`, cached so that each text of a message is searched once for each type.  `budget` and
-    `names` bound what the expressions and `flatten` make of the message.
+    `names` bound what the expressions and `flatten` make of the message.  `bad` collects the failures of values that a
+    point omits.
     """
 
     message: Message
@@ -88,6 +90,7 @@ class _Scope:
     rounded: Callable[[bytes, FieldType], frozenset[float]]
     budget: Budget
     names: Room
+    bad: list[RecordError]
 
     @property
     def inside(self) -> str:
@@ -99,7 +102,7 @@ class _Scope:
             return source.evaluate(value, self.message, root=self.root, index=self.index, budget=self.budget)
         return source.value
 
-    def convert(self, value: JSON, kind: FieldType, cast: bool, source: Source) -> Scalar:
+    def convert(self, value: JSON, kind: FieldType, cast: Cast, source: Source) -> Scalar:
         """Return the field value of `value`, which `source` gave.
 
         Raise RecordError, also for a number that was rounded.
@@ -131,6 +134,9 @@ class ReferencePlan:
         self.precision = precision
         self._reads = payload_reads(writer)
         self._format = FORMATS[writer.source.payload.format]
+        parts = [each for spec in writer.points for each in (spec.fields, spec.field_stars)]
+        omits = any(each.on_bad_value == "omit" for part in parts for each in part)
+        self._lenience = {"non_finite": True} if omits and self._format.has_non_finite else {}
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""
@@ -172,7 +178,9 @@ class ReferencePlan:
         """Return the payload; what of it could not be decoded is added to `failures`."""
         source = self.writer.source
         try:
-            root: JSON = self._format.decode(message.payload, source.payload.options, self._reads, source.strict)
+            root: JSON = self._format.decode(
+                message.payload, source.payload.options, self._reads, source.strict, **self._lenience
+            )
         except PartlyDecoded as error:
             first, *others = error.errors
             if not error.value:
@@ -187,16 +195,17 @@ class ReferencePlan:
     def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
-        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers), budget, names)
+        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers), budget, names, [])
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(skipped=[index])
         records: list[_Record] = []
+        omitted = Failures()
         room = Room(MAX_LINE_CHARACTERS, "the lines of this message")
         elements = 0
         for element, value in self._elements(scope):
             elements += 1
-            inner = replace(scope, index=element)
             for number, spec in enumerate(self.writer.points):
+                inner = replace(scope, index=element, bad=[])
                 try:
                     point = self._point(inner, value, spec)
                 except RecordError as error:
@@ -204,6 +213,8 @@ class ReferencePlan:
                         raise
                     failures.add(_failure(index, element, number, error))
                 else:
+                    for bad in inner.bad:
+                        omitted.add(_failure(index, element, number, bad))
                     if point is not None:
                         room.take(len(point.encode(self.dialect, self.precision)), spec.pointer)
                         records.append(_Record(element, number, point))
@@ -218,7 +229,7 @@ class ReferencePlan:
         kept = failures.in_order()
         if not lines and not kept:
             return Rendered(skipped=[index])
-        return Rendered(lines, [index] * len(lines), kept)
+        return Rendered(lines, [index] * len(lines), kept, omitted=omitted.in_order())
 
     def _elements(self, scope: _Scope) -> Iterator[tuple[int | None, JSON]]:
         """Yield what points are made of: the payload itself, or the elements of `for_each` with their positions."""
@@ -312,24 +323,33 @@ class ReferencePlan:
         named = {field.key for field in spec.fields}
         for star in spec.field_stars:
             for key, member in self._members(scope, value, star, named):
-                with _located(star.pointer, key, _nested_hint(star, member)):
-                    scalar = scope.convert(member, star.type, star.cast, star.source)
+                try:
+                    with _located(star.pointer, key, _nested_hint(star, member)):
+                        scalar = scope.convert(member, star.type, star.cast, star.source)
+                except RecordError as error:
+                    if star.on_bad_value == "fail":
+                        raise
+                    scope.bad.append(error)
+                    continue
                 name = self._name(LinePart.FIELD_KEY, key, star.pointer)
                 _refuse_duplicate(name in fields, "field", name, star.pointer)
                 fields[name] = scalar
         return fields
 
     def _field(self, scope: _Scope, value: JSON, field: Field) -> Scalar | None:
-        found = _evaluate(scope, field.source, value, field.pointer)
-        if found is None:
-            if field.required:
-                reason = f"field {field.key!r} is required, but null or missing{scope.inside}"
-                raise RecordError(MISSING, reason, field.pointer, _REQUIRED_HINT)
-            if field.default is None:
-                return None
-            found = field.default
-        with _located(field.pointer):
-            return scope.convert(found, field.type, field.cast, field.source)
+        try:
+            found = _evaluate(scope, field.source, value, field.pointer)
+            if found is not None:
+                with _located(field.pointer):
+                    return scope.convert(found, field.type, field.cast, field.source)
+        except RecordError as error:
+            if field.on_bad_value == "fail" or field.required or error.code == TOO_MANY_STEPS:
+                raise
+            scope.bad.append(error)
+        if field.required:
+            reason = f"field {field.key!r} is required, but null or missing{scope.inside}"
+            raise RecordError(MISSING, reason, field.pointer, _REQUIRED_HINT)
+        return field.default
 
     def _members(self, scope: _Scope, value: JSON, star: Star, named: set[str]) -> Iterator[tuple[str, JSON]]:
         """Yield name and value of each member that `star` takes: not used, not named, not null, and in the globs."""
@@ -445,6 +465,7 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
         [start + index for start, part in placed for index in part.skipped],
         [start + index for start, part in placed for index in part.empty],
         next((part.fallback for _, part in placed if part.fallback is not None), None),
+        [replace(value, index=start + value.index) for start, part in placed for value in part.omitted],
     )
 
 

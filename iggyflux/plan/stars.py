@@ -268,7 +268,7 @@ class StarFields(_Stars):
 
     def _member(self, entry: _Entry, star: Star, column: list[JSON], fallback: Fallback) -> tuple[str, Column, str]:
         if star.cast:
-            texts = cast_texts(column, fallback, star.type)
+            texts = cast_texts(column, fallback, star.type, star.cast)
         else:
             texts = COLUMNS[star.type](column, fallback)
         if entry.prefix is None or (star.type is FieldType.UNSIGNED and not self._dialect.has_unsigned):

@@ -57,6 +57,15 @@ class FailureHandler:
                 fields = self._event_fields(place(failure.index), reason_of_failure(failure))
                 emit(log, logging.WARNING, "record.failed", **fields)
 
+    def report_omitted(self, values: Sequence[Failure], place: Callable[[int], object]) -> None:
+        """Count the values that `on_bad_value: omit` left out, and log each kind once."""
+        self._status.omitted += sum(value.count for value in values)
+        for value in values:
+            if self._is_new(value.code, f"omitted {value.location}"):
+                emit(
+                    log, logging.WARNING, "value.omitted", **self._fields(place(value.index), reason_of_failure(value))
+                )
+
     def report_refusals(self, refusals: Sequence[Refusal], place: Callable[[Refusal], object]) -> None:
         """Log refused lines, one for each record.  Raise `Stopped` if `on_error` is fail."""
         for refusal in refusals:
@@ -94,6 +103,9 @@ class FailureHandler:
             where = f" at {reason.location}" if reason.location else ""
             hint = f"correct the mapping, or set `on_error: dead_letter`; the {self._record} is read again"
             raise Stopped(f"{place}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
+        return self._fields(place, reason)
+
+    def _fields(self, place: object, reason: Reason) -> dict[str, object]:
         return {
             "route": self._route.name,
             "at": place,

@@ -26,6 +26,8 @@ class DeliveryStatistics:
     """Messages that `where` omitted."""
     empty: int = 0
     """Messages whose `for_each` had no element."""
+    omitted: int = 0
+    """Values that `on_bad_value: omit` left out of their points."""
     failed: int = 0
     """Records that could not be mapped."""
     refused: int = 0

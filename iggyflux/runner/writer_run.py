@@ -316,6 +316,7 @@ class _Transfer:
             self._count(part, rendered)
             job = Job(part, rendered, len(rendered.lines))
             self._failures.report_failures(rendered.failures, job.place_of)
+            self._failures.report_omitted(rendered.omitted, job.place_of)
             self._ledger.begin(job)
             if not rendered.lines:
                 await self.settle(job)
