@@ -48,7 +48,7 @@ ANY_USE = ("scan", "fullmatch")
 
 
 def growth(pattern: re.Pattern[Any], uses: Sequence[str] = ANY_USE) -> str | None:
-    """Return a use and a text that takes more than linear time in it, or None."""
+    """Return a use that takes more than linear time and its text, or None."""
     for text_of in _texts(pattern):
         for use in uses:
             if _is_slow(USES[use], pattern, text_of):
@@ -135,7 +135,7 @@ def _inside(kind: Any, argument: Any) -> list[Any]:
 
 
 def _starts(tree: Any) -> list[str]:
-    """Return texts of what stands in the pattern up to each of its parts."""
+    """Return texts that match the pattern up to each of its parts."""
     found: list[str] = []
     for sequence in [tree, *(inner for node in _walk(tree) for inner in _inside(*node))]:
         grown = [""]
