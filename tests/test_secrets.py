@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from iggyflux.documents import load_schema
 from iggyflux.documents.line_masking import hidden_spans
 from iggyflux.errors import DocumentError
+from iggyflux.mapping import parse_mapping
 from iggyflux.pipeline import parse_pipeline
 from iggyflux.secrets import SECRET_KEYS, Scrubber, is_secret_key, login_spans, secret_spans, url_secrets
 
@@ -181,7 +182,57 @@ def test_problems_of_a_pipeline_contain_no_part_of_a_secret(text: str) -> None:
         assert [piece for piece in pieces(secret) if piece in shown] == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "iggyflux: 1\nfrom: log:data\ninfluxdb:\n  url: http://h x # del SECRET\nrun: [{mapping: m.yaml}]\n",
+        "iggyflux: 1\nfrom: log:data\nto: stdout\nrun: [{mapping: m.yaml, name: [a]}] # SECRET\n",
+        'iggyflux = 1\nfrom = "log:data"\nto = 5# SECRET\nrun = [{mapping = "m.yaml"}]\n',
+        "iggyflux: 1\nfrom: log:data\nto: stdout\nrun: [{mapping: m.yaml}]\nto: stdout # SECRET\n",
+        "iggyflux: 1\nfrom: log:data\nto: 'stdout # SECRET\n",
+    ],
+)
+def test_problems_of_a_pipeline_quote_no_comment(text: str) -> None:
+    secret = "Qj7KwVx2Lb9TzRf4YmHs"
+    with pytest.raises(DocumentError) as error:
+        parse_pipeline(text.replace("SECRET", secret), environ={}, format="toml" if " = " in text else "yaml")
+
+    assert [piece for piece in pieces(secret) if piece in str(error.value)] == []
+
+
+@pytest.mark.parametrize("login", ["http://SECRET@h/x", "lambda:SECRET@h", "see ftp://lambda:SECRET@h.example"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "timestamp: {expr: ts, format: 'LOGIN'}",
+        "timestamp: {expr: ts, format: unix_s, yield: 'LOGIN'}",
+        "timestamp: {expr: 'LOGIN', format: unix_s}",
+        "timestamp: {expr: ts, format: x} # LOGIN",
+        "timestamp: 'LOGIN'",
+        "'LOGIN': {expr: ts}",
+    ],
+)
+def test_problems_of_a_mapping_contain_no_login(line: str, login: str) -> None:
+    secret = "Qj7KwVx2Lb9TzRf4YmHs"
+    text = f"iggyflux: 1\nkind: writer\nfrom: {{stream: s, topic: t}}\npoints:\n  measurement: {{const: m}}\n  {line}\n"
+    with pytest.raises(DocumentError) as error:
+        parse_mapping(text.replace("LOGIN", login.replace("SECRET", secret)))
+
+    shown = str(error.value) + repr([problem.as_dict() for problem in error.value.problems])
+    assert [piece for piece in pieces(secret) if piece in shown] == []
+
+
+def test_an_expression_of_a_mapping_is_quoted_whole() -> None:
+    text = "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\npoints: {measurement: 'del({a:b,c:@.x})'}\n"
+    with pytest.raises(DocumentError) as error:
+        parse_mapping(text)
+
+    assert "del({a:b,c:@.x})" in str(error.value)
+
+
 PUMPS = [
+    "-",
+    "[-",
     ":",
     "a:",
     "a@",

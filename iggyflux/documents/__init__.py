@@ -7,6 +7,7 @@ here.  `mapping` and `pipeline` say what a document means.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -16,7 +17,7 @@ from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, open_source, read_source
 from iggyflux.documents.text import read_text
 from iggyflux.errors import DocumentError, Problem
-from iggyflux.secrets import Scrubber, secret_spans, suspected_secrets
+from iggyflux.secrets import Scrubber, login_spans, secret_spans, suspected_secrets
 
 __all__ = [
     "Document",
@@ -80,7 +81,7 @@ def _read(text: str | bytes, file: str | None, chosen: Format) -> Document:
         raise DocumentError(map(hide, error.problems)) from error
     document = Document(tree=root.value, text=clean, file=file, format=chosen, root=root)
     if is_mapping(root.value):
-        return replace(document, faults=tuple(map(_without_secrets, faults)))
+        return replace(document, mask=_without_logins, faults=tuple(map(_without_secrets, faults)))
     mask = mask_of(root, clean, by_line=bool(faults))
     return replace(document, mask=mask, faults=tuple(map(mask, faults)))
 
@@ -91,6 +92,28 @@ def _without_secrets(problem: Problem) -> Problem:
     scrub = Scrubber(suspected_secrets(line))
     hint = scrub(problem.hint) if problem.hint else None
     return replace(problem, message=scrub(problem.message), hint=hint).hiding(secret_spans(line))
+
+
+def _without_logins(problem: Problem) -> Problem:
+    """Return a problem of a mapping with user and password of each address in its line masked."""
+    line = problem.source or ""
+    # Where no host follows, `@` is that of an expression: {a: b, c: @}.
+    spans = [(start, end) for start, end in login_spans(line) if _HOST.match(line, end)]
+    if not spans:
+        return problem
+    scrub = Scrubber(line[start:end] for start, end in spans)
+    pointer = "".join(join_pointer("", scrub(part)) for part in split_pointer(problem.location.pointer))
+    return replace(
+        problem,
+        message=scrub(problem.message),
+        expected=problem.expected and scrub(problem.expected),
+        found=problem.found and scrub(problem.found),
+        hint=problem.hint and scrub(problem.hint),
+        location=replace(problem.location, pointer=pointer),
+    ).hiding(spans)
+
+
+_HOST = re.compile(r"@(?:\w|\[[0-9A-Fa-f]*:)")
 
 
 def format_of(file: str | None) -> Literal["yaml", "toml"]:

@@ -23,6 +23,8 @@ _KEYS_OF_PIPELINES = ("run", "iggy", "influxdb")
 _OWN_KEY_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_OWN_KEYS)})\b", re.MULTILINE)
 _KEY_OF_PIPELINES_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_KEYS_OF_PIPELINES)})\b", re.MULTILINE)
 
+_COMMENT = re.compile(r"#[ \t]*+([^ \t].*+)")
+"""Or the rest of a value with this sign: a person may write anything in a comment."""
 _PIECE = re.compile(r"[^\s{}\[\],'\"`]+")
 _NARROW_PIECE = re.compile(r"[^\s{}\[\],'\"`=:]+")
 _RUN = re.compile(r"[0-9A-Za-z]{4}")
@@ -123,6 +125,8 @@ class Mask:
         source, line = problem.source or "", problem.location.line
         if self._by_line and line:
             yield from ((start, min(end, len(source))) for start, end in self._hidden[line - 1] if start < len(source))
+        if comment := _COMMENT.search(source):
+            yield comment.span(1)
         begin = self._lines.start(line) if line else 0
         end = begin + len(source)
         for first, last in self._spans:
