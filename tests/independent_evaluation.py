@@ -1,15 +1,19 @@
 """What a document makes of a message, by json, decimal and jmespath alone: nothing of iggyflux but its line parser.
 
-It knows the part of the language that these say the same about: paths and functions of JMESPath, types without `cast`,
-`default`, `required`, `where`, `for_each`, times as integers.  A record is a point, a failure or nothing.
+It knows the part of the language that these say the same about: paths and functions of JMESPath, types, `cast`,
+`default`, `required`, `where`, `for_each`, collisions, times as numbers and of RFC 3339, and `"*"` beside plain paths.
+A record is a point, a failure or nothing.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import jmespath
@@ -19,6 +23,10 @@ from iggyflux.lineprotocol import MAX_NS, MIN_NS
 
 Point: TypeAlias = tuple[str, tuple[tuple[str, str], ...], tuple[tuple[str, object], ...], int]
 UNITS = {"unix_s": 10**9, "unix_ms": 10**6, "unix_us": 10**3, "unix_ns": 1}
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([Zz])|([-+])([01]\d|2[0-3]):([0-5]\d))", re.ASCII
+)
 RANGES = {"integer": (-(2**63), 2**63 - 1), "unsigned": (0, 2**64 - 1)}
 
 
@@ -49,13 +57,36 @@ def records(document: Mapping[str, Any], message: Any) -> list[Point | None | Fa
     return [_record(document["points"], element) for element in elements]
 
 
+def settled(
+    policy: str, found: Sequence[Point | None | Failed]
+) -> tuple[dict[tuple[str, tuple[tuple[str, str], ...], int], dict[str, object]], int]:
+    """Return the fields of the points of a message by measurement, tags and time, and the number of failures."""
+    points: dict[tuple[str, tuple[tuple[str, str], ...], int], dict[str, object]] = {}
+    failures = 0
+    for record in found:
+        if isinstance(record, Failed):
+            failures += 1
+        elif record is not None:
+            measurement, tags, fields, time = record
+            key = measurement, tags, time
+            if policy == "error" and key in points:
+                failures += 1
+            else:
+                points[key] = {**(points.get(key, {}) if policy == "merge" else {}), **dict(fields)}
+    return points, failures
+
+
 def _record(point: Mapping[str, Any], element: object) -> Point | None | Failed:
     try:
         if "where" in point and not is_true(evaluate(point["where"], element)):
             return None
         tags = {key: _tag(item, element) for key, item in point.get("tags", {}).items()}
-        fields = {key: _field(item, element) for key, item in point["fields"].items()}
+        fields = {key: _field(item, element) for key, item in point["fields"].items() if key != "*"}
         fields = {key: value for key, value in fields.items() if value is not None}
+        if "*" in point["fields"]:
+            fields |= dict(_star(point, element))
+        if fields.keys() & {key for key, value in tags.items() if value}:
+            raise Failed("a tag and a field")
         if not fields:
             raise Failed("all fields are null")
         time = _time(point["timestamp"], element)
@@ -109,7 +140,12 @@ def _field(item: str | Mapping[str, Any], element: object) -> object:
         value = item.get("default")
         if value is None:
             return None
-    kind = item.get("type", "float")
+    return _typed(value, item.get("type", "float"), item.get("cast", False))
+
+
+def _typed(value: Any, kind: str, cast: bool) -> tuple[str, object]:
+    if cast:
+        value = _cast(value, kind)
     if kind == "auto":
         kind = {bool: "boolean", str: "string"}.get(type(value), "float")
     if kind in RANGES:
@@ -126,6 +162,75 @@ def _field(item: str | Mapping[str, Any], element: object) -> object:
     return kind, value
 
 
+def _cast(value: Any, kind: str) -> Any:
+    """Return a value as near to a type as it can be without loss."""
+    if isinstance(value, str) and kind != "string":
+        if value in ("true", "false") and kind in ("boolean", "auto"):
+            return value == "true"
+        if _NUMBER.fullmatch(value) and kind != "boolean":
+            number = Decimal(value)
+            is_whole = number == number.to_integral_value()
+            return int(number) if is_whole and (kind in RANGES or re.fullmatch("-?[0-9]+", value)) else number
+        return value
+    if isinstance(value, Decimal | float) and kind in (*RANGES, "string"):
+        double = _float(value)
+        if double.is_integer() and double != value:
+            raise Failed("rounded")
+        if kind in RANGES and double.is_integer():
+            return int(double)
+    if kind == "string" and isinstance(value, bool | int | float | Decimal):
+        return _text(value)
+    return value
+
+
+def _star(point: Mapping[str, Any], element: object) -> Iterator[tuple[str, object]]:
+    """Yield the fields of `"*"`; all expressions of the point are paths of names and indices."""
+    star = point["fields"]["*"]
+    flatten = star.get("flatten")
+    found = evaluate(star["expr"], element)
+    if found is None:
+        return
+    if not isinstance(found, dict):
+        raise Failed("not an object")
+    items = [
+        point["timestamp"],
+        *point["tags"].values(),
+        *(item for key, item in point["fields"].items() if key != "*"),
+    ]
+    used = {_steps(item if isinstance(item, str) else item["expr"]) for item in items}
+    whole = _steps(star["expr"])
+    used = {path[len(whole) :] for path in used if path[: len(whole)] == whole}
+    if flatten is None:
+        used = {path[:1] for path in used}
+    names = set()
+    for path, value in _leaves(found, flatten is not None):
+        name = (flatten or "").join(map(str, path))
+        is_taken = any(fnmatchcase(name, glob) for glob in star.get("include", "*"))
+        is_taken &= not any(fnmatchcase(name, glob) for glob in star.get("exclude", ""))
+        if value is None or path in used or name in point["fields"] or not is_taken:
+            continue
+        typed = _typed(value, star.get("type", "auto"), star.get("cast", False))
+        if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\\]", name) or name in ("", "time") or name in names:
+            raise Failed("no server takes such a field")
+        names.add(name)
+        yield name, typed
+
+
+def _steps(path: str) -> tuple[str | int, ...]:
+    """Return the names and indices of a path."""
+    steps = re.findall(r'"((?:[^"\\]|\\.)*)"|\[(\d+)\]|([A-Za-z_]\w*)', path, re.ASCII)
+    return tuple(int(index) if index else name or json.loads(f'"{quoted}"') for quoted, index, name in steps)
+
+
+def _leaves(value: Any, flatten: bool) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield the members of an object, or with `flatten` the scalars in it, with their paths."""
+    for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if flatten and isinstance(inner, dict | list):
+            yield from (((step, *path), leaf) for path, leaf in _leaves(inner, flatten))
+        else:
+            yield (step,), inner
+
+
 def _float(value: float | Decimal) -> float:
     try:
         found = float(value)
@@ -138,7 +243,9 @@ def _float(value: float | Decimal) -> float:
 
 def _time(item: Mapping[str, Any], element: object) -> int:
     value = evaluate(item["expr"], element)
-    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", value):
+    if item["format"] == "rfc3339":
+        return _rfc3339(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = Decimal(value)
     elif isinstance(value, Decimal | float):
         value = Decimal(repr(_float(value)))  # a JSON float is a double
@@ -154,3 +261,21 @@ def _time(item: Mapping[str, Any], element: object) -> int:
     if not MIN_NS <= time <= MAX_NS:
         raise Failed("out of range")
     return time
+
+
+def _rfc3339(value: object) -> int:
+    found = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise Failed("not of RFC 3339")
+    day, clock, fraction, _, sign, hours, minutes = found.groups()
+    try:
+        time = datetime.fromisoformat(f"{day}T{clock}+00:00")
+    except ValueError as error:
+        raise Failed(str(error)) from error
+    seconds = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    if sign:
+        seconds -= (int(hours) * 60 + int(minutes)) * (60 if sign == "+" else -60)
+    ns = seconds * 10**9 + int((fraction or "").ljust(9, "0"))
+    if not MIN_NS <= ns <= MAX_NS:
+        raise Failed("out of range")
+    return ns

@@ -134,6 +134,7 @@ def test_a_star_over_texts_without_type_is_reported(payload: str) -> None:
     for star, expected in (
         ("@", ["IFX160"]),
         ({"expr": "@", "exclude": "a"}, ["IFX160"]),
+        ("@ | [0]", ["IFX160"]),
         ({"expr": "@", "cast": True}, []),
         ({"expr": "@", "type": "string"}, []),
         ({"expr": "@", "type": "auto"}, []),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iggyflux.mapping import writer
 from iggyflux.payloads import FORMATS
 from iggyflux.plan import compiled
 from iggyflux.records import JSON
@@ -67,6 +68,14 @@ def test_the_independent_evaluation_finds_a_fault_of_a_decoder(name: str, monkey
     real = FORMATS[name]
     monkeypatch.setitem(FORMATS, name, replace(real, decode=lambda *given: reverse_texts(real.decode(*given))))
     monkeypatch.setattr(shapes, "FORMATS", [name])
+
+    with pytest.raises(AssertionError):
+        check_seeds(check_values, range(200))
+
+
+def test_the_independent_evaluation_finds_a_star_that_omits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both plans take what it omits from the document."""
+    monkeypatch.setattr(writer, "used_paths", lambda *_: frozenset())
 
     with pytest.raises(AssertionError):
         check_seeds(check_values, range(200))

@@ -73,6 +73,53 @@ def test_with_flatten_each_leaf_is_in_the_line_once(data: st.DataObject, payload
         assert len(tags) == len(used)
 
 
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), payload=st.fixed_dictionaries({"xs": st.lists(objects(2), min_size=1, max_size=2)}))
+def test_a_star_of_any_place_takes_each_leaf_that_is_not_used(data: st.DataObject, payload: dict[str, Any]) -> None:
+    """The star is of an element of a list, and parts of other elements are used too."""
+    index = data.draw(st.integers(0, len(payload["xs"]) - 1))
+    found = leaves(payload)
+    used = data.draw(st.lists(st.sampled_from(found), unique=True, max_size=3)) if found else []
+    document = writer(
+        {
+            "measurement": {"const": "m"},
+            "tags": {f"tag {number}": expression(path) for number, path in enumerate(used)},
+            "fields": {"fixed": {"const": 1}, "*": {"expr": expression(("xs", index)), "flatten": "/"}},
+        }
+    )
+    expected = {"/".join(map(str, path[2:])) for path in found if path[:2] == ("xs", index) and path not in used}
+
+    for plan in ("compiled", "reference"):
+        fields, tags = rendered(document, payload, plan)
+        assert set(fields) == expected | {"fixed"}
+        assert len(tags) == len(used)
+
+
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+@pytest.mark.parametrize(
+    ("star", "source", "missing"),
+    [
+        ("d.w[0]", "d.w[0].p", {"p"}),
+        ("d.w[0]", "d.w[1].p", set()),
+        ("d.w[0]", "sum(d.w[].p)", {"p"}),
+        ("d.w[-2]", "d.w[-2].p", {"p"}),
+        ("d.w[-2]", "d.w[0].p", set()),  # the same element here, another one where the list is longer
+        ("root().d.w[0]", "d.w[0].q", {"q"}),
+        ("d.w | [0]", "d.w[0].q", {"q"}),
+    ],
+)
+@pytest.mark.parametrize("flatten", [{}, {"flatten": "_"}])
+def test_a_star_of_an_element_omits_what_is_used_of_that_element(
+    star: str, source: str, missing: set[str], flatten: dict[str, str], plan: str
+) -> None:
+    document = writer(
+        {"measurement": {"const": "m"}, "tags": {"k": source}, "fields": {"e": "e", "*": {"expr": star, **flatten}}}
+    )
+    fields, _ = rendered(document, PAYLOAD, plan)
+
+    assert set(fields) == {"e", "p", "q"} - missing
+
+
 PAYLOAD = {"d": {"id": "x", "v": 1, "w": [{"p": 2, "q": 3}, {"p": 4}]}, "e": 5, "t": 7}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iggyflux.expressions import Expression, Reads
-from iggyflux.expressions.lowering import Steps, static_path, steps_of
+from iggyflux.expressions.lowering import Steps, steps_of
 from iggyflux.spec import PointSpec, Star
 
 
@@ -18,7 +18,7 @@ def used_paths(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[Step
     """
     if not isinstance(star.source, Expression):
         return frozenset()
-    place = static_path(star.source)
+    place = steps_of(star.source.node)
     if place is None:
         return frozenset()
     start, base = place
@@ -26,9 +26,14 @@ def used_paths(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[Step
         path[len(base) :]
         for expression in (*_named(spec), *_other_stars(spec, star))
         for path in _paths(expression, start, in_elements)
-        if path[: len(base)] == base and len(path) > len(base)
+        if len(path) > len(base) and all(map(_includes, path, base))
     )
     return frozenset(path if star.flatten is not None else path[:1] for path in found)
+
+
+def _includes(used: str | int | None, step: str | int | None) -> bool:
+    """Return whether a step of a path that is read includes a step to the star's object."""
+    return used == step or (used is None and isinstance(step, int))
 
 
 def _paths(expression: Expression, start: str, in_elements: bool) -> Iterator[Steps]:

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from iggyflux.documents import join_pointer
 from iggyflux.errors import PointError, RecordError
-from iggyflux.expressions import Expression, compile_expression, literal_value, static_path
+from iggyflux.expressions import Expression, compile_expression, literal_value
+from iggyflux.expressions.lowering import steps_of
 from iggyflux.lineprotocol import check_field_key, check_measurement, check_tag_key, check_tag_value
 from iggyflux.mapping.examples import check_writer_examples
 from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
@@ -377,7 +378,7 @@ class _Point:
         """Warn of a star that writes every value as a string, since the payload has nothing else."""
         payload = object_of(self.reading.tree.get("from")).get("payload")
         form = object_of(payload).get("format", payload)
-        if form in TEXTS_ONLY and isinstance(source, Expression) and static_path(source) is not None:
+        if form in TEXTS_ONLY and isinstance(source, Expression) and steps_of(source.node) is not None:
             message = f"every value of a {form} payload is a text, so these fields are strings"
             hint = "set cast: true for numbers and booleans in texts, or type: string"
             self.reading.warn("IFX160", pointer, message, hint=hint)
