@@ -58,11 +58,15 @@ class Scrubber:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {_folded(form) for secret in secrets if secret for form in _forms(secret)} - {""}
-        self._forms = sorted(forms, key=len, reverse=True)  # the longest first, so that no part of it remains
-        self._pattern = re.compile("|".join(map(_pattern, self._forms))) if forms else None
         self._in_order = sorted(forms)
-        heads = {form[: _SHORT + 1] for form in forms}
-        self._heads = re.compile(f"(?={'|'.join(map(re.escape, sorted(heads)))})")
+        self._longest = max(map(len, forms), default=0)
+        self._long: dict[str, dict[int, set[str]]] = {}
+        """The forms by their first characters and their lengths: a search takes no time by their number."""
+        for form in sorted(forms, key=len, reverse=True):  # the longest first, so that no part of it remains
+            if len(form) > _SHORT:
+                self._long.setdefault(form[: _SHORT + 1], {}).setdefault(len(form), set()).add(form)
+        self._short = [form for form in self._in_order if len(form) <= _SHORT]
+        self._short_pattern = re.compile("|".join(map(_pattern_of_short, self._short)) or r"(?!)")
 
     def __repr__(self) -> str:
         return f"Scrubber({HIDDEN})"
@@ -80,20 +84,34 @@ class Scrubber:
     def spans(self, text: str, *, is_cut: bool = False) -> list[tuple[int, int]]:
         """Return the spans of `text` that are secrets."""
         found: list[tuple[int, int]] = []
-        if self._pattern is None:
+        if not self._in_order:
             return found
         level = _Level(text)
         for _ in range(_LEVELS):
             folded = _folded(level.text)
-            spans = [match.span() for match in self._pattern.finditer(folded)]
+            heads = [at for at in range(len(folded)) if folded[at : at + _SHORT + 1] in self._long]
+            spans = [*self._spans_of_long(folded, heads), *(at.span() for at in self._short_pattern.finditer(folded))]
             found += ((level.source(start), level.source(end, is_end=True)) for start, end in spans)
-            found += ((level.source(start), end) for start, end in self._spans_of_cuts(level, folded, is_cut=is_cut))
+            cuts = self._spans_of_cuts(level, folded, heads, is_cut=is_cut)
+            found += ((level.source(start), end) for start, end in cuts)
             if not _ESCAPE.search(level.text):
                 break
             level = level.unescaped()
         return found
 
-    def _spans_of_cuts(self, level: _Level, folded: str, *, is_cut: bool) -> Iterator[tuple[int, int]]:
+    def _spans_of_long(self, text: str, heads: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """Yield where forms are, without those inside of another."""
+        at = 0
+        for start in heads:
+            for size, forms in self._long[text[start : start + _SHORT + 1]].items() if start >= at else ():
+                if text[start : start + size] in forms:
+                    at = start + size
+                    yield start, at
+                    break
+
+    def _spans_of_cuts(
+        self, level: _Level, folded: str, heads: list[int], *, is_cut: bool
+    ) -> Iterator[tuple[int, int]]:
         """Yield where a secret that a cut left in part begins, and where it ends in the source."""
         cuts = [(len(folded), level.source(len(folded), is_end=True))] * is_cut
         for match in _ELLIPSIS.finditer(folded):
@@ -104,8 +122,9 @@ class Scrubber:
                 cuts.append((match.start(), end - 1))
         if not cuts:
             return
-        starts = [match.start() for match in self._heads.finditer(folded)]
-        longest = len(self._forms[0]) + _LONGEST_ESCAPE
+        short = {at for form in self._short for at in range(len(folded)) if folded.startswith(form, at)}
+        starts = sorted({*heads, *short})
+        longest = self._longest + _LONGEST_ESCAPE
         for cut, end in cuts:
             part = _PART.search(folded, max(cut - _LONGEST_ESCAPE, 0), cut)
             ends = (cut, *(range(part.start(), cut) if part else ()))
@@ -271,9 +290,9 @@ def _encoded(secret: str) -> set[str]:
 _FOR_ADDRESSES = str.maketrans("+/", "-_")
 
 
-def _pattern(form: str) -> str:
+def _pattern_of_short(form: str) -> str:
     # In prose the missing letters would reveal a short secret.
-    return re.escape(form) if len(form) > _SHORT else rf"(?<=['\"`=:@/]){re.escape(form)}(?=['\"`&,;@/]|$)"
+    return rf"(?<=['\"`=:@/]){re.escape(form)}(?=['\"`&,;@/]|$)"
 
 
 def is_secret_key(key: str) -> bool:

@@ -57,7 +57,8 @@ class Mask:
         self._lines = Lines(text)
         self._by_line = by_line
         self._hidden = hidden_in_lines(text) if by_line else []
-        self._spans: list[tuple[int, int]] = []
+        self._spans: dict[int, list[tuple[int, int]]] = {}
+        """Hidden parts of the text by the number of each line that they touch."""
         self._values: set[tuple[int, int]] = set()
         self._texts: set[str] = set()
         self._scrub = Scrubber(())
@@ -65,7 +66,9 @@ class Mask:
 
     def hide(self, start: int, end: int) -> None:
         """Hide a part of the text."""
-        self._spans.append((start, end))
+        first, last = self._lines.place(start)[0], self._lines.place(max(start, end - 1))[0]
+        for number in range(first, last + 1):
+            self._spans.setdefault(number, []).append((start, end))
 
     def add(self, *texts: str) -> None:
         """Hide texts, in every form."""
@@ -129,7 +132,7 @@ class Mask:
             yield comment.span(1)
         begin = self._lines.start(line) if line else 0
         end = begin + len(source)
-        for first, last in self._spans:
+        for first, last in self._spans.get(line or 0, ()):
             if first < end and begin < last:
                 yield max(first - begin, 0), min(last, end) - begin
 
