@@ -111,7 +111,7 @@ def yaml(value: Any, style: str, pad: str = "") -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-OF_CANARIES = re.compile(rf"\S*{CANARY}\S*|^[ \t-]*(?=.*{CANARY})", re.MULTILINE)
+OF_CANARIES = re.compile(rf"\S*({CANARY}|7310994)\S*|^[ \t-]*(?=.*({CANARY}|7310994))", re.MULTILINE)
 """A canary, and what says where in a block it belongs."""
 PLAIN = ("plain", "lists at their key")
 
@@ -225,6 +225,7 @@ def leaks(shown: str) -> list[str]:
         "x: : y\nlambda:\n- url: Qx7vK2wZ9",
         "x: : y\nlambda: !!x\n # del\n  url: Qx7vK2wZ9",
         "x: : y\nbucket: {url: Qx7vK2wZ9}",
+        "lambda: *Qx7vK2wZ9",
         "x = = y\n[lambda.influxdb]\nurl = 'Qx7vK2wZ9'",
         "x = = y\nlambda.url = 'Qx7vK2wZ9'",
         "x = = y\ninfluxdb={headers={url='Qx7vK2wZ9'}}",

@@ -26,7 +26,7 @@ _KEY_OF_PIPELINES_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_KEYS_OF
 _COMMENT = re.compile(r"#[ \t]*+([^ \t].*+)")
 """Or the rest of a value with this sign: a person may write anything in a comment."""
 _PIECE = re.compile(r"[^\s{}\[\],'\"`]+")
-_NARROW_PIECE = re.compile(r"[^\s{}\[\],'\"`=:]+")
+_NARROW_PIECE = re.compile(r"[^\s{}\[\],'\"`=:*&!]+")
 _RUN = re.compile(r"[0-9A-Za-z]{4}")
 _FIXED_TEXT = "IFX814"
 """Its message and hint have no value of the file, and a secret may be one of their words."""
