@@ -68,7 +68,7 @@ def test_endless_dead_letters_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(Stopped) as caught:
         next(read_dead_letters(tmp_path))
 
-    assert caught.value.code == "IFX716"
+    assert caught.value.code == "IFX717"
 
 
 def test_an_endless_secret_file_is_a_problem(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +17,9 @@ from click.testing import CliRunner, Result
 from iggyflux.cli import command_line
 from iggyflux.cursors import CursorStore, StoredCursor, cursor_state
 from iggyflux.delivery.windows import ReadPosition as Times
+from iggyflux.errors import Stopped
 from iggyflux.records import Message, Partition, Position
+from iggyflux.state.copies import copy_databases
 from iggyflux.state.sqlite import SqliteState
 from iggyflux.transports.local.files import file_state
 from iggyflux.transports.local.log import Consumption, Log
@@ -92,6 +96,81 @@ def test_check_finds_everything_sound_and_changes_nothing(kept: Path) -> None:
     assert files(kept) == before
 
 
+def test_show_shows_the_others_beside_damaged_ones(kept: Path) -> None:
+    """Each damaged file is an error of its own, whatever the format."""
+    for name in ("log/log.sqlite3", "state/lambda.sqlite"):
+        (kept / name).write_bytes(b"\xff" * 5000)
+    text, tree = run("show", kept), run("show", kept, "--format", "json")
+
+    assert (text.exit_code, tree.exit_code) == (3, 3)
+    for name in ("log/log.sqlite3", "state/lambda.sqlite"):
+        assert f"{kept / name}" in text.stderr
+    assert "reader räder" in text.stdout
+    assert {each["kind"] for each in json.loads(tree.stdout)} == {"log-positions", "cursor"}
+
+
+def test_a_backup_of_a_damaged_file_is_none_at_all(kept: Path, tmp_path: Path) -> None:
+    (kept / "state" / "räder.cursor.sqlite").write_bytes(b"\xff" * 5000)
+
+    assert run("backup", kept / "state", tmp_path / "copies" / "1").exit_code == 3
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+KILLS = """
+import itertools, json, os, pathlib, sys
+from iggyflux.state.copies import check_state, copy_databases
+
+live, target = map(pathlib.Path, sys.argv[1:])
+names = {path: pathlib.Path("below") / path.name for path in live.glob("*.sqlite")}
+
+
+def copy(kill_at):
+    left = kill_at
+
+    def count(event, arguments):
+        nonlocal left
+        if event.startswith(("os.", "sqlite3.connect", "shutil.")) or ".unfinished" in str(arguments):
+            left -= 1
+            if left == 0:
+                os._exit(9)
+
+    sys.addaudithook(count)
+    copy_databases(names, target)
+    os._exit(0)
+
+
+found = []
+code = 9
+for kill_at in itertools.count(1):
+    child = os.fork()
+    if child == 0:
+        copy(kill_at)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    there = sorted(target.rglob("*.*")) if target.exists() else []
+    found.append((code, [check_state(path).name for path in there]))
+    if there:
+        target.rename(target.with_name(f"kept-{kill_at}"))
+    if code != 9:
+        break
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "empty"])
+def test_a_backup_that_is_killed_at_any_step_is_whole_or_absent(kept: Path, tmp_path: Path, is_there: bool) -> None:
+    """The next one to the same folder is not disturbed by what a killed one left."""
+    target = tmp_path / "copies" / "1"
+    (target if is_there else target.parent).mkdir(parents=True)
+    arguments = [sys.executable, "-c", KILLS, kept / "state", target]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    *killed, last = json.loads(done.stdout)
+
+    whole = ["lambda", "räder"]
+    assert len(killed) > 10
+    assert last == [0, whole]
+    assert all(code == 9 and names in ([], whole) for code, names in killed)
+
+
 @pytest.mark.parametrize("which", ["log/log.sqlite3", "state/räder.cursor.sqlite", "state/lambda.sqlite"])
 def test_check_finds_damage_and_still_looks_at_the_others(kept: Path, which: str) -> None:
     path = kept / which
@@ -123,18 +202,16 @@ def test_a_copy_is_whole_private_and_never_replaces(kept: Path, tmp_path: Path) 
 
 
 def test_a_copy_never_replaces_a_file_that_came_meanwhile(kept: Path, tmp_path: Path) -> None:
-    from iggyflux.errors import Stopped
-    from iggyflux.state.copies import copy_database
-
-    target = tmp_path / "there.sqlite"
-    target.write_bytes(b"of another program")
+    target = tmp_path / "there"
+    target.mkdir()
+    (target / "x.sqlite").write_bytes(b"of another program")
 
     with pytest.raises(Stopped) as refused:
-        copy_database(kept / "state" / "lambda.sqlite", target)
+        copy_databases({kept / "state" / "lambda.sqlite": Path("lambda.sqlite")}, target)
 
     assert refused.value.code == "IFX709"
-    assert target.read_bytes() == b"of another program"
-    assert not target.with_name("there.sqlite.new").exists()
+    assert files(target) == {"x.sqlite": b"of another program"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "state", "there"]
 
 
 def test_a_copy_of_a_live_log_is_one_moment_of_it(tmp_path: Path) -> None:
@@ -180,7 +257,6 @@ def test_an_upgrade_is_refused_until_the_copy_is_put_back(kept: Path, tmp_path: 
     result = run("check", kept / "state")
     shown = run("show", kept / "state")
     state = file_state(kept / "state", "lambda")
-    from iggyflux.errors import Stopped
 
     with pytest.raises(Stopped) as refused:
         state.read()

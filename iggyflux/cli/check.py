@@ -154,6 +154,8 @@ async def _find(key: str, end: End) -> AsyncIterator[CheckResult]:
             yield finding
     except Stopped as error:
         yield CheckResult(False, error.reason, error.hint, error.code)
+    except PermissionError as error:
+        yield CheckResult(False, f"{error.filename}: {error.strerror}", "correct the permissions")
     except NotConnected as error:
         hint = "check that the server is running and that its address is correct"
         if error.retry_after_seconds:
@@ -300,7 +302,7 @@ async def _to_log(end: End, _reader: Reader) -> AsyncIterator[CheckResult]:
     place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not place.is_dir():
         yield CheckResult(False, f"{place} is not a directory")
-    elif not os.access(place, os.W_OK):
+    elif not _may(place, os.W_OK):
         yield CheckResult(False, f"{place} is not writable")
     else:
         yield CheckResult(True, "writable" if path.exists() else "the log does not exist yet; `run` creates it")
@@ -330,11 +332,16 @@ async def _from_influxdb(end: End, reader: Reader) -> AsyncIterator[CheckResult]
         await rows.close()
 
 
+def _may(path: Path, access: int) -> bool:
+    """Return whether this process has this access, with the rights that it has now."""
+    return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
+
+
 async def _from_file(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
     path = end.endpoint.path or Path()
     if not path.is_file():
         yield CheckResult(False, "file not found")
-    elif not os.access(path, os.R_OK):
+    elif not _may(path, os.R_OK):
         yield CheckResult(False, "no permission to read it")
     else:
         yield CheckResult(True, plural(path.stat().st_size, "byte"))
@@ -343,9 +350,11 @@ async def _from_file(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
 async def _to_file(end: End, _spec: Writer | Reader) -> AsyncIterator[CheckResult]:
     path = end.endpoint.path or Path()
     place = path if path.exists() else path.parent
-    if not place.exists():
+    if path.is_dir():
+        yield CheckResult(False, f"{path} is a directory")
+    elif not place.exists():
         yield CheckResult(False, f"directory {place} not found")
-    elif not os.access(place, os.W_OK):
+    elif not _may(place, os.W_OK):
         yield CheckResult(False, f"{place} is not writable")
     else:
         yield CheckResult(True, "writable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -37,24 +38,37 @@ def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _may_be_document(file: Path) -> bool:
-    """Return whether a file has the mark, or cannot be read, which its check reports."""
+    """Return whether a file has the mark, or cannot be read, which its check reports, as of a folder."""
     try:
-        return has_mark(file, _MARK)
+        return file.is_dir() or has_mark(file, _MARK)
     except OSError:
         return True
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files in a folder that may be documents, and what cannot be read, which its check reports."""
     here = folder.resolve()
     if here in above:  # a link that leads back
         return
-    for entry in sorted(folder.iterdir()):
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _walk(entry, (*above, here))
-        elif entry.suffix in ENDINGS and entry.is_file():
+        try:
+            mode = entry.stat().st_mode
+        except PermissionError:
             yield entry
+        except OSError:  # a link to nothing
+            continue
+        else:
+            if stat.S_ISDIR(mode):
+                yield from _walk(entry, (*above, here))
+            elif entry.suffix in ENDINGS and stat.S_ISREG(mode):
+                yield entry
 
 
 def unreadable(file: Path, error: OSError) -> Problem:

@@ -193,9 +193,16 @@ def _report_others(letters: Letters, path: Path) -> None:
         codes, mappings = ", ".join(sorted(letters.known_codes)), ", ".join(sorted(letters.known_mappings))
         note(f"it has {plural(letters.excluded, 'other dead letter')}: mapping {mappings}; codes {codes}")
         return
-    below = [str(entry) for entry in sorted(path.glob("*/")) if dead_letter_files(entry)]
+    below = [str(entry) for entry in sorted(path.glob("*/")) if _holds_letters(entry)]
     if below:
         note(f"dead letters are in its folders: {', '.join(below)}")
+
+
+def _holds_letters(folder: Path) -> bool:
+    try:
+        return bool(dead_letter_files(folder))
+    except OSError:
+        return False
 
 
 def _warn_of_torn_line(file: Path, line: int) -> None:

@@ -11,7 +11,8 @@ import click
 
 from iggyflux.cli.output import ExitCode, Styled, json_text, note, plural, result, result_line, show_stop, talk
 from iggyflux.errors import Stopped
-from iggyflux.state.copies import check_pages, check_state, copy_database, find_databases, find_format_1, read_state
+from iggyflux.state.copies import check_pages, check_state, copy_databases, find_files, format_1_of, read_state
+from iggyflux.state.sqlite import SUFFIX
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.log import Log
 from iggyflux.transports.local.log_store import FILE, LogStore
@@ -40,20 +41,28 @@ def command() -> None:
 def show(places: tuple[Path, ...], form: str) -> int:
     """Show the positions in state directories and logs.
 
+    The exit code is 3 if a file cannot be read; the others are shown.
+
     \b
     Example:
       iggyflux state show .iggyflux data
       iggyflux state show .iggyflux --format json
     """
-    found = [_tree(path) for path in _readable(places)]
+    files, refused = _databases(places)
+    found = []
+    for path in files:
+        try:
+            found.append(_tree(path))
+        except Stopped as error:
+            refused.append(error)
     if form == "json":
         result(json_text(found, indent=True) + "\n")
-        return ExitCode.OK
-    for tree in found:
-        result_line(Styled(tree["file"], bold=True))
-        for line in _lines(tree):
-            result_line(f"  {line}")
-    return ExitCode.OK
+    else:
+        for tree in found:
+            result_line(Styled(tree["file"], bold=True))
+            for line in _lines(tree):
+                result_line(f"  {line}")
+    return _report(refused)
 
 
 @command.command(name="check")
@@ -94,7 +103,8 @@ def check(places: tuple[Path, ...]) -> int:
 def backup(place: Path, target: Path) -> int:
     """Back up a state directory or a log; each copy is a consistent snapshot of its file.
 
-    FOLDER is new or empty. To restore a backup, stop the routes and replace their files by those of the backup.
+    FOLDER is new or empty, and gets all files at once: after an error or a crash it has none. To restore a
+    backup, stop the routes and replace their files by those of the backup.
 
     \b
     Example:
@@ -102,41 +112,45 @@ def backup(place: Path, target: Path) -> int:
     """
     if target.exists() and any(target.iterdir()):
         raise click.BadParameter(f"{str(target)!r} is not empty", param_hint="FOLDER")
-    files = _readable((place,))
-    for path in files:
-        copy = target / (path.name if path == place else path.relative_to(place))
-        copy_database(path, copy)
-        result_line(str(copy))
+    files, refused = _databases((place,))
+    if refused:
+        return _report(refused)
+    names = {path: Path(path.name) if path == place else path.relative_to(place) for path in files}
+    if names:
+        copy_databases(names, target)
+    for name in names.values():
+        result_line(str(target / name))
     talk(f"copied {plural(len(files), 'file')}")
     return ExitCode.OK
 
 
-def _readable(places: tuple[Path, ...]) -> list[Path]:
-    """Return the databases in `places`.  Raise Stopped for the first file in the format of another release."""
-    files, refused = _databases(places)
-    if refused:
-        raise refused[0]
-    return files
+def _report(refused: list[Stopped]) -> int:
+    for refusal in refused:
+        show_stop(refusal)
+    return ExitCode.STOPPED if refused else ExitCode.OK
 
 
 def _databases(places: tuple[Path, ...]) -> tuple[list[Path], list[Stopped]]:
-    """Return the databases in `places`, and an error for each file in the format of another release."""
-    found = [path for place in places for path in find_databases(place, (FILE,))]
-    refused = _other_formats(places)
+    """Return the databases in `places`, and the error of each file of another format and each unreadable folder."""
+    refused: list[Stopped] = []
+    found: list[Path] = []
+    for place in places:
+        files = find_files(place, refused.append)
+        other_formats = {path: error for path in files if (error := format_1_of(path)) is not None}
+        refused += other_formats.values()
+        found += [path for path in files if path not in other_formats and (path == place or _is_database(path))]
+        for folder in sorted({path.parents[3] for path in files if path.match("*/*/*/*.log")}):
+            try:
+                LogStore(folder).exists()
+            except Stopped as error:
+                refused.append(error)
     if not found and not refused:
         note(f"nothing is stored in {', '.join(map(str, places))}")
     return found, refused
 
 
-def _other_formats(places: tuple[Path, ...]) -> list[Stopped]:
-    """Return an error for each file that another release stored in another format."""
-    found = [refusal for place in places for refusal in find_format_1(place)]
-    for folder in sorted({path.parents[3] for place in places for path in place.rglob("*/*/*/*.log")}):
-        try:
-            LogStore(folder).exists()
-        except Stopped as error:
-            found.append(error)
-    return found
+def _is_database(path: Path) -> bool:
+    return path.suffix == SUFFIX or _is_log(path)
 
 
 def _is_log(path: Path) -> bool:
@@ -149,13 +163,13 @@ def _tree(path: Path) -> dict[str, Any]:
         with closing(Log.open(path.parent)) as log:
             partitions = [
                 {
-                    "stream": each.partition.stream,
-                    "topic": each.partition.topic,
-                    "partition": each.partition.partition,
-                    "first": each.first,
-                    "end": each.end,
+                    "stream": each.stream,
+                    "topic": each.topic,
+                    "partition": each.partition,
+                    "first": log.first(each),
+                    "end": log.end(each),
                 }
-                for each in log.info()
+                for each in log.all_partitions()
             ]
         return {"file": str(path), "kind": "log", "bytes": path.stat().st_size, "partitions": partitions}
     state = read_state(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,5 +144,5 @@ def _named_mappings(tree: object, path: Path) -> Iterator[Path]:
     routes = tree.get("run") if isinstance(tree, dict) else None
     for route in routes if isinstance(routes, list) else ():
         named = route.get("mapping") if isinstance(route, Mapping) else None
-        if isinstance(named, str) and (path.parent / named).is_file():
+        if isinstance(named, str) and os.path.isfile(path.parent / named):  # noqa: PTH113  # False also without permission
             yield path.parent / named

@@ -21,17 +21,19 @@ PIPE_SECONDS = 10.0
 """How long a pipe may give no data; a program that generates a document is done by then."""
 
 
-def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIPE_SECONDS) -> bytes:
+def read_source(
+    path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIPE_SECONDS, needs_writer: bool = False
+) -> bytes:
     """Return the content of the file at `path`.
 
     Raise OSError if it cannot be read.  Raise DocumentError if it has more than `limit` bytes, or is a pipe that gives
-    no data for `pipe_seconds`.
+    no data for `pipe_seconds`, or that `needs_writer` now.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else opening a pipe waits for its writer
     try:
         mode = os.fstat(descriptor).st_mode
         waits = stat.S_ISFIFO(mode) or os.isatty(descriptor)
-        data = bytearray()
+        data = bytearray(_written(descriptor, path) if needs_writer and stat.S_ISFIFO(mode) else b"")
         while len(data) <= limit:
             if waits and not select.select([descriptor], [], [], pipe_seconds if stat.S_ISFIFO(mode) else None)[0]:
                 raise _no_data(path, pipe_seconds)
@@ -42,6 +44,17 @@ def read_source(path: Path, *, limit: int = MAX_BYTES, pipe_seconds: float = PIP
     finally:
         os.close(descriptor)
     raise too_large(f"more than {limit:,} bytes", limit, str(path))
+
+
+def _written(descriptor: int, path: Path) -> bytes:
+    """Return what a pipe holds.  Raise DocumentError if no program writes to it."""
+    try:
+        data = os.read(descriptor, _CHUNK_BYTES)
+    except BlockingIOError:
+        return b""
+    if not data:
+        raise _no_data(path, 0.0)
+    return data
 
 
 def open_source(path: Path, *, pipe_seconds: float = PIPE_SECONDS) -> BinaryIO:
@@ -78,6 +91,8 @@ def _no_data(path: Path, seconds: float) -> DocumentError:
 
 
 def has_mark(path: Path, mark: bytes) -> bool:
-    """Return whether `mark` is in the file, within the size that a document may have."""
+    """Return whether `mark` is in the regular file, within the size that a document may have.  Raise OSError."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits for its writer
+        return False
     with path.open("rb") as file:
         return mark in file.read(MAX_BYTES + 1)

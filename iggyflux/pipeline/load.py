@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -216,8 +217,8 @@ class _Reading:
 
     def route(self, item: Tree, pointer: str, tree: Tree) -> RouteSettings:
         mapping = self.path(item["mapping"], f"{pointer}/mapping")
-        if mapping != self.folder and not mapping.is_file():
-            self.report("IFX808", f"{pointer}/mapping", f"mapping file not found: {mapping}", hint=self.near(mapping))
+        if mapping != self.folder and (fault := self.fault_of(mapping)):
+            self.report("IFX808", f"{pointer}/mapping", fault, hint=self.near(mapping))
         ends = {}
         for key, kinds in (("from", SOURCE_KINDS), ("to", SINK_KINDS)):
             place = pointer if key in item else ""
@@ -318,11 +319,23 @@ class _Reading:
         self.report("IFX818", pointer, message, hint=hint)
         return self.folder
 
+    def fault_of(self, mapping: Path) -> str | None:
+        try:
+            is_file = stat.S_ISREG(mapping.stat().st_mode)
+        except PermissionError as error:
+            return f"cannot read the mapping file {mapping}: {error.strerror}"
+        except OSError:
+            is_file = False
+        return None if is_file else f"mapping file not found: {mapping}"
+
     def near(self, path: Path) -> str | None:
         folder = path.parent
-        if not folder.is_dir():
-            return f"directory {folder} not found"
-        files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and str(entry) != self.raw.file)
+        try:
+            if not folder.is_dir():
+                return f"directory {folder} not found"
+            files = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and str(entry) != self.raw.file)
+        except PermissionError:
+            return None
         near = closest(path.name, files)
         return f"did you mean `{near}`?" if near else None
 
@@ -363,7 +376,7 @@ def _secret(reading: _Reading, value: JSON, pointer: str, *, is_named: bool = Tr
         return Secret(text)
     path = reading.path(text.removeprefix("file:"), pointer)
     try:
-        content = read_source(path, limit=_LONGEST_SECRET).decode("utf-8-sig").strip()
+        content = read_source(path, limit=_LONGEST_SECRET, needs_writer=True).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError, DocumentError) as error:
         reason = _why_unreadable(error)
         reading.report("IFX803", pointer, f"cannot read the secret in {path}: {reason}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ from iggyflux.state.sqlite import (
 )
 
 _FORMAT_1 = b'{"iggyflux":"'
+_UNFINISHED = ".unfinished"
+"""The end of the name of a folder that a backup is made in; one that was killed leaves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +41,38 @@ class StoredState:
     record: Any
 
 
-def find_databases(place: Path, names: tuple[str, ...] = ()) -> list[Path]:
-    """Return the states in the folder `place` and the files with one of `names`, or `place` itself if it is a file."""
+def find_files(place: Path, failed: Callable[[Stopped], None]) -> list[Path]:
+    """Return the files in the folder `place`, or `place` itself if it is a file.
+
+    `failed` is called with the error of each folder that cannot be read.
+    """
     if place.is_file():
         return [place]
-    return sorted(path for path in place.rglob("*") if path.is_file() and (path.suffix == SUFFIX or path.name in names))
+    found: list[Path] = []
+    folders = [place]
+    while folders:
+        folder = folders.pop()
+        try:
+            with translate_errors(folder, "use"), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders += [Path(entry.path)] * (not entry.name.endswith(_UNFINISHED))
+                    elif entry.is_file():
+                        found.append(Path(entry.path))
+        except Stopped as error:
+            failed(error)
+    return sorted(found)
 
 
-def find_format_1(place: Path) -> list[Stopped]:
-    """Return the error of each state of format 1 (`NAME.json`) in the folder `place` that no database replaced."""
-    return [
-        other_format(path, 1)
-        for path in sorted(place.rglob("*.json"))
-        if path.is_file() and not path.with_suffix(SUFFIX).exists() and _begins_with(path, _FORMAT_1)
-    ]
-
-
-def _begins_with(path: Path, data: bytes) -> bool:
-    with translate_errors(path, "use"), path.open("rb") as file:
-        return file.read(len(data)) == data
+def format_1_of(path: Path) -> Stopped | None:
+    """Return the error of a file that is a state of format 1 (`NAME.json`) and that no database replaced."""
+    if path.suffix != ".json" or path.with_suffix(SUFFIX).exists():
+        return None
+    try:
+        with translate_errors(path, "use"), path.open("rb") as file:
+            return other_format(path, 1) if file.read(len(_FORMAT_1)) == _FORMAT_1 else None
+    except Stopped as error:
+        return error
 
 
 def read_state(path: Path) -> StoredState:
@@ -90,30 +107,46 @@ def _integrity(connection: sqlite3.Connection) -> Iterator[tuple[bytes]]:
     return connection.execute("PRAGMA integrity_check")
 
 
-def copy_database(path: Path, target: Path) -> None:
-    """Copy the database at `path` to `target`, durably, as it is at one moment.
+def copy_databases(names: Mapping[Path, Path], target: Path) -> None:
+    """Copy each database to its name in the new or empty folder `target`, durably: all of them, or none.
 
-    Raise `Stopped` (IFX701); IFX709 if `target` exists.
+    Raise `Stopped` (IFX701); IFX709 if `target` is not empty.
     """
-    beside = target.with_name(f"{target.name}.new")
+    target = Path(os.path.realpath(target))  # `resolve` raises for a link to itself
+    beside = target.with_name(f".{target.name}{_UNFINISHED}")
+    with translate_errors(target, "copy"):
+        if beside.exists():  # of a backup that was killed
+            shutil.rmtree(beside)
+        make_folder(beside, 0o700)
+    try:
+        for path, name in names.items():
+            _copy(path, beside / name)
+        with translate_errors(target, "copy"):
+            _rename(beside, target)
+            sync_folder(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy the database at `path`, as it is at one moment."""
     with translate_errors(target, "copy"):
         make_folder(target.parent, 0o700)
-        beside.unlink(missing_ok=True)
-        os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with translate_errors(path, "copy"), closing(connect(path)) as source, closing(sqlite3.connect(beside)) as copy:
+        with translate_errors(path, "copy"), closing(connect(path)) as source, closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
         with translate_errors(target, "copy"):
-            descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            try:
-                target.hardlink_to(beside)
-            except FileExistsError as error:
-                hint = "use a new or empty directory"
-                raise Stopped(f"{target} already exists", hint, "IFX709") from error
+            os.fsync(descriptor)
+            sync_folder(target.parent)
     finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(target.parent)
+        os.close(descriptor)
+
+
+def _rename(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)  # replaces an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise Stopped(f"{target} is not empty", "use a new or empty directory", "IFX709") from error

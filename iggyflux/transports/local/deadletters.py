@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -189,12 +190,14 @@ def _outgoing(letter: DeadLetter) -> OutgoingMessage:
 
 
 def dead_letter_files(path: Path) -> list[Path]:
-    """Return the files of a directory of dead letters, oldest first; `path` itself if it is a file."""
+    """Return the files of a directory of dead letters, oldest first; `path` itself if it is a file.
+
+    Raise `OSError`.
+    """
     if path.is_file():
         return [path]
-    return sorted(
-        (entry for entry in path.glob(f"*{_SUFFIX}") if entry.stem.isdigit()), key=lambda entry: int(entry.stem)
-    )
+    found = [entry for entry in path.iterdir() if entry.suffix == _SUFFIX and entry.stem.isdigit()]
+    return sorted(found, key=lambda entry: int(entry.stem))
 
 
 def read_dead_letters(
@@ -208,12 +211,14 @@ def read_dead_letters(
     A last line without its end is left by a crash: its message was never acknowledged and is read again.  `torn` is
     called with file and line number; by default a warning is logged.  So it is for a line of more than `LONGEST_LINE`
     bytes, which is skipped (`too_large`).  Raise `Stopped`: IFX716 with the place of a
-    damaged line, IFX717 if there is nothing to read.
+    damaged line, IFX717 if there is nothing to read, or no permission.
     """
     if not path.exists():
-        raise Stopped(f"no dead letters in {path}", "check that it is the path of `dead_letters`", "IFX717")
-    for file in dead_letter_files(path):
-        with file.open("rb") as lines:
+        raise Stopped(f"no dead letters in {path}", _CHECK_PATH, "IFX717")
+    with _translate_errors(path):
+        files = dead_letter_files(path)
+    for file in files:
+        with _open(file) as lines:
             for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), b""), 1):
                 if len(line) > LONGEST_LINE:
                     if not _skip_line(lines, line):
@@ -228,6 +233,25 @@ def read_dead_letters(
                     yield decode_letter(line)
                 except EnvelopeError as error:
                     raise Stopped(f"{file}:{number}: {error}", "remove or correct the line", "IFX716") from error
+
+
+_CHECK_PATH = "check that it is the path of `dead_letters`, and its permissions"
+
+
+@contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Stopped(f"cannot read {path}: {error.strerror}", _CHECK_PATH, "IFX717") from error
+
+
+def _open(file: Path) -> BinaryIO:
+    """Return an open file of letters.  It is read twice, and opening a pipe would wait for its writer."""
+    with _translate_errors(file):
+        if not file.is_file():
+            raise Stopped(f"cannot read {file}: it is not a regular file", _CHECK_PATH, "IFX717")
+        return file.open("rb")
 
 
 def _tell_torn(file: Path, number: int) -> None:

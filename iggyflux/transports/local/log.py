@@ -86,20 +86,24 @@ class Log:
 
     def topics(self) -> list[tuple[str, str]]:
         """Return every (stream, topic), sorted."""
-        return sorted({(place.stream, place.topic) for place in self._all()})
+        return sorted({(place.stream, place.topic) for place in self.all_partitions()})
+
+    def all_partitions(self) -> list[Partition]:
+        """Return every partition, sorted."""
+        return self._store.partitions() if self._store.exists() else []
 
     def partitions(self, stream: str, topics: Sequence[str] = ("*",)) -> list[Partition]:
         """Return the partitions of the topics of `stream` with one of the names or globs `topics`; sorted."""
         return [
             place
-            for place in self._all()
+            for place in self.all_partitions()
             if place.stream == stream and any(fnmatch.fnmatchcase(place.topic, pattern) for pattern in topics)
         ]
 
     def info(self) -> list[LogPartitionInfo]:
         """Return every partition, with its offsets, size and consumers."""
         consumers = self.consumers()
-        return [self._info(place, consumers) for place in self._all()]
+        return [self._info(place, consumers) for place in self.all_partitions()]
 
     def consumers(self) -> dict[str, dict[Partition, int]]:
         """Return the settled positions of every consumer: its name → the last settled offset, by partition."""
@@ -139,7 +143,7 @@ class Log:
 
     def check(self) -> None:
         """Read everything.  Raise `Stopped` (IFX705) at the first damage, in a page or a message."""
-        for place in self._all():
+        for place in self.all_partitions():
             reader = self.reader(place, self.first(place))
             while reader.read(_CHECKED_AT_ONCE):
                 pass
@@ -176,9 +180,6 @@ class Log:
     def close(self) -> None:
         """Close the file; idempotent."""
         self._store.close()
-
-    def _all(self) -> list[Partition]:
-        return self._store.partitions() if self._store.exists() else []
 
     def _spread(
         self, numbers: Sequence[int], messages: Sequence[Message], keys: Sequence[str | None] | None

@@ -52,12 +52,23 @@ class LogStore:
         self._ids: dict[Partition, int] = {}
 
     def exists(self) -> bool:
-        """Return whether there is a database.  Raise `Stopped` (IFX708) for a log of an earlier version."""
-        if self.path.exists():
-            return True
+        """Return whether there is a database.
+
+        Raise `Stopped`: IFX704 if that cannot be seen, IFX708 for a log of an earlier version.
+        """
+        with self._translated("read"):
+            if self._is_there():
+                return True
         if next(self.path.parent.glob("*/*/*/*.log"), None) is not None:
             raise _other_format(self.path.parent, "has the format of iggyflux 0.1.0 (segment files)")
         return False
+
+    def _is_there(self) -> bool:
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return False
+        return True
 
     def partitions(self) -> list[Partition]:
         """Return every partition, sorted."""
