@@ -45,6 +45,8 @@ class FakeIggy:
         self.topics: dict[tuple[str, str], list[Partition]] = {}
         self.faults: list[Fault | None] = []
         self.requests: list[str] = []
+        self.reply: Callable[[bytes, str], bytes] | None = None
+        """Makes what is sent, and ends the connection, of a body as JSON and the path of its request."""
         self.tokens: set[str] = set()
         self.knows_options = True
         self.stopping = threading.Event()
@@ -172,6 +174,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, status: int, tree: Any) -> None:
         data = b"" if tree is None else tree.encode() if isinstance(tree, str) else json.dumps(tree).encode()
+        if self.server_of.reply is not None:
+            self.wfile.write(self.server_of.reply(data, urlsplit(self.path).path))
+            self.close_connection = True
+            return
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

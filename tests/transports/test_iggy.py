@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -252,6 +252,84 @@ def test_a_fault_is_not_connected_and_everything_is_read_again(fake: FakeIggy, f
         return found
 
     assert [message.offset for message in drive(main())] == list(range(20))
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+INTERIM = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "102": b"HTTP/1.1 102 Processing\r\n\r\n",
+    "103": b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n",
+}
+
+
+def sized(body: bytes, extra: int = 0) -> bytes:
+    return HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (len(body) + extra) + body
+
+
+SOUND: dict[str, Callable[[bytes], bytes]] = {
+    "without a length": lambda body: HEAD + b"Connection: close\r\n\r\n" + body,
+    "in chunks": lambda body: (
+        HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    ),
+    **{f"after {name}": lambda body, head=head: head + sized(body) for name, head in INTERIM.items()},  # type: ignore[misc]
+    "after many": lambda body: b"".join(INTERIM.values()) * 3 + sized(body),
+}
+BROKEN: dict[str, Callable[[bytes], bytes]] = {
+    "cut, with a length": lambda body: sized(body[: len(body) // 2], len(body) - len(body) // 2),
+    "cut, without a length": lambda body: HEAD + b"Connection: close\r\n\r\n" + body[: len(body) // 2],
+    "cut in a chunk": lambda body: (
+        HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b" % (len(body) + 9, body)
+    ),
+    "cut in its head": lambda _: HEAD,
+    "deep lists": lambda _: sized(b"[" * 100_000 + b"]" * 100_000),
+    "deep objects": lambda _: sized(b'{"x":' * 100_000 + b"1" + b"}" * 100_000),
+    "deep, without an end": lambda _: sized(b'{"messages":' + b"[" * 100_000),
+    "not JSON": lambda _: sized(b"<html>\x1b[2J" * 100),
+    "empty": lambda _: sized(b""),
+    "only 103": lambda _: INTERIM["103"],
+}
+CALLS = ["/users/login", "/streams/s", "/streams/s/topics/t", "/streams/s/topics/t/messages"]
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_answers_of_every_form_of_http_are_read(fake: FakeIggy, kind: str) -> None:
+    """Interim answers are skipped, and a body ends with its connection where it has no length."""
+    fill(fake, [b'{"a":1}', b'{"a":2}'])
+    fake.reply = lambda body, _: SOUND[kind](body)
+
+    assert [message.payload for message in drive(read_all(source(fake, until_end=True)))] == [b'{"a":1}', b'{"a":2}']
+
+
+@pytest.mark.parametrize("at", CALLS)
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_answer_that_is_cut_off_or_nested_deeply_is_reported(fake: FakeIggy, kind: str, at: str) -> None:
+    """Whatever the call, and in the time of one call; nothing is taken for read."""
+    fill(fake, [b'{"a":1}'])
+    fake.reply = lambda body, path: BROKEN[kind](body) if path == at else sized(body)
+
+    with pytest.raises((NotConnected, Stopped)) as caught:
+        drive(read_all(source(fake, timeout_seconds=2.0, until_end=True)))
+
+    assert len(str(caught.value)) < 2000
+    assert not any(partition.offsets for partition in fake.topics["s", "t"])
+
+
+# The SDK takes an empty answer with 200 for an acceptance.
+@pytest.mark.parametrize("kind", [kind for kind in BROKEN if kind != "empty"])
+def test_an_answer_to_messages_that_cannot_be_read_is_reported(fake: FakeIggy, kind: str) -> None:
+    """The sender repeats them: the server may have them or not."""
+    fake.reply = lambda body, path: BROKEN[kind](body) if path.endswith("/messages") else sized(body)
+    sink = IggySink(fake.settings(timeout_seconds=2.0), "s", "t")
+
+    async def main() -> None:
+        try:
+            await sink.connect()
+            await sink.send([OutgoingMessage(b"{}")])
+        finally:
+            await sink.close()
+
+    with pytest.raises(NotConnected):
+        drive(main())
 
 
 def test_a_call_without_an_answer_in_time_is_not_connected() -> None:
