@@ -120,6 +120,9 @@ CASES = {
     ),
 }
 
+OF_EACH_KIND = {"doubled_text", "hexadecimal", "flatten", "elements", "elements_of_points", "star_in_each", "equal"}
+"""What is tried in each run of the tests; a case takes a process and some seconds."""
+
 
 def child(name):
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -138,7 +141,9 @@ def child(name):
     print(json.dumps(made))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OF_EACH_KIND else pytest.mark.long) for name in CASES]
+)
 def test_what_a_message_becomes_is_bounded(name):
     """However a document multiplies a message, it fails in bounded memory and time, in both plans alike."""
     made = subprocess.run(

@@ -33,7 +33,7 @@ from tests.fault_rows import PASSING
 pytestmark = pytest.mark.slow
 
 FEW, MANY = 20_000, 300_000
-SEEDS = range(4)
+SEEDS = range(2)
 LONG_SEEDS = range(int(os.environ.get("IGGYFLUX_TEST_FIRST_SEED", "100")), 200)
 AWAY_SECONDS, LONG_AWAY_SECONDS = 3.0, 60.0
 PARTITIONS = 2

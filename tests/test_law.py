@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, event, given, seed, settings
 from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, parse_mapping
@@ -32,13 +32,14 @@ FEW, EXAMPLES = 200, 500
     ("part", "examples"),
     [
         (0, FEW),
-        *(pytest.param(part, EXAMPLES, marks=pytest.mark.slow) for part in range(1, 6)),
-        pytest.param(6, 100_000, marks=pytest.mark.long, id="long"),
+        *(pytest.param(part, EXAMPLES, marks=pytest.mark.slow) for part in range(1, 4)),
+        pytest.param(4, 100_000, marks=pytest.mark.long, id="long"),
     ],
 )
 def test_compiled_equals_reference(part, examples):
     """For every document, every batch, each dialect and each precision; in parts, so that they run in parallel."""
 
+    @seed(part)
     @settings(
         max_examples=examples,
         deadline=None,

@@ -84,7 +84,7 @@ class StateContract:
 
     @pytest.mark.slow
     @given(STEPS)
-    @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.differing_executors])
     def test_whatever_is_done_the_state_is_that_of_a_dictionary(self, steps: list[Any]) -> None:
         name = next(NAMES)
         record: Any = None
