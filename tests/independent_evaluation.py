@@ -1,8 +1,8 @@
 """What a document makes of a message, by json, decimal and jmespath alone: nothing of iggyflux but its line parser.
 
 It knows the part of the language that these say the same about: paths and functions of JMESPath, types, `cast`,
-`default`, `required`, `where`, `for_each`, collisions, times as numbers and of RFC 3339, and `"*"` beside plain paths.
-A record is a point, a failure or nothing.
+`default`, `on_bad_value`, `required`, `where`, `for_each`, collisions, times as numbers and of RFC 3339, `"*"` beside
+plain paths.  A record is a point, a failure or nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def records(document: Mapping[str, Any], message: Any) -> list[Point | None | Fa
             elements = found
     except Failed as error:
         return [error]
-    return [_record(document["points"], element) for element in elements]
+    omits = document["from"].get("on_bad_value") == "omit"
+    return [_record(document["points"], element, omits) for element in elements]
 
 
 def settled(
@@ -76,15 +77,15 @@ def settled(
     return points, failures
 
 
-def _record(point: Mapping[str, Any], element: object) -> Point | None | Failed:
+def _record(point: Mapping[str, Any], element: object, omits: bool) -> Point | None | Failed:
     try:
         if "where" in point and not is_true(evaluate(point["where"], element)):
             return None
         tags = {key: _tag(item, element) for key, item in point.get("tags", {}).items()}
-        fields = {key: _field(item, element) for key, item in point["fields"].items() if key != "*"}
+        fields = {key: _field(item, element, omits) for key, item in point["fields"].items() if key != "*"}
         fields = {key: value for key, value in fields.items() if value is not None}
         if "*" in point["fields"]:
-            fields |= dict(_star(point, element))
+            fields |= dict(_star(point, element, omits))
         if fields.keys() & {key for key, value in tags.items() if value}:
             raise Failed("a tag and a field")
         if not fields:
@@ -131,20 +132,29 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _field(item: str | Mapping[str, Any], element: object) -> object:
+def _field(item: str | Mapping[str, Any], element: object, omits: bool) -> object:
     item = {"expr": item} if isinstance(item, str) else item
-    value = evaluate(item["expr"], element)
-    if value is None:
-        if item.get("required"):
-            raise Failed("required")
-        value = item.get("default")
-        if value is None:
-            return None
-    return _typed(value, item.get("type", "float"), item.get("cast", False))
+    kind, cast = item.get("type", "float"), item.get("cast", False)
+    try:
+        value = evaluate(item["expr"], element)
+        if value is not None:
+            return _typed(value, kind, cast)
+    except Failed:
+        if not _omits(item, omits) or item.get("required"):
+            raise
+    if item.get("required"):
+        raise Failed("required")
+    default = item.get("default")
+    return None if default is None else _typed(default, kind, cast)
 
 
-def _typed(value: Any, kind: str, cast: bool) -> tuple[str, object]:
-    if cast:
+def _omits(item: Mapping[str, Any], omits: bool) -> bool:
+    """Return whether a bad value is left out; `omits` is what the document says of all fields."""
+    return item["on_bad_value"] == "omit" if "on_bad_value" in item else omits
+
+
+def _typed(value: Any, kind: str, cast: bool | str) -> tuple[str, object]:
+    if cast and not (cast == "numbers" and value in ("true", "false")):
         value = _cast(value, kind)
     if kind == "auto":
         kind = {bool: "boolean", str: "string"}.get(type(value), "float")
@@ -183,7 +193,7 @@ def _cast(value: Any, kind: str) -> Any:
     return value
 
 
-def _star(point: Mapping[str, Any], element: object) -> Iterator[tuple[str, object]]:
+def _star(point: Mapping[str, Any], element: object, omits: bool) -> Iterator[tuple[str, object]]:
     """Yield the fields of `"*"`; all expressions of the point are paths of names and indices."""
     star = point["fields"]["*"]
     flatten = star.get("flatten")
@@ -199,7 +209,7 @@ def _star(point: Mapping[str, Any], element: object) -> Iterator[tuple[str, obje
     ]
     used = {_steps(item if isinstance(item, str) else item["expr"]) for item in items}
     whole = _steps(star["expr"])
-    used = {path[len(whole) :] for path in used if path[: len(whole)] == whole}
+    used = {path[len(whole) :] for path in used if path[: len(whole)] == whole and path != whole}
     if flatten is None:
         used = {path[:1] for path in used}
     names = set()
@@ -207,9 +217,15 @@ def _star(point: Mapping[str, Any], element: object) -> Iterator[tuple[str, obje
         name = (flatten or "").join(map(str, path))
         is_taken = any(fnmatchcase(name, glob) for glob in star.get("include", "*"))
         is_taken &= not any(fnmatchcase(name, glob) for glob in star.get("exclude", ""))
-        if value is None or path in used or name in point["fields"] or not is_taken:
+        is_used = any(path[: len(other)] == other for other in used)
+        if value is None or is_used or name in point["fields"] or not is_taken:
             continue
-        typed = _typed(value, star.get("type", "auto"), star.get("cast", False))
+        try:
+            typed = _typed(value, star.get("type", "auto"), star.get("cast", False))
+        except Failed:
+            if _omits(star, omits):
+                continue
+            raise
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\\]", name) or name in ("", "time") or name in names:
             raise Failed("no server takes such a field")
         names.add(name)

@@ -139,6 +139,8 @@ def plain_document(form: Form, random: Random) -> dict[str, Any]:
 
     document: dict[str, Any] = {"iggyflux": 1, "kind": "writer", "from": {"stream": "s", "topic": "t"}}
     document["from"]["payload"] = form.payload
+    if is_one_in(5, random):
+        document["from"]["on_bad_value"] = "omit"
     document |= {"collisions": random.choice(["error", "merge", "keep_last"]), "name": "shapes"}
     point: dict[str, Any] = {"measurement": {"const": "m"}, "tags": {}, "fields": {}}
     for key in random.sample(_TAGS, random.randint(0, 3)):
@@ -147,14 +149,14 @@ def plain_document(form: Form, random: Random) -> dict[str, Any]:
     for key in random.sample(_FIELDS, random.randint(1, 4)):
         expr = expression()
         has_any_type = expr in paths and not is_sound
-        kind = random.choice(list(_DEFAULTS)) if has_any_type else "auto"
-        more = random.choice([{}, {"required": True}, {"default": _DEFAULTS[kind]}, {"cast": True}, {"cast": True}])
-        point["fields"][key] = {"expr": expr, "type": kind, **more}
+        point["fields"][key] = {"expr": expr, **_options(list(_DEFAULTS) if has_any_type else ["auto"], random)}
     if has_star:
         wholes = [path for path in steady if any(other.startswith(f"{path}.") for other in paths)]
         point["fields"]["*"] = {"expr": random.choice(["@", "@", "@", *wholes]), **random.choice(_STARS)}
         if is_one_in(2, random):
             point["fields"]["*"] |= {"cast": True, "type": random.choice(["auto", *_DEFAULTS])}
+        if is_one_in(4, random):
+            point["fields"]["*"] |= {"on_bad_value": "omit"}
     point["timestamp"] = _time(paths, is_sound and not is_one_in(4, random), random)
     for place in (document, point):
         if is_one_in(8, random) and not is_sound:
@@ -165,6 +167,17 @@ def plain_document(form: Form, random: Random) -> dict[str, Any]:
         path = random.choice(paths)
         document["for_each"] = random.choice([f"{path}[]", path, "[@, @]"])
     return {**document, "points": point}
+
+
+def _options(kinds: Sequence[str], random: Random) -> dict[str, Any]:
+    """Return what a field says of its values."""
+    kind = random.choice(kinds)
+    options = {"type": kind, **random.choice([{}, {"required": True}, {"default": _DEFAULTS[kind]}, {}])}
+    if is_one_in(3, random):
+        options["cast"] = random.choice([True, True, "numbers"]) if kind == "auto" else True
+    if is_one_in(5, random):
+        options["on_bad_value"] = random.choice(["omit", "fail"])
+    return options
 
 
 def _time(paths: Sequence[str], is_sound: bool, random: Random) -> dict[str, str]:
