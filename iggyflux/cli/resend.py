@@ -74,7 +74,7 @@ async def _resend(
 def _bound(text: str | None, option: str) -> Bound | None:
     if text is None:
         return None
-    if re.fullmatch(r"[0-9]+", text):
+    if re.fullmatch(r"[0-9]{1,20}", text):
         return Bound("offset", int(text))
     try:
         return Bound("timestamp", -(-parse_rfc3339(text) // 1000))

@@ -27,7 +27,7 @@ class Seconds(click.ParamType[int]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"([0-9]+)([smhdw]?)", str(value))
+        found = re.fullmatch(r"([0-9]{1,12})([smhdw]?)", str(value))
         if found is None:
             self.fail(f"{value!r} is not a duration such as 7d, 1h or 90s", param, ctx)
         return int(found[1]) * _UNITS[found[2] or "s"]

@@ -17,7 +17,7 @@ _REFERENCE = re.compile(r"\$(\$)\{|\$\{([^{}]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _NOT_OF_A_VALUE = ("IFX802", "IFX110")  # also reported for a value whose variable is not set
 _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
-    "integer": lambda text: int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else text,
+    "integer": lambda text: int(text) if re.fullmatch(r"[-+]?[0-9]{1,20}", text) else text,
     "boolean": lambda text: {"true": True, "false": False}.get(text.lower(), text),
 }
 

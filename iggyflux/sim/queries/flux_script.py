@@ -28,6 +28,7 @@ _TOKEN = re.compile(
     r"|(?P<symbol>\|>|=>|==|!=|=~|!~|<=|>=|[<>=+\-*/%(){}\[\],:.?])",
     re.DOTALL,
 )
+_MOST_DIGITS = 30
 _PATTERN = re.compile(r"\s*/((?:[^/\\\n]|\\.)+)/")
 _PREDICATE = re.compile(r"\s*\(\s*([A-Za-z_]\w*)\s*\)\s*=>")
 _COMPARISONS: dict[str, Callable[[object, object], bool]] = {
@@ -300,14 +301,20 @@ def _unquote(text: str) -> str:
     return re.sub(r"\\(?:x([0-9a-fA-F]{2})|(.))", plain, text[1:-1], flags=re.DOTALL)
 
 
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ParseError(f"compilation failed: error: invalid integer literal of {len(text)} digits")
+    return int(text)
+
+
 def _duration(text: str) -> Duration:
     parts = re.findall(r"([0-9]+)(ns|us|µs|ms|mo|s|m|h|d|w|y)", text)
-    return Duration(sum(int(number) * _UNITS[unit] for number, unit in parts))
+    return Duration(sum(_integer(number) * _UNITS[unit] for number, unit in parts))
 
 
 _LITERALS: dict[str, Callable[[str], object]] = {
     "string": _unquote,
     "time": lambda text: Time(parse_time(text)),
     "duration": _duration,
-    "number": lambda text: float(text) if "." in text else int(text),
+    "number": lambda text: float(text) if "." in text else _integer(text),
 }
