@@ -246,6 +246,24 @@ def test_a_login_and_what_is_under_a_secret_key_are_hidden_in_any_line(text: str
         assert leaks("".join(sign for at, sign in enumerate(line) if not any(a <= at < b for a, b in spans))) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '=un":[{"pwd":[{"secret":"Qx7vK2wZ9"}]}]: 1',
+        'run: []\n"x{token: Qx7vK2wZ9}": 1',
+        "influxdb: {'url [Qx7vK2wZ9]': 1}",
+        "? {pwd: Qx7vK2wZ9}\n: 1",
+    ],
+)
+def test_a_key_that_is_damaged_text_is_hidden(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(f"iggyflux: 1\n{text}\n", "utf-8")
+    checked, _ = check_file(file)
+
+    assert checked.problems
+    assert leaks("\n".join(unstyled(line) for each in checked.problems for line in problem_lines(each))) == []
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], phases=WITHOUT_SHRINKING)
 @given(broken=broken_pipelines())
 def test_no_problem_of_a_broken_pipeline_shows_a_value_of_an_unknown_key(

@@ -28,6 +28,8 @@ _COMMENT = re.compile(r"#[ \t]*+([^ \t].*+)")
 _PIECE = re.compile(r"[^\s{}\[\],'\"`]+")
 _NARROW_PIECE = re.compile(r"[^\s{}\[\],'\"`=:*&!]+")
 _RUN = re.compile(r"[0-9A-Za-z]{4}")
+_OF_VALUES = re.compile(r"[\"'{}\[\]]")
+"""A key with such a character is text that is damaged, with values in it."""
 _FIXED_TEXT = "IFX814"
 """Its message and hint have no value of the file, and a secret may be one of their words."""
 _FEWEST = 4
@@ -166,6 +168,9 @@ def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
         if node.children:
             for key, child in node.children.items():
                 inner = schemas_inside(schemas, key)
+                if isinstance(key, str) and _OF_VALUES.search(key) and key in node.keys:
+                    mask.hide(*node.keys[key])
+                    mask.add(key, *filter(is_telling, _PIECE.findall(key)))
                 waiting.append((child, inner, is_secret or (isinstance(key, str) and is_secret_key(key))))
         elif not isinstance(node.value, (dict, list)):
             if is_secret or not any(takes_scalars(schema) for schema in schemas):
