@@ -47,6 +47,9 @@ class Client(FakeClient):
 
     __getattribute__ = object.__getattribute__
 
+    async def login_user(self, _name: str, _password: str) -> None:
+        """As the SDK's client, which calls it over HTTP only."""
+
     async def send_messages(self, _stream: str, topic: str, number: int, batch: Sequence[OutgoingBytes]) -> Confirmed:
         """Append messages, as the SDK's client."""
         self._topic(topic)
@@ -91,5 +94,5 @@ async def _slow_call(client: Client, call: Any, *args: Any, **named: Any) -> Any
     return answer
 
 
-for _name in (*_CALLS, "send_messages"):
+for _name in (*_CALLS, "login_user", "send_messages"):
     setattr(Client, _name, _slow(_name))

@@ -17,6 +17,7 @@ import contextvars
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.verdicts import Unavailable
@@ -103,17 +104,22 @@ class Retries:
         self._seconds = seconds
         self._failures: Counter[Process | None] = Counter()
         self._failed_at: dict[Process | None, float] = {}
-        self._due: dict[Process | None, tuple[float, object]] = {}
+        self._due: dict[Process | None, _Waiting] = {}
         self.reconnects: Callable[[Process | None], object] = lambda _: None
         """Returns what changes when a process abandons its writes."""
 
     def begin(self, exchange: _Exchange) -> None:
-        """Check when a write or a ping begins."""
+        """Check when a write or a ping begins; others than those that failed may send once."""
         now, process = self._server.loop.time(), exchange.process
-        due, reconnects = self._due.pop(process, (now, None))
-        is_excused = self._server.is_stopping(process) or self.reconnects(process) != reconnects
-        if now > due and not is_excused:
-            self._server.wrong.append(f"the first attempt after a failure was made {now - due:.1f} s too late")
+        waiting = self._due.get(process)
+        if waiting is None or exchange.client not in waiting.clients:
+            return
+        del self._due[process]
+        is_excused = self._server.is_stopping(process) or self.reconnects(process) != waiting.reconnects
+        if now > waiting.until and not is_excused:
+            self._server.wrong.append(
+                f"the first attempt after a failure was made {now - waiting.until:.1f} s too late"
+            )
 
     def end(self, exchange: _Exchange, found: Answer | Failure) -> None:
         """Note how it ended."""
@@ -121,18 +127,30 @@ class Retries:
         if isinstance(found, Answer) and found.status < 300:
             if exchange.began > self._failed_at.get(process, -1.0):
                 self._failures[process] = 0
+                self._due.pop(process, None)
             return
         if isinstance(found, Answer) and 400 <= found.status < 500 and found.status not in _BUSY:
             return  # about lines
         self._failures[process] += 1
         self._failed_at[process] = now
-        self._due.pop(process, None)
+        if not isinstance(found, Unavailable) or found.connection_died or found.suspicious:
+            self._due.pop(process, None)
+            return
         is_alone = not any(
             each.is_write and each.process is process and each is not exchange for each in self._server.exchanges
         )
-        is_away = isinstance(found, Unavailable) and not (found.connection_died or found.suspicious)
-        if is_alone and is_away and self._failures[process] == 1:
-            self._due[process] = now + self._seconds, self.reconnects(process)
+        if is_alone and self._failures[process] == 1:
+            self._due[process] = _Waiting(now + self._seconds, self.reconnects(process), {exchange.client})
+        elif process in self._due:
+            self._due[process].clients.add(exchange.client)
+
+
+@dataclass
+class _Waiting:
+    until: float
+    reconnects: object
+    clients: set[Client | None]
+    """The clients that failed."""
 
 
 class _Exchange:
@@ -188,11 +206,12 @@ class _Exchange:
 class Client:
     """As `HttpClient`, for the code of a transport."""
 
-    def __init__(self, server: Influx, timeout_seconds: float, name: str = "") -> None:
+    def __init__(self, server: Influx, settings: InfluxSettings, name: str = "") -> None:
         self._server = server
+        self._max_lines, self._max_bytes = settings.batch_size, settings.batch_bytes
         self._name = name
         self._not_before = 0.0
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = settings.timeout_seconds
         self._under_way: dict[Ticket, None] = {}
 
     def exchange(
@@ -210,7 +229,7 @@ class Client:
         ticket.connection = exchange  # type: ignore[assignment]
         self._under_way[ticket] = None
         server.exchanges[exchange] = None
-        self._check_begin(exchange, target)
+        self._check_begin(exchange, target, body or b"")
         try:
             found = self._exchange(exchange, method, target, headers, body)
             if self._name:
@@ -243,8 +262,8 @@ class Client:
         for ticket in tuple(self._under_way):
             ticket.cut()
 
-    def _check_begin(self, exchange: _Exchange, target: str) -> None:
-        """Check that no more writes are in flight than may be, and that the server is left alone as it asked."""
+    def _check_begin(self, exchange: _Exchange, target: str, body: bytes) -> None:
+        """Check that no more is in flight than may be, and that the server is left alone as it asked."""
         exchange.is_write, exchange.client = "write" in target, self
         if self._name:
             self._server.retries.begin(exchange)
@@ -253,6 +272,9 @@ class Client:
         server = self._server
         at_once = sum(each.client is self and each.is_write and not each.ticket.is_over for each in server.exchanges)
         server.most_at_once[self._name] = max(server.most_at_once[self._name], at_once)
+        lines = body.count(b"\n") + 1
+        if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
+            server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
         if server.loop.time() < self._not_before and not server.is_stopping(exchange.process):
             asked = f"before {self._not_before:.3f} s, as the server asked"
             server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
@@ -283,6 +305,9 @@ class Client:
         if "date" not in names:
             names["date"] = _http_date(server.core.settings.now_ns())
         whole = found.body if isinstance(found.body, bytes) else b"".join(found.body)
+        drip = begun.faults.of("drip")
+        if drip is not None and not exchange.pause(len(whole) / drip.bytes * drip.seconds):
+            return exchange.failure()
         if (cut := begun.faults.of("truncate")) is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))
@@ -308,7 +333,7 @@ class LineSink(InfluxLineSink):
 
     def __init__(self, settings: InfluxSettings, server: Influx, now: Callable[[], float], name: str) -> None:
         super().__init__(settings, now=now)
-        self._simulated = Client(server, settings.timeout_seconds, name)
+        self._simulated = Client(server, settings, name)
 
     def _http(self) -> Client:  # type: ignore[override]
         return self._simulated
@@ -319,7 +344,7 @@ class Rows(InfluxRows):
 
     def __init__(self, settings: InfluxSettings, query: Query, server: Influx, now: Callable[[], float]) -> None:
         super().__init__(settings, query, now=now)
-        self._simulated = Client(server, settings.timeout_seconds)
+        self._simulated = Client(server, settings)
 
     def _http(self) -> Client:  # type: ignore[override]
         return self._simulated

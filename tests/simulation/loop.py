@@ -11,8 +11,10 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import signal
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import greenlet
@@ -20,8 +22,30 @@ import greenlet
 _PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
+_STEP_SECONDS = 10.0
+
+
 class Deadlock(Exception):
     """All tasks wait, and no timer is set."""
+
+
+class Endless(KeyboardInterrupt):
+    """A step does not end.  (What is no `KeyboardInterrupt` would be kept by the task.)"""
+
+
+@contextmanager
+def bounded_steps() -> Iterator[Callable[[], None]]:
+    """Raise `Endless` in the block if it takes `_STEP_SECONDS` of CPU without a call of what it gets."""
+
+    def end(*_: object) -> None:
+        raise Endless(f"a step takes more than {_STEP_SECONDS:g} s")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    try:
+        yield lambda: signal.setitimer(signal.ITIMER_VIRTUAL, _STEP_SECONDS)  # type: ignore[func-returns-value]
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 class Process:
@@ -36,6 +60,20 @@ class Process:
         self.on_death: list[Callable[[], None]] = []
         self.threads: set[object] = set()
         self._kept: list[object] = []
+        self.frozen: list[_Step] | None = None
+        """What it would do, while it is frozen."""
+        self.freezes = 0
+
+    def freeze(self) -> None:
+        """Do nothing until `thaw`, as after SIGSTOP; time goes on."""
+        if self.frozen is None:
+            self.frozen = []
+            self.freezes += 1
+
+    def thaw(self, loop: VirtualLoop) -> None:
+        """Go on with all that became due meanwhile."""
+        steps, self.frozen = self.frozen or [], None
+        loop.go_on(steps)
 
     def kill(self) -> None:
         """End it now."""
@@ -177,6 +215,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if process is not None:
                     if not process.is_alive:
                         continue
+                    if process.frozen is not None:
+                        process.frozen.append(step)
+                        continue
                     process.steps += 1
                     if process.steps == process.dies_at:
                         process.kill()
@@ -186,6 +227,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     step.run()
                 except Exception as error:
                     self.call_exception_handler({"message": "a callback failed", "exception": error})
+
+    def go_on(self, steps: Iterable[_Step]) -> None:
+        """Run steps that were put off."""
+        self._ready.extend(steps)
 
     def _process_events(self, event_list: object) -> None:
         pass

@@ -23,6 +23,8 @@ class Planted:
     module: str
     old: str
     new: str
+    size: str = "short"
+    """The size of the worlds that find it in the least time."""
 
 
 _RUNNER, _DELIVERY, _IGGY = "iggyflux.runner", "iggyflux.delivery", "iggyflux.transports.iggy"
@@ -78,10 +80,23 @@ PLANTED = [
         "        if any(self._watched[p].look.progress != looks[p].progress for p in looks if p in self._watched):\n"
         "            self._watched.clear()\n"
         "        for place, look in looks.items():\n",
+        size="usual",
+    ),
+    Planted(
+        "check looks at a group only once",
+        f"{_IGGY}.member",
+        "if now - begun >= STARVING_SECONDS or not watch.is_stuck(begun):",
+        "if True:",
+    ),
+    Planted(
+        "store the offset of the next message over HTTP",
+        f"{_IGGY}.connection",
+        '("offset", offset), 1, doing, auto_commit=True)',
+        '("offset", offset), 2, doing, auto_commit=True)',
     ),
     Planted("no partition ever starves", f"{_IGGY}.watch", "STARVING_SECONDS = 10.0", "STARVING_SECONDS = 1e9"),
     Planted(
-        "wake nobody who waits for another's attempt",
+        "wake no delivery that waits for another",
         f"{_RUNNER}.server_state",
         "        self._change.set()\n",
         "",
@@ -100,7 +115,7 @@ PLANTED = [
         "        self.episode += 1\n",
     ),
     Planted(
-        "wait for an answer of Iggy for ever",
+        "wait for an answer of Iggy without a limit",
         f"{_IGGY}.connection",
         "await asyncio.wait({future}, timeout=self._settings.timeout_seconds)",
         "await asyncio.wait({future})",
@@ -223,6 +238,7 @@ PLANTED = [
         "def id_salt(",
         "import time as _time\n\n\ndef id_salt(name, number):\n"
         "    return _id_salt(name + str(_time.time()), number)\n\n\ndef _id_salt(",
+        size="usual",
     ),
     Planted(
         "a requested stop is not heard while the server is away",

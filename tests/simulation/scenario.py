@@ -32,6 +32,7 @@ FAULTS: dict[str, tuple[str, float]] = {
     "a process dies at a commit": ("kill -9 before or after the reader stores its position", 0.0),
     "a process is stopped": ("SIGTERM, and a new start", 0.0),
     "all is stopped": ("InfluxDB is stopped, and a process later: SIGTERM, and a new start", 30.0),
+    "a process is frozen": ("SIGSTOP, and SIGCONT later", 25.0),
     "the clock jumps": ("the wall clock, by up to an hour", 0.0),
 }
 """Each kind of fault: what happens, and for how many seconds on average."""
@@ -88,6 +89,8 @@ class Scenario:
     dialect: int
     is_strict: bool
     """Whether InfluxDB 3 is asked to store nothing of a request of which it rejects a line."""
+    over_http: bool
+    """Whether Iggy is spoken to over HTTP, which has no groups."""
     topics: tuple[str, ...]
     partitions: int
     routes: tuple[RouteSpec, ...]
@@ -95,6 +98,7 @@ class Scenario:
     seconds: float
     messages: int
     batch_size: int
+    batch_bytes: int
     poll_size: int
     linger_seconds: float
     timeout_seconds: float
@@ -138,9 +142,10 @@ def draw(seed: int, size: Size) -> Scenario:
     chance = random.Random(seed)
     topics = ("while", "größe")[: chance.randint(1, 2)]
     specs = []
+    over_http = chance.random() < 0.15
     for name in ("lambda", "yield", "import")[: chance.randint(1, 3)]:
         read = topics if chance.random() < 0.6 else (chance.choice(topics),)
-        kind = chance.choice(("single", "group", "exclusive"))
+        kind = "single" if over_http else chance.choice(("single", "group", "exclusive"))
         specs.append(RouteSpec(name, read, kind, "skip" if chance.random() < 0.2 else "dead_letter"))
     known = sorted(FAULTS)
     kinds = chance.sample(known, chance.randint(1, len(known)))
@@ -166,6 +171,7 @@ def draw(seed: int, size: Size) -> Scenario:
         seed=seed,
         dialect=chance.choice((1, 2, 2, 3)),
         is_strict=chance.random() < 0.5,
+        over_http=over_http,
         topics=topics,
         partitions=chance.randint(1, 4),
         routes=tuple(specs),
@@ -173,6 +179,7 @@ def draw(seed: int, size: Size) -> Scenario:
         seconds=seconds,
         messages=size.messages,
         batch_size=chance.choice((7, 40, 1000)),
+        batch_bytes=chance.choice((500, 10_000_000)),
         poll_size=chance.choice((5, 50, 1000)),
         linger_seconds=chance.choice((0.02, 0.2, 1.0)),
         timeout_seconds=chance.choice((2.0, 10.0, 30.0)),

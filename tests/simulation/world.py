@@ -34,6 +34,7 @@ from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
 from iggyflux.sim.faults import Fault, RequestFaults
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
+from iggyflux.transports.iggy.member import find_starving
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.topics import IggySink
 from iggyflux.transports.local.deadletters import DirectoryDeadLetters
@@ -41,7 +42,7 @@ from tests.fault_rows import PASSING
 from tests.simulation.disk import Disk
 from tests.simulation.iggy import Iggy
 from tests.simulation.influxdb import Influx, LineSink, Rows
-from tests.simulation.loop import Deadlock, Process, VirtualLoop, current_process
+from tests.simulation.loop import Deadlock, Endless, Process, VirtualLoop, bounded_steps, current_process
 from tests.simulation.reader import (
     OUT,
     OutgoingBytes,
@@ -61,10 +62,13 @@ SHUTDOWN_SECONDS = 30.0
 SESSION_BACKOFF_SECONDS = 30.0
 SILENT_SECONDS = 20.0
 """A partition with messages makes no progress for so long, and nothing says why: a fault."""
+HEARTBEAT_SECONDS = 10.0
+"""A server that hears nothing from a client for so long may end its connection."""
 IDLE_SECONDS = 5.0
 """A process that was asked to stop ends sooner, unless it waits for an answer."""
 _ANSWERS = [
-    *(row for row in PASSING if row["kind"] != "drip"),
+    *PASSING,
+    *({"kind": "drip", "bytes": 5, "seconds": seconds} for seconds in (0.1, 1.0)),
     *({"kind": "status", "status": status, "retry_after": seconds} for status in (429, 503) for seconds in (3, 20)),
 ]
 _GRAVEYARD: list[object] = []
@@ -242,6 +246,7 @@ class World:
             database=None if scenario.dialect == 2 else "test",
             accept_partial=not (scenario.is_strict and scenario.dialect == 3),
             batch_size=scenario.batch_size,
+            batch_bytes=scenario.batch_bytes,
             linger_seconds=scenario.linger_seconds,
             timeout_seconds=scenario.timeout_seconds,
             retry_backoff_seconds=scenario.retry_backoff_seconds,
@@ -253,7 +258,8 @@ class World:
     def _iggy_settings(self) -> IggySettings:
         scenario = self.scenario
         return IggySettings(
-            address="127.0.0.1:8090",
+            address="127.0.0.1:3000" if scenario.over_http else "127.0.0.1:8090",
+            transport="http" if scenario.over_http else "tcp",
             username="u",
             password=Secret("p"),
             timeout_seconds=scenario.iggy_timeout_seconds,
@@ -346,7 +352,7 @@ class World:
     def _reconnects(self, process: Process | None) -> object:
         """Return what changes when a route of a process abandons its writes."""
         return [
-            (each.reconnects, each.error)
+            (each.reconnects, each.error, found.process.freezes)
             for found in self.running.values()
             if found.process is process
             for each in found.status.routes
@@ -446,6 +452,7 @@ class World:
         scenario = self.scenario
         while True:
             await asyncio.sleep(1.0)
+            self._is_alive()
             self.iggy.tick(1.0)
             for spec in self.scenario.routes:
                 self._look_at(spec)
@@ -478,8 +485,9 @@ class World:
                 )
 
     def statuses(self, spec: RouteSpec) -> list[RouteStatus]:
-        """Return the status of a route in each process that runs it."""
-        return [each for found in self.running.values() for each in found.status.routes if each.name == spec.name]
+        """Return the status of a route in each process that runs it, and is not frozen."""
+        awake = [found for found in self.running.values() if found.process.frozen is None]
+        return [each for found in awake for each in found.status.routes if each.name == spec.name]
 
     def _is_explained(self, statuses: list[RouteStatus], topic: str, partition: int) -> bool:
         return any(
@@ -636,6 +644,8 @@ class World:
         left, idle = min(SHUTDOWN_SECONDS + 2, 2 * one_attempt + 4), 0.0
         while self.running.get(found.number) is found:
             await asyncio.sleep(0.25)
+            if found.process.frozen is not None:
+                continue
             left -= 0.25
             idle = 0.0 if self._may_be_busy(found.process) else idle + 0.25
             if left < 0:
@@ -657,6 +667,24 @@ class World:
         await asyncio.sleep(event.seconds / 2)
         self.influx.start()
 
+    async def a_process_is_frozen(self, event: Event, chance: random.Random) -> None:
+        awake = [found.process for found in self.running.values() if found.process.frozen is None]
+        if not awake:
+            return
+        process = chance.choice(awake)
+        process.freeze()
+        await asyncio.sleep(event.seconds)
+        if event.seconds > HEARTBEAT_SECONDS and chance.random() < 0.5:
+            for client in list(self.iggy.clients.values()):
+                if getattr(client, "process", None) is process:
+                    self.iggy.disconnect(client)
+        self._thaw(process)
+
+    def _thaw(self, process: Process) -> None:
+        process.thaw(self.loop)
+        for progress in self.progress.values():
+            progress.since = self.loop.time()
+
     async def the_clock_jumps(self, event: Event, chance: random.Random) -> None:
         self.wall_offset += chance.uniform(-3600, 3600)
 
@@ -667,10 +695,10 @@ class World:
         random.seed(self.scenario.seed)
         is_collecting = gc.isenabled()
         gc.disable()  # it takes a third of the time
-        with self.disk, self._time(), self._sdk(), self._log():
+        with self.disk, self._time(), self._sdk(), self._log(), bounded_steps() as self._is_alive:
             try:
                 self.loop.run_until_complete(self._main())
-            except Deadlock as error:
+            except (Deadlock, Endless) as error:
                 self.truth.wrong.append(str(error))
             finally:
                 _GRAVEYARD.append((self.loop, asyncio.all_tasks(self.loop)))
@@ -733,6 +761,7 @@ class World:
         self.state.dies_at = None
         for found in self.running.values():
             found.process.dies_at = None
+            self._thaw(found.process)
         self.disk.forget_kills()
 
     async def _settle(self, looking: asyncio.Task[None]) -> None:
@@ -752,7 +781,7 @@ class World:
             now = self.loop.time()
             if buried is None and now > began + SESSION_BACKOFF_SECONDS + SILENT_SECONDS + 15:
                 buried = now
-                self._check_ghosts()
+                await self._check_ghosts()
                 self.iggy.bury_ghosts()
                 bound += now - began
                 self.tell("the operator rebuilds the groups")
@@ -770,8 +799,9 @@ class World:
             return True
         return any(any(self.unsettled(spec).values()) for spec in self.scenario.routes)
 
-    def _check_ghosts(self) -> None:
-        """What a ghost holds is named by some process that lives."""
+    async def _check_ghosts(self) -> None:
+        """What a ghost holds is named by some process that lives, and by `iggyflux check`."""
+        reported = await self._found_by_check()
         for spec in self.scenario.routes:
             if spec.kind == "single":
                 continue
@@ -788,9 +818,33 @@ class World:
                     for member in (group.members.values() if group else ())
                     if member.client not in self.iggy.clients and partition in member.partitions
                 ]
+                is_visible = self.truth.known[spec.name].waiting(f"{topic}/{partition}", visible=True) > 0
+                if ghosts and is_visible and (spec.name, topic, partition) not in reported:
+                    self.truth.wrong.append(f"{spec.name} {topic}/{partition}: `check` does not name its ghost")
                 if waiting and ghosts and (topic, partition) not in named and self.statuses(spec):
                     states = [each.as_dict() for each in self.statuses(spec)]
                     self.truth.wrong.append(f"{spec.name} {topic}/{partition}: a ghost holds it, unnamed: {states}")
+
+    async def _found_by_check(self) -> set[tuple[str, str, int]]:
+        """Return the partitions of groups that `iggyflux check` reports."""
+        connection = self._connection(self._iggy_settings())
+        await connection.open()
+        found = {
+            (spec.name, each.partition.topic, each.partition.partition)
+            for spec in self.scenario.routes
+            if spec.kind != "single"
+            for topic in spec.topics
+            for each in await find_starving(
+                connection,
+                ConsumerId("group", spec.name),
+                STREAM,
+                topic,
+                counts_all=True,
+                monotonic=self.loop.time,
+            )
+        }
+        await connection.close()
+        return found
 
     async def _finish(self) -> None:
         """Stop all processes in order: each must end in time, with 0."""
@@ -904,5 +958,6 @@ _EVENTS: dict[str, Callable[[World, Event, random.Random], Awaitable[None]]] = {
     "a process dies at a commit": World.a_process_dies_at_a_commit,
     "a process is stopped": World.a_process_is_stopped,
     "all is stopped": World.all_is_stopped,
+    "a process is frozen": World.a_process_is_frozen,
     "the clock jumps": World.the_clock_jumps,
 }

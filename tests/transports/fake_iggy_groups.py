@@ -348,7 +348,15 @@ class FakeClient:
         self.server.on_store(name, topic, partition, offset)
 
     async def poll_messages(
-        self, _stream: str, topic: str, *, consumer: Any, partition_id: int, polling_strategy: Any, count: int, **_: Any
+        self,
+        _stream: str,
+        topic: str,
+        *,
+        consumer: Any,
+        partition_id: int,
+        polling_strategy: Any,
+        count: int,
+        auto_commit: bool = False,
     ) -> Sequence[Any]:
         name, found = consumer.id, self._topic(topic)
         place, kinds = found.partitions[partition_id], sdk.PollingStrategy
@@ -371,6 +379,9 @@ class FakeClient:
             group.polled[partition_id] = max(chosen[-1]["offset"], group.polled.get(partition_id, -1))
         polled = [Polled(each["offset"], each["payload"], each["timestamp"]) for each in chosen]
         self.server.on_poll(name, topic, partition_id, polled)
+        if auto_commit and chosen and not group:
+            place.offsets[name] = chosen[-1]["offset"]
+            self.server.on_store(name, topic, partition_id, chosen[-1]["offset"])
         return polled
 
     async def send_binary_request(self, code: int, body: bytes) -> bytes:
