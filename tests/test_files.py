@@ -584,3 +584,24 @@ finally:  # the peak of `getrusage` would be that of the tests, before exec
     peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
     print(peak, file=sys.stderr, flush=True)
 """
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_no_file_of_lines(kind: str, tmp_path: Path) -> None:
+    """They cannot keep lines durably."""
+    path = tmp_path / "lambda"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+
+    async def main() -> None:
+        sink = LineFileSink(path)
+        try:
+            await sink.connect()
+        finally:
+            await sink.close()
+
+    with pytest.raises(Stopped, match="it is not a regular file") as stopped:
+        asyncio.run(main())
+    assert stopped.value.code == "IFX710"

@@ -352,6 +352,8 @@ async def _to_file(end: End, _spec: Writer | Reader) -> AsyncIterator[CheckResul
     place = path if path.exists() else path.parent
     if path.is_dir():
         yield CheckResult(False, f"{path} is a directory")
+    elif path.exists() and not path.is_file():
+        yield CheckResult(False, f"{path} is not a regular file")
     elif not place.exists():
         yield CheckResult(False, f"directory {place} not found")
     elif not _may(place, os.W_OK):

@@ -6,7 +6,9 @@ A caller that promises durability appends, syncs, and then checks `is_at`.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -78,6 +80,8 @@ def _opened(path: Path, *, private: bool) -> int:
     mode = 0o600 if private else 0o644
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
         sync_folder(path.parent)
     except OSError:
         os.close(descriptor)
