@@ -26,8 +26,9 @@ SOURCES = ["{}", "multiply({}, `2`)", "length({})", "parse_number({})"]
 ENCODE = {"json": lambda tree: json.dumps(tree).encode(), "msgpack": msgspec.msgpack.encode, "cbor": cbor2.dumps}
 
 
-def mapping(fields: dict[str, Any], form: str, **source: Any) -> Mapping:
+def mapping(fields: dict[str, Any], form: str, for_each: str | None = None, **source: Any) -> Mapping:
     document = {
+        **({"for_each": for_each} if for_each else {}),
         "iggyflux": 1,
         "kind": "writer",
         "from": {"stream": "s", "topic": "t", "payload": form, **source},
@@ -77,7 +78,8 @@ def test_each_field_is_what_it_is_alone_or_is_omitted(form: str, drawn: tuple[di
     together = render(mapping(fields, form, on_bad_value="omit"), payload)
     kept, omitted = ["always=1.0"], 0
     for name, field in fields.items():
-        text = ENCODE[form]({name: tree[name]})
+        is_seen = field["expr"] == json.dumps(name) or not isinstance(tree[name], float) or math.isfinite(tree[name])
+        text = ENCODE[form]({name: tree[name] if is_seen else None})
         alone = render(mapping({name: field}, form), text)
         if alone.failures:
             omitted += 1
@@ -130,6 +132,43 @@ def test_what_is_not_json_is_none_with_it_either(payload: bytes) -> None:
     rendered = render(mapping({"a": "a"}, "json", on_bad_value="omit"), payload)
 
     assert [failure.location for failure in rendered.failures] == ["/from/payload"]
+
+
+@given(
+    st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 1, 2, -3.5]), min_size=1),
+    st.sampled_from(
+        ["max({})", "min({})", "sort({})[0]", "sum({})", "to_string({}[0])", "{}[0] == {}[0]", "reverse({})[0]"]
+    ),
+    st.sampled_from([None, "while"]),
+)
+def test_expressions_see_null_for_what_is_not_finite(numbers: list[float], text: str, each: str | None) -> None:
+    """So no order of NaN decides what is stored."""
+    field = {"if": {"expr": text.format("def", "def"), "type": "auto"}}
+    tree: dict[str, Any] = {"while": [{"def": numbers}]} if each else {"def": numbers}
+    nulls = [number if math.isfinite(number) else None for number in numbers]
+    other: dict[str, Any] = {"while": [{"def": nulls}]} if each else {"def": nulls}
+    made = mapping(field, "json", for_each=each, on_bad_value="omit")
+
+    assert list(render(made, json.dumps(tree).encode()).lines) == list(render(made, json.dumps(other).encode()).lines)
+
+
+def test_a_point_of_bad_values_only_fails_with_their_reason() -> None:
+    made = parse_mapping(
+        "{iggyflux: 1, kind: writer, from: {stream: s, topic: t, on_bad_value: omit}, "
+        "points: {measurement: {const: m}, fields: {class: a}, timestamp: {const: 0, format: unix_s}}}",
+        format="yaml",
+    )
+    (failure,) = render(made, b'{"a": "n/a"}').failures
+
+    assert (failure.code, failure.location) == ("IFX346", "/points/fields/class")
+    assert "found string 'n/a'" in failure.reason
+
+
+@pytest.mark.parametrize(("word", "helps"), [("NaN", True), ("-Infinity", True), ("nan", False), ("+Infinity", False)])
+def test_the_hint_names_the_option_where_it_helps(word: str, helps: bool) -> None:
+    (failure,) = render(mapping({"a": "a"}, "json"), f'{{"a": {word}}}'.encode()).failures
+
+    assert ("on_bad_value" in (failure.hint or "")) is helps
 
 
 def test_a_star_keeps_its_good_members() -> None:

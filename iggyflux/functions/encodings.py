@@ -120,7 +120,7 @@ def _unpack(data: Any, layout: struct.Struct, offset: Any = 0, encoding: str | N
         raise cannot("unpack", "the offset is not an integer")
     kind, read, what = _READERS[encoding or ("base64" if type(data) is str else "bytes")]
     try:
-        if type(data) is not kind:
+        if type(data) is not kind or (type(data) is list and any(type(each) is not int for each in data)):
             raise ValueError
         found = read(data)
     except (ValueError, TypeError, struct.error):

@@ -33,6 +33,8 @@ _UTF_32 = re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|[ -~]\0\0\0|\0\0\0[ -~]")
 _UTF_16 = re.compile(rb"\xff\xfe|\xfe\xff|(?:[ -~]\0){2}|(?:\0[ -~]){2}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{8,}+={0,2}\s*")
 _NOT_A_NUMBER = re.compile(rb"[:,\[]\s*+([-+]?(?:NaN|nan|Infinity|Inf|inf))\b")
+_WORDS_OF_PYTHON = ("NaN", "Infinity", "-Infinity")
+"""What encoders write that follow Python or JavaScript; `on_bad_value: omit` takes these."""
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _PYTHON = re.compile(rb"\s*+[\[{]\s*+(?:\{\s*+)?'")
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*+<[!?A-Za-z]")
@@ -98,7 +100,9 @@ def _looks_of_base64(payload: bytes, declared: str) -> Iterator[Look]:
 
 def _looks_of_broken_json(payload: bytes) -> Iterator[Look]:
     if _JSON.match(payload) and (number := _NOT_A_NUMBER.search(_STRING.sub(b'""', payload))):
-        yield f"JSON has no {number[1].decode()}", "let the producer send null, or set `on_bad_value: omit`"
+        word = number[1].decode()
+        also = ", or set `on_bad_value: omit`" if word in _WORDS_OF_PYTHON else ""
+        yield f"JSON has no {word}", f"let the producer send null{also}"
     if _PYTHON.match(payload):
         yield "JSON has strings in double quotes only", "let the producer send JSON, not the text of a Python object"
     lines = payload.splitlines()

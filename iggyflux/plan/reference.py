@@ -7,6 +7,7 @@ equal it in lines, origins, failures, skips and order, for every document and ev
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from itertools import accumulate
 
 from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
 from iggyflux.expressions import Budget, Expression, truth
+from iggyflux.expressions.lowering import static_path
 from iggyflux.lineprotocol import (
     MAX_NS,
     MIN_NS,
@@ -28,6 +30,7 @@ from iggyflux.lineprotocol import (
     shorten,
 )
 from iggyflux.payloads import FORMATS
+from iggyflux.payloads.binary import is_plain
 from iggyflux.payloads.recognition import explained
 from iggyflux.plan.bounds import (
     MAX_LINE_CHARACTERS,
@@ -80,11 +83,13 @@ class _Scope:
 
     `rounded` is `rounded_numbers`, cached so that each text of a message is searched once for each type.  `budget` and
     `names` bound what the expressions and `flatten` make of the message.  `bad` collects the failures of values that a
-    point omits.
+    point omits.  `finite` is `root` with null for NaN and infinities, which only plain paths see: no function could
+    sort or compare them.
     """
 
     message: Message
     root: JSON
+    finite: JSON
     index: int | None
     is_text: bool
     rounded: Callable[[bytes, FieldType], frozenset[float]]
@@ -98,9 +103,12 @@ class _Scope:
         return "" if self.index is None else " in the element"
 
     def evaluate(self, source: Source, value: JSON) -> JSON:
-        if isinstance(source, Expression):
-            return source.evaluate(value, self.message, root=self.root, index=self.index, budget=self.budget)
-        return source.value
+        if not isinstance(source, Expression):
+            return source.value
+        root = self.root
+        if self.finite is not root and static_path(source) is None:
+            value, root = self.finite if value is root else finite(value), self.finite
+        return source.evaluate(value, self.message, root=root, index=self.index, budget=self.budget)
 
     def convert(self, value: JSON, kind: FieldType, cast: Cast, source: Source) -> Scalar:
         """Return the field value of `value`, which `source` gave.
@@ -195,7 +203,8 @@ class ReferencePlan:
     def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
-        scope = _Scope(message, root, None, not self._format.binary, cache(rounded_numbers), budget, names, [])
+        numbers = finite(root) if self._lenience and not is_plain(root) else root
+        scope = _Scope(message, root, numbers, None, not self._format.binary, cache(rounded_numbers), budget, names, [])
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(skipped=[index])
         records: list[_Record] = []
@@ -258,6 +267,10 @@ class ReferencePlan:
         measurement = self._measurement(scope, value, spec)
         tags = self._tags(scope, value, spec)
         fields = self._fields(scope, value, spec)
+        if not fields and scope.bad:
+            first = scope.bad[0]
+            reason = f"all fields are null, missing or bad{scope.inside}: {first.reason}"
+            raise RecordError(NO_FIELD, reason, first.location, first.hint)
         if not fields:
             reason = f"all fields are null or missing{scope.inside}{_without_members(scope, value)}"
             raise RecordError(
@@ -591,6 +604,15 @@ def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str, *, deep:
         return found
     except EvaluationError as error:
         raise error.at(pointer) from None
+
+
+def finite(value: JSON) -> JSON:
+    """Return `value` with null for NaN and infinities."""
+    if isinstance(value, dict):
+        return {key: finite(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [finite(element) for element in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
