@@ -55,10 +55,9 @@ MADE: dict[tuple[str, str], Callable[[], list[str]]] = {
     ],
     ("timestamps.py", "_read_pattern"): lambda: [r"(?<!%)((?:%%)*)%F"],
     ("transports/influxdb/query/answers.py", "_words"): list,
-    ("transports/influxdb/query/statements.py", "fill"): lambda: [
-        rf"(?P<foreign>{each.foreign.pattern})|\$(?P<bound>start|stop)\b" for each in statements.LANGUAGES.values()
+    ("transports/influxdb/query/statements.py", "_any_of"): lambda: [
+        "|".join([*each.texts.values(), *each.more.values()]) for each in statements.LANGUAGES.values()
     ],
-    ("transports/influxdb/query/statements.py", "check_statement"): lambda: [r"\$start\b"],
 }
 
 # Patterns of which the code cuts the texts, at which length; how they are applied, where that is not to be seen.

@@ -5,7 +5,9 @@ The simulator's parsers read them back; `tests/servers` compares these with the 
 
 from __future__ import annotations
 
+import re
 import string
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -184,6 +186,159 @@ def test_a_statement_that_does_more_than_read_a_span_is_refused(language: str, t
 )
 def test_a_statement_that_reads_a_span_is_accepted(language: str, text: str) -> None:
     check_statement(text, language)
+
+
+# Texts, comments and regular expressions of the three languages, as plain patterns of quadratic time.
+_LITERALS = {
+    "influxql": r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|--[^\n]*|/\*.*?\*/|(?<=~)\s*/(?:[^/\\\n]|\\.)*/""",
+    "sql": r"""'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/""",
+    "flux": r""""(?:[^"\\]|\\.)*"|//[^\n]*|(?<=~)\s*/(?:[^/\\\n]|\\.)*/""",
+}
+_WRITES = {"influxql": r";|\binto\b", "sql": ";", "flux": r"\bto\s*\("}
+_TOKENS = [
+    "'",
+    '"',
+    "\\",
+    "--",
+    "/*",
+    "*/",
+    "/",
+    "//",
+    "~",
+    "\n",
+    " ",
+    "a",
+    "; ",
+    "into ",
+    "to(b)",
+    "$start ",
+    "$stop ",
+]
+_MORE_TOKENS = ["(", ",", ":", "=", ".", "from ", "select", "by", "$$", "$q$", "E'", "`", "''", "1", "to ("]
+
+
+def _code(text: str, language: str) -> str:
+    return re.sub(_LITERALS[language], " ", text, flags=re.DOTALL).strip().rstrip(";").strip()
+
+
+def _written_by(tokens: list[str]) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from(tokens), max_size=14).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(list(LANGUAGES)), _written_by(_TOKENS))
+@example("sql", "'$start ")
+@example("flux", '"\\"to(b)')
+@example("influxql", "~/*a/ $stop ~/*/")
+def test_what_is_not_closed_is_code(language: str, text: str) -> None:
+    """As plain patterns have it, which look for each closing again."""
+    pattern = rf"{_LITERALS[language]}|\$(start|stop)\b"
+    bounds = {name: LANGUAGES[language].time(ns) for name, ns in (("start", 1), ("stop", 2))}
+
+    expected = re.sub(pattern, lambda found: bounds.get(found[1], found[0]), text, flags=re.DOTALL)
+
+    assert fill(text, language, 1, 2) == expected
+    code = _code(f"SELECT f {text}", language)
+    refused = re.search(_WRITES[language], code) or {"$start", "$stop"} - set(re.findall(r"\$(?:start|stop)\b", code))
+    assert _is_refused(f"SELECT f {text}", language) == bool(refused)
+
+
+def _is_refused(statement: str, language: str) -> bool:
+    try:
+        check_statement(statement, language)
+    except StatementError:
+        return True
+    return False
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(list(LANGUAGES)), _written_by([*_TOKENS, *_MORE_TOKENS]), st.booleans())
+@example("influxql", r'FROM /"\\/ "/; into x; "', True)
+@example("sql", "$a$ $$ $a$ ; a; $a$ $$ $a$", True)
+def test_no_literal_hides_a_writing_statement(language: str, text: str, is_first: bool) -> None:
+    bounds = "$start , $stop "
+    statement = f"SELECT {bounds}{text}" if is_first else f"SELECT f {text} {bounds}"
+
+    assert _is_refused(statement, language) or re.search(_WRITES[language], _code(statement, language)) is None
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        (
+            "flux",
+            'from(bucket: b) |> range(start: $start, stop: $stop) |> f(r: /a"b/, v: r._m) |> to(bucket: b)',
+        ),
+        ("sql", "SELECT * FROM m WHERE time >= $start AND time < $stop AND x = $$it's$$; DROP TABLE cpu"),
+        ("sql", "SELECT * FROM m WHERE time >= $start AND time < $stop AND x = E'it\\'s'; DROP TABLE cpu"),
+        ("sql", "SELECT * FROM m WHERE time >= $start AND time < $stop AND `it's` > 0; DROP TABLE cpu"),
+        ("influxql", "SELECT f INTO n FROM /it's/ WHERE time >= $start AND time < $stop"),
+        ("influxql", "SELECT f FROM /it's/ WHERE time >= $start AND time < $stop; DROP SERIES FROM 'm'"),
+    ],
+)
+def test_a_quote_in_a_literal_hides_no_write(language: str, text: str) -> None:
+    with pytest.raises(StatementError, match="only"):
+        check_statement(text, language)
+
+
+_SPAN = "time >= $start AND time < $stop"
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        *(
+            ("influxql", each.replace("§", _SPAN))
+            for each in (
+                r"SELECT f FROM /cpu\/*/ WHERE §",
+                "SELECT f FROM /it's.*/ WHERE § AND x = 'y'",
+                'SELECT /a"b/ FROM "m" WHERE §',
+                'select mean(/a"b/) from "m", /it\'s/ where § group by /x"/, "y"',
+                'SELECT f FROM "d"."r"./it\'s/ WHERE § AND x = \'y\'',
+                "SELECT a / 2, f(a) / 3 FROM m WHERE x =~ /it's/ AND § AND y = 'z'",
+                "SELECT /* it's */ f FROM m WHERE § AND y = 'z'",
+            )
+        ),
+        *(
+            ("sql", each.replace("§", _SPAN))
+            for each in (
+                "SELECT * FROM m WHERE x = $$it's$$ AND § AND y = 'z'",
+                "SELECT * FROM m WHERE x = $q$it's $$ $q$ AND § AND y = 'z'",
+                r"SELECT * FROM m WHERE x = E'it\'s' AND §",
+                r"SELECT * FROM m WHERE x = e'it''s\'' AND § AND y = 'z'",
+                "SELECT `it's` FROM m WHERE § AND y = 'z'",
+                "SELECT * FROM m WHERE time >= $start AND time < $stop",
+            )
+        ),
+        *(
+            ("flux", f'import "regexp" {each} from(bucket: "b") |> range(start: $start, stop: $stop)')
+            for each in (
+                'p = /a"b/',
+                'p = f(r: /a"b/, v: "c")',
+                'p = [/a"/, /b/]',
+                'p = f( // a "quoted" word, and an open one: "\n r: 1)',
+                "p = (1 + 2) / 3 / 4",
+            )
+        ),
+    ],
+)
+def test_a_quote_in_a_literal_hides_no_bound(language: str, text: str) -> None:
+    check_statement(text, language)
+    filled = fill(text, language, 1, 2)
+    assert "$start" not in filled
+    assert "$stop" not in filled
+
+
+@pytest.mark.parametrize("language", list(LANGUAGES))
+@pytest.mark.parametrize("part", ["\\'", '\\"', "/*", "~/*a/", "E''b'", "$a$b", "$$ ", "` '", "(/a", "from /", "~ "])
+def test_an_open_text_takes_linear_time(language: str, part: str) -> None:
+    text = "'\"" + part * 20_000
+    start = time.thread_time()
+    fill(text, language, 1, 2)
+    fill(text[1:], language, 1, 2)
+    fill(text[2:], language, 1, 2)
+
+    assert time.thread_time() - start < 1
 
 
 @given(st.integers(min_value=statements.FIRST_TIME, max_value=statements.END_OF_TIME))

@@ -28,13 +28,18 @@ Where = Sequence[tuple[str, tuple[Scalar, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How names, texts and times are written; `foreign` matches quoted texts and comments: they hold no placeholder."""
+    """How names, texts and times are written.
+
+    `texts` match quoted texts and comments: they hold no placeholder.  `more` match literals that are recognized only
+    in some places or by some servers.
+    """
 
     name: str
     identifier: Callable[[str], str]
     text: Callable[[str], str]
     time: Callable[[int], str]
-    foreign: re.Pattern[str]
+    texts: Mapping[str, str]
+    more: Mapping[str, str]
 
 
 def _influxql_escaped(text: str, quote: str) -> str:
@@ -54,12 +59,16 @@ def _doubled(quote: str) -> Callable[[str], str]:
     return lambda text: quote + text.replace(quote, quote + quote) + quote
 
 
-# Quoted texts, comments, and for InfluxQL regular expressions, where one is allowed.  What is not closed ends with the
-# statement: the server rejects it, and searching again from inside it would take quadratic time.
-_ESCAPED = r"""'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)"""
-_DOUBLED = r"""'[^']*+(?:'|\Z)|"[^"]*+(?:"|\Z)"""
-_COMMENT = r"--[^\n]*|/\*.*?(?:\*/|\Z)"
-_REGEX = r"(?<=~)\s*/(?:[^/\\\n]|\\.)*/"
+# Patterns of literals and comments.  The group with the name of the pattern matches the rest of the statement if the
+# literal is not closed.
+_SINGLE = r"'(?:(?:[^'\\]|\\.)*+'|(?P<single>.*+))"
+_DOUBLE = r'"(?:(?:[^"\\]|\\.)*+"|(?P<double>.*+))'
+_COMMENT = r"/\*(?:.*?\*/|(?P<comment>.*+))"
+_REGEX = r"/(?:[^/\\\n]|\\.)*+/"
+_COMPARED = rf"(?<=~)\s*+{_REGEX}"
+# A division cannot follow these; `//` and `/*` begin a comment there.
+_OPERAND = rf"(?<=[(,:=\[])\s*+(?!/[/*]){_REGEX}"
+_AFTER_WORD = rf"(?:(?<=\bfrom)|(?<=\bselect)|(?<=\bby)|(?<=[^0-9]\.))\s*+(?!/[/*]){_REGEX}"
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         "influxql": Language(
@@ -67,21 +76,33 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             lambda name: _influxql_escaped(name, '"'),
             lambda text: _influxql_escaped(text, "'"),
             str,
-            re.compile(rf"{_ESCAPED}|{_COMMENT}|{_REGEX}", re.DOTALL),
+            {"single": _SINGLE, "double": _DOUBLE, "line": r"--[^\n]*+", "comment": _COMMENT, "compared": _COMPARED},
+            {"operand": _OPERAND, "after_word": f"(?i:{_AFTER_WORD})"},
         ),
         "sql": Language(
             "sql",
             _doubled('"'),
             _doubled("'"),
             "to_timestamp_nanos({})".format,
-            re.compile(rf"{_DOUBLED}|{_COMMENT}", re.DOTALL),
+            {
+                "single": r"'(?:[^']*+'|(?P<single>.*+))",
+                "double": r'"(?:[^"]*+"|(?P<double>.*+))',
+                "line": r"--[^\n]*+",
+                "comment": _COMMENT,
+            },
+            {
+                "escaped": r"(?<![\w$@#])[eE]'(?:(?:[^'\\]|\\.|'')*+'|(?P<escaped>.*+))",
+                "dollar": r"(?<![\w$@#])\$(?!(?:start|stop)\$)(?P<tag>\w*+)\$(?:.*?\$(?P=tag)\$|(?P<dollar>.*+))",
+                "backtick": r"`(?:[^`]*+`|(?P<backtick>.*+))",
+            },
         ),
         "flux": Language(
             "flux",
             _flux_text,
             _flux_text,
             "time(v: {})".format,
-            re.compile(rf'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|//[^\n]*|{_REGEX}', re.DOTALL),
+            {"double": _DOUBLE, "line": r"//[^\n]*+", "compared": _COMPARED},
+            {"operand": _OPERAND},
         ),
     }
 )
@@ -94,26 +115,32 @@ class StatementError(ValueError):
 # --- statements of the user ---
 
 
+_BOUND = re.compile(r"\$(start|stop)\b")
+
+
 def fill(statement: str, language: str, start: int, stop: int) -> str:
     """Return `statement` with `$start` and `$stop` as literals of its language, except inside texts and comments."""
     rules = LANGUAGES[language]
     bounds = {"start": rules.time(start), "stop": rules.time(stop)}
-    pattern = re.compile(rf"(?P<foreign>{rules.foreign.pattern})|\$(?P<bound>start|stop)\b", re.DOTALL)
-
-    def put(found: re.Match[str]) -> str:
-        name = found["bound"]
-        return found[0] if name is None else bounds[name]
-
-    return pattern.sub(put, statement)
+    pieces = _pieces(statement, {**rules.texts, **rules.more})
+    pieces[::2] = [_BOUND.sub(lambda found: bounds[found[1]], code) for code in pieces[::2]]
+    return "".join(pieces)
 
 
 def check_statement(statement: str, language: str) -> None:
     """Raise `StatementError` unless `statement` is one statement that only reads and uses both bounds."""
     rules = LANGUAGES[language]
-    bare = rules.foreign.sub(" ", statement).strip().rstrip(";").strip()
-    for name in ("$start", "$stop"):
-        if re.search(re.escape(name) + r"\b", bare) is None:
-            raise StatementError(f"the statement does not use {name} outside of texts and comments")
+    bare = _bare(statement, {**rules.texts, **rules.more})
+    used = set(_BOUND.findall(bare))
+    for name in ("start", "stop"):
+        if name not in used:
+            raise StatementError(f"the statement does not use ${name} outside of texts and comments")
+    # Whether a server recognizes `more` or not, the statement only reads.
+    _check_reading(bare, language)
+    _check_reading(_bare(statement, rules.texts), language)
+
+
+def _check_reading(bare: str, language: str) -> None:
     if language != "flux" and ";" in bare:
         raise StatementError("remove the text after the `;`: only one statement is allowed")
     if language == "influxql" and (re.match(r"select\b", bare, re.IGNORECASE) is None or _INTO.search(bare)):
@@ -122,6 +149,33 @@ def check_statement(statement: str, language: str) -> None:
         raise StatementError("only SELECT reads")
     if language == "flux" and re.search(r"\bto\s*\(", bare):
         raise StatementError("`to()` writes; a reader only reads")
+
+
+def _bare(statement: str, kinds: Mapping[str, str]) -> str:
+    return " ".join(_pieces(statement, kinds)[::2]).strip().rstrip(";").strip()
+
+
+def _pieces(statement: str, kinds: Mapping[str, str]) -> list[str]:
+    """Return code and matches of `kinds` in turn.
+
+    An opening that is not closed is code.  No later one of its kind is searched for: that would take quadratic time,
+    and the server rejects the statement.
+    """
+    pieces: list[str] = []
+    position, left = 0, dict(kinds)
+    pattern = _any_of(left.values())
+    while found := pattern.search(statement, position):
+        if found.lastgroup in left:
+            del left[found.lastgroup]
+            pattern = _any_of(left.values())
+        else:
+            pieces += [statement[position : found.start()], found[0]]
+            position = found.end()
+    return [*pieces, statement[position:]]
+
+
+def _any_of(kinds: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(kinds), re.DOTALL)
 
 
 _INTO = re.compile(r"\binto\b", re.IGNORECASE)
