@@ -173,7 +173,9 @@ def test_when_all_is_well(simulator: SimServer) -> None:
     assert_silent(*outcomes)
 
 
-@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 407])
+@pytest.mark.parametrize(
+    "status", [200, 401, *(pytest.param(each, marks=pytest.mark.long) for each in (302, 403, 404, 407))]
+)
 def test_when_the_server_repeats_it(simulator: SimServer, status: int) -> None:
     """In the body, as text and as JSON, and in headers; `transports` tests the answers after which a run waits."""
     everything()
