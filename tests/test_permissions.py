@@ -141,6 +141,32 @@ def test_what_cannot_be_read_is_not_taken_for_empty(command: tuple[str, ...], pa
     assert not Path("copies").exists()
 
 
+def test_a_closed_folder_does_not_hide_the_rest_of_a_state(folder: Path) -> None:
+    """`lost+found` of a file system belongs to the superuser; it is not a part of the state."""
+    shutil.copytree("data", "volume")
+    for name, code in {"lost+found": 0, "jobs": 3}.items():
+        Path("volume", name).mkdir(0)
+        shown, copied = iggyflux("state", "show", "volume"), iggyflux("state", "backup", "volume", f"copy {name}")
+        Path("volume", name).chmod(0o700)  # so that it can be removed
+
+        assert (shown.code, copied.code) == (code, code)
+        for outcome in (shown, copied):
+            assert ("error[IFX701]: cannot use the positions in volume/jobs" in outcome.err) == bool(code)
+            assert "lost+found" not in outcome.err
+        assert "copied 2 files" in copied.err
+        assert "log.sqlite3" in shown.out
+        Path("volume", name).rmdir()
+
+
+def test_a_backup_needs_no_rights_beside_a_folder_that_is_there(folder: Path) -> None:
+    Path("volumes/ready").mkdir(parents=True)
+    Path("volumes").chmod(0o500)
+    outcome = iggyflux("state", "backup", "data", "volumes/ready")
+    Path("volumes").chmod(0o700)
+
+    assert (outcome.code, len(list(Path("volumes/ready").rglob("*.sqlite*")))) == (0, 2)
+
+
 @pytest.mark.parametrize("command", ["validate", "test"])
 @pytest.mark.parametrize("path", ["unsearchable", "unlisted", "unreadable.yaml"])
 def test_a_closed_path_does_not_hide_other_files(command: str, path: str, folder: Path) -> None:

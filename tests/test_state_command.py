@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import ItemsView
 from contextlib import closing
 from pathlib import Path
 
@@ -118,10 +120,12 @@ def test_a_backup_of_a_damaged_file_is_none_at_all(kept: Path, tmp_path: Path) -
 
 KILLS = """
 import itertools, json, os, pathlib, sys
-from iggyflux.state.copies import check_state, copy_databases
+from iggyflux.errors import Stopped
+from iggyflux.state.copies import check_state, copy_databases, find_files
 
 live, target = map(pathlib.Path, sys.argv[1:])
-names = {path: pathlib.Path("below") / path.name for path in live.glob("*.sqlite")}
+names = {path: pathlib.Path(path.stem[0], path.name) for path in live.glob("*.sqlite")}
+is_there = target.exists()
 
 
 def copy(kill_at):
@@ -129,7 +133,7 @@ def copy(kill_at):
 
     def count(event, arguments):
         nonlocal left
-        if event.startswith(("os.", "sqlite3.connect", "shutil.")) or ".unfinished" in str(arguments):
+        if event.startswith(("os.", "sqlite3.connect", "shutil.", "fcntl.")) or ".unfinished" in str(arguments):
             left -= 1
             if left == 0:
                 os._exit(9)
@@ -146,29 +150,95 @@ for kill_at in itertools.count(1):
     if child == 0:
         copy(kill_at)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    there = sorted(target.rglob("*.*")) if target.exists() else []
-    found.append((code, [check_state(path).name for path in there]))
+    errors = []
+    there = find_files(target, errors.append) if target.exists() else []
+    found.append((code, [check_state(path).name for path in there], [str(error) for error in errors]))
     if there:
         target.rename(target.with_name(f"kept-{kill_at}"))
+        if is_there:
+            target.mkdir()
     if code != 9:
         break
-print(json.dumps(found))
+print(json.dumps([found, sorted(str(path) for path in target.parent.rglob(".*"))]))
 """
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["new", "empty"])
-def test_a_backup_that_is_killed_at_any_step_is_whole_or_absent(kept: Path, tmp_path: Path, is_there: bool) -> None:
-    """The next one to the same folder is not disturbed by what a killed one left."""
+def test_a_backup_that_is_killed_at_any_step_is_whole_or_known_to_be_unfinished(
+    kept: Path, tmp_path: Path, is_there: bool
+) -> None:
+    """The next one to the same folder replaces what a killed one left."""
     target = tmp_path / "copies" / "1"
     (target if is_there else target.parent).mkdir(parents=True)
     arguments = [sys.executable, "-c", KILLS, kept / "state", target]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    *killed, last = json.loads(done.stdout)
+    (*killed, last), left = json.loads(done.stdout)
 
     whole = ["lambda", "räder"]
     assert len(killed) > 10
-    assert last == [0, whole]
-    assert all(code == 9 and names in ([], whole) for code, names in killed)
+    assert last == [0, whole, []]
+    assert all(code == 9 and names in ([], whole) for code, names, _ in killed)
+    assert all("unfinished" in error for _, _, errors in killed for error in errors)
+    assert any(errors for *_, errors in killed)
+    assert left == []
+
+
+def test_an_unfinished_backup_is_not_taken_for_a_state(kept: Path) -> None:
+    (kept / "state" / ".unfinished").touch()
+
+    for command in ("show", "check", "backup"):
+        done = run(command, kept / "state", *[kept / "copy"] * (command == "backup"))
+        assert done.exit_code == (1 if command == "check" else 3)
+        assert "unfinished backup" in done.stderr
+        assert "räder" not in done.stdout
+    assert run("backup", kept / "log", kept / "state").exit_code == 2  # it did not make these files
+    assert len(list((kept / "state").glob("*.sqlite"))) == 2
+
+
+def test_a_folder_that_is_there_is_filled_and_not_replaced(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be the current folder or a mount point, where `lost+found` is."""
+    target = tmp_path / "ready"
+    (target / "lost+found").mkdir(parents=True)
+    target.chmod(0o750)
+    before = target.stat()
+    monkeypatch.chdir(target)
+
+    assert run("backup", kept / "state", ".").exit_code == 0
+    assert (target.stat().st_ino, target.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert sorted(path.name for path in target.iterdir()) == sorted(["lost+found", *files(kept / "state")])
+    assert run("check", ".").exit_code == 0
+
+
+def test_a_folder_with_any_name_is_copied(kept: Path, tmp_path: Path) -> None:
+    for name in ("jobs.unfinished", ".jobs.unfinished", "lost+found"):
+        shutil.copytree(kept / "log", kept / "state" / name)
+
+    assert run("backup", kept / "state", tmp_path / "copy").exit_code == 0
+    assert set(files(tmp_path / "copy")) == set(files(kept / "state"))
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "empty"])
+def test_backups_at_once_to_one_folder_do_not_disturb_each_other(kept: Path, tmp_path: Path, is_there: bool) -> None:
+    target = tmp_path / "copies"
+    if is_there:
+        target.mkdir()
+    second: list[Stopped] = []
+
+    class Names(dict[Path, Path]):
+        """Begins another backup within the first."""
+
+        def items(self) -> ItemsView[Path, Path]:
+            with pytest.raises(Stopped) as refused:
+                copy_databases(dict(self), target)
+            second.append(refused.value)
+            return super().items()
+
+    copy_databases(Names({path: Path(path.name) for path in (kept / "state").glob("*.sqlite")}), target)
+
+    assert ["another backup" in str(error) for error in second] == [True]
+    assert set(files(target)) == set(files(kept / "state"))
 
 
 @pytest.mark.parametrize("which", ["log/log.sqlite3", "state/räder.cursor.sqlite", "state/lambda.sqlite"])

@@ -11,7 +11,7 @@ import click
 
 from iggyflux.cli.output import ExitCode, Styled, json_text, note, plural, result, result_line, show_stop, talk
 from iggyflux.errors import Stopped
-from iggyflux.state.copies import check_pages, check_state, copy_databases, find_files, format_1_of, read_state
+from iggyflux.state.copies import check_pages, check_state, copy_databases, find_files, format_1_of, is_free, read_state
 from iggyflux.state.sqlite import SUFFIX
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.log import Log
@@ -103,25 +103,29 @@ def check(places: tuple[Path, ...]) -> int:
 def backup(place: Path, target: Path) -> int:
     """Back up a state directory or a log; each copy is a consistent snapshot of its file.
 
-    FOLDER is new or empty, and gets all files at once: after an error or a crash it has none. To restore a
-    backup, stop the routes and replace their files by those of the backup.
+    FOLDER is new or empty; it can be a mount point. After an error it has no files. While a file .unfinished is in
+    it, it is not a backup: one is being made, or was killed; the next backup to FOLDER replaces what that left. A new
+    FOLDER is made as .FOLDER.unfinished beside it, and renamed.
+
+    The exit code is 3 if a file cannot be copied, and nothing is. It is 3 too if a directory in PATH cannot be read,
+    or files have another format; the others are copied.
+
+    To restore a backup, stop the routes and replace their files by those of the backup.
 
     \b
     Example:
       iggyflux state backup .iggyflux /var/backups/iggyflux-2026-01-31
     """
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and not is_free(target):
         raise click.BadParameter(f"{str(target)!r} is not empty", param_hint="FOLDER")
     files, refused = _databases((place,))
-    if refused:
-        return _report(refused)
     names = {path: Path(path.name) if path == place else path.relative_to(place) for path in files}
     if names:
         copy_databases(names, target)
     for name in names.values():
         result_line(str(target / name))
     talk(f"copied {plural(len(files), 'file')}")
-    return ExitCode.OK
+    return _report(refused)
 
 
 def _report(refused: list[Stopped]) -> int:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
 import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from iggyflux.disk import make_folder, sync_folder
 from iggyflux.errors import Stopped
@@ -27,8 +29,11 @@ from iggyflux.state.sqlite import (
 )
 
 _FORMAT_1 = b'{"iggyflux":"'
-_UNFINISHED = ".unfinished"
-"""The end of the name of a folder that a backup is made in; one that was killed leaves it."""
+_MARK = ".unfinished"
+"""A file that is locked while a backup is made; it names the entries that are moved in, and is removed last."""
+_COPIES = ".unfinished-copies"
+_LOST_FOUND = "lost+found"
+"""The folder that a file system makes at its root; only the superuser can read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class StoredState:
 def find_files(place: Path, failed: Callable[[Stopped], None]) -> list[Path]:
     """Return the files in the folder `place`, or `place` itself if it is a file.
 
-    `failed` is called with the error of each folder that cannot be read.
+    `failed` is called with the error of each folder that cannot be read, or that is an unfinished backup.
     """
     if place.is_file():
         return [place]
@@ -53,14 +58,22 @@ def find_files(place: Path, failed: Callable[[Stopped], None]) -> list[Path]:
     while folders:
         folder = folders.pop()
         try:
-            with translate_errors(folder, "use"), os.scandir(folder) as entries:
+            with translate_errors(folder, "use"), os.scandir(folder) as listing:
+                entries = list(listing)
+                if any(entry.name == _MARK for entry in entries):
+                    raise Stopped(
+                        f"cannot use the positions in {folder}: it is an unfinished backup",
+                        "make the backup again, to the same directory",
+                        "IFX701",
+                    )
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        folders += [Path(entry.path)] * (not entry.name.endswith(_UNFINISHED))
+                        folders.append(Path(entry.path))
                     elif entry.is_file():
                         found.append(Path(entry.path))
         except Stopped as error:
-            failed(error)
+            if folder == place or not (folder.name == _LOST_FOUND or _is_beside(folder)):
+                failed(error)
     return sorted(found)
 
 
@@ -108,24 +121,103 @@ def _integrity(connection: sqlite3.Connection) -> Iterator[tuple[bytes]]:
 
 
 def copy_databases(names: Mapping[Path, Path], target: Path) -> None:
-    """Copy each database to its name in the new or empty folder `target`, durably: all of them, or none.
+    """Copy each database to its name in the folder `target`, durably: all of them, or none.
 
-    Raise `Stopped` (IFX701); IFX709 if `target` is not empty.
+    A new `target` appears with all copies.  One that exists is filled, since it can be a mount point; until all copies
+    are in it, it is known to be unfinished, and the next call replaces what a killed one left.
+
+    Raise `Stopped` (IFX701); IFX709 if `target` is not empty, or another backup to it is being made.
     """
     target = Path(os.path.realpath(target))  # `resolve` raises for a link to itself
-    beside = target.with_name(f".{target.name}{_UNFINISHED}")
     with translate_errors(target, "copy"):
-        if beside.exists():  # of a backup that was killed
-            shutil.rmtree(beside)
-        make_folder(beside, 0o700)
+        folder = target if target.exists() else target.with_name(f".{target.name}{_MARK}")
+        make_folder(folder, 0o700)
+        if not is_free(folder):
+            raise _not_empty(folder)
+        mark = _claim(folder)
+    with mark:
+        try:
+            with translate_errors(target, "copy"):
+                _clear(folder)
+                mark.truncate(0)
+            for path, name in names.items():
+                _copy(path, folder / _COPIES / name)
+            with translate_errors(target, "copy"):
+                _move(folder, mark)
+                if folder != target:
+                    _rename(folder, target)
+                (target / _MARK).unlink()
+                sync_folder(target)
+        except BaseException:
+            with suppress(OSError):
+                _clear(folder)
+                (folder / _MARK).unlink()
+                if folder != target:
+                    folder.rmdir()
+            raise
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether `folder` is empty, apart from what a backup that was killed left in it."""
+    return _names(folder) <= _moved(folder) | {_MARK, _COPIES, _LOST_FOUND}
+
+
+def _is_beside(folder: Path) -> bool:
+    """Return whether `folder` has the name of one that a backup to a new folder is made in."""
+    return folder.name.startswith(".") and folder.name.endswith(_MARK)
+
+
+def _claim(folder: Path) -> BinaryIO:
+    """Return the locked mark of `folder`."""
+    refusal = Stopped(f"another backup is being made in {folder}", "wait for it, or use another directory", "IFX709")
     try:
-        for path, name in names.items():
-            _copy(path, beside / name)
-        with translate_errors(target, "copy"):
-            _rename(beside, target)
-            sync_folder(target.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        mark = (folder / _MARK).open("a+b")
+    except FileNotFoundError as error:  # the other one has renamed the folder
+        raise refusal from error
+    try:
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(mark.fileno()), (folder / _MARK).stat()):
+            return mark
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    mark.close()
+    raise refusal
+
+
+def _moved(folder: Path) -> set[str]:
+    """Return the entries that an unfinished backup has moved into `folder`."""
+    try:
+        return _names(folder).intersection(json.loads((folder / _MARK).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):  # none yet: their names are durable before they are moved
+        return set()
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an unfinished backup has left in `folder`."""
+    for name in (_moved(folder) | {_COPIES}) & _names(folder):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _move(folder: Path, mark: BinaryIO) -> None:
+    """Move the copies into `folder`, durably; `mark` names them first."""
+    entries = sorted(_names(folder / _COPIES))
+    if not is_free(folder) or _names(folder).intersection(entries):
+        raise _not_empty(folder)
+    mark.write(json.dumps(entries).encode())
+    mark.flush()
+    os.fsync(mark.fileno())
+    for name in entries:
+        (folder / _COPIES / name).rename(folder / name)
+    (folder / _COPIES).rmdir()
+    sync_folder(folder)
 
 
 def _copy(path: Path, target: Path) -> None:
@@ -145,8 +237,13 @@ def _copy(path: Path, target: Path) -> None:
 
 def _rename(folder: Path, target: Path) -> None:
     try:
-        folder.rename(target)  # replaces an empty folder
+        folder.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        raise Stopped(f"{target} is not empty", "use a new or empty directory", "IFX709") from error
+        raise _not_empty(target) from error
+    sync_folder(target.parent)
+
+
+def _not_empty(target: Path) -> Stopped:
+    return Stopped(f"{target} is not empty", "use a new or empty directory", "IFX709")
