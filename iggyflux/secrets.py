@@ -313,31 +313,32 @@ _SECRET_NAME = re.compile(
 
 _SETTING = re.compile(r"""(?:^|[\s{,\["'])(?P<key>[A-Za-z_-]{4,})["']?[ \t]*[:=][ \t]*(?P<value>\S)""")
 REFERENCE = re.compile(r"""["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:[^\s,}]*)["']?(?=[\s,}]|$)""")
-# No scheme before `://`, and no second `://`: a line may be long, and these patterns take linear time.
-_LOGIN = re.compile(r"://([^/@\s'\"]+)@")
-_BARE_LOGIN = re.compile(r"(?<![^\s'\"={\[,(])([^\s'\"@/:={}\[\],()]{1,64}:[^\s'\"@]{1,200})@")
-_WORDS = re.compile(r"\S+")
+# A line may be long, so no pattern looks for the end of a login: they take linear time.
+BEFORE_LOGIN = re.compile(r":(?:\s|\\[a-z]?)*+/(?:\s|\\[a-z]?)*+/")
+"""The sign `://`, also with blanks or escapes in it, such as those of JSON."""
+_BARE_LOGIN = re.compile(r"(?<![^\s'\"={\[,(])[^\s'\"@/:={}\[\],()]{1,64}:(?=[^\s'\"])")
 _QUERY_MARK = re.compile(r"[?#]")
 
 
 def login_spans(line: str) -> list[tuple[int, int]]:
-    """Return the spans of a line that are secret in addresses: user and password, and what follows a path."""
-    return [span for word in _WORDS.finditer(line) for span in _login_spans_of(word[0], word.start())]
+    """Return the spans of a line that are secret in addresses: user and password, and what follows a path.
 
-
-def _login_spans_of(word: str, start: int) -> Iterator[tuple[int, int]]:
-    """Yield the same of a word that begins at `start`: a password may have quotes and `@` in it."""
-    begin, at = word.find("://") + 3, word.rfind("@")
-    if begin < 3:
-        bare = _BARE_LOGIN.search(word)
-        if bare is not None:
-            yield start + bare.start(1), start + at
-        return
-    if begin < at:
-        yield start + begin, start + at
-    query = _QUERY_MARK.search(word, max(begin, at))
-    if query is not None and query.end() < len(word):
-        yield start + query.end(), start + len(word)
+    A password may have any characters, so a login reaches to the last `@`, and a query to the end of the line.
+    """
+    mark = BEFORE_LOGIN.search(line)
+    spans = []
+    bare_at = line.rfind("@", 0, mark.start() if mark else len(line))
+    if bare_at > 0 and (bare := _BARE_LOGIN.search(line, 0, bare_at)):
+        spans.append((bare.start(), bare_at))
+    if mark is None:
+        return spans
+    at = line.rfind("@", mark.end())
+    if at > mark.end():
+        spans.append((mark.end(), at))
+    query = _QUERY_MARK.search(line, max(mark.end(), at))
+    if query is not None and query.end() < len(line):
+        spans.append((query.end(), len(line)))
+    return spans
 
 
 def secret_spans(line: str) -> list[tuple[int, int]]:
@@ -373,22 +374,22 @@ _SIGNS = " \t'\"{}[],"
 
 def url_secrets(text: str) -> Iterator[str]:
     """Yield the secret parts of an address: user and password, and what follows its path."""
-    match = re.match(r"[a-z][a-z0-9+.-]*" + _LOGIN.pattern, text, re.IGNORECASE)
-    if match:
-        yield match[1]
-    if text.startswith(("file:", "log:")):
+    if _PATH.match(text):
         return
-    # The address may also be invalid: a password with a slash in it, or no scheme.  A pattern takes quadratic time.
-    word = _SCHEME.sub("", _WORD.match(text)[0])  # type: ignore[index]  # it matches every text
-    login, at, _ = word.rpartition("@")
-    if at and ":" in login:
+    scheme = _SCHEME.match(text)
+    # The address may also be invalid: a password with a slash or a blank in it, or no scheme.
+    login, at, rest = text[scheme.end() if scheme else 0 :].rpartition("@")
+    if at and (scheme or ":" in login):
         yield login
-    match = re.match(r"[^\s?#]*[?#]", text)
-    if match and (":" in match[0] or "." in match[0]) and len(text) > match.end():
-        query = text[match.end() :]
-        yield query
-        yield from (value for part in query.split("&") if (value := part.partition("=")[2]))
+        yield from _WORDS.findall(login.partition(":")[2])
+    for part in (text, rest):
+        match = re.match(r"[^\s?#]*[?#]", part)
+        if match and (at or ":" in match[0] or "." in match[0]) and len(part) > match.end():
+            query = part[match.end() :]
+            yield query
+            yield from (value for each in query.split("&") if (value := each.partition("=")[2]))
 
 
-_WORD = re.compile(r"\S*")
-_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
+_PATH = re.compile(r"(?:file|log):(?!//[^/])")
+_WORDS = re.compile(r"\S{4,}")
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)

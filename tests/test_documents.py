@@ -816,6 +816,36 @@ def test_a_damaged_document_has_problems_with_places_or_none(data: st.DataObject
     works_or_has_problems(text, "yaml")
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("form", ["yaml", "toml"])
+@pytest.mark.parametrize("kind", ["mapping", "pipeline"])
+def test_a_fault_of_a_text_with_any_line_ends_has_its_place_in_the_text(
+    kind: str, form: str, data: st.DataObject
+) -> None:
+    sign = ": " if form == "yaml" else " = "
+    own = f'kind{sign}"writer"' if kind == "mapping" else f"run{sign}[]"
+    lines = [f"iggyflux{sign}1", own, f'lambda{sign}["é"]', f'token{sign}"Qx7vK2wZ9"', f"zz{sign}3"]
+    at = data.draw(st.integers(0, len(lines) - 1))
+    lines[at] += data.draw(st.sampled_from([": @", "\n] [", "\x01", "\n\t: [", "\udc80", ': "']))
+    end = st.sampled_from(["\n", "\r\n", "\r", "\r\r\n"])
+    ends = st.just(data.draw(end)) if data.draw(st.booleans()) else end
+    text: str | bytes = "".join(line + data.draw(ends) for line in lines)
+    if data.draw(st.booleans()):
+        text = text.encode("utf-8", "surrogateescape")
+    with pytest.raises(DocumentError) as caught:
+        parse_document(text, format=form)
+
+    plain = re.split(
+        rb"\r\n|\n|\r" if form == "yaml" else rb"\n",
+        text if isinstance(text, bytes) else text.encode("utf-8", "replace"),
+    )
+    for problem in caught.value.problems:
+        assert 1 <= problem.location.line <= len(plain)
+        assert 1 <= problem.location.column <= len(plain[problem.location.line - 1]) + 1
+        assert kind == "mapping" or "Qx7vK" not in problem.render()
+
+
 # --- schemas ---
 
 SCHEMAS = ("mapping", "pipeline")

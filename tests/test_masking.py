@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
 
@@ -148,6 +148,13 @@ def named(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
 
 
+@st.composite
+def line_ends(draw: Any, text: str) -> str:
+    """The text with line ends of other systems and of programs that damage them, each alone or mixed."""
+    ends = draw(st.sampled_from([["\n"], ["\n"], ["\r\n"], ["\r"], ["\r\r\n"], ["\n", "\r\n", "\r", "\r\r\n"]]))
+    return "".join(line + (draw(st.sampled_from(ends)) if len(ends) > 1 else ends[0]) for line in text.split("\n"))
+
+
 STYLES = ["plain", "lists at their key", "single", "double", "block", "flow", "toml", "toml tables", "toml dotted"]
 
 
@@ -174,7 +181,7 @@ def broken_pipelines(draw: Any) -> tuple[str, str]:
         at = draw(st.sampled_from([at for at in range(len(text)) if not any(at in each for each in taken)] or [0]))
         sign = draw(st.sampled_from(SIGNS))
         text = text[:at] + sign + text[at + draw(st.integers(0, 3)) :]
-    return text, "toml" if style.startswith("toml") else "yaml"
+    return draw(line_ends(text)), "toml" if style.startswith("toml") else "yaml"
 
 
 def damage(draw: Any, tree: Any) -> None:
@@ -213,6 +220,8 @@ def leaks(shown: str) -> list[str]:
         "influxdb: {url: \"http://user:pa'Qx7vK2wZ9@host",
         'influxdb: {url: http://h}\ninfluxdb: {url: "http://u:p@Qx7vK2wZ9@host"}',
         "url: http://h/?token=a'Qx7vK2wZ9 : x",
+        "influxdb: {address: u:Qx7vK2wZ9@h, url: http://h} : x",
+        "influxdb: {address: u:Qx7vK2wZ9@h, url: http://u:x@h} : x",
         'run: [{"headers": {"url": "Qx7vK2wZ9"}}], x',
         "influxdb:\n  headers:\n    url: Qx7vK2wZ9 : y\n  bucket: b : c",
         "[influxdb.headers]\nurl = Qx7vK2wZ9\n",
@@ -276,6 +285,58 @@ def test_no_problem_of_a_broken_pipeline_shows_a_value_of_an_unknown_key(
     checked, _ = check_file(file)
     lines = [unstyled(line) for problem in checked.problems for line in problem_lines(problem)]
 
+    assert leaks("\n".join(lines)) == []
+    for report in FORMS.values():
+        assert leaks(report([checked])) == []
+
+
+ODD = [*" \t\r\n\x85\u2028\x07'\"@:/?#\\,{}[]=%&!*|>-", "a", "7", ": ", " #", "\r\n"]
+FAULTS = {
+    "yaml": ["runn: []", "run: 1", "run: []", "x: : y", "run: [", "run: *z", "iggyflux: 1", "run: []\nto: !x y", "\tx"],
+    "toml": ["runn = []", "run = 1", "run = []", "x = = y", "run = [", "iggyflux = 1", "run = nan", "x"],
+}
+
+
+@st.composite
+def pipelines_with_a_login(draw: Any) -> tuple[str, str]:
+    """The text of a pipeline with a fault and an address with a password of any characters, and its format."""
+    odd = st.lists(st.sampled_from(ODD), max_size=3).map("".join)
+    password = f"{draw(odd)}{CANARY}{draw(odd)}"
+    # What begins a line and ends in a colon is a key, whose name is not a secret.
+    assume(not re.search(rf"[\r\n]\W*{CANARY}[^@]*:", password))
+    start = draw(st.sampled_from(["http://u:{}@h:1", "iggy://u:{}@h/x", "u:x{}@h:1", "http://h/?k=x{}"]))
+    if "://u" not in start:
+        password = re.sub(r"[\s\"'@/:={}\[\],()#]", "", password)
+    address = start.format(password).replace("://", draw(st.sampled_from(["://", "://", ":\r//", ":/\t/", ":\\/\\/"])))
+    form = draw(st.sampled_from(["yaml", "toml"]))
+    quoted = [f'"{address}"', f"'{address}'", json.dumps(address), json.dumps(address, ensure_ascii=False)]
+    value = draw(st.sampled_from([*quoted, address] if form == "yaml" else [*quoted, f'"""{address}"""']))
+    table, key = draw(st.sampled_from([("influxdb", "url"), ("iggy", "address")]))
+    sign = ": " if form == "yaml" else " = "
+    inline = f"{table}{sign}{{{key}{sign}{value}, stream{sign}x}}"
+    block = f"{table}:\n  {key}: {value}" if form == "yaml" else f"{table}.{key} = {value}"
+    near = draw(st.sampled_from(["", "", " : x", "]", " @", '"', "\n   z: : y"]))
+    lines = [f"iggyflux{sign}1", draw(st.sampled_from([inline, block])) + near, draw(st.sampled_from(FAULTS[form]))]
+    if draw(st.booleans()):
+        lines[1:] = lines[:0:-1]
+    return "\n".join(lines) + draw(st.sampled_from(["", "\n", "\r\n", "\r"])), form
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(broken=pipelines_with_a_login())
+@example(broken=("influxdb:\n  url: http://u:Qx7vK2wZ9\x85@influx\nrun: 1\n", "yaml"))
+@example(broken=('iggyflux = 1\ninfluxdb.url = "http:\r//u:Qx7vK2wZ9@h:1"\n', "toml"))
+@example(broken=("influxdb:\n  url: http://u:Qx7v-7: K2wZ9vv@h\nrun: 1\n", "yaml"))
+@example(broken=('influxdb: {url: "http://h/?tok=pw with Qx7vK2wZ9"}\nrun: [\n', "yaml"))
+@example(broken=('influxdb: {url: "http://h:1", \rtoken: "Qx7vK2wZ9", x: [}\nrun: 1\n', "yaml"))
+def test_no_problem_shows_a_login_whatever_its_characters(broken: tuple[str, str], tmp_path: Path) -> None:
+    text, form = broken
+    file = tmp_path / f"p.{form}"
+    file.write_text(text, "utf-8", newline="")
+    checked, _ = check_file(file)
+    lines = [unstyled(line) for problem in checked.problems for line in problem_lines(problem)]
+
+    assert checked.problems
     assert leaks("\n".join(lines)) == []
     for report in FORMS.values():
         assert leaks(report([checked])) == []

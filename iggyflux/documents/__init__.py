@@ -15,7 +15,7 @@ from iggyflux.documents.masking import Mask, is_mapping, is_mapping_text, is_tel
 from iggyflux.documents.nodes import Document, Format, join_pointer, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, open_source, read_source
-from iggyflux.documents.text import read_text
+from iggyflux.documents.text import check_size, read_text, with_plain_breaks
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.secrets import Scrubber, login_spans, secret_spans, suspected_secrets
 
@@ -64,6 +64,9 @@ def read_document(text: str | bytes, *, file: str | None = None, format: str | N
 
 
 def _read(text: str | bytes, file: str | None, chosen: Format) -> Document:
+    check_size(text, file)
+    # The mask, the reader and the places all count the lines of one text.
+    text = with_plain_breaks(text, lone=chosen == "yaml")
     clean = text if isinstance(text, str) else text.decode("utf-8", "replace")
     try:
         clean = read_text(text, file)
@@ -71,11 +74,11 @@ def _read(text: str | bytes, file: str | None, chosen: Format) -> Document:
         if chosen == "toml":
             from iggyflux.documents.toml_reader import read_toml
 
-            clean, root, faults = read_toml(clean, file)
+            root, faults = read_toml(clean, file)
         else:
             from iggyflux.documents.yaml_reader import read_yaml
 
-            clean, root, faults = read_yaml(clean, file)
+            root, faults = read_yaml(clean, file)
     except DocumentError as error:
         hide = _without_secrets if is_mapping_text(clean) else Mask(clean, by_line=True)
         raise DocumentError(map(hide, error.problems)) from error
@@ -98,7 +101,7 @@ def _without_logins(problem: Problem) -> Problem:
     """Return a problem of a mapping with user and password of each address in its line masked."""
     line = problem.source or ""
     # Where no host follows, `@` is that of an expression: {a: b, c: @}.
-    spans = [(start, end) for start, end in login_spans(line) if _HOST.match(line, end)]
+    spans = [(start, end) for start, end in login_spans(line) if _HOST.search(line, start)]
     if not spans:
         return problem
     scrub = Scrubber(line[start:end] for start, end in spans)

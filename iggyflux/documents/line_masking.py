@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from iggyflux.documents.pipeline_keys import vocabulary
-from iggyflux.secrets import REFERENCE, is_secret_key, login_spans
+from iggyflux.secrets import BEFORE_LOGIN, REFERENCE, is_secret_key, login_spans
 
 _QUOTED_TEXT = r""""(?:[^"\\]|\\.)*+"|'[^']*+'"""
 _SETTING = re.compile(
@@ -39,7 +39,19 @@ def hidden_in_lines(text: str) -> list[list[tuple[int, int]]]:
     """
     lines = text.split("\n")
     outline = _Outline(is_balanced=_is_balanced(lines))
-    return [outline.spans(line) for line in lines]
+    hidden = [outline.spans(line) for line in lines]
+    is_open = False
+    for line, spans in zip(reversed(lines), reversed(hidden), strict=True):
+        mark = BEFORE_LOGIN.search(line)
+        if is_open and mark:  # a login that goes on below
+            spans.append((mark.end(), len(line)))
+        is_open = not _begins_with_known_key(line) and (is_open or "@" in line)
+    return hidden
+
+
+def _begins_with_known_key(line: str) -> bool:
+    setting = _SETTING.match(line)
+    return setting is not None and any(_kinds(setting["quoted"] or setting["bare"] or ""))
 
 
 def hidden_spans(line: str) -> list[tuple[int, int]]:

@@ -23,15 +23,28 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\u
 _WIDE_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
+def check_size(data: str | bytes, file: str | None) -> None:
+    """Raise DocumentError if `data` is larger than a document can be."""
+    if len(data) > MAX_BYTES:
+        raise too_large(f"{len(data):,} {'bytes' if isinstance(data, bytes) else 'characters'}", MAX_BYTES, file)
+
+
+def with_plain_breaks(data: str | bytes, *, lone: bool) -> str | bytes:
+    """Return `data` with `\\n` for each `\\r\\n`, and if `lone` for each other `\\r`, which TOML does not allow."""
+    if isinstance(data, str):
+        data = data.replace("\r\n", "\n")
+        return data.replace("\r", "\n") if lone else data
+    data = data.replace(b"\r\n", b"\n")
+    return data.replace(b"\r", b"\n") if lone else data
+
+
 def read_text(data: str | bytes, file: str | None) -> str:
-    """Return `data` as text, with every line break as `\\n` and without a byte order mark.
+    """Return `data` as text, without a byte order mark and with its line breaks as they are.
 
     Raise DocumentError.
     """
-    if len(data) > MAX_BYTES:
-        raise too_large(f"{len(data):,} {'bytes' if isinstance(data, bytes) else 'characters'}", MAX_BYTES, file)
     text = data if isinstance(data, str) else _decode(data, file)
-    text = text.removeprefix(_BOM).replace("\r\n", "\n")
+    text = text.removeprefix(_BOM)
     found = _FORBIDDEN.search(text)
     if found is not None:
         raise refuse(_forbidden(text, found, file))

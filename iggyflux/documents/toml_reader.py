@@ -58,8 +58,8 @@ _MEANINGS: tuple[tuple[str, str, str | None], ...] = (
 _ABOUT_A_VALUE = ("Invalid value", "Expected newline", "Unescaped", "Illegal character '\\n'")
 
 
-def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ...]]:
-    """Return the text, its root node, and its recoverable faults.
+def read_toml(text: str, file: str | None) -> tuple[Node, tuple[Problem, ...]]:
+    """Return the root node of a text, and its recoverable faults.
 
     Raise DocumentError for all others.
     """
@@ -79,7 +79,7 @@ def read_toml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ..
         hint = "`iggyflux init` writes a starter document"
         raise DocumentError([lines.problem("IFX101", "the document is empty", 0, file=file, hint=hint)])
     reader.fill(reader.root, tree)
-    return text, reader.root, tuple(sorted(reader.faults, key=lambda each: (each.location.line, each.location.column)))
+    return reader.root, tuple(sorted(reader.faults, key=lambda each: (each.location.line, each.location.column)))
 
 
 def _loads(text: str) -> dict[str, Any]:

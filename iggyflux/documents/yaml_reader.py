@@ -52,15 +52,14 @@ _RESOLVERS: tuple[tuple[str, re.Pattern[str], Callable[[str], JSON]], ...] = (
 _MAYBE_NOT_A_STRING = frozenset("-+.0123456789nNtTfF~")
 
 
-def read_yaml(text: str, file: str | None) -> tuple[str, Node, tuple[Problem, ...]]:
-    """Return the text with plain line breaks, its root node, and its recoverable faults.
+def read_yaml(text: str, file: str | None) -> tuple[Node, tuple[Problem, ...]]:
+    """Return the root node of a text whose line breaks are `\\n`, and its recoverable faults.
 
     Raise DocumentError if the text is not YAML.
     """
-    text = text.replace("\r", "\n")
     reader = _YamlReader(text, file)
     root = reader.read()
-    return text, root, in_order(reader.located(root))
+    return root, in_order(reader.located(root))
 
 
 def in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:

@@ -94,7 +94,8 @@ class _Reading:
         self.warnings: list[Problem] = []
         self.document = dataclasses.replace(raw, tree=self.variables.tree, mask=self.variables.mask)
         self.misshapen: set[str] = set()
-        if misshapen := check_schema(self.document, "pipeline"):
+        misshapen = check_schema(self.document, "pipeline")
+        if misshapen or raw.broken:
             self.problems += misshapen
             reported = {problem.location.pointer for problem in misshapen if problem.code != "IFX111"}
             self.document = _pruned(self.document, reported | raw.broken)
