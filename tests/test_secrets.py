@@ -6,7 +6,7 @@ import base64
 import html
 import json
 from collections.abc import Callable
-from time import process_time
+from time import thread_time
 from urllib.parse import quote, quote_plus, unquote_plus
 
 import pytest
@@ -258,15 +258,22 @@ PUMPS = [
 ]
 
 
+def is_fast(call: Callable[[], object]) -> bool:
+    """Return whether one of three calls takes less than a second: a collection of garbage may take as long."""
+    for _ in range(3):
+        started = thread_time()
+        call()
+        if thread_time() - started < 1.0:
+            return True
+    return False
+
+
 @pytest.mark.parametrize("pump", PUMPS)
 def test_looking_for_secrets_takes_linear_time(pump: str) -> None:
     """A value, or a line, may have 1 MB: each search over it, of 100,000 characters in a second."""
     for text in (pump * (100_000 // len(pump)), "http://" + pump * (100_000 // len(pump)), "http://[" + pump * 30_000):
         for search in (lambda text: list(url_secrets(text)), login_spans, secret_spans, hidden_spans):
-            started = process_time()
-            search(text)
-
-            assert process_time() - started < 1.0
+            assert is_fast(lambda search=search, text=text: search(text))
 
 
 @pytest.mark.parametrize("pump", [*PUMPS, "...", "'...", "%…", "\\\\…", "aaaa…", "a%b&…", "%41", "&amp;", "\\u0041"])
@@ -274,7 +281,4 @@ def test_looking_for_secrets_takes_linear_time(pump: str) -> None:
 def test_hiding_secrets_takes_linear_time(secret: str, pump: str) -> None:
     """An answer of a server may have any length, and an ellipsis anywhere."""
     scrub = Scrubber([secret])
-    started = process_time()
-    scrub((pump * 10_000)[:10_000], is_cut=True)
-
-    assert process_time() - started < 1.0
+    assert is_fast(lambda: scrub((pump * 10_000)[:10_000], is_cut=True))
