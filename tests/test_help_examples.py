@@ -110,7 +110,7 @@ def test_an_example_of_the_help_runs(example: str, prepared: Path, tmp_path: Pat
         pipeline = folder / "pipeline.yaml"
         pipeline.write_text(pipeline.read_text().replace('from: "log:data", ', "").replace(', to: "log:history"', ""))
     if is_endless or needs_iggy:
-        command = command.replace("iggyflux ", "timeout --preserve-status -s INT 4 iggyflux ", 1)
+        command = command.replace("iggyflux ", "timeout --foreground --preserve-status -s INT 4 iggyflux ", 1)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
