@@ -11,7 +11,15 @@ import re
 from dataclasses import replace
 from typing import Literal, cast
 
-from iggyflux.documents.masking import Mask, is_mapping, is_mapping_text, is_telling, mask_of
+from iggyflux.documents.masking import (
+    Mask,
+    is_mapping,
+    is_mapping_text,
+    is_telling,
+    mask_of,
+    scrub_pointer,
+    scrub_texts,
+)
 from iggyflux.documents.nodes import Document, Format, join_pointer, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, open_source, read_source
@@ -105,15 +113,7 @@ def _without_logins(problem: Problem) -> Problem:
     if not spans:
         return problem
     scrub = Scrubber(line[start:end] for start, end in spans)
-    pointer = "".join(join_pointer("", scrub(part)) for part in split_pointer(problem.location.pointer))
-    return replace(
-        problem,
-        message=scrub(problem.message),
-        expected=problem.expected and scrub(problem.expected),
-        found=problem.found and scrub(problem.found),
-        hint=problem.hint and scrub(problem.hint),
-        location=replace(problem.location, pointer=pointer),
-    ).hiding(spans)
+    return scrub_pointer(scrub_texts(problem, scrub), scrub).hiding(spans)
 
 
 _HOST = re.compile(r"@(?:\w|\[[0-9A-Fa-f]*:)")

@@ -93,9 +93,7 @@ class Mask:
     def without_pointer(self, problem: Problem) -> Problem:
         """Return the problem with the hidden texts of its pointer masked: a key can have the text of a secret."""
         self._update()
-        parts = map(self._scrub, split_pointer(problem.location.pointer))
-        pointer = "".join(join_pointer("", part) for part in parts)
-        return dataclasses.replace(problem, location=dataclasses.replace(problem.location, pointer=pointer))
+        return scrub_pointer(problem, self._scrub)
 
     def hides(self, node: Node) -> bool:
         """Return whether the value of a node is hidden; what it refers to is then a secret."""
@@ -107,17 +105,7 @@ class Mask:
         scrub = self._scrub
         if self._by_line:
             scrub = Scrubber([*self._texts, *self._suspects(problem)])
-
-        def shown(text: str | None) -> str | None:
-            return scrub(text) if text and problem.code != _FIXED_TEXT else text
-
-        masked = dataclasses.replace(
-            problem,
-            message=shown(problem.message) or "",
-            expected=shown(problem.expected),
-            found=shown(problem.found),
-            hint=shown(problem.hint),
-        )
+        masked = problem if problem.code == _FIXED_TEXT else scrub_texts(problem, scrub)
         is_changed = problem.caret is not None  # its line is hidden already, and has other columns than the text
         spans = [] if is_changed else self._spans_of(problem)
         return masked.hiding([*spans, *scrub.spans(problem.source or "")])
@@ -152,6 +140,23 @@ class Mask:
                     begins = [run[0] for run in _RUN.finditer(text)] or [text]
                     if is_telling(text) and any(each in said for each in begins) and not REFERENCE.match(text):
                         yield text
+
+
+def scrub_texts(problem: Problem, scrub: Scrubber) -> Problem:
+    """Return a problem without the secrets of `scrub` in what it says; its line stays as it is."""
+    return dataclasses.replace(
+        problem,
+        message=scrub(problem.message),
+        expected=problem.expected and scrub(problem.expected),
+        found=problem.found and scrub(problem.found),
+        hint=problem.hint and scrub(problem.hint),
+    )
+
+
+def scrub_pointer(problem: Problem, scrub: Scrubber) -> Problem:
+    """Return a problem without the secrets of `scrub` in its pointer."""
+    pointer = "".join(join_pointer("", scrub(part)) for part in split_pointer(problem.location.pointer))
+    return dataclasses.replace(problem, location=dataclasses.replace(problem.location, pointer=pointer))
 
 
 def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
