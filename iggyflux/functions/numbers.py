@@ -123,23 +123,25 @@ def _round(number: Number, digits: Any = 0) -> Number:
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _LENIENT_NUMBER = re.compile(r"[+-]?(?=\.?[0-9])[0-9]*+(\.[0-9]*+)?([eE][+-]?[0-9]+)?")
-_SYNTAXES = {"json": (_JSON_NUMBER, None), "lenient": (_LENIENT_NUMBER, " \t\r\n\u00a0")}
+_SYNTAXES = {"json": (_JSON_NUMBER, ""), "lenient": (_LENIENT_NUMBER, " \t\r\n\u00a0")}
 """How a number may be written, and the characters that may be around it."""
 _FAIL: JSON = object()  # type: ignore[assignment]  # means "not given"
 
 
 def _syntax(constants: Mapping[str, Any], _: int) -> dict[str, Any]:
-    name = constants.get("syntax", "json")
+    if "syntax" not in constants:
+        return {}
+    name = constants["syntax"]
     if name not in _SYNTAXES:
         raise ConstantError("syntax", f"unknown value {name!r}", "known: " + ", ".join(_SYNTAXES))
-    return {"syntax": name} if "syntax" in constants else {}
+    return {"syntax": _SYNTAXES[name]}
 
 
-def _parse_number(text: Any, otherwise: JSON = _FAIL, syntax: str = "json") -> JSON:
+def _parse_number(text: Any, otherwise: JSON = _FAIL, syntax: tuple[re.Pattern[str], str] = _SYNTAXES["json"]) -> JSON:
     if not isinstance(text, str):
         return text  # type: ignore[no-any-return]  # null, or a number already
-    pattern, blanks = _SYNTAXES[syntax]
-    bare = text if blanks is None else text.strip(blanks)
+    pattern, blanks = syntax
+    bare = text.strip(blanks)
     found = pattern.fullmatch(bare) if len(bare) <= MAX_DIGITS else None
     if found is not None:
         value: int | float = float(bare) if found.group(1) or found.group(2) else int(bare)
