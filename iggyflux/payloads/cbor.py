@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -191,4 +192,4 @@ def _has_large_integer(value: JSON) -> bool:
     return isinstance(value, int) and not -(2**64) <= value < 2**64
 
 
-FORMAT = Format(decode, encode, binary=True, has_non_finite=True)
+FORMAT = Format(decode, encode, binary=True, decode_non_finite=partial(decode, non_finite=True))

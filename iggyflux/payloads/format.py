@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
+from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
 MAX_PAYLOAD_BYTES = 64_000_000
@@ -30,6 +31,7 @@ NO_MATCH = "IFX411"
 NOT_ENCODABLE = "IFX420"
 
 Options: TypeAlias = Mapping[str, JSON]
+Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
 
 
 class OptionError(ValueError):
@@ -46,16 +48,16 @@ class Format:
     """A payload format.
 
     `decode(payload, options, reads, strict)` may omit what `reads` does not name (None: everything is read).  Of
-    duplicate keys the last wins; `strict` rejects them.  A format with `has_non_finite` also takes `non_finite=True`:
-    NaN and infinities are then floats instead of failures.  `encode(value, options)` raises `RecordError` for a value
-    that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called when
-    a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
+    duplicate keys the last wins; `strict` rejects them.  `decode_non_finite` does the same, but NaN and infinities are
+    floats instead of failures; None for a format without them.  `encode(value, options)` raises `RecordError` for a
+    value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called
+    when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
     """
 
-    decode: Callable[..., JSON]
+    decode: Decode
     encode: Callable[[JSON, Options], bytes]
     binary: bool = False
-    has_non_finite: bool = False
+    decode_non_finite: Decode | None = None
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import accumulate
 from math import isinf
 
@@ -263,4 +264,4 @@ def _is_flat_and_finite(value: JSON | msgspec.Struct) -> bool:
     return True
 
 
-FORMAT = Format(decode, encode, has_non_finite=True)
+FORMAT = Format(decode, encode, decode_non_finite=partial(decode, non_finite=True))

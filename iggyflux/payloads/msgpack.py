@@ -6,6 +6,7 @@ Other extension types and NaN fail where they are read.
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -142,4 +143,4 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
     raise not_encodable("msgpack", f"a JSON value that it can hold ({reason})", value)
 
 
-FORMAT = Format(decode, encode, binary=True, has_non_finite=True)
+FORMAT = Format(decode, encode, binary=True, decode_non_finite=partial(decode, non_finite=True))

@@ -144,7 +144,7 @@ class ReferencePlan:
         self._format = FORMATS[writer.source.payload.format]
         parts = [each for spec in writer.points for each in (spec.fields, spec.field_stars)]
         omits = any(each.on_bad_value == "omit" for part in parts for each in part)
-        self._lenience = {"non_finite": True} if omits and self._format.has_non_finite else {}
+        self._decode_payload = (self._format.decode_non_finite if omits else None) or self._format.decode
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""
@@ -186,9 +186,7 @@ class ReferencePlan:
         """Return the payload; what of it could not be decoded is added to `failures`."""
         source = self.writer.source
         try:
-            root: JSON = self._format.decode(
-                message.payload, source.payload.options, self._reads, source.strict, **self._lenience
-            )
+            root = self._decode_payload(message.payload, source.payload.options, self._reads, source.strict)
         except PartlyDecoded as error:
             first, *others = error.errors
             if not error.value:
@@ -203,7 +201,7 @@ class ReferencePlan:
     def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
-        numbers = finite(root) if self._lenience and not is_plain(root) else root
+        numbers = root if self._decode_payload is self._format.decode or is_plain(root) else finite(root)
         scope = _Scope(message, root, numbers, None, not self._format.binary, cache(rounded_numbers), budget, names, [])
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(skipped=[index])
