@@ -404,7 +404,7 @@ class _WriterGenerator:
         column = self._variable("field")
         raw = self._raw(item.source, column)
         if item.cast:
-            text = f"cast_texts({raw.name}, {odd}, {self._name('type', item.type)}, {item.cast!r})"
+            text = f"converted_texts({raw.name}, {odd}, {self._name('type', item.type)}, {item.cast!r})"
         else:
             general = columns.COLUMNS[item.type].__name__
             function = _TYPED.get(item.type, general) if raw.kind == item.type.value else general

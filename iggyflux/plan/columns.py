@@ -81,7 +81,7 @@ def any_float_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
     if kinds <= {float, int, type(None)}:
         floats = [_to_float(index, value, fallback) for index, value in enumerate(column)]
         return float_texts(floats, fallback)
-    return _each(column, fallback, FieldType.FLOAT, False)
+    return converted_texts(column, fallback, FieldType.FLOAT, False)
 
 
 def _to_float(index: int, value: Any, fallback: Fallback) -> float | None:
@@ -114,7 +114,7 @@ def any_unsigned_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
 def _bounded(column: Sequence[JSON], fallback: Fallback, kind: FieldType, low: int, high: int) -> Column:
     if set(map(type, column)) == {int} and low <= min(column) and max(column) <= high:  # type: ignore[type-var,operator]
         return integer_texts(column, fallback)  # type: ignore[arg-type]
-    return _each(column, fallback, kind, False)
+    return converted_texts(column, fallback, kind, False)
 
 
 def string_texts(column: Sequence[str | None], fallback: Fallback) -> Column:
@@ -122,20 +122,20 @@ def string_texts(column: Sequence[str | None], fallback: Fallback) -> Column:
     try:
         joined = "".join(column)  # type: ignore[arg-type]
     except TypeError:  # a null, or another type
-        return _each(column, fallback, FieldType.STRING, False)
+        return converted_texts(column, fallback, FieldType.STRING, False)
     is_short = len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT  # type: ignore[arg-type]
     if is_short and _encodable(joined):
         if '"' not in joined and "\\" not in joined:
             return [f'"{value}"' for value in column]
         return [f'"{escape_string(value)}"' for value in column]  # type: ignore[arg-type]
-    return _each(column, fallback, FieldType.STRING, False)
+    return converted_texts(column, fallback, FieldType.STRING, False)
 
 
 def boolean_texts(column: Sequence[bool | None], fallback: Fallback) -> Column:
     """Return `true` and `false`."""
     if set(map(type, column)) <= {bool, type(None)}:
         return _texts([_BOOLEANS[value] for value in column])
-    return _each(column, fallback, FieldType.BOOLEAN, False)
+    return converted_texts(column, fallback, FieldType.BOOLEAN, False)
 
 
 _BOOLEANS: dict[bool | None, str | None] = {True: "true", False: "false", None: None}
@@ -148,7 +148,7 @@ def auto_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
         return any_float_texts(column, fallback)
     if kinds == {str}:
         return string_texts(column, fallback)  # type: ignore[arg-type]
-    return _each(column, fallback, FieldType.AUTO, False)
+    return converted_texts(column, fallback, FieldType.AUTO, False)
 
 
 COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
@@ -162,12 +162,8 @@ COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
 """The column function of each type, for values of any type."""
 
 
-def cast_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType, cast: Cast) -> Column:
-    """Return the texts of values that may be converted."""
-    return _each(column, fallback, kind, cast)
-
-
-def _each(column: Iterable[JSON], fallback: Fallback, kind: FieldType, cast: Cast) -> Column:
+def converted_texts(column: Iterable[JSON], fallback: Fallback, kind: FieldType, cast: Cast) -> Column:
+    """Return the texts of fields of a type, value by value."""
     texts: list[str | None] = []
     for index, value in enumerate(column):
         if value is None:

@@ -22,7 +22,7 @@ from iggyflux.plan.columns import (
     Fallback,
     Memo,
     MemoBudget,
-    cast_texts,
+    converted_texts,
     join_fields,
     memo_texts,
     refuse,
@@ -268,7 +268,7 @@ class StarFields(_Stars):
 
     def _member(self, entry: _Entry, star: Star, column: list[JSON], fallback: Fallback) -> tuple[str, Column, str]:
         if star.cast:
-            texts = cast_texts(column, fallback, star.type, star.cast)
+            texts = converted_texts(column, fallback, star.type, star.cast)
         else:
             texts = COLUMNS[star.type](column, fallback)
         if entry.prefix is None or (star.type is FieldType.UNSIGNED and not self._dialect.has_unsigned):
