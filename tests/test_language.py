@@ -37,6 +37,7 @@ from iggyflux import (
 )
 from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
+from tests.test_law import outcome
 
 HEAD = "iggyflux: 1\nkind: writer\nname: m\nfrom: {stream: s, topic: t}\n"
 TIME = "timestamp: {expr: ts, format: unix_s, default: message}"
@@ -66,13 +67,6 @@ def render(text: str, *payloads: Any, dialect: str = "v2", precision: str = "ns"
 
     assert outcome(compiled) == outcome(reference)
     return compiled
-
-
-def outcome(rendered: Rendered) -> list[Any]:
-    return [
-        list(part)
-        for part in (rendered.lines, rendered.origins, rendered.failures, rendered.skipped, rendered.empty)
-    ]  # fmt: skip
 
 
 def line(text: str, payload: Any, **options: Any) -> str:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from iggyflux import Message, parse_mapping
 from iggyflux.plan import reference
 from iggyflux.values import rounded_numbers
+from tests.test_law import outcome
 
 NUMBERS = [
     "0", "-0", "7", "-7", "7.0", "-0.0", "1e3", "1E-7", "0.00001", "0.0001", "1.5e-5", "1e15", "1e16", "123456789012345680.0",
@@ -91,20 +92,6 @@ def document(place: str, where: str | None = None) -> dict:
     if place.endswith("replaced"):
         tree["invalid_names"] = "replace"
     return tree
-
-
-def outcome(rendered):
-    return [
-        list(part)
-        for part in (
-            rendered.lines,
-            rendered.origins,
-            rendered.failures,
-            rendered.skipped,
-            rendered.empty,
-            rendered.omitted,
-        )
-    ]
 
 
 @pytest.mark.parametrize("where", ["b == 'x'", "length(keys(@)) > `0`"], ids=["static", "dynamic"])
