@@ -90,14 +90,17 @@ def test_a_hostile_batch_holds_up_nobody(name: str, tmp_path: Path) -> None:
             stop.request()
 
         def send() -> None:
+            time.sleep(1.0)
+            while other.reads <= 10 and time.monotonic() - began < 30:
+                time.sleep(0.1)
             sent[0] = time.monotonic()
             os.kill(os.getpid(), signal.SIGTERM)
 
+        began = time.monotonic()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, hear)
-        threading.Timer(1.0, send).start()
+        threading.Thread(target=send).start()
         routes = [route("hostile", mapping, ScriptedSource([hostile])), route("other", writer({"x": "x"}), other)]
         async with watched() as longest:
-            began = time.monotonic()
             running = asyncio.create_task(run_routes(routes, stop=stop, status_file=tmp_path / "status.json"))
             while heard[0] == float("inf"):
                 await asyncio.sleep(0.01)
