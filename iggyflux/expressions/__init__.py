@@ -2,7 +2,8 @@
 
 Only this package and `functions` use jmespath.  `syntax` parses the text with its lexer and parser, `operators`
 rewrites conditions of other languages for a hint, `checks` finds what can only fail, `evaluation` runs the tree,
-`reading` finds what it can read of a document, `lowering` finds what a code generator may write in its place.
+`reading` finds what it can read of a document, `tracing` what its parts give for samples, `lowering` finds what a code
+generator may write in its place.
 Evaluation changes nothing and keeps no state.
 
 It differs from jmespath.py only in two points.  A call that can only fail (unknown function, wrong number or types of
@@ -12,7 +13,7 @@ the text, even where they would never be evaluated.  The text is limited in leng
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from iggyflux.errors import EvaluationError, ExpressionError
@@ -21,6 +22,7 @@ from iggyflux.expressions.evaluation import RAISED, Evaluation, Run, build, spen
 from iggyflux.expressions.lowering import literal_value, path_of, scope_call, static_path
 from iggyflux.expressions.reading import find_reads
 from iggyflux.expressions.syntax import Node, children_in_order, parse, tokenize
+from iggyflux.expressions.tracing import Part, Place, Tracer
 from iggyflux.functions.table import Budget
 from iggyflux.reads import Reads
 from iggyflux.records import JSON, Message, Row
@@ -29,6 +31,8 @@ __all__ = [
     "RAISED",
     "Budget",
     "Expression",
+    "Part",
+    "Place",
     "Reads",
     "compile_expression",
     "literal_value",
@@ -127,6 +131,11 @@ class Expression:
     def reads_for(self, result: Reads) -> tuple[Reads, Reads]:
         """Return what is read of `@` and of `root()` if only `result` is read of the value (as of `for_each`)."""
         return find_reads(self.node, result)
+
+    def trace(self, places: Iterable[Place]) -> list[Part]:
+        """Return what each part of the expression gets and gives on `places`, in the order of the tree."""
+        spans = Checker(self.text, tokenize(self.text), {}, ()).spans(self.node)
+        return Tracer(spans).trace(self.node, places)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"

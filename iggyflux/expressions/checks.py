@@ -49,6 +49,13 @@ class Checker:
         self.warnings: list[ExpressionError] = []
         self.places: dict[int, int] = {}
 
+    def spans(self, node: Node) -> dict[int, tuple[int, int]]:
+        """Return where the first name, literal or `@` of each node starts and stops in the text, by the node's id."""
+        leaves = (i for i, token in enumerate(self.tokens) if token["type"] in _LEAVES)
+        self._place(node, leaves.__next__)
+        tokens = {key: self.tokens[index] for key, index in self.places.items() if index >= 0}
+        return {key: (token["start"], token["stop"]) for key, token in tokens.items()}
+
     def check(self, node: Node) -> Kinds:
         """Check the whole tree and return the types of its value; raise ExpressionError at the first fault."""
         leaves = (i for i, token in enumerate(self.tokens) if token["type"] in _LEAVES)
