@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -58,6 +59,24 @@ def try_writing(folder: Path) -> None:
     with NamedTemporaryFile(prefix=".iggyflux-check-", dir=existing) as file:
         file.write(b"\n")
         file.flush()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Give the file at `path` another content, whole or not at all; its permissions stay.
+
+    Raise `OSError`.
+    """
+    target = path.resolve()
+    with NamedTemporaryFile(prefix=f".{short_name(target.name)[:100]}-", dir=target.parent, delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            shutil.copymode(target, file.name)
+            Path(file.name).replace(target)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -39,12 +39,33 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of a document: `text` replaces the characters from offset `start` to `end` of its text."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What would end a problem: `title` says it to a person.
+
+    If `safe`, the document then says what it can only have meant; else an author has to decide.
+    """
+
+    title: str
+    edits: tuple[Edit, ...]
+    safe: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A fault of a document, or as a warning a doubtful part of it.
 
     `code` is stable (`IFX101`) and has a section in docs/errors.md.  `source` is the line of text at `location`; the
     caret underlines `length` characters from its column.  `caret` is the column in `source` if it differs from the
-    column in the file because text before it is hidden.
+    column in the file because text before it is hidden.  `fix` is a change that ends it, if there is a certain one.
     """
 
     code: str
@@ -57,6 +78,7 @@ class Problem:
     length: int = 1
     severity: Literal["error", "warning"] = "error"
     caret: int | None = None
+    fix: Fix | None = None
 
     def __str__(self) -> str:
         return self.render()
@@ -170,10 +192,19 @@ class ExpressionError(IggyfluxError):
     """An expression that does not compile.
 
     `position` is the 0-based offset in `text`, in characters; `length` is the number of characters at fault.
+    `instead` is what was probably meant in their place.
     """
 
     def __init__(
-        self, message: str, *, code: str, text: str, position: int = 0, length: int = 1, hint: str | None = None
+        self,
+        message: str,
+        *,
+        code: str,
+        text: str,
+        position: int = 0,
+        length: int = 1,
+        hint: str | None = None,
+        instead: str | None = None,
     ) -> None:
         self.message = message
         self.code = code
@@ -181,6 +212,7 @@ class ExpressionError(IggyfluxError):
         self.position = position
         self.length = length
         self.hint = hint
+        self.instead = instead
         caret = " " * position + "^" * max(length, 1)
         super().__init__(f"{message}\n  {text}\n  {caret}" + (f"\n  hint: {hint}" if hint else ""))
 

@@ -35,6 +35,7 @@ LAYERS: list[set[str]] = [
     {"runner"},
     {"sim"},
     {"authoring"},
+    {"editor"},
     {"cli"},
     {"__main__"},
 ]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux import Message, load_mapping, parse_mapping
+from iggyflux.editor.sample_checks import check_samples
 from tests.test_mapping_warnings import MAPPINGS
 
 NEW = {"IFX157", "IFX158", "IFX159", "IFX160"}
@@ -29,13 +30,14 @@ def document(examples: list[Any], *, for_each: str | None = None, **point: Any) 
 
 
 def warnings(tree: dict[str, Any]) -> list[tuple[str, str]]:
-    found = parse_mapping(json.dumps(tree, ensure_ascii=False), format="yaml").warnings
+    mapping = parse_mapping(json.dumps(tree, ensure_ascii=False), format="yaml")
+    found = [*mapping.warnings, *check_samples(mapping)]
     return [(each.code, f"{each.message}; {each.hint}") for each in found if each.code in NEW]
 
 
 @pytest.mark.parametrize("file", MAPPINGS, ids=lambda file: file.stem)
 def test_the_ready_mappings_have_no_such_warnings(file: Any) -> None:
-    assert [warning for warning in load_mapping(file).warnings if warning.code in NEW] == []
+    assert [warning for warning in check_samples(load_mapping(file))] == []
 
 
 # --- members ---
@@ -116,7 +118,7 @@ def test_nanoseconds_that_a_double_cannot_hold_are_reported(token: str, format: 
     tree = document([{form: "MESSAGE"}], timestamp={"expr": "at", "format": format})
     message = f'{{"at": {token}}}'
     text = json.dumps(tree).replace('"MESSAGE"', message if form == "message" else json.dumps(message))
-    found = [warning.code for warning in parse_mapping(text, format="yaml").warnings if warning.code in NEW]
+    found = [warning.code for warning in check_samples(parse_mapping(text, format="yaml")) if warning.code in NEW]
 
     assert found == (["IFX159"] if is_lost else [])
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import click
 
 from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of, unreadable
+from iggyflux.cli.inputs import INPUT_FILE, STDIN
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
 from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
-from iggyflux.documents import Document, read_document, read_source
+from iggyflux.cli.sample_files import samples_of_file
+from iggyflux.disk import replace_file
+from iggyflux.documents import Document, EditableText, read_document, read_source
+from iggyflux.editor.diagnostics import check_mapping
+from iggyflux.editor.evidence import Samples
+from iggyflux.editor.fixes import fix_all
 from iggyflux.errors import DocumentError, MappingError, Problem
-from iggyflux.mapping import compile_document
+from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.pipeline import Pipeline, parse_pipeline
+
+SamplesOf: TypeAlias = Callable[[WriterMapping | ReaderMapping], Samples]
+"""Reads the samples for a mapping."""
 
 NEITHER: Final = "IFX520"
 _OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
@@ -27,20 +37,46 @@ _OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
 @click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
 @click.option("--format", "form", type=click.Choice(["text", *FORMS]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
-def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
+@click.option("--samples", type=INPUT_FILE, help="Check the mapping against these messages too (for a reader: rows).")
+@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not plain payloads.")
+@click.option("--whole", is_flag=True, help="The samples are one payload, for example a csv file with its header.")
+@click.option(
+    "--fix", is_flag=True, help="Rewrite the files with the fixes that are certain; comments and layout stay."
+)
+def command(
+    paths: tuple[Path, ...],
+    form: str,
+    strict: bool,
+    samples: Path | None,
+    envelope: bool,
+    whole: bool,
+    fix: bool,
+) -> int:
     """Check mapping and pipeline files.
 
     PATHS are files or directories; in a directory, every .yaml, .yml and .toml file with the key `iggyflux`. No server
     is contacted. The mappings of a pipeline are checked too; missing variables, secret files and files of
-    TLS are warnings.
+    TLS are warnings. A mapping is also checked against its examples, and against --samples: members that
+    none has, conditions that are always or never true, values that fail, times of another unit.
 
     \b
     Example:
       iggyflux validate mappings/ pipeline.yaml
+      iggyflux validate mapping.yaml --samples messages.ndjson --fix
       iggyflux validate --format sarif mappings/ > problems.sarif
     """
+    if samples is None and (envelope or whole):
+        raise click.UsageError("--envelope and --whole need --samples")
+    if envelope and whole:
+        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
     files, others = find_documents(paths)
-    checked = _check_all(files)
+    if samples is not None and len(files) != 1:
+        raise click.UsageError("--samples needs one mapping file")
+    look = None if samples is None else _reader_of(samples, envelope=envelope, whole=whole)
+    if fix:
+        for file in files:
+            _fix(file, look)
+    checked = _check_all(files, look)
     problems = sorted_problems(checked)
     if strict:
         checked = [replace(file, problems=tuple(map(_as_error, file.problems))) for file in checked]
@@ -58,11 +94,41 @@ def command(paths: tuple[Path, ...], form: str, strict: bool) -> int:
     return ExitCode.PROBLEMS if any(problem.severity == "error" for problem in problems) else ExitCode.OK
 
 
+def _reader_of(path: Path, *, envelope: bool, whole: bool) -> SamplesOf:
+    """Return what reads the samples of a file, or once those of stdin."""
+    found: list[Samples] = []
+
+    def read(mapping: WriterMapping | ReaderMapping) -> Samples:
+        if not found or path != STDIN:
+            found[:] = [samples_of_file(mapping, path, envelope=envelope, whole=whole)]
+        return found[0]
+
+    return read
+
+
 def _as_error(problem: Problem) -> Problem:
     return replace(problem, severity="error")
 
 
-def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
+def _fix(path: Path, samples: SamplesOf | None) -> None:
+    """Rewrite a file with the fixes that are certain, and say how many."""
+    try:
+        text = EditableText.of(read_source(path))
+    except (OSError, DocumentError):
+        return  # the check that follows says why
+    if text is None:
+        note(f"{path} is not fixed: its line breaks are of several kinds")
+        return
+    fixed, count = fix_all(text.text, lambda each: check_text(each, path, samples)[0].problems)
+    if count:
+        try:
+            replace_file(path, text.with_text(fixed))
+        except OSError as error:
+            raise click.UsageError(f"cannot write {path}: {error.strerror}") from error
+        note(f"{path}: {plural(count, 'problem')} fixed")
+
+
+def _check_all(files: Sequence[Path], samples: SamplesOf | None) -> list[CheckedFile]:
     """Check each file, and the mappings of pipelines, once."""
     checked: dict[Path, CheckedFile] = {}
     waiting = list(files)
@@ -70,38 +136,44 @@ def _check_all(files: Sequence[Path]) -> list[CheckedFile]:
         path = waiting.pop(0)
         key = path.resolve()
         if key not in checked:
-            checked[key], named = check_file(path)
+            checked[key], named = check_file(path, samples)
             waiting += named
     return list(checked.values())
 
 
-def check_file(path: Path) -> tuple[CheckedFile, list[Path]]:
+def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFile, list[Path]]:
     """Return a file with its problems, and the mapping files that it names."""
+    try:
+        data = read_source(path)
+    except OSError as error:
+        return CheckedFile(str(path), "", (unreadable(path, error),)), []
+    except DocumentError as error:
+        return CheckedFile(str(path), "", tuple(error.problems)), []
+    return check_text(data, path, samples)
+
+
+def check_text(data: str | bytes, path: Path, samples: SamplesOf | None) -> tuple[CheckedFile, list[Path]]:
+    """Return what `check_file` returns for a file with the content `data`."""
     name = str(path)
     try:
-        document = read_document(read_source(path), file=name)
-    except OSError as error:
-        return CheckedFile(name, "", (unreadable(path, error),)), []
+        document = read_document(data, file=name)
     except DocumentError as error:
         return CheckedFile(name, "", tuple(error.problems)), []
     kind = kind_of(document.tree)
     if kind == "pipeline":
         return _check_pipeline(document, path)
     if kind == "mapping":
-        return _check_mapping(document, path), []
+        return _check_mapping(document, path, samples), []
     hint = "a mapping has `kind: writer` or `kind: reader`, a pipeline has `run`"
     problem = document.problem(NEITHER, "", "neither a mapping nor a pipeline", hint=hint)
     return CheckedFile(name, "", (*document.faults, problem)), []
 
 
-def _check_mapping(document: Document, path: Path) -> CheckedFile:
-    try:
-        mapping = compile_document(document)
-    except DocumentError as error:
-        tree = document.tree if isinstance(document.tree, dict) else {}
-        kind = tree.get("kind")
-        return CheckedFile(str(path), kind if kind in ("writer", "reader") else "", tuple(error.problems))
-    return CheckedFile(str(path), mapping.kind, tuple(mapping.warnings))
+def _check_mapping(document: Document, path: Path, samples: SamplesOf | None) -> CheckedFile:
+    tree = document.tree if isinstance(document.tree, dict) else {}
+    kind = tree.get("kind")
+    problems = check_mapping(document, samples, now_ns=time.time_ns())
+    return CheckedFile(str(path), kind if kind in ("writer", "reader") else "", tuple(problems))
 
 
 def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[Path]]:

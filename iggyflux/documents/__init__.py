@@ -23,12 +23,13 @@ from iggyflux.documents.masking import (
 from iggyflux.documents.nodes import Document, Format, join_pointer, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, open_source, read_source
-from iggyflux.documents.text import check_size, read_text, with_plain_breaks
+from iggyflux.documents.text import EditableText, check_size, read_text, with_plain_breaks
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.secrets import Scrubber, login_spans, secret_spans, suspected_secrets
 
 __all__ = [
     "Document",
+    "EditableText",
     "Format",
     "Mask",
     "check_schema",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
 from iggyflux.documents.offsets import Style, source_offsets
-from iggyflux.errors import Location, Problem
+from iggyflux.errors import Edit, Fix, Location, Problem
 from iggyflux.records import JSON
 
 Format: TypeAlias = Literal["yaml", "toml"]
@@ -166,11 +166,15 @@ class Document:
         found: str | None = None,
         hint: str | None = None,
         severity: Literal["error", "warning"] = "error",
+        instead: str | None = None,
+        safe: bool = True,
     ) -> Problem:
         """Return a problem of the node at `pointer`, or of its key if `key`.
 
         `offset` and `length` select characters of a scalar's value; they are mapped to the source through quotes,
         escapes and folded lines.  Without them the problem is about the whole scalar, or the start of a collection.
+        `instead` is what would be right in that place, as characters of the value with `offset`, else as text of the
+        document; it makes the fix, which is `safe` or not.
         """
         start, end, node = self._span(pointer, key)
         if node is not None and offset is not None and isinstance(node.value, str):
@@ -189,6 +193,11 @@ class Document:
             hint=hint,
             severity=severity,
         )
+        if instead is not None and "\n" not in self.text[start:end]:
+            inside = node is not None and offset is not None
+            text = written_inside(instead, node.style, first=offset == 0) if node is not None and inside else instead
+            if text is not None:
+                problem = replace(problem, fix=Fix(f"write {instead}", (Edit(start, end, text),), safe))
         return problem if self.mask is None else self.mask(problem)
 
     def _span(self, pointer: str, key: bool) -> tuple[int, int, Node | None]:
@@ -232,6 +241,26 @@ def _child(node: Node, part: str) -> Node | None:
 
 def _end(node: Node) -> int:
     return node.start + 1 if node.style is Style.COLLECTION and node.end > node.start else node.end
+
+
+_INDICATORS = frozenset("-?:,[]{}#&*!|>'\"%@`")
+"""The characters that no plain scalar of YAML begins with, or not always."""
+
+
+def written_inside(value: str, style: Style, *, first: bool) -> str | None:
+    """Return characters of a value as they are written in a scalar of `style`; None where they cannot be.
+
+    `first` says that the value begins with them.
+    """
+    if style is Style.SINGLE:
+        return value.replace("'", "''")
+    if style in (Style.DOUBLE, Style.BASIC, Style.MULTILINE_BASIC):
+        return value.replace("\\", "\\\\").replace('"', '\\"')
+    if style in (Style.LITERAL, Style.MULTILINE_LITERAL):
+        return None if "'" in value else value
+    if style is Style.PLAIN and ((first and value[:1] in _INDICATORS) or set(value) & set("#:,[]{}")):
+        return None
+    return value
 
 
 def _inside(text: str, node: Node, offset: int, length: int) -> tuple[int, int]:

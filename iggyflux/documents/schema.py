@@ -93,7 +93,8 @@ def _problems(document: Document, validator: SchemaValidator) -> list[Problem]:
             key=violation.key,
             expected=violation.expected,
             found=violation.found,
-            hint=_stray_hint(document, violation) or violation.hint,
+            hint=(stray := _stray_hint(document, violation)) or violation.hint,
+            instead=None if stray else _instead(document, violation),
         )
         for violation in violations
         if violation.pointer not in (document.broken_keys if violation.code == UNKNOWN_KEY else document.broken)
@@ -112,6 +113,15 @@ def _stray_hint(document: Document, violation: Violation) -> str | None:
     return None
 
 
+def _instead(document: Document, violation: Violation) -> str | None:
+    """Return the text that was probably meant in the place of a key or a word."""
+    if violation.meant is None or violation.code not in (UNKNOWN_KEY, NOT_ALLOWED):
+        return None
+    if not violation.meant.isidentifier():
+        return None
+    return violation.meant if violation.key or document.format == "yaml" else f'"{violation.meant}"'
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A problem before it has a place."""
@@ -123,7 +133,7 @@ class Violation:
     expected: str | None = None
     found: str | None = None
     hint: str | None = None
-    meant: str | None = None  # of a missing key its name, of an unknown key the name that was probably meant
+    meant: str | None = None  # of a missing key its name, of an unknown key or word the one that was probably meant
 
 
 class _Translation:
@@ -322,7 +332,9 @@ def _not_a_word(
     near = schema.get("x-instead", {}).get(text.lower()) or closest(text, words)
     hint = hint or (f"did you mean `{near}`?" if near else _hint(schema, value))
     expected = schema.get("x-expected") or " | ".join(words)
-    return Violation(NOT_ALLOWED, pointer, _not_taken(pointer), expected=expected, found=_show(value), hint=hint)
+    return Violation(
+        NOT_ALLOWED, pointer, _not_taken(pointer), expected=expected, found=_show(value), hint=hint, meant=near
+    )
 
 
 def _unknown_key(schema: Schema, key: str, value: Mapping[str, JSON], place: str) -> Violation:

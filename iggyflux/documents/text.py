@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from iggyflux.documents.nodes import Lines
 from iggyflux.errors import DocumentError, Problem
@@ -49,6 +50,28 @@ def read_text(data: str | bytes, file: str | None) -> str:
     if found is not None:
         raise refuse(_forbidden(text, found, file))
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class EditableText:
+    """The text of a document, as its problems count it, and what a file with that text has besides."""
+
+    text: str
+    has_mark: bool
+    line_break: str
+
+    @classmethod
+    def of(cls, data: bytes) -> EditableText | None:
+        """Return the text of a file; None if its line breaks are of several kinds.  Raise DocumentError."""
+        text = read_text(data, None)
+        plain = text.replace("\r\n", "\n")
+        if "\r" in plain or (plain != text and text.count("\n") != text.count("\r\n")):
+            return None
+        return cls(plain, data.startswith(_BOM.encode()), "\n" if plain == text else "\r\n")
+
+    def with_text(self, text: str) -> bytes:
+        """Return the content of the file with another text."""
+        return (_BOM * self.has_mark + text.replace("\n", self.line_break)).encode()
 
 
 def too_large(found: str, limit: int, file: str | None) -> DocumentError:

@@ -82,13 +82,19 @@ class Checker:
     def _shown(self, token: Token) -> str:
         return self.text[token["start"] : token["stop"]]
 
-    def _error(self, code: str, message: str, start: int, stop: int, hint: str | None) -> ExpressionError:
-        return ExpressionError(message, code=code, text=self.text, position=start, length=stop - start, hint=hint)
+    def _error(
+        self, code: str, message: str, start: int, stop: int, hint: str | None, instead: str | None = None
+    ) -> ExpressionError:
+        return ExpressionError(
+            message, code=code, text=self.text, position=start, length=stop - start, hint=hint, instead=instead
+        )
 
-    def _at(self, code: str, message: str, node: Node, hint: str | None = None) -> ExpressionError:
+    def _at(
+        self, code: str, message: str, node: Node, hint: str | None = None, instead: str | None = None
+    ) -> ExpressionError:
         """Return an error at the name or literal that is `node`."""
         token = self.tokens[max(self.places[id(node)], 0)]
-        return self._error(code, message, token["start"], token["stop"], hint)
+        return self._error(code, message, token["start"], token["stop"], hint, instead)
 
     def _at_argument(
         self, code: str, message: str, call: Node, position: int, hint: str | None = None
@@ -117,8 +123,8 @@ class Checker:
             first, last = first or token, token
         return spans
 
-    def _warn(self, code: str, message: str, token: Token, hint: str) -> None:
-        self.warnings.append(self._error(code, message, token["start"], token["stop"], hint))
+    def _warn(self, code: str, message: str, token: Token, hint: str, instead: str | None = None) -> None:
+        self.warnings.append(self._error(code, message, token["start"], token["stop"], hint, instead))
 
     # --- types, from the leaves up; `given` are the types of the value that a node is evaluated on ---
 
@@ -140,7 +146,7 @@ class Checker:
         after_dot = index > 0 and self.tokens[index - 1]["type"] == "dot"
         if word in ("null", "true", "false") and token["type"] == "unquoted_identifier" and not after_dot:
             hint = f'write `{word}` in backticks for the literal, or "{word}" in double quotes for the member'
-            raise self._at("IFX206", f"{word} without backticks is the name of a member", node, hint)
+            raise self._at("IFX206", f"{word} without backticks is the name of a member", node, hint, f"`{word}`")
         self._require("object", given, node)
         return ALL if "object" in given else _NULL
 
@@ -249,7 +255,7 @@ class Checker:
         token = self.tokens[max(self.places[id(node)], 0)]
         if node["type"] == "field" and token["type"] == "quoted_identifier" and other["type"] != "literal":
             message = f"{self._shown(token)} in double quotes is the name of a member"
-            self._warn("IFX220", message, token, f"write '{node['value']}' for the string")
+            self._warn("IFX220", message, token, f"write '{node['value']}' for the string", f"'{node['value']}'")
 
     def _doubt_same_sides(self, node: Node) -> None:
         """Warn of `key == key`, whose result is the same for every message.  It is called before the sides are."""
@@ -291,13 +297,14 @@ class Checker:
         if function is None:
             hint = rewritten(self.text) if name.lower() in WORDS else None
             hint = hint or _OTHER_NAMES.get(name.lower().replace("_", ""))
+            close = None
             if hint is None:
                 close = closest(name, list(FUNCTIONS)) if len(name) > 2 else None
                 hint = f"did you mean {close}?" if close else "docs/functions.md lists all functions"
                 stop = self.tokens[max(self.places[id(node)], 0)]["stop"]
                 if self.text[stop : stop + 1].isspace():
-                    hint = 'quote the name of a member that contains a space or a bracket: "name (unit)"'
-            raise self._at("IFX203", f"unknown function {name}()", node, hint)
+                    hint, close = 'quote the name of a member that contains a space or a bracket: "name (unit)"', None
+            raise self._at("IFX203", f"unknown function {name}()", node, hint, close)
         count = len(children)
         if count < function.least or (function.most is not None and count > function.most):
             raise self._at("IFX204", f"{name}() takes {_arity(function)}, found {count}", node, function.signature)
@@ -317,7 +324,7 @@ class Checker:
         if (is_plain and position > 0) or not re.search(r"\w", name):
             message = f"{self._shown(token)} in double quotes is the name of a member"
             text = name.replace("\\", "\\\\").replace("'", "\\'")
-            self._warn("IFX220", message, token, f"write '{text}' for the string")
+            self._warn("IFX220", message, token, f"write '{text}' for the string", f"'{text}'")
 
     def _check_argument(self, call: Node, function: Function, position: int, child: Node, given: Kinds) -> None:
         parameter = function.parameters[min(position, len(function.parameters) - 1)]

@@ -177,5 +177,3 @@ _STEPS: Final[dict[str, Callable[[Tracer, Node, Sequence[_Pair]], None]]] = {
     "and_expression": _and,
     "function_expression": _call,
 }
-
-

@@ -89,7 +89,13 @@ class Reading:
         except ExpressionError as error:
             hint = self.literal_hint(value) or self.split_hint(value, pointer) or self.quotes_hint(error.hint, pointer)
             self.report(
-                error.code, pointer, error.message, offset=error.position, length=max(error.length, 1), hint=hint
+                error.code,
+                pointer,
+                error.message,
+                offset=error.position,
+                length=max(error.length, 1),
+                hint=hint,
+                instead=error.instead,
             )
             return None
         for doubt in expression.warnings:
@@ -102,6 +108,7 @@ class Reading:
                     length=max(doubt.length, 1),
                     hint=doubt.hint,
                     severity="warning",
+                    instead=doubt.instead,
                 )
             )
         self.check_types(expression, fitting, pointer)

@@ -16,7 +16,6 @@ from iggyflux.expressions.lowering import steps_of
 from iggyflux.lineprotocol import check_field_key, check_measurement, check_tag_key, check_tag_value
 from iggyflux.mapping.examples import check_writer_examples
 from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
-from iggyflux.mapping.sampled import warn_from_examples
 from iggyflux.mapping.stars import used_paths
 from iggyflux.mapping.tables import warn_unused_tables
 from iggyflux.mapping.times import read_timestamp
@@ -69,7 +68,7 @@ def read_writer(reading: Reading, name: str) -> Writer:
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
     _warn_missing_for_each(reading, source.payload.format, for_each is not None)
-    writer = Writer(
+    return Writer(
         name=name,
         document=reading.document,
         source=source,
@@ -81,9 +80,6 @@ def read_writer(reading: Reading, name: str) -> Writer:
         invalid_names=invalid_names,
         tables=reading.tables,
     )
-    if not reading.problems:
-        warn_from_examples(reading, writer)
-    return writer
 
 
 def _warn_missing_for_each(reading: Reading, form: str, has_for_each: bool) -> None:

@@ -52,7 +52,7 @@ class ReferenceReaderPlan:
         made: list[tuple[int, int, OutgoingMessage]] = []
         failures: list[Failure] = []
         for number, spec in enumerate(self.reader.messages):
-            for indices, value in _GROUPS[spec.for_each](self.reader, rows):
+            for indices, value in groups_of(self.reader, spec, rows):
                 origin = indices[0]
                 try:
                     message_id = self._id(number, [digests[index] for index in indices], spec)
@@ -72,7 +72,7 @@ class ReferenceReaderPlan:
         found = [
             (indices[0], number, indices)
             for number, spec in enumerate(self.reader.messages)
-            for indices, _ in _GROUPS[spec.for_each](self.reader, rows)
+            for indices, _ in groups_of(self.reader, spec, rows)
             if (indices[0], number) not in failed
         ]
         return [indices for *_, indices in sorted(found, key=lambda entry: entry[:2])]
@@ -239,3 +239,8 @@ def _grouped(rows: Sequence[Row], key_of: Callable[[Row], object]) -> Iterator[t
 
 
 _GROUPS = {"row": _rows, "series": _series, "window": _window}
+
+
+def groups_of(reader: Reader, spec: MessageSpec, rows: Sequence[Row]) -> Iterator[tuple[Sequence[int], JSON]]:
+    """Yield, for each message that `spec` makes of `rows`, the indices of its rows and what its expressions see."""
+    return _GROUPS[spec.for_each](reader, rows)

@@ -1,0 +1,32 @@
+"""Every problem of a mapping document: those of its text, and those that samples and its own examples show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from iggyflux.documents import Document
+from iggyflux.editor.evidence import Samples
+from iggyflux.editor.sample_checks import NUMBERS_AS_TEXTS, check_samples
+from iggyflux.errors import DocumentError, Problem
+from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document, in_order
+
+
+def check_mapping(
+    document: Document,
+    samples: Callable[[WriterMapping | ReaderMapping], Samples] | None = None,
+    *,
+    now_ns: int | None = None,
+) -> list[Problem]:
+    """Return the problems of a mapping document, in the order of the text.
+
+    `samples` returns the messages, or for a reader the rows, that a mapping is checked against: what they are
+    may depend on its payload format.  `now_ns` is the time that their times are compared with.
+    """
+    try:
+        mapping = compile_document(document)
+    except DocumentError as error:
+        return list(error.problems)
+    shown = check_samples(mapping, () if samples is None else samples(mapping), now_ns=now_ns)
+    known = {problem.location.pointer for problem in mapping.warnings if problem.code == NUMBERS_AS_TEXTS}
+    shown = [problem for problem in shown if problem.code != NUMBERS_AS_TEXTS or problem.location.pointer not in known]
+    return in_order([*mapping.warnings, *shown])

@@ -1,0 +1,384 @@
+"""What samples and examples show about a document: members that none has, conditions that never change, wrong units.
+
+Each check is a function from the uses of expressions to problems.  A sample is what the author knows of real messages,
+so what suits none of them is hardly meant.  All problems are warnings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final, cast
+
+from iggyflux.documents import Document
+from iggyflux.editor.evidence import Given, Samples, Use, messages_of, reader_uses, value_at, writer_uses
+from iggyflux.errors import Problem, RecordError, closest, counted
+from iggyflux.expressions import Part, truth
+from iggyflux.expressions.syntax import nodes_in
+from iggyflux.lineprotocol import parse_lines
+from iggyflux.mapping import PointSpec, ReaderMapping, TimestampFormat, WriterMapping, in_order
+from iggyflux.plan import compile_plan
+from iggyflux.records import JSON, Message, Row
+from iggyflux.timestamps import UNITS_NS, TimestampError, format_rfc3339, likely_unit, scale_number
+from iggyflux.values import tag_text
+
+NO_MEMBER: Final = "IFX157"
+OTHER_UNIT: Final = "IFX158"
+LOST_NANOSECONDS: Final = "IFX159"
+NUMBERS_AS_TEXTS: Final = "IFX160"
+ALWAYS_NULL: Final = "IFX161"
+SAME_FOR_ALL: Final = "IFX162"
+SOME_FAIL: Final = "IFX163"
+TOO_MANY_VALUES: Final = "IFX164"
+IMPLAUSIBLE_TIME: Final = "IFX165"
+
+ENOUGH_FOR_ALWAYS: Final = 10
+"""Fewer samples hardly show that a condition is true for all messages: an author's examples often are of one kind."""
+
+ENOUGH_FOR_A_TAG: Final = 20
+"""Fewer elements may all have different values of a good tag, such as one message of each device."""
+
+EARLIEST_NS: Final = 946_684_800 * 10**9
+"""The year 2000: no older time of a message is likely."""
+
+YEAR_NS: Final = 366 * 86_400 * 10**9
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_FRACTION: Final = re.compile(r"(?<![\w.])-?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?(?![\w.])")
+
+
+def check_samples(
+    mapping: WriterMapping | ReaderMapping, samples: Samples = (), *, now_ns: int | None = None
+) -> list[Problem]:
+    """Return what the samples and the document's examples show about a mapping, in the order of the text.
+
+    `samples` are messages for a writer, rows for a reader; the first 1,000 of them are used.  `now_ns` is the time in
+    nanoseconds that times of samples are compared with; by default they may be of any year from 2000 on.
+    """
+    if isinstance(mapping, ReaderMapping):
+        uses = list(reader_uses(mapping, cast("Sequence[Row]", samples)))
+        return in_order(list(_check_uses(mapping.document, uses)))
+    given = messages_of(mapping, cast("Sequence[Message]", samples))
+    uses = list(writer_uses(mapping, given))
+    problems = list(_check_uses(mapping.document, uses))
+    problems += _check_failures(mapping, given)
+    for point in mapping.writer.points:
+        problems += _check_times(mapping, point, uses, given, now_ns)
+        problems += _check_stars(mapping, point, uses)
+        problems += _check_tags(mapping, point, uses)
+    return in_order(list(dict.fromkeys(problems)))
+
+
+# --- members, nulls, conditions ---
+
+
+def _check_uses(document: Document, uses: Sequence[Use]) -> Iterator[Problem]:
+    used = {node["value"] for use in uses for node in nodes_in(use.expression.node) if node["type"] == "field"}
+    for use in uses:
+        if not use.places:
+            continue
+        parts = use.expression.trace(use.places)
+        yield from _check_expression(document, use, parts, used)
+        if use.role == "where":
+            yield from _check_condition(document, use, parts[0])
+        yield from _check_comparisons(document, use, parts)
+
+
+def _check_expression(document: Document, use: Use, parts: Sequence[Part], used: set[str]) -> Iterator[Problem]:
+    """Report members that no sample has: where the value is always null for it, or a similar name is there."""
+    whole = parts[0]
+    is_null = bool(whole.found) and all(found is None for found in whole.found) and not use.default
+    reported = False
+    for part in parts:
+        if part.kind != "field" or (missing := _Missing.of(part, used)) is None:
+            continue
+        if missing.near is None and not (is_null and not reported):
+            continue
+        reported = True
+        path = use.expression.text
+        name = part.node["value"]
+        start = max(part.stop - len(name), part.start) if path[part.start : part.stop].endswith(name) else part.start
+        may_be_text = path == name and use.role in ("measurement", "tag")
+        constant = _constant(document, use) if may_be_text and missing.near is None else None
+        problem = document.problem(
+            NO_MEMBER,
+            use.expression.location,
+            missing.message,
+            offset=None if constant else start,
+            length=None if constant else part.stop - start,
+            hint=missing.hint or (f"for a fixed text write {{const: {name}}}" if may_be_text else _ABSENT_HINT),
+            severity="warning",
+            instead=constant or (missing.near if missing.near and missing.near.isidentifier() else None),
+        )
+        yield problem
+    if is_null and not reported and use.role not in ("where", "star") and whole.kind != "literal":
+        message = f"the value is null for {_all(use)}"
+        yield document.problem(ALWAYS_NULL, use.expression.location, message, severity="warning", hint=_NULL_HINT)
+
+
+_NULL_HINT: Final = "add an example in which it has a value, or correct the expression"
+_ABSENT_HINT: Final = "add an example that has it, or correct the expression"
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A member that no value has: what to say about it, and the name that was probably meant."""
+
+    message: str
+    hint: str | None
+    near: str | None
+
+    @classmethod
+    def of(cls, part: Part, used: set[str]) -> _Missing | None:
+        """Return what is wrong with a member that no value has; None if one has it, or there is none to look at."""
+        name = part.node["value"]
+        objects = [value for value in part.given if isinstance(value, dict)]
+        if any(name in value for value in objects):
+            return None
+        shown = f"member {name}" if name.isidentifier() else f"member {name!r}"
+        if objects:
+            names = dict.fromkeys(key for value in objects for key in value if key and key not in used)
+            near = closest(name, list(names)) if len(name) > 1 else None
+            return cls(f"no sample has a {shown}", f"did you mean {near}?" if near else None, near)
+        lists = [value for value in part.given if isinstance(value, list)]
+        if lists:
+            hint = f"for an element write [0].{name}, for all of them [].{name}"
+            return cls(f"a list has no {shown}", hint, None)
+        return None
+
+
+def _constant(document: Document, use: Use) -> str | None:
+    """Return `{const: text}` as the document's format writes it, if the whole expression is one plain word."""
+    node = document.node(use.expression.location)
+    if node is None or use.expression.location.endswith("/expr") or not use.expression.text.isidentifier():
+        return None
+    text = document.text[node.start : node.end]
+    return f"{{const: {text}}}" if document.format == "yaml" else f"{{const = {text}}}"
+
+
+def _all(use: Use) -> str:
+    count = len(use.places)
+    return f"the {use.noun}" if count == 1 else f"each of {counted(count, use.noun)}"
+
+
+def _check_condition(document: Document, use: Use, whole: Part) -> Iterator[Problem]:
+    """Report a `where` that is the same for all samples."""
+    if not whole.found or len(whole.found) < len(use.places):
+        return
+    truths = {truth(found) for found in whole.found}
+    if truths == {True} and len(whole.found) >= ENOUGH_FOR_ALWAYS:
+        message, hint = f"the condition is true for {_all(use)}", "remove it, or add a sample that it skips"
+    elif truths == {False} and len(whole.found) > 1:
+        message, hint = f"the condition is true for none of {counted(len(use.places), use.noun)}", None
+    else:
+        return
+    yield document.problem(SAME_FOR_ALL, use.expression.location, message, severity="warning", hint=hint)
+
+
+_KINDS: Final[dict[type, str]] = {
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _check_comparisons(document: Document, use: Use, parts: Sequence[Part]) -> Iterator[Problem]:
+    """Report `state == 'on'` where state is a number in each sample: it compares two types, and is never true."""
+    by_node = {id(part.node): part for part in parts}
+    for part in parts:
+        if part.kind != "comparator" or part.node["value"] not in ("eq", "ne"):
+            continue
+        for one, other in (part.node["children"], part.node["children"][::-1]):
+            side = by_node.get(id(one))
+            if other["type"] != "literal" or one["type"] == "literal" or side is None:
+                continue
+            kinds = {_KINDS[type(found)] for found in side.found if found is not None}
+            wanted = _KINDS.get(type(other["value"]))
+            if wanted is None or not kinds or wanted in kinds:
+                continue
+            message = f"this is {' or '.join(sorted(kinds))} in each sample, and is compared with {wanted}"
+            hint = (
+                "parse_number(x) reads a number in a string" if kinds == {"a string"} and wanted == "a number" else None
+            )
+            yield document.problem(
+                SAME_FOR_ALL,
+                use.expression.location,
+                message,
+                offset=side.start,
+                length=max(side.stop - side.start, 1),
+                severity="warning",
+                hint=hint,
+            )
+
+
+# --- records ---
+
+
+def _check_failures(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Problem]:
+    """Report what fails when the samples are rendered; an example that says so is not reported."""
+    expected = [each for each in given if not each.may_fail]
+    rendered = mapping.plan("reference").render([each.message for each in expected])
+    kinds = Counter((failure.code, failure.location) for failure in rendered.failures)
+    first = {(failure.code, failure.location): failure for failure in reversed(rendered.failures)}
+    for kind, count in kinds.items():
+        failure = first[kind]
+        who = expected[failure.index].name
+        many = f", and {count - 1:,} more" if count > 1 else ""
+        message = f"{who} fails{many}: {failure.reason}"
+        pointer = failure.location
+        yield mapping.document.problem(SOME_FAIL, pointer, message, severity="warning", hint=failure.hint)
+
+
+# --- tags ---
+
+
+def _check_tags(mapping: WriterMapping, point: PointSpec, uses: Sequence[Use]) -> Iterator[Problem]:
+    """Report a tag with another value in each element: each would be a series of its own."""
+    for use in uses:
+        if use.spec is not point or use.role != "tag" or len(use.places) < ENOUGH_FOR_A_TAG:
+            continue
+        texts = [text for value in use.expression.trace(use.places)[0].found if (text := _tag_text(value)) is not None]
+        if len(texts) >= ENOUGH_FOR_A_TAG and len(set(texts)) == len(texts):
+            message = (
+                f"the tag has another value in each of {len(texts):,} samples, so each point is a series of its own"
+            )
+            yield mapping.document.problem(
+                TOO_MANY_VALUES, use.expression.location, message, severity="warning", hint="make it a field"
+            )
+
+
+def _tag_text(value: JSON) -> str | None:
+    try:
+        return tag_text(value)
+    except RecordError:
+        return None
+
+
+# --- times ---
+
+
+def _check_times(
+    mapping: WriterMapping, point: PointSpec, uses: Sequence[Use], given: Sequence[Given], now_ns: int | None
+) -> Iterator[Problem]:
+    """Report a time in another unit, one of an implausible year, and nanoseconds that a double cannot hold."""
+    timestamp = point.timestamp
+    use = next((each for each in uses if each.spec is point and each.role == "timestamp"), None)
+    unit = timestamp.format
+    found: list[Problem] = []
+    if use is not None and unit.value in UNITS_NS:
+        found += _check_unit(mapping.document, use, timestamp.pointer, unit)
+        found += _check_doubles(mapping.document, use, timestamp.pointer, unit, given)
+    yield from found
+    if use is not None and not any(problem.code == OTHER_UNIT for problem in found):
+        yield from _check_years(mapping, point, use, given, now_ns)
+
+
+def _numbers(use: Use) -> list[tuple[int, int | float]]:
+    """Return the numbers of a timestamp with the number of their place."""
+    values = ((number, value_at(use.expression, place)) for number, place in enumerate(use.places))
+    return [
+        (number, value) for number, value in values if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+
+
+def _check_unit(document: Document, use: Use, pointer: str, unit: TimestampFormat) -> Iterator[Problem]:
+    for _, value in _numbers(use):
+        likely = likely_unit(value, unit.value)
+        if likely is not None:
+            other, day = likely
+            message = f"the time {value!r} of a sample is not plausible in {unit.value}"
+            hint = f"as {other} it would be {day}: set format: {other}"
+            place = f"{pointer}/format"
+            instead = other if document.format == "yaml" else f'"{other}"'
+            yield document.problem(
+                OTHER_UNIT,
+                place,
+                message,
+                hint=hint,
+                severity="warning",
+                instead=instead if document.node(place) else None,
+            )
+            return
+
+
+def _check_doubles(
+    document: Document, use: Use, pointer: str, unit: TimestampFormat, given: Sequence[Given]
+) -> Iterator[Problem]:
+    texts = {id(each.message): each.text for each in given}
+    for number, value in _numbers(use):
+        text = texts.get(id(use.places[number].message), "")
+        if isinstance(value, float) and (token := _rounded(text, value, unit)) is not None:
+            message = f"the time {token} of a sample is read as {value!r}: a double has no room for its nanoseconds"
+            hint = "nanoseconds need an integer (unix_ns) or a string"
+            yield document.problem(LOST_NANOSECONDS, pointer, message, hint=hint, severity="warning")
+            return
+
+
+def _rounded(text: str, value: float, unit: TimestampFormat) -> str | None:
+    """Return the number in `text` that is read as `value`, if it is another time."""
+    scale = UNITS_NS[unit.value]
+    for token in _FRACTION.findall(text):
+        try:
+            if float(token) == value and scale_number(value, scale) != round(Decimal(token) * scale):
+                return str(token)
+        except TimestampError:
+            continue
+    return None
+
+
+def _check_years(
+    mapping: WriterMapping, point: PointSpec, use: Use, given: Sequence[Given], now_ns: int | None
+) -> Iterator[Problem]:
+    """Report a sample's time before 2000, or more than a year ahead; examples may have any time."""
+    samples = [each.message for each in given if not each.is_example]
+    if not samples:
+        return
+    latest = None if now_ns is None else now_ns + YEAR_NS
+    alone = compile_plan(replace(mapping.writer, points=(point,)), "reference")
+    for line in alone.render(samples).lines:
+        [made] = parse_lines(line)
+        time = made.timestamp_ns
+        if time is None or (time >= EARLIEST_NS and (latest is None or time <= latest)):
+            continue
+        shown = format_rfc3339(time)
+        yield mapping.document.problem(
+            IMPLAUSIBLE_TIME,
+            use.expression.location,
+            f"a sample has the time {shown}",
+            severity="warning",
+            hint="check `format`: unix_s, unix_ms, unix_us or unix_ns",
+        )
+        return
+
+
+# --- stars ---
+
+
+def _check_stars(mapping: WriterMapping, point: PointSpec, uses: Sequence[Use]) -> Iterator[Problem]:
+    """Report `"*"` that stores numbers in strings as strings."""
+    for star in point.field_stars:
+        use = next((each for each in uses if each.spec is point and each.expression is star.source), None)
+        if use is None or star.cast or star.type.value != "auto":
+            continue
+        found = [value for value in use.expression.trace(use.places)[0].found if isinstance(value, dict)]
+        names = dict.fromkeys(name for value in found for name in value)
+        texts = [name for name in names if _is_number_in_text(name, found) and not star.is_used((name,))]
+        if texts:
+            shown = ", ".join(texts[:3]) + (" …" if len(texts) > 3 else "")
+            yield mapping.document.problem(
+                NUMBERS_AS_TEXTS,
+                star.pointer,
+                f"numbers in strings are stored as strings: {shown}",
+                severity="warning",
+                hint="write {type: auto, cast: numbers} for numbers, or type: string if strings are meant",
+            )
+
+
+def _is_number_in_text(name: str, found: Sequence[dict[str, JSON]]) -> bool:
+    values = [value[name] for value in found if value.get(name) is not None]
+    return bool(values) and all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in values)
