@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
@@ -29,13 +28,11 @@ from iggyflux.cli.output import (
     warn_of_fallback,
 )
 from iggyflux.cli.tally import Tally
-from iggyflux.cli.unmatched import UnmatchedKeys
+from iggyflux.editor.evidence import MOST_SAMPLES
+from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_samples
 from iggyflux.errors import DocumentError, RecordError
-from iggyflux.expressions import Expression
-from iggyflux.expressions.comparisons import hopeless_comparisons
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
-from iggyflux.payloads import FORMATS
 from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
 
@@ -250,10 +247,10 @@ class _WriterRun:
         self.plan = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
         self.form = form
         self.tally: Tally = Tally()
-        self.unmatched = UnmatchedKeys(mapping, self.plan.dialect, self.plan.precision)
+        self.looked_at: list[Message] = []
+        self.failed: set[str] = set()
         self.shown = 0
         self.seen: set[tuple[str, str]] = set()
-        self.skipped: Message | None = None
 
     def __call__(self, samples: Iterable[Sample]) -> None:
         samples = iter(samples)
@@ -264,16 +261,14 @@ class _WriterRun:
     def _chunk(self, samples: list[Sample]) -> None:
         rendered = self.plan.render([sample.message for sample in samples])
         warn_of_fallback(rendered.fallback)
-        self.unmatched.add(rendered.lines)
-        self.unmatched.add_failures([*rendered.failures, *rendered.omitted])
+        self.looked_at += [sample.message for sample in samples[: MOST_SAMPLES - len(self.looked_at)]]
         self.tally.skipped += len(rendered.skipped)
         self.tally.empty += len(rendered.empty)
         for value in rendered.omitted:
             self.tally.omitted[value.code, value.location] += value.count
+        self.failed.update(failure.location for failure in rendered.failures)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
         failures = _grouped(((failure.index, failure) for failure in rendered.failures), len(samples))
-        if rendered.skipped and self.skipped is None:
-            self.skipped = samples[rendered.skipped[0]].message
         outcomes = {**dict.fromkeys(rendered.skipped, "skipped"), **dict.fromkeys(rendered.empty, "empty")}
         for index, sample in enumerate(samples):
             self.tally.add_message(str(sample), lines[index], failures[index])
@@ -334,21 +329,14 @@ class _WriterRun:
             talk(f"… and {plural(self.shown - _SHOWN_FAILURES, 'more failure')}")
         for line in summary_lines(self.tally, self.mapping, self.plan.precision):
             talk(line)
-        for line in self.unmatched.lines():
-            talk(f"never set           {line}")
-        if self.skipped is not None and self.tally.skipped == self.tally.messages:
-            for line in _why_skipped(self.mapping, self.skipped):
-                talk(f"never true          {line}")
+        for problem in check_samples(self.mapping, self.looked_at):
+            pointer = problem.location.pointer.removesuffix("/expr")
+            if problem.code not in _SHOWN_OTHERWISE and pointer not in self.failed:
+                show_problem(problem)
 
 
-def _why_skipped(mapping: WriterMapping, message: Message) -> Iterator[str]:
-    """Yield the comparisons of `where` that cannot be true for a message that is skipped."""
-    where, payload = mapping.writer.where, mapping.writer.source.payload
-    if isinstance(where, Expression):
-        with suppress(RecordError):
-            document = FORMATS[payload.format].decode(message.payload, payload.options, where.reads, False)
-            for text in hopeless_comparisons(where, document, document):
-                yield f"{text} at {mapping.locate('/where')}"
+_SHOWN_OTHERWISE: Final = (SOME_FAIL, IMPLAUSIBLE_TIME)
+"""Codes of what a dry run shows itself: failures, and the first and last time."""
 
 
 def _span(tally: Tally, precision: Precision) -> str:

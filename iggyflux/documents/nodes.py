@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from iggyflux.documents.offsets import Style, source_offsets
+from iggyflux.documents.offsets import Style, escape_length, source_offsets
 from iggyflux.errors import Edit, Fix, Location, Problem
 from iggyflux.records import JSON
 
@@ -196,8 +196,9 @@ class Document:
         if instead is not None and "\n" not in self.text[start:end]:
             inside = node is not None and offset is not None
             text = written_inside(instead, node.style, first=offset == 0) if node is not None and inside else instead
+            stop = end + escape_length(self.text, end - 1, node.style) - 1 if node is not None and inside else end
             if text is not None:
-                problem = replace(problem, fix=Fix(f"write {instead}", (Edit(start, end, text),), safe))
+                problem = replace(problem, fix=Fix(f"write {instead}", (Edit(start, stop, text),), safe))
         return problem if self.mask is None else self.mask(problem)
 
     def _span(self, pointer: str, key: bool) -> tuple[int, int, Node | None]:

@@ -64,6 +64,13 @@ def source_offsets(source: str, style: Style, value: str) -> list[int] | None:
     return _align(value, units)
 
 
+def escape_length(source: str, at: int, style: Style) -> int:
+    """Return the number of characters in `source` that write the character at `at`, in a scalar of `style`."""
+    if style is Style.SINGLE and source.startswith("''", at):
+        return 2
+    return _escape(source, at)[1] if style in _ESCAPING and source[at] == "\\" else 1
+
+
 def _units(source: str, start: int, end: int, style: Style) -> list[_Unit]:
     units: list[_Unit] = []
     at = start

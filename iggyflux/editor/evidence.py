@@ -23,14 +23,13 @@ Samples: TypeAlias = Sequence[Message] | Sequence[Row]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A message of a sample or an example; `text` is as it is written, `may_fail` says that the author expects it."""
+    """A message of a sample or an example; `text` is as it is written."""
 
     name: str
     message: Message
     root: JSON
     text: str
     is_example: bool
-    may_fail: bool = False
 
     @property
     def place(self) -> Place:
@@ -55,13 +54,13 @@ def messages_of(mapping: WriterMapping, samples: Sequence[Message]) -> list[Give
     payload, found = mapping.writer.source.payload, []
     form = FORMATS[payload.format]
 
-    def add(name: str, message: Message, text: str, *, is_example: bool = False, may_fail: bool = False) -> None:
+    def add(name: str, message: Message, text: str, *, is_example: bool) -> None:
         with suppress(RecordError):
             root = (form.decode_non_finite or form.decode)(message.payload, payload.options, None, False)
-            found.append(Given(name, message, root, text, is_example, may_fail))
+            found.append(Given(name, message, root, text, is_example))
 
     for number, message in enumerate(samples[:MOST_SAMPLES], 1):
-        add(f"sample {number}", message, message.payload.decode("utf-8", "replace"))
+        add(f"sample {number}", message, message.payload.decode("utf-8", "replace"), is_example=False)
     for number, tree in enumerate(mapping.examples[:MOST_SAMPLES]):
         with suppress(RecordError):
             message = example_message(mapping, tree, number)
@@ -71,17 +70,17 @@ def messages_of(mapping: WriterMapping, samples: Sequence[Message]) -> list[Give
                 if node is None
                 else mapping.document.text[node.start : node.end]
             )
-            add(f"example {number + 1}", message, text, is_example=True, may_fail="fails" in tree)
+            add(f"example {number + 1}", message, text, is_example=True)
     return found
 
 
 def writer_uses(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Use]:
     """Yield every expression of a writer with the places on which it is evaluated."""
     writer = mapping.writer
-    places = [each.place for each in given]
+    places: Sequence[Place] = [each.place for each in given]
     if writer.where is not None:
         yield Use("where", writer.where, places, "sample")
-        places = [place for place in places if truth(value_at(writer.where, place))]
+        places = _passing(writer.where, places)
     if writer.for_each is not None:
         yield Use("for_each", writer.for_each, places, "sample")
         places = [element for place in places for element in _elements(writer.for_each, place)]
@@ -93,7 +92,7 @@ def writer_uses(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Use]
 def _point_uses(spec: PointSpec, places: Sequence[Place], noun: str) -> Iterator[Use]:
     if spec.where is not None:
         yield Use("where", spec.where, places, noun, spec)
-        places = [place for place in places if truth(value_at(spec.where, place))]
+        places = _passing(spec.where, places)
     parts = [("measurement", spec.measurement, False)]
     parts += [("tag", tag.source, tag.default is not None) for tag in spec.tags]
     parts += [("field", field.source, field.default is not None) for field in spec.fields]
@@ -120,6 +119,10 @@ def reader_uses(mapping: ReaderMapping, rows: Sequence[Row]) -> Iterator[Use]:
         for role, source in parts:
             if isinstance(source, Expression):
                 yield Use(role, source, places, spec.for_each, spec)
+
+
+def _passing(where: Expression, places: Sequence[Place]) -> Sequence[Place]:
+    return [place for place in places if truth(value_at(where, place))]
 
 
 def _elements(for_each: Expression, place: Place) -> Iterator[Place]:

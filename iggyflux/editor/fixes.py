@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from iggyflux.errors import Edit, Fix, Problem
 
-_MOST_ROUNDS = 20
+_MOST_ROUNDS = 200
 
 
 def apply_fixes(text: str, fixes: Iterable[Fix]) -> str:
@@ -26,8 +26,8 @@ def apply_fixes(text: str, fixes: Iterable[Fix]) -> str:
 def fix_all(text: str, check: Callable[[str], Sequence[Problem]]) -> tuple[str, int]:
     """Return `text` with all safe fixes, and how many were applied; `check` returns the problems of a text.
 
-    A fix is kept only if its problem ends, and the text then has no more errors than before; for a warning, no more
-    problems at all.  An error may hide others, and all warnings.
+    A fix is kept only if its problem ends, and the text then has no more errors than before, and after that of a
+    warning no more problems.  An error may hide others, and all warnings.
     """
     count = 0
     for _ in range(_MOST_ROUNDS):
@@ -48,7 +48,7 @@ def fix_all(text: str, check: Callable[[str], Sequence[Problem]]) -> tuple[str, 
 
 def _is_better(fixed: Problem, before: Sequence[Problem], after: Sequence[Problem]) -> bool:
     errors = [sum(each.severity == "error" for each in problems) for problems in (before, after)]
-    return errors[1] <= errors[0] and (fixed.severity == "error" or len(after) < len(before))
+    return errors[1] <= errors[0] and (fixed.severity == "error" or len(after) <= len(before))
 
 
 def _key(problem: Problem) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ so what suits none of them is hardly meant.  All problems are warnings.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ SOME_FAIL: Final = "IFX163"
 TOO_MANY_VALUES: Final = "IFX164"
 IMPLAUSIBLE_TIME: Final = "IFX165"
 
+_MISSING: Final = (NO_MEMBER, ALWAYS_NULL)
+
 ENOUGH_FOR_ALWAYS: Final = 10
 """Fewer samples hardly show that a condition is true for all messages: an author's examples often are of one kind."""
 
@@ -63,7 +66,8 @@ def check_samples(
     given = messages_of(mapping, cast("Sequence[Message]", samples))
     uses = list(writer_uses(mapping, given))
     problems = list(_check_uses(mapping.document, uses))
-    problems += _check_failures(mapping, given)
+    explained = {problem.location.pointer.removesuffix("/expr") for problem in problems if problem.code in _MISSING}
+    problems += [each for each in _check_failures(mapping, given) if each.location.pointer not in explained]
     for point in mapping.writer.points:
         problems += _check_times(mapping, point, uses, given, now_ns)
         problems += _check_stars(mapping, point, uses)
@@ -81,15 +85,17 @@ def _check_uses(document: Document, uses: Sequence[Use]) -> Iterator[Problem]:
             continue
         parts = use.expression.trace(use.places)
         yield from _check_expression(document, use, parts, used)
-        if use.role == "where":
+        comparisons = list(_check_comparisons(document, use, parts))
+        yield from comparisons
+        if use.role == "where" and not comparisons:
             yield from _check_condition(document, use, parts[0])
-        yield from _check_comparisons(document, use, parts)
 
 
 def _check_expression(document: Document, use: Use, parts: Sequence[Part], used: set[str]) -> Iterator[Problem]:
-    """Report members that no sample has: where the value is always null for it, or a similar name is there."""
+    """Report members that no sample has: where the value is always null or false for it, or a similar name is there."""
     whole = parts[0]
     is_null = bool(whole.found) and all(found is None for found in whole.found) and not use.default
+    is_null |= use.role == "where" and bool(whole.found) and not any(map(truth, whole.found))
     reported = False
     for part in parts:
         if part.kind != "field" or (missing := _Missing.of(part, used)) is None:
@@ -110,7 +116,7 @@ def _check_expression(document: Document, use: Use, parts: Sequence[Part], used:
             length=None if constant else part.stop - start,
             hint=missing.hint or (f"for a fixed text write {{const: {name}}}" if may_be_text else _ABSENT_HINT),
             severity="warning",
-            instead=constant or (missing.near if missing.near and missing.near.isidentifier() else None),
+            instead=constant or missing.instead,
         )
         yield problem
     if is_null and not reported and use.role not in ("where", "star") and whole.kind != "literal":
@@ -130,6 +136,13 @@ class _Missing:
     hint: str | None
     near: str | None
 
+    @property
+    def instead(self) -> str | None:
+        """The name that was meant, as an expression writes it."""
+        if self.near is None or self.near.removesuffix("()").isidentifier():
+            return self.near
+        return json.dumps(self.near, ensure_ascii=False)
+
     @classmethod
     def of(cls, part: Part, used: set[str]) -> _Missing | None:
         """Return what is wrong with a member that no value has; None if one has it, or there is none to look at."""
@@ -140,6 +153,8 @@ class _Missing:
         shown = f"member {name}" if name.isidentifier() else f"member {name!r}"
         if objects:
             names = dict.fromkeys(key for value in objects for key in value if key and key not in used)
+            if name == "root":
+                return cls("no sample has a member root", "root() is the whole payload", "root()")
             near = closest(name, list(names)) if len(name) > 1 else None
             return cls(f"no sample has a {shown}", f"did you mean {near}?" if near else None, near)
         lists = [value for value in part.given if isinstance(value, list)]
@@ -201,33 +216,43 @@ def _check_comparisons(document: Document, use: Use, parts: Sequence[Part]) -> I
             wanted = _KINDS.get(type(other["value"]))
             if wanted is None or not kinds or wanted in kinds:
                 continue
-            message = f"this is {' or '.join(sorted(kinds))} in each sample, and is compared with {wanted}"
-            hint = (
-                "parse_number(x) reads a number in a string" if kinds == {"a string"} and wanted == "a number" else None
-            )
+            literal = by_node[id(other)]
+            message = f"compared with {' or '.join(sorted(kinds))}, in each {use.noun}, this is {wanted}"
             yield document.problem(
                 SAME_FOR_ALL,
                 use.expression.location,
                 message,
-                offset=side.start,
-                length=max(side.stop - side.start, 1),
+                offset=literal.start,
+                length=literal.stop - literal.start,
                 severity="warning",
-                hint=hint,
+                hint="parse_number(x) reads a number in a string" if kinds == {"a string"} else None,
+                instead=_as_kind(other["value"], kinds),
             )
+
+
+def _as_kind(value: JSON, kinds: set[str]) -> str | None:
+    """Return a literal of the only kind of `kinds` that says the same as `value`."""
+    if kinds == {"a string"} and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"'{value!r}'"
+    if kinds == {"a number"} and isinstance(value, str) and _NUMBER.fullmatch(value):
+        return f"`{value}`"
+    if kinds == {"a boolean"} and value in ("true", "false"):
+        return f"`{value}`"
+    return None
 
 
 # --- records ---
 
 
 def _check_failures(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Problem]:
-    """Report what fails when the samples are rendered; an example that says so is not reported."""
-    expected = [each for each in given if not each.may_fail]
-    rendered = mapping.plan("reference").render([each.message for each in expected])
+    """Report what fails when the samples are rendered; for examples that is what `iggyflux test` is for."""
+    samples = [each for each in given if not each.is_example]
+    rendered = mapping.plan("reference").render([each.message for each in samples])
     kinds = Counter((failure.code, failure.location) for failure in rendered.failures)
     first = {(failure.code, failure.location): failure for failure in reversed(rendered.failures)}
     for kind, count in kinds.items():
         failure = first[kind]
-        who = expected[failure.index].name
+        who = samples[failure.index].name
         many = f", and {count - 1:,} more" if count > 1 else ""
         message = f"{who} fails{many}: {failure.reason}"
         pointer = failure.location

@@ -47,7 +47,9 @@ from iggyflux.spec import (
 from iggyflux.values import FieldType
 
 if TYPE_CHECKING:
-    from iggyflux.plan import CompiledPlan, CompiledReaderPlan, ReferencePlan, ReferenceReaderPlan
+    from iggyflux.plan import ReferencePlan, ReferenceReaderPlan
+    from iggyflux.plan.compiled import CompiledPlan
+    from iggyflux.plan.reader_compiled import CompiledReaderPlan
 
 __all__ = [
     "Collisions",

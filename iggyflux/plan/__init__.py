@@ -5,20 +5,20 @@ A plan does no I/O, reads no clock and keeps no state between calls.
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from iggyflux.errors import MappingError, Problem
 from iggyflux.lineprotocol import Dialect, Precision
-from iggyflux.plan.compiled import CompiledPlan
 from iggyflux.plan.digests import digest_rows
 from iggyflux.plan.reader import ReferenceReaderPlan
-from iggyflux.plan.reader_compiled import CompiledReaderPlan
 from iggyflux.plan.reference import ReferencePlan
 from iggyflux.spec import Reader, Writer
 
+if TYPE_CHECKING:
+    from iggyflux.plan.compiled import CompiledPlan
+    from iggyflux.plan.reader_compiled import CompiledReaderPlan
+
 __all__ = [
-    "CompiledPlan",
-    "CompiledReaderPlan",
     "ReferencePlan",
     "ReferenceReaderPlan",
     "compile_plan",
@@ -51,12 +51,19 @@ def compile_plan(
     """
     if kind not in ("compiled", "reference"):
         raise ValueError(f"expected 'compiled' or 'reference' as the kind of plan, found {kind!r}")
-    if isinstance(spec, Reader):
-        return CompiledReaderPlan(spec) if kind == "compiled" else ReferenceReaderPlan(spec)
-    plan = CompiledPlan if kind == "compiled" else ReferencePlan
-    if problems := precision_problems(spec, Precision(precision)):
+    if isinstance(spec, Writer) and (problems := precision_problems(spec, Precision(precision))):
         raise MappingError(problems)
-    return plan(spec, Dialect(dialect), Precision(precision))
+    if kind == "reference":
+        if isinstance(spec, Reader):
+            return ReferenceReaderPlan(spec)
+        return ReferencePlan(spec, Dialect(dialect), Precision(precision))
+    # Commands that only check a document do not need the code generators, which take 60 ms to import.
+    from iggyflux.plan.compiled import CompiledPlan
+    from iggyflux.plan.reader_compiled import CompiledReaderPlan
+
+    if isinstance(spec, Reader):
+        return CompiledReaderPlan(spec)
+    return CompiledPlan(spec, Dialect(dialect), Precision(precision))
 
 
 def precision_problems(writer: Writer, precision: Precision | str) -> list[Problem]:

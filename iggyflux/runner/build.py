@@ -9,7 +9,8 @@ from iggyflux.delivery.windows import WindowRules
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings
-from iggyflux.plan import CompiledPlan, ReferencePlan, compile_plan
+from iggyflux.plan import ReferencePlan, compile_plan
+from iggyflux.plan.compiled import CompiledPlan
 from iggyflux.plan.reads import columns_read
 from iggyflux.records import Message, Rendered
 from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES, make_cursor_store, make_dead_letters
