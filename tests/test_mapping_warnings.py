@@ -72,3 +72,24 @@ def test_what_is_no_variable_is_not_reported(value: str) -> None:
     }
 
     assert "IFX156" not in warnings(document)
+
+
+@pytest.mark.parametrize(
+    ("language", "statement", "expected"),
+    [
+        ("sql", "SELECT * FROM m WHERE time >= $start AND time < $stop LIMIT 10", ["IFX166"]),
+        ("influxql", "select * from m where time >= $start and time < $stop limit 10 offset 5", ["IFX166"] * 2),
+        ("flux", 'from(bucket: "b") |> range(start: $start, stop: $stop) |> limit(n: 10)', ["IFX166"]),
+        ("flux", 'from(bucket: "b") |> range(start: $start, stop: $stop) |> tail( n:10)', ["IFX166"]),
+        ("sql", 'SELECT "limit", speed_limit FROM m WHERE time >= $start AND time < $stop', []),
+    ],
+)
+def test_a_limit_of_rows_in_a_statement_is_reported(language: str, statement: str, expected: list[str]) -> None:
+    document = {
+        "iggyflux": 1,
+        "kind": "reader",
+        "from": {"statement": statement, "language": language},
+        "to": {"stream": "s", "topic": "t"},
+    }
+
+    assert [code for code in warnings(document) if code == "IFX166"] == expected

@@ -17,6 +17,8 @@ from iggyflux.spec import Const, CursorSpec, MessageSpec, OnError, Query, Reader
 from iggyflux.values import tag_text
 
 BAD_STATEMENT = "IFX131"
+LIMITED = "IFX166"
+_LIMIT = re.compile(r"\b(?:limit|offset)\s+[0-9]+|\b(?:limit|tail)\s*\(\s*(?:n|offset)\s*:\s*[0-9]+", re.IGNORECASE)
 _NOW = re.compile(r"\bnow\s*\(\s*\)", re.IGNORECASE)
 
 
@@ -108,6 +110,11 @@ def _check_statement(reading: Reading, statement: str, tree: Mapping[str, JSON])
         hint = "the window is [$start, $stop); `settle` keeps it behind the server's clock"
         message = "the statement uses the clock; a window must depend on its bounds only"
         reading.report(BAD_STATEMENT, place, message, offset=match.start(), length=len(match.group()), hint=hint)
+    for match in _LIMIT.finditer(statement):
+        message = "a window with more rows than this would lose the others without a word"
+        hint = "remove it; a window that is too large for one answer is read in parts"
+        length = len(match.group())
+        reading.warn(LIMITED, place, message, offset=match.start(), length=length, hint=hint)
     if tree.get("language", "auto") == "auto":
         hint = "add `language: sql`, influxql or flux"
         reading.report(BAD_STATEMENT, place, "missing `language` of the statement", key=True, hint=hint)

@@ -71,9 +71,9 @@ class Reading:
         if pointer not in self.reported or key:
             self.problems.append(self.document.problem(code, pointer, message, key=key, **more))
 
-    def warn(self, code: str, pointer: str, message: str, *, key: bool = False, hint: str | None = None) -> None:
+    def warn(self, code: str, pointer: str, message: str, **more: Any) -> None:
         """Report a warning."""
-        self.warnings.append(self.document.problem(code, pointer, message, key=key, hint=hint, severity="warning"))
+        self.warnings.append(self.document.problem(code, pointer, message, severity="warning", **more))
 
     # values
 
