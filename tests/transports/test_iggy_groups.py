@@ -222,6 +222,30 @@ def test_message_0_is_read_again_after_a_stored_offset_0_of_an_earlier_log(kind:
     assert drive(main())[:2] == [0, 1]
 
 
+@pytest.mark.parametrize("kind", ["group", "single"])
+@pytest.mark.parametrize("old", [1, 2, 5])
+@pytest.mark.parametrize("lost", [0, 1, 2, 5])
+def test_a_process_that_starts_over_a_log_that_lost_messages_stays_connected(kind: Any, old: int, lost: int) -> None:
+    """It never read what is missing: nothing is emptied before its eyes.  And it reads what comes then."""
+    server = FakeGroups(1)
+
+    async def main() -> Worker:
+        first = Worker(server, kind=kind)
+        server.send(0, old)
+        await first.turn()
+        await first.source.close()
+        server.lose_tail(TOPIC, 0, lost)
+        worker = Worker(server, kind=kind)
+        await pass_seconds(server, [worker], 15)
+        server.send(0, 1)
+        await pass_seconds(server, [worker], 5)
+        return worker
+
+    worker = drive(main())
+    assert worker.reconnects == 0
+    assert server.partitions[0].end - 1 in worker.seen[0]
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(moves=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=12))
 def test_a_partition_that_comes_back_is_read_after_what_other_members_stored(moves: list[tuple[int, int]]) -> None:

@@ -373,8 +373,8 @@ class IggySource:
             cursor.settled = -1
             cursor.at, cursor.position = self._begins[cursor.place]
         else:
-            cursor.settled = stored.stored
             is_trusted = stored.stored > 0 or self._acknowledged.get(cursor.place) == stored.stored
+            cursor.settled = stored.stored if is_trusted else -1
             begin = stored.stored + 1 if is_trusted else 0
             cursor.at, cursor.position = ("offset", begin), begin
         cursor.begin = cursor.position
