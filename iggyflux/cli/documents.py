@@ -74,12 +74,3 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 def unreadable(file: Path, error: OSError) -> Problem:
     """Return the problem of a file that cannot be read."""
     return Problem(UNREADABLE, f"cannot read the file: {error.strerror}", Location(str(file)))
-
-
-def kind_of(tree: object) -> str:
-    """Return `mapping` or `pipeline` by the keys of a document's tree; an empty string if it is neither."""
-    if not isinstance(tree, dict):
-        return ""
-    if {"run", "iggy", "influxdb"} & set(tree) and "points" not in tree:
-        return "pipeline"
-    return "mapping" if {"kind", "points", "messages", "from", "examples"} & set(tree) else ""

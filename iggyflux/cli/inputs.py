@@ -12,9 +12,8 @@ from typing import IO, Any
 import click
 
 from iggyflux.authoring.samples import SampleError, SampleFile
-from iggyflux.cli.documents import kind_of
 from iggyflux.cli.output import show_problem
-from iggyflux.documents import open_source, read_document, read_source
+from iggyflux.documents import kind_of, open_source, read_document, read_source
 from iggyflux.documents.nodes import Lines
 from iggyflux.errors import DocumentError, ExpressionError, Location, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping, load_mapping

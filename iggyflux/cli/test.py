@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import click
 
 from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, run_examples
-from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of, unreadable
+from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
 from iggyflux.cli.output import (
     ExitCode,
     Line,
@@ -25,7 +25,7 @@ from iggyflux.cli.output import (
     talk,
     unstyled,
 )
-from iggyflux.documents import read_document, read_source
+from iggyflux.documents import kind_of, read_document, read_source
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.escapes import escaped
 from iggyflux.mapping import compile_document

@@ -11,13 +11,13 @@ from typing import Final, TypeAlias
 
 import click
 
-from iggyflux.cli.documents import DOCUMENTS, find_documents, kind_of, unreadable
+from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
 from iggyflux.cli.inputs import INPUT_FILE, STDIN
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
 from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
 from iggyflux.cli.sample_files import samples_of_file
 from iggyflux.disk import replace_file
-from iggyflux.documents import Document, EditableText, read_document, read_source
+from iggyflux.documents import Document, EditableText, kind_of, read_document, read_source
 from iggyflux.editor.diagnostics import check_mapping
 from iggyflux.editor.evidence import Samples
 from iggyflux.editor.fixes import fix_all

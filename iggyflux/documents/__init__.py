@@ -20,7 +20,7 @@ from iggyflux.documents.masking import (
     scrub_pointer,
     scrub_texts,
 )
-from iggyflux.documents.nodes import Document, Format, join_pointer, parent_of, split_pointer
+from iggyflux.documents.nodes import Document, Format, join_pointer, kind_of, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, open_source, read_source
 from iggyflux.documents.text import EditableText, check_size, read_text, with_plain_breaks
@@ -36,6 +36,7 @@ __all__ = [
     "has_mark",
     "is_telling",
     "join_pointer",
+    "kind_of",
     "load_schema",
     "mask_of",
     "open_source",

@@ -218,6 +218,15 @@ class Document:
         return start, end, None if key else node
 
 
+def kind_of(tree: object) -> str:
+    """Return `mapping` or `pipeline` by the keys of a document's tree; an empty string if it is neither."""
+    if not isinstance(tree, dict):
+        return ""
+    if {"run", "iggy", "influxdb"} & set(tree) and "points" not in tree:
+        return "pipeline"
+    return "mapping" if {"kind", "points", "messages", "from", "examples"} & set(tree) else ""
+
+
 def split_pointer(pointer: str) -> Iterator[str]:
     """Yield the reference tokens of a JSON pointer, unescaped."""
     for part in pointer.split("/")[1:]:

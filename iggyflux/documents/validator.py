@@ -74,20 +74,20 @@ def _compiled(pattern: str) -> Any:
     return re2.compile(pattern)
 
 
-def _matches(pattern: str, text: str) -> bool:
+def matches(pattern: str, text: str) -> bool:
     """Return whether `text` matches; `$` is the end of the text, never the line break before it."""
     return _compiled(pattern).search(text.encode(errors="replace").decode()) is not None
 
 
 def _pattern(_: Any, pattern: str, value: JSON, _schema: Schema) -> _Errors:
-    if isinstance(value, str) and not _matches(pattern, value):
+    if isinstance(value, str) and not matches(pattern, value):
         yield ValidationError("")
 
 
 def _pattern_properties(validator: Any, patterns: Mapping[str, Schema], value: JSON, _schema: Schema) -> _Errors:
     if isinstance(value, dict):
         for pattern, schema in patterns.items():
-            for key in (key for key in value if _matches(pattern, key)):
+            for key in (key for key in value if matches(pattern, key)):
                 yield from validator.descend(value[key], schema, path=key)
 
 
@@ -97,7 +97,7 @@ def _additional_properties(validator: Any, allowed: Schema | bool, value: JSON, 
         return
     known, patterns = schema.get("properties", {}), schema.get("patternProperties", ())
     for key, item in value.items():
-        if key in known or any(_matches(pattern, key) for pattern in patterns):
+        if key in known or any(matches(pattern, key) for pattern in patterns):
             continue
         if allowed is False:
             yield ValidationError("", path=[key])

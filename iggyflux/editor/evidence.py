@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from iggyflux.authoring.examples import example_message, example_rows
-from iggyflux.errors import EvaluationError, RecordError
-from iggyflux.expressions import Expression, Place, truth
-from iggyflux.mapping import MessageSpec, PointSpec, ReaderMapping, WriterMapping
+from iggyflux.documents import Document
+from iggyflux.errors import DocumentError, EvaluationError, ExpressionError, RecordError
+from iggyflux.expressions import Expression, Place, compile_expression, truth
+from iggyflux.mapping import MessageSpec, PointSpec, ReaderMapping, WriterMapping, compile_document
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reader import groups_of
 from iggyflux.records import JSON, Message, Row
@@ -137,3 +138,60 @@ def value_at(expression: Expression, place: Place) -> JSON:
         return expression.evaluate(place.value, place.message, root=place.root, index=place.index)
     except EvaluationError:
         return None
+
+
+def places_at(document: Document, pointer: str, samples: Samples) -> Sequence[Place]:
+    """Return what the expression at `pointer` is evaluated on, also in a document that does not compile.
+
+    Then elements of `for_each` and the payload's format are taken from what can be read of it.
+    """
+    try:
+        mapping = compile_document(document)
+    except DocumentError:
+        return _places_without_mapping(document, pointer, samples)
+    if isinstance(mapping, ReaderMapping):
+        uses = reader_uses(mapping, [each for each in samples if isinstance(each, Row)])
+    else:
+        uses = writer_uses(mapping, messages_of(mapping, [each for each in samples if isinstance(each, Message)]))
+    return next((use.places for use in uses if use.expression.location == pointer), ())
+
+
+def _places_without_mapping(document: Document, pointer: str, samples: Samples) -> Sequence[Place]:
+    tree = document.tree if isinstance(document.tree, dict) else {}
+    source = tree.get("from")
+    payload = source.get("payload", "json") if isinstance(source, dict) else "json"
+    options = payload if isinstance(payload, dict) else {"format": payload}
+    name = options.get("format")
+    form = FORMATS.get(name if isinstance(name, str) else "json", FORMATS["json"])
+    places = []
+    examples = tree.get("examples")
+    roots = (
+        [each["message"] for each in examples if isinstance(each, dict) and "message" in each]
+        if isinstance(examples, list)
+        else []
+    )
+    for sample in samples:
+        if isinstance(sample, Row):
+            places.append(Place(dict(sample.columns), dict(sample.columns), None, sample))
+            continue
+        with suppress(RecordError, LookupError, TypeError):
+            root = form.decode(
+                sample.payload, {key: value for key, value in options.items() if key != "format"}, None, False
+            )
+            places.append(Place(root, root, None, sample))
+    places += [Place(root, root) for root in roots]
+    for_each = tree.get("for_each")
+    if isinstance(for_each, str) and pointer.startswith("/points"):
+        with suppress(ExpressionError):
+            expression = compile_expression(for_each)
+            return [element for place in places for element in _elements(expression, place)]
+    return places
+
+
+def tables_of(document: Document) -> dict[str, dict[str, JSON]]:
+    """Return the tables of a document, also of one that does not compile."""
+    tree = document.tree if isinstance(document.tree, dict) else {}
+    tables = tree.get("tables")
+    return {
+        name: table for name, table in (tables if isinstance(tables, dict) else {}).items() if isinstance(table, dict)
+    }
