@@ -220,6 +220,7 @@ def test_validate_loads_neither_transports_nor_other_formats(path):
 
 IMPORTED_LATE = {
     ("cli/dry_run.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
+    ("cli/infer.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/dry_run_reader.py", "iggyflux.transports.influxdb.query.source"): "urllib3, only with --from influxdb",
     ("cli/progress.py", "iggyflux.cli.live_table"): "rich, only on a terminal",
     ("cli/test.py", "iggyflux.cli.round_trip"): "the simulator and transports, only with --round-trip",

@@ -147,10 +147,10 @@ def test_messages_of_a_log_are_those_of_every_topic_that_is_meant(mapping: Path)
 @pytest.mark.parametrize(
     ("samples", "notes"),
     [
-        (b'{\n"a": 1\n}', ["one JSON document, so it is one message\n"]),
+        (b'{\n"a": 1\n}', ["a JSON document over several lines is one message\n"]),
         (
             b'[\n{"a": 1}\n]',
-            ["one JSON document, so it is one message; `jq -c '.[]'` turns each element into a message\n"],
+            ["a JSON document over several lines is one message; `jq -c '.[]'` turns each element into a message\n"],
         ),
         (b'[{"a": 1}]\n', []),
     ],
@@ -161,7 +161,7 @@ def test_rule_28_what_is_assumed_of_samples_is_said(samples: bytes, notes: list[
     _, _, err = dry_run(stdin=samples)
 
     assert "stream s, topic t, partition 0, offset = line number from 0, time = 2000-01-01 + offset µs" in err
-    assert ("one JSON document" in err) is bool(notes)
+    assert ("a JSON document" in err) is bool(notes)
     assert all(words in err for words in notes)
 
 

@@ -1,13 +1,15 @@
-"""Sample messages from a file or a pipe: payloads line by line, envelopes line by line, or one JSON document.
+"""Sample messages from a file or a pipe: payloads line by line, envelopes line by line, or JSON documents over lines.
 
 The caller says what a line is; it is never guessed from keys (LANGUAGE 28).  A payload is passed on unchanged, also an
-invalid one, since the plan reports it.  The one exception: a JSON document that spans lines is one message.
+invalid one, since the plan reports it.  The one exception: a JSON document that spans lines is one message, also if
+others follow it.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import IO, TypeAlias
@@ -152,7 +154,10 @@ def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:
 
 
 def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
-    """Yield one JSON document per line; or one for all lines, if the first line is not a document."""
+    """Yield one JSON document per line; if the first line is not one, each document that begins and ends with a line.
+
+    Lines that are not documents either way are yielded one by one.
+    """
     pieces = _numbered(lines)
     first = next(pieces, None)
     if first is None:
@@ -162,17 +167,35 @@ def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
         for piece in pieces:
             held.append(piece)
             size += len(piece[1])
-            if size > MAX_LINE_BYTES:  # not one document, then
+            if size > MAX_LINE_BYTES:  # these are not documents over several lines
                 break
         else:
-            whole = b"\n".join(line for _, line in held)
-            if _is_json(whole):
-                yield first[0], whole
-                return
+            held = _joined_documents(held) or held
         yield from held
     else:
         yield first
     yield from pieces
+
+
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]')
+
+
+def _joined_documents(pieces: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]] | None:
+    """Return the JSON documents that these lines form, each with the number of its first line; None if they do not."""
+    documents: list[tuple[int, bytes]] = []
+    held: list[bytes] = []
+    first = depth = 0
+    for number, line in pieces:
+        first = first if held else number
+        held.append(line)
+        tokens = _BRACKETS.findall(line)
+        depth += sum(token in b"[{" for token in tokens) - sum(token in b"]}" for token in tokens)
+        if depth <= 0:
+            documents.append((first, b"\n".join(held)))
+            held, depth = [], 0
+    if held or not all(_is_json(document) for _, document in documents):
+        return None
+    return documents
 
 
 def _is_json(text: bytes) -> bool:

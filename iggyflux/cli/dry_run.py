@@ -204,7 +204,7 @@ def _note_assumptions(first: Sample, coordinates: Coordinates, writer: Writer, w
     """Note that samples are one document if they look like many, and their coordinates if lines depend on them."""
     if b"\n" in first.message.payload and not whole:
         hint = "; `jq -c '.[]'` turns each element into a message" if first.message.payload.startswith(b"[") else ""
-        note(f"the input is one JSON document, so it is one message{hint}")
+        note(f"a JSON document over several lines is one message{hint}")
     if writer.source.payload.format == "csv" and "header" not in writer.source.payload.options and not whole:
         note("each line is one csv payload with its own header; use --whole to read the file as one payload")
     if not _uses_coordinates(writer):

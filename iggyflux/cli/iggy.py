@@ -16,6 +16,7 @@ from iggyflux.cli.output import note, plural
 from iggyflux.errors import Stopped
 from iggyflux.mapping import WriterMapping
 from iggyflux.pipeline import IggySettings, load_pipeline
+from iggyflux.records import Message
 from iggyflux.secrets import Secret
 from iggyflux.transports.iggy.topics import IggyRange, last_messages, read_range
 from iggyflux.transports.local.deadletters import decode_letter, encode_letter
@@ -65,6 +66,11 @@ def last_samples(mapping: WriterMapping, settings: IggySettings, count: int) -> 
         f"the last {plural(len(messages), 'message')} of {source.stream}/{','.join(source.topics)}; no offset is stored"
     )
     return map(Sample.stored, messages)
+
+
+def last_of_topic(settings: IggySettings, stream: str, topic: str, count: int) -> list[Message]:
+    """Return the last messages of a topic."""
+    return asyncio.run(last_messages(settings, stream, (topic,), count))
 
 
 def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:

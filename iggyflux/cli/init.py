@@ -85,7 +85,7 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
             raise
         raise click.UsageError(f"directory {path.parent} does not exist") from error
     talk(f"wrote {path}")
-    _write_schema(kind, path.parent / schema, force)
+    write_schema(kind, path.parent / schema, force)
     talk(f"try: iggyflux {'check' if pipeline else 'test'} {path}")
     return ExitCode.OK
 
@@ -99,7 +99,7 @@ def _is_reader(path: Path) -> bool:
     return isinstance(tree, dict) and tree.get("kind") == "reader"
 
 
-def _write_schema(kind: str, path: Path, force: bool) -> None:
+def write_schema(kind: str, path: Path, force: bool) -> None:
     """Write the schema beside the document; keep one that exists, which may be under version control."""
     if force or not path.exists():
         path.write_bytes(read_schema(kind))

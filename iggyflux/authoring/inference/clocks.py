@@ -1,0 +1,147 @@
+"""In which form values are times: since 1970, RFC 3339, or a pattern.  The order of day and month is not guessed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Final, TypeAlias
+
+from iggyflux.timestamps import (
+    UNITS_NS,
+    TimestampError,
+    check_pattern,
+    likely_unit,
+    parse_flexible,
+    parse_pattern,
+    parse_rfc3339,
+)
+
+Scalar: TypeAlias = str | int | float | bool
+
+NOT_TOLD: Final = "UTC"
+"""The zone of times without an offset, unless one is given; the mapping says that it was assumed."""
+
+MOST_READ: Final = 1_000
+"""So many different texts decide; the proof of the mapping reads all of them."""
+
+_NUMBER: Final = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
+_TEXT: Final = re.compile(
+    r"(?P<weekday>[A-Z][a-z]{2}, )?"
+    r"(?:(?P<year>[0-9]{4})(?P<a>[-/.])[0-9]{1,2}(?P=a)[0-9]{1,2}"
+    r"|(?P<compact>[0-9]{8})"
+    r"|[0-9]{1,2}(?P<b>[-/.])[0-9]{1,2}(?P=b)(?P<end>[0-9]{4}|[0-9]{2})"
+    r"|[0-9]{1,2}(?P<c>[ /-])(?P<month>[A-Z][a-z]{2})(?P=c)[0-9]{4}"
+    r"|(?P<american>[A-Z][a-z]{2}) [0-9]{1,2}(?P<comma>,?) [0-9]{4})"
+    r"(?:(?P<between>T|:|,? {1,2}|_)"
+    r"(?:(?P<hour>[0-9]{1,2}):[0-9]{2}(?P<second>:[0-9]{2})?|(?P<clock>[0-9]{6}))"
+    r"(?P<fraction>\.[0-9]{1,9})?(?P<half> ?[AP]M)?(?P<offset> ?(?:Z|[+-][0-9]{2}:?[0-9]{2}))?)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How a time is written: `format` and `timezone` are those of a mapping's `timestamp`.
+
+    `other` is a format that suits all values as well, with day and month swapped: a person must choose.  `day` is the
+    day of one of the values, where a unit was chosen by it.
+    """
+
+    format: str
+    timezone: str | None = None
+    other: str | None = None
+    day: str = ""
+
+
+def clock_of(values: Sequence[Scalar], zone: str | None = None) -> Clock | None:
+    """Return how all of `values` are written as times; None if they are not."""
+    if not values or any(isinstance(value, bool) for value in values):
+        return None
+    numbers = [value for value in values if not isinstance(value, str)]
+    if len(numbers) == len(values):
+        return _unit_of(numbers)
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) != len(values):
+        return None
+    if all(map(_NUMBER.fullmatch, texts)) and (unit := _unit_of([float(text) for text in texts])):
+        return unit
+    if _all_are(texts, parse_rfc3339):
+        return Clock("rfc3339")
+    return _pattern_of(texts, zone or NOT_TOLD)
+
+
+def suits(values: Sequence[Scalar], form: str, zone: str | None) -> bool:
+    """Return whether all of `values` are times in a chosen format."""
+    if form in UNITS_NS:
+        return all(not isinstance(v, bool) and (not isinstance(v, str) or _NUMBER.fullmatch(v)) for v in values)
+    texts = [value for value in values if isinstance(value, str)]
+    named: dict[str, Callable[[str], int]] = {
+        "rfc3339": parse_rfc3339,
+        "flexible": partial(parse_flexible, zone=zone or NOT_TOLD),
+    }
+    read = named.get(form) or partial(parse_pattern, pattern=form, zone=zone or NOT_TOLD)
+    return len(texts) == len(values) and _all_are(texts, read)
+
+
+def needs_zone(form: str) -> bool:
+    """Return whether times of a format name no zone themselves.  Raise TimestampError for an invalid pattern."""
+    return form == "flexible" or ("%" in form and not check_pattern(form))
+
+
+def _unit_of(values: Sequence[float]) -> Clock | None:
+    """Return the one unit in which all values are plausible (the years 1990 to 2099)."""
+    found = [likely_unit(value) for value in (min(values), max(values))]
+    if None in found or len({each[0] for each in found if each}) != 1:
+        return None
+    unit, day = found[0] or ("", "")
+    return Clock(unit, day=day)
+
+
+def _all_are(texts: Sequence[str], read: Callable[[str], int]) -> bool:
+    try:
+        for text in islice(dict.fromkeys(texts), MOST_READ):
+            read(text)
+    except TimestampError:
+        return False
+    return True
+
+
+def _pattern_of(texts: Sequence[str], zone: str) -> Clock | None:
+    """Return the pattern of all texts; `flexible` where they are of several, such as with and without a fraction."""
+    if not all(map(_TEXT.fullmatch, texts)):
+        return None
+    patterns = _patterns_of(max(texts, key=len))
+    suiting = [pattern for pattern in patterns if _all_are(texts, partial(parse_pattern, pattern=pattern, zone=zone))]
+    if not suiting:
+        is_certain = len(patterns) == 1 and _all_are(texts, partial(parse_flexible, zone=zone))
+        return Clock("flexible", zone) if is_certain else None
+    chosen, *others = suiting
+    return Clock(chosen, zone if needs_zone(chosen) else None, *others)
+
+
+def _patterns_of(text: str) -> list[str]:
+    """Return the pattern of a text of the form `_TEXT`; two of them if the day or the month may come first."""
+    found = _TEXT.fullmatch(text)
+    assert found is not None  # noqa: S101  (the caller looked)
+    part = found.groupdict(default="")
+    year = "%Y" if len(part["end"]) == 4 else "%y"
+    if part["year"]:
+        dates = [part["a"].join(("%Y", "%m", "%d"))]
+    elif part["compact"]:
+        dates = ["%Y%m%d"]
+    elif part["b"]:
+        dates = [part["b"].join(("%d", "%m", year)), part["b"].join(("%m", "%d", year))]
+    elif part["month"]:
+        dates = [part["c"].join(("%d", "%b", "%Y"))]
+    else:
+        dates = [f"%b %d{part['comma']} %Y"]
+    hour = "%I" if part["half"] else "%H"
+    clock = f"{hour}:%M{':%S' if part['second'] else ''}" if part["hour"] else "%H%M%S" if part["clock"] else ""
+    rest = f"{part['between']}{clock}{'.%f' if part['fraction'] else ''}"
+    if part["half"]:
+        rest += part["half"][:-2] + "%p"
+    if part["offset"]:
+        rest += " %z" if part["offset"][0] == " " else "%z"
+    return [f"{'%a, ' if part['weekday'] else ''}{date}{rest if clock else ''}" for date in dates]

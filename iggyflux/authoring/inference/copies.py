@@ -1,0 +1,98 @@
+"""Copies of samples as examples: short, and without secrets where the mapping does not read them."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Final, Literal
+
+from iggyflux.authoring.examples import example_message
+from iggyflux.authoring.inference.proposal import Example
+from iggyflux.authoring.inference.roles import looks_secret
+from iggyflux.authoring.inference.shape import MOST_POSITIONS
+from iggyflux.errors import DecodeError, RecordError
+from iggyflux.mapping import WriterMapping
+from iggyflux.payloads import FORMATS
+from iggyflux.records import JSON, Message
+from iggyflux.secrets import HIDDEN, is_name_of_secret
+
+SHOWN_ELEMENTS: Final = 3
+"""A copy has so many elements of each list: they show what comes of the others."""
+MOST_CHARACTERS: Final = 20_000
+"""A longer copy is not readable as an example."""
+MOST_LINES: Final = 50
+
+
+def example_of(mapping: WriterMapping, message: Message, number: int) -> Example | None:
+    """Return a sample as an example, with the lines that come of it; None if it cannot be one."""
+    source = mapping.writer.source.payload
+    form = FORMATS[source.format]
+    try:
+        tree = form.decode(message.payload, source.options, None, False)
+    except DecodeError:  # NaN and infinities, which the mapping leaves out
+        return _made(mapping, message.payload, None, "message_json", number)
+    if source.format in ("text", "influx"):
+        return _made(mapping, message.payload, None, "message_json", number)
+    for copy in (masked(shortened(tree)), masked(tree)):
+        try:
+            payload = form.encode(copy, source.options)
+        except RecordError:
+            continue
+        example = _made(mapping, payload, copy, "message", number)
+        if example is not None:
+            return example
+    return _made(mapping, message.payload, None, "payload_base64", number)
+
+
+def _made(
+    mapping: WriterMapping,
+    payload: bytes,
+    tree: JSON,
+    form: Literal["message", "message_json", "payload_base64"],
+    number: int,
+) -> Example | None:
+    """Return an example whose expectation is what the plan renders; None if it fails, or is too long."""
+    if len(payload) > MOST_CHARACTERS:
+        return None
+    shown: JSON = tree
+    if form == "message_json":
+        shown = payload.decode("utf-8", "replace")
+    elif form == "payload_base64":
+        shown = b64encode(payload).decode("ascii")
+    try:
+        message = example_message(mapping, {form: shown}, number)
+    except RecordError:
+        return None
+    rendered = mapping.plan().render([message])
+    if rendered.failures or len(rendered.lines) > MOST_LINES or rendered.empty:
+        return None
+    name = f"sample {number + 1}" if rendered.lines else "a message that is skipped"
+    is_json = mapping.writer.source.payload.format == "json"
+    lines = tuple(rendered.lines)
+    return Example(name, form, shown, payload, is_json, lines, skipped=bool(rendered.skipped) and not lines)
+
+
+def shortened(tree: JSON) -> JSON:
+    """Return a copy with the first elements of each list that is longer than a tuple."""
+    if isinstance(tree, dict):
+        return {key: shortened(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        kept = tree[:SHOWN_ELEMENTS] if len(tree) > MOST_POSITIONS else tree
+        return [shortened(item) for item in kept]
+    return tree
+
+
+def masked(tree: JSON, name: str = "") -> JSON:
+    """Return a copy with `***` for texts that look like secrets; those are not stored, so the points are the same."""
+    if isinstance(tree, dict):
+        return {key: masked(value, key) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [masked(item, name) for item in tree]
+    if isinstance(tree, str) and tree and (is_name_of_secret(name) or looks_secret(tree)):
+        return HIDDEN
+    return tree
+
+
+def has_secret(tree: JSON) -> bool:
+    """Return whether a copy of a sample would be masked."""
+    return json.dumps(masked(tree)) != json.dumps(tree)

@@ -1,0 +1,222 @@
+"""Which list or map of a message is worth a `for_each`: the deepest one that holds most of what is measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from iggyflux.authoring.inference.shape import MOST_POSITIONS, Path, Shape, observe
+from iggyflux.authoring.inference.words import IDENTITIES, TIMES, ends_with_word, has_word
+from iggyflux.records import JSON
+
+_BARE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_LITERALS: Final = ("null", "true", "false")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+MOST_HOPS: Final = 4
+"""No payload is known that nests what it measures more deeply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A step into the elements of a list, a map, or of lists side by side (`columns`); `path` leads to it."""
+
+    kind: Literal["list", "map", "zip"]
+    path: Path
+    elements: Shape
+    columns: tuple[Path, ...] = ()
+    only: str = ""
+    """The filter that omits elements of another kind."""
+
+    @property
+    def name(self) -> str:
+        """The name of the list or map; an empty string if the message itself is it."""
+        names = [step for step in self.path if isinstance(step, str)]
+        return names[-1] if names else ""
+
+    @property
+    def expression(self) -> str:
+        """The expression that returns the elements."""
+        if self.kind == "zip":
+            return f"zip({', '.join(map(expression_of, self.columns))})"
+        place = expression_of(self.path)
+        place = f"items({place})" if self.kind == "map" else place
+        return place + self.only if place != "@" or not self.only else self.only
+
+
+def expression_of(path: Sequence[str | int], start: str = "") -> str:
+    """Return the JMESPath expression of a path; `start` is what it begins with."""
+    text = start
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            bare = _BARE.fullmatch(step) and step not in _LITERALS
+            text += ("." if text else "") + (step if bare else json.dumps(step, ensure_ascii=False))
+    return text or "@"
+
+
+@dataclass(frozen=True)
+class Elements:
+    """The hops from the message to what points are made of, and the shape of the message.  Scope 0 is the message."""
+
+    message: Shape
+    hops: tuple[Hop, ...] = ()
+    passed_over: tuple[tuple[int, Path, str], ...] = field(default=())
+    """Lists and maps that are not entered: their scope, their path, and why."""
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """The shape of the message and of the elements of each hop."""
+        return [self.message, *(hop.elements for hop in self.hops)]
+
+    @property
+    def for_each(self) -> str | None:
+        """The expression of `for_each`; with several hops an element is a pair of the outer and the inner one."""
+        if not self.hops:
+            return None
+        first, *inner = self.hops
+        text = first.expression
+        if inner:
+            text = ("" if text == "@" else text) + ("" if first.only else "[*]")
+        for depth, hop in enumerate(inner, 1):
+            text += f".pair(@, {hop.expression if depth == 1 else _within(hop)})[]"
+        return text
+
+    def start(self, scope: int) -> str:
+        """Return the expression of the element of a scope, as `for_each` sees it; an empty string for `@`."""
+        if scope == 0:
+            return "root()" if self.hops else ""
+        depth = len(self.hops)
+        if depth == 1:
+            return ""
+        return "[1]" if scope == depth else "[0]" * (depth - scope) + ("[1]" if scope > 1 else "")
+
+
+def _within(hop: Hop) -> str:
+    """Return the expression of a hop from a pair of which the second one is the element."""
+    if hop.kind == "zip":
+        return f"zip({', '.join(expression_of(column, '[1]') for column in hop.columns)})"
+    place = expression_of(hop.path, "[1]")
+    return (f"items({place})" if hop.kind == "map" else place) + hop.only
+
+
+def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
+    """Return the hops that lead to most of what is measured."""
+    hops: list[Hop] = []
+    passed: list[tuple[int, Path, str]] = []
+    here = shape
+    while len(hops) < most_hops:
+        candidates = list(_candidates(here))
+        best = max(candidates, key=lambda hop: weight(hop.elements), default=None)
+        outside = sum(_own_weight(path, place) for path, place in here.walk())
+        enters = best is not None and _is_worth_it(best, outside, here)
+        passed += [
+            (len(hops), hop.path, _why_not(hop, best if enters else None))
+            for hop in candidates
+            if (hop is not best or not enters) and not (best and enters and hop.path in best.columns)
+        ]
+        if best is None or not enters:
+            break
+        hops.append(best)
+        here = best.elements
+    return Elements(shape, tuple(hops), tuple(passed))
+
+
+def _is_worth_it(hop: Hop, outside: int, here: Shape) -> bool:
+    inside = weight(hop.elements)
+    is_only_thing = not any(place.is_leaf for _, place in here.walk())
+    return is_only_thing or (inside > 0 and inside >= outside)
+
+
+def _why_not(hop: Hop, entered: Hop | None) -> str:
+    what = "map" if hop.kind == "map" else "list"
+    if entered is not None:
+        return f"a {what} beside {entered.name or 'the one of for_each'}: a mapping of its own can read it"
+    return f"a {what} with fewer numbers than what is around it"
+
+
+def weight(shape: Shape, name: str = "") -> int:
+    """Return how many values below look measured: numbers, numbers in strings and booleans; no ids and no times."""
+    below = sum(weight(member, key) for key, member in shape.members.items())
+    below += sum(weight(each, name) for each in shape.positions)
+    below += sum(weight(each, name) for each in (shape.entries, shape.items) if each is not None)
+    return below + _own_weight((name,), shape)
+
+
+def _own_weight(path: Path, place: Shape) -> int:
+    name = next((step for step in reversed(path) if isinstance(step, str)), "")
+    if has_word(name, TIMES) or ends_with_word(name, IDENTITIES):
+        return 0
+    kinds = place.kinds
+    strings = sum(_NUMBER.fullmatch(value) is not None for value in place.scalars if isinstance(value, str))
+    return kinds["integer"] + kinds["float"] + kinds["boolean"] + strings
+
+
+# --- candidates ---
+
+
+def _candidates(shape: Shape) -> Iterator[Hop]:
+    for path, place in shape.walk():
+        zipped = _side_by_side(path, place)
+        if zipped is not None:
+            yield zipped
+        if place.items is not None and (zipped is None or path not in zipped.columns):
+            yield Hop("list", path, place.items, only=_filter(place))
+        if place.entries is not None:
+            yield Hop("map", path, place.entries, only=_filter_of_map(place.entries) if place.members else "")
+
+
+def _filter(place: Shape) -> str:
+    """Return the filter for a place that is not always a list, or for a list whose elements are not all of one kind."""
+    kinds = place.items.kinds if place.items is not None else place.kinds
+    if len(kinds) <= 1 or set(kinds) <= {"integer", "float"}:
+        return "" if set(place.kinds) <= {"list", "null"} else "[*]"
+    if kinds["object"] or kinds["list"]:
+        kind = "object" if kinds["object"] >= kinds["list"] else "array"
+        return f"[?type(@) == '{kind}']"
+    return "[?@ != `null`]" if kinds["null"] else ""
+
+
+def _filter_of_map(entries: Shape) -> str:
+    value = entries.members["value"]
+    kind = "object" if value.kinds["object"] else "number"
+    return f"[?type(value) == '{kind}']"
+
+
+def _side_by_side(path: Path, place: Shape) -> Hop | None:
+    """Return a hop into lists of scalars of one object that have the same lengths: columns of a table."""
+    columns = {
+        name: member
+        for name, member in place.members.items()
+        if set(member.kinds) == {"list"} and member.values and (member.items or member.positions)
+    }
+    of_scalars = {
+        name: [len(value) for value in member.values if isinstance(value, list)]
+        for name, member in columns.items()
+        if not (member.items and (member.items.kinds["object"] or member.items.kinds["list"]))
+    }
+    by_sizes: dict[tuple[int, ...], list[str]] = {}
+    for name, sizes in of_scalars.items():
+        by_sizes.setdefault(tuple(sizes), []).append(name)
+    names = max(by_sizes.values(), key=len, default=[])
+    if len(names) < 2:
+        return None
+    sizes = of_scalars[names[0]]
+    first_kinds = {_kind_of_items(columns[name]) for name in names}
+    if max(sizes) <= MOST_POSITIONS and len(set(sizes)) == 1 and len(first_kinds) == 1:
+        return None
+    rows: list[JSON] = []
+    for cells in zip(*(columns[name].values for name in names), strict=True):
+        rows += [list(row) for row in zip(*(cell for cell in cells if isinstance(cell, list)), strict=False)]
+    positions = tuple(observe([row[index] for row in rows if isinstance(row, list)]) for index in range(len(names)))
+    elements = Shape(values=rows, positions=positions)
+    return Hop("zip", path, elements, tuple((*path, name) for name in names))
+
+
+def _kind_of_items(column: Shape) -> str:
+    scalars = [item for value in column.values if isinstance(value, list) for item in value if item is not None]
+    kinds = observe(scalars).kinds
+    return "text" if kinds["string"] else "number"

@@ -1,0 +1,63 @@
+"""Text with key=value: a pattern whose named groups are the values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from typing import Final
+
+LEAST_PAIRS: Final = 2
+"""A text has at least this many pairs; fewer may be prose with an equals sign."""
+
+_PAIR: Final = re.compile(r'(?:^|(?<=[\s,;]))([A-Za-z_][\w.\-]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
+_OUTSIDE_QUOTES: Final = r'(?:[^"]|"(?:[^"\\]|\\.)*")*?'
+_ANYTHING: Final = ".*?"
+
+
+def logfmt_pattern(texts: Sequence[str]) -> str | None:
+    """Return an RE2 pattern with a group for each key, in the order of the keys; None if texts are not of this form."""
+    found = [_PAIR.findall(text) for text in texts]
+    if not found or any(len(pairs) < LEAST_PAIRS for pairs in found):
+        return None
+    order = _common_order([[key for key, _ in pairs] for pairs in found])
+    if order is None:
+        return None
+    always = set.intersection(*({key for key, _ in pairs} for pairs in found))
+    names: dict[str, str] = {}
+    for key in order:
+        name = re.sub(r"\W", "_", key)
+        while name in names.values():
+            name += "_"
+        names[key] = name
+    between = _OUTSIDE_QUOTES if any('"' in text for text in texts) else _ANYTHING
+    parts = []
+    for key in order:
+        is_quoted = {value.startswith('"') for pairs in found for name, value in pairs if name == key}
+        part = rf"{between}(?:^|[\s,;]){re.escape(key)}={_value(names[key], is_quoted)}"
+        parts.append(part if key in always else f"(?:{part})?")
+    return "^" + "".join(parts)
+
+
+def _value(name: str, is_quoted: set[bool]) -> str:
+    """Return the pattern of a value.  RE2 has no group twice, so one that is quoted in some texts keeps its quotes."""
+    bare, quoted = r'[^\s"]*', r'(?:[^"\\]|\\.)*'
+    if is_quoted == {True}:
+        return f'"(?P<{name}>{quoted})"'
+    return f"(?P<{name}>{bare})" if is_quoted == {False} else f'(?P<{name}>"{quoted}"|{bare})'
+
+
+def _common_order(keys: Sequence[Sequence[str]]) -> list[str] | None:
+    """Return an order that suits every text; None if there is none, or a text has a key twice."""
+    graph: TopologicalSorter[str] = TopologicalSorter()
+    for each in dict.fromkeys(map(tuple, keys)):
+        if len(set(each)) != len(each):
+            return None
+        graph.add(each[0])
+        for before, key in pairwise(each):
+            graph.add(key, before)
+    try:
+        return list(graph.static_order())
+    except CycleError:
+        return None

@@ -1,0 +1,122 @@
+"""What is proposed, each part with its reason; `text` writes it as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from iggyflux.authoring.inference.write import document_text
+from iggyflux.records import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """`from` of the document, and how its format was recognized."""
+
+    stream: str
+    topic: str
+    format: str
+    options: Mapping[str, JSON]
+    how: str
+    has_non_finite: bool = False
+    """Whether samples have NaN or infinities, which JSON does not: they are left out, wherever they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The measurement: an expression, or a constant."""
+
+    text: str
+    is_constant: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A tag."""
+
+    key: str
+    expression: str
+    reason: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field; `omits` says that bad values are left out."""
+
+    key: str
+    expression: str
+    reason: str
+    type: str = "float"
+    cast: bool = False
+    omits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """The time; without an expression it is that of the message."""
+
+    expression: str | None
+    reason: str
+    format: str = ""
+    timezone: str | None = None
+    falls_back: bool = False
+    """Whether the message's time is used where the expression returns null."""
+    spread: Literal["offset", "index"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A place that is not stored: as a line of the document that would store it, and why it does not."""
+
+    key: str
+    line: Mapping[str, JSON] | str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A sample with the lines that it renders.
+
+    `message` is the value of the key `form`; `payload` is the same as bytes, `is_json` says that they are JSON.
+    """
+
+    name: str
+    form: Literal["message", "message_json", "payload_base64"]
+    message: JSON
+    payload: bytes
+    is_json: bool
+    points: tuple[str, ...]
+    skipped: bool = False
+    meta: Mapping[str, JSON] = field(default_factory=dict)
+    headers: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A writer mapping, inferred from samples.
+
+    `notes` are for the top of the document, `warnings` for the person who asked.
+    """
+
+    source: Input
+    measurement: Measurement
+    tags: tuple[Tag, ...]
+    fields: tuple[Field, ...]
+    time: Time
+    for_each: str | None = None
+    each_reason: str = ""
+    where: str | None = None
+    where_reason: str = ""
+    unused: tuple[Unused, ...] = ()
+    replaces_names: bool = False
+    keeps_last: bool = False
+    examples: tuple[Example, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def text(self, form: Literal["yaml", "toml"] = "yaml") -> str:
+        """Return the commented document."""
+        return document_text(self, form)

@@ -1,0 +1,236 @@
+"""The proof of a proposal: it compiles, renders every sample without failure, and passes its own examples.
+
+What fails is replaced by a weaker choice, which says so: an integer becomes a float, a value that cannot be stored is
+left out, a tag becomes nothing.  Each step removes a choice, so there is an end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final, Literal
+
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.inference.copies import example_of
+from iggyflux.authoring.inference.decide import NO_FIELDS
+from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Time, Unused
+from iggyflux.authoring.inference.roles import FEW
+from iggyflux.authoring.samples import SampleError
+from iggyflux.delivery.lines import point_key
+from iggyflux.documents import split_pointer
+from iggyflux.errors import MappingError, counted
+from iggyflux.mapping import WriterMapping, parse_mapping
+from iggyflux.records import Message, Rendered
+
+CANNOT_PROVE: Final = "IFX545"
+
+MOST_STEPS: Final = 40
+"""More weaker choices than these are not made: the samples then suit no mapping."""
+MOST_EXAMPLES: Final = 3
+GROWTH: Final = 1.5
+"""With so many times the series of the first half, the second half of the messages brought new ones all the time."""
+_ALL_NULL, _COLLISION, _TOO_MANY = "IFX346", "IFX351", "IFX354"
+_NAMES: Final = frozenset({"IFX310", "IFX311", "IFX312", "IFX313", "IFX314", "IFX315"})
+_NULL_TIME: Final = "IFX345"
+
+
+def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal:
+    """Return the proposal, weakened where it fails, with examples.  Raise SampleError if none is left that works."""
+    for _ in range(MOST_STEPS):
+        try:
+            mapping = _compiled(proposal, form)
+        except MappingError as error:
+            problem = error.problems[0]
+            proposal = _weaker(proposal, problem.location.pointer or "", problem.code, problem.message)
+            continue
+        rendered = mapping.plan().render(messages)
+        if not rendered.failures:
+            return _with_examples(proposal, mapping, messages, rendered, form)
+        counts = Counter((failure.location, failure.code) for failure in rendered.failures)
+        reasons = {(failure.location, failure.code): failure.reason for failure in rendered.failures}
+        for (location, code), count in counts.items():
+            proposal = _weaker(proposal, location, code, f"{count:,} failed: {reasons[location, code]}")
+    raise SampleError(CANNOT_PROVE, "no mapping renders all samples", 0, "give fewer kinds of messages at a time")
+
+
+def _compiled(proposal: Proposal, form: Literal["yaml", "toml"]) -> WriterMapping:
+    mapping = parse_mapping(proposal.text(form), format=form, name="inferred")
+    assert isinstance(mapping, WriterMapping)  # noqa: S101  (its kind is written)
+    return mapping
+
+
+# --- weaker choices ---
+
+
+def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposal:
+    """Return the proposal with a weaker choice at `pointer`.  Raise SampleError if there is none."""
+    part, *rest = [*split_pointer(pointer), "", ""][1:] if pointer.startswith("/points") else ["", ""]
+    if code in _NAMES and not proposal.replaces_names:
+        return replace(proposal, replaces_names=True)
+    if code == _ALL_NULL and proposal.where is None:
+        return _skipping_empty(proposal)
+    if code == _COLLISION:
+        return _apart(proposal)
+    if part == "fields" and rest[0]:
+        return _weaker_field(proposal, rest[0], reason)
+    if part == "tags" and rest[0]:
+        return _without_tag(proposal, rest[0], reason)
+    if part == "timestamp":
+        return replace(proposal, time=_weaker_time(proposal, code, reason))
+    if part == "measurement" and not proposal.measurement.is_constant:
+        return replace(proposal, measurement=Measurement(proposal.source.topic, True, f"the topic, since {reason}"))
+    raise SampleError(CANNOT_PROVE, f"no mapping renders all samples: {reason}", 0, "remove what is unlike the others")
+
+
+def _skipping_empty(proposal: Proposal) -> Proposal:
+    sources = ", ".join(dict.fromkeys(_present(field) for field in proposal.fields if field.key != "*"))
+    if not sources:
+        raise SampleError(NO_FIELDS, "messages without fields", 0, "remove them")
+    reason = "some samples have none of the fields: those are skipped and counted"
+    return replace(proposal, where=f"not_null({sources}) != `null`", where_reason=reason)
+
+
+def _present(field: Field) -> str:
+    """Return an expression that is null where the field is left out."""
+    if not field.omits:
+        return field.expression
+    if field.cast:
+        return f"parse_number(to_string({field.expression}), `null`)"
+    return f"if(type({field.expression}) == 'number', {field.expression})"
+
+
+def _apart(proposal: Proposal) -> Proposal:
+    """Keep points of one message apart: by the nanoseconds below the time, else the last one wins."""
+    time = proposal.time
+    if proposal.for_each is not None and time.spread is None and time.format != "unix_ns":
+        reason = f"{time.reason}; `spread` keeps elements with the same tags and time apart"
+        return replace(proposal, time=replace(time, spread="index", reason=reason))
+    return replace(proposal, keeps_last=True)
+
+
+def _weaker_field(proposal: Proposal, key: str, reason: str) -> Proposal:
+    field = next(each for each in proposal.fields if each.key == key)
+    weaker = _weaker_type(field)
+    if weaker is None:
+        left = tuple(each for each in proposal.fields if each is not field)
+        if not left:
+            raise SampleError(NO_FIELDS, f"no values to store: {key}: {reason}", 0, "use other samples")
+        unused = Unused(key, {"expr": field.expression}, f"it fails: {reason}")
+        return replace(proposal, fields=left, unused=(*proposal.unused, unused))
+    weaker = replace(weaker, reason=f"{weaker.reason}; not {_kind(field)}: {reason}")
+    fields = tuple(weaker if each is field else each for each in proposal.fields)
+    return replace(proposal, fields=fields)
+
+
+def _kind(field: Field) -> str:
+    return f"as {field.type}" + (" with bad values left out" if field.omits else "")
+
+
+def _weaker_type(field: Field) -> Field | None:
+    """Return the field with the next weaker type; None if there is none."""
+    if field.type in ("integer", "unsigned"):
+        return replace(field, type="float", cast=True)
+    if not field.omits:
+        return replace(field, cast=True, omits=True)
+    return None
+
+
+def _without_tag(proposal: Proposal, key: str, reason: str) -> Proposal:
+    tag = next(each for each in proposal.tags if each.key == key)
+    if tag.required:
+        tags = tuple(replace(each, required=False) if each is tag else each for each in proposal.tags)
+        return replace(proposal, tags=tags)
+    unused = Unused(key, f"{key}: {tag.expression}", f"it fails as a tag: {reason}")
+    return replace(proposal, tags=tuple(e for e in proposal.tags if e is not tag), unused=(*proposal.unused, unused))
+
+
+def _weaker_time(proposal: Proposal, code: str, reason: str) -> Time:
+    time = proposal.time
+    if time.spread is not None and (code != _NULL_TIME or time.expression is None):
+        return replace(time, spread=None, reason=f"{time.reason}; not spread: {reason}")
+    if time.expression is not None and not time.falls_back and code == _NULL_TIME:
+        return replace(time, falls_back=True)
+    if time.expression is None:
+        raise SampleError(CANNOT_PROVE, f"no mapping renders all samples: {reason}", 0, "give other samples")
+    spread: Literal["index", "offset"] = "offset" if proposal.for_each is None else "index"
+    return Time(None, f"that of the message, since {time.expression} fails: {reason}", spread=spread)
+
+
+# --- examples ---
+
+
+def _with_examples(
+    proposal: Proposal,
+    mapping: WriterMapping,
+    messages: Sequence[Message],
+    rendered: Rendered,
+    form: Literal["yaml", "toml"],
+) -> Proposal:
+    if not rendered.lines:
+        raise SampleError(NO_FIELDS, "no sample makes a point", 0, "use samples with values")
+    examples: list[Example] = []
+    for message in _telling(messages, rendered):
+        example = example_of(mapping, message, len(examples))
+        if example is not None:
+            examples.append(example)
+        if len(examples) == MOST_EXAMPLES:
+            break
+    proposal = replace(proposal, examples=tuple(examples), notes=_notes(messages, rendered))
+    while True:
+        failed = _failing_example(proposal, form)
+        if failed is None:
+            return proposal
+        left = tuple(each for index, each in enumerate(proposal.examples) if index != failed)
+        proposal = replace(proposal, examples=left)
+
+
+def _failing_example(proposal: Proposal, form: Literal["yaml", "toml"]) -> int | None:
+    """Return the index of an example that cannot be read or does not pass."""
+    try:
+        mapping = _compiled(proposal, form)
+    except MappingError as error:
+        tokens = [*split_pointer(error.problems[0].location.pointer or ""), "", ""]
+        return int(tokens[1]) if tokens[0] == "examples" and tokens[1].isdigit() else len(proposal.examples) - 1
+    failed = [index for index, result in enumerate(run_examples(mapping)) if not result.passed]
+    return failed[0] if failed else None
+
+
+def _telling(messages: Sequence[Message], rendered: Rendered) -> Iterator[Message]:
+    """Yield the messages that show most: the first, then those with lines of other fields, then one that is skipped."""
+    seen: set[frozenset[str]] = set()
+    shown: set[int] = set()
+    for origin, line in zip(rendered.origins, rendered.lines, strict=True):
+        series, _ = point_key(line)
+        fields = frozenset(part.partition("=")[0] for part in line[len(series) + 1 :].split(","))
+        if fields not in seen and origin not in shown:
+            shown.add(origin)
+            yield messages[origin]
+        seen.add(fields)
+    for index in [*rendered.skipped, *rendered.empty][:1]:
+        yield messages[index]
+
+
+def _notes(messages: Sequence[Message], rendered: Rendered) -> tuple[str, ...]:
+    """Return the lines at the top: where the document comes from, how many series there are, and what to do."""
+    keys = [point_key(line)[0] for line in rendered.lines]
+    series, first_half = set(keys), set(keys[: len(keys) // 2])
+    grows = len(keys) >= FEW and len(series) > GROWTH * len(first_half)
+    made = f"{counted(len(messages), 'message')}, which make {counted(len(keys), 'point')}"
+    return (
+        f"Inferred by `iggyflux infer` from {made}.",
+        f"About {len(series):,} series{', and growing with each message' if grows else ''}. {_causes(series)}",
+        "The comments give the reasons and the alternatives. Next: iggyflux test FILE",
+    )
+
+
+def _causes(series: Iterable[str]) -> str:
+    """Return how many values each tag has, the most first."""
+    values: dict[str, set[str]] = {}
+    for key in series:
+        for part in key.replace("\\,", "\0").split(",")[1:]:
+            name, _, value = part.partition("=")
+            values.setdefault(name, set()).add(value)
+    ordered = sorted(values.items(), key=lambda each: -len(each[1]))
+    shown = ", ".join(f"{name} ({len(found):,})" for name, found in ordered[:6]).replace("\0", "\\,")
+    return f"Tags and their values: {shown}." if shown else "No tags."

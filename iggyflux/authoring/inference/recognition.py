@@ -1,0 +1,278 @@
+"""Which format samples are in: the payloads of a file, and `from.payload` of a mapping that reads them.
+
+The formats are tried in an order in which none can be taken for a later one; the first that suits every payload is it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from iggyflux.authoring.inference.logfmt import logfmt_pattern
+from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
+from iggyflux.errors import DecodeError, LineProtocolError
+from iggyflux.lineprotocol import parse_line
+from iggyflux.payloads import FORMATS
+from iggyflux.payloads.recognition import explained
+from iggyflux.records import JSON
+
+NOTHING: Final = "IFX540"
+UNKNOWN: Final = "IFX541"
+
+DELIMITERS: Final = (",", ";", "\t", "|")
+LEAST_ROWS: Final = 2
+LEAST_COLUMNS: Final = 2
+"""A table has at least so many rows and columns; a single column of texts is not a table."""
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """Payloads with the format that all of them have; `trees` are their values.
+
+    `lines` are the numbers of their first lines, `how` says how they were recognized.
+    """
+
+    format: str
+    payloads: list[bytes]
+    trees: list[JSON]
+    lines: list[int]
+    how: str
+    options: dict[str, JSON] = field(default_factory=dict)
+    has_non_finite: bool = False
+
+
+def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
+    """Return the payloads in a file; `whole` says that it is one payload.  Raise SampleError with the place."""
+    data = data.removeprefix(_BOM)
+    if not data.strip():
+        raise SampleError(NOTHING, "the input is empty", 0, "give messages: one a line, or one document")
+    if whole:
+        return recognize_payloads([data])
+    as_json = [(sample.line, sample.message.payload) for sample in read_samples(data.splitlines(True), Coordinates())]
+    if found := _json([payload for _, payload in as_json], [line for line, _ in as_json]):
+        return found
+    is_text = _is_utf8(data)
+    if is_text and (table := _table([data], [1])):
+        return table
+    if is_text:
+        return recognize_payloads([payload for _, payload in as_json], [line for line, _ in as_json])
+    return recognize_payloads([data])
+
+
+def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> Recognized:
+    """Return the format of payloads that are a message each.  Raise SampleError with the first that does not suit."""
+    numbers = list(lines) or list(range(1, len(payloads) + 1))
+    kept = [(number, payload) for number, payload in zip(numbers, payloads, strict=True) if payload.strip()]
+    if not kept:
+        raise SampleError(NOTHING, "there are no messages", 0, "give messages: one a line, or one document")
+    numbers, payloads = [number for number, _ in kept], [payload for _, payload in kept]
+    for recognize in (_json, _binary, _line_protocol, _key_value, _table):
+        if found := recognize(payloads, numbers):
+            return found
+    raise _unrecognized(payloads, numbers)
+
+
+def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
+    """Return what is wrong, as seen from the format that most payloads have."""
+    decoded = [_decodes("json", payload) for payload in payloads]
+    hint = "JSON, CSV, MessagePack, CBOR, line protocol and text with key=value are recognized"
+    bad = decoded.index(False)
+    if any(decoded) or payloads[bad].lstrip()[:1] in (b"{", b"["):
+        try:
+            FORMATS["json"].decode(payloads[bad], {}, None, False)
+        except DecodeError as error:
+            told = explained(error, payloads[bad], "json")
+            reason = (
+                told.reason if len(decoded) == 1 or not any(decoded) else f"others are JSON, but this is {told.reason}"
+            )
+            return SampleError(UNKNOWN, reason, numbers[bad], told.hint or "remove it, or correct it")
+    for name in ("influx", "text"):
+        suiting = [_suits(name, payload) for payload in payloads]
+        if any(suiting) and not all(suiting):
+            words = {"influx": "line protocol", "text": "key=value"}[name]
+            line = numbers[suiting.index(False)]
+            return SampleError(UNKNOWN, f"others are {words}, but this is not", line, "infer one format at a time")
+    told = explained(DecodeError("IFX404", "no known format"), payloads[0], "")
+    return SampleError(UNKNOWN, told.reason, numbers[0], told.hint or hint)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decodes(form: str, payload: bytes) -> bool:
+    try:
+        FORMATS[form].decode(payload, {}, None, False)
+    except DecodeError:
+        return False
+    return True
+
+
+def _trees(form: str, payloads: Sequence[bytes], options: dict[str, JSON]) -> list[JSON] | None:
+    decode = FORMATS[form].decode
+    try:
+        return [decode(payload, options, None, False) for payload in payloads]
+    except DecodeError:
+        return None
+
+
+# --- each format ---
+
+
+def _json(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """JSON; also with the NaN and Infinity that some encoders write."""
+    trees = _trees("json", payloads, {})
+    how = "JSON"
+    decode = FORMATS["json"].decode_non_finite
+    if trees is None and decode is not None and any(b"N" in each or b"Inf" in each for each in payloads):
+        how = "JSON with NaN or Infinity"
+        try:
+            trees = [decode(payload, {}, None, False) for payload in payloads]
+        except DecodeError:
+            return None
+    if trees is None:
+        return None
+    if len(payloads) == 1 and isinstance(trees[0], list):
+        how = "one JSON array, which is one message (`jq -c '.[]'` makes a message of each element)"
+    elif len(payloads) == 1:
+        how += ", one document"
+    return Recognized("json", list(payloads), trees, list(numbers), how, has_non_finite="NaN" in how)
+
+
+def _binary(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """MessagePack or CBOR; a single byte or a text would be valid in both, so only objects and lists count."""
+    for form, name in (("msgpack", "MessagePack"), ("cbor", "CBOR")):
+        trees = _trees(form, payloads, {}) if all(each[0] >= 0x80 for each in payloads) else None
+        if trees is not None and all(isinstance(tree, (dict, list)) for tree in trees):
+            return Recognized(form, list(payloads), trees, list(numbers), name)
+    return None
+
+
+def _line_protocol(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    if not all(_suits("influx", payload) for payload in payloads[:LEAST_ROWS]):
+        return None
+    for precision in _precisions(payloads):
+        options: dict[str, JSON] = {} if precision == "ns" else {"precision": precision}
+        trees = _trees("influx", payloads, options)
+        if trees is not None and any(trees):
+            how = f"line protocol with times in {precision}"
+            return Recognized("influx", list(payloads), trees, list(numbers), how, options)
+    return None
+
+
+def _precisions(payloads: Sequence[bytes]) -> Iterator[str]:
+    """Yield the unit by the number of digits that the first time has: 10 for seconds, 19 for nanoseconds."""
+    digits = Counter(len(each.split()[-1]) for each in payloads if each.split()[-1].isdigit())
+    size = digits.most_common(1)[0][0] if digits else 19
+    yield "s" if size <= 10 else "ms" if size <= 13 else "us" if size <= 16 else "ns"
+
+
+def _suits(form: str, payload: bytes) -> bool:
+    if form == "text":
+        return logfmt_pattern([payload.decode("utf-8", "replace")]) is not None
+    try:
+        for line in payload.decode().splitlines():
+            if line.strip() and not line.startswith("#"):
+                parse_line(line)
+    except (LineProtocolError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _key_value(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    try:
+        texts = [payload.decode() for payload in payloads]
+    except UnicodeDecodeError:
+        return None
+    pattern = logfmt_pattern(texts)
+    if pattern is None:
+        return None
+    options: dict[str, JSON] = {"pattern": pattern}
+    trees = _trees("text", payloads, options)
+    if trees is None:
+        return None
+    return Recognized("text", list(payloads), trees, list(numbers), "text with key=value", options)
+
+
+def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """CSV: the delimiter that gives the most columns, the same number in all rows."""
+    best: tuple[str, str, list[list[str]]] | None = None
+    for delimiter in DELIMITERS:
+        for quote in ('"', "'", ""):
+            rows = _rows(payloads, delimiter, quote)
+            if rows and (best is None or len(rows[0]) > len(best[2][0])):
+                best = delimiter, quote, rows
+    if best is None:
+        return None
+    delimiter, quote, rows = best
+    options: dict[str, JSON] = {}
+    if delimiter != ",":
+        options["delimiter"] = delimiter
+    if quote != '"':
+        options["quote"] = quote
+    has_header = _is_header(rows)
+    if has_header and len(payloads) > 1 and len({each.partition(b"\n")[0] for each in payloads}) > 1:
+        return None
+    if not has_header:
+        options["header"] = [f"column{number}" for number, _ in enumerate(rows[0], 1)]
+    trees = _trees("csv", payloads, options)
+    if trees is None or not any(trees):
+        return None
+    shown = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[delimiter]
+    how = f"CSV with {shown}, {'its header in the first line' if has_header else 'without a header'}"
+    if len(payloads) == 1:
+        how += "; the file is one message (dry-run: --whole)"
+    return Recognized("csv", list(payloads), trees, list(numbers), how, options)
+
+
+def _rows(payloads: Sequence[bytes], delimiter: str, quote: str) -> list[list[str]] | None:
+    """Return the cells of all payloads if their rows have the same number of them, else None."""
+    first = payloads[0].removeprefix(_BOM).partition(b"\n")[0].decode("utf-8", "replace")
+    width = first.count(delimiter) + 1
+    if quote in first and quote:
+        row = _cells(first.encode(), {"header": [], "delimiter": delimiter, "quote": quote}, range(1, width + 1))
+        width = len(row[0]) if row else width
+    if width < LEAST_COLUMNS:
+        return None
+    rows: list[list[str]] = []
+    for payload in payloads:
+        rows += _cells(payload.removeprefix(_BOM), {"delimiter": delimiter, "quote": quote}, [width])
+        if not rows:
+            return None
+    return rows if len(rows) >= LEAST_ROWS else None
+
+
+def _cells(payload: bytes, options: dict[str, JSON], widths: Iterable[int]) -> list[list[str]]:
+    """Return the cells of a table that has one of these numbers of columns; an empty list if it does not."""
+    for width in widths:
+        names = [str(number) for number in range(width)]
+        header: list[JSON] = [*names]
+        try:
+            rows = FORMATS["csv"].decode(payload, {**options, "header": header}, None, False)
+        except DecodeError:
+            continue
+        return [[str(row[name]) for name in names] for row in rows if isinstance(row, dict)]  # type: ignore[union-attr]
+    return []
+
+
+_NUMBER: Final = re.compile(r"\s*[-+]?[0-9][0-9.,:TZ+\-/ ]*\s*")
+
+
+def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first row names columns: no number in it, no name twice, and rows below that differ."""
+    names, *others = rows
+    return (
+        bool(others)
+        and len(set(names)) == len(names)
+        and all(names)
+        and not any(map(_NUMBER.fullmatch, names))
+        and not any(set(names) & set(row) for row in others)
+    )

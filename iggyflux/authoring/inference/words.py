@@ -1,0 +1,90 @@
+"""What names of members suggest.  A name decides only where the values leave a choice, as few samples do.
+
+The words are English, since that is what most payloads are written in; with other names the values decide alone.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
+
+
+@lru_cache(maxsize=4096)
+def words_of(name: str) -> tuple[str, ...]:
+    """Return the words of a name in lower case: `deviceId`, `device_id` and `device-id` have the same ones."""
+    return tuple(word.lower() for word in _WORD.findall(name))
+
+
+def has_word(name: str, words: frozenset[str]) -> bool:
+    """Return whether one of the words of `name` is in `words`."""
+    return not words.isdisjoint(words_of(name))
+
+
+def ends_with_word(name: str, words: frozenset[str]) -> bool:
+    """Return whether the last word of `name` is in `words`; digits after it do not count."""
+    found = [word for word in words_of(name) if not word.isdigit()]
+    return bool(found) and found[-1] in words
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MEASUREMENTS: Final = ("measurement", "metric", "event", "type", "kind")
+"""Members that say what a message is, the best first."""
+
+TIMES: Final = _set("time timestamp ts datetime date epoch when at utc unixtime clock t")
+"""Words of a time."""
+
+OTHER_TIMES: Final = _set(
+    "start started begin begun end ended stop until created create birth boot booted expires expiry expire first next"
+    " sunrise sunset due deadline install installed modified since valid timezone zone uptime elapsed duration runtime"
+    " local start_time"
+)
+"""Words of times that are not when a value was measured, or of spans of time."""
+
+SPANS: Final = _set("uptime elapsed duration runtime timezone zone offset interval timeout latency")
+"""Words of spans of time."""
+
+IDENTITIES: Final = _set(
+    "id ids uid device sensor host hostname node station site room name serial sn mac imei eui addr address gateway gw"
+    " machine line plant unit channel ch port topic zone region city country vehicle asset meter entity key instance"
+    " location area building floor rack slot vessel mmsi symbol pair currency circuit phase pod container namespace"
+    " cluster service app src source nodeid client"
+)
+"""Words of what tells one source of values from another."""
+
+ONE_EACH: Final = _set(
+    "uuid guid request req trace span message msg event transaction tx trade order correlation session sequence seq"
+    " nonce packet frame"
+)
+"""Words of ids that each message has anew."""
+
+STATES: Final = _set(
+    "state status mode message msg text description desc reason error result comment note version firmware fw sw title"
+    " url uri link href condition summary body content phrase icon"
+)
+"""Words of texts that change with time, or that explain: fields, not tags."""
+
+COUNTS: Final = _set(
+    "count counter counts cnt total num number uptime bytes packets errors retries requests messages octets drops"
+    " seq sequence size length pid rssi linkquality lqi fcnt sats satellites code attempts attempt samples users visits"
+    " clicks views items qty people occupants pulses steps connections restarts"
+)
+"""Words of what is counted: it never has a fraction."""
+
+QUANTITIES: Final = _set(
+    "temperature temp humidity hum pressure voltage volt volts current ampere amps power watts energy kwh wh frequency"
+    " level percent percentage pct ratio rate speed velocity distance height altitude alt elevation latitude lat lon"
+    " lng longitude heading course angle direction lux light illuminance luminance co co2 tvoc pm voc aqi ph flow"
+    " volume weight mass price cost value val reading amount battery bat soc load usage score average avg mean min max"
+    " sum median celsius fahrenheit kelvin degrees deg degc hpa kpa bar mm cm km ms us sec seconds mv kw va var"
+    " torque rpm wind gust rain snow uv dew brightness dim noise db dbm gain"
+)
+"""Words of what is measured: it may have a fraction, even where no sample has one."""
+
+ANSWERS: Final = _set("n/a na none null nil nan - -- ? unavailable unknown err error inf -inf infinity -infinity")
+"""Texts that stand where a number is expected and there is none."""

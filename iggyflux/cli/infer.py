@@ -1,0 +1,252 @@
+"""`iggyflux infer`: a commented mapping from sample messages, proved on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
+from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
+from iggyflux.cli.init import write_schema
+from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, open_input, stdin_is_terminal
+from iggyflux.cli.log import TopicName
+from iggyflux.cli.logs import open_log
+from iggyflux.cli.output import ExitCode, note, plural, result, talk, warn
+from iggyflux.errors import DocumentError, Location, Problem
+from iggyflux.records import Message
+
+MOST_MESSAGES: Final = 10_000
+"""So many messages show what the others are like, and are read within seconds."""
+_LAST: Final = 1_000
+_STREAM: Final = "my-stream"
+_SCHEMA: Final = "mapping-v1.schema.json"
+
+
+class _Origin(click.ParamType[str]):
+    """`log:DIR` or `iggy`."""
+
+    name = "log:DIR|iggy"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text != "iggy" and not text.startswith("log:"):
+            self.fail(f"expected log:DIR or iggy, found {value!r}", param, ctx)
+        if text == "log:":
+            self.fail("'log:' has no directory; write for example log:data", param, ctx)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """What was read: the payloads, the messages with their coordinates if they have any, and the names to write."""
+
+    samples: Recognized
+    stream: str
+    topic: str
+    messages: Sequence[Message] = ()
+
+
+@click.command(name="infer")
+@click.argument("samples", nargs=-1)
+@click.option("--from", "origin", type=_Origin(), help="Read the last messages of a topic instead of files.")
+@click.option(
+    "--last",
+    type=click.IntRange(1, MOST_MESSAGES),
+    metavar="N",
+    help=f"With --from: messages to read (default {_LAST:,}).",
+)
+@click.option(
+    "--pipeline",
+    type=MAPPING_FILE,
+    help="With --from iggy: the pipeline file with the connection (or set IGGY_ADDRESS, …).",
+)
+@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not plain payloads.")
+@click.option("--whole", is_flag=True, help="Each file is one payload.")
+@click.option(
+    "--topic", type=TopicName(), help="The stream and topic to write into the mapping (default: by the file's name)."
+)
+@click.option("--measurement", metavar="NAME|PATH", help="The measurement: a constant, or a member of the message.")
+@click.option("--tag", "tags", multiple=True, metavar="PATH", help="A member that is a tag. May be repeated.")
+@click.option("--time", metavar="PATH", help="The member that is the time.")
+@click.option(
+    "--time-format", metavar="FORMAT", help="Its format: unix_s, unix_ms, …, rfc3339, or such as '%d.%m.%Y %H:%M'."
+)
+@click.option("--timezone", metavar="ZONE", help="The zone of times without one, such as Europe/Berlin.")
+@click.option("--topic-per-type", is_flag=True, help="Each topic has one type of message: its name is the measurement.")
+@click.option(
+    "--format", "form", type=click.Choice(["yaml", "toml"]), help="Default yaml, or by the extension of --output."
+)
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write a file instead of stdout.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def command(
+    samples: tuple[str, ...],
+    origin: str | None,
+    last: int | None,
+    pipeline: Path | None,
+    envelope: bool,
+    whole: bool,
+    topic: tuple[str, str] | None,
+    measurement: str | None,
+    tags: tuple[str, ...],
+    time: str | None,
+    time_format: str | None,
+    timezone: str | None,
+    topic_per_type: bool,
+    form: str | None,
+    output: Path | None,
+    force: bool,
+) -> int:
+    """Write a commented mapping from sample messages.
+
+    SAMPLES are files, or `-` for stdin: JSON (a document a line, an array, or documents one after another), CSV,
+    MessagePack, CBOR, line protocol, or text with key=value. With --from they are one STREAM/TOPIC. The mapping
+    validates, renders every sample, and has some of them as examples; comments say why, and what else would do.
+
+    \b
+    Example:
+      iggyflux infer samples.ndjson --output inferred.yaml
+      iggyflux infer --from log:data factory/readings --last 500
+      iggyflux infer samples.ndjson --tag device.id --time ts --measurement env
+    """
+    _check(samples, origin, last, pipeline, envelope, whole)
+    found = _of_topic(origin, samples, last, pipeline) if origin is not None else _of_files(samples, envelope, whole)
+    stream, name = topic or (found.stream, found.topic)
+    wishes = Wishes(stream, name, measurement, tags, time, time_format, timezone, topic_per_type)
+    toml = form == "toml" or (form is None and output is not None and output.suffix == ".toml")
+    try:
+        proposal = infer(found.samples, wishes, messages=found.messages, form="toml" if toml else "yaml")
+    except SampleError as error:
+        raise _problem(error, samples[0] if samples and origin is None else "") from error
+    _tell(proposal)
+    return _write(proposal.text("toml" if toml else "yaml"), output, force, toml=toml)
+
+
+def _check(
+    samples: tuple[str, ...], origin: str | None, last: int | None, pipeline: Path | None, envelope: bool, whole: bool
+) -> None:
+    if whole and envelope:
+        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
+    if origin is None:
+        if last is not None or pipeline is not None:
+            raise click.UsageError("--last and --pipeline need --from")
+        if not samples and stdin_is_terminal():
+            raise click.UsageError("name a file of SAMPLES, or - for stdin")
+    else:
+        if len(samples) != 1:
+            raise click.UsageError("--from needs one STREAM/TOPIC, such as factory/readings")
+        if envelope or whole:
+            raise click.UsageError("--envelope and --whole are for files")
+        if pipeline is not None and origin != "iggy":
+            raise click.UsageError("--pipeline needs --from iggy")
+
+
+def _problem(error: SampleError, file: str) -> DocumentError:
+    place = Location("<stdin>" if file == "-" else file or "<samples>", error.line, 1 if error.line else 0)
+    return DocumentError([Problem(error.code, error.reason, place, hint=error.hint)])
+
+
+# --- input ---
+
+
+def _of_files(names: tuple[str, ...], envelope: bool, whole: bool) -> _Input:
+    paths = [INPUT_FILE.convert(name, None, None) for name in names] or [STDIN]
+    topic = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(paths[0].name.split(".")[0]).name) if paths[0] != STDIN else "messages"
+    coordinates = Coordinates(_STREAM, topic or "messages")
+    if envelope:
+        messages = [message for path in paths for message in _enveloped(path, coordinates)]
+        try:
+            return _named(recognize_payloads([message.payload for message in messages]), messages)
+        except SampleError as error:
+            raise _problem(error, input_name(paths[0])) from error
+    read: list[Recognized] = []
+    for path in paths:
+        with open_input(path) as lines:
+            read.append(recognize_file(lines.read(), whole=whole))
+    return _Input(_joined(read, paths), coordinates.stream, coordinates.topic)
+
+
+def _enveloped(path: Path, coordinates: Coordinates) -> Iterator[Message]:
+    with open_input(path) as lines:
+        for sample in read_samples(lines, coordinates, envelope=True):
+            yield sample.message
+
+
+def _named(samples: Recognized, messages: Sequence[Message]) -> _Input:
+    first = messages[0]
+    return _Input(samples, first.stream or _STREAM, first.topic or "messages", messages)
+
+
+def _joined(read: Sequence[Recognized], paths: Sequence[Path]) -> Recognized:
+    """Return the samples of all files, which have one format."""
+    first = read[0]
+    for other, path in zip(read, paths, strict=True):
+        if (other.format, other.options) != (first.format, first.options):
+            reason = f"{input_name(path)} is {other.how}, but {input_name(paths[0])} is {first.how}"
+            place = Location(input_name(path))
+            raise DocumentError([Problem("IFX541", reason, place, hint="infer one format at a time")])
+    return Recognized(
+        first.format,
+        [payload for each in read for payload in each.payloads][:MOST_MESSAGES],
+        [tree for each in read for tree in each.trees][:MOST_MESSAGES],
+        [line for each in read for line in each.lines][:MOST_MESSAGES],
+        first.how,
+        first.options,
+    )
+
+
+def _of_topic(origin: str, names: tuple[str, ...], last: int | None, pipeline: Path | None) -> _Input:
+    stream, topic = TopicName().convert(names[0], None, None)
+    count = last or _LAST
+    if origin == "iggy":
+        from iggyflux.cli.iggy import iggy_settings, last_of_topic  # loads the SDK (60 ms), only with --from iggy
+
+        messages = last_of_topic(iggy_settings(pipeline), stream, topic, count)
+    else:
+        log = open_log(Path(origin.removeprefix("log:")))
+        if not log.partitions(stream, [topic]):
+            known = ", ".join("/".join(place) for place in log.topics()) or "nothing"
+            raise click.UsageError(f"no topic {stream}/{topic} in {origin}; it has {known}")
+        messages = log.tail(stream, topic, count)
+    note(f"the last {plural(len(messages), 'message')} of {stream}/{topic}")
+    try:
+        samples = recognize_payloads([message.payload for message in messages])
+    except SampleError as error:
+        raise _problem(error, names[0]) from error
+    kept = [message for message in messages if message.payload.strip()]
+    return _Input(samples, stream, topic, kept)
+
+
+# --- output ---
+
+
+def _tell(proposal: Proposal) -> None:
+    for line in proposal.notes[:2]:
+        note(line)
+    for warning in proposal.warnings:
+        warn(warning)
+
+
+def _write(text: str, output: Path | None, force: bool, *, toml: bool) -> int:
+    if output is None:
+        result(text)
+        return ExitCode.OK
+    reference = f"#:schema ./{_SCHEMA}\n" if toml else f"# yaml-language-server: $schema=./{_SCHEMA}\n"
+    try:
+        with output.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
+            file.write(reference + text)
+    except FileExistsError:
+        talk(f"{output} already exists; use --force to overwrite it")
+        return ExitCode.PROBLEMS
+    except FileNotFoundError as error:
+        if output.parent.is_dir():
+            raise
+        raise click.UsageError(f"directory {output.parent} does not exist") from error
+    talk(f"wrote {output}")
+    write_schema("mapping", output.parent / _SCHEMA, force)
+    talk(f"try: iggyflux test {output}")
+    return ExitCode.OK

@@ -1,0 +1,144 @@
+"""Inference: any samples give a mapping that renders all of them, or an error that says what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iggyflux import parse_mapping
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
+from iggyflux.authoring.samples import SampleError
+from iggyflux.codes import CODES
+from iggyflux.mapping import WriterMapping
+from iggyflux.transports.local.envelopes import bare_message
+
+# Foreign names, and names that could break a document or an expression.
+NAMES = st.sampled_from(
+    [
+        *(
+            "",
+            " ",
+            "a b",
+            "null",
+            "true",
+            "time",
+            "_field",
+            "x.y",
+            "x[0]",
+            "*",
+            "p*",
+            "\\",
+            "q\\",
+            "#",
+            "=",
+            "é=",
+            "日本",
+        ),
+        *(
+            "'",
+            '"',
+            "\u2028",
+            "\x85",
+            "a\nb",
+            "class",
+            "__class__",
+            "y",
+            "n",
+            "fjörður",
+            "ríki",
+            "kennung",
+            "zeitpunkt",
+        ),
+        *("id", "ts", "type", "key", "value", "created_at", "password", "status"),
+        *("k1", "k2", "k3", "42", "43", "ab:1", "ab:2", "EUR"),
+    ]
+)
+TEXTS = ["", "x", "y", "grün", "n/a", "7", "21.5", "21,5", "+3", "007", "true", "NaN", "a\nb", "t\\", "\x00"]
+CLOCKS = ["2026-01-01T00:00:00Z", "2026-01-02 10:11:12", "25.12.2026 10:00", "31/12/2026", "2026-13-01T00:00:00Z"]
+TIMES = st.one_of(*(st.integers(16 * 10**digits, 18 * 10**digits) for digits in (8, 11, 17)), st.sampled_from(CLOCKS))
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 100),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.sampled_from(TEXTS),
+    st.text(max_size=8),
+    TIMES,
+)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(NAMES, inner, max_size=4),
+        st.dictionaries(NAMES, inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[Any]:
+    """Messages of one shape: each has the members of a template, with other scalars, and sometimes without one."""
+    template = draw(st.one_of(TREES, st.dictionaries(NAMES, TREES, min_size=1, max_size=5)))
+    return [_varied(draw, template) for _ in range(draw(st.integers(1, 6)))]
+
+
+def _varied(draw: st.DrawFn, tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _varied(draw, value) for key, value in tree.items() if draw(st.integers(0, 9)) < 9}
+    if isinstance(tree, list):
+        return [_varied(draw, value) for value in tree] * draw(st.integers(0, 2))
+    if isinstance(tree, bool):
+        return draw(st.booleans())
+    if isinstance(tree, (int, float)):
+        return draw(st.sampled_from([tree, tree + 1, tree * 2]))
+    return draw(st.sampled_from([tree, tree, "z", None])) if isinstance(tree, str) else tree
+
+
+def proved(proposal: Proposal, samples: Recognized, form: str) -> WriterMapping:
+    """Return the mapping of a proposal; fail if a claim that every proposal makes is wrong."""
+    mapping = parse_mapping(proposal.text(form), format=form)
+    assert isinstance(mapping, WriterMapping)
+    messages = [bare_message(each, index, stream="s", topic="messages") for index, each in enumerate(samples.payloads)]
+    for plan in (mapping.plan("compiled"), mapping.plan("reference")):
+        rendered = plan.render(messages)
+        assert list(rendered.failures) == []
+        assert rendered.lines
+    assert [result.differences for result in run_examples(mapping)] == [()] * len(proposal.examples)
+    return mapping
+
+
+def check(recognize: Callable[[], Recognized], form: Literal["yaml", "toml"] = "yaml") -> None:
+    """Assert that samples give a mapping that keeps its claims, or an error with a reason and a hint."""
+    refused: SampleError | None = None
+    try:
+        samples = recognize()
+        proposal = infer(samples, Wishes("s", "messages"), form=form)
+    except SampleError as error:
+        refused = error
+    if refused is None:
+        proved(proposal, samples, form)
+    else:
+        assert refused.code in CODES
+        assert refused.reason
+        assert refused.hint
+
+
+@pytest.mark.parametrize("form", ["yaml", "toml"])
+@given(messages=st.one_of(alike(), st.lists(TREES, min_size=1, max_size=4)))
+def test_any_messages_give_a_mapping_that_renders_them_or_a_clear_error(
+    form: Literal["yaml", "toml"], messages: list[Any]
+) -> None:
+    check(lambda: recognize_payloads([json.dumps(message).encode() for message in messages]), form)
+
+
+@given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+def test_any_bytes_give_a_mapping_that_renders_them_or_a_clear_error(data: bytes) -> None:
+    check(lambda: recognize_file(data))
