@@ -59,6 +59,8 @@ BEHIND_ONE_DOOR = {
     "pyarrow": {"sim"},
     "sqlite3": {"state", "sim", "transports"},
     "click": {"cli"},
+    "pygls": {"cli"},
+    "lsprotocol": {"cli"},
     "rich": {"cli"},
 }
 
@@ -222,6 +224,7 @@ IMPORTED_LATE = {
     ("cli/dry_run.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/infer.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/dry_run_reader.py", "iggyflux.transports.influxdb.query.source"): "urllib3, only with --from influxdb",
+    ("cli/lsp.py", "iggyflux.cli.language_server"): "pygls, which is an extra",
     ("cli/progress.py", "iggyflux.cli.live_table"): "rich, only on a terminal",
     ("cli/test.py", "iggyflux.cli.round_trip"): "the simulator and transports, only with --round-trip",
     ("cli/validate.py", "iggyflux.runner.open"): "the runner, only for pipelines",

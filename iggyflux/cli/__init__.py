@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "dry-run": Entry("dry_run", _WRITE, "Show the lines that a mapping renders from sample messages."),
     "test": Entry("test", _WRITE, "Run the examples in mapping files."),
     "eval": Entry("eval", _WRITE, "Evaluate one expression on JSON documents."),
+    "lsp": Entry("lsp", _WRITE, "Run the language server for editors, on stdin and stdout."),
     "explain": Entry("explain", _WRITE, "Describe what a mapping reads and writes, and show its code."),
     "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
     "check": Entry("check", _RUN, "Check the connections and permissions of a pipeline file."),

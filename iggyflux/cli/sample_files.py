@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from iggyflux.authoring.samples import Coordinates, read_rows, read_samples, whole_sample
 from iggyflux.cli.inputs import open_input
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
+from iggyflux.errors import IggyfluxError
 from iggyflux.mapping import ReaderMapping, WriterMapping
+from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope
+
+_NAMED: Final = re.compile(r"^#[ \t]*samples:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+_ENDINGS: Final = (".ndjson", ".jsonl", ".json", ".csv", ".txt", ".lp")
 
 
 def samples_of_file(
@@ -29,3 +37,45 @@ def samples_of_file(
             else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
         )
         return [sample.message for sample in islice(found, MOST_SAMPLES)]
+
+
+def find_samples(path: Path, text: str) -> Path | None:
+    """Return the file of samples that belongs to the mapping file at `path` with the content `text`.
+
+    It is named by a comment (`# samples: FILE`), or is beside the mapping: `NAME.ndjson`, `samples/NAME.ndjson`, also
+    `.jsonl`, `.json`, `.csv`, `.txt` and `.lp`.
+    """
+    named = _NAMED.search(text)
+    if named is not None:
+        file = path.parent / named[1]
+        return file if file.is_file() else None
+    return next((file for file in _beside(path) if file.is_file()), None)
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    for folder in (path.parent, path.parent / "samples"):
+        for ending in _ENDINGS:
+            yield folder / f"{path.stem}{ending}"
+
+
+def samples_beside(mapping: WriterMapping | ReaderMapping, path: Path) -> Samples:
+    """Return the samples of a file that was found; none if it cannot be read.
+
+    Lines that are messages with coordinates are taken as such.  A csv file is one payload.
+    """
+    try:
+        whole = path.suffix.lower() in (".csv", ".lp") and mapping.kind == "writer"
+        return samples_of_file(mapping, path, envelope=not whole and has_envelopes(path), whole=whole)
+    except (IggyfluxError, OSError, ValueError):
+        return ()
+
+
+def has_envelopes(path: Path) -> bool:
+    """Return whether the first line of a file is a message with coordinates."""
+    with path.open("rb") as file:
+        line = file.readline(1 << 20)
+    try:
+        decode_envelope(line, 0)
+    except EnvelopeError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, 
 from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
 from iggyflux.cli.sample_files import samples_of_file
 from iggyflux.disk import replace_file
-from iggyflux.documents import Document, EditableText, kind_of, read_document, read_source
+from iggyflux.documents import Document, EditableText, Format, kind_of, read_document, read_source
 from iggyflux.editor.diagnostics import check_mapping
 from iggyflux.editor.evidence import Samples
 from iggyflux.editor.fixes import fix_all
@@ -152,11 +152,13 @@ def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFil
     return check_text(data, path, samples)
 
 
-def check_text(data: str | bytes, path: Path, samples: SamplesOf | None) -> tuple[CheckedFile, list[Path]]:
-    """Return what `check_file` returns for a file with the content `data`."""
+def check_text(
+    data: str | bytes, path: Path, samples: SamplesOf | None, *, form: Format | None = None
+) -> tuple[CheckedFile, list[Path]]:
+    """Return what `check_file` returns for a file with the content `data`, in the format `form`."""
     name = str(path)
     try:
-        document = read_document(data, file=name)
+        document = read_document(data, file=name, format=form)
     except DocumentError as error:
         return CheckedFile(name, "", tuple(error.problems)), []
     kind = kind_of(document.tree)

@@ -1,0 +1,26 @@
+"""`iggyflux lsp`: the language server, for editors."""
+
+from __future__ import annotations
+
+import click
+
+from iggyflux.cli.output import ExitCode
+
+
+@click.command(name="lsp")
+def command() -> int:
+    """Run the language server for editors, on stdin and stdout.
+
+    It shows problems while you type, proposes keys, functions and members of the samples, explains them, and
+    applies fixes. Samples of a mapping are the file that a comment `# samples: FILE` names, or NAME.ndjson or
+    samples/NAME.ndjson beside it, and its examples. docs/editors.md says how editors start it. It needs
+    `pip install iggyflux[editor]`.
+    """
+    try:
+        import pygls  # noqa: F401
+    except ImportError as error:
+        raise click.UsageError("the language server is not installed: pip install 'iggyflux[editor]'") from error
+    from iggyflux.cli.language_server import server  # pygls takes 300 ms, and is an extra
+
+    server.start_io()
+    return ExitCode.OK
