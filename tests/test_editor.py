@@ -216,7 +216,7 @@ def test_the_preview_shows_lines_failures_series_and_types() -> None:
 
 
 def mutated(text: str, draw: random.Random) -> str:
-    """A text as it is while somebody types: cut, doubled, with a quote or bracket too many."""
+    """A text as it is while a person types: cut, doubled, with a quote or bracket too many."""
     at = draw.randrange(len(text))
     return draw.choice(
         [

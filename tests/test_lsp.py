@@ -75,7 +75,7 @@ class Editor:
         return {each.label: each for each in found.items}  # type: ignore[union-attr]
 
     async def actions(self, only: list[types.CodeActionKind | str] | None = None) -> list[types.CodeAction]:
-        whole = types.Range(types.Position(0, 0), types.Position(1000, 0))
+        whole = types.Range(self.place(0), self.place(len(self.text)))
         context = types.CodeActionContext([], only=only)
         found = await self.client.text_document_code_action_async(
             types.CodeActionParams(types.TextDocumentIdentifier(self.uri), whole, context)

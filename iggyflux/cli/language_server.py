@@ -100,7 +100,7 @@ class _Open:
         return self.samples_for(mapping)
 
     def _samples_of_broken(self) -> Samples:
-        """Return the samples for a text that does not compile yet: as those of a writer of the same payload."""
+        """Return the samples for a document with errors: as for a writer of the same payload."""
         head = (
             "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t, payload: %s}\npoints: {measurement: {const: m}}\n"
         )
@@ -243,14 +243,14 @@ def _actions(_: LanguageServer, params: types.CodeActionParams) -> list[types.Co
     wanted = params.context.only or [types.CodeActionKind.QuickFix]
     if types.CodeActionKind.SourceFixAll in wanted:
         return list(_fix_all(opened))
-    start, end = opened.offset(params.range.start), opened.offset(params.range.end)
-    return list(_quick_fixes(opened, start, end))
+    return list(_quick_fixes(opened, params.range.start.line, params.range.end.line))
 
 
-def _quick_fixes(opened: _Open, start: int, end: int) -> Iterator[types.CodeAction]:
+def _quick_fixes(opened: _Open, first: int, last: int) -> Iterator[types.CodeAction]:
+    """Yield the fixes of problems in the lines from `first` to `last`: a cursor is rarely just on the word."""
     for problem in opened.check():
         shown = opened.range_of(problem)
-        if problem.fix is None or opened.offset(shown.end) < start or opened.offset(shown.start) > end:
+        if problem.fix is None or shown.end.line < first or shown.start.line > last:
             continue
         edits = [types.TextEdit(opened.range(edit.start, edit.end), edit.text) for edit in problem.fix.edits]
         yield types.CodeAction(

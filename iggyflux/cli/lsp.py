@@ -15,12 +15,16 @@ def command() -> int:
     applies fixes. Samples of a mapping are the file that a comment `# samples: FILE` names, or NAME.ndjson or
     samples/NAME.ndjson beside it, and its examples. docs/editors.md says how editors start it. It needs
     `pip install iggyflux[editor]`.
+
+    \b
+    Example:
+      iggyflux lsp
     """
     try:
-        import pygls  # noqa: F401
+        from iggyflux.cli.language_server import server  # pygls takes 300 ms, and is an extra
     except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("pygls", "lsprotocol"):
+            raise
         raise click.UsageError("the language server is not installed: pip install 'iggyflux[editor]'") from error
-    from iggyflux.cli.language_server import server  # pygls takes 300 ms, and is an extra
-
     server.start_io()
     return ExitCode.OK

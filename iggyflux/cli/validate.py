@@ -62,7 +62,7 @@ def command(
     \b
     Example:
       iggyflux validate mappings/ pipeline.yaml
-      iggyflux validate mapping.yaml --samples messages.ndjson --fix
+      iggyflux validate mapping.yaml --samples samples.ndjson --fix
       iggyflux validate --format sarif mappings/ > problems.sarif
     """
     if samples is None and (envelope or whole):

@@ -1,4 +1,4 @@
-"""Which parts of the schema are about a place of a document: for the keys and words that may stand there."""
+"""Which parts of the schema are about a place of a document: they have the keys and words that are possible."""
 
 from __future__ import annotations
 
