@@ -10,18 +10,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from iggyflux.documents import Document
 from iggyflux.editor.evidence import Given, Samples, Use, messages_of, reader_uses, value_at, writer_uses
 from iggyflux.errors import Problem, RecordError, closest, counted
-from iggyflux.expressions import Part, truth
-from iggyflux.expressions.syntax import nodes_in
-from iggyflux.lineprotocol import parse_lines
-from iggyflux.mapping import PointSpec, ReaderMapping, TimestampFormat, WriterMapping, in_order
-from iggyflux.plan import compile_plan
+from iggyflux.expressions import Part, Place, truth
+from iggyflux.mapping import FieldType, PointSpec, ReaderMapping, Timestamp, TimestampFormat, WriterMapping, in_order
+from iggyflux.plan.reference import parse_timestamp
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import UNITS_NS, TimestampError, format_rfc3339, likely_unit, scale_number
 from iggyflux.values import tag_text
@@ -61,10 +59,10 @@ def check_samples(
     nanoseconds that times of samples are compared with; by default they may be of any year from 2000 on.
     """
     if isinstance(mapping, ReaderMapping):
-        uses = list(reader_uses(mapping, cast("Sequence[Row]", samples)))
+        uses = [_Traced.of(use) for use in reader_uses(mapping, cast("Sequence[Row]", samples)) if use.places]
         return in_order(list(_check_uses(mapping.document, uses)))
     given = messages_of(mapping, cast("Sequence[Message]", samples))
-    uses = list(writer_uses(mapping, given))
+    uses = [_Traced.of(use) for use in writer_uses(mapping, given) if use.places]
     problems = list(_check_uses(mapping.document, uses))
     explained = {problem.location.pointer.removesuffix("/expr") for problem in problems if problem.code in _MISSING}
     problems += [each for each in _check_failures(mapping, given) if each.location.pointer not in explained]
@@ -75,15 +73,25 @@ def check_samples(
     return in_order(list(dict.fromkeys(problems)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """A use of an expression, and what its parts gave; the first part is the whole expression."""
+
+    use: Use
+    parts: Sequence[Part]
+
+    @classmethod
+    def of(cls, use: Use) -> _Traced:
+        return cls(use, use.expression.trace(use.places))
+
+
 # --- members, nulls, conditions ---
 
 
-def _check_uses(document: Document, uses: Sequence[Use]) -> Iterator[Problem]:
-    used = {node["value"] for use in uses for node in nodes_in(use.expression.node) if node["type"] == "field"}
-    for use in uses:
-        if not use.places:
-            continue
-        parts = use.expression.trace(use.places)
+def _check_uses(document: Document, uses: Sequence[_Traced]) -> Iterator[Problem]:
+    used = {part.node["value"] for traced in uses for part in traced.parts if part.kind == "field"}
+    for traced in uses:
+        use, parts = traced.use, traced.parts
         yield from _check_expression(document, use, parts, used)
         comparisons = list(_check_comparisons(document, use, parts))
         yield from comparisons
@@ -262,12 +270,13 @@ def _check_failures(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[
 # --- tags ---
 
 
-def _check_tags(mapping: WriterMapping, point: PointSpec, uses: Sequence[Use]) -> Iterator[Problem]:
+def _check_tags(mapping: WriterMapping, point: PointSpec, uses: Sequence[_Traced]) -> Iterator[Problem]:
     """Report a tag with another value in each element: each would be a series of its own."""
-    for use in uses:
+    for traced in uses:
+        use = traced.use
         if use.spec is not point or use.role != "tag" or len(use.places) < ENOUGH_FOR_A_TAG:
             continue
-        texts = [text for value in use.expression.trace(use.places)[0].found if (text := _tag_text(value)) is not None]
+        texts = [text for value in traced.parts[0].found if (text := _tag_text(value)) is not None]
         if len(texts) >= ENOUGH_FOR_A_TAG and len(set(texts)) == len(texts):
             message = (
                 f"the tag has another value in each of {len(texts):,} samples, so each point is a series of its own"
@@ -288,31 +297,32 @@ def _tag_text(value: JSON) -> str | None:
 
 
 def _check_times(
-    mapping: WriterMapping, point: PointSpec, uses: Sequence[Use], given: Sequence[Given], now_ns: int | None
+    mapping: WriterMapping, point: PointSpec, uses: Sequence[_Traced], given: Sequence[Given], now_ns: int | None
 ) -> Iterator[Problem]:
     """Report a time in another unit, one of an implausible year, and nanoseconds that a double cannot hold."""
     timestamp = point.timestamp
-    use = next((each for each in uses if each.spec is point and each.role == "timestamp"), None)
+    use = next((each.use for each in uses if each.use.spec is point and each.use.role == "timestamp"), None)
+    if use is None:
+        return
+    values = [(place, value_at(use.expression, place)) for place in use.places]
     unit = timestamp.format
     found: list[Problem] = []
-    if use is not None and unit.value in UNITS_NS:
-        found += _check_unit(mapping.document, use, timestamp.pointer, unit)
-        found += _check_doubles(mapping.document, use, timestamp.pointer, unit, given)
+    if unit.value in UNITS_NS:
+        numbers = [(place, value) for place, value in values if isinstance(value, (int, float)) and value is not True]
+        found += _check_unit(mapping.document, numbers, timestamp.pointer, unit)
+        found += _check_doubles(mapping.document, numbers, timestamp.pointer, unit, given)
     yield from found
-    if use is not None and not any(problem.code == OTHER_UNIT for problem in found):
-        yield from _check_years(mapping, point, use, given, now_ns)
+    if not any(problem.code == OTHER_UNIT for problem in found):
+        samples = {id(each.message) for each in given if not each.is_example}
+        of_samples = [value for place, value in values if id(place.message) in samples and value is not None]
+        yield from _check_years(mapping.document, timestamp, use, of_samples, now_ns)
 
 
-def _numbers(use: Use) -> list[tuple[int, int | float]]:
-    """Return the numbers of a timestamp with the number of their place."""
-    values = ((number, value_at(use.expression, place)) for number, place in enumerate(use.places))
-    return [
-        (number, value) for number, value in values if isinstance(value, (int, float)) and not isinstance(value, bool)
-    ]
+_Numbers: TypeAlias = Sequence[tuple[Place, int | float]]
 
 
-def _check_unit(document: Document, use: Use, pointer: str, unit: TimestampFormat) -> Iterator[Problem]:
-    for _, value in _numbers(use):
+def _check_unit(document: Document, numbers: _Numbers, pointer: str, unit: TimestampFormat) -> Iterator[Problem]:
+    for _, value in numbers:
         likely = likely_unit(value, unit.value)
         if likely is not None:
             other, day = likely
@@ -332,11 +342,11 @@ def _check_unit(document: Document, use: Use, pointer: str, unit: TimestampForma
 
 
 def _check_doubles(
-    document: Document, use: Use, pointer: str, unit: TimestampFormat, given: Sequence[Given]
+    document: Document, numbers: _Numbers, pointer: str, unit: TimestampFormat, given: Sequence[Given]
 ) -> Iterator[Problem]:
     texts = {id(each.message): each.text for each in given}
-    for number, value in _numbers(use):
-        text = texts.get(id(use.places[number].message), "")
+    for place, value in numbers:
+        text = texts.get(id(place.message), "")
         if isinstance(value, float) and (token := _rounded(text, value, unit)) is not None:
             message = f"the time {token} of a sample is read as {value!r}: a double has no room for its nanoseconds"
             hint = "nanoseconds need an integer (unix_ns) or a string"
@@ -357,40 +367,34 @@ def _rounded(text: str, value: float, unit: TimestampFormat) -> str | None:
 
 
 def _check_years(
-    mapping: WriterMapping, point: PointSpec, use: Use, given: Sequence[Given], now_ns: int | None
+    document: Document, timestamp: Timestamp, use: Use, values: Sequence[JSON], now_ns: int | None
 ) -> Iterator[Problem]:
     """Report a sample's time before 2000, or more than a year ahead; examples may have any time."""
-    samples = [each.message for each in given if not each.is_example]
-    if not samples:
-        return
     latest = None if now_ns is None else now_ns + YEAR_NS
-    alone = compile_plan(replace(mapping.writer, points=(point,)), "reference")
-    for line in alone.render(samples).lines:
-        [made] = parse_lines(line)
-        time = made.timestamp_ns
-        if time is None or (time >= EARLIEST_NS and (latest is None or time <= latest)):
+    for value in values:
+        try:
+            time = parse_timestamp(value, timestamp)
+        except RecordError:
             continue
-        shown = format_rfc3339(time)
-        yield mapping.document.problem(
-            IMPLAUSIBLE_TIME,
-            use.expression.location,
-            f"a sample has the time {shown}",
-            severity="warning",
-            hint="check `format`: unix_s, unix_ms, unix_us or unix_ns",
-        )
+        if time >= EARLIEST_NS and (latest is None or time <= latest):
+            continue
+        message, hint = f"a sample has the time {format_rfc3339(time)}", None
+        if timestamp.format.value in UNITS_NS:
+            hint = "check `format`: unix_s, unix_ms, unix_us or unix_ns"
+        yield document.problem(IMPLAUSIBLE_TIME, use.expression.location, message, severity="warning", hint=hint)
         return
 
 
 # --- stars ---
 
 
-def _check_stars(mapping: WriterMapping, point: PointSpec, uses: Sequence[Use]) -> Iterator[Problem]:
+def _check_stars(mapping: WriterMapping, point: PointSpec, uses: Sequence[_Traced]) -> Iterator[Problem]:
     """Report `"*"` that stores numbers in strings as strings."""
     for star in point.field_stars:
-        use = next((each for each in uses if each.spec is point and each.expression is star.source), None)
-        if use is None or star.cast or star.type.value != "auto":
+        traced = next((each for each in uses if each.use.spec is point and each.use.expression is star.source), None)
+        if traced is None or star.cast or star.type is not FieldType.AUTO:
             continue
-        found = [value for value in use.expression.trace(use.places)[0].found if isinstance(value, dict)]
+        found = [value for value in traced.parts[0].found if isinstance(value, dict)]
         names = dict.fromkeys(name for value in found for name in value)
         texts = [name for name in names if _is_number_in_text(name, found) and not star.is_used((name,))]
         if texts:

@@ -7,7 +7,6 @@ path for each element.  A part that fails gives nothing, and neither do the part
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -75,13 +74,16 @@ class Tracer:
             self.parts[id(node)] = Part(node, *self._spans.get(id(node), (0, 0)))
         part = self.parts[id(node)]
         pairs = pairs[: _MOST_VALUES - len(part.given)]
-        run = build(node)
+        run, budget = build(node), Budget(_MOST_STEPS)
         results = []
         for scope, value in pairs:
-            scope.budget = Budget(_MOST_STEPS)
             part.given.append(value)
-            with suppress(EvaluationError, *RAISED):
+            scope.budget = budget
+            budget.left = _MOST_STEPS
+            try:
                 results.append((scope, value, run(scope, value)))
+            except (EvaluationError, *RAISED):
+                continue
         part.found += [found for _, _, found in results]
         _STEPS.get(node["type"], _each_child)(self, node, pairs)
         return results
