@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -225,27 +226,41 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
             yield CheckResult(
                 True, f"{plural(count, 'message')} in {plural(len(partitions), 'partition')} of {stream}/{topic}"
             )
-            async for finding in _group_in_iggy(end, connection, stream, topic):
-                yield finding
+            if end.setup.item.consumer.kind == "group":
+                counts_all, remedy = end.setup.item.start.kind == "first", end.setup.regroup_command
+                async for finding in check_group(
+                    connection, end.setup.consumer, stream, topic, counts_all=counts_all, remedy=remedy
+                ):
+                    yield finding
         async for finding in _letters_in_iggy(end, connection):
             yield finding
     finally:
         await connection.close()
 
 
-async def _group_in_iggy(end: End, connection: Connection, stream: str, topic: str) -> AsyncIterator[CheckResult]:
-    """Check that the members of a group process their messages; look twice before reporting a starving partition."""
-    if end.setup.item.consumer.kind != "group":
-        return
-    group = end.setup.consumer
+async def check_group(
+    connection: Connection,
+    group: str,
+    stream: str,
+    topic: str,
+    *,
+    counts_all: bool,
+    remedy: str,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[CheckResult]:
+    """Check that the members of a group process their messages; look twice before reporting a starving partition.
+
+    Messages of a partition without a stored offset count if `counts_all`.  `remedy` is the command that rebuilds the
+    group.  Raise `NotConnected`.
+    """
     members = await connection.members(stream, topic, group)
     if not members:
         return
     connected = await connection.connected_members(stream, topic, group)
     starving = await find_starving(
-        connection, ConsumerId("group", group), stream, topic, counts_all=end.setup.item.start.kind == "first"
+        connection, ConsumerId("group", group), stream, topic, counts_all=counts_all, monotonic=monotonic
     )
-    hint = f"{suspicion(len(members), connected)}; if their processes have ended, run: {end.setup.regroup_command}"
+    hint = f"{suspicion(len(members), connected)}; if their processes have ended, run: {remedy}"
     for each in starving:
         yield CheckResult(False, in_words(each), hint)
     if starving:

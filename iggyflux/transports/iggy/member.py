@@ -24,7 +24,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from iggyflux.errors import IggyfluxError
+from iggyflux.errors import IggyfluxError, counted
 from iggyflux.records import Partition
 from iggyflux.transports.base import GroupState, Starving
 from iggyflux.transports.iggy.connection import Connection, ConsumerId, Membership, PartitionInfo
@@ -342,7 +342,7 @@ class GroupMember:
 def in_words(each: Starving) -> str:
     """Return a starving partition, for people."""
     holder = "no member holds it" if each.holder is None else f"member {each.holder} holds it"
-    return f"{each.partition} starves: {holder}, {each.waiting} messages pending"
+    return f"{each.partition} starves: {holder}, {counted(each.waiting, 'message')} pending"
 
 
 def suspicion(members: int, connected: int | None) -> str:
