@@ -6,15 +6,22 @@ repeated, with its timeline, by `make simulate SEED=…`.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import random
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from iggyflux.sim import export
+from iggyflux.sim.exchange import Body, request_of
+from tests.simulation.influxdb import Influx
+from tests.simulation.loop import VirtualLoop
 from tests.simulation.planted import PLANTED
 from tests.simulation.scenario import FAULTS, SIZES, draw
 from tests.simulation.worlds import run, run_seed, shrunk
@@ -46,6 +53,29 @@ def test_the_same_in_many_worlds() -> None:
 def test_each_kind_of_fault_happens() -> None:
     drawn = {event.kind for seed in range(200) for event in draw(seed, SIZES["short"]).events}
     assert drawn == set(FAULTS)
+
+
+def test_a_server_that_loses_its_last_writes_has_the_values_before_them() -> None:
+    loop = VirtualLoop()
+    influx = Influx(loop, random.Random(1), 1, lambda: 10**18, retention_hours=None, retry_seconds=1.0)
+    influx.keep_journal()
+
+    def write(text: bytes) -> None:
+        request = request_of("POST", "/write?db=test", {}, Body.of(text))
+        influx.core.finish(influx.core.begin(request))
+
+    async def main() -> None:
+        write(b"class,def=a is=1i 5\nclass,def=b is=1i 5")
+        await asyncio.sleep(10)
+        write(b"class,def=a is=2i 5\nclass,def=a is=2i 6")
+        lost, left = influx.lose(3.0)
+        assert [len(each.rows) for each in (*lost, *left)] == [2, 2]
+
+    with closing(loop):
+        loop.run_until_complete(main())
+    measurement = next(iter(export.measurements(influx.store, "test")))
+    found = [(dict(each.series.tags)[b"def"], each.time, each.fields) for each in influx.store.scan(measurement, 0, 9)]
+    assert sorted(found) == [(b"a", 5, {b"is": 1}), (b"b", 5, {b"is": 1})]
 
 
 def _digest(seed: int) -> str:

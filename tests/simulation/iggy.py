@@ -23,6 +23,8 @@ class Iggy(FakeGroups):
         self.flaky = 0.0
         self.on_receive: Callable[[str, bytes, int], None] = lambda *_: None
         """Called with a topic, and the payload and id of a message that was sent to it."""
+        self.dies_at: tuple[Process, int, bool] | None = None
+        """A process that vanishes when it sends messages, after so many sends, before or after that one."""
 
     def end(self, client: Client) -> None:
         """End a connection; the server notices, or keeps the member as a ghost."""
@@ -53,10 +55,23 @@ class Client(FakeClient):
     async def send_messages(self, _stream: str, topic: str, number: int, batch: Sequence[OutgoingBytes]) -> Confirmed:
         """Append messages, as the SDK's client."""
         self._topic(topic)
+        await self._die(is_after=False)
         for each in batch:
             self.server.append(topic, number, [each.payload])
             self.server.on_receive(topic, each.payload, each.number or 0)
+        await self._die(is_after=True)
         return Confirmed([Confirmation(number)])
+
+    async def _die(self, *, is_after: bool) -> None:
+        if self.server.dies_at is None or self.process is None:
+            return
+        process, left, dies_after = self.server.dies_at
+        if process is not self.process or dies_after != is_after:
+            return
+        self.server.dies_at = None if left == 0 else (process, left - 1, dies_after)
+        if left == 0:
+            process.kill()
+            await asyncio.get_running_loop().create_future()
 
 
 def _slow(name: str) -> Any:

@@ -16,18 +16,20 @@ from __future__ import annotations
 import contextvars
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from iggyflux.delivery.answers import Answer
+from iggyflux.delivery.answers import Answer, parse_http_date
 from iggyflux.delivery.verdicts import Unavailable
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.sim.core import Break, BrokenConnection, Core
 from iggyflux.sim.dialects.base import Settings
 from iggyflux.sim.exchange import Body, request_of
+from iggyflux.sim.plain import Fields
 from iggyflux.sim.server import DIALECTS
-from iggyflux.sim.store import Store
+from iggyflux.sim.store import Series, Store
 from iggyflux.spec import Query
+from iggyflux.transports.influxdb.flavors import FLAVORS
 from iggyflux.transports.influxdb.http import Failure, Ticket
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
@@ -37,6 +39,19 @@ WHERE = "influxdb.example:8086"
 _WORLD = contextvars.Context()
 _BUSY = (408, 425, 429)
 _PIECE_BYTES = 64 * 1024
+
+
+Row = tuple[Series, int, Fields]
+
+
+@dataclass
+class Written:
+    """Points that were written at a time."""
+
+    at: float
+    rows: list[Row]
+    is_acknowledged: bool = False
+    """Whether the client got the answer."""
 
 
 class Influx:
@@ -49,6 +64,7 @@ class Influx:
         dialect: int,
         now_ns: Callable[[], int],
         *,
+        retention_hours: int | None,
         retry_seconds: float,
     ) -> None:
         kind, version = DIALECTS[dialect]
@@ -57,7 +73,7 @@ class Influx:
         self.store = Store()
         self.core = Core(kind, self.store, Settings(version=version, database="test", now_ns=now_ns))
         if dialect != 3:
-            self.store.create_database("test")
+            self.store.create_database("test", duration_ns=(retention_hours or 0) * 3600 * 10**9)
         self.is_up = True
         self.is_hanging = False
         self.is_slow = False
@@ -66,17 +82,52 @@ class Influx:
         self.is_stopping: Callable[[Process | None], bool] = lambda _: False
         """Whether a process was asked to stop."""
         self.exchanges: dict[_Exchange, None] = {}
+        self._flavor = FLAVORS[f"v{dialect}"]
         self.most_at_once: Counter[str] = Counter()
         """The largest number of writes at once of each sink."""
         self.wrong: list[str] = []
         self.retries = Retries(self, 0.5 + retry_seconds)
         self.answered = 0
+        self._journal: list[Written] | None = None
+        self._store_rows = self.store.write
 
     def kill(self) -> None:
         """End every connection and be down."""
         self.is_up = False
         for each in list(self.exchanges):
             each.break_off()
+
+    def keep_journal(self) -> None:
+        """Remember all writes from now on, so that `lose` can undo the last ones."""
+        self._journal = []
+        self.store.write = self._write_journaled  # type: ignore[method-assign]
+
+    def _write_journaled(self, rows: Iterable[Row]) -> int:
+        assert self._journal is not None
+        written = Written(self.loop.time(), list(rows))
+        self._journal.append(written)
+        return self._store_rows(written.rows)
+
+    def journaled(self, start: int = 0) -> list[Written]:
+        """Return the writes that are remembered, from the number `start` on."""
+        return [] if self._journal is None else self._journal[start:]
+
+    def lose(self, seconds: float) -> tuple[list[Written], list[Written]]:
+        """Be killed, and lose the writes of the last `seconds`; return those that are lost, and those that are left.
+
+        The write-ahead log of 2.x may lose its end, with points that were acknowledged (github.com/influxdata/influxdb:
+        a torn record is not truncated before the next write).
+        """
+        self.kill()
+        since = max(self.loop.time() - seconds, 0.0)  # what was there at the start stays
+        lost = [each for each in self.journaled() if each.at > since]
+        left = self._journal = [each for each in self.journaled() if each.at <= since]
+        places = {(series.id, time): series for each in lost for series, time, _ in each.rows}
+        for (_, time), series in places.items():
+            self.store.delete(series.measurement, [(time, series)])
+        for each in left:
+            self._store_rows([row for row in each.rows if (row[0].id, row[1]) in places])
+        return lost, left
 
     def start(self) -> None:
         """Be up, and answer."""
@@ -87,6 +138,10 @@ class Influx:
     def hang(self) -> None:
         """Answer nothing until `start`."""
         self.is_hanging = True
+
+    def most_in_flight(self, configured: int | None) -> int:
+        """Return how many writes a route may have in flight."""
+        return configured or self._flavor.in_flight.most
 
     def latency(self) -> float:
         """Return the time of one way."""
@@ -165,6 +220,8 @@ class _Exchange:
         self.is_broken = False
         self.has_sent = False
         self.is_write = False
+        self.size = 0
+        """The bytes of a write; those of a single line count up to the limit."""
         self.client: Client | None = None
         self._wait: Wait | None = None
 
@@ -210,6 +267,7 @@ class Client:
         self._server = server
         self._max_lines, self._max_bytes = settings.batch_size, settings.batch_bytes
         self._name = name
+        self._most_at_once = server.most_in_flight(settings.max_in_flight)
         self._not_before = 0.0
         self._timeout_seconds = settings.timeout_seconds
         self._under_way: dict[Ticket, None] = {}
@@ -273,11 +331,21 @@ class Client:
         at_once = sum(each.client is self and each.is_write and not each.ticket.is_over for each in server.exchanges)
         server.most_at_once[self._name] = max(server.most_at_once[self._name], at_once)
         lines = body.count(b"\n") + 1
+        exchange.size = len(body) if lines > 1 else min(len(body), self._max_bytes)
+        self._check_bytes(exchange.process)
         if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
             server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
         if server.loop.time() < self._not_before and not server.is_stopping(exchange.process):
             asked = f"before {self._not_before:.3f} s, as the server asked"
             server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
+
+    def _check_bytes(self, process: Process | None) -> None:
+        """Check the sum of the bytes that a process has in flight, over its routes and their writes."""
+        writes = [each for each in self._server.exchanges if each.is_write and each.process is process]
+        size = sum(each.size for each in writes if not each.ticket.is_over)
+        allowed = len({each.client for each in writes}) * self._most_at_once * self._max_bytes
+        if size > allowed:
+            self._server.wrong.append(f"{size} bytes are in flight, {allowed} are allowed")
 
     def _exchange(
         self, exchange: _Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes | None
@@ -293,15 +361,17 @@ class Client:
         begun = server.core.begin(request_of(method, target, headers, Body.of(body or b"")))
         if begun.delay and not exchange.pause(begun.delay):
             return exchange.failure()
+        before = len(server.journaled())
         found = server.core.finish(begun)
+        written = server.journaled(before)
         if isinstance(found, BrokenConnection):
             return self._broken(exchange, found)
         server.answered += 1
         if not exchange.pause(server.latency()):
             return exchange.failure()
         names = {name.lower(): value for name, value in found.headers.items()}
-        if found.status in (429, 503) and names.get("retry-after", "").isdigit():
-            self._not_before = max(self._not_before, server.loop.time() + int(names["retry-after"]))
+        if found.status in (429, 503) and "retry-after" in names:
+            self._not_before = max(self._not_before, server.loop.time() + self._asked_seconds(names["retry-after"]))
         if "date" not in names:
             names["date"] = _http_date(server.core.settings.now_ns())
         whole = found.body if isinstance(found.body, bytes) else b"".join(found.body)
@@ -311,7 +381,16 @@ class Client:
         if (cut := begun.faults.of("truncate")) is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))
+        for each in written:
+            each.is_acknowledged = begun.faults.of("status") is None
         return Answer(found.status, names, whole, True)
+
+    def _asked_seconds(self, retry_after: str) -> float:
+        """Return how long the server asks to wait: a date is of its own clock."""
+        if retry_after.isdigit():
+            return float(retry_after)
+        date = parse_http_date(retry_after)
+        return 0.0 if date is None else date - self._server.core.settings.now_ns() / 10**9
 
     def _broken(self, exchange: _Exchange, found: BrokenConnection) -> Failure:
         server = self._server

@@ -246,6 +246,84 @@ PLANTED = [
         "            await first_of(*backoff, shared.change(), stop.wait())\n        elif shared.has_given_up:",
         "            await first_of(*backoff, shared.change())\n        elif False:",
     ),
+    Planted(
+        "remember what a point ever was, not what it was last",
+        "iggyflux.cursors.deduplicator",
+        "        self._remember(rows, entries)\n        if self._survey",
+        "        for each in self._old if self._count == 0 else ():\n"
+        "            self._write(list(self._store.entries(each)))\n"
+        "        self._remember(rows, entries)\n        if self._survey",
+    ),
+    Planted(
+        "measure Retry-After by the own clock",
+        f"{_DELIVERY}.answers",
+        'self.headers.get("retry-after"), self.now if date is None else date)',
+        'self.headers.get("retry-after"), self.now)',
+    ),
+    Planted(
+        "wait by the wall clock",
+        f"{_RUNNER}.clock",
+        "        return time.monotonic()\n",
+        "        return time.time()\n",
+    ),
+    Planted(
+        "give a point the time of its rendering",
+        "iggyflux.plan.codegen",
+        'out.add(f"{times} = [message.timestamp_us * 1000 for message in {messages}]")',
+        "out.add(f\"{times} = [__import__('time').time_ns() for message in {messages}]\")",
+    ),
+    Planted(
+        "take points beyond the retention for stored",
+        f"{_DELIVERY}.answers",
+        '    AnswerRule({204}, _accepted, seen="every server; nothing else acknowledges"),\n',
+        '    AnswerRule({204}, _accepted, seen="every server; nothing else acknowledges"),\n'
+        '    AnswerRule({400, 422}, _accepted, _words("retention policy"), seen="planted"),\n',
+    ),
+    Planted(
+        "name one of the partitions that starve",
+        f"{_IGGY}.member",
+        "map(in_words, starving[:_MOST_LISTED])",
+        "map(in_words, starving[:1])",
+    ),
+    Planted(
+        "blame a restart of the server, whoever is connected",
+        f"{_IGGY}.member",
+        "    if connected < members:\n",
+        "    if connected <= members:\n",
+    ),
+    Planted(
+        "a hint without a remedy",
+        f"{_IGGY}.member",
+        'f"{suspicion(len(membership.held), connected)}; {self._advice()}"',
+        'f"{suspicion(len(membership.held), connected)}"',
+    ),
+    Planted(
+        "only members without a connection starve",
+        f"{_IGGY}.member",
+        "if place.topic == topic]\n            self._states",
+        "if place.topic == topic]\n"
+        "            if await connection.connected_members(self._stream, topic, self._group) == len(membership.held):\n"
+        "                starving = []\n"
+        "            self._states",
+    ),
+    Planted(
+        "fill requests without a bound of bytes",
+        f"{_RUNNER}.requests",
+        "        self._max_bytes = max_bytes\n",
+        "        self._max_bytes = 10**9\n",
+    ),
+    Planted(
+        "have any number of writes in flight, if no number is configured",
+        f"{_RUNNER}.request_sender",
+        "self._route.sink.in_flight or _DEFAULT_IN_FLIGHT",
+        "Bounds.exactly(1000)",
+    ),
+    Planted(
+        "let a query take as long as it likes",
+        "iggyflux.transports.influxdb.query.source",
+        "        ticket = Ticket(self._settings.timeout_seconds)\n        self._tickets.add(ticket)\n",
+        '        ticket = Ticket(float("inf"))\n        self._tickets.add(ticket)\n',
+    ),
 ]
 
 

@@ -4,7 +4,8 @@
 |-------------------|------------------------------------------------------------------------------------------|
 | a message is sent | it is what a row that is or was stored becomes, and that has settled; equal rows have    |
 |                   | equal ids                                                                                |
-| the end           | the last value of each point was sent                                                    |
+| the end           | the last value of each point was sent, also one that the point has again since the       |
+|                   | server lost the value that was sent                                                      |
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import copy
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
@@ -25,6 +26,7 @@ from iggyflux.mapping import ReaderMapping, parse_mapping
 from iggyflux.plan import compile_plan
 from iggyflux.runner.route import ReaderPlan
 from iggyflux.state.store import NOTHING
+from tests.simulation.influxdb import Written
 from tests.simulation.loop import Process, current_process, pause, vanish
 from tests.simulation.scenario import ReaderSpec
 
@@ -134,22 +136,50 @@ def cursor_of(state: State) -> CursorStore:
     return CursorStore(state, NAME, {"measurement": "sensor"})
 
 
+Place = tuple[str, int]
+"""Series and time of a point."""
 Row = tuple[str, int, int]
 """Series, time and value."""
+
+
+def _values_of(writes: Iterable[Written]) -> dict[Place, int]:
+    """Return the last value of each of the reader's points."""
+    return {
+        (dict(series.tags)[b"where"].decode(), time): fields[b"value"]  # type: ignore[misc]
+        for each in writes
+        for series, time, fields in each.rows
+        if series.measurement.name == b"sensor"
+    }
 
 
 class ReaderTruth:
     """The points of the reader's measurement, and the messages that were made of them."""
 
-    def __init__(self, chance: random.Random, now_ns: Callable[[], int], settle: float, wrong: list[str]) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        now_ns: Callable[[], int],
+        latest_ns: Callable[[], int],
+        spec: ReaderSpec | None,
+        wrong: list[str],
+    ) -> None:
+        """`now_ns` is the clock of those who write points; `latest_ns` the latest time of the server's until now."""
         self.chance = chance
         self.now_ns = now_ns
-        self.settle = settle
+        self.latest_ns = latest_ns
+        self.settle_ns = int(spec.settle * S) if spec else 0
+        self.late_ns = int(spec.overlap * 0.6 * S) if spec else 0
+        """How late a row may be that must be sent."""
         self.wrong = wrong
         self.rows: dict[Row, None] = {}
-        self.unsent: dict[tuple[str, int], int] = {}
+        self.unsent: dict[Place, int] = {}
         """The last value of each point that was not sent yet."""
-        self._latest: deque[tuple[str, int]] = deque(maxlen=20)
+        self._values: dict[Place, int] = {}
+        self._restored: set[Place] = set()
+        """The points that have a former value again."""
+        self._sent: dict[Place, int] = {}
+        """The value of each point that was sent last."""
+        self._latest: deque[Place] = deque(maxlen=20)
         self.ids: dict[Row, int] = {}
         self._number = 0
 
@@ -157,45 +187,70 @@ class ReaderTruth:
         """Return lines of the time before the start."""
         lines = []
         for _ in range(count):
-            self._number += 1
-            series, time = f"r{self.chance.randrange(4)}", self.now_ns() - int(self.chance.uniform(60, seconds) * S)
-            self.rows[series, time, self._number] = None
-            self.unsent[series, time] = self._number
-            lines.append(f"sensor,where={series} value={self._number}i {time}")
+            place = f"r{self.chance.randrange(4)}", self.now_ns() - int(self.chance.uniform(60, seconds) * S)
+            lines.append(self._write(place))
+            self.unsent[place] = self._number
         return lines
 
-    def points(self, count: int, overlap: float) -> list[str]:
+    def points(self, count: int) -> list[str]:
         """Return lines to write now: new points, late ones, and values that change."""
         lines = []
         for _ in range(count):
-            self._number += 1
-            series = f"r{self.chance.randrange(4)}"
             now = self.now_ns()
-            late = self.chance.choice((0.0, 0.0, 1.0, overlap * 0.6))
-            time = now - int(late * self.chance.random() * S)
-            near = [place for place in self._latest if place[1] > now - int(overlap * 0.6 * S)]
+            late = self.chance.choice((0, 0, S, self.late_ns))
+            place = f"r{self.chance.randrange(4)}", now - int(late * self.chance.random())
+            near = [each for each in self._latest if each[1] > now - self.late_ns]
             if near and self.chance.random() < 0.2:
-                series, time = self.chance.choice(near)
-            row = (series, time, self._number)
-            self.rows[row] = None
-            self.unsent[series, time] = self._number
-            self._latest.append((series, time))
-            lines.append(f"sensor,where={series} value={self._number}i {time}")
+                place = self.chance.choice(near)
+            self._latest.append(place)
+            lines.append(self._write(place))
+            self._demand(place)
         return lines
+
+    def _write(self, place: Place) -> str:
+        self._number += 1
+        self.rows[(*place, self._number)] = None
+        self._values[place] = self._number
+        return f"sensor,where={place[0]} value={self._number}i {place[1]}"
+
+    def _demand(self, place: Place) -> None:
+        """Expect that the value of a point is sent, unless the server's clock was too far ahead."""
+        if place[1] > self.latest_ns() - self.late_ns:
+            self.unsent[place] = self._values[place]
+        else:
+            self.unsent.pop(place, None)
+
+    def lose_points(self, lost: Iterable[Written], left: Iterable[Written]) -> None:
+        """The server lost writes: some points have a former value again."""
+        places = _values_of(lost).keys()
+        values = _values_of(left) if places else {}
+        for place in places:
+            self._restored.add(place)
+            self.unsent.pop(place, None)
+            if place not in values:
+                self._values.pop(place, None)
+                continue
+            self._values[place] = values[place]
+            if self._sent.get(place) != values[place]:
+                self._demand(place)
 
     def received(self, payload: bytes, number: int) -> None:
         """Check a message of the reader."""
         tree = json.loads(payload)
-        row = (tree["d"], tree["t"], tree["v"])
+        place, value = (tree["d"], tree["t"]), tree["v"]
+        row = (*place, value)
         if row not in self.rows:
             self.wrong.append(f"the reader sent {payload!r}, which no row becomes")
             return
-        if row[1] > (until := self.now_ns() - int(self.settle * S)):
-            self.wrong.append(f"the reader sent {payload!r}, {(row[1] - until) / S:.3f} s before it had settled")
+        if place[1] > (until := self.latest_ns() - self.settle_ns):
+            self.wrong.append(f"the reader sent {payload!r}, {(place[1] - until) / S:.3f} s before it had settled")
         if self.ids.setdefault(row, number) != number:
             self.wrong.append(f"the reader sent {payload!r} with the ids {self.ids[row]} and {number}")
-        if self.unsent.get(row[:2]) == row[2]:
-            del self.unsent[row[:2]]
+        self._sent[place] = value
+        if self._values.get(place) == value:
+            self.unsent.pop(place, None)
+        elif place in self._restored and place in self._values:
+            self._demand(place)
 
     def missing(self) -> list[Row]:
         """Return the points whose last value was not sent."""

@@ -19,6 +19,7 @@ FAULTS: dict[str, tuple[str, float]] = {
     "a connection ends": ("one connection to Iggy ends", 0.0),
     "a member is a ghost": ("one connection ends, and the server keeps its member", 0.0),
     "influxdb dies": ("every connection breaks, nothing listens", 15.0),
+    "influxdb loses its last points": ("kill -9, and the last points are gone, also those that it acknowledged", 5.0),
     "influxdb hangs": ("nothing is answered", 25.0),
     "influxdb is slow": ("each way takes half a second", 20.0),
     "influxdb answers badly": ("some rows of the answer table", 5.0),
@@ -33,7 +34,10 @@ FAULTS: dict[str, tuple[str, float]] = {
     "a process is stopped": ("SIGTERM, and a new start", 0.0),
     "all is stopped": ("InfluxDB is stopped, and a process later: SIGTERM, and a new start", 30.0),
     "a process is frozen": ("SIGSTOP, and SIGCONT later", 25.0),
+    "a process dies at a message": ("kill -9 before or after the reader sends messages", 0.0),
     "the clock jumps": ("the wall clock, by up to an hour", 0.0),
+    "the clock of influxdb jumps": ("by seconds or hours, until somebody corrects it", 30.0),
+    "the clock of iggy jumps": ("by seconds or hours, until somebody corrects it", 30.0),
 }
 """Each kind of fault: what happens, and for how many seconds on average."""
 
@@ -89,6 +93,10 @@ class Scenario:
     dialect: int
     is_strict: bool
     """Whether InfluxDB 3 is asked to store nothing of a request of which it rejects a line."""
+    retention_hours: int | None
+    """After how many hours InfluxDB deletes points."""
+    most_bytes: int | None
+    """The largest request that InfluxDB accepts; the line of a large message is larger."""
     over_http: bool
     """Whether Iggy is spoken to over HTTP, which has no groups."""
     topics: tuple[str, ...]
@@ -171,6 +179,8 @@ def draw(seed: int, size: Size) -> Scenario:
         seed=seed,
         dialect=chance.choice((1, 2, 2, 3)),
         is_strict=chance.random() < 0.5,
+        retention_hours=chance.choice((None, None, 2)),
+        most_bytes=chance.choice((None, None, 3000)),
         over_http=over_http,
         topics=topics,
         partitions=chance.randint(1, 4),

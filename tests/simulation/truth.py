@@ -19,12 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iggyflux.sim.store import Store
+from iggyflux.sim.plain import Fields
+from iggyflux.sim.store import Series, Store
 from iggyflux.transports.local.deadletters import decode_letter
+from tests.simulation.influxdb import Written
 from tests.simulation.scenario import RouteSpec
 from tests.transports.fake_iggy_groups import Polled
 
 FIRST_MS = 1_700_000_000_000
+SHORTEST_LINE = 40
+"""The bytes of the shortest line of a message, at least."""
 BLOCK = 30
 """So many messages of a partition in a row write to one point."""
 
@@ -38,13 +42,17 @@ on_error: {on_error}
 points:
   - measurement: what
     tags: {{by: {{const: {name}}}, is: is}}
-    fields: {{n: {{expr: n, type: integer}}, warmth: warmth}}
+    fields: {{n: {{expr: n, type: integer}}, warmth: warmth, pad: {{expr: pad, type: string}}}}
     timestamp: {{expr: at, format: unix_ms}}
   - measurement: {{const: twice}}
     where: twice
     tags: {{by: {{const: {name}}}}}
     fields: {{n: {{expr: n, type: integer}}}}
     timestamp: {{expr: at, format: unix_ms}}
+  - measurement: {{const: arrived}}
+    where: undated
+    tags: {{by: {{const: {name}}}}}
+    fields: {{n: {{expr: n, type: integer}}}}
   - measurement: {{const: last}}
     where: block
     tags: {{by: {{const: {name}}}, place: place}}
@@ -64,6 +72,8 @@ class Sent:
     place: str
     block: int
     """The time of the point that it shares with others; 0 for none."""
+    arrival: int
+    """By the clock of Iggy, in microseconds."""
 
     @property
     def is_bad(self) -> bool:
@@ -90,6 +100,16 @@ class Sent:
         """Whether it becomes a second point."""
         return self.number % 5 == 0 and self.is_good
 
+    @property
+    def is_undated(self) -> bool:
+        """Whether it becomes a point without a time of its own: it has that of the message."""
+        return self.number % 11 == 4 and self.is_good
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its line is larger than the requests that some servers accept."""
+        return self.number % 37 == 9 and self.is_good
+
     def payload(self) -> bytes:
         """Return the payload."""
         tree = {
@@ -98,6 +118,8 @@ class Sent:
             "n": self.number,
             "warmth": "warm" if self.is_bad else self.number % 40 + 0.5,
             "twice": self.is_twice,
+            "undated": self.is_undated,
+            "pad": "ü" * 1500 if self.is_large else 0,
             "block": self.block if self.is_good else 0,
             "place": self.place,
             "at": FIRST_MS + self.number,
@@ -112,6 +134,8 @@ class Sent:
         found = [("env", route, at, self.number)]
         if self.is_twice:
             found.append(("twice", route, at, self.number))
+        if self.is_undated:
+            found.append(("arrived", route, self.arrival * 1000, self.number))
         if self.block:
             found.append(("last", route, self.block * 10**9, self.number))
         return found
@@ -149,18 +173,39 @@ class Known:
 
 _ALONE = ("max request size", "413", "too large", "on purpose")
 """The words of faults that reject a request: one of a single line is rejected for good."""
+_RETENTION = "retention policy"
 
 
 class Truth:
     """The messages of a world, and what became of them."""
 
-    def __init__(self, specs: Sequence[RouteSpec], store: Store, process_of: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        specs: Sequence[RouteSpec],
+        store: Store,
+        process_of: Callable[[], object],
+        *,
+        oldest_ns: Callable[[], int],
+        refuses_large: bool,
+        most_held: int,
+    ) -> None:
+        """`oldest_ns` returns the time before which the server may have refused points.
+
+        A route may have `most_held` messages that it has read and that are not settled.
+        """
+        self.most_held = most_held
+        self._held: dict[tuple[str, object], set[int]] = defaultdict(set)
         self.process_of = process_of
+        self.oldest_ns = oldest_ns
+        self.refuses_large = refuses_large
         self.sent: dict[int, Sent] = {}
         self.by_arrival: dict[int, Sent] = {}
         """By the time of arrival, which no two share."""
         self.known = {spec.name: Known(spec) for spec in specs}
         self.stored: set[Point] = set()
+        """The points that were stored; those that the server lost without having acknowledged them are none."""
+        self.gone: set[Point] = set()
+        """The points that the server acknowledged and lost, and that were not stored again since."""
         self.wrong: list[str] = []
         self.lost: set[int] = set()
         """The messages that the server lost."""
@@ -173,8 +218,8 @@ class Truth:
     def message(self, place: str, offset: int, arrival: int) -> Sent:
         """Return a new message that arrives at a place."""
         number = len(self.sent)
-        block = offset // BLOCK + 1_600_000_000 if number % 17 in (3, 4) else 0
-        sent = Sent(number, place, block)
+        block = offset // BLOCK + FIRST_MS // 1000 - 1000 if number % 17 in (3, 4) else 0
+        sent = Sent(number, place, block, arrival)
         self.sent[number] = self.by_arrival[arrival] = sent
         topic = place.rpartition("/")[0]
         for known in self.known.values():
@@ -202,10 +247,21 @@ class Truth:
                 known.left[place].pop(number, None)
 
     def polled(self, consumer: str, topic: str, partition: int, messages: Sequence[Polled]) -> None:
-        """Note what a consumer polled."""
-        if messages:
-            self.known[consumer].readers[f"{topic}/{partition}"].add(self.process_of())
-        self.known[consumer].polled.update(self.by_arrival[each.timestamp()].number for each in messages)
+        """Note what a consumer polled, and check that it does not read on and on."""
+        if not messages:
+            return
+        known, process = self.known[consumer], self.process_of()
+        known.readers[f"{topic}/{partition}"].add(process)
+        sent = [self.by_arrival[each.timestamp()] for each in messages]
+        known.polled.update([each.number for each in sent])
+        held = self._held[consumer, process]
+        held.update([each.number for each in sent if each.is_good])
+        if len(held) > self.most_held:
+            self.wrong.append(f"{consumer} has read {len(held)} messages, and stored none of them")
+
+    def begin(self, consumer: str) -> None:
+        """Note that a route connects: it abandons what it has read."""
+        self._held[consumer, self.process_of()].clear()
 
     def passed(self, consumer: str, place: str, offset: int) -> None:
         """Check that the messages up to a stored offset are settled."""
@@ -219,14 +275,31 @@ class Truth:
             self.wrong.append(f"{consumer} acknowledged {place} to {offset} without {missing[:5]}")
         for number in new:
             del left[number]
+        self._held[consumer, self.process_of()].difference_update(new)
 
     def is_settled(self, known: Known, sent: Sent) -> bool:
         """Whether a message may be acknowledged."""
         if sent.is_other or sent.number in known.kept:
             return True
-        if sent.is_bad or sent.is_odd:
-            return known.spec.on_error == "skip"
-        return self.stored.issuperset(sent.points(known.spec.name))
+        skips = known.spec.on_error == "skip"
+        if self._is_undeliverable(sent):
+            return skips
+        missing = set(sent.points(known.spec.name)) - self.stored
+        return not missing or (skips and all(time < self.oldest_ns() for _, _, time, _ in missing))
+
+    def _is_undeliverable(self, sent: Sent) -> bool:
+        """Whether the mapping or the server refuses a message, whenever it is sent."""
+        return sent.is_bad or sent.is_odd or (sent.is_large and self.refuses_large)
+
+    def lose_points(self, lost: Iterable[Written], left: Iterable[Written]) -> None:
+        """The server lost writes: those that it had not acknowledged are to be stored again."""
+        acknowledged = self._points(each for each in lost if each.is_acknowledged)
+        self.gone |= acknowledged
+        self.stored -= self._points(lost) - acknowledged - self._points(left)
+
+    def _points(self, writes: Iterable[Written]) -> set[Point]:
+        found = (_point_of(series, time, fields) for each in writes for series, time, fields in each.rows)
+        return {point for point in found if point[1] in self.known}
 
     def created(self, inode: int) -> None:
         """Begin a new file of letters."""
@@ -245,18 +318,26 @@ class Truth:
             letter = decode_letter(line)
             number = json.loads(letter.message.payload)["n"]
             known.kept.setdefault(number, letter.reasons[0].reason)
+            self._held[name, self.process_of()].discard(number)
             sent = self.sent[number]
-            if sent.is_other or (sent.is_good and not any(each in known.kept[number] for each in _ALONE)):
+            if sent.is_other or (sent.is_good and not self._may_be_kept(known, sent)):
                 self.wrong.append(f"{name} kept {number}, a good message: {letter.reasons[0].reason}")
 
+    def _may_be_kept(self, known: Known, sent: Sent) -> bool:
+        reason = known.kept[sent.number]
+        if _RETENTION in reason:
+            return any(time < self.oldest_ns() for _, _, time, _ in sent.points(known.spec.name))
+        return any(each in reason for each in _ALONE)
+
     def _written(self, rows: Any) -> int:
-        rows = list(rows)
+        rows, process = list(rows), self.process_of()
         for series, time, fields in rows:
-            tags = dict(series.tags)
-            if (by := tags.get(b"by", b"").decode()) not in self.known:
+            point = _point_of(series, time, fields)
+            if point[1] not in self.known:
                 continue  # what was there before
-            point = (series.measurement.name.decode(), by, time, fields.get(b"n", -1))
             self.stored.add(point)
+            self.gone.discard(point)
+            self._held[point[1], process].discard(point[3])
             sent = self.sent.get(point[3])
             known = self.known[point[1]]
             if sent is None or sent.number not in known.polled or point not in sent.points(point[1]):
@@ -276,9 +357,17 @@ class Truth:
                 if sent.block and sent.is_good:
                     blocks[sent.place, sent.block] = number
             for block, number in blocks.items():
-                if last.get(block) != number and not self.lost and len(known.readers[block[0]]) < 2:
+                is_gone = ("last", name, block[1] * 10**9, number) in self.gone
+                is_refused = block[1] * 10**9 < self.oldest_ns()
+                is_certain = not (self.lost or is_gone or is_refused) and len(known.readers[block[0]]) < 2
+                if last.get(block) != number and is_certain:
                     found = last.get(block)
                     self.wrong.append(f"{name}: the point {block} has n={found}, the last message is {number}")
-        bad = {number for numbers in log for number in numbers if self.sent[number].is_bad or self.sent[number].is_odd}
+        bad = {number for numbers in log for number in numbers if self._is_undeliverable(self.sent[number])}
         if known.spec.on_error == "dead_letter" and bad - set(known.kept) and not self.lost:
             self.wrong.append(f"{name}: no dead letters of {sorted(bad - set(known.kept))[:5]}")
+
+
+def _point_of(series: Series, time: int, fields: Fields) -> Point:
+    by = dict(series.tags).get(b"by", b"").decode()
+    return series.measurement.name.decode(), by, time, fields.get(b"n", -1)  # type: ignore[return-value]

@@ -9,32 +9,34 @@ import gc
 import json
 import logging
 import random
+import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import apache_iggy as sdk
 
-from iggyflux.errors import Stopped
+from iggyflux.cli.check import CheckResult, check_group
+from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.pipeline import IggySettings, InfluxSettings, Secret
 from iggyflux.plan import compile_plan
 from iggyflux.records import Message, Rendered
 from iggyflux.runner import Route, Status, Stop, Summary, run_routes
 from iggyflux.runner.build import policy_of
+from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
 from iggyflux.runner.status import RouteStatus
 from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
 from iggyflux.sim.faults import Fault, RequestFaults
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
-from iggyflux.transports.iggy.member import find_starving
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.topics import IggySink
 from iggyflux.transports.local.deadletters import DirectoryDeadLetters
@@ -54,7 +56,16 @@ from tests.simulation.reader import (
     rules_of,
 )
 from tests.simulation.scenario import Event, ReaderSpec, RouteSpec, Scenario
-from tests.simulation.truth import FIRST_MS, MAPPING, Truth
+from tests.simulation.truth import FIRST_MS, MAPPING, SHORTEST_LINE, Truth
+from tests.simulation.words import (
+    REMEDY,
+    Standstill,
+    names,
+    standstill,
+    wrong_in_check,
+    wrong_in_event,
+    wrong_in_status,
+)
 from tests.transports.fake_iggy_groups import STREAM
 
 EPOCH = 1_700_000_000.0
@@ -62,21 +73,28 @@ SHUTDOWN_SECONDS = 30.0
 SESSION_BACKOFF_SECONDS = 30.0
 SILENT_SECONDS = 20.0
 """A partition with messages makes no progress for so long, and nothing says why: a fault."""
+SLOW_SECONDS = 10.0
+"""What a look at a group may take in addition while Iggy is slow."""
 HEARTBEAT_SECONDS = 10.0
 """A server that hears nothing from a client for so long may end its connection."""
 IDLE_SECONDS = 5.0
 """A process that was asked to stop ends sooner, unless it waits for an answer."""
-_ANSWERS = [
-    *PASSING,
+_LONG = [
     *({"kind": "drip", "bytes": 5, "seconds": seconds} for seconds in (0.1, 1.0)),
+    {"kind": "drip", "bytes": 1, "seconds": 20.0},
     *({"kind": "status", "status": status, "retry_after": seconds} for status in (429, 503) for seconds in (3, 20)),
+    *({"kind": "status", "status": 503, "retry_after": seconds, "retry_after_form": "date"} for seconds in (5, 20)),
 ]
+"""Answers that take long, or make a client wait."""
+_JUMPS = [sign * seconds for seconds in (5, 120, 3600, 4 * 3600) for sign in (-1, 1)]
+"""By how many seconds the clock of a server jumps; the microseconds of messages stay different."""
 _GRAVEYARD: list[object] = []
 """What never finished: its `finally` must not run when it is forgotten, not even at the end of the interpreter."""
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_GRAVEYARD))
 
 
 _EXPECTED = {
+    "IFX610": "all points are beyond the retention",
     "IFX700": "the disk",
     "IFX715": "the disk",
     "IFX720": "another product answers a write",
@@ -84,21 +102,6 @@ _EXPECTED = {
     "IFX740": "another product answers a query",
 }
 """The codes with which a route may stop, and what makes it stop."""
-
-
-class Clock:
-    """The virtual time, for the runner."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def monotonic(self) -> float:
-        """Return the virtual time."""
-        return self._loop.time()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
 
 
 @lru_cache(maxsize=256)
@@ -160,7 +163,7 @@ class Progress:
 
     waiting: int = 0
     since: float = 0.0
-    settled: int = -1
+    reconnects: int = 0
 
 
 @dataclass
@@ -183,26 +186,48 @@ class World:
         self.chance = random.Random(scenario.seed + 1)
         self.disk = Disk(folder)
         self.wall_offset = 0.0
+        self.server_offset = 0.0
+        self._latest_server_ns = 0
         self.influx = Influx(
             self.loop,
             random.Random(scenario.seed + 2),
             scenario.dialect,
             self.server_ns,
+            retention_hours=scenario.retention_hours,
             retry_seconds=scenario.retry_backoff_seconds,
         )
         self.influx.is_stopping = self._is_stopping
         self.influx.retries.reconnects = self._reconnects
         self.iggy = Iggy(random.Random(scenario.seed + 3), scenario.partitions, scenario.topics)
         self.iggy.create(OUT, 2)
-        self.truth = Truth(scenario.routes, self.influx.store, self._number)
+        if any(event.kind == "influxdb loses its last points" for event in scenario.events):
+            self.influx.keep_journal()
+        self.truth = Truth(
+            scenario.routes,
+            self.influx.store,
+            self._number,
+            oldest_ns=self._oldest_ns,
+            refuses_large=scenario.most_bytes is not None,
+            most_held=self._most_held(),
+        )
         self.iggy.on_poll, self.iggy.on_store = self.truth.polled, self._stored
         self.disk.on_sync, self.disk.on_new = self.truth.synced, self.truth.created
-        settle = scenario.reader.settle if scenario.reader else 0.0
-        self.reader = ReaderTruth(random.Random(scenario.seed + 4), self.server_ns, settle, self.truth.wrong)
+        self.reader = ReaderTruth(
+            random.Random(scenario.seed + 4), self.true_ns, self.latest_server_ns, scenario.reader, self.truth.wrong
+        )
         self.state = State()
         self.iggy.on_receive = lambda topic, payload, number: self.reader.received(payload, number)
         self.running: dict[int, Incarnation] = {}
         self.progress: dict[tuple[str, str, int], Progress] = {}
+        self.standstills: dict[tuple[str, str, int], tuple[Standstill | None, float]] = {}
+        """The last state of each partition of a group, and since when it is the same."""
+        self.starving: dict[tuple[str, str, str], tuple[float, str]] = {}
+        """The last event that says so, by process, group and partition, and its time."""
+        self.busy_at: dict[tuple[Process, str], float] = {}
+        """When a process was frozen last, or a route of it waited for something else than members of its group."""
+        self.checked: dict[tuple[str, str], float] = {}
+        """When `check` was run for a group and a topic."""
+        self.checking: list[asyncio.Task[None]] = []
         self.counts: Counter[str] = Counter()
         self.timeline: list[str] = []
         self.is_told = is_told
@@ -220,9 +245,22 @@ class World:
         """Return the same in nanoseconds."""
         return int(self.now() * 10**9)
 
-    def server_ns(self) -> int:
-        """Return the time of the servers, whose clocks do not jump."""
+    def true_ns(self) -> int:
+        """Return the true time."""
         return int((EPOCH + self.loop.time()) * 10**9)
+
+    def server_ns(self) -> int:
+        """Return the time of the clock of InfluxDB."""
+        return int((EPOCH + self.loop.time() + self.server_offset) * 10**9)
+
+    def latest_server_ns(self) -> int:
+        """Return the latest time of that clock until now."""
+        return max(self._latest_server_ns, self.server_ns())
+
+    def _oldest_ns(self) -> int:
+        """Return the time before which InfluxDB may have refused points."""
+        hours = self.scenario.retention_hours if self.scenario.dialect != 3 else None
+        return -(2**63) if hours is None else self.latest_server_ns() - hours * 3600 * 10**9
 
     def tell(self, text: str) -> None:
         """Add a line to the timeline."""
@@ -236,6 +274,18 @@ class World:
         specs = [spec for spec in self.scenario.routes if number == 0 or spec.kind == "group"]
         reader = self.scenario.reader if number == 0 else None
         return [*map(self._route, specs), *([] if reader is None else [self._reader_route(reader)])]
+
+    def _most_held(self) -> int:
+        """Return how many messages a route may have read that are not stored yet.
+
+        Those of all requests in flight, of one that is filled, of a batch that is rendered, and of one read ahead.
+        Where a server rejects requests without a named line, some more are held until it accepts one.
+        """
+        scenario = self.scenario
+        requests = self.influx.most_in_flight(scenario.max_in_flight) + 1
+        if any(event.kind == "influxdb answers badly" for event in scenario.events):
+            requests = 3 * requests
+        return requests * min(scenario.batch_size, scenario.batch_bytes // SHORTEST_LINE) + 2 * scenario.poll_size
 
     def _influx_settings(self) -> InfluxSettings:
         scenario = self.scenario
@@ -267,7 +317,9 @@ class World:
             poll_interval_seconds=scenario.poll_interval_seconds,
         )
 
-    def _connection(self, settings: IggySettings) -> Connection:
+    def _connection(self, settings: IggySettings, *, reads: str | None = None) -> Connection:
+        if reads is not None:
+            self.truth.begin(reads)
         return Connection(settings, client=lambda _: self.iggy.client())
 
     def _reader_route(self, spec: ReaderSpec) -> ReaderRoute:
@@ -295,8 +347,9 @@ class World:
             spec.topics,
             consumer=ConsumerId(spec.consumer, spec.name),
             exclusive=spec.kind == "exclusive",
+            remedy=REMEDY,
             monotonic=self.loop.time,
-            connection=self._connection,
+            connection=partial(self._connection, reads=spec.name),
         )
         sink = LineSink(settings, self.influx, self.now, spec.name)
         return Route(
@@ -328,7 +381,7 @@ class World:
             routes,
             stop=stop,
             status=status,
-            clock=Clock(self.loop),
+            clock=SystemClock(),
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             tick_seconds=self.scenario.tick_seconds,
         )
@@ -425,7 +478,7 @@ class World:
             self._write("\n".join(self.reader.history(spec.history, 7200.0)))
         while self.loop.time() < self.scenario.seconds:
             if self.influx.is_up and not self.influx.is_hanging:
-                self._write("\n".join(self.reader.points(self.chance.choice((1, 3, 20)), spec.overlap)))
+                self._write("\n".join(self.reader.points(self.chance.choice((1, 3, 20)))))
             await asyncio.sleep(self.chance.expovariate(1 / 4))
 
     def _stored(self, consumer: str, topic: str, partition: int, offset: int) -> None:
@@ -449,40 +502,107 @@ class World:
 
     async def look(self) -> None:
         """Each second: hand partitions over, look whether all that makes no progress is explained, be the operator."""
-        scenario = self.scenario
         while True:
             await asyncio.sleep(1.0)
             self._is_alive()
             self.iggy.tick(1.0)
             for spec in self.scenario.routes:
-                self._look_at(spec)
+                waiting = self.unsettled(spec, visible=True)
+                self._look_at(spec, waiting)
+                if spec.kind != "single":
+                    self._look_at_words(spec, waiting)
             for found in list(self.running.values()):
                 if any(each.error for each in found.status.routes) and not found.stop.requested.is_set():
                     self.tell(f"the operator stops process {found.number}")
                     found.is_terminated = True
                     found.stop.request()
+            allowed = self.influx.most_in_flight(self.scenario.max_in_flight)
             for name, most in self.influx.most_at_once.items():
-                if scenario.max_in_flight and most > scenario.max_in_flight:
-                    self.truth.wrong.append(f"{name} had {most} writes in flight, {scenario.max_in_flight} are allowed")
+                if most > allowed:
+                    self.truth.wrong.append(f"{name} had {most} writes in flight, {allowed} are allowed")
             self.truth.wrong += self.influx.wrong
             self.influx.wrong.clear()
             if self.truth.wrong:
                 return
 
-    def _look_at(self, spec: RouteSpec) -> None:
+    def _look_at(self, spec: RouteSpec, left: dict[tuple[str, int], int]) -> None:
         now = self.loop.time()
         statuses = self.statuses(spec)
-        for (topic, partition), waiting in self.unsettled(spec, visible=True).items():
+        reconnects = sum(each.reconnects for each in statuses)  # the status may have said so between two looks
+        for (topic, partition), waiting in left.items():
             known = self.progress.setdefault((spec.name, topic, partition), Progress(since=now))
-            is_less = waiting < known.waiting or known.waiting == 0
-            known.waiting = waiting
+            is_less = waiting < known.waiting or known.waiting == 0 or reconnects != known.reconnects
+            known.waiting, known.reconnects = waiting, reconnects
             if is_less or not waiting or not statuses or self._is_explained(statuses, topic, partition):
                 known.since = now
-            elif now - known.since > SILENT_SECONDS:
+            elif now - known.since > SILENT_SECONDS + (SLOW_SECONDS if self.iggy.slow > 1 else 0):
                 self.truth.wrong.append(
                     f"{spec.name} {topic}/{partition}: {waiting} messages wait for {now - known.since:.0f} s,"
                     f" and no status says why: {[each.as_dict() for each in statuses]}"
                 )
+
+    def _look_at_words(self, spec: RouteSpec, left: dict[tuple[str, int], int]) -> None:
+        """Look whether status, log and `check` say the same of a partition of a group, and whether it is true."""
+        now = self.loop.time()
+        is_usable = self.iggy.is_up and self.iggy.awake.is_set() and self.iggy.slow == 1.0
+        self._note_what_is_busy(spec)
+        for (topic, partition), waiting in left.items():
+            key = (spec.name, topic, partition)
+            if not waiting or not is_usable:
+                self.standstills.pop(key, None)
+                continue
+            still = standstill(self.iggy, spec.name, topic, partition)
+            before, since = self.standstills.get(key, (None, now))
+            if still is None or still != before:
+                self.standstills[key] = still, now
+                continue
+            if now - since <= SILENT_SECONDS:
+                continue
+            self._compare_status(spec, still, since)
+            if self.checked.get((spec.name, topic), -1.0) < since:
+                self.checked[spec.name, topic] = now
+                self.checking.append(asyncio.create_task(self._compare_check(spec.name, topic)))
+
+    def _note_what_is_busy(self, spec: RouteSpec) -> None:
+        """Note the processes that do not look at the group now."""
+        for found in self.running.values():
+            for status in found.status.routes:
+                text = status.waiting_for
+                is_busy = found.process.frozen is not None or (text is not None and " starves: " not in text)
+                if is_busy and status.name == spec.name:
+                    self.busy_at[found.process, spec.name] = self.loop.time()
+
+    def _compare_status(self, spec: RouteSpec, still: Standstill, since: float) -> None:
+        exclusive = spec.kind == "exclusive"
+        holder = getattr(self.iggy.clients.get(still.client or 0), "process", None)
+        for found in self.running.values():
+            process = found.process
+            free_since = max(since, self.busy_at.get((process, spec.name), 0.0))
+            if process is holder or self.loop.time() - free_since <= SILENT_SECONDS:
+                continue
+            for status in found.status.routes:
+                if status.name != spec.name or (text := status.waiting_for) is None:
+                    continue
+                self._report(still, f"the status {text!r}", wrong_in_status(still, text, exclusive=exclusive))
+                at, event = self.starving.get((process.name, still.group, still.place), (0.0, None))
+                is_recent = at > since
+                wrong = wrong_in_event(still, event, is_recent=is_recent, exclusive=exclusive)
+                self._report(still, f"the event {event!r}", wrong)
+
+    async def _compare_check(self, group: str, topic: str) -> None:
+        before = self.loop.time() - SILENT_SECONDS
+        try:
+            results = await self._check(group, topic)
+        except NotConnected:
+            return
+        for (name, where, partition), (still, since) in list(self.standstills.items()):
+            is_same = still is not None and still == standstill(self.iggy, group, topic, partition)
+            if still is not None and is_same and (name, where) == (group, topic) and since < before:
+                self.counts["checks"] += 1
+                self._report(still, "`check`", wrong_in_check(still, results))
+
+    def _report(self, still: Standstill, what: str, wrong: Iterable[str]) -> None:
+        self.truth.wrong += [f"{still.group} {still.place} starves: {what}: {each}" for each in wrong]
 
     def statuses(self, spec: RouteSpec) -> list[RouteStatus]:
         """Return the status of a route in each process that runs it, and is not frozen."""
@@ -490,14 +610,9 @@ class World:
         return [each for found in awake for each in found.status.routes if each.name == spec.name]
 
     def _is_explained(self, statuses: list[RouteStatus], topic: str, partition: int) -> bool:
+        place = f"{STREAM}/{topic}/{partition}"
         return any(
-            each.waiting_for is not None
-            or each.error is not None
-            or any(
-                (starving.partition.topic, starving.partition.partition) == (topic, partition)
-                for group in each.groups
-                for starving in group.starving
-            )
+            each.error is not None or (each.waiting_for is not None and names(each.waiting_for, place))
             for each in statuses
         )
 
@@ -575,6 +690,14 @@ class World:
         await asyncio.sleep(event.seconds)
         self.influx.start()
 
+    async def influxdb_loses_its_last_points(self, event: Event, chance: random.Random) -> None:
+        lost, left = self.influx.lose(chance.uniform(0, 20))
+        self.truth.lose_points(lost, left)
+        self.reader.lose_points(lost, left)
+        self.counts["points lost by influxdb"] += sum(len(each.rows) for each in lost)
+        await asyncio.sleep(event.seconds)
+        self.influx.start()
+
     async def influxdb_hangs(self, event: Event, chance: random.Random) -> None:
         self.influx.hang()
         await asyncio.sleep(event.seconds)
@@ -586,7 +709,10 @@ class World:
         self.influx.is_slow = False
 
     async def influxdb_answers_badly(self, event: Event, chance: random.Random) -> None:
-        rows = [{**row, "skip": chance.randrange(3)} for row in chance.sample(_ANSWERS, chance.randint(1, 5))]
+        drawn = [chance.choice(_LONG), *chance.sample(PASSING, chance.randint(0, 4))]
+        rows = [{**row, "skip": chance.randrange(3)} for row in drawn]
+        if self.scenario.most_bytes is not None:
+            rows = [row for row in rows if row["kind"] != "too_large"]  # one bound at a time
         if self.scenario.reader is not None:
             kinds = ("write", "query", "any")
             rows = [row if _is_about_size(row) else {**row, "on": chance.choice(kinds)} for row in rows]
@@ -685,8 +811,31 @@ class World:
         for progress in self.progress.values():
             progress.since = self.loop.time()
 
+    async def a_process_dies_at_a_message(self, event: Event, chance: random.Random) -> None:
+        if 0 in self.running:
+            self.iggy.dies_at = (self.running[0].process, chance.randrange(4), chance.random() < 0.5)
+
     async def the_clock_jumps(self, event: Event, chance: random.Random) -> None:
         self.wall_offset += chance.uniform(-3600, 3600)
+
+    async def the_clock_of_influxdb_jumps(self, event: Event, chance: random.Random) -> None:
+        seconds = chance.choice(_JUMPS)
+        if self.scenario.retention_hours is not None:
+            self.expects_stops_until = max(self.expects_stops_until, self.loop.time() + event.seconds + 120)
+        self._move_server_clock(seconds)
+        await asyncio.sleep(event.seconds)
+        self._move_server_clock(-seconds)
+
+    def _move_server_clock(self, seconds: float) -> None:
+        self._latest_server_ns = self.latest_server_ns()
+        self.server_offset += seconds
+        self.tell(f"the clock of influxdb is {self.server_offset:+.0f} s off")
+
+    async def the_clock_of_iggy_jumps(self, event: Event, chance: random.Random) -> None:
+        microseconds = chance.choice(_JUMPS) * 10**6
+        self.iggy.clock_us += microseconds
+        await asyncio.sleep(event.seconds)
+        self.iggy.clock_us -= microseconds
 
     # The whole
 
@@ -725,6 +874,7 @@ class World:
         scenario = self.scenario
         first = f'odd,by=first warmth="text" {FIRST_MS}000000'
         self._write(first)
+        self._bound_requests()
         for number in range(scenario.processes):
             self.start(number)
         looking = asyncio.create_task(self.look())
@@ -746,15 +896,24 @@ class World:
         target = {1: "/write?db=test", 2: "/api/v2/write?org=org&bucket=test", 3: "/api/v3/write_lp?db=test"}
         request = request_of("POST", target[self.scenario.dialect], {}, Body.of(line.encode()))
         exchange = Exchange(request, RequestFaults(), "write")
+        offset, self.server_offset = self.server_offset, 0.0  # else retention may refuse it
         answer = self.influx.core.finish(exchange)
+        self.server_offset = offset
         assert isinstance(answer, HttpResponse) and answer.status in (200, 204), answer
+
+    def _bound_requests(self) -> None:
+        """Let InfluxDB refuse requests that are too large."""
+        if self.scenario.most_bytes is not None:
+            self.influx.core.faults.add(Fault("too_large", times=None, bytes=self.scenario.most_bytes))
 
     async def _heal(self) -> None:
         """End all faults."""
         self.tell("all faults are over")
         self.iggy.is_up, self.iggy.slow, self.iggy.flaky = True, 1.0, 0.0
         self.iggy.awake.set()
+        self.iggy.dies_at = None
         self.influx.core.faults.clear()
+        self._bound_requests()
         self.influx.is_slow = self.influx.is_another = False
         self.influx.start()
         self.disk.is_full = self.disk.is_read_only = self.state.is_broken = False
@@ -795,13 +954,14 @@ class World:
                 return
 
     def _is_unsettled(self) -> bool:
+        if any(route.error for found in self.running.values() for route in found.status.routes):
+            return True  # the operator will start it again
         if self.scenario.reader is not None and self.reader.missing():
             return True
         return any(any(self.unsettled(spec).values()) for spec in self.scenario.routes)
 
     async def _check_ghosts(self) -> None:
         """What a ghost holds is named by some process that lives, and by `iggyflux check`."""
-        reported = await self._found_by_check()
         for spec in self.scenario.routes:
             if spec.kind == "single":
                 continue
@@ -811,6 +971,7 @@ class World:
                 for group in status.groups
                 for each in group.starving
             }
+            reported = {topic: await self._check(spec.name, topic) for topic in spec.topics}
             for (topic, partition), waiting in self.unsettled(spec).items():
                 group = self.iggy.topics[topic].groups.get(spec.name)
                 ghosts = [
@@ -819,32 +980,24 @@ class World:
                     if member.client not in self.iggy.clients and partition in member.partitions
                 ]
                 is_visible = self.truth.known[spec.name].waiting(f"{topic}/{partition}", visible=True) > 0
-                if ghosts and is_visible and (spec.name, topic, partition) not in reported:
-                    self.truth.wrong.append(f"{spec.name} {topic}/{partition}: `check` does not name its ghost")
+                still = standstill(self.iggy, spec.name, topic, partition)
+                if ghosts and is_visible and still is not None:
+                    self._report(still, "`check`", wrong_in_check(still, reported[topic]))
                 if waiting and ghosts and (topic, partition) not in named and self.statuses(spec):
                     states = [each.as_dict() for each in self.statuses(spec)]
                     self.truth.wrong.append(f"{spec.name} {topic}/{partition}: a ghost holds it, unnamed: {states}")
 
-    async def _found_by_check(self) -> set[tuple[str, str, int]]:
-        """Return the partitions of groups that `iggyflux check` reports."""
+    async def _check(self, group: str, topic: str) -> list[CheckResult]:
+        """Return what `iggyflux check` says of a group.  Raise `NotConnected`."""
         connection = self._connection(self._iggy_settings())
         await connection.open()
-        found = {
-            (spec.name, each.partition.topic, each.partition.partition)
-            for spec in self.scenario.routes
-            if spec.kind != "single"
-            for topic in spec.topics
-            for each in await find_starving(
-                connection,
-                ConsumerId("group", spec.name),
-                STREAM,
-                topic,
-                counts_all=True,
-                monotonic=self.loop.time,
+        try:
+            found = check_group(
+                connection, group, STREAM, topic, counts_all=True, remedy=REMEDY, monotonic=self.loop.time
             )
-        }
-        await connection.close()
-        return found
+            return [each async for each in found]
+        finally:
+            await connection.close()
 
     async def _finish(self) -> None:
         """Stop all processes in order: each must end in time, with 0."""
@@ -908,6 +1061,7 @@ class World:
     def _log(self) -> Iterator[None]:
         """Put what the code logs into the timeline."""
         logger, handler = logging.getLogger("iggyflux"), _Handler(self)
+        logging.getLogger("iggyflux.iggy").setLevel(logging.INFO if self.is_told else logging.WARNING)
         before = logger.level, logger.propagate
         logger.addHandler(handler)
         logger.setLevel(logging.INFO if self.is_told else logging.CRITICAL)
@@ -925,14 +1079,22 @@ def _is_about_size(row: dict[str, Any]) -> bool:
     return row.get("status") == 413 or row["kind"] == "too_large" or "request size" in row.get("text", "")
 
 
+_STARVING = re.compile(r"iggy\.starving group=(\S+) topic=(\S+) partitions=(\S+) ")
+
+
 class _Handler(logging.Handler):
     def __init__(self, world: World) -> None:
         super().__init__()
         self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        process = current_process()
-        self._world.tell(f"{process.name if process else '-'} {record.levelname} {record.getMessage()}")
+        process, message = current_process(), record.getMessage()
+        if process is not None and (found := _STARVING.match(message)):
+            group, topic, partitions = found.groups()
+            for partition in partitions.split(","):
+                event = self._world.loop.time(), message
+                self._world.starving[process.name, group, f"{topic}/{partition}"] = event
+        self._world.tell(f"{process.name if process else '-'} {record.levelname} {message}")
 
 
 _EVENTS: dict[str, Callable[[World, Event, random.Random], Awaitable[None]]] = {
@@ -945,6 +1107,7 @@ _EVENTS: dict[str, Callable[[World, Event, random.Random], Awaitable[None]]] = {
     "a connection ends": World.a_connection_ends,
     "a member is a ghost": World.a_member_is_a_ghost,
     "influxdb dies": World.influxdb_dies,
+    "influxdb loses its last points": World.influxdb_loses_its_last_points,
     "influxdb hangs": World.influxdb_hangs,
     "influxdb is slow": World.influxdb_is_slow,
     "influxdb answers badly": World.influxdb_answers_badly,
@@ -959,5 +1122,8 @@ _EVENTS: dict[str, Callable[[World, Event, random.Random], Awaitable[None]]] = {
     "a process is stopped": World.a_process_is_stopped,
     "all is stopped": World.all_is_stopped,
     "a process is frozen": World.a_process_is_frozen,
+    "a process dies at a message": World.a_process_dies_at_a_message,
     "the clock jumps": World.the_clock_jumps,
+    "the clock of influxdb jumps": World.the_clock_of_influxdb_jumps,
+    "the clock of iggy jumps": World.the_clock_of_iggy_jumps,
 }
