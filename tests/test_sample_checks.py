@@ -39,7 +39,7 @@ def found(tree: dict[str, Any], samples: list[Any]) -> list[Problem]:
         "from": {"stream": "s", "topic": "t"},
         "points": {"measurement": {"const": "m"}, "fields": {"class": {"const": 1}}, "timestamp": {"spread": "offset"}},
     }
-    points = base["points"] | tree.pop("points", {})  # type: ignore[operator]
+    points = base["points"] | tree.get("points", {})  # type: ignore[operator]
     mapping = parse_mapping(json.dumps(base | tree | {"points": points}, ensure_ascii=False), format="yaml")
     return check_samples(mapping, messages(*samples), now_ns=NOW)
 
@@ -148,7 +148,10 @@ def test_a_sample_that_fails_is_reported_once_with_its_number() -> None:
 def test_a_tag_with_another_value_in_each_sample(count: int, expected: list[str]) -> None:
     tree = {"points": {"tags": {"uuid": "id"}}}
 
-    assert codes(tree, [{"id": f"x{n}"} for n in range(count)]) == expected
+    samples = [{"id": f"x{n}"} for n in range(count)]
+    assert codes(tree, samples) == expected
+    examples = [{"message": sample, "points": ["m class=1.0 1"]} for sample in samples[:2]]
+    assert codes(tree | {"examples": examples}, samples) == expected  # an example is often a sample, too
     assert codes(tree, [{"id": f"x{n % 19}"} for n in range(40)]) == []
 
 

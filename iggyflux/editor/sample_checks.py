@@ -69,7 +69,7 @@ def check_samples(
     for point in mapping.writer.points:
         problems += _check_times(mapping, point, uses, given, now_ns)
         problems += _check_stars(mapping, point, uses)
-        problems += _check_tags(mapping, point, uses)
+        problems += _check_tags(mapping, point, uses, given)
     return in_order(list(dict.fromkeys(problems)))
 
 
@@ -270,13 +270,20 @@ def _check_failures(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[
 # --- tags ---
 
 
-def _check_tags(mapping: WriterMapping, point: PointSpec, uses: Sequence[_Traced]) -> Iterator[Problem]:
-    """Report a tag with another value in each element: each would be a series of its own."""
+def _check_tags(
+    mapping: WriterMapping, point: PointSpec, uses: Sequence[_Traced], given: Sequence[Given]
+) -> Iterator[Problem]:
+    """Report a tag with another value in each element of the samples: each would be a series of its own.
+
+    Examples are often samples, so they are counted only where there is nothing else.
+    """
+    samples = {id(each.message) for each in given if not each.is_example} or {id(each.message) for each in given}
     for traced in uses:
         use = traced.use
-        if use.spec is not point or use.role != "tag" or len(use.places) < ENOUGH_FOR_A_TAG:
+        if use.spec is not point or use.role != "tag":
             continue
-        texts = [text for value in traced.parts[0].found if (text := _tag_text(value)) is not None]
+        values = [value_at(use.expression, place) for place in use.places if id(place.message) in samples]
+        texts = [text for value in values if (text := _tag_text(value)) is not None]
         if len(texts) >= ENOUGH_FOR_A_TAG and len(set(texts)) == len(texts):
             message = (
                 f"the tag has another value in each of {len(texts):,} samples, so each point is a series of its own"
