@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,8 +130,7 @@ def check(recognize: Callable[[], Recognized], form: Literal["yaml", "toml"] = "
         assert refused.hint
 
 
-@pytest.mark.parametrize("form", ["yaml", "toml"])
-@given(messages=st.one_of(alike(), st.lists(TREES, min_size=1, max_size=4)))
+@given(form=st.sampled_from(["yaml", "toml"]), messages=st.one_of(alike(), st.lists(TREES, min_size=1, max_size=4)))
 def test_any_messages_give_a_mapping_that_renders_them_or_a_clear_error(
     form: Literal["yaml", "toml"], messages: list[Any]
 ) -> None:

@@ -65,11 +65,26 @@ def clock_of(values: Sequence[Scalar], zone: str | None = None) -> Clock | None:
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) != len(values):
         return None
+    if compact := _compact_of(texts, zone or NOT_TOLD):
+        return compact
     if all(map(_NUMBER.fullmatch, texts)) and (unit := _unit_of([float(text) for text in texts])):
         return unit
     if _all_are(texts, parse_rfc3339):
         return Clock("rfc3339")
     return _pattern_of(texts, zone or NOT_TOLD)
+
+
+_COMPACT: Final = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""The patterns of digits alone, by their number."""
+
+
+def _compact_of(texts: Sequence[str], zone: str) -> Clock | None:
+    """Return the pattern of digits alone, such as 2026030207, which would hardly be a time by chance in all texts."""
+    pattern = _COMPACT.get(len(texts[0]))
+    if pattern is None or not all(re.fullmatch(r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])[0-9]*", text) for text in texts):
+        return None
+    is_right = _all_are(texts, partial(parse_pattern, pattern=pattern, zone=zone))
+    return Clock(pattern, zone) if is_right and len({len(text) for text in texts}) == 1 else None
 
 
 def suits(values: Sequence[Scalar], form: str, zone: str | None) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from typing import Final, Literal
 
 from iggyflux.authoring.examples import example_message
+from iggyflux.authoring.inference.logfmt import logfmt_trees
 from iggyflux.authoring.inference.proposal import Example
 from iggyflux.authoring.inference.roles import looks_secret
 from iggyflux.authoring.inference.shape import MOST_POSITIONS
@@ -32,7 +32,7 @@ def example_of(mapping: WriterMapping, message: Message, number: int) -> Example
     except DecodeError:  # NaN and infinities, which the mapping leaves out
         return _made(mapping, message.payload, None, "message_json", number)
     if source.format in ("text", "influx"):
-        return _made(mapping, message.payload, None, "message_json", number)
+        return _made(mapping, _masked_text(message.payload), None, "message_json", number)
     for copy in (masked(shortened(tree)), masked(tree)):
         try:
             payload = form.encode(copy, source.options)
@@ -72,6 +72,16 @@ def _made(
     return Example(name, form, shown, payload, is_json, lines, skipped=bool(rendered.skipped) and not lines)
 
 
+def _masked_text(payload: bytes) -> bytes:
+    """Return a text with `***` for what looks like a secret among its key=value pairs."""
+    text = payload.decode("utf-8", "replace")
+    for pairs in logfmt_trees([text]) or []:
+        for name, value in pairs.items():
+            if masked(value, name) != value:
+                text = text.replace(str(value), HIDDEN)
+    return text.encode()
+
+
 def shortened(tree: JSON) -> JSON:
     """Return a copy with the first elements of each list that is longer than a tuple."""
     if isinstance(tree, dict):
@@ -91,8 +101,3 @@ def masked(tree: JSON, name: str = "") -> JSON:
     if isinstance(tree, str) and tree and (is_name_of_secret(name) or looks_secret(tree)):
         return HIDDEN
     return tree
-
-
-def has_secret(tree: JSON) -> bool:
-    """Return whether a copy of a sample would be masked."""
-    return json.dumps(masked(tree)) != json.dumps(tree)

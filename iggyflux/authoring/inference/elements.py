@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from iggyflux.authoring.inference.shape import MOST_POSITIONS, Path, Shape, observe
-from iggyflux.authoring.inference.words import IDENTITIES, TIMES, ends_with_word, has_word
+from iggyflux.authoring.inference.shape import LEAST_LIKENESS, MOST_POSITIONS, Path, Shape, observe
+from iggyflux.authoring.inference.words import IDENTITIES, PLACES, TIMES, ends_with_word, has_word
 from iggyflux.records import JSON
 
 _BARE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -27,8 +27,15 @@ class Hop:
     path: Path
     elements: Shape
     columns: tuple[Path, ...] = ()
+    or_message: bool = False
+    """Whether a message without the list is itself an element."""
     only: str = ""
     """The filter that omits elements of another kind."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The paths of the lists that are walked."""
+        return self.columns or (self.path,)
 
     @property
     def name(self) -> str:
@@ -42,6 +49,8 @@ class Hop:
         if self.kind == "zip":
             return f"zip({', '.join(map(expression_of, self.columns))})"
         place = expression_of(self.path)
+        if self.or_message:
+            return f"not_null({place}, [@])"
         place = f"items({place})" if self.kind == "map" else place
         return place + self.only if place != "@" or not self.only else self.only
 
@@ -85,6 +94,14 @@ class Elements:
             text += f".pair(@, {hop.expression if depth == 1 else _within(hop)})[]"
         return text
 
+    def walk(self, scope: int) -> Iterator[tuple[Path, Shape]]:
+        """Yield the places of a scope, without those that the next hop walks."""
+        hop = self.hops[scope] if scope < len(self.hops) else None
+        for path, place in self.shapes[scope].walk(without=frozenset(hop.paths if hop else ())):
+            # The objects beside those of a map are elements too, without the fields of the others.
+            if hop is None or hop.kind != "map" or path[: len(hop.path)] != hop.path or len(path) <= len(hop.path) + 1:
+                yield path, place
+
     def start(self, scope: int) -> str:
         """Return the expression of the element of a scope, as `for_each` sees it; an empty string for `@`."""
         if scope == 0:
@@ -111,7 +128,8 @@ def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
     while len(hops) < most_hops:
         candidates = list(_candidates(here))
         best = max(candidates, key=lambda hop: weight(hop.elements), default=None)
-        outside = sum(_own_weight(path, place) for path, place in here.walk())
+        entered = frozenset(best.paths) if best is not None else frozenset[Path]()
+        outside = sum(_own_weight(path, place) for path, place in here.walk(without=entered))
         enters = best is not None and _is_worth_it(best, outside, here)
         passed += [
             (len(hops), hop.path, _why_not(hop, best if enters else None))
@@ -120,9 +138,26 @@ def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
         ]
         if best is None or not enters:
             break
+        if not hops and (either := _or_message(best, shape)) is not None:
+            shape, best = either
         hops.append(best)
         here = best.elements
     return Elements(shape, tuple(hops), tuple(passed))
+
+
+def _or_message(hop: Hop, shape: Shape) -> tuple[Shape, Hop] | None:
+    """Return the shape of the messages with a list, and a hop that takes the others as elements, if they look so."""
+    if hop.kind != "list" or len(hop.path) != 1:
+        return None
+    [name] = hop.path
+    messages = [value for value in shape.values if isinstance(value, dict)]
+    alone = [value for value in messages if name not in value]
+    batches: list[JSON] = [value for value in messages if name in value]
+    items = hop.elements.members.keys()
+    if not alone or not items or any(len(items & value.keys()) < LEAST_LIKENESS * len(items) for value in alone):
+        return None
+    elements = observe([*hop.elements.values, *alone])
+    return observe(batches), Hop("list", hop.path, elements, or_message=True)
 
 
 def _is_worth_it(hop: Hop, outside: int, here: Shape) -> bool:
@@ -142,13 +177,14 @@ def weight(shape: Shape, name: str = "") -> int:
     """Return how many values below look measured: numbers, numbers in strings and booleans; no ids and no times."""
     below = sum(weight(member, key) for key, member in shape.members.items())
     below += sum(weight(each, name) for each in shape.positions)
-    below += sum(weight(each, name) for each in (shape.entries, shape.items) if each is not None)
+    items = shape.items if not shape.positions else None
+    below += sum(weight(each, name) for each in (shape.entries, items) if each is not None)
     return below + _own_weight((name,), shape)
 
 
 def _own_weight(path: Path, place: Shape) -> int:
     name = next((step for step in reversed(path) if isinstance(step, str)), "")
-    if has_word(name, TIMES) or ends_with_word(name, IDENTITIES):
+    if has_word(name, TIMES | PLACES) or ends_with_word(name, IDENTITIES):
         return 0
     kinds = place.kinds
     strings = sum(_NUMBER.fullmatch(value) is not None for value in place.scalars if isinstance(value, str))

@@ -8,6 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Final
 
+from iggyflux.records import JSON
+
 LEAST_PAIRS: Final = 2
 """A text has at least this many pairs; fewer may be prose with an equals sign."""
 
@@ -38,6 +40,30 @@ def logfmt_pattern(texts: Sequence[str]) -> str | None:
         part = rf"{between}(?:^|[\s,;]){re.escape(key)}={_value(names[key], is_quoted)}"
         parts.append(part if key in always else f"(?:{part})?")
     return "^" + "".join(parts)
+
+
+def logfmt_trees(texts: Sequence[str]) -> list[dict[str, JSON]] | None:
+    """Return the pairs of each text, of a key that is there twice the first; None if texts are not of this form."""
+    found = [_PAIR.findall(text) for text in texts]
+    if not found or any(len(pairs) < LEAST_PAIRS for pairs in found):
+        return None
+    return [{key: _unquoted(value) for key, value in reversed(pairs)} for pairs in found]
+
+
+def logfmt_captures(texts: Sequence[str]) -> dict[str, str]:
+    """Return the expression that reads each key, wherever it is in a text."""
+    pairs = [pair for text in texts for pair in _PAIR.findall(text)]
+    outside = _OUTSIDE_QUOTES if any('"' in text for text in texts) else _ANYTHING
+    captures: dict[str, str] = {}
+    for key in dict.fromkeys(key for key, _ in pairs):
+        is_quoted = {value.startswith('"') for name, value in pairs if name == key}
+        value = _value("v", is_quoted).replace("?P<v>", "")
+        captures[key] = rf"regex_capture(@, '^{outside}(?:^|[\s,;]){re.escape(key)}={value}')"
+    return captures
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if value.startswith('"') else value
 
 
 def _value(name: str, is_quoted: set[bool]) -> str:

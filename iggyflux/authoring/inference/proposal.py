@@ -19,6 +19,8 @@ class Input:
     format: str
     options: Mapping[str, JSON]
     how: str
+    captures: Mapping[str, str] = field(default_factory=dict)
+    """The expressions that read the parts of a text, by their names."""
     has_non_finite: bool = False
     """Whether samples have NaN or infinities, which JSON does not: they are left out, wherever they are."""
 
@@ -52,6 +54,15 @@ class Field:
     type: str = "float"
     cast: bool = False
     omits: bool = False
+
+    @property
+    def presence(self) -> str:
+        """An expression that is null where the field is left out."""
+        if not self.omits:
+            return self.expression
+        if self.cast:
+            return f"parse_number(to_string({self.expression}), `null`)"
+        return f"if(type({self.expression}) == 'number', {self.expression})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +119,22 @@ class Proposal:
     time: Time
     for_each: str | None = None
     each_reason: str = ""
-    where: str | None = None
     where_reason: str = ""
+    """Why elements without any field are skipped; empty if they are not."""
+    may_lack_fields: str | None = None
+    """A member that tells types of messages apart, of which the samples have one: others may lack all fields."""
     unused: tuple[Unused, ...] = ()
     replaces_names: bool = False
     keeps_last: bool = False
     examples: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str | None:
+        """The condition that an element has a field."""
+        sources = ", ".join(dict.fromkeys(field.presence for field in self.fields))
+        return f"not_null({sources}) != `null`" if self.where_reason else None
 
     def text(self, form: Literal["yaml", "toml"] = "yaml") -> str:
         """Return the commented document."""

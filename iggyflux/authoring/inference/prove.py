@@ -37,6 +37,9 @@ _NULL_TIME: Final = "IFX345"
 
 def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal:
     """Return the proposal, weakened where it fails, with examples.  Raise SampleError if none is left that works."""
+    if proposal.may_lack_fields is not None:
+        reason = f"messages with another {proposal.may_lack_fields} and none of the fields are skipped and counted"
+        proposal = replace(proposal, where_reason=reason)
     for _ in range(MOST_STEPS):
         try:
             mapping = _compiled(proposal, form)
@@ -68,8 +71,8 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposa
     part, *rest = [*split_pointer(pointer), "", ""][1:] if pointer.startswith("/points") else ["", ""]
     if code in _NAMES and not proposal.replaces_names:
         return replace(proposal, replaces_names=True)
-    if code == _ALL_NULL and proposal.where is None:
-        return _skipping_empty(proposal)
+    if code == _ALL_NULL and not proposal.where_reason:
+        return replace(proposal, where_reason="some samples have none of the fields: those are skipped and counted")
     if code == _COLLISION:
         return _apart(proposal)
     if part == "fields" and rest[0]:
@@ -81,23 +84,6 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposa
     if part == "measurement" and not proposal.measurement.is_constant:
         return replace(proposal, measurement=Measurement(proposal.source.topic, True, f"the topic, since {reason}"))
     raise SampleError(CANNOT_PROVE, f"no mapping renders all samples: {reason}", 0, "remove what is unlike the others")
-
-
-def _skipping_empty(proposal: Proposal) -> Proposal:
-    sources = ", ".join(dict.fromkeys(_present(field) for field in proposal.fields if field.key != "*"))
-    if not sources:
-        raise SampleError(NO_FIELDS, "messages without fields", 0, "remove them")
-    reason = "some samples have none of the fields: those are skipped and counted"
-    return replace(proposal, where=f"not_null({sources}) != `null`", where_reason=reason)
-
-
-def _present(field: Field) -> str:
-    """Return an expression that is null where the field is left out."""
-    if not field.omits:
-        return field.expression
-    if field.cast:
-        return f"parse_number(to_string({field.expression}), `null`)"
-    return f"if(type({field.expression}) == 'number', {field.expression})"
 
 
 def _apart(proposal: Proposal) -> Proposal:

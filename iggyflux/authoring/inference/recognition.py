@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from iggyflux.authoring.inference.logfmt import logfmt_pattern
+from iggyflux.authoring.inference.logfmt import logfmt_captures, logfmt_pattern, logfmt_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
@@ -42,6 +42,7 @@ class Recognized:
     lines: list[int]
     how: str
     options: dict[str, JSON] = field(default_factory=dict)
+    captures: dict[str, str] = field(default_factory=dict)
     has_non_finite: bool = False
 
 
@@ -177,7 +178,7 @@ def _precisions(payloads: Sequence[bytes]) -> Iterator[str]:
 
 def _suits(form: str, payload: bytes) -> bool:
     if form == "text":
-        return logfmt_pattern([payload.decode("utf-8", "replace")]) is not None
+        return logfmt_trees([payload.decode("utf-8", "replace")]) is not None
     try:
         for line in payload.decode().splitlines():
             if line.strip() and not line.startswith("#"):
@@ -194,12 +195,21 @@ def _key_value(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized 
         return None
     pattern = logfmt_pattern(texts)
     if pattern is None:
-        return None
+        return _in_any_order(texts, payloads, numbers)
     options: dict[str, JSON] = {"pattern": pattern}
     trees = _trees("text", payloads, options)
     if trees is None:
         return None
     return Recognized("text", list(payloads), trees, list(numbers), "text with key=value", options)
+
+
+def _in_any_order(texts: Sequence[str], payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """Text whose keys are not always in one order, so that each is looked for alone."""
+    trees = logfmt_trees(texts)
+    if trees is None:
+        return None
+    how = "text with key=value, in any order"
+    return Recognized("text", list(payloads), [*trees], list(numbers), how, captures=logfmt_captures(texts))
 
 
 def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
@@ -267,12 +277,8 @@ _NUMBER: Final = re.compile(r"\s*[-+]?[0-9][0-9.,:TZ+\-/ ]*\s*")
 
 
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Return whether the first row names columns: no number in it, no name twice, and rows below that differ."""
+    """Return whether the first row names columns: no number in it, no name twice, and other cells below it."""
     names, *others = rows
-    return (
-        bool(others)
-        and len(set(names)) == len(names)
-        and all(names)
-        and not any(map(_NUMBER.fullmatch, names))
-        and not any(set(names) & set(row) for row in others)
-    )
+    has_names = all(names) and len(set(names)) == len(names) and not any(map(_NUMBER.fullmatch, names))
+    differing = sum(any(row[column] != name for row in others) for column, name in enumerate(names))
+    return has_names and bool(others) and differing > len(names) / 2

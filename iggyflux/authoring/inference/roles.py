@@ -11,16 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from iggyflux.authoring.inference.shape import Shape
+from iggyflux.authoring.inference.shape import Path, Shape
 from iggyflux.authoring.inference.words import (
     ANSWERS,
+    CODES,
     COUNTS,
+    DIMENSIONS,
     IDENTITIES,
+    INTEGERS,
     ONE_EACH,
     QUANTITIES,
     STATES,
+    STRANGERS,
+    SWITCHES,
+    TRANSIENT,
+    UNITS,
+    WORDS_OF_IDS,
     ends_with_word,
     has_word,
+    words_of,
 )
 from iggyflux.secrets import is_name_of_secret, suspected_secrets
 
@@ -31,14 +40,20 @@ MOST_SHARE: Final = 0.5
 MOST_TAG_CHARACTERS: Final = 64
 MOST_TAG_WORDS: Final = 4
 """What is longer, or has more words, is text for people."""
-LEAST_INTEGERS: Final = 20
-LEAST_DIFFERENT: Final = 8
-"""So many integers, so many of them different, and no fraction among them: a fraction is implausible. Of 20 values with
-one decimal, all would be whole by chance once in 10^20; but 87, 87, 86 … of a battery may be a rounded beginning."""
+LEAST_INTEGERS: Final = 15
+LEAST_DIFFERENT: Final = 5
+"""So many integers, so many of them different, and no fraction among them: a fraction is implausible. Of 15 values with
+one decimal, all would be whole by chance once in 10^15; but 87, 87, 86 … of a battery may be a rounded beginning."""
+LEAST_FILLED: Final = 0.5
+"""A text in fewer of the elements is a remark: as a tag it would split a series now and then."""
+NEARLY_ALL: Final = 0.9
+"""If so many of the values are different, each message has its own, with a few messages sent twice."""
 REQUIRED_FROM: Final = 100
 """In so many samples without exception, a tag is required: a point without it would be in another series."""
 LEAST_NUMERIC: Final = 0.5
 """A place is a number with bad values, rather than a text, if this part of its values are numbers."""
+
+SUSPECTED: Final = "it looks like a secret"
 
 EXACT: Final = 2**53
 _INT64: Final = range(-(2**63), 2**63)
@@ -47,7 +62,12 @@ _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _LENIENT: Final = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*", re.ASCII)
 _COMMA: Final = re.compile(r"-?[0-9]+,[0-9]+", re.ASCII)
-_UNIQUE: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{16,}|[0-9]{10,}")
+_RANDOM: Final = re.compile(
+    r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{16,}|[0-9]{10,}"
+    r"|(?:[a-z]{2,6}_)?[A-Za-z]*[0-9][A-Za-z0-9]{14,}"
+)
+"""Ids that no person wrote: UUIDs, hashes, long numbers, and the like with a prefix."""
+_BEGINS_WITH_NUMBER: Final = re.compile(r"\s*[-+.]?[0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,15 @@ class Place:
     of: int
     scope: int = 0
     depth: int = 1
+    path: Path = ()
+    is_label: bool = False
+    in_list: bool = False
+    """Whether it is in a list that has had one element so far."""
+
+    @property
+    def different(self) -> str:
+        """How many of the values differ."""
+        return different_values(len(self.shape.distinct), len(self.shape.scalars))
 
     @property
     def seen(self) -> str:
@@ -95,7 +124,11 @@ def roles_of(place: Place, *, is_key: bool = False) -> list[Role]:
     """Return what a place becomes: mostly one role; a field for each kind where kinds are mixed."""
     scalars = place.shape.scalars
     if any(isinstance(value, str) for value in scalars) and is_secret(place):
-        return [Role("unused", "it looks like a secret", type="string")]
+        return [Role("unused", SUSPECTED, type="string")]
+    if is_one_each(place):
+        return [Role("unused", f"an id of each message: {place.different}", type="string")]
+    if _is_constant_unit(place):
+        return [Role("unused", f"a unit that is {place.different}", type="string")]
     tag = "it is the key of the map" if is_key else _why_tag(place)
     if tag:
         return [Role("tag", tag)]
@@ -119,15 +152,17 @@ def told_role(place: Place) -> Role | None:
     """Return what line protocol says of a place in one of its rows; None for another place, or mixed types."""
     kinds = set(place.shape.kinds) - {"null"}
     if place.expression.startswith("tags."):
-        return Role(
-            "tag",
-            f"a tag in the line protocol: {different_values(len(place.shape.distinct), len(place.shape.scalars))}",
-        )
+        return Role("tag", f"a tag in the line protocol: {place.different}")
     types = {"integer": "integer", "float": "float", "string": "string", "boolean": "boolean"}
     if place.expression.startswith("fields.") and len(kinds) == 1:
         [kind] = kinds
         return Role("field", f"{kind} in the line protocol, {place.seen}", types[kind]) if kind in types else None
     return None
+
+
+def _is_constant_unit(place: Place) -> bool:
+    is_text = all(isinstance(value, str) for value in place.shape.distinct)
+    return is_text and len(place.shape.distinct) == 1 and ends_with_word(place.name, UNITS)
 
 
 def is_secret(place: Place) -> bool:
@@ -147,53 +182,73 @@ def looks_secret(text: str) -> bool:
 def _why_tag(place: Place) -> str | None:
     """Return why a place is a tag; None if it is not."""
     kinds = set(place.shape.kinds) - {"null"}
-    if kinds <= {"integer"}:
-        return _why_number_is_tag(place)
-    if not kinds <= {"string", "integer"} or "string" not in kinds:
+    if has_word(place.name, TRANSIENT) and not place.is_label:
         return None
-    values = list(place.shape.distinct)
-    count, different = len(place.shape.scalars), len(values)
-    texts = [value for value in values if isinstance(value, str)]
+    if place.in_list:  # with a second element, the first may be another one
+        return None
+    if not kinds <= {"string", "integer"} or has_word(place.name, STRANGERS) or is_one_each(place):
+        return None
+    if is_status_code(place):
+        return f"a status code: {place.different}"
+    return _why_number_is_tag(place) if "string" not in kinds else _why_text_is_tag(place)
+
+
+def _why_text_is_tag(place: Place) -> str | None:
+    texts = [str(value) for value in place.shape.distinct if value != ""]
+    filled = sum(count for value, count in place.shape.distinct.items() if value != "")
+    if not texts or any(map(_is_free_text, texts)):
+        return None
+    if place.is_label:
+        return f"among labels: {place.different}"
     is_identity = ends_with_word(place.name, IDENTITIES)
-    if any(map(_is_free_text, texts)) or ends_with_word(place.name, STATES):
+    if ends_with_word(place.name, STATES):
         return None
-    if not is_identity and all(map(_may_be_number, texts)):
+    is_sparse = filled < LEAST_FILLED * place.of
+    if is_identity:  # what only some messages have, deep inside, is a part of the source
+        return None if is_sparse and place.depth > 1 else f"it names a source: {place.different}"
+    if {text.lower() for text in texts} <= SWITCHES:
         return None
-    if is_one_each(place):
+    if ends_with_word(place.name, QUANTITIES - DIMENSIONS) or all(map(_BEGINS_WITH_NUMBER.match, texts)):
         return None
-    if is_identity:
-        return f"it names a source: {different_values(different, count)}"
-    if count >= FEW and different > MOST_SHARE * count:
+    if len(texts) > MOST_SHARE * filled and filled >= FEW:
         return None
-    if set(texts) <= {"true", "false"}:
+    if is_sparse and place.of >= FEW:
         return None
-    return f"a text with few values: {different_values(different, count)}"
-
-
-def _may_be_number(text: str) -> bool:
-    return text.strip().lower() in ANSWERS | {""} or any(p.fullmatch(text) for p in (_LENIENT, _COMMA))
+    return f"a text with few values: {place.different}"
 
 
 def is_one_each(place: Place) -> bool:
     """Return whether each message has its own value: an id of the message, not of its source."""
     values = [str(value) for value in place.shape.distinct]
     count = len(place.shape.scalars)
-    if count < 2 or len(values) < count:
+    if count < 2 or len(values) < NEARLY_ALL * count:
         return False
-    if has_word(place.name, ONE_EACH):
+    words = set(words_of(place.name))
+    if words <= WORDS_OF_IDS:  # `request.id` is the id of a request
+        words |= {word for step in place.path[-2:-1] if isinstance(step, str) for word in words_of(step)}
+    if not words.isdisjoint(ONE_EACH):
         return True
-    alone = place.name.lower() in ("id", "_id", "key", "name") or not ends_with_word(place.name, IDENTITIES)
-    return alone and all(map(_UNIQUE.fullmatch, values))
+    if not words.isdisjoint(IDENTITIES - WORDS_OF_IDS):
+        return False
+    is_of_message = words <= {"id"} and place.scope == 0 and place.depth == 1 and count >= FEW
+    return is_of_message or all(map(_RANDOM.fullmatch, values))
+
+
+def is_status_code(place: Place) -> bool:
+    """Return whether values are the codes of HTTP and its kin: 200, 404."""
+    return ends_with_word(place.name, CODES) and all(
+        re.fullmatch("[1-5][0-9]{2}", str(v)) for v in place.shape.distinct
+    )
 
 
 def _why_number_is_tag(place: Place) -> str | None:
     """An integer is a tag only by its name: 17 may be a device or a temperature."""
     different, count = len(place.shape.distinct), len(place.shape.scalars)
-    if not ends_with_word(place.name, IDENTITIES) or has_word(place.name, ONE_EACH | COUNTS):
+    if not ends_with_word(place.name, IDENTITIES - {"serial"}) or has_word(place.name, ONE_EACH | COUNTS):
         return None
     if count >= FEW and different > MOST_SHARE * count:
         return None
-    return f"a number that names a source: {different_values(different, count)}"
+    return f"a number that names a source: {place.different}"
 
 
 def _is_free_text(text: str) -> bool:
@@ -227,6 +282,8 @@ def _number(place: Place, values: Sequence[object], *, cast: bool) -> Role:
         return Role("field", f"{shown}; no float holds them exactly", "integer", cast)
     if ends_with_word(place.name, IDENTITIES | ONE_EACH):
         return Role("field", f"{shown}; an id has no fraction", "integer", cast)
+    if has_word(place.name, INTEGERS):
+        return Role("field", f"{shown}; the name says that it is an integer", "integer", cast)
     if has_word(place.name, COUNTS) and not ends_with_word(place.name, QUANTITIES):
         return Role("field", f"{shown}; the name says that it is counted", "integer", cast)
     if ends_with_word(place.name, QUANTITIES):
@@ -254,7 +311,8 @@ def _texts_of_numbers(place: Place) -> Role | None:
     if not others:
         parsed = [int(text) if _INTEGER.fullmatch(text) else float(text) for text in numeric]
         role = _number(place, [*numbers, *parsed], cast=True)
-        return Role(role.what, f"{role.reason}, in strings", role.type, True, role.omits)
+        omits = role.omits or ends_with_word(place.name, STATES)
+        return Role(role.what, f"{role.reason}, in strings", role.type, True, omits)
     if len(numeric) + len(numbers) >= LEAST_NUMERIC * len(values) and all(
         o.strip().lower() in ANSWERS | {""} for o in others
     ):
@@ -273,13 +331,13 @@ def _texts_of_numbers(place: Place) -> Role | None:
 
 
 def _text(place: Place) -> Role:
-    values = set(place.shape.distinct)
-    different = different_values(len(values), len(place.shape.scalars))
+    values = {value for value in place.shape.distinct if isinstance(value, str)}
+    different = place.different
     if values <= {"true", "false"}:
         return Role("field", f"true or false in strings, {place.seen}", "boolean", cast=True)
-    if ends_with_word(place.name, STATES):
+    if ends_with_word(place.name, STATES) or {value.lower() for value in values} <= SWITCHES:
         return Role("field", f"a state, which changes with time: {different}; or a tag", "string")
-    return Role("field", f"a text, {different}: too many for a tag", "string")
+    return Role("field", f"a text, {different}, {place.seen}; as a tag it would make many series", "string")
 
 
 def _by_kind(place: Place, kinds: set[str]) -> list[Role]:

@@ -19,7 +19,9 @@ Step: TypeAlias = str | int
 Path: TypeAlias = tuple[Step, ...]
 
 MOST_POSITIONS: Final = 4
-"""A short list of scalars is a tuple such as [longitude, latitude]: its positions mean something."""
+"""A short list of numbers is a tuple such as [longitude, latitude]: its positions mean something."""
+MOST_COLUMNS: Final = 64
+"""The longest tuple: a row of a table, written as a list."""
 LEAST_LIKENESS: Final = 0.5
 """Objects are alike if they share this part of their members; then the keys that lead to them are data."""
 MANY_KEYS: Final = 8
@@ -44,7 +46,7 @@ class Shape:
 
     `members` are places below the objects among the
     values, `entries` the place of the values of maps, `items` that of the elements of lists, and `positions` those of
-    tuples.
+    tuples; lists that always have one object have both.
     """
 
     values: Sequence[JSON] = ()
@@ -73,23 +75,20 @@ class Shape:
         """Whether scalars were found here."""
         return bool(self.scalars)
 
-    @cached_property
-    def numbers(self) -> int:
-        """How many numbers there are here and below."""
-        below = [*self.members.values(), *self.positions, *(each for each in (self.entries, self.items) if each)]
-        return self.kinds["integer"] + self.kinds["float"] + sum(each.numbers for each in below)
+    def walk(self, path: Path = (), without: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, Shape]]:
+        """Yield the places of one element: this one and those below it, but not those in lists and maps.
 
-    def walk(self, path: Path = ()) -> Iterator[tuple[Path, Shape]]:
-        """Yield the places of one element: this one and those below it, but not those in lists and maps."""
+        The positions of the lists at the paths `without` are left out, since a `for_each` walks them.
+        """
         yield path, self
         for name, member in self.members.items():
-            yield from member.walk((*path, name))
-        for position, each in enumerate(self.positions):
-            yield from each.walk((*path, position))
+            yield from member.walk((*path, name), without)
+        for position, each in enumerate(self.positions if path not in without else ()):
+            yield from each.walk((*path, position), without)
 
 
-def observe(values: Sequence[JSON]) -> Shape:
-    """Return the shape of the values at one place."""
+def observe(values: Sequence[JSON], *, in_list: bool = False) -> Shape:
+    """Return the shape of the values at one place; `in_list` says that they are the elements of a list."""
     objects = [value for value in values if type(value) is dict]
     lists = [value for value in values if type(value) is list]
     found: dict[str, list[JSON]] = {}
@@ -97,17 +96,22 @@ def observe(values: Sequence[JSON]) -> Shape:
         for key, member in value.items():
             found.setdefault(key, []).append(member)
     data = _keys_that_are_data(found)
-    tuples = [value for value in lists if _is_tuple(value)]
-    is_tuple = bool(tuples) and (len(tuples) > len(lists) / 2 or len({len(value) for value in lists}) == 1)
-    of_items = [item for value in lists for item in value]
+    singles = _singles(lists)
+    tuples = singles or _tuples(lists, in_list)
+    items = [item for value in lists for item in value] if singles or not tuples else []
     entries = [{"key": key, "value": value[key]} for value in objects for key in value if key in data] if data else []
     return Shape(
         values=values,
         members={key: observe(members) for key, members in found.items() if key not in data},
         entries=observe(entries) if entries else None,
-        items=observe(of_items) if of_items and not is_tuple else None,
-        positions=tuple(_columns(tuples)) if is_tuple else (),
+        items=observe(items, in_list=True) if items else None,
+        positions=tuple(_columns(tuples)) if tuples else (),
     )
+
+
+def _singles(lists: Sequence[list[JSON]]) -> Sequence[list[JSON]]:
+    """Return the lists of a place where all of several have exactly one element, an object: `relays[0]` is its name."""
+    return lists if len(lists) > 1 and all(len(v) == 1 and isinstance(v[0], dict) for v in lists) else []
 
 
 def _columns(tuples: Sequence[list[JSON]]) -> Iterator[Shape]:
@@ -115,25 +119,58 @@ def _columns(tuples: Sequence[list[JSON]]) -> Iterator[Shape]:
         yield observe([value[position] for value in tuples if len(value) > position])
 
 
-def _is_tuple(value: list[JSON]) -> bool:
-    return 2 <= len(value) <= MOST_POSITIONS and not any(isinstance(item, (dict, list)) for item in value)
+def _tuples(lists: Sequence[list[JSON]], in_list: bool) -> Sequence[list[JSON]]:
+    """Return the lists whose positions mean something, if the lists at a place are such.
+
+    They are short lists of numbers, lists of one length whose positions have kinds of their own, such as
+    [time, name, {…}], or rows of one length in a list.
+    """
+    sizes = {len(value) for value in lists}
+    is_even = len(sizes) == 1 and 2 <= max(sizes) <= MOST_COLUMNS
+    if is_even and (_has_kinds_of_its_own(lists) or (in_list and len(lists) > 1 and all(map(_is_row, lists)))):
+        return lists
+    short = [value for value in lists if 2 <= len(value) <= MOST_POSITIONS and all(map(_is_number, value))]
+    return short if len(short) > len(lists) / 2 or (short and len(sizes) == 1) else []
+
+
+def _has_kinds_of_its_own(lists: Sequence[list[JSON]]) -> bool:
+    kinds = [{_family(value) for value in column} - {"null"} for column in zip(*lists, strict=True)]
+    return all(len(each) <= 1 for each in kinds) and len(set().union(*kinds)) > 1 and {"number"} in kinds
+
+
+def _family(value: JSON) -> str:
+    return "number" if _is_number(value) and value is not None else _KINDS[type(value)]
+
+
+def _is_number(value: JSON) -> bool:
+    return value is None or type(value) in (int, float)
+
+
+def _is_row(value: list[JSON]) -> bool:
+    return any(type(item) in (int, float) for item in value) and not any(isinstance(i, (dict, list)) for i in value)
 
 
 def _keys_that_are_data(found: dict[str, list[JSON]]) -> frozenset[str]:
     """Return the keys that name what is measured rather than how: those of a map, which is worth a `for_each`.
 
-    Either they lead to objects that are alike, or to numbers and look like numbered or coded names.
+    Either they lead to objects, or lists of objects, that are alike, or to numbers and look like codes.
     """
-    nested = [key for key, members in found.items() if all(type(member) is dict for member in members)]
+    nested = {key: inner for key, members in found.items() if (inner := _objects_in(members))}
     coded = [key for key in nested if _CODE.fullmatch(key)]
     if len(coded) > 1 and len(coded) >= len(nested) / 2:
         return frozenset(coded)
-    if len(nested) > 1 and (_look_like_data(nested) or _are_alike([found[key] for key in nested])):
+    if len(nested) > 1 and (_look_like_data([*nested]) or _are_alike([*nested.values()])):
         return frozenset(nested)
     numbers = [key for key, members in found.items() if all(type(member) in (int, float) for member in members)]
     if len(numbers) == len(found) > 1 and (_look_like_data(numbers) or _are_codes(numbers)):
         return frozenset(numbers)
     return frozenset(found) if len(found) > MOST_MEMBERS else frozenset()
+
+
+def _objects_in(members: Sequence[JSON]) -> list[dict[str, JSON]]:
+    """Return the objects at a place, or those in the lists there; nothing if there is something else."""
+    inner = [item for value in members if isinstance(value, list) for item in value] or members
+    return [value for value in inner if isinstance(value, dict)] if all(isinstance(v, dict) for v in inner) else []
 
 
 _DIGITS: Final = re.compile(r"[0-9]+")
@@ -152,15 +189,18 @@ def _are_codes(keys: Sequence[str]) -> bool:
     return len(keys) >= MANY_KEYS and all(map(_UPPER.fullmatch, keys)) and len(set(map(len, keys))) == 1
 
 
-def _are_alike(members: Sequence[list[JSON]]) -> bool:
-    """Return whether the objects under all keys share most of their members, which are of one kind."""
+def _are_alike(members: Sequence[list[dict[str, JSON]]]) -> bool:
+    """Return whether the objects under all keys share most of their members, of which at least two are not texts.
+
+    With one, such as {value, unit}, the objects only wrap a value that has a name of its own.
+    """
     names = [
         frozenset(
             (key, isinstance(each, str), isinstance(each, (dict, list)))
             for value in values
             for key, each in value.items()
         )
-        for values in ([value for value in each if isinstance(value, dict)] for each in members)
+        for values in members
     ]
     common, every = frozenset.intersection(*names), frozenset.union(*names)
-    return len(common) >= max(2, LEAST_LIKENESS * len(every))
+    return len(common) >= LEAST_LIKENESS * len(every) and sum(not is_text for _, is_text, _ in common) > 1

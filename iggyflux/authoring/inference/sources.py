@@ -1,0 +1,76 @@
+"""Which tags are none, as seen from the others: copies of another tag, and states that change within one source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from iggyflux.authoring.inference.elements import Elements
+from iggyflux.authoring.inference.places import values_at
+from iggyflux.authoring.inference.roles import Place, Role, is_status_code
+from iggyflux.authoring.inference.words import DIMENSIONS, IDENTITIES, ends_with_word, has_word
+from iggyflux.records import JSON
+
+CHANGING: Final = 0.5
+"""A text is a state if it changes in more than this part of the sources that have several messages."""
+
+
+def copies_among(elements: Elements, places: Sequence[Place]) -> dict[int, list[Role]]:
+    """Return, by place, the role of tags that have the values of another one wherever they are: they say nothing."""
+    copies: dict[int, list[Role]] = {}
+    columns: list[tuple[Place, list[JSON]]] = []
+    for place in sorted(places, key=lambda each: -len(each.shape.scalars)):
+        if place.expression.startswith("header("):
+            continue
+        column = list(values_at(elements, place))
+        same = next((other for other, values in columns if other.scope == place.scope and _is_in(column, values)), None)
+        if same is None:
+            columns.append((place, column))
+        else:
+            copies[id(place)] = [Role("unused", f"the same as {same.expression}", type="string")]
+    return copies
+
+
+def states_among(elements: Elements, places: Sequence[Place]) -> dict[int, list[Role]]:
+    """Return, by place, the role of texts that change while the source stays the same: states, not names."""
+    states: dict[int, list[Role]] = {}
+    sources = _sources_among(places)
+    for place in places:
+        is_dimension = place.is_label or has_word(place.name, DIMENSIONS | {"key"}) or is_status_code(place)
+        if place in sources or not place.path or is_dimension:
+            continue
+        around = [list(values_at(elements, source)) for source in sources if source.scope == place.scope]
+        values: dict[tuple[str, ...], list[JSON]] = {}
+        for value, *names in zip(values_at(elements, place), *around, strict=True):
+            if value is not None:
+                values.setdefault(tuple(map(str, names)), []).append(value)
+        repeated = [each for each in values.values() if len(each) > 1]
+        changing = [each for each in repeated if len(set(map(str, each))) > 1]
+        if around and len(changing) > CHANGING * len(repeated):
+            states[id(place)] = [
+                Role("field", f"a state, which changes within one source: {place.different}", "string")
+            ]
+    return states
+
+
+def _sources_among(places: Sequence[Place]) -> list[Place]:
+    """Return the tags that name sources: by their names, else the one of each scope with the most values."""
+    named = [place for place in places if ends_with_word(place.name, IDENTITIES) and place.path]
+    if named:
+        return named
+    found = []
+    for scope in {place.scope for place in places}:
+        ordered = sorted((place for place in places if place.scope == scope and place.path), key=_variety, reverse=True)
+        if len(ordered) > 1 and _variety(ordered[0]) > _variety(ordered[1]):
+            found.append(ordered[0])
+    return found
+
+
+def _variety(place: Place) -> int:
+    return len(place.shape.distinct)
+
+
+def _is_in(column: Sequence[JSON], other: Sequence[JSON]) -> bool:
+    """Return whether `other` has all values of a column, of which some differ."""
+    filled = [(value, there) for value, there in zip(column, other, strict=True) if value is not None]
+    return len(filled) > 1 and all(value == there for value, there in filled)
