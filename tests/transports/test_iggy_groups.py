@@ -223,8 +223,8 @@ def test_message_0_is_read_again_after_a_stored_offset_0_of_an_earlier_log(kind:
 
 
 @pytest.mark.parametrize("kind", ["group", "single"])
-@pytest.mark.parametrize("old", [1, 2, 5])
-@pytest.mark.parametrize("lost", [0, 1, 2, 5])
+@pytest.mark.parametrize("old", [1, 3])
+@pytest.mark.parametrize("lost", [1, 3])
 def test_a_process_that_starts_over_a_log_that_lost_messages_stays_connected(kind: Any, old: int, lost: int) -> None:
     """It never read what is missing: nothing is emptied before its eyes.  And it reads what comes then."""
     server = FakeGroups(1)
@@ -236,9 +236,9 @@ def test_a_process_that_starts_over_a_log_that_lost_messages_stays_connected(kin
         await first.source.close()
         server.lose_tail(TOPIC, 0, lost)
         worker = Worker(server, kind=kind)
-        await pass_seconds(server, [worker], 15)
+        await pass_seconds(server, [worker], 8)
         server.send(0, 1)
-        await pass_seconds(server, [worker], 5)
+        await pass_seconds(server, [worker], 2)
         return worker
 
     worker = drive(main())
