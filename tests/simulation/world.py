@@ -73,8 +73,8 @@ SHUTDOWN_SECONDS = 30.0
 SESSION_BACKOFF_SECONDS = 30.0
 SILENT_SECONDS = 20.0
 """A partition with messages makes no progress for so long, and nothing says why: a fault."""
-SLOW_SECONDS = 10.0
-"""What a look at a group may take in addition while Iggy is slow."""
+SLOW_SECONDS = 12.0
+"""How much later a status may say so while Iggy is slow, or where a connection ended and began meanwhile."""
 HEARTBEAT_SECONDS = 10.0
 """A server that hears nothing from a client for so long may end its connection."""
 IDLE_SECONDS = 5.0
@@ -528,14 +528,16 @@ class World:
     def _look_at(self, spec: RouteSpec, left: dict[tuple[str, int], int]) -> None:
         now = self.loop.time()
         statuses = self.statuses(spec)
-        reconnects = sum(each.reconnects for each in statuses)  # the status may have said so between two looks
+        reconnects = sum(each.reconnects for each in statuses)
         for (topic, partition), waiting in left.items():
             known = self.progress.setdefault((spec.name, topic, partition), Progress(since=now))
-            is_less = waiting < known.waiting or known.waiting == 0 or reconnects != known.reconnects
-            known.waiting, known.reconnects = waiting, reconnects
+            is_less = waiting < known.waiting or known.waiting == 0
+            known.waiting = waiting
+            is_new = reconnects != known.reconnects  # a new connection begins to look at the group anew
+            most = SILENT_SECONDS + (SLOW_SECONDS if self.iggy.slow > 1 or is_new else 0)
             if is_less or not waiting or not statuses or self._is_explained(statuses, topic, partition):
-                known.since = now
-            elif now - known.since > SILENT_SECONDS + (SLOW_SECONDS if self.iggy.slow > 1 else 0):
+                known.since, known.reconnects = now, reconnects
+            elif now - known.since > most:
                 self.truth.wrong.append(
                     f"{spec.name} {topic}/{partition}: {waiting} messages wait for {now - known.since:.0f} s,"
                     f" and no status says why: {[each.as_dict() for each in statuses]}"
