@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import (
@@ -299,3 +301,30 @@ def test_a_delivery_that_is_cancelled_while_it_waits_does_not_block_others() -> 
         return was_behind
 
     assert drive(main())
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=8))
+def test_nothing_is_sent_beside_a_request_that_is_sent_alone(requests: list[tuple[bool, int, int]]) -> None:
+    """And every request is sent once, whenever it arrives and however long it takes."""
+    gate, sent, beside = SendGate(), [], []
+    under_way: set[int] = set()
+
+    async def send(number: int, alone: bool, arrives: int, takes: int) -> None:
+        for _ in range(arrives):
+            await asyncio.sleep(0)
+        async with gate.turn(alone=alone):
+            under_way.add(number)
+            for _ in range(takes + 1):
+                if len(under_way) > 1 and any(requests[each][0] for each in under_way):
+                    beside.append(set(under_way))
+                await asyncio.sleep(0)
+            under_way.remove(number)
+        sent.append(number)
+
+    async def main() -> None:
+        await asyncio.gather(*(send(number, *request) for number, request in enumerate(requests)))
+
+    drive(main())
+
+    assert beside == []
+    assert sorted(sent) == list(range(len(requests)))
