@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -1021,3 +1021,60 @@ def test_every_transition_of_the_table_happens_and_no_other() -> None:
 
     table = {(phase, follows) for phase, others in TRANSITIONS.items() for follows in others}
     assert {(before, after) for before, after in seen if before is not after} == table
+
+
+# --- what mutants of the machine showed: a search that begins anew, witnesses, order ---
+
+SUSPICIOUS = Unavailable("internal error", 500, suspicious=True)
+
+
+def driven(machine: Machine, answer: Callable[[Sequence[int], int], Verdict], most: int = 400) -> list[Sequence[int]]:
+    """Answer each request, until the machine ends; return the requests.  `answer` gets the lines and their number."""
+    sent: list[Sequence[int]] = []
+    now = 0.0
+    while len(sent) < most:
+        action = machine.next(now)
+        if isinstance(action, Send):
+            sent.append(tuple(action.lines))
+            machine.receive(answer(action.lines, len(sent)), now, 0.5)
+        elif isinstance(action, Wait):
+            now += action.seconds
+        elif isinstance(action, Probe):
+            machine.probed(None, now, 0.5)
+        else:
+            break
+    return sent
+
+
+def test_the_first_request_has_all_lines() -> None:
+    assert Machine(points(7), Policy()).next(0.0) == Send(range(7))
+
+
+def test_what_was_accepted_before_a_search_is_no_witness() -> None:
+    """A server that fails from the second request on fails itself: no line is blamed, however often it fails."""
+    machine = Machine(points(3), Policy(max_lines=1, max_retries=2))
+
+    driven(machine, lambda _, number: SUSPICIOUS if 1 < number < 60 else Accepted())
+
+    assert machine.next(1e9) == Done(())
+
+
+def test_a_line_that_was_accepted_during_the_search_is_not_sent_again() -> None:
+    """It is the witness already."""
+    machine = Machine(points(2), Policy(max_retries=1))
+
+    sent = driven(machine, lambda lines, _: SUSPICIOUS if 1 in lines else Accepted())
+
+    assert [lines for lines in sent if 0 in lines and 1 not in lines] == [(0,)]
+    done = machine.next(1e9)
+    assert isinstance(done, Done)
+    assert [refusal.line for refusal in done.refusals] == [1]
+
+
+def test_suspects_in_another_order_are_sent_in_that_order() -> None:
+    """The server's words fit some lines better: similar lines come together, so that half of them tells most."""
+    machine = Machine(points(4), Policy())
+    assert machine.next(0.0) == Send(range(4))
+    machine.receive(RefusedSome("field type conflict", 400, suspects=(2, 0, 3, 1)), 0.0, 0.5)
+
+    assert machine.next(0.0) == Send([2, 0])

@@ -33,18 +33,22 @@ from iggyflux.transports.local.memory import (
 
 
 class EchoPlan(WriterPlan):
-    """A plan whose payload says what happens: `bad…` fails, `skip…` is skipped, `two…` makes two lines."""
+    """A plan whose payload says what happens: `bad…` fails, `skip…` skips, `none…` is empty, `two…` is two lines."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines: list[str] = []
         origins: list[int] = []
         failures: list[Failure] = []
         skipped: list[int] = []
+        empty: list[int] = []
         for index, message in enumerate(messages):
             text = message.payload.decode()
             made = [f'm v="{text}" {message.partition}{message.offset:06d}']
             if text.startswith("skip"):
                 skipped.append(index)
+                continue
+            if text.startswith("none"):
+                empty.append(index)
                 continue
             if text.startswith("bad"):
                 failures.append(Failure(index, None, 0, "IFX301", "/points/0/fields/v", f"{text} is bad"))
@@ -53,7 +57,7 @@ class EchoPlan(WriterPlan):
                 made.append(f'n v="{text}" {message.partition}{message.offset:06d}')
             lines += made
             origins += [index] * len(made)
-        return Rendered(lines, origins, failures, skipped)
+        return Rendered(lines, origins, failures, skipped, empty)
 
 
 def expected_lines(batches: Iterable[Batch]) -> set[str]:
@@ -134,13 +138,36 @@ def test_small_batches_of_several_partitions_are_joined_into_one_request() -> No
 
 
 def test_a_batch_without_lines_is_settled_without_a_request() -> None:
-    source, sink = ScriptedSource([batch([b"skip", b"skip"])]), ScriptedSink()
+    source, sink = ScriptedSource([batch([b"skip", b"skip", b"none"]), batch([b"none"], offset=3)]), ScriptedSink()
 
     summary = run(route(source, sink))
 
     assert sink.writes == []
-    assert source.settled == {HERE: 1}
-    assert summary.routes[0].skipped == 2
+    assert source.settled == {HERE: 3}
+    assert (summary.routes[0].skipped, summary.routes[0].empty) == (2, 2)
+
+
+def test_batches_that_generated_code_could_not_render_are_counted() -> None:
+    class Faulty(EchoPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            return dataclasses.replace(super().render(messages), fallback="ZeroDivisionError in line 3")
+
+    summary = run(route(ScriptedSource([FIRST, SECOND]), ScriptedSink(), plan=Faulty()))
+
+    assert summary.routes[0].fallbacks == 2
+
+
+def test_failures_to_connect_are_counted_from_the_last_connection() -> None:
+    """`on_unavailable: stop` ends a server that stays away, not one that was away twice."""
+    policy = Policy(retry_backoff_seconds=0.1, max_retries=2, on_unavailable="stop")
+    away = [NotConnected("away")] * 2
+    sink = ScriptedSink(connects=[*away, None, *away, None])  # type: ignore[list-item]
+    source = ScriptedSource([FIRST, NotConnected("gone"), SECOND])  # type: ignore[list-item]
+
+    summary = run(route(source, sink, policy=policy, until_end=True))
+
+    assert summary.exit_code == 0
+    assert set(sink.stored) == expected_lines([FIRST, SECOND])
 
 
 def test_a_connection_that_fails_is_retried() -> None:
@@ -462,6 +489,7 @@ def test_a_requested_stop_while_the_sink_hangs_ends_without_acknowledging(asked_
     assert summary.exit_code == 3
     assert source.settled == {}
     assert source.closed
+    assert summary.routes[0].in_flight == 0
 
 
 def test_a_requested_stop_while_it_connects_ends_the_route() -> None:

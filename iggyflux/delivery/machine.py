@@ -237,7 +237,6 @@ class Machine:
             self._todo = self._todo[width:]
             other = next((line for line in reversed(range(width)) if line not in named), None)
             if other is not None:
-                self._has_accepted = True
                 self._stored_line = sent[other]
         else:
             self._todo = [*(index for line, index in enumerate(sent) if line not in named), *self._todo[width:]]
