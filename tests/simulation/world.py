@@ -74,7 +74,7 @@ SESSION_BACKOFF_SECONDS = 30.0
 SILENT_SECONDS = 20.0
 """A partition with messages makes no progress for so long, and nothing says why: a fault."""
 SLOW_SECONDS = 12.0
-"""How much later a status may say so while Iggy is slow, or where a connection ended and began meanwhile."""
+"""How much later a status may say so while Iggy is slow."""
 HEARTBEAT_SECONDS = 10.0
 """A server that hears nothing from a client for so long may end its connection."""
 IDLE_SECONDS = 5.0
@@ -163,7 +163,8 @@ class Progress:
 
     waiting: int = 0
     since: float = 0.0
-    reconnects: int = 0
+    newest: int = 0
+    """The member that joined last."""
 
 
 @dataclass
@@ -528,16 +529,17 @@ class World:
     def _look_at(self, spec: RouteSpec, left: dict[tuple[str, int], int]) -> None:
         now = self.loop.time()
         statuses = self.statuses(spec)
-        reconnects = sum(each.reconnects for each in statuses)
         for (topic, partition), waiting in left.items():
             known = self.progress.setdefault((spec.name, topic, partition), Progress(since=now))
             is_less = waiting < known.waiting or known.waiting == 0
             known.waiting = waiting
-            is_new = reconnects != known.reconnects  # a new connection begins to look at the group anew
-            most = SILENT_SECONDS + (SLOW_SECONDS if self.iggy.slow > 1 or is_new else 0)
-            if is_less or not waiting or not statuses or self._is_explained(statuses, topic, partition):
-                known.since, known.reconnects = now, reconnects
-            elif now - known.since > most:
+            newest = self._newest_member(spec.name, topic) if waiting else known.newest
+            is_joined = newest != known.newest  # a new member begins to look at the group anew
+            known.newest = newest
+            is_explained = not statuses or self._is_explained(statuses, topic, partition)
+            if is_less or not waiting or is_joined or is_explained:
+                known.since = now
+            elif now - known.since > SILENT_SECONDS + (SLOW_SECONDS if self.iggy.slow > 1 else 0):
                 self.truth.wrong.append(
                     f"{spec.name} {topic}/{partition}: {waiting} messages wait for {now - known.since:.0f} s,"
                     f" and no status says why: {[each.as_dict() for each in statuses]}"
@@ -564,6 +566,10 @@ class World:
             if self.checked.get((spec.name, topic), -1.0) < since:
                 self.checked[spec.name, topic] = now
                 self.checking.append(asyncio.create_task(self._compare_check(spec.name, topic)))
+
+    def _newest_member(self, group: str, topic: str) -> int:
+        found = self.iggy.topics[topic].groups.get(group)
+        return max((each.client for each in found.members.values()), default=0) if found is not None else 0
 
     def _note_what_is_busy(self, spec: RouteSpec) -> None:
         """Note the processes that do not look at the group now."""
