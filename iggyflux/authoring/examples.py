@@ -10,7 +10,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -134,6 +134,31 @@ def render_examples(mapping: WriterMapping | ReaderMapping, plan: Any) -> Iterat
         yield plan.render([message])
 
 
+def actual_result(mapping: WriterMapping | ReaderMapping, number: int) -> dict[str, Any] | None:
+    """Return what comes of example `number` (from 0), as the members that an example says it with.
+
+    None if the message cannot be encoded.
+    """
+    tree, plan = mapping.examples[number], cast(Any, mapping.plan())
+    if isinstance(mapping, ReaderMapping):
+        run = _ReaderExamples(mapping, "compiled")
+        made = plan.render(example_rows(tree, mapping.reader.source.measurement or ""))
+        wanted: list[Any] = [*(cast(Any, tree.get("messages")) or [])]
+        messages = [run.as_tree(each, like) for each, like in _paired(made.messages, wanted)]
+        codes = [failure.code for failure in made.failures]
+        return ({"fails": codes} if codes else {}) | ({"messages": messages} if messages or not codes else {})
+    try:
+        message = example_message(mapping, tree, number)
+    except RecordError:
+        return None
+    rendered = plan.render([message])
+    if rendered.skipped:
+        return {"skipped": True}
+    codes = [failure.code for failure in rendered.failures]
+    lines = list(rendered.lines)
+    return ({"fails": codes} if codes else {}) | ({"points": lines} if lines or not codes else {})
+
+
 class _WriterExamples:
     """Runs the examples of a writer document."""
 
@@ -200,10 +225,10 @@ class _ReaderExamples:
                 details,
             )
         wanted = tree.get("messages") or []
-        made = [self._as_tree(message, like) for message, like in _paired(rendered.messages, wanted)]
+        made = [self.as_tree(message, like) for message, like in _paired(rendered.messages, wanted)]
         yield from _compare_texts([_sorted_json(each) for each in wanted], [_sorted_json(each) for each in made])
 
-    def _as_tree(self, message: OutgoingMessage, like: Mapping[str, Any]) -> dict[str, Any]:
+    def as_tree(self, message: OutgoingMessage, like: Mapping[str, Any]) -> dict[str, Any]:
         """Return a message in the form of an example; optional members only if `like` has them."""
         made: dict[str, Any] = {"payload": self._decoded(message.payload)}
         known = (("key", message.key), ("headers", dict(message.headers)), ("timestamp", message.timestamp_ns))

@@ -12,12 +12,14 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import click
 
 from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, run_examples
+from iggyflux.authoring.updating import update_examples
 from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
 from iggyflux.cli.output import (
     ExitCode,
     Line,
     Styled,
     json_text,
+    note,
     plural,
     problem_lines,
     result,
@@ -25,7 +27,8 @@ from iggyflux.cli.output import (
     talk,
     unstyled,
 )
-from iggyflux.documents import kind_of, read_document, read_source
+from iggyflux.disk import replace_file
+from iggyflux.documents import EditableText, format_of, kind_of, read_document, read_source
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.escapes import escaped
 from iggyflux.mapping import compile_document
@@ -64,14 +67,23 @@ class TestedFile:
     is_flag=True,
     help="PATHS are WRITER READER [SAMPLES]: list the values that are lost between them.",
 )
+@click.option("--update", is_flag=True, help="Write what comes of each example into the file as its expected result.")
 @click.option("--envelope", is_flag=True, help="With --round-trip: SAMPLES are messages with coordinates and headers.")
 def command(
-    paths: tuple[Path, ...], form: str, words: str | None, plan: str, is_round_trip: bool, envelope: bool
+    paths: tuple[Path, ...],
+    form: str,
+    words: str | None,
+    plan: str,
+    is_round_trip: bool,
+    update: bool,
+    envelope: bool,
 ) -> int:
     """Run the examples in mapping files.
 
     PATHS are files or directories. An example lists everything that its message renders: all lines, byte for byte
     and in order, or the codes of its failures, or that it is skipped. Documents without examples are listed.
+    With --update, an example without a result gets one, and a result that differs is replaced; all other text
+    stays as it is. Look at the changes before you keep them.
 
     With --round-trip, messages go through a writer, a simulated InfluxDB and the query of a reader, and are compared
     with the result: SAMPLES, one payload per line, or the messages of the writer's examples. The exit code is 1
@@ -81,23 +93,51 @@ def command(
     Example:
       iggyflux test mappings/
       iggyflux test mapping.yaml -k "without a state"
+      iggyflux test mapping.yaml --update
       iggyflux test --round-trip writer.yaml reader.yaml samples.ndjson
     """
     if is_round_trip:
         from iggyflux.cli.round_trip import run_round_trip  # 350 ms, only with --round-trip
 
-        if form == "junit" or words is not None:
-            raise click.UsageError("--round-trip does not support -k, and prints text or json")
+        if form == "junit" or words is not None or update:
+            raise click.UsageError("--round-trip does not support -k and --update, and prints text or json")
         return run_round_trip(paths, form=form, envelope=envelope)
     if envelope:
         raise click.UsageError("--envelope needs --round-trip")
     files, _ = find_documents(paths)
+    if update:
+        if words is not None:
+            raise click.UsageError("--update and -k are mutually exclusive: use one of them")
+        for file in files:
+            _update(file)
     tested = [each for each in (_test(file, plan, words) for file in files) if each is not None]
     _FORMS[form](tested)
     failures = sum(each.failures for each in tested)
     if form != "text" or not tested:
         talk(*_summary(tested))
     return ExitCode.PROBLEMS if failures or not any(each.results or each.untested for each in tested) else ExitCode.OK
+
+
+def _update(file: Path) -> None:
+    """Write the results of a file's examples into it, and say what was changed."""
+    try:
+        text = EditableText.of(read_source(file))
+        if text is None:
+            note(f"{file} is not updated: its line breaks are of several kinds")
+            return
+        if kind_of(read_document(text.text, file=str(file)).tree) == "pipeline":
+            return
+        updated = update_examples(text.text, file=str(file), format=format_of(str(file)))
+        if updated.text != text.text:
+            replace_file(file, text.with_text(updated.text))
+    except DocumentError:
+        return  # the test that follows says why
+    except OSError as error:
+        raise click.UsageError(f"cannot write {file}: {error.strerror}") from error
+    if updated.count:
+        note(f"{file}: {plural(updated.count, 'example')} updated")
+    for place in updated.left:
+        note(f"{place} is not updated: its result is an alias, or no edit of the text can change it")
 
 
 def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:

@@ -33,6 +33,7 @@ __all__ = [
     "Format",
     "Mask",
     "check_schema",
+    "format_of",
     "has_mark",
     "is_telling",
     "join_pointer",

@@ -1,0 +1,192 @@
+"""Writes the results of examples into a document: text edits at the places of its nodes, so all other text stays.
+
+A round trip through a YAML library would keep comments, but not the layout, and there is none for TOML.  Each edit is
+proved: the new text has the same tree but for the results, and its examples pass.  What cannot be edited so, such as a
+result that is an alias, is left as it is and reported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iggyflux.authoring.examples import ExampleResult, actual_result, run_examples
+from iggyflux.documents import Document, Format, read_document
+from iggyflux.documents.nodes import Node
+from iggyflux.documents.offsets import Style
+from iggyflux.errors import DocumentError, Edit, Location
+from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
+
+RESULTS = ("points", "fails", "skipped", "messages")
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """A text with new results: `count` examples were changed; `left` are the places of those that could not be."""
+
+    text: str
+    count: int
+    left: tuple[Location, ...]
+
+
+def update_examples(text: str, *, file: str | None, format: Format) -> Updated:  # noqa: A002
+    """Return the document `text` with what comes of each example that fails as its result.
+
+    Raise MappingError if it does not compile.
+    """
+    text = _with_empty_results(text, file, format)
+    count = number = 0
+    left: list[Location] = []
+    while True:
+        document = read_document(text, file=file, format=format)
+        mapping = compile_document(document)
+        results = run_examples(mapping)
+        if number >= len(results):
+            return Updated(text, count, tuple(left))
+        if not results[number].passed:
+            changed = _with_result(mapping, document, number)
+            if changed is None:
+                left.append(results[number].location)
+            else:
+                text, count = changed, count + 1
+        number += 1
+
+
+def _with_empty_results(text: str, file: str | None, format: Format) -> str:  # noqa: A002
+    """Return `text` with an empty result in each example that has none: only then it compiles."""
+    number = 0
+    while True:
+        document = read_document(text, file=file, format=format)
+        tree = document.tree if isinstance(document.tree, dict) else {}
+        examples = tree.get("examples")
+        if not isinstance(examples, list) or number >= len(examples):
+            return text
+        example, node = examples[number], document.node(f"/examples/{number}")
+        if isinstance(example, dict) and node is not None and not set(RESULTS) & set(example):
+            empty = {"messages" if "row" in example or "rows" in example else "points": list[Any]()}
+            for edit in _rewritten(document, node, empty, ()):
+                text = text[: edit.start] + edit.text + text[edit.end :]
+        number += 1
+
+
+def _with_result(mapping: WriterMapping | ReaderMapping, document: Document, number: int) -> str | None:
+    """Return the text in which the example passes; None if no edit of its text does it."""
+    wanted = actual_result(mapping, number)
+    example = document.node(f"/examples/{number}")
+    if wanted is None or example is None:
+        return None
+    for edits in _edits(document, example, wanted):
+        text = document.text
+        for edit in sorted(edits, key=lambda each: each.start, reverse=True):
+            text = text[: edit.start] + edit.text + text[edit.end :]
+        if _is_right(document, text, number):
+            return text
+    return None
+
+
+def _is_right(before: Document, text: str, number: int) -> bool:
+    try:
+        document = read_document(text, file=before.file, format=before.format)
+        if document.faults or _without_result(document.tree, number) != _without_result(before.tree, number):
+            return False
+        result: ExampleResult = run_examples(compile_document(document))[number]
+    except DocumentError:
+        return False
+    return result.passed
+
+
+def _without_result(tree: Any, number: int) -> Any:
+    examples = [*tree["examples"]]
+    examples[number] = {key: value for key, value in examples[number].items() if key not in RESULTS}
+    return {**tree, "examples": examples}
+
+
+# --- edits, the smallest first ---
+
+
+def _edits(document: Document, example: Node, wanted: Mapping[str, Any]) -> Iterator[Sequence[Edit]]:
+    present = [key for key in RESULTS if key in example.keys]
+    if present == list(wanted) and len(present) == 1:
+        node = example.children[present[0]]
+        values = wanted[present[0]]
+        if isinstance(values, list) and len(values) == len(node.children):
+            yield [
+                Edit(each.start, _end(document, each), _written(value, document.format))
+                for each, value in zip(node.children.values(), values, strict=True)
+                if each.value != value
+            ]
+    yield _rewritten(document, example, wanted, present)
+
+
+def _rewritten(document: Document, example: Node, wanted: Mapping[str, Any], present: Sequence[str]) -> Sequence[Edit]:
+    """Return the edits that write all results where the first one is, or at the end."""
+    text = document.text
+    edits = []
+    if present:
+        first, *others = sorted(present, key=lambda key: example.keys[key][0])
+        start = example.keys[first][0]
+        for key in others:
+            begin = example.keys[key][0]
+            before = text.rfind("\n", 0, begin) if not example.in_flow else text.rfind(",", 0, begin)
+            edits.append(Edit(before, _end(document, example.children[key]), ""))
+        edits.append(Edit(start, _end(document, example.children[first]), _members(document, example, wanted, start)))
+        return edits
+    end = _end(document, example)
+    if example.in_flow:
+        return [Edit(end - 1, end - 1, ", " + _members(document, example, wanted, end))]
+    if not example.keys:
+        return []
+    last = min(example.keys.values())[0]
+    indent = " " * (document.lines.place(last)[1] - 1)
+    return [Edit(end, end, f"\n{indent}{_members(document, example, wanted, last)}")]
+
+
+def _members(document: Document, example: Node, wanted: Mapping[str, Any], at: int) -> str:
+    """Return the results as members of the example whose keys are in the column of `at`."""
+    indent = " " * (document.lines.place(at)[1] - 1)
+    if document.format == "toml":
+        separator = ", " if example.in_flow else f"\n{indent}"
+        return separator.join(f"{key} = {_value(value, 'toml')}" for key, value in wanted.items())
+    if example.in_flow:
+        return ", ".join(f"{key}: {_value(value, 'yaml')}" for key, value in wanted.items())
+    lines = []
+    for key, value in wanted.items():
+        if isinstance(value, list) and value:
+            lines.append(f"{key}:")
+            lines += [f"  - {_written(each, 'yaml')}" for each in value]
+        else:
+            lines.append(f"{key}: {_value(value, 'yaml')}")
+    return f"\n{indent}".join(lines)
+
+
+def _value(value: Any, format: Format) -> str:  # noqa: A002
+    if isinstance(value, list):
+        return "[" + ", ".join(_written(each, format) for each in value) + "]"
+    return _written(value, format)
+
+
+def _written(value: Any, format: Format) -> str:  # noqa: A002
+    """Return a value on one line; strings in single quotes where that shows them as they are."""
+    if isinstance(value, str) and value.isprintable():
+        if format == "yaml":
+            return "'" + value.replace("'", "''") + "'"
+        if "'" not in value:
+            return f"'{value}'"
+    if format == "toml" and isinstance(value, dict):
+        members = (f"{json.dumps(key)} = {_written(each, format)}" for key, each in value.items() if each is not None)
+        return "{" + ", ".join(members) + "}"
+    if format == "toml" and isinstance(value, list):
+        return _value(value, format)
+    return json.dumps(value, ensure_ascii=True)
+
+
+def _end(document: Document, node: Node) -> int:
+    """Return where a node ends, without the blanks and comments after a collection in block style."""
+    if node.style is Style.COLLECTION and not node.in_flow and node.children:
+        return max(_end(document, child) for child in node.children.values())
+    end = node.end
+    while node.style is Style.BLOCK and end > node.start and document.text[end - 1] in " \n":
+        end -= 1
+    return end

@@ -1,0 +1,184 @@
+"""`test --update`: results are written into the file, and nothing else of it changes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux import load_mapping, parse_mapping
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.updating import RESULTS, update_examples
+from iggyflux.documents import read_document
+from tests.shell import iggyflux
+from tests.strategies import as_toml, as_yaml
+from tests.test_mapping_warnings import MAPPINGS
+
+WITH_EXAMPLES = [file for file in MAPPINGS if load_mapping(file).examples]
+HEAD = """\
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t}
+points: {measurement: {const: m}, fields: {while: lambda}, timestamp: {expr: at, format: unix_s}}
+"""
+
+
+def passes(text: str, format: str) -> bool:  # noqa: A002
+    return all(result.passed for result in run_examples(parse_mapping(text, format=format)))
+
+
+def without_comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip().startswith("#")]
+
+
+def garbled(tree: Any, draw: random.Random) -> Any:
+    """The tree with other results: removed, emptied, changed, or of another kind."""
+    changed = copy.deepcopy(tree)
+    for example in changed["examples"]:
+        key = "messages" if {"row", "rows"} & set(example) else "points"
+        how = draw.randrange(5)
+        if how == 0:
+            for each in RESULTS:
+                example.pop(each, None)
+        elif how == 1:
+            for each in RESULTS:
+                example.pop(each, None)
+            example[key] = []
+        elif how == 2:
+            for each in RESULTS:
+                example.pop(each, None)
+            example["fails"] = "IFX340"
+        elif how == 3 and example.get("points"):
+            example["points"] = [*example["points"][1:], "x y=1", "z z=2"]
+    return changed
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(WITH_EXAMPLES), st.integers(0, 10**6), st.booleans())
+def test_results_come_back_whatever_happened_to_them(file: Path, seed: int, toml: bool) -> None:
+    tree = load_mapping(file).document.tree
+    format_, write = ("toml", as_toml) if toml else ("yaml", as_yaml)
+    text = write(garbled(tree, random.Random(seed)))
+
+    updated = update_examples(text, file=None, format=format_)  # type: ignore[arg-type]
+
+    assert updated.left == ()
+    assert passes(updated.text, format_)
+    found: Any = read_document(updated.text, format=format_).tree
+    for example in (*found["examples"], *tree["examples"]):  # type: ignore[index, call-overload]
+        if isinstance(example.get("fails"), str):
+            example["fails"] = [example["fails"]]
+    assert {**found, "examples": 0} == {**tree, "examples": 0}  # type: ignore[dict-item]
+    again = update_examples(updated.text, file=None, format=format_)  # type: ignore[arg-type]
+    assert (again.text, again.count) == (updated.text, 0)
+
+
+@pytest.mark.parametrize("file", WITH_EXAMPLES, ids=lambda file: file.stem)
+def test_comments_and_layout_stay(file: Path) -> None:
+    """A wrong number in a result is put right, and no other byte changes."""
+    text = file.read_text()
+    assert update_examples(text, file=str(file), format="yaml").text == text
+    at = text.rindex("=", 0, text.rindex(" 17")) if " 17" in text and load_mapping(file).kind == "writer" else None
+    if at is None:
+        return
+    broken = text[: at + 1] + "7" + text[at + 1 :]
+    updated = update_examples(broken, file=str(file), format="yaml")
+
+    assert without_comments(updated.text) == without_comments(text)
+    assert passes(updated.text, "yaml")
+    assert abs(len(updated.text.splitlines()) - len(text.splitlines())) <= 1
+
+
+def test_what_is_written() -> None:
+    text = HEAD + (
+        "examples:\n"
+        "  - name: one   # c1\n"
+        "    message: {lambda: 1, at: 1}\n"
+        "    # before\n"
+        "    points:\n"
+        "      - 'm while=2.0 1000000000'   # x\n"
+        "      # own line\n"
+        "  - message: {lambda: 'x', at: 2}\n"
+        "  - {message: {lambda: 3, at: 3}, points: ['a a=1']}\n"
+        "  - fails: IFX340\n"
+        "    message: {lambda: 4, at: 4}\n"
+        "    # tail\n"
+    )
+    updated = update_examples(text, file=None, format="yaml")
+
+    assert updated.count == 4
+    assert updated.text == HEAD + (
+        "examples:\n"
+        "  - name: one   # c1\n"
+        "    message: {lambda: 1, at: 1}\n"
+        "    # before\n"
+        "    points:\n"
+        "      - 'm while=1.0 1000000000'   # x\n"
+        "      # own line\n"
+        "  - message: {lambda: 'x', at: 2}\n"
+        "    fails:\n"
+        "      - 'IFX340'\n"
+        "  - {message: {lambda: 3, at: 3}, points: ['m while=3.0 3000000000']}\n"
+        "  - points:\n"
+        "      - 'm while=4.0 4000000000'\n"
+        "    message: {lambda: 4, at: 4}\n"
+        "    # tail\n"
+    )
+
+
+def test_a_shared_result_is_left_as_it_is() -> None:
+    """An alias is the result of another example, too."""
+    text = HEAD + (
+        "examples:\n"
+        "  - {message: {lambda: 1, at: 1}, points: &right ['m while=1.0 1000000000']}\n"
+        "  - {message: {lambda: 2, at: 1}, points: *right}\n"
+    )
+    updated = update_examples(text, file=None, format="yaml")
+
+    first = run_examples(parse_mapping(updated.text, format="yaml"))[0]
+    assert first.passed
+    assert len(updated.left) + updated.count == 1
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+def test_the_command_updates_files(tmp_path: Path, line_break: str) -> None:
+    text = HEAD + "examples:\n  - message: {lambda: 1.5, at: 1}   # é\n"
+    file, pipeline = tmp_path / "m.yaml", tmp_path / "pipeline.yaml"
+    file.write_bytes(text.replace("\n", line_break).encode())
+    pipeline.write_text("iggyflux: 1\nrun: [{mapping: m.yaml}]\n")
+
+    outcome = iggyflux("test", tmp_path, "--update")
+
+    assert (outcome.code, "1 example updated" in outcome.err) == (0, True)
+    expected = text + "    points:\n      - 'm while=1.5 1000000000'\n"
+    assert (
+        file.read_bytes().replace(b"   # \xc3\xa9", b"")
+        == expected.replace("   # é", "").replace("\n", line_break).encode()
+    )
+    assert iggyflux("test", file, "--update", "-k", "x").code == 2
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(HEAD.replace("fields", "feilds"))
+    assert iggyflux("test", broken, "--update").code == 1
+
+
+def test_json_of_any_text_is_written_so_that_it_is_read_again() -> None:
+    for text in ("it's", "a: b", "# x", "\u2028", "\x85", "é\n", '"', "\\", "", " x "):
+        example = {"message": {"lambda": 1, "at": 1, "text": text}}
+        document = {
+            "iggyflux": 1, "kind": "writer", "name": "n", "from": {"stream": "s", "topic": "t"},
+            "points": {"measurement": {"const": "m"}, "fields": {"f": {"expr": "text", "type": "string"}}, "timestamp": {"expr": "at", "format": "unix_s"}},
+            "examples": [example],
+        }  # fmt: skip
+        for format_, written in (
+            ("yaml", json.dumps(document)),
+            ("toml", as_toml(document)),
+            ("yaml", as_yaml(document)),
+        ):
+            updated = update_examples(written, file=None, format=format_)  # type: ignore[arg-type]
+            assert passes(updated.text, format_), (text, format_)
