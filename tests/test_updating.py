@@ -17,7 +17,7 @@ from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.updating import RESULTS, update_examples
 from iggyflux.documents import read_document
 from tests.shell import iggyflux
-from tests.strategies import as_toml, as_yaml
+from tests.strategies import as_yaml
 from tests.test_mapping_warnings import MAPPINGS
 
 WITH_EXAMPLES = [file for file in MAPPINGS if load_mapping(file).examples]
@@ -27,6 +27,25 @@ kind: writer
 from: {stream: s, topic: t}
 points: {measurement: {const: m}, fields: {while: lambda}, timestamp: {expr: at, format: unix_s}}
 """
+
+
+def as_toml(tree: dict[str, Any]) -> str:
+    """A document as people write it: plain keys first, a table for each example."""
+
+    def value(each: Any) -> str:
+        if isinstance(each, dict):
+            return "{" + ", ".join(f"{json.dumps(key)} = {value(inner)}" for key, inner in each.items()) + "}"
+        return "[" + ", ".join(map(value, each)) + "]" if isinstance(each, list) else json.dumps(each)
+
+    lines = [f"{key} = {value(each)}" for key, each in tree.items() if key != "examples"]
+    for example in tree["examples"]:
+        lines += ["", "[[examples]]  # é", *(f"{key} = {value(each)}" for key, each in example.items())]
+    return "\n".join(lines) + "\n"
+
+
+def has_null(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(map(has_null, inner))
 
 
 def passes(text: str, format: str) -> bool:  # noqa: A002
@@ -63,7 +82,7 @@ def garbled(tree: Any, draw: random.Random) -> Any:
 @given(st.sampled_from(WITH_EXAMPLES), st.integers(0, 10**6), st.booleans())
 def test_results_come_back_whatever_happened_to_them(file: Path, seed: int, toml: bool) -> None:
     tree = load_mapping(file).document.tree
-    format_, write = ("toml", as_toml) if toml else ("yaml", as_yaml)
+    format_, write = ("toml", as_toml) if toml and not has_null(tree) else ("yaml", as_yaml)
     text = write(garbled(tree, random.Random(seed)))
 
     updated = update_examples(text, file=None, format=format_)  # type: ignore[arg-type]
@@ -84,15 +103,15 @@ def test_comments_and_layout_stay(file: Path) -> None:
     """A wrong number in a result is put right, and no other byte changes."""
     text = file.read_text()
     assert update_examples(text, file=str(file), format="yaml").text == text
-    at = text.rindex("=", 0, text.rindex(" 17")) if " 17" in text and load_mapping(file).kind == "writer" else None
-    if at is None:
+    if load_mapping(file).kind != "writer":
         return
-    broken = text[: at + 1] + "7" + text[at + 1 :]
+    at = text.rindex(" 17")
+    broken = f"{text[:at]} 16{text[at + 3 :]}"
     updated = update_examples(broken, file=str(file), format="yaml")
 
     assert without_comments(updated.text) == without_comments(text)
     assert passes(updated.text, "yaml")
-    assert abs(len(updated.text.splitlines()) - len(text.splitlines())) <= 1
+    assert len(updated.text.splitlines()) <= len(text.splitlines())
 
 
 def test_what_is_written() -> None:

@@ -29,6 +29,7 @@ from iggyflux.cli.output import (
 )
 from iggyflux.disk import replace_file
 from iggyflux.documents import EditableText, format_of, kind_of, read_document, read_source
+from iggyflux.editor.coverage import Coverage, cover
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.escapes import escaped
 from iggyflux.mapping import compile_document
@@ -44,6 +45,7 @@ class TestedFile:
     results: tuple[ExampleResult, ...] = ()
     problems: tuple[Problem, ...] = ()
     untested: bool = False
+    coverage: Coverage | None = None
 
     @property
     def failures(self) -> int:
@@ -67,6 +69,9 @@ class TestedFile:
     is_flag=True,
     help="PATHS are WRITER READER [SAMPLES]: list the values that are lost between them.",
 )
+@click.option("--coverage", is_flag=True, help="List the parts of the documents that no example exercises.")
+@click.option("--fail-under", type=click.FloatRange(0, 100), metavar="N", help="With --coverage: fail under N percent.")
+@click.option("--strict", is_flag=True, help="Fail if a document has no examples.")
 @click.option("--update", is_flag=True, help="Write what comes of each example into the file as its expected result.")
 @click.option("--envelope", is_flag=True, help="With --round-trip: SAMPLES are messages with coordinates and headers.")
 def command(
@@ -75,6 +80,9 @@ def command(
     words: str | None,
     plan: str,
     is_round_trip: bool,
+    coverage: bool,
+    fail_under: float | None,
+    strict: bool,
     update: bool,
     envelope: bool,
 ) -> int:
@@ -94,6 +102,7 @@ def command(
       iggyflux test mappings/
       iggyflux test mapping.yaml -k "without a state"
       iggyflux test mapping.yaml --update
+      iggyflux test mappings/ --coverage --fail-under 90
       iggyflux test --round-trip writer.yaml reader.yaml samples.ndjson
     """
     if is_round_trip:
@@ -104,6 +113,8 @@ def command(
         return run_round_trip(paths, form=form, envelope=envelope)
     if envelope:
         raise click.UsageError("--envelope needs --round-trip")
+    if fail_under is not None and not coverage:
+        raise click.UsageError("--fail-under needs --coverage")
     files, _ = find_documents(paths)
     if update:
         if words is not None:
@@ -113,6 +124,10 @@ def command(
     tested = [each for each in (_test(file, plan, words) for file in files) if each is not None]
     _FORMS[form](tested)
     failures = sum(each.failures for each in tested)
+    if strict:
+        failures += sum(each.untested for each in tested)
+    if coverage:
+        failures += _show_coverage(tested, form, fail_under)
     if form != "text" or not tested:
         talk(*_summary(tested))
     return ExitCode.PROBLEMS if failures or not any(each.results or each.untested for each in tested) else ExitCode.OK
@@ -153,12 +168,25 @@ def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
         return TestedFile(str(file), problems=tuple(error.problems))
     results = tuple(run_examples(mapping, plan))  # type: ignore[arg-type]  # click has checked the choice
     if not results:
-        return TestedFile(str(file), untested=True) if words is None else None
+        return TestedFile(str(file), untested=True, coverage=cover(mapping)) if words is None else None
     if words is not None and words.lower() not in file.name.lower():
         results = tuple(each for each in results if words.lower() in each.title.lower())
         if not results:
             return None
-    return TestedFile(str(file), results)
+    return TestedFile(str(file), results, coverage=cover(mapping))
+
+
+def _show_coverage(tested: Sequence[TestedFile], form: str, least: float | None) -> int:
+    """Print what no example exercises; return how many documents are under `least` percent."""
+    found = [(file, file.coverage) for file in tested if file.coverage is not None]
+    for file, coverage in found:
+        if form == "text":
+            for problem in coverage.missing:
+                for line in problem_lines(problem):
+                    result_line(*line)
+        exercised = coverage.parts - len(coverage.missing)
+        talk(f"{file.path}: {exercised:,} of {plural(coverage.parts, 'part')} exercised ({coverage.percent:.0f} %)")
+    return sum(least is not None and coverage.percent < least for _, coverage in found)
 
 
 def _summary(tested: Sequence[TestedFile]) -> Line:
@@ -234,6 +262,7 @@ def _print_json(tested: Sequence[TestedFile]) -> None:
             {
                 "file": file.path,
                 "problems": [problem.as_dict() for problem in file.problems],
+                "coverage": None if file.coverage is None else _coverage_dict(file.coverage),
                 "examples": [_as_dict(each) for each in file.results],
             }
             for file in tested
@@ -241,6 +270,11 @@ def _print_json(tested: Sequence[TestedFile]) -> None:
         "failures": sum(file.failures for file in tested),
     }
     result(json_text(content, indent=True) + "\n")
+
+
+def _coverage_dict(coverage: Coverage) -> dict[str, Any]:
+    missing = [problem.as_dict() for problem in coverage.missing]
+    return {"parts": coverage.parts, "percent": round(coverage.percent, 1), "missing": missing}
 
 
 def _as_dict(each: ExampleResult) -> dict[str, Any]:
