@@ -288,7 +288,7 @@ PLANTED = [
         "map(in_words, starving[:1])",
     ),
     Planted(
-        "blame a restart of the server, whoever is connected",
+        "blame a restart of the server, also where clients stay",
         f"{_IGGY}.member",
         "    if connected < members:\n",
         "    if connected <= members:\n",
