@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import click
 
 from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, run_examples
+from iggyflux.authoring.mutations import mutate as try_mutations
 from iggyflux.authoring.updating import update_examples
 from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
 from iggyflux.cli.output import (
@@ -71,7 +72,10 @@ class TestedFile:
 )
 @click.option("--coverage", is_flag=True, help="List the parts of the documents that no example exercises.")
 @click.option("--fail-under", type=click.FloatRange(0, 100), metavar="N", help="With --coverage: fail under N percent.")
-@click.option("--strict", is_flag=True, help="Fail if a document has no examples.")
+@click.option(
+    "--mutate", is_flag=True, help="Change the documents, one thing at a time, and list what no example notices."
+)
+@click.option("--strict", is_flag=True, help="Fail if a document has no examples, or with --mutate for what is listed.")
 @click.option("--update", is_flag=True, help="Write what comes of each example into the file as its expected result.")
 @click.option("--envelope", is_flag=True, help="With --round-trip: SAMPLES are messages with coordinates and headers.")
 def command(
@@ -82,6 +86,7 @@ def command(
     is_round_trip: bool,
     coverage: bool,
     fail_under: float | None,
+    mutate: bool,
     strict: bool,
     update: bool,
     envelope: bool,
@@ -103,6 +108,7 @@ def command(
       iggyflux test mapping.yaml -k "without a state"
       iggyflux test mapping.yaml --update
       iggyflux test mappings/ --coverage --fail-under 90
+      iggyflux test mapping.yaml --mutate
       iggyflux test --round-trip writer.yaml reader.yaml samples.ndjson
     """
     if is_round_trip:
@@ -128,6 +134,9 @@ def command(
         failures += sum(each.untested for each in tested)
     if coverage:
         failures += _show_coverage(tested, form, fail_under)
+    if mutate:
+        unnoticed = sum(_show_mutations(file, form) for file in tested if not file.failures and not file.untested)
+        failures += unnoticed if strict else 0
     if form != "text" or not tested:
         talk(*_summary(tested))
     return ExitCode.PROBLEMS if failures or not any(each.results or each.untested for each in tested) else ExitCode.OK
@@ -187,6 +196,19 @@ def _show_coverage(tested: Sequence[TestedFile], form: str, least: float | None)
         exercised = coverage.parts - len(coverage.missing)
         talk(f"{file.path}: {exercised:,} of {plural(coverage.parts, 'part')} exercised ({coverage.percent:.0f} %)")
     return sum(least is not None and coverage.percent < least for _, coverage in found)
+
+
+def _show_mutations(file: TestedFile, form: str) -> int:
+    """Print the changes of a document that no example notices; return their number."""
+    mapping = compile_document(read_document(read_source(Path(file.path)), file=file.path))
+    found = try_mutations(mapping)
+    if form == "text":
+        for problem in found.unnoticed:
+            for line in problem_lines(problem):
+                result_line(*line)
+    noticed = found.tried - len(found.unnoticed)
+    talk(f"{file.path}: {noticed:,} of {plural(found.tried, 'change')} noticed")
+    return len(found.unnoticed)
 
 
 def _summary(tested: Sequence[TestedFile]) -> Line:
