@@ -366,10 +366,13 @@ def test_the_time_for_a_problem_does_not_grow_with_the_number_of_hidden_values(t
         file = tmp_path / f"{count}.yaml"
         keys = "\n".join(f"yield{number}: value{number}x" for number in range(count))
         file.write_text(f"iggyflux: 1\n{keys}\nrun: []\n", "utf-8")
-        began = time.process_time()
-        checked, _ = check_file(file)
-        assert len(checked.problems) > count
-        return time.process_time() - began
+        took = []
+        for _ in range(3):  # a collection of garbage may take longer than the work
+            began = time.process_time()
+            checked, _ = check_file(file)
+            took.append(time.process_time() - began)
+            assert len(checked.problems) > count
+        return min(took)
 
     seconds(10)
     assert seconds(800) < 9 * seconds(200) + 0.5

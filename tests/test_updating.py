@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux import load_mapping, parse_mapping
+from iggyflux import MappingError, load_mapping, parse_mapping
 from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.updating import RESULTS, update_examples
 from iggyflux.documents import read_document
@@ -201,3 +201,71 @@ def test_json_of_any_text_is_written_so_that_it_is_read_again() -> None:
         ):
             updated = update_examples(written, file=None, format=format_)  # type: ignore[arg-type]
             assert passes(updated.text, format_), (text, format_)
+
+
+TWO = "m while=1.0 1000000000"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (  # a comment stays beside the message, and one without a line break at the end
+            "- message: {lambda: 1, at: 1}  # of it",
+            "- message: {lambda: 1, at: 1}  # of it\n  points:\n    - 'm while=1.0 1000000000'",
+        ),
+        (  # a list without indentation, with comments, and one line too many
+            f"- message: {{lambda: 1, at: 1}}\n  points:\n  # why\n  - {TWO} # a\n  - x y=1  # b\n  # end\n",
+            f"- message: {{lambda: 1, at: 1}}\n  points:\n  # why\n  - {TWO} # a\n  # end\n",
+        ),
+        (  # another kind of result
+            "- message: {lambda: 1, at: 1}  # c\n  fails: IFX340\n  points: [x y=1]  # d\n",
+            f"- message: {{lambda: 1, at: 1}}  # c\n  points:\n    - '{TWO}'  # d\n",
+        ),
+        ("- {message: {lambda: 1, at: 1},}\n", f"- {{message: {{lambda: 1, at: 1}}, points: ['{TWO}']}}\n"),
+        ("- {message: {lambda: 1, at: 1}, points: [x y=1, z z=1]}\n", f"- {{message: {{lambda: 1, at: 1}}, points: ['{TWO}']}}\n"),
+    ],
+)  # fmt: skip
+def test_comments_stay_where_they_are(before: str, after: str) -> None:
+    updated = update_examples(f"{HEAD}examples:\n{before}", file=None, format="yaml")
+
+    assert updated.text == f"{HEAD}examples:\n{after}"
+    assert passes(updated.text, "yaml")
+
+
+def test_an_alias_of_an_example_without_a_result_changes_nothing() -> None:
+    text = f"{HEAD}examples:\n- &one {{message: {{lambda: 1, at: 1}}}}\n- *one\n"
+
+    with pytest.raises(MappingError):
+        update_examples(text, file=None, format="yaml")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_no_comment_moves(seed: int) -> None:
+    """Comments at the end of each line of an example: each is still on a line with the same beginning, or its line is gone."""
+    draw = random.Random(seed)
+    lines, number = [], 0
+    indent = draw.choice(["", "  "])
+    for _ in range(draw.randrange(1, 4)):
+        rows = [f"{indent}- message: {{lambda: {draw.randrange(3)}, at: 1}}"]
+        if draw.random() < 0.7:
+            inner = draw.choice(["", "  "])
+            rows.append(f"{indent}  points:")
+            rows += [
+                f"{indent}  {inner}- {draw.choice([TWO, 'm while=2.0 1000000000', 'x y=1'])}"
+                for _ in range(draw.randrange(1, 4))
+            ]
+        for row in rows:
+            number += 1
+            lines.append(f"{row}  # c{number}")
+    updated = update_examples(f"{HEAD}examples:\n" + "\n".join(lines) + "\n", file=None, format="yaml")
+
+    assert passes(updated.text, "yaml")
+    for line in lines:
+        beginning, _, comment = line.partition("  # ")
+        after = next((each for each in updated.text.splitlines() if each.endswith(f"# {comment}")), None)
+        if after is None:
+            assert "- " in beginning
+            assert "message" not in beginning
+        else:
+            assert after.startswith(beginning[: beginning.index("-") + 2] if "- " in beginning else beginning)

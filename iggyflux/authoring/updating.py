@@ -8,6 +8,7 @@ result that is an alias, is left as it is and reported.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,9 +67,29 @@ def _with_empty_results(text: str, file: str | None, format: Format) -> str:  # 
         example, node = examples[number], document.node(f"/examples/{number}")
         if isinstance(example, dict) and node is not None and not set(RESULTS) & set(example):
             empty = {"messages" if "row" in example or "rows" in example else "points": list[Any]()}
-            for edit in _rewritten(document, node, empty, ()):
-                text = text[: edit.start] + edit.text + text[edit.end :]
+            changed = _applied(text, _rewritten(document, node, empty, ()))
+            if _same_but(document, changed, number, empty):
+                text = changed
         number += 1
+
+
+def _applied(text: str, edits: Sequence[Edit]) -> str:
+    for edit in sorted(edits, key=lambda each: each.start, reverse=True):
+        text = text[: edit.start] + edit.text + text[edit.end :]
+    return text
+
+
+def _same_but(before: Document, text: str, number: int, result: Mapping[str, Any]) -> bool:
+    """Return whether `text` is the document with another result of one example; an alias would change others, too."""
+    try:
+        document = read_document(text, file=before.file, format=before.format)
+    except DocumentError:
+        return False
+    tree: Any = before.tree
+    examples = [*tree["examples"]]
+    kept = {key: value for key, value in examples[number].items() if key not in RESULTS}
+    examples[number] = {**kept, **result}
+    return not document.faults and document.tree == {**tree, "examples": examples}
 
 
 def _with_result(mapping: WriterMapping | ReaderMapping, document: Document, number: int) -> str | None:
@@ -78,29 +99,19 @@ def _with_result(mapping: WriterMapping | ReaderMapping, document: Document, num
     if wanted is None or example is None:
         return None
     for edits in _edits(document, example, wanted):
-        text = document.text
-        for edit in sorted(edits, key=lambda each: each.start, reverse=True):
-            text = text[: edit.start] + edit.text + text[edit.end :]
-        if _is_right(document, text, number):
+        text = _applied(document.text, edits)
+        if _same_but(document, text, number, wanted) and _passes(document, text, number):
             return text
     return None
 
 
-def _is_right(before: Document, text: str, number: int) -> bool:
+def _passes(before: Document, text: str, number: int) -> bool:
     try:
-        document = read_document(text, file=before.file, format=before.format)
-        if document.faults or _without_result(document.tree, number) != _without_result(before.tree, number):
-            return False
-        result: ExampleResult = run_examples(compile_document(document))[number]
+        changed = compile_document(read_document(text, file=before.file, format=before.format))
     except DocumentError:
         return False
+    result: ExampleResult = run_examples(changed)[number]
     return result.passed
-
-
-def _without_result(tree: Any, number: int) -> Any:
-    examples = [*tree["examples"]]
-    examples[number] = {key: value for key, value in examples[number].items() if key not in RESULTS}
-    return {**tree, "examples": examples}
 
 
 # --- edits, the smallest first ---
@@ -111,13 +122,43 @@ def _edits(document: Document, example: Node, wanted: Mapping[str, Any]) -> Iter
     if present == list(wanted) and len(present) == 1:
         node = example.children[present[0]]
         values = wanted[present[0]]
-        if isinstance(values, list) and len(values) == len(node.children):
-            yield [
-                Edit(each.start, _end(document, each), _written(value, document.format))
-                for each, value in zip(node.children.values(), values, strict=True)
-                if each.value != value
-            ]
+        if isinstance(values, list) and isinstance(node.value, list) and values and node.children:
+            yield _items(document, node, values)
     yield _rewritten(document, example, wanted, present)
+
+
+def _items(document: Document, node: Node, values: Sequence[Any]) -> Sequence[Edit]:
+    """Return the edits that change the items of a list one by one, so that comments between them stay."""
+    text, children = document.text, list(node.children.values())
+    edits = [
+        Edit(each.start, _end(document, each), _written(value, document.format))
+        for each, value in zip(children, values, strict=False)
+        if each.value != value
+    ]
+    last = children[-1]
+    more = [_written(value, document.format) for value in values[len(children) :]]
+    if more and node.in_flow:
+        edits.append(Edit(_end(document, last), _end(document, last), "".join(f", {each}" for each in more)))
+    elif more:
+        at, begin = _line_end(text, _end(document, last)), text.rfind("\n", 0, last.start) + 1
+        dash = text[begin : last.start].rfind("-")
+        indent = " " * dash
+        edits.append(Edit(at, at, "".join(f"\n{indent}- {each}" for each in more)))
+    for number in range(len(values), len(children)):
+        before = _end(document, children[number - 1])
+        start = before if node.in_flow else _line_end(text, before)
+        end = _end(document, children[number])
+        edits.append(Edit(start, end if node.in_flow else _line_end(text, end), ""))
+    return edits
+
+
+def _line_end(text: str, offset: int) -> int:
+    """Return the end of the line of `offset`, behind a comment; `offset` itself where other text follows."""
+    found = _REST.match(text, offset)
+    return found.end() if found else offset
+
+
+_REST = re.compile(r"[ \t]*(?:#[^\n]*)?(?=\n|\Z)")
 
 
 def _rewritten(document: Document, example: Node, wanted: Mapping[str, Any], present: Sequence[str]) -> Sequence[Edit]:
@@ -135,7 +176,9 @@ def _rewritten(document: Document, example: Node, wanted: Mapping[str, Any], pre
         return edits
     end = _end(document, example)
     if example.in_flow:
-        return [Edit(end - 1, end - 1, ", " + _members(document, example, wanted, end))]
+        comma = "" if text[: end - 1].rstrip().endswith((",", "{")) else ","
+        return [Edit(end - 1, end - 1, f"{comma} {_members(document, example, wanted, end)}")]
+    end = _line_end(text, end)
     if not example.keys:
         return []
     last = min(example.keys.values())[0]
