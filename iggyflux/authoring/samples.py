@@ -177,7 +177,7 @@ def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
     yield from pieces
 
 
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]')
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]')
 
 
 def _joined_documents(pieces: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]] | None:

@@ -196,10 +196,16 @@ def _given(cursor: Cursor, places: Sequence[Place]) -> list[JSON]:
     return []
 
 
+_QUOTED: Final = re.compile(
+    r"'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|`(?:[^`\\]|\\.)*+(?:`|\\?\Z)|\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)", re.DOTALL
+)
+"""Texts, literals and quoted names of an expression, also one that is not closed."""
+
+
 def _open_brackets(text: str) -> str:
     """Return what closes the brackets that are open at the end of an expression."""
     open_: list[str] = []
-    for character in re.sub(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"", "", text):
+    for character in _QUOTED.sub("", text):
         if character in _OPENERS:
             open_.append(_OPENERS[character])
         elif open_ and character == open_[-1]:

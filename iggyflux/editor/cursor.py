@@ -17,7 +17,6 @@ from iggyflux.errors import DocumentError
 MARK: Final = "zzCURSORzz"
 """A name that no document has."""
 
-_WORD: Final = re.compile(r"[\w*$-]*\Z")
 _ONLY_A_WORD: Final = re.compile(r"[ \t]*(?:- +)*[\"']?[\w*$-]*\Z")
 _CLOSERS: Final = {"{": "}", "[": "]", "(": ")"}
 
@@ -102,5 +101,7 @@ def _marked(document: Document) -> Cursor | None:
 
 def word_before(text: str) -> str:
     """Return the word at the end of `text`."""
-    found = _WORD.search(text)
-    return found.group() if found else ""
+    start = len(text)
+    while start and (text[start - 1].isalnum() or text[start - 1] in "_*$-"):
+        start -= 1
+    return text[start:]

@@ -273,7 +273,7 @@ def _cells(payload: bytes, options: dict[str, JSON], widths: Iterable[int]) -> l
     return []
 
 
-_NUMBER: Final = re.compile(r"\s*[-+]?[0-9][0-9.,:TZ+\-/ ]*\s*")
+_NUMBER: Final = re.compile(r"\s*+[-+]?[0-9][0-9.,:TZ+\-/ ]*+\s*+")
 
 
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
