@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -45,16 +44,9 @@ _KINDS: Final = {
 _ORDER: Final = ("key", "word", "member", "name", "function")
 
 
-@dataclass
-class _State:
-    """What the server remembers: the problems of each document, and the checks that wait."""
-
-    problems: dict[str, Sequence[Problem]] = field(default_factory=dict)
-    waiting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-
-
 server = LanguageServer("iggyflux", __version__)
-_state = _State()
+_waiting: dict[str, asyncio.Task[None]] = {}
+"""The checks that wait until nothing is typed, by the document's URI."""
 
 
 class _Open:
@@ -133,30 +125,28 @@ def _saved(_: LanguageServer, params: types.DidSaveTextDocumentParams) -> None:
 @server.feature(types.TEXT_DOCUMENT_DID_CHANGE)
 async def _changed(_: LanguageServer, params: types.DidChangeTextDocumentParams) -> None:
     uri = params.text_document.uri
-    if (waiting := _state.waiting.pop(uri, None)) is not None:
+    if (waiting := _waiting.pop(uri, None)) is not None:
         waiting.cancel()
-    _state.waiting[uri] = asyncio.create_task(_publish_soon(uri))
+    _waiting[uri] = asyncio.create_task(_publish_soon(uri))
 
 
 @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
 def _closed(_: LanguageServer, params: types.DidCloseTextDocumentParams) -> None:
     uri = params.text_document.uri
-    if (waiting := _state.waiting.pop(uri, None)) is not None:
+    if (waiting := _waiting.pop(uri, None)) is not None:
         waiting.cancel()
-    _state.problems.pop(uri, None)
     server.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri=uri, diagnostics=[]))
 
 
 async def _publish_soon(uri: str) -> None:
     await asyncio.sleep(_QUIET_SECONDS)
-    _state.waiting.pop(uri, None)
+    _waiting.pop(uri, None)
     _publish(uri)
 
 
 def _publish(uri: str) -> None:
     opened = _Open(uri)
     problems = opened.check() if opened.is_ours else ()
-    _state.problems[uri] = problems
     diagnostics = [_diagnostic(opened, problem) for problem in problems]
     server.text_document_publish_diagnostics(
         types.PublishDiagnosticsParams(uri=uri, diagnostics=diagnostics, version=opened.version)

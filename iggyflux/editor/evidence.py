@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
 from iggyflux.authoring.examples import example_message, example_rows
@@ -18,6 +19,9 @@ from iggyflux.records import JSON, Message, Row
 
 MOST_SAMPLES = 1000
 """The most samples that are looked at: more rarely show anything else, and each costs time at every keystroke."""
+
+MOST_ELEMENTS = 20_000
+"""The most elements of samples that are looked at, however many a `for_each` gives."""
 
 Samples: TypeAlias = Sequence[Message] | Sequence[Row]
 
@@ -84,7 +88,8 @@ def writer_uses(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Use]
         places = _passing(writer.where, places)
     if writer.for_each is not None:
         yield Use("for_each", writer.for_each, places, "sample")
-        places = [element for place in places for element in _elements(writer.for_each, place)]
+        every = (element for place in places for element in _elements(writer.for_each, place))
+        places = list(islice(every, MOST_ELEMENTS))
     noun = "sample" if writer.for_each is None else "element"
     for spec in writer.points:
         yield from _point_uses(spec, places, noun)
@@ -184,7 +189,7 @@ def _places_without_mapping(document: Document, pointer: str, samples: Samples) 
     if isinstance(for_each, str) and pointer.startswith("/points"):
         with suppress(ExpressionError):
             expression = compile_expression(for_each)
-            return [element for place in places for element in _elements(expression, place)]
+            return list(islice((each for place in places for each in _elements(expression, place)), MOST_ELEMENTS))
     return places
 
 
