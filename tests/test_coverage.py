@@ -132,3 +132,4 @@ def test_the_command_shows_it_and_fails_under_a_limit(tmp_path: Path) -> None:
     assert [each["code"] for each in found["missing"]] == ["IFX515"]
     assert iggyflux("test", file, other).code == 0
     assert iggyflux("test", file, other, "--strict").code == 1
+    assert 'failures="1"' in iggyflux("test", other, "--strict", "--format", "junit").out

@@ -30,7 +30,7 @@ from iggyflux.cli.output import (
 )
 from iggyflux.disk import replace_file
 from iggyflux.documents import EditableText, format_of, kind_of, read_document, read_source
-from iggyflux.editor.coverage import Coverage, cover
+from iggyflux.editor.coverage import UNTESTED, Coverage, cover
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.escapes import escaped
 from iggyflux.mapping import compile_document
@@ -127,11 +127,9 @@ def command(
             raise click.UsageError("--update and -k are mutually exclusive: use one of them")
         for file in files:
             _update(file)
-    tested = [each for each in (_test(file, plan, words) for file in files) if each is not None]
+    tested = [each for each in (_test(file, plan, words, strict) for file in files) if each is not None]
     _FORMS[form](tested)
     failures = sum(each.failures for each in tested)
-    if strict:
-        failures += sum(each.untested for each in tested)
     if coverage:
         failures += _show_coverage(tested, form, fail_under)
     if mutate:
@@ -164,7 +162,7 @@ def _update(file: Path) -> None:
         note(f"{place} is not updated: its result is an alias, or no edit of the text can change it")
 
 
-def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
+def _test(file: Path, plan: str, words: str | None, strict: bool) -> TestedFile | None:
     """Return the result of a file; None for a pipeline, and if no example of the file is selected."""
     try:
         document = read_document(read_source(file), file=str(file))
@@ -177,7 +175,11 @@ def _test(file: Path, plan: str, words: str | None) -> TestedFile | None:
         return TestedFile(str(file), problems=tuple(error.problems))
     results = tuple(run_examples(mapping, plan))  # type: ignore[arg-type]  # click has checked the choice
     if not results:
-        return TestedFile(str(file), untested=True, coverage=cover(mapping)) if words is None else None
+        if words is not None:
+            return None
+        hint = "add `examples:` with messages; `iggyflux test --update` writes their results"
+        missing = document.problem(UNTESTED, "", "the document has no examples", hint=hint)
+        return TestedFile(str(file), (), (missing,) if strict else (), untested=True, coverage=cover(mapping))
     if words is not None and words.lower() not in file.name.lower():
         results = tuple(each for each in results if words.lower() in each.title.lower())
         if not results:
