@@ -96,3 +96,16 @@ def test_the_command_lists_survivors_and_is_strict_if_asked(tmp_path: Path) -> N
 
     assert (outcome.code, "IFX516" in outcome.out, "changes noticed" in outcome.err) == (0, True, True)
     assert iggyflux("test", file, "--mutate", "--strict").code == 1
+
+
+def test_literals_and_comparisons_of_expressions_are_changed() -> None:
+    point = {
+        "measurement": {"const": "m"},
+        "fields": {"x": "if(v > `0`, v, w)"},
+        "timestamp": {"expr": "at", "format": "unix_s"},
+    }
+    place = "/points/fields/x has"
+
+    few, enough = [{"v": 5, "w": 1, "at": 1}], [{"v": n, "w": 7, "at": 1} for n in (1, 0, -1)]
+    assert unnoticed(point, few) == [f"{place} >= for >", f"{place} `1` for `0`"]
+    assert unnoticed(point, enough) == []

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from iggyflux.authoring.examples import run_examples
 from iggyflux.documents import join_pointer, read_document, split_pointer
-from iggyflux.errors import DocumentError, Problem
+from iggyflux.errors import DocumentError, ExpressionError, Problem
+from iggyflux.expressions.syntax import tokenize
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
 
 UNNOTICED: Final = "IFX516"
@@ -64,6 +65,7 @@ def mutations(tree: Any) -> Iterator[Mutation]:
     """Yield the changed documents; some of them may be invalid."""
     for pointer in ("/where", "/for_each"):
         yield from _negated(tree, pointer)
+        yield from _of_expression(tree, pointer)
     points = tree.get("points")
     for pointer in ["/points"] if isinstance(points, dict) else [f"/points/{n}" for n in range(len(points or ()))]:
         yield from _of_point(tree, pointer)
@@ -77,6 +79,7 @@ def mutations(tree: Any) -> Iterator[Mutation]:
 
 def _of_point(tree: Any, pointer: str) -> Iterator[Mutation]:
     yield from _negated(tree, f"{pointer}/where")
+    yield from _of_expression(tree, f"{pointer}/where")
     for part in ("tags", "fields"):
         yield from _of_members(tree, f"{pointer}/{part}")
     for part in ("measurement", "timestamp"):
@@ -107,8 +110,10 @@ def _of_members(tree: Any, pointer: str) -> Iterator[Mutation]:
 def _of_options(tree: Any, pointer: str) -> Iterator[Mutation]:
     """Yield changes of `{expr: …, default: …}` and the like."""
     options = _at(tree, pointer)
+    yield from _of_expression(tree, pointer)
     if not isinstance(options, dict):
         return
+    yield from _of_expression(tree, join_pointer(pointer, "expr"))
     for key in ("default", "required", "cast", "on_bad_value", "spread", "flatten"):
         if key in options:
             changed = copy.deepcopy(tree)
@@ -131,6 +136,32 @@ def _other_constant(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     return f"{value}~" if isinstance(value, str) else value + 1
+
+
+_OTHER_SIGN: Final = {"eq": "!=", "ne": "==", "lt": "<=", "lte": "<", "gt": ">=", "gte": ">"}
+
+
+def _of_expression(tree: Any, pointer: str) -> Iterator[Mutation]:
+    """Yield changes of the literals and comparisons in the expression at `pointer`."""
+    text = _at(tree, pointer)
+    if not isinstance(text, str):
+        return
+    try:
+        tokens = tokenize(text)
+    except ExpressionError:
+        return
+    for token in tokens:
+        other = _OTHER_SIGN.get(token["type"])
+        if token["type"] == "literal" and isinstance(token["value"], (str, int, float)):
+            constant = _other_constant(token["value"])
+            other = f"'{constant}'" if isinstance(constant, str) else f"`{json.dumps(constant)}`"
+        if other is not None:
+            changed = copy.deepcopy(tree)
+            holder, _, key = pointer.rpartition("/")
+            members = _at(changed, holder)
+            place: Any = int(key) if isinstance(members, list) else next(split_pointer(f"/{key}"))
+            members[place] = f"{text[: token['start']]}{other}{text[token['stop'] :]}"
+            yield Mutation(pointer, f"has {other} for {text[token['start'] : token['stop']]}", changed)
 
 
 def _negated(tree: Any, pointer: str) -> Iterator[Mutation]:
