@@ -14,6 +14,7 @@ from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
 from iggyflux.authoring.samples import SampleError
 from iggyflux.codes import CODES
+from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping
 from iggyflux.transports.local.envelopes import bare_message
 
@@ -110,6 +111,7 @@ def proved(proposal: Proposal, samples: Recognized, form: str) -> WriterMapping:
         rendered = plan.render(messages)
         assert list(rendered.failures) == []
         assert rendered.lines
+    assert proposal.examples
     assert [result.differences for result in run_examples(mapping)] == [()] * len(proposal.examples)
     return mapping
 
@@ -125,7 +127,7 @@ def check(recognize: Callable[[], Recognized], form: Literal["yaml", "toml"] = "
     if refused is None:
         proved(proposal, samples, form)
     else:
-        assert refused.code in CODES
+        assert refused.code in CODES.keys() - {"IFX545"}  # a weaker choice was left
         assert refused.reason
         assert refused.hint
 
@@ -135,6 +137,24 @@ def test_any_messages_give_a_mapping_that_renders_them_or_a_clear_error(
     form: Literal["yaml", "toml"], messages: list[Any]
 ) -> None:
     check(lambda: recognize_payloads([json.dumps(message).encode() for message in messages]), form)
+
+
+@given(
+    numbers=st.dictionaries(
+        st.one_of(NAMES, st.text(max_size=5)).filter(lambda name: name.lower() not in ("id", "key")),
+        st.one_of(st.floats(0.1, 0.9), st.integers(2**62, 2**63 - 1)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_every_number_is_a_field_whatever_its_name(numbers: dict[str, float]) -> None:
+    """A name that breaks an expression, a document or a line would cost the field."""
+    samples = recognize_payloads([json.dumps(numbers).encode()])
+    mapping = proved(infer(samples, Wishes("s", "messages")), samples, "yaml")
+
+    lines = mapping.plan().render([bare_message(samples.payloads[0], 0)]).lines
+    stored = [value for line in lines for point in parse_lines(line) for value in point.fields.values()]
+    assert sorted(map(repr, stored)) == sorted(map(repr, numbers.values()))
 
 
 @given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
