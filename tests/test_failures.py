@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,7 @@ from iggyflux.mapping import OnError
 from iggyflux.records import DeadLetter, Failure, Message
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
 from iggyflux.runner.status import RouteStatus
+from iggyflux.transports.local.deadletters import DirectoryDeadLetters
 
 FAILURES = st.lists(
     st.builds(
@@ -120,3 +123,41 @@ def test_values_left_out_are_counted_and_logged_once_whatever_on_error_says(
     assert events == [("value.omitted", "/points/fields/0"), ("value.omitted", "/points/fields/1")]
     assert status.omitted == 24
     assert status.failed == 0
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_letters_that_are_written_while_the_route_is_cut_off_are_counted(is_kept: bool, tmp_path: Path) -> None:
+    """A thread writes them: a cancellation does not stop it.  The sink is closed after it, as a run does."""
+    began, may_write = threading.Event(), threading.Event()
+    sink = DirectoryDeadLetters(tmp_path / ("letters" if is_kept else "none"))
+    write = sink._put
+    if not is_kept:
+        (tmp_path / "none").write_text("a file")
+
+    def wait_and_write(letters: Sequence[DeadLetter]) -> None:
+        began.set()
+        may_write.wait()
+        write(letters)
+
+    sink._put = wait_and_write  # type: ignore[method-assign]
+    route: Any = SimpleNamespace(name="lambda", mapping="m", mapping_hash="0123", on_error=OnError.DEAD_LETTER)
+    status = RouteStatus("lambda")
+    failing = FailureHandler(route, status, sink.put, record="row")
+    reasons = reasons_by_record([Failure(index, None, None, "IFX340", "", "no") for index in (3, 5)])
+
+    async def main() -> int:
+        keeping = asyncio.create_task(failing.keep(reasons, message))
+        while not began.is_set():
+            await asyncio.sleep(0)
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+        may_write.set()
+        await sink.close()
+        return status.dead_letters
+
+    counted = asyncio.run(main())
+
+    written = list((tmp_path / "letters").glob("*.ndjson")) if is_kept else []
+    lines = sum(len(each.read_bytes().splitlines()) for each in written)
+    assert counted == lines == (2 if is_kept else 0)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -77,7 +78,8 @@ class FailureHandler:
     async def keep(self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message]) -> None:
         """Keep the records with these indices as dead letters, or count them as dropped.
 
-        `message` gives the message to keep for an index.
+        `message` gives the message to keep for an index.  A cancellation does not stop what is being written: a letter
+        that is kept is counted.
         """
         if not reasons:
             return
@@ -85,10 +87,16 @@ class FailureHandler:
             self._status.dropped += len(reasons)
             return
         mapping, mapping_hash = self._route.mapping, self._route.mapping_hash
-        await self._put(
-            [DeadLetter(message(index), mapping, mapping_hash, bounded(reasons[index])) for index in sorted(reasons)]
-        )
-        self._status.dead_letters += len(reasons)
+        letters = [
+            DeadLetter(message(index), mapping, mapping_hash, bounded(reasons[index])) for index in sorted(reasons)
+        ]
+        putting = asyncio.ensure_future(self._put_and_count(letters))
+        putting.add_done_callback(_forget)
+        await asyncio.shield(putting)
+
+    async def _put_and_count(self, letters: Sequence[DeadLetter]) -> None:
+        await self._put(letters)
+        self._status.dead_letters += len(letters)
 
     def _is_new(self, code: str, subject: str) -> bool:
         """Return whether to log a failure of this kind; remember it."""
@@ -113,6 +121,12 @@ class FailureHandler:
             "reason": reason.reason,
             "location": reason.location or None,
         }
+
+
+def _forget(putting: asyncio.Future[None]) -> None:
+    """Take the error of letters that could not be kept: after a cancellation none waits for it."""
+    if not putting.cancelled():
+        putting.exception()
 
 
 def reasons_by_record(failures: Sequence[Failure]) -> dict[int, list[Reason]]:
