@@ -356,10 +356,7 @@ class IggySource:
         elif cursor.place in self._last_read:  # 0 is the last offset of an empty partition too
             infos = await connection.partitions(self._stream, cursor.place.topic) or []
             cursor.end = next((info.end for info in infos if info.number == cursor.place.partition), 0)
-        is_same = await self._is_same_log(connection, cursor)
-        if is_same is None:
-            return
-        if not is_same:
+        if not await self._is_same_log(connection, cursor):
             offset, _ = self._last_read.pop(cursor.place)
             log.warning("iggy.log_replaced partition=%s last_read=%d", cursor.place, offset)
             self._distrusted.add(cursor.place)
@@ -379,18 +376,20 @@ class IggySource:
             cursor.at, cursor.position = ("offset", begin), begin
         cursor.begin = cursor.position
 
-    async def _is_same_log(self, connection: Connection, cursor: _Cursor) -> bool | None:
-        """Return whether the last message that was read has its offset still; None if this cannot be known now."""
+    async def _is_same_log(self, connection: Connection, cursor: _Cursor) -> bool:
+        """Return whether the last message that was read has its offset still.
+
+        Asked as a single consumer: a member of a group that does not hold the partition is shown no message of it.
+        """
         if cursor.place not in self._last_read:
             return True
         offset, timestamp_us = self._last_read[cursor.place]
         if cursor.end <= offset:
             return False
-        for message in await connection.poll(self.consumer, cursor.place, ("offset", offset), 1):
+        reader = ConsumerId("single", self.consumer.name)
+        for message in await connection.poll(reader, cursor.place, ("offset", offset), 1):
             return message.offset > offset or message.timestamp_us == timestamp_us  # else it has expired
-        if self.consumer.kind == "single":
-            return False  # there is nothing at the offset, nor after it
-        return True if self._until_end else None
+        return False  # there is nothing at the offset, nor after it
 
     def _where(self, cursor: _Cursor) -> At:
         """Return `next` if the server's offset is ours, so that a hand-over in between is noticed; else an offset."""
