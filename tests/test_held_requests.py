@@ -361,6 +361,57 @@ def test_held_lines_show_in_the_status() -> None:
     assert any(words and "nope" in words for words in seen)
 
 
+# --- nothing follows a request that is held ---
+
+
+QUIET = [None] * 600  # polls without a message, 0.25 s apart: five of the largest backoff
+
+
+@pytest.mark.parametrize("was_open", [False, True])
+@pytest.mark.parametrize("requests", [1, 2])
+@pytest.mark.parametrize("max_in_flight", [1, 3])
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+def test_what_is_held_is_sent_again_after_the_largest_backoff(
+    was_open: bool, requests: int, max_in_flight: int, attempts: int
+) -> None:
+    """A server that rejects everything for a while: all is stored afterwards, also if no message comes any more."""
+    first = [[GOOD]] if was_open else []
+    source = ScriptedSource([*batches_of(*first, *[[GOOD]] * requests), *QUIET])
+    shut = 1 + was_open
+    server, letters = Server(shut=shut, opened=shut + attempts * requests), CollectingDeadLetters()
+
+    summary = run(source, server, letters, batch_size=1, max_in_flight=max_in_flight)
+
+    assert summary.exit_code == 0, summary.routes[0].error
+    assert settled(source) == was_open + requests
+    assert (server.stored, letters.letters) == ([f"m,kind=lambda f={at} {at}" for at in range(settled(source))], [])
+    assert server.requests == was_open + (attempts + 1) * requests
+
+
+def test_a_request_that_is_sent_again_does_not_count_twice_towards_a_row() -> None:
+    source, server = ScriptedSource([*batches_of([VAGUE]), *QUIET]), Server()
+
+    summary = run(source, server, CollectingDeadLetters(), batch_size=1)
+
+    assert server.requests == 5
+    assert "since the start" in str(summary.routes[0].error)
+    assert settled(source) == 0
+
+
+def test_held_requests_that_are_sent_again_keep_their_order_and_their_numbers() -> None:
+    held: HeldRequests[str] = HeldRequests()
+    for number in (1, 2, 3):
+        held.begin()
+        if number != 2:
+            assert held.ended(number, f"request {number}", 1, REFUSED) == []
+
+    assert held.again() == [(1, "request 1"), (3, "request 3")]
+    assert (held.again(), held.words) == ([], None)
+    assert held.ended(1, "request 1", 1, REFUSED) == []
+    assert isinstance(held.ended(2, "request 2", 1, REFUSED), list)
+    assert isinstance(held.ended(3, "request 3", 1, REFUSED), MustStop)
+
+
 # --- requests that overlap, by the order in which they end ---
 
 REFUSED = (Refusal(0, "no", 400, vague="no 7"),)

@@ -16,6 +16,7 @@ What happens when a request of a route ends (the smaller requests that search fo
 | no accepted line, other vague rejections        | hold it                     | settle it and the held ones     |
 | no accepted line, as the third request in a row | stop                        | stop                            |
 | since one is held                               |                             |                                 |
+| none began for the largest backoff since then   | send the held ones again    | send the held ones again        |
 | there is no further request                     | stop where one is held      | settle the held ones            |
 | the source lost its connection                  | forget the held ones        | forget the held ones            |
 
@@ -23,6 +24,8 @@ What happens when a request of a route ends (the smaller requests that search fo
 - *One reason*: the same status and the same words, ignoring numbers, ids and times.
 - *In a row* and *the held ones* refer to the order in which requests began, since requests overlap: the end of a
   request says nothing about those that began later.
+- *Send again*: as the same requests, so that none counts twice towards a row.  The server, its clock or its retention
+  may have been put right meanwhile, and the route may have nothing else to send.
 - A line that is too large (IFX602) is vague only until a line was accepted.
 - At most two requests are held for each request in flight, and two more.
 
@@ -101,6 +104,14 @@ class HeldRequests(Generic[T]):
         if self._held:
             self._row[number] = reason
         return self._stop("of three requests in a row") if self._is_in_row(number) else settled
+
+    def again(self) -> list[tuple[int, T]]:
+        """Return and drop the held requests with their numbers, to send them again; report each end with `ended`."""
+        again = [(number, self._held[number].request) for number in sorted(self._held)]
+        self._held.clear()
+        for number, _ in again:
+            del self._row[number]
+        return again
 
     def finished(self) -> list[EndedRequest[T]] | Stop:
         """Return the requests to settle when no request will follow."""

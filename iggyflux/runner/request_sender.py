@@ -52,6 +52,9 @@ class RequestSender:
         self._held = held
         self._settle = settle
         self._in_flight: dict[asyncio.Task[None], Footprint] = {}
+        self._sending = asyncio.Lock()
+        self._began_at = 0.0  # when the last request began
+        self._trying_again: asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -68,22 +71,31 @@ class RequestSender:
             self._status.collisions += footprint.collisions()
         if wrong := footprint.implausible_times(self._route.unit_ns):
             self._report_implausible(wrong)
+        async with self._sending:
+            await self._start(request, footprint, tasks)
+
+    async def finish(self) -> None:
+        """Wait for the requests in flight, then settle those that are held: no request will follow."""
+        async with self._sending:  # not between two requests that are sent again
+            if self._trying_again is not None:
+                self._trying_again.cancel()
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
+        await self._settle_all(self._held.finished())
+
+    async def _start(
+        self, request: Request, footprint: Footprint, tasks: asyncio.TaskGroup, *, again: int | None = None
+    ) -> None:
         pace, ready = self._pace(), self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         pace.held_up(self._clock.monotonic() - ready)
         if before := [task for task, other in self._in_flight.items() if footprint.overlaps(other)]:
             await asyncio.wait(before)
-        delivery = tasks.create_task(self._deliver(request))
+        delivery = tasks.create_task(self._deliver(request, tasks, again))
         self._in_flight[delivery] = footprint
         delivery.add_done_callback(self._in_flight.pop)
         await asyncio.sleep(0)
-
-    async def finish(self) -> None:
-        """Wait for the requests in flight, then settle those that are held: no request will follow."""
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
-        await self._settle_all(self._held.finished())
 
     def _pace(self) -> Pace:
         """Return how many requests may be in flight: the bounds are known when the sink is connected."""
@@ -101,9 +113,24 @@ class RequestSender:
             emit(log, logging.WARNING, "times.implausible", **fields)
         self._status.implausible += len(times)
 
-    async def _deliver(self, request: Request) -> None:
+    async def _try_again(self, tasks: asyncio.TaskGroup) -> None:
+        """Send the held requests again whenever no request began for the largest backoff, until none is held."""
+        while self._held.words is not None:
+            seconds = self._began_at + self._route.policy.max_backoff_seconds - self._clock.monotonic()
+            if seconds > 0:
+                await self._clock.sleep(seconds)
+            elif self._in_flight:
+                await asyncio.wait(self._in_flight)
+            else:
+                async with self._sending:
+                    for number, request in self._held.again():
+                        await self._start(request, Footprint(request.lines), tasks, again=number)
+
+    async def _deliver(self, request: Request, tasks: asyncio.TaskGroup, again: int | None) -> None:
+        """Deliver a request, and settle what its end settles; `again` is the number of one that was held."""
         self._status.in_flight += 1
-        route, number = self._route, self._held.begin()
+        self._began_at = self._clock.monotonic()
+        route, number = self._route, self._held.begin() if again is None else again
         refusals = await deliver(
             route.sink,
             request.lines,
@@ -116,9 +143,11 @@ class RequestSender:
         )
         self._status.in_flight -= 1
         ended = self._held.ended(number, request, len(request.lines), refusals)
-        if not ended:
+        if not ended and again is None:
             lines, words = len(request.lines), self._held.words
             emit(log, logging.WARNING, "request.held", route=route.name, lines=lines, reason=words, hint=_HELD_HINT)
+        if not ended and (self._trying_again is None or self._trying_again.done()):
+            self._trying_again = tasks.create_task(self._try_again(tasks))
         await self._settle_all(ended)
 
     async def _settle_all(self, ended: Sequence[EndedRequest[Request]] | MustStop) -> None:
