@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "validate": Entry("validate", _WRITE, "Check mapping and pipeline files."),
     "dry-run": Entry("dry_run", _WRITE, "Show the lines that a mapping renders from sample messages."),
     "test": Entry("test", _WRITE, "Run the examples in mapping files."),
+    "diff": Entry("diff", _WRITE, "Compare what two versions of a mapping make of the same messages."),
     "eval": Entry("eval", _WRITE, "Evaluate one expression on JSON documents."),
     "lsp": Entry("lsp", _WRITE, "Run the language server for editors, on stdin and stdout."),
     "explain": Entry("explain", _WRITE, "Describe what a mapping reads and writes, and show its code."),

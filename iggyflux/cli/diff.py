@@ -1,0 +1,237 @@
+"""`iggyflux diff`: what changes in the data when one version of a mapping replaces another."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from iggyflux.authoring.comparison import Change, ChangedSample, Comparison, Given, compare, samples_of_examples
+from iggyflux.cli.inputs import INPUT_FILE, STDIN
+from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
+from iggyflux.cli.sample_files import samples_of_file
+from iggyflux.documents import format_of, kind_of, read_document, read_source
+from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
+from iggyflux.records import Message
+
+_MOST_SAMPLES_SHOWN: Final = 20
+_SECONDS: Final = 30
+_COLOURS: Final = {"breaking": "red", "compatible": "green", "-": "red", "+": "green"}
+
+
+@click.command(name="diff")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option("--samples", type=INPUT_FILE, multiple=True, help="Render these messages too (for readers: rows).")
+@click.option("--envelope", is_flag=True, help="The samples are messages with coordinates and headers.")
+@click.option("--whole", is_flag=True, help="Each file of samples is one payload.")
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["breaking", "any", "none"]),
+    default="breaking",
+    show_default=True,
+    help="Which changes give the exit code 1.",
+)
+@click.option("--all", "shows_all", is_flag=True, help=f"Show the lines of all samples, not of {_MOST_SAMPLES_SHOWN}.")
+def command(
+    old: str,
+    new: str,
+    samples: tuple[Path, ...],
+    envelope: bool,
+    whole: bool,
+    form: str,
+    fail_on: str,
+    shows_all: bool,
+) -> int:
+    """Compare what two versions of a mapping make of the same messages.
+
+    OLD and NEW are files, or REVISION:PATH of the git repository that the current directory is in. Both render the
+    examples of both, and the samples. A change is breaking if later data does not fit to what is stored: a type
+    changed, a tag added or removed, a time moved, something is missing or fails. All else is compatible.
+
+    \b
+    Example:
+      iggyflux diff old.yaml mapping.yaml --samples samples.ndjson
+      iggyflux diff main:mapping.yaml mapping.yaml --format markdown
+      iggyflux diff old.yaml mapping.yaml --fail-on any
+    """
+    if not samples and (envelope or whole):
+        raise click.UsageError("--envelope and --whole need --samples")
+    if envelope and whole:
+        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
+    if samples.count(STDIN) > 1:
+        raise click.UsageError("stdin can be read once")
+    mappings = [_mapping(name) for name in (old, new)]
+    if mappings[0].kind != mappings[1].kind:
+        kinds = f"{old} is a {mappings[0].kind}, {new} is a {mappings[1].kind}"
+        raise click.UsageError(f"the mappings are of two kinds: {kinds}")
+    given = samples_of_examples(*mappings)
+    for path in samples:
+        given += _samples_of_file(mappings[1], path, envelope=envelope, whole=whole)
+    if not given:
+        raise click.UsageError("no samples: the documents have no examples; name a file with --samples")
+    comparison = compare(mappings[0], mappings[1], given)
+    if form == "json":
+        result(_as_json(comparison))
+    else:
+        shown = comparison.changed_samples if shows_all else comparison.changed_samples[:_MOST_SAMPLES_SHOWN]
+        (_print_text if form == "text" else _print_markdown)(comparison, shown)
+    is_failed = comparison.verdict == "breaking" or (fail_on == "any" and comparison.verdict != "equal")
+    return ExitCode.PROBLEMS if is_failed and fail_on != "none" else ExitCode.OK
+
+
+def _mapping(name: str) -> WriterMapping | ReaderMapping:
+    """Return the mapping of a file, or of a revision.  Raise UsageError or MappingError."""
+    path = Path(name)
+    revision, _, inside = name.partition(":")
+    if path.exists() or not (revision and inside):
+        if not path.is_file():
+            raise click.UsageError(f"cannot read {name}: " + ("it is a directory" if path.is_dir() else "no such file"))
+        data = read_source(path)
+    else:
+        data = _of_revision(name)
+    document = read_document(data, format=format_of(str(path)), file=name)
+    if kind_of(document.tree) == "pipeline":
+        raise click.UsageError(f"{name} is a pipeline; expected a mapping")
+    return compile_document(document)
+
+
+def _of_revision(name: str) -> bytes:
+    """Return a file of a revision, by git: a path that begins with `./` or `../` is relative to this directory."""
+    revision, _, path = name.partition(":")
+    relative = path if path.startswith(("./", "../", "/")) else f"./{path}"
+    try:
+        for each in (relative, path):
+            arguments = ["git", "cat-file", "blob", f"{revision}:{each}"]
+            done = subprocess.run(arguments, capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603  (no shell)
+            if done.returncode == 0:
+                return done.stdout
+    except FileNotFoundError:
+        raise click.UsageError(f"{name}: no such file, and git is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise click.UsageError(f"{name}: git gave no answer in {_SECONDS} s") from None
+    words = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no such revision or path"])[0]
+    raise click.UsageError(f"{name}: no such file, and git says: {words}")
+
+
+def _samples_of_file(mapping: WriterMapping | ReaderMapping, path: Path, *, envelope: bool, whole: bool) -> list[Given]:
+    found = samples_of_file(mapping, path, envelope=envelope, whole=whole)
+    if mapping.kind == "reader":
+        return [Given(f"rows of {path}", rows=tuple(found))] if found else []  # type: ignore[arg-type]
+    return [Given(f"sample {number}", each) for number, each in enumerate(found, 1) if isinstance(each, Message)]
+
+
+# --- forms ---
+
+
+def _print_text(comparison: Comparison, shown: Sequence[ChangedSample]) -> None:
+    for change in comparison.changes:
+        about = _about(change)
+        result_line(Styled(f"{change.verdict:10}", _COLOURS[change.verdict]), f"  {about}")
+    _print_series(comparison)
+    for each in shown:
+        result_line()
+        result_line(Styled(each.sample, bold=True))
+        for sign, line in each.lines:
+            result_line(Styled(f"{sign} {line}", _COLOURS[sign]))
+    talk(_summary(comparison, shown))
+
+
+def _about(change: Change) -> str:
+    """Return a change in words: `tag cpu.host removed: "a" (in 12 points, first in sample 1)`."""
+    how = {"type": "has another type"}.get(change.how, change.how)
+    detail = f": {change.detail}" if change.detail else ""
+    if change.kind == "sample":
+        more = "more" if change.how == "fails" else "fewer"
+        return f"{plural(change.count, f'failure {more}', f'failures {more}')}: {change.subject} (in {change.sample})"
+    subject = f" {change.subject}" if change.subject else ""
+    times = f"{change.count:,} times, first in " if change.count > 1 else "in "
+    return f"{change.kind}{subject} {how}{detail} ({times}{change.sample})"
+
+
+def _print_series(comparison: Comparison) -> None:
+    for measurement, (before, after) in comparison.series.items():
+        if before != after:
+            result_line(f"series      {measurement}: {before:,} → {after:,}")
+
+
+def _summary(comparison: Comparison, shown: Sequence[ChangedSample]) -> str:
+    hidden = len(comparison.changed_samples) - len(shown)
+    changed = f"{len(comparison.changed_samples):,} of {plural(comparison.samples, 'sample')} changed"
+    more = f"; {plural(hidden, 'more')} with --all" if hidden else ""
+    return f"{comparison.verdict}: {changed}{more}"
+
+
+def _as_json(comparison: Comparison) -> str:
+    return (
+        json_text(
+            {
+                "verdict": comparison.verdict,
+                "samples": comparison.samples,
+                "changes": [
+                    {
+                        "verdict": each.verdict,
+                        "kind": each.kind,
+                        "how": each.how,
+                        "subject": each.subject,
+                        "detail": each.detail or None,
+                        "count": each.count,
+                        "sample": each.sample,
+                    }
+                    for each in comparison.changes
+                ],
+                "series": {name: {"old": before, "new": after} for name, (before, after) in comparison.series.items()},
+                "lines": [
+                    {
+                        "sample": each.sample,
+                        "removed": [line for sign, line in each.lines if sign == "-"],
+                        "added": [line for sign, line in each.lines if sign == "+"],
+                    }
+                    for each in comparison.changed_samples
+                ],
+            },
+            indent=True,
+        )
+        + "\n"
+    )
+
+
+def _print_markdown(comparison: Comparison, shown: Sequence[ChangedSample]) -> None:
+    """Print what fits into the description of a pull request."""
+    result_line(f"**{_summary(comparison, shown)}**")
+    if comparison.changes:
+        result_line()
+        result_line("| verdict | change |")
+        result_line("|---|---|")
+        for change in comparison.changes:
+            result_line(f"| {change.verdict} | {_cell(_about(change))} |")
+    changed = {name: counts for name, counts in comparison.series.items() if counts[0] != counts[1]}
+    if changed:
+        result_line()
+        result_line("| measurement | series before | series after |")
+        result_line("|---|---|---|")
+        for name, (before, after) in changed.items():
+            result_line(f"| {_cell(name)} | {before:,} | {after:,} |")
+    if shown:
+        result_line()
+        result_line("<details><summary>Lines</summary>")
+        result_line()
+        result_line("```diff")
+        for each in shown:
+            result_line(f"# {each.sample}")
+            for sign, line in each.lines:
+                result_line(f"{sign} {line}")
+        result_line("```")
+        result_line()
+        result_line("</details>")
+
+
+def _cell(text: str) -> str:
+    """Return text for a cell of a table: as it is, also where it has characters of Markdown or HTML."""
+    for character in "\\|`*_<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("\n", " ")
