@@ -370,14 +370,15 @@ class Client:
         if not exchange.pause(server.latency()):
             return exchange.failure()
         names = {name.lower(): value for name, value in found.headers.items()}
-        if found.status in (429, 503) and "retry-after" in names:
-            self._not_before = max(self._not_before, server.loop.time() + self._asked_seconds(names["retry-after"]))
+        asked = found.status in (429, 503) and "retry-after" in names
+        until = server.loop.time() + self._asked_seconds(names["retry-after"]) if asked else 0.0
         if "date" not in names:
             names["date"] = _http_date(server.core.settings.now_ns())
         whole = found.body if isinstance(found.body, bytes) else b"".join(found.body)
         drip = begun.faults.of("drip")
         if drip is not None and not exchange.pause(len(whole) / drip.bytes * drip.seconds):
             return exchange.failure()
+        self._not_before = max(self._not_before, until)  # known to the client when it has the whole answer
         if (cut := begun.faults.of("truncate")) is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))

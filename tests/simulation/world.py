@@ -657,9 +657,10 @@ class World:
             self.iggy.awake.set()
 
     async def iggy_is_slow(self, event: Event, chance: random.Random) -> None:
-        self.iggy.slow *= 100
+        self.iggy.slow = 100.0
         await asyncio.sleep(event.seconds)
-        self.iggy.slow /= 100
+        if self.active["iggy is slow"] == 1:
+            self.iggy.slow = 1.0
 
     async def iggy_is_flaky(self, event: Event, chance: random.Random) -> None:
         self.iggy.flaky = 0.1
