@@ -33,6 +33,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 import msgspec
 
 from iggyflux.authoring.examples import example_message, example_rows
+from iggyflux.authoring.names import type_name
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Unsigned, parse_line
 from iggyflux.mapping import ReaderMapping, WriterMapping
@@ -308,12 +309,6 @@ def _place(item: _Item) -> Any:
     """Return what is the same for points that replace one another."""
     labels = frozenset((name, type_name(value), value) for name, value in item.labels.items())
     return labels, item.time, item.key
-
-
-def type_name(value: object) -> str:
-    """Return the type of a field's value, or of a member of a payload, for people."""
-    names = {"bool": "boolean", "int": "integer", "str": "string", "Unsigned": "unsigned", "NoneType": "null"}
-    return names.get(type(value).__name__, type(value).__name__)
 
 
 def _compare_items(found: _Found, sample: str, one: _Item, other: _Item, *, is_reader: bool) -> None:

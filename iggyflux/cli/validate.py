@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import click
 
+from iggyflux.authoring.contract import Route, find_conflicts
 from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
 from iggyflux.cli.inputs import INPUT_FILE, STDIN
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
@@ -22,7 +24,7 @@ from iggyflux.editor.diagnostics import check_mapping
 from iggyflux.editor.evidence import Samples
 from iggyflux.editor.fixes import fix_all
 from iggyflux.errors import DocumentError, MappingError, Problem
-from iggyflux.mapping import ReaderMapping, WriterMapping
+from iggyflux.mapping import ReaderMapping, WriterMapping, load_mapping
 from iggyflux.pipeline import Pipeline, parse_pipeline
 
 SamplesOf: TypeAlias = Callable[[WriterMapping | ReaderMapping], Samples]
@@ -138,7 +140,50 @@ def _check_all(files: Sequence[Path], samples: SamplesOf | None) -> list[Checked
         if key not in checked:
             checked[key], named = check_file(path, samples)
             waiting += named
-    return list(checked.values())
+    return _with_conflicts(checked)
+
+
+def _with_conflicts(checked: Mapping[Path, CheckedFile]) -> list[CheckedFile]:
+    """Return the files with the fields that their writers write with two types."""
+    mappings = {}
+    for path, file in checked.items():
+        is_whole = path.is_file() and not any(problem.severity == "error" for problem in file.problems)
+        if file.kind == "writer" and is_whole:  # a pipe gives its content once
+            with suppress(DocumentError, OSError):
+                mappings[path] = load_mapping(Path(file.path))
+    routes: list[Route] = []
+    for path, file in checked.items():
+        if file.kind == "pipeline" and path.is_file():
+            with suppress(DocumentError, OSError):
+                routes += _routes_of(read_document(read_source(path), file=file.path).tree, path, mappings)
+    named = {id(mapping) for mapping, _ in routes}
+    routes += [(each, None) for each in mappings.values() if isinstance(each, WriterMapping) and id(each) not in named]
+    found: dict[int, list[Problem]] = {}
+    for mapping, problem in find_conflicts(routes):
+        found.setdefault(id(mapping), []).append(problem)
+    return [
+        replace(file, problems=(*file.problems, *found.get(id(mappings.get(path)), ())))
+        for path, file in checked.items()
+    ]
+
+
+_DATABASE: Final = ("url", "org", "bucket", "database", "retention_policy")
+"""The keys of `influxdb` that say where lines go; their variables may have no value here."""
+
+
+def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping | ReaderMapping]) -> Iterator[Route]:
+    """Yield the writers of a pipeline with the databases that they write to."""
+    content = tree if isinstance(tree, dict) else {}
+    items = content.get("run")
+    for item in items if isinstance(items, list) else ():
+        named, sink = (
+            (item.get("mapping"), item.get("to", content.get("to"))) if isinstance(item, dict) else (None, None)
+        )
+        mapping = mappings.get((path.parent / named).resolve()) if isinstance(named, str) else None
+        if isinstance(mapping, WriterMapping) and sink in (None, "influxdb"):
+            layers = [each for each in (content.get("influxdb"), item.get("influxdb")) if isinstance(each, dict)]
+            settings = {key: value for layer in layers for key, value in layer.items()}
+            yield mapping, tuple(str(settings.get(key)) for key in _DATABASE)
 
 
 def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFile, list[Path]]:

@@ -1,0 +1,158 @@
+"""What mappings write, and fields with two types: `authoring.contract`, `validate` and `schema --of`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from shell import iggyflux
+
+from iggyflux.authoring.contract import columns_of
+from iggyflux.authoring.examples import example_message
+from iggyflux.lineprotocol import parse_line
+from iggyflux.mapping import WriterMapping, load_mapping
+
+MAPPINGS = sorted((Path(__file__).parent.parent / "mappings").glob("*.yaml"))
+BOAT = """\
+iggyflux: 1
+kind: writer
+name: {name}
+from: {{stream: harbour, topic: {name}}}
+points:
+  - measurement: {measurement}
+    tags: {{berth: b}}
+    fields: {{draught: {field}}}
+    timestamp: {{expr: t, format: unix_s}}
+"""
+PIPELINE = """\
+iggyflux: 1
+influxdb: {{url: "${{UNSET_URL}}", org: pier, bucket: one}}
+run:
+  - mapping: sail.yaml
+  - mapping: motor.yaml
+{more}"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str, field: str, *, measurement: str = "{const: boat}", examples: str = "") -> None:
+    Path(f"{name}.yaml").write_text(BOAT.format(name=name, field=field, measurement=measurement) + examples)
+
+
+def example(draught: object, **members: object) -> str:
+    return (
+        f"examples:\n  - message: {json.dumps({'b': 'b7', 't': 1767225600, 'd': draught, **members})}\n    points: []\n"
+    )
+
+
+def conflicts() -> list[tuple[str, str, str]]:
+    """Return code, file and message of the conflicts in this folder."""
+    problems = json.loads(iggyflux("validate", ".", "--format", "json").out)["problems"]
+    return [(each["code"], each["file"], each["message"]) for each in problems if each["code"] in ("IFX167", "IFX168")]
+
+
+@pytest.mark.parametrize(
+    ("sail", "motor", "is_conflict"),
+    [
+        ("d", "{expr: d, type: integer}", True),
+        ("d", "{expr: d, type: float}", False),
+        ("{expr: d, type: string}", "{expr: d, type: boolean}", True),
+        ("{const: 7}", "d", False),
+        ("{const: deep}", "d", True),
+        ("{const: true}", "{expr: d, type: boolean}", False),
+        ("{expr: d, type: unsigned}", "{expr: d, type: integer}", True),
+        ("{expr: d, type: auto}", "d", False),
+    ],
+)
+def test_a_field_has_one_type_in_all_documents(sail: str, motor: str, is_conflict: bool) -> None:
+    write("motor", motor)
+    write("sail", sail)
+    found = conflicts()
+    assert [(code, file) for code, file, _ in found] == ([("IFX168", "sail.yaml")] if is_conflict else [])
+    assert all("motor.yaml:8:" in message for *_, message in found)
+
+
+def test_other_names_do_not_conflict() -> None:
+    write("motor", "{expr: d, type: integer}", measurement="{const: motorboat}")
+    write("sail", "d")
+    assert conflicts() == []
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+def test_examples_show_computed_measurements_stars_and_types_of_the_payload(is_array: bool) -> None:
+    field = "{expr: d, type: auto}" if is_array else "d"
+    write("motor", field, measurement="k", examples=example("deep" if is_array else 3.5, k="boat"))
+    write("sail", "{expr: d, type: integer}")
+    assert [(code, file) for code, file, _ in conflicts()] == [("IFX168", "sail.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", "IFX167"),
+        ("    influxdb: {bucket: one}\n", "IFX167"),
+        ("    influxdb: {bucket: two}\n", None),
+        ("    to: stdout\n", "IFX168"),
+    ],
+)
+def test_a_pipeline_says_whether_the_databases_are_the_same(more: str, expected: str | None) -> None:
+    """Also where variables of the pipeline have no value, as in CI."""
+    write("motor", "{expr: d, type: integer}")
+    write("sail", "d")
+    Path("pipeline.yaml").write_text(PIPELINE.format(more=more))
+    found = conflicts()
+    assert [code for code, *_ in found] == ([expected] if expected else [])
+    assert iggyflux("validate", ".").code == (expected == "IFX167")
+
+
+def test_two_points_of_one_document_are_compared_too() -> None:
+    write("sail", "d")
+    text = Path("sail.yaml").read_text()
+    again = text[text.index("  - measurement") :].replace("{draught: d}", "{draught: {expr: d, type: string}}")
+    Path("sail.yaml").write_text(text + again)
+    ((code, file, message),) = conflicts()
+    assert (code, file) == ("IFX167", "sail.yaml")
+    assert "is string here, and float at line 8:" in message
+
+
+@pytest.mark.parametrize("path", MAPPINGS, ids=lambda path: path.stem)
+def test_every_point_of_the_examples_is_in_the_columns(path: Path) -> None:
+    """The columns are compared with the lines, by the parser: names and types of fields, and the keys of tags."""
+    mapping = load_mapping(path)
+    if not isinstance(mapping, WriterMapping):
+        return
+    columns = {(each.measurement, each.kind, each.key, each.type) for each in columns_of(mapping)}
+    names = {bool: "boolean", float: "float", int: "integer", str: "string"}
+    for number, tree in enumerate(mapping.examples):
+        for line in mapping.plan("reference").render([example_message(mapping, tree, number)]).lines:
+            point = parse_line(line)
+            assert {(point.measurement, "tag", key, None) for key in point.tags} <= columns
+            types = {key: names.get(type(value), "unsigned") for key, value in point.fields.items()}
+            assert {(point.measurement, "field", key, name) for key, name in types.items()} <= columns
+
+
+def test_schema_of_a_mapping_as_a_table_and_as_json() -> None:
+    write("sail", "{expr: d, type: integer}", measurement="k", examples=example(2, k="dinghy"))
+    done = iggyflux("schema", "--of", "sail.yaml")
+    assert done.out.splitlines() == [
+        "measurement  column  name     type",
+        "dinghy       tag     berth    string",
+        "dinghy       field   draught  integer",
+        "(computed)   tag     berth    string",
+        "(computed)   field   draught  integer",
+    ]
+    found = json.loads(iggyflux("schema", "--of", "sail.yaml", "--format", "json").out)
+    fields = [{"key": "draught", "type": "integer"}]
+    assert found == [
+        {"measurement": "dinghy", "tags": ["berth"], "fields": fields},
+        {"measurement": None, "tags": ["berth"], "fields": fields},
+    ]
+
+
+def test_a_reader_has_no_such_schema() -> None:
+    reader = next(path for path in MAPPINGS if path.stem == "history-rows")
+    assert iggyflux("schema", "--of", reader).code == 2
