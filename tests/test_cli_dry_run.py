@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from shell import iggyflux
 
 from iggyflux.authoring.samples import Coordinates, read_samples
-from iggyflux.cli.tally import Tally, measurement_of
+from iggyflux.authoring.series import SeriesCount, measurement_of
+from iggyflux.cli.tally import Tally
+from iggyflux.delivery.lines import point_key
+from iggyflux.errors import PointError
+from iggyflux.lineprotocol import Point, parse_line
 from iggyflux.mapping import load_mapping
 from iggyflux.records import Failure
 
@@ -205,7 +209,7 @@ def test_series_and_collisions_are_counted_by_the_identity_of_points(points: lis
         )
 
     assert tally.collisions == len(points) - len(set(points))
-    assert sum(map(tally.series, tally.points)) == len({series for series, _ in points})
+    assert sum(map(tally.series.of, tally.points)) == tally.series.total == len({series for series, _ in points})
     assert tally.failed == len(points)
 
 
@@ -215,6 +219,28 @@ def test_series_and_collisions_are_counted_by_the_identity_of_points(points: lis
 def test_a_measurement_ends_at_the_first_comma_that_is_not_escaped(series: str, measurement: str) -> None:
     """As it is written, escapes kept."""
     assert measurement_of(series) == measurement
+
+
+NAMES = st.text(alphabet='ab ,=\\é"', min_size=1, max_size=4).filter(lambda text: not text.endswith("\\"))
+
+
+@given(st.lists(st.tuples(NAMES, st.dictionaries(NAMES, NAMES, max_size=3)), max_size=8))
+def test_values_of_tags_are_counted_as_the_parser_reads_them(points: list[tuple[str, dict[str, str]]]) -> None:
+    """Also where names have commas, equal signs, blanks and backslashes."""
+    lines = []
+    for measurement, tags in points:
+        try:
+            lines.append(Point(measurement, tags, {"f": 1.0}, 0).encode())
+        except PointError:
+            continue
+    counted = SeriesCount(point_key(line)[0] for line in lines)
+    values: dict[str, dict[str, set[str]]] = {}
+    for line in lines:
+        point, written = parse_line(line), measurement_of(point_key(line)[0])
+        for key, value in point.tags.items():
+            values.setdefault(written, {}).setdefault(key, set()).add(value)
+    for written, tags in values.items():
+        assert sorted(count for _, count in counted.tags(written)) == sorted(map(len, tags.values()))
 
 
 # --- eval ---

@@ -79,7 +79,11 @@ def prepared(server: SimServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     ):
         (folder / name).mkdir(parents=True)
     shutil.copy(folder / "mapping.yaml", folder / "mappings" / "factory-env.yaml")
-    shutil.copy(folder / "mapping.yaml", folder / "writer.yaml")
+    for name in ("writer.yaml", "old.yaml"):
+        shutil.copy(folder / "mapping.yaml", folder / name)
+    for arguments in (("init", "-q", "-b", "main"), ("add", "mapping.yaml"), ("commit", "-qm", "first")):
+        git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments)
+        subprocess.run(git, cwd=folder, check=True, capture_output=True)
     payloads = process("log", "generate", "mapping.yaml", "--count", "20", cwd=folder).out
     (folder / "samples.ndjson").write_text(payloads)
     envelopes = process("log", "generate", "mapping.yaml", "--count", "20", "--envelope", cwd=folder).out

@@ -130,7 +130,7 @@ def _constant(source: Source) -> str | None:
 
 
 def _of_examples(mapping: WriterMapping) -> Iterator[Column]:
-    plan = mapping.plan()
+    plan = mapping.plan("reference")
     for number, tree in enumerate(mapping.examples):
         try:
             rendered = plan.render([example_message(mapping, tree, number)])

@@ -354,6 +354,9 @@ def _grouped(pairs: Iterable[tuple[int, Any]], size: int) -> list[list[Any]]:
     return groups
 
 
+_MOST_TAGS: Final = 6
+
+
 def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Iterator[str]:
     """Yield the lines of the summary."""
     about = "" if tally.is_exact else "at least "
@@ -370,8 +373,9 @@ def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Itera
     yield f"lines       {tally.lines:>7,}{_span(tally, precision)}"
     width = max(map(len, tally.points), default=0)
     for measurement, count in sorted(tally.points.items()):
-        series = tally.series(measurement)
-        yield f"  {measurement:<{max(width, 9)}} {count:>7,}   in {about}{series:,} series"
+        tags = ", ".join(f"{tag} ({values:,})" for tag, values in tally.series.tags(measurement)[:_MOST_TAGS])
+        series = f"in {about}{tally.series.of(measurement):,} series"
+        yield f"  {measurement:<{max(width, 9)}} {count:>7,}   {series}{f', by {tags}' if tags else ''}"
     for what, counts in (("failures", tally.failures), ("omitted", tally.omitted)):
         if counts:
             yield f"{what:<11} {sum(counts.values()):>7,}"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from iggyflux.authoring.series import SeriesCount, measurement_of
 from iggyflux.delivery.lines import point_key
 from iggyflux.records import Failure
 
@@ -38,7 +39,7 @@ class Tally:
     is_exact: bool = True
     times: tuple[int, int] | None = None
     """The first and the last time, in the precision of the lines."""
-    _series: dict[str, set[int]] = field(default_factory=dict)
+    series: SeriesCount = field(default_factory=SeriesCount)
     _keys: dict[int, str] = field(default_factory=dict)
 
     def add_message(self, sample: str, lines: Sequence[str], failures: Sequence[Failure]) -> None:
@@ -60,16 +61,12 @@ class Tally:
         if len(self._keys) >= MOST_KEYS:
             self.is_exact = False
             return
-        self._series.setdefault(measurement, set()).add(hash(series))
+        self.series.add(series)
         other = self._keys.setdefault(hash((series, time)), sample)
         if other != sample:
             self.collisions += 1
             if self.first_collision is None:
                 self.first_collision = (other, sample)
-
-    def series(self, measurement: str) -> int:
-        """Return the number of series of `measurement`, or a lower bound."""
-        return len(self._series.get(measurement, ()))
 
     def as_dict(self) -> dict[str, object]:
         """Return the counters for `--format json`."""
@@ -82,7 +79,8 @@ class Tally:
             "failed": self.failed,
             "failures": _by_place(self.failures, "records"),
             "measurements": {
-                name: {"points": count, "series": self.series(name)} for name, count in sorted(self.points.items())
+                name: {"points": count, "series": self.series.of(name), "tags": dict(self.series.tags(name))}
+                for name, count in sorted(self.points.items())
             },
             "collisions": self.collisions,
             "exact": self.is_exact,
@@ -91,11 +89,3 @@ class Tally:
 
 def _by_place(counts: Counter[tuple[str, str]], what: str) -> list[dict[str, object]]:
     return [{"code": code, "pointer": pointer, what: count} for (code, pointer), count in sorted(counts.items())]
-
-
-def measurement_of(series: str) -> str:
-    """Return the measurement of a series key, with its escapes."""
-    end = series.find(",")
-    while end > 0 and series[end - 1] == "\\":
-        end = series.find(",", end + 1)
-    return series if end < 0 else series[:end]

@@ -17,6 +17,7 @@ from iggyflux.authoring.inference.decide import NO_FIELDS
 from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Time, Unused
 from iggyflux.authoring.inference.roles import FEW
 from iggyflux.authoring.samples import SampleError
+from iggyflux.authoring.series import tags_of
 from iggyflux.delivery.lines import point_key
 from iggyflux.documents import split_pointer
 from iggyflux.errors import MappingError, counted
@@ -214,9 +215,8 @@ def _causes(series: Iterable[str]) -> str:
     """Return how many values each tag has, the most first."""
     values: dict[str, set[str]] = {}
     for key in series:
-        for part in key.replace("\\,", "\0").split(",")[1:]:
-            name, _, value = part.partition("=")
+        for name, value in tags_of(key):
             values.setdefault(name, set()).add(value)
     ordered = sorted(values.items(), key=lambda each: -len(each[1]))
-    shown = ", ".join(f"{name} ({len(found):,})" for name, found in ordered[:6]).replace("\0", "\\,")
+    shown = ", ".join(f"{name} ({len(found):,})" for name, found in ordered[:6])
     return f"Tags and their values: {shown}." if shown else "No tags."
