@@ -36,6 +36,7 @@ from iggyflux.runner.status import RouteStatus
 from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
 from iggyflux.sim.faults import Fault, RequestFaults
+from iggyflux.transports.iggy import connection as iggy_connection
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.topics import IggySink
@@ -1047,14 +1048,17 @@ class World:
 
     @contextmanager
     def _sdk(self) -> Iterator[None]:
-        """Let messages that are sent tell what they hold."""
+        """Let messages that are sent tell what they hold; no port of this machine is asked what it speaks."""
         real = sdk.SendMessage, sdk.Partitioning
+        probes = iggy_connection.answers_http, iggy_connection.answers_tls
+        iggy_connection.answers_http = iggy_connection.answers_tls = lambda _host, _port: False
         sdk.SendMessage = lambda payload, headers, number: OutgoingBytes(payload, headers, number)
         sdk.Partitioning = SimpleNamespace(partition_id=lambda number: number)
         try:
             yield
         finally:
             sdk.SendMessage, sdk.Partitioning = real
+            iggy_connection.answers_http, iggy_connection.answers_tls = probes
 
     @contextmanager
     def _time(self) -> Iterator[None]:
