@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from iggyflux.authoring.contract import Column, columns_of
 from iggyflux.authoring.examples import render_examples
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
@@ -29,12 +30,14 @@ from iggyflux.plan.reads import columns_read
 from iggyflux.runner.factories import written_folders
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.setup import AnySetup, WriterSetup
+from iggyflux.spec import Query
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 from iggyflux.transports.local.log import Log
+from iggyflux.values import FieldType
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +396,46 @@ async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
             )
     finally:
         await sink.close()
+    if isinstance(end.setup, WriterSetup) and all(found.ok is not False for found in report.findings):
+        async for result in _compare_types(end.setup):
+            yield result
+
+
+async def _compare_types(setup: WriterSetup) -> AsyncIterator[CheckResult]:
+    """Compare the types of fields with those that are stored: the server refuses others."""
+    fields: dict[str, list[Column]] = {}
+    for column in columns_of(setup.mapping):
+        if column.measurement is not None and column.kind == "field" and column.type != FieldType.AUTO.value:
+            fields.setdefault(column.measurement, []).append(column)
+    if not fields:
+        return
+    rows = InfluxRows(setup.influxdb, Query(min(fields), None, "auto", (), (), ()))
+    conflicts = compared = 0
+    try:
+        await rows.connect()
+        for measurement, columns in sorted(fields.items()):
+            stored = (await rows.schema(measurement)).fields
+            for column in columns:
+                kinds = stored.get(column.key, ())
+                compared += bool(kinds)
+                if kinds and column.type not in kinds and "any" not in kinds:
+                    conflicts += 1
+                    yield _type_conflict(setup.mapping, column, kinds)
+    except (NotConnected, Stopped) as error:
+        yield CheckResult(None, f"types: not compared with what is stored: {error}")
+    else:
+        if compared and not conflicts:
+            yield CheckResult(True, f"types: {plural(compared, 'field')} as they are stored")
+    finally:
+        await rows.close()
+
+
+def _type_conflict(mapping: WriterMapping, column: Column, kinds: Sequence[str]) -> CheckResult:
+    """Return the finding for a field that is stored with other types."""
+    place = mapping.locate(column.pointer)
+    text = f"types: field {column.key} of {column.measurement} is {column.type} at {place}, and stored as "
+    hint = "declare the stored `type`, or write to another field: the server refuses the points"
+    return CheckResult(False, text + " and ".join(kinds), hint, "IFX609")
 
 
 WRITER_CHECKS: dict[tuple[str, str], Callable[[End, Writer], AsyncIterator[CheckResult]]] = {

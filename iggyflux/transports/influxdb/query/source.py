@@ -198,6 +198,13 @@ class InfluxRows(InfluxConnection):
             return []
         return await self._run(self._reported)
 
+    async def schema(self, measurement: str) -> Schema:
+        """Return the fields and tags that a measurement has on the server: none if it does not exist.
+
+        Raise `NotConnected` or `Stopped`.
+        """
+        return await self._run(lambda: self._ask_schema(measurement))
+
     async def first(self) -> int | None:
         """As `RowSource.first`."""
         return await self._run(self._first)
@@ -308,11 +315,13 @@ class InfluxRows(InfluxConnection):
             seconds = self._now()
         return int(seconds) * 10**9
 
-    def _ask_schema(self) -> Schema:
+    def _ask_schema(self, measurement: str | None = None) -> Schema:
+        """Return the schema of a measurement, of the query's if none is given."""
+        name = self._measurement if measurement is None else measurement
         if self.flavor.name == "v3":
-            return read_columns(self._ask_sql(statements.columns_sql(self._measurement)))
-        fields = self._ask_influxql(statements.fields_influxql(self._measurement))
-        tags = self._ask_influxql(statements.tags_influxql(self._measurement))
+            return read_columns(self._ask_sql(statements.columns_sql(name)))
+        fields = self._ask_influxql(statements.fields_influxql(name))
+        tags = self._ask_influxql(statements.tags_influxql(name))
         return Schema(
             read_field_keys(row for series in fields.series for row in series.values),
             tuple(sorted({str(row[0]) for series in tags.series for row in series.values})),
