@@ -39,6 +39,10 @@ OnBadValue: TypeAlias = Literal["fail", "omit"]
 """What happens to a value that cannot be stored as its field."""
 
 
+OnLimit: TypeAlias = Literal["warn", "stop", "dead_letter"]
+"""What happens to a point of a series beyond the limit."""
+
+
 class Collisions(Enum):
     """What happens to two points of one message with the same measurement, tags and timestamp (LANGUAGE 22)."""
 
@@ -177,6 +181,14 @@ class From:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """`limits` of a writer: the most series that it may write, and what happens to points of others."""
+
+    series: int
+    on_limit: OnLimit = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
 class Writer:
     """A writer document.  Two are equal if they have the same content, whatever their text."""
 
@@ -190,6 +202,7 @@ class Writer:
     on_error: OnError
     invalid_names: Literal["fail", "replace"]
     tables: MappingABC[str, MappingABC[str, JSON]]
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

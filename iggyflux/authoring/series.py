@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
+
+from iggyflux.errors import Problem, counted
+from iggyflux.mapping import WriterMapping
+
+BEYOND_LIMIT: Final = "IFX622"
 
 MOST_SERIES: Final = 1_000_000
 """With more series, the counts are lower bounds."""
@@ -41,6 +46,11 @@ class SeriesCount:
         for name, value in tags_of(series):
             values.setdefault(name, set()).add(hash(value))
 
+    @property
+    def measurements(self) -> Collection[str]:
+        """The measurements, as they are written."""
+        return self._series.keys()
+
     def of(self, measurement: str) -> int:
         """Return the number of series of a measurement, as it is written."""
         return len(self._series.get(measurement, ()))
@@ -49,6 +59,19 @@ class SeriesCount:
         """Return the tags of a measurement with the numbers of their values, the most first."""
         counts = {tag: len(values) for tag, values in self._values.get(measurement, {}).items()}
         return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+
+
+def beyond_limit(mapping: WriterMapping, count: SeriesCount) -> Problem | None:
+    """Return the problem of a mapping whose samples make more series than `limits.series`; None if they do not."""
+    limits = mapping.writer.limits
+    if limits is None or count.total <= limits.series:
+        return None
+    message = f"the samples make {count.total:,} series, and `limits.series` is {limits.series:,}"
+    worst = max(count.measurements, key=count.of)
+    tags = ", ".join(f"{tag} ({values:,})" for tag, values in count.tags(worst)[:6])
+    most = counted(count.of(worst), "series", "series")
+    hint = f"{worst} has {most}, by {tags or 'no tags'}: omit a tag, or raise the limit"
+    return mapping.document.problem(BEYOND_LIMIT, "/limits/series", message, hint=hint)
 
 
 def measurement_of(series: str) -> str:

@@ -11,6 +11,7 @@ import click
 
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
+from iggyflux.authoring.series import beyond_limit
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import MAPPING_FILE, kind_of_file, open_input, open_mapping
@@ -118,7 +119,7 @@ def command(
     else:
         source = _samples(document, samples, envelope, whole, limit)
     run(islice(source, limit))
-    return ExitCode.PROBLEMS if run.tally.failed else ExitCode.OK
+    return ExitCode.PROBLEMS if run.tally.failed or run.is_beyond_limit else ExitCode.OK
 
 
 def _open(mapping: Path, samples: str | None) -> WriterMapping | ReaderMapping:
@@ -321,14 +322,25 @@ class _WriterRun:
         self.seen.add(kind)
         show_failure(self.mapping, place, failure)
 
+    @property
+    def is_beyond_limit(self) -> bool:
+        """Whether the samples make more series than the document allows."""
+        return beyond_limit(self.mapping, self.tally.series) is not None
+
+    def _show_limit(self) -> None:
+        if (beyond := beyond_limit(self.mapping, self.tally.series)) is not None:
+            show_problem(beyond)
+
     def _summary(self) -> None:
         if self.form == "json":
             result(json_text({"summary": self.tally.as_dict()}) + "\n")
+            self._show_limit()
             return
         if self.shown > _SHOWN_FAILURES:
             talk(f"… and {plural(self.shown - _SHOWN_FAILURES, 'more failure')}")
         for line in summary_lines(self.tally, self.mapping, self.plan.precision):
             talk(line)
+        self._show_limit()
         for problem in check_samples(self.mapping, self.looked_at):
             pointer = problem.location.pointer.removesuffix("/expr")
             if problem.code not in _SHOWN_OTHERWISE and pointer not in self.failed:

@@ -209,6 +209,9 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
                 start, stop = map(format_rfc3339, record["gap"])
                 yield f"backfill {start} to {stop} is not read yet"
             yield f"digests of {plural(sum(each['count'] for each in record['slices']), 'row')}"
+        case "series":
+            yield f"writer {tree['name']}"
+            yield f"{plural(record['series'], 'known series', 'known series')}"
         case kind:
             yield f"{kind} {tree['name']}: {json_text(record)}"
     yield f"format {tree['format']}, {tree['bytes']:,} bytes"

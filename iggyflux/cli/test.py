@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unicodedata import combining, east_asian_width
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import click
 
-from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, run_examples
+from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, render_examples, run_examples
 from iggyflux.authoring.mutations import mutate as try_mutations
+from iggyflux.authoring.series import SeriesCount, beyond_limit
 from iggyflux.authoring.updating import update_examples
 from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
 from iggyflux.cli.output import (
@@ -28,12 +29,13 @@ from iggyflux.cli.output import (
     talk,
     unstyled,
 )
+from iggyflux.delivery.lines import point_key
 from iggyflux.disk import replace_file
 from iggyflux.documents import EditableText, format_of, kind_of, read_document, read_source
 from iggyflux.editor.coverage import UNTESTED, Coverage, cover
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.escapes import escaped
-from iggyflux.mapping import compile_document
+from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,16 @@ def _test(file: Path, plan: str, words: str | None, strict: bool) -> TestedFile 
         results = tuple(each for each in results if words.lower() in each.title.lower())
         if not results:
             return None
-    return TestedFile(str(file), results, coverage=cover(mapping))
+    beyond = _beyond_limit(mapping)
+    return TestedFile(str(file), results, () if beyond is None else (beyond,), coverage=cover(mapping))
+
+
+def _beyond_limit(mapping: WriterMapping | ReaderMapping) -> Problem | None:
+    """Return the problem of a writer whose examples make more series than its `limits` allow."""
+    if not isinstance(mapping, WriterMapping) or mapping.writer.limits is None:
+        return None
+    rendered = cast(Any, render_examples(mapping, mapping.plan()))
+    return beyond_limit(mapping, SeriesCount(point_key(line)[0] for each in rendered for line in each.lines))
 
 
 def _show_coverage(tested: Sequence[TestedFile], form: str, least: float | None) -> int:

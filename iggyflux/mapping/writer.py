@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import cast
 
 from iggyflux.documents import join_pointer
 from iggyflux.errors import PointError, RecordError
@@ -25,8 +26,10 @@ from iggyflux.spec import (
     Const,
     Field,
     From,
+    Limits,
     OnBadValue,
     OnError,
+    OnLimit,
     Payload,
     PointSpec,
     Source,
@@ -79,7 +82,16 @@ def read_writer(reading: Reading, name: str) -> Writer:
         on_error=OnError(reading.choice(tree, "on_error", ("dead_letter", "fail", "skip"))),
         invalid_names=invalid_names,
         tables=reading.tables,
+        limits=_read_limits(reading, tree.get("limits")),
     )
+
+
+def _read_limits(reading: Reading, value: JSON) -> Limits | None:
+    tree = object_of(value)
+    series = tree.get("series")
+    if isinstance(series, bool) or not isinstance(series, int):
+        return None
+    return Limits(series, cast(OnLimit, reading.choice(tree, "on_limit", ("dead_letter", "warn", "stop"))))
 
 
 def _warn_missing_for_each(reading: Reading, form: str, has_for_each: bool) -> None:

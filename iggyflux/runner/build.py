@@ -13,7 +13,14 @@ from iggyflux.plan import ReferencePlan, compile_plan
 from iggyflux.plan.compiled import CompiledPlan
 from iggyflux.plan.reads import columns_read
 from iggyflux.records import Message, Rendered
-from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES, make_cursor_store, make_dead_letters
+from iggyflux.runner.factories import (
+    LINE_SINKS,
+    MESSAGE_SINKS,
+    SOURCES,
+    make_cursor_store,
+    make_dead_letters,
+    make_series_guard,
+)
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
 from iggyflux.runner.setup import ReaderSetup, WriterSetup
 from iggyflux.transports.base import LineSink
@@ -42,6 +49,7 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         max_in_flight=settings.max_in_flight if sink.kind == "influxdb" else None,
         until_end=setup.until_end,
         unit_ns=Precision(settings.precision).divisor,
+        series=make_series_guard(setup),
     )
 
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings, TopicAddress
 from iggyflux.records import JSON
+from iggyflux.runner.series_guard import SeriesGuard, series_state
 from iggyflux.runner.setup import ReaderSetup, RouteSetup, WriterSetup
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
 
 if TYPE_CHECKING:
     from iggyflux.cursors import CursorStore
+    from iggyflux.state.store import StateStore
 
 _DEAD_LETTERS = "dead-letters"
 
@@ -184,7 +186,8 @@ def written_folders(setup: RouteSetup, source: Endpoint, sink: Endpoint) -> Iter
     item, state = setup.item, setup.pipeline.state
     if not isinstance(item.dead_letters, TopicAddress):
         yield "dead letters", item.dead_letters or _usual_dead_letters(setup), "dead_letters"
-    if isinstance(state, Path) and (setup.kind == "reader" or source.kind == "file"):
+    keeps_state = setup.kind == "reader" or source.kind == "file" or _has_limits(setup)
+    if isinstance(state, Path) and keeps_state:
         yield "positions", state, "state"
     if source.kind == "log" and source.path:
         yield "positions", source.path, "from"
@@ -192,6 +195,10 @@ def written_folders(setup: RouteSetup, source: Endpoint, sink: Endpoint) -> Iter
         yield "output", sink.path.parent if sink.kind == "file" else sink.path, "to"
     if setup.kind == "reader":
         yield "temporary files", Path(gettempdir()), "TMPDIR of the environment"
+
+
+def _has_limits(setup: RouteSetup) -> bool:
+    return isinstance(setup, WriterSetup) and setup.writer.limits is not None
 
 
 def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:
@@ -205,6 +212,21 @@ def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:
         in_topic = TopicState(setup.iggy, state, setup.name)
         return CursorStore(in_topic, setup.name, query, marks=marks)
     return CursorStore(cursor_state(state, setup.name), setup.name, query, marks=marks)
+
+
+def make_series_guard(setup: WriterSetup) -> SeriesGuard | None:
+    """Return the limit of a writer's series, if it has one: its state is in the state folder, or in a topic."""
+    limits, state = setup.writer.limits, setup.pipeline.state
+    if limits is None:
+        return None
+    store: StateStore
+    if isinstance(state, TopicAddress):
+        from iggyflux.cursors.topics import TopicState
+
+        store = TopicState(setup.iggy, state, f"{setup.name}.series")
+    else:
+        store = series_state(state, setup.name)
+    return SeriesGuard(setup.name, limits.series, limits.on_limit, store)
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

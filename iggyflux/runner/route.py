@@ -11,6 +11,7 @@ from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import OnError
 from iggyflux.records import Message, Rendered, RenderedMessages, Row
+from iggyflux.runner.series_guard import SeriesGuard
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowSource, Source
 
 
@@ -67,6 +68,8 @@ class Route:
     until_end: bool = False
     unit_ns: int = 1
     """The unit of the times in lines."""
+    series: SeriesGuard | None = None
+    """The limit of series, if the mapping has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

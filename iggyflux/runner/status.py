@@ -101,6 +101,8 @@ class RouteStatus(DeliveryStatistics):
     groups: Sequence[GroupState] = ()
     """The consumer groups that the source is a member of, one for each topic."""
     error: Stopped | None = None
+    series: int | None = None
+    """The known series of a writer with `limits.series`."""
     reader: ReaderStatus | None = None
     """The progress of a reader."""
 
@@ -123,6 +125,7 @@ class RouteStatus(DeliveryStatistics):
             "waiting_for": self.waiting_for,
             "lag": {str(partition): count for partition, count in self.lag.items()},
             "groups": [_group(each) for each in self.groups],
+            **({} if self.series is None else {"series": self.series}),
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }

@@ -109,7 +109,9 @@ class WriterRun:
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
-        async with closing_all(self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close):
+        closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
+        closes += [] if route.series is None else [route.series.close]
+        async with closing_all(*closes):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
                 await self._end()
@@ -121,6 +123,8 @@ class WriterRun:
         status = self.status
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
+        if self.route.series is not None:
+            status.series = self.route.series.count
         now = self._clock.monotonic()
         self._unanswered.warn(now)
         if status.state == "connecting":
@@ -131,6 +135,8 @@ class WriterRun:
             status.waiting_for = self._sink_state.waiting_for(now) or held or self.route.source.waiting_for
 
     async def _connect(self) -> None:
+        if self.route.series is not None:
+            await self.route.series.connect()
         await connect_all(self.route.dead_letters.connect, self._connect_sink, self._connect_source)
 
     async def _connect_source(self) -> None:
@@ -312,7 +318,8 @@ class _Transfer:
 
     async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
         """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
-        async for part, rendered in rendered_parts(self._route.plan, batch, self._renderer):
+        async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
+            rendered = made if self._route.series is None else await self._route.series.admit(made)
             self._count(part, rendered)
             job = Job(part, rendered, len(rendered.lines))
             self._failures.report_failures(rendered.failures, job.place_of)
