@@ -11,12 +11,15 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 from typing import IO, TypeAlias
 
 import msgspec
 
-from iggyflux.errors import IggyfluxError, counted
+from iggyflux.authoring.sample_bytes import SampleError as SampleError
+from iggyflux.authoring.sample_bytes import is_utf16, utf8_of
+from iggyflux.errors import counted
 from iggyflux.mapping import From
 from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Message, Row
@@ -33,19 +36,8 @@ _BOM = b"\xef\xbb\xbf"
 Lines: TypeAlias = Iterable[bytes]
 
 
-class SampleError(IggyfluxError):
-    """A sample that cannot become a message; `line` counts from 1 and is 0 if the error is not in one line."""
-
-    def __init__(self, code: str, reason: str, line: int = 0, hint: str | None = None) -> None:
-        self.code = code
-        self.reason = reason
-        self.line = line
-        self.hint = hint
-        super().__init__(reason)
-
-
 class SampleFile:
-    """A file that is read line by line or whole, within a limit of memory."""
+    """A file that is read line by line or whole, within a limit of memory; UTF-16 becomes UTF-8."""
 
     def __init__(self, file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> None:
         self._file = file
@@ -53,13 +45,22 @@ class SampleFile:
 
     def __iter__(self) -> Iterator[bytes]:
         number = 1
-        while line := self._checked(self._file.readline(self._limit + 1), number, "a line"):
+        file = self._file
+        line = self._checked(file.readline(self._limit + 1), number, "a line")
+        if is_utf16(line):
+            file = utf8_of(line, file)
+            line = self._checked(file.readline(self._limit + 1), number, "a line")
+        while line:
             yield line
             number += 1
+            line = self._checked(file.readline(self._limit + 1), number, "a line")
 
-    def read(self) -> bytes:
-        """Return the whole content.  Raise SampleError if it is too long."""
-        return self._checked(self._file.read(self._limit + 1), 0, "the file")
+    def read(self, *, is_text: bool = True) -> bytes:
+        """Return the whole content; what is not text stays as it is.  Raise SampleError if it is too long."""
+        data = self._checked(self._file.read(self._limit + 1), 0, "the file")
+        if is_text and is_utf16(data):
+            data = self._checked(utf8_of(data, BytesIO()).read(), 0, "the file")
+        return data
 
     def _checked(self, data: bytes, line: int, what: str) -> bytes:
         if len(data) > self._limit:

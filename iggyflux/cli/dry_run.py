@@ -34,6 +34,7 @@ from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_sam
 from iggyflux.errors import DocumentError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
+from iggyflux.payloads import FORMATS
 from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
 
@@ -174,7 +175,7 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: boo
     with open_input(path) as lines:
         try:
             found = (
-                whole_sample(lines.read(), coordinates)
+                whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates)
                 if whole
                 else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
             )

@@ -18,6 +18,7 @@ from iggyflux.authoring.samples import SampleRow, read_rows
 from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import open_input, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, flush_results, json_text, note, plural, result, talk, warn_of_fallback
+from iggyflux.cli.sample_files import is_csv
 from iggyflux.errors import TooMuch
 from iggyflux.mapping import Mapping, ReaderMapping
 from iggyflux.mapping.times import read_duration
@@ -130,7 +131,7 @@ def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iter
         return
     path = Path(samples)
     with open_input(path) as lines:
-        chosen = form or ("csv" if path.suffix == ".csv" else "jsonl")
+        chosen = form or ("csv" if is_csv(path) else "jsonl")
         yield from read_rows(lines, form=chosen, measurement=measurement)
 
 

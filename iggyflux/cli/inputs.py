@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import click
 
+from iggyflux.authoring.sample_bytes import NoZstd, expanded
 from iggyflux.authoring.samples import SampleError, SampleFile
 from iggyflux.cli.output import show_problem
 from iggyflux.documents import kind_of, open_source, read_document, read_source
@@ -42,7 +43,7 @@ MAPPING_FILE = _DocumentFile(exists=True, dir_okay=False, path_type=Path)
 
 @contextmanager
 def open_input(path: Path) -> Iterator[SampleFile]:
-    """Yield the lines of a file, or of stdin for `-`.
+    """Yield the lines of a file, expanded if its name ends in `.gz` or `.zst`, or those of stdin for `-`.
 
     Raise UsageError if the file cannot be opened.  Raise DocumentError if it is a pipe that nothing writes to, and
     instead of a SampleError of the caller's block.
@@ -54,7 +55,9 @@ def open_input(path: Path) -> Iterator[SampleFile]:
         raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
     with file as lines:
         try:
-            yield SampleFile(lines)
+            yield SampleFile(lines if path == STDIN else expanded(lines, path.name))
+        except NoZstd as error:
+            raise click.UsageError(f"{path} needs a package to be expanded: pip install 'iggyflux[zstd]'") from error
         except SampleError as error:
             place = Location(input_name(path), error.line, 1 if error.line else 0)
             raise DocumentError([Problem(error.code, error.reason, place, hint=error.hint)]) from error

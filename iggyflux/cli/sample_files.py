@@ -8,11 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import click
+
+from iggyflux.authoring.sample_bytes import COMPRESSED, plain_name
 from iggyflux.authoring.samples import Coordinates, read_rows, read_samples, whole_sample
 from iggyflux.cli.inputs import open_input
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import IggyfluxError
 from iggyflux.mapping import ReaderMapping, WriterMapping
+from iggyflux.payloads import FORMATS
 from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope
 
 _NAMED: Final = re.compile(r"^#[ \t]*samples:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
@@ -25,25 +29,30 @@ def samples_of_file(
     """Return the first samples of a file.  Raise UsageError or DocumentError if they cannot be read."""
     with open_input(path) as lines:
         if isinstance(mapping, ReaderMapping):
-            form = "csv" if path.suffix.lower() == ".csv" else "jsonl"
+            form = "csv" if is_csv(path) else "jsonl"
             measurement = mapping.reader.source.measurement or ""
             rows = read_rows(lines, form=form, measurement=measurement)
             return [sample.row for sample in islice(rows, MOST_SAMPLES)]
         source = mapping.writer.source
         coordinates = Coordinates.of(source)
         found = (
-            whole_sample(lines.read(), coordinates)
+            whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates)
             if whole
             else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
         )
         return [sample.message for sample in islice(found, MOST_SAMPLES)]
 
 
+def is_csv(path: Path) -> bool:
+    """Return whether a file is CSV by its name, compressed or not."""
+    return plain_name(path.name).lower().endswith(".csv")
+
+
 def find_samples(path: Path, text: str) -> Path | None:
     """Return the file of samples that belongs to the mapping file at `path` with the content `text`.
 
     It is named by a comment (`# samples: FILE`), or is beside the mapping: `NAME.ndjson`, `samples/NAME.ndjson`, also
-    `.jsonl`, `.json`, `.csv`, `.txt` and `.lp`.
+    `.jsonl`, `.json`, `.csv`, `.txt` and `.lp`, each also with `.gz` or `.zst` behind it.
     """
     named = _NAMED.search(text)
     if named is not None:
@@ -55,7 +64,8 @@ def find_samples(path: Path, text: str) -> Path | None:
 def _beside(path: Path) -> Iterator[Path]:
     for folder in (path.parent, path.parent / "samples"):
         for ending in _ENDINGS:
-            yield folder / f"{path.stem}{ending}"
+            for compression in ("", *COMPRESSED):
+                yield folder / f"{path.stem}{ending}{compression}"
 
 
 def samples_beside(mapping: WriterMapping | ReaderMapping, path: Path) -> Samples:
@@ -64,16 +74,16 @@ def samples_beside(mapping: WriterMapping | ReaderMapping, path: Path) -> Sample
     Lines that are messages with coordinates are taken as such.  A csv file is one payload.
     """
     try:
-        whole = path.suffix.lower() in (".csv", ".lp") and mapping.kind == "writer"
+        whole = plain_name(path.name).lower().endswith((".csv", ".lp")) and mapping.kind == "writer"
         return samples_of_file(mapping, path, envelope=not whole and has_envelopes(path), whole=whole)
-    except (IggyfluxError, OSError, ValueError):
+    except (IggyfluxError, OSError, ValueError, click.UsageError):
         return ()
 
 
 def has_envelopes(path: Path) -> bool:
     """Return whether the first line of a file is a message with coordinates."""
-    with path.open("rb") as file:
-        line = file.readline(1 << 20)
+    with open_input(path) as lines:
+        line = next(iter(lines), b"")
     try:
         decode_envelope(line, 0)
     except EnvelopeError:

@@ -23,7 +23,7 @@ from iggyflux.documents.masking import (
 from iggyflux.documents.nodes import Document, Format, join_pointer, kind_of, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
 from iggyflux.documents.source import has_mark, open_source, read_source
-from iggyflux.documents.text import EditableText, check_size, read_text, with_plain_breaks
+from iggyflux.documents.text import EditableText, check_size, read_text, with_plain_breaks, without_utf16
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.secrets import Scrubber, login_spans, secret_spans, suspected_secrets
 
@@ -76,6 +76,7 @@ def read_document(text: str | bytes, *, file: str | None = None, format: str | N
 
 def _read(text: str | bytes, file: str | None, chosen: Format) -> Document:
     check_size(text, file)
+    text = without_utf16(text, file)
     # The mask, the reader and the places all count the lines of one text.
     text = with_plain_breaks(text, lone=chosen == "yaml")
     clean = text if isinstance(text, str) else text.decode("utf-8", "replace")

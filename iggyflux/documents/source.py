@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from iggyflux.documents.text import MAX_BYTES, refuse, too_large
+from iggyflux.documents.text import MAX_BYTES, has_text, refuse, too_large
 from iggyflux.errors import DocumentError, Location, Problem
 
 _CHUNK_BYTES = 1 << 16
@@ -91,8 +91,8 @@ def _no_data(path: Path, seconds: float) -> DocumentError:
 
 
 def has_mark(path: Path, mark: bytes) -> bool:
-    """Return whether `mark` is in the regular file, within the size that a document may have.  Raise OSError."""
+    """Return whether `mark` (ASCII) is in the regular file, within the size of a document.  Raise OSError."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits for its writer
         return False
     with path.open("rb") as file:
-        return mark in file.read(MAX_BYTES + 1)
+        return has_text(file.read(MAX_BYTES + 1), mark)

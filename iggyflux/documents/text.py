@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Final
 
 from iggyflux.documents.nodes import Lines
 from iggyflux.errors import DocumentError, Problem
@@ -20,14 +24,34 @@ MOST_FAULTS = 20
 """The most syntax faults that are reported at once."""
 
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_BREAK = re.compile(r"\r?\n")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
-_WIDE_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_WIDE_MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 def check_size(data: str | bytes, file: str | None) -> None:
     """Raise DocumentError if `data` is larger than a document can be."""
     if len(data) > MAX_BYTES:
         raise too_large(f"{len(data):,} {'bytes' if isinstance(data, bytes) else 'characters'}", MAX_BYTES, file)
+
+
+def without_utf16(data: str | bytes, file: str | None) -> str | bytes:
+    """Return `data` as text if it is UTF-16, which its first two bytes say, else as it is.  Raise DocumentError."""
+    encoding = _WIDE_MARKS.get(data[:2]) if isinstance(data, bytes) else None
+    if isinstance(data, str) or encoding is None:
+        return data
+    try:
+        return data[2:].decode(encoding)
+    except UnicodeDecodeError as error:
+        before = data[2 : error.start + 2].decode(encoding, "replace")
+        reason = f"this is not UTF-16, as its first two bytes say: {error.reason}"
+        hint = "save the file as UTF-8"
+        raise refuse(Lines(before).problem("IFX103", reason, len(before), file=file, hint=hint)) from error
+
+
+def has_text(data: bytes, text: bytes) -> bool:
+    """Return whether ASCII `text` is in `data`, also as UTF-16."""
+    return text in data or text.decode("ascii").encode("utf-16-le") in data
 
 
 def with_plain_breaks(data: str | bytes, *, lone: bool) -> str | bytes:
@@ -54,24 +78,56 @@ def read_text(data: str | bytes, file: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EditableText:
-    """The text of a document, as its problems count it, and what a file with that text has besides."""
+    """The text of a document, as its problems count it, and what a file with that text has besides.
+
+    `breaks` are the line breaks, one for each line feed of `text`.
+    """
 
     text: str
-    has_mark: bool
-    line_break: str
+    mark: bytes
+    encoding: str
+    breaks: tuple[str, ...]
 
     @classmethod
     def of(cls, data: bytes) -> EditableText | None:
-        """Return the text of a file; None if its line breaks are of several kinds.  Raise DocumentError."""
-        text = read_text(data, None)
+        """Return the text of a file; None if lone carriage returns break its lines.  Raise DocumentError."""
+        encoding = _WIDE_MARKS.get(data[:2], "utf-8")
+        text = read_text(without_utf16(data, None), None)
         plain = text.replace("\r\n", "\n")
-        if "\r" in plain or (plain != text and text.count("\n") != text.count("\r\n")):
+        if "\r" in plain:
             return None
-        return cls(plain, data.startswith(_BOM.encode()), "\n" if plain == text else "\r\n")
+        mark = _BOM.encode(encoding)
+        return cls(plain, mark if data.startswith(mark) else b"", encoding, tuple(_BREAK.findall(text)))
 
     def with_text(self, text: str) -> bytes:
-        """Return the content of the file with another text."""
-        return (_BOM * self.has_mark + text.replace("\n", self.line_break)).encode()
+        """Return the content of the file with another text; lines that stay keep their breaks."""
+        usual = max(sorted(set(self.breaks)), key=self.breaks.count, default="\n")
+        if len(set(self.breaks)) > 1:
+            text = "".join(self._broken(text.split("\n"), usual))
+        elif usual != "\n":
+            text = text.replace("\n", usual)
+        return self.mark + text.encode(self.encoding)
+
+    def _broken(self, lines: list[str], usual: str) -> Iterator[str]:
+        """Yield the lines with a break behind each but the last: their own, else the usual one."""
+        old = self.text.split("\n")
+        first = _same(old, lines)
+        last = _same(old[:first:-1], lines[:first:-1])
+        middle = SequenceMatcher(None, old[first : len(old) - last], lines[first : len(lines) - last])
+        moved = [(first + start, first + new, size) for start, new, size in middle.get_matching_blocks()]
+        breaks = [usual] * len(lines)
+        for start, new, size in ((0, 0, first), *moved, (len(old) - last, len(lines) - last, last)):
+            kept = self.breaks[start : start + size]
+            breaks[new : new + len(kept)] = kept
+        breaks[-1] = ""
+        for line, its in zip(lines, breaks, strict=True):
+            yield line + its
+
+
+def _same(some: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many texts are the same from the beginning on."""
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(some), len(others)))
 
 
 def too_large(found: str, limit: int, file: str | None) -> DocumentError:
@@ -91,18 +147,14 @@ def _decode(data: bytes, file: str | None) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8")
-        wide = _WIDE_MARKS.get(data[:2])
-        if wide:
-            problem = Lines("").problem("IFX103", f"this is {wide} text", 0, file=file, hint="save the file as UTF-8")
-        else:
-            after = data[error.start : error.start + 80].decode("utf-8", "replace").split("\n")[0]
-            problem = Lines(before + after).problem(
-                "IFX103",
-                f"byte 0x{data[error.start]:02x} is not UTF-8",
-                len(before),
-                file=file,
-                hint="save the file as UTF-8",
-            )
+        after = data[error.start : error.start + 80].decode("utf-8", "replace").split("\n")[0]
+        problem = Lines(before + after).problem(
+            "IFX103",
+            f"byte 0x{data[error.start]:02x} is not UTF-8",
+            len(before),
+            file=file,
+            hint="save the file as UTF-8",
+        )
         raise refuse(problem) from error
 
 
