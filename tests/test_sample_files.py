@@ -244,3 +244,69 @@ def test_a_changed_document_keeps_the_line_breaks_of_all_other_lines(
 def test_lines_broken_by_lone_carriage_returns_are_left() -> None:
     """A YAML reader takes them for line breaks, a TOML reader does not."""
     assert EditableText.of(b"a: b\rc: d\n") is None
+
+
+# --- messages with coordinates ---
+
+ENVELOPES = "".join(
+    json.dumps({"payload": json.loads(line), "topic": "auto", "offset": 7 + number}) + "\n"
+    for number, line in enumerate(LINES.splitlines()[:3])
+)
+LOOK = "the samples look like messages with coordinates; add --envelope"
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each != "whole"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-8-sig"])
+def test_samples_that_look_like_messages_get_a_note_and_stay_payloads(command: str, encoding: str) -> None:
+    """Only `--envelope` or `--envelope auto` take them as messages, wherever the option is written."""
+    Path("m.ndjson").write_bytes(ENVELOPES.encode(encoding))
+    words = [each.replace("FILE", "m.ndjson") for each in COMMANDS[command]]
+
+    unasked = iggyflux(*words)
+    outcomes = [
+        iggyflux(*words, "--envelope"),
+        iggyflux(words[0], *words[1:2] * (words[0] == "log"), "--envelope", "auto", *words[1 + (words[0] == "log") :]),
+    ]
+
+    assert LOOK in unasked.err
+    assert not any(LOOK in each.err for each in outcomes)
+    if command != "log append":  # its offsets go on
+        assert outcomes[0] == outcomes[1] != unasked
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"payload": {"ort": 1}}',
+        '{"offset": 5}',
+        '{"payload": 1, "offset": "5"}',
+        "[]",
+        '"x"',
+        "x",
+        "",
+        '{"ort": "auto"}',
+    ],
+)
+@pytest.mark.parametrize("option", [(), ("--envelope", "auto")])
+def test_what_may_be_a_plain_payload_is_one_and_has_no_note(line: str, option: tuple[str, ...]) -> None:
+    Path("p.ndjson").write_text(f"{line}\n{ENVELOPES}")
+
+    outcome = iggyflux("eval", "@", "p.ndjson", "--compact", *option)
+
+    assert LOOK not in outcome.err
+    assert len(outcome.out.splitlines()) >= 3
+
+
+def test_a_file_named_auto_can_be_read_with_envelopes() -> None:
+    Path("auto").write_text(ENVELOPES)
+
+    assert iggyflux("eval", "meta('offset')", "--envelope", "--", "auto").out == "7\n8\n9\n"
+    assert iggyflux("eval", "meta('offset')", "auto", "--message").out == "7\n8\n9\n"
+
+
+def test_infer_takes_files_of_one_kind() -> None:
+    Path("m.ndjson").write_text(ENVELOPES)
+
+    outcome = iggyflux("infer", "m.ndjson", "plain.ndjson", "--envelope", "auto")
+
+    assert (outcome.code, "infer one kind at a time" in outcome.err) == (2, True)

@@ -25,7 +25,13 @@ from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.influxdb.query.rows import UnreadableAnswer, decode_flux
-from iggyflux.transports.local.envelopes import MAX_LINE_BYTES, EnvelopeError, bare_message, decode_envelope
+from iggyflux.transports.local.envelopes import (
+    MAX_LINE_BYTES,
+    EnvelopeError,
+    bare_message,
+    decode_envelope,
+    has_coordinates,
+)
 
 NOT_AN_ENVELOPE = "IFX500"
 NEEDS_ENVELOPE = "IFX501"
@@ -42,22 +48,35 @@ class SampleFile:
     def __init__(self, file: IO[bytes], *, limit: int = MAX_LINE_BYTES) -> None:
         self._file = file
         self._limit = limit
+        self._begin: bytes | None = None
+
+    def begins_with_message(self) -> bool:
+        """Return whether the first line is a message with coordinates.  Raise SampleError if it is too long."""
+        self._begin = self._first_line()
+        return has_coordinates(self._begin.removeprefix(_BOM))
 
     def __iter__(self) -> Iterator[bytes]:
         number = 1
-        file = self._file
-        line = self._checked(file.readline(self._limit + 1), number, "a line")
-        if is_utf16(line):
-            file = utf8_of(line, file)
-            line = self._checked(file.readline(self._limit + 1), number, "a line")
+        line = self._first_line() if self._begin is None else self._begin
         while line:
             yield line
             number += 1
-            line = self._checked(file.readline(self._limit + 1), number, "a line")
+            line = self._line(number)
+
+    def _first_line(self) -> bytes:
+        line = self._line(1)
+        if is_utf16(line):
+            self._file = utf8_of(line, self._file)
+            line = self._line(1)
+        return line
+
+    def _line(self, number: int) -> bytes:
+        return self._checked(self._file.readline(self._limit + 1), number, "a line")
 
     def read(self, *, is_text: bool = True) -> bytes:
         """Return the whole content; what is not text stays as it is.  Raise SampleError if it is too long."""
-        data = self._checked(self._file.read(self._limit + 1), 0, "the file")
+        begin = self._begin or b""
+        data = self._checked(begin + self._file.read(self._limit + 1 - len(begin)), 0, "the file")
         if is_text and is_utf16(data):
             data = self._checked(utf8_of(data, BytesIO()).read(), 0, "the file")
         return data

@@ -13,6 +13,7 @@ from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
 from iggyflux.authoring.series import beyond_limit
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
 from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import MAPPING_FILE, kind_of_file, open_input, open_mapping
 from iggyflux.cli.logs import open_log
@@ -45,10 +46,10 @@ _MOST_MESSAGES: Final = 10_000
 _LIVE_ROWS: Final = 20
 
 
-@click.command(name="dry-run")
+@click.command(name="dry-run", cls=SamplesCommand)
 @click.argument("mapping", type=MAPPING_FILE)
 @click.argument("samples", required=False)
-@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not plain payloads.")
+@envelope_option("Samples are messages with coordinates and headers, not plain payloads.")
 @click.option("--whole", is_flag=True, help="SAMPLES is one payload, for example a csv file with its header.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
@@ -79,7 +80,7 @@ _LIVE_ROWS: Final = 20
 def command(
     mapping: Path,
     samples: str | None,
-    envelope: bool,
+    envelope: Envelope,
     whole: bool,
     form: str,
     precision: str,
@@ -158,7 +159,7 @@ def _count(last: str | None) -> int:
 
 
 def _samples(
-    mapping: WriterMapping, samples: str | None, envelope: bool, whole: bool, limit: int | None
+    mapping: WriterMapping, samples: str | None, envelope: Envelope, whole: bool, limit: int | None
 ) -> Iterator[Sample]:
     if samples is None:
         return _example_samples(mapping)
@@ -169,11 +170,12 @@ def _samples(
     return _file_samples(mapping, Path(samples), envelope, whole)
 
 
-def _file_samples(mapping: WriterMapping, path: Path, envelope: bool, whole: bool) -> Iterator[Sample]:
+def _file_samples(mapping: WriterMapping, path: Path, envelope: Envelope, whole: bool) -> Iterator[Sample]:
     source = mapping.writer.source
     coordinates = Coordinates.of(source)
     with open_input(path) as lines:
         try:
+            envelope = not whole and are_messages(lines, envelope)
             found = (
                 whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates)
                 if whole

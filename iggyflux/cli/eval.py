@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from iggyflux.authoring.samples import Coordinates, read_samples
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -30,16 +31,10 @@ from iggyflux.payloads.recognition import explained
 from iggyflux.records import Message
 
 
-@click.command(name="eval")
+@click.command(name="eval", cls=SamplesCommand)
 @click.argument("expression")
 @click.argument("file", required=False, type=INPUT_FILE)
-@click.option(
-    "--envelope",
-    "--message",
-    "envelope",
-    is_flag=True,
-    help="FILE contains messages with coordinates and headers, so that meta() and header() work.",
-)
+@envelope_option("FILE contains messages with coordinates and headers, so that meta() and header() work.", "--message")
 @click.option("--compact", is_flag=True, help="Print one line per result, also on a terminal.")
 @click.option("--raw", is_flag=True, help="Print strings without quotes.")
 @click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (default json).")
@@ -47,7 +42,7 @@ from iggyflux.records import Message
 def command(
     expression: str,
     file: Path | None,
-    envelope: bool,
+    envelope: Envelope,
     compact: bool,
     raw: bool,
     form: str | None,
@@ -114,10 +109,10 @@ def _known_format(form: str) -> str:
 
 
 def _values(
-    expression: Expression, file: Path | None, form: str, options: Mapping[str, Any], envelope: bool
+    expression: Expression, file: Path | None, form: str, options: Mapping[str, Any], envelope: Envelope
 ) -> Iterator[Any]:
     """Yield the result for each document, or `_FAILED` after reporting a failure."""
-    for place, message in _documents(file, form, envelope):
+    for place, message, has_coordinates in _documents(file, form, envelope):
         try:
             if message is None:
                 yield expression.evaluate(None)
@@ -126,7 +121,7 @@ def _values(
                     document = FORMATS[form].decode(message.payload, options, None, False)
                 except DecodeError as error:
                     raise explained(error, message.payload, form) from None
-                yield expression.evaluate(document, message if envelope else None)
+                yield expression.evaluate(document, message if has_coordinates else None)
         except RecordError as error:
             talk(place, Styled(f"error[{error.code}]", "red", bold=True), f": {error.reason}")
             if error.hint:
@@ -134,16 +129,17 @@ def _values(
             yield _FAILED
 
 
-def _documents(file: Path | None, form: str, envelope: bool) -> Iterator[tuple[str, Message | None]]:
-    """Yield the documents with their places; None if there is no input."""
+def _documents(file: Path | None, form: str, envelope: Envelope) -> Iterator[tuple[str, Message | None, bool]]:
+    """Yield the documents with their places, and whether they have coordinates; None if there is no input."""
     if file is None and stdin_is_terminal():
-        yield "", None
+        yield "", None, False
         return
     path = STDIN if file is None else file
     count = 0
     with open_input(path) as lines:
-        for sample in read_samples(lines, Coordinates(), form=form, envelope=envelope):
+        is_enveloped = are_messages(lines, envelope)
+        for sample in read_samples(lines, Coordinates(), form=form, envelope=is_enveloped):
             count += 1
-            yield f"{input_name(path)}:{sample.line}: ", sample.message
+            yield f"{input_name(path)}:{sample.line}: ", sample.message, is_enveloped
     if not count and file is None:
-        yield "", None
+        yield "", None, False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ import click
 
 from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
 from iggyflux.cli.init import write_schema
 from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, open_input, stdin_is_terminal
 from iggyflux.cli.log import TopicName
@@ -51,7 +52,7 @@ class _Input:
     messages: Sequence[Message] = ()
 
 
-@click.command(name="infer")
+@click.command(name="infer", cls=SamplesCommand)
 @click.argument("samples", nargs=-1)
 @click.option("--from", "origin", type=_Origin(), help="Read the last messages of a topic instead of files.")
 @click.option(
@@ -65,7 +66,7 @@ class _Input:
     type=MAPPING_FILE,
     help="With --from iggy: the pipeline file with the connection (or set IGGY_ADDRESS, …).",
 )
-@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not plain payloads.")
+@envelope_option("Samples are messages with coordinates and headers, not plain payloads.")
 @click.option("--whole", is_flag=True, help="Each file is one payload.")
 @click.option(
     "--topic", type=TopicName(), help="The stream and topic to write into the mapping (default: by the file's name)."
@@ -88,7 +89,7 @@ def command(
     origin: str | None,
     last: int | None,
     pipeline: Path | None,
-    envelope: bool,
+    envelope: Envelope,
     whole: bool,
     topic: tuple[str, str] | None,
     measurement: str | None,
@@ -127,7 +128,12 @@ def command(
 
 
 def _check(
-    samples: tuple[str, ...], origin: str | None, last: int | None, pipeline: Path | None, envelope: bool, whole: bool
+    samples: tuple[str, ...],
+    origin: str | None,
+    last: int | None,
+    pipeline: Path | None,
+    envelope: Envelope,
+    whole: bool,
 ) -> None:
     if whole and envelope:
         raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
@@ -153,27 +159,26 @@ def _problem(error: SampleError, file: str) -> DocumentError:
 # --- input ---
 
 
-def _of_files(names: tuple[str, ...], envelope: bool, whole: bool) -> _Input:
+def _of_files(names: tuple[str, ...], envelope: Envelope, whole: bool) -> _Input:
     paths = [INPUT_FILE.convert(name, None, None) for name in names] or [STDIN]
     topic = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(paths[0].name.split(".")[0]).name) if paths[0] != STDIN else "messages"
     coordinates = Coordinates(_STREAM, topic or "messages")
-    if envelope:
-        messages = [message for path in paths for message in _enveloped(path, coordinates)]
-        try:
-            return _named(recognize_payloads([message.payload for message in messages]), messages)
-        except SampleError as error:
-            raise _problem(error, input_name(paths[0])) from error
+    messages: list[Message] = []
     read: list[Recognized] = []
     for path in paths:
         with open_input(path) as lines:
-            read.append(recognize_file(lines.read(), whole=whole))
-    return _Input(_joined(read, paths), coordinates.stream, coordinates.topic)
-
-
-def _enveloped(path: Path, coordinates: Coordinates) -> Iterator[Message]:
-    with open_input(path) as lines:
-        for sample in read_samples(lines, coordinates, envelope=True):
-            yield sample.message
+            if not whole and are_messages(lines, envelope):
+                messages += [sample.message for sample in read_samples(lines, coordinates, envelope=True)]
+            else:
+                read.append(recognize_file(lines.read(), whole=whole))
+    if not messages:
+        return _Input(_joined(read, paths), coordinates.stream, coordinates.topic)
+    if read:
+        raise click.UsageError("some files are messages with coordinates and others are not: infer one kind at a time")
+    try:
+        return _named(recognize_payloads([message.payload for message in messages]), messages)
+    except SampleError as error:
+        raise _problem(error, input_name(paths[0])) from error
 
 
 def _named(samples: Recognized, messages: Sequence[Message]) -> _Input:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from iggyflux.authoring.generate import generate_messages
 from iggyflux.authoring.samples import Coordinates, Sample, read_samples
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -75,11 +76,11 @@ def command() -> None:
 # --- append ---
 
 
-@command.command(name="append")
+@command.command(name="append", cls=SamplesCommand)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("target", metavar="STREAM/TOPIC", type=TopicName())
 @click.argument("file", required=False, type=INPUT_FILE, default=STDIN)
-@click.option("--envelope", is_flag=True, help="Lines are messages with headers, id and times, not plain payloads.")
+@envelope_option("Lines are messages with headers, id and times, not plain payloads.")
 @click.option(
     "--partition", type=click.IntRange(min=0), metavar="P", help="The partition to append to (default: round robin)."
 )
@@ -91,7 +92,7 @@ def append(
     folder: Path,
     target: tuple[str, str],
     file: Path,
-    envelope: bool,
+    envelope: Envelope,
     partition: int | None,
     partitions: int | None,
     key: str | None,
@@ -128,9 +129,9 @@ def append(
     return ExitCode.OK
 
 
-def _read(file: Path, stream: str, topic: str, envelope: bool) -> Iterator[Sample]:
+def _read(file: Path, stream: str, topic: str, envelope: Envelope) -> Iterator[Sample]:
     with open_input(file) as lines:
-        yield from read_samples(lines, Coordinates(stream, topic), envelope=envelope)
+        yield from read_samples(lines, Coordinates(stream, topic), envelope=are_messages(lines, envelope))
 
 
 def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:

@@ -13,6 +13,7 @@ import click
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.round_trip import Loss, RoundTrip, round_trip
 from iggyflux.authoring.samples import Coordinates, read_samples
+from iggyflux.cli.envelopes import Envelope, are_messages
 from iggyflux.cli.inputs import open_input, open_mapping
 from iggyflux.cli.output import ExitCode, Styled, json_text, note, plural, result, result_line, talk
 from iggyflux.mapping import WriterMapping
@@ -31,7 +32,7 @@ class _LossKind:
     count: int = 0
 
 
-def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
+def run_round_trip(paths: Sequence[Path], *, form: str, envelope: Envelope) -> int:
     """Run `test --round-trip WRITER READER [SAMPLES]` and return the exit code."""
     if not 2 <= len(paths) <= 3:
         raise click.UsageError("--round-trip needs a writer, a reader and optionally a file of messages")
@@ -52,7 +53,7 @@ def run_round_trip(paths: Sequence[Path], *, form: str, envelope: bool) -> int:
     return ExitCode.OK if found.is_whole and messages else ExitCode.PROBLEMS
 
 
-def _messages(writer: WriterMapping, samples: Path | None, envelope: bool) -> Iterator[Message]:
+def _messages(writer: WriterMapping, samples: Path | None, envelope: Envelope) -> Iterator[Message]:
     source = writer.writer.source
     if samples is None:
         wanted = [(number, tree) for number, tree in enumerate(writer.examples) if not tree.get("fails")]
@@ -63,7 +64,8 @@ def _messages(writer: WriterMapping, samples: Path | None, envelope: bool) -> It
             yield example_message(writer, tree, number)
         return
     with open_input(samples) as lines:
-        for sample in read_samples(lines, Coordinates.of(source), form=source.payload.format, envelope=envelope):
+        is_enveloped = are_messages(lines, envelope)
+        for sample in read_samples(lines, Coordinates.of(source), form=source.payload.format, envelope=is_enveloped):
             yield sample.message
 
 

@@ -12,6 +12,7 @@ import click
 
 from iggyflux.authoring.sample_bytes import COMPRESSED, plain_name
 from iggyflux.authoring.samples import Coordinates, read_rows, read_samples, whole_sample
+from iggyflux.cli.envelopes import Envelope, are_messages
 from iggyflux.cli.inputs import open_input
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import IggyfluxError
@@ -24,7 +25,7 @@ _ENDINGS: Final = (".ndjson", ".jsonl", ".json", ".csv", ".txt", ".lp")
 
 
 def samples_of_file(
-    mapping: WriterMapping | ReaderMapping, path: Path, *, envelope: bool = False, whole: bool = False
+    mapping: WriterMapping | ReaderMapping, path: Path, *, envelope: Envelope = False, whole: bool = False
 ) -> Samples:
     """Return the first samples of a file.  Raise UsageError or DocumentError if they cannot be read."""
     with open_input(path) as lines:
@@ -38,7 +39,7 @@ def samples_of_file(
         found = (
             whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates)
             if whole
-            else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+            else read_samples(lines, coordinates, form=source.payload.format, envelope=are_messages(lines, envelope))
         )
         return [sample.message for sample in islice(found, MOST_SAMPLES)]
 

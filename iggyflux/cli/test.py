@@ -16,6 +16,7 @@ from iggyflux.authoring.mutations import mutate as try_mutations
 from iggyflux.authoring.series import SeriesCount, beyond_limit
 from iggyflux.authoring.updating import update_examples
 from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
 from iggyflux.cli.output import (
     ExitCode,
     Line,
@@ -61,7 +62,7 @@ class TestedFile:
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
 
-@click.command(name="test")
+@click.command(name="test", cls=SamplesCommand)
 @click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
 @click.option("--format", "form", type=click.Choice(["text", "json", "junit"]), default="text", show_default=True)
 @click.option("-k", "words", metavar="TEXT", help="Only examples with TEXT in their name or in their file's name.")
@@ -79,7 +80,7 @@ class TestedFile:
 )
 @click.option("--strict", is_flag=True, help="Fail if a document has no examples, or with --mutate for what is listed.")
 @click.option("--update", is_flag=True, help="Write what comes of each example into the file as its expected result.")
-@click.option("--envelope", is_flag=True, help="With --round-trip: SAMPLES are messages with coordinates and headers.")
+@envelope_option("With --round-trip: SAMPLES are messages with coordinates and headers.")
 def command(
     paths: tuple[Path, ...],
     form: str,
@@ -91,7 +92,7 @@ def command(
     mutate: bool,
     strict: bool,
     update: bool,
-    envelope: bool,
+    envelope: Envelope,
 ) -> int:
     """Run the examples in mapping files.
 

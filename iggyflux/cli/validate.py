@@ -14,6 +14,7 @@ import click
 
 from iggyflux.authoring.contract import Route, find_conflicts
 from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
 from iggyflux.cli.inputs import INPUT_FILE, STDIN
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
 from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
@@ -35,12 +36,12 @@ _OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
 """Codes of problems that can be specific to this machine."""
 
 
-@click.command(name="validate")
+@click.command(name="validate", cls=SamplesCommand)
 @click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
 @click.option("--format", "form", type=click.Choice(["text", *FORMS]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @click.option("--samples", type=INPUT_FILE, help="Check the mapping against these messages too (for a reader: rows).")
-@click.option("--envelope", is_flag=True, help="Samples are messages with coordinates and headers, not plain payloads.")
+@envelope_option("Samples are messages with coordinates and headers, not plain payloads.")
 @click.option("--whole", is_flag=True, help="The samples are one payload, for example a csv file with its header.")
 @click.option(
     "--fix", is_flag=True, help="Rewrite the files with the fixes that are certain; comments and layout stay."
@@ -50,7 +51,7 @@ def command(
     form: str,
     strict: bool,
     samples: Path | None,
-    envelope: bool,
+    envelope: Envelope,
     whole: bool,
     fix: bool,
 ) -> int:
@@ -96,7 +97,7 @@ def command(
     return ExitCode.PROBLEMS if any(problem.severity == "error" for problem in problems) else ExitCode.OK
 
 
-def _reader_of(path: Path, *, envelope: bool, whole: bool) -> SamplesOf:
+def _reader_of(path: Path, *, envelope: Envelope, whole: bool) -> SamplesOf:
     """Return what reads the samples of a file, or once those of stdin."""
     found: list[Samples] = []
 

@@ -82,6 +82,16 @@ def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: 
     )
 
 
+def has_coordinates(line: bytes) -> bool:
+    """Return whether `line` is an envelope that no plain payload looks like: more than a member `payload`."""
+    try:
+        decode_envelope(line, 0)
+        members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except (EnvelopeError, msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return members.keys() != {"payload"}
+
+
 _INSTEAD = {"timestamp": "timestamp_us", "time": "timestamp_us", "ts": "timestamp_us", "created_at": "timestamp_us"}
 
 
