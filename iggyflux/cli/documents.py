@@ -14,6 +14,7 @@ from iggyflux.errors import Location, Problem
 
 ENDINGS: Final = (".yaml", ".yml", ".toml")
 DOCUMENTS = click.Path(exists=True, path_type=Path)
+DOCUMENTS_OR_STDIN = click.Path(exists=True, allow_dash=True, path_type=Path)
 UNREADABLE: Final = "IFX521"
 _MARK = b"iggyflux"
 

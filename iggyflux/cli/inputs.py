@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +17,7 @@ from iggyflux.authoring.samples import SampleError, SampleFile
 from iggyflux.cli.output import show_problem
 from iggyflux.documents import kind_of, open_source, read_document, read_source
 from iggyflux.documents.nodes import Lines
+from iggyflux.documents.text import MAX_BYTES
 from iggyflux.errors import DocumentError, ExpressionError, Location, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping, load_mapping
 from iggyflux.pipeline import Pipeline, load_pipeline
@@ -65,6 +67,19 @@ def open_input(path: Path) -> Iterator[SampleFile]:
 
 def _stdin() -> IO[bytes]:
     return sys.stdin.buffer if sys.stdin is not None else BytesIO()
+
+
+def read_stdin() -> bytes:
+    """Return the document on stdin, or so much of it that it is too large."""
+    return _stdin().read(MAX_BYTES + 1)
+
+
+_TOML = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*+iggyflux[ \t]*+=", re.MULTILINE)
+
+
+def is_toml(document: bytes) -> bool:
+    """Return whether a document without a name is TOML: a `=` follows its key `iggyflux`."""
+    return _TOML.search(document) is not None
 
 
 def input_name(path: Path) -> str:

@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 import click
 
 from iggyflux.authoring.contract import Route, find_conflicts
-from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
+from iggyflux.cli.documents import DOCUMENTS_OR_STDIN, find_documents, unreadable
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
-from iggyflux.cli.inputs import INPUT_FILE, STDIN
+from iggyflux.cli.inputs import INPUT_FILE, STDIN, input_name, is_toml, read_stdin
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
 from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
 from iggyflux.cli.sample_files import samples_of_file
@@ -37,7 +37,7 @@ _OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
 
 
 @click.command(name="validate", cls=SamplesCommand)
-@click.argument("paths", nargs=-1, required=True, type=DOCUMENTS)
+@click.argument("paths", nargs=-1, required=True, type=DOCUMENTS_OR_STDIN)
 @click.option("--format", "form", type=click.Choice(["text", *FORMS]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 @click.option("--samples", type=INPUT_FILE, help="Check the mapping against these messages too (for a reader: rows).")
@@ -57,15 +57,17 @@ def command(
 ) -> int:
     """Check mapping and pipeline files.
 
-    PATHS are files or directories; in a directory, every .yaml, .yml and .toml file with the key `iggyflux`. No server
-    is contacted. The mappings of a pipeline are checked too; missing variables, secret files and files of
-    TLS are warnings. A mapping is also checked against its examples, and against --samples: members that
-    none has, conditions that are always or never true, values that fail, times of another unit.
+    PATHS are files or directories; in a directory, every .yaml, .yml and .toml file with the key `iggyflux`; `-` is a
+    document on stdin. No server is contacted. The mappings of a pipeline are checked too; missing variables,
+    secret files and files of TLS are warnings. A mapping is also checked against its examples, and against
+    --samples: members that none has, conditions that are always or never true, values that fail, times of another
+    unit.
 
     \b
     Example:
       iggyflux validate mappings/ pipeline.yaml
       iggyflux validate mapping.yaml --samples samples.ndjson --fix
+      iggyflux validate - < mapping.yaml
       iggyflux validate --format sarif mappings/ > problems.sarif
     """
     if samples is None and (envelope or whole):
@@ -75,6 +77,10 @@ def command(
     files, others = find_documents(paths)
     if samples is not None and len(files) != 1:
         raise click.UsageError("--samples needs one mapping file")
+    if STDIN in files and (fix or samples == STDIN):
+        raise click.UsageError(
+            "the document is on stdin: " + ("--fix needs a file" if fix else "--samples needs a file")
+        )
     look = None if samples is None else _reader_of(samples, envelope=envelope, whole=whole)
     if fix:
         for file in files:
@@ -189,6 +195,9 @@ def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping |
 
 def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFile, list[Path]]:
     """Return a file with its problems, and the mapping files that it names."""
+    if path == STDIN:
+        data = read_stdin()
+        return check_text(data, Path(input_name(STDIN)), samples, form="toml" if is_toml(data) else "yaml")
     try:
         data = read_source(path)
     except OSError as error:
@@ -226,7 +235,7 @@ def _check_mapping(document: Document, path: Path, samples: SamplesOf | None) ->
 
 def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[Path]]:
     try:
-        pipeline = parse_pipeline(document.text, file=path)
+        pipeline = parse_pipeline(document.text, file=path, format=document.format)
     except DocumentError as error:
         problems = tuple(_of_this_machine(error.problems))
         return CheckedFile(str(path), "pipeline", problems), list(_named_mappings(document.tree, path))
