@@ -30,6 +30,7 @@ from iggyflux.cli.output import (
     warn_of_fallback,
 )
 from iggyflux.cli.tally import Tally
+from iggyflux.cli.watch import run_on_save
 from iggyflux.editor.evidence import MOST_SAMPLES
 from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_samples
 from iggyflux.errors import DocumentError, RecordError
@@ -77,6 +78,7 @@ _LIVE_ROWS: Final = 20
 @click.option(
     "--pipeline", type=MAPPING_FILE, help="With --from: the pipeline file with the connection (or set IGGY_ADDRESS, …)."
 )
+@click.option("--watch", is_flag=True, help="Render again whenever the mapping or SAMPLES is saved, until Ctrl-C.")
 def command(
     mapping: Path,
     samples: str | None,
@@ -91,6 +93,7 @@ def command(
     origin: str | None,
     last: str | None,
     pipeline: Path | None,
+    watch: bool,
 ) -> int:
     """Show the lines that a mapping renders from sample messages.
 
@@ -102,26 +105,36 @@ def command(
     Example:
       iggyflux dry-run mapping.yaml samples.ndjson
       tail -1 messages.ndjson | iggyflux dry-run mapping.yaml -
+      iggyflux dry-run mapping.yaml samples.ndjson --watch
       iggyflux dry-run mapping.yaml --from iggy --last 20 --pipeline pipeline.yaml
       iggyflux dry-run reader.yaml --from influxdb --last 1h --limit 20 --pipeline pipeline.yaml
     """
-    document = _open(mapping, samples)
     if whole and envelope:
         raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
-    _check_origin(document, samples, origin, last, pipeline)
-    if document.kind == "reader":
-        if origin is not None:
-            return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
-        return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
-    run = _WriterRun(document, plan, dialect, precision, form)
-    if origin is not None:
-        from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
+    if watch and (origin is not None or samples == "-"):
+        raise click.UsageError("--watch needs a file of SAMPLES, or the document's examples")
 
-        source = last_samples(document, iggy_settings(pipeline), _count(last))
-    else:
-        source = _samples(document, samples, envelope, whole, limit)
-    run(islice(source, limit))
-    return ExitCode.PROBLEMS if run.tally.failed or run.is_beyond_limit else ExitCode.OK
+    def render() -> int:
+        document = _open(mapping, samples)
+        _check_origin(document, samples, origin, last, pipeline)
+        if document.kind == "reader":
+            if origin is not None:
+                return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
+            return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
+        run = _WriterRun(document, plan, dialect, precision, form)
+        if origin is not None:
+            from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
+
+            source = last_samples(document, iggy_settings(pipeline), _count(last))
+        else:
+            source = _samples(document, samples, envelope, whole, limit)
+        run(islice(source, limit))
+        return ExitCode.PROBLEMS if run.tally.failed or run.is_beyond_limit else ExitCode.OK
+
+    if watch:
+        files = [mapping] if samples is None or samples.startswith("log:") else [mapping, Path(samples)]
+        run_on_save(files, render)
+    return render()
 
 
 def _open(mapping: Path, samples: str | None) -> WriterMapping | ReaderMapping:
