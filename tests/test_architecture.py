@@ -222,6 +222,7 @@ def test_validate_loads_neither_transports_nor_other_formats(path):
 
 IMPORTED_LATE = {
     ("cli/dry_run.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
+    ("cli/eval_session.py", "readline"): "it writes to the terminal",
     ("cli/infer.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/dry_run_reader.py", "iggyflux.transports.influxdb.query.source"): "urllib3, only with --from influxdb",
     ("cli/lsp.py", "iggyflux.cli.language_server"): "pygls, which is an extra",

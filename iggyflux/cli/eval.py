@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import click
 
 from iggyflux.authoring.samples import Coordinates, read_samples
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
+from iggyflux.cli.eval_session import MOST_SAMPLES, Document, run_session
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -28,11 +31,11 @@ from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.recognition import explained
-from iggyflux.records import Message
+from iggyflux.records import JSON, Message
 
 
 @click.command(name="eval", cls=SamplesCommand)
-@click.argument("expression")
+@click.argument("expression", required=False)
 @click.argument("file", required=False, type=INPUT_FILE)
 @envelope_option("FILE contains messages with coordinates and headers, so that meta() and header() work.", "--message")
 @click.option("--compact", is_flag=True, help="Print one line per result, also on a terminal.")
@@ -40,7 +43,7 @@ from iggyflux.records import Message
 @click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (default json).")
 @click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Take tables and payload format from a mapping.")
 def command(
-    expression: str,
+    expression: str | None,
     file: Path | None,
     envelope: Envelope,
     compact: bool,
@@ -51,11 +54,13 @@ def command(
     """Evaluate one expression on JSON documents.
 
     FILE is one JSON document, or one per line; `-` is stdin, which is also the default in a pipe. `root()` is the
-    document. `meta()` and `header()` return null without --envelope.
+    document. `meta()` and `header()` return null without --envelope. On a terminal and without EXPRESSION, you type one
+    expression after another.
 
     \b
     Example:
       echo '{"readings": [{"celsius": 21.5}]}' | iggyflux eval 'readings[0].celsius'
+      iggyflux eval samples.ndjson
       iggyflux eval "meta('topic')" messages.ndjson --envelope
     """
     tables: Tables | None = None
@@ -67,6 +72,16 @@ def command(
             if form is None:
                 form, options = source.format, source.options
     form = _known_format(form or "json")
+    pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
+
+    def written(value: Any) -> str:
+        return f"{value}\n" if raw and isinstance(value, str) else json_text(value, indent=pretty) + "\n"
+
+    if expression is None or (file is None and stdin_is_terminal() and _is_file(expression)):
+        if not stdin_is_terminal():
+            raise click.UsageError("Missing argument 'EXPRESSION'.")
+        chosen = None if expression is None else Path(expression)
+        return run_session(list(_session_documents(chosen, form, options, envelope, tables, written)))
     try:
         compiled = compile_expression(expression, tables=tables)
     except ExpressionError as error:
@@ -75,25 +90,27 @@ def command(
     for warning in compiled.warnings:
         show_problem(replace(expression_problem(warning), severity="warning"))
     _note_order(expression, file)
-    pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
     code = ExitCode.OK
     for value in _values(compiled, file, form, options, envelope):
         if value is _FAILED:
             code = ExitCode.PROBLEMS
-        elif raw and isinstance(value, str):
-            result(value + "\n")
         else:
-            result(json_text(value, indent=pretty) + "\n")
+            result(written(value))
     return code
 
 
 def _note_order(expression: str, file: Path | None) -> None:
     """Note that EXPRESSION is the name of a file.  Raise UsageError if FILE is not one."""
-    if len(expression) > _LONGEST_NAME or not Path(expression).is_file():
+    if not _is_file(expression):
         return
     if file is not None and file != STDIN and not file.exists():
         raise click.UsageError(f"{file} is not a file, but {expression} is: the expression comes first")
     note(f"{expression!r} is evaluated as an expression, and is also a file: the expression comes first, then the file")
+
+
+def _is_file(expression: str) -> bool:
+    """Return whether an expression is the name of a file."""
+    return len(expression) <= _LONGEST_NAME and Path(expression).is_file()
 
 
 _LONGEST_NAME = 200
@@ -114,19 +131,66 @@ def _values(
     """Yield the result for each document, or `_FAILED` after reporting a failure."""
     for place, message, has_coordinates in _documents(file, form, envelope):
         try:
-            if message is None:
-                yield expression.evaluate(None)
-            else:
-                try:
-                    document = FORMATS[form].decode(message.payload, options, None, False)
-                except DecodeError as error:
-                    raise explained(error, message.payload, form) from None
-                yield expression.evaluate(document, message if has_coordinates else None)
+            yield expression.evaluate(_decoded(message, form, options), message if has_coordinates else None)
         except RecordError as error:
-            talk(place, Styled(f"error[{error.code}]", "red", bold=True), f": {error.reason}")
-            if error.hint:
-                talk("    ", Styled("hint:", "cyan"), f" {error.hint}")
+            _show_failure(place, error)
             yield _FAILED
+
+
+def _decoded(message: Message | None, form: str, options: Mapping[str, Any]) -> JSON:
+    """Return the document in a message; null if there is none.  Raise DecodeError."""
+    if message is None:
+        return None
+    try:
+        return FORMATS[form].decode(message.payload, options, None, False)
+    except DecodeError as error:
+        raise explained(error, message.payload, form) from None
+
+
+def _show_failure(place: str, error: RecordError) -> None:
+    talk(place, Styled(f"error[{error.code}]", "red", bold=True), f": {error.reason}")
+    if error.hint:
+        talk("    ", Styled("hint:", "cyan"), f" {error.hint}")
+
+
+def _session_documents(
+    file: Path | None,
+    form: str,
+    options: Mapping[str, Any],
+    envelope: Envelope,
+    tables: Tables | None,
+    written: Callable[[Any], str],
+) -> Iterator[Document]:
+    """Yield the documents of a file for a session, null without a file; what cannot be decoded is reported."""
+    found = [("null", None, False)] if file is None else islice(_documents(file, form, envelope), MOST_SAMPLES)
+    count = 0
+    for place, message, has_coordinates in found:
+        try:
+            tree = _decoded(message, form, options)
+        except RecordError as error:
+            _show_failure(place, error)
+            continue
+        count += 1
+        around = message if has_coordinates else None
+        yield Document(place.removesuffix(": "), tree, partial(_answer, tree, around, tables, written))
+    if not count:
+        raise click.UsageError(f"{file} has no sample that can be read")
+
+
+def _answer(
+    tree: JSON, message: Message | None, tables: Tables | None, written: Callable[[Any], str], text: str
+) -> str | None:
+    """Return the text of an expression's value on a document; None after reporting why there is none."""
+    try:
+        compiled = compile_expression(text, tables=tables)
+        for warning in compiled.warnings:
+            show_problem(replace(expression_problem(warning), severity="warning"))
+        return written(compiled.evaluate(tree, message))
+    except ExpressionError as error:
+        show_problem(expression_problem(error))
+    except RecordError as error:
+        _show_failure("", error)
+    return None
 
 
 def _documents(file: Path | None, form: str, envelope: Envelope) -> Iterator[tuple[str, Message | None, bool]]:

@@ -38,6 +38,7 @@ __all__ = [
     "note",
     "plural",
     "problem_lines",
+    "read_line",
     "result",
     "result_line",
     "show_problem",
@@ -129,6 +130,15 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning on stderr."""
     talk(Styled("warning: ", "yellow", bold=True), text)
+
+
+def read_line(prompt: str) -> str | None:
+    """Return a line that the user types on the terminal, without its end; None where the input ends."""
+    flush_results()
+    try:
+        return input(prompt)
+    except EOFError:
+        return None
 
 
 def ask(question: str) -> None:
