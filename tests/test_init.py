@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
-from shell import Outcome, iggyflux
+from shell import Outcome, iggyflux, process
 
 from iggyflux import parse_mapping
+from iggyflux.cli.sample_files import find_samples
 from iggyflux.pipeline import load_pipeline
+from iggyflux.sim import SimServer
 
 REFERENCE = {"yaml": r"# yaml-language-server: \$schema=(\S+)\n", "toml": r"#:schema (\S+)\n"}
 
@@ -113,3 +117,109 @@ def test_nothing_that_exists_is_overwritten_without_force() -> None:
 @pytest.mark.parametrize("words", [["pipeline.yaml", "--reader", "--pipeline"], ["m.yaml", "--mapping", "a.yaml"]])
 def test_options_that_do_not_go_together_are_usage_errors(words: list[str]) -> None:
     assert (iggyflux("init", *words).code, list(Path().iterdir())) == (2, [])
+
+
+# --- a directory ---
+
+PROJECTS = [
+    ([], ["--ci", "github"]),
+    (["--reader"], ["--ci", "gitlab"]),
+    (["--toml"], ["--ci", "gitlab"]),
+    (["--toml", "--reader"], []),
+]
+
+
+def commands_of(path: Path) -> list[str]:
+    """The commands in a written file: those of its comments, those of a CI, that of an editor's settings."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".json":
+        settings = json.loads(text)
+        name = settings.get("glspc.server.command")
+        return [" ".join([name, *settings["glspc.server.commandArguments"]])] if name else []
+    return [
+        found[1].rstrip()
+        for found in re.finditer(r"(?:^#  |- run:|^    -) +(iggyflux .+?)(?:   |$)", text, re.MULTILINE)
+    ]
+
+
+@pytest.fixture
+def server() -> Iterator[SimServer]:
+    with SimServer(2, token="t", org="acme", database="plant") as running:
+        yield running
+
+
+@pytest.mark.parametrize(("words", "ci"), PROJECTS, ids=str)
+def test_every_command_in_the_files_of_a_directory_runs_there(
+    words: list[str], ci: list[str], server: SimServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It validates, tests and dry-runs as it is; a server is needed only to run the pipeline."""
+    init("nord werk", *words, *ci)
+    monkeypatch.chdir("nord werk")
+    files = [path for path in Path().rglob("*") if path.is_file()]
+    commands = [(path, each) for path in files for each in commands_of(path)]
+    alone = [each for each in commands if not each[1].startswith(("iggyflux check", "iggyflux run"))]
+    with_server = [each for each in commands if each not in alone]
+
+    assert {each.split()[1] for _, each in commands} == {"validate", "test", "dry-run", "check", "run", "lsp"}
+    for path, each in alone:
+        run = process if each == "iggyflux lsp" else iggyflux
+        outcome = run(*shlex.split(each.partition(" >")[0])[1:])
+        assert outcome.code == 0, (path, each, outcome)
+    environment = {"INFLUX_TOKEN": "t", "INFLUX_URL": server.url}
+    iggyflux("log", "append", "data", "factory/readings", *([] if "--reader" in words else ["samples/mapping.ndjson"]))
+    for path, each in with_server:
+        more = ["--until-end"] if each.startswith("iggyflux run") else []
+        outcome = iggyflux(*shlex.split(each)[1:], *more, env=environment)
+        assert outcome.code == 0, (path, each, outcome)
+
+
+@pytest.mark.parametrize(("words", "ci"), PROJECTS, ids=str)
+def test_what_a_directory_is_given_is_found_by_editors(words: list[str], ci: list[str]) -> None:
+    """Schemas that files and settings name are there, and those of the program; samples are found without a name."""
+    init("werk", *words, *ci)
+    folder = Path("werk")
+    mapping = next(folder.glob("mapping.*ml"))
+
+    for path in (mapping, next(folder.glob("pipeline.*ml"))):
+        found = re.match(REFERENCE[path.suffix.strip(".")], path.read_text("utf-8"))
+        assert found is not None
+        assert (folder / found[1]).read_text() == iggyflux("schema", path.stem).out
+    settings = json.loads((folder / ".vscode/settings.json").read_text())
+    for schema, globs in settings["yaml.schemas"].items():
+        assert (folder / schema).is_file()
+        assert mapping.suffix == ".toml" or any([*folder.glob(each)] for each in globs)
+    assert find_samples(mapping, mapping.read_text("utf-8")) == folder / "samples/mapping.ndjson"
+
+
+def test_a_directory_gets_what_it_lacks_and_nothing_in_it_is_changed() -> None:
+    Path("werk/.vscode").mkdir(parents=True)
+    Path("werk/.vscode/settings.json").write_text("mine")
+    Path("werk/mapping.yaml").write_text("kind: reader")
+
+    outcome = init("werk")
+    written = {path: path.read_bytes() for path in Path("werk").rglob("*") if path.is_file()}
+    again = init("werk", "--ci", "gitlab")
+
+    assert outcome.err.count("kept") == 2
+    assert (Path("werk/.vscode/settings.json").read_text(), Path("werk/mapping.yaml").read_text()) == (
+        "mine",
+        "kind: reader",
+    )
+    assert "to: log:data" in Path("werk/pipeline.yaml").read_text()
+    assert again.err.count("wrote") == 1
+    assert {path: path.read_bytes() for path in written} == written
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["werk", "--force"], ["werk", "--pipeline"], ["werk/", "--mapping", "a.yaml"], ["m.yaml", "--ci", "github"]],
+)
+def test_options_of_files_are_not_for_directories(words: list[str]) -> None:
+    assert (iggyflux("init", *words).code, list(Path().iterdir())) == (2, [])
+
+
+def test_a_file_in_the_way_of_a_directory_is_named() -> None:
+    Path("werk").write_text("")
+    outcome = iggyflux("init", "werk")
+
+    assert (outcome.code, "werk is in the way" in outcome.err) == (2, True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +25,13 @@ _ROUTES: Final = {
 _ROUTE_END_WIDTH: Final = {"yaml": len("from: log:data"), "toml": len('from = "log:data"')}
 
 
+_ENDINGS: Final = (".yaml", ".yml", ".toml", ".json")
+_SAMPLES: Final = "samples/mapping.ndjson"
+_CI_FILES: Final = {"github": ".github/workflows/iggyflux.yaml", "gitlab": ".gitlab-ci.yml"}
+
+
 @click.command(name="init")
-@click.argument("path", required=False, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("path", required=False, type=click.Path(allow_dash=True))
 @click.option(
     "--pipeline", is_flag=True, help="Write a pipeline file (default for a PATH with `pipeline` in its name)."
 )
@@ -33,20 +40,43 @@ _ROUTE_END_WIDTH: Final = {"yaml": len("from: log:data"), "toml": len('from = "l
 )
 @click.option("--mapping", metavar="FILE", help="The mapping of the pipeline (default mapping.yaml).")
 @click.option("--toml", is_flag=True, help="Write TOML instead of YAML (default for a PATH that ends with .toml).")
-@click.option("--force", is_flag=True, help="Overwrite existing files.")
-def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None, toml: bool, force: bool) -> int:
+@click.option("--ci", type=click.Choice([*_CI_FILES]), help="For a directory: the CI that checks it (default github).")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def command(
+    path: str | None, pipeline: bool, reader: bool, mapping: str | None, toml: bool, ci: str | None, force: bool
+) -> int:
     """Write a commented starter mapping or pipeline.
 
     PATH defaults to mapping.yaml (or mapping.toml); `-` prints the starter. A mapping validates and passes its own
     examples. A pipeline suits its mapping, if that exists: a writer or a reader. The JSON Schema for editors is written
     next to the file.
 
+    A PATH without an extension is a directory: it gets a mapping, samples, a pipeline, a file for the CI and
+    settings for editors. Files that exist are kept.
+
     \b
     Example:
       iggyflux init readings.yaml
       iggyflux test readings.yaml
       iggyflux init pipeline.yaml --mapping readings.yaml
+      iggyflux init plant --ci gitlab
     """
+    if path is not None and path != "-" and _is_directory(path):
+        if pipeline or force or mapping is not None:
+            raise click.UsageError(f"{path} is a directory; --pipeline, --mapping and --force are for files")
+        return _write_directory(
+            Path(path), "reader" if reader else "writer", "toml" if toml else "yaml", ci or "github"
+        )
+    if ci is not None:
+        raise click.UsageError("--ci is for directories")
+    return _write_file(None if path is None else Path(path), pipeline, reader, mapping, toml, force)
+
+
+def _is_directory(path: str) -> bool:
+    return path.endswith(("/", os.sep)) or not path.lower().endswith(_ENDINGS) or Path(path).is_dir()
+
+
+def _write_file(path: Path | None, pipeline: bool, reader: bool, mapping: str | None, toml: bool, force: bool) -> int:
     form = "toml" if toml or (path is not None and path.suffix == ".toml") else "yaml"
     if toml and path is not None and path.suffix in (".yaml", ".yml"):
         raise click.UsageError(f"--toml writes TOML, but {path} has the extension of YAML")
@@ -57,20 +87,9 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
         raise click.UsageError("--mapping is for pipelines")
     kind = "pipeline" if pipeline else "mapping"
     path = path or Path(f"{kind}.{form}")
-    schema = f"{kind}-v1.schema.json"
+    starter = "pipeline" if pipeline else "reader" if reader else "writer"
     is_printed = str(path) == "-"
-    text = (STARTERS / f"{'pipeline' if pipeline else 'reader' if reader else 'writer'}.{form}").read_text("utf-8")
-    mapping = mapping or f"mapping.{form}"
-    end, failed = _ROUTES["reader" if pipeline and _is_reader(path.parent / mapping) else "writer"]
-    words = {
-        "SCHEMA": f"./{schema}",
-        "MAPPING": json_text(mapping),
-        "FILE": f"{kind}.{form}" if is_printed else escaped(str(path)),
-        "ROUTE_END": (f"{end}: log:data" if form == "yaml" else f'{end} = "log:data"').ljust(_ROUTE_END_WIDTH[form]),
-        "END": end,
-        "FAILED": failed,
-    }
-    text = re.sub("|".join(words), lambda found: words[found[0]], text)
+    text = _starter(f"{starter}.{form}", path.with_name(f"{kind}.{form}") if is_printed else path, mapping)
     if is_printed:
         result(text)
         return ExitCode.OK
@@ -85,8 +104,60 @@ def command(path: Path | None, pipeline: bool, reader: bool, mapping: str | None
             raise
         raise click.UsageError(f"directory {path.parent} does not exist") from error
     talk(f"wrote {path}")
-    write_schema(kind, path.parent / schema, force)
+    write_schema(kind, path.parent / _schema(kind), force)
     talk(f"try: iggyflux {'check' if pipeline else 'test'} {path}")
+    return ExitCode.OK
+
+
+def _starter(name: str, path: Path, mapping: str | None = None, *, in_folder: bool = False) -> str:
+    """Return the starter `name` for the file `path`; `mapping` is that of a pipeline, as the file names it.
+
+    `in_folder`: its commands are for the folder in which it lies, beside samples.
+    """
+    form = "toml" if name.endswith("toml") else "yaml"
+    mapping = mapping or f"mapping.{form}"
+    is_pipeline = name.startswith("pipeline")
+    end, failed = _ROUTES["reader" if is_pipeline and _is_reader(path.parent / mapping) else "writer"]
+    words = {
+        "SCHEMA": f"./{_schema('pipeline' if is_pipeline else 'mapping')}",
+        "MAPPING": json_text(mapping),
+        "FILE": escaped(path.name if in_folder else str(path)),
+        "ROUTE_END": (f"{end}: log:data" if form == "yaml" else f'{end} = "log:data"').ljust(_ROUTE_END_WIDTH[form]),
+        "END": end,
+        "FAILED": failed,
+    } | ({"SAMPLES": _SAMPLES, "ROWS": _SAMPLES} if in_folder else {})
+    text = (STARTERS / name).read_text("utf-8")
+    return re.sub("|".join(words), lambda found: words[found[0]], text)
+
+
+def _schema(kind: str) -> str:
+    return f"{kind}-v1.schema.json"
+
+
+def _write_directory(folder: Path, kind: str, form: str, ci: str) -> int:
+    """Write what a repository of mappings begins with; a file that exists is kept."""
+    mapping, pipeline = folder / f"mapping.{form}", folder / f"pipeline.{form}"
+    made: list[tuple[Path, Callable[[], str]]] = [
+        (mapping, lambda: _starter(f"{kind}.{form}", mapping, in_folder=True)),
+        (folder / _SAMPLES, lambda: (STARTERS / f"{kind}.ndjson").read_text("utf-8")),
+        (pipeline, lambda: _starter(f"pipeline.{form}", pipeline, in_folder=True)),
+        (folder / _schema("mapping"), lambda: read_schema("mapping").decode()),
+        (folder / _schema("pipeline"), lambda: read_schema("pipeline").decode()),
+        (folder / _CI_FILES[ci], lambda: (STARTERS / f"{ci}.yaml").read_text("utf-8").replace("MAPPING", mapping.name)),
+        (folder / ".vscode" / "settings.json", lambda: (STARTERS / "vscode.json").read_text("utf-8")),
+    ]
+    for path, text in made:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text())
+        except (FileExistsError, NotADirectoryError) as error:
+            if not path.is_file():
+                raise click.UsageError(f"cannot write {path}: {error.filename} is in the way") from error
+            talk(f"kept {path}, which exists")
+        else:
+            talk(f"wrote {path}")
+    talk(f"try: iggyflux dry-run {mapping} {folder / _SAMPLES}")
     return ExitCode.OK
 
 
