@@ -245,16 +245,14 @@ def test_no_comment_moves(seed: int) -> None:
     """Comments at the end of each line of an example: each is still on a line with the same beginning, or its line is gone."""
     draw = random.Random(seed)
     lines, number = [], 0
+    values = [TWO, "m while=2.0 1000000000", "x y=1", "m while=1,0 5", "no line", "m while=1 1 1"]
     indent = draw.choice(["", "  "])
     for _ in range(draw.randrange(1, 4)):
         rows = [f"{indent}- message: {{lambda: {draw.randrange(3)}, at: 1}}"]
         if draw.random() < 0.7:
             inner = draw.choice(["", "  "])
             rows.append(f"{indent}  points:")
-            rows += [
-                f"{indent}  {inner}- {draw.choice([TWO, 'm while=2.0 1000000000', 'x y=1'])}"
-                for _ in range(draw.randrange(1, 4))
-            ]
+            rows += [f"{indent}  {inner}- {draw.choice(values)}" for _ in range(draw.randrange(1, 4))]
         for row in rows:
             number += 1
             lines.append(f"{row}  # c{number}")
@@ -269,3 +267,50 @@ def test_no_comment_moves(seed: int) -> None:
             assert "message" not in beginning
         else:
             assert after.startswith(beginning[: beginning.index("-") + 2] if "- " in beginning else beginning)
+
+
+INVALID = {
+    "a line": "points: ['m while=1,0 5']",
+    "two lines": "points: [m, 'm while=1.0 1000000000', no line]",
+    "several lines in one": 'points: ["a a=1\\nb b=1"]',
+    "lines that are a text": "points: m while=1.0 1000000000",
+    "lines that are numbers": "points: [1]",
+    "an unknown code": "fails: IFX999",
+    "points of what is skipped": "{skipped: true, points: ['a a=1']}",
+    "a skip that is no flag": "skipped: maybe",
+}
+
+
+@pytest.mark.parametrize("result", INVALID.values(), ids=list(INVALID))
+@pytest.mark.parametrize("form", ["flow", "block"])
+def test_an_invalid_result_is_replaced_and_stops_no_other(result: str, form: str) -> None:
+    result = result.strip("{}")
+    members = "message: {lambda: 1, at: 1}"
+    bad = f"  - {{{members}, {result}}}\n"
+    if form == "block":
+        bad = f"  - {members}  # kept\n    " + result.replace(", points", "\n    points") + "\n"
+    text = f"{HEAD}examples:\n  - {{{members}, points: ['m while=7.0 1']}}  # first\n{bad}  - {{{members}}}\n"
+
+    updated = update_examples(text, file=None, format="yaml")
+
+    assert (updated.count, updated.left) == (3, ())
+    assert passes(updated.text, "yaml")
+    assert updated.text.startswith(f"{HEAD}examples:\n  - {{{members}, points: ['{TWO}']}}  # first\n")
+    assert (form == "flow") or "# kept" in updated.text
+
+
+def test_an_invalid_result_is_not_lost_where_there_is_no_other() -> None:
+    """The message cannot be encoded, so nothing comes of it: the document is refused, as it is without --update."""
+    text = HEAD.replace("topic: t", "topic: t, payload: text") + (
+        "examples:\n  - {message: {a: 1}, points: [no line]}\n"
+    )
+
+    with pytest.raises(MappingError, match="line protocol"):
+        update_examples(text, file=None, format="yaml")
+
+
+def test_what_else_is_wrong_with_a_document_stops_its_update() -> None:
+    text = f"{HEAD}examples:\n  - {{message: {{lambda: 1, at: 1}}, points: [no line], nmae: x}}\n"
+
+    with pytest.raises(MappingError):
+        update_examples(text, file=None, format="yaml")

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from iggyflux.authoring.examples import ExampleResult, actual_result, run_examples
 from iggyflux.documents import Document, Format, read_document
@@ -35,9 +35,10 @@ class Updated:
 def update_examples(text: str, *, file: str | None, format: Format) -> Updated:  # noqa: A002
     """Return the document `text` with what comes of each example that fails as its result.
 
-    Raise MappingError if it does not compile.
+    Raise MappingError if it does not compile, but for the results: one that is invalid is replaced, too.
     """
-    text = _with_empty_results(text, file, format)
+    before = text
+    text, replaced = _with_valid_results(text, file, format)
     count = number = 0
     left: list[Location] = []
     while True:
@@ -46,8 +47,10 @@ def update_examples(text: str, *, file: str | None, format: Format) -> Updated: 
         results = run_examples(mapping)
         if number >= len(results):
             return Updated(text, count, tuple(left))
-        if not results[number].passed:
+        if not results[number].passed or number in replaced:
             changed = _with_result(mapping, document, number)
+            if changed is None and number in replaced:  # what was there is not lost
+                compile_document(read_document(before, file=file, format=format))
             if changed is None:
                 left.append(results[number].location)
             else:
@@ -55,22 +58,63 @@ def update_examples(text: str, *, file: str | None, format: Format) -> Updated: 
         number += 1
 
 
-def _with_empty_results(text: str, file: str | None, format: Format) -> str:  # noqa: A002
-    """Return `text` with an empty result in each example that has none: only then it compiles."""
+def _with_valid_results(text: str, file: str | None, format: Format) -> tuple[str, set[int]]:  # noqa: A002
+    """Return `text` with a result in each example that has none or an invalid one: only then it compiles.
+
+    Return the numbers of those that had an invalid one, too.
+    """
     number = 0
+    invalid = _invalid_results(read_document(text, file=file, format=format))
     while True:
         document = read_document(text, file=file, format=format)
         tree = document.tree if isinstance(document.tree, dict) else {}
         examples = tree.get("examples")
         if not isinstance(examples, list) or number >= len(examples):
-            return text
+            return text, set(invalid)
         example, node = examples[number], document.node(f"/examples/{number}")
-        if isinstance(example, dict) and node is not None and not set(RESULTS) & set(example):
-            empty = {"messages" if "row" in example or "rows" in example else "points": list[Any]()}
-            changed = _applied(text, _rewritten(document, node, empty, ()))
-            if _same_but(document, changed, number, empty):
+        if isinstance(example, dict) and node is not None and (number in invalid or not set(RESULTS) & set(example)):
+            edits, result = _made_valid(document, node, example, invalid.get(number, set()))
+            changed = _applied(text, edits)
+            if _same_but(document, changed, number, result):
                 text = changed
         number += 1
+
+
+_ANY_LINE: Final = "x x=1"
+
+
+def _made_valid(
+    document: Document, node: Node, example: Mapping[str, Any], lines: set[int]
+) -> tuple[Sequence[Edit], Mapping[str, Any]]:
+    """Return edits, and the result that they make: other `lines` (their numbers) so that comments stay, or no lines."""
+    points = node.children.get("points")
+    if lines and points is not None:
+        nodes = list(points.children.values())
+        written = _written(_ANY_LINE, document.format)
+        result = {key: example[key] for key in RESULTS if key in example}
+        result["points"] = [_ANY_LINE if at in lines else each for at, each in enumerate(example["points"])]
+        return [Edit(nodes[at].start, _end(document, nodes[at]), written) for at in lines], result
+    empty = {"messages" if "row" in example or "rows" in example else "points": list[Any]()}
+    return _rewritten(document, node, empty, [key for key in RESULTS if key in example]), empty
+
+
+_RESULT: Final = re.compile(rf"/examples/(\d+)/(?:points/(\d+)\Z|(?:{'|'.join(RESULTS)})(?:/|\Z))")
+
+
+def _invalid_results(document: Document) -> dict[int, set[int]]:
+    """Return the numbers of the examples whose results are at fault: with those of the lines, if nothing else is."""
+    found: dict[int, set[int]] = {}
+    try:
+        compile_document(document)
+    except DocumentError as error:
+        pointers = [each.location.pointer or "" for each in error.problems if each.severity == "error"]
+        matches = [each for each in map(_RESULT.match, pointers) if each]
+        for each in matches:
+            found.setdefault(int(each[1]), set()).update([int(each[2])] if each[2] else [])
+        for each in matches:
+            if each[2] is None:
+                found[int(each[1])] = set()
+    return found
 
 
 def _applied(text: str, edits: Sequence[Edit]) -> str:
