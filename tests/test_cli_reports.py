@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
-from xml.etree.ElementTree import Element, fromstring
+from xml.etree.ElementTree import fromstring
 
 import pytest
+import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
@@ -196,19 +196,8 @@ def test_junit_is_xml_whatever_names_hold(tmp_path: Path) -> None:
     assert root.get("failures") == "1"
 
 
-_ATTRIBUTES = {
-    "testsuites": {"name", "time", "tests", "failures", "errors"},
-    "testsuite": {
-        "name", "tests", "failures", "errors", "group", "time", "skipped", "timestamp", "hostname", "id", "package",
-        "file", "log", "url", "version",
-    },
-    "testcase": {"name", "time", "classname", "group"},
-    "failure": {"type", "message"},
-    "system-out": set(),
-}  # fmt: skip
-"""What the XSD of Jenkins' xunit plugin, which pytest is tested with, allows for each element."""
-_REQUIRED = {"testsuite": {"name", "tests", "failures", "errors"}, "testcase": {"name"}}
-_CHILDREN = {"testsuites": {"testsuite"}, "testsuite": {"testcase"}, "testcase": {"failure", "system-out"}}
+KEYS = ("parts", "exercised", "percent")
+JUNIT = xmlschema.XMLSchema(str(Path(__file__).parent / "junit.xsd"))
 
 SOUND = """\
 iggyflux: 1
@@ -231,19 +220,6 @@ DOCUMENTS = {
 }
 
 
-def junit_problems(element: Element) -> Iterator[str]:
-    name, attributes = element.tag, set(element.attrib)
-    if wrong := (attributes - _ATTRIBUTES[name]) | (_REQUIRED.get(name, set()) - attributes):
-        yield f"{name}: {sorted(wrong)}"
-    for key in ("tests", "failures", "errors"):
-        if key in attributes and not element.attrib[key].isdecimal():
-            yield f"{name}: {key}={element.attrib[key]}"
-    for child in element:
-        if child.tag not in _CHILDREN.get(name, set()):
-            yield f"{child.tag} in {name}"
-        yield from junit_problems(child)
-
-
 @given(st.lists(st.sampled_from(sorted(DOCUMENTS)), min_size=1, max_size=4))
 @settings(max_examples=15, deadline=None)
 def test_junit_is_valid_and_counts_what_it_holds(chosen: list[str]) -> None:
@@ -253,11 +229,15 @@ def test_junit_is_valid_and_counts_what_it_holds(chosen: list[str]) -> None:
         outcome = iggyflux("test", folder, "--format", "junit")
     root = fromstring(outcome.out)
 
-    assert list(junit_problems(root)) == []
+    assert [error.reason for error in JUNIT.iter_errors(outcome.out)] == []
     for element in (root, *root):
         cases = list(element.iter("testcase"))
         assert element.attrib["tests"] == str(len(cases))
         assert element.attrib["failures"] == str(len(list(element.iter("failure"))))
+    for suite in root:
+        properties = {each.attrib["name"]: each.attrib["value"] for each in suite.iter("property")}
+        is_broken = any(each.attrib["name"] == "compiles" and len(each) for each in suite.iter("testcase"))
+        assert set(properties) == (set() if is_broken else {f"coverage.{each}" for each in KEYS})
     failing = {"broken", "no YAML", "fails", "a warning and an error"}
     assert root.attrib["failures"] == str(sum(name in failing for name in chosen))
     for failure in root.iter("failure"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,27 @@ def test_the_command_shows_it_and_fails_under_a_limit(tmp_path: Path) -> None:
     assert iggyflux("test", file, other).code == 0
     assert iggyflux("test", file, other, "--strict").code == 1
     assert 'failures="1"' in iggyflux("test", other, "--strict", "--format", "junit").out
+
+
+def test_totals_stand_below_several_documents(tmp_path: Path) -> None:
+    """They are the sums of what the documents have, in text and in JSON; of one document there is no total."""
+    for number, values in enumerate(("1", "'n/a'", "2")):
+        (tmp_path / f"kelter{number}.yaml").write_text(
+            "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\n"
+            "points: {measurement: {const: m}, fields: {oechsle: {expr: must, default: 7}}, "
+            "timestamp: {expr: at, format: unix_s}}\n"
+            f"examples:\n  - {{message: {{must: {values}, at: 1}}}}\n"
+        )
+    assert iggyflux("test", tmp_path, "--update").code == 0
+
+    lines = iggyflux("test", tmp_path, "--coverage", "--mutate").err.splitlines()
+    for words in (r"parts exercised", r"changes noticed"):
+        found = [tuple(map(int, re.findall(r"(\d+) of (\d+)", each)[0])) for each in lines if words in each]
+        *single, total = found
+        assert len(single) == 3
+        assert total == (sum(each[0] for each in single), sum(each[1] for each in single))
+    report = json.loads(iggyflux("test", tmp_path, "--format", "json").out)
+    documents = [each["coverage"] for each in report["documents"]]
+    for key in ("parts", "exercised"):
+        assert report["coverage"][key] == sum(each[key] for each in documents)
+    assert "documents: " not in iggyflux("test", tmp_path / "kelter0.yaml", "--coverage", "--mutate").err

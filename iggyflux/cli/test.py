@@ -136,7 +136,7 @@ def command(
     if coverage:
         failures += _show_coverage(tested, form, fail_under)
     if mutate:
-        unnoticed = sum(_show_mutations(file, form) for file in tested if not file.failures and not file.untested)
+        unnoticed = _show_all_mutations([file for file in tested if not file.failures and not file.untested], form)
         failures += unnoticed if strict else 0
     if form != "text" or not tested:
         talk(*_summary(tested))
@@ -207,13 +207,33 @@ def _show_coverage(tested: Sequence[TestedFile], form: str, least: float | None)
             for problem in coverage.missing:
                 for line in problem_lines(problem):
                     result_line(*line)
-        exercised = coverage.parts - len(coverage.missing)
-        talk(f"{file.path}: {exercised:,} of {plural(coverage.parts, 'part')} exercised ({coverage.percent:.0f} %)")
+        talk(f"{file.path}: {_coverage_text(coverage)}")
+    if len(found) > 1:
+        talk(f"{plural(len(found), 'document')}: {_coverage_text(_all_coverage(tested))}")
     return sum(least is not None and coverage.percent < least for _, coverage in found)
 
 
-def _show_mutations(file: TestedFile, form: str) -> int:
-    """Print the changes of a document that no example notices; return their number."""
+def _coverage_text(coverage: Coverage) -> str:
+    return f"{coverage.exercised:,} of {plural(coverage.parts, 'part')} exercised ({coverage.percent:.0f} %)"
+
+
+def _all_coverage(tested: Sequence[TestedFile]) -> Coverage:
+    """Return the coverage of all documents together."""
+    found = [file.coverage for file in tested if file.coverage is not None]
+    return Coverage(sum(each.parts for each in found), tuple(problem for each in found for problem in each.missing))
+
+
+def _show_all_mutations(tested: Sequence[TestedFile], form: str) -> int:
+    """Print the changes that no example notices, document by document; return their number."""
+    counts = [_show_mutations(file, form) for file in tested]
+    tried, unnoticed = sum(tried for tried, _ in counts), sum(unnoticed for _, unnoticed in counts)
+    if len(tested) > 1:
+        talk(f"{plural(len(tested), 'document')}: {tried - unnoticed:,} of {plural(tried, 'change')} noticed")
+    return unnoticed
+
+
+def _show_mutations(file: TestedFile, form: str) -> tuple[int, int]:
+    """Print the changes of a document that no example notices; return how many were tried and how many these are."""
     mapping = compile_document(read_document(read_source(Path(file.path)), file=file.path))
     found = try_mutations(mapping)
     if form == "text":
@@ -222,7 +242,7 @@ def _show_mutations(file: TestedFile, form: str) -> int:
                 result_line(*line)
     noticed = found.tried - len(found.unnoticed)
     talk(f"{file.path}: {noticed:,} of {plural(found.tried, 'change')} noticed")
-    return len(found.unnoticed)
+    return found.tried, len(found.unnoticed)
 
 
 def _summary(tested: Sequence[TestedFile]) -> Line:
@@ -303,14 +323,18 @@ def _print_json(tested: Sequence[TestedFile]) -> None:
             }
             for file in tested
         ],
+        "coverage": _coverage_numbers(_all_coverage(tested)),
         "failures": sum(file.failures for file in tested),
     }
     result(json_text(content, indent=True) + "\n")
 
 
 def _coverage_dict(coverage: Coverage) -> dict[str, Any]:
-    missing = [problem.as_dict() for problem in coverage.missing]
-    return {"parts": coverage.parts, "percent": round(coverage.percent, 1), "missing": missing}
+    return {**_coverage_numbers(coverage), "missing": [problem.as_dict() for problem in coverage.missing]}
+
+
+def _coverage_numbers(coverage: Coverage) -> dict[str, Any]:
+    return {"parts": coverage.parts, "exercised": coverage.exercised, "percent": round(coverage.percent, 1)}
 
 
 def _as_dict(each: ExampleResult) -> dict[str, Any]:
@@ -333,11 +357,15 @@ def _as_dict(each: ExampleResult) -> dict[str, Any]:
 
 
 def _print_junit(tested: Sequence[TestedFile]) -> None:
-    """Print JUnit XML: a suite for each document, a case for each example."""
+    """Print JUnit XML: a suite for each document, with its coverage as properties, and a case for each example."""
     root = Element("testsuites", {"name": "iggyflux", **_counts(tested)})
     for file in tested:
         name = escaped(file.path)
         suite = SubElement(root, "testsuite", {"name": name, "file": name, **_counts([file])})
+        if file.coverage is not None:
+            properties = SubElement(suite, "properties")
+            for key, number in _coverage_numbers(file.coverage).items():
+                SubElement(properties, "property", name=f"coverage.{key}", value=str(number))
         if file.problems:
             case = SubElement(suite, "testcase", classname=name, name="compiles")
             text = "\n".join(problem.render() for problem in file.problems)

@@ -25,9 +25,14 @@ class Coverage:
     missing: tuple[Problem, ...]
 
     @property
+    def exercised(self) -> int:
+        """The number of parts that some example exercises."""
+        return self.parts - len(self.missing)
+
+    @property
     def percent(self) -> float:
         """The part that is exercised, in percent; 100 where there is nothing to exercise."""
-        return 100.0 if not self.parts else 100.0 * (self.parts - len(self.missing)) / self.parts
+        return 100.0 if not self.parts else 100.0 * self.exercised / self.parts
 
 
 @dataclass(frozen=True, slots=True)
