@@ -73,6 +73,18 @@ def test_a_session_without_a_file_is_on_null() -> None:
 
 
 @pytest.mark.usefixtures("session")
+def test_a_session_with_a_mapping_is_on_the_samples_beside_it() -> None:
+    Path("waage.yaml").write_text(
+        "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\ntables: {orte: {köln: K}}\n"
+        "points: {measurement: {const: m}, tags: {ort: 'lookup(`\"orte\"`, werk.ort)'}, fields: {kg: 'gewicht[0]'}}\n",
+        "utf-8",
+    )
+    outcome = typed("lookup('orte', werk.ort)", words=("--mapping", "waage.yaml", "--raw"))
+
+    assert outcome.out == "> K\n> "
+
+
+@pytest.mark.usefixtures("session")
 def test_a_sample_that_cannot_be_read_is_reported_and_left_out() -> None:
     Path("waage.ndjson").write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
     outcome = typed("a", ":2", "a")

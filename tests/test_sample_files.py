@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iggyflux import Message, load_mapping
 from iggyflux.authoring.sample_bytes import SampleError, expanded, plain_name, zstd
 from iggyflux.authoring.samples import SampleFile
+from iggyflux.cli.sample_files import find_samples, samples_beside
 from iggyflux.documents import EditableText, parse_document
 from tests.shell import iggyflux
 
@@ -76,7 +78,7 @@ COMMANDS = {
 
 
 CASES = [("dry-run", form) for form in FORMS] + [
-    (command, form) for command in COMMANDS for form in ("zstd", "UTF-16 big endian")
+    (command, form) for command in COMMANDS for form in ("zstd", "UTF-16 big endian", "mark of UTF-8")
 ]
 
 
@@ -310,3 +312,31 @@ def test_infer_takes_files_of_one_kind() -> None:
     outcome = iggyflux("infer", "m.ndjson", "plain.ndjson", "--envelope", "auto")
 
     assert (outcome.code, "infer one kind at a time" in outcome.err) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("test", "--update"), ("validate", "--fix")])
+def test_a_file_whose_lines_end_in_both_ways_is_changed_only_where_it_must_be(command: tuple[str, str]) -> None:
+    lines = MAPPING.replace("kg=1.0", "kg=2.0").replace("kg: gewicht", "kg: gewcht").splitlines()
+    before = "".join(line + ("\r\n" if number % 3 else "\n") for number, line in enumerate(lines)).encode()
+    Path("beide.yaml").write_bytes(before)
+
+    iggyflux(command[0], "beide.yaml", *command[1:])
+    after = Path("beide.yaml").read_bytes()
+
+    kept = [line for line in before.splitlines(True) if line in after.splitlines(True)]
+    assert after != before
+    assert len(kept) >= len(lines) - 2
+
+
+def test_samples_beside_a_mapping_are_found_compressed() -> None:
+    path = Path("waage.yaml")
+    Path("samples").mkdir()
+    Path("samples/waage.ndjson.gz").write_bytes(gzip.compress(ENVELOPES.encode()))
+    found = find_samples(path, MAPPING)
+    assert found == Path("samples/waage.ndjson.gz")
+
+    first = samples_beside(load_mapping(path), found)[0]
+
+    assert isinstance(first, Message) and first.topic == "auto"
+    Path("samples/waage.ndjson.gz").write_bytes(b"damaged")
+    assert samples_beside(load_mapping(path), found) == ()

@@ -74,12 +74,12 @@ class SampleFile:
         return self._checked(self._file.readline(self._limit + 1), number, "a line")
 
     def read(self, *, is_text: bool = True) -> bytes:
-        """Return the whole content; what is not text stays as it is.  Raise SampleError if it is too long."""
+        """Return the whole content; that of a text is UTF-8 without a mark.  Raise SampleError if it is too long."""
         begin = self._begin or b""
         data = self._checked(begin + self._file.read(self._limit + 1 - len(begin)), 0, "the file")
         if is_text and is_utf16(data):
             data = self._checked(utf8_of(data, BytesIO()).read(), 0, "the file")
-        return data
+        return data.removeprefix(_BOM) if is_text else data
 
     def _checked(self, data: bytes, line: int, what: str) -> bytes:
         if len(data) > self._limit:

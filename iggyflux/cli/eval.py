@@ -26,6 +26,7 @@ from iggyflux.cli.inputs import (
     stdin_is_terminal,
 )
 from iggyflux.cli.output import ExitCode, Styled, json_text, note, result, show_problem, talk
+from iggyflux.cli.sample_files import find_samples
 from iggyflux.errors import DecodeError, ExpressionError, RecordError, closest
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
@@ -55,7 +56,7 @@ def command(
 
     FILE is one JSON document, or one per line; `-` is stdin, which is also the default in a pipe. `root()` is the
     document. `meta()` and `header()` return null without --envelope. On a terminal and without EXPRESSION, you type one
-    expression after another.
+    expression after another; without FILE too, on the samples beside --mapping.
 
     \b
     Example:
@@ -65,8 +66,10 @@ def command(
     """
     tables: Tables | None = None
     options: Mapping[str, Any] = {}
+    beside: Path | None = None
     if mapping_file is not None:
         mapping = open_mapping(mapping_file)
+        beside = find_samples(mapping_file, mapping.document.text)
         if mapping.kind == "writer":
             tables, source = mapping.writer.tables, mapping.writer.source.payload
             if form is None:
@@ -80,7 +83,7 @@ def command(
     if expression is None or (file is None and stdin_is_terminal() and _is_file(expression)):
         if not stdin_is_terminal():
             raise click.UsageError("Missing argument 'EXPRESSION'.")
-        chosen = None if expression is None else Path(expression)
+        chosen = beside if expression is None else Path(expression)
         return run_session(list(_session_documents(chosen, form, options, envelope, tables, written)))
     try:
         compiled = compile_expression(expression, tables=tables)

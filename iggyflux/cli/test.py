@@ -148,7 +148,7 @@ def _update(file: Path) -> None:
     try:
         text = EditableText.of(read_source(file))
         if text is None:
-            note(f"{file} is not updated: its line breaks are of several kinds")
+            note(f"{file} is not updated: lone carriage returns break its lines")
             return
         if kind_of(read_document(text.text, file=str(file)).tree) == "pipeline":
             return

@@ -126,7 +126,7 @@ def _fix(path: Path, samples: SamplesOf | None) -> None:
     except (OSError, DocumentError):
         return  # the check that follows says why
     if text is None:
-        note(f"{path} is not fixed: its line breaks are of several kinds")
+        note(f"{path} is not fixed: lone carriage returns break its lines")
         return
     fixed, count = fix_all(text.text, lambda each: check_text(each, path, samples)[0].problems)
     if count:
