@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from iggyflux.authoring.comparison import Change, ChangedSample, Comparison, Given, compare, samples_of_examples
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
 from iggyflux.cli.inputs import INPUT_FILE, STDIN
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
 from iggyflux.cli.sample_files import samples_of_file
@@ -22,11 +23,11 @@ _SECONDS: Final = 30
 _COLOURS: Final = {"breaking": "red", "compatible": "green", "-": "red", "+": "green"}
 
 
-@click.command(name="diff")
+@click.command(name="diff", cls=SamplesCommand)
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option("--samples", type=INPUT_FILE, multiple=True, help="Render these messages too (for readers: rows).")
-@click.option("--envelope", is_flag=True, help="The samples are messages with coordinates and headers.")
+@envelope_option("The samples are messages with coordinates and headers.")
 @click.option("--whole", is_flag=True, help="Each file of samples is one payload.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @click.option(
@@ -41,7 +42,7 @@ def command(
     old: str,
     new: str,
     samples: tuple[Path, ...],
-    envelope: bool,
+    envelope: Envelope,
     whole: bool,
     form: str,
     fail_on: str,
@@ -118,7 +119,9 @@ def _of_revision(name: str) -> bytes:
     raise click.UsageError(f"{name}: no such file, and git says: {words}")
 
 
-def _samples_of_file(mapping: WriterMapping | ReaderMapping, path: Path, *, envelope: bool, whole: bool) -> list[Given]:
+def _samples_of_file(
+    mapping: WriterMapping | ReaderMapping, path: Path, *, envelope: Envelope, whole: bool
+) -> list[Given]:
     found = samples_of_file(mapping, path, envelope=envelope, whole=whole)
     if mapping.kind == "reader":
         return [Given(f"rows of {path}", rows=tuple(found))] if found else []  # type: ignore[arg-type]
