@@ -53,8 +53,10 @@ def paths_of(mapping: WriterMapping, source: Source | None) -> list[str]:
 
 def element_of(mapping: WriterMapping) -> Place:
     """Return the place of the elements of `for_each`; that of the message without one."""
-    each = mapping.writer.for_each
-    return "" if each is None else _element(_Reading("").read(_parse(each.text), ""))
+    if not mapping.writer.for_each:
+        return ""
+    (each,) = mapping.writer.for_each
+    return _element(_Reading("").read(_parse(each.text), ""))
 
 
 def each_paths(mapping: WriterMapping) -> list[str]:
