@@ -17,6 +17,7 @@ import jmespath
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from jmespath.exceptions import JMESPathError
 
 from iggyflux import MappingError, Message, parse_lines, parse_mapping
 from iggyflux.authoring.generate import generate_messages
@@ -114,7 +115,7 @@ def documents(draw: Any) -> tuple[Lists, list[Point]]:
         sources = st.builds(Source, st.sampled_from(ups), st.sampled_from(["volt", "mv", "no", "rpm", "@"]))
         tags = st.builds(Source, st.sampled_from(ups), st.sampled_from(["id", "class", "site", "no"]))
         fields = [source for source in draw(st.lists(sources, min_size=1, max_size=3)) if source.text[-1:] != "@"]
-        where = draw(st.sampled_from([None, None, "volt", "mv != `7`"]))
+        where = draw(st.sampled_from([None, None, "volt", "mv != `7`", "length(cells) > `1`", "class < 'B'"]))
         points.append(Point(own, draw(tags), (*fields, Source(0, "volt")), where))
     return outer, points
 
@@ -191,7 +192,11 @@ def expected(outer: Lists, points: Sequence[Point], message: Any) -> tuple[list[
                 count, number = count + 1, numbers[item]
                 numbers[item] += 1
                 around = [*inner[0], inner[1]]
-                if point.where and not jmespath.search(f"not_null(({point.where}) && `1`)", inner[1]):
+                try:
+                    if point.where and not jmespath.search(f"({point.where}) && `1`", inner[1]):
+                        continue
+                except JMESPathError:
+                    failures += 1
                     continue
                 values = [_value(source, around, message) for source in point.fields]
                 tag = _value(point.tag, around, message)
@@ -314,6 +319,17 @@ def test_a_list_that_is_none_fails_for_its_own_element_only() -> None:
     assert [each.shown_element for each in found.failures] == ["element 0.0.1", "element 0.1"]
 
 
+def test_a_record_without_values_is_told_where_others_are() -> None:
+    """The time of a cell stands in its module: the hint names parent() and root()."""
+    point = {"measurement": {"const": "m"}, "fields": ["mv"], "timestamp": {"expr": "ts", "format": "unix_s"}}
+    found = rendered({"for_each": ["racks", "modules"], "points": point | {"for_each": "cells"}}, STORE)
+    rack = rendered({"for_each": "racks", "points": point}, STORE)
+
+    hint = "parent() is the element around it, root() is the whole message"
+    assert [each.code for each in found.failures if hint in (each.hint or "")] == ["IFX350", "IFX350"]
+    assert [hint in (each.hint or "") for each in rack.failures] == [False, False]
+
+
 def test_a_list_of_a_point_leaves_the_other_points_alone() -> None:
     """Rule 10.  The fans of the first rack are no list; its own point is made."""
     found = rendered({"for_each": "racks", "points": [RACKS, FANS]}, STORE)
@@ -324,6 +340,17 @@ def test_a_list_of_a_point_leaves_the_other_points_alone() -> None:
         "fan,rack=r2 rpm=900.0 1700000000000000000",
     ]
     assert [(each.location, each.element, each.point) for each in found.failures] == [("/points/1/for_each", 0, 1)]
+
+
+def test_elements_of_a_points_own_list_may_collide() -> None:
+    """Rule 22.  Two fans without a tag that tells them apart are two points of one series and time."""
+    fans = {"measurement": {"const": "fan"}, "for_each": "fans", "fields": ["rpm"], "timestamp": FANS["timestamp"]}
+    found = rendered({"points": fans}, {"fans": [{"rpm": 900}, {"rpm": 880}]})
+
+    assert (list(found.lines), [(each.code, each.element) for each in found.failures]) == (
+        ["fan rpm=900.0 1700000000000000000"],
+        [("IFX351", 1)],
+    )
 
 
 def test_a_message_without_any_element_is_empty_and_one_whose_conditions_are_false_is_skipped() -> None:

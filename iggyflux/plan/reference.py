@@ -111,6 +111,12 @@ class _Scope:
         """The words that say, under `for_each`, that a value is missing in the element."""
         return "" if self.index is None else " in the element"
 
+    @property
+    def outside(self) -> str:
+        """The words that say, under `for_each`, how to reach what is around the element."""
+        around = "parent() is the element around it, " if self.parents else ""
+        return f"{around}root() is the whole message"
+
     def evaluate(self, source: Source, value: JSON) -> JSON:
         if not isinstance(source, Expression):
             return source.value
@@ -464,7 +470,7 @@ class ReferencePlan:
         else:
             hint = self._header_hint(value) or "`default: message` takes the message's own timestamp"
             if scope.inside:
-                hint += "; paths start at the element, and root() is the whole message"
+                hint += f"; paths start at the element, and {scope.outside}"
             raise RecordError(NO_TIMESTAMP, f"the timestamp is null or missing{scope.inside}", timestamp.pointer, hint)
         if timestamp.spread is not None:
             ns += _spread(scope, timestamp, ns)
@@ -622,7 +628,7 @@ def _path_hint(scope: _Scope, value: JSON) -> str | None:
     """Return what helps where no path gives anything in `value`."""
     if isinstance(value, dict):
         check = "check the spelling of the paths; a field may have a `default`"
-        return f"{check}; root() is the whole message" if scope.inside else check
+        return f"{check}; {scope.outside}" if scope.inside else check
     if isinstance(value, list):
         flatten = "flatten the lists in `for_each`: xs[] instead of xs"
         return flatten if scope.inside else 'add `for_each: "@"` for points of its elements'
