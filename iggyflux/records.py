@@ -142,10 +142,12 @@ class Batch:
 class Failure:
     """A record of a batch that did not become a point, and why.
 
-    `index` is the index of the message in the batch.  `element` is the index in the result of `for_each`; None without
-    `for_each`, or if the message failed before it.  `point` is the index in `points`; None if the failure does not
-    belong to one point.  `location` is a JSON pointer into the mapping document.  `count` is the number of failed
-    records of one code and location that this failure represents.  `hint` says what would help, in this document.
+    `index` is the index of the message in the batch.  `element` is the index in the result of `for_each`, of a nested
+    one among all elements of the innermost list in the message; None without `for_each`, or if the message failed
+    before it; `elements` are then the indices in the nested lists, from the outer one to the inner one.  `point` is the
+    index in `points`; None if the failure does not belong to one point.  `location` is a JSON pointer into the mapping
+    document.  `count` is the number of failed records of one code and location that this failure represents.  `hint`
+    says what would help, in this document.
     """
 
     index: int
@@ -156,6 +158,14 @@ class Failure:
     reason: str
     count: int = 1
     hint: str | None = None
+    elements: tuple[int, ...] = ()
+
+    @property
+    def shown_element(self) -> str:
+        """`element 2`, or in nested lists `element 0.2`; empty if the message failed as a whole."""
+        if self.element is None:
+            return ""
+        return f"element {'.'.join(map(str, self.elements or (self.element,)))}"
 
     @property
     def reason_and_hint(self) -> str:

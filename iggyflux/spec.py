@@ -145,7 +145,8 @@ class Timestamp:
 class PointSpec:
     """One item of `points`.
 
-    Tags and fields are in the byte order of their keys, stars in the order of the document.
+    Tags and fields are in the byte order of their keys, stars in the order of the document.  `for_each` is as in
+    `Writer`; the first of its expressions is evaluated on what the document's `for_each` gives.
     """
 
     measurement: Source
@@ -156,6 +157,7 @@ class PointSpec:
     timestamp: Timestamp
     where: Expression | None
     pointer: str
+    for_each: tuple[Expression, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +192,32 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A writer document.  Two are equal if they have the same content, whatever their text."""
+    """A writer document.  Two are equal if they have the same content, whatever their text.
+
+    `for_each` gives the lists whose elements become points, from the outer list to the inner one; each of its
+    expressions is evaluated on the elements of the one before.  Without any, the message is what points are made of.
+    """
 
     name: str
     document: Document = field(repr=False, compare=False)
     source: From
     where: Expression | None
-    for_each: Expression | None
+    for_each: tuple[Expression, ...]
     points: tuple[PointSpec, ...]
     collisions: Collisions
     on_error: OnError
     invalid_names: Literal["fail", "replace"]
     tables: MappingABC[str, MappingABC[str, JSON]]
     limits: Limits | None = None
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a message may give more points than there are items of `points`."""
+        return bool(self.for_each) or any(point.for_each for point in self.points)
+
+    def lists_of(self, point: PointSpec) -> tuple[Expression, ...]:
+        """Return the lists that lead to the elements of an item of `points`, from the outer one to the inner one."""
+        return (*self.for_each, *point.for_each)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ _CONSTANTS = {
     "layout": ["'>h'", "'B'", "'<2s'", "'>2Hf'"],
     "syntax": ["'json'", "'lenient'"],
     "table": ["'sites'"],
+    "level": ["`1`", "`2`", "`3`"],
     "name": ["'topic'", "'offset'", "'tenant'", "'none'"],
 }
 

@@ -44,18 +44,34 @@ def records(document: Mapping[str, Any], message: Any) -> list[Point | None | Fa
     try:
         if "where" in document and not is_true(evaluate(document["where"], message)):
             return []
-        elements = [message]
-        if "for_each" in document:
-            found = evaluate(document["for_each"], message)
-            if found is None:
-                return []
-            if not isinstance(found, list):
-                raise Failed("for_each needs a list")
-            elements = found
     except Failed as error:
         return [error]
+    lists = [each for holder in (document, document["points"]) for each in _listed(holder.get("for_each", []))]
     omits = document["from"].get("on_bad_value") == "omit"
-    return [_record(document["points"], element, omits) for element in elements]
+    return [
+        element if isinstance(element, Failed) else _record(document["points"], element, omits)
+        for element in _elements(lists, message)
+    ]
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _elements(lists: Sequence[str], value: object) -> Iterator[object]:
+    """Yield the elements of lists inside lists; a list that fails is `Failed`."""
+    if not lists:
+        yield value
+        return
+    try:
+        found = evaluate(lists[0], value)
+        if found is not None and not isinstance(found, list):
+            raise Failed("for_each needs a list")
+    except Failed as error:
+        yield error
+        return
+    for element in found or ():
+        yield from _elements(lists[1:], element)
 
 
 def settled(

@@ -48,26 +48,24 @@ def paths_of(mapping: WriterMapping, source: Source | None) -> list[str]:
     if source is None or isinstance(source, Const):
         return []
     assert isinstance(source, Expression)
-    return _texts(_Reading(element_of(mapping)).read(_parse(source.text), element_of(mapping)))
+    elements = elements_of(mapping)
+    return _texts(_Reading(elements).read(_parse(source.text), elements[-1]))
 
 
-def element_of(mapping: WriterMapping) -> Place:
-    """Return the place of the elements of `for_each`; that of the message without one."""
-    each = mapping.writer.for_each
-    return "" if each is None else _element(_Reading("").read(_parse(each.text), ""))
+def elements_of(mapping: WriterMapping) -> list[Place]:
+    """Return the places of the message and of the elements of each list of `for_each`, the innermost last."""
+    places: list[Place] = [""]
+    for each in mapping.writer.for_each:
+        places.append(_element(_Reading(places).read(_parse(each.text), places[-1])))
+    return places
 
 
 def each_paths(mapping: WriterMapping) -> list[str]:
     """Return the paths of what `for_each` walks: several for lists side by side."""
-    place = element_of(mapping)
+    *outer, place = elements_of(mapping)
     if isinstance(place, Record):
         place = dict(place.members)["value"]
-    if isinstance(place, Tuple):
-        _, last = place.parts[0], place.parts[-1]
-        if isinstance(last, Record):
-            last = dict(last.members)["value"]
-        return [*_texts(last), *(text for part in place.parts for text in _texts(part))]
-    return _texts(place)
+    return [*_texts(place), *(text for part in outer for text in _texts(part))]
 
 
 def _parse(text: str) -> Any:
@@ -109,7 +107,7 @@ def _position(place: Place, index: int) -> Place:
 
 @dataclass(frozen=True)
 class _Reading:
-    element: Place
+    elements: list[Place]
 
     def read(self, node: Any, here: Place) -> Place:
         kind, value, children = node["type"], node.get("value"), node["children"]
@@ -141,6 +139,8 @@ class _Reading:
     def call(self, name: str, places: list[Place], nodes: list[Any]) -> Place:
         if name == "root":
             return ""
+        if name == "parent":
+            return self.elements[-1 - (nodes[0]["value"] if nodes else 1)]
         if name in ("header", "meta"):
             return Text(f"{name}('{nodes[0]['value']}')" if name == "header" else "")
         if name == "items":

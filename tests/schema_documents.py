@@ -71,7 +71,9 @@ def document_of(
         if not is_one_in(3, random):
             _ease(document)
             if for_each is not None:
-                document["for_each"] = for_each
+                points = document["points"] if isinstance(document["points"], list) else [document["points"]]
+                for holder in points if is_one_in(4, random) else [document]:
+                    holder["for_each"] = random.choice([for_each, for_each, [for_each], [for_each, "[@]"]])
                 document["collisions"] = random.choice(["error", "merge", "keep_last"])
     elif not is_one_in(3, random):
         document["from"] = {"measurement": "m", **_without(document["from"], "statement", "language")}
@@ -88,7 +90,8 @@ def _ease(document: dict[str, Any]) -> None:
         document.pop(key, None)
     points = document["points"]
     for point in points if isinstance(points, list) else [points]:
-        point.pop("where", None)
+        for key in ("where", "for_each"):
+            point.pop(key, None)
         point["measurement"] = {"const": "m"}
         point.pop("timestamp", None)
         fields = point["fields"] = named if isinstance(named := point.get("fields"), dict) and named else {"*": "@"}

@@ -144,8 +144,8 @@ def plain_document(form: Form, random: Random) -> dict[str, Any]:
     document |= {"collisions": random.choice(["error", "merge", "keep_last"]), "name": "shapes"}
     point: dict[str, Any] = {"measurement": {"const": "m"}, "tags": {}, "fields": {}}
     for key in random.sample(_TAGS, random.randint(0, 3)):
-        more: dict[str, Any] = random.choice([{}, {"required": True}, {"default": "none"}])
-        point["tags"][key] = expression() if is_one_in(2, random) else {"expr": expression(), **more}
+        options: dict[str, Any] = random.choice([{}, {"required": True}, {"default": "none"}])
+        point["tags"][key] = expression() if is_one_in(2, random) else {"expr": expression(), **options}
     for key in random.sample(_FIELDS, random.randint(1, 4)):
         expr = expression()
         has_any_type = expr in paths and not is_sound
@@ -161,12 +161,22 @@ def plain_document(form: Form, random: Random) -> dict[str, Any]:
     for place in (document, point):
         if is_one_in(8, random) and not is_sound:
             place["where"] = expression()
-    if form.for_each is not None and (is_sound or not is_one_in(4, random)):
-        document["for_each"] = form.for_each
-    elif is_one_in(4, random) and not is_sound:
-        path = random.choice(paths)
-        document["for_each"] = random.choice([f"{path}[]", path, "[@, @]"])
+    if lists := _lists(form, is_sound, random):
+        holder = point if is_one_in(4, random) else document
+        holder["for_each"] = lists if len(lists) > 1 else lists[0]
     return {**document, "points": point}
+
+
+def _lists(form: Form, is_sound: bool, random: Random) -> list[str]:
+    """Return the expressions of a `for_each`: most often one or none."""
+    lists, path = [], random.choice(form.vocabulary.paths)
+    if form.for_each is not None and (is_sound or not is_one_in(4, random)):
+        lists.append(form.for_each)
+    elif is_one_in(4, random) and not is_sound:
+        lists.append(random.choice([f"{path}[]", path, "[@, @]"]))
+    if is_one_in(8, random):
+        lists.append(random.choice(["[@]", "[@, @]", "[]", path]))
+    return lists
 
 
 def _options(kinds: Sequence[str], random: Random) -> dict[str, Any]:

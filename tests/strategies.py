@@ -152,9 +152,12 @@ def json_object(draw: Any, words: Words, depth: int = 3) -> str:
 def good_object(draw: Any, words: Words, spoiled: bool = False) -> str:
     """Return an object that suits most documents of `documents`; with `spoiled`, all but a member or two."""
     a, b, id_ = (json.dumps(words[role], ensure_ascii=False) for role in ("a", "b", "id"))
-    elements = ",".join(f'{{{a}:{number / 4},{id_}:{number},{b}:"x"}}' for number in range(draw(st.integers(0, 3))))
+    xs = json.dumps(words["xs"], ensure_ascii=False)
+    inside = [f",{xs}:[{', '.join(f'{{{a}:{n},{id_}:{n}}}' for n in range(draw(st.integers(0, 3))))}]", f",{xs}:null"]
+    inner = [draw(st.sampled_from(["", *inside, inside[0], inside[0]])) for _ in range(draw(st.integers(0, 3)))]
+    elements = ",".join(f'{{{a}:{number / 4},{id_}:{number},{b}:"x"{nested}}}' for number, nested in enumerate(inner))
     inner = draw(st.sampled_from([f'{{{id_}:"d1",{a}:1.5}}', f"{{{id_}:7,{a}:0.25}}", f'{{{a}:2,{id_}:"d2"}}']))
-    deep = f"{{{a}:{draw(NUMBERS)},{json.dumps(words['xs'])}:[{elements}]}}"
+    deep = f"{{{a}:{draw(NUMBERS)},{xs}:[{elements}]}}"
     for name in reversed(words.deep[1:]):
         deep = f"{{{json.dumps(name, ensure_ascii=False)}:{deep}}}"
     members = {
@@ -286,13 +289,33 @@ STATIC_CONDITIONS = [
     "{deep} != `null`",
 ]  # fmt: skip
 LISTS = ["{xs}[]", "{xs}", "{xs}[*]", "{deep}.{xs}", "{deep}.{xs}[]"]
+MORE_LISTS = ["{xs}[?{a}]", "@.{xs}[]", "[@, @]", "{d}.{xs}[]", "items(@)", "{d}", "{deep}"]
+INNER_LISTS = ["{xs}", "{xs}", "{xs}[]", "{d}.{xs}"]
+MORE_INNER_LISTS = ["[@]", "root().{xs}", "{xs}[?{a}]", "[@, root()]", "index()", "parent().{xs}", "parent()", "{a}"]
+PARENT_PATHS = ["parent().{a}", "parent().{id}", "parent().{d}.{id}", "parent().{b}", "parent(`2`).{a}"]
+MORE_PARENT_PATHS = [
+    "parent()",
+    "add({a}, parent().{a})",
+    "length(parent().{xs})",
+    "parent(`2`)",
+    "[parent(), @][0].{id}",
+]
+
+
+@st.composite
+def lists(draw: Any, words: Words, plain: bool, outside: int) -> tuple[list[str] | str, int]:
+    """Return a `for_each` inside so many others, and how many lists lead to its elements."""
+    found = []
+    for number in range(draw(st.sampled_from([1, 1, 2, 2, 3]))):
+        first, more = (INNER_LISTS, MORE_INNER_LISTS) if outside + number else (LISTS, MORE_LISTS)
+        found.append(words.path(draw(st.sampled_from(first if plain else first + more))))
+    return found[0] if len(found) == 1 and draw(st.booleans()) else found, outside + len(found)
 
 
 @st.composite
 def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
     """Return a writer document as a tree; not every one compiles.  Half of them have plain paths only."""
     plain = draw(st.booleans())
-    paths = st.sampled_from(STATIC_PATHS if plain else PATHS).map(words.path)
     conditions = st.sampled_from(STATIC_CONDITIONS if plain else CONDITIONS).map(words.path)
     document: dict[str, Any] = {"iggyflux": 1, "kind": "writer", "name": "law", "from": {"stream": "s", "topic": "t"}}
     if not plain and draw(st.integers(0, 5)) == 0:
@@ -303,16 +326,16 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
         document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **OPTIONS.get(form, {})}]))
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
+    depth = 0
     if draw(st.integers(0, 2)) == 0:
-        more = [] if plain else ["{xs}[?{a}]", "@.{xs}[]", "[@, @]", "{d}.{xs}[]", "items(@)", "{d}", "{deep}"]
-        document["for_each"] = words.path(draw(st.sampled_from(LISTS + more)))
+        document["for_each"], depth = draw(lists(words, plain, 0))
     if form in ("csv", "influx") and draw(st.integers(0, 7)):
-        document["for_each"] = draw(st.sampled_from(["@", "[]", "[*]"]))
+        document["for_each"], depth = draw(st.sampled_from(["@", "[]", "[*]"])), 1
     if draw(st.booleans()):
         document["collisions"] = draw(st.sampled_from(["error", "merge", "keep_last"]))
     if draw(st.integers(0, 2)) < 2:
         document["invalid_names"] = "replace"
-    document["points"] = draw(st.lists(points(words, paths, conditions, stars=not plain), min_size=1, max_size=2))
+    document["points"] = draw(st.lists(points(words, depth, conditions, plain), min_size=1, max_size=2))
     return document
 
 
@@ -321,8 +344,22 @@ def _names(usual: list[str], words: Words) -> Any:
     return st.one_of(st.sampled_from(usual), st.sampled_from(words.roles), NAMES).filter(lambda name: "*" not in name)
 
 
+def _paths(plain: bool, depth: int) -> list[str]:
+    """Return the paths of expressions inside so many lists."""
+    known = STATIC_PATHS if plain else PATHS
+    if depth > 1:
+        known = known + PARENT_PATHS[: 4 if depth == 2 else None] * 2
+        known = known if plain else known + MORE_PARENT_PATHS[: 3 if depth == 2 else None]
+    return known
+
+
 @st.composite
-def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) -> dict[str, Any]:
+def points(draw: Any, words: Words, depth: int, conditions: Any, plain: bool) -> dict[str, Any]:
+    """Return an item of `points` inside so many lists; a fourth of them have lists of their own."""
+    stars, own = not plain, None
+    if draw(st.integers(0, 3)) == 0:
+        own, depth = draw(lists(words, plain, depth))
+    paths = st.sampled_from(_paths(plain, depth)).map(words.path)
     names = [
         {"const": "m"},
         {"const": "m"},
@@ -332,6 +369,8 @@ def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) ->
         words.path("{d}.{id}"),
     ]
     point: dict[str, Any] = {"measurement": draw(st.sampled_from(names))}
+    if own is not None:
+        point["for_each"] = own
     if draw(st.integers(0, 4)) == 0:
         point["where"] = draw(conditions)
     constant = st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])})
@@ -344,11 +383,20 @@ def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) ->
         )
     if tags:
         point["tags"] = tags
+    point["fields"] = draw(_fields(words, depth, paths, stars, "*" in tags))
+    if draw(st.integers(0, 3)):
+        point["timestamp"] = draw(timestamps(words))
+    return point
+
+
+@st.composite
+def _fields(draw: Any, words: Words, depth: int, paths: Any, stars: bool, has_tag_star: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key in draw(st.lists(_names(["f", "g", "h", "i j"], words), min_size=not stars, max_size=4, unique=True)):
         fields[key] = draw(st.one_of(st.sampled_from(["{a}", "{d}.{a}"]).map(words.path), paths, field(paths)))
-    if stars and ("*" not in tags or not fields) and (draw(st.booleans()) or not fields):
-        star: Any = words.path(draw(st.sampled_from(["@", "{d}", "root().{d}", "{deep}"])))
+    if stars and (not has_tag_star or not fields) and (draw(st.booleans()) or not fields):
+        wholes = ["@", "{d}", "root().{d}", "{deep}", *(["parent()"] if depth > 1 else [])]
+        star: Any = words.path(draw(st.sampled_from(wholes)))
         if draw(st.booleans()):
             star = {"expr": star, "flatten": draw(st.sampled_from(["_", "."]))}
             if draw(st.booleans()):
@@ -365,10 +413,7 @@ def points(draw: Any, words: Words, paths: Any, conditions: Any, stars: bool) ->
             if draw(st.booleans()):
                 star["on_bad_value"] = draw(st.sampled_from(["omit", "fail"]))
         fields[draw(st.sampled_from(["*", "p_*"]))] = star
-    point["fields"] = fields
-    if draw(st.integers(0, 3)):
-        point["timestamp"] = draw(timestamps(words))
-    return point
+    return fields
 
 
 @st.composite

@@ -91,6 +91,12 @@ CASES = {
         '{"yield":[' + ",".join("0" * 6_000) + "]}",
         TOO_MANY,
     ),
+    "nested_elements": (writer({"x": "@"}, for_each=["yield", "root().yield"]), THOUSAND, TOO_MANY),
+    "parent_in_each": (
+        writer({"y": "index()"}, for_each=["[@]", "yield"], tags={"lambda": "parent().class"}).replace("[@]", "in"),
+        f'{{"in":[{MANY}]}}',
+        TOO_MANY,
+    ),
     "elements_made": (writer({"x": {"const": 1}}, for_each=f"{piped('[@, @][]', 40)}"), "[1]", TOO_LARGE),
     "whole_in_each": (
         writer({"x": {"expr": "root().class", "type": "string"}, "y": "index()"}, for_each="yield"),

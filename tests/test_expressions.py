@@ -120,7 +120,7 @@ def evaluated(expression: Expression, document: Any, **scope: Any) -> tuple[str,
 
 def compiled_or_none(text: str) -> Any:
     try:
-        return compile_expression(text, tables=EXAMPLE_TABLES)
+        return compile_expression(text, tables=EXAMPLE_TABLES, parents=None)
     except ExpressionError:
         return None
 
@@ -345,19 +345,20 @@ def test_reads_have_what_is_easily_overlooked(text: str, document: JSON) -> None
 
 
 def test_reads_of_the_element_and_of_the_payload_are_separate() -> None:
-    """Under `for_each` the element is pruned to `reads`, the payload to `root_reads`."""
+    """Under `for_each` element, payload and parents are pruned to `reads`, `root_reads` and `parent_reads`."""
 
     def check(maker: Maker, text: str, document: JSON) -> None:
         expression = compiled_or_none(text)
-        if expression is None or not expression.uses & {"root", "index"}:
+        if expression is None or not expression.uses & {"root", "index", "parent"}:
             return
-        element = maker.document()
+        element, *around = (maker.document() for _ in range(3))
 
-        expected = evaluated(expression, element, root=document, index=0)
+        expected = evaluated(expression, element, root=document, index=0, parents=around)
         pruned, root = expression.reads.prune(element), expression.root_reads.prune(document)
-        assert expected == evaluated(expression, pruned, root=root, index=0)
+        parents = [expression.parent_reads.get(2 - n, Reads.BARE).prune(parent) for n, parent in enumerate(around)]
+        assert expected == evaluated(expression, pruned, root=root, index=0, parents=parents)
 
-    check_all(3000 * LONG, [*ALL, *[FUNCTIONS["root"], FUNCTIONS["index"]] * 20], check)
+    check_all(3000 * LONG, [*ALL, *[FUNCTIONS[name] for name in ("root", "index", "parent")] * 20], check)
 
 
 reads_trees: st.SearchStrategy[Reads] = st.recursive(
@@ -383,7 +384,7 @@ def test_reads_for_a_part_of_the_result_suffice_for_that_part() -> None:
         if expression is None:
             return
         result = maker.random.choice(parts)
-        here, root = expression.reads_for(result)
+        here, root, _ = expression.reads_for(result)
 
         def part(of: JSON) -> tuple[str, str]:
             try:
@@ -443,7 +444,7 @@ def test_reads_are_as_narrow_as_they_should_be(text: str, reads: Reads, root_rea
 
 def test_reads_of_a_for_each_reach_the_members_of_its_elements() -> None:
     """`for_each: readings[]` with fields `celsius` reads `celsius` of each reading."""
-    here, root = compile_expression("readings[]").reads_for(Reads(items=Reads(keys={"celsius": Reads.WHOLE})))
+    here, root, _ = compile_expression("readings[]").reads_for(Reads(items=Reads(keys={"celsius": Reads.WHOLE})))
 
     element = Reads(keys={"celsius": Reads.WHOLE})
     assert here == Reads(keys={"readings": Reads(keys=element.keys, items=Reads(keys=element.keys))}) or here == Reads(
@@ -458,13 +459,15 @@ def test_reads_of_a_for_each_reach_the_members_of_its_elements() -> None:
 def test_the_scope_is_the_message_the_payload_and_the_position() -> None:
     """Rule 6.  `@` is the element, `root()` the payload, `index()` the position, `meta` the coordinates."""
     expression = compile_expression(
-        "[@, root().unit, index(), meta('topic'), meta('timestamp'), meta('id'), header('tenant')]"
+        "[@, root().unit, index(), parent().y, parent(`2`), parent(`3`), meta('topic'), meta('timestamp'), meta('id'), "
+        "header('tenant')]",
+        parents=3,
     )
 
-    actual = expression.evaluate({"x": 1}, EXAMPLE_MESSAGE, root={"unit": "C"}, index=4)
+    actual = expression.evaluate({"x": 1}, EXAMPLE_MESSAGE, root={"unit": "C"}, index=4, parents=("far", {"y": "near"}))
 
-    assert actual == [{"x": 1}, "C", 4, "readings", 1_700_000_000_000_001, 42, "acme"]
-    assert expression.uses == {"root", "index", "meta", "header"}
+    assert actual == [{"x": 1}, "C", 4, "near", "far", None, "readings", 1_700_000_000_000_001, 42, "acme"]
+    assert expression.uses == {"root", "index", "parent", "meta", "header"}
 
 
 def test_without_a_message_coordinates_and_headers_are_null() -> None:
@@ -692,6 +695,8 @@ def test_missing_and_trailing_commas_are_accepted_as_in_jmespath() -> None:
         ("(a.b).c", ("@", ("a", "b", "c"))),
         ("root().a.b", ("root", ("a", "b"))),
         ("root()", ("root", ())),
+        ("parent().a", (1, ("a",))),
+        ("parent(`3`).a.b", (3, ("a", "b"))),
         ("a | root().b", ("root", ("b",))),
         ('"a.b"', ("@", ("a.b",))),
         ("a[0]", None),
@@ -703,7 +708,7 @@ def test_missing_and_trailing_commas_are_accepted_as_in_jmespath() -> None:
 )
 def test_static_paths_are_found(text: str, expected: Any) -> None:
     """Plain chains of members, from the element or from the payload."""
-    assert expected == static_path(compile_expression(text))
+    assert expected == static_path(compile_expression(text, parents=None))
 
 
 paths = st.recursive(

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from iggyflux.errors import EvaluationError, ExpressionError
 from iggyflux.expressions import compile_expression
 from iggyflux.functions import FUNCTIONS, GROUPS
-from iggyflux.functions.reference import EXAMPLE_MESSAGE, EXAMPLE_TABLES, render_reference
+from iggyflux.functions.reference import EXAMPLE_MESSAGE, EXAMPLE_PARENTS, EXAMPLE_TABLES, render_reference
 from iggyflux.functions.table import MAX_ITEMS, MAX_TEXT
 
 
 def run(text: str, **document: Any) -> Any:
-    return compile_expression(text, tables=EXAMPLE_TABLES).evaluate(document)
+    return compile_expression(text, tables=EXAMPLE_TABLES, parents=None).evaluate(document)
 
 
 def code_of(text: str, **document: Any) -> str:
@@ -40,14 +40,14 @@ EXAMPLES = [
 @pytest.mark.parametrize(("text", "document", "result"), EXAMPLES)
 def test_an_example_gives_its_result(text: str, document: str, result: str) -> None:
     """The examples of the table are those of the reference."""
-    expression = compile_expression(text, tables=EXAMPLE_TABLES)
+    expression = compile_expression(text, tables=EXAMPLE_TABLES, parents=None)
     if result.startswith("IFX"):
         with pytest.raises(EvaluationError) as caught:
             expression.evaluate(json.loads(document), EXAMPLE_MESSAGE)
         assert result == caught.value.code
         return
 
-    actual = expression.evaluate(json.loads(document), EXAMPLE_MESSAGE)
+    actual = expression.evaluate(json.loads(document), EXAMPLE_MESSAGE, parents=EXAMPLE_PARENTS)
 
     assert repr(json.loads(result)) == repr(actual)
 
@@ -89,7 +89,7 @@ def test_an_added_function_gives_null_for_null(function: Any) -> None:
     """A missing member leads to a missing tag or field, calculated or not."""
     expression = next(example[0] for example in function.examples if example[1] != "{}")
 
-    result = compile_expression(expression, tables=EXAMPLE_TABLES).evaluate({})
+    result = compile_expression(expression, tables=EXAMPLE_TABLES, parents=None).evaluate({})
 
     assert result is None
 

@@ -512,8 +512,7 @@ def test_several_points_may_be_made_of_one_message() -> None:
 
     assert [spec.pointer for spec in found.points] == ["/points/0", "/points/1"]
     assert found.points[0].where is not None
-    assert found.for_each is not None
-    assert found.for_each.location == "/for_each"
+    assert [each.location for each in found.for_each] == ["/for_each"]
 
 
 def test_policies_have_defaults() -> None:

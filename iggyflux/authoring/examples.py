@@ -196,8 +196,8 @@ class _WriterExamples:
 
     def _describe(self, failure: Failure) -> str:
         place = self._mapping.locate(failure.location)
-        element = "" if failure.element is None else f", element {failure.element}"
-        return f"{failure.code} at {place}{element}: {failure.reason_and_hint}"
+        element = ", ".join(filter(None, (str(place), failure.shown_element)))
+        return f"{failure.code} at {element}: {failure.reason_and_hint}"
 
 
 class _ReaderExamples:

@@ -63,9 +63,7 @@ def mutate(mapping: WriterMapping | ReaderMapping) -> Mutated:
 
 def mutations(tree: Any) -> Iterator[Mutation]:
     """Yield the changed documents; some of them may be invalid."""
-    for pointer in ("/where", "/for_each"):
-        yield from _negated(tree, pointer)
-        yield from _of_expression(tree, pointer)
+    yield from _of_conditions(tree, "")
     points = tree.get("points")
     for pointer in ["/points"] if isinstance(points, dict) else [f"/points/{n}" for n in range(len(points or ()))]:
         yield from _of_point(tree, pointer)
@@ -78,12 +76,20 @@ def mutations(tree: Any) -> Iterator[Mutation]:
 
 
 def _of_point(tree: Any, pointer: str) -> Iterator[Mutation]:
-    yield from _negated(tree, f"{pointer}/where")
-    yield from _of_expression(tree, f"{pointer}/where")
+    yield from _of_conditions(tree, pointer)
     for part in ("tags", "fields"):
         yield from _of_members(tree, f"{pointer}/{part}")
     for part in ("measurement", "timestamp"):
         yield from _of_options(tree, f"{pointer}/{part}")
+
+
+def _of_conditions(tree: Any, pointer: str) -> Iterator[Mutation]:
+    """Yield changes of what says for which messages or elements points are made."""
+    lists = _at(tree, f"{pointer}/for_each")
+    each = [f"{pointer}/for_each/{n}" for n in range(len(lists))] if isinstance(lists, list) else []
+    for place in (f"{pointer}/where", *(each or [f"{pointer}/for_each"])):
+        yield from _negated(tree, place)
+        yield from _of_expression(tree, place)
 
 
 def _of_members(tree: Any, pointer: str) -> Iterator[Mutation]:
@@ -172,7 +178,9 @@ def _negated(tree: Any, pointer: str) -> Iterator[Mutation]:
         yield Mutation(pointer, "is negated", changed)
     if isinstance(condition, str):
         changed = copy.deepcopy(tree)
-        _at(changed, pointer.rpartition("/")[0]).pop(pointer.rpartition("/")[2])
+        holder, _, key = pointer.rpartition("/")
+        members = _at(changed, holder)
+        members.pop(int(key) if isinstance(members, list) else key)
         yield Mutation(pointer, "is dropped", changed)
 
 

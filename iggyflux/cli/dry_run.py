@@ -37,6 +37,7 @@ from iggyflux.errors import DocumentError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import FORMATS
+from iggyflux.plan.reads import writer_expressions
 from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
 
@@ -206,15 +207,11 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: Envelope, whole:
 
 def _uses_coordinates(writer: Writer) -> bool:
     """Return whether a line can depend on the coordinates or headers of its message."""
-    sources: list[object] = [writer.where, writer.for_each]
     for point in writer.points:
         time = point.timestamp
         if time.source is None or time.default_message or time.spread == "offset":
             return True
-        sources += [point.measurement, point.where, time.source]
-        for parts in (point.tags, point.tag_stars, point.fields, point.field_stars):
-            sources += [part.source for part in parts]
-    return any({"meta", "header"} & getattr(source, "uses", frozenset()) for source in sources)
+    return any({"meta", "header"} & expression.uses for expression in writer_expressions(writer))
 
 
 def _note_assumptions(first: Sample, coordinates: Coordinates, writer: Writer, whole: bool) -> None:
@@ -328,8 +325,7 @@ class _WriterRun:
         self.shown += 1
         if self.shown > _SHOWN_FAILURES:
             return
-        element = "" if failure.element is None else f", element {failure.element}"
-        place = Styled(f"{sample}{element}", bold=True)
+        place = Styled(", ".join(filter(None, (str(sample), failure.shown_element))), bold=True)
         kind = (failure.code, failure.location)
         if kind in self.seen:
             mark = Styled(f"error[{failure.code}]", "red", bold=True)

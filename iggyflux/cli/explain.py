@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from iggyflux.cli.output import ExitCode, Line, Styled, json_text, result, resul
 from iggyflux.expressions import Expression
 from iggyflux.expressions.syntax import nodes_in
 from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer
-from iggyflux.plan.reads import payload_reads, point_expressions
+from iggyflux.plan.reads import payload_reads, writer_expressions
 from iggyflux.reads import Reads
 from iggyflux.timestamps import format_rfc3339
 
@@ -89,9 +89,10 @@ def _writer_lines(mapping: Mapping, writer: Writer, precision: str) -> Iterator[
     yield from (f"    {path}" for path in paths or ["nothing of the payload"])
     for kind, names in _message_parts(writer):
         yield f"    {kind} {', '.join(names)}"
-    for words, expression in (("only where", writer.where), ("for each of", writer.for_each)):
-        if expression is not None:
-            yield f"  {words}  {expression.text}"
+    if writer.where is not None:
+        yield f"  only where  {writer.where.text}"
+    for words, text in _lists(writer.for_each):
+        yield f"  {words}  {text}"
     for number, point in enumerate(writer.points, 1):
         yield ""
         title = f"writes point {number}" if len(writer.points) > 1 else "writes"
@@ -124,10 +125,8 @@ def read_paths(reads: Reads, path: str = "") -> Iterator[str]:
 
 def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
     """Yield the coordinates and headers that are read of a message."""
-    expressions = [expression for point in writer.points for expression in point_expressions(point)]
-    expressions += [expression for expression in (writer.where, writer.for_each) if expression is not None]
     found: dict[str, set[str]] = {"meta": set(), "header": set()}
-    for expression in expressions:
+    for expression in writer_expressions(writer):
         for node in nodes_in(expression.node):
             if node["type"] == "function_expression" and node["value"] in found:
                 found[node["value"]].add(str(node["children"][0]["value"]))
@@ -139,7 +138,8 @@ def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
 
 
 def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:
-    rows: list[Row] = [("measurement", "", "", _text(point.measurement))]
+    rows: list[Row] = [(words, "", "", text) for words, text in _lists(point.for_each)]
+    rows.append(("measurement", "", "", _text(point.measurement)))
     if point.where is not None:
         rows.append(("only where", "", "", point.where.text))
     rows += [("tag", tag.key, "", _text(tag.source), _tag_notes(tag)) for tag in point.tags]
@@ -152,6 +152,12 @@ def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:
     rows.append(("time", "", *_time_cells(point.timestamp)))
     yield from _aligned(rows)
     yield f"  a point is identified by {_identity(point, precision)}: a later point with the same values overwrites it"
+
+
+def _lists(for_each: Sequence[Expression]) -> Iterator[tuple[str, str]]:
+    """Yield the lists that points are made for, the outer one first, each with the words that say so."""
+    for number, expression in enumerate(for_each):
+        yield "and in it each of" if number else "for each of", " ".join(expression.text.split())
 
 
 def _text(source: Source | None) -> str:
@@ -188,7 +194,7 @@ def _star_notes(star: Star) -> str:
     return "; ".join(notes)
 
 
-_SPREAD = {"offset": "plus partition and offset in ns", "index": "plus the element's position in ns"}
+_SPREAD = {"offset": "plus partition and offset in ns", "index": "plus the element's number in ns"}
 
 
 def _time_cells(timestamp: Timestamp) -> Row:

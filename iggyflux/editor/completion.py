@@ -187,7 +187,7 @@ def _given(cursor: Cursor, places: Sequence[Place]) -> list[JSON]:
     rest = cursor.rest.lstrip("0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     for candidate in (marked + rest, marked + _open_brackets(marked)):
         try:
-            expression = compile_expression(candidate, tables=tables_of(cursor.document))
+            expression = compile_expression(candidate, tables=tables_of(cursor.document), parents=None)
         except ExpressionError:
             continue
         for part in expression.trace(places):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -86,13 +87,20 @@ def writer_uses(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Use]
     if writer.where is not None:
         yield Use("where", writer.where, places, "sample")
         places = _passing(writer.where, places)
-    if writer.for_each is not None:
-        yield Use("for_each", writer.for_each, places, "sample")
-        every = (element for place in places for element in _elements(writer.for_each, place))
-        places = list(islice(every, MOST_ELEMENTS))
-    noun = "sample" if writer.for_each is None else "element"
+    places = yield from _list_uses(writer.for_each, places, "sample")
     for spec in writer.points:
-        yield from _point_uses(spec, places, noun)
+        elements = yield from _list_uses(spec.for_each, places, "element" if writer.for_each else "sample")
+        yield from _point_uses(spec, elements, "element" if writer.lists_of(spec) else "sample")
+
+
+def _list_uses(
+    for_each: Sequence[Expression], places: Sequence[Place], noun: str
+) -> Generator[Use, None, Sequence[Place]]:
+    """Yield the expressions of a `for_each`, and return its elements."""
+    for expression in for_each:
+        yield Use("for_each", expression, places, noun)
+        places, noun = _elements_of(expression, places), "element"
+    return places
 
 
 def _point_uses(spec: PointSpec, places: Sequence[Place], noun: str) -> Iterator[Use]:
@@ -131,16 +139,24 @@ def _passing(where: Expression, places: Sequence[Place]) -> Sequence[Place]:
     return [place for place in places if truth(value_at(where, place))]
 
 
+def _elements_of(for_each: Expression, places: Sequence[Place]) -> list[Place]:
+    """Return the elements of a list at each place; the first ones, if there are many."""
+    return list(islice((element for place in places for element in _elements(for_each, place)), MOST_ELEMENTS))
+
+
 def _elements(for_each: Expression, place: Place) -> Iterator[Place]:
     found = value_at(for_each, place)
+    parents = () if place.index is None else (*place.parents, place.value)
     for index, value in enumerate(found if isinstance(found, list) else []):
-        yield Place(value, place.root, index, place.message)
+        yield Place(value, place.root, index, place.message, parents)
 
 
 def value_at(expression: Expression, place: Place) -> JSON:
     """Return the value of an expression at a place; null where it fails."""
     try:
-        return expression.evaluate(place.value, place.message, root=place.root, index=place.index)
+        return expression.evaluate(
+            place.value, place.message, root=place.root, index=place.index, parents=place.parents
+        )
     except EvaluationError:
         return None
 
@@ -185,12 +201,24 @@ def _places_without_mapping(document: Document, pointer: str, samples: Samples) 
             )
             places.append(Place(root, root, None, sample))
     places += [Place(root, root) for root in roots]
-    for_each = tree.get("for_each")
-    if isinstance(for_each, str) and pointer.startswith("/points"):
+    for text in _lists_around(document, pointer):
         with suppress(ExpressionError):
-            expression = compile_expression(for_each)
-            return list(islice((each for place in places for each in _elements(expression, place)), MOST_ELEMENTS))
+            places = _elements_of(compile_expression(text, tables=tables_of(document), parents=None), places)
     return places
+
+
+def _lists_around(document: Document, pointer: str) -> list[str]:
+    """Return the expressions of `for_each` that lead to what the expression at `pointer` is evaluated on."""
+    point = re.match("/points(?:/[0-9]+(?=/))?(?=/)", pointer)
+    found: list[str] = []
+    for place in ["", point[0]] if point else [""] if pointer.startswith("/for_each") else []:
+        inside = re.fullmatch(rf"{place}/for_each(?:/([0-9]+))?", pointer)
+        node = document.node(f"{place}/for_each")
+        lists = [] if node is None else node.value if isinstance(node.value, list) else [node.value]
+        found += [each for each in lists[: int(inside[1] or 0) if inside else None] if isinstance(each, str)]
+        if inside:
+            break
+    return found
 
 
 def tables_of(document: Document) -> dict[str, dict[str, JSON]]:

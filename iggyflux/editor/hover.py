@@ -91,7 +91,7 @@ def _in_expression(document: Document, pointer: str, node: Node, offset: int, sa
         return None
     position = inside[-1]
     try:
-        expression = compile_expression(value, tables=tables_of(document))
+        expression = compile_expression(value, tables=tables_of(document), parents=None)
     except ExpressionError:
         return None
     parts = expression.trace(places_at(document, pointer, samples))

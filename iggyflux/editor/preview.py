@@ -60,10 +60,8 @@ def preview(text: str, samples: Sequence[Message], *, format: Format = "yaml", d
         lines[origin].append(line)
     failures: list[list[Problem]] = [[] for _ in samples]
     for failure in rendered.failures:
-        element = "" if failure.element is None else f"element {failure.element}: "
-        problem = mapping.document.problem(
-            failure.code, failure.location, f"{element}{failure.reason}", hint=failure.hint
-        )
+        message = ": ".join(filter(None, (failure.shown_element, failure.reason)))
+        problem = mapping.document.problem(failure.code, failure.location, message, hint=failure.hint)
         failures[failure.index].append(problem)
     skipped, empty = set(rendered.skipped), set(rendered.empty)
     made = tuple(

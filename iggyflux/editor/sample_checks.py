@@ -161,8 +161,8 @@ class _Missing:
         shown = f"member {name}" if name.isidentifier() else f"member {name!r}"
         if objects:
             names = dict.fromkeys(key for value in objects for key in value if key and key not in used)
-            if name == "root":
-                return cls("no sample has a member root", "root() is the whole payload", "root()")
+            if name in _SCOPES:
+                return cls(f"no sample has a member {name}", _SCOPES[name], f"{name}()")
             near = closest(name, list(names)) if len(name) > 1 else None
             return cls(f"no sample has a {shown}", f"did you mean {near}?" if near else None, near)
         lists = [value for value in part.given if isinstance(value, list)]
@@ -170,6 +170,12 @@ class _Missing:
             hint = f"for an element write [0].{name}, for all of them [].{name}"
             return cls(f"a list has no {shown}", hint, None)
         return None
+
+
+_SCOPES: Final = {
+    "root": "root() is the whole payload",
+    "parent": "parent() is the element around this one, where `for_each` is nested",
+}
 
 
 def _constant(document: Document, use: Use) -> str | None:

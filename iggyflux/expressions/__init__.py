@@ -13,7 +13,7 @@ the text, even where they would never be evaluated.  The text is limited in leng
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
 from iggyflux.errors import EvaluationError, ExpressionError
@@ -41,7 +41,7 @@ __all__ = [
     "truth",
 ]
 
-_SCOPE: Final = frozenset(("meta", "header", "index", "root", "lookup"))
+_SCOPE: Final = frozenset(("meta", "header", "index", "root", "parent", "lookup"))
 _DOCUMENT: Final = cast(JSON, object())
 """The default of `root`: the document itself."""
 
@@ -50,10 +50,10 @@ class Expression:
     """A compiled expression, made by `compile_expression`; immutable, so threads may share it.
 
     `text` is as written, `location` the JSON pointer of its place in a document, `tables` and `kind` as they were
-    given.  `reads` is what it can read of `@`, `root_reads` of `root()`.  `uses` names which of meta, header, index,
-    root and lookup it calls.  `spends` says whether it needs a budget.
-    `types` are the JMESPath types that its value can have.  `warnings` are its doubtful
-    parts, in the form of errors.  `node` is jmespath's tree.  It pickles as the arguments it was made of.
+    given.  `reads` is what it can read of `@`, `root_reads` of `root()`, `parent_reads` of `parent()` by its
+    level.  `uses` names which of meta, header, index, root, parent and lookup it calls.  `spends` says whether it needs
+    a budget.  `types` are the JMESPath types that its value can have.  `warnings` are its doubtful parts, in the form
+    of errors.  `node` is jmespath's tree.  It pickles as the arguments it was made of.
     """
 
     __slots__ = (
@@ -63,6 +63,7 @@ class Expression:
         "kind",
         "location",
         "node",
+        "parent_reads",
         "reads",
         "root_reads",
         "spends",
@@ -73,10 +74,17 @@ class Expression:
         "warnings",
     )
 
-    def __init__(self, text: str, tables: Tables | None = None, kind: str | None = None, location: str = "") -> None:
+    def __init__(
+        self,
+        text: str,
+        tables: Tables | None = None,
+        kind: str | None = None,
+        location: str = "",
+        parents: int | None = None,
+    ) -> None:
         tokens = tokenize(text)
         node = parse(text, tokens)
-        checker = Checker(text, tokens, tables or {}, known_meta(kind))
+        checker = Checker(text, tokens, tables or {}, known_meta(kind), parents)
         self.text = text
         self.tables = tables
         self.kind = kind
@@ -85,7 +93,7 @@ class Expression:
         self.warnings: tuple[ExpressionError, ...] = tuple(checker.warnings)
         self.node: Node = node
         self.uses = frozenset(_calls(node)) & _SCOPE
-        self.reads, self.root_reads = find_reads(node, Reads.WHOLE)
+        self.reads, self.root_reads, self.parent_reads = find_reads(node, Reads.WHOLE)
         self._run: Run = build(node)
         self.spends = spends(node)
         self._scoped = self.spends or bool(self.uses - {"lookup"})
@@ -100,11 +108,13 @@ class Expression:
         root: JSON = _DOCUMENT,
         index: int | None = None,
         budget: Budget | None = None,
+        parents: Sequence[JSON] = (),
     ) -> JSON:
         """Return the value of the expression on `document`.
 
         `meta` and `header` read `message`; without one they give null.  `root` is the whole payload if `document` is an
-        element of it, and `index` the position of the element.  `budget` is that of the message; without one the
+        element of it, `index` the position of the element, and `parents` are the elements around it, the outermost
+        first.  `budget` is that of the message; without one the
         evaluation has its own.  The result may share parts with `document`, which is
         not changed.  Raise EvaluationError, and nothing else, where jmespath.py would raise anything.
         """
@@ -119,7 +129,7 @@ class Expression:
         if self._scoped:
             if budget is None and self.spends:
                 budget = Budget()
-            scope = Evaluation(message, document if root is _DOCUMENT else root, index, budget)
+            scope = Evaluation(message, document if root is _DOCUMENT else root, index, budget, parents)
         try:
             return cast(JSON, self._run(scope, document))
         except EvaluationError as error:
@@ -128,8 +138,11 @@ class Expression:
         except RAISED as error:  # outside any function: comparing values nested thousands of levels deep
             raise EvaluationError("IFX303", "the value is nested too deeply", self.location) from error
 
-    def reads_for(self, result: Reads) -> tuple[Reads, Reads]:
-        """Return what is read of `@` and of `root()` if only `result` is read of the value (as of `for_each`)."""
+    def reads_for(self, result: Reads) -> tuple[Reads, Reads, dict[int, Reads]]:
+        """Return what is read of `@`, of `root()` and of `parent()` if only `result` is read of the value.
+
+        So it is for `for_each`.
+        """
         return find_reads(self.node, result)
 
     def trace(self, places: Iterable[Place]) -> list[Part]:
@@ -157,14 +170,20 @@ class Expression:
 
 
 def compile_expression(
-    text: str, *, tables: Tables | None = None, kind: str | None = None, location: str = ""
+    text: str,
+    *,
+    tables: Tables | None = None,
+    kind: str | None = None,
+    location: str = "",
+    parents: int | None = 0,
 ) -> Expression:
     """Compile `text`.
 
     `lookup` may name `tables`; `kind` ("writer" or "reader") restricts the names that `meta` knows; `location` is the
-    JSON pointer that failures will have.  Raise ExpressionError, which says what is wrong and where in the text.
+    JSON pointer that failures will have; `parents` is how many elements are around `@` for `parent` to know (None:
+    any number).  Raise ExpressionError, which says what is wrong and where in the text.
     """
-    return Expression(text, tables, kind, location)
+    return Expression(text, tables, kind, location, parents)
 
 
 def _calls(node: Node) -> set[str]:

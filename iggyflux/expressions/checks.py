@@ -41,11 +41,19 @@ class Checker:
     arguments by position.
     """
 
-    def __init__(self, text: str, tokens: list[Token], tables: Tables, meta_names: Iterable[str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        tokens: list[Token],
+        tables: Tables,
+        meta_names: Iterable[str],
+        parents: int | None = None,
+    ) -> None:
         self.text = text
         self.tokens = tokens
         self.tables = tables
         self.meta_names = list(meta_names)
+        self.parents = parents
         self.warnings: list[ExpressionError] = []
         self.places: dict[int, int] = {}
 
@@ -381,7 +389,21 @@ class Checker:
                 position = names.index(error.parameter)
                 message = f"{function.name}(): {error.reason}"
                 raise self._at_argument("IFX212", message, call, position, error.hint) from error
+        if function.name == "parent" and self.parents is not None and given["level"] > self.parents:
+            raise self._no_parent(call, given["level"])
         return {names.index(name): value for name, value in given.items()}
+
+    def _no_parent(self, call: Node, level: int) -> ExpressionError:
+        """Return the error for an element that is not inside another one at `level`."""
+        if self.parents:
+            message = f"{level} levels up, but there are only {self.parents} around this element"
+            hint = "root() is the whole message"
+            if self.parents == 1:
+                message, hint = "there is only one element around this one", "parent() is that one, root() the message"
+        else:
+            message = "there is no element around this one"
+            hint = "root() is the whole message; parent() is for nested lists, `for_each: [outer, inner]`"
+        return self._at("IFX216", message, call, hint)
 
     def _known(self, call: Node, function: Function, name: str, position: int, value: Any) -> Any:
         """Check the names that are known before any message, coordinates and tables; return what replaces `value`."""
@@ -401,6 +423,8 @@ _OTHER_NAMES: Final = {
     "len": "did you mean length?",
     "size": "did you mean length?",
     "count": "did you mean length?",
+    "append": "write [a, [b]][] for a list and one more element",
+    "flatten": "write a[] for the elements of the lists in a list",
     "concat": "concatenate strings with join('', [a, b]) or format('{}{}', a, b)",
     "substr": "did you mean substring?",
     "slice": "did you mean substring? Write a[1:3] for a part of a list",

@@ -8,7 +8,7 @@ state, so threads may share them.  Values are plain: exactly dict, list, str, in
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, TypeAlias
 
 from iggyflux.errors import EvaluationError
@@ -35,13 +35,21 @@ RAISED: Final = (ValueError, TypeError, AttributeError, ArithmeticError, LookupE
 class Evaluation:
     """The scope of one evaluation: what is known besides `@`, and the budget of the message if it takes steps."""
 
-    __slots__ = ("budget", "index", "message", "root")
+    __slots__ = ("budget", "index", "message", "parents", "root")
 
-    def __init__(self, message: Message | Row | None, root: JSON, index: int | None, budget: Budget | None) -> None:
+    def __init__(
+        self,
+        message: Message | Row | None,
+        root: JSON,
+        index: int | None,
+        budget: Budget | None,
+        parents: Sequence[JSON] = (),
+    ) -> None:
         self.budget = budget
         self.message = message
         self.root = root
         self.index = index
+        self.parents = parents
 
 
 def truth(value: object) -> bool:
@@ -338,8 +346,8 @@ def _call(node: Node) -> Run:
     function: Function = node["function"]
     if function.lazy:
         return _LAZY[function.name](node)
-    if function.name == "root":
-        return _root
+    if function.name in _FREE_OF_STEPS:
+        return _FREE_OF_STEPS[function.name](node)
     count = len(node["children"])
     constants: dict[int, Any] = {  # literals too: their types are checked already
         position: child["value"]
@@ -418,8 +426,16 @@ _SHORT: Final = 15
 """A string of so many characters takes no step."""
 
 
-def _root(scope: Any, _: Any) -> Any:
-    return scope.root
+def _root(_: Node) -> Run:
+    return lambda scope, _: scope.root
+
+
+def _parent(node: Node) -> Run:
+    position = -node["constants"][0]
+    return lambda scope, _: scope.parents[position] if len(scope.parents) >= -position else None
+
+
+_FREE_OF_STEPS: Final = {"root": _root, "parent": _parent}
 
 
 def _spend_on_result(function: Function, scope: Any, found: str | list[JSON] | dict[str, JSON]) -> None:

@@ -17,15 +17,16 @@ from iggyflux.records import JSON, Row
 if TYPE_CHECKING:
     from iggyflux.expressions import Expression
 
-Start: TypeAlias = Literal["@", "root"]
+Start: TypeAlias = Literal["@", "root"] | int
+"""Where a path starts; a number is the level of `parent()`."""
 Steps: TypeAlias = tuple[str | int | None, ...]
 
 
 def static_path(expression: Expression) -> tuple[Start, tuple[str, ...]] | None:
     """Return where a plain chain of members starts, and the members.
 
-    `a.b` and `@.a.b` give `("@", ("a", "b"))`, `root().a` gives `("root", ("a",))`, `@` gives `("@", ())`.  The value
-    is null as soon as a value on the way is not an object or has no such member.
+    `a.b` and `@.a.b` give `("@", ("a", "b"))`, `root().a` gives `("root", ("a",))`, `parent().a` gives `(1, ("a",))`,
+    `@` gives `("@", ())`.  The value is null as soon as a value on the way is not an object or has no such member.
     """
     return path_of(expression.node)
 
@@ -71,6 +72,8 @@ def steps_of(node: Node) -> tuple[Start, Steps] | None:
         return "@", (node["value"] if node["value"] >= 0 else None,)
     if kind == "function_expression" and node["value"] == "root":
         return "root", ()
+    if kind == "function_expression" and node["value"] == "parent":
+        return node["constants"][0], ()
     if kind not in ("subexpression", "index_expression", "pipe"):
         return None
     first, *rest = [steps_of(child) for child in node["children"]]

@@ -111,11 +111,12 @@ class _Origin:
 _NOTHING: Final = _Origin()
 
 
-def find_reads(node: Node, result: Reads) -> tuple[Reads, Reads]:
-    """Return what `node` reads of `@` and of `root()` if `result` is read of its value."""
+def find_reads(node: Node, result: Reads) -> tuple[Reads, Reads, dict[int, Reads]]:
+    """Return what `node` reads of `@`, of `root()`, of `parent()` by its level, if `result` is read of its value."""
     here, root = _Place(), _Place()
-    _Tracer(_Origin((root,))).trace(node, _Origin((here,))).read(result)
-    return here.freeze(), root.freeze()
+    tracer = _Tracer(_Origin((root,)))
+    tracer.trace(node, _Origin((here,))).read(result)
+    return here.freeze(), root.freeze(), {level: place.freeze() for level, place in tracer.parents.items()}
 
 
 class _Tracer:
@@ -123,6 +124,7 @@ class _Tracer:
 
     def __init__(self, root: _Origin) -> None:
         self.root = root
+        self.parents: dict[int, _Place] = {}
 
     def trace(self, node: Node, origin: _Origin) -> _Origin:
         step: Callable[[Node, _Origin], _Origin] = getattr(self, f"trace_{node['type']}")
@@ -211,6 +213,8 @@ class _Tracer:
         name, children = node["value"], node["children"]
         if name == "root":
             return self.root
+        if name == "parent":
+            return _Origin((self.parents.setdefault(node["constants"][0], _Place()),))
         plain = [self.trace(child, origin) for child in children if child["type"] != "expref"]
         keys = [child["children"][0] for child in children if child["type"] == "expref"]
         found = [self.trace(key, argument.item()) for key in keys for argument in plain]

@@ -25,12 +25,16 @@ _MOST_STEPS: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What an expression is evaluated on: the value of `@`, the whole payload, the element's position, the message."""
+    """What an expression is evaluated on: the value of `@`, the whole payload, the element's position, the message.
+
+    `parents` are the elements around it, the outermost first.
+    """
 
     value: JSON
     root: JSON
     index: int | None = None
     message: Message | Row | None = None
+    parents: tuple[JSON, ...] = ()
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ class Tracer:
 
     def trace(self, node: Node, places: Iterable[Place]) -> list[Part]:
         """Return the parts of `node` in the order of the tree, the whole first."""
-        pairs = [(Evaluation(at.message, at.root, at.index, None), at.value) for at in places]
+        pairs = [(Evaluation(at.message, at.root, at.index, None, at.parents), at.value) for at in places]
         self.visit(node, pairs)
         return list(self.parts.values())
 

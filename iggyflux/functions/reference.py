@@ -19,6 +19,7 @@ EXAMPLE_MESSAGE: Final = Message(
     id=42,
     headers={"tenant": "acme"},
 )
+EXAMPLE_PARENTS: Final[tuple[JSON, ...]] = ({"rack": "r1"},)
 EXAMPLE_TABLES: Final[dict[str, dict[str, JSON]]] = {"sites": {"b1": "Berlin", "7": "Oslo"}}
 
 _INTRODUCTION: Final = """\
@@ -31,7 +32,8 @@ A standard function fails on null, as the JMESPath specification says. An added 
 arguments is null or missing, as a plain path does, unless its description says otherwise.
 
 The examples with `meta` and `header` run with a message of the topic `readings` at offset 7, those with `lookup` with
-`tables: {sites: {b1: Berlin, "7": Oslo}}`. `IFX…` is the [code](errors.md) of a failure.
+`tables: {sites: {b1: Berlin, "7": Oslo}}`, those with `parent` on an element inside `{"rack": "r1"}`. `IFX…` is the
+[code](errors.md) of a failure.
 """
 
 

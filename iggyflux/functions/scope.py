@@ -6,7 +6,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from iggyflux.functions.table import ANY, Function, Parameter, Scope
+from iggyflux.functions.table import ANY, ConstantError, Function, Parameter, Scope
 from iggyflux.records import JSON, Message, Row
 
 _MESSAGE: dict[str, Callable[[Message], JSON]] = {
@@ -63,6 +63,17 @@ def _index(scope: Scope) -> JSON:
     return scope.index
 
 
+def _parent(scope: Scope, level: int = 1) -> JSON:
+    return scope.parents[-level] if level <= len(scope.parents) else None
+
+
+def _parent_level(constants: Mapping[str, Any], _: int) -> Mapping[str, Any]:
+    level = constants.get("level", 1)
+    if type(level) is not int or level < 1:
+        raise ConstantError("level", "the level is a whole number from 1", "parent(`1`) is the same as parent()")
+    return {"level": level}
+
+
 def table_key(key: Any) -> str | None:
     """Return the key under which a value is looked up: numbers and booleans as in tags; None for null."""
     if key is None or isinstance(key, str):
@@ -116,13 +127,27 @@ SCOPE: tuple[Function, ...] = (
     Function(
         "index",
         "message",
-        "The position of the element in the result of `for_each`, from 0; null outside `for_each`.",
+        "The position of the element in the result of `for_each`, from 0; of a nested one in the innermost list. Null "
+        "outside `for_each`.",
         (),
         ("number", "null"),
         _index,
         (("index()", "{}", "null"),),
         scoped=True,
         accepts_null=True,
+    ),
+    Function(
+        "parent",
+        "message",
+        "Under nested `for_each`, the element of the outer list that this one is inside of; ``parent(`2`)`` is the one "
+        "around that. The outermost element has none: `root()` is the message.",
+        (Parameter("level", ("number",), "how many lists further out, from 1", optional=True, constant=True),),
+        ANY,
+        _parent,
+        (("parent().rack", "{}", '"r1"'), ("parent(`2`)", "{}", "null")),
+        scoped=True,
+        accepts_null=True,
+        prepare=_parent_level,
     ),
     Function(
         "lookup",

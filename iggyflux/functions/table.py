@@ -7,7 +7,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -139,12 +139,14 @@ def type_of(value: object) -> str:
 class Scope(Protocol):
     """What an evaluation knows besides `@`.
 
-    `index` is None outside `for_each`; `message` is None if none was given.
+    `index` is None outside `for_each`; `message` is None if none was given.  `parents` are the elements around that of
+    a nested `for_each`, the outermost first.
     """
 
     message: Message | Row | None
     root: JSON
     index: int | None
+    parents: Sequence[JSON]
     budget: Budget
 
 
@@ -210,7 +212,7 @@ class Function:
     @property
     def is_scalar(self) -> bool:
         """Whether it reads and makes only numbers and booleans, or only says where the message is from."""
-        if self.name == "root":
+        if self.name in ("root", "parent"):
             return True
         types = [self.result, *(parameter.types for parameter in self.parameters if not parameter.constant)]
         return all(each and _SCALARS.issuperset(each) for each in types)

@@ -172,8 +172,8 @@ VALUES: tuple[Function, ...] = (
     Function(
         "pair",
         "arrays",
-        "A `[value, element]` for each element of the array, none if it is null. In `for_each` of nested lists it "
-        "keeps a value of the outer level.",
+        "A `[value, element]` for each element of the array, none if it is null. In `for_each` of nested lists, "
+        "`[outer, inner]` and `parent()` are simpler.",
         (Parameter("value", ANY), Parameter("array", ("array", "null"))),
         ("array",),
         _pair,

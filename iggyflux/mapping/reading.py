@@ -46,7 +46,10 @@ _ABOUT_KEYS = frozenset({"IFX110", "IFX111"})
 
 
 class Reading:
-    """A document that is being read: its problems so far, and what every part of it needs to know."""
+    """A document that is being read: its problems so far, and what every part of it needs to know.
+
+    `lists` is how many lists lead to the elements on which the next expressions are evaluated.
+    """
 
     def __init__(self, document: Document, kind: str) -> None:
         self.document = document
@@ -63,6 +66,7 @@ class Reading:
             name: table for name, table in object_of(self.tree.get("tables")).items() if isinstance(table, dict)
         }
         self.expressions: list[Expression] = []
+        self.lists = 0
 
     # problems
 
@@ -85,7 +89,10 @@ class Reading:
         if not isinstance(value, str) or not value:
             return None
         try:
-            expression = compile_expression(value, tables=self.tables, kind=self.kind, location=pointer)
+            parents = max(self.lists - 1, 0)  # around the outermost element is the message, which is root()
+            expression = compile_expression(
+                value, tables=self.tables, kind=self.kind, location=pointer, parents=parents
+            )
         except ExpressionError as error:
             hint = self.literal_hint(value) or self.split_hint(value, pointer) or self.quotes_hint(error.hint, pointer)
             self.report(
@@ -114,6 +121,17 @@ class Reading:
         self.check_types(expression, fitting, pointer)
         self.expressions.append(expression)
         return expression
+
+    def for_each(self, value: JSON, pointer: str) -> tuple[Expression, ...]:
+        """Return the expressions of a `for_each`; what is read next is evaluated on the elements of the last one."""
+        found = []
+        items = enumerate(value) if isinstance(value, list) else [] if value is None else [(None, value)]
+        for index, item in items:
+            place = pointer if index is None else join_pointer(pointer, index)
+            expression = self.expression(item, place, "a list")
+            found += [] if expression is None else [expression]
+            self.lists += 1
+        return tuple(found)
 
     def check_types(self, expression: Expression, fitting: str | None, pointer: str) -> None:
         """Report an expression that can never return a type that its place accepts."""

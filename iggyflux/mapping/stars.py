@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iggyflux.expressions import Expression, Reads
-from iggyflux.expressions.lowering import Steps, steps_of
+from iggyflux.expressions.lowering import Start, Steps, steps_of
 from iggyflux.spec import PointSpec, Star
 
 
@@ -14,7 +14,7 @@ def used_paths(spec: PointSpec, star: Star, in_elements: bool) -> frozenset[Step
 
     Without `flatten` they are cut to the members of the object: the rest of such a member could not be written.
     Another star uses what is on its own path: with `"*": "@"` and `"extra_*": extra`, the first omits `extra`.
-    `in_elements` says that `@` is an element of `for_each`, and root() another value.
+    `in_elements` says that `@` is an element of `for_each`, and root() and parent() are other values.
     """
     if not isinstance(star.source, Expression):
         return frozenset()
@@ -36,16 +36,17 @@ def _includes(used: str | int | None, step: str | int | None) -> bool:
     return used == step or (used is None and isinstance(step, int))
 
 
-def _paths(expression: Expression, start: str, in_elements: bool) -> Iterator[Steps]:
+def _paths(expression: Expression, start: Start, in_elements: bool) -> Iterator[Steps]:
     """Yield the paths that an expression reads of the value that `start` names: exact ones where it is one chain."""
     chain = steps_of(expression.node)
     if chain is not None:
         if chain[0] == start or not in_elements:
             yield chain[1]
         return
-    reads = [expression.reads] if start == "@" else [expression.root_reads]
-    for each in reads if in_elements else (expression.reads, expression.root_reads):
-        yield from _ends(each)
+    read: list[tuple[Start, Reads]] = [("@", expression.reads), ("root", expression.root_reads)]
+    for each, reads in (*read, *expression.parent_reads.items()):
+        if each == start or not in_elements:
+            yield from _ends(reads)
 
 
 def _ends(reads: Reads, path: Steps = ()) -> Iterator[Steps]:

@@ -61,16 +61,16 @@ def read_writer(reading: Reading, name: str) -> Writer:
     """Return the writer of the document; if `reading` has problems afterwards, it must not be used."""
     tree = reading.tree
     invalid_names = reading.choice(tree, "invalid_names", ("fail", "replace"))
-    for_each = reading.expression(tree.get("for_each"), "/for_each", "a list")
     where = reading.expression(tree.get("where"), "/where")
+    for_each = reading.for_each(tree.get("for_each"), "/for_each")
     points = tuple(
-        _Point(reading, item, pointer, for_each is not None, invalid_names == "fail").read()
+        _Point(reading, item, pointer, invalid_names == "fail").read()
         for item, pointer in items_of(tree.get("points"), "/points")
     )
     source = read_from(reading, object_of(tree.get("from")))
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
-    _warn_missing_for_each(reading, source.payload.format, for_each is not None)
+    _warn_missing_for_each(reading, source.payload.format, bool(for_each) or any(each.for_each for each in points))
     return Writer(
         name=name,
         document=reading.document,
@@ -163,20 +163,24 @@ def _on_bad_value(reading: Reading, tree: Mapping[str, JSON]) -> OnBadValue:
 class _Point:
     """Reads one item of `points`."""
 
-    def __init__(
-        self, reading: Reading, tree: Mapping[str, JSON], pointer: str, in_elements: bool, strict_names: bool
-    ) -> None:
+    def __init__(self, reading: Reading, tree: Mapping[str, JSON], pointer: str, strict_names: bool) -> None:
         self.reading = reading
         self.tree = tree
         self.pointer = pointer
-        self.in_elements = in_elements
         self.strict_names = strict_names
 
     def read(self) -> PointSpec:
+        outside = self.reading.lists
+        for_each = self.reading.for_each(self.tree.get("for_each"), self.at("for_each"))
+        point = self.of_elements(for_each, in_elements=self.reading.lists > 0)
+        self.reading.lists = outside
+        return point
+
+    def of_elements(self, for_each: tuple[Expression, ...], *, in_elements: bool) -> PointSpec:
         measurement = self.measurement()
         tags, tag_stars = self.tags()
         fields, field_stars = self.fields()
-        timestamp = read_timestamp(self.reading, self.tree, self.pointer, self.in_elements)
+        timestamp = read_timestamp(self.reading, self.tree, self.pointer, in_elements)
         self.check_clashes(tags, fields)
         # Python compares strings by code points, which is the order of their UTF-8 bytes.
         spec = PointSpec(
@@ -188,11 +192,12 @@ class _Point:
             timestamp=timestamp,
             where=self.reading.expression(self.tree.get("where"), self.at("where")),
             pointer=self.pointer,
+            for_each=for_each,
         )
         return replace(
             spec,
-            tag_stars=tuple(replace(star, used=used_paths(spec, star, self.in_elements)) for star in tag_stars),
-            field_stars=tuple(replace(star, used=used_paths(spec, star, self.in_elements)) for star in field_stars),
+            tag_stars=tuple(replace(star, used=used_paths(spec, star, in_elements)) for star in tag_stars),
+            field_stars=tuple(replace(star, used=used_paths(spec, star, in_elements)) for star in field_stars),
         )
 
     def at(self, *parts: str | int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from iggyflux.errors import RecordError
 from iggyflux.functions.table import MAX_STEPS, Budget
@@ -17,7 +17,9 @@ from iggyflux.records import Failure
 TOO_MUCH: Final = "IFX354"
 
 MAX_ELEMENTS: Final = 250_000
-"""The most elements of `for_each`, each counted once for every item of `points`."""
+"""The most elements of a `for_each`, each counted once for every item of `points`; of nested ones, of each list all
+elements together.
+"""
 
 MAX_BYTES_AT_ONCE: Final = 16_000_000
 """The most bytes of several payloads that are decoded at once."""
@@ -84,28 +86,40 @@ def check_characters(count: int, most: int) -> None:
         raise MayBeTooMuch
 
 
+Order: TypeAlias = tuple[tuple[int, ...], int, tuple[int, ...]]
+"""Where a record is among those of its message: the positions of the elements of the document's `for_each`, from the
+outer list to the inner one, the item of `points`, and the positions of the elements of the item's own `for_each`.
+"""
+
+WHOLE_MESSAGE: Final[Order] = ((), -1, ())
+
+
 class Failures:
     """The failures of one message: the first ones as they are, of the others one for each code and place."""
 
     __slots__ = ("_first", "_others")
 
     def __init__(self) -> None:
-        self._first: list[Failure] = []
-        self._others: dict[tuple[str, str], Failure] = {}
+        self._first: list[tuple[Order, Failure]] = []
+        self._others: dict[tuple[str, str], tuple[Order, Failure]] = {}
 
-    def add(self, failure: Failure) -> None:
+    def add(self, failure: Failure, order: Order = WHOLE_MESSAGE) -> None:
+        """Add a failure of the record, or of the list, that is at `order`."""
         if len(self._first) < MAX_FAILURES:
-            self._first.append(failure)
+            self._first.append((order, failure))
             return
         key = failure.code, failure.location
-        known = self._others.get(key)
-        self._others[key] = failure if known is None else replace(known, count=known.count + 1)
+        if key in self._others:
+            first, known = self._others[key]
+            self._others[key] = first, replace(known, count=known.count + 1)
+        else:
+            self._others[key] = order, failure
 
     def in_order(self) -> Sequence[Failure]:
         """Return what is kept, in the order of elements and points."""
-        kept = [*self._first, *map(_counted, self._others.values())]
-        kept.sort(key=lambda failure: (failure.element or 0, failure.point or 0))
-        return kept
+        kept = [*self._first, *((order, _counted(failure)) for order, failure in self._others.values())]
+        kept.sort(key=lambda entry: entry[0])
+        return [failure for _, failure in kept]
 
 
 def _counted(failure: Failure) -> Failure:

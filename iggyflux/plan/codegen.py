@@ -8,7 +8,7 @@ it says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
@@ -31,9 +31,9 @@ from iggyflux.lineprotocol import (
 from iggyflux.plan import columns, layout, stars
 from iggyflux.plan.bounds import MAX_NAME_CHARACTERS, most_elements
 from iggyflux.plan.layout import PayloadNode
-from iggyflux.plan.reads import point_expressions
+from iggyflux.plan.reads import writer_expressions
 from iggyflux.plan.reference import UNITS
-from iggyflux.plan.shape import find_condition, find_shape
+from iggyflux.plan.shape import find_condition, find_shape, level_of
 from iggyflux.records import JSON
 from iggyflux.spec import Const, Field, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat, Writer
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
@@ -75,6 +75,9 @@ class _SourceLines:
             self.lines.append("    " * self.indent + line if line else "")
 
 
+_COLUMNS = ("elements", "record_messages", "record_roots", "indices")
+"""What expressions are evaluated on, one column each."""
+
 _MESSAGES_OF_ELEMENTS = "record_messages = list(map(messages.__getitem__, origins))"
 
 
@@ -106,12 +109,13 @@ class _WriterGenerator:
         self.names.update(layout.NAMESPACE)
         self.names.update(compress=compress, header_value=header_value, truth=truth)
         # Together, the columns of one message take no more steps than the reference plan allows it.
-        steps = MAX_STEPS // max(1, len(list(_expressions(writer))))
+        steps = MAX_STEPS // max(1, len(list(writer_expressions(writer))))
         self.names["evaluate"] = partial(columns.evaluate, steps=steps)
         self.names["evaluate_deeply"] = partial(columns.evaluate, steps=steps, deep=True)
         self.shape = find_shape(self.writer)
-        self.root, self.element = self.shape.root, self.shape.element
-        self.for_each_path = self.shape.list_path
+        self.root = self.shape.root
+        self.number = 0
+        self.parents: list[str] = []
         self.is_static = self.shape.is_static
         self.cache: dict[tuple[str, bool], _RawColumn] = {}
         self.variables = 0
@@ -131,8 +135,14 @@ class _WriterGenerator:
         if self.writer.where is not None:
             self._where()
         self._for_each()
+        outer = self.parents
         for number, spec in enumerate(self.writer.points):
+            self.parents = outer
             self._spec(number, spec)
+        if all(spec.for_each for spec in self.writer.points):
+            found = ", ".join(f"found_{number}" for number in range(len(self.writer.points)))
+            out.add()
+            out.add(f"empty = without_elements(positions, {found})")
         self._collisions()
         results = ", ".join(f"(lines_{n}, records_{n})" for n in range(len(self.writer.points)))
         out.add(f"return [{results}], positions, origins, skipped, empty")
@@ -174,34 +184,70 @@ class _WriterGenerator:
         if self.is_static:
             condition = find_condition(where)
             assert condition is not None  # noqa: S101
-            node = self.root if scope == "roots" else self.element
+            node = self.root if scope == "roots" else self.levels[-1]
             return f"[{condition.source(node)} for value in {scope}]"
         name = self._name("where", where)
-        return f"true_for(evaluate({name}, {scope}, {messages}, {roots}, {indices}, {odd}))"
+        return f"true_for(evaluate({name}, {scope}, {messages}, {roots}, {indices}, {odd}{self._around(where)}))"
+
+    @property
+    def levels(self) -> list[PayloadNode]:
+        """The trees of the message and of the elements that the current item of `points` sees."""
+        return self.shape.levels[self.number]
+
+    def _around(self, expression: Expression) -> str:
+        """Return the last argument of `evaluate`, the columns of the elements around, if the expression needs them."""
+        return f", ({', '.join(self.parents)},)" if "parent" in expression.uses else ""
 
     def _for_each(self) -> None:
         out = self.out
-        for_each = self.writer.for_each
         out.add()
-        if for_each is None:
+        if not self.writer.for_each:
             out.add("elements, origins = roots, range(len(roots))")
             out.add("record_messages, record_roots, indices = messages, roots, [None] * len(roots)")
             return
-        self._comment("/for_each")
-        if self.is_static:
-            chain = self._chain("value", self.root, self.for_each_path or ())
-            out.add(f"lists = [{chain} for value in roots]")
-        else:
-            name = self._name("for_each", for_each)
-            out.add("odd_lists = set()")
-            out.add(f"lists = evaluate({name}, roots, messages, roots, repeat(None, len(roots)), odd_lists)")
-            out.add("lists = only_lists(lists, odd_lists)")
-            out.add("odd.update(positions[index] for index in odd_lists)")
-        out.add(f"lists = without_long(lists, positions, {most_elements(len(self.writer.points))}, odd)")
+        first, *deeper = self.writer.for_each
+        self._comment(first.location)
+        self._lists(first, 0, ("roots", "messages", "roots", "repeat(None, len(roots))"), "positions[index]")
         out.add("elements, origins, indices = explode(lists)")
         out.add("empty = [position for position, found in zip(positions, lists) if not found]")
         out.add(_MESSAGES_OF_ELEMENTS)
         out.add("record_roots = [roots[origin] for origin in origins]")
+        for level, source in enumerate(deeper, 1):
+            out.add()
+            self._comment(source.location)
+            self._lists(source, level, _COLUMNS, "positions[origins[index]]")
+            self._enter("elements", "elements", "indices")
+            out.add("origins = [origins[place] for place in outer]")
+            out.add(_MESSAGES_OF_ELEMENTS)
+            out.add("record_roots = [roots[origin] for origin in origins]")
+        if deeper:
+            out.add("empty = without_elements(positions, origins)")
+
+    def _lists(self, source: Expression, level: int, scope: tuple[str, ...], position: str) -> None:
+        """Add `lists`, what `source` gives for the elements of a level; `position` is the source of a message's."""
+        out = self.out
+        if self.is_static:
+            path = (self.shape.list_paths[self.number] or ())[level]
+            out.add(f"lists = [{self._chain('value', self.levels[level], path)} for value in {scope[0]}]")
+        else:
+            name = self._name("for_each", source)
+            out.add("odd_lists = set()")
+            out.add(f"lists = evaluate({name}, {', '.join(scope)}, odd_lists{self._around(source)})")
+            out.add("lists = only_lists(lists, odd_lists)")
+            out.add(f"odd.update({position} for index in odd_lists)")
+        out.add(f"lists = without_long(lists, positions, {most_elements(len(self.writer.points))}, odd)")
+
+    def _enter(self, outside: str, inside: str, indices: str) -> None:
+        """Add columns of the elements of `lists`, of those around them, and `outer`, where these are in the lists."""
+        out = self.out
+        around = [*self.parents, outside]
+        if outside == inside:
+            out.add(f"around = {outside}")
+            around[-1] = "around"
+        out.add(f"{inside}, outer, {indices} = explode(lists)")
+        self.parents = [self._variable("parent") for _ in around]
+        for name, column in zip(self.parents, around, strict=True):
+            out.add(f"{name} = [{column}[place] for place in outer]")
 
     def _spec(self, number: int, spec: PointSpec) -> None:
         out = self.out
@@ -210,21 +256,54 @@ class _WriterGenerator:
         out.add()
         self._comment(spec.pointer)
         out.add(f"odd_{number} = set()")
-        self.scope = {name: name for name in ("elements", "record_messages", "record_roots", "indices")}
+        self.scope = dict(zip(_COLUMNS, _COLUMNS, strict=True))
+        records = "range(len(elements))"
+        if spec.for_each:
+            self._own_elements(number, spec)
+            records = f"records_{number}"
+        if spec.timestamp.spread == "index" and len(self.writer.lists_of(spec)) > 1:
+            self.scope["numbers"] = f"numbers_{number}"
+            out.add(f"numbers_{number} = count_elements({f'found_{number}' if spec.for_each else 'origins'})")
         if spec.where is not None:
             self._comment(f"{spec.pointer}/where")
-            keep = self._keep(spec.where, "elements", "record_messages", "record_roots", "indices", f"odd_{number}")
+            elements, messages, roots, indices = (self.scope[name] for name in _COLUMNS)
+            keep = self._keep(spec.where, elements, messages, roots, indices, f"odd_{number}")
             out.add(f"keep_{number} = {keep}")
-            out.add(f"odd.update(positions[origins[record]] for record in odd_{number})")
+            record = f"records_{number}[record]" if spec.for_each else "record"
+            out.add(f"odd.update(positions[origins[{record}]] for record in odd_{number})")
             out.add(f"odd_{number} = set()")
-            out.add(f"records_{number} = list(compress(range(len(elements)), keep_{number}))")
-            for name in self.scope:
-                out.add(f"{name}_{number} = list(compress({name}, keep_{number}))")
+            out.add(f"records_{number} = list(compress({records}, keep_{number}))")
+            for name, column in self.scope.items():
+                out.add(f"{name}_{number} = list(compress({column}, keep_{number}))")
                 self.scope[name] = f"{name}_{number}"
-        else:
-            out.add(f"records_{number} = range(len(elements))")
+            around, self.parents = self.parents, [self._variable("parent") for _ in self.parents]
+            for name, column in zip(self.parents, around, strict=True):
+                out.add(f"{name} = list(compress({column}, keep_{number}))")
+        elif not spec.for_each:
+            out.add(f"records_{number} = {records}")
         self._lines_of(number, spec)
         out.add(f"odd.update(positions[origins[records_{number}[record]]] for record in odd_{number})")
+
+    def _own_elements(self, number: int, spec: PointSpec) -> None:
+        """Add the columns of an item with a `for_each` of its own; `records` are those around its elements."""
+        out = self.out
+        record = "index"
+        for level, source in enumerate(spec.for_each, len(self.writer.for_each)):
+            self._comment(source.location)
+            scope = tuple(self.scope[name] for name in _COLUMNS)
+            self._lists(source, level, scope, f"positions[origins[{record}]]")
+            inside = f"elements_{number}"
+            if level:
+                self._enter(self.scope["elements"], inside, f"indices_{number}")
+            else:
+                out.add(f"{inside}, outer, indices_{number} = explode(lists)")
+            is_first = record == "index"
+            out.add(f"records_{number} = {'outer' if is_first else f'[records_{number}[place] for place in outer]'}")
+            record = f"records_{number}[index]"
+            out.add(f"found_{number} = [origins[record] for record in records_{number}]")
+            out.add(f"record_messages_{number} = [messages[origin] for origin in found_{number}]")
+            out.add(f"record_roots_{number} = [roots[origin] for origin in found_{number}]")
+            self.scope = {name: f"{name}_{number}" for name in _COLUMNS}
 
     def _lines_of(self, number: int, spec: PointSpec) -> None:
         out = self.out
@@ -270,7 +349,7 @@ class _WriterGenerator:
         self, head: str, spec: PointSpec, series: list[tuple[str, str]], fields: list[tuple[str, str]]
     ) -> None:
         """Add a check of what lines repeat for each element: they can be larger than their message without a bound."""
-        if self.writer.for_each is None:
+        if not self.writer.lists_of(spec):
             return
         sources: list[Source] = [] if spec.tag_stars else [spec.measurement, *(tag.source for tag in spec.tags)]
         sources = [source for source in sources if isinstance(source, Expression)]
@@ -288,7 +367,7 @@ class _WriterGenerator:
     def _repeats(self, source: Source) -> bool:
         """Return whether several elements may have one value of `source`: it is not a part of each element alone."""
         path = static_path(source) if isinstance(source, Expression) else None
-        return path is None or path[0] == "root" or self.shape.list_path is None
+        return path is None or path[0] != "@" or self.shape.list_paths[self.number] is None
 
     def _series(self, number: int, head: str, of: list[tuple[str, str]]) -> None:
         """Add a column of measurement and tags: the start of the line, which is also compared to find collisions."""
@@ -451,7 +530,7 @@ class _WriterGenerator:
         if timestamp.spread == "offset":
             out.add(f"{times} = spread_offsets({times}, {messages}, {timestamp.partitions}, {odd})")
         elif timestamp.spread == "index":
-            out.add(f"{times} = spread_indices({times}, {self.scope['indices']}, {odd})")
+            out.add(f"{times} = spread_indices({times}, {self.scope.get('numbers', self.scope['indices'])}, {odd})")
         out.add(f"{times} = check_times({times}, {odd})")
         if self.precision.divisor > 1:
             out.add(f"{times} = [ns // {self.precision.divisor} for ns in {times}]")
@@ -495,17 +574,20 @@ class _WriterGenerator:
             return _RawColumn(name, "any")
         path = static_path(source)
         if path is None or not path[1]:
-            columns_of_scope = ", ".join(scope.values())
-            arguments = f"{columns_of_scope}, odd_{self.number}"
+            columns_of_scope = ", ".join(scope[name] for name in _COLUMNS)
+            arguments = f"{columns_of_scope}, odd_{self.number}{self._around(source)}"
             out.add(f"{name} = {evaluate}({self._name('expression', source)}, {arguments})")
             return _RawColumn(name, "any")
-        values = scope["record_roots"] if path[0] == "root" else scope["elements"]
+        start, names = path
+        values = scope["elements"] if start == "@" else scope["record_roots"]
+        if isinstance(start, int):
+            values = self.parents[-start]
         if not self.is_static:
-            out.add(f"{name} = [{_dynamic_chain(path[1])} for value in {values}]")
+            out.add(f"{name} = [{_dynamic_chain(names)} for value in {values}]")
             return _RawColumn(name, "any")
-        node = self.root if path[0] == "root" else self.element
-        out.add(f"{name} = [{self._chain('value', node, path[1])} for value in {values}]")
-        return _RawColumn(name, node.at(path[1]).leaf_kind())
+        node = level_of(self.levels, start)
+        out.add(f"{name} = [{self._chain('value', node, names)} for value in {values}]")
+        return _RawColumn(name, node.at(names).leaf_kind())
 
     def _scope_column(self, function: str, argument: str | None) -> str:
         """Return the source of the column of `meta('…')`, `header('…')` or `index()`."""
@@ -527,7 +609,7 @@ class _WriterGenerator:
     @property
     def may_collide(self) -> bool:
         """Whether a message can make two points."""
-        return self.writer.for_each is not None or len(self.writer.points) > 1
+        return self.writer.may_repeat or len(self.writer.points) > 1
 
     def _collisions(self) -> None:
         """Add the search for two points of one message with one series and time, which the reference plan settles."""
@@ -593,15 +675,6 @@ _TYPED = {
 
 _SHORT = (FieldType.FLOAT, FieldType.INTEGER, FieldType.UNSIGNED, FieldType.BOOLEAN)
 """Types whose text is short, whatever the value."""
-
-
-def _expressions(writer: Writer) -> Iterator[Expression]:
-    """Yield each expression that is evaluated for a message or its elements."""
-    for source in (writer.where, writer.for_each):
-        if source is not None:
-            yield source
-    for spec in writer.points:
-        yield from point_expressions(spec)
 
 
 def _characters(item: Field) -> int:

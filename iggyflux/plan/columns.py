@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from typing import Any
 
 import msgspec
@@ -388,13 +388,13 @@ def spread_offsets(times: Sequence[int], messages: Sequence[Message], partitions
     ]
 
 
-def spread_indices(times: Sequence[int], indices: Sequence[int | None], fallback: Fallback) -> list[int]:
-    """Return the times with the positions of their elements in the nanoseconds below a microsecond."""
-    positions = [index or 0 for index in indices]
+def spread_indices(times: Sequence[int], numbers: Sequence[int | None], fallback: Fallback) -> list[int]:
+    """Return the times with the numbers of their elements in the nanoseconds below a microsecond."""
+    counted = [number or 0 for number in numbers]
     fallback.update(
-        index for index, (ns, position) in enumerate(zip(times, positions, strict=True)) if ns % 1000 or position > 999
+        index for index, (ns, number) in enumerate(zip(times, counted, strict=True)) if ns % 1000 or number > 999
     )
-    return [ns + position for ns, position in zip(times, positions, strict=True)]
+    return [ns + number for ns, number in zip(times, counted, strict=True)]
 
 
 def check_times(times: list[int], fallback: Fallback) -> list[int]:
@@ -411,27 +411,32 @@ def evaluate(
     roots: Sequence[JSON],
     indices: Sequence[int | None],
     fallback: Fallback,
+    parents: Sequence[Sequence[JSON]] = (),
+    *,
     steps: int = MAX_STEPS,
     deep: bool = False,
 ) -> list[JSON]:
     """Return what an expression that is not a plain path gives for each record.
 
-    `steps` is the budget for all records of one message: their roots are one object.  With `deep`, all of a value is
-    read, which takes steps.  Raise MayBeTooMuch if several messages together take more steps than one may.
+    `parents` are columns of the elements around that of each record, the outermost first.  `steps` is the budget for
+    all records of one message: their roots are one object.  With `deep`, all of a value is read, which takes steps.
+    Raise MayBeTooMuch if several messages together take more steps than one may.
     """
     values: list[JSON] = []
     run = expression.evaluate
     budget: Budget | None = None
     last: JSON = None
     spent = 0
-    for index, (document, message, root, element) in enumerate(zip(documents, messages, roots, indices, strict=True)):
+    around = zip(*parents, strict=True) if parents else repeat(())
+    rows = zip(documents, messages, roots, indices, strict=True)
+    for index, ((document, message, root, element), outer) in enumerate(zip(rows, around, strict=False)):
         if expression.spends and (budget is None or root is not last):
             spent += 0 if budget is None else budget.spent
             if spent > MAX_STEPS:
                 raise MayBeTooMuch
             budget, last = Budget(steps), root
         try:
-            value = run(document, message, root=root, index=element, budget=budget)
+            value = run(document, message, root=root, index=element, budget=budget, parents=outer)
             if deep and budget is not None:
                 budget.spend_on(value, deep=True)
             values.append(value)
@@ -477,16 +482,16 @@ def only_lists(column: Sequence[JSON], fallback: Fallback) -> list[list[JSON] | 
 def without_long(
     lists: Sequence[Sequence[Any] | None], positions: Sequence[int], most: int, fallback: Fallback
 ) -> Sequence[Sequence[Any] | None]:
-    """Return `lists` without those of more than `most` elements; add their messages to `fallback`.
+    """Return `lists`; if the only message of them has more than `most` elements, add it to `fallback`.
 
-    Raise MayBeTooMuch if several lists together have more than `most`.
+    `positions` are those of the messages.  Raise MayBeTooMuch if several messages together have more than `most`.
     """
     if sum(map(len, filter(None, lists))) <= most:
         return lists
-    if len(lists) > 1:
+    if len(positions) > 1:
         raise MayBeTooMuch
     fallback.update(positions)
-    return [None]
+    return [None] * len(lists)
 
 
 def check_texts(elements: Sequence[Any], constant: int, *texts: Sequence[str | None]) -> None:
@@ -503,6 +508,17 @@ def explode(lists: Sequence[Sequence[Any] | None]) -> tuple[list[Any], list[int]
     elements = list(chain.from_iterable(found for found in lists if found))
     origins = list(chain.from_iterable(map(repeat, range(len(lists)), sizes)))
     return elements, origins, list(chain.from_iterable(map(range, sizes)))
+
+
+def count_elements(origins: Sequence[int]) -> list[int]:
+    """Return the number of each element among those of its message; `origins` are in order."""
+    return list(chain.from_iterable(range(len(list(group))) for _, group in groupby(origins)))
+
+
+def without_elements(positions: Sequence[int], *origins: Iterable[int]) -> list[int]:
+    """Return the positions of messages of which there is no element; `origins` are the messages of those there are."""
+    found = set(chain.from_iterable(origins))
+    return [position for index, position in enumerate(positions) if index not in found]
 
 
 def find_collisions(

@@ -54,7 +54,7 @@ class CompiledPlan:
         self._is_json = writer.source.payload.format == "json"
         self._strict = writer.source.strict
         self._is_bounded_by_size = False
-        self._repeats = writer.for_each is not None
+        self._repeats = writer.may_repeat
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
             self._compile(generate(writer, dialect, precision))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from iggyflux.expressions import Expression, Reads
 from iggyflux.spec import PointSpec, Reader, Writer
@@ -10,21 +10,49 @@ from iggyflux.spec import PointSpec, Reader, Writer
 
 def payload_reads(writer: Writer) -> Reads:
     """Return what any expression of `writer` can read of a payload; of the rest only the syntax is checked."""
-    elements = Reads.BARE
-    root = Reads.BARE
+    levels = _Levels()
     for point in writer.points:
+        lists = writer.lists_of(point)
         for expression in point_expressions(point):
-            elements = elements.union(expression.reads)
-            root = root.union(expression.root_reads)
+            levels.add(len(lists), expression.reads, expression.root_reads, expression.parent_reads)
+        for level in range(len(lists), len(writer.for_each), -1):
+            levels.add(level - 1, *lists[level - 1].reads_for(Reads(items=levels.take(level))))
+    for level in range(len(writer.for_each), 0, -1):
+        levels.add(level - 1, *writer.for_each[level - 1].reads_for(Reads(items=levels.take(level))))
     if writer.where is not None:
-        root = root.union(writer.where.reads, writer.where.root_reads)
-    if writer.for_each is None:
-        return root.union(elements)
-    return root.union(*writer.for_each.reads_for(Reads(items=elements)))
+        levels.add(0, writer.where.reads, writer.where.root_reads, {})
+    return levels.take(0)
+
+
+class _Levels:
+    """What is read of the message (level 0), and of the elements of each list that leads further in."""
+
+    def __init__(self) -> None:
+        self._reads: dict[int, Reads] = {}
+
+    def add(self, level: int, here: Reads, root: Reads, parents: Mapping[int, Reads]) -> None:
+        """Add what an expression reads that is evaluated on an element of `level`."""
+        found = [(level, here), (0, root), *((level - up, reads) for up, reads in parents.items())]
+        for place, reads in found:
+            self._reads[place] = self._reads.get(place, Reads.BARE).union(reads)
+
+    def take(self, level: int) -> Reads:
+        """Return what is read of the elements of `level`, and forget it."""
+        return self._reads.pop(level, Reads.BARE)
+
+
+def writer_expressions(writer: Writer) -> Iterator[Expression]:
+    """Yield every expression of a writer."""
+    if writer.where is not None:
+        yield writer.where
+    yield from writer.for_each
+    for point in writer.points:
+        yield from point.for_each
+        yield from point_expressions(point)
 
 
 def point_expressions(point: PointSpec) -> Iterator[Expression]:
-    """Yield every expression of one item of `points`."""
+    """Yield every expression that is evaluated on what one item of `points` is made of."""
     sources: list[object] = [point.where, point.measurement, point.timestamp.source]
     sources += [tag.source for tag in point.tags]
     sources += [field.source for field in point.fields]

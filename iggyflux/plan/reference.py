@@ -37,6 +37,7 @@ from iggyflux.plan.bounds import (
     MAX_NAME_CHARACTERS,
     TOO_MUCH,
     Failures,
+    Order,
     Room,
     Work,
     most_elements,
@@ -82,9 +83,13 @@ class _Scope:
     """What an expression sees besides the value that it is evaluated on.
 
     `rounded` is `rounded_numbers`, cached so that each text of a message is searched once for each type.  `budget` and
-    `names` bound what the expressions and `flatten` make of the message.  `bad` collects the failures of values that a
-    point omits.  `finite` is `root` with null for NaN and infinities, which only plain paths see: no function could
-    sort or compare them.
+    `names` bound what the expressions and `flatten` make of the message.  `bad` collects the failures of values that
+    the point being made omits.  `finite` is `root` with null for NaN and infinities, which only plain paths see: no
+    function could sort or compare them; `finite_parents` are `parents` so.
+
+    Of an element, `index` is its position in its list, `parents` are the elements around it (the outermost first), and
+    `positions` where they and the element are in their lists.  `number` counts the elements of the innermost list from
+    the first of the message on.
     """
 
     message: Message
@@ -96,19 +101,40 @@ class _Scope:
     budget: Budget
     names: Room
     bad: list[RecordError]
+    parents: tuple[JSON, ...] = ()
+    finite_parents: tuple[JSON, ...] = ()
+    positions: tuple[int, ...] = ()
+    number: int | None = None
 
     @property
     def inside(self) -> str:
         """The words that say, under `for_each`, that a value is missing in the element."""
         return "" if self.index is None else " in the element"
 
+    @property
+    def outside(self) -> str:
+        """The words that say, under `for_each`, how to reach what is around the element."""
+        around = "parent() is the element around it, " if self.parents else ""
+        return f"{around}root() is the whole message"
+
     def evaluate(self, source: Source, value: JSON) -> JSON:
         if not isinstance(source, Expression):
             return source.value
-        root = self.root
+        root, parents = self.root, self.parents
         if self.finite is not root and static_path(source) is None:
-            value, root = self.finite if value is root else finite(value), self.finite
-        return source.evaluate(value, self.message, root=root, index=self.index, budget=self.budget)
+            value, root, parents = self.finite if value is root else finite(value), self.finite, self.finite_parents
+        return source.evaluate(value, self.message, root=root, index=self.index, budget=self.budget, parents=parents)
+
+    def around(self, value: JSON) -> _Scope:
+        """Return the scope of the elements inside `value`, which this one is the scope of."""
+        if self.index is None:
+            return self
+        same = self.finite is self.root
+        return replace(
+            self,
+            parents=(*self.parents, value),
+            finite_parents=(*self.finite_parents, value if same else finite(value)),
+        )
 
     def convert(self, value: JSON, kind: FieldType, cast: Cast, source: Source) -> Scalar:
         """Return the field value of `value`, which `source` gave.
@@ -128,6 +154,7 @@ class _Scope:
 class _Record:
     """A point that was made, before collisions are settled."""
 
+    order: Order
     element: int | None
     number: int
     point: Point
@@ -208,29 +235,28 @@ class ReferencePlan:
         records: list[_Record] = []
         omitted = Failures()
         room = Room(MAX_LINE_CHARACTERS, "the lines of this message")
-        elements = 0
-        for element, value in self._elements(scope):
-            elements += 1
-            for number, spec in enumerate(self.writer.points):
-                inner = replace(scope, index=element, bad=[])
-                try:
-                    point = self._point(inner, value, spec)
-                except RecordError as error:
-                    if error.code == TOO_MUCH:
-                        raise
-                    failures.add(_failure(index, element, number, error))
-                else:
-                    for bad in inner.bad:
-                        omitted.add(_failure(index, element, number, bad))
-                    if point is not None:
-                        room.take(len(point.encode(self.dialect, self.precision)), spec.pointer)
-                        records.append(_Record(element, number, point))
+        elements = list(self._elements(scope, failures, index))  # too many must be found before points are made
+        for inner, value, number, order in elements:
+            inner.bad.clear()
+            spec = self.writer.points[number]
+            try:
+                point = self._point(inner, value, spec)
+            except RecordError as error:
+                if error.code == TOO_MUCH:
+                    raise
+                failures.add(_failure(index, inner, number, error), order)
+            else:
+                for bad in inner.bad:
+                    omitted.add(_failure(index, inner, number, bad), order)
+                if point is not None:
+                    room.take(len(point.encode(self.dialect, self.precision)), spec.pointer)
+                    records.append(_Record(order, inner.number, number, point))
         if not elements:
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(empty=[index])
         lines = []
-        for outcome in self._settle_collisions(index, records):
+        for order, outcome in self._settle_collisions(index, records):
             if isinstance(outcome, Failure):
-                failures.add(outcome)
+                failures.add(outcome, order)
             else:
                 lines.append(outcome)
         kept = failures.in_order()
@@ -238,21 +264,72 @@ class ReferencePlan:
             return Rendered(skipped=[index])
         return Rendered(lines, [index] * len(lines), kept, omitted=omitted.in_order())
 
-    def _elements(self, scope: _Scope) -> Iterator[tuple[int | None, JSON]]:
-        """Yield what points are made of: the payload itself, or the elements of `for_each` with their positions."""
-        if self.writer.for_each is None:
-            yield None, scope.root
+    def _elements(self, scope: _Scope, failures: Failures, index: int) -> Iterator[tuple[_Scope, JSON, int, Order]]:
+        """Yield the records: scope and value, the item of `points`, and the place among the others.
+
+        A list that fails is added to `failures`; the records of other elements are made.
+        """
+        points = self.writer.points
+        counts = [[0] * len(spec.for_each) for spec in points]
+
+        def fail(inner: _Scope, error: RecordError) -> None:
+            failures.add(_failure(index, inner, None, error), (inner.positions, -1, ()))
+
+        for outer, value in self._walk(scope, scope.root, self.writer.for_each, [0] * len(self.writer.for_each), fail):
+            for number, spec in enumerate(points):
+                if not spec.for_each:
+                    yield outer, value, number, (outer.positions, number, ())
+                    continue
+                depth = len(outer.positions)
+
+                def fail_own(inner: _Scope, error: RecordError, number: int = number, depth: int = depth) -> None:
+                    order = inner.positions[:depth], number, inner.positions[depth:]
+                    failures.add(_failure(index, inner, number, error), order)
+
+                for inner, element in self._walk(outer, value, spec.for_each, counts[number], fail_own):
+                    order = inner.positions[:depth], number, inner.positions[depth:]
+                    yield inner, element, number, order
+
+    def _walk(
+        self,
+        scope: _Scope,
+        value: JSON,
+        lists: Sequence[Expression],
+        counts: list[int],
+        fail: Callable[[_Scope, RecordError], None],
+    ) -> Iterator[tuple[_Scope, JSON]]:
+        """Yield the elements of nested lists with their scopes, or `value` itself if there are no lists.
+
+        `counts` has how many elements each list has given of this message.
+        """
+        if not lists:
+            yield scope, value
             return
-        value = _evaluate(scope, self.writer.for_each, scope.root, "/for_each")
-        if value is None:
+        source, *deeper = lists
+        try:
+            found = self._list(scope, source, value)
+        except RecordError as error:
+            fail(scope, error)
             return
-        if not isinstance(value, list):
-            reason = f"expected a list from for_each, found {describe(value)}"
-            raise RecordError(NOT_A_LIST, reason, "/for_each", _listing_hint(self.writer.for_each, value))
+        around = scope.around(value)
+        number = counts[-len(lists)]
+        counts[-len(lists)] += len(found)
         most = most_elements(len(self.writer.points))
-        if len(value) > most:
-            raise RecordError(TOO_MUCH, f"for_each gives more than {most:,} elements", "/for_each")
-        yield from enumerate(value)
+        if number + len(found) > most:
+            raise RecordError(TOO_MUCH, f"for_each gives more than {most:,} elements", source.location)
+        for index, element in enumerate(found):
+            positions = (*scope.positions, index)
+            inner = replace(around, index=index, number=number + index, positions=positions)
+            yield from self._walk(inner, element, deeper, counts, fail)
+
+    def _list(self, scope: _Scope, source: Expression, value: JSON) -> list[JSON]:
+        found = _evaluate(scope, source, value, source.location)
+        if found is None:
+            return []
+        if not isinstance(found, list):
+            reason = f"expected a list from for_each, found {describe(found)}"
+            raise RecordError(NOT_A_LIST, reason, source.location, _listing_hint(source, found))
+        return found
 
     def _point(self, scope: _Scope, value: JSON, spec: PointSpec) -> Point | None:
         """Return the point that `spec` makes of `value`; None if its `where` is not true.
@@ -393,7 +470,7 @@ class ReferencePlan:
         else:
             hint = self._header_hint(value) or "`default: message` takes the message's own timestamp"
             if scope.inside:
-                hint += "; paths start at the element, and root() is the whole message"
+                hint += f"; paths start at the element, and {scope.outside}"
             raise RecordError(NO_TIMESTAMP, f"the timestamp is null or missing{scope.inside}", timestamp.pointer, hint)
         if timestamp.spread is not None:
             ns += _spread(scope, timestamp, ns)
@@ -426,7 +503,7 @@ class ReferencePlan:
         except PointError as error:
             raise RecordError(error.code, error.reason, pointer, _name_hint(text, part)) from None
 
-    def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[str | Failure]:
+    def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[tuple[Order, str | Failure]]:
         """Yield the lines of `records`; the policy settles points with one measurement, tags and time in the precision.
 
         A merged point has the place of the first one, and later fields win; `keep_last` keeps the place of the last
@@ -446,7 +523,7 @@ class ReferencePlan:
                 del kept[key]
                 kept[key] = record
             else:
-                yield Failure(
+                failure = Failure(
                     index,
                     record.element,
                     record.number,
@@ -455,13 +532,15 @@ class ReferencePlan:
                     f"a second point of this message has the same measurement, tags and time: "
                     f"{record.point.encode(self.dialect, self.precision)}"[:200],
                     hint="add a tag or a finer timestamp, or set `collisions: merge` or `collisions: keep_last`",
+                    elements=_nested(record.order[0] + record.order[2]),
                 )
+                yield record.order, failure
         for key, fields in merged.items():
             first = kept[key]
             point = Point(first.point.measurement, first.point.tags, fields, first.point.timestamp_ns)
-            kept[key] = _Record(first.element, first.number, point)
+            kept[key] = replace(first, point=point)
         for record in kept.values():
-            yield record.point.encode(self.dialect, self.precision)
+            yield record.order, record.point.encode(self.dialect, self.precision)
 
 
 def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
@@ -485,7 +564,7 @@ def _spread(scope: _Scope, timestamp: Timestamp, ns: int) -> int:
     if ns % NS_PER_US:
         raise RecordError(NO_ROOM, f"the time {ns} has nanoseconds, so `spread` has no room", timestamp.pointer)
     if timestamp.spread == "index":
-        position = scope.index or 0
+        position = scope.number or 0
         if position >= NS_PER_US:
             reason = f"element {position} is beyond the {NS_PER_US:,} that `spread: index` keeps apart"
             raise RecordError(NO_ROOM, reason, timestamp.pointer)
@@ -549,7 +628,7 @@ def _path_hint(scope: _Scope, value: JSON) -> str | None:
     """Return what helps where no path gives anything in `value`."""
     if isinstance(value, dict):
         check = "check the spelling of the paths; a field may have a `default`"
-        return f"{check}; root() is the whole message" if scope.inside else check
+        return f"{check}; {scope.outside}" if scope.inside else check
     if isinstance(value, list):
         flatten = "flatten the lists in `for_each`: xs[] instead of xs"
         return flatten if scope.inside else 'add `for_each: "@"` for points of its elements'
@@ -589,8 +668,15 @@ _OBJECT_HINTS: dict[type, str] = {
 """What to do where `*` finds something else than an object."""
 
 
-def _failure(index: int, element: int | None, point: int | None, error: RecordError) -> Failure:
-    return Failure(index, element, point, error.code, error.location, error.reason, hint=error.hint)
+def _failure(index: int, scope: _Scope | None, point: int | None, error: RecordError) -> Failure:
+    """Return a failure of the element that `scope` is about, or of the whole message."""
+    element, elements = (None, ()) if scope is None else (scope.number, _nested(scope.positions))
+    return Failure(index, element, point, error.code, error.location, error.reason, hint=error.hint, elements=elements)
+
+
+def _nested(positions: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the positions of an element if more than one list leads to it."""
+    return positions if len(positions) > 1 else ()
 
 
 def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str, *, deep: bool = False) -> JSON:

@@ -6,11 +6,13 @@ on a path that generated code can test itself.  Everything else needs the whole 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from iggyflux.expressions import Expression, scope_call, static_path
+from iggyflux.expressions.lowering import Start
 from iggyflux.plan.layout import MOST_NESTED, PayloadNode
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
@@ -22,23 +24,23 @@ from iggyflux.values import FieldType
 class Shape:
     """How payloads are decoded.
 
-    `root` is the tree of the payload, `element` that of what points are made of; without `for_each` they are the same.
-    `list_path` leads from the payload to the list of elements; None if `for_each` must be evaluated.
+    `root` is the tree of the payload.  `levels` are, for each item of `points`, the trees of what its expressions see:
+    the payload, and the elements of each list of `for_each` that leads further in.  `list_paths` are the paths of
+    these lists from the level before; None if one of them must be evaluated.
     """
 
     root: PayloadNode = field(default_factory=PayloadNode)
-    element: PayloadNode = field(default_factory=PayloadNode)
-    list_path: tuple[str, ...] | None = None
+    levels: list[list[PayloadNode]] = field(default_factory=list)
+    list_paths: list[tuple[tuple[str, ...], ...] | None] = field(default_factory=list)
     is_static: bool = False
 
 
 def find_shape(writer: Writer) -> Shape:
     """Return the shape of `writer`."""
     shape = Shape()
-    if writer.for_each is None:
-        shape.element = shape.root
-    else:
-        shape.list_path = _list_path(writer.for_each)
+    for spec in writer.points:
+        paths = tuple(path for each in writer.lists_of(spec) if (path := _list_path(each)) is not None)
+        shape.list_paths.append(paths if len(paths) == len(writer.lists_of(spec)) else None)
     shape.is_static = _enter_all(shape, writer)
     return shape
 
@@ -51,32 +53,41 @@ def _enter_all(shape: Shape, writer: Writer) -> bool:
         return False
     if writer.where is not None and not _enter_condition(writer.where, shape.root):
         return False
-    if writer.for_each is not None:
-        if not shape.list_path or len(shape.list_path) > MOST_NESTED:
+    for spec, paths in zip(writer.points, shape.list_paths, strict=True):
+        if paths is None or max(map(len, paths), default=0) > MOST_NESTED:
             return False
-        shape.root.at(shape.list_path).items = shape.element
-    for spec in writer.points:
-        if spec.where is not None and not _enter_condition(spec.where, shape.element):
+        levels = [shape.root]
+        for path in paths:
+            node = levels[-1].at(path)
+            node.items = node.items or PayloadNode()
+            levels.append(node.items)
+        shape.levels.append(levels)
+        if spec.where is not None and not _enter_condition(spec.where, levels[-1]):
             return False
         wanted = {id(item.source): _wanted(item) for item in spec.fields}
         wanted[id(spec.measurement)] = "string"
         if spec.timestamp.source is not None:
             wanted[id(spec.timestamp.source)] = "number" if spec.timestamp.format in UNITS else "string"
         for expression in point_expressions(spec):
-            if expression is not spec.where and not _enter(shape, expression, wanted.get(id(expression), "scalar")):
+            if expression is not spec.where and not _enter(levels, expression, wanted.get(id(expression), "scalar")):
                 return False
     return bool(shape.root.children) and shape.root.is_sound() and shape.root.is_nameable()
 
 
-def _enter(shape: Shape, expression: Expression, wanted: str) -> bool:
+def _enter(levels: Sequence[PayloadNode], expression: Expression, wanted: str) -> bool:
     if scope_call(expression) is not None:
         return True
     path = static_path(expression)
     if path is None or not 0 < len(path[1]) <= MOST_NESTED:
         return False
-    scope, names = path
-    (shape.root if scope == "root" else shape.element).at(names).wanted.add(wanted)
+    start, names = path
+    level_of(levels, start).at(names).wanted.add(wanted)
     return True
+
+
+def level_of(levels: Sequence[PayloadNode], start: Start) -> PayloadNode:
+    """Return the tree of the value at which a path starts."""
+    return levels[0] if start == "root" else levels[-1] if start == "@" else levels[-1 - start]
 
 
 def _enter_condition(expression: Expression, node: PayloadNode) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -77,12 +77,12 @@ class _PayloadShape:
         self._literals: list[JSON] = []
         self._expected: dict[Path, list[JSON]] = {}
         self.headers: set[str] = set()
-        self._element = (
-            () if writer.for_each is None else _list_path(writer.for_each.reads_for(Reads(items=Reads()))[0])
-        )
+        if writer.where is not None:
+            self._learn(writer.where, ())
         for point in writer.points:
+            self._levels = self._paths_to(writer.lists_of(point))
             for expression in point_expressions(point):
-                self._learn(expression, self._element)
+                self._learn(expression, self._levels[-1])
             self._hint(point.measurement, "m")
             for tag in point.tags:
                 self._hint(tag.source, f"{tag.key}-1")
@@ -93,16 +93,24 @@ class _PayloadShape:
                 found = self._path(star.source)
                 if found is not None:
                     self._stars.add(found)
-        for each in (writer.where, writer.for_each):
-            if each is not None:
-                self._learn(each, ())
+
+    def _paths_to(self, lists: Sequence[Expression]) -> list[Path]:
+        """Return the path of the message, and of the first element of each list that leads further in."""
+        levels: list[Path] = [()]
+        for each in lists:
+            self._learn(each, levels[-1])
+            here, root, around = each.reads_for(Reads(items=Reads()))
+            found = [(levels[-1], here), ((), root), *((levels[-1 - up], reads) for up, reads in around.items())]
+            levels.append(next(((*base, *path) for base, reads in found if (path := _list_path(reads))), levels[-1]))
+        return levels
 
     def _path(self, source: object) -> Path | None:
         path = static_path(source) if isinstance(source, Expression) else None
         if path is None:
             return None
         start, keys = path
-        return (*(self._element if start == "@" else ()), *keys)
+        base = {"@": self._levels[-1], "root": ()}.get(start) if isinstance(start, str) else self._levels[-1 - start]
+        return (*(base or ()), *keys)
 
     def _hint(self, source: object, value: JSON) -> None:
         path = self._path(source)

@@ -82,17 +82,9 @@ class Elements:
         return [self.message, *(hop.elements for hop in self.hops)]
 
     @property
-    def for_each(self) -> str | None:
-        """The expression of `for_each`; with several hops an element is a pair of the outer and the inner one."""
-        if not self.hops:
-            return None
-        first, *inner = self.hops
-        text = first.expression
-        if inner:
-            text = ("" if text == "@" else text) + ("" if first.only else "[*]")
-        for depth, hop in enumerate(inner, 1):
-            text += f".pair(@, {hop.expression if depth == 1 else _within(hop)})[]"
-        return text
+    def for_each(self) -> tuple[str, ...]:
+        """The expressions of `for_each`, from the outer list to the inner one."""
+        return tuple(hop.expression for hop in self.hops)
 
     def walk(self, scope: int) -> Iterator[tuple[Path, Shape]]:
         """Yield the places of a scope, without those that the next hop walks."""
@@ -103,21 +95,11 @@ class Elements:
                 yield path, place
 
     def start(self, scope: int) -> str:
-        """Return the expression of the element of a scope, as `for_each` sees it; an empty string for `@`."""
+        """Return the expression of the element of a scope, as points see it; an empty string for `@`."""
+        around = len(self.hops) - scope
         if scope == 0:
             return "root()" if self.hops else ""
-        depth = len(self.hops)
-        if depth == 1:
-            return ""
-        return "[1]" if scope == depth else "[0]" * (depth - scope) + ("[1]" if scope > 1 else "")
-
-
-def _within(hop: Hop) -> str:
-    """Return the expression of a hop from a pair of which the second one is the element."""
-    if hop.kind == "zip":
-        return f"zip({', '.join(expression_of(column, '[1]') for column in hop.columns)})"
-    place = expression_of(hop.path, "[1]")
-    return (f"items({place})" if hop.kind == "map" else place) + hop.only
+        return "" if not around else "parent()" if around == 1 else f"parent(`{around}`)"
 
 
 def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
@@ -169,7 +151,9 @@ def _is_worth_it(hop: Hop, outside: int, here: Shape) -> bool:
 def _why_not(hop: Hop, entered: Hop | None) -> str:
     what = "map" if hop.kind == "map" else "list"
     if entered is not None:
-        return f"a {what} beside {entered.name or 'the one of for_each'}: a mapping of its own can read it"
+        return (
+            f"a {what} beside {entered.name or 'the one of for_each'}: a point with a for_each of its own can read it"
+        )
     return f"a {what} with fewer numbers than what is around it"
 
 

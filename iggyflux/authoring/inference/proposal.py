@@ -117,7 +117,7 @@ class Proposal:
     tags: tuple[Tag, ...]
     fields: tuple[Field, ...]
     time: Time
-    for_each: str | None = None
+    for_each: tuple[str, ...] = ()
     each_reason: str = ""
     where_reason: str = ""
     """Why elements without any field are skipped; empty if they are not."""

@@ -90,7 +90,7 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposa
 def _apart(proposal: Proposal) -> Proposal:
     """Keep points of one message apart: by the nanoseconds below the time, else the last one wins."""
     time = proposal.time
-    if proposal.for_each is not None and time.spread is None and time.format != "unix_ns":
+    if proposal.for_each and time.spread is None and time.format != "unix_ns":
         reason = f"{time.reason}; `spread` keeps elements with the same tags and time apart"
         return replace(proposal, time=replace(time, spread="index", reason=reason))
     return replace(proposal, keeps_last=True)
@@ -140,7 +140,7 @@ def _weaker_time(proposal: Proposal, code: str, reason: str) -> Time:
         return replace(time, falls_back=True)
     if time.expression is None:
         raise SampleError(CANNOT_PROVE, f"no mapping renders all samples: {reason}", 0, "give other samples")
-    spread: Literal["index", "offset"] = "offset" if proposal.for_each is None else "index"
+    spread: Literal["index", "offset"] = "index" if proposal.for_each else "offset"
     return Time(None, f"that of the message, since {time.expression} fails: {reason}", spread=spread)
 
 

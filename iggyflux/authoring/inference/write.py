@@ -58,8 +58,9 @@ def _document(proposal: Proposal, form: str) -> Iterator[Entry]:
     if source.has_non_finite:
         read.append(Entry("on_bad_value", "omit", comment="NaN and infinities are left out and counted"))
     yield Entry("from", block=read)
-    if proposal.for_each is not None:
-        yield Entry("for_each", proposal.for_each, comment=proposal.each_reason, is_expression=True)
+    if proposal.for_each:
+        lists: JSON = [*proposal.for_each] if len(proposal.for_each) > 1 else proposal.for_each[0]
+        yield Entry("for_each", lists, comment=proposal.each_reason, is_expression=True)
     if proposal.replaces_names:
         comment = "names or tags in samples have characters that servers lose: _ replaces them; or: fail"
         yield Entry("invalid_names", "replace", comment=comment)
@@ -196,7 +197,7 @@ def _yaml_flow(value: JSON, *, is_expression: bool = False) -> str:
         )
         return "{" + ", ".join(members) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml_flow, value)) + "]"
+        return "[" + ", ".join(_yaml_flow(each, is_expression=is_expression) for each in value) + "]"
     if isinstance(value, str):
         return _yaml_text(value, is_plain=not is_expression)
     if isinstance(value, float):

@@ -12,7 +12,7 @@ from typing import Literal
 
 from iggyflux.authoring.round_trip.changes import Path
 from iggyflux.expressions import Expression, Reads, static_path
-from iggyflux.expressions.lowering import Call, ColumnRead, ListOf, Lowered, ObjectOf, lower
+from iggyflux.expressions.lowering import Call, ColumnRead, ListOf, Lowered, ObjectOf, Start, lower
 from iggyflux.mapping import Const, PointSpec, Reader, Source, Star, Writer
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.shape import find_shape
@@ -32,7 +32,8 @@ class Trace:
     def __init__(self, writer: Writer, reader: Reader) -> None:
         self._writer = writer
         self._reads = payload_reads(writer)
-        self._list_path = find_shape(writer).list_path if writer.for_each is not None else None
+        paths = find_shape(writer).list_paths
+        self._lists = {point.pointer: found for point, found in zip(writer.points, paths, strict=True)}
         self._time = reader.cursor.column
         self.sends_whole_rows = False
         self._sent: dict[str, list[Path]] = {}
@@ -80,7 +81,9 @@ class Trace:
             sources += [tag.source for tag in point.tags if tag.key == column]
             sources += [field.source for field in point.fields if field.key == column]
         return bool(sources) and all(
-            isinstance(source, Const) or (source.reads.is_bare and source.root_reads.is_bare) for source in sources
+            isinstance(source, Const)
+            or all(each.is_bare for each in (source.reads, source.root_reads, *source.parent_reads.values()))
+            for source in sources
         )
 
     # --- the reader ---
@@ -105,41 +108,45 @@ class Trace:
 
     def _stored_by(self, point: PointSpec, path: Path) -> Iterator[Stored]:
         for tag in point.tags:
-            if self._is_at(tag.source, path):
+            if self._is_at(point, tag.source, path):
                 yield Stored("tag", tag.key)
         for field in point.fields:
-            if self._is_at(field.source, path):
+            if self._is_at(point, field.source, path):
                 yield Stored("field", field.key)
         for kind, stars in (("tag", point.tag_stars), ("field", point.field_stars)):
             named = {tag.key for tag in point.tags} | {field.key for field in point.fields}
             for star in stars:
-                name = self._name_by(star, path)
+                name = self._name_by(point, star, path)
                 if name is not None and name not in named:
                     yield Stored(kind, name)  # type: ignore[arg-type]
-        if point.timestamp.source is not None and self._is_at(point.timestamp.source, path):
+        if point.timestamp.source is not None and self._is_at(point, point.timestamp.source, path):
             yield Stored("time", "")
-        if self._is_at(point.measurement, path):
+        if self._is_at(point, point.measurement, path):
             yield Stored("measurement", "")
 
-    def _is_at(self, source: Source, path: Path) -> bool:
+    def _is_at(self, point: PointSpec, source: Source, path: Path) -> bool:
         if isinstance(source, Const):
             return False
         found = static_path(source)
-        return found is not None and self._below(found[0], path) == found[1]
+        return found is not None and self._below(point, found[0], path) == found[1]
 
-    def _below(self, start: str, path: Path) -> Path | None:
+    def _below(self, point: PointSpec, start: Start, path: Path) -> Path | None:
         """Return the path relative to the start of an expression; None if it is outside."""
-        if start == "root" or self._writer.for_each is None:
+        if start == "root":
             return path
-        base = self._list_path
-        if base is None or path[: len(base)] != base or len(path) <= len(base) or isinstance(path[len(base)], str):
+        lists = self._lists[point.pointer]
+        if lists is None:
             return None
-        return path[len(base) + 1 :]
+        for base in lists[: len(lists) - start] if isinstance(start, int) else lists:
+            if path[: len(base)] != base or len(path) <= len(base) or isinstance(path[len(base)], str):
+                return None
+            path = path[len(base) + 1 :]
+        return path
 
-    def _name_by(self, star: Star, path: Path) -> str | None:
+    def _name_by(self, point: PointSpec, star: Star, path: Path) -> str | None:
         """Return the name that a star gives to the value at `path`, or None."""
         found = None if isinstance(star.source, Const) else static_path(star.source)
-        below = None if found is None else self._below(found[0], path)
+        below = None if found is None else self._below(point, found[0], path)
         if found is None or below is None or below[: len(found[1])] != found[1]:
             return None
         parts = below[len(found[1]) :]
