@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from iggyflux.authoring.samples import Coordinates, read_rows, read_samples, whole_sample
 from iggyflux.cli.inputs import open_input
-from iggyflux.editor.evidence import MOST_SAMPLES, Samples
+from iggyflux.editor.evidence import Samples
+from iggyflux.editor.sample_text import is_envelope, plain, read_for
 from iggyflux.errors import IggyfluxError
 from iggyflux.mapping import ReaderMapping, WriterMapping
-from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope
 
 _NAMED: Final = re.compile(r"^#[ \t]*samples:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _ENDINGS: Final = (".ndjson", ".jsonl", ".json", ".csv", ".txt", ".lp")
@@ -24,19 +22,8 @@ def samples_of_file(
 ) -> Samples:
     """Return the first samples of a file.  Raise UsageError or DocumentError if they cannot be read."""
     with open_input(path) as lines:
-        if isinstance(mapping, ReaderMapping):
-            form = "csv" if path.suffix.lower() == ".csv" else "jsonl"
-            measurement = mapping.reader.source.measurement or ""
-            rows = read_rows(lines, form=form, measurement=measurement)
-            return [sample.row for sample in islice(rows, MOST_SAMPLES)]
-        source = mapping.writer.source
-        coordinates = Coordinates.of(source)
-        found = (
-            whole_sample(lines.read(), coordinates)
-            if whole
-            else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
-        )
-        return [sample.message for sample in islice(found, MOST_SAMPLES)]
+        is_csv = path.suffix.lower() == ".csv"
+        return plain(read_for(mapping, lines, envelope=envelope, whole=whole, rows="csv" if is_csv else "jsonl"))
 
 
 def find_samples(path: Path, text: str) -> Path | None:
@@ -73,9 +60,4 @@ def samples_beside(mapping: WriterMapping | ReaderMapping, path: Path) -> Sample
 def has_envelopes(path: Path) -> bool:
     """Return whether the first line of a file is a message with coordinates."""
     with path.open("rb") as file:
-        line = file.readline(1 << 20)
-    try:
-        decode_envelope(line, 0)
-    except EnvelopeError:
-        return False
-    return True
+        return is_envelope(file.readline(1 << 20))

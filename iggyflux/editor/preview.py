@@ -15,9 +15,13 @@ from iggyflux.records import Message
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What comes of one sample: its lines, and a problem for each failure; `outcome` is points, skipped or empty."""
+    """What comes of one sample: its lines, each also as a point, and a problem for each failure.
+
+    `outcome` is points, skipped or empty.
+    """
 
     lines: tuple[str, ...]
+    points: tuple[Point, ...]
     failures: tuple[Problem, ...]
     outcome: str
 
@@ -55,9 +59,10 @@ def preview(text: str, samples: Sequence[Message], *, format: Format = "yaml", d
         return None
     samples = samples[:MOST_SAMPLES]
     rendered = mapping.plan("reference", dialect=dialect).render(samples)
-    lines: list[list[str]] = [[] for _ in samples]
-    for line, origin in zip(rendered.lines, rendered.origins, strict=True):
-        lines[origin].append(line)
+    points = [parse_line(line, dialect) for line in rendered.lines]
+    lines: list[list[tuple[str, Point]]] = [[] for _ in samples]
+    for line, point, origin in zip(rendered.lines, points, rendered.origins, strict=True):
+        lines[origin].append((line, point))
     failures: list[list[Problem]] = [[] for _ in samples]
     for failure in rendered.failures:
         element = "" if failure.element is None else f"element {failure.element}: "
@@ -67,19 +72,27 @@ def preview(text: str, samples: Sequence[Message], *, format: Format = "yaml", d
         failures[failure.index].append(problem)
     skipped, empty = set(rendered.skipped), set(rendered.empty)
     made = tuple(
-        Made(tuple(lines[n]), tuple(failures[n]), "skipped" if n in skipped else "empty" if n in empty else "points")
+        Made(
+            tuple(line for line, _ in lines[n]),
+            tuple(point for _, point in lines[n]),
+            tuple(failures[n]),
+            "skipped" if n in skipped else "empty" if n in empty else "points",
+        )
         for n in range(len(samples))
     )
-    return Preview(made, tuple(written(rendered.lines, dialect)))
+    return Preview(made, tuple(_by_measurement(points)))
 
 
 def written(lines: Sequence[str], dialect: str = "v2") -> list[Written]:
     """Return what `lines` write, measurement by measurement, in the order of their names."""
-    points: dict[str, list[Point]] = {}
-    for line in lines:
-        point = parse_line(line, dialect)
-        points.setdefault(point.measurement, []).append(point)
-    return [_written(measurement, made) for measurement, made in sorted(points.items())]
+    return _by_measurement([parse_line(line, dialect) for line in lines])
+
+
+def _by_measurement(points: Sequence[Point]) -> list[Written]:
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.measurement, []).append(point)
+    return [_written(measurement, made) for measurement, made in sorted(found.items())]
 
 
 def _written(measurement: str, points: Sequence[Point]) -> Written:
@@ -89,7 +102,7 @@ def _written(measurement: str, points: Sequence[Point]) -> Written:
         for key, value in point.tags.items():
             tags.setdefault(key, set()).add(value)
         for key, field in point.fields.items():
-            fields.setdefault(key, {})[_type_of(field)] = None
+            fields.setdefault(key, {})[type_of(field)] = None
     times = [point.timestamp_ns for point in points if point.timestamp_ns is not None]
     return Written(
         measurement,
@@ -102,6 +115,7 @@ def _written(measurement: str, points: Sequence[Point]) -> Written:
     )
 
 
-def _type_of(value: object) -> str:
+def type_of(value: object) -> str:
+    """Return the type of a field with this value."""
     names = {"bool": "boolean", "int": "integer", "str": "string", "Unsigned": "unsigned"}
     return names.get(type(value).__name__, "float")
