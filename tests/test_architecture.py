@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     {"sim"},
     {"authoring"},
     {"editor"},
+    {"playground"},
     {"cli"},
     {"__main__"},
 ]
@@ -58,6 +59,8 @@ BEHIND_ONE_DOOR = {
     "datafusion": {"sim"},
     "pyarrow": {"sim"},
     "sqlite3": {"state", "sim", "transports"},
+    "starlette": {"playground"},
+    "uvicorn": {"cli"},
     "click": {"cli"},
     "pygls": {"cli"},
     "lsprotocol": {"cli"},
