@@ -40,6 +40,8 @@ def add_example(text: str, message: Message, *, format: Format, has_coordinates:
         example = {"name": f"sample {number + 1}", **content, **around}
         draft = _with_example(document, {**example, "points": []}, number)
         result = None if draft is None else actual_result(draft, number)
+        if result is not None and len(result.get("fails", ())) == 1:
+            result = {**result, "fails": result["fails"][0]}
         final = None if result is None else _with_example(document, {**example, **result}, number)
         if final is not None:
             return final.document.text

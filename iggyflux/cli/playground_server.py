@@ -85,7 +85,7 @@ def _start(mapping: Path | None, samples: Path | None) -> tuple[Folder, Start]:
     path = mapping.resolve()  # a link that the user names is meant
     folder = Folder(path.parent)
     if not path.parent.is_dir():
-        raise click.UsageError(f"directory {path.parent} does not exist")
+        raise click.UsageError(f"directory {mapping.parent} does not exist")
     text = ""
     if path.exists():
         try:

@@ -14,7 +14,7 @@ from iggyflux.sim.server import DIALECTS
 from iggyflux.sim.store import Store
 
 _DATABASE: Final = "playground"
-_WRITES: Final = {
+WRITES: Final = {
     1: f"/write?db={_DATABASE}&precision=ns",
     2: f"/api/v2/write?org=org&bucket={_DATABASE}&precision=ns",
     3: f"/api/v3/write_lp?db={_DATABASE}&precision=nanosecond",
@@ -42,7 +42,7 @@ def answer_write(dialect: int, lines: Sequence[str]) -> WriteAnswer:
             store.create_database(_DATABASE, duration_ns=0)
         core = Core(kind, store, settings)
         body = Body.of("\n".join(lines).encode("utf-8", "surrogatepass"))
-        answer = core.finish(core.begin(request_of("POST", _WRITES[dialect], {}, body)))
+        answer = core.finish(core.begin(request_of("POST", WRITES[dialect], {}, body)))
         if not isinstance(answer, HttpResponse):
             return WriteAnswer(version, 0, "the connection breaks off", store.count())
         content = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
