@@ -174,7 +174,7 @@ def test_the_welcome_has_no_problems() -> None:
 
 @given(st.data())
 def test_no_text_and_no_sample_raises(data: st.DataObject) -> None:
-    """Any question about a text that is cut and mixed is answered."""
+    """Any question is answered, about whatever is left of a document."""
     seed = data.draw(st.integers(0, 2**32))
     chosen = random.Random(seed)
     item = chosen.choice(gallery())
@@ -294,7 +294,7 @@ def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
-    """No address but those that are no requests: names of XML, the licence's words."""
+    """The only addresses are names of XML, and those in licences."""
     for path in STATIC.iterdir():
         if path.name == "codemirror.LICENSE.txt":
             continue

@@ -62,7 +62,7 @@ def _contents(mapping: WriterMapping, message: Message) -> Iterator[dict[str, An
             if copy != tree:
                 message = msgspec.structs.replace(message, payload=encoded)
     except RecordError:
-        pass  # what is no payload of the format is an example of a failure
+        pass  # a payload of another format is an example of a failure
     try:
         yield {"message_json": message.payload.decode("utf-8")}
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
 """Samples as text for a mapping: messages for a writer, rows for a reader, each with its line.
 
-The document says what a line is.  Only where it has errors, a writer of the same payload format stands in for it.
+The document says what a line is.  Only where it has errors, a writer of the same payload format takes its place.
 """
 
 from __future__ import annotations

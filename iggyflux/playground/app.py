@@ -156,7 +156,7 @@ class _Guard:
             if not begun:
                 fault = _fault(refused.code, refused.reason, refused.hint)
                 await _json({"fault": fault}, refused.status)(scope, receive, sent)
-        except Exception as error:  # a traceback in the terminal helps nobody
+        except Exception as error:  # the terminal shows no traceback
             if not begun:
                 reason = f"a bug in iggyflux: {type(error).__name__}; please report it"
                 await _json({"fault": _fault("", reason)}, 500)(scope, receive, sent)

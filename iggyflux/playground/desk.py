@@ -1,7 +1,7 @@
 """Asks the worker process, one question at a time, each within a limit of time.
 
 A worker that takes longer is killed and another one started.  Of the questions of one kind that wait, only the newest
-is asked: the others are about texts that nobody sees any more.
+is asked: the others are about texts that are gone.
 """
 
 from __future__ import annotations

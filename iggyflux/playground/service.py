@@ -175,7 +175,7 @@ def keep(asked: Question) -> Answer:
             hint = "correct the document first"
             return {"fault": {"code": first.code, "message": first.message, "line": 0, "hint": hint}}
     if added is None:
-        reason = "the document's text cannot be edited so, or the sample is no message"
+        reason = "the text of the document cannot be edited so, or the sample is a row"
         return {"fault": {"code": "IFX526", "message": reason, "line": 0, "hint": "write the example by hand"}}
     return {"text": added}
 
