@@ -5,11 +5,11 @@ import {byId, counted, el} from "./dom.js"
 import {applyFix, mappingEditor, replaceText, samplesEditor, select} from "./editors.js"
 import {VIEWS} from "./results.js"
 
-const QUIET_MS = 60
+const QUIET_MS = 40
 const questions = Object.fromEntries(["look", "answers", "complete", "explain", "fix", "propose", "keep"].map(name => [name, newest(name)]))
 
 const file = {name: null, version: null, saved: ""}
-const state = {looked: null, checked: null, sampled: null, answers: null, fault: null, stale: false, view: "points"}
+const state = {looked: null, checked: null, sampled: null, answers: null, fault: null, stale: false, showsAll: false, view: "points"}
 let start = null
 
 const mapping = mappingEditor(byId("mapping"), {
@@ -81,6 +81,7 @@ async function askAnswers() {
 // --- showing ---
 
 const page = {
+  showAll: () => (state.showsAll = true, show()),
   goToSample: index => samples.goTo(state.looked?.samples.lines[index] ?? 1),
   select: (from, to) => select(mapping.view, from, to),
   fix: problem => applyFix(mapping.view, problem, state.checked),
@@ -93,15 +94,25 @@ function show() {
     tab.setAttribute("aria-selected", String(chosen))
     tab.tabIndex = chosen ? 0 : -1
   }
+  showView()
+  showProblems()
+  showSamples()
+  showCounts()
+}
+
+/** Show the view anew, unless it would be the same: making and laying out a table takes longer than all else. */
+let viewed = ""
+function showView() {
+  const seen = JSON.stringify([state.view, state.stale, state.showsAll, state.fault, state.view === "answers" && state.answers,
+    state.view === "problems" ? state.looked?.problems : state.looked?.made, state.looked?.samples])
+  if (seen === viewed) return
+  viewed = seen
   const view = byId("view"), {scrollTop, scrollLeft} = view
   const isStale = state.stale && state.view !== "problems"
   view.replaceChildren(...(isStale ? [el("p", {class: "note stale-note"}, "The mapping has errors. This is what came of the samples before:")] : []), VIEWS[state.view].render(state, page))
   view.classList.toggle("stale", isStale)
   Object.assign(view, {scrollTop, scrollLeft})
   view.setAttribute("aria-labelledby", `tab-${state.view}`)
-  showProblems()
-  showSamples()
-  showCounts()
 }
 
 function showProblems() {
@@ -128,8 +139,8 @@ function showSamples() {
   const looked = state.looked
   if (!looked) return
   const index = sampleAtCursor(), outcome = state.stale ? undefined : looked.made?.outcomes[index]
-  const told = ["points", "messages", undefined].includes(outcome) ? "" : `: ${outcome}`
-  const about = index < 0 ? counted(looked.samples.count, "sample") : `${index + 1} of ${looked.samples.count.toLocaleString("en")}${told}`
+  const told = ["points", "messages", undefined].includes(outcome) ? "" : ` ${outcome}`
+  const about = index < 0 ? counted(looked.samples.count, "sample") : `${index + 1}/${looked.samples.count.toLocaleString("en")}${told}`
   byId("samples-state").textContent = looked.samples.fault?.message ?? about
   byId("samples-state").title = looked.samples.fault?.message ?? "the sample at the cursor"
   byId("samples-state").className = `state ${looked.samples.fault ? "error" : ""}`
@@ -144,7 +155,7 @@ function showFile() {
 }
 
 function choose(view, focus = false) {
-  state.view = view
+  Object.assign(state, {view, showsAll: false})
   show()
   if (focus) byId(`tab-${view}`).focus()
   if (view === "answers") askAnswers()

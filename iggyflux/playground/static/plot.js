@@ -48,12 +48,16 @@ function plot(name, measurement, series) {
   return el("figure", {},
     el("figcaption", {}, el("strong", {}, name), el("span", {class: "range"}, low === high ? short(low) : `${short(low)} … ${short(high)}`)),
     picture,
-    el("div", {class: "axis"}, el("span", {}, clock(left)), el("span", {}, right > left ? clock(right) : "")))
+    el("div", {class: "axis"}, el("span", {}, clock(left)), el("span", {}, right > left ? clock(right, left) : "")))
 }
 
 const extent = values => [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))]
 const short = value => String(Number(value.toPrecision(6)))
-const clock = milliseconds => {
-  const date = new Date(milliseconds)
-  return Number.isNaN(date.getTime()) ? "" : date.toISOString().replace("T", " ").slice(0, 19)
+/** Return a time in milliseconds; without the day if `other` is on the same one. */
+function clock(milliseconds, other) {
+  const [text, before] = [milliseconds, other].map(time => {
+    const date = new Date(time)
+    return Number.isNaN(date.getTime()) ? "" : date.toISOString().replace("T", " ").slice(0, 19)
+  })
+  return text.slice(0, 10) === before.slice(0, 10) ? text.slice(11) : text
 }

@@ -15,6 +15,16 @@ export const VIEWS = {
   problems: {title: state => numbered("Problems", state.looked?.problems.length), render: problems},
 }
 
+/** So many rows are made at first: a browser takes longer to lay out more than the server to find them. */
+const FEW = 60
+
+/** Return the first of `rows`, or all, and a button that shows the rest. */
+function few(rows, state, page) {
+  if (rows.length <= FEW || state.showsAll) return [rows, null]
+  const more = el("button", {type: "button", click: () => page.showAll()}, `Show all ${rows.length.toLocaleString("en")}`)
+  return [rows.slice(0, FEW), el("p", {class: "more"}, more)]
+}
+
 const numbered = (title, number) => (number ? `${title} (${number.toLocaleString("en")})` : title)
 
 const note = (...text) => el("p", {class: "note"}, ...text)
@@ -38,16 +48,17 @@ function points(state, page) {
   if (empty) return empty
   const {made} = state.looked
   if (!made.measurements.length) return made.lines.length ? lines(state, page) : note("No sample makes a point.")
-  return el("div", {}, made.measurements.map(measurement => table(measurement, page)))
+  return el("div", {}, made.measurements.map(measurement => table(measurement, state, page)))
 }
 
-function table(measurement, page) {
+function table(measurement, state, page) {
+  const [shown, button] = few(measurement.rows, state, page)
   const tags = Object.keys(measurement.tags), fields = Object.keys(measurement.fields)
   const head = el("tr", {},
     el("th", {scope: "col"}, "#"), el("th", {scope: "col"}, "time"),
     tags.map(name => el("th", {scope: "col", class: "tag"}, name, el("small", {}, "tag"))),
     fields.map(name => el("th", {scope: "col"}, name, el("small", {}, measurement.fields[name].join(", ")))))
-  const rows = measurement.rows.map(row => el("tr", {},
+  const rows = shown.map(row => el("tr", {},
     el("td", {class: "number"}, sample(page, row.sample)),
     el("td", {class: "time", title: row.time}, timeText(row.time)),
     tags.map(name => el("td", {class: "tag"}, row.tags[name] ?? "")),
@@ -55,11 +66,11 @@ function table(measurement, page) {
       const [text, type] = row.fields[name] ?? ["", ""]
       return el("td", {class: type === "string" || type === "boolean" ? "" : "number"}, text)
     })))
-  const more = measurement.points > rows.length ? `, of which the first ${rows.length.toLocaleString("en")} are shown` : ""
+  const more = measurement.points > measurement.rows.length ? `, of which the first ${measurement.rows.length.toLocaleString("en")} can be shown` : ""
   const caption = `${counted(measurement.points, "point")} in ${counted(measurement.series, "series", "series")}${more}`
   return el("section", {class: "measurement"},
     el("h3", {}, measurement.name, el("small", {}, caption)),
-    el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": `points of ${measurement.name}`}, el("table", {}, el("thead", {}, head), el("tbody", {}, rows))))
+    el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": `points of ${measurement.name}`}, el("table", {}, el("thead", {}, head), el("tbody", {}, rows))), button)
 }
 
 // --- line protocol ---
@@ -69,9 +80,10 @@ function lines(state, page) {
   if (empty) return empty
   const {made} = state.looked
   if (!made.lines.length) return note("No sample makes a line.")
-  const shown = made.lines.map(([index, line]) => el("li", {}, sample(page, index), el("code", {}, line)))
-  const more = made.counts.lines > shown.length ? note(`… and ${counted(made.counts.lines - shown.length, "more line", "more lines")}`) : null
-  return el("div", {}, el("ol", {class: "lines"}, shown), more)
+  const [chosen, button] = few(made.lines, state, page)
+  const shown = chosen.map(([index, line]) => el("li", {}, sample(page, index), el("code", {}, line)))
+  const more = made.counts.lines > made.lines.length ? note(`${counted(made.counts.lines - made.lines.length, "more line is", "more lines are")} not shown`) : null
+  return el("div", {}, el("ol", {class: "lines"}, shown), button, more)
 }
 
 // --- plots ---
@@ -108,12 +120,13 @@ function failures(state, page) {
   if (empty) return empty
   const {made} = state.looked
   if (!made.failures.length) return note("No sample fails.")
-  const shown = made.failures.map(each => el("li", {class: "error"},
+  const [chosen, button] = few(made.failures, state, page)
+  const shown = chosen.map(each => el("li", {class: "error"},
     el("span", {}, "sample ", sample(page, each.sample)),
     described(each),
     el("button", {type: "button", class: "link", click: () => page.select(each.from, each.to)}, `${each.line}:${each.column}`)))
-  const more = made.counts.failures > shown.length ? note(`… and ${counted(made.counts.failures - shown.length, "more failure", "more failures")}`) : null
-  return el("div", {}, el("ul", {class: "problems"}, shown), more)
+  const more = made.counts.failures > made.failures.length ? note(`${counted(made.counts.failures - made.failures.length, "more failure is", "more failures are")} not shown`) : null
+  return el("div", {}, el("ul", {class: "problems"}, shown), button, more)
 }
 
 function problems(state, page) {
