@@ -98,6 +98,35 @@ def test_a_text_with_errors_still_has_its_samples() -> None:
     assert looked["problems"][0]["severity"] == "error"
 
 
+def test_binary_payloads_are_messages_with_coordinates() -> None:
+    text = TEXT.replace("topic: pumps", "topic: pumps, payload: msgpack")
+    packed = json.dumps({"payload_base64": "g6JhdM5pVbqApWtsYXNzoWKocHJlc3N1cmXLQAQAAAAAAAA="})
+
+    assert asked("look", text, "")["samples"] == {"count": 0, "lines": [], "fault": None}
+    assert asked("look", text, SAMPLES)["samples"]["fault"]["code"] == "IFX501"
+    assert asked("look", text, packed)["made"]["lines"] == [[0, r"🌡\ pump,class=b bar=2.5 1767225984000000000"]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        ('{"time": 5, "device": "d1", "v": 2.5}\n{"time": 6}\n', [1, 2]),
+        ("time,device,v\n1970-01-01T00:00:00Z,d1,2.5\n", [2]),
+    ],
+)
+def test_a_reader_shows_its_messages(rows: str, lines: list[int]) -> None:
+    text = (
+        "iggyflux: 1\nkind: reader\nname: r\nfrom: {measurement: env}\n"
+        "cursor: {start: 1970-01-01T00:00:00Z}\nto: {stream: s, topic: t}\n"
+    )
+    looked = asked("look", text, rows)
+
+    assert looked["samples"]["lines"] == lines
+    assert looked["made"]["outcomes"] == ["messages"] * len(lines)
+    assert json.loads(looked["made"]["lines"][0][1])["payload"]["device"] == "d1"
+    assert asked("answers", text, rows) == {"answers": []}
+
+
 def test_a_pipeline_is_not_looked_into(tmp_path: Path) -> None:
     """It would name files and variables of this machine."""
     secret = tmp_path / "secret"
@@ -209,13 +238,15 @@ def slow_question() -> Question:
 
 def test_a_question_that_takes_too_long_is_given_up() -> None:
     async def session() -> None:
-        desk = Desk(seconds=60)
+        desk = Desk(seconds=2)
         try:
-            assert (await desk.ask("look", Question(TEXT, SAMPLES)))["problems"]
-            desk._seconds = 0.5
-            found = await desk.ask("look", slow_question())
-            assert found["fault"]["code"] == "IFX523"
-            desk._seconds = 60
+            assert (await desk.ask("look", Question(TEXT, SAMPLES)))["made"]
+            assert (await desk.ask("look", slow_question()))["fault"] == {
+                "code": "IFX523",
+                "message": "no answer within 2 s",
+                "line": 0,
+                "hint": "use fewer or smaller samples, or a simpler expression",
+            }
             assert (await desk.ask("look", Question(TEXT, SAMPLES)))["made"]
         finally:
             await desk.close()
@@ -225,7 +256,7 @@ def test_a_question_that_takes_too_long_is_given_up() -> None:
 
 def test_only_the_newest_of_waiting_questions_is_asked() -> None:
     async def session() -> None:
-        desk = Desk(seconds=60)
+        desk = Desk()
         try:
             tasks = [asyncio.create_task(desk.ask("look", Question(TEXT, SAMPLES))) for _ in range(5)]
             found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -477,6 +508,15 @@ def test_a_wrong_usage_is_explained(
 
     assert done.code == 2
     assert told in done.err
+
+
+def test_without_its_parts_it_says_how_to_install_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "iggyflux.cli.playground_server")
+    done = iggyflux("playground")
+
+    assert (done.code, done.out) == (2, "")
+    assert "pip install 'iggyflux[playground]'" in done.err
 
 
 def test_it_serves_on_loopback_until_it_is_interrupted(tmp_path: Path) -> None:

@@ -11,7 +11,17 @@ from io import BytesIO
 from itertools import islice
 from typing import Final, Literal, TypeAlias
 
-from iggyflux.authoring.samples import Coordinates, Sample, SampleFile, SampleRow, read_rows, read_samples, whole_sample
+from iggyflux.authoring.samples import (
+    NEEDS_ENVELOPE,
+    Coordinates,
+    Sample,
+    SampleError,
+    SampleFile,
+    SampleRow,
+    read_rows,
+    read_samples,
+    whole_sample,
+)
 from iggyflux.documents import Format, read_document
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError
@@ -60,10 +70,15 @@ def read_pasted(mapping: WriterMapping | ReaderMapping, text: str) -> LinedSampl
     payload, else a line of text is one.  Raise SampleError if they cannot be read.
     """
     data = text.encode("utf-8", "replace")
+    if not data.strip():
+        return []
     envelope = is_envelope(data.lstrip().partition(b"\n")[0])
     if isinstance(mapping, ReaderMapping):
         return read_for(mapping, _file(data), rows="jsonl" if data.lstrip()[:1] in (b"{", b"") else "csv")
     payload = mapping.writer.source.payload
+    if FORMATS[payload.format].binary and not envelope:
+        hint = 'give messages with coordinates, one a line, such as {"payload_base64": "…"}'
+        raise SampleError(NEEDS_ENVELOPE, f"{payload.format} payloads are binary, and not lines of text", 0, hint)
     has_header = payload.format == "csv" and "header" not in payload.options
     return read_for(mapping, _file(data), envelope=envelope, whole=has_header and not envelope)
 

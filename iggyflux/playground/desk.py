@@ -1,6 +1,6 @@
-"""Asks the worker process, one question at a time, each within a limit of time.
+"""Asks the worker process, one question at a time, each within a limit of processor time.
 
-A worker that takes longer is killed and another one started.  Of the questions of one kind that wait, only the newest
+A worker that takes longer ends, and another one is started.  Of the questions of one kind that wait, only the newest
 is asked: the others are about texts that are gone.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from collections import Counter
 from typing import Final
@@ -18,6 +19,9 @@ from iggyflux.playground.service import Answer, Question
 from iggyflux.playground.worker import SMALLER, TOO_LONG
 
 ANSWER_SECONDS: Final = 10.0
+"""The processor time of an answer."""
+MOST_TIMES: Final = 30
+"""So many times as long a worker may take on a busy machine."""
 ANSWER_BYTES: Final = 1 << 26
 
 
@@ -42,17 +46,20 @@ class Desk:
             if self._newest[name] != number:
                 raise Superseded
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(MOST_TIMES * self._seconds):
                     line = await self._answer(f"{name} ".encode() + msgspec.json.encode(question) + b"\n")
-            except (TimeoutError, ValueError):
+            except TimeoutError:
                 await self.close()
-                return _fault(f"no answer within {self._seconds:g} s")
+                return self._too_long()
+            except ValueError:  # the line has no end within the limit
+                await self.close()
+                return _fault("the answer is too large")
             except BaseException:  # a question that is broken off leaves half an answer in the pipe
                 await self.close()
                 raise
         if not line:
-            await self.close()
-            return _fault("this takes too much memory")
+            ended = await self.close()
+            return self._too_long() if ended == -signal.SIGPROF else _fault("this takes too much memory")
         answer: Answer = msgspec.json.decode(line)
         return answer
 
@@ -60,7 +67,7 @@ class Desk:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "iggyflux.playground.worker"),
+                *("-m", "iggyflux.playground.worker", str(self._seconds)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -74,13 +81,18 @@ class Desk:
             await to_worker.drain()
         return await from_worker.readline()
 
-    async def close(self) -> None:
-        """End the worker."""
+    async def close(self) -> int | None:
+        """End the worker, and return its exit code, if there is one."""
         process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
+        if process is None:
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            if process.stdout is None or not process.stdout.at_eof():  # else it has ended by itself
                 process.kill()
-            await process.wait()
+        return await process.wait()
+
+    def _too_long(self) -> Answer:
+        return _fault(f"no answer within {self._seconds:g} s")
 
 
 def _fault(reason: str) -> Answer:

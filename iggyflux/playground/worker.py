@@ -1,6 +1,7 @@
 """The process that answers questions about texts, started by `desk`: a line of JSON in, a line of JSON out.
 
-It opens no file that a question names, and has a limit of memory.  What a text makes it do ends with it.
+It opens no file that a question names.  It has a limit of memory, and one of processor time for each question, at which
+the system ends it: so the limit is the same on a busy machine, and what a text makes it do ends with it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ def main() -> None:
     for limit, number in ((resource.RLIMIT_AS, PROCESS_BYTES), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):  # not every system has such limits
             resource.setrlimit(limit, (number, number))
+    seconds = float(sys.argv[1])
     for line in sys.stdin.buffer:
         name, _, body = line.partition(b" ")
-        sys.stdout.buffer.write(answer(name.decode(), body) + b"\n")
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF ends a process that does not handle it
+        answered = answer(name.decode(), body)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.buffer.write(answered + b"\n")
         sys.stdout.buffer.flush()
 
 
