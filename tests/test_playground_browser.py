@@ -19,7 +19,7 @@ from tests.shell import process
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 """No test waits so long for what it expects, except on a machine that is busy."""
 
 TEXT = """\
