@@ -26,7 +26,7 @@ test: $(VENV)/.ready  ## run the tests but the slow ones (9 minutes)
 test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (5 minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
-servers:  ## install the servers that tests can use: InfluxDB 1.6 and VictoriaMetrics, where this is Debian and we are root
+servers:  ## install what tests can use: InfluxDB 1.6, VictoriaMetrics and Chromium, where this is Debian and we are root
 	@sh .ci/servers
 
 SERVERS ?=
@@ -74,7 +74,10 @@ lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 	$(LOCK) --constraint requirements.lock pyproject.toml --extra fast -o requirements-runtime.lock
 	$(LOCK) --constraint requirements.lock --group build -o requirements-build.lock
 
+editor:  ## make the playground's CodeMirror bundle anew (needs Node; users do not)
+	@sh codemirror/build.sh
+
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv servers demo simulate bench bench-iggy lock test test-slow test-servers test-lowest test-long format check
+.PHONY: help venv servers editor demo simulate bench bench-iggy lock test test-slow test-servers test-lowest test-long format check

@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     {"sim"},
     {"authoring"},
     {"editor"},
+    {"playground"},
     {"cli"},
     {"__main__"},
 ]
@@ -58,6 +59,8 @@ BEHIND_ONE_DOOR = {
     "datafusion": {"sim"},
     "pyarrow": {"sim"},
     "sqlite3": {"state", "sim", "transports"},
+    "starlette": {"playground"},
+    "uvicorn": {"cli"},
     "click": {"cli"},
     "pygls": {"cli"},
     "lsprotocol": {"cli"},
@@ -226,11 +229,13 @@ IMPORTED_LATE = {
     ("cli/infer.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/dry_run_reader.py", "iggyflux.transports.influxdb.query.source"): "urllib3, only with --from influxdb",
     ("cli/lsp.py", "iggyflux.cli.language_server"): "pygls, which is an extra",
+    ("cli/playground.py", "iggyflux.cli.playground_server"): "starlette and uvicorn, which are an extra",
+    ("cli/playground_server.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/progress.py", "iggyflux.cli.live_table"): "rich, only on a terminal",
     ("cli/test.py", "iggyflux.cli.round_trip"): "the simulator and transports, only with --round-trip",
-    ("cli/validate.py", "iggyflux.runner.open"): "the runner, only for pipelines",
+    ("editor/checking.py", "iggyflux.runner.open"): "the runner, only for pipelines",
 }
-"""The imports in functions of `cli` and `authoring`: each saves a command that does not need it at least 25 ms."""
+"""The imports in functions: each saves a command that does not need it at least 25 ms."""
 
 
 def test_commands_import_at_the_top_of_their_modules():
@@ -238,7 +243,7 @@ def test_commands_import_at_the_top_of_their_modules():
     late = {
         (str(path.relative_to(PACKAGE)), node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
         for path in MODULES
-        if room(path) in ("cli", "authoring")
+        if room(path) in ("cli", "authoring", "editor", "playground")
         for function in ast.walk(ast.parse(path.read_text()))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
 
-from iggyflux.cli.reports import CheckedFile, as_github, as_json, as_sarif, print_text, sorted_problems
+from iggyflux.cli.reports import as_github, as_json, as_sarif, print_text, sorted_problems
 from iggyflux.codes import CODES
+from iggyflux.editor.checking import CheckedFile
 from iggyflux.errors import Location, Problem
 
 ODD = Problem(

@@ -35,7 +35,7 @@ run:
   - {mapping: reader.yaml, to: "log:history"}
 """
 NEEDS_IGGY = ("--from iggy", "iggy:", "iggyflux regroup", "iggyflux resend")
-ENDLESS = ("iggyflux run pipeline.yaml", "--rate", "--watch", "iggyflux sim")
+ENDLESS = ("iggyflux run pipeline.yaml", "--rate", "--watch", "iggyflux sim", "iggyflux playground")
 """What ends by a signal only."""
 REPORTS = ("iggyflux test --round-trip", "iggyflux replay", "iggyflux log tail")
 """What reports the message that cannot be mapped, which is in the log: exit code 1."""

@@ -228,5 +228,10 @@ def test_each_place_is_found_again(text: str, encoding: Any) -> None:
     positions = Positions(text, encoding)
     for offset in range(len(positions.plain) + 1):
         assert positions.offset(*positions.position(offset)) == offset
+        assert positions.offset_of_units(positions.units(offset)) == offset
+        assert positions.span(*(each + 1 for each in positions.position(offset)), 1)[0] <= len(positions.plain)
+    data = positions.plain.encode(encoding if encoding == "utf-8" else f"{encoding}-le")
+    assert positions.units(len(positions.plain)) * {"utf-8": 1, "utf-16": 2, "utf-32": 4}[encoding] == len(data)
+    assert positions.offset_of_units(10**6) == len(positions.plain)
     assert positions.offset(10**6, 0) == len(positions.plain)
     assert positions.plain[: positions.offset(0, 10**6)] == positions.plain.partition("\n")[0]

@@ -93,7 +93,7 @@ def _made_valid(
         written = _written(_ANY_LINE, document.format)
         result = {key: example[key] for key in RESULTS if key in example}
         result["points"] = [_ANY_LINE if at in lines else each for at, each in enumerate(example["points"])]
-        return [Edit(nodes[at].start, _end(document, nodes[at]), written) for at in lines], result
+        return [Edit(nodes[at].start, end_of(document, nodes[at]), written) for at in lines], result
     empty = {"messages" if "row" in example or "rows" in example else "points": list[Any]()}
     return _rewritten(document, node, empty, [key for key in RESULTS if key in example]), empty
 
@@ -175,28 +175,28 @@ def _items(document: Document, node: Node, values: Sequence[Any]) -> Sequence[Ed
     """Return the edits that change the items of a list one by one, so that comments between them stay."""
     text, children = document.text, list(node.children.values())
     edits = [
-        Edit(each.start, _end(document, each), _written(value, document.format))
+        Edit(each.start, end_of(document, each), _written(value, document.format))
         for each, value in zip(children, values, strict=False)
         if each.value != value
     ]
     last = children[-1]
     more = [_written(value, document.format) for value in values[len(children) :]]
     if more and node.in_flow:
-        edits.append(Edit(_end(document, last), _end(document, last), "".join(f", {each}" for each in more)))
+        edits.append(Edit(end_of(document, last), end_of(document, last), "".join(f", {each}" for each in more)))
     elif more:
-        at, begin = _line_end(text, _end(document, last)), text.rfind("\n", 0, last.start) + 1
+        at, begin = line_end(text, end_of(document, last)), text.rfind("\n", 0, last.start) + 1
         dash = text[begin : last.start].rfind("-")
         indent = " " * dash
         edits.append(Edit(at, at, "".join(f"\n{indent}- {each}" for each in more)))
     for number in range(len(values), len(children)):
-        before = _end(document, children[number - 1])
-        start = before if node.in_flow else _line_end(text, before)
-        end = _end(document, children[number])
-        edits.append(Edit(start, end if node.in_flow else _line_end(text, end), ""))
+        before = end_of(document, children[number - 1])
+        start = before if node.in_flow else line_end(text, before)
+        end = end_of(document, children[number])
+        edits.append(Edit(start, end if node.in_flow else line_end(text, end), ""))
     return edits
 
 
-def _line_end(text: str, offset: int) -> int:
+def line_end(text: str, offset: int) -> int:
     """Return the end of the line of `offset`, behind a comment; `offset` itself where other text follows."""
     found = _REST.match(text, offset)
     return found.end() if found else offset
@@ -215,14 +215,14 @@ def _rewritten(document: Document, example: Node, wanted: Mapping[str, Any], pre
         for key in others:
             begin = example.keys[key][0]
             before = text.rfind("\n", 0, begin) if not example.in_flow else text.rfind(",", 0, begin)
-            edits.append(Edit(before, _end(document, example.children[key]), ""))
-        edits.append(Edit(start, _end(document, example.children[first]), _members(document, example, wanted, start)))
+            edits.append(Edit(before, end_of(document, example.children[key]), ""))
+        edits.append(Edit(start, end_of(document, example.children[first]), _members(document, example, wanted, start)))
         return edits
-    end = _end(document, example)
+    end = end_of(document, example)
     if example.in_flow:
         comma = "" if text[: end - 1].rstrip().endswith((",", "{")) else ","
         return [Edit(end - 1, end - 1, f"{comma} {_members(document, example, wanted, end)}")]
-    end = _line_end(text, end)
+    end = line_end(text, end)
     if not example.keys:
         return []
     last = min(example.keys.values())[0]
@@ -269,10 +269,10 @@ def _written(value: Any, format: Format) -> str:  # noqa: A002
     return json.dumps(value, ensure_ascii=True)
 
 
-def _end(document: Document, node: Node) -> int:
+def end_of(document: Document, node: Node) -> int:
     """Return where a node ends, without the blanks and comments after a collection in block style."""
     if node.style is Style.COLLECTION and not node.in_flow and node.children:
-        return max(_end(document, child) for child in node.children.values())
+        return max(end_of(document, child) for child in node.children.values())
     end = node.end
     while node.style is Style.BLOCK and end > node.start and document.text[end - 1] in " \n":
         end -= 1

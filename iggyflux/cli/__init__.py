@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "diff": Entry("diff", _WRITE, "Compare what two versions of a mapping make of the same messages."),
     "eval": Entry("eval", _WRITE, "Evaluate one expression on JSON documents."),
     "lsp": Entry("lsp", _WRITE, "Run the language server for editors, on stdin and stdout."),
+    "playground": Entry("playground", _WRITE, "Write a mapping in the browser, and see what comes of samples."),
     "explain": Entry("explain", _WRITE, "Describe what a mapping reads and writes, and show its code."),
     "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
     "check": Entry("check", _RUN, "Check the connections and permissions of a pipeline file."),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from base64 import b64encode
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
-import msgspec
 
 from iggyflux.authoring.examples import example_rows
 from iggyflux.authoring.samples import SampleRow, read_rows
@@ -19,11 +17,12 @@ from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import open_input, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, flush_results, json_text, note, plural, result, talk, warn_of_fallback
 from iggyflux.cli.sample_files import is_csv
+from iggyflux.editor.preview import message_dict
 from iggyflux.errors import TooMuch
 from iggyflux.mapping import Mapping, ReaderMapping
 from iggyflux.mapping.times import read_duration
 from iggyflux.pipeline import InfluxSettings
-from iggyflux.records import OutgoingMessage, Row
+from iggyflux.records import Row
 
 _FIRST_SPAN_NS: Final = 10_000_000_000
 
@@ -106,22 +105,6 @@ def _print(mapping: ReaderMapping, chosen: list[SampleRow], form: str) -> int:
         failed = f", {plural(len(rendered.failures), 'failure')}" if rendered.failures else ""
         talk(f"{plural(len(chosen), 'row')}: {plural(len(rendered.messages), 'message')}{failed}")
     return ExitCode.PROBLEMS if rendered.failures else ExitCode.OK
-
-
-def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, Any]:
-    """Return a message as JSON; its payload is JSON, text or base64, the first that fits."""
-    target = mapping.reader.target
-    made: dict[str, Any] = {"stream": target.stream, "topic": target.topic, "id": str(message.id)}
-    known = (("key", message.key), ("headers", dict(message.headers) or None), ("timestamp_ns", message.timestamp_ns))
-    made.update((name, value) for name, value in known if value is not None)
-    if target.payload == "json":
-        made["payload"] = msgspec.json.decode(message.payload)
-        return made
-    try:
-        made["payload_text"] = message.payload.decode()
-    except UnicodeDecodeError:
-        made["payload_base64"] = b64encode(message.payload).decode("ascii")
-    return made
 
 
 def _rows(mapping: ReaderMapping, samples: str | None, form: str | None) -> Iterator[SampleRow]:

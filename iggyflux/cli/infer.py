@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -16,7 +16,7 @@ from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envel
 from iggyflux.cli.init import write_schema
 from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, open_input, stdin_is_terminal
 from iggyflux.cli.log import TopicName
-from iggyflux.cli.logs import open_log
+from iggyflux.cli.logs import Origin, open_log
 from iggyflux.cli.output import ExitCode, note, plural, result, talk, warn
 from iggyflux.errors import DocumentError, Location, Problem
 from iggyflux.records import Message
@@ -26,20 +26,6 @@ MOST_MESSAGES: Final = 10_000
 _LAST: Final = 1_000
 _STREAM: Final = "my-stream"
 _SCHEMA: Final = "mapping-v1.schema.json"
-
-
-class _Origin(click.ParamType[str]):
-    """`log:DIR` or `iggy`."""
-
-    name = "log:DIR|iggy"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        if text != "iggy" and not text.startswith("log:"):
-            self.fail(f"expected log:DIR or iggy, found {value!r}", param, ctx)
-        if text == "log:":
-            self.fail("'log:' has no directory; write for example log:data", param, ctx)
-        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +40,7 @@ class _Input:
 
 @click.command(name="infer", cls=SamplesCommand)
 @click.argument("samples", nargs=-1)
-@click.option("--from", "origin", type=_Origin(), help="Read the last messages of a topic instead of files.")
+@click.option("--from", "origin", type=Origin(), help="Read the last messages of a topic instead of files.")
 @click.option(
     "--last",
     type=click.IntRange(1, MOST_MESSAGES),

@@ -19,14 +19,15 @@ from pygls.uris import to_fs_path
 from iggyflux import __version__
 from iggyflux.authoring.examples import ExampleResult, run_examples
 from iggyflux.cli.sample_files import find_samples, samples_beside
-from iggyflux.cli.validate import check_text
 from iggyflux.documents import Format, read_document
+from iggyflux.editor.checking import check_text
 from iggyflux.editor.completion import Completion, completions
 from iggyflux.editor.evidence import Samples
 from iggyflux.editor.fixes import fix_all
 from iggyflux.editor.hover import hover
 from iggyflux.editor.outline import Symbol, outline
 from iggyflux.editor.positions import Positions
+from iggyflux.editor.sample_text import stand_in
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
 
@@ -79,25 +80,13 @@ class _Open:
 
     def range_of(self, problem: Problem) -> types.Range:
         place = problem.location
-        if not place.line:
-            return self.range(0, 0)
-        start = self.positions.start_of_line(place.line - 1) + place.column - 1
-        return self.range(start, start + problem.length)
+        return self.range(*self.positions.span(place.line, place.column, problem.length))
 
     def samples(self) -> Samples:
         try:
             mapping = compile_document(read_document(self.text, file=str(self.path), format=self.format))
         except DocumentError:
-            return self._samples_of_broken()
-        return self.samples_for(mapping)
-
-    def _samples_of_broken(self) -> Samples:
-        """Return the samples for a document with errors: as for a writer of the same payload."""
-        head = (
-            "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t, payload: %s}\npoints: {measurement: {const: m}}\n"
-        )
-        payload = re.search(r"payload[\"']?[ \t]*[:=][ \t]*[\"']?(json|csv|text|influx)\b", self.text)
-        mapping = compile_document(read_document(head % (payload[1] if payload else "json"), format="yaml"))
+            return self.samples_for(stand_in(self.text))
         return self.samples_for(mapping)
 
     def samples_for(self, mapping: WriterMapping | ReaderMapping) -> Samples:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,17 +14,9 @@ from urllib.parse import quote
 from iggyflux import __version__
 from iggyflux.cli.output import json_text, problem_lines, result_line
 from iggyflux.codes import CODES
+from iggyflux.editor.checking import CheckedFile
 from iggyflux.errors import Problem
 from iggyflux.escapes import escaped_lines
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedFile:
-    """A checked file: `kind` is writer, reader, pipeline, or empty if it is unknown."""
-
-    path: str
-    kind: str
-    problems: tuple[Problem, ...] = ()
 
 
 def sorted_problems(files: Sequence[CheckedFile]) -> list[Problem]:

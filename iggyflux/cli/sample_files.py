@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
 
 from iggyflux.authoring.sample_bytes import COMPRESSED, plain_name
-from iggyflux.authoring.samples import Coordinates, read_rows, read_samples, whole_sample
 from iggyflux.cli.envelopes import Envelope, are_messages
 from iggyflux.cli.inputs import open_input
-from iggyflux.editor.evidence import MOST_SAMPLES, Samples
+from iggyflux.editor.evidence import Samples
+from iggyflux.editor.sample_text import is_envelope, plain, read_for
 from iggyflux.errors import IggyfluxError
 from iggyflux.mapping import ReaderMapping, WriterMapping
-from iggyflux.payloads import FORMATS
-from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope
 
 _NAMED: Final = re.compile(r"^#[ \t]*samples:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _ENDINGS: Final = (".ndjson", ".jsonl", ".json", ".csv", ".txt", ".lp")
@@ -29,19 +26,9 @@ def samples_of_file(
 ) -> Samples:
     """Return the first samples of a file.  Raise UsageError or DocumentError if they cannot be read."""
     with open_input(path) as lines:
-        if isinstance(mapping, ReaderMapping):
-            form = "csv" if is_csv(path) else "jsonl"
-            measurement = mapping.reader.source.measurement or ""
-            rows = read_rows(lines, form=form, measurement=measurement)
-            return [sample.row for sample in islice(rows, MOST_SAMPLES)]
-        source = mapping.writer.source
-        coordinates = Coordinates.of(source)
-        found = (
-            whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates)
-            if whole
-            else read_samples(lines, coordinates, form=source.payload.format, envelope=are_messages(lines, envelope))
-        )
-        return [sample.message for sample in islice(found, MOST_SAMPLES)]
+        rows: Literal["csv", "jsonl"] = "csv" if is_csv(path) else "jsonl"
+        is_message = mapping.kind == "writer" and not whole and are_messages(lines, envelope)
+        return plain(read_for(mapping, lines, envelope=is_message, whole=whole, rows=rows))
 
 
 def is_csv(path: Path) -> bool:
@@ -84,9 +71,4 @@ def samples_beside(mapping: WriterMapping | ReaderMapping, path: Path) -> Sample
 def has_envelopes(path: Path) -> bool:
     """Return whether the first line of a file is a message with coordinates."""
     with open_input(path) as lines:
-        line = next(iter(lines), b"")
-    try:
-        decode_envelope(line, 0)
-    except EnvelopeError:
-        return False
-    return True
+        return is_envelope(next(iter(lines), b""))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Final
 import click
 
 from iggyflux.cli.output import flush_results, note, plural, result_line, talk
+from iggyflux.cli.signals import until_signal
 from iggyflux.documents import parse_document, read_source
 from iggyflux.sim import Fault, SimServer
 from iggyflux.sim.faults import Chaos, ScenarioError, parse_fault, read_scenario
@@ -123,7 +122,7 @@ def sim(**given: Any) -> None:
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
     server.inject(*faults)
-    with _until_signal() as signalled, _listening(server):
+    with until_signal() as signalled, _listening(server):
         result_line(server.url)
         flush_results()
         if not given["tokens"] and not given["read_tokens"] and not given["write_tokens"]:
@@ -145,21 +144,6 @@ def _listening(server: SimServer) -> Iterator[None]:
         yield
     finally:
         server.stop()
-
-
-@contextmanager
-def _until_signal() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set."""
-    signalled = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield signalled
-        return
-    before = {number: signal.signal(number, lambda *_: signalled.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signalled
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _rights(given: dict[str, Any]) -> dict[str, set[str]]:

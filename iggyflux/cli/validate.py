@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import click
 
@@ -17,23 +15,15 @@ from iggyflux.cli.documents import DOCUMENTS_OR_STDIN, find_documents, unreadabl
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
 from iggyflux.cli.inputs import INPUT_FILE, STDIN, input_name, is_toml, read_stdin
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
-from iggyflux.cli.reports import FORMS, CheckedFile, print_text, sorted_problems
+from iggyflux.cli.reports import FORMS, print_text, sorted_problems
 from iggyflux.cli.sample_files import samples_of_file
 from iggyflux.disk import replace_file
-from iggyflux.documents import Document, EditableText, Format, kind_of, read_document, read_source
-from iggyflux.editor.diagnostics import check_mapping
+from iggyflux.documents import EditableText, read_document, read_source
+from iggyflux.editor.checking import CheckedFile, SamplesOf, check_text
 from iggyflux.editor.evidence import Samples
 from iggyflux.editor.fixes import fix_all
-from iggyflux.errors import DocumentError, MappingError, Problem
+from iggyflux.errors import DocumentError, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping, load_mapping
-from iggyflux.pipeline import Pipeline, parse_pipeline
-
-SamplesOf: TypeAlias = Callable[[WriterMapping | ReaderMapping], Samples]
-"""Reads the samples for a mapping."""
-
-NEITHER: Final = "IFX520"
-_OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
-"""Codes of problems that can be specific to this machine."""
 
 
 @click.command(name="validate", cls=SamplesCommand)
@@ -205,73 +195,3 @@ def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFil
     except DocumentError as error:
         return CheckedFile(str(path), "", tuple(error.problems)), []
     return check_text(data, path, samples)
-
-
-def check_text(
-    data: str | bytes, path: Path, samples: SamplesOf | None, *, form: Format | None = None
-) -> tuple[CheckedFile, list[Path]]:
-    """Return what `check_file` returns for a file with the content `data`, in the format `form`."""
-    name = str(path)
-    try:
-        document = read_document(data, file=name, format=form)
-    except DocumentError as error:
-        return CheckedFile(name, "", tuple(error.problems)), []
-    kind = kind_of(document.tree)
-    if kind == "pipeline":
-        return _check_pipeline(document, path)
-    if kind == "mapping":
-        return _check_mapping(document, path, samples), []
-    hint = "a mapping has `kind: writer` or `kind: reader`, a pipeline has `run`"
-    problem = document.problem(NEITHER, "", "neither a mapping nor a pipeline", hint=hint)
-    return CheckedFile(name, "", (*document.faults, problem)), []
-
-
-def _check_mapping(document: Document, path: Path, samples: SamplesOf | None) -> CheckedFile:
-    tree = document.tree if isinstance(document.tree, dict) else {}
-    kind = tree.get("kind")
-    problems = check_mapping(document, samples, now_ns=time.time_ns())
-    return CheckedFile(str(path), kind if kind in ("writer", "reader") else "", tuple(problems))
-
-
-def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[Path]]:
-    try:
-        pipeline = parse_pipeline(document.text, file=path, format=document.format)
-    except DocumentError as error:
-        problems = tuple(_of_this_machine(error.problems))
-        return CheckedFile(str(path), "pipeline", problems), list(_named_mappings(document.tree, path))
-    problems = (*pipeline.warnings, *_of_this_machine(_misfits(pipeline)))
-    return CheckedFile(str(path), "pipeline", problems), [route.mapping for route in pipeline.routes]
-
-
-def _misfits(pipeline: Pipeline) -> Sequence[Problem]:
-    """Return the problems that `run` would find in routes; those of a mapping are reported with its file."""
-    from iggyflux.runner.open import open_routes  # 130 ms, only for pipelines
-
-    try:
-        open_routes(pipeline)
-    except MappingError:
-        return ()
-    except DocumentError as error:
-        return error.problems
-    return ()
-
-
-def _of_this_machine(problems: Sequence[Problem]) -> Iterator[Problem]:
-    """Yield the problems of a pipeline; those of this machine are warnings, and problems caused by them are omitted."""
-    missing = {problem.location.pointer for problem in problems if problem.code in _OF_THE_ENVIRONMENT}
-    for problem in problems:
-        if problem.code in _OF_THE_ENVIRONMENT:
-            yield replace(problem, severity="warning")
-        elif (
-            problem.code == "IFX110" or problem.location.pointer not in missing
-        ):  # an unknown key is one with any value
-            yield problem
-
-
-def _named_mappings(tree: object, path: Path) -> Iterator[Path]:
-    """Yield the mapping files of a pipeline that does not compile."""
-    routes = tree.get("run") if isinstance(tree, dict) else None
-    for route in routes if isinstance(routes, list) else ():
-        named = route.get("mapping") if isinstance(route, Mapping) else None
-        if isinstance(named, str) and os.path.isfile(path.parent / named):  # noqa: PTH113  # False also without permission
-            yield path.parent / named

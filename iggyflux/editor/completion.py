@@ -223,6 +223,11 @@ def describe_function(function: Function) -> str:
     lines = [f"```\n{function.signature}\n```", function.description]
     lines += [f"- `{each.name}`: {each.description}" for each in function.parameters if each.description]
     for expression, document, outcome in function.examples[:3]:
-        on = "" if document in ("{}", "null") else f" on `{document}`"
-        lines.append(f"`{expression}`{on} → `{outcome}`")
+        on = "" if document in ("{}", "null") else f" on {as_code(document)}"
+        lines.append(f"{as_code(expression)}{on} → {as_code(outcome)}")
     return "\n\n".join(lines)
+
+
+def as_code(text: str) -> str:
+    """Return a text as code of Markdown on one line, also if it has backticks of its own."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"

@@ -11,7 +11,7 @@ from iggyflux.documents import Document, Format, join_pointer, kind_of, read_doc
 from iggyflux.documents.nodes import Node
 from iggyflux.documents.offsets import source_offsets
 from iggyflux.documents.validator import Schema
-from iggyflux.editor.completion import describe_function
+from iggyflux.editor.completion import as_code, describe_function
 from iggyflux.editor.evidence import Samples, places_at, tables_of
 from iggyflux.editor.schema_paths import is_expression, schemas_at
 from iggyflux.errors import DocumentError, ExpressionError
@@ -75,7 +75,7 @@ def _described(schemas: Sequence[Schema], start: int, end: int, *, title: str) -
         if "default" in schema:
             lines.append(f"Default: `{json.dumps(schema['default'])}`")
         if examples := schema.get("examples"):
-            shown = " · ".join(f"`{json.dumps(each, ensure_ascii=False)}`" for each in list(examples)[:_MOST_VALUES])
+            shown = " · ".join(as_code(json.dumps(each, ensure_ascii=False)) for each in list(examples)[:_MOST_VALUES])
             lines.append(f"For example {shown}")
     return Hover("\n\n".join([f"**{title}**", *lines]), start, end) if lines else None
 
@@ -112,11 +112,11 @@ def _lines(part: Part, text: str) -> Iterator[str]:
     elif part.kind == "field":
         yield f"member **{part.node['value']}**"
     else:
-        yield f"`{text}`"
+        yield as_code(text)
     distinct = list(dict.fromkeys(_shown(value) for value in part.found))
     if distinct:
         more = f"\n\n… and {len(distinct) - _MOST_VALUES:,} other values" if len(distinct) > _MOST_VALUES else ""
-        yield "in the samples:\n" + "\n".join(f"- `{value}`" for value in distinct[:_MOST_VALUES]) + more
+        yield "in the samples:\n" + "\n".join(f"- {as_code(value)}" for value in distinct[:_MOST_VALUES]) + more
 
 
 def _shown(value: JSON) -> str:

@@ -19,6 +19,7 @@ class Positions:
     def __init__(self, text: str, encoding: Encoding = "utf-16") -> None:
         self.plain = _BREAK.sub("\n", text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"))
         self._encoding: Encoding = encoding
+        self._is_ascii = self.plain.isascii()
         self._starts = [0, *(match.end() for match in re.finditer("\n", self.plain))]
 
     def offset(self, line: int, column: int) -> int:
@@ -41,6 +42,30 @@ class Positions:
         if before.isascii():
             return line, len(before)
         return line, len(before.encode(self._codec, "surrogatepass")) // _UNIT_BYTES[self._encoding]
+
+    def units(self, offset: int) -> int:
+        """Return an offset as a number of units of the encoding from the start of the text."""
+        before = self.plain[:offset]
+        if self._is_ascii:
+            return len(before)
+        return len(before.encode(self._codec, "surrogatepass")) // _UNIT_BYTES[self._encoding]
+
+    def offset_of_units(self, units: int) -> int:
+        """Return the offset of a number of units; beyond the text it is its end, inside a character its start."""
+        if self._is_ascii:
+            return min(max(units, 0), len(self.plain))
+        data = self.plain.encode(self._codec, "surrogatepass")[: max(units, 0) * _UNIT_BYTES[self._encoding]]
+        return len(data.decode(self._codec, "ignore"))
+
+    def span(self, line: int, column: int, length: int) -> tuple[int, int]:
+        """Return the offsets of `length` characters from a place that counts from 1, as places of problems do.
+
+        At least one character, and none beyond the text; a place of line 0 is unknown, and the start of the text.
+        """
+        if not line:
+            return 0, 0
+        start = min(self.start_of_line(line - 1) + column - 1, len(self.plain))
+        return start, min(start + max(length, 1), len(self.plain))
 
     def start_of_line(self, line: int) -> int:
         """Return the offset of the first character of a line, from 0."""

@@ -1,23 +1,35 @@
-"""What a writer makes of samples, for people who look while they type: lines, failures, series and types."""
+"""What a mapping makes of samples, for people who look while they type: lines, failures, series and types.
+
+A reader makes messages of rows; they are shown as lines of JSON.
+"""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from iggyflux.documents import Format, read_document
-from iggyflux.editor.evidence import MOST_SAMPLES
+from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError, Problem
+from iggyflux.escapes import json_text
 from iggyflux.lineprotocol import Point, parse_line
-from iggyflux.mapping import WriterMapping, compile_document
-from iggyflux.records import Message
+from iggyflux.mapping import Mapping, ReaderMapping, WriterMapping, compile_document
+from iggyflux.records import Failure, Message, OutgoingMessage, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What comes of one sample: its lines, and a problem for each failure; `outcome` is points, skipped or empty."""
+    """What comes of one sample: its lines, each also as a point, and a problem for each failure.
+
+    `outcome` is points, skipped, empty, or for a reader messages.
+    """
 
     lines: tuple[str, ...]
+    points: tuple[Point, ...]
     failures: tuple[Problem, ...]
     outcome: str
 
@@ -45,39 +57,89 @@ class Preview:
     measurements: tuple[Written, ...]
 
 
-def preview(text: str, samples: Sequence[Message], *, format: Format = "yaml", dialect: str = "v2") -> Preview | None:  # noqa: A002
-    """Return what a writer makes of the first 1,000 samples; None if `text` does not compile, or is a reader."""
+def preview(text: str, samples: Samples, *, format: Format = "yaml", dialect: str = "v2") -> Preview | None:  # noqa: A002
+    """Return what a mapping makes of the first 1,000 samples, a reader of rows; None if `text` does not compile."""
     try:
         mapping = compile_document(read_document(text, format=format))
     except DocumentError:
         return None
-    if not isinstance(mapping, WriterMapping):
-        return None
+    return preview_of(mapping, samples, dialect=dialect)
+
+
+def preview_of(mapping: WriterMapping | ReaderMapping, samples: Samples, *, dialect: str = "v2") -> Preview:
+    """Return what a mapping makes of the first 1,000 samples."""
     samples = samples[:MOST_SAMPLES]
-    rendered = mapping.plan("reference", dialect=dialect).render(samples)
-    lines: list[list[str]] = [[] for _ in samples]
-    for line, origin in zip(rendered.lines, rendered.origins, strict=True):
-        lines[origin].append(line)
-    failures: list[list[Problem]] = [[] for _ in samples]
-    for failure in rendered.failures:
-        message = ": ".join(filter(None, (failure.shown_element, failure.reason)))
-        problem = mapping.document.problem(failure.code, failure.location, message, hint=failure.hint)
-        failures[failure.index].append(problem)
+    if isinstance(mapping, ReaderMapping):
+        return _of_rows(mapping, [each for each in samples if isinstance(each, Row)])
+    return _of_messages(mapping, [each for each in samples if isinstance(each, Message)], dialect)
+
+
+def _of_messages(mapping: WriterMapping, samples: Sequence[Message], dialect: str) -> Preview:
+    rendered = mapping.plan(dialect=dialect).render(samples)
+    points = [parse_line(line, dialect) for line in rendered.lines]
+    lines: list[list[tuple[str, Point]]] = [[] for _ in samples]
+    for line, point, origin in zip(rendered.lines, points, rendered.origins, strict=True):
+        lines[origin].append((line, point))
+    failures = _failures(mapping, rendered.failures, len(samples))
     skipped, empty = set(rendered.skipped), set(rendered.empty)
     made = tuple(
-        Made(tuple(lines[n]), tuple(failures[n]), "skipped" if n in skipped else "empty" if n in empty else "points")
+        Made(
+            tuple(line for line, _ in lines[n]),
+            tuple(point for _, point in lines[n]),
+            failures[n],
+            "skipped" if n in skipped else "empty" if n in empty else "points",
+        )
         for n in range(len(samples))
     )
-    return Preview(made, tuple(written(rendered.lines, dialect)))
+    return Preview(made, tuple(_by_measurement(points)))
+
+
+def _of_rows(mapping: ReaderMapping, rows: Sequence[Row]) -> Preview:
+    rendered = mapping.plan().render(rows)
+    lines: list[list[str]] = [[] for _ in rows]
+    for message, origin in zip(rendered.messages, rendered.origins, strict=True):
+        lines[origin].append(json_text(message_dict(mapping, message)))
+    failures = _failures(mapping, rendered.failures, len(rows))
+    made = (Made(tuple(lines[n]), (), failures[n], "messages") for n in range(len(rows)))
+    return Preview(tuple(made), ())
+
+
+def _failures(mapping: Mapping, failed: Sequence[Failure], count: int) -> list[tuple[Problem, ...]]:
+    """Return the failures of each of `count` samples as problems of the document."""
+    found: list[list[Problem]] = [[] for _ in range(count)]
+    for failure in failed:
+        message = ": ".join(filter(None, (failure.shown_element, failure.reason)))
+        problem = mapping.document.problem(failure.code, failure.location, message, hint=failure.hint)
+        found[failure.index].append(problem)
+    return [tuple(problems) for problems in found]
+
+
+def message_dict(mapping: ReaderMapping, message: OutgoingMessage) -> dict[str, Any]:
+    """Return a message as JSON; its payload is JSON, text or base64, the first that fits."""
+    target = mapping.reader.target
+    made: dict[str, Any] = {"stream": target.stream, "topic": target.topic, "id": str(message.id)}
+    known = (("key", message.key), ("headers", dict(message.headers) or None), ("timestamp_ns", message.timestamp_ns))
+    made.update((name, value) for name, value in known if value is not None)
+    if target.payload == "json":
+        made["payload"] = msgspec.json.decode(message.payload)
+        return made
+    try:
+        made["payload_text"] = message.payload.decode()
+    except UnicodeDecodeError:
+        made["payload_base64"] = b64encode(message.payload).decode("ascii")
+    return made
 
 
 def written(lines: Sequence[str], dialect: str = "v2") -> list[Written]:
     """Return what `lines` write, measurement by measurement, in the order of their names."""
-    points: dict[str, list[Point]] = {}
-    for line in lines:
-        point = parse_line(line, dialect)
-        points.setdefault(point.measurement, []).append(point)
-    return [_written(measurement, made) for measurement, made in sorted(points.items())]
+    return _by_measurement([parse_line(line, dialect) for line in lines])
+
+
+def _by_measurement(points: Sequence[Point]) -> list[Written]:
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(point.measurement, []).append(point)
+    return [_written(measurement, made) for measurement, made in sorted(found.items())]
 
 
 def _written(measurement: str, points: Sequence[Point]) -> Written:
@@ -87,7 +149,7 @@ def _written(measurement: str, points: Sequence[Point]) -> Written:
         for key, value in point.tags.items():
             tags.setdefault(key, set()).add(value)
         for key, field in point.fields.items():
-            fields.setdefault(key, {})[_type_of(field)] = None
+            fields.setdefault(key, {})[type_of(field)] = None
     times = [point.timestamp_ns for point in points if point.timestamp_ns is not None]
     return Written(
         measurement,
@@ -100,6 +162,7 @@ def _written(measurement: str, points: Sequence[Point]) -> Written:
     )
 
 
-def _type_of(value: object) -> str:
+def type_of(value: object) -> str:
+    """Return the type of a field with this value."""
     names = {"bool": "boolean", "int": "integer", "str": "string", "Unsigned": "unsigned"}
     return names.get(type(value).__name__, "float")

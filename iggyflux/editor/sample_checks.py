@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from iggyflux.documents import Document
 from iggyflux.editor.evidence import Given, Samples, Use, messages_of, reader_uses, value_at, writer_uses
@@ -41,6 +41,9 @@ ENOUGH_FOR_ALWAYS: Final = 10
 
 ENOUGH_FOR_A_TAG: Final = 20
 """Fewer elements may all have different values of a good tag, such as one message of each device."""
+
+ENOUGH_TO_COMPILE: Final = 20
+"""Making a compiled plan takes as long as rendering so many samples by the reference plan."""
 
 EARLIEST_NS: Final = 946_684_800 * 10**9
 """The year 2000: no older time of a message is likely."""
@@ -261,7 +264,8 @@ def _as_kind(value: JSON, kinds: set[str]) -> str | None:
 def _check_failures(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Problem]:
     """Report what fails when the samples are rendered; for examples that is what `iggyflux test` is for."""
     samples = [each for each in given if not each.is_example]
-    rendered = mapping.plan("reference").render([each.message for each in samples])
+    plan: Literal["compiled", "reference"] = "compiled" if len(samples) >= ENOUGH_TO_COMPILE else "reference"
+    rendered = mapping.plan(plan).render([each.message for each in samples])
     kinds = Counter((failure.code, failure.location) for failure in rendered.failures)
     first = {(failure.code, failure.location): failure for failure in reversed(rendered.failures)}
     for kind, count in kinds.items():

@@ -117,7 +117,7 @@ def _field(each: Field) -> JSON:
 
 
 def _shown(key: str, line: Mapping[str, JSON] | str) -> str:
-    return line if isinstance(line, str) else f"{_yaml_key(key)}: {_yaml_flow(dict(line), is_expression=True)}"
+    return line if isinstance(line, str) else f"{_yaml_key(key)}: {yaml_flow(dict(line), is_expression=True)}"
 
 
 def _example(example: Example, form: str) -> Iterator[Entry]:
@@ -170,7 +170,7 @@ def _yaml(entries: Iterable[Entry], indent: str = "") -> Iterator[str]:
             yield key
             yield from (f"{indent}  - {_yaml_text(str(line), is_plain=False)}" for line in entry.value)
         else:
-            value = _yaml_flow(entry.value, is_expression=entry.is_expression)
+            value = yaml_flow(entry.value, is_expression=entry.is_expression)
             yield from _commented(indent, f"{key} {value}", entry.comment)
 
 
@@ -189,15 +189,15 @@ def _yaml_key(key: str) -> str:
     return _yaml_text(key)
 
 
-def _yaml_flow(value: JSON, *, is_expression: bool = False) -> str:
+def yaml_flow(value: JSON, *, is_expression: bool = False) -> str:
     if isinstance(value, dict):
         members = (
-            f"{_yaml_key(name)}: {_yaml_flow(each, is_expression=is_expression and name == 'expr')}"
+            f"{_yaml_key(name)}: {yaml_flow(each, is_expression=is_expression and name == 'expr')}"
             for name, each in value.items()
         )
         return "{" + ", ".join(members) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_yaml_flow(each, is_expression=is_expression) for each in value) + "]"
+        return "[" + ", ".join(yaml_flow(each, is_expression=is_expression) for each in value) + "]"
     if isinstance(value, str):
         return _yaml_text(value, is_plain=not is_expression)
     if isinstance(value, float):
@@ -239,7 +239,7 @@ def _toml(entries: Sequence[Entry], path: tuple[str, ...] = ()) -> Iterator[str]
         if not entry.key:
             yield f"# {escaped(entry.comment)}"
         elif not entry.block and not entry.blocks:
-            yield from _commented("", f"{_toml_key(entry.key)} = {_toml_value(entry.value)}", entry.comment)
+            yield from _commented("", f"{_toml_key(entry.key)} = {toml_value(entry.value)}", entry.comment)
     for entry in entries:
         here = (*path, entry.key)
         name = ".".join(map(_toml_key, here))
@@ -259,12 +259,12 @@ def _toml_key(key: str) -> str:
     return key if _BARE.fullmatch(key) else _toml_text(key)
 
 
-def _toml_value(value: JSON) -> str:
+def toml_value(value: JSON) -> str:
     if isinstance(value, dict):
-        pairs = (f"{_toml_key(name)} = {_toml_value(each)}" for name, each in value.items())
+        pairs = (f"{_toml_key(name)} = {toml_value(each)}" for name, each in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, str):
         return f"'{value}'" if '"' in value and "'" not in value and value.isprintable() else _toml_text(value)
     return repr(value) if isinstance(value, float) else json.dumps(value)

@@ -1,0 +1,12 @@
+// The parts of CodeMirror that iggyflux/playground/static uses; our own code is there, not here.
+export {autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap, startCompletion} from "@codemirror/autocomplete"
+export {defaultKeymap, history, historyKeymap, indentWithTab, isolateHistory} from "@codemirror/commands"
+export {json} from "@codemirror/lang-json"
+export {yaml} from "@codemirror/lang-yaml"
+export {HighlightStyle, StreamLanguage, bracketMatching, indentOnInput, indentUnit, syntaxHighlighting} from "@codemirror/language"
+export {toml} from "@codemirror/legacy-modes/mode/toml"
+export {forEachDiagnostic, lintGutter, lintKeymap, setDiagnostics} from "@codemirror/lint"
+export {highlightSelectionMatches, searchKeymap} from "@codemirror/search"
+export {Compartment, EditorState, RangeSetBuilder, StateEffect, StateField, Transaction} from "@codemirror/state"
+export {Decoration, EditorView, drawSelection, highlightActiveLine, highlightActiveLineGutter, highlightSpecialChars, hoverTooltip, keymap, lineNumbers} from "@codemirror/view"
+export {tags} from "@lezer/highlight"

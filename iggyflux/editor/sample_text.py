@@ -1,0 +1,116 @@
+"""Samples as text for a mapping: messages for a writer, rows for a reader, each with its line.
+
+The document says what a line is.  Only where it has errors, a writer of the same payload format takes its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from itertools import islice
+from typing import Final, Literal, TypeAlias
+
+from iggyflux.authoring.samples import (
+    NEEDS_ENVELOPE,
+    Coordinates,
+    Sample,
+    SampleError,
+    SampleFile,
+    SampleRow,
+    read_rows,
+    read_samples,
+    whole_sample,
+)
+from iggyflux.documents import Format, read_document
+from iggyflux.editor.evidence import MOST_SAMPLES, Samples
+from iggyflux.errors import DocumentError
+from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
+from iggyflux.payloads import FORMATS
+from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope
+
+LinedSamples: TypeAlias = Sequence[Sample] | Sequence[SampleRow]
+
+_PAYLOAD: Final = re.compile(
+    rf"(?:payload|format)[\"']?[ \t]*[:=][ \t]*(?:\{{[ \t]*format[ \t]*[:=][ \t]*)?[\"']?({'|'.join(FORMATS)})\b"
+)
+_STAND_IN: Final = (
+    "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t, payload: %s}\npoints: {measurement: {const: m}}\n"
+)
+
+
+def read_for(
+    mapping: WriterMapping | ReaderMapping,
+    lines: SampleFile,
+    *,
+    envelope: bool = False,
+    whole: bool = False,
+    rows: Literal["csv", "jsonl"] = "jsonl",
+) -> LinedSamples:
+    """Return the first samples for a mapping.
+
+    `envelope`: lines are messages with coordinates.  `whole`: the text is one payload.  `rows` is the form of a
+    reader's rows.  Raise SampleError if they cannot be read.
+    """
+    if isinstance(mapping, ReaderMapping):
+        measurement = mapping.reader.source.measurement or ""
+        return list(islice(read_rows(lines, form=rows, measurement=measurement), MOST_SAMPLES))
+    source = mapping.writer.source
+    coordinates = Coordinates.of(source)
+    if whole:
+        return list(whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates))
+    found = read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+    return list(islice(found, MOST_SAMPLES))
+
+
+def read_pasted(mapping: WriterMapping | ReaderMapping, text: str) -> LinedSamples:
+    """Return the first samples in a text without a name.
+
+    Messages with coordinates are recognized.  A table (CSV without the option `header`, annotated CSV of Flux) is one
+    payload, else a line of text is one.  Raise SampleError if they cannot be read.
+    """
+    data = text.encode("utf-8", "replace")
+    if not data.strip():
+        return []
+    envelope = is_envelope(data.lstrip().partition(b"\n")[0])
+    if isinstance(mapping, ReaderMapping):
+        return read_for(mapping, _file(data), rows="jsonl" if data.lstrip()[:1] in (b"{", b"") else "csv")
+    payload = mapping.writer.source.payload
+    if FORMATS[payload.format].binary and not envelope:
+        hint = 'give messages with coordinates, one a line, such as {"payload_base64": "…"}'
+        raise SampleError(NEEDS_ENVELOPE, f"{payload.format} payloads are binary, and not lines of text", 0, hint)
+    has_header = payload.format == "csv" and "header" not in payload.options
+    return read_for(mapping, _file(data), envelope=envelope, whole=has_header and not envelope)
+
+
+def _file(data: bytes) -> SampleFile:
+    return SampleFile(BytesIO(data))
+
+
+def plain(samples: LinedSamples) -> Samples:
+    """Return the messages or rows of samples."""
+    rows = [sample.row for sample in samples if isinstance(sample, SampleRow)]
+    return rows or [sample.message for sample in samples if isinstance(sample, Sample)]
+
+
+def mapping_or_stand_in(text: str, *, format: Format) -> WriterMapping | ReaderMapping:  # noqa: A002
+    """Return the mapping in `text`; if it has errors, a writer of the same payload format."""
+    try:
+        return compile_document(read_document(text, format=format))
+    except DocumentError:
+        return stand_in(text)
+
+
+def stand_in(text: str) -> WriterMapping | ReaderMapping:
+    """Return a writer of the payload format that `text` seems to have."""
+    found = _PAYLOAD.search(text)
+    return compile_document(read_document(_STAND_IN % (found[1] if found else "json"), format="yaml"))
+
+
+def is_envelope(line: bytes) -> bool:
+    """Return whether a line is a message with coordinates."""
+    try:
+        decode_envelope(line, 0)
+    except EnvelopeError:
+        return False
+    return True
