@@ -157,4 +157,4 @@ def test_totals_stand_below_several_documents(tmp_path: Path) -> None:
     documents = [each["coverage"] for each in report["documents"]]
     for key in ("parts", "exercised"):
         assert report["coverage"][key] == sum(each[key] for each in documents)
-    assert "documents: " not in iggyflux("test", tmp_path / "kelter0.yaml", "--coverage", "--mutate").err
+    assert "document: " not in iggyflux("test", tmp_path / "kelter0.yaml", "--coverage", "--mutate").err

@@ -217,6 +217,16 @@ def test_a_document_in_utf_16_is_found_and_stays_in_utf_16_when_it_is_changed(
     assert changed[2:].decode(encoding).startswith("iggyflux: 1\nkind: writer\n")
 
 
+def test_a_damaged_document_in_utf_16_shows_no_line_of_it() -> None:
+    """It may be a pipeline with a password in it."""
+    text = "iggyflux: 1\niggy: {password: ganzgeheim}\n"
+    Path("pipeline.yaml").write_bytes(b"\xff\xfe" + text.encode("utf-16-le")[:-3] + b"\x00\xd8a\x00")
+
+    for form in ("text", "json", "sarif", "github"):
+        outcome = iggyflux("validate", "pipeline.yaml", "--format", form)
+        assert (outcome.code, "IFX103" in outcome.out, "geheim" in outcome.out) == (1, True, False)
+
+
 BREAKS = st.lists(st.tuples(st.text("ab:é ", max_size=4), st.sampled_from(["\n", "\r\n"])), max_size=12)
 
 
@@ -272,6 +282,8 @@ def test_samples_that_look_like_messages_get_a_note_and_stay_payloads(command: s
 
     assert LOOK in unasked.err
     assert not any(LOOK in each.err for each in outcomes)
+    if command in ("dry-run", "infer", "eval"):
+        assert unasked.out != outcomes[0].out
     if command != "log append":  # its offsets go on
         assert outcomes[0] == outcomes[1] != unasked
 

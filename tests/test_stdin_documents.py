@@ -64,7 +64,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json", "github", "sarif"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize(("name", "text"), DOCUMENTS.values(), ids=list(DOCUMENTS))
 def test_a_document_on_stdin_has_the_problems_that_it_has_in_a_file(
     name: str, text: str, encoding: str, form: str

@@ -74,12 +74,12 @@ def read_stdin() -> bytes:
     return _stdin().read(MAX_BYTES + 1)
 
 
-_TOML = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*+iggyflux[ \t]*+=", re.MULTILINE)
+_TOML = re.compile(rb"^(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[ \t]*+iggyflux[ \t]*+=", re.MULTILINE)
 
 
 def is_toml(document: bytes) -> bool:
     """Return whether a document without a name is TOML: a `=` follows its key `iggyflux`."""
-    return _TOML.search(document) is not None
+    return _TOML.search(document.replace(b"\0", b"")) is not None  # UTF-16 has them between letters
 
 
 def input_name(path: Path) -> str:
