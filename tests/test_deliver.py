@@ -303,28 +303,47 @@ def test_a_delivery_that_is_cancelled_while_it_waits_does_not_block_others() -> 
     assert drive(main())
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=8))
-def test_nothing_is_sent_beside_a_request_that_is_sent_alone(requests: list[tuple[bool, int, int]]) -> None:
-    """And every request is sent once, whenever it arrives and however long it takes."""
-    gate, sent, beside = SendGate(), [], []
+ARRIVAL = st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3), st.none() | st.integers(0, 5))
+"""Whether a request is sent alone; when it arrives, how long it takes, and when it is cancelled."""
+
+
+@given(st.lists(ARRIVAL, min_size=2, max_size=8))
+def test_nothing_is_sent_beside_a_request_that_is_sent_alone(
+    requests: list[tuple[bool, int, int, int | None]],
+) -> None:
+    """Every request is sent once, whenever it arrives and however long it takes; one that is cancelled before, never."""
+    gate, sent, beside, late = SendGate(), [], [], []
     under_way: set[int] = set()
+    cancelled: set[int] = set()
 
     async def send(number: int, alone: bool, arrives: int, takes: int) -> None:
         for _ in range(arrives):
             await asyncio.sleep(0)
         async with gate.turn(alone=alone):
+            late.extend({number} & cancelled)
             under_way.add(number)
-            for _ in range(takes + 1):
-                if len(under_way) > 1 and any(requests[each][0] for each in under_way):
-                    beside.append(set(under_way))
-                await asyncio.sleep(0)
-            under_way.remove(number)
+            try:
+                for _ in range(takes + 1):
+                    if len(under_way) > 1 and any(requests[each][0] for each in under_way):
+                        beside.append(set(under_way))
+                    await asyncio.sleep(0)
+            finally:
+                under_way.remove(number)
         sent.append(number)
 
     async def main() -> None:
-        await asyncio.gather(*(send(number, *request) for number, request in enumerate(requests)))
+        tasks = [asyncio.create_task(send(number, *request[:3])) for number, request in enumerate(requests)]
+        for tick in range(100):  # more than all of them need, one after the other
+            await asyncio.sleep(0)
+            for number, (*_, at) in enumerate(requests):
+                if at == tick and tasks[number].cancel():
+                    cancelled.add(number)
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     drive(main())
 
     assert beside == []
-    assert sorted(sent) == list(range(len(requests)))
+    assert late == []
+    assert sorted(sent) == [number for number in range(len(requests)) if number not in cancelled]
