@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iggyflux.delivery.machine import Wait
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import (
     Accepted,
@@ -25,7 +26,7 @@ from iggyflux.delivery.verdicts import (
     Verdict,
 )
 from iggyflux.errors import NotConnected, Stopped
-from iggyflux.runner.deliver import SinkState, deliver
+from iggyflux.runner.deliver import SinkState, _log_wait, deliver
 from iggyflux.runner.send_gate import SendGate
 from iggyflux.runner.statistics import DeliveryStatistics
 
@@ -166,12 +167,13 @@ def test_a_sink_that_is_another_product_after_a_broken_connection_stops() -> Non
 
 
 def test_a_size_that_was_refused_is_not_tried_again_by_the_next_delivery() -> None:
-    state = SinkState()
+    state, statistics = SinkState(), DeliveryStatistics()
     sink = Sink([TooLarge("413")])
-    delivering(sink, state=state)
-    delivering(sink, state=state)
+    delivering(sink, state=state, statistics=statistics)
+    delivering(sink, state=state, statistics=statistics)
 
     assert [len(lines) for lines in sink.sent] == [4, 2, 2, 2, 2]
+    assert (statistics.requests, statistics.retries) == (5, 1)
     assert state.limit is not None
     assert state.limit.bytes == sum(len(line) + 1 for line in LINES) // 2
 
@@ -215,19 +217,78 @@ def test_an_outage_is_logged_when_it_begins_and_ends(caplog: pytest.LogCaptureFi
     ]
 
 
-def test_a_delivery_that_is_cancelled_ends() -> None:
+def test_each_step_of_a_backoff_is_logged_once_and_the_outage_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Deliveries that failed at different times wait for one backoff: some of them still have retries."""
+    state = SinkState()
+    waits = [(1, False), (1, False), (1, True), (1, False), (2, False), (2, True)]
+    with caplog.at_level(logging.INFO, "iggyflux.delivery"):
+        for state.shared.outage.steps, away in waits:
+            _log_wait(state, Wait(1.0, 1, "away", away))
+
+    events = [record.getMessage().split()[0] for record in caplog.records]
+    assert events == ["delivery.waiting", "delivery.away", "delivery.waiting"]
+
+
+# --- what the status says ---
+
+SERVER = "http://lager:8086"
+
+
+@dataclass
+class Watched(Clock):
+    """A clock that keeps what the status says during each wait."""
+
+    state: SinkState = field(default_factory=lambda: SinkState(server=SERVER))
+    shown: list[str | None] = field(default_factory=list)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)  # the wait has begun
+        self.shown.append(self.state.waiting_for(self.now))
+        await super().sleep(seconds)
+
+
+def test_the_status_names_the_server_while_a_delivery_waits_and_no_longer() -> None:
+    clock = Watched()
+    delivering(Sink([Unavailable("slow down", 429, 30.0)]), clock=clock, state=clock.state)
+    after = clock.state.waiting_for(clock.now)
+    clock.now -= 20.0  # another one was in flight meanwhile: it has not failed, and may not send yet
+    delivering(Sink([]), clock=clock, state=clock.state)
+
+    assert clock.shown == [f"{SERVER}: slow down"] * 2
+    assert (after, clock.state.waiting_for(clock.now)) == (None, None)
+
+
+def test_the_status_names_the_server_while_a_delivery_tries_again() -> None:
+    clock, shown = Watched(), []
+
+    class Watching(Sink):
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            shown.append(clock.state.waiting_for(clock.now))
+            return await super().write(lines)
+
+    delivering(Watching([Unavailable("refused")] * 2), clock=clock, state=clock.state)
+
+    assert shown == [None, f"{SERVER}: refused", f"{SERVER}: refused"]
+
+
+def test_a_delivery_that_is_cancelled_ends_and_waits_for_nothing() -> None:
+    state = SinkState(server=SERVER)
+
     class Patient(Clock):
         async def sleep(self, seconds: float) -> None:
             await asyncio.Event().wait()
 
-    async def main() -> None:
-        task = asyncio.create_task(deliver(Sink([Unavailable("away")]), LINES, Policy(), Patient()))
+    async def main() -> str | None:
+        task = asyncio.create_task(deliver(Sink([Unavailable("away")]), LINES, Policy(), Patient(), state=state))
         await asyncio.sleep(0.01)
+        shown = state.waiting_for(100.0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        return shown
 
-    drive(main())
+    assert drive(main()) == f"{SERVER}: away"
+    assert state.waiting_for(100.0) is None
 
 
 @dataclass
