@@ -372,7 +372,7 @@ ARRIVAL = st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3), st.none
 def test_nothing_is_sent_beside_a_request_that_is_sent_alone(
     requests: list[tuple[bool, int, int, int | None]],
 ) -> None:
-    """Every request is sent once, whenever it arrives and however long it takes; one that is cancelled before, never."""
+    """Every request is sent once, whenever it arrives and however long it takes; a cancelled one never."""
     gate, sent, beside, late = SendGate(), [], [], []
     under_way: set[int] = set()
     cancelled: set[int] = set()

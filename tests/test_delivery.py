@@ -1078,3 +1078,31 @@ def test_suspects_in_another_order_are_sent_in_that_order() -> None:
     machine.receive(RefusedSome("field type conflict", 400, suspects=(2, 0, 3, 1)), 0.0, 0.5)
 
     assert machine.next(0.0) == Send([2, 0])
+
+
+@given(st.data())
+def test_a_server_that_fails_for_a_while_blames_no_line(data: st.DataObject) -> None:
+    """Exactly the bad lines are refused: an answer before the failures does not show that the server works."""
+    count = data.draw(st.integers(2, 6))
+    bad = data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=2))
+    failure = data.draw(st.sampled_from([SUSPICIOUS, Unavailable("reset", connection_died=True)]))
+    first = data.draw(st.integers(1, 6))
+    fails = range(first, first + data.draw(st.integers(3, 11)))
+    names_lines, is_rest_stored = data.draw(st.booleans()), data.draw(st.booleans())
+    machine = Machine(points(count), Policy(max_lines=data.draw(st.integers(1, 4)), max_retries=2))
+
+    def answer(lines: Sequence[int], number: int) -> Verdict:
+        if number in fails:
+            return failure
+        found = [at for at, line in enumerate(lines) if line in bad]
+        if not found:
+            return Accepted()
+        if names_lines:
+            return Refused(tuple(Refusal(at, "bad") for at in found), rest_stored=is_rest_stored)
+        return RefusedSome("bad")
+
+    driven(machine, answer)
+
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert {refusal.line for refusal in end.refusals} == bad
