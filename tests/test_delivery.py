@@ -1029,14 +1029,19 @@ SUSPICIOUS = Unavailable("internal error", 500, suspicious=True)
 
 
 def driven(machine: Machine, answer: Callable[[Sequence[int], int], Verdict], most: int = 400) -> list[Sequence[int]]:
-    """Answer each request, until the machine ends; return the requests.  `answer` gets the lines and their number."""
+    """Answer each request, until the machine ends; return the requests.  `answer` gets the lines and their number.
+
+    After a failure the machine waits.
+    """
     sent: list[Sequence[int]] = []
     now = 0.0
     while len(sent) < most:
         action = machine.next(now)
         if isinstance(action, Send):
             sent.append(tuple(action.lines))
-            machine.receive(answer(action.lines, len(sent)), now, 0.5)
+            verdict = answer(action.lines, len(sent))
+            machine.receive(verdict, now, 0.5)
+            assert not isinstance(verdict, Unavailable) or not isinstance(machine.next(now), Send | Probe)
         elif isinstance(action, Wait):
             now += action.seconds
         elif isinstance(action, Probe):
@@ -1106,3 +1111,23 @@ def test_a_server_that_fails_for_a_while_blames_no_line(data: st.DataObject) -> 
     end = machine.next(1e9)
     assert isinstance(end, Done)
     assert {refusal.line for refusal in end.refusals} == bad
+
+
+def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
+    machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
+
+    sent = driven(machine, lambda *_: SUSPICIOUS)
+
+    assert sent == [(0,), (0,)]
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == [0, 1, 2]
+
+
+def test_a_server_that_fails_on_four_lines_and_stored_none_fails_itself() -> None:
+    machine = Machine(points(9), Policy(max_lines=1, max_retries=0))
+
+    sent = driven(machine, lambda *_: SUSPICIOUS, most=4)
+
+    assert sent == [(0,), (1,), (2,), (3,)]
+    assert machine.phase is Phase.FAILING
