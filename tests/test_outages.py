@@ -27,6 +27,7 @@ from iggyflux.records import Batch, Message, Partition, Position, Rendered
 from iggyflux.runner import Route, Status, Stop, Summary, run_routes
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.route import WriterPlan
+from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
 
 URL = "http://global:8086"
@@ -504,8 +505,85 @@ def test_a_run_until_the_end_that_is_stopped_before_it_is_interrupted(
     assert any("interrupted: 20 of 100 messages" in unstyled(line) for line in summary_lines(summary)) is until_end
 
 
+@pytest.mark.parametrize(
+    ("left", "away", "state"),
+    [
+        ({Partition("s", "t", 0): 0}, False, "done"),
+        ({Partition("s", "t", 0): 0, Partition("s", "t", 1): 3}, False, "interrupted"),
+        (NotConnected("gone"), False, "interrupted"),
+        (Stopped("no such topic", None, "IFX763"), False, "interrupted"),
+        ({}, True, "interrupted"),
+    ],
+)
+def test_a_stopped_run_until_the_end_is_done_only_if_nothing_is_left(
+    left: dict[Partition, int] | Exception, away: bool, state: str
+) -> None:
+    class Knowing(ScriptedSource):
+        async def lag(self) -> dict[Partition, int]:
+            if isinstance(left, Exception):
+                raise left
+            return left
+
+    async def stop(asked: Stop) -> None:
+        await clock.sleep(20.0)
+        asked.request()
+
+    clock = ImmediateClock()
+    source = Knowing([batch([b"x"]), *[None] * 1_000_000])
+    server = Server(clock, [(0.0, 1e9)] if away else [])
+    summary = run(clock, route("r", server, source=source, until_end=True), stop=stop)
+
+    assert summary.routes[0].state == state
+    assert summary.exit_code == (0 if state == "done" else 3)
+
+
 def test_a_run_until_the_end_that_reaches_it_is_done() -> None:
     clock = ImmediateClock()
     summary = run(clock, route("r", Server(clock), until_end=True))
 
     assert (summary.exit_code, summary.routes[0].state) == (0, "done")
+
+
+# --- a route whose source has nothing now ---
+
+
+def test_a_route_is_idle_when_nothing_is_read_and_nothing_is_in_flight() -> None:
+    clock, status, seen = ImmediateClock(), Status(), []
+
+    class Timed(ScriptedSource):
+        """A source with a message at the start, and one after a minute."""
+
+        async def read(self) -> Batch | None:
+            offset = len(self._given)
+            if offset < 2 and clock.monotonic() >= 60.0 * offset:
+                self._script.append(batch([b"x"], offset=offset))
+            else:
+                self._script.append(None)
+            return await super().read()
+
+    async def stop(asked: Stop) -> None:
+        for _ in range(6):
+            await clock.sleep(15.0)
+            seen.append(status.routes[0].state)
+        asked.request()
+
+    source = Timed([])
+    summary = run(clock, route("r", Server(clock, latency=20.0), source=source), stop=stop, status=status)
+
+    assert seen == ["running", "idle", "idle", "idle", "running", "idle"]
+    assert (summary.routes[0].acknowledged, summary.routes[0].reconnects) == (2, 0)
+
+
+def test_nothing_is_acknowledged_again_and_again_while_a_server_is_slow() -> None:
+    class Counted(ImmediateClock):
+        pauses = 0
+
+        async def sleep(self, seconds: float) -> None:
+            self.pauses += seconds == _ACK_INTERVAL_SECONDS
+            await super().sleep(seconds)
+
+    clock = Counted()
+    summary = run(clock, route("r", Server(clock, latency=200.0), batches=2))
+
+    assert summary.routes[0].acknowledged == 2
+    assert clock.pauses <= 4
