@@ -29,6 +29,7 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.deliver import SinkState, _log_wait, deliver
 from iggyflux.runner.send_gate import SendGate
 from iggyflux.runner.statistics import DeliveryStatistics
+from iggyflux.runner.stop import StopRequested
 
 T = TypeVar("T")
 
@@ -227,6 +228,76 @@ def test_each_step_of_a_backoff_is_logged_once_and_the_outage_once(caplog: pytes
 
     events = [record.getMessage().split()[0] for record in caplog.records]
     assert events == ["delivery.waiting", "delivery.away", "delivery.waiting"]
+
+
+# --- a requested stop, and deliveries beside one that tries again ---
+
+
+@dataclass
+class Stopping(Clock):
+    """A clock during whose first wait a stop is requested."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def sleep(self, seconds: float) -> None:
+        self.stop.set()
+        await super().sleep(seconds)
+
+
+def until_stopped(sink: Sink, clock: Stopping, lines: Sequence[str] = LINES, state: SinkState | None = None) -> Any:
+    return deliver(sink, lines, Policy(), clock, stop=clock.stop, state=state, random=lambda: 0.5)
+
+
+def test_after_a_stop_one_probe_decides_whether_the_lines_are_sent() -> None:
+    died = Unavailable("reset", connection_died=True)
+    back, away = Sink([died]), Sink([died], [NotConnected("refused")] * 9)
+
+    assert drive(until_stopped(back, Stopping())) == ()
+    with pytest.raises(StopRequested):
+        drive(until_stopped(away, Stopping()))
+
+    assert (back.sent, back.probes) == ([LINES, LINES], 1)
+    assert (away.sent, away.probes) == ([LINES], 1)
+
+
+class Holding(Sink):
+    """A sink that answers `lines` when `answers` is set: with the last verdict of the script, and others at once."""
+
+    def __init__(self, script: list[Verdict], lines: Sequence[str]) -> None:
+        super().__init__(script)
+        self.lines, self.answers = list(lines), asyncio.Event()
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        if list(lines) != self.lines or self.answers.is_set():
+            return await super().write(lines)
+        self.sent.append(list(lines))
+        await self.answers.wait()
+        return self.script.pop()
+
+
+def test_after_the_last_attempt_a_request_that_fails_late_is_not_sent_again() -> None:
+    async def main() -> list[list[str]]:
+        sink, clock, state = Holding([Unavailable("refused")] * 3, LINES[:1]), Stopping(), SinkState()
+        late = asyncio.create_task(until_stopped(sink, clock, LINES[:1], state))
+        await asyncio.sleep(0)
+        with pytest.raises(StopRequested):
+            await until_stopped(sink, clock, LINES[1:], state)
+        sink.answers.set()
+        with pytest.raises(StopRequested):
+            await late
+        return sink.sent
+
+    assert drive(main()) == [LINES[:1], LINES[1:], LINES[1:]]
+
+
+def test_a_delivery_that_did_not_fail_is_sent_beside_one_that_tries_again() -> None:
+    async def main() -> tuple[Refusal, ...]:
+        sink, clock, state = Sink([]), Clock(), SinkState()
+        state.shared.outage.failed("refused", clock.now, 0.5, first=1.0, cap=1.0)
+        with state.shared.attempt(is_retry=True):
+            return await deliver(sink, LINES[1:], Policy(), clock, state=state)
+
+    assert drive(main()) == ()
 
 
 # --- what the status says ---
