@@ -697,7 +697,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("modules", nargs="*", help=f"some of: {', '.join(SUITES)}")
     parser.add_argument("--every", type=int, default=1, help="try one of so many mutants")
-    parser.add_argument("--line", type=int, help="try those of this line, the accepted ones too")
+    parser.add_argument("--line", type=int, nargs="+", help="try those of these lines, the accepted ones too")
     parser.add_argument("--verbose", action="store_true", help="say of each mutant what notices it")
     given = parser.parse_args()
     if faults := faults_of_accepted():
@@ -705,11 +705,11 @@ def main() -> int:
         return 1
     for name in ("jmespath", "jsonschema", "msgspec", "ruamel.yaml", "urllib3"):
         importlib.import_module(name)  # once, and not in each process
-    may_survive = accepted() if given.line is None else ()
+    may_survive = () if given.line else accepted()
     survived = 0
     for module in given.modules or SUITES:
         began, cpu_began = time.monotonic(), _cpu_seconds()
-        some = [each for each in mutants_of(module)[:: given.every] if given.line in (None, each.line)]
+        some = [each for each in mutants_of(module)[:: given.every] if not given.line or each.line in given.line]
         todo = [each for each in some if each.name not in may_survive]
         counts = Counter({"accepted": len(some) - len(todo)})
         with tempfile.TemporaryDirectory() as folder:

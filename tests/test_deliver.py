@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.delivery.machine import Wait
+from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import (
     Accepted,
@@ -188,6 +189,16 @@ def test_a_size_that_was_refused_is_tried_again_after_a_while() -> None:
 
     assert [len(lines) for lines in sink.sent][:17] == [4, *[2] * 16]
     assert {len(lines) for lines in sink.sent[17:]} == {4}
+
+
+@pytest.mark.parametrize(("verdict", "limit"), [(Unavailable("busy", 503), 4), (TooLarge("413"), 8)])
+def test_a_server_that_fails_gets_half_as_many_requests_at_once(verdict: Verdict, limit: int) -> None:
+    state = SinkState(pace=Pace(Bounds(8, 1, 16)))
+
+    delivering(Sink([verdict]), state=state)
+
+    assert state.pace is not None
+    assert state.pace.limit == limit
 
 
 def test_a_schema_conflict_is_logged_once_with_both_types(caplog: pytest.LogCaptureFixture) -> None:

@@ -163,7 +163,8 @@ async def _deliver(
                     with state.unanswered.request(clock.monotonic(), "a probe", state.server):
                         reason = await _probe(sink)
                     machine.probed(reason, clock.monotonic(), random())
-                    shared.has_given_up = shared.has_given_up or (is_last and reason is not None)
+                    if is_last and reason is not None:
+                        shared.has_given_up = True
             case Wait() as wait:
                 _log_wait(state, wait)
                 await _wait(state, clock, stop, wait.seconds)
