@@ -351,13 +351,13 @@ def outcome(run: Callable[[Sequence[str], Tell], None], tests: Sequence[str], se
             raise BrokenRun(what)
         return kind, what
 
-    kind, what = ended(tests, 10, 10)
+    kind, what = ended(tests, 5, 10)
     if kind == "late":
-        kind, _ = ended([what], 30, 30)
+        kind, _ = ended([what], 20, 30)
         if kind == "late":
             return "timed out", what
         if kind == "passed":
-            kind, what = ended(tests, 30, 30)
+            kind, what = ended(tests, 20, 30)
             if kind == "late":
                 raise BrokenRun(f"{what} takes long, but not always: is the machine busy?")
     return kind, what
