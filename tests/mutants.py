@@ -9,8 +9,8 @@ changed function, then short simulated worlds.  It prints each mutant that nothi
 | a test fails                                       | noticed by tests                                       |
 | the module cannot be imported                      | noticed by its import                                  |
 | a world is wrong                                   | noticed by worlds                                      |
-| a test or a world takes 10 times as long and more, | timed out: noticed                                     |
-| and 30 times as long when it runs alone            |                                                        |
+| a test or a world takes 10 times as long and 5 s,  | timed out: noticed                                     |
+| and 30 times as long and 20 s when it runs alone   |                                                        |
 | none of these                                      | survived, or accepted                                  |
 | pytest ends in another way than with failed tests  | an error: the run ends, for the result says nothing    |
 
@@ -334,30 +334,46 @@ def _be_child(body: Callable[[Tell], None], writing: int) -> None:
     os._exit(0)
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How long a test or a world may take with a mutant: some seconds, and so many times as long as without."""
+
+    least_seconds: float
+    times: float
+
+    def of(self, usual_seconds: float) -> float:
+        """Return the limit in seconds."""
+        return self.least_seconds + self.times * usual_seconds
+
+
+USUAL, ALONE = Limit(5, 10), Limit(20, 30)
+
+
 class BrokenRun(Exception):
     """The runner or the tests are at fault: the result of a mutant says nothing."""
 
 
-def outcome(run: Callable[[Sequence[str], Tell], None], tests: Sequence[str], seconds: Mapping[str, float]) -> Outcome:
-    """Return what `tests` find out about a mutant.  `run` runs them, in a process of its own.
+def outcome(run: Callable[[Sequence[str], Tell], None], tests: Sequence[str], ranking: Ranking) -> Outcome:
+    """Return what `tests` find out about a mutant, and rank them by it.  `run` runs them, in a process of its own.
 
     What is late runs again alone, with more time: only what is late again is timed out.
     """
 
-    def ended(which: Sequence[str], least: float, times: float) -> Outcome:
-        with closing(_messages(partial(run, which), lambda test: least + times * seconds.get(test, 0.0))) as messages:
+    def ended(which: Sequence[str], limit: Limit) -> Outcome:
+        with closing(_messages(partial(run, which), lambda test: limit.of(ranking.seconds.get(test, 0.0)))) as messages:
             kind, what = next(each for each in messages if each[0] in ("failed", "passed", "late", "error"))
         if kind == "error":
             raise BrokenRun(what)
         return kind, what
 
-    kind, what = ended(tests, 5, 10)
+    kind, what = ended(tests, USUAL)
     if kind == "late":
-        kind, _ = ended([what], 20, 30)
+        ranking.late.add(what)
+        kind, what = ended([what], ALONE)
         if kind == "late":
             return "timed out", what
         if kind == "passed":
-            kind, what = ended(tests, 20, 30)
+            kind, what = ended(tests, ALONE)
             if kind == "late":
                 raise BrokenRun(f"{what} takes long, but not always: is the machine busy?")
     return kind, what
@@ -474,7 +490,7 @@ class _Collected:
                 self._tell("new process", mutant.number)
                 continue
             tests = ranking.tests(names)
-            found = outcome(partial(self._try, swaps), tests, ranking.seconds) if tests else ("passed", "")
+            found = outcome(partial(self._try, swaps), tests, ranking) if tests else ("passed", "")
             ranking.count(mutant.function, *found)
             self._tell("result", [mutant.number, *found])
         self._tell("done", None)
@@ -528,12 +544,14 @@ class Ranking:
         self.seconds = {test: seconds for test, (seconds, _) in usual.items()}
         self._functions = {test: set(functions) for test, (_, functions) in usual.items()}
         self._noticed: Counter[tuple[str, str]] = Counter()
+        self.late: set[str] = set()
+        """Those that were late: they hang for other mutants, too."""
 
     def tests(self, functions: Collection[str] = ()) -> list[str]:
-        """Return the tests that run one of `functions`, or any one: those first that noticed others, and are fast."""
+        """Return the tests that run one of `functions`, or any one: those first that noticed others and are fast."""
         found = [test for test, ran in self._functions.items() if (ran & set(functions) if functions else ran)]
         noticed = {test: sum(self._noticed[each, test] for each in functions) for test in found}
-        return sorted(found, key=lambda test: (-noticed[test], test in _WORLDS, self.seconds[test]))
+        return sorted(found, key=lambda test: (test in self.late, -noticed[test], test in _WORLDS, self.seconds[test]))
 
     def count(self, function: str, kind: str, test: str) -> None:
         """Count that `test` noticed a mutant of `function`."""
@@ -639,27 +657,32 @@ class _Loader(importlib.machinery.SourceFileLoader):
 # --- modules ---
 
 
-def accepted() -> list[tuple[str, str, str, str, int]]:
-    """Return the names of the mutants that may survive; each entry gives the reason."""
-    found = tomllib.loads((HERE / "mutants_accepted.toml").read_text("utf-8"))
-    assert all(each["reason"] for each in found["mutant"])
-    return [
-        (each["module"], each["function"], each["line"], each["change"], each.get("nth", 1)) for each in found["mutant"]
-    ]
+def entries() -> list[dict[str, Any]]:
+    """Return the mutants that may survive."""
+    found: list[dict[str, Any]] = tomllib.loads((HERE / "mutants_accepted.toml").read_text("utf-8"))["mutant"]
+    return found
+
+
+def name_of(entry: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
+    """Return the name of the mutant that an entry is about."""
+    return entry["module"], entry["function"], entry["line"], entry["change"], entry.get("nth", 1)
 
 
 def faults_of_accepted() -> list[str]:
     """Return what is wrong with the list of accepted mutants: each entry must be the name of one mutant."""
-    names = [name for module in SUITES for name in (each.name for each in mutants_of(module))]
-    listed = Counter(accepted())
-    faults = [f"{name}: no such mutant" for name in listed if name not in names]
-    faults += [f"{name}: listed {count} times" for name, count in listed.items() if count > 1]
+    names = {each.name for module in SUITES for each in mutants_of(module)}
     several = {name[:4] for name in names if name[4] > 1}
-    found = tomllib.loads((HERE / "mutants_accepted.toml").read_text("utf-8"))["mutant"]
-    for each in found:
-        name = each["module"], each["function"], each["line"], each["change"]
-        if "nth" not in each and name in several:
-            faults.append(f"{name}: several mutants: add `nth`")
+    faults = []
+    for name, count in Counter(map(name_of, entries())).items():
+        if name not in names:
+            faults.append(f"{name}: no such mutant")
+        elif count > 1:
+            faults.append(f"{name}: listed {count} times")
+    faults += [
+        f"{name_of(each)}: say with `nth` which one: several mutants"
+        for each in entries()
+        if "nth" not in each and name_of(each)[:4] in several
+    ]
     return faults
 
 
@@ -687,7 +710,7 @@ def results(module: str, todo: Sequence[Mutant], folder: str) -> Iterator[tuple[
             case "done", _:
                 break
     for mutant in new:
-        found = outcome(partial(_try_new, mutant, folder), ranking.tests(), ranking.seconds)
+        found = outcome(partial(_try_new, mutant, folder), ranking.tests(), ranking)
         ranking.count("", *found)
         yield mutant, found
 
@@ -705,7 +728,7 @@ def main() -> int:
         return 1
     for name in ("jmespath", "jsonschema", "msgspec", "ruamel.yaml", "urllib3"):
         importlib.import_module(name)  # once, and not in each process
-    may_survive = () if given.line else accepted()
+    may_survive = () if given.line else {name_of(each) for each in entries()}
     survived = 0
     for module in given.modules or SUITES:
         began, cpu_began = time.monotonic(), _cpu_seconds()
