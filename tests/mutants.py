@@ -564,17 +564,19 @@ def called(path: Path) -> Iterator[set[str]]:
     """Collect the qualified names of the functions of a file that run in the block, without those inside of others."""
     names: set[str] = set()
 
-    def profile(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_filename == str(path):
+    file = str(path)
+
+    def trace(frame: FrameType, _event: str, _arg: object) -> None:
+        if frame.f_code.co_filename == file:
             names.add(frame.f_code.co_qualname.partition(".<locals>")[0])
 
-    threading.setprofile(profile)
-    sys.setprofile(profile)
+    threading.settrace(trace)
+    sys.settrace(trace)
     try:
         yield names
     finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
 
 
 def changed_functions(before: CodeType, after: CodeType) -> list[tuple[CodeType, CodeType]] | None:
