@@ -80,8 +80,7 @@ class SinkState:
 
     def waiting_for(self, now: float) -> str | None:
         """Return what deliveries wait for, for people: the server with the reason, or an answer that is late."""
-        is_failing = self.waiting or any(each.is_retrying for each in self.deliveries)
-        if is_failing and self.shared.outage.reason:
+        if self.waiting or any(each.is_retrying for each in self.deliveries):
             return f"{self.server or 'the sink'}: {self.shared.outage.reason}"
         return self.unanswered.waiting_for(now)
 
