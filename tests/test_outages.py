@@ -24,9 +24,10 @@ from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, SchemaConflict, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
-from iggyflux.runner import Route, Status, Stop, Summary, run_routes
+from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.route import WriterPlan
+from iggyflux.runner.unanswered import Unanswered
 from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
 
@@ -272,6 +273,43 @@ def test_a_late_answer_shows_in_the_status_and_is_warned_of_once(ticks: int, cap
     assert shown[0] is None or shown[0].startswith(f"{URL}: no answer to a write of 1 lines for ")
     warned = events(caplog, "server.no_answer")
     assert [(each["route"], each["server"]) for each in warned] == [("yield", URL)] * (3 if ticks > 15 else 0)
+
+
+def test_the_oldest_late_answer_is_shown_as_long_as_it_is_late_and_other_words_stay() -> None:
+    unanswered, status = Unanswered("lambda"), RouteStatus("lambda")
+
+    def shown(now: float) -> str | None:
+        unanswered.show(status, now)
+        return status.waiting_for
+
+    with unanswered.request(1.0, "a poll", "tcp://from:8090"), unanswered.request(2.0, "a write of 3 lines"):
+        assert shown(5.9) is None
+        assert shown(6.0) == "tcp://from:8090: no answer to a poll for 5 s"
+        assert shown(9.0) == "tcp://from:8090: no answer to a poll for 8 s"
+    assert shown(10.0) is None
+    with unanswered.request(2.0, "a write of 3 lines"):
+        assert shown(10.0) == "the server: no answer to a write of 3 lines for 8 s"
+        status.waiting_for = "the first point"
+    assert shown(11.0) == "the first point"
+
+
+def test_each_late_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    unanswered = Unanswered("lambda")
+    with unanswered.request(0.0, "a poll"), unanswered.request(1.0, "a write"), unanswered.request(9.0, "a probe"):
+        for now, known in [(14.9, 0), (15.0, 1), (15.5, 1), (16.0, 2), (20.0, 2), (24.0, 3)]:
+            unanswered.warn(now)
+
+            assert len(events(caplog, "server.no_answer")) == known
+
+
+@pytest.mark.parametrize(("own", "named"), [(None, "tcp://from:8090"), ("tcp://other:8090", "tcp://other:8090")])
+def test_a_connection_that_is_lost_names_the_server_that_was_asked(own: str | None, named: str) -> None:
+    error = NotConnected("refused")
+    error.server = own
+    with pytest.raises(NotConnected), Unanswered().request(0.0, "a poll", "tcp://from:8090"):
+        raise error
+
+    assert error.server == named
 
 
 class Hanging(ScriptedSource):
