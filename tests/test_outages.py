@@ -20,7 +20,7 @@ from iggyflux.cli.progress import summary_lines
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.machine import Machine, Send, Wait
 from iggyflux.delivery.outage import Outage
-from iggyflux.delivery.retry import Policy
+from iggyflux.delivery.retry import Policy, Retry
 from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, SchemaConflict, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
@@ -153,6 +153,92 @@ def test_an_answer_to_a_request_that_began_before_a_failure_ends_no_outage() -> 
     assert outage.not_before == 11.0
     assert outage.answered(10.0)
     assert outage.not_before == 0.0
+
+
+def test_one_outage_row_by_row() -> None:
+    outage = Outage()
+
+    def fail(now: float) -> tuple[int, float]:
+        outage.failed("refused", now, 1.0, first=1.0, cap=30.0)
+        return outage.steps, outage.not_before
+
+    def ask(until: float, jitter_seconds: float) -> tuple[float, float]:
+        outage.asked(until, jitter_seconds)
+        return outage.asked_until, outage.not_before
+
+    assert (outage.is_on, outage.episode, outage.steps, outage.not_before) == (False, 0, 0, 0.0)
+    assert fail(10.0) == (1, 11.0)
+    assert fail(10.5) == (1, 11.0)  # it joins the wait
+    assert fail(11.0) == (2, 13.0)
+    assert ask(12.0, 0.5) == (12.0, 13.0)
+    assert ask(20.0, 0.5) == (20.0, 20.5)
+    assert ask(15.0, 9.0) == (20.0, 24.0)
+    assert (outage.answered(10.9), outage.is_on, outage.episode) == (False, True, 0)
+    assert (outage.answered(11.0), outage.is_on, outage.episode) == (True, False, 1)
+    assert (outage.asked_until, outage.not_before) == (20.0, 0.0)
+    assert (outage.answered(12.0), outage.episode) == (False, 1)
+    assert fail(30.0) == (3, 31.0)  # the first backoff again
+    assert fail(31.0) == (4, 33.0)
+    outage.suspect_a_line()
+    assert fail(31.5) == (5, 32.5)  # also during a wait
+    outage.blame_server(4)
+    assert fail(40.0) == (6, 56.0)  # the fifth backoff
+    outage.blame_server(2)
+    assert fail(60.0) == (7, 90.0)  # the largest one
+    outage.hurry()
+    assert (outage.asked_until, outage.not_before, outage.is_on) == (0.0, 0.0, True)
+
+
+def test_equal_failures_and_deaths_in_a_row_are_counted_until_an_answer() -> None:
+    retry = Retry(Policy(), Outage())
+    died = Unavailable("reset", connection_died=True)
+    rows = [
+        (Unavailable("fault 17", 500, suspicious=True), (1, 0, False)),
+        (Unavailable("fault 18", 500, suspicious=True), (2, 0, False)),  # numbers are ignored
+        (Unavailable("busy", 503), (2, 0, False)),  # no line can be the cause
+        (Unavailable("fault 19", 501, suspicious=True), (1, 0, False)),
+        (died, (1, 1, True)),
+        (died, (2, 2, True)),
+        (Unavailable("fault 17", 500, suspicious=True), (1, 2, True)),
+    ]
+    for verdict, counts in rows:
+        retry.failed(verdict)
+
+        assert (retry.repeats, retry.deaths, retry.must_probe) == counts
+    retry.answered(0.0)
+    assert (retry.repeats, retry.deaths) == (0, 0)
+    retry.failed(Unavailable("fault 17", 500, suspicious=True))
+    assert retry.repeats == 1
+
+
+def test_attempts_are_counted_from_the_first_failure_of_a_delivery() -> None:
+    outage = Outage()
+    early, late, other = (Retry(Policy(max_retries=2, max_retry_after_seconds=60.0), outage) for _ in range(3))
+    busy = Unavailable("busy", 503)
+
+    def attempts() -> tuple[int, int, int]:
+        return early.attempts, late.attempts, other.attempts
+
+    for now in (10.0, 11.0):
+        early.pause(busy, now, 1.0)
+    late.pause(busy, 12.0, 1.0)
+    assert attempts() == (2, 1, 0)
+    assert (early.is_used_up, early.is_retrying, other.is_retrying) == (False, True, False)
+    assert (late.seconds_to_wait(12.0), other.seconds_to_wait(12.0)) == (1.0, -12.0)
+    late.pause(busy, 13.0, 1.0)
+    assert attempts() == (3, 2, 0)
+    assert (early.is_used_up, late.is_used_up) == (True, False)
+    early.suspect_a_line()
+    assert attempts() == (0, 2, 0)
+    early.blame_server()
+    assert attempts() == (2, 2, 0)
+    late.pause(Unavailable("slow down", 429, 100.0), 20.0, 0.5)
+    assert (late.seconds_to_wait(20.0), other.seconds_to_wait(20.0)) == (60.5, 60.0)
+    late.answered(19.0)  # it began before the last failure
+    assert (attempts(), outage.is_on) == ((3, 0, 0), True)
+    assert late.seconds_to_wait(20.0) == 60.0
+    early.answered(20.0)
+    assert (attempts(), outage.is_on) == ((0, 0, 0), False)
 
 
 def test_the_time_that_a_server_asked_for_holds_for_all_and_no_answer_shortens_it() -> None:
