@@ -1093,7 +1093,7 @@ def test_a_server_that_fails_for_a_while_blames_no_line(data: st.DataObject) -> 
     failure = data.draw(st.sampled_from([SUSPICIOUS, Unavailable("reset", connection_died=True)]))
     first = data.draw(st.integers(1, 6))
     fails = range(first, first + data.draw(st.integers(3, 11)))
-    names_lines, is_rest_stored = data.draw(st.booleans()), data.draw(st.booleans())
+    names_lines, is_rest_stored, hints = (data.draw(st.booleans()) for _ in range(3))
     machine = Machine(points(count), Policy(max_lines=data.draw(st.integers(1, 4)), max_retries=2))
 
     def answer(lines: Sequence[int], number: int) -> Verdict:
@@ -1104,7 +1104,7 @@ def test_a_server_that_fails_for_a_while_blames_no_line(data: st.DataObject) -> 
             return Accepted()
         if names_lines:
             return Refused(tuple(Refusal(at, "bad") for at in found), rest_stored=is_rest_stored)
-        return RefusedSome("bad")
+        return RefusedSome("bad", suspects=tuple(reversed(range(len(lines)))) if hints else ())
 
     driven(machine, answer)
 
