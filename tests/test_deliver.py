@@ -168,7 +168,8 @@ def test_a_sink_that_is_another_product_after_a_broken_connection_stops() -> Non
         delivering(sink)
 
 
-def test_a_size_that_was_refused_is_not_tried_again_by_the_next_delivery() -> None:
+def test_a_size_that_was_refused_is_not_tried_again_by_the_next_delivery(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "iggyflux.delivery")
     state, statistics = SinkState(), DeliveryStatistics()
     sink = Sink([TooLarge("413")])
     delivering(sink, state=state, statistics=statistics)
@@ -178,6 +179,8 @@ def test_a_size_that_was_refused_is_not_tried_again_by_the_next_delivery() -> No
     assert (statistics.requests, statistics.retries) == (5, 1)
     assert state.limit is not None
     assert state.limit.bytes == sum(len(line) + 1 for line in LINES) // 2
+    (record,) = caplog.records
+    assert record.getMessage() == f"delivery.too_large max_bytes={state.limit.bytes} reason=413"
 
 
 def test_a_size_that_was_refused_is_tried_again_after_a_while() -> None:
@@ -299,6 +302,22 @@ def test_after_the_last_attempt_a_request_that_fails_late_is_not_sent_again() ->
         return sink.sent
 
     assert drive(main()) == [LINES[:1], LINES[1:], LINES[1:]]
+
+
+def test_after_the_last_attempt_nothing_is_sent_however_short_the_backoff() -> None:
+    async def main() -> tuple[list[object], int]:
+        sink, clock, state = Sink([Unavailable("refused")] * 9), Stopping(), SinkState()
+        jitters = iter([0.5, 0.5])
+        deliveries = (
+            deliver(sink, lines, Policy(), clock, state=state, stop=clock.stop, random=lambda: next(jitters, 0.0))
+            for lines in (LINES[:1], LINES[1:])
+        )
+        return await asyncio.gather(*deliveries, return_exceptions=True), len(sink.sent)
+
+    ends, sent = drive(main())
+
+    assert [type(each) for each in ends] == [StopRequested, StopRequested]
+    assert sent == 3
 
 
 def test_a_delivery_that_did_not_fail_is_sent_beside_one_that_tries_again() -> None:
