@@ -304,6 +304,20 @@ def test_after_the_last_attempt_a_request_that_fails_late_is_not_sent_again() ->
     assert drive(main()) == [LINES[:1], LINES[1:], LINES[1:]]
 
 
+def test_a_request_that_fails_after_a_stop_is_sent_once_more_although_another_one_was_answered() -> None:
+    async def main() -> list[list[str]]:
+        sink, clock, state = Holding([Accepted(), Unavailable("refused")], LINES[:1]), Stopping(), SinkState()
+        late = asyncio.create_task(until_stopped(sink, clock, LINES[:1], state))
+        await asyncio.sleep(0)
+        clock.stop.set()
+        assert await until_stopped(sink, clock, LINES[1:], state) == ()
+        sink.answers.set()
+        assert await late == ()
+        return sink.sent
+
+    assert drive(main()) == [LINES[:1], LINES[1:], LINES[:1]]
+
+
 def test_after_the_last_attempt_nothing_is_sent_however_short_the_backoff() -> None:
     async def main() -> tuple[list[object], int]:
         sink, clock, state = Sink([Unavailable("refused")] * 9), Stopping(), SinkState()
