@@ -244,6 +244,30 @@ def test_each_step_of_a_backoff_is_logged_once_and_the_outage_once(caplog: pytes
     assert events == ["delivery.waiting", "delivery.away", "delivery.waiting"]
 
 
+def test_deliveries_look_for_a_dead_server_one_after_the_other() -> None:
+    class Probed(Sink):
+        under_way = most = 0
+
+        async def connect(self) -> None:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.under_way -= 1
+            await super().connect()
+
+    sink, clock, state = Probed([Unavailable("reset", connection_died=True)] * 2), Clock(), SinkState()
+
+    async def main() -> None:
+        lines = (LINES[:1], LINES[1:])
+        await asyncio.gather(*(deliver(sink, each, Policy(), clock, state=state, random=lambda: 0.5) for each in lines))
+
+    drive(main())
+
+    assert (sink.probes, sink.most) == (2, 1)
+    assert sorted(line for lines in sink.sent[2:] for line in lines) == LINES
+
+
 # --- a requested stop, and deliveries beside one that tries again ---
 
 
