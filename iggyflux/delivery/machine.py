@@ -362,7 +362,6 @@ class Machine:
         self._refusals.append(Refusal(self._todo[0], reason, status, code, reason if is_vague else None))
         self._todo = self._todo[1:]
         self._retry.suspect_a_line()
-        self._has_accepted = self._has_answered = False
         # Next send as many lines as there were for each rejected one so far: few requests if few or most are rejected.
         settled = len(self._lines) - len(self._todo) - len(self._held)
         found = len(self._refusals)
