@@ -1113,6 +1113,15 @@ def test_a_server_that_fails_for_a_while_blames_no_line(data: st.DataObject) -> 
     assert {refusal.line for refusal in end.refusals} == bad
 
 
+def test_an_answer_before_the_first_failure_does_not_show_that_the_server_works() -> None:
+    machine = Machine(points(2), Policy())
+    died = Unavailable("reset", connection_died=True)
+
+    driven(machine, lambda _, number: TooLarge("413") if number == 1 else died if number < 5 else Accepted())
+
+    assert machine.next(1e9) == Done(())
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 
