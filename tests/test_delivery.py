@@ -17,6 +17,7 @@ from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
 from iggyflux.delivery.machine import TRANSITIONS, Done, Machine, Phase, Probe, Send, Wait
+from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.retry import Policy, Stop
 from iggyflux.delivery.verdicts import (
     Accepted,
@@ -1120,6 +1121,17 @@ def test_an_answer_before_the_first_failure_does_not_show_that_the_server_works(
     driven(machine, lambda _, number: TooLarge("413") if number == 1 else died if number < 5 else Accepted())
 
     assert machine.next(1e9) == Done(())
+
+
+def test_failures_of_other_deliveries_use_up_the_retries_of_one_that_failed() -> None:
+    outage, policy = Outage(), Policy(max_retries=1, on_unavailable="stop")
+    first, second = (Machine(points(1), policy, outage=outage) for _ in range(2))
+    for machine, now in ((first, 0.0), (second, 1.0)):
+        assert isinstance(machine.next(now), Send)
+        machine.receive(Unavailable("refused"), now, 0.5)
+
+    assert isinstance(first.next(1.0), Stop)
+    assert isinstance(second.next(1.0), Wait)
 
 
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
