@@ -1134,6 +1134,26 @@ def test_failures_of_other_deliveries_use_up_the_retries_of_one_that_failed() ->
     assert isinstance(second.next(1.0), Wait)
 
 
+def test_failures_of_a_request_do_not_count_for_a_line_of_it() -> None:
+    """It is suspected when it has failed alone, and as often."""
+    machine = Machine(points(2), Policy(max_retries=2))
+
+    sent = driven(machine, lambda *_: SUSPICIOUS, most=7)
+
+    assert sent == [*[(0, 1)] * 3, *[(0,)] * 3, (1,)]
+
+
+@pytest.mark.parametrize("rest_stored", [True, False])
+def test_a_server_that_names_a_line_works_again(rest_stored: bool) -> None:
+    machine = Machine(points(9), Policy(max_lines=1, max_retries=0))
+    driven(machine, lambda *_: SUSPICIOUS, most=4)
+    assert machine.phase is Phase.FAILING
+
+    driven(machine, lambda *_: Refused((Refusal(0, "bad"),), rest_stored), most=1)
+
+    assert machine.phase is Phase.DELIVERING
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 
