@@ -1154,6 +1154,26 @@ def test_a_server_that_names_a_line_works_again(rest_stored: bool) -> None:
     assert machine.phase is Phase.DELIVERING
 
 
+def test_a_search_has_its_own_retries() -> None:
+    """So a line that makes the server fail is found before the retries are used up."""
+    machine = Machine(points(4), Policy(max_retries=2, on_unavailable="stop"))
+
+    driven(machine, lambda lines, _: SUSPICIOUS if 1 in lines else Accepted())
+
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == [1]
+
+
+def test_where_the_server_itself_fails_the_retries_are_used_up() -> None:
+    machine = Machine(points(2), Policy(max_lines=1, max_retries=8, on_unavailable="stop"))
+
+    sent = driven(machine, lambda *_: Unavailable("reset", connection_died=True))
+
+    assert sent == [(0,), (0,), (0,), (1,), (1,), (1,)]
+    assert isinstance(machine.next(1e9), Stop)
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 

@@ -24,7 +24,7 @@ def while_(x):
 
 
 def test_each_mutant_has_another_name() -> None:
-    """One text may stand in several functions, and twice in one."""
+    """Several functions may have a line of the same text, and one function may have it twice."""
     names = [each.name for module in mutants.SUITES for each in mutants.mutants_of(module)]
 
     assert len(names) == len(set(names))
