@@ -145,8 +145,7 @@ class Machine:
         self._suspects = 0
         self._window: int | None = None
         self._is_of_failing = False  # whether the suspects make the server fail, or are rejected
-        # Signs since the failures that the server works: it answered, it accepted a line; and a line that it stored.
-        self._has_answered = False
+        # A sign since the failures that the server works, it accepted a line; and a line that it stored.
         self._has_accepted = False
         self._stored_line: int | None = None
 
@@ -176,7 +175,6 @@ class Machine:
             self._limit.accepted(self._bytes(width))
         if not isinstance(verdict, Unavailable):
             self._retry.answered(now if began is None else began)
-            self._has_answered = True
         if self._phase is Phase.CALLING_WITNESS and not isinstance(verdict, Impossible):
             self._hear_witness(verdict, now, jitter)
             return
@@ -292,8 +290,7 @@ class Machine:
                 self._enter(Phase.DELIVERING)
         elif retry.repeats >= self._repeats_needed(width, _DEATHS_OF_A_KILLER if width > 1 else _DEATHS_ALONE):
             reason = f"the connection broke each time this line was sent alone: {verdict.reason}"
-            lived = self._is_of_failing and self._has_answered
-            is_proved = lived or len(self._lines) == 1 or retry.deaths >= _DEATHS_ENOUGH
+            is_proved = len(self._lines) == 1 or retry.deaths >= _DEATHS_ENOUGH
             self._accuse(width, reason, None, "IFX603", is_proved=is_proved)
 
     def _failed_alike(self, verdict: Unavailable, width: int) -> None:
@@ -312,7 +309,7 @@ class Machine:
         A line is blamed only with a witness, another request that was accepted since: else the server itself fails.
         """
         if not self._is_of_failing:
-            self._has_accepted = self._has_answered = False
+            self._has_accepted = False
         if width > 1:
             self._halve(width, is_of_failing=True)
         elif self._has_accepted or is_proved:
@@ -409,7 +406,6 @@ class Machine:
     def _wait(self, verdict: Unavailable, now: float, jitter: float) -> None:
         self._retry.pause(verdict, now, jitter)
         self._status = verdict.status
-        self._give_up_if_used_up()
 
     def _give_up_if_used_up(self) -> None:
         """End as `on_unavailable` says once the retries are used up; those of other deliveries count too."""
