@@ -54,6 +54,10 @@ SIZE ?= usual
 simulate: $(VENV)/.ready  ## run simulated worlds: SEED=7 with its timeline, MINUTES=10 of random seeds, SIZE=short|usual|hour
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --size $(SIZE) $(if $(SEED),--seed $(SEED) --shrink,--minutes $(or $(MINUTES),1))
 
+MODULES ?=
+mutants: $(VENV)/.ready  ## change one thing at a time in delivery and routes, list what no test notices: MODULES="delivery.held …", or all (hours)
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.mutants $(MODULES)
+
 format: $(VENV)/.ready  ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -80,4 +84,4 @@ editor:  ## make the playground's CodeMirror bundle anew (needs Node; users do n
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv servers editor demo simulate bench bench-iggy lock test test-slow test-servers test-lowest test-long format check
+.PHONY: help venv servers editor demo simulate mutants bench bench-iggy lock test test-slow test-servers test-lowest test-long format check

@@ -1,9 +1,21 @@
 """First-order mutants of modules: one small change of the code each, and the tests that should notice it.
 
-`python -m tests.mutants` tries each mutant of the modules of `SUITES` in a process of its own: first the tests of the
-module, then short simulated worlds.  It prints each mutant that nothing notices and that `mutants_accepted.toml` does
-not give a reason for; the exit code is 1 if there is one.  Mutants of words (messages, log fields, docstrings,
-annotations) are not made.
+`python -m tests.mutants` tries each mutant of the modules of `SUITES`: first the tests of the module that run the
+changed function, then short simulated worlds.  It prints each mutant that nothing notices and that
+`mutants_accepted.toml` gives no reason for; the exit code is 1 if there is one.
+
+| the mutant                                         | counts as                                              |
+|----------------------------------------------------|--------------------------------------------------------|
+| a test fails                                       | noticed by tests                                       |
+| the module cannot be imported                      | noticed by its import                                  |
+| a world is wrong                                   | noticed by worlds                                      |
+| a test or a world takes 10 times as long and 5 s,  | timed out: noticed                                     |
+| and 30 times as long and 20 s when it runs alone   |                                                        |
+| none of these                                      | survived, or accepted                                  |
+| pytest ends in another way than with failed tests  | an error: the run ends, for the result says nothing    |
+
+A mutant of a function is tried in a copy of a process that has collected the tests.  What runs when the module is
+imported is tried in a new process.  Mutants of words (messages, log fields, docstrings, annotations) are not made.
 """
 
 from __future__ import annotations
@@ -11,21 +23,34 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
+import json
 import os
+import resource
+import select
 import signal
 import sys
+import tempfile
+import threading
 import time
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+import traceback
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
-ROUTES = ["test_runner.py", "test_reader_route.py", "test_session.py", "test_deliver.py", "test_failures.py"]
+import pytest
+from hypothesis import Phase, settings
 
 SUITES: dict[str, list[str]] = {
     "delivery.answers": [
@@ -44,6 +69,7 @@ SUITES: dict[str, list[str]] = {
     "delivery.outage": ["test_outages.py", "test_deliver.py"],
     "delivery.pace": ["test_pace.py", "test_deliver.py"],
     "delivery.retry": ["test_delivery.py", "test_outages.py", "test_deliver.py", "test_pipeline.py"],
+    "delivery.verdicts": ["test_delivery.py", "test_deliver.py", "transports/test_influxdb.py"],
     "delivery.windows": ["test_windows.py", "test_reader_route.py", "test_cursors.py"],
     "runner.deliver": ["test_deliver.py", "test_outages.py", "test_runner.py"],
     "runner.failures": ["test_failures.py", "test_runner.py", "test_reader_route.py"],
@@ -91,30 +117,79 @@ _OF_WORDS = {"emit", "debug", "info", "warning", "error", "exception"}
 """Functions whose arguments are words for people and machines that watch the log."""
 
 
-def mutants(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
-    """Yield the line, the description and the tree of each mutant."""
-    for number in range(sum(1 for _ in _changes(copy.deepcopy(tree)))):
-        changed = copy.deepcopy(tree)
-        line, what, change = next(islice(_changes(changed), number, None))
-        change()
-        yield line, what, ast.fix_missing_locations(changed)
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change of a module; the first five fields are its name, which does not change with the lines above it."""
+
+    module: str
+    function: str
+    """The qualified name of the function or class; empty outside of them."""
+    text: str
+    """The text of the line."""
+    change: str
+    nth: int
+    """Which of the mutants of that function with the same text and change, from 1."""
+    line: int
+    number: int
+
+    @property
+    def name(self) -> tuple[str, str, str, str, int]:
+        """What an entry of the accepted list must say."""
+        return self.module, self.function, self.text, self.change, self.nth
 
 
-_Change: TypeAlias = tuple[int, str, Callable[[], Any]]
-"""A change of a tree: its line, what it does, and the function that makes it."""
+def mutants_of(module: str) -> list[Mutant]:
+    """Return the mutants of a module, in the order of `changed`."""
+    source = path_of(module).read_text("utf-8")
+    lines = [each.strip() for each in source.splitlines()]
+    seen: Counter[tuple[str, str, str]] = Counter()
+    found = []
+    for number, (line, function, change, _) in enumerate(_changes(ast.parse(source))):
+        key = function, lines[line - 1], change
+        seen[key] += 1
+        found.append(Mutant(module, *key, seen[key], line, number))
+    return found
+
+
+def path_of(module: str) -> Path:
+    """Return the file of a module below the package."""
+    return HERE.parent / "iggyflux" / f"{module.replace('.', '/')}.py"
+
+
+def changed(tree: ast.Module, number: int) -> ast.Module:
+    """Return a copy of the tree with one change."""
+    other = copy.deepcopy(tree)
+    *_, change = next(islice(_changes(other), number, None))
+    change()
+    return ast.fix_missing_locations(other)
+
+
+_Change: TypeAlias = tuple[int, str, str, Callable[[], Any]]
+"""A change of a tree: its line, the name of the function, what it does, and the function that makes it."""
 
 
 def _changes(tree: ast.Module) -> Iterator[_Change]:
     """Yield each change of the tree."""
     skipped = set(_words(tree))
+    names = dict(_names(tree, ""))
     for node in ast.walk(tree):
         if node in skipped:
             continue
-        line = getattr(node, "lineno", 0)
-        yield from ((line, what, change) for what, change in _of_operators(node))
-        yield from ((line, what, change) for what, change in _of_values(node))
-        for name in ("body", "orelse", "finalbody"):
-            yield from _of_statements(getattr(node, name, None), skipped)
+        line, name = getattr(node, "lineno", 0), names.get(node, "")
+        yield from ((line, name, what, change) for what, change in _of_operators(node))
+        yield from ((line, name, what, change) for what, change in _of_values(node))
+        for block in ("body", "orelse", "finalbody"):
+            found = _of_statements(getattr(node, block, None), skipped)
+            yield from ((at, name, what, change) for at, what, change in found)
+
+
+def _names(node: ast.AST, name: str) -> Iterator[tuple[ast.AST, str]]:
+    """Yield each node below `node` with the qualified name of its function or class."""
+    for child in ast.iter_child_nodes(node):
+        is_named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        own = f"{name}.{child.name}".lstrip(".") if is_named else name  # type: ignore[attr-defined]
+        yield child, own
+        yield from _names(child, own)
 
 
 def _of_operators(node: ast.AST) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -151,7 +226,7 @@ def _of_values(node: ast.AST) -> Iterator[tuple[str, Callable[[], Any]]]:
                 yield f"return None for `{ast.unparse(value)[:60]}`", _set(node, "value", ast.Constant(None))
 
 
-def _of_statements(statements: object, skipped: Collection[ast.AST]) -> Iterator[_Change]:
+def _of_statements(statements: object, skipped: Collection[ast.AST]) -> Iterator[tuple[int, str, Callable[[], Any]]]:
     """Yield each statement that can be left out."""
     for at, each in enumerate(statements if isinstance(statements, list) else []):
         match each:
@@ -201,6 +276,358 @@ def _words(tree: ast.Module) -> Iterator[ast.AST]:
             yield from ast.walk(each)
 
 
+# --- processes: each tells its parent what happens, and can be ended ---
+
+Tell: TypeAlias = Callable[[str, Any], None]
+"""`begins` with the name of a test or world, `failed` with it, `passed`, `error` with a traceback, and others."""
+
+_MOST_BYTES = 8 * 2**30
+"""The address space of a process: an endless list ends with a MemoryError."""
+_MOST_CPU_SECONDS = 3600
+
+
+def _messages(body: Callable[[Tell], None], limit: Callable[[str], float] | None = None) -> Iterator[tuple[str, Any]]:
+    """Run `body` in a process of its own; yield what it tells, and `late` with what takes longer than its limit."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_child(body, writing)
+    with suppress(ProcessLookupError, PermissionError):
+        os.setpgid(child, child)
+    os.close(writing)
+    buffer, under_way, end = b"", "the start", time.monotonic() + (600 if limit else 1e9)
+    try:
+        while True:
+            if not select.select([reading], [], [], max(end - time.monotonic(), 0.0))[0]:
+                yield "late", under_way
+                return
+            received = os.read(reading, 65536)
+            if not received:
+                yield "error", f"the process ended during {under_way}"
+                return
+            *told, buffer = (buffer + received).split(b"\n")
+            for kind, what in map(json.loads, told):
+                if kind == "begins" and limit:
+                    under_way, end = what, time.monotonic() + limit(what)
+                yield kind, what
+    finally:
+        os.close(reading)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _be_child(body: Callable[[Tell], None], writing: int) -> None:
+    os.setpgid(0, 0)
+    quiet = os.open(os.environ.get("MUTANTS_LOG", os.devnull), os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    for number in (0, 1, 2):
+        os.dup2(quiet, number)
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU_SECONDS, _MOST_CPU_SECONDS))
+
+    def tell(kind: str, what: object) -> None:
+        os.write(writing, json.dumps([kind, what]).encode() + b"\n")
+
+    try:
+        body(tell)
+    except BaseException:
+        tell("error", traceback.format_exc())
+    os._exit(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How long a test or a world may take with a mutant: some seconds, and so many times as long as without."""
+
+    least_seconds: float
+    times: float
+
+    def of(self, usual_seconds: float) -> float:
+        """Return the limit in seconds."""
+        return self.least_seconds + self.times * usual_seconds
+
+
+USUAL, ALONE = Limit(5, 10), Limit(20, 30)
+
+
+class BrokenRun(Exception):
+    """The runner or the tests are at fault: the result of a mutant says nothing."""
+
+
+def outcome(run: Callable[[Sequence[str], Tell], None], tests: Sequence[str], ranking: Ranking) -> Outcome:
+    """Return what `tests` find out about a mutant, and rank them by it.  `run` runs them, in a process of its own.
+
+    What is late runs again alone, with more time: only what is late again is timed out.
+    """
+
+    def ended(which: Sequence[str], limit: Limit) -> Outcome:
+        with closing(_messages(partial(run, which), lambda test: limit.of(ranking.seconds.get(test, 0.0)))) as messages:
+            kind, what = next(each for each in messages if each[0] in ("failed", "passed", "late", "error"))
+        if kind == "error":
+            raise BrokenRun(what)
+        return kind, what
+
+    kind, what = ended(tests, USUAL)
+    if kind == "late":
+        ranking.late.add(what)
+        kind, what = ended([what], ALONE)
+        if kind == "late":
+            return "timed out", what
+        if kind == "passed":
+            kind, what = ended(tests, ALONE)
+            if kind == "late":
+                raise BrokenRun(f"{what} takes long, but not always: is the machine busy?")
+    return kind, what
+
+
+Outcome: TypeAlias = tuple[str, str]
+"""`failed`, `passed` or `timed out`, and the test or world."""
+
+
+# --- tests and worlds ---
+
+
+class _Teller:
+    """A plugin of pytest that tells which test begins, and which fails."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self.has_failed = False
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._tell("begins", nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._see(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._see(report)
+
+    def _see(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.failed:
+            self._tell("failed", report.nodeid)
+            self.has_failed = True
+
+
+class _Chosen:
+    """A plugin of pytest that runs these tests, in this order, and does not shrink drawn examples."""
+
+    def __init__(self, tests: Sequence[str] | None = None) -> None:
+        self._tests = tests
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self) -> None:
+        settings.register_profile("mutants", settings.default, phases=[Phase.explicit, Phase.generate], database=None)
+        settings.load_profile("mutants")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self._tests is not None:
+            order = {test: at for at, test in enumerate(self._tests)}
+            items[:] = sorted((each for each in items if each.nodeid in order), key=lambda each: order[each.nodeid])
+
+
+def _pytest(suites: Sequence[str], folder: str, *plugins: object) -> int:
+    options = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow and not long", "--timeout", "0"]
+    options += ["--capture", "sys", "--basetemp", f"{folder}/tests", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return pytest.main([*options, *(str(HERE / each) for each in suites)], plugins=list(plugins))
+
+
+def _run_worlds(tests: Sequence[str], tell: Tell) -> bool:
+    """Run those of `tests` that are worlds; return whether all of them are right."""
+    from tests.simulation.scenario import SIZES
+    from tests.simulation.worlds import run_seed
+
+    for each in tests:
+        if each in _WORLDS:
+            tell("begins", each)
+            if run_seed(_WORLDS.index(each), SIZES["short"]).wrong:
+                tell("failed", each)
+                return False
+    return True
+
+
+_WORLDS = [f"world {seed}" for seed in range(WORLDS)]
+
+
+# --- mutants of functions, in copies of a process that has collected the tests ---
+
+
+class _Collected:
+    """A plugin of pytest that tries the mutants of a module in place of running the tests.
+
+    It tells `usual` (the seconds and functions of each test), `result` (the number and the outcome of each mutant), and
+    `new process` (the number of each mutant that needs one).
+    """
+
+    def __init__(self, todo: Sequence[Mutant], imported: Collection[str], tell: Tell) -> None:
+        """`imported` are the functions that run when the module is imported."""
+        self._todo = todo
+        self._imported = set(imported)
+        self._tell = tell
+        self._path = path_of(todo[0].module)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._items = {item.nodeid: item for item in session.items}
+        self._config = session.config
+        usual = self._usual()
+        self._tell("usual", usual)
+        ranking = Ranking(usual)
+        source = self._path.read_text("utf-8")
+        tree = ast.parse(source)
+        before = compile(tree, str(self._path), "exec")
+        functions = [
+            each
+            for each in gc.get_objects()
+            if isinstance(each, FunctionType) and each.__code__.co_filename == str(self._path)
+        ]
+        for mutant in self._todo:
+            code = compile(changed(tree, mutant.number), str(self._path), "exec")
+            pairs = changed_functions(before, code)
+            swaps = [(each, new) for old, new in pairs or [] for each in functions if each.__code__ == old]
+            names = {old.co_qualname.partition(".<locals>")[0] for old, _ in pairs or []}
+            can_swap = all(len(each.__code__.co_freevars) == len(new.co_freevars) for each, new in swaps)
+            if not swaps or not can_swap or names & self._imported:
+                self._tell("new process", mutant.number)
+                continue
+            tests = ranking.tests(names)
+            found = outcome(partial(self._try, swaps), tests, ranking) if tests else ("passed", "")
+            ranking.count(mutant.function, *found)
+            self._tell("result", [mutant.number, *found])
+        self._tell("done", None)
+        return True
+
+    def _try(self, swaps: Sequence[tuple[FunctionType, CodeType]], tests: Sequence[str], tell: Tell) -> None:
+        for function, code in swaps:
+            function.__code__ = code
+        if self._run(tests, tell) and _run_worlds(tests, tell):
+            tell("passed", "")
+
+    def _run(self, tests: Sequence[str], tell: Tell) -> bool:
+        """Run those of `tests` that are of pytest; return whether all of them pass."""
+        teller = _Teller(tell)
+        self._config.pluginmanager.register(teller)
+        items = [self._items[each] for each in tests if each in self._items]
+        for item, following in zip_longest(items, items[1:]):
+            self._config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if teller.has_failed:
+                return False
+        return True
+
+    def _usual(self) -> dict[str, tuple[float, list[str]]]:
+        """Run all tests and worlds without a mutant; return their seconds, and the functions of the module that ran."""
+
+        def body(tell: Tell) -> None:
+            for each in [*self._items, *_WORLDS]:
+                began = time.monotonic()
+                with called(self._path) as names:
+                    is_right = self._run([each], tell) if each in self._items else _run_worlds([each], tell)
+                assert is_right, f"{each} fails without a mutant"
+                tell("usual", [each, time.monotonic() - began, sorted(names)])
+            tell("passed", "")
+
+        usual = {}
+        for kind, what in _messages(body, lambda _: 600):
+            match kind, what:
+                case "usual", (test, seconds, names):
+                    usual[test] = (seconds, names)
+                case "late" | "error", _:
+                    raise BrokenRun(what)
+                case "passed", _:
+                    break
+        return usual
+
+
+class Ranking:
+    """The tests of a module in the order in which they should be tried for a mutant."""
+
+    def __init__(self, usual: Mapping[str, tuple[float, Sequence[str]]]) -> None:
+        self.seconds = {test: seconds for test, (seconds, _) in usual.items()}
+        self._functions = {test: set(functions) for test, (_, functions) in usual.items()}
+        self._noticed: Counter[tuple[str, str]] = Counter()
+        self.late: set[str] = set()
+        """Those that were late: they hang for other mutants, too."""
+
+    def tests(self, functions: Collection[str] = ()) -> list[str]:
+        """Return the tests that run one of `functions`, or any one: those first that noticed others and are fast."""
+        found = [test for test, ran in self._functions.items() if (ran & set(functions) if functions else ran)]
+        noticed = {test: sum(self._noticed[each, test] for each in functions) for test in found}
+        return sorted(found, key=lambda test: (test in self.late, -noticed[test], test in _WORLDS, self.seconds[test]))
+
+    def count(self, function: str, kind: str, test: str) -> None:
+        """Count that `test` noticed a mutant of `function`."""
+        if kind == "failed":
+            self._noticed[function, test] += 1
+
+
+@contextmanager
+def called(path: Path) -> Iterator[set[str]]:
+    """Collect the qualified names of the functions of a file that run in the block, without those inside of others."""
+    names: set[str] = set()
+
+    file = str(path)
+
+    def trace(frame: FrameType, _event: str, _arg: object) -> None:
+        if frame.f_code.co_filename == file:
+            names.add(frame.f_code.co_qualname.partition(".<locals>")[0])
+
+    threading.settrace(trace)
+    sys.settrace(trace)
+    try:
+        yield names
+    finally:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+
+
+def changed_functions(before: CodeType, after: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+    """Return the functions that differ, without those inside of others; None if what runs on import differs."""
+    if _without_inner(before) != _without_inner(after):
+        return None
+    pairs: list[tuple[CodeType, CodeType]] = []
+    for old, new in zip(_inner(before), _inner(after), strict=True):
+        if old == new:
+            continue
+        if old.co_flags & inspect.CO_OPTIMIZED:
+            pairs.append((old, new))
+            continue
+        inner = changed_functions(old, new)  # the body of a class
+        if inner is None:
+            return None
+        pairs += inner
+    return pairs
+
+
+def _inner(code: CodeType) -> list[CodeType]:
+    return [each for each in code.co_consts if isinstance(each, CodeType)]
+
+
+def _without_inner(code: CodeType) -> CodeType:
+    return code.replace(co_consts=tuple(None if isinstance(each, CodeType) else each for each in code.co_consts))
+
+
+# --- mutants of what runs on import, each in a new process ---
+
+
+def _try_new(mutant: Mutant, folder: str, tests: Sequence[str], tell: Tell) -> None:
+    name, path = f"iggyflux.{mutant.module}", path_of(mutant.module)
+    code = compile(changed(ast.parse(path.read_text("utf-8")), mutant.number), str(path), "exec")
+    sys.meta_path.insert(0, _Finder(name, code))
+    try:
+        importlib.import_module(name)
+    except Exception:
+        tell("failed", "import")
+        return
+    teller = _Teller(tell)
+    if any(each not in _WORLDS for each in tests):
+        status = _pytest(SUITES[mutant.module], folder, teller, _Chosen(tests))
+        if teller.has_failed:
+            return
+        if status != 0:
+            raise BrokenRun(f"pytest ends with {status}")
+    if _run_worlds(tests, tell):
+        tell("passed", "")
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds the mutant of one module."""
 
@@ -229,51 +656,65 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return self._code
 
 
-def _outcome(module: str, code: CodeType | None, suites: Sequence[str], seconds: float) -> str:
-    """Return what notices a mutant: "tests", "worlds", "time", or "" for nothing."""
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        quiet = os.open(os.environ.get("MUTANTS_LOG", os.devnull), os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        for number in (0, 1, 2):
-            os.dup2(quiet, number)
-        try:
-            os._exit(_try(module, code, suites))
-        except BaseException:
-            os._exit(1)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return {0: "", 3: "worlds"}.get(os.waitstatus_to_exitcode(status), "tests")
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "time"
+# --- modules ---
 
 
-def _try(module: str, code: CodeType | None, suites: Sequence[str]) -> int:
-    """Return 0 if nothing notices the mutant, 1 if the tests do, 3 if worlds do."""
-    if code is not None:
-        sys.meta_path.insert(0, _Finder(module, code))
-    import pytest
-
-    options = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow and not long", "--timeout", "40"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    if pytest.main([*options, *(str(HERE / each) for each in suites)]) != 0:
-        return 1
-    if code is None:
-        return 0
-    from tests.simulation.scenario import SIZES
-    from tests.simulation.worlds import run_seed
-
-    return 3 if any(run_seed(seed, SIZES["short"]).wrong for seed in range(WORLDS)) else 0
+def entries() -> list[dict[str, Any]]:
+    """Return the mutants that may survive."""
+    found: list[dict[str, Any]] = tomllib.loads((HERE / "mutants_accepted.toml").read_text("utf-8"))["mutant"]
+    return found
 
 
-def _accepted() -> dict[tuple[str, str, str], str]:
-    """Return the reason of each mutant that may survive, by module, the line's text and the change."""
-    found = tomllib.loads((HERE / "mutants_accepted.toml").read_text("utf-8"))
-    return {(each["module"], each["line"], each["change"]): each["reason"] for each in found["mutant"]}
+def name_of(entry: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
+    """Return the name of the mutant that an entry is about."""
+    return entry["module"], entry["function"], entry["line"], entry["change"], entry.get("nth", 1)
+
+
+def faults_of_accepted() -> list[str]:
+    """Return what is wrong with the list of accepted mutants: each entry must be the name of one mutant."""
+    names = {each.name for module in SUITES for each in mutants_of(module)}
+    several = {name[:4] for name in names if name[4] > 1}
+    faults = []
+    for name, count in Counter(map(name_of, entries())).items():
+        if name not in names:
+            faults.append(f"{name}: no such mutant")
+        elif count > 1:
+            faults.append(f"{name}: listed {count} times")
+    faults += [
+        f"{name_of(each)}: say with `nth` which one: several mutants"
+        for each in entries()
+        if "nth" not in each and name_of(each)[:4] in several
+    ]
+    return faults
+
+
+def results(module: str, todo: Sequence[Mutant], folder: str) -> Iterator[tuple[Mutant, Outcome]]:
+    """Try mutants of a module; yield the outcome of each."""
+    by_number = {each.number: each for each in todo}
+
+    def collected(tell: Tell) -> None:
+        with called(path_of(module)) as imported:
+            importlib.import_module(f"iggyflux.{module}")
+        status = _pytest(SUITES[module], folder, _Collected(todo, imported, tell), _Chosen())
+        raise BrokenRun(f"pytest ends with {status}")
+
+    ranking, new = Ranking({}), []
+    for kind, what in _messages(collected):
+        match kind, what:
+            case "usual", usual:
+                ranking = Ranking(usual)
+            case "result", (number, *found):
+                yield by_number[number], tuple(found)
+            case "new process", number:
+                new.append(by_number[number])
+            case "error", _:
+                raise BrokenRun(what)
+            case "done", _:
+                break
+    for mutant in new:
+        found = outcome(partial(_try_new, mutant, folder), ranking.tests(), ranking)
+        ranking.count("", *found)
+        yield mutant, found
 
 
 def main() -> int:
@@ -281,34 +722,49 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("modules", nargs="*", help=f"some of: {', '.join(SUITES)}")
     parser.add_argument("--every", type=int, default=1, help="try one of so many mutants")
+    parser.add_argument("--line", type=int, nargs="+", help="try those of these lines, the accepted ones too")
+    parser.add_argument("--verbose", action="store_true", help="say of each mutant what notices it")
     given = parser.parse_args()
-    for name in ("hypothesis", "jmespath", "jsonschema", "msgspec", "pytest", "ruamel.yaml", "urllib3"):
+    if faults := faults_of_accepted():
+        print("tests/mutants_accepted.toml:", *faults, sep="\n  ")
+        return 1
+    for name in ("jmespath", "jsonschema", "msgspec", "ruamel.yaml", "urllib3"):
         importlib.import_module(name)  # once, and not in each process
-
-    accepted, survived = _accepted(), 0
-    for name in given.modules or SUITES:
-        path = HERE.parent / "iggyflux" / f"{name.replace('.', '/')}.py"
-        text = path.read_text("utf-8")
-        lines = text.splitlines()
-        began = time.monotonic()
-        without = _outcome(f"iggyflux.{name}", None, SUITES[name], 900)
-        assert without == "", f"the tests of {name} fail without a mutant: {without}"
-        longest = 2 * (time.monotonic() - began) + 90
-        counts = {"tests": 0, "worlds": 0, "time": 0, "accepted": 0, "survived": 0}
-        for number, (line, what, mutant) in enumerate(mutants(ast.parse(text))):
-            if number % given.every:
-                continue
-            if (name, lines[line - 1].strip(), what) in accepted:
-                counts["accepted"] += 1
-                continue
-            code = compile(mutant, str(path), "exec")
-            found = _outcome(f"iggyflux.{name}", code, SUITES[name], longest) or "survived"
-            counts[found] += 1
-            if found == "survived":
-                survived += 1
-                print(f"{name}:{line}: {what}\n    {lines[line - 1].strip()}", flush=True)
-        print(f"{name}: {counts}, {time.monotonic() - began:.0f} s", flush=True)
+    may_survive = () if given.line else {name_of(each) for each in entries()}
+    survived = 0
+    for module in given.modules or SUITES:
+        began, cpu_began = time.monotonic(), _cpu_seconds()
+        some = [each for each in mutants_of(module)[:: given.every] if not given.line or each.line in given.line]
+        todo = [each for each in some if each.name not in may_survive]
+        counts = Counter({"accepted": len(some) - len(todo)})
+        with tempfile.TemporaryDirectory() as folder:
+            for mutant, (kind, what) in results(module, todo, folder):
+                counts[_COUNTED.get(what.partition(" ")[0], "tests") if kind == "failed" else kind] += 1
+                if given.verbose:
+                    seconds = time.monotonic() - began
+                    print(f"{seconds:5.0f} s: {module}:{mutant.line}: {mutant.change}: {kind} {what}", flush=True)
+                if kind == "passed":
+                    survived += 1
+                    print(_entry(mutant), flush=True)
+        seconds, cpu = time.monotonic() - began, _cpu_seconds() - cpu_began
+        print(f"{module}: {dict(counts)}, {seconds:.0f} s, {cpu:.0f} s of CPU", flush=True)
     return 1 if survived else 0
+
+
+_COUNTED = {"world": "worlds", "import": "import"}
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _entry(mutant: Mutant) -> str:
+    """Return the entry of the list of accepted mutants for a survivor, without its reason."""
+    fields = {"module": mutant.module, "function": mutant.function, "line": mutant.text, "change": mutant.change}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
+    nth = [f"nth = {mutant.nth}"] if mutant.nth > 1 else []
+    return "\n".join([f"# {mutant.module}:{mutant.line}", "[[mutant]]", *lines, *nth, 'reason = ""', ""])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
 from iggyflux.delivery.machine import TRANSITIONS, Done, Machine, Phase, Probe, Send, Wait
+from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.retry import Policy, Stop
 from iggyflux.delivery.verdicts import (
     Accepted,
@@ -1029,14 +1030,19 @@ SUSPICIOUS = Unavailable("internal error", 500, suspicious=True)
 
 
 def driven(machine: Machine, answer: Callable[[Sequence[int], int], Verdict], most: int = 400) -> list[Sequence[int]]:
-    """Answer each request, until the machine ends; return the requests.  `answer` gets the lines and their number."""
+    """Answer each request, until the machine ends; return the requests.  `answer` gets the lines and their number.
+
+    After a failure the machine waits.
+    """
     sent: list[Sequence[int]] = []
     now = 0.0
     while len(sent) < most:
         action = machine.next(now)
         if isinstance(action, Send):
             sent.append(tuple(action.lines))
-            machine.receive(answer(action.lines, len(sent)), now, 0.5)
+            verdict = answer(action.lines, len(sent))
+            machine.receive(verdict, now, 0.5)
+            assert not isinstance(verdict, Unavailable) or not isinstance(machine.next(now), Send | Probe)
         elif isinstance(action, Wait):
             now += action.seconds
         elif isinstance(action, Probe):
@@ -1078,3 +1084,111 @@ def test_suspects_in_another_order_are_sent_in_that_order() -> None:
     machine.receive(RefusedSome("field type conflict", 400, suspects=(2, 0, 3, 1)), 0.0, 0.5)
 
     assert machine.next(0.0) == Send([2, 0])
+
+
+@given(st.data())
+def test_a_server_that_fails_for_a_while_blames_no_line(data: st.DataObject) -> None:
+    """Exactly the bad lines are refused: an answer before the failures does not show that the server works."""
+    count = data.draw(st.integers(2, 6))
+    bad = data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=2))
+    failure = data.draw(st.sampled_from([SUSPICIOUS, Unavailable("reset", connection_died=True)]))
+    first = data.draw(st.integers(1, 6))
+    fails = range(first, first + data.draw(st.integers(3, 11)))
+    names_lines, is_rest_stored, hints = (data.draw(st.booleans()) for _ in range(3))
+    machine = Machine(points(count), Policy(max_lines=data.draw(st.integers(1, 4)), max_retries=2))
+
+    def answer(lines: Sequence[int], number: int) -> Verdict:
+        if number in fails:
+            return failure
+        found = [at for at, line in enumerate(lines) if line in bad]
+        if not found:
+            return Accepted()
+        if names_lines:
+            return Refused(tuple(Refusal(at, "bad") for at in found), rest_stored=is_rest_stored)
+        return RefusedSome("bad", suspects=tuple(reversed(range(len(lines)))) if hints else ())
+
+    driven(machine, answer)
+
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert {refusal.line for refusal in end.refusals} == bad
+
+
+def test_an_answer_before_the_first_failure_does_not_show_that_the_server_works() -> None:
+    machine = Machine(points(2), Policy())
+    died = Unavailable("reset", connection_died=True)
+
+    driven(machine, lambda _, number: TooLarge("413") if number == 1 else died if number < 5 else Accepted())
+
+    assert machine.next(1e9) == Done(())
+
+
+def test_failures_of_other_deliveries_use_up_the_retries_of_one_that_failed() -> None:
+    outage, policy = Outage(), Policy(max_retries=1, on_unavailable="stop")
+    first, second = (Machine(points(1), policy, outage=outage) for _ in range(2))
+    for machine, now in ((first, 0.0), (second, 1.0)):
+        assert isinstance(machine.next(now), Send)
+        machine.receive(Unavailable("refused"), now, 0.5)
+
+    assert isinstance(first.next(1.0), Stop)
+    assert isinstance(second.next(1.0), Wait)
+
+
+def test_failures_of_a_request_do_not_count_for_a_line_of_it() -> None:
+    """It is suspected when it has failed alone, and as often."""
+    machine = Machine(points(2), Policy(max_retries=2))
+
+    sent = driven(machine, lambda *_: SUSPICIOUS, most=7)
+
+    assert sent == [*[(0, 1)] * 3, *[(0,)] * 3, (1,)]
+
+
+@pytest.mark.parametrize("rest_stored", [True, False])
+def test_a_server_that_names_a_line_works_again(rest_stored: bool) -> None:
+    machine = Machine(points(9), Policy(max_lines=1, max_retries=0))
+    driven(machine, lambda *_: SUSPICIOUS, most=4)
+    assert machine.phase is Phase.FAILING
+
+    driven(machine, lambda *_: Refused((Refusal(0, "bad"),), rest_stored), most=1)
+
+    assert machine.phase is Phase.DELIVERING
+
+
+def test_a_search_has_its_own_retries() -> None:
+    """So a line that makes the server fail is found before the retries are used up."""
+    machine = Machine(points(4), Policy(max_retries=2, on_unavailable="stop"))
+
+    driven(machine, lambda lines, _: SUSPICIOUS if 1 in lines else Accepted())
+
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == [1]
+
+
+def test_where_the_server_itself_fails_the_retries_are_used_up() -> None:
+    machine = Machine(points(2), Policy(max_lines=1, max_retries=8, on_unavailable="stop"))
+
+    sent = driven(machine, lambda *_: Unavailable("reset", connection_died=True))
+
+    assert sent == [(0,), (0,), (0,), (1,), (1,), (1,)]
+    assert isinstance(machine.next(1e9), Stop)
+
+
+def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
+    machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
+
+    sent = driven(machine, lambda *_: SUSPICIOUS)
+
+    assert sent == [(0,), (0,)]
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == [0, 1, 2]
+
+
+def test_a_server_that_fails_on_four_lines_and_stored_none_fails_itself() -> None:
+    machine = Machine(points(9), Policy(max_lines=1, max_retries=0))
+
+    sent = driven(machine, lambda *_: SUSPICIOUS, most=4)
+
+    assert sent == [(0,), (1,), (2,), (3,)]
+    assert machine.phase is Phase.FAILING

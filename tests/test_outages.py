@@ -20,13 +20,15 @@ from iggyflux.cli.progress import summary_lines
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.machine import Machine, Send, Wait
 from iggyflux.delivery.outage import Outage
-from iggyflux.delivery.retry import Policy
+from iggyflux.delivery.retry import Policy, Retry
 from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, SchemaConflict, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
-from iggyflux.runner import Route, Status, Stop, Summary, run_routes
+from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.route import WriterPlan
+from iggyflux.runner.unanswered import Unanswered
+from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
 
 URL = "http://global:8086"
@@ -153,6 +155,92 @@ def test_an_answer_to_a_request_that_began_before_a_failure_ends_no_outage() -> 
     assert outage.not_before == 0.0
 
 
+def test_one_outage_row_by_row() -> None:
+    outage = Outage()
+
+    def fail(now: float) -> tuple[int, float]:
+        outage.failed("refused", now, 1.0, first=1.0, cap=30.0)
+        return outage.steps, outage.not_before
+
+    def ask(until: float, jitter_seconds: float) -> tuple[float, float]:
+        outage.asked(until, jitter_seconds)
+        return outage.asked_until, outage.not_before
+
+    assert (outage.is_on, outage.episode, outage.steps, outage.not_before) == (False, 0, 0, 0.0)
+    assert fail(10.0) == (1, 11.0)
+    assert fail(10.5) == (1, 11.0)  # it joins the wait
+    assert fail(11.0) == (2, 13.0)
+    assert ask(12.0, 0.5) == (12.0, 13.0)
+    assert ask(20.0, 0.5) == (20.0, 20.5)
+    assert ask(15.0, 9.0) == (20.0, 24.0)
+    assert (outage.answered(10.9), outage.is_on, outage.episode) == (False, True, 0)
+    assert (outage.answered(11.0), outage.is_on, outage.episode) == (True, False, 1)
+    assert (outage.asked_until, outage.not_before) == (20.0, 0.0)
+    assert (outage.answered(12.0), outage.episode) == (False, 1)
+    assert fail(30.0) == (3, 31.0)  # the first backoff again
+    assert fail(31.0) == (4, 33.0)
+    outage.suspect_a_line()
+    assert fail(31.5) == (5, 32.5)  # also during a wait
+    outage.blame_server(4)
+    assert fail(40.0) == (6, 56.0)  # the fifth backoff
+    outage.blame_server(2)
+    assert fail(60.0) == (7, 90.0)  # the largest one
+    outage.hurry()
+    assert (outage.asked_until, outage.not_before, outage.is_on) == (0.0, 0.0, True)
+
+
+def test_equal_failures_and_deaths_in_a_row_are_counted_until_an_answer() -> None:
+    retry = Retry(Policy(), Outage())
+    died = Unavailable("reset", connection_died=True)
+    rows = [
+        (Unavailable("fault 17", 500, suspicious=True), (1, 0, False)),
+        (Unavailable("fault 18", 500, suspicious=True), (2, 0, False)),  # numbers are ignored
+        (Unavailable("busy", 503), (2, 0, False)),  # no line can be the cause
+        (Unavailable("fault 19", 501, suspicious=True), (1, 0, False)),
+        (died, (1, 1, True)),
+        (died, (2, 2, True)),
+        (Unavailable("fault 17", 500, suspicious=True), (1, 2, True)),
+    ]
+    for verdict, counts in rows:
+        retry.failed(verdict)
+
+        assert (retry.repeats, retry.deaths, retry.must_probe) == counts
+    retry.answered(0.0)
+    assert (retry.repeats, retry.deaths) == (0, 0)
+    retry.failed(Unavailable("fault 17", 500, suspicious=True))
+    assert retry.repeats == 1
+
+
+def test_attempts_are_counted_from_the_first_failure_of_a_delivery() -> None:
+    outage = Outage()
+    early, late, other = (Retry(Policy(max_retries=2, max_retry_after_seconds=60.0), outage) for _ in range(3))
+    busy = Unavailable("busy", 503)
+
+    def attempts() -> tuple[int, int, int]:
+        return early.attempts, late.attempts, other.attempts
+
+    for now in (10.0, 11.0):
+        early.pause(busy, now, 1.0)
+    late.pause(busy, 12.0, 1.0)
+    assert attempts() == (2, 1, 0)
+    assert (early.is_used_up, early.is_retrying, other.is_retrying) == (False, True, False)
+    assert (late.seconds_to_wait(12.0), other.seconds_to_wait(12.0)) == (1.0, -12.0)
+    late.pause(busy, 13.0, 1.0)
+    assert attempts() == (3, 2, 0)
+    assert (early.is_used_up, late.is_used_up) == (True, False)
+    early.suspect_a_line()
+    assert attempts() == (0, 2, 0)
+    early.blame_server()
+    assert attempts() == (2, 2, 0)
+    late.pause(Unavailable("slow down", 429, 100.0), 20.0, 0.5)
+    assert (late.seconds_to_wait(20.0), other.seconds_to_wait(20.0)) == (60.5, 60.0)
+    late.answered(19.0)  # it began before the last failure
+    assert (attempts(), outage.is_on) == ((3, 0, 0), True)
+    assert late.seconds_to_wait(20.0) == 60.0
+    early.answered(20.0)
+    assert (attempts(), outage.is_on) == ((0, 0, 0), False)
+
+
 def test_the_time_that_a_server_asked_for_holds_for_all_and_no_answer_shortens_it() -> None:
     outage = Outage()
     first, second = (Machine(["m f=1 1"], Policy(), outage=outage) for _ in range(2))
@@ -271,6 +359,43 @@ def test_a_late_answer_shows_in_the_status_and_is_warned_of_once(ticks: int, cap
     assert shown[0] is None or shown[0].startswith(f"{URL}: no answer to a write of 1 lines for ")
     warned = events(caplog, "server.no_answer")
     assert [(each["route"], each["server"]) for each in warned] == [("yield", URL)] * (3 if ticks > 15 else 0)
+
+
+def test_the_oldest_late_answer_is_shown_as_long_as_it_is_late_and_other_words_stay() -> None:
+    unanswered, status = Unanswered("lambda"), RouteStatus("lambda")
+
+    def shown(now: float) -> str | None:
+        unanswered.show(status, now)
+        return status.waiting_for
+
+    with unanswered.request(1.0, "a poll", "tcp://from:8090"), unanswered.request(2.0, "a write of 3 lines"):
+        assert shown(5.9) is None
+        assert shown(6.0) == "tcp://from:8090: no answer to a poll for 5 s"
+        assert shown(9.0) == "tcp://from:8090: no answer to a poll for 8 s"
+    assert shown(10.0) is None
+    with unanswered.request(2.0, "a write of 3 lines"):
+        assert shown(10.0) == "the server: no answer to a write of 3 lines for 8 s"
+        status.waiting_for = "the first point"
+    assert shown(11.0) == "the first point"
+
+
+def test_each_late_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    unanswered = Unanswered("lambda")
+    with unanswered.request(0.0, "a poll"), unanswered.request(1.0, "a write"), unanswered.request(9.0, "a probe"):
+        for now, known in [(14.9, 0), (15.0, 1), (15.5, 1), (16.0, 2), (20.0, 2), (24.0, 3)]:
+            unanswered.warn(now)
+
+            assert len(events(caplog, "server.no_answer")) == known
+
+
+@pytest.mark.parametrize(("own", "named"), [(None, "tcp://from:8090"), ("tcp://other:8090", "tcp://other:8090")])
+def test_a_connection_that_is_lost_names_the_server_that_was_asked(own: str | None, named: str) -> None:
+    error = NotConnected("refused")
+    error.server = own
+    with pytest.raises(NotConnected), Unanswered().request(0.0, "a poll", "tcp://from:8090"):
+        raise error
+
+    assert error.server == named
 
 
 class Hanging(ScriptedSource):
@@ -504,8 +629,85 @@ def test_a_run_until_the_end_that_is_stopped_before_it_is_interrupted(
     assert any("interrupted: 20 of 100 messages" in unstyled(line) for line in summary_lines(summary)) is until_end
 
 
+@pytest.mark.parametrize(
+    ("left", "away", "state"),
+    [
+        ({Partition("s", "t", 0): 0}, False, "done"),
+        ({Partition("s", "t", 0): 0, Partition("s", "t", 1): 3}, False, "interrupted"),
+        (NotConnected("gone"), False, "interrupted"),
+        (Stopped("no such topic", None, "IFX763"), False, "interrupted"),
+        ({}, True, "interrupted"),
+    ],
+)
+def test_a_stopped_run_until_the_end_is_done_only_if_nothing_is_left(
+    left: dict[Partition, int] | Exception, away: bool, state: str
+) -> None:
+    class Knowing(ScriptedSource):
+        async def lag(self) -> dict[Partition, int]:
+            if isinstance(left, Exception):
+                raise left
+            return left
+
+    async def stop(asked: Stop) -> None:
+        await clock.sleep(20.0)
+        asked.request()
+
+    clock = ImmediateClock()
+    source = Knowing([batch([b"x"]), *[None] * 1_000_000])
+    server = Server(clock, [(0.0, 1e9)] if away else [])
+    summary = run(clock, route("r", server, source=source, until_end=True), stop=stop)
+
+    assert summary.routes[0].state == state
+    assert summary.exit_code == (0 if state == "done" else 3)
+
+
 def test_a_run_until_the_end_that_reaches_it_is_done() -> None:
     clock = ImmediateClock()
     summary = run(clock, route("r", Server(clock), until_end=True))
 
     assert (summary.exit_code, summary.routes[0].state) == (0, "done")
+
+
+# --- a route whose source has nothing now ---
+
+
+def test_a_route_is_idle_when_nothing_is_read_and_nothing_is_in_flight() -> None:
+    clock, status, seen = ImmediateClock(), Status(), []
+
+    class Timed(ScriptedSource):
+        """A source with a message at the start, and one after a minute."""
+
+        async def read(self) -> Batch | None:
+            offset = len(self._given)
+            if offset < 2 and clock.monotonic() >= 60.0 * offset:
+                self._script.append(batch([b"x"], offset=offset))
+            else:
+                self._script.append(None)
+            return await super().read()
+
+    async def stop(asked: Stop) -> None:
+        for _ in range(6):
+            await clock.sleep(15.0)
+            seen.append(status.routes[0].state)
+        asked.request()
+
+    source = Timed([])
+    summary = run(clock, route("r", Server(clock, latency=20.0), source=source), stop=stop, status=status)
+
+    assert seen == ["running", "idle", "idle", "idle", "running", "idle"]
+    assert (summary.routes[0].acknowledged, summary.routes[0].reconnects) == (2, 0)
+
+
+def test_nothing_is_acknowledged_again_and_again_while_a_server_is_slow() -> None:
+    class Counted(ImmediateClock):
+        pauses = 0
+
+        async def sleep(self, seconds: float) -> None:
+            self.pauses += seconds == _ACK_INTERVAL_SECONDS
+            await super().sleep(seconds)
+
+    clock = Counted()
+    summary = run(clock, route("r", Server(clock, latency=200.0), batches=2))
+
+    assert summary.routes[0].acknowledged == 2
+    assert clock.pauses <= 4

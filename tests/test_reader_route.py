@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cursors import CursorStore, Deduplicator, cursor_state
+from iggyflux.cursors.store import MEMORY_BYTES
 from iggyflux.delivery.windows import Read, ReadPosition, WindowRules
 from iggyflux.errors import NotConnected, Stopped, TooMuch
 from iggyflux.mapping import OnError, parse_mapping
@@ -224,6 +225,7 @@ class World:
         self.status = RouteStatus("back")
         self.more: dict[str, Any] = {}
         self.query = QUERY
+        self.memory_bytes = MEMORY_BYTES
         self.plan: Any = MAPPING.plan()
 
     def route(self) -> ReaderRoute:
@@ -232,6 +234,7 @@ class World:
             "back",
             self.query,
             marks="mark" in self.more and not self.plan.whole_windows,
+            memory_bytes=self.memory_bytes,
         )
         store.faults = self.faults
         return ReaderRoute(
@@ -305,10 +308,13 @@ def test_messages_have_key_and_the_same_id_whenever_a_row_is_read(tmp_path: Path
     assert {message.id for message in first.sink.messages} == {message.id for message in second.sink.messages}
 
 
-def test_late_and_changed_points_are_sent_and_what_was_seen_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory_bytes", [64, MEMORY_BYTES], ids=["more digests than memory", "usual"])
+def test_late_and_changed_points_are_sent_and_what_was_seen_is_not(tmp_path: Path, memory_bytes: int) -> None:
     late = Point(BASE - 50 * S, "late", "x", arrives=BASE + 3 * S)
     changed = Point(BASE - 45 * S, "changed", "d0", arrives=BASE + 8 * S)
-    world = World(tmp_path, [*points(50), late, changed]).run(60)
+    world = World(tmp_path, [*points(50), late, changed])
+    world.memory_bytes = memory_bytes
+    world.run(60)
 
     assert sorted(world.sink.values, key=str) == expected(world.database.points)
     assert world.status.reader is not None
@@ -340,6 +346,45 @@ def test_a_value_that_changes_back_is_sent_again(tmp_path: Path) -> None:
     ).run(60)
 
     assert [value for *_, value in world.sink.values] == ["a", "b", "a"]
+
+
+class Watched(Faults):
+    """It keeps what the status says at each query and during each wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: dict[str, list[tuple[str, str | None]]] = {}
+        self.world: World | None = None
+
+    def at(self, name: str) -> None:
+        super().at(name)
+        if self.world is not None:
+            status = self.world.status
+            self.shown.setdefault(name, []).append((status.state, status.waiting_for))
+
+
+def test_the_status_says_what_a_reader_waits_for_until_it_reads(tmp_path: Path) -> None:
+    watched = Watched()
+    late = [dataclasses.replace(each, arrives=BASE + 22 * S) for each in points(20)]
+    world = World(tmp_path, late, faults=watched, start="beginning", until_end=False)
+    watched.world = world
+    world.run(60)
+
+    assert watched.shown["first"] == [("connecting", None), *[("idle", "the first point")] * 5]
+    assert set(watched.shown["fetch"]) == {("running", None)}
+    assert sorted(world.sink.values, key=str) == expected(late)
+
+
+def test_the_status_says_how_much_of_a_backlog_is_read(tmp_path: Path) -> None:
+    rules = {"start": BASE - 5_000 * S, "until_end": True, "rows_per_second": 1.0}
+    world = World(tmp_path, points(100, step=40 * S, first=BASE - 4_900 * S), **rules).run(30)
+    status = world.status.reader
+
+    assert (world.status.state, world.status.waiting_for) == ("interrupted", "the limit `backfill_rate`")
+    assert status is not None
+    assert status.share is not None
+    assert 0.2 < status.share < 0.4
+    assert status.seconds_left == pytest.approx(world.clock.now * (1 - status.share) / status.share)
 
 
 def test_what_was_seen_survives_a_restart(tmp_path: Path) -> None:

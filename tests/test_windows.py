@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -327,6 +328,19 @@ def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond() -> None:
 
     assert sizes == [4096, 2048, 512, 64, 4, 1]
     assert read == GiveUp(0, 1)
+
+
+@pytest.mark.parametrize("report", [lambda machine: machine.read(1, 0.0), lambda machine: machine.too_much()])
+def test_a_result_is_taken_once_and_only_of_a_window_that_was_requested(report: Callable[[Windows], None]) -> None:
+    new, opened = Windows(WindowRules()), Windows(WindowRules(), ReadPosition(BASE - 900 * S, BASE - 900 * S))
+    opened.set_server_time(BASE, 0.0)
+    for machine in (new, opened):
+        with pytest.raises(ValueError, match="no window was requested"):
+            report(machine)
+    assert isinstance(opened.next(0.0), Read)
+    report(opened)
+    with pytest.raises(ValueError, match="no window was requested"):
+        report(opened)
 
 
 def test_a_grid_has_whole_cells_only() -> None:

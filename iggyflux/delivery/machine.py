@@ -144,8 +144,8 @@ class Machine:
         self._phase = Phase.DELIVERING
         self._suspects = 0
         self._window: int | None = None
-        # Signs since a line is suspected that the server works: it answered, it accepted a line, a line it stored.
-        self._has_answered = False
+        self._is_of_failing = False  # whether the suspects make the server fail, or are rejected
+        # A sign since the failures that the server works, it accepted a line; and a line that it stored.
         self._has_accepted = False
         self._stored_line: int | None = None
 
@@ -175,7 +175,6 @@ class Machine:
             self._limit.accepted(self._bytes(width))
         if not isinstance(verdict, Unavailable):
             self._retry.answered(now if began is None else began)
-            self._has_answered = True
         if self._phase is Phase.CALLING_WITNESS and not isinstance(verdict, Impossible):
             self._hear_witness(verdict, now, jitter)
             return
@@ -203,10 +202,12 @@ class Machine:
         else:
             self._wait(Unavailable(reason), now, jitter)
 
-    def _enter(self, phase: Phase, *, suspects: int = 0, window: int | None = None) -> None:
+    def _enter(
+        self, phase: Phase, *, suspects: int = 0, window: int | None = None, is_of_failing: bool = False
+    ) -> None:
         if phase is not self._phase and phase not in TRANSITIONS[self._phase]:
             raise AssertionError(f"{phase} never follows {self._phase}")
-        self._phase, self._suspects, self._window = phase, suspects, window
+        self._phase, self._suspects, self._window, self._is_of_failing = phase, suspects, window, is_of_failing
 
     # --- answers, one method a verdict ---
 
@@ -217,10 +218,10 @@ class Machine:
         if self._held:
             self._todo = [*self._held, *self._todo]
             self._held = []
-            self._enter(Phase.SEARCHING, suspects=1, window=1)
+            self._enter(Phase.SEARCHING, suspects=1, window=1, is_of_failing=True)
         elif self._suspects > width:
             left = self._suspects - width
-            self._enter(Phase.SEARCHING, suspects=left, window=max(left // 2, 1))
+            self._enter(Phase.SEARCHING, suspects=left, window=max(left // 2, 1), is_of_failing=self._is_of_failing)
         else:
             self._enter(Phase.DELIVERING, window=self._window * 2 if self._window else None)
 
@@ -249,7 +250,7 @@ class Machine:
         if width == 1:
             self._refuse_first(verdict.reason, verdict.status, verdict.code, is_vague=not verdict.blames_lines)
         elif not self._look_at(verdict.suspects, width):
-            self._halve(width)
+            self._halve(width, is_of_failing=False)
         self._count_refused_request(verdict.reason, verdict.status, is_vague=not verdict.blames_lines)
 
     def _too_large(self, verdict: TooLarge, width: int, _now: float, _jitter: float) -> None:
@@ -289,8 +290,7 @@ class Machine:
                 self._enter(Phase.DELIVERING)
         elif retry.repeats >= self._repeats_needed(width, _DEATHS_OF_A_KILLER if width > 1 else _DEATHS_ALONE):
             reason = f"the connection broke each time this line was sent alone: {verdict.reason}"
-            lived = self._phase is Phase.SEARCHING and self._has_answered
-            is_proved = lived or len(self._lines) == 1 or retry.deaths >= _DEATHS_ENOUGH
+            is_proved = len(self._lines) == 1 or retry.deaths >= _DEATHS_ENOUGH
             self._accuse(width, reason, None, "IFX603", is_proved=is_proved)
 
     def _failed_alike(self, verdict: Unavailable, width: int) -> None:
@@ -308,10 +308,10 @@ class Machine:
 
         A line is blamed only with a witness, another request that was accepted since: else the server itself fails.
         """
-        if self._phase is not Phase.SEARCHING:
-            self._has_accepted = self._has_answered = False
+        if not self._is_of_failing:
+            self._has_accepted = False
         if width > 1:
-            self._halve(width)
+            self._halve(width, is_of_failing=True)
         elif self._has_accepted or is_proved:
             self._refuse_first(reason, status, code, is_vague=True)
         elif self._can_be_held():
@@ -337,7 +337,7 @@ class Machine:
         self._todo = self._todo[1:]
         self._has_accepted = isinstance(verdict, Accepted)
         if self._has_accepted:
-            self._enter(Phase.SEARCHING, suspects=1, window=1)
+            self._enter(Phase.SEARCHING, suspects=1, window=1, is_of_failing=True)
         else:
             self._blame_server()
         if isinstance(verdict, Unavailable):
@@ -351,15 +351,14 @@ class Machine:
 
     # --- what is sent next ---
 
-    def _halve(self, width: int) -> None:
-        self._enter(Phase.SEARCHING, suspects=width, window=width // 2)
+    def _halve(self, width: int, *, is_of_failing: bool) -> None:
+        self._enter(Phase.SEARCHING, suspects=width, window=width // 2, is_of_failing=is_of_failing)
         self._retry.suspect_a_line()
 
     def _refuse_first(self, reason: str, status: int | None, code: str, *, is_vague: bool) -> None:
         self._refusals.append(Refusal(self._todo[0], reason, status, code, reason if is_vague else None))
         self._todo = self._todo[1:]
         self._retry.suspect_a_line()
-        self._has_accepted = self._has_answered = False
         # Next send as many lines as there were for each rejected one so far: few requests if few or most are rejected.
         settled = len(self._lines) - len(self._todo) - len(self._held)
         found = len(self._refusals)
@@ -376,7 +375,7 @@ class Machine:
             if not _keeps_order(chosen, [self._lines[index] for index in sent]):
                 return False
             self._todo = [*first, *self._todo[width:]]
-            self._halve(width)
+            self._halve(width, is_of_failing=False)
             return True
         among = frozenset(chosen)
         others = [index for line, index in enumerate(sent) if line not in among]
@@ -407,7 +406,6 @@ class Machine:
     def _wait(self, verdict: Unavailable, now: float, jitter: float) -> None:
         self._retry.pause(verdict, now, jitter)
         self._status = verdict.status
-        self._give_up_if_used_up()
 
     def _give_up_if_used_up(self) -> None:
         """End as `on_unavailable` says once the retries are used up; those of other deliveries count too."""

@@ -80,8 +80,7 @@ class SinkState:
 
     def waiting_for(self, now: float) -> str | None:
         """Return what deliveries wait for, for people: the server with the reason, or an answer that is late."""
-        is_failing = self.waiting or any(each.is_retrying for each in self.deliveries)
-        if is_failing and self.shared.outage.reason:
+        if self.waiting or any(each.is_retrying for each in self.deliveries):
             return f"{self.server or 'the sink'}: {self.shared.outage.reason}"
         return self.unanswered.waiting_for(now)
 
@@ -163,7 +162,8 @@ async def _deliver(
                     with state.unanswered.request(clock.monotonic(), "a probe", state.server):
                         reason = await _probe(sink)
                     machine.probed(reason, clock.monotonic(), random())
-                    shared.has_given_up = shared.has_given_up or (is_last and reason is not None)
+                    if is_last and reason is not None:
+                        shared.has_given_up = True
             case Wait() as wait:
                 _log_wait(state, wait)
                 await _wait(state, clock, stop, wait.seconds)

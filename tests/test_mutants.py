@@ -1,0 +1,124 @@
+"""The runner of mutants: what it changes, how it names a change, and when a change counts as noticed."""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Callable, Sequence
+
+import mutants
+import pytest
+
+SOURCE = """
+LIMIT = 3
+
+class Lager:
+    def holt(self, größe, most=LIMIT):
+        if größe > 1:
+            return False
+        return False
+
+def while_(x):
+    return [each for each in x if each is not None]
+"""
+
+
+def test_each_mutant_has_another_name() -> None:
+    """Several functions may have a line of the same text, and one function may have it twice."""
+    names = [each.name for module in mutants.SUITES for each in mutants.mutants_of(module)]
+
+    assert len(names) == len(set(names))
+
+
+def test_each_accepted_mutant_is_one_mutant() -> None:
+    assert mutants.faults_of_accepted() == []
+
+
+def test_an_accepted_mutant_must_be_there_once_and_say_which_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    everywhere = mutants.mutants_of("delivery.machine")
+    first = next(each for each in everywhere if each.nth == 2)
+    entry = {"module": first.module, "function": first.function, "line": first.text, "change": first.change}
+    monkeypatch.setattr(mutants, "entries", lambda: [entry])
+    several = mutants.faults_of_accepted()
+    monkeypatch.setattr(mutants, "entries", lambda: [{**entry, "nth": 2}, {**entry, "nth": 2}, {**entry, "nth": 99}])
+    others = mutants.faults_of_accepted()
+
+    assert [each.rpartition(": ")[2] for each in several] == ["several mutants"]
+    assert sorted(each.rpartition(": ")[2] for each in others) == ["listed 2 times", "no such mutant"]
+
+
+def test_changes_are_those_of_code_and_not_of_words() -> None:
+    found = [(name, what) for _, name, what, _ in mutants._changes(ast.parse(SOURCE))]
+
+    assert ("", "3 → 4") in found
+    assert ("Lager.holt", "Gt → GtE") in found
+    assert found.count(("Lager.holt", "False → True")) == 2
+    assert ("while_", "IsNot → Is") in found
+
+
+def test_what_runs_on_import_is_told_from_what_runs_in_functions() -> None:
+    before = compile(ast.parse(SOURCE), "x", "exec")
+    seen = {}
+    for number, (_, _, what, _) in enumerate(mutants._changes(ast.parse(SOURCE))):
+        after = compile(mutants.changed(ast.parse(SOURCE), number), "x", "exec")
+        pairs = mutants.changed_functions(before, after)
+        seen[what] = None if pairs is None else [old.co_qualname for old, _ in pairs]
+
+    assert seen["3 → 4"] is None
+    assert seen["Gt → GtE"] == ["Lager.holt"]
+    assert seen["IsNot → Is"] == ["while_"]
+
+
+def passing(tests: Sequence[str], tell: mutants.Tell) -> None:
+    tell("passed", "")
+
+
+def failing(tests: Sequence[str], tell: mutants.Tell) -> None:
+    tell("begins", "a")
+    tell("failed", "a")
+
+
+def hanging(tests: Sequence[str], tell: mutants.Tell) -> None:
+    tell("begins", tests[-1])
+    time.sleep(1e6)
+
+
+def late_once(tests: Sequence[str], tell: mutants.Tell) -> None:
+    """Fail, but only alone."""
+    (hanging if len(tests) > 1 else failing)(tests, tell)
+
+
+def ending(tests: Sequence[str], tell: mutants.Tell) -> None:
+    raise SystemExit(5)
+
+
+def vanishing(tests: Sequence[str], tell: mutants.Tell) -> None:
+    mutants.os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("run", "usual", "alone", "expected"),
+    [
+        (passing, 600.0, 600.0, ("passed", "")),
+        (failing, 600.0, 600.0, ("failed", "a")),
+        (hanging, 0.1, 0.1, ("timed out", "b")),
+        (late_once, 0.1, 600.0, ("failed", "a")),
+    ],
+)
+def test_only_what_fails_or_is_late_alone_too_is_noticed(
+    run: Callable[[Sequence[str], mutants.Tell], None],
+    usual: float,
+    alone: float,
+    expected: mutants.Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mutants, "USUAL", mutants.Limit(usual, 1))
+    monkeypatch.setattr(mutants, "ALONE", mutants.Limit(alone, 1))
+
+    assert mutants.outcome(run, ["a", "b"], mutants.Ranking({})) == expected
+
+
+@pytest.mark.parametrize("run", [ending, vanishing])
+def test_a_process_that_ends_in_another_way_ends_the_run(run: Callable[[Sequence[str], mutants.Tell], None]) -> None:
+    with pytest.raises(mutants.BrokenRun):
+        mutants.outcome(run, ["a"], mutants.Ranking({}))
