@@ -112,7 +112,9 @@ def test_json_has_a_message_a_line_and_a_summary() -> None:
     assert first["lines"] == ["m,d=d1,site=berlin,topic=t a=1.0 1700000000123000000"]
     assert (second["outcome"], second["failures"][0]["line"], second["failures"][0]["column"]) == ("failed", 8, 15)
     assert third["sample"] == 3
-    assert summary["summary"]["measurements"] == {"m": {"points": 2, "series": 2}}
+    assert summary["summary"]["measurements"] == {
+        "m": {"points": 2, "series": 2, "tags": {"d": 2, "site": 1, "topic": 1}}
+    }
 
 
 @pytest.mark.usefixtures("mapping")

@@ -92,13 +92,13 @@ def _mapping(name: str) -> WriterMapping | ReaderMapping:
     if path.exists() or not (revision and inside):
         if not path.is_file():
             raise click.UsageError(f"cannot read {name}: " + ("it is a directory" if path.is_dir() else "no such file"))
-        data = read_source(path)
+        data, own_name = read_source(path), None
     else:
-        data = _of_revision(name)
+        data, own_name = _of_revision(name), Path(inside).stem
     document = read_document(data, format=format_of(str(path)), file=name)
     if kind_of(document.tree) == "pipeline":
         raise click.UsageError(f"{name} is a pipeline; expected a mapping")
-    return compile_document(document)
+    return compile_document(document, name=own_name)
 
 
 def _of_revision(name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -176,7 +177,7 @@ def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping |
         named, sink = (
             (item.get("mapping"), item.get("to", content.get("to"))) if isinstance(item, dict) else (None, None)
         )
-        mapping = mappings.get((path.parent / named).resolve()) if isinstance(named, str) else None
+        mapping = mappings.get(Path(os.path.realpath(path.parent / named))) if isinstance(named, str) else None
         if isinstance(mapping, WriterMapping) and sink in (None, "influxdb"):
             layers = [each for each in (content.get("influxdb"), item.get("influxdb")) if isinstance(each, dict)]
             settings = {key: value for layer in layers for key, value in layer.items()}
