@@ -98,6 +98,15 @@ def test_a_text_with_errors_still_has_its_samples() -> None:
     assert looked["problems"][0]["severity"] == "error"
 
 
+def test_samples_that_make_too_many_series_are_a_problem() -> None:
+    samples = SAMPLES.replace('"soon"', "1767225601") + '{"klass": "d", "pressure": 1, "at": 1}\n'
+    looked = asked("look", TEXT + "limits: {series: 1}\n", samples)
+    (problem,) = [each for each in looked["problems"] if each["code"] == "IFX622"]
+
+    assert problem["message"] == "the samples make 2 series, and `limits.series` is 1"
+    assert looked["made"]["counts"]["lines"] == 2
+
+
 def test_binary_payloads_are_messages_with_coordinates() -> None:
     text = TEXT.replace("topic: pumps", "topic: pumps, payload: msgpack")
     packed = json.dumps({"payload_base64": "g6JhdM5pVbqApWtsYXNzoWKocHJlc3N1cmXLQAQAAAAAAAA="})

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from iggyflux.authoring.series import SeriesCount, beyond_limit
+from iggyflux.delivery.lines import point_key
 from iggyflux.documents import Format, read_document
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError, Problem
@@ -51,10 +53,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What comes of each of the samples, and of all together."""
+    """What comes of each of the samples, and of all together; `beyond` says that they make too many series."""
 
     samples: tuple[Made, ...]
     measurements: tuple[Written, ...]
+    beyond: Problem | None = None
 
 
 def preview(text: str, samples: Samples, *, format: Format = "yaml", dialect: str = "v2") -> Preview | None:  # noqa: A002
@@ -91,7 +94,8 @@ def _of_messages(mapping: WriterMapping, samples: Sequence[Message], dialect: st
         )
         for n in range(len(samples))
     )
-    return Preview(made, tuple(_by_measurement(points)))
+    count = SeriesCount(point_key(line)[0] for line in rendered.lines)
+    return Preview(made, tuple(_by_measurement(points)), beyond_limit(mapping, count))
 
 
 def _of_rows(mapping: ReaderMapping, rows: Sequence[Row]) -> Preview:

@@ -56,6 +56,7 @@ def look(asked: Question) -> Answer:
     made = None
     if read.mapping is not None:
         made = preview_of(read.mapping, plain(read.samples))
+        problems = [*problems, *([made.beyond] if made.beyond is not None else ())]
     else:  # the text has errors
         read(stand_in(positions.plain))
     return {
