@@ -320,7 +320,7 @@ def test_a_list_that_is_none_fails_for_its_own_element_only() -> None:
 
 
 def test_a_record_without_values_is_told_where_others_are() -> None:
-    """The time of a cell stands in its module: the hint names parent() and root()."""
+    """The time of a cell is a member of its module: the hint names parent() and root()."""
     point = {"measurement": {"const": "m"}, "fields": ["mv"], "timestamp": {"expr": "ts", "format": "unix_s"}}
     found = rendered({"for_each": ["racks", "modules"], "points": point | {"for_each": "cells"}}, STORE)
     rack = rendered({"for_each": "racks", "points": point}, STORE)
@@ -331,7 +331,7 @@ def test_a_record_without_values_is_told_where_others_are() -> None:
 
 
 def test_a_list_of_a_point_leaves_the_other_points_alone() -> None:
-    """Rule 10.  The fans of the first rack are no list; its own point is made."""
+    """Rule 10.  The fans of the first rack are an object; its own point is made."""
     found = rendered({"for_each": "racks", "points": [RACKS, FANS]}, STORE)
 
     assert list(found.lines) == [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from iggyflux.authoring.examples import example_message, example_rows
-from iggyflux.documents import Document
+from iggyflux.documents import Document, split_pointer
 from iggyflux.errors import DocumentError, EvaluationError, ExpressionError, RecordError
 from iggyflux.expressions import Expression, Place, compile_expression, truth
 from iggyflux.mapping import MessageSpec, PointSpec, ReaderMapping, WriterMapping, compile_document
@@ -209,15 +208,16 @@ def _places_without_mapping(document: Document, pointer: str, samples: Samples) 
 
 def _lists_around(document: Document, pointer: str) -> list[str]:
     """Return the expressions of `for_each` that lead to what the expression at `pointer` is evaluated on."""
-    point = re.match("/points(?:/[0-9]+(?=/))?(?=/)", pointer)
+    first, *rest = [*split_pointer(pointer), ""]
+    places = {"for_each": [""], "points": ["", f"/points/{rest[0]}" if rest[0].isdigit() else "/points"]}
     found: list[str] = []
-    for place in ["", point[0]] if point else [""] if pointer.startswith("/for_each") else []:
-        inside = re.fullmatch(rf"{place}/for_each(?:/([0-9]+))?", pointer)
+    for place in places.get(first, []):
         node = document.node(f"{place}/for_each")
         lists = [] if node is None else node.value if isinstance(node.value, list) else [node.value]
-        found += [each for each in lists[: int(inside[1] or 0) if inside else None] if isinstance(each, str)]
-        if inside:
-            break
+        _, is_inside, number = pointer.partition(f"{place}/for_each")
+        if is_inside and pointer.startswith(f"{place}/for_each"):
+            lists = lists[: int(number[1:] or 0)]
+        found += [each for each in lists if isinstance(each, str)]
     return found
 
 
