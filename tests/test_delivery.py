@@ -1174,6 +1174,14 @@ def test_where_the_server_itself_fails_the_retries_are_used_up() -> None:
     assert isinstance(machine.next(1e9), Stop)
 
 
+def test_a_transition_that_is_not_in_the_table_is_a_bug() -> None:
+    machine = Machine(points(1), Policy())
+    machine._enter(Phase.FAILING)
+
+    with pytest.raises(AssertionError, match="never follows"):
+        machine._enter(Phase.CALLING_WITNESS)
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 
