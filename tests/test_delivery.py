@@ -1182,6 +1182,17 @@ def test_a_transition_that_is_not_in_the_table_is_a_bug() -> None:
         machine._enter(Phase.CALLING_WITNESS)
 
 
+@pytest.mark.parametrize("named", [-1, 9])
+def test_a_refusal_of_a_line_that_was_not_sent_is_a_refusal_of_some_line(named: int) -> None:
+    machine = Machine(points(2), Policy())
+
+    driven(machine, lambda lines, _: Refused((Refusal(named, "bad"),), True) if 1 in lines else Accepted(), most=20)
+
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == [1]
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 
