@@ -1193,6 +1193,17 @@ def test_a_refusal_of_a_line_that_was_not_sent_is_a_refusal_of_some_line(named: 
     assert [refusal.line for refusal in end.refusals] == [1]
 
 
+def test_a_server_to_which_every_line_is_too_large_is_not_sent_each_of_them() -> None:
+    machine = Machine(points(9), Policy(max_lines=1, max_refused_requests=3))
+
+    sent = driven(machine, lambda *_: TooLarge("413"))
+
+    assert sent == [(0,), (1,), (2,)]
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == list(range(9))
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 
