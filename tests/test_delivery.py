@@ -1204,6 +1204,14 @@ def test_a_server_to_which_every_line_is_too_large_is_not_sent_each_of_them() ->
     assert [refusal.line for refusal in end.refusals] == list(range(9))
 
 
+def test_suspects_are_sent_first_and_without_others() -> None:
+    machine = Machine(points(8), Policy())
+
+    sent = driven(machine, lambda lines, _: RefusedSome("bad", suspects=(5, 3)) if len(lines) > 2 else Accepted(), 2)
+
+    assert sent == [tuple(range(8)), (5, 3)]
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 
