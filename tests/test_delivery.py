@@ -1174,6 +1174,44 @@ def test_where_the_server_itself_fails_the_retries_are_used_up() -> None:
     assert isinstance(machine.next(1e9), Stop)
 
 
+def test_a_transition_that_is_not_in_the_table_is_a_bug() -> None:
+    machine = Machine(points(1), Policy())
+    machine._enter(Phase.FAILING)
+
+    with pytest.raises(AssertionError, match="never follows"):
+        machine._enter(Phase.CALLING_WITNESS)
+
+
+@pytest.mark.parametrize("named", [-1, 9])
+def test_a_refusal_of_a_line_that_was_not_sent_is_a_refusal_of_some_line(named: int) -> None:
+    machine = Machine(points(2), Policy())
+
+    driven(machine, lambda lines, _: Refused((Refusal(named, "bad"),), True) if 1 in lines else Accepted(), most=20)
+
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == [1]
+
+
+def test_a_server_to_which_every_line_is_too_large_is_not_sent_each_of_them() -> None:
+    machine = Machine(points(9), Policy(max_lines=1, max_refused_requests=3))
+
+    sent = driven(machine, lambda *_: TooLarge("413"))
+
+    assert sent == [(0,), (1,), (2,)]
+    end = machine.next(1e9)
+    assert isinstance(end, Done)
+    assert [refusal.line for refusal in end.refusals] == list(range(9))
+
+
+def test_suspects_are_sent_first_and_without_others() -> None:
+    machine = Machine(points(8), Policy())
+
+    sent = driven(machine, lambda lines, _: RefusedSome("bad", suspects=(5, 3)) if len(lines) > 2 else Accepted(), 2)
+
+    assert sent == [tuple(range(8)), (5, 3)]
+
+
 def test_lines_that_wait_behind_the_others_are_given_up_with_them() -> None:
     machine = Machine(points(3), Policy(max_lines=1, max_retries=1, on_unavailable="dead_letter"))
 
