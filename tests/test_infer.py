@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,3 +160,29 @@ def test_every_number_is_a_field_whatever_its_name(numbers: dict[str, float]) ->
 @given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
 def test_any_bytes_give_a_mapping_that_renders_them_or_a_clear_error(data: bytes) -> None:
     check(lambda: recognize_file(data))
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.integers(0, 9)), min_size=2, max_size=12))
+def test_points_that_overwrite_others_are_told(readings: list[tuple[str, int, int]]) -> None:
+    """A message that comes twice overwrites itself, and is none of them."""
+    messages = [{"kiln": kiln, "ts": 1767225600 + 60 * at, "glow": 700.5 + glow} for kiln, at, glow in readings]
+    try:
+        proposal = infer(recognize_payloads([json.dumps(each).encode() for each in messages]), Wishes("s", "t"))
+    except SampleError:
+        return
+    mapping = parse_mapping(proposal.text("yaml"))
+    assert isinstance(mapping, WriterMapping)
+    lines = set(mapping.plan().render([bare_message(json.dumps(each).encode(), 0) for each in messages]).lines)
+    points = {line.rpartition(" ")[::2] for line in lines}
+    places = {(line.partition(" ")[0], time) for line, time in points}
+    told = [note for note in proposal.notes if note.startswith("CHECK: ")]
+    assert bool(told) == (len(lines) > len(places))
+    if told:
+        assert told[0].startswith(f"CHECK: {len(lines) - len(places)} of ")
+
+
+def test_a_path_that_no_sample_has_is_no_constant_measurement() -> None:
+    samples = recognize_payloads([b'{"kiln": "a", "glow": 700.5}'])
+    with pytest.raises(SampleError) as found:
+        infer(samples, Wishes("s", "t", measurement="data.kiln.name"))
+    assert found.value.code == "IFX544"

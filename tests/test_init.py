@@ -218,6 +218,15 @@ def test_options_of_files_are_not_for_directories(words: list[str]) -> None:
     assert (iggyflux("init", *words).code, list(Path().iterdir())) == (2, [])
 
 
+@pytest.mark.parametrize("name", ["plant.yamll", "readings.yam", "v1.0"])
+def test_another_extension_is_no_directory_by_mistake(name: str) -> None:
+    done = iggyflux("init", name)
+    assert (done.code, Path(name).exists()) == (2, False)
+    assert f"or a directory ({name}/)" in done.err
+    assert iggyflux("init", f"{name}/").code == 0
+    assert (Path(name) / "mapping.yaml").is_file()
+
+
 def test_a_file_in_the_way_of_a_directory_is_named() -> None:
     Path("werk").write_text("")
     outcome = iggyflux("init", "werk")

@@ -204,6 +204,12 @@ def test_points_of_series_too_many_become_dead_letters_and_their_neighbours_are_
     assert written() == {"b1", "b2", "b5"}
 
 
+def test_replay_has_no_limit() -> None:
+    run("{series: 2}", message("b1", "b2", "b3"))
+    done = iggyflux("replay", "dead-letters/buoys", "--pipeline", "p.yaml")
+    assert (done.code, written()) == (0, {"b1", "b2", "b3"})
+
+
 def test_warn_writes_all_and_says_so_once() -> None:
     done = run("{series: 2, on_limit: warn}", message("b1", "b2", "b3"), message("b4"))
     assert (done.code, written()) == (0, {"b1", "b2", "b3", "b4"})

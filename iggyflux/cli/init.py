@@ -73,7 +73,15 @@ def command(
 
 
 def _is_directory(path: str) -> bool:
-    return path.endswith(("/", os.sep)) or not path.lower().endswith(_ENDINGS) or Path(path).is_dir()
+    """Return whether a path is that of a directory.  Raise UsageError for another extension, which may be misspelt."""
+    if path.endswith(("/", os.sep)) or Path(path).is_dir():
+        return True
+    if path.lower().endswith(_ENDINGS):
+        return False
+    if Path(path).suffix:
+        files = ", ".join(_ENDINGS)
+        raise click.UsageError(f"{path}: expected a file that ends with {files}, or a directory ({path}/)")
+    return True
 
 
 def _write_file(path: Path | None, pipeline: bool, reader: bool, mapping: str | None, toml: bool, force: bool) -> int:

@@ -13,6 +13,7 @@ from typing import Final
 import click
 import uvicorn
 
+from iggyflux.cli.inputs import open_input
 from iggyflux.cli.log import TopicName, envelope_line
 from iggyflux.cli.logs import open_log
 from iggyflux.cli.output import flush_results, note, result_line
@@ -98,18 +99,17 @@ def _start(mapping: Path | None, samples: Path | None) -> tuple[Folder, Start]:
 
 def _sample_text(path: Path) -> str:
     """Return the samples of a file: the first lines of a large one."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_SAMPLE_BYTES + 1)
-    except OSError as error:
-        raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > MOST_SAMPLE_BYTES:
-        data = data[: data.rfind(b"\n", 0, MOST_SAMPLE_BYTES) + 1]
-        note(f"the first {len(data):,} bytes of {path} are used")
+    data = bytearray()
+    with open_input(path) as lines:
+        for line in lines:
+            if len(data) + len(line) > MOST_SAMPLE_BYTES:
+                note(f"the first {len(data):,} bytes of {path} are used")
+                break
+            data += line
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        hint = "`iggyflux log append` and `log read --envelope` make lines of text of binary messages"
+        hint = 'binary payloads are lines such as {"payload_base64": "…"}'
         raise click.UsageError(f"{path} is not text ({hint})") from None
 
 

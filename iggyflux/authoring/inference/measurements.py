@@ -40,6 +40,8 @@ def choose_measurement(elements: Elements, places: Sequence[Place], wishes: Wish
         try:
             place = place_named(places, wishes.measurement, "--measurement")
         except SampleError:
+            if "." in wishes.measurement:
+                raise  # a path, which no sample has
             return Measurement(wishes.measurement, True, "chosen"), None
         return Measurement(place.expression, False, "chosen"), place
     if wishes.topic_per_type:

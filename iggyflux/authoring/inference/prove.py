@@ -207,8 +207,18 @@ def _notes(messages: Sequence[Message], rendered: Rendered) -> tuple[str, ...]:
     return (
         f"Inferred by `iggyflux infer` from {made}.",
         f"About {len(series):,} series{', and growing with each message' if grows else ''}. {_causes(series)}",
+        *_overwritten(rendered.lines),
         "The comments give the reasons and the alternatives. Next: iggyflux test FILE",
     )
+
+
+def _overwritten(lines: Sequence[str]) -> Iterator[str]:
+    """Yield a warning if points have the tags and time of other ones."""
+    different = dict.fromkeys(lines)
+    count = len(different) - len({point_key(line) for line in different})
+    if count:
+        what = f"{count:,} of {counted(len(different), 'point')} overwrite another one, with the same tags and time"
+        yield f"CHECK: {what}. Add a tag (--tag), or take another time (--time)."
 
 
 def _causes(series: Iterable[str]) -> str:
