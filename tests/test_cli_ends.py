@@ -345,6 +345,8 @@ def test_the_beginning_of_a_code_lists_those_that_begin_so() -> None:
         "IFX501",
         "IFX502",
         "IFX503",
+        "IFX504",
+        "IFX505",
     ]
     assert iggyflux("codes", "IFX500").out.startswith("IFX500: invalid envelope\n")
 

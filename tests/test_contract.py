@@ -96,7 +96,8 @@ def test_examples_show_computed_measurements_stars_and_types_of_the_payload(is_a
         ("", "IFX167"),
         ("    influxdb: {bucket: one}\n", "IFX167"),
         ("    influxdb: {bucket: two}\n", None),
-        ("    to: stdout\n", "IFX168"),
+        ("    influxdb: {url: '${UNSET_URL}/'}\n", "IFX167"),
+        ("    to: stdout\n", None),
     ],
 )
 def test_a_pipeline_says_whether_the_databases_are_the_same(more: str, expected: str | None) -> None:

@@ -1230,3 +1230,28 @@ def test_a_server_that_fails_on_four_lines_and_stored_none_fails_itself() -> Non
 
     assert sent == [(0,), (1,), (2,), (3,)]
     assert machine.phase is Phase.FAILING
+
+
+def test_a_line_that_kills_the_server_is_blamed_where_the_witness_is_refused_by_now() -> None:
+    """The stored line is beyond the retention, for example: its refusal must not hide the deaths without end."""
+    lines = ["kiln,id=a glow=1 0", "kiln,id=b glow=2 1", "kiln,id=c glow=3 2"]
+    machine, now, stored = Machine(lines, Policy(max_backoff_seconds=1.0)), 0.0, 0
+    for _ in range(1_000):
+        match machine.next(now):
+            case Send(indices) if 0 in indices or 2 in indices:
+                machine.receive(Unavailable("reset", connection_died=True), now, 0.5)
+            case Send() if stored:
+                machine.receive(RefusedSome("beyond the retention", 400), now, 0.5)
+            case Send():
+                stored += 1
+                machine.receive(Accepted(), now, 0.5)
+            case Probe():
+                machine.probed(None, now, 0.5)
+            case Wait() as wait:
+                now += wait.seconds
+            case Done(refusals):
+                assert [each.line for each in refusals] == [0, 2]
+                return
+            case Stop() as stop:
+                raise AssertionError(stop)
+    raise AssertionError("it goes on without end")

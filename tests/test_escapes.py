@@ -40,6 +40,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x85\r\x08\u202egnp\u2066x\u2028y\x7f"
 FORGED = "ok\n12:00:00 ERROR forged.event route=x"
 
 WRITERS = {
+    "playground/worker.py": "answers to its own server, through a pipe",
     "cli/output.py": "is the writer",
     "cli/live_table.py": "draws the table with rich; its cells are escaped",
     "cli/progress.py": "asks whether stderr is a terminal, and gives it to the handler of the log",

@@ -86,7 +86,14 @@ class Letters(CollectingDeadLetters):
         await super().put(letters)
 
 
-def run(source: ScriptedSource, server: object, letters: CollectingDeadLetters, **more: object) -> Summary:
+def run(
+    source: ScriptedSource,
+    server: object,
+    letters: CollectingDeadLetters,
+    *,
+    clock: ImmediateClock | None = None,
+    **more: object,
+) -> Summary:
     values: dict[str, object] = {
         "name": "r",
         "source": source,
@@ -99,7 +106,8 @@ def run(source: ScriptedSource, server: object, letters: CollectingDeadLetters, 
     }
 
     async def main() -> Summary:
-        return await run_routes([Route(**values)], stop=Stop(), clock=ImmediateClock(), tick_seconds=None)  # type: ignore[arg-type]
+        route = Route(**values)  # type: ignore[arg-type]
+        return await run_routes([route], stop=Stop(), clock=clock or ImmediateClock(), tick_seconds=None)
 
     return asyncio.run(asyncio.wait_for(main(), 30))
 
@@ -386,6 +394,31 @@ def test_what_is_held_is_sent_again_after_the_largest_backoff(
     assert settled(source) == was_open + requests
     assert (server.stored, letters.letters) == ([f"m,kind=lambda f={at} {at}" for at in range(settled(source))], [])
     assert server.requests == was_open + (attempts + 1) * requests
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 3])
+def test_the_end_of_the_input_does_not_wait_for_a_request_that_is_held(max_in_flight: int) -> None:
+    """A line was accepted before, so what is held at the end is settled at once: no backoff passes."""
+
+    class Slow(Server):
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            for _ in range(200 * (VAGUE.decode() in lines[0])):
+                await asyncio.sleep(0)
+            return await super().write(lines)
+
+    source, server, letters = ScriptedSource(batches_of([GOOD], [VAGUE])), Slow(), CollectingDeadLetters()
+    clock = ImmediateClock()
+
+    summary = run(source, server, letters, batch_size=1, max_in_flight=max_in_flight, clock=clock)
+
+    assert (summary.exit_code, settled(source), len(letters.letters)) == (0, 2, 1)
+    assert clock.now < Policy().max_backoff_seconds
+
+
+def test_a_backoff_of_zero_sends_what_is_held_once_a_second() -> None:
+    source, server, clock = ScriptedSource([*batches_of([VAGUE]), *[None] * 100]), Server(), ImmediateClock()
+    run(source, server, CollectingDeadLetters(), batch_size=1, policy=Policy(max_backoff_seconds=0.0), clock=clock)
+    assert server.requests <= clock.now + 2
 
 
 def test_a_request_that_is_sent_again_does_not_count_twice_towards_a_row() -> None:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.cursors.topics import TopicState
 from iggyflux.delivery.series import SeriesLimit, hash_of
-from iggyflux.errors import NotConnected, Stopped
-from iggyflux.pipeline import TopicAddress
+from iggyflux.errors import Stopped
 from iggyflux.records import Failure, Rendered
 from iggyflux.runner.series_guard import SeriesGuard, series_state
 from tests.shell import Outcome, iggyflux
-from tests.transports.fake_iggy import FakeIggy
 
 SERIES = st.sampled_from([f"buoy,moored=b{number}" for number in range(6)] + ["sea\\ state,at=x\\,y", "sea\\ state"])
 BATCHES = st.lists(st.lists(SERIES, max_size=6), max_size=8)
@@ -100,42 +95,6 @@ def test_messages_that_are_read_again_are_judged_as_before(
     assert guarded(folder, most, batches) == found
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_topic_keeps_the_series_whatever_its_server_does(seed: int) -> None:
-    """After a lost connection the guard reads what is stored, and the batch is judged again."""
-    chance = random.Random(seed)
-    batches = [[f"buoy,moored=b{chance.randrange(30)}" for _ in range(3)] for _ in range(25)]
-
-    async def main(fake: FakeIggy) -> list[Rendered]:
-        found: list[Rendered] = []
-        while len(found) < len(batches):  # each turn is a process
-            store = TopicState(fake.settings(), TopicAddress("s", "known"), "buoys.series")
-            guard = SeriesGuard("buoys", 12, "dead_letter", store)
-            try:
-                await guard.connect()
-                for batch in batches[len(found) :]:
-                    with suppress(NotConnected):
-                        await guard.connect()
-                        found.append(await guard.admit(Rendered(lines_of(batch), list(range(len(batch))))))
-                        continue
-                    break
-            except NotConnected:
-                continue
-            finally:
-                await guard.close()
-        return found
-
-    with FakeIggy() as fake:
-        fake.create("s", "known")
-        fake.faults = [chance.choice([None, None, None, "error", "drop", "lost_answer"]) for _ in range(60)]
-        found = asyncio.run(main(fake))
-    limit = SeriesLimit(12)
-    for batch, made in zip(batches, found, strict=True):
-        judged = limit.judge(lines_of(batch))
-        limit.add(judged.new)
-        assert len(made.lines) == len(batch) - len(judged.over)
-
-
 def test_many_new_series_one_after_another_are_all_known_later(tmp_path: Path) -> None:
     """There are more commits than blobs."""
     batches = [[f"buoy,moored=b{number}"] for number in range(200)]
@@ -208,6 +167,18 @@ def test_replay_has_no_limit() -> None:
     run("{series: 2}", message("b1", "b2", "b3"))
     done = iggyflux("replay", "dead-letters/buoys", "--pipeline", "p.yaml")
     assert (done.code, written()) == (0, {"b1", "b2", "b3"})
+
+
+def test_a_topic_cannot_keep_the_series() -> None:
+    run("{series: 2}", message("b1"))
+    text = (
+        Path("p.yaml").read_text().replace("from:", "state: {stream: s, topic: p}\niggy: {address: 127.0.0.1:1}\nfrom:")
+    )
+    Path("p.yaml").write_text(text)
+    for command in ("check", "run", "validate"):
+        done = iggyflux(command, "p.yaml")
+        assert done.code != 0, command
+        assert "IFX819" in done.out + done.err
 
 
 def test_warn_writes_all_and_says_so_once() -> None:

@@ -17,6 +17,7 @@ equal ones, then those of one series and time, then in their order.
 | id changed                                      | breaking   | a row that is read again is published twice        |
 | sample fails, was rendered before               | breaking   | its message becomes a dead letter                  |
 | sample is rendered, failed before               | compatible |                                                    |
+| sample fails otherwise                          | compatible | it is a dead letter as before                      |
 
 Pure: no I/O.
 """
@@ -259,9 +260,14 @@ class _Found:
 
 
 def _compare_outcomes(found: _Found, sample: str, before: _Made, after: _Made) -> None:
-    for text in _missing(after.failures, before.failures):
+    more, fewer = (
+        list(_missing(*each)) for each in ((after.failures, before.failures), (before.failures, after.failures))
+    )
+    for text, was in zip(more, fewer, strict=False):
+        found.add(sample, "sample", "fails otherwise", was, f"now {text}")
+    for text in more[len(fewer) :]:
         found.add(sample, "sample", "fails", text)
-    for text in _missing(before.failures, after.failures):
+    for text in fewer[len(more) :]:
         found.add(sample, "sample", "rendered", text)
     noun = "message" if before.is_reader else "point"
     for group in dict.fromkeys(each.group for each in (*before.items, *after.items)):

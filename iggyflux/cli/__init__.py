@@ -52,7 +52,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "resend": Entry("resend", _RUN, "Send a range of messages of Apache Iggy again."),
     "log": Entry("log", _RUN, "Fill, read and inspect a message log on disk."),
     "sim": Entry("sim", _RUN, "Simulate an InfluxDB server, for tests and demos.", "sim"),
-    "schema": Entry("schema", _LOOK, "Print the JSON Schema of a document."),
+    "schema": Entry("schema", _LOOK, "Print the JSON Schema of a document, or with --of what a mapping writes."),
     "functions": Entry("functions", _LOOK, "List the functions of expressions, or describe one."),
     "codes": Entry("codes", _LOOK, "List the codes of problems, or explain one."),
     "completion": Entry("completion", _LOOK, "Print the script that completes commands in a shell."),

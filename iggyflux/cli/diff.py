@@ -148,6 +148,8 @@ def _about(change: Change) -> str:
     """Return a change in words: `tag cpu.host removed: "a" (in 12 points, first in sample 1)`."""
     how = {"type": "has another type"}.get(change.how, change.how)
     detail = f": {change.detail}" if change.detail else ""
+    if change.how == "fails otherwise":
+        return f"{change.subject}: {change.detail} (in {change.sample})"
     if change.kind == "sample":
         more = "more" if change.how == "fails" else "fewer"
         return f"{plural(change.count, f'failure {more}', f'failures {more}')}: {change.subject} (in {change.sample})"

@@ -178,10 +178,12 @@ def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping |
             (item.get("mapping"), item.get("to", content.get("to"))) if isinstance(item, dict) else (None, None)
         )
         mapping = mappings.get(Path(os.path.realpath(path.parent / named))) if isinstance(named, str) else None
-        if isinstance(mapping, WriterMapping) and sink in (None, "influxdb"):
+        if isinstance(mapping, WriterMapping) and sink not in (None, "influxdb"):
+            yield mapping, (str(path), str(sink))  # no database: a place of its own
+        elif isinstance(mapping, WriterMapping):
             layers = [each for each in (content.get("influxdb"), item.get("influxdb")) if isinstance(each, dict)]
             settings = {key: value for layer in layers for key, value in layer.items()}
-            yield mapping, tuple(str(settings.get(key)) for key in _DATABASE)
+            yield mapping, tuple(str(settings.get(key)).rstrip("/") for key in _DATABASE)
 
 
 def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFile, list[Path]]:

@@ -342,6 +342,8 @@ class Machine:
             self._blame_server()
         if isinstance(verdict, Unavailable):
             self._wait(verdict, now, jitter)
+        elif not self._has_accepted:
+            self._stored_line = None  # it is refused now, for example beyond the retention: no witness any more
 
     def _blame_server(self) -> None:
         self._todo = [*self._held, *self._todo]

@@ -19,7 +19,6 @@ from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Sour
 
 if TYPE_CHECKING:
     from iggyflux.cursors import CursorStore
-    from iggyflux.state.store import StateStore
 
 _DEAD_LETTERS = "dead-letters"
 
@@ -215,18 +214,11 @@ def make_cursor_store(setup: ReaderSetup, *, marks: bool) -> CursorStore:
 
 
 def make_series_guard(setup: WriterSetup) -> SeriesGuard | None:
-    """Return the limit of a writer's series, if it has one: its state is in the state folder, or in a topic."""
+    """Return the limit of a writer's series, if it has one; its state is in the state folder."""
     limits, state = setup.writer.limits, setup.pipeline.state
-    if limits is None:
+    if limits is None or isinstance(state, TopicAddress):  # `prepare_routes` refuses the topic
         return None
-    store: StateStore
-    if isinstance(state, TopicAddress):
-        from iggyflux.cursors.topics import TopicState
-
-        store = TopicState(setup.iggy, state, f"{setup.name}.series")
-    else:
-        store = series_state(state, setup.name)
-    return SeriesGuard(setup.name, limits.series, limits.on_limit, store)
+    return SeriesGuard(setup.name, limits.series, limits.on_limit, series_state(state, setup.name))
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest, listed
 from iggyflux.mapping import load_mapping
-from iggyflux.pipeline import Endpoint, Pipeline
+from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
 from iggyflux.runner.build import build_reader, build_writer
 from iggyflux.runner.ends import find_ends
 from iggyflux.runner.route import ReaderRoute, Route
@@ -88,6 +88,13 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
             near = closest(name, names)
             hint = f"did you mean {near}?" if near else f"the routes are: {listed(names, name)}"
             problems.append(Problem("IFX815", f"no route {name!r}", hint=hint))
+    if isinstance(pipeline.state, TopicAddress):
+        hint = "set `state` to a folder: a topic is made for positions"
+        problems += [
+            pipeline.problem("IFX819", setup.item, f"{setup.name!r} has `limits`, and `state` is a topic", hint=hint)
+            for setup in setups
+            if isinstance(setup, WriterSetup) and setup.writer.limits is not None
+        ]
     if problems:
         raise PipelineError(problems)
     return [setup for setup in setups if not only or setup.name in only]

@@ -21,6 +21,7 @@ from iggyflux.runner.status import RouteStatus
 from iggyflux.timestamps import format_rfc3339
 
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
+_LEAST_PAUSE_SECONDS = 1.0
 _HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until the server accepts a line"
 
 _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, unix_us or unix_ns"
@@ -55,6 +56,7 @@ class RequestSender:
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
+        self._is_finishing = False
 
     @property
     def is_idle(self) -> bool:
@@ -77,6 +79,7 @@ class RequestSender:
     async def finish(self) -> None:
         """Wait for the requests in flight, then settle those that are held: no request will follow."""
         async with self._sending:  # not between two requests that are sent again
+            self._is_finishing = True
             if self._trying_again is not None:
                 self._trying_again.cancel()
         while self._in_flight:
@@ -115,8 +118,9 @@ class RequestSender:
 
     async def _try_again(self, tasks: asyncio.TaskGroup) -> None:
         """Send the held requests again whenever no request began for the largest backoff, until none is held."""
+        pause = max(self._route.policy.max_backoff_seconds, _LEAST_PAUSE_SECONDS)
         while self._held.words is not None:
-            seconds = self._began_at + self._route.policy.max_backoff_seconds - self._clock.monotonic()
+            seconds = self._began_at + pause - self._clock.monotonic()
             if seconds > 0:
                 await self._clock.sleep(seconds)
             elif self._in_flight:
@@ -146,7 +150,7 @@ class RequestSender:
         if not ended and again is None:
             lines, words = len(request.lines), self._held.words
             emit(log, logging.WARNING, "request.held", route=route.name, lines=lines, reason=words, hint=_HELD_HINT)
-        if not ended and (self._trying_again is None or self._trying_again.done()):
+        if not ended and not self._is_finishing and (self._trying_again is None or self._trying_again.done()):
             self._trying_again = tasks.create_task(self._try_again(tasks))
         await self._settle_all(ended)
 

@@ -3,7 +3,7 @@
 | `on_limit`  | a line of a series beyond the limit                                                         |
 |-------------|---------------------------------------------------------------------------------------------|
 | warn        | is sent; `series.limit` is logged once                                                      |
-| stop        | stops the route (IFX622); nothing of its batch is sent                                      |
+| stop        | stops the route (IFX622); nothing of its part of a batch is sent                            |
 | dead_letter | is not sent; its message fails (IFX622) as `on_error` says, and its other lines are sent    |
 
 New series are stored before their lines are sent.
@@ -20,7 +20,7 @@ from pathlib import Path
 from iggyflux.delivery.lines import point_key
 from iggyflux.delivery.series import SeriesLimit, pack, unpack
 from iggyflux.disk import file_name
-from iggyflux.errors import NotConnected, Stopped
+from iggyflux.errors import Stopped
 from iggyflux.records import Failure, Rendered
 from iggyflux.runner.events import emit
 from iggyflux.spec import OnLimit
@@ -61,7 +61,7 @@ class SeriesGuard:
         return None if self._limit is None else self._limit.count
 
     async def connect(self) -> None:
-        """Read what is stored; idempotent.  Raise `Stopped` or `NotConnected`."""
+        """Read what is stored; idempotent.  Raise `Stopped`."""
         if self._limit is None:
             self._limit = await self._worker.call(self._read)
 
@@ -76,11 +76,7 @@ class SeriesGuard:
         if judged.over and self._on_limit == "stop":
             raise Stopped(self._words(rendered.lines[judged.over[0]]), _HINT, CODE)
         if judged.new:
-            try:
-                await self._worker.call(self._commit, judged.new, limit)
-            except NotConnected:
-                self._limit = None  # `connect` reads what was stored
-                raise
+            await self._worker.call(self._commit, judged.new, limit)
             limit.add(judged.new)
             self._warn_near(limit)
         if not judged.over:

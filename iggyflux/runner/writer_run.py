@@ -135,9 +135,8 @@ class WriterRun:
             status.waiting_for = self._sink_state.waiting_for(now) or held or self.route.source.waiting_for
 
     async def _connect(self) -> None:
-        if self.route.series is not None:
-            await self.route.series.connect()
-        await connect_all(self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        series = [] if self.route.series is None else [self.route.series.connect]
+        await connect_all(*series, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
 
     async def _connect_source(self) -> None:
         """Connect the source, unless it was connected while the sink was unavailable."""
