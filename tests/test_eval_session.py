@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,8 +117,8 @@ class Terminal:
         os.close(slave)
         self.seen = ""
 
-    def until(self, wanted: str) -> None:
-        """Read until `wanted` comes, and forget all up to it."""
+    def until(self, wanted: str, nudge: Callable[[], None] = lambda: None) -> None:
+        """Read until `wanted` comes, and forget all up to it; call `nudge` for each second in which nothing comes."""
         end = time.monotonic() + PATIENCE
         while wanted not in self.seen:
             assert time.monotonic() < end, self.seen
@@ -127,6 +127,8 @@ class Terminal:
                     self.seen += os.read(self.master, 4096).decode("utf-8", "replace")
                 except OSError:  # the process has ended
                     assert wanted in self.seen, self.seen
+            else:
+                nudge()
         self.seen = self.seen.partition(wanted)[2]
 
     def type(self, text: str) -> None:
@@ -159,8 +161,8 @@ def test_a_session_on_a_terminal_has_a_history_and_completes_and_ends_with_the_e
     terminal.until("> ")
     terminal.type("half a line")
     terminal.until("half a line")
-    os.killpg(terminal.process.pid, signal.SIGINT)
-    terminal.until("> ")
+    # A signal that comes just before Python waits for a key is seen with the next one.
+    terminal.until("> ", lambda: os.killpg(terminal.process.pid, signal.SIGINT))
     terminal.type("gewicht[1]\r")
     terminal.until("2\r\n")
     terminal.until("> ")
