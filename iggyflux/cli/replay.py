@@ -331,7 +331,6 @@ def _replaying(route: Route, letters: Letters, again: ReportedFailures, as_is: b
         dead_letters=again,
         on_error=OnError.DEAD_LETTER,
         policy=dataclasses.replace(route.policy, on_unavailable=patience),
-        series=None,  # a run of the route has its state
     )
 
 

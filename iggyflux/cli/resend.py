@@ -59,7 +59,7 @@ async def _resend(
     source = IggyRange(settings, places, since=since, until=until, partition=partition)
     failed = ReportedFailures()
     summary = await send_again(
-        [dataclasses.replace(route, source=source, dead_letters=failed, on_error=OnError.DEAD_LETTER, series=None)]
+        [dataclasses.replace(route, source=source, dead_letters=failed, on_error=OnError.DEAD_LETTER)]
     )
     (status,) = summary.routes
     counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"

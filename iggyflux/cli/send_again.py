@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from iggyflux.cli.output import Line, Styled
@@ -18,6 +19,7 @@ MOST_SHOWN: Final = 20
 async def send_again(routes: Sequence[Route]) -> Summary:
     """Run the routes to the end of their sources, or until a signal stops them; show the progress."""
     stop, status = Stop(), Status()
+    routes = [replace(route, series=None) for route in routes]  # a run of the route has the state of its limit
     # A failed record is in the report at the end.
     with show_progress(status, without="record.failed"), stopping_on_signals(stop):
         return await run_routes(routes, stop=stop, status=status)
