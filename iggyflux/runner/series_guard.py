@@ -100,9 +100,8 @@ class SeriesGuard:
     def _commit(self, new: Sequence[int], limit: SeriesLimit) -> None:
         """Store new series: in a blob of their own, or with all others where there are many blobs."""
         number = max(self._blobs, default=0) + 1
-        dropped = self._blobs if len(self._blobs) >= _MOST_BLOBS else []
+        dropped, kept = (self._blobs, []) if len(self._blobs) >= _MOST_BLOBS else ([], self._blobs)
         content = pack([*limit.known, *new] if dropped else new)
-        kept = [each for each in self._blobs if each not in dropped]
         record = {"blobs": [*kept, number], "series": limit.count + len(new)}
         self._store.commit(record, added={number: BytesIO(content)}, dropped=dropped)
         self._blobs = [*kept, number]
