@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from iggyflux.authoring.comparison import Change, ChangedSample, Comparison, Given, compare, samples_of_examples
-from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, check_sample_options, envelope_option
 from iggyflux.cli.inputs import INPUT_FILE, STDIN
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
 from iggyflux.cli.sample_files import samples_of_file
@@ -60,10 +60,7 @@ def command(
       iggyflux diff main:mapping.yaml mapping.yaml --format markdown
       iggyflux diff old.yaml mapping.yaml --fail-on any
     """
-    if not samples and (envelope or whole):
-        raise click.UsageError("--envelope and --whole need --samples")
-    if envelope and whole:
-        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
+    check_sample_options(envelope, whole, has_samples=bool(samples))
     if samples.count(STDIN) > 1:
         raise click.UsageError("stdin can be read once")
     mappings = [_mapping(name) for name in (old, new)]

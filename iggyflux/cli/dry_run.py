@@ -13,7 +13,7 @@ from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
 from iggyflux.authoring.series import beyond_limit
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
-from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import MAPPING_FILE, kind_of_file, open_input, open_mapping
 from iggyflux.cli.logs import open_log
@@ -110,8 +110,7 @@ def command(
       iggyflux dry-run mapping.yaml --from iggy --last 20 --pipeline pipeline.yaml
       iggyflux dry-run reader.yaml --from influxdb --last 1h --limit 20 --pipeline pipeline.yaml
     """
-    if whole and envelope:
-        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
+    check_whole(envelope, whole)
     if watch and (origin is not None or samples == "-"):
         raise click.UsageError("--watch needs a file of SAMPLES, or the document's examples")
 

@@ -52,6 +52,19 @@ def envelope_option(text: str, *others: str) -> Callable[[_F], _F]:
     )
 
 
+def check_whole(envelope: Envelope, whole: bool) -> None:
+    """Raise UsageError if samples are to be both messages with coordinates and one payload."""
+    if whole and envelope:
+        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
+
+
+def check_sample_options(envelope: Envelope, whole: bool, *, has_samples: bool) -> None:
+    """Raise UsageError for options of `--samples` that do not go together, or are without it."""
+    if not has_samples and (envelope or whole):
+        raise click.UsageError("--envelope and --whole need --samples")
+    check_whole(envelope, whole)
+
+
 def are_messages(lines: SampleFile, envelope: Envelope) -> bool:
     """Return whether `lines` are to be read as messages with coordinates; note where they only look like it."""
     if envelope is True:

@@ -12,7 +12,7 @@ import click
 
 from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
-from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.init import write_schema
 from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, open_input, stdin_is_terminal
 from iggyflux.cli.log import TopicName
@@ -121,8 +121,7 @@ def _check(
     envelope: Envelope,
     whole: bool,
 ) -> None:
-    if whole and envelope:
-        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
+    check_whole(envelope, whole)
     if origin is None:
         if last is not None or pipeline is not None:
             raise click.UsageError("--last and --pipeline need --from")

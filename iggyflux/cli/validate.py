@@ -13,7 +13,7 @@ import click
 
 from iggyflux.authoring.contract import Route, find_conflicts
 from iggyflux.cli.documents import DOCUMENTS_OR_STDIN, find_documents, unreadable
-from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, check_sample_options, envelope_option
 from iggyflux.cli.inputs import INPUT_FILE, STDIN, input_name, is_toml, read_stdin
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
 from iggyflux.cli.reports import FORMS, print_text, sorted_problems
@@ -61,10 +61,7 @@ def command(
       iggyflux validate - < mapping.yaml
       iggyflux validate --format sarif mappings/ > problems.sarif
     """
-    if samples is None and (envelope or whole):
-        raise click.UsageError("--envelope and --whole need --samples")
-    if envelope and whole:
-        raise click.UsageError("--whole and --envelope are mutually exclusive: use one of them")
+    check_sample_options(envelope, whole, has_samples=samples is not None)
     files, others = find_documents(paths)
     if samples is not None and len(files) != 1:
         raise click.UsageError("--samples needs one mapping file")
