@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from iggyflux.authoring.names import type_name
 from iggyflux.authoring.series import SeriesCount, beyond_limit
 from iggyflux.delivery.lines import point_key
 from iggyflux.documents import Format, read_document
@@ -153,7 +154,7 @@ def _written(measurement: str, points: Sequence[Point]) -> Written:
         for key, value in point.tags.items():
             tags.setdefault(key, set()).add(value)
         for key, field in point.fields.items():
-            fields.setdefault(key, {})[type_of(field)] = None
+            fields.setdefault(key, {})[type_name(field)] = None
     times = [point.timestamp_ns for point in points if point.timestamp_ns is not None]
     return Written(
         measurement,
@@ -164,9 +165,3 @@ def _written(measurement: str, points: Sequence[Point]) -> Written:
         min(times, default=None),
         max(times, default=None),
     )
-
-
-def type_of(value: object) -> str:
-    """Return the type of a field with this value."""
-    names = {"bool": "boolean", "int": "integer", "str": "string", "Unsigned": "unsigned"}
-    return names.get(type(value).__name__, "float")

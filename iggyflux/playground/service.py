@@ -13,6 +13,7 @@ import msgspec
 
 from iggyflux.authoring.adding import add_example
 from iggyflux.authoring.inference import Wishes, infer, recognize_file, recognize_payloads
+from iggyflux.authoring.names import type_name
 from iggyflux.authoring.samples import Coordinates, Sample, SampleError, read_samples
 from iggyflux.documents import Format, read_document
 from iggyflux.editor.checking import check_text
@@ -21,7 +22,7 @@ from iggyflux.editor.evidence import Samples
 from iggyflux.editor.fixes import fix_all
 from iggyflux.editor.hover import hover
 from iggyflux.editor.positions import Positions
-from iggyflux.editor.preview import Preview, Written, preview_of, type_of
+from iggyflux.editor.preview import Preview, Written, preview_of
 from iggyflux.editor.sample_text import LinedSamples, is_envelope, mapping_or_stand_in, plain, read_pasted, stand_in
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.lineprotocol import Point
@@ -299,7 +300,7 @@ def _measurement(written: Written, points: Sequence[tuple[int, Point]]) -> Answe
 
 def _fields(point: Point) -> Iterator[tuple[str, Any]]:
     for key, value in point.fields.items():
-        kind = type_of(value)
+        kind = type_name(value)
         shown = str(value).lower() if kind == "boolean" else _short(value) if isinstance(value, str) else repr(value)
         yield key, [shown, kind]
 
