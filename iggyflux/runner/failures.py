@@ -21,6 +21,7 @@ from iggyflux.records import DeadLetter, Failure, Message, Reason
 from iggyflux.runner.events import emit
 from iggyflux.runner.route import AnyRoute
 from iggyflux.runner.status import RouteStatus
+from iggyflux.transports.base import forget_error
 
 _MOST_LOGGED = 20
 _MOST_REASONS = 200
@@ -91,7 +92,7 @@ class FailureHandler:
             DeadLetter(message(index), mapping, mapping_hash, bounded(reasons[index])) for index in sorted(reasons)
         ]
         putting = asyncio.ensure_future(self._put_and_count(letters))
-        putting.add_done_callback(_forget)
+        putting.add_done_callback(forget_error)
         await asyncio.shield(putting)
 
     async def _put_and_count(self, letters: Sequence[DeadLetter]) -> None:
@@ -121,12 +122,6 @@ class FailureHandler:
             "reason": reason.reason,
             "location": reason.location or None,
         }
-
-
-def _forget(putting: asyncio.Future[None]) -> None:
-    """Take the error of letters that could not be kept: after a cancellation none waits for it."""
-    if not putting.cancelled():
-        putting.exception()
 
 
 def reasons_by_record(failures: Sequence[Failure]) -> dict[int, list[Reason]]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Verdict
@@ -205,6 +205,12 @@ class DeadLetterSink(Protocol):
 
     async def close(self) -> None:
         """Release everything; idempotent."""
+
+
+def forget_error(future: asyncio.Future[Any]) -> None:
+    """Take the error of a call that is not waited for any more: a callback for `add_done_callback`."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Worker:

@@ -30,6 +30,7 @@ from iggyflux.pipeline import IggySettings
 from iggyflux.pipeline.addresses import PORTS
 from iggyflux.records import LazyMessages, Message, OutgoingMessage, Partition, Scalar
 from iggyflux.secrets import Scrubber, url_secrets
+from iggyflux.transports.base import forget_error
 from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.errors import CallFailed, Meaning, translated
 from iggyflux.transports.iggy.wire import StoredOffset
@@ -362,12 +363,12 @@ class Connection:
         try:
             await asyncio.wait({future}, timeout=self._settings.timeout_seconds)  # `wait_for` may lose a cancellation
             if not future.done():
-                future.add_done_callback(_forget)
+                future.add_done_callback(forget_error)
                 seconds = f"{self._settings.timeout_seconds:g} s"
                 raise CallFailed(f"{doing}: no answer in {seconds}", Meaning.AWAY)
             return future.result()
         except asyncio.CancelledError:
-            future.add_done_callback(_forget)
+            future.add_done_callback(forget_error)
             raise
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:
             raise translated(_masked(error, self._settings), doing, logging_in=logging_in) from error
@@ -622,10 +623,5 @@ def _header(value: Scalar | bytes) -> Any:
 async def _quietly(answer: Awaitable[object]) -> None:
     """Wait for an answer that may never come, for a short time."""
     future = asyncio.ensure_future(answer)
-    future.add_done_callback(_forget)
+    future.add_done_callback(forget_error)
     await asyncio.wait({future}, timeout=_LEAVE_SECONDS)
-
-
-def _forget(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
