@@ -69,7 +69,7 @@ def test_compiled_equals_reference(part, examples):
     law()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=75, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases(["json"]))
 def test_a_result_does_not_depend_on_how_much_is_decoded(case):
     """A plan decodes what the mapping reads; what it says of a message is what it would say of all of it."""
@@ -138,7 +138,7 @@ def number_tokens(draw):
 
 @pytest.mark.parametrize("wrapped", ["{}", '"{}"'], ids=["number", "string"])
 @pytest.mark.parametrize("kind", ["integer", "unsigned", "string"])
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(token=number_tokens())
 def test_a_cast_never_changes_a_number(kind, wrapped, token):
     """Under `cast: true` a whole number is written exactly, or the record fails; both plans agree."""
