@@ -337,11 +337,11 @@ def listed(names: Iterable[str], word: str) -> str:
     return ", ".join(ordered[:MOST_LISTED]) + more
 
 
-def closest(word: str, candidates: Sequence[str]) -> str | None:
-    """Return the candidate that is most similar to `word`, or None."""
+def closest(word: str, candidates: Sequence[str], *, likeness: float = 0.6) -> str | None:
+    """Return the candidate that is most similar to `word`, or None; `likeness` from 0 to 1 is the least that counts."""
     import difflib
 
-    matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(word, candidates, n=1, cutoff=likeness)
     if matches:
         return matches[0]
     folded = {candidate.lower(): candidate for candidate in candidates}

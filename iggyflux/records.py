@@ -224,7 +224,7 @@ class Reason:
     """A reason for a dead letter: a failed record, or a line that the server rejected.
 
     `line` is the line as it was sent and `status` the server's status; both are None for a record that never became a
-    line.
+    line.  `element`, `elements` and `point` are those of the `Failure`.
     """
 
     code: str
@@ -234,6 +234,7 @@ class Reason:
     point: int | None = None
     line: str | None = None
     status: int | None = None
+    elements: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

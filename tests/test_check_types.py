@@ -108,3 +108,17 @@ def test_a_token_that_may_only_write_is_no_fault(tmp_path: Path, monkeypatch: py
             store(server, "boat,berth=b7 draught=1i 1767225600000000000")
             (words,) = types(check(server, "d"))
             assert words.startswith("?    to    influxdb: types: not compared with what is stored: ")
+
+
+@pytest.mark.parametrize("stored", ["boat,draught=1 berth=2i", "boat,x=1 berth=2i"])
+def test_a_tag_that_is_stored_as_a_field_is_named_and_the_other_way_round(server: SimServer, stored: str) -> None:
+    """InfluxDB 3 refuses such points, so there it is a fault."""
+    store(server, f"{stored} 1767225600000000000")
+    done = check(server, "d")
+    words = [line for line in types(done) if "IFX170" in line]
+    expected = ["berth of boat is a tag at boats.yaml:7:19, and stored as a field"]
+    if "draught" in stored:
+        expected.append("draught of boat is a field at boats.yaml:8:23, and stored as a tag")
+
+    mark = "FAIL" if server.dialect == 3 else "?   "
+    assert words == [f"{mark} to    influxdb: types: {each} [IFX170]" for each in expected]

@@ -245,6 +245,24 @@ def test_values_of_tags_are_counted_as_the_parser_reads_them(points: list[tuple[
         assert sorted(count for _, count in counted.tags(written)) == sorted(map(len, tags.values()))
 
 
+def test_series_are_counted_beyond_a_limit_and_not_without_end() -> None:
+    """So `limits.series` fails however large it is; values of tags are counted for the first series only."""
+    lines = [f"m,a={n}" for n in range(9)]
+    plain, limited = SeriesCount(lines, most=4), SeriesCount(lines, limit=6, most=4)
+
+    assert (plain.total, plain.is_exact, limited.total, limited.is_exact) == (4, False, 7, False)
+    assert limited.tags("m") == [("a", 4)]
+    assert SeriesCount(lines, limit=6, most=20).is_exact
+    assert limited.described("m") == "at least 7 series, by a (4)"
+
+
+def test_series_are_counted_also_where_collisions_are_no_longer_looked_for() -> None:
+    tally = Tally(series=SeriesCount(limit=8), most_keys=2)
+    tally.add_message("sample 1", [f"m,a={n} f=1 {n}" for n in range(9)], [])
+
+    assert (tally.series.total, tally.is_exact, tally.series.is_exact) == (9, False, True)
+
+
 # --- eval ---
 
 

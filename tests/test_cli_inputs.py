@@ -92,3 +92,70 @@ def test_a_list_of_what_is_there_begins_with_the_most_similar_name(names: list[s
     assert shown == word or shown.startswith((f"{word}, ", f"{word} and "))
     assert (" more" in shown) or shown.count(", ") == len(names)
     assert len(shown) < 200
+
+
+def test_a_file_is_one_payload_for_every_command_that_reads_samples() -> None:
+    Path("del.csv").write_text("if,else\na,1\nb,2\n")
+    appended = iggyflux("log", "append", "log", "s/t", "del.csv", "--whole")
+
+    assert iggyflux("eval", "[].else", "del.csv", "--payload", "csv", "--whole").out == '["1","2"]\n'
+    assert appended.err == "appended 1 message to s/t: now at 0@0\n"
+    assert iggyflux("log", "tail", "log", "s/t", "--envelope").out.count("aWYsZWxzZQphLDEKYiwyCg==") == 1
+
+
+@pytest.mark.parametrize("command", [("eval", "class", "samples"), ("log", "append", "log", "s/t", "samples")])
+def test_a_file_is_not_one_payload_and_many_messages(command: tuple[str, ...]) -> None:
+    outcome = iggyflux(*command, "--whole", "--envelope")
+
+    assert (outcome.code, "--whole and --envelope are mutually exclusive" in outcome.err) == (2, True)
+    assert not Path("log").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "out", "words"),
+    [
+        ((), "null\n", "stdin is empty: the expression is evaluated on null"),
+        (("-",), "", "<stdin> is empty: there is nothing"),
+    ],
+)
+def test_eval_says_that_there_is_no_document(file: tuple[str, ...], out: str, words: str) -> None:
+    outcome = iggyflux("eval", "class", *file, stdin=b" \n")
+
+    assert (outcome.code, outcome.out) == (0, out)
+    assert words in outcome.err
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"class": 1}\n{"class": 2}\n',
+        b'[{"class": 1},\n {"class": 2}]\n',
+        b'{"class": {\n"del": 1}}',
+        b'{"a": 1}\n{"a"',
+        b'{"a": "\xe9"}',
+    ],
+)
+def test_data_in_place_of_a_mapping_is_named(data: bytes) -> None:
+    outcome = iggyflux("validate", "-", stdin=data)
+
+    assert outcome.code == 1
+    is_text = b"\xe9" not in data
+    assert ("this is data in JSON" in outcome.out, "`iggyflux infer` writes a mapping" in outcome.out) == (is_text,) * 2
+
+
+@pytest.mark.parametrize("document", [b'{"iggyflux": 1, "kind": "writer"}', b"{class: 1}", b'"while"', b"[" * 5000])
+def test_a_document_is_not_taken_for_data(document: bytes) -> None:
+    assert "this is data in JSON" not in iggyflux("validate", "-", stdin=document).out
+
+
+@pytest.mark.parametrize(("byte", "encoding", "shown"), [(b"\xe9", "Latin-1", "é"), (b"\x80", "Windows-1252", "€")])
+def test_text_of_an_older_encoding_is_named_with_its_place(byte: bytes, encoding: str, shown: str) -> None:
+    Path("old").write_bytes(b'{"class": "' + byte + b'tude"}\n')
+    Path("old.yaml").write_bytes(MAPPING.encode() + b"# " + byte + b"tude\n")
+    evaluated, document = iggyflux("eval", "class", "old"), iggyflux("validate", "old.yaml")
+    checked = iggyflux("validate", "while.yaml", "--samples", "old")
+
+    assert f"0x{byte.hex()} at byte 11; in {encoding} it is {shown}" in evaluated.err
+    assert "iconv converts a file" in evaluated.err
+    assert f"old.yaml:7:3: error[IFX103]: byte 0x{byte.hex()} is not UTF-8: in {encoding} it is {shown}" in document.out
+    assert f"at byte 11; in {encoding} it is {shown}" in checked.out

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shell import iggyflux
 
 from iggyflux.authoring.contract import columns_of
 from iggyflux.authoring.examples import example_message
 from iggyflux.lineprotocol import parse_line
 from iggyflux.mapping import WriterMapping, load_mapping
+from iggyflux.pipeline.addresses import same_url
 
 MAPPINGS = sorted((Path(__file__).parent.parent / "mappings").glob("*.yaml"))
 BOAT = """\
@@ -157,3 +160,83 @@ def test_schema_of_a_mapping_as_a_table_and_as_json() -> None:
 def test_a_reader_has_no_such_schema() -> None:
     reader = next(path for path in MAPPINGS if path.stem == "history-rows")
     assert iggyflux("schema", "--of", reader).code == 2
+
+
+KINDS = {
+    "tag": "    tags: [berth]\n    fields: {d: d}\n",
+    "field": "    fields: {berth: {expr: berth, type: string}}\n",
+}
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize(("sail", "motor"), [("tag", "field"), ("field", "tag"), ("tag", "tag"), ("field", "field")])
+def test_a_name_is_a_tag_or_a_field_in_all_documents(sail: str, motor: str, is_named: bool) -> None:
+    for name, kind in (("sail", sail), ("motor", motor)):
+        head = BOAT.format(name=name, field="d", measurement="{const: boat}").partition("    tags:")[0]
+        Path(f"{name}.yaml").write_text(f"{head}{KINDS[kind]}    timestamp: {{expr: t, format: unix_s}}\n")
+    if is_named:
+        Path("pipeline.yaml").write_text(PIPELINE.format(more=""))
+    done = iggyflux("validate", ".", "--format", "json")
+    told = [each["message"] for each in json.loads(done.out)["problems"] if each["code"] == "IFX170"]
+    end = "" if is_named else ", if both write to one database"
+
+    assert done.code == 0
+    assert [each.endswith(end) for each in told] == ([True] if sail != motor else [])
+    # The pipeline names the sail first; without it, files come in the order of their names.
+    here, there = (motor, sail) if is_named else (sail, motor)
+    file = "sail.yaml" if is_named else "motor.yaml"
+    assert all(f"`berth` of `boat` is a {here} here, and a {there} at {file}:" in each for each in told)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_same"),
+    [
+        ("http://pier.example:8086", True),
+        ("http://Pier.Example:8086/", True),
+        ("HTTP://pier.example.:8086", True),
+        ("${PIER}", True),
+        ("${PIER}/", True),
+        ("${NO_PIER:-http://pier.example:8086}", True),
+        ("https://pier.example:8086", False),
+        ("http://pier.example", False),
+        ("http://pier.example:8086/influx", False),
+        ("http://jetty.example:8086", False),
+        ("${NO_PIER}", None),
+    ],
+)
+def test_a_url_has_many_spellings(url: str, is_same: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIER", "http://PIER.example:8086")
+    write("motor", "{expr: d, type: integer}")
+    write("sail", "d")
+    base = PIPELINE.replace("${{UNSET_URL}}", "http://pier.example:8086")
+    Path("pipeline.yaml").write_text(base.format(more=f"    influxdb: {{url: '{url}'}}\n"))
+
+    assert [code for code, *_ in conflicts()] == {True: ["IFX167"], False: [], None: ["IFX168"]}[is_same]
+
+
+@pytest.mark.parametrize(("one", "other"), [("http://h:80/", "http://h"), ("https://h", "https://H:443")])
+def test_a_default_port_is_left_out(one: str, other: str) -> None:
+    assert same_url(one) == same_url(other)
+
+
+@given(st.text(max_size=30))
+def test_any_text_has_one_spelling(text: str) -> None:
+    assert same_url(same_url(text)) == same_url(text)
+
+
+def test_a_star_is_a_column_of_its_schema() -> None:
+    write("sail", "d")
+    text = (
+        Path("sail.yaml")
+        .read_text()
+        .replace("{berth: b}", "{berth: b, 'of_*': crew}")
+        .replace("{draught: d}", "{'*': '@'}")
+    )
+    Path("sail.yaml").write_text(text)
+    rows = [line.split() for line in iggyflux("schema", "--of", "sail.yaml").out.splitlines()]
+
+    assert [row[1:] for row in rows[1:]] == [
+        ["tag", "berth", "string"],
+        ["tag", "of_*", "string"],
+        ["field", "*", "auto"],
+    ]

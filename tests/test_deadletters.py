@@ -85,6 +85,7 @@ REASONS = st.builds(
     st.none() | st.integers(0, 9),
     st.none() | TEXTS,
     st.none() | st.integers(0, 599),
+    st.lists(st.integers(0, 9), max_size=3).map(tuple),
 )
 
 
@@ -94,6 +95,17 @@ def test_a_letter_is_one_line_and_reads_back_the_same(letter: DeadLetter) -> Non
 
     assert b"\n" not in line
     assert decode_letter(line) == letter
+
+
+def test_a_letter_that_was_kept_before_there_were_positions_in_nested_lists_is_read() -> None:
+    """Of one list there is no need of them, so a letter has them only for nested ones."""
+    nested = DeadLetter(MESSAGE, "m", "h", (Reason("IFX340", "no", "/points", 5, 0, elements=(1, 2)),))
+    tree = json.loads(encode_letter(nested))
+    positions = tree["reasons"][0].pop("elements")
+    (old,) = decode_letter(json.dumps(tree).encode()).reasons
+
+    assert (positions, old.element, old.elements) == ([1, 2], 5, ())
+    assert b'"elements"' not in encode_letter(LETTER)
 
 
 def test_files_are_rotated_by_size_and_read_in_order(tmp_path: Path) -> None:

@@ -292,3 +292,29 @@ def test_a_colon_and_a_brace_where_an_operator_is_expected_get_a_hint(text: str,
         compile_expression(text)
 
     assert hint is None or hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *[("lenght", "length"), ("uper", "upper"), ("avgs", "avg"), ("mxa", "max"), ("starts_wiht", "starts_with")],
+        *[("maximum", "max"), ("sumup", "sum"), ("parsetime", "parse_time"), ("splitt", "split")],
+        *[("frobnicate", None), ("celsius", None), ("temp", None), ("site", None), ("coerce", None), ("tags", None)],
+    ],
+)
+def test_only_a_function_of_a_similar_name_is_proposed(name: str, meant: str | None) -> None:
+    with pytest.raises(ExpressionError) as raised:
+        compile_expression(f"{name}(a)")
+
+    assert raised.value.hint == (f"did you mean {meant}?" if meant else "docs/functions.md lists all functions")
+
+
+@given(st.sampled_from(sorted(FUNCTIONS)).filter(lambda name: len(name) > 4), st.data())
+def test_a_function_with_one_letter_too_few_is_proposed(name: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(name) - 1))
+    written = name[:at] + name[at + 1 :]
+    assume(written not in FUNCTIONS and written.isidentifier())
+    with pytest.raises(ExpressionError) as raised:
+        compile_expression(f"{written}(a)")
+
+    assert "did you mean" in (raised.value.hint or "")

@@ -91,6 +91,7 @@ def prepared(server: SimServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "samples.ndjson").write_text(payloads)
     envelopes = process("log", "generate", "mapping.yaml", "--count", "20", "--envelope", cwd=folder).out
     (folder / "messages.ndjson").write_text(envelopes)
+    (folder / "pumps.csv").write_text("name,speed\na,1\n")
     process(
         "log", "append", "data", "factory/readings", stdin=f'{payloads}{{}}\n{{"readings": [1]}}\n'.encode(), cwd=folder
     )

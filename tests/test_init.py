@@ -160,13 +160,15 @@ def test_every_command_in_the_files_of_a_directory_runs_there(
     alone = [each for each in commands if not each[1].startswith(("iggyflux check", "iggyflux run"))]
     with_server = [each for each in commands if each not in alone]
 
-    assert {each.split()[1] for _, each in commands} == {"validate", "test", "dry-run", "check", "run", "lsp"}
+    fills = set() if "--reader" in words else {"log"}
+    assert {each.split()[1] for _, each in commands} == {"validate", "test", "dry-run", "check", "run", "lsp", *fills}
     for path, each in alone:
         run = process if each == "iggyflux lsp" else iggyflux
         outcome = run(*shlex.split(each.partition(" >")[0])[1:])
         assert outcome.code == 0, (path, each, outcome)
     environment = {"INFLUX_TOKEN": "t", "INFLUX_URL": server.url}
-    iggyflux("log", "append", "data", "factory/readings", *([] if "--reader" in words else ["samples/mapping.ndjson"]))
+    if "--reader" in words:
+        iggyflux("log", "append", "data", "factory/readings")
     for path, each in with_server:
         more = ["--until-end"] if each.startswith("iggyflux run") else []
         outcome = iggyflux(*shlex.split(each)[1:], *more, env=environment)
@@ -232,3 +234,39 @@ def test_a_file_in_the_way_of_a_directory_is_named() -> None:
     outcome = iggyflux("init", "werk")
 
     assert (outcome.code, "werk is in the way" in outcome.err) == (2, True)
+
+
+def test_what_check_needs_is_printed_and_enough(server: SimServer) -> None:
+    """The commands that `init` prints are run as they are, then the check that it names."""
+    done = init("nord werk")
+    (command,) = [line.strip() for line in done.err.splitlines() if line.startswith("  iggyflux")]
+    token = {"INFLUX_TOKEN": "t", "INFLUX_URL": server.url}
+    before = iggyflux("check", "nord werk/pipeline.yaml", env=token)
+    assert iggyflux(*shlex.split(command)[1:]).code == 0
+
+    assert (before.code, iggyflux("check", "nord werk/pipeline.yaml", env=token).code) == (1, 0)
+    assert "then: iggyflux check nord werk/pipeline.yaml, which needs\n  export INFLUX_TOKEN=" in done.err
+
+
+@pytest.mark.parametrize(
+    ("ci", "file", "folder", "moved"),
+    [
+        ("github", ".github/workflows/iggyflux.yaml", {"working-directory": "süd/nord werk"}, "move it to"),
+        ("gitlab", ".gitlab-ci.yml", "cd 'süd/nord werk'", "add `include: süd/nord werk/.gitlab-ci.yml` to"),
+    ],
+)
+def test_a_folder_below_the_root_of_a_repository_says_where_its_ci_has_to_be(
+    ci: str, file: str, folder: object, moved: str
+) -> None:
+    """The CI reads its file only at the root; nothing is written outside of the folder that was named."""
+    Path(".git").mkdir()
+    Path("süd").mkdir()
+    root = init(".", "--ci", ci)
+    at_root = Path(file).read_bytes()
+    below = init("süd/nord werk", "--ci", ci)
+    text = tree(Path("süd/nord werk", file))
+
+    assert "has no effect there" not in root.err
+    assert f"has no effect there: {moved}" in below.err
+    assert Path(file).read_bytes() == at_root
+    assert folder in ([text["defaults"]["run"]] if ci == "github" else text["mappings"]["script"])

@@ -376,3 +376,21 @@ def test_the_time_for_a_problem_does_not_grow_with_the_number_of_hidden_values(t
 
     seconds(10)
     assert seconds(800) < 9 * seconds(200) + 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "iggyflux: 1\nfrom: {stream: s, topic: del} # lambda\nclass: else # lambda\n",
+        "iggyflux: 1\nfor_each: del\nclass: else # lambda\n",
+        "iggyflux: 1\nwhere: del\nclass: else # lambda: [\nx: [\n",
+    ],
+)
+def test_a_mapping_that_is_not_finished_is_shown(text: str, tmp_path: Path) -> None:
+    """It has no secrets; a pipeline has none of these keys."""
+    (tmp_path / "m.yaml").write_text(text)
+    shown = iggyflux("validate", str(tmp_path / "m.yaml")).out
+    assert "***" not in shown
+    hidden = text.replace("iggyflux: 1", "iggyflux: 1\nrun: []")
+    (tmp_path / "m.yaml").write_text(hidden)
+    assert "lambda" not in iggyflux("validate", str(tmp_path / "m.yaml")).out

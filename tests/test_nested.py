@@ -27,6 +27,7 @@ from iggyflux.editor.coverage import cover
 from iggyflux.editor.hover import hover
 from iggyflux.editor.sample_checks import check_samples
 from iggyflux.reads import Reads
+from iggyflux.runner.failures import reason_of_failure
 from tests.shell import iggyflux
 from tests.test_law import outcome
 
@@ -319,6 +320,19 @@ def test_a_list_that_is_none_fails_for_its_own_element_only() -> None:
     assert [each.shown_element for each in found.failures] == ["element 0.0.1", "element 0.1"]
 
 
+def test_where_an_element_is_in_nested_lists_is_kept_with_its_failure(tmp_path: Path) -> None:
+    """In dead letters, and in what `dry-run` prints for machines."""
+    tree = {"for_each": ["racks", "modules", "cells"], "points": CELLS}
+    reasons = [reason_of_failure(each) for each in rendered(tree, STORE).failures]
+    (tmp_path / "store.yaml").write_text(json.dumps(_HEAD | tree))
+    shown = iggyflux(
+        "dry-run", str(tmp_path / "store.yaml"), "-", "--format", "json", stdin=json.dumps(STORE).encode()
+    ).out.splitlines()[0]
+
+    assert [each.elements for each in reasons] == [(0, 0, 1), (0, 1)]
+    assert [each["elements"] for each in json.loads(shown)["failures"]] == [[0, 0, 1], [0, 1]]
+
+
 def test_a_record_without_values_is_told_where_others_are() -> None:
     """The time of a cell is a member of its module: the hint names parent() and root()."""
     point = {"measurement": {"const": "m"}, "fields": ["mv"], "timestamp": {"expr": "ts", "format": "unix_s"}}
@@ -395,7 +409,27 @@ def test_an_element_that_nothing_is_around_has_no_parent(tree: dict[str, Any], p
 
     [problem] = [each for each in caught.value.problems if each.severity == "error"]
     assert (problem.code, problem.location.pointer) == ("IFX216", pointer)
-    assert "root() " in (problem.hint or "")
+    before = "in this `for_each` `@` is the element of the list before"
+    assert (before if "/for_each" in pointer else "root() ") in (problem.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("lists", "hint"),
+    [
+        ("racks[].modules[]", 'for parent() write for_each: ["racks", "modules"]'),
+        ("racks[*].modules", 'for parent() write for_each: ["racks", "modules"]'),
+        ("a.racks[].modules[].cells[]", 'for parent() write for_each: ["a.racks", "modules", "cells"]'),
+        ("racks[?a].modules[]", 'parent() needs nested lists, such as `for_each: ["outer", "inner"]`'),
+        ("racks", 'parent() needs nested lists, such as `for_each: ["outer", "inner"]`'),
+    ],
+)
+def test_lists_that_are_flattened_have_no_parents_and_the_hint_writes_them_one_by_one(lists: str, hint: str) -> None:
+    tree = {"for_each": lists, "points": RACKS | {"tags": {"t": "parent().id"}}}
+    with pytest.raises(MappingError) as caught:
+        parse_mapping(json.dumps(_HEAD | tree), format="yaml")
+
+    (problem,) = [each for each in caught.value.problems if each.severity == "error"]
+    assert problem.hint == f"root() is the whole message; {hint}"
 
 
 @pytest.mark.parametrize("level", ["`0`", "`-1`", "`1.0`", "`1e400`", "'1'", "`true`", "no", "`null`"])

@@ -20,15 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from iggyflux.authoring.samples import SampleError
+from iggyflux.authoring.samples import Sample, SampleError
 from iggyflux.cli.playground_server import HOST
+from iggyflux.cli.sample_files import samples_beside
 from iggyflux.documents import read_document
-from iggyflux.mapping import compile_document
+from iggyflux.editor.sample_text import read_pasted
+from iggyflux.mapping import compile_document, parse_mapping
 from iggyflux.playground.app import MOST_BYTES, STATIC, TOKEN_HEADER, Playground, Start, Topics, create_app
 from iggyflux.playground.desk import Desk, Superseded
 from iggyflux.playground.files import FileRefused, Folder
 from iggyflux.playground.gallery import gallery
 from iggyflux.playground.service import QUESTIONS, Question
+from iggyflux.records import Message
 from tests.shell import iggyflux
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +50,7 @@ points:
 SAMPLES = '{"klass": "b", "pressure": 2.5, "lambda": 7, "at": 1767225600}\n{"klass": "c", "at": "soon"}\n'
 
 
-def asked(name: str, text: str = TEXT, samples: str = SAMPLES, **more: Any) -> Any:
+def asked(name: str, /, text: str = TEXT, samples: str = SAMPLES, **more: Any) -> Any:
     return QUESTIONS[name](Question(text, samples, **more))
 
 
@@ -183,6 +186,39 @@ def test_a_sample_is_kept_as_an_example_that_passes() -> None:
     assert compile_document(read_document(kept, format="yaml")).examples[-1]["fails"] == "IFX346"
     assert "fault" in asked("keep", sample=2)
     assert "fault" in asked("keep", TEXT.replace("points", "ponts"))
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("  a hot\npump ", "a hot pump"), ("", "sample 1"), ("x" * 900, "x" * 200)]
+)
+def test_an_example_has_the_name_that_is_given_to_it(name: str, written: str) -> None:
+    kept = asked("keep", sample=0, name=name)["text"]
+    mapping = parse_mapping(kept)
+    assert mapping.examples[-1]["name"] == written
+
+
+@pytest.mark.parametrize(
+    ("samples", "are_messages"),
+    [
+        ('{"payload": {"klass": "b", "at": 1}}', False),
+        ('{"payload": {"klass": "b", "at": 1}, "offset": 5}', True),
+        ('\ufeff{"payload": {"klass": "b", "at": 1}, "headers": {}}', True),
+        ('{"payload": {"klass": "b"}, "lambda": 5}', False),
+    ],
+)
+def test_samples_are_messages_with_coordinates_by_one_rule(tmp_path: Path, samples: str, are_messages: bool) -> None:
+    """The page, the language server and `--envelope auto` agree."""
+    (tmp_path / "m.yaml").write_text(TEXT)
+    (tmp_path / "m.ndjson").write_text(samples)
+    mapping = parse_mapping(TEXT)
+    pasted = read_pasted(mapping, samples)[0]
+    beside = samples_beside(mapping, tmp_path / "m.ndjson")[0]
+    by_option = iggyflux("eval", "klass", str(tmp_path / "m.ndjson"), "--envelope", "auto").out
+
+    assert isinstance(pasted, Sample)
+    assert isinstance(beside, Message)
+    is_message = [b"payload" not in pasted.message.payload, b"payload" not in beside.payload, by_option == '"b"\n']
+    assert is_message == [are_messages] * 3
 
 
 def test_fixes_that_are_certain_are_applied_together() -> None:

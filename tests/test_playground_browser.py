@@ -219,12 +219,17 @@ def test_pasted_samples_become_a_mapping_and_an_example(page: Page) -> None:
         page,
         '{"lambda": 1.5, "device": "d1", "ts": 1767225600000}\n{"lambda": 2, "device": "d2", "ts": 1767225601000}\n',
     )
+    page.locator("#tab-answers").click()
     page.get_by_role("button", name="Infer mapping").click()
     expect(page.locator("#mapping")).to_contain_text("Inferred by")
     expect(page.locator("#view tbody tr")).to_have_count(2)
     page.locator("#samples .cm-line").first.click()
     page.get_by_role("button", name="Save as example").click()
+    expect(page.locator("#keep-name")).to_have_value("sample 1 makes 1 point")
+    page.locator("#keep-name").fill("the first lambda")
+    page.keyboard.press("Enter")
 
+    expect(page.locator("#mapping")).to_contain_text("name: 'the first lambda'")
     expect(page.locator("#status")).to_have_text("sample 1 is an example now")
     expect(page.locator("#problems-button")).to_have_text("no problems")
 

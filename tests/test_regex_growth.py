@@ -38,7 +38,7 @@ TREES = {
 
 # Patterns that are made of a function's own names: examples of them.  Those in tables are found there.
 MADE: dict[tuple[str, str], Callable[[], list[str]]] = {
-    ("cli/init.py", "_starter"): lambda: ["FILE|END"],
+    ("cli/init.py", "_filled"): lambda: ["FILE|END"],
     ("delivery/answers.py", "_words"): list,
     ("delivery/naming.py", "_of_type"): lambda: ["[ ,]aa=" + value for value in naming._VALUES.values()],
     ("lineprotocol/parse.py", ""): list,

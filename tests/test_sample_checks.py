@@ -346,3 +346,64 @@ def test_samples_of_a_pipe_are_read_once(tmp_path: Path) -> None:
 
     assert outcome.code == 0
     assert "sample 1 fails" in outcome.out
+
+
+# --- what is not only about samples ---
+
+
+def test_what_only_examples_show_is_said_of_examples() -> None:
+    examples = [{"message": {"lambda": 1}, "points": []}]
+    (missing,) = found(fields("lamda") | {"examples": examples}, [])
+    (shown,) = found(fields("lamda") | {"examples": examples}, [{"lambda": 1}])
+
+    assert (missing.message, shown.message) == ("no example has a member lamda", "no sample has a member lamda")
+
+
+@pytest.mark.parametrize("elements", [[["0.1", "5"]], ["a"], [7]])
+def test_parent_without_parentheses_is_explained_whatever_the_elements_are(elements: list[Any]) -> None:
+    tree = fields("parent.lambda") | {"for_each": ["class", "def"]}
+    (problem,) = [each for each in found(tree, [{"class": [{"def": elements, "lambda": 1}]}]) if each.code == "IFX157"]
+
+    assert problem.hint is not None
+    assert problem.hint.startswith("parent() is the element around this one")
+
+
+BOOK = {"symbol": "x", "bids": [["0.1", "5"]], "asks": [["0.2", "1"]]}
+BOOK_OF_OBJECTS = {"bids": [{"p": 1}], "asks": [{"p": 2}]}
+NESTED = {"racks": [{"slots": [1]}, {"slots": None}]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "samples", "expected"),
+    [
+        (["bids", "asks"], [BOOK], "it is beside that list, not inside"),
+        (["bids", "asks"], [BOOK_OF_OBJECTS], "it is beside that list, not inside"),
+        (["bids", "askz"], [BOOK], "they have no members"),
+        (["bids", "asks"], [BOOK_OF_OBJECTS | {"asks": None}], None),
+        (["racks", "slots"], [NESTED], None),
+        (["racks", "slots"], [NESTED | {"slots": [1]}], None),
+        (["bids", "@"], [BOOK], None),
+        (["[bids, asks]", "@"], [BOOK], None),
+        ("[bids, asks][]", [BOOK], None),
+        (["bids", "asks"], [{"bids": [], "asks": []}], None),
+    ],
+)
+def test_lists_beside_each_other_are_not_nested(lists: Any, samples: list[Any], expected: str | None) -> None:
+    """`for_each: [bids, asks]` without quotes is a list of two expressions, which gives no element of either."""
+    problems = [each for each in found({"for_each": lists}, samples) if each.code == "IFX169"]
+
+    assert [each.message.rpartition(": ")[2] for each in problems] == ([expected] if expected else [])
+    assert all('write "[bids, ask' in (each.hint or "") for each in problems)
+
+
+def test_lists_of_a_point_are_looked_at_too_and_examples_are_enough() -> None:
+    tree = {"points": {"for_each": ["bids", "asks"]}, "examples": [{"message": BOOK, "points": []}]}
+    (problem,) = [each for each in found(tree, []) if each.code == "IFX169"]
+    assert (problem.location.pointer, problem.fix and problem.fix.safe) == ("/points/for_each", False)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, ["IFX622"]), (2, []), (3, [])])
+def test_samples_that_make_too_many_series_are_reported(most: int, expected: list[str]) -> None:
+    tree = {"limits": {"series": most}, "points": {"tags": {"del": "del"}}}
+    samples = [{"del": "a"}, {"del": "b"}, {"del": "a"}]
+    assert [code for code in codes(tree, samples) if code == "IFX622"] == expected

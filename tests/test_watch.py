@@ -102,7 +102,7 @@ def test_what_a_watch_prints_clears_nothing(watching: Watching) -> None:
     Path("m.yaml").write_text(MAPPING.replace("NAME", "two"))
     printed = "\n".join(watching.until("lines")[:-1])
 
-    assert "m.yaml, samples: saved" in printed
+    assert "note: m.yaml: saved" in printed  # and not the samples, which are as they were
     assert all(character.isprintable() or character == "\n" for character in printed)
 
 
@@ -165,7 +165,7 @@ def test_a_change_is_seen_when_it_is_complete_and_not_before(
         STEPS[kind](files[number])
         looks.append(look(files))
 
-    wait_for_change(files, before, act)
+    assert wait_for_change(files, before, act) == looks[-1]
 
     assert looks[-1] == looks[-2] != before
     assert None not in looks[-1]

@@ -24,9 +24,17 @@ from iggyflux.records import JSON, Message
 from iggyflux.transports.local.envelopes import bare_message, plain_header
 
 
-def add_example(text: str, message: Message, *, format: Format, has_coordinates: bool = False) -> str | None:  # noqa: A002
+def add_example(
+    text: str,
+    message: Message,
+    *,
+    format: Format,  # noqa: A002
+    has_coordinates: bool = False,
+    name: str = "",
+) -> str | None:
     """Return the document of a writer with `message` as its last example; None if no edit of its text does it.
 
+    `name` is that of the example, by default its number.
     `has_coordinates`: stream, topic, offset and times of the message are its own, not those of a line of a file.  Raise
     MappingError if the document does not compile.
     """
@@ -37,7 +45,7 @@ def add_example(text: str, message: Message, *, format: Format, has_coordinates:
     number = len(mapping.examples)
     around = _around(mapping, message, number) if has_coordinates else {}
     for content in _contents(mapping, message):
-        example = {"name": f"sample {number + 1}", **content, **around}
+        example = {"name": name or f"sample {number + 1}", **content, **around}
         draft = _with_example(document, {**example, "points": []}, number)
         result = None if draft is None else actual_result(draft, number)
         if result is not None and len(result.get("fails", ())) == 1:

@@ -1,28 +1,31 @@
-"""What writers write: measurements with their tags, fields and types; and fields that two of them write with two types.
+"""What writers write: measurements with their tags, fields and types; and what two of them write in two ways.
 
 Two sources are put together: what a document declares (a constant measurement, a key, a `type`), and what its examples
 render, which also shows computed measurements, `"*"` and `type: auto`.  InfluxDB gives a field one type and refuses all
-others, so a field of a measurement must have one type in all documents that write to a database.
+others, so a field of a measurement must have one type in all documents that write to a database; and a name is a tag or
+a field, not both.
 
 Pure: no I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
-from iggyflux.authoring.examples import example_message
+from iggyflux.authoring.examples import render_examples
 from iggyflux.authoring.names import type_name
-from iggyflux.errors import Location, Problem, RecordError
+from iggyflux.errors import Location, Problem
 from iggyflux.lineprotocol import parse_line
 from iggyflux.mapping import WriterMapping
+from iggyflux.records import Rendered
 from iggyflux.spec import Const, Source
 from iggyflux.values import FieldType
 
 TWO_TYPES = "IFX167"
 PERHAPS_TWO_TYPES = "IFX168"
+TAG_AND_FIELD = "IFX170"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,27 @@ class Column:
     pointer: str
 
 
-Route: TypeAlias = tuple[WriterMapping, Hashable]
-"""A mapping, and the database that it writes to; None if that is not known."""
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where lines go: address, organization, bucket and so on.
+
+    `unknown` are the parts with a variable that has no value.
+    """
+
+    parts: tuple[str, ...]
+    unknown: frozenset[int] = frozenset()
+
+    def may_be(self, other: Database) -> bool:
+        """Return whether both may be one database."""
+        if len(self.parts) != len(other.parts):
+            return False
+        unknown = self.unknown | other.unknown
+        pairs = enumerate(zip(self.parts, other.parts, strict=True))
+        return all(one == another or number in unknown for number, (one, another) in pairs)
+
+
+Route: TypeAlias = tuple[WriterMapping, Database | None]
+"""A mapping, and the database that it writes to; None if nothing says which."""
 
 
 def columns_of(mapping: WriterMapping) -> list[Column]:
@@ -58,50 +80,95 @@ def columns_of(mapping: WriterMapping) -> list[Column]:
     ]
 
 
-def find_conflicts(routes: Sequence[Route]) -> list[tuple[WriterMapping, Problem]]:
-    """Return a problem for each field that is written with another type than before, with the mapping of the place.
+def stars_of(mapping: WriterMapping) -> Iterator[Column]:
+    """Yield each `"*"` as a column of its name, such as `*` or `prefix_*`; a field's type is `auto` or what it says."""
+    for point in mapping.writer.points:
+        measurement = _constant(point.measurement)
+        for star in point.tag_stars:
+            yield Column(measurement, "tag", f"{star.prefix}*", None, star.pointer)
+        for star in point.field_stars:
+            yield Column(measurement, "field", f"{star.prefix}*", star.type.value, star.pointer)
 
-    It is an error within one database, and a warning where a database is not known.
+
+def find_conflicts(routes: Sequence[Route]) -> list[tuple[WriterMapping, Problem]]:
+    """Return the problems of columns that are not what they were before, with the mapping of each place.
+
+    A field with another type is an error within one database, and a warning where a database is not known.  A name that
+    is a tag in one place and a field in another one is a warning: only InfluxDB 3 refuses it.
     """
-    first: dict[tuple[str, str], list[tuple[WriterMapping, Hashable, Column]]] = {}
+    first: dict[tuple[str, str], list[_Known]] = {}
+    columns = {id(mapping): columns_of(mapping) for mapping, _ in routes}
     problems = []
     for mapping, database in routes:
-        for column in columns_of(mapping):
-            if column.kind != "field" or column.measurement is None or column.type == FieldType.AUTO.value:
+        for column in columns[id(mapping)]:
+            if column.measurement is None:
                 continue
+            one = _Known(mapping, database, column)
             known = first.setdefault((column.measurement, column.key), [])
-            others = [each for each in known if each[2].type != column.type and _may_meet(each, mapping, database)]
-            if others:
-                problems.append((mapping, _conflict(mapping, column, *others[0], database=database)))
-            known.append((mapping, database, column))
+            met = [each for each in known if each.may_meet(one)]
+            for differs, conflict in ((_is_other_kind, _other_kind), (_is_other_type, _other_type)):
+                other = next((each for each in met if differs(each.column, column)), None)
+                if other is not None:
+                    problems.append((mapping, conflict(one, other)))
+            known.append(one)
     return list({(id(mapping), problem): (mapping, problem) for mapping, problem in problems}.values())
 
 
-def _may_meet(known: tuple[WriterMapping, Hashable, Column], mapping: WriterMapping, database: Hashable) -> bool:
-    other, its_database, _ = known
-    return other is mapping or its_database == database or None in (its_database, database)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """A column of a mapping that writes to a database."""
+
+    mapping: WriterMapping
+    database: Database | None
+    column: Column
+
+    def may_meet(self, other: _Known) -> bool:
+        """Return whether both columns may be in one database."""
+        if self.mapping is other.mapping or self.database is None or other.database is None:
+            return True
+        return self.database.may_be(other.database)
+
+    def meets(self, other: _Known) -> bool:
+        """Return whether both columns are in one database for certain."""
+        return self.mapping is other.mapping or (self.database is not None and self.database == other.database)
 
 
-def _conflict(
-    mapping: WriterMapping,
-    column: Column,
-    other: WriterMapping,
-    its_database: Hashable,
-    its_column: Column,
-    *,
-    database: Hashable,
-) -> Problem:
-    is_certain = other is mapping or (database is not None and database == its_database)
-    message = (
-        f"the field `{column.key}` of `{column.measurement}` is {column.type} here, and {its_column.type} at "
-        f"{_place(other.locate(its_column.pointer), None if other is mapping else mapping)}"
-    )
+def _is_other_kind(one: Column, other: Column) -> bool:
+    return one.kind != other.kind
+
+
+def _is_other_type(one: Column, other: Column) -> bool:
+    types = {one.type, other.type}
+    return one.kind == other.kind == "field" and len(types) > 1 and FieldType.AUTO.value not in types
+
+
+def _other_kind(one: _Known, other: _Known) -> Problem:
+    column = one.column
+    message = f"`{column.key}` of `{column.measurement}` is a {column.kind} here, and a {other.column.kind} at "
+    hint = "write it to the same kind in both places, or under another name"
+    return _conflict(one, other, TAG_AND_FIELD, message, hint, "warning")
+
+
+def _other_type(one: _Known, other: _Known) -> Problem:
+    column = one.column
+    message = f"the field `{column.key}` of `{column.measurement}` is {column.type} here, and {other.column.type} at "
     hint = "declare the same `type` in both places, or write to another field"
-    if is_certain:
-        return mapping.document.problem(TWO_TYPES, column.pointer, message, hint=hint)
-    message += ", if both write to one database"
-    hint += "; name the pipeline too, which says what the databases are"
-    return mapping.document.problem(PERHAPS_TWO_TYPES, column.pointer, message, severity="warning", hint=hint)
+    code, severity = (TWO_TYPES, "error") if one.meets(other) else (PERHAPS_TWO_TYPES, "warning")
+    return _conflict(one, other, code, message, hint, severity)
+
+
+def _conflict(one: _Known, other: _Known, code: str, message: str, hint: str, severity: str) -> Problem:
+    same = None if one.mapping is other.mapping else one.mapping
+    message += _place(other.mapping.locate(other.column.pointer), same)
+    if not one.meets(other):
+        message += ", if both write to one database"
+        is_named = None not in (one.database, other.database)
+        hint += "; " + ("set the variables of the pipeline" if is_named else "name the pipeline too") + _WHICH
+    pointer, level = one.column.pointer, cast(Literal["error", "warning"], severity)
+    return one.mapping.document.problem(code, pointer, message, severity=level, hint=hint)
+
+
+_WHICH: Final = ", which says what the databases are"
 
 
 def _place(place: Location, other: WriterMapping | None) -> str:
@@ -130,14 +197,9 @@ def _constant(source: Source) -> str | None:
 
 
 def _of_examples(mapping: WriterMapping) -> Iterator[Column]:
-    plan = mapping.plan("reference")
-    for number, tree in enumerate(mapping.examples):
-        try:
-            rendered = plan.render([example_message(mapping, tree, number)])
-        except RecordError:
-            continue
+    for number, rendered in render_examples(mapping, mapping.plan("reference")):
         pointer = f"/examples/{number}"
-        for line in rendered.lines:
+        for line in cast(Rendered, rendered).lines:
             point = parse_line(line)
             for key in point.tags:
                 yield Column(point.measurement, "tag", key, None, pointer)

@@ -121,17 +121,19 @@ def _name(tree: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def render_examples(mapping: WriterMapping | ReaderMapping, plan: Any) -> Iterator[Rendered | RenderedMessages]:
-    """Yield what `plan` renders from each example of `mapping` that can be encoded."""
+def render_examples(
+    mapping: WriterMapping | ReaderMapping, plan: Any
+) -> Iterator[tuple[int, Rendered | RenderedMessages]]:
+    """Yield what `plan` renders from each example of `mapping` that can be encoded, with its number from 0."""
     for number, tree in enumerate(mapping.examples):
         if mapping.kind == "reader":
-            yield plan.render(example_rows(tree, mapping.reader.source.measurement or ""))
+            yield number, plan.render(example_rows(tree, mapping.reader.source.measurement or ""))
             continue
         try:
             message = example_message(mapping, tree, number)
         except RecordError:
             continue
-        yield plan.render([message])
+        yield number, plan.render([message])
 
 
 def actual_result(mapping: WriterMapping | ReaderMapping, number: int) -> dict[str, Any] | None:

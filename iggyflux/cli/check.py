@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from iggyflux.authoring.contract import Column, columns_of
+from iggyflux.authoring.contract import TAG_AND_FIELD, Column, columns_of
 from iggyflux.authoring.examples import render_examples
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
@@ -129,7 +129,7 @@ def _find_fault(mapping: WriterMapping | ReaderMapping) -> CheckResult | None:
 
     The batches are the document's examples and, for writers, generated messages.
     """
-    faults = [rendered.fallback for rendered in render_examples(mapping, mapping.plan())]
+    faults = [rendered.fallback for _, rendered in render_examples(mapping, mapping.plan())]
     if mapping.kind == "writer":
         with suppress(GenerateError):
             messages = generate_messages(mapping, start_ns=1_700_000_000_000_000_000, interval_ns=1_000_000_000)
@@ -402,21 +402,26 @@ async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
 
 
 async def _compare_types(setup: WriterSetup) -> AsyncIterator[CheckResult]:
-    """Compare the types of fields with those that are stored: the server refuses others."""
-    fields: dict[str, list[Column]] = {}
+    """Compare tags, and fields with their types, with those that are stored: the server refuses others."""
+    found: dict[str, list[Column]] = {}
     for column in columns_of(setup.mapping):
-        if column.measurement is not None and column.kind == "field" and column.type != FieldType.AUTO.value:
-            fields.setdefault(column.measurement, []).append(column)
-    if not fields:
+        if column.measurement is not None:
+            found.setdefault(column.measurement, []).append(column)
+    if not found:
         return
-    rows = InfluxRows(setup.influxdb, Query(min(fields), None, "auto", (), (), ()))
+    rows = InfluxRows(setup.influxdb, Query(min(found), None, "auto", (), (), ()))
     conflicts = compared = 0
     try:
         await rows.connect()
-        for measurement, columns in sorted(fields.items()):
-            stored = (await rows.schema(measurement)).fields
+        for measurement, columns in sorted(found.items()):
+            stored = await rows.schema(measurement)
             for column in columns:
-                kinds = stored.get(column.key, ())
+                kinds = stored.fields.get(column.key, ())
+                if (column.kind == "field" and column.key in stored.tags) or (column.kind == "tag" and kinds):
+                    conflicts += 1
+                    yield _kind_conflict(setup.mapping, column, is_refused=rows.language == "sql")
+                if column.kind == "tag" or column.type == FieldType.AUTO.value:
+                    continue
                 compared += bool(kinds)
                 if kinds and column.type not in kinds and "any" not in kinds:
                     conflicts += 1
@@ -428,6 +433,16 @@ async def _compare_types(setup: WriterSetup) -> AsyncIterator[CheckResult]:
             yield CheckResult(True, f"types: {plural(compared, 'field')} as they are stored")
     finally:
         await rows.close()
+
+
+def _kind_conflict(mapping: WriterMapping, column: Column, *, is_refused: bool) -> CheckResult:
+    """Return the finding for a tag that is stored as a field, or the other way round; InfluxDB 3 refuses it."""
+    other = "field" if column.kind == "tag" else "tag"
+    place = mapping.locate(column.pointer)
+    text = f"types: {column.key} of {column.measurement} is a {column.kind} at {place}, and stored as a {other}"
+    why = "the server refuses the points" if is_refused else "queries of that name find only one of them"
+    hint = f"write it as a {other}, or under another name: {why}"
+    return CheckResult(False if is_refused else None, text, hint, TAG_AND_FIELD)
 
 
 def _type_conflict(mapping: WriterMapping, column: Column, kinds: Sequence[str]) -> CheckResult:

@@ -11,7 +11,7 @@ import click
 
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
-from iggyflux.authoring.series import beyond_limit
+from iggyflux.authoring.series import beyond_limit, count_series
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.failures import show_failure
@@ -31,6 +31,7 @@ from iggyflux.cli.output import (
 )
 from iggyflux.cli.tally import Tally
 from iggyflux.cli.watch import run_on_save
+from iggyflux.delivery.series import BEYOND_LIMIT
 from iggyflux.editor.evidence import MOST_SAMPLES
 from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_samples
 from iggyflux.errors import DocumentError, RecordError
@@ -259,7 +260,7 @@ class _WriterRun:
         self.mapping = mapping
         self.plan = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
         self.form = form
-        self.tally: Tally = Tally()
+        self.tally: Tally = Tally(series=count_series(mapping))
         self.looked_at: list[Message] = []
         self.failed: set[str] = set()
         self.shown = 0
@@ -316,6 +317,7 @@ class _WriterRun:
             "line": place.line,
             "column": place.column,
             "element": failure.element,
+            "elements": list(failure.elements),
             "point": failure.point,
         }
 
@@ -358,8 +360,8 @@ class _WriterRun:
                 show_problem(problem)
 
 
-_SHOWN_OTHERWISE: Final = (SOME_FAIL, IMPLAUSIBLE_TIME)
-"""Codes of what a dry run shows itself: failures, and the first and last time."""
+_SHOWN_OTHERWISE: Final = (SOME_FAIL, IMPLAUSIBLE_TIME, BEYOND_LIMIT)
+"""Codes of what a dry run shows itself: failures, the first and last time, and too many series of all samples."""
 
 
 def _span(tally: Tally, precision: Precision) -> str:
@@ -377,12 +379,8 @@ def _grouped(pairs: Iterable[tuple[int, Any]], size: int) -> list[list[Any]]:
     return groups
 
 
-_MOST_TAGS: Final = 6
-
-
 def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Iterator[str]:
     """Yield the lines of the summary."""
-    about = "" if tally.is_exact else "at least "
     others = [
         text
         for count, text in (
@@ -396,9 +394,7 @@ def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Itera
     yield f"lines       {tally.lines:>7,}{_span(tally, precision)}"
     width = max(map(len, tally.points), default=0)
     for measurement, count in sorted(tally.points.items()):
-        tags = ", ".join(f"{tag} ({values:,})" for tag, values in tally.series.tags(measurement)[:_MOST_TAGS])
-        series = f"in {about}{tally.series.of(measurement):,} series"
-        yield f"  {measurement:<{max(width, 9)}} {count:>7,}   {series}{f', by {tags}' if tags else ''}"
+        yield f"  {measurement:<{max(width, 9)}} {count:>7,}   in {tally.series.described(measurement)}"
     for what, counts in (("failures", tally.failures), ("omitted", tally.omitted)):
         if counts:
             yield f"{what:<11} {sum(counts.values()):>7,}"

@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
-from iggyflux.authoring.samples import Coordinates, read_samples
-from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
+from iggyflux.authoring.samples import Coordinates, read_samples, whole_sample
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.eval_session import MOST_SAMPLES, Document, run_session
 from iggyflux.cli.inputs import (
     INPUT_FILE,
@@ -39,6 +39,7 @@ from iggyflux.records import JSON, Message
 @click.argument("expression", required=False)
 @click.argument("file", required=False, type=INPUT_FILE)
 @envelope_option("FILE contains messages with coordinates and headers, so that meta() and header() work.", "--message")
+@click.option("--whole", is_flag=True, help="FILE is one payload, for example a csv file with its header.")
 @click.option("--compact", is_flag=True, help="Print one line per result, also on a terminal.")
 @click.option("--raw", is_flag=True, help="Print strings without quotes.")
 @click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (default json).")
@@ -47,6 +48,7 @@ def command(
     expression: str | None,
     file: Path | None,
     envelope: Envelope,
+    whole: bool,
     compact: bool,
     raw: bool,
     form: str | None,
@@ -63,7 +65,9 @@ def command(
       echo '{"readings": [{"celsius": 21.5}]}' | iggyflux eval 'readings[0].celsius'
       iggyflux eval samples.ndjson
       iggyflux eval "meta('topic')" messages.ndjson --envelope
+      iggyflux eval "[0].speed" pumps.csv --payload csv --whole
     """
+    check_whole(envelope, whole)
     tables: Tables | None = None
     options: Mapping[str, Any] = {}
     beside: Path | None = None
@@ -75,6 +79,7 @@ def command(
             if form is None:
                 form, options = source.format, source.options
     form = _known_format(form or "json")
+    read = partial(_documents, form=form, envelope=envelope, whole=whole)
     pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
 
     def written(value: Any) -> str:
@@ -84,7 +89,7 @@ def command(
         if not stdin_is_terminal():
             raise click.UsageError("Missing argument 'EXPRESSION'.")
         chosen = beside if expression is None else Path(expression)
-        return run_session(list(_session_documents(chosen, form, options, envelope, tables, written)))
+        return run_session(list(_session_documents(chosen, read, form, options, tables, written)))
     try:
         compiled = compile_expression(expression, tables=tables)
     except ExpressionError as error:
@@ -94,7 +99,7 @@ def command(
         show_problem(replace(expression_problem(warning), severity="warning"))
     _note_order(expression, file)
     code = ExitCode.OK
-    for value in _values(compiled, file, form, options, envelope):
+    for value in _values(compiled, read(file), form, options):
         if value is _FAILED:
             code = ExitCode.PROBLEMS
         else:
@@ -128,11 +133,16 @@ def _known_format(form: str) -> str:
     raise click.BadParameter(f"{form!r} is not a payload format ({hint})", param_hint="--payload")
 
 
-def _values(
-    expression: Expression, file: Path | None, form: str, options: Mapping[str, Any], envelope: Envelope
-) -> Iterator[Any]:
+_Documents: TypeAlias = Iterator[tuple[str, Message | None, bool]]
+"""Documents with their places, and whether they have coordinates; None if there is no input."""
+
+
+def _values(expression: Expression, documents: _Documents, form: str, options: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the result for each document, or `_FAILED` after reporting a failure."""
-    for place, message, has_coordinates in _documents(file, form, envelope):
+    is_constant = expression.reads.is_bare and expression.root_reads.is_bare
+    for place, message, has_coordinates in documents:
+        if message is None and not is_constant and not stdin_is_terminal():
+            note("stdin is empty: the expression is evaluated on null")
         try:
             yield expression.evaluate(_decoded(message, form, options), message if has_coordinates else None)
         except RecordError as error:
@@ -158,14 +168,14 @@ def _show_failure(place: str, error: RecordError) -> None:
 
 def _session_documents(
     file: Path | None,
+    read: Callable[[Path], _Documents],
     form: str,
     options: Mapping[str, Any],
-    envelope: Envelope,
     tables: Tables | None,
     written: Callable[[Any], str],
 ) -> Iterator[Document]:
     """Yield the documents of a file for a session, null without a file; what cannot be decoded is reported."""
-    found = [("null", None, False)] if file is None else islice(_documents(file, form, envelope), MOST_SAMPLES)
+    found = [("null", None, False)] if file is None else islice(read(file), MOST_SAMPLES)
     count = 0
     for place, message, has_coordinates in found:
         try:
@@ -196,17 +206,26 @@ def _answer(
     return None
 
 
-def _documents(file: Path | None, form: str, envelope: Envelope) -> Iterator[tuple[str, Message | None, bool]]:
-    """Yield the documents with their places, and whether they have coordinates; None if there is no input."""
+def _documents(file: Path | None, form: str, envelope: Envelope, whole: bool) -> _Documents:
+    """Yield the documents of a file, of stdin without one; null if that is empty too."""
     if file is None and stdin_is_terminal():
         yield "", None, False
         return
     path = STDIN if file is None else file
     count = 0
     with open_input(path) as lines:
-        is_enveloped = are_messages(lines, envelope)
-        for sample in read_samples(lines, Coordinates(), form=form, envelope=is_enveloped):
+        is_enveloped = not whole and are_messages(lines, envelope)
+        found = (
+            whole_sample(lines.read(is_text=not FORMATS[form].binary), Coordinates())
+            if whole
+            else read_samples(lines, Coordinates(), form=form, envelope=is_enveloped)
+        )
+        for sample in found:
             count += 1
             yield f"{input_name(path)}:{sample.line}: ", sample.message, is_enveloped
-    if not count and file is None:
+    if count:
+        return
+    if file is None:
         yield "", None, False
+    else:
+        note(f"{input_name(path)} is empty: there is nothing to evaluate the expression on")

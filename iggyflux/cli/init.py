@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 
-from iggyflux.cli.output import ExitCode, result, talk
+from iggyflux.authoring.samples import Coordinates
+from iggyflux.cli.output import ExitCode, note, result, talk
 from iggyflux.documents import read_document, read_schema, read_source
 from iggyflux.errors import DocumentError
 from iggyflux.escapes import escaped, json_text
+from iggyflux.mapping import WriterMapping, load_mapping
 
 STARTERS = Path(__file__).parent / "starters"
 
@@ -113,8 +116,24 @@ def _write_file(path: Path | None, pipeline: bool, reader: bool, mapping: str | 
         raise click.UsageError(f"directory {path.parent} does not exist") from error
     talk(f"wrote {path}")
     write_schema(kind, path.parent / _schema(kind), force)
-    talk(f"try: iggyflux {'check' if pipeline else 'test'} {path}")
+    if pipeline:
+        _say_what_check_needs(path, path.parent / (mapping or f"mapping.{form}"), "SAMPLES")
+    else:
+        talk(f"try: iggyflux test {path}")
     return ExitCode.OK
+
+
+def _say_what_check_needs(pipeline: Path, mapping: Path, samples: str) -> None:
+    """Print what has to be done before `iggyflux check` finds no fault in a written pipeline."""
+    talk(f"then: iggyflux check {pipeline}, which needs")
+    talk("  export INFLUX_TOKEN=…   the token of your InfluxDB")
+    if not _is_reader(mapping):
+        talk(f"  {_append(pipeline.parent, mapping, samples)}")
+
+
+def _append(folder: Path, mapping: Path, samples: str) -> str:
+    """Return the command that puts samples into the log from which a written pipeline reads."""
+    return f"iggyflux log append {shlex.quote(str(folder / 'data'))} {_topic_of(mapping)} {samples}"
 
 
 def _starter(name: str, path: Path, mapping: str | None = None, *, in_folder: bool = False) -> str:
@@ -128,14 +147,25 @@ def _starter(name: str, path: Path, mapping: str | None = None, *, in_folder: bo
     end, failed = _ROUTES["reader" if is_pipeline and _is_reader(path.parent / mapping) else "writer"]
     words = {
         "SCHEMA": f"./{_schema('pipeline' if is_pipeline else 'mapping')}",
+        "MESSAGES": _messages_comment(path, mapping, in_folder=in_folder) if end == "from" else "",
         "MAPPING": json_text(mapping),
         "FILE": escaped(path.name if in_folder else str(path)),
         "ROUTE_END": (f"{end}: log:data" if form == "yaml" else f'{end} = "log:data"').ljust(_ROUTE_END_WIDTH[form]),
         "END": end,
         "FAILED": failed,
     } | ({"SAMPLES": _SAMPLES, "ROWS": _SAMPLES} if in_folder else {})
-    text = (STARTERS / name).read_text("utf-8")
-    return re.sub("|".join(words), lambda found: words[found[0]], text)
+    return _filled(name, words)
+
+
+def _filled(name: str, words: Mapping[str, str]) -> str:
+    """Return the text of a file of this package with each of `words` replaced."""
+    return re.sub("|".join(words), lambda found: words[found[0]], (STARTERS / name).read_text("utf-8"))
+
+
+def _messages_comment(path: Path, mapping: str, *, in_folder: bool) -> str:
+    """Return the lines of a pipeline's comment that say how its log gets messages."""
+    append = _append(Path() if in_folder else path.parent, path.parent / mapping, _SAMPLES if in_folder else "SAMPLES")
+    return f"#   {escaped(append)}\n#                                     messages for the log that is read\n"
 
 
 def _schema(kind: str) -> str:
@@ -144,6 +174,7 @@ def _schema(kind: str) -> str:
 
 def _write_directory(folder: Path, kind: str, form: str, ci: str) -> int:
     """Write what a repository of mappings begins with; a file that exists is kept."""
+    inside = _place_in_repository(folder)
     mapping, pipeline = folder / f"mapping.{form}", folder / f"pipeline.{form}"
     made: list[tuple[Path, Callable[[], str]]] = [
         (mapping, lambda: _starter(f"{kind}.{form}", mapping, in_folder=True)),
@@ -151,7 +182,7 @@ def _write_directory(folder: Path, kind: str, form: str, ci: str) -> int:
         (pipeline, lambda: _starter(f"pipeline.{form}", pipeline, in_folder=True)),
         (folder / _schema("mapping"), lambda: read_schema("mapping").decode()),
         (folder / _schema("pipeline"), lambda: read_schema("pipeline").decode()),
-        (folder / _CI_FILES[ci], lambda: (STARTERS / f"{ci}.yaml").read_text("utf-8").replace("MAPPING", mapping.name)),
+        (folder / _CI_FILES[ci], lambda: _ci(ci, mapping.name, inside)),
         (folder / ".vscode" / "settings.json", lambda: (STARTERS / "vscode.json").read_text("utf-8")),
     ]
     for path, text in made:
@@ -166,7 +197,52 @@ def _write_directory(folder: Path, kind: str, form: str, ci: str) -> int:
         else:
             talk(f"wrote {path}")
     talk(f"try: iggyflux dry-run {mapping} {folder / _SAMPLES}")
+    _say_what_check_needs(pipeline, mapping, shlex.quote(str(folder / _SAMPLES)))
+    if inside is not None:
+        note(f"{folder / _CI_FILES[ci]} has no effect there: {_MOVES[ci].replace('FOLDER', inside.as_posix())}")
     return ExitCode.OK
+
+
+_MOVES: Final = {
+    "github": "move it to .github/workflows at the root of the repository",
+    "gitlab": "add `include: FOLDER/.gitlab-ci.yml` to .gitlab-ci.yml at the root of the repository",
+}
+"""What has to be done with the file for the CI in a folder below the root of a repository."""
+
+
+def _place_in_repository(folder: Path) -> Path | None:
+    """Return the path of a folder from the root of its git repository; None for the root, and outside of one."""
+    whole = folder.resolve()
+    root = next((above for above in (whole, *whole.parents) if (above / ".git").exists()), whole)
+    return None if root == whole else whole.relative_to(root)
+
+
+def _ci(ci: str, mapping: str, inside: Path | None) -> str:
+    """Return the file for the CI; `inside` is the folder of the mappings below the root of the repository, if any."""
+    folder = "" if inside is None else inside.as_posix()
+    words = {"MAPPING": mapping, "REPORT": json_text(f"{folder}/iggyflux.xml") if folder else "iggyflux.xml"}
+    words |= dict.fromkeys(("PLACE", "FOLDER"), "")
+    if folder:
+        words["PLACE"] = f"# {_MOVES[ci][0].upper()}{_MOVES[ci][1:]}.\n".replace("FOLDER", escaped(folder))
+        words["FOLDER"] = (
+            _IN_FOLDER[ci].replace("FOLDER", json_text(folder)).replace("CD", json_text(f"cd {shlex.quote(folder)}"))
+        )
+    return _filled(f"{ci}.yaml", words)
+
+
+_IN_FOLDER: Final = {"github": "defaults: {run: {working-directory: FOLDER}}\n", "gitlab": "    - CD\n"}
+
+
+def _topic_of(mapping: Path) -> str:
+    """Return the first topic that a mapping reads, as STREAM/TOPIC; that of the starter if it cannot be read."""
+    try:
+        loaded = load_mapping(mapping)
+    except DocumentError:
+        return "factory/readings"
+    if not isinstance(loaded, WriterMapping):
+        return "factory/readings"
+    coordinates = Coordinates.of(loaded.writer.source)
+    return shlex.quote(f"{coordinates.stream}/{coordinates.topic}")
 
 
 def _is_reader(path: Path) -> bool:

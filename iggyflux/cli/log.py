@@ -16,8 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from iggyflux.authoring.generate import generate_messages
-from iggyflux.authoring.samples import Coordinates, Sample, read_samples
-from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, envelope_option
+from iggyflux.authoring.samples import Coordinates, Sample, read_samples, whole_sample
+from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
@@ -81,6 +81,7 @@ def command() -> None:
 @click.argument("target", metavar="STREAM/TOPIC", type=TopicName())
 @click.argument("file", required=False, type=INPUT_FILE, default=STDIN)
 @envelope_option("Lines are messages with headers, id and times, not plain payloads.")
+@click.option("--whole", is_flag=True, help="FILE is one payload of any format, for example a csv file.")
 @click.option(
     "--partition", type=click.IntRange(min=0), metavar="P", help="The partition to append to (default: round robin)."
 )
@@ -93,6 +94,7 @@ def append(
     target: tuple[str, str],
     file: Path,
     envelope: Envelope,
+    whole: bool,
     partition: int | None,
     partitions: int | None,
     key: str | None,
@@ -104,7 +106,9 @@ def append(
     \b
     Example:
       iggyflux log append data factory/readings samples.ndjson --partitions 4 --key device.id
+      iggyflux log append data factory/tables pumps.csv --whole
     """
+    check_whole(envelope, whole)
     if partition is not None and key is not None:
         raise click.UsageError("--partition and --key are mutually exclusive")
 
@@ -115,7 +119,7 @@ def append(
         log.create_topic(stream, topic, partitions)
     count = 0
     ends: dict[Partition, int] = {}
-    samples = _read(file, stream, topic, envelope)
+    samples = _read(file, Coordinates(stream, topic), envelope, whole)
     for batch in _batches(samples, _stdin_is_idle) if file == STDIN else _batches(samples):
         keys = [_key_of(choose, sample) for sample in batch] if choose is not None else None
         messages = [_arriving_now(sample.message) for sample in batch]
@@ -129,9 +133,12 @@ def append(
     return ExitCode.OK
 
 
-def _read(file: Path, stream: str, topic: str, envelope: Envelope) -> Iterator[Sample]:
+def _read(file: Path, coordinates: Coordinates, envelope: Envelope, whole: bool) -> Iterator[Sample]:
     with open_input(file) as lines:
-        yield from read_samples(lines, Coordinates(stream, topic), envelope=are_messages(lines, envelope))
+        if whole:
+            yield from whole_sample(lines.read(is_text=False), coordinates)
+        else:
+            yield from read_samples(lines, coordinates, envelope=are_messages(lines, envelope))
 
 
 def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:

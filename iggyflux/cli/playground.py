@@ -29,7 +29,11 @@ _PARTS = ("starlette", "uvicorn", "anyio")
     show_default=True,
     help="Port on 127.0.0.1 to listen on; 0 selects a free one.",
 )
-@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
+@click.option(
+    "--open/--no-open",
+    "opens",
+    help="Open the page in the browser; not by default: other users see what a browser is started with.",
+)
 def command(
     mapping: Path | None, samples: Path | None, origin: str | None, pipeline: Path | None, port: int, opens: bool
 ) -> int:

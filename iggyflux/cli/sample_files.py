@@ -13,7 +13,7 @@ from iggyflux.authoring.sample_bytes import COMPRESSED, plain_name
 from iggyflux.cli.envelopes import Envelope, are_messages
 from iggyflux.cli.inputs import open_input
 from iggyflux.editor.evidence import Samples
-from iggyflux.editor.sample_text import is_envelope, plain, read_for
+from iggyflux.editor.sample_text import plain, read_for
 from iggyflux.errors import IggyfluxError
 from iggyflux.mapping import ReaderMapping, WriterMapping
 
@@ -71,4 +71,4 @@ def samples_beside(mapping: WriterMapping | ReaderMapping, path: Path) -> Sample
 def has_envelopes(path: Path) -> bool:
     """Return whether the first line of a file is a message with coordinates."""
     with open_input(path) as lines:
-        return is_envelope(next(iter(lines), b""))
+        return lines.begins_with_message()

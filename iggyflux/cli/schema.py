@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from iggyflux.authoring.contract import Column, columns_of
+from iggyflux.authoring.contract import Column, columns_of, stars_of
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
 from iggyflux.cli.output import json_text, result, result_line
 from iggyflux.documents import read_schema
@@ -28,7 +28,8 @@ def command(kind: str, mapping: Path | None, form: str) -> None:
     Editors use the JSON Schema for completion and documentation; `init` writes the line that refers to it.
 
     With --of, the measurements, tags, fields and types are printed that a writer declares, and those that its
-    examples show: of computed measurements, of `"*"` and of `type: auto`.
+    examples show: of computed measurements, of `"*"` and of `type: auto`. A `"*"` itself is in the list too, since
+    it writes what no example shows.
 
     \b
     Example:
@@ -42,7 +43,7 @@ def command(kind: str, mapping: Path | None, form: str) -> None:
     loaded = open_mapping(mapping)
     if not isinstance(loaded, WriterMapping):
         raise click.UsageError(f"{mapping} is a reader: it writes messages; `iggyflux explain` shows them")
-    columns = sorted(columns_of(loaded), key=_order)
+    columns = sorted([*columns_of(loaded), *stars_of(loaded)], key=_order)
     if form == "json":
         result(_as_json(columns))
     else:

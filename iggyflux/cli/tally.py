@@ -15,7 +15,7 @@ from iggyflux.delivery.lines import point_key
 from iggyflux.records import Failure
 
 MOST_KEYS: Final = 1_000_000
-"""With more keys, series and collisions are not counted exactly: the numbers are then lower bounds."""
+"""With more keys, collisions are not counted exactly: their number is then a lower bound."""
 
 
 @dataclass(slots=True)
@@ -40,6 +40,7 @@ class Tally:
     times: tuple[int, int] | None = None
     """The first and the last time, in the precision of the lines."""
     series: SeriesCount = field(default_factory=SeriesCount)
+    most_keys: int = MOST_KEYS
     _keys: dict[int, str] = field(default_factory=dict)
 
     def add_message(self, sample: str, lines: Sequence[str], failures: Sequence[Failure]) -> None:
@@ -58,10 +59,11 @@ class Tally:
         self.times = min(first, number), max(last, number)
         measurement = measurement_of(series)
         self.points[measurement] += 1
-        if len(self._keys) >= MOST_KEYS:
+        self.series.add(series)
+        self.is_exact &= self.series.is_exact
+        if len(self._keys) >= self.most_keys:
             self.is_exact = False
             return
-        self.series.add(series)
         other = self._keys.setdefault(hash((series, time)), sample)
         if other != sample:
             self.collisions += 1

@@ -13,7 +13,7 @@ import click
 
 from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, render_examples, run_examples
 from iggyflux.authoring.mutations import mutate as try_mutations
-from iggyflux.authoring.series import SeriesCount, beyond_limit
+from iggyflux.authoring.series import SeriesCount, beyond_limit, count_series, series_lines
 from iggyflux.authoring.updating import update_examples
 from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
@@ -36,7 +36,7 @@ from iggyflux.documents import EditableText, format_of, kind_of, read_document, 
 from iggyflux.editor.coverage import UNTESTED, Coverage, cover
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.escapes import escaped
-from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
+from iggyflux.mapping import WriterMapping, compile_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class TestedFile:
     problems: tuple[Problem, ...] = ()
     untested: bool = False
     coverage: Coverage | None = None
+    series: SeriesCount | None = None
+    """Those of a writer's examples."""
 
     @property
     def failures(self) -> int:
@@ -187,16 +189,13 @@ def _test(file: Path, plan: str, words: str | None, strict: bool) -> TestedFile 
         results = tuple(each for each in results if words.lower() in each.title.lower())
         if not results:
             return None
-    beyond = _beyond_limit(mapping)
-    return TestedFile(str(file), results, () if beyond is None else (beyond,), coverage=cover(mapping))
-
-
-def _beyond_limit(mapping: WriterMapping | ReaderMapping) -> Problem | None:
-    """Return the problem of a writer whose examples make more series than its `limits` allow."""
-    if not isinstance(mapping, WriterMapping) or mapping.writer.limits is None:
-        return None
-    rendered = cast(Any, render_examples(mapping, mapping.plan()))
-    return beyond_limit(mapping, SeriesCount(point_key(line)[0] for each in rendered for line in each.lines))
+    if not isinstance(mapping, WriterMapping):
+        return TestedFile(str(file), results, coverage=cover(mapping))
+    rendered = cast(Any, render_examples(mapping, mapping.plan(cast(Any, plan))))
+    series = count_series(mapping, (point_key(line)[0] for _, each in rendered for line in each.lines))
+    beyond = beyond_limit(mapping, series)
+    problems = () if beyond is None else (beyond,)
+    return TestedFile(str(file), results, problems, coverage=cover(mapping), series=series)
 
 
 def _show_coverage(tested: Sequence[TestedFile], form: str, least: float | None) -> int:
@@ -278,6 +277,9 @@ def _print_text(tested: Sequence[TestedFile]) -> None:
             for difference in each.differences:
                 for line in difference_lines(difference):
                     result_line("       ", *line)
+        if file.series is not None:
+            for text in series_lines(file.series):
+                result_line(f"  {text}")
     if tested:
         talk(*_summary(tested))
 
@@ -319,6 +321,7 @@ def _print_json(tested: Sequence[TestedFile]) -> None:
                 "file": file.path,
                 "problems": [problem.as_dict() for problem in file.problems],
                 "coverage": None if file.coverage is None else _coverage_dict(file.coverage),
+                "measurements": None if file.series is None else _series_dict(file.series),
                 "examples": [_as_dict(each) for each in file.results],
             }
             for file in tested
@@ -327,6 +330,10 @@ def _print_json(tested: Sequence[TestedFile]) -> None:
         "failures": sum(file.failures for file in tested),
     }
     result(json_text(content, indent=True) + "\n")
+
+
+def _series_dict(count: SeriesCount) -> dict[str, Any]:
+    return {name: {"series": count.of(name), "tags": dict(count.tags(name))} for name in sorted(count.measurements)}
 
 
 def _coverage_dict(coverage: Coverage) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import click
 
-from iggyflux.authoring.contract import Route, find_conflicts
+from iggyflux.authoring.contract import Database, Route, find_conflicts
 from iggyflux.cli.documents import DOCUMENTS_OR_STDIN, find_documents, unreadable
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, check_sample_options, envelope_option
 from iggyflux.cli.inputs import INPUT_FILE, STDIN, input_name, is_toml, read_stdin
@@ -19,12 +18,14 @@ from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, 
 from iggyflux.cli.reports import FORMS, print_text, sorted_problems
 from iggyflux.cli.sample_files import samples_of_file
 from iggyflux.disk import replace_file
-from iggyflux.documents import EditableText, read_document, read_source
+from iggyflux.documents import EditableText, read_source
 from iggyflux.editor.checking import CheckedFile, SamplesOf, check_text
 from iggyflux.editor.evidence import Samples
 from iggyflux.editor.fixes import fix_all
 from iggyflux.errors import DocumentError, Problem
-from iggyflux.mapping import ReaderMapping, WriterMapping, load_mapping
+from iggyflux.mapping import ReaderMapping, WriterMapping
+from iggyflux.pipeline.addresses import same_url
+from iggyflux.pipeline.variables import filled
 
 
 @click.command(name="validate", cls=SamplesCommand)
@@ -139,20 +140,18 @@ def _check_all(files: Sequence[Path], samples: SamplesOf | None) -> list[Checked
 
 
 def _with_conflicts(checked: Mapping[Path, CheckedFile]) -> list[CheckedFile]:
-    """Return the files with the fields that their writers write with two types."""
-    mappings = {}
-    for path, file in checked.items():
-        is_whole = path.is_file() and not any(problem.severity == "error" for problem in file.problems)
-        if file.kind == "writer" and is_whole:  # a pipe gives its content once
-            with suppress(DocumentError, OSError):
-                mappings[path] = load_mapping(Path(file.path))
+    """Return the files with what their writers write in two ways."""
+    mappings = {
+        path: file.mapping
+        for path, file in checked.items()
+        if isinstance(file.mapping, WriterMapping) and not any(each.severity == "error" for each in file.problems)
+    }
     routes: list[Route] = []
     for path, file in checked.items():
-        if file.kind == "pipeline" and path.is_file():
-            with suppress(DocumentError, OSError):
-                routes += _routes_of(read_document(read_source(path), file=file.path).tree, path, mappings)
+        if file.document is not None:
+            routes += _routes_of(file.document.tree, path, mappings)
     named = {id(mapping) for mapping, _ in routes}
-    routes += [(each, None) for each in mappings.values() if isinstance(each, WriterMapping) and id(each) not in named]
+    routes += [(each, None) for each in mappings.values() if id(each) not in named]
     found: dict[int, list[Problem]] = {}
     for mapping, problem in find_conflicts(routes):
         found.setdefault(id(mapping), []).append(problem)
@@ -166,7 +165,7 @@ _DATABASE: Final = ("url", "org", "bucket", "database", "retention_policy")
 """The keys of `influxdb` that say where lines go; their variables may have no value here."""
 
 
-def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping | ReaderMapping]) -> Iterator[Route]:
+def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping]) -> Iterator[Route]:
     """Yield the writers of a pipeline with the databases that they write to."""
     content = tree if isinstance(tree, dict) else {}
     items = content.get("run")
@@ -175,12 +174,24 @@ def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping |
             (item.get("mapping"), item.get("to", content.get("to"))) if isinstance(item, dict) else (None, None)
         )
         mapping = mappings.get(Path(os.path.realpath(path.parent / named))) if isinstance(named, str) else None
-        if isinstance(mapping, WriterMapping) and sink not in (None, "influxdb"):
-            yield mapping, (str(path), str(sink))  # no database: a place of its own
-        elif isinstance(mapping, WriterMapping):
+        if mapping is not None and sink not in (None, "influxdb"):
+            yield mapping, Database((str(path), str(sink)))  # no database: a place of its own
+        elif mapping is not None:
             layers = [each for each in (content.get("influxdb"), item.get("influxdb")) if isinstance(each, dict)]
             settings = {key: value for layer in layers for key, value in layer.items()}
-            yield mapping, tuple(str(settings.get(key)).rstrip("/") for key in _DATABASE)
+            yield mapping, _database({key: str(settings[key]) for key in _DATABASE if key in settings})
+
+
+def _database(settings: Mapping[str, str]) -> Database:
+    """Return the database that settings of a pipeline name, as they are written: one URL has many spellings."""
+    parts, unknown = [], set()
+    for number, key in enumerate(_DATABASE):
+        written = settings.get(key, "")
+        text = filled(written, os.environ)
+        if text is None:
+            unknown.add(number)
+        parts.append(same_url(written if text is None else text) if key == "url" else text or written)
+    return Database(tuple(parts), frozenset(unknown))
 
 
 def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFile, list[Path]]:

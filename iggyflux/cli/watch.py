@@ -40,8 +40,9 @@ def run_on_save(files: Sequence[Path], step: Callable[[], int]) -> NoReturn:
         if is_first:
             note(f"watching {names}; Ctrl-C ends it")
         is_first = False
-        wait_for_change(files, before)
-        note(f"{names}: saved")
+        now = wait_for_change(files, before)
+        changed = [str(file) for file, was, is_now in zip(files, before, now, strict=True) if was != is_now]
+        note(f"{', '.join(changed)}: saved")
 
 
 def look(files: Sequence[Path]) -> Look:
@@ -57,12 +58,12 @@ def _seen(file: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def wait_for_change(files: Sequence[Path], before: Look, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Return when all files are there, at least one is not as `before`, and none changes any more."""
+def wait_for_change(files: Sequence[Path], before: Look, sleep: Callable[[float], None] = time.sleep) -> Look:
+    """Return the look when all files are there, at least one is not as `before`, and none changes any more."""
     last = before
     while True:
         sleep(POLL_SECONDS)
         now = look(files)
         if now == last and now != before and None not in now:
-            return
+            return now
         last = now

@@ -17,8 +17,13 @@ import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Final
 
 from iggyflux.delivery.lines import point_key
+
+BEYOND_LIMIT: Final = "IFX622"
+LIMIT_POINTER: Final = "/limits/series"
+"""The place of the limit in a mapping document."""
 
 _NEAR = 0.8
 

@@ -18,7 +18,8 @@ from iggyflux.documents.schema import load_schema
 from iggyflux.errors import Problem
 from iggyflux.secrets import REFERENCE, Scrubber, is_secret_key, secret_spans, url_secrets
 
-_OWN_KEYS = ("kind", "points", "messages")
+_OWN_KEYS = ("kind", "points", "messages", "for_each", "where", "examples")
+"""Keys of mappings that pipelines do not have: one of them tells also what a document is that is not finished."""
 _KEYS_OF_PIPELINES = ("run", "iggy", "influxdb")
 _OWN_KEY_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_OWN_KEYS)})\b", re.MULTILINE)
 _KEY_OF_PIPELINES_IN_TEXT = re.compile(rf"^[ \t{{\[]*[\"']?(?:{'|'.join(_KEYS_OF_PIPELINES)})\b", re.MULTILINE)
@@ -40,7 +41,10 @@ _AROUND = 10_000
 
 def is_mapping(tree: object) -> bool:
     """Return whether a tree is probably that of a mapping, whose values are not secret."""
-    return isinstance(tree, dict) and any(key in tree for key in _OWN_KEYS) and not tree.keys() & {*_KEYS_OF_PIPELINES}
+    if not isinstance(tree, dict) or tree.keys() & {*_KEYS_OF_PIPELINES}:
+        return False
+    source = tree.get("from")  # of a pipeline it is a text
+    return any(key in tree for key in _OWN_KEYS) or (isinstance(source, dict) and "topic" in source)
 
 
 def is_mapping_text(text: str) -> bool:

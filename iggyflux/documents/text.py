@@ -147,13 +147,13 @@ def _decode(data: bytes, file: str | None) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8")
         after = data[error.start : error.start + 80].decode("utf-8", "replace").split("\n")[0]
-        problem = Lines(before + after).problem(
-            "IFX103",
-            f"byte 0x{data[error.start]:02x} is not UTF-8",
-            len(before),
-            file=file,
-            hint="save the file as UTF-8",
-        )
+        from iggyflux.payloads.format import single_byte_encoding  # all formats, only for such a file
+
+        message, hint = f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8"
+        if (found := single_byte_encoding(data, error.start)) is not None:
+            encoding, character = found
+            message, hint = f"{message}: in {encoding} it is {character}", f"{hint} instead of {encoding}"
+        problem = Lines(before + after).problem("IFX103", message, len(before), file=file, hint=hint)
         raise refuse(problem) from error
 
 

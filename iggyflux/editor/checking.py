@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import msgspec
+
 from iggyflux.documents import Document, Format, kind_of, read_document
-from iggyflux.editor.diagnostics import check_mapping
+from iggyflux.editor.diagnostics import check_compiled
 from iggyflux.editor.evidence import Samples
-from iggyflux.errors import DocumentError, MappingError, Problem
+from iggyflux.errors import DocumentError, Location, MappingError, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.pipeline import Pipeline, parse_pipeline
 
@@ -30,11 +33,16 @@ _OF_THE_ENVIRONMENT: Final = frozenset({"IFX733", "IFX802", "IFX803"})
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """A checked file: `kind` is writer, reader, pipeline, or empty if it is unknown."""
+    """A checked file: `kind` is writer, reader, pipeline, or empty if it is unknown.
+
+    `mapping` is that of a mapping that compiles, `document` that of a pipeline that can be read.
+    """
 
     path: str
     kind: str
     problems: tuple[Problem, ...] = ()
+    mapping: WriterMapping | ReaderMapping | None = field(default=None, repr=False, compare=False)
+    document: Document | None = field(default=None, repr=False, compare=False)
 
 
 def check_text(
@@ -47,6 +55,8 @@ def check_text(
     try:
         document = read_document(data, file=name, format=form)
     except DocumentError as error:
+        if are_samples(data):
+            return CheckedFile(name, "", (Problem(NEITHER, _SAMPLES, Location(name, 1, 1), hint=_SAMPLES_HINT),)), []
         return CheckedFile(name, "", tuple(error.problems)), []
     kind = kind_of(document.tree)
     if kind == "pipeline" and not pipelines:
@@ -56,16 +66,37 @@ def check_text(
         return _check_pipeline(document, path)
     if kind == "mapping":
         return _check_mapping(document, path, samples), []
-    hint = "a mapping has `kind: writer` or `kind: reader`, a pipeline has `run`"
-    problem = document.problem(NEITHER, "", "neither a mapping nor a pipeline", hint=hint)
+    message, hint = (
+        "neither a mapping nor a pipeline",
+        "a mapping has `kind: writer` or `kind: reader`, a pipeline has `run`",
+    )
+    if are_samples(data):
+        message, hint = _SAMPLES, _SAMPLES_HINT
+    problem = document.problem(NEITHER, "", message, hint=hint)
     return CheckedFile(name, "", (*document.faults, problem)), []
+
+
+_SAMPLES: Final = "this is data in JSON, neither a mapping nor a pipeline"
+_SAMPLES_HINT: Final = (
+    "`iggyflux infer` writes a mapping for it; `validate MAPPING --samples FILE` checks one against it"
+)
+
+
+def are_samples(data: str | bytes) -> bool:
+    """Return whether a document is JSON, or its first line is, without the key `iggyflux`."""
+    text = data.encode("utf-8", "replace") if isinstance(data, str) else data
+    for part in (text, text.lstrip().partition(b"\n")[0]):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            tree = msgspec.json.decode(part)
+            return isinstance(tree, (dict, list)) and "iggyflux" not in tree
+    return False
 
 
 def _check_mapping(document: Document, path: Path, samples: SamplesOf | None) -> CheckedFile:
     tree = document.tree if isinstance(document.tree, dict) else {}
     kind = tree.get("kind")
-    problems = check_mapping(document, samples, now_ns=time.time_ns())
-    return CheckedFile(str(path), kind if kind in ("writer", "reader") else "", tuple(problems))
+    problems, mapping = check_compiled(document, samples, now_ns=time.time_ns())
+    return CheckedFile(str(path), kind if kind in ("writer", "reader") else "", tuple(problems), mapping)
 
 
 def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[Path]]:
@@ -73,9 +104,11 @@ def _check_pipeline(document: Document, path: Path) -> tuple[CheckedFile, list[P
         pipeline = parse_pipeline(document.text, file=path, format=document.format)
     except DocumentError as error:
         problems = tuple(_of_this_machine(error.problems))
-        return CheckedFile(str(path), "pipeline", problems), list(_named_mappings(document.tree, path))
+        checked = CheckedFile(str(path), "pipeline", problems, document=document)
+        return checked, list(_named_mappings(document.tree, path))
     problems = (*pipeline.warnings, *_of_this_machine(_misfits(pipeline)))
-    return CheckedFile(str(path), "pipeline", problems), [route.mapping for route in pipeline.routes]
+    checked = CheckedFile(str(path), "pipeline", problems, document=document)
+    return checked, [route.mapping for route in pipeline.routes]
 
 
 def _misfits(pipeline: Pipeline) -> Sequence[Problem]:

@@ -22,11 +22,21 @@ def check_mapping(
     `samples` returns the messages, or for a reader the rows, that a mapping is checked against: what they are
     may depend on its payload format.  `now_ns` is the time that their times are compared with.
     """
+    return check_compiled(document, samples, now_ns=now_ns)[0]
+
+
+def check_compiled(
+    document: Document,
+    samples: Callable[[WriterMapping | ReaderMapping], Samples] | None = None,
+    *,
+    now_ns: int | None = None,
+) -> tuple[list[Problem], WriterMapping | ReaderMapping | None]:
+    """Return the problems as `check_mapping`, and the mapping if the document compiles."""
     try:
         mapping = compile_document(document)
     except DocumentError as error:
-        return list(error.problems)
+        return list(error.problems), None
     shown = check_samples(mapping, () if samples is None else samples(mapping), now_ns=now_ns)
     known = {problem.location.pointer for problem in mapping.warnings if problem.code == NUMBERS_AS_TEXTS}
     shown = [problem for problem in shown if problem.code != NUMBERS_AS_TEXTS or problem.location.pointer not in known]
-    return in_order([*mapping.warnings, *shown])
+    return in_order([*mapping.warnings, *shown]), mapping

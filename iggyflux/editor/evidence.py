@@ -79,17 +79,23 @@ def messages_of(mapping: WriterMapping, samples: Sequence[Message]) -> list[Give
     return found
 
 
+def noun_of(given: Sequence[Given]) -> str:
+    """Return what `given` is called: samples, or where there are none examples."""
+    return "example" if all(each.is_example for each in given) else "sample"
+
+
 def writer_uses(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Use]:
     """Yield every expression of a writer with the places on which it is evaluated."""
     writer = mapping.writer
     places: Sequence[Place] = [each.place for each in given]
+    noun = noun_of(given)
     if writer.where is not None:
-        yield Use("where", writer.where, places, "sample")
+        yield Use("where", writer.where, places, noun)
         places = _passing(writer.where, places)
-    places = yield from _list_uses(writer.for_each, places, "sample")
+    places = yield from _list_uses(writer.for_each, places, noun)
     for spec in writer.points:
-        elements = yield from _list_uses(spec.for_each, places, "element" if writer.for_each else "sample")
-        yield from _point_uses(spec, elements, "element" if writer.lists_of(spec) else "sample")
+        elements = yield from _list_uses(spec.for_each, places, "element" if writer.for_each else noun)
+        yield from _point_uses(spec, elements, "element" if writer.lists_of(spec) else noun)
 
 
 def _list_uses(

@@ -13,8 +13,6 @@ from typing import Any
 import msgspec
 
 from iggyflux.authoring.names import type_name
-from iggyflux.authoring.series import SeriesCount, beyond_limit
-from iggyflux.delivery.lines import point_key
 from iggyflux.documents import Format, read_document
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError, Problem
@@ -54,11 +52,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What comes of each of the samples, and of all together; `beyond` says that they make too many series."""
+    """What comes of each of the samples, and of all together."""
 
     samples: tuple[Made, ...]
     measurements: tuple[Written, ...]
-    beyond: Problem | None = None
 
 
 def preview(text: str, samples: Samples, *, format: Format = "yaml", dialect: str = "v2") -> Preview | None:  # noqa: A002
@@ -95,8 +92,7 @@ def _of_messages(mapping: WriterMapping, samples: Sequence[Message], dialect: st
         )
         for n in range(len(samples))
     )
-    count = SeriesCount(point_key(line)[0] for line in rendered.lines)
-    return Preview(made, tuple(_by_measurement(points)), beyond_limit(mapping, count))
+    return Preview(made, tuple(_by_measurement(points)))
 
 
 def _of_rows(mapping: ReaderMapping, rows: Sequence[Row]) -> Preview:

@@ -1,7 +1,7 @@
 """What samples and examples show about a document: members that none has, conditions that never change, wrong units.
 
 Each check is a function from the uses of expressions to problems.  A sample is what the author knows of real messages,
-so what suits none of them is hardly meant.  All problems are warnings.
+so what suits none of them is hardly meant.  All problems are warnings, but that samples make too many series.
 """
 
 from __future__ import annotations
@@ -12,10 +12,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final, Literal, TypeAlias, cast
 
-from iggyflux.documents import Document
-from iggyflux.editor.evidence import Given, Samples, Use, messages_of, reader_uses, value_at, writer_uses
+from iggyflux.authoring.series import beyond_limit, count_series
+from iggyflux.delivery.lines import point_key
+from iggyflux.documents import Document, parent_of
+from iggyflux.editor.evidence import (
+    MOST_SAMPLES,
+    Given,
+    Samples,
+    Use,
+    messages_of,
+    noun_of,
+    reader_uses,
+    value_at,
+    writer_uses,
+)
 from iggyflux.errors import Problem, RecordError, closest, counted
 from iggyflux.expressions import Part, Place, truth
 from iggyflux.mapping import FieldType, PointSpec, ReaderMapping, Timestamp, TimestampFormat, WriterMapping, in_order
@@ -33,6 +46,7 @@ SAME_FOR_ALL: Final = "IFX162"
 SOME_FAIL: Final = "IFX163"
 TOO_MANY_VALUES: Final = "IFX164"
 IMPLAUSIBLE_TIME: Final = "IFX165"
+NOT_NESTED: Final = "IFX169"
 
 _MISSING: Final = (NO_MEMBER, ALWAYS_NULL)
 
@@ -63,12 +77,13 @@ def check_samples(
     """
     if isinstance(mapping, ReaderMapping):
         uses = [_Traced.of(use) for use in reader_uses(mapping, cast("Sequence[Row]", samples)) if use.places]
-        return in_order(list(_check_uses(mapping.document, uses)))
+        return in_order(list(_check_uses(mapping.document, uses, "sample" if samples else "example")))
     given = messages_of(mapping, cast("Sequence[Message]", samples))
     uses = [_Traced.of(use) for use in writer_uses(mapping, given) if use.places]
-    problems = list(_check_uses(mapping.document, uses))
+    problems = list(_check_uses(mapping.document, uses, noun_of(given)))
     explained = {problem.location.pointer.removesuffix("/expr") for problem in problems if problem.code in _MISSING}
-    problems += [each for each in _check_failures(mapping, given) if each.location.pointer not in explained]
+    messages = cast("Sequence[Message]", samples)[:MOST_SAMPLES]
+    problems += [each for each in _check_rendered(mapping, messages) if each.location.pointer not in explained]
     for point in mapping.writer.points:
         problems += _check_times(mapping, point, uses, given, now_ns)
         problems += _check_stars(mapping, point, uses)
@@ -91,25 +106,81 @@ class _Traced:
 # --- members, nulls, conditions ---
 
 
-def _check_uses(document: Document, uses: Sequence[_Traced]) -> Iterator[Problem]:
+def _check_uses(document: Document, uses: Sequence[_Traced], who: str) -> Iterator[Problem]:
     used = {part.node["value"] for traced in uses for part in traced.parts if part.kind == "field"}
+    not_nested = dict(_check_nesting(document, uses))
+    yield from not_nested.values()
     for traced in uses:
         use, parts = traced.use, traced.parts
-        yield from _check_expression(document, use, parts, used)
+        if use.expression.location in not_nested:
+            continue
+        yield from _check_expression(document, use, parts, used, who)
         comparisons = list(_check_comparisons(document, use, parts))
         yield from comparisons
         if use.role == "where" and not comparisons:
             yield from _check_condition(document, use, parts[0])
 
 
-def _check_expression(document: Document, use: Use, parts: Sequence[Part], used: set[str]) -> Iterator[Problem]:
-    """Report members that no sample has: where the value is always null or false for it, or a similar name is there."""
+def _check_nesting(document: Document, uses: Sequence[_Traced]) -> Iterator[tuple[str, Problem]]:
+    """Yield a problem for each list of a nested `for_each` that lies beside the outer one, with its place.
+
+    `for_each: [bids, asks]` without quotes is such a list, and hardly meant: it gives no element at all.
+    """
+    for outer, inner in pairwise(each for each in uses if each.use.role == "for_each"):
+        first, second = outer.use.expression, inner.use.expression
+        pointer = parent_of(second.location)
+        found = inner.parts[0].found
+        if pointer != parent_of(first.location) or not found or any(isinstance(each, list) for each in found):
+            continue
+        is_beside = any(isinstance(value_at(second, place), list) for place in outer.use.places)
+        is_plain = any(part.kind == "field" for part in inner.parts)
+        if not is_beside and (not is_plain or any(isinstance(place.value, dict) for place in inner.use.places)):
+            continue
+        both = f"[{first.text}, {second.text}][]"
+        why = "it is beside that list, not inside" if is_beside else "they have no members"
+        message = f"no element of {first.text} has a list {second.text}: {why}"
+        hint = (
+            f"the second list is that of an element of the first; for both in turn write {_quoted(both)}, "
+            "or give each an item of `points` with a `for_each` of its own"
+        )
+        node = document.node(pointer)
+        is_short = node is not None and is_beside and isinstance(node.value, list) and len(node.value) == _BOTH
+        yield (
+            second.location,
+            document.problem(
+                NOT_NESTED,
+                pointer if is_short else second.location,
+                message,
+                length=node.end - node.start if node is not None and is_short else None,
+                severity="warning",
+                hint=hint,
+                instead=_quoted(both) if is_short else None,
+                safe=False,
+            ),
+        )
+
+
+_BOTH: Final = 2
+
+
+def _quoted(text: str) -> str:
+    """Return a text as YAML and TOML write it in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _check_expression(
+    document: Document, use: Use, parts: Sequence[Part], used: set[str], who: str
+) -> Iterator[Problem]:
+    """Report members that no sample has: where the value is always null or false for it, or a similar name is there.
+
+    `who` is what is looked at: sample, or example where there are no samples.
+    """
     whole = parts[0]
     is_null = bool(whole.found) and all(found is None for found in whole.found) and not use.default
     is_null |= use.role == "where" and bool(whole.found) and not any(map(truth, whole.found))
     reported = False
     for part in parts:
-        if part.kind != "field" or (missing := _Missing.of(part, used)) is None:
+        if part.kind != "field" or (missing := _Missing.of(part, used, who)) is None:
             continue
         if missing.near is None and not (is_null and not reported):
             continue
@@ -155,19 +226,19 @@ class _Missing:
         return json.dumps(self.near, ensure_ascii=False)
 
     @classmethod
-    def of(cls, part: Part, used: set[str]) -> _Missing | None:
+    def of(cls, part: Part, used: set[str], who: str) -> _Missing | None:
         """Return what is wrong with a member that no value has; None if one has it, or there is none to look at."""
         name = part.node["value"]
         objects = [value for value in part.given if isinstance(value, dict)]
         if any(name in value for value in objects):
             return None
         shown = f"member {name}" if name.isidentifier() else f"member {name!r}"
+        if name in _SCOPES and any(value is not None for value in part.given):
+            return cls(f"no {who} has a {shown}", _SCOPES[name], f"{name}()")
         if objects:
             names = dict.fromkeys(key for value in objects for key in value if key and key not in used)
-            if name in _SCOPES:
-                return cls(f"no sample has a member {name}", _SCOPES[name], f"{name}()")
             near = closest(name, list(names)) if len(name) > 1 else None
-            return cls(f"no sample has a {shown}", f"did you mean {near}?" if near else None, near)
+            return cls(f"no {who} has a {shown}", f"did you mean {near}?" if near else None, near)
         lists = [value for value in part.given if isinstance(value, list)]
         if lists:
             hint = f"for an element write [0].{name}, for all of them [].{name}"
@@ -261,20 +332,22 @@ def _as_kind(value: JSON, kinds: set[str]) -> str | None:
 # --- records ---
 
 
-def _check_failures(mapping: WriterMapping, given: Sequence[Given]) -> Iterator[Problem]:
-    """Report what fails when the samples are rendered; for examples that is what `iggyflux test` is for."""
-    samples = [each for each in given if not each.is_example]
+def _check_rendered(mapping: WriterMapping, samples: Sequence[Message]) -> Iterator[Problem]:
+    """Report what fails when samples are rendered, and too many series; of examples `iggyflux test` reports that."""
     plan: Literal["compiled", "reference"] = "compiled" if len(samples) >= ENOUGH_TO_COMPILE else "reference"
-    rendered = mapping.plan(plan).render([each.message for each in samples])
+    rendered = mapping.plan(plan).render(samples)
     kinds = Counter((failure.code, failure.location) for failure in rendered.failures)
     first = {(failure.code, failure.location): failure for failure in reversed(rendered.failures)}
     for kind, count in kinds.items():
         failure = first[kind]
-        who = samples[failure.index].name
+        who = f"sample {failure.index + 1}"
         many = f", and {count - 1:,} more" if count > 1 else ""
         message = f"{who} fails{many}: {failure.reason}"
         pointer = failure.location
         yield mapping.document.problem(SOME_FAIL, pointer, message, severity="warning", hint=failure.hint)
+    beyond = beyond_limit(mapping, count_series(mapping, (point_key(line)[0] for line in rendered.lines)))
+    if beyond is not None:
+        yield beyond
 
 
 # --- tags ---
@@ -295,9 +368,8 @@ def _check_tags(
         values = [value_at(use.expression, place) for place in use.places if id(place.message) in samples]
         texts = [text for value in values if (text := _tag_text(value)) is not None]
         if len(texts) >= ENOUGH_FOR_A_TAG and len(set(texts)) == len(texts):
-            message = (
-                f"the tag has another value in each of {len(texts):,} samples, so each point is a series of its own"
-            )
+            each = counted(len(texts), noun_of(given))
+            message = f"the tag has another value in each of {each}, so each point is a series of its own"
             yield mapping.document.problem(
                 TOO_MANY_VALUES, use.expression.location, message, severity="warning", hint="make it a field"
             )
@@ -326,7 +398,7 @@ def _check_times(
     found: list[Problem] = []
     if unit.value in UNITS_NS:
         numbers = [(place, value) for place, value in values if isinstance(value, (int, float)) and value is not True]
-        found += _check_unit(mapping.document, numbers, timestamp.pointer, unit)
+        found += _check_unit(mapping.document, numbers, timestamp.pointer, unit, given)
         found += _check_doubles(mapping.document, numbers, timestamp.pointer, unit, given)
     yield from found
     if not any(problem.code == OTHER_UNIT for problem in found):
@@ -335,15 +407,18 @@ def _check_times(
         yield from _check_years(mapping.document, timestamp, use, of_samples, now_ns)
 
 
+_ONE: Final = {"sample": "a sample", "example": "an example"}
 _Numbers: TypeAlias = Sequence[tuple[Place, int | float]]
 
 
-def _check_unit(document: Document, numbers: _Numbers, pointer: str, unit: TimestampFormat) -> Iterator[Problem]:
+def _check_unit(
+    document: Document, numbers: _Numbers, pointer: str, unit: TimestampFormat, given: Sequence[Given]
+) -> Iterator[Problem]:
     for _, value in numbers:
         likely = likely_unit(value, unit.value)
         if likely is not None:
             other, day = likely
-            message = f"the time {value!r} of a sample is not plausible in {unit.value}"
+            message = f"the time {value!r} of {_ONE[noun_of(given)]} is not plausible in {unit.value}"
             hint = f"as {other} it would be {day}: set format: {other}"
             place = f"{pointer}/format"
             instead = other if document.format == "yaml" else f'"{other}"'
@@ -365,7 +440,8 @@ def _check_doubles(
     for place, value in numbers:
         text = texts.get(id(place.message), "")
         if isinstance(value, float) and (token := _rounded(text, value, unit)) is not None:
-            message = f"the time {token} of a sample is read as {value!r}: a double has no room for its nanoseconds"
+            who = _ONE[noun_of(given)]
+            message = f"the time {token} of {who} is read as {value!r}: a double has no room for its nanoseconds"
             hint = "nanoseconds need an integer (unix_ns) or a string"
             yield document.problem(LOST_NANOSECONDS, pointer, message, hint=hint, severity="warning")
             return

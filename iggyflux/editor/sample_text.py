@@ -27,7 +27,6 @@ from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
 from iggyflux.payloads import FORMATS
-from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope
 
 LinedSamples: TypeAlias = Sequence[Sample] | Sequence[SampleRow]
 
@@ -72,7 +71,7 @@ def read_pasted(mapping: WriterMapping | ReaderMapping, text: str) -> LinedSampl
     data = text.encode("utf-8", "replace")
     if not data.strip():
         return []
-    envelope = is_envelope(data.lstrip().partition(b"\n")[0])
+    envelope = begins_with_message(data)
     if isinstance(mapping, ReaderMapping):
         return read_for(mapping, _file(data), rows="jsonl" if data.lstrip()[:1] in (b"{", b"") else "csv")
     payload = mapping.writer.source.payload
@@ -107,10 +106,6 @@ def stand_in(text: str) -> WriterMapping | ReaderMapping:
     return compile_document(read_document(_STAND_IN % (found[1] if found else "json"), format="yaml"))
 
 
-def is_envelope(line: bytes) -> bool:
-    """Return whether a line is a message with coordinates."""
-    try:
-        decode_envelope(line, 0)
-    except EnvelopeError:
-        return False
-    return True
+def begins_with_message(data: bytes) -> bool:
+    """Return whether a text begins with a message with coordinates, by the rule of `--envelope auto`."""
+    return SampleFile(BytesIO(data.lstrip())).begins_with_message()

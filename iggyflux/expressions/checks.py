@@ -307,7 +307,7 @@ class Checker:
             hint = hint or _OTHER_NAMES.get(name.lower().replace("_", ""))
             close = None
             if hint is None:
-                close = closest(name, list(FUNCTIONS)) if len(name) > 2 else None
+                close = _similar_function(name)
                 hint = f"did you mean {close}?" if close else "docs/functions.md lists all functions"
                 stop = self.tokens[max(self.places[id(node)], 0)]["stop"]
                 if self.text[stop : stop + 1].isspace():
@@ -402,7 +402,7 @@ class Checker:
                 message, hint = "there is only one element around this one", "parent() is that one, root() the message"
         else:
             message = "there is no element around this one"
-            hint = "root() is the whole message; parent() is for nested lists, `for_each: [outer, inner]`"
+            hint = 'root() is the whole message; parent() needs nested lists, such as `for_each: ["outer", "inner"]`'
         return self._at("IFX216", message, call, hint)
 
     def _known(self, call: Node, function: Function, name: str, position: int, value: Any) -> Any:
@@ -482,6 +482,17 @@ _OTHER_NAMES: Final = {
     "strptime": "did you mean parse_time?",
 }
 """Names that other tools use, without underscores, in lower case."""
+
+
+def _similar_function(name: str) -> str | None:
+    """Return the function of which `name` is a misspelling; many share letters with one that does something else."""
+    if len(name) <= _SHORT_NAME:
+        return closest(name, list(FUNCTIONS), likeness=0.66) if len(name) == _SHORT_NAME else None
+    longer = [each for each in FUNCTIONS if len(each) >= _SHORT_NAME and name.startswith(each)]
+    return closest(name, list(FUNCTIONS), likeness=0.75) or closest(name, longer)
+
+
+_SHORT_NAME: Final = 3
 
 
 def known_meta(kind: str | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from iggyflux.documents import join_pointer
 from iggyflux.errors import LineProtocolError
@@ -67,7 +68,10 @@ def _exactly_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys:
 def _at_least_one(reading: Reading, tree: Mapping[str, JSON], pointer: str, keys: tuple[str, ...]) -> None:
     if not any(key in tree for key in keys) and pointer not in reading.misspelt:
         message = "missing expected result of the example"
-        reading.report(BAD_EXAMPLE, pointer, message, expected=" | ".join(keys))
+        reading.report(BAD_EXAMPLE, pointer, message, expected=" | ".join(keys), hint=_UPDATE)
+
+
+_UPDATE: Final = "`iggyflux test --update` writes what comes of it into the file"
 
 
 def _check_base64(reading: Reading, value: JSON, pointer: str) -> None:

@@ -6,6 +6,8 @@ finds everything.  A problem that the schema has reported is not reported again.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +22,9 @@ from iggyflux.spec import Const, Source
 NOTHING = Const("")
 """The placeholder for a value that has a problem."""
 
+NO_PARENT = "IFX216"
+_FLATTENED = re.compile(r"\[\*?\]\.")
+_PATH = re.compile(r"[A-Za-z0-9_.]+")
 _SCALAR = frozenset({"string", "number", "boolean"})
 _FITTING = {
     "a list": frozenset({"array"}),
@@ -95,6 +100,8 @@ class Reading:
             )
         except ExpressionError as error:
             hint = self.literal_hint(value) or self.split_hint(value, pointer) or self.quotes_hint(error.hint, pointer)
+            if error.code == NO_PARENT:
+                hint = self.parent_hint(pointer) or hint
             self.report(
                 error.code,
                 pointer,
@@ -168,6 +175,17 @@ class Reading:
             return None
         if value.count("(") > value.count(")"):
             return "inside { … } a comma ends the value: quote the whole expression"
+        return None
+
+    def parent_hint(self, pointer: str) -> str | None:
+        """Return a hint for `parent()` where there is none: in a `for_each`, and of lists that are flattened."""
+        if "for_each" in pointer.split("/"):
+            what = "the element of the list before" if self.lists else "the message"
+            return f"in this `for_each` `@` is {what}: write the path from there"
+        lists = self.tree.get("for_each")
+        parts = _FLATTENED.split(lists.removesuffix("[]")) if isinstance(lists, str) and self.lists == 1 else []
+        if all(_PATH.fullmatch(part) for part in parts) and len(parts) > 1:
+            return f"root() is the whole message; for parent() write for_each: {json.dumps(parts)}"
         return None
 
     def quotes_hint(self, hint: str | None, pointer: str) -> str | None:

@@ -6,9 +6,10 @@ classes) and back.  For any bytes at all `decode` returns a value or raises `Dec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
@@ -80,6 +81,25 @@ def not_utf8(exc: UnicodeDecodeError, what: str = "the payload") -> DecodeError:
     """Return the failure for bytes that are not UTF-8."""
     byte = exc.object[exc.start]
     return DecodeError(NOT_UTF8, f"{what} is not UTF-8: {exc.reason} 0x{byte:02x} at byte {exc.start}")
+
+
+def single_byte_encoding(data: bytes, at: int) -> tuple[str, str] | None:
+    """Return the encoding of text that is not UTF-8 at index `at`, and the character there; None if it is not text.
+
+    Encodings of one byte a character do not differ in their form: this is the one that most systems have.
+    """
+    name = "Windows-1252" if _NOT_LATIN_1.search(data) else "Latin-1"
+    try:
+        text = data.decode(name)
+    except UnicodeDecodeError:
+        return None
+    is_text = text[at].isprintable() and text.translate(_BLANKS).isprintable()
+    return (name, text[at]) if is_text else None
+
+
+_NOT_LATIN_1: Final = re.compile(rb"[\x80-\x9f]")
+_BLANKS: Final = {ord(blank): None for blank in "\t\r\n\xa0\xad"}
+"""What is not printable and common in text."""
 
 
 def too_deep() -> DecodeError:

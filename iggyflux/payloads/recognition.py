@@ -14,7 +14,7 @@ from typing import TypeAlias
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import cbor, json_, msgpack
-from iggyflux.payloads.format import MALFORMED, NOT_UTF8, Options
+from iggyflux.payloads.format import MALFORMED, NOT_UTF8, Options, single_byte_encoding
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -53,6 +53,8 @@ def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
     if error.code not in (MALFORMED, NOT_UTF8):
         return error
     found = next(_looks(payload, declared), None)
+    if found is None and error.code == NOT_UTF8:
+        found = _looks_of_one_byte_a_character(payload)
     if found is None:
         return error
     what, hint = found
@@ -79,6 +81,20 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
     for name, (words, is_it) in _FORMATS.items():
         if name != declared and is_it(payload):
             yield f"it looks like {words}", f"declare `payload: {name}`"
+
+
+def _looks_of_one_byte_a_character(payload: bytes) -> Look | None:
+    """Return the encoding of text that is not UTF-8; None if it is too large to look at, or not text."""
+    if len(payload) > _MOST_BYTES:
+        return None
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        found = single_byte_encoding(payload, error.start)
+        if found is not None:
+            encoding, character = found
+            return f"in {encoding} it is {character}", "let the producer send UTF-8; iconv converts a file"
+    return None
 
 
 def _compression(payload: bytes) -> str | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 Transport: TypeAlias = Literal["tcp", "quic", "http", "websocket"]
 
@@ -160,6 +161,29 @@ def _is_version_4(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def same_url(text: str) -> str:
+    """Return the one spelling of the URL of a server; what is not a URL is returned as it is.
+
+    It has no login, no default port, no slash at the end, and no capitals in the host.
+
+    >>> same_url("HTTP://Pi.local:80/")
+    'http://pi.local'
+    """
+    try:
+        parts = urlsplit(text.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return text
+    if not host:
+        return text.strip().rstrip("/")
+    shown = f"[{host}]" if ":" in host else host.removesuffix(".")
+    place = shown if port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f"{shown}:{port}"
+    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), parts.query, ""))
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback(host: str) -> bool:

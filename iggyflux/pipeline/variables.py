@@ -22,6 +22,25 @@ _CORE_SCALARS: dict[str, Callable[[str], JSON]] = {
 }
 
 
+def filled(text: str, environ: Mapping[str, str]) -> str | None:
+    """Return a text with every `${NAME}` replaced; None if one has no value, or is not a name."""
+    is_whole = True
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal is_whole
+        found = "${" if match[1] else _value_of(_VARIABLE.fullmatch(match[2]), environ)
+        is_whole &= found is not None
+        return found or ""
+
+    replaced = _REFERENCE.sub(value, text)
+    return replaced if is_whole else None
+
+
+def _value_of(variable: re.Match[str] | None, environ: Mapping[str, str]) -> str | None:
+    """Return the value of `NAME` or `NAME:-default`; None if it has none."""
+    return None if variable is None else environ.get(variable[1]) or variable[2]
+
+
 class Variables:
     """The tree of one file with every `${NAME}` replaced, and the mask of its problems.
 
@@ -84,8 +103,7 @@ class Variables:
         if parts is None:
             self._report("IFX802", pointer, f"invalid variable: {match[0]!r}", "write ${NAME} or ${NAME:-default}")
             return match[0]
-        name, default = parts[1], parts[2]
-        value = self._environ.get(name) or default
+        name, value = parts[1], _value_of(parts, self._environ)
         if value is None:
             hint = f"set {name}, or write a default: ${{{name}:-…}}"
             state = "empty" if name in self._environ else "not set"

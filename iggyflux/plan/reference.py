@@ -627,7 +627,8 @@ def _without_members(scope: _Scope, value: JSON) -> str:
 def _path_hint(scope: _Scope, value: JSON) -> str | None:
     """Return what helps where no path gives anything in `value`."""
     if isinstance(value, dict):
-        check = "check the spelling of the paths; a field may have a `default`"
+        what = "elements" if scope.inside else "messages"
+        check = f"check the paths, give a field a `default`, or skip such {what} with `where`"
         return f"{check}; {scope.outside}" if scope.inside else check
     if isinstance(value, list):
         flatten = "flatten the lists in `for_each`: xs[] instead of xs"

@@ -23,7 +23,14 @@ from iggyflux.editor.fixes import fix_all
 from iggyflux.editor.hover import hover
 from iggyflux.editor.positions import Positions
 from iggyflux.editor.preview import Preview, Written, preview_of
-from iggyflux.editor.sample_text import LinedSamples, is_envelope, mapping_or_stand_in, plain, read_pasted, stand_in
+from iggyflux.editor.sample_text import (
+    LinedSamples,
+    begins_with_message,
+    mapping_or_stand_in,
+    plain,
+    read_pasted,
+    stand_in,
+)
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.lineprotocol import Point
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
@@ -32,6 +39,7 @@ from iggyflux.sim.answers import answer_write
 MOST_ROWS: Final = 500
 """The most points, lines and failures that are shown; all of them are counted."""
 _LONGEST: Final = 1_000
+_LONGEST_NAME: Final = 200
 _FOLDERLESS: Final = {"yaml": Path("mapping.yaml"), "toml": Path("mapping.toml")}
 
 SERVERS: Final = (("InfluxDB 1.x", 1), ("InfluxDB 2.x", 2), ("InfluxDB 3.x", 3))
@@ -40,13 +48,14 @@ Answer: TypeAlias = dict[str, Any]
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text with its samples; `position` is an offset, `sample` the index of one of the samples."""
+    """A text with its samples; `position` is an offset, `sample` the index of a sample, `name` that of an example."""
 
     text: str = ""
     samples: str = ""
     format: Literal["yaml", "toml"] = "yaml"
     position: int = 0
     sample: int = 0
+    name: str = ""
 
 
 def look(asked: Question) -> Answer:
@@ -57,7 +66,6 @@ def look(asked: Question) -> Answer:
     made = None
     if read.mapping is not None:
         made = preview_of(read.mapping, plain(read.samples))
-        problems = [*problems, *([made.beyond] if made.beyond is not None else ())]
     else:  # the text has errors
         read(stand_in(positions.plain))
     return {
@@ -148,7 +156,7 @@ def propose(asked: Question) -> Answer:
     """Return a mapping inferred from the samples, or a fault that says why there is none."""
     try:
         data, messages = asked.samples.encode("utf-8", "replace"), []
-        if is_envelope(data.lstrip().partition(b"\n")[0]):
+        if begins_with_message(data):
             found = read_samples(data.splitlines(True), Coordinates("my-stream", "messages"), envelope=True)
             messages = [each.message for each in found]
             samples = recognize_payloads([each.payload for each in messages])
@@ -169,9 +177,10 @@ def keep(asked: Question) -> Answer:
     chosen = read.samples[asked.sample] if 0 <= asked.sample < len(read.samples) else None
     added = None
     if isinstance(chosen, Sample):
-        coordinates = is_envelope(asked.samples.encode("utf-8", "replace").lstrip().partition(b"\n")[0])
+        coordinates = begins_with_message(asked.samples.encode("utf-8", "replace"))
         try:
-            added = add_example(text, chosen.message, format=asked.format, has_coordinates=coordinates)
+            name = " ".join(asked.name.split())[:_LONGEST_NAME]
+            added = add_example(text, chosen.message, format=asked.format, has_coordinates=coordinates, name=name)
         except DocumentError as error:
             first = error.problems[0]
             hint = "correct the document first"

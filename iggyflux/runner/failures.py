@@ -134,7 +134,8 @@ def reasons_by_record(failures: Sequence[Failure]) -> dict[int, list[Reason]]:
 
 def reason_of_failure(failure: Failure) -> Reason:
     """Return the reason that a dead letter gives for a failed record."""
-    return Reason(failure.code, failure.reason_and_hint, failure.location, failure.element, failure.point)
+    place = failure.location, failure.element, failure.point
+    return Reason(failure.code, failure.reason_and_hint, *place, elements=failure.elements)
 
 
 def bounded(reasons: Sequence[Reason]) -> tuple[Reason, ...]:

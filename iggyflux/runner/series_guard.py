@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 
 from iggyflux.delivery.lines import point_key
-from iggyflux.delivery.series import SeriesLimit, pack, unpack
+from iggyflux.delivery.series import BEYOND_LIMIT, LIMIT_POINTER, SeriesLimit, pack, unpack
 from iggyflux.disk import file_name
 from iggyflux.errors import Stopped
 from iggyflux.records import Failure, Rendered
@@ -34,8 +34,6 @@ def series_state(folder: Path, name: str) -> SqliteState:
     return SqliteState(folder / f"{file_name(name)}.series{SUFFIX}", "series", name, f"the series of {name!r}")
 
 
-CODE = "IFX622"
-_POINTER = "/limits/series"
 _MOST_BLOBS = 64
 _HINT = "remove the tag that makes them, or raise `limits.series`; `iggyflux dry-run` shows the values of each tag"
 
@@ -74,7 +72,7 @@ class SeriesGuard:
         assert limit is not None, "connect first"  # noqa: S101
         judged = limit.judge(rendered.lines)
         if judged.over and self._on_limit == "stop":
-            raise Stopped(self._words(rendered.lines[judged.over[0]]), _HINT, CODE)
+            raise Stopped(self._words(rendered.lines[judged.over[0]]), _HINT, BEYOND_LIMIT)
         if judged.new:
             await self._worker.call(self._commit, judged.new, limit)
             limit.add(judged.new)
@@ -113,7 +111,15 @@ class SeriesGuard:
         hidden = frozenset(over)
         kept = [index for index in range(len(rendered.lines)) if index not in hidden]
         failures = [
-            Failure(rendered.origins[index], None, None, CODE, _POINTER, self._words(rendered.lines[index]), hint=_HINT)
+            Failure(
+                rendered.origins[index],
+                None,
+                None,
+                BEYOND_LIMIT,
+                LIMIT_POINTER,
+                self._words(rendered.lines[index]),
+                hint=_HINT,
+            )
             for index in over
         ]
         return replace(

@@ -240,12 +240,23 @@ async function inferMapping() {
   const found = await questions.propose(question())
   if (!found) return
   replaceText(mapping.view, found.text)
+  choose("points")
   say([...found.notes, ...found.warnings].join(" "), found.warnings.length ? "warning" : "")
 }
 
-async function keepSample() {
-  const index = sampleAtCursor()
-  const found = await questions.keep(question({sample: index}))
+/** Ask for the name of the example that the sample at the cursor becomes. */
+function askExampleName() {
+  const index = sampleAtCursor(), {outcomes, lines} = state.looked.made
+  const count = lines.filter(([sample]) => sample === index).length
+  const words = {skipped: "is skipped", empty: "has no elements", failed: "fails"}[outcomes[index]]
+  byId("keep-name").value = `sample ${index + 1} ${words ?? `makes ${counted(count, "point")}`}`
+  byId("keep-form").dataset.sample = index
+  byId("keep-dialog").showModal()
+  byId("keep-name").select()
+}
+
+async function keepSample(index, name) {
+  const found = await questions.keep(question({sample: index, name}))
   if (!found) return
   const before = mapping.view.state.doc.toString(), after = found.text
   let from = 0
@@ -309,13 +320,17 @@ function listen() {
   on("fix-button", fixAll)
   on("infer-button", inferMapping)
   on("topic-button", showTopics)
-  on("keep-button", keepSample)
+  on("keep-button", askExampleName)
   byId("format").addEventListener("change", () => (setFormat(format()), later()))
   for (const button of document.querySelectorAll("dialog .close")) button.addEventListener("click", () => button.closest("dialog").close())
   byId("save-form").addEventListener("submit", trying(async () => {
     const name = byId("save-name").value
     byId("save-dialog").close()
     await write(name, null)
+  }))
+  byId("keep-form").addEventListener("submit", trying(async () => {
+    byId("keep-dialog").close()
+    await keepSample(Number(byId("keep-form").dataset.sample), byId("keep-name").value)
   }))
   byId("topic-form").addEventListener("submit", trying(async () => {
     byId("topic-dialog").close()

@@ -64,11 +64,12 @@ def decode_letter(line: bytes) -> DeadLetter:
     return DeadLetter(decode_envelope(envelope, 0), mapping, mapping_hash, tuple(reasons))
 
 
-def _fields(reason: Reason) -> Iterator[tuple[str, str | int | None]]:
+def _fields(reason: Reason) -> Iterator[tuple[str, str | int | tuple[int, ...] | None]]:
     yield "code", reason.code
     yield "reason", reason.reason
     yield "location", reason.location or None
     yield "element", reason.element
+    yield "elements", reason.elements or None
     yield "point", reason.point
     yield "line", reason.line
     yield "status", reason.status
