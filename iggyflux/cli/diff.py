@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,21 +10,26 @@ import click
 
 from iggyflux.authoring.comparison import Change, ChangedSample, Comparison, Given, compare, samples_of_examples
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, check_sample_options, envelope_option
+from iggyflux.cli.git import changed_files, of_revision
 from iggyflux.cli.inputs import INPUT_FILE, STDIN
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
 from iggyflux.cli.sample_files import samples_of_file
-from iggyflux.documents import format_of, kind_of, read_document, read_source
+from iggyflux.documents import format_of, has_version, kind_of, read_document, read_source
+from iggyflux.errors import DocumentError
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
-from iggyflux.records import Message
+from iggyflux.records import JSON, Message
 
 _MOST_SAMPLES_SHOWN: Final = 20
-_SECONDS: Final = 30
 _COLOURS: Final = {"breaking": "red", "compatible": "green", "-": "red", "+": "green"}
 
 
 @click.command(name="diff", cls=SamplesCommand)
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("paths", nargs=-1, metavar="[OLD NEW | PATHS...]")
+@click.option(
+    "--since",
+    metavar="REVISION",
+    help="Compare the mappings in PATHS (default: this directory) that changed since this revision of git.",
+)
 @click.option("--samples", type=INPUT_FILE, multiple=True, help="Render these messages too (for readers: rows).")
 @envelope_option("The samples are messages with coordinates and headers.")
 @click.option("--whole", is_flag=True, help="Each file of samples is one payload.")
@@ -39,8 +43,8 @@ _COLOURS: Final = {"breaking": "red", "compatible": "green", "-": "red", "+": "g
 )
 @click.option("--all", "shows_all", is_flag=True, help=f"Show the lines of all samples, not of {_MOST_SAMPLES_SHOWN}.")
 def command(
-    old: str,
-    new: str,
+    paths: tuple[str, ...],
+    since: str | None,
     samples: tuple[Path, ...],
     envelope: Envelope,
     whole: bool,
@@ -54,13 +58,24 @@ def command(
     examples of both, and the samples. A change is breaking if later data does not fit to what is stored: a type
     changed, a tag added or removed, a time moved, something is missing or fails. All else is compatible.
 
+    With --since, every changed mapping is compared with what it was, by the examples of both. A mapping that was
+    removed is breaking.
+
     \b
     Example:
       iggyflux diff old.yaml mapping.yaml --samples samples.ndjson
       iggyflux diff main:mapping.yaml mapping.yaml --format markdown
       iggyflux diff old.yaml mapping.yaml --fail-on any
+      iggyflux diff --since main mappings/ --format markdown
     """
     check_sample_options(envelope, whole, has_samples=bool(samples))
+    if since is not None:
+        if samples:
+            raise click.UsageError("--samples is for OLD NEW, not for --since")
+        return _compare_all(since, paths, form, fail_on, shows_all)
+    if len(paths) != 2:
+        raise click.UsageError("expected OLD and NEW, or --since REVISION")
+    old, new = paths
     if samples.count(STDIN) > 1:
         raise click.UsageError("stdin can be read once")
     mappings = [_mapping(name) for name in (old, new)]
@@ -74,11 +89,76 @@ def command(
         raise click.UsageError("no samples: the documents have no examples; name a file with --samples")
     comparison = compare(mappings[0], mappings[1], given)
     if form == "json":
-        result(_as_json(comparison))
+        result(json_text(_as_json(comparison), indent=True) + "\n")
     else:
-        shown = comparison.changed_samples if shows_all else comparison.changed_samples[:_MOST_SAMPLES_SHOWN]
-        (_print_text if form == "text" else _print_markdown)(comparison, shown)
-    is_failed = comparison.verdict == "breaking" or (fail_on == "any" and comparison.verdict != "equal")
+        _print(comparison, form, shows_all)
+    return _exit_code([comparison.verdict], fail_on)
+
+
+def _compare_all(revision: str, paths: Sequence[str], form: str, fail_on: str, shows_all: bool) -> int:
+    """Compare every mapping that changed since `revision`, and print each under its name."""
+    files: list[JSON] = []
+    verdicts: list[str] = []
+    for file, change in changed_files(revision, paths):
+        words, comparison = _compare_with(revision, file, change)
+        if words is None and comparison is None:
+            continue
+        verdict = "breaking" if comparison is None and change == "removed" else "compatible"
+        verdict = verdict if comparison is None else comparison.verdict
+        verdicts.append(verdict)
+        about: dict[str, JSON] = {"verdict": verdict, "note": words} if comparison is None else _as_json(comparison)
+        files.append({"file": file, **about})
+        if form == "json":
+            continue
+        if len(verdicts) > 1:
+            result_line()
+        result_line(Styled(file, bold=True) if form == "text" else f"### {_cell(file)}")
+        result_line()
+        if comparison is not None:
+            _print(comparison, form, shows_all)
+        else:
+            result_line(f"{verdict}: {words}" if form == "text" else f"**{verdict}**: {_cell(words or '')}")
+    if form == "json":
+        result(json_text({"since": revision, "files": files}, indent=True) + "\n")
+    counts = ", ".join(
+        f"{verdicts.count(each)} {each}" for each in ("breaking", "compatible", "equal") if each in verdicts
+    )
+    talk(f"{plural(len(verdicts), 'mapping')} changed since {revision}" + (f": {counts}" if counts else ""))
+    return _exit_code(verdicts, fail_on)
+
+
+def _compare_with(revision: str, file: str, change: str) -> tuple[str | None, Comparison | None]:
+    """Return what a changed file's data becomes, or why this is not known; (None, None) for what is not a mapping."""
+    versions: list[WriterMapping | ReaderMapping] = []
+    for name in (f"{revision}:{file}", file):
+        if change == ("added" if name != file else "removed"):
+            continue
+        data = of_revision(name) if name != file else read_source(Path(file))
+        if not has_version(data):
+            return None, None
+        try:
+            document = read_document(data, format=format_of(file), file=name)
+            if kind_of(document.tree) == "pipeline":
+                return None, None
+            versions.append(compile_document(document, name=Path(file).stem))
+        except DocumentError as error:
+            first = error.problems[0]
+            return f"not compared: {first.code} in {name}: {first.message}", None
+    if len(versions) == 1:
+        return f"the mapping was {change}", None
+    if versions[0].kind != versions[1].kind:
+        return f"not compared: it was a {versions[0].kind} and is a {versions[1].kind}", None
+    given = samples_of_examples(*versions)
+    return ("not compared: no examples", None) if not given else (None, compare(versions[0], versions[1], given))
+
+
+def _print(comparison: Comparison, form: str, shows_all: bool) -> None:
+    shown = comparison.changed_samples if shows_all else comparison.changed_samples[:_MOST_SAMPLES_SHOWN]
+    (_print_text if form == "text" else _print_markdown)(comparison, shown)
+
+
+def _exit_code(verdicts: Sequence[str], fail_on: str) -> int:
+    is_failed = "breaking" in verdicts or (fail_on == "any" and any(each != "equal" for each in verdicts))
     return ExitCode.PROBLEMS if is_failed and fail_on != "none" else ExitCode.OK
 
 
@@ -91,29 +171,11 @@ def _mapping(name: str) -> WriterMapping | ReaderMapping:
             raise click.UsageError(f"cannot read {name}: " + ("it is a directory" if path.is_dir() else "no such file"))
         data, own_name = read_source(path), None
     else:
-        data, own_name = _of_revision(name), Path(inside).stem
+        data, own_name = of_revision(name), Path(inside).stem
     document = read_document(data, format=format_of(str(path)), file=name)
     if kind_of(document.tree) == "pipeline":
         raise click.UsageError(f"{name} is a pipeline; expected a mapping")
     return compile_document(document, name=own_name)
-
-
-def _of_revision(name: str) -> bytes:
-    """Return a file of a revision, by git: a path that begins with `./` or `../` is relative to this directory."""
-    revision, _, path = name.partition(":")
-    relative = path if path.startswith(("./", "../", "/")) else f"./{path}"
-    try:
-        for each in (relative, path):
-            arguments = ["git", "cat-file", "blob", f"{revision}:{each}"]
-            done = subprocess.run(arguments, capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603  (no shell)
-            if done.returncode == 0:
-                return done.stdout
-    except FileNotFoundError:
-        raise click.UsageError(f"{name}: no such file, and git is not installed") from None
-    except subprocess.TimeoutExpired:
-        raise click.UsageError(f"{name}: git gave no answer in {_SECONDS} s") from None
-    words = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no such revision or path"])[0]
-    raise click.UsageError(f"{name}: no such file, and git says: {words}")
 
 
 def _samples_of_file(
@@ -168,38 +230,32 @@ def _summary(comparison: Comparison, shown: Sequence[ChangedSample]) -> str:
     return f"{comparison.verdict}: {changed}{more}"
 
 
-def _as_json(comparison: Comparison) -> str:
-    return (
-        json_text(
+def _as_json(comparison: Comparison) -> dict[str, JSON]:
+    return {
+        "verdict": comparison.verdict,
+        "samples": comparison.samples,
+        "changes": [
             {
-                "verdict": comparison.verdict,
-                "samples": comparison.samples,
-                "changes": [
-                    {
-                        "verdict": each.verdict,
-                        "kind": each.kind,
-                        "how": each.how,
-                        "subject": each.subject,
-                        "detail": each.detail or None,
-                        "count": each.count,
-                        "sample": each.sample,
-                    }
-                    for each in comparison.changes
-                ],
-                "series": {name: {"old": before, "new": after} for name, (before, after) in comparison.series.items()},
-                "lines": [
-                    {
-                        "sample": each.sample,
-                        "removed": [line for sign, line in each.lines if sign == "-"],
-                        "added": [line for sign, line in each.lines if sign == "+"],
-                    }
-                    for each in comparison.changed_samples
-                ],
-            },
-            indent=True,
-        )
-        + "\n"
-    )
+                "verdict": each.verdict,
+                "kind": each.kind,
+                "how": each.how,
+                "subject": each.subject,
+                "detail": each.detail or None,
+                "count": each.count,
+                "sample": each.sample,
+            }
+            for each in comparison.changes
+        ],
+        "series": {name: {"old": before, "new": after} for name, (before, after) in comparison.series.items()},
+        "lines": [
+            {
+                "sample": each.sample,
+                "removed": [line for sign, line in each.lines if sign == "-"],
+                "added": [line for sign, line in each.lines if sign == "+"],
+            }
+            for each in comparison.changed_samples
+        ],
+    }
 
 
 def _print_markdown(comparison: Comparison, shown: Sequence[ChangedSample]) -> None:

@@ -9,26 +9,34 @@ from typing import Final
 
 import click
 
-from iggyflux.documents import has_mark
+from iggyflux.documents import may_be_document
 from iggyflux.errors import Location, Problem
 
+skip_others = click.option(
+    "--skip-others",
+    is_flag=True,
+    help="Leave named files alone that have no key `iggyflux`, as those in directories: for hooks.",
+)
 ENDINGS: Final = (".yaml", ".yml", ".toml")
 DOCUMENTS = click.Path(exists=True, path_type=Path)
 DOCUMENTS_OR_STDIN = click.Path(exists=True, allow_dash=True, path_type=Path)
 UNREADABLE: Final = "IFX521"
-_MARK = b"iggyflux"
 
 
-def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def find_documents(paths: Sequence[Path], *, named_too: bool = False) -> tuple[list[Path], list[Path]]:
     """Return the documents, and the files in folders that are none (without the key `iggyflux`).
 
-    A named file is always a document. Folders are searched in the order of names, without hidden ones.
+    A named file is always a document, but with `named_too` only if it has the key. Folders are searched in the order of
+    names, without hidden ones.
     """
     chosen: dict[Path, None] = {}
     others: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            chosen[path] = None
+            if named_too and not _may_be_document(path):
+                others.append(path)
+            else:
+                chosen[path] = None
             continue
         for file in _walk(path):
             if _may_be_document(file):
@@ -41,7 +49,7 @@ def find_documents(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def _may_be_document(file: Path) -> bool:
     """Return whether a file has the mark, or cannot be read, which its check reports, as of a folder."""
     try:
-        return file.is_dir() or has_mark(file, _MARK)
+        return file.is_dir() or may_be_document(file)
     except OSError:
         return True
 

@@ -15,7 +15,7 @@ from iggyflux.authoring.examples import DIFFERENT, Difference, ExampleResult, re
 from iggyflux.authoring.mutations import mutate as try_mutations
 from iggyflux.authoring.series import SeriesCount, beyond_limit, count_series, series_lines
 from iggyflux.authoring.updating import update_examples
-from iggyflux.cli.documents import DOCUMENTS, find_documents, unreadable
+from iggyflux.cli.documents import DOCUMENTS, find_documents, skip_others, unreadable
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, envelope_option
 from iggyflux.cli.output import (
     ExitCode,
@@ -81,6 +81,7 @@ class TestedFile:
     "--mutate", is_flag=True, help="Change the documents, one thing at a time, and list what no example notices."
 )
 @click.option("--strict", is_flag=True, help="Fail if a document has no examples, or with --mutate for what is listed.")
+@skip_others
 @click.option("--update", is_flag=True, help="Write what comes of each example into the file as its expected result.")
 @envelope_option("With --round-trip: SAMPLES are messages with coordinates and headers.")
 def command(
@@ -93,6 +94,7 @@ def command(
     fail_under: float | None,
     mutate: bool,
     strict: bool,
+    skip_others: bool,
     update: bool,
     envelope: Envelope,
 ) -> int:
@@ -126,7 +128,7 @@ def command(
         raise click.UsageError("--envelope needs --round-trip")
     if fail_under is not None and not coverage:
         raise click.UsageError("--fail-under needs --coverage")
-    files, _ = find_documents(paths)
+    files, _ = find_documents(paths, named_too=skip_others)
     if update:
         if words is not None:
             raise click.UsageError("--update and -k are mutually exclusive: use one of them")
@@ -142,7 +144,8 @@ def command(
         failures += unnoticed if strict else 0
     if form != "text" or not tested:
         talk(*_summary(tested))
-    return ExitCode.PROBLEMS if failures or not any(each.results or each.untested for each in tested) else ExitCode.OK
+    nothing = not any(each.results or each.untested for each in tested)
+    return ExitCode.PROBLEMS if failures or (nothing and not skip_others) else ExitCode.OK
 
 
 def _update(file: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from iggyflux.authoring.contract import Database, Route, find_conflicts
-from iggyflux.cli.documents import DOCUMENTS_OR_STDIN, find_documents, unreadable
+from iggyflux.cli.documents import DOCUMENTS_OR_STDIN, find_documents, skip_others, unreadable
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, check_sample_options, envelope_option
 from iggyflux.cli.inputs import INPUT_FILE, STDIN, input_name, is_toml, read_stdin
 from iggyflux.cli.output import ExitCode, count_problems, note, plural, result, talk
@@ -35,6 +35,7 @@ from iggyflux.pipeline.variables import filled
 @click.option("--samples", type=INPUT_FILE, help="Check the mapping against these messages too (for a reader: rows).")
 @envelope_option("Samples are messages with coordinates and headers, not plain payloads.")
 @click.option("--whole", is_flag=True, help="The samples are one payload, for example a csv file with its header.")
+@skip_others
 @click.option(
     "--fix", is_flag=True, help="Rewrite the files with the fixes that are certain; comments and layout stay."
 )
@@ -45,6 +46,7 @@ def command(
     samples: Path | None,
     envelope: Envelope,
     whole: bool,
+    skip_others: bool,
     fix: bool,
 ) -> int:
     """Check mapping and pipeline files.
@@ -63,7 +65,7 @@ def command(
       iggyflux validate --format sarif mappings/ > problems.sarif
     """
     check_sample_options(envelope, whole, has_samples=samples is not None)
-    files, others = find_documents(paths)
+    files, others = find_documents(paths, named_too=skip_others)
     if samples is not None and len(files) != 1:
         raise click.UsageError("--samples needs one mapping file")
     if STDIN in files and (fix or samples == STDIN):
@@ -87,7 +89,7 @@ def command(
         note(f"{plural(len(others), 'other file')} ignored: no key `iggyflux`")
     if not checked:
         talk("no documents found")
-        return ExitCode.PROBLEMS
+        return ExitCode.OK if skip_others else ExitCode.PROBLEMS
     talk(f"{plural(len(checked), 'document')}: {count_problems(problems)}")
     return ExitCode.PROBLEMS if any(problem.severity == "error" for problem in problems) else ExitCode.OK
 

@@ -22,8 +22,8 @@ from iggyflux.documents.masking import (
 )
 from iggyflux.documents.nodes import Document, Format, join_pointer, kind_of, parent_of, split_pointer
 from iggyflux.documents.schema import check_schema, load_schema, read_schema
-from iggyflux.documents.source import has_mark, open_source, read_source
-from iggyflux.documents.text import EditableText, check_size, read_text, with_plain_breaks, without_utf16
+from iggyflux.documents.source import may_be_document, open_source, read_source
+from iggyflux.documents.text import EditableText, check_size, has_version, read_text, with_plain_breaks, without_utf16
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.secrets import Scrubber, login_spans, secret_spans, suspected_secrets
 
@@ -34,12 +34,13 @@ __all__ = [
     "Mask",
     "check_schema",
     "format_of",
-    "has_mark",
+    "has_version",
     "is_telling",
     "join_pointer",
     "kind_of",
     "load_schema",
     "mask_of",
+    "may_be_document",
     "open_source",
     "parent_of",
     "parse_document",

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from iggyflux.documents.text import MAX_BYTES, has_text, refuse, too_large
+from iggyflux.documents.text import MAX_BYTES, has_version, refuse, too_large
 from iggyflux.errors import DocumentError, Location, Problem
 
 _CHUNK_BYTES = 1 << 16
@@ -90,9 +90,9 @@ def _no_data(path: Path, seconds: float) -> DocumentError:
     return refuse(Problem("IFX100", message, Location(str(path)), hint="check that a program writes to the pipe"))
 
 
-def has_mark(path: Path, mark: bytes) -> bool:
-    """Return whether `mark` (ASCII) is in the regular file, within the size of a document.  Raise OSError."""
+def may_be_document(path: Path) -> bool:
+    """Return whether a regular file has the key `iggyflux`, within the size of a document.  Raise OSError."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe waits for its writer
         return False
     with path.open("rb") as file:
-        return has_text(file.read(MAX_BYTES + 1), mark)
+        return has_version(file.read(MAX_BYTES + 1))

@@ -26,6 +26,13 @@ MOST_FAULTS = 20
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _BREAK = re.compile(r"\r?\n")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_VERSION = re.compile(
+    rb"""^["']?iggyflux["']?[ \t]*+:[ \t]++[^\s#]"""
+    rb"""|(?:^[ \t]*+|[{,]\s*+)["']?iggyflux["']?[ \t]*+:\s*+[0-9]"""
+    rb"""|^[ \t]*+["']?iggyflux["']?[ \t]*+=[ \t]*+[0-9]""",
+    re.MULTILINE,
+)
+"""YAML at the start of a line with any value, YAML and JSON anywhere with a number, TOML with a number."""
 _WIDE_MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -48,9 +55,15 @@ def without_utf16(data: str | bytes, file: str | None) -> str | bytes:
         raise refuse(Lines("").problem("IFX103", reason, 0, file=file, hint="save the file as UTF-8")) from error
 
 
-def has_text(data: bytes, text: bytes) -> bool:
-    """Return whether ASCII `text` is in `data`, also as UTF-16."""
-    return text in data or text.decode("ascii").encode("utf-16-le") in data
+def has_version(data: bytes) -> bool:
+    """Return whether there is a key `iggyflux` as documents have it, also in UTF-16.
+
+    Other files have the word too: a service, an image, a package or a job of this name has no number as its value, or
+    none beside it.
+    """
+    for mark in (codecs.BOM_UTF8, *_WIDE_MARKS):
+        data = data.removeprefix(mark)
+    return _VERSION.search(data.replace(b"\0", b"")) is not None
 
 
 def with_plain_breaks(data: str | bytes, *, lone: bool) -> str | bytes:
