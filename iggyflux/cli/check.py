@@ -256,10 +256,9 @@ async def check_group(
     Messages of a partition without a stored offset count if `counts_all`.  `remedy` is the command that rebuilds the
     group.  Raise `NotConnected`.
     """
-    members = await connection.members(stream, topic, group)
+    members, connected = await connection.presence(stream, topic, group)
     if not members:
         return
-    connected = await connection.connected_members(stream, topic, group)
     starving = await find_starving(
         connection, ConsumerId("group", group), stream, topic, counts_all=counts_all, monotonic=monotonic
     )

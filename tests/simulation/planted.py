@@ -296,8 +296,8 @@ PLANTED = [
     Planted(
         "a hint without a remedy",
         f"{_IGGY}.member",
-        'f"{suspicion(len(membership.held), connected)}; {self._advice()}"',
-        'f"{suspicion(len(membership.held), connected)}"',
+        'f"{suspicion(len(members), connected)}; {self._advice()}"',
+        'f"{suspicion(len(members), connected)}"',
     ),
     Planted(
         "only members without a connection starve",

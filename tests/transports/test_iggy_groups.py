@@ -620,6 +620,34 @@ def test_connected_members_are_known_if_the_server_lists_them(tells_clients: boo
     assert drive(main()) == (2, connected)
 
 
+@pytest.mark.parametrize("joining", range(5))
+def test_a_member_that_joins_while_they_are_counted_hides_no_ghost(joining: int) -> None:
+    """Up to this number of members join, each right before the connected ones are counted."""
+    server = FakeGroups(8)
+
+    async def main() -> tuple[int, int | None]:
+        worker, ghost, *more = workers = [Worker(server) for _ in range(2 + joining)]
+        await pass_seconds(server, [worker, ghost], 2)
+        assert ghost.client
+        server.make_ghost(ghost.client)
+        connection = server.connection(server.settings())
+        await connection.open()
+        count = connection.connected_members
+
+        async def joined_before(*where: str) -> int | None:
+            if more:
+                await pass_seconds(server, [worker, more.pop()], 2)
+            return await count(*where)
+
+        connection.connected_members = joined_before  # type: ignore[method-assign]
+        members, connected = await connection.presence(STREAM, TOPIC, GROUP)
+        assert len(members) == len(workers) - len(more)
+        return len(members), connected
+
+    members, connected = drive(main())
+    assert connected == (members - 1 if joining < 3 else None)
+
+
 @pytest.mark.parametrize("tells_clients", [True, False])
 @pytest.mark.parametrize("members", ["none", "ghost", "living"])
 def test_regroup_refuses_while_members_are_or_may_be_connected(members: str, tells_clients: bool) -> None:

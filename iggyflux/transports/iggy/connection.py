@@ -42,6 +42,7 @@ T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
 _LEAVE_SECONDS: Final = 2.0
 _MOST_CLIENTS_ASKED: Final = 64
+_PRESENCE_TRIES = 3
 _HTTP_ID: Final = 2**64 - 1
 """The bits of an id that are sent over http: the SDK panics at longer ids."""
 _INT64 = range(-(2**63), 2**63)
@@ -280,6 +281,19 @@ class Connection:
         except (ValueError, Stopped) as error:  # the user needs a permission that reading does not need
             log.debug("iggy.clients_not_visible reason=%r", str(error))
             return None
+
+    async def presence(self, stream: str, topic: str, group: str) -> tuple[dict[int, tuple[int, ...]], int | None]:
+        """Return `members`, and how many have a connection: of one moment, so that one who joins hides no ghost.
+
+        The number is None as in `connected_members`, and where members come and go all the time.
+        """
+        members = await self.members(stream, topic, group)
+        for _ in range(_PRESENCE_TRIES if members else 0):
+            connected = await self.connected_members(stream, topic, group)
+            before, members = members, await self.members(stream, topic, group)
+            if members.keys() == before.keys():
+                return members, connected
+        return members, None if members else 0
 
     async def members(self, stream: str, topic: str, group: str) -> dict[int, tuple[int, ...]]:
         """Return the members of a group by number, with the partitions that each holds."""

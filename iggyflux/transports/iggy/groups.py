@@ -45,8 +45,7 @@ async def renew(
 
 async def refuse_while_connected(connection: Connection, stream: str, topic: str, group: str) -> None:
     """Raise `Stopped` (IFX769) if members of a group are connected, or may be."""
-    members = await connection.members(stream, topic, group)
-    connected = await connection.connected_members(stream, topic, group) if members else 0
+    members, connected = await connection.presence(stream, topic, group)
     if connected == 0:
         return
     state = "may be connected" if connected is None else "are connected"

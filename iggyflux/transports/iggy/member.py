@@ -268,7 +268,7 @@ class GroupMember:
             log.info("iggy.starving_over group=%s topic=%s partitions=%s", self._group, where, _listed(over))
         if not new:
             return
-        connected = await connection.connected_members(self._stream, topic, self._group)
+        members, connected = await connection.presence(self._stream, topic, self._group)
         for holder in dict.fromkeys(each.holder for each in new):
             held = [each for each in new if each.holder == holder]
             log.warning(
@@ -280,7 +280,7 @@ class GroupMember:
                 "unknown" if membership.number is None else membership.number,
                 sum(each.waiting for each in held),
                 max(each.seconds for each in held),
-                f"{suspicion(len(membership.held), connected)}; {self._advice()}",
+                f"{suspicion(len(members), connected)}; {self._advice()}",
             )
 
     def _advice(self) -> str:
