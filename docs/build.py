@@ -167,6 +167,21 @@ def commands_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+MADE_BELOW = "<!-- the table is made by docs/build.py: change iggyflux/telemetry/metrics.py -->\n"
+
+
+def metrics_page() -> str:
+    """Return the page of metrics: what is written there, and below it the table."""
+    from iggyflux.telemetry.metrics import METRICS
+
+    written = (DOCS / "metrics.md").read_text().partition(MADE_BELOW)[0]
+    lines = ["| metric | type | labels | is |", "|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(map(code, metric.all_labels))
+        lines.append(f"| {code(metric.name)} | {metric.type} | {labels} | {cell(metric.help)} |")
+    return written + MADE_BELOW + "\n" + "\n".join(lines) + "\n"
+
+
 PAGES = {
     "mapping.md": lambda: schema_page(
         "mapping",
@@ -182,6 +197,7 @@ PAGES = {
     "functions.md": functions_page,
     "errors.md": errors_page,
     "commands.md": commands_page,
+    "metrics.md": metrics_page,
 }
 
 

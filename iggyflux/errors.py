@@ -297,6 +297,11 @@ class NotConnected(TransportError):
         """The reason, with the address of the server."""
         return f"{self.server}: {self}" if self.server else str(self)
 
+    @property
+    def briefly(self) -> str:
+        """What failed, without the words of the server."""
+        return f"{self.server or 'a server'}: not connected"
+
 
 class TooMuch(TransportError):
     """A query whose result is too large for one answer: query a shorter span."""

@@ -128,6 +128,13 @@ class Batch:
             return None
         return Position(self.partition, self.messages[-1].offset if self.end is None else self.end)
 
+    @property
+    def payload_bytes(self) -> int:
+        """The size of all payloads."""
+        messages = self.messages
+        payloads = messages.payloads if isinstance(messages, LazyMessages) else [each.payload for each in messages]
+        return sum(map(len, payloads))
+
     def part(self, start: int, stop: int) -> Batch:
         """Return the batch of the messages `[start, stop)`."""
         count = len(self.messages)

@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"state"},
     {"transports"},
     {"cursors"},
+    {"telemetry"},
     {"runner"},
     {"sim"},
     {"authoring"},
@@ -53,7 +54,8 @@ BEHIND_ONE_DOOR = {
     "dateutil": {"timestamps"},
     "re2": {"functions", "payloads", "documents", "mapping", "sim"},
     "cbor2": {"payloads"},
-    "h11": {"sim"},
+    "h11": {"sim", "telemetry"},
+    "prometheus_client": {"telemetry"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
     "datafusion": {"sim"},
@@ -195,6 +197,7 @@ HEAVY = [
     "re2",
     "sqlite3",
     "asyncio",
+    "prometheus_client",
 ]
 
 

@@ -47,6 +47,8 @@ other lines than those of messages that were polled; every offset is stored.  An
 | `waiting_for`, `error`  | None                                                                               |
 | `groups`                | the partitions that the server assigned                                            |
 
+What Prometheus calls a counter never goes down meanwhile.
+
 These are exact where no connection to Iggy broke.  Else what was polled is an upper bound, and what is settled a lower
 one: messages are polled again, and a connection may break between a call and its count.
 """
@@ -74,6 +76,7 @@ from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.local.memory import CollectingDeadLetters
 from tests.fault_rows import PASSING
+from tests.metrics_watch import Watch
 from tests.transports.fake_iggy_groups import STREAM, FakeClient, FakeGroups, Polled
 
 SPEED = 20.0
@@ -238,7 +241,7 @@ class World:
         self.reused: set[Partition] = set()
         """The partitions that lost messages whose offsets are used again."""
         self.folder = folder
-        self.status, self.stop = Status(), Stop()
+        self.status, self.stop, self.metrics = Status(), Stop(), Watch()
         self.wrong: list[str] = []
         self.is_away = self.maybe_broke = False
 
@@ -563,11 +566,13 @@ class World:
             await asyncio.gather(ticking, running, return_exceptions=True)
 
     async def tick(self) -> None:
-        last = self.clock.monotonic()
+        last, ticks = self.clock.monotonic(), 0
         while True:
             await asyncio.sleep(0.01)
-            last, before = self.clock.monotonic(), last
+            last, before, ticks = self.clock.monotonic(), last, ticks + 1
             self.server.tick(last - before)
+            if not ticks % 10:
+                self.metrics.look(self.status)
 
     def note_broken_calls(self) -> None:
         self.broke(self.server.broken)
@@ -674,6 +679,8 @@ def survive(folder: Path, seed: int, steps: int) -> list[str]:
             world.write(f'odd,by=first warmth="text" {FIRST_MS}000000')
             summary = await world.run(steps)
             check(world, summary)
+            world.metrics.look(world.status)
+            assert (world.metrics.wrong, world.metrics.looks > 1) == ([], True), world.faults
         return world.faults
 
     return asyncio.run(asyncio.wait_for(main(), 280))

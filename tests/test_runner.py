@@ -22,6 +22,7 @@ from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import WriterPlan
+from iggyflux.runner.statistics import HISTOGRAMS
 from iggyflux.runner.status import ReaderStatus
 from iggyflux.transports.local.memory import (
     CollectingDeadLetters,
@@ -117,10 +118,10 @@ def test_every_batch_is_delivered_and_acknowledged_in_order() -> None:
     assert set(sink.stored) == expected_lines([FIRST, SECOND])
     assert source.settled == {HERE: 5}
     assert summary.exit_code == 0
-    assert summary.routes[0].counters() | {"requests": 0} == {
+    assert summary.routes[0].counters() | {"requests": 0, "read_bytes": 0, "sent_bytes": 0} == {
         "read": 6, "points": 6, "delivered": 6, "skipped": 0, "empty": 0, "omitted": 0, "failed": 0, "refused": 0,
         "dead_letters": 0, "dropped": 0, "collisions": 0, "implausible": 6, "fallbacks": 0, "acknowledged": 6,
-        "requests": 0, "retries": 0, "reconnects": 0,
+        "requests": 0, "retries": 0, "reconnects": 0, "read_bytes": 0, "sent_bytes": 0,
     }  # fmt: skip
     assert source.closed
     assert sink.closed
@@ -808,7 +809,12 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
     tree = RouteStatus("r").as_dict()
 
     fields = {field.name for field in dataclasses.fields(RouteStatus)}
-    assert set(tree) == fields - {"reader", "series"}, "only readers, and writers with a limit, have these"
+    inner = {"waiting_briefly", "retry_at", *HISTOGRAMS}
+    fields = fields - inner | {"histograms"}
+    assert set(tree) == fields - {"reader", "series", "series_limit"}, (
+        "only readers, and writers with a limit, have these"
+    )
+    assert set(tree["histograms"]) == set(HISTOGRAMS)
     assert set(RouteStatus("r", reader=ReaderStatus(), series=0).as_dict()) == fields
 
 

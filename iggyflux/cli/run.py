@@ -24,6 +24,7 @@ from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_sig
 @click.option(
     "--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counters to this file, as JSON."
 )
+@click.option("--listen", metavar="HOST:PORT", help="Answer /metrics, /healthz, /readyz and /status there.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
     pipeline: Path,
@@ -31,6 +32,7 @@ def command(
     only: tuple[str, ...],
     log_format: str | None,
     status_file: Path | None,
+    listen: str | None,
     quiet: bool,
 ) -> int:
     """Run the routes of a pipeline file.
@@ -42,13 +44,17 @@ def command(
     The exit code is 0 on success, 3 if a route stopped, if messages in flight were not finished, or if a run with
     --until-end was interrupted before the end. A continuous run that is stopped by a signal ends with 0.
 
+    With --listen, or `telemetry.listen` in the pipeline, the run answers requests for its metrics and health. Where
+    other machines can reach the address, the pipeline must have a `telemetry.token`.
+
     \b
     Example:
       iggyflux run pipeline.yaml
       iggyflux run pipeline.yaml --until-end --mapping factory-env
+      iggyflux run pipeline.yaml --listen 127.0.0.1:9273
     """
     loaded = open_pipeline(pipeline)
-    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, quiet))
+    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, quiet))
     if not quiet or summary.exit_code:
         for line in summary_lines(summary):
             talk(*line)
@@ -63,6 +69,7 @@ async def _run(
     only: Sequence[str],
     log_format: str | None,
     status_file: Path | None,
+    listen: str | None,
     quiet: bool,
 ) -> tuple[Summary, bool]:
     """Return the summary, and whether a signal stopped the run."""
@@ -75,6 +82,12 @@ async def _run(
     )
     with progress, stopping_on_signals(stop):
         summary = await run_pipeline(
-            pipeline, until_end=until_end, only=only, stop=stop, status=status, status_file=status_file
+            pipeline,
+            until_end=until_end,
+            only=only,
+            stop=stop,
+            status=status,
+            status_file=status_file,
+            listen=listen,
         )
     return summary, stop.requested.is_set()

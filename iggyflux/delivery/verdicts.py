@@ -107,4 +107,19 @@ class Impossible:
     code: str = "IFX600"
 
 
+def retry_reason(verdict: Unavailable | TooLarge) -> str:
+    """Return why a request has to be sent again, as one of few words: for metrics, without words of a server.
+
+    >>> retry_reason(Unavailable("status 503: try later", 503)), retry_reason(Unavailable("cannot connect"))
+    ('http_503', 'unreachable')
+    """
+    if isinstance(verdict, TooLarge):
+        return "too_large"
+    if verdict.status is not None:
+        return f"http_{verdict.status}"
+    if verdict.connection_died:
+        return "connection_lost"
+    return "no_answer" if verdict.suspicious else "unreachable"
+
+
 Verdict: TypeAlias = Accepted | Refused | RefusedSome | TooLarge | Unavailable | Impossible

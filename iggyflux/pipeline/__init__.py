@@ -16,6 +16,7 @@ from iggyflux.pipeline.types import (
     Pipeline,
     RouteSettings,
     Start,
+    TelemetrySettings,
     TopicAddress,
 )
 from iggyflux.secrets import Secret
@@ -30,6 +31,7 @@ __all__ = [
     "RouteSettings",
     "Secret",
     "Start",
+    "TelemetrySettings",
     "TopicAddress",
     "load_pipeline",
     "parse_pipeline",

@@ -75,6 +75,25 @@ class ConnectionString:
         return f"ConnectionString({self.host})"
 
 
+def parse_listen(text: str) -> tuple[str, int]:
+    """Return the host and the port of an address to listen on; 0 is any free port.  Raise `AddressFault`.
+
+    >>> parse_listen("[::1]:9273")
+    ('::1', 9273)
+    """
+    host, separator, port = text.strip().rpartition(":")
+    if not separator or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise AddressFault("it is not a host and a port", "for example 127.0.0.1:9273")
+    if not host:
+        raise AddressFault(
+            "the address has no host", f"127.0.0.1:{port} is for this machine only, 0.0.0.0:{port} for all"
+        )
+    is_version_6 = host.startswith("[") and host.endswith("]") and _is_version_6(host[1:-1])
+    if not is_version_6 and not (_HOST.fullmatch(host) and (not re.fullmatch(r"[0-9.]+", host) or _is_version_4(host))):
+        raise AddressFault("invalid host name", f"for example 127.0.0.1:{port}, or [::1]:{port}")
+    return host.strip("[]"), int(port)
+
+
 def parse_connection_string(text: str) -> ConnectionString:
     """Return the parts of a connection string of Iggy: `iggy://USER:PASSWORD@HOST:PORT?OPTIONS`, or with a token.
 

@@ -15,7 +15,13 @@ from urllib.parse import urlsplit
 
 from iggyflux.documents import Document, check_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
-from iggyflux.pipeline.addresses import AddressFault, is_loopback, parse_connection_string, parse_iggy_address
+from iggyflux.pipeline.addresses import (
+    AddressFault,
+    is_loopback,
+    parse_connection_string,
+    parse_iggy_address,
+    parse_listen,
+)
 from iggyflux.pipeline.types import (
     Consumer,
     Endpoint,
@@ -25,6 +31,7 @@ from iggyflux.pipeline.types import (
     Pipeline,
     RouteSettings,
     Start,
+    TelemetrySettings,
     TopicAddress,
 )
 from iggyflux.pipeline.variables import Variables, escape_key
@@ -129,6 +136,9 @@ class _Reading:
             if self.is_sound(f"/run/{index}") and not self.misshapen & {f"/{key}" for key in tree}
         ]
         state = self.state(tree.get("state", ".iggyflux"), tree)
+        telemetry = TelemetrySettings()
+        if "telemetry" in tree and self.is_sound("/telemetry"):
+            telemetry = self.telemetry(tree["telemetry"])
         timeout = _seconds(self, tree.get("shutdown_timeout", "30s"), "/shutdown_timeout")
         if self.problems:
             return None
@@ -137,6 +147,7 @@ class _Reading:
             iggy=iggy,
             influxdb=influxdb,
             state=state,
+            telemetry=telemetry,
             shutdown_timeout_seconds=timeout,
             document=self.document,
         )
@@ -185,6 +196,12 @@ class _Reading:
             with suppress(ValueError):  # an invalid address is reported
                 host = urlsplit(settings.url).hostname or ""
                 self.warn_of_plain_text(what, host, f"{section}/url", section, "use https://")
+        return settings
+
+    def telemetry(self, section: JSON) -> TelemetrySettings:
+        settings = cast(TelemetrySettings, self.settings(TelemetrySettings, _TELEMETRY, [(section, "/telemetry")]))
+        if settings.listen is not None and (fault := fault_of_listen(settings)) is not None:
+            self.report(fault[0], "/telemetry/listen", fault[1], hint=fault[2])
         return settings
 
     def warn_of_plain_text(self, what: str | None, host: str, pointer: str, section: str, remedy: str) -> None:
@@ -339,6 +356,18 @@ class _Reading:
             return None
         near = closest(path.name, files)
         return f"did you mean `{near}`?" if near else None
+
+
+def fault_of_listen(settings: TelemetrySettings) -> tuple[str, str, str | None] | None:
+    """Return code, message and hint where a run cannot listen at `settings.listen`; None if it can."""
+    try:
+        host, _ = parse_listen(settings.listen or "")
+    except AddressFault as fault:
+        return "IFX809", f"invalid address to listen on: {fault}", fault.hint
+    if is_loopback(host) or (settings.token is not None and settings.token.reveal()):
+        return None
+    hint = "add `telemetry: {token: ${VARIABLE}}` to the pipeline file, or listen on 127.0.0.1"
+    return "IFX820", f"other machines can reach {settings.listen}, and there is no token", hint
 
 
 def _pruned(document: Document, pointers: set[str] | frozenset[str]) -> Document:
@@ -496,6 +525,10 @@ _SHARED: dict[str, tuple[str, Convert]] = {
     "batch_bytes": ("batch_bytes", _bytes),
 }
 _IGGY: dict[str, tuple[str, Convert]] = _SHARED
+_TELEMETRY: dict[str, tuple[str, Convert]] = {
+    "token": ("token", _secret),
+    "max_behind": ("max_behind_seconds", _seconds),
+}
 _INFLUX: dict[str, tuple[str, Convert]] = {
     **_SHARED,
     "url": ("url", _url),

@@ -127,6 +127,17 @@ class InfluxSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """The `telemetry` section: where a run answers requests for metrics and health, and who may ask."""
+
+    listen: str | None = None
+    """Host and port; None if it does not listen."""
+    token: Secret | None = None
+    max_lag: int | None = None
+    max_behind_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings:
     """One item of `run`: a mapping between two ends.
 
@@ -154,6 +165,7 @@ class Pipeline:
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
     state: Path | TopicAddress = Path(".iggyflux")
+    telemetry: TelemetrySettings = TelemetrySettings()
     shutdown_timeout_seconds: float = 30.0
     path: Path | None = None
     warnings: tuple[Problem, ...] = ()

@@ -38,6 +38,7 @@ from iggyflux.delivery.verdicts import (
     TooLarge,
     Unavailable,
     Verdict,
+    retry_reason,
 )
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.runner.clock import Clock, first_of
@@ -47,7 +48,7 @@ from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.runner.stop import StopRequested
 from iggyflux.runner.unanswered import Unanswered
-from iggyflux.transports.base import LineSink
+from iggyflux.transports.base import Counting, LineSink
 
 log = logging.getLogger("iggyflux.delivery")
 
@@ -83,6 +84,12 @@ class SinkState:
         if self.waiting or any(each.is_retrying for each in self.deliveries):
             return f"{self.server or 'the sink'}: {self.shared.outage.reason}"
         return self.unanswered.waiting_for(now)
+
+    def waiting_briefly(self) -> str | None:
+        """Return the same without the words of the server; None if it is not the server that failed."""
+        if self.waiting or any(each.is_retrying for each in self.deliveries):
+            return f"{self.server or 'the sink'}: {self.shared.failure}"
+        return None
 
     @contextmanager
     def delivery(self, machine: Machine) -> Iterator[None]:
@@ -155,7 +162,9 @@ async def _deliver(
                     shared.has_given_up = not is_answered and (is_last or shared.has_given_up)
                 if state.pace is not None:
                     state.pace.ended(len(indices), began, now, is_answered=is_answered)
-                _record(state, statistics, verdict)
+                if isinstance(sink, Counting):
+                    statistics.sent_bytes = sink.sent_bytes
+                _record(state, statistics, verdict, len(indices), now - began)
             case Probe():
                 is_last = stop.is_set()
                 with shared.attempt(is_retry=True):
@@ -209,13 +218,16 @@ async def _probe(sink: LineSink) -> str | None:
     return None
 
 
-def _record(state: SinkState, statistics: DeliveryStatistics, verdict: Verdict) -> None:
+def _record(state: SinkState, statistics: DeliveryStatistics, verdict: Verdict, lines: int, seconds: float) -> None:
     statistics.requests += 1
+    statistics.request_seconds.observe(seconds)
+    statistics.request_size.observe(lines)
     match verdict:
         case Unavailable():
-            statistics.retries += 1
+            state.shared.failure = retry_reason(verdict)
+            statistics.count("retries", state.shared.failure)
         case TooLarge():
-            statistics.retries += 1
+            statistics.count("retries", retry_reason(verdict))
             max_bytes = state.limit.bytes if state.limit else None
             fields = {**state.fields(), "max_bytes": max_bytes, "reason": verdict.reason}
             emit(log, logging.INFO, "delivery.too_large", **fields)

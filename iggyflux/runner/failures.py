@@ -53,7 +53,8 @@ class FailureHandler:
 
         `place` says where the record with an index came from.
         """
-        self._status.failed += sum(failure.count for failure in failures)
+        for failure in failures:
+            self._status.count("failed", failure.code, failure.count)
         for failure in failures:
             if self._is_new(failure.code, failure.location):
                 fields = self._event_fields(place(failure.index), reason_of_failure(failure))
@@ -85,7 +86,8 @@ class FailureHandler:
         if not reasons:
             return
         if self._route.on_error is OnError.SKIP:
-            self._status.dropped += len(reasons)
+            for each in reasons.values():
+                self._status.count("dropped", each[0].code)
             return
         mapping, mapping_hash = self._route.mapping, self._route.mapping_hash
         letters = [
@@ -97,7 +99,8 @@ class FailureHandler:
 
     async def _put_and_count(self, letters: Sequence[DeadLetter]) -> None:
         await self._put(letters)
-        self._status.dead_letters += len(letters)
+        for letter in letters:
+            self._status.count("dead_letters", letter.reasons[0].code)
 
     def _is_new(self, code: str, subject: str) -> bool:
         """Return whether to log a failure of this kind; remember it."""

@@ -32,8 +32,10 @@ class MessageSender:
         status: RouteStatus,
         session: Session,
         asking: Callable[[str], AbstractContextManager[None]],
+        seconds: Callable[[], float],
     ) -> None:
-        """`asking` returns a context in which an answer of the sink is waited for."""
+        """`asking` returns a context in which an answer of the sink is waited for, `seconds` the time of the clock."""
+        self._seconds = seconds
         self._asking = asking
         self._sink = route.sink
         self._page_size = route.page_size
@@ -61,13 +63,19 @@ class MessageSender:
 
     async def _send_page(self, page: Sequence[OutgoingMessage]) -> None:
         await self.connect()
-        self._status.requests += 1
+        status = self._status
+        status.requests += 1
+        status.request_size.observe(len(page))
+        status.sent_bytes += sum(len(message.payload) for message in page)
+        began = self._seconds()
         try:
             with self._asking(f"{len(page)} messages"):
                 await self._sink.send(page)
         except NotConnected:
             self._is_connected = False
             raise
+        finally:
+            status.request_seconds.observe(self._seconds() - began)
 
 
 class Publisher:

@@ -94,7 +94,7 @@ class ReaderRun:
         self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
         self._unanswered = Unanswered(route.name)
         self._events = ReaderEvents(route, status, self._progress, clock)
-        self._sender = MessageSender(route, status, self._session, partial(self._asking, route.sink))
+        self._sender = MessageSender(route, status, self._session, partial(self._asking, route.sink), clock.monotonic)
         self._renderer = Worker("render")
         self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer)
         self._prefetcher = Prefetcher(route.source)
@@ -131,6 +131,7 @@ class ReaderRun:
         self._unanswered.warn(now)
         progress.position, progress.live_to = windows.position, windows.live_to
         progress.measure(now)
+        self.status.show_backoff(now)
 
     def _asking(self, transport: object, what: str) -> AbstractContextManager[None]:
         """Wait for an answer of `transport` inside the block."""
@@ -184,7 +185,8 @@ class ReaderRun:
                 await self._read(read)
             case Wait(seconds, reason):
                 self.status.state = "running" if reason == "rate" else "idle"
-                self.status.waiting_for = _WAITING_FOR.get(reason)
+                waiting_for = _WAITING_FOR.get(reason)
+                self.status.wait_for(waiting_for, briefly=waiting_for)
                 await self._session.sleep(seconds)
             case GiveUp(start, stop):
                 raise _too_many_rows(start, stop, is_grid=self.route.rules.grid)
@@ -192,7 +194,7 @@ class ReaderRun:
     async def _read(self, read: Read) -> None:
         """Fetch a window, send what is new of it, store."""
         self.status.state = "running"
-        self.status.waiting_for = None
+        self.status.wait_for(None)
         try:
             with self._asking(self.route.source, "a query"):
                 window = await self._session.unless_stopped(await self._prefetcher.fetch(read))

@@ -159,7 +159,8 @@ class RequestSender:
         if isinstance(ended, MustStop):
             raise Stopped(ended.reason, ended.hint, ended.code)
         for each in ended:
-            self._status.refused += len(each.refusals)
+            for refusal in each.refusals:
+                self._status.count("refused", refusal.code)
             self._status.delivered += len(each.request.lines) - len(each.refusals)
             for lines, refusals in each.request.refusals_by_range(each.refusals):
                 lines.job.answered(lines.start, lines.stop, refusals)

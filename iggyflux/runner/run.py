@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from iggyflux.errors import IggyfluxError, NotConnected, Stopped
 from iggyflux.pipeline import Pipeline
@@ -18,7 +20,7 @@ from iggyflux.runner.events import emit
 from iggyflux.runner.reader_run import ReaderRun
 from iggyflux.runner.route import AnyRoute, Route
 from iggyflux.runner.server_state import ServerState
-from iggyflux.runner.status import RouteStatus, Status, Summary
+from iggyflux.runner.status import About, RouteStatus, Status, Summary
 from iggyflux.runner.status_file import StatusFile
 from iggyflux.runner.stop import Stop
 from iggyflux.runner.writer_run import WriterRun
@@ -37,23 +39,27 @@ async def run_pipeline(
     stop: Stop | None = None,
     status: Status | None = None,
     status_file: Path | None = None,
+    listen: str | None = None,
 ) -> Summary:
     """Run `pipeline`, or the routes that `only` names, and return the summary.
 
     With `until_end` the run ends when everything that was there at the start is settled, else when `stop` is requested.
-    `status` is kept up to date during the run; `status_file` holds it as JSON, new every second.  Raise `DocumentError`
-    for problems found before the start; a route that stops later is in the summary.
+    `status` is kept up to date during the run; `status_file` holds it as JSON, new every second.  `listen` is an
+    address for metrics and health, instead of that of the pipeline.  Raise `DocumentError` for problems found before
+    the start; a route that stops later is in the summary.
     """
+    from iggyflux.runner.listening import listening
     from iggyflux.runner.open import open_routes  # imports the mapping language, which `run_routes` does not need
 
-    routes = open_routes(pipeline, until_end=until_end, only=only)
-    return await run_routes(
-        routes,
-        stop=stop,
-        status=status,
-        status_file=status_file,
-        shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
-    )
+    routes, status = open_routes(pipeline, until_end=until_end, only=only), status or Status()
+    with listening(pipeline.telemetry, status, listen):
+        return await run_routes(
+            routes,
+            stop=stop,
+            status=status,
+            status_file=status_file,
+            shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
+        )
 
 
 async def run_routes(
@@ -68,8 +74,8 @@ async def run_routes(
 ) -> Summary:
     """Run `routes` side by side."""
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
-    status.routes[:] = [RouteStatus(route.name) for route in routes]
-    started = clock.monotonic()
+    status.routes[:] = [RouteStatus(route.name, about_route(route)) for route in routes]
+    started, status.started_unix = clock.monotonic(), time.time()
 
     def seconds() -> float:
         return clock.monotonic() - started
@@ -99,6 +105,13 @@ async def run_routes(
             file.close()
     interrupted = not in_time or any(each.state == "interrupted" for each in status.routes)
     return Summary(tuple(status.routes), status.seconds, interrupted=interrupted)
+
+
+def about_route(route: AnyRoute) -> About:
+    """Return what a route is."""
+    kind: Literal["writer", "reader"] = "writer" if isinstance(route, Route) else "reader"
+    ends = server_of(route.source), server_of(route.sink)
+    return About(kind, route.mapping, route.mapping_hash, *ends)
 
 
 def _make_run(

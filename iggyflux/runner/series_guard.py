@@ -54,6 +54,11 @@ class SeriesGuard:
         self._has_warned = self._was_near = False
 
     @property
+    def most(self) -> int:
+        """The most series that are written."""
+        return self._most
+
+    @property
     def count(self) -> int | None:
         """The number of known series; None before `connect`."""
         return None if self._limit is None else self._limit.count

@@ -23,6 +23,8 @@ class ServerState:
 
     def __init__(self) -> None:
         self.outage = Outage()
+        self.failure = ""
+        """Why the last request failed, as `retry_reason` names it."""
         self.has_given_up = False
         """Whether an attempt failed that was made after a stop was requested."""
         self.is_trying = False

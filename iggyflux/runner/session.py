@@ -86,7 +86,7 @@ class Session:
             self._status.state = "connecting"
             await self.unless_stopped(connect())
             self._was_connected = True
-            self._status.waiting_for = None
+            self._status.wait_for(None)
             emit(log, logging.INFO, "route.connected", route=self._route)
             try:
                 await work()
@@ -107,12 +107,14 @@ class Session:
         async def attempt() -> None:
             nonlocal attempts
             attempts += 1
-            self._status.retries += attempts > 1
+            if attempts > 1:
+                self._status.count("retries", "unreachable")
             await send()
 
         await self._retry(attempt, lambda: 0)
         if attempts > 1:
-            self._status.waiting_for = None
+            self._status.is_away = False
+            self._status.wait_for(None)
             emit(log, logging.INFO, "delivery.back", route=self._route)
 
     async def unless_stopped(self, work: Awaitable[T]) -> T:
@@ -149,9 +151,14 @@ class Session:
                     end = still_away(self._max_retries, error.named)
                     raise Stopped(end.reason, end.hint, end.code) from error
                 seconds = self._report(failures, error)
+                self._status.is_away = self._status.is_away or not gives_up
                 if self._stop.requested.is_set():
                     raise StopRequested from error
-                await self.sleep(seconds)
+                self._status.retry_at = self._clock.monotonic() + seconds
+                try:
+                    await self.sleep(seconds)
+                finally:
+                    self._status.retry_at = None
 
     def _report(self, failures: int, error: NotConnected) -> float:
         """Log a failed attempt; return how long to wait: as the server asked, up to a bound, else by backoff."""
@@ -161,7 +168,7 @@ class Session:
         else:
             seconds = backoff_seconds(failures, self._random(), first=first, cap=cap)
         self._status.reconnects += 1
-        self._status.waiting_for = error.named
+        self._status.wait_for(error.named, briefly=error.briefly)
         emit(
             log,
             logging.WARNING,

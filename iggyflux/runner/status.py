@@ -5,14 +5,16 @@ The routes write the status; the live display, the status file and the summary a
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import Stopped
-from iggyflux.records import JSON, Partition
+from iggyflux.records import JSON, Partition, Position
 from iggyflux.runner.events import emit
 from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.timestamps import format_rfc3339
@@ -86,25 +88,78 @@ class ReaderStatus:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a route is, for labels: the same during the whole run."""
+
+    kind: Literal["writer", "reader"] = "writer"
+    mapping: str = ""
+    plan: str = ""
+    """The hash of the mapping document."""
+    source: str | None = None
+    """The address of the server that is read, without a login; None for files."""
+    sink: str | None = None
+    """The address of the server that is written to."""
+
+    def as_dict(self) -> dict[str, JSON]:
+        """Return the JSON form."""
+        return dataclasses.asdict(self)
+
+
 @dataclass(slots=True)
 class RouteStatus(DeliveryStatistics):
     """One route: its statistics, and what it does now."""
 
     name: str
+    about: About = About()
     state: State = "starting"
     in_flight: int = 0
     """Requests under way now."""
     waiting_for: str | None = None
-    """What the route waits for."""
+    """What the route waits for; it may hold words of a server."""
+    waiting_briefly: str | None = None
+    """The same in our own words alone, for what is shown to others; set by `wait_for`."""
+    is_away: bool = False
+    """Whether the sink's server failed, and has not answered since."""
+    retry_at: float | None = None
+    """When the session tries again, by the clock of the run."""
+    backoff_seconds: float | None = None
+    """How long the route waits until it tries again; None if it does not wait for that."""
     lag: Mapping[Partition, int] = field(default_factory=dict)
     """Messages behind the end, by partition, if the source knows."""
+    offsets: dict[Partition, int] = field(default_factory=dict)
+    """The offset that was acknowledged last, by partition; of a file, the position in bytes."""
     groups: Sequence[GroupState] = ()
     """The consumer groups that the source is a member of, one for each topic."""
     error: Stopped | None = None
     series: int | None = None
     """The known series of a writer with `limits.series`."""
+    series_limit: int | None = None
+    """The most series of such a writer."""
     reader: ReaderStatus | None = None
     """The progress of a reader."""
+
+    def wait_for(self, text: str | None, *, briefly: str | None = None) -> None:
+        """Show what the route waits for: `text`, and without words of a server `briefly`."""
+        self.waiting_for, self.waiting_briefly = text, briefly
+
+    def show_backoff(self, now: float, sink_until: float | None = None) -> None:
+        """Update the time until the next attempt: of the session, or of the sink's server, until `sink_until`."""
+        until = [each for each in (self.retry_at, sink_until) if each is not None]
+        self.backoff_seconds = max(max(until) - now, 0.0) if until else None
+
+    def acknowledge(self, positions: Sequence[Position], messages: int, arrivals: Sequence[int], now: float) -> None:
+        """Count `messages` that were acknowledged up to `positions`.
+
+        `arrivals` are the times at which the first messages of the batches arrived, in microseconds since the epoch; 0
+        is none.  `now` is the time in seconds since the epoch.
+        """
+        self.acknowledged += messages
+        for position in positions:
+            self.offsets[position.partition] = position.offset
+        for arrival in arrivals:
+            if arrival:
+                self.age_seconds.observe(max(now - arrival / 1e6, 0.0))
 
     def count_fallback(self, mapping: str, fault: str | None) -> None:
         """Count a batch that generated code could not render (`fault` is not None); log the first one."""
@@ -116,19 +171,37 @@ class RouteStatus(DeliveryStatistics):
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the JSON form."""
-        error = self.error
+        error, series = self.error, self.series
+        backoff = self.backoff_seconds
         return {
             "name": self.name,
+            "about": self.about.as_dict(),
             "state": self.state,
             **self.counters(),
+            **self.details(),
             "in_flight": self.in_flight,
             "waiting_for": self.waiting_for,
+            "is_away": self.is_away,
+            "backoff_seconds": None if backoff is None else round(backoff, 3),
             "lag": {str(partition): count for partition, count in self.lag.items()},
+            "offsets": {str(partition): offset for partition, offset in self.offsets.copy().items()},
             "groups": [_group(each) for each in self.groups],
-            **({} if self.series is None else {"series": self.series}),
+            **({} if series is None else {"series": series, "series_limit": self.series_limit}),
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
+
+    def as_public(self) -> dict[str, JSON]:
+        """Return the JSON form for others than who reads the log: without words that may quote a message or a server.
+
+        An error is its code with what the table of codes says of it.
+        """
+        entry = None if self.error is None else CODES.get(self.error.code)
+        waits = None if self.waiting_for is None else self.waiting_briefly or "see the log, or --status-file"
+        error: JSON = None if self.error is None else {"code": self.error.code, "reason": "", "hint": None}
+        if entry is not None:
+            error = {"code": entry.code, "reason": entry.title, "hint": entry.fix}
+        return {**self.as_dict(), "waiting_for": waits, "error": error}
 
 
 def _group(state: GroupState) -> dict[str, JSON]:
@@ -157,10 +230,19 @@ class Status:
     routes: list[RouteStatus] = field(default_factory=list)
     seconds: float = 0.0
     """The time since the start of the run."""
+    started_unix: float = 0.0
+    """When the run began, in seconds since the epoch."""
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the JSON form, as in `--status-file`."""
-        return {"seconds": round(self.seconds, 3), "routes": [route.as_dict() for route in self.routes]}
+        return {**self._times(), "routes": [route.as_dict() for route in self.routes]}
+
+    def as_public(self) -> dict[str, JSON]:
+        """Return the JSON form for others than who reads the log."""
+        return {**self._times(), "routes": [route.as_public() for route in self.routes]}
+
+    def _times(self) -> dict[str, JSON]:
+        return {"started_unix": round(self.started_unix, 3), "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True)

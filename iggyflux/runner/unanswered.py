@@ -62,7 +62,7 @@ class Unanswered:
         """Show a late answer as what the route waits for, as long as it is late."""
         late = self.waiting_for(now)
         if late is not None or status.waiting_for == self._shown:
-            status.waiting_for = late
+            status.wait_for(late, briefly=late)
         self._shown = late
 
     def warn(self, now: float) -> None:

@@ -54,6 +54,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from iggyflux.delivery.held import HeldRequests
@@ -77,6 +78,7 @@ from iggyflux.transports.base import Grouped, Lagging, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
+_HELD = "an accepted line: the server rejected every line of the last request"
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -124,15 +126,25 @@ class WriterRun:
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
         if self.route.series is not None:
-            status.series = self.route.series.count
+            status.series, status.series_limit = self.route.series.count, self.route.series.most
         now = self._clock.monotonic()
+        shared = self._sink_state.shared
+        status.is_away = shared.outage.is_on
+        status.show_backoff(now, shared.outage.not_before if status.is_away else None)
         self._unanswered.warn(now)
         if status.state == "connecting":
             self._unanswered.show(status, now)
         elif status.state != "starting":
             words = self._held.words
-            held = f"an accepted line: the server rejected every line of the last request: {words}" if words else None
-            status.waiting_for = self._sink_state.waiting_for(now) or held or self.route.source.waiting_for
+            held = f"{_HELD}: {words}" if words else None
+            source = self.route.source.waiting_for
+            status.wait_for(
+                self._sink_state.waiting_for(now) or held or source,
+                briefly=self._sink_state.waiting_briefly()
+                or self._unanswered.waiting_for(now)
+                or (held and _HELD)
+                or source,
+            )
 
     async def _connect(self) -> None:
         series = [] if self.route.series is None else [self.route.series.connect]
@@ -334,6 +346,7 @@ class _Transfer:
     def _count(self, batch: Batch, rendered: Rendered) -> None:
         status = self._status
         status.read += len(batch.messages)
+        status.read_bytes += batch.payload_bytes
         status.points += len(rendered.lines)
         status.skipped += len(rendered.skipped)
         status.empty += len(rendered.empty)
@@ -351,11 +364,11 @@ class _Transfer:
         while True:
             await self._may_acknowledge.wait()
             self._may_acknowledge.clear()
-            positions, messages = self._ledger.take()
+            positions, messages, arrivals = self._ledger.take()
             if positions:
                 with self._asking("an acknowledgement"):
                     await self._route.source.ack(positions)
-                self._status.acknowledged += messages
+                self._status.acknowledge(positions, messages, arrivals, time.time())
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:

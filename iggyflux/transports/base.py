@@ -98,6 +98,15 @@ class Grouped(Protocol):
 
 
 @runtime_checkable
+class Counting(Protocol):
+    """A sink that counts what it sends."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """The bytes of all bodies since the start, compressed if they were."""
+
+
+@runtime_checkable
 class Remote(Protocol):
     """A transport to a server."""
 

@@ -166,7 +166,7 @@ PLANTED = [
     Planted(
         "the status says nothing while connecting",
         f"{_RUNNER}.session",
-        "        self._status.waiting_for = error.named\n        emit(",
+        "        self._status.wait_for(error.named, briefly=error.briefly)\n        emit(",
         "        emit(",
     ),
     Planted(

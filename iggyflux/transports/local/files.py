@@ -303,6 +303,7 @@ class LineFileSink:
     in_flight = Bounds.exactly(2)
 
     def __init__(self, path: Path) -> None:
+        self.sent_bytes = 0
         self._path = path
         self._file: AppendFile | None = None
         self._end = 0
@@ -321,6 +322,7 @@ class LineFileSink:
     async def write(self, lines: Sequence[str]) -> Verdict:
         """As `LineSink.write`."""
         data = ("\n".join(lines) + "\n").encode()
+        self.sent_bytes += len(data)
         reason: str | None = "it was removed or replaced while it was written"
         try:
             for _ in range(ATTEMPTS):
@@ -409,6 +411,7 @@ class StdoutSink:
     in_flight = Bounds.exactly(1)
 
     def __init__(self, descriptor: int = 1) -> None:
+        self.sent_bytes = 0
         self._descriptor = descriptor
         self._worker = Worker("stdout")
 
@@ -425,8 +428,10 @@ class StdoutSink:
 
     def _write(self, lines: Sequence[str]) -> Verdict:
         text = "".join(f"{line}\n" for line in lines)
+        data = (escaped_lines(text) if os.isatty(self._descriptor) else text).encode()
+        self.sent_bytes += len(data)  # the one thread that writes is the only one that counts
         try:
-            write_whole(self._descriptor, (escaped_lines(text) if os.isatty(self._descriptor) else text).encode())
+            write_whole(self._descriptor, data)
         except OSError as error:
             return Impossible(f"cannot write to standard output: {error.strerror}")
         return Accepted()

@@ -50,6 +50,7 @@ class InfluxLineSink(InfluxConnection):
     ) -> None:
         """Open nothing.  Raise `PipelineError` if the settings cannot be used."""
         super().__init__(settings, now=now, stale_seconds=stale_seconds)
+        self.sent_bytes = 0
         self._target = ""
         self._headers: dict[str, str] = {}
         self._plain_headers: dict[str, str] = {}
@@ -99,14 +100,16 @@ class InfluxLineSink(InfluxConnection):
         if not lines:
             return Accepted()
         ticket = Ticket(self._settings.timeout_seconds)
+        sizes: list[int] = []
         deadline = asyncio.get_running_loop().call_later(self._settings.timeout_seconds, ticket.cut)
         try:
-            return await self._run(lambda: self._write(lines, ticket))
+            return await self._run(lambda: self._write(lines, ticket, sizes))
         except asyncio.CancelledError:
             ticket.cut()
             raise
         finally:
             deadline.cancel()
+            self.sent_bytes += sum(sizes)  # here and not in the threads, which would have to take turns
 
     async def check(self) -> admin.CheckReport:
         """Return the report for `iggyflux check`; faults are findings, never exceptions."""
@@ -157,7 +160,8 @@ class InfluxLineSink(InfluxConnection):
             seen.append(self._cleaned(answer))
         return self._classified(answer) if isinstance(answer, Answer) else answer
 
-    def _write(self, lines: Sequence[str], ticket: Ticket) -> Verdict:
+    def _write(self, lines: Sequence[str], ticket: Ticket, sizes: list[int]) -> Verdict:
+        """Send a request; append the size of its body to `sizes`."""
         try:
             body = "\n".join(lines).encode()
         except UnicodeEncodeError:
@@ -167,6 +171,7 @@ class InfluxLineSink(InfluxConnection):
             body, headers = compress(body), self._headers
         if ticket.is_cut:
             return Unavailable("the write waited too long for a connection")
+        sizes.append(len(body))
         answer = self._http().exchange("POST", self._target, headers, body, ticket=ticket)
         return self._classified(answer, lines) if isinstance(answer, Answer) else answer
 
