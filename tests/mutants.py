@@ -9,9 +9,9 @@ changed function, then short simulated worlds.  It prints each mutant that nothi
 | a test fails                                       | noticed by tests                                       |
 | the module cannot be imported                      | noticed by its import                                  |
 | a world is wrong                                   | noticed by worlds                                      |
-| a test or a world takes 10 times as long and 5 s,  | timed out: noticed                                     |
+| a test or a world takes 10 times as long and 8 s,  | timed out: noticed                                     |
 | and 30 times as long and 20 s when it runs alone   |                                                        |
-| it needs 30 times as much CPU, and 3 s             | timed out: noticed                                     |
+| it needs 15 times as much CPU, and 1.5 s           | timed out: noticed                                     |
 | none of these                                      | survived, or accepted                                  |
 | pytest ends in another way than with failed tests  | an error: the run ends, for the result says nothing    |
 
@@ -116,7 +116,7 @@ class Selection:
         return self.worlds < WORLDS
 
 
-FULL, QUICK = Selection(), Selection(0, 4.0, 12.0, 40, 3.0)
+FULL, QUICK = Selection(), Selection(0, 4.0, 8.0, 40, 3.0)
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -393,8 +393,8 @@ class Limit:
         return self.least_seconds + self.times * usual_seconds
 
 
-USUAL, ALONE = Limit(5, 10), Limit(20, 30)
-OF_CPU = Limit(3, 30)
+USUAL, ALONE = Limit(8, 10), Limit(20, 30)
+OF_CPU = Limit(1.5, 15)
 
 
 class BrokenRun(Exception):

@@ -281,6 +281,7 @@ def test_with_until_end_the_rate_bounds_everything() -> None:
 
     assert world.machine.next(world.seconds) == Finished()
     assert len(world.published) == 1_000
+    assert [read.start for read in world.reads[1:]] == [read.stop for read in world.reads[:-1]]
     assert 80 <= world.seconds <= 101
 
 
@@ -302,6 +303,7 @@ def test_windows_grow_over_empty_time_and_shrink_under_load() -> None:
     world.run(1_000)
 
     assert len(world.reads) < 80
+    assert covered(world.reads) == [(BASE - 365 * 86_400 * S, BASE - 86_400 * S)]
     machine = Windows(WindowRules(start=0, end=10**18, window=1000))
     machine.set_server_time(BASE, 0.0)
     machine.set_server_time(BASE, 0.0)
@@ -427,3 +429,102 @@ def test_what_is_foreseen_is_final_and_changes_nothing(rules: WindowRules) -> No
 def test_a_position_that_makes_no_sense_is_refused(wrong: tuple[int, int, tuple[int, int] | None]) -> None:
     with pytest.raises(ValueError, match="invalid position"):
         ReadPosition(*wrong)
+
+
+# --- passes, and what is asked when ---
+
+
+def test_the_time_is_asked_right_before_the_pass_over_the_tail() -> None:
+    """A window of the backfill between them would make the time old, and the tail end further back than it must."""
+    world = World(WindowRules(start=BASE - 10**9 * S, window=S, overlap=60 * S, poll_seconds=1), read_seconds=3.0)
+    asked = 0
+    for _ in range(400):
+        action = world.machine.next(world.seconds)
+        world.step()
+        if action == AskTime() and world.machine.position is not None:
+            following = world.machine.next(world.seconds)
+            asked += isinstance(following, Read)
+            assert not isinstance(following, Read) or following.lane == "tail"
+
+    assert asked > 10
+
+
+def test_a_reader_that_was_away_for_long_jumps_to_the_tail_right_after_its_look_back() -> None:
+    """It reads again what was not final, then makes the rest the gap, without a poll interval between them."""
+    done = BASE - 10**6 * S
+    world = World(WindowRules(start=BASE, poll_seconds=300), position=ReadPosition(done - 60 * S, done))
+    world.run(10)
+
+    assert (world.reads[0].start, world.reads[0].known) == (done - 60 * S, done)
+    assert max(read.stop for read in world.reads if read.lane == "tail") >= BASE - 10 * S
+    assert covered(world.reads)[0][0] == done - 60 * S
+
+
+def test_the_end_does_not_wait_for_the_next_look_back() -> None:
+    """With a long overlap a look back is rare; what is final at the end is read when it is."""
+    hour, end = 3_600 * S, BASE + 50 * S
+    world = World(WindowRules(start=BASE, end=end, overlap=hour, settle=10 * S))
+    world.run(10_000)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert end + hour + 10 * S <= world.now <= end + hour + 20 * S
+
+
+def test_a_server_without_a_point_is_asked_for_its_time_again() -> None:
+    """An old time would make the reader begin too early."""
+    machine = Windows(WindowRules(poll_seconds=5))
+    for seconds in (0.0, 5.0):
+        assert machine.next(seconds) == AskTime()
+        machine.set_server_time(BASE + int(seconds) * S, seconds)
+        assert machine.next(seconds) == AskFirst()
+        machine.set_first_time(None, seconds)
+        assert machine.next(seconds) == Wait(5.0, "empty")
+
+
+def test_a_window_that_was_read_ends_the_row_of_those_that_were_too_much() -> None:
+    machine = Windows(WindowRules(start=0, end=10**18, window=1 << 12))
+    machine.set_server_time(BASE, 0.0)
+    machine.set_server_time(BASE, 0.0)
+    sizes = []
+    for is_too_much in (True, False, True, True, False):
+        read = machine.next(0.0)
+        assert isinstance(read, Read)
+        sizes.append(read.stop - read.start)
+        if is_too_much:
+            machine.too_much()
+        else:
+            machine.read(LIGHT_ROWS, 0.0)
+
+    assert sizes == [4096, 2048, 2048, 1024, 256]
+
+
+@pytest.mark.parametrize("away_seconds", [10**3, 10**4, 10**5])
+def test_a_tail_that_is_far_behind_does_not_jump_while_there_is_a_gap(away_seconds: int) -> None:
+    """A process that was away with an open gap: the second gap would replace the first, which is not read yet."""
+    start, done = BASE - 10**6 * S, BASE - away_seconds * S
+    world = World(WindowRules(start=start), position=ReadPosition(done, done, (start, done - 500 * S)))
+    world.run(200)
+    spans = covered(world.reads)
+
+    assert world.machine.position is not None
+    assert world.machine.position.gap is None
+    assert (spans[0][0], spans[0][1]) == (start, done - 500 * S)
+    assert [span[0] for span in spans[1:]] == [done]
+
+
+def test_a_clock_that_jumps_ahead_after_a_look_back_causes_another() -> None:
+    """The tail is far behind at once: before it jumps, what is not final is read again, although that was just done."""
+    hour = 3_600 * S
+    machine = Windows(WindowRules(overlap=hour, poll_seconds=5), ReadPosition(BASE - hour, BASE - 20 * S))
+    machine.set_server_time(BASE, 0.0)
+    while isinstance(machine.next(0.0), Read):
+        machine.read(0, 0.0)
+    assert machine.next(0.0) == Wait(5.0)
+    before = machine.position
+    assert before is not None
+
+    machine.set_server_time(BASE + 10 * hour, 5.0)
+    read = machine.next(5.0)
+
+    assert isinstance(read, Read)
+    assert read.start == before.checked < before.done
