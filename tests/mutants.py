@@ -447,6 +447,13 @@ class _Teller:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._tell("begins", nodeid)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        """Tell a failure before pytest describes it, which takes longer than most tests, and which nobody reads."""
+        if call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception) and "MUTANTS_LOG" not in os.environ:
+            self._tell("failed", item.nodeid)
+            self.has_failed = True
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._see(report)
 

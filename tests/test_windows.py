@@ -308,14 +308,14 @@ def test_windows_grow_over_empty_time_and_shrink_under_load() -> None:
     machine.set_server_time(BASE, 0.0)
     machine.set_server_time(BASE, 0.0)
     sizes = []
-    for rows in (HEAVY_ROWS + 1, LIGHT_ROWS, LIGHT_ROWS - 1, LIGHT_ROWS - 1):
+    for rows in (HEAVY_ROWS + 1, HEAVY_ROWS, LIGHT_ROWS, LIGHT_ROWS - 1, LIGHT_ROWS - 1):
         read = machine.next(0.0)
         assert isinstance(read, Read)
         sizes.append(read.stop - read.start)
         machine.read(rows, 0.0)
     read = machine.next(0.0)
     assert isinstance(read, Read)
-    assert [*sizes, read.stop - read.start] == [1000, 500, 500, 1000, 2000]
+    assert [*sizes, read.stop - read.start] == [1000, 500, 500, 500, 1000, 2000]
 
 
 def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond() -> None:
@@ -394,10 +394,11 @@ def test_until_end_reads_what_is_settled_now_in_order_and_ends() -> None:
     assert world.published == [(BASE - 11 * S, 0, 1)]
 
 
-def test_a_long_overlap_is_not_read_again_on_every_poll() -> None:
+@pytest.mark.parametrize("end", [None, BASE + 86_400 * S])
+def test_a_long_overlap_is_not_read_again_on_every_poll(end: int | None) -> None:
     """A look back happens every twentieth of it at most: a row is read some twenty times, not hundreds."""
     hour = 3_600 * S
-    world = World(WindowRules(start=BASE, overlap=hour, poll_seconds=5))
+    world = World(WindowRules(start=BASE, end=end, overlap=hour, poll_seconds=5))
     world.run(3 * 3_600)
     looks = [read for read in world.reads if read.start < read.known]
 
@@ -528,3 +529,15 @@ def test_a_clock_that_jumps_ahead_after_a_look_back_causes_another() -> None:
 
     assert isinstance(read, Read)
     assert read.start == before.checked < before.done
+
+
+def test_until_end_includes_the_look_back_of_a_reader_that_has_read_everything() -> None:
+    position = ReadPosition(BASE - 70 * S, BASE - 10 * S)
+    machine = Windows(WindowRules(until_end=True), position)
+    machine.set_server_time(BASE, 0.0)
+
+    read = machine.next(0.0)
+    assert isinstance(read, Read)
+    assert (read.start, read.stop) == (position.checked, position.done)
+    machine.read(0, 0.0)
+    assert machine.next(0.0) == Finished()
