@@ -233,16 +233,18 @@ def test_now_reads_only_what_is_written_after_the_start() -> None:
     assert world.published == [(BASE + S, 0, 1)]
 
 
-def test_reading_stays_behind_the_servers_clock() -> None:
-    world = World(WindowRules(start=BASE - 100 * S, settle=10 * S))
+@pytest.mark.parametrize("end", [None, BASE + 10 * S])
+def test_reading_stays_behind_the_servers_clock(end: int | None) -> None:
+    world = World(WindowRules(start=BASE - 100 * S, end=end, settle=10 * S))
     for _ in range(200):
         world.step()
         assert all(read.stop <= world.now - 10 * S for read in world.reads)
 
 
-def test_far_behind_the_tail_goes_first_and_the_backfill_follows_beside_it() -> None:
+@pytest.mark.parametrize("end", [None, BASE + 86_400 * S])
+def test_far_behind_the_tail_goes_first_and_the_backfill_follows_beside_it(end: int | None) -> None:
     start = BASE - 86_400 * S
-    world = World(WindowRules(start=start, window=60 * S), read_seconds=1.0)
+    world = World(WindowRules(start=start, end=end, window=60 * S), read_seconds=1.0)
     world.run(60)
     lanes = [read.lane for read in world.reads]
 
@@ -304,7 +306,7 @@ def test_windows_grow_over_empty_time_and_shrink_under_load() -> None:
 
     assert len(world.reads) < 80
     assert covered(world.reads) == [(BASE - 365 * 86_400 * S, BASE - 86_400 * S)]
-    machine = Windows(WindowRules(start=0, end=10**18, window=1000))
+    machine = Windows(WindowRules(start=S, end=10**18, window=1000))
     machine.set_server_time(BASE, 0.0)
     machine.set_server_time(BASE, 0.0)
     sizes = []
@@ -541,3 +543,17 @@ def test_until_end_includes_the_look_back_of_a_reader_that_has_read_everything()
     assert (read.start, read.stop) == (position.checked, position.done)
     machine.read(0, 0.0)
     assert machine.next(0.0) == Finished()
+
+
+def test_a_wait_for_the_rate_ends_exactly_when_it_said() -> None:
+    rules = WindowRules(start=BASE - 10**6 * S, poll_seconds=100, rows_per_second=1.0)
+    machine = Windows(rules)
+    for _ in range(2):
+        machine.set_server_time(BASE, 0.0)
+    while not isinstance(action := machine.next(0.0), Wait):
+        assert isinstance(action, Read)
+        machine.read(8 * (action.lane == "backfill"), 0.0)
+
+    assert action == Wait(8.0, "rate")
+    assert machine.next(7.5) == Wait(0.5, "rate")
+    assert isinstance(machine.next(8.0), Read)

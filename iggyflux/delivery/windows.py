@@ -161,7 +161,7 @@ class Windows:
             "tail": rules.rows_per_second if rules.until_end else None,
             "backfill": rules.rows_per_second,
         }
-        first = rules.window if unfinished is None or rules.grid else max(unfinished // 2, 1)
+        first = rules.window if unfinished is None else max(unfinished // 2, 1)
         self._sizes: dict[Lane, _WindowSize] = {
             lane: _WindowSize(first, adapts=not rules.grid, rows_per_second=rate or HEAVY_ROWS)
             for lane, rate in self._rates.items()
