@@ -244,9 +244,7 @@ class Windows:
         then = copy.deepcopy(self)
         then.read(rows, seconds)
         action = then.next(seconds)
-        return (
-            action if isinstance(action, Read) and action.known <= action.start and action.keep >= action.stop else None
-        )
+        return action if isinstance(action, Read) and action.keep >= action.stop else None
 
     def too_much(self) -> None:
         """Take that the last returned span holds too much to be read at once."""
