@@ -349,7 +349,7 @@ class Windows:
             return Wait(self._held["tail"] - seconds, "rate")
         if position.gap is not None and self._held["backfill"] < self._next_pass:
             return Wait(self._held["backfill"] - seconds, "rate")
-        return Wait(max(self._next_pass - seconds, 0.0))
+        return Wait(self._next_pass - seconds)
 
     # --- the end ---
 
