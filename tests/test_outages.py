@@ -376,7 +376,9 @@ def test_the_oldest_late_answer_is_shown_as_long_as_it_is_late_and_other_words_s
     with unanswered.request(2.0, "a write of 3 lines"):
         assert shown(10.0) == "the server: no answer to a write of 3 lines for 8 s"
         status.waiting_for = "the first point"
-    assert shown(11.0) == "the first point"
+        assert shown(11.0) == "the server: no answer to a write of 3 lines for 9 s"
+        status.waiting_for = "the first point"
+    assert shown(12.0) == "the first point"
 
 
 def test_each_late_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
