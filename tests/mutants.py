@@ -630,9 +630,11 @@ class Ranking:
         """Those that were late: they hang for other mutants, too."""
 
     def tests(self, functions: Collection[str] = ()) -> list[str]:
-        """Return the tests that run one of `functions`, or any one: those first that noticed others and are fast."""
-        found = [test for test, ran in self._functions.items() if (ran & set(functions) if functions else ran)]
-        noticed = {test: sum(self._noticed[each, test] for each in functions) for test in found}
+        """Return the tests that run one of `functions`, or all: those first that noticed others and are fast."""
+        found = [test for test, ran in self._functions.items() if not functions or ran & set(functions)]
+        noticed: Counter[str] = Counter()
+        for (function, test), count in self._noticed.items():
+            noticed[test] += count * (not functions or function in functions)
         found.sort(key=lambda test: (test in self.late, -noticed[test], test in _WORLDS, self.seconds[test]))
         ends = accumulate(self.seconds[test] for test in found)
         return [test for test, end in zip(found, ends, strict=True) if end <= self._most_seconds]
@@ -790,6 +792,7 @@ def results(
             case "usual", usual:
                 ranking = Ranking(usual, selection.seconds_of_all)
             case "result", (number, *found):
+                ranking.count(by_number[number].function, *found)
                 yield by_number[number], tuple(found)
             case "new process", number:
                 new.append(by_number[number])

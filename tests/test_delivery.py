@@ -146,6 +146,12 @@ def test_what_passes_is_sent_again_and_blames_no_line(
     assert not found.connection_died
 
 
+def test_a_verdict_claims_nothing_that_the_sink_does_not_say() -> None:
+    assert not RefusedSome("no").blames_lines
+    assert not Unavailable("away").connection_died
+    assert not Unavailable("away").suspicious
+
+
 def test_an_unknown_500_is_suspicious() -> None:
     found = verdict(500, {"code": "internal error", "message": "An internal error has occurred"})
 
