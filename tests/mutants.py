@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import copy
 import gc
 import importlib.abc
@@ -540,11 +541,7 @@ class _Collected:
         source = self._path.read_text("utf-8")
         tree = ast.parse(source)
         before = compile(tree, str(self._path), "exec")
-        functions = [
-            each
-            for each in gc.get_objects()
-            if isinstance(each, FunctionType) and each.__code__.co_filename == str(self._path)
-        ]
+        functions = _functions_of(self._path)
         for mutant in self._todo:
             code = compile(changed(tree, mutant.number), str(self._path), "exec")
             pairs = changed_functions(before, code)
@@ -583,14 +580,18 @@ class _Collected:
 
         left = [*self._items, *_WORLDS[: self._selection.worlds]]
 
+        source = ast.parse(self._path.read_text("utf-8"))
+        names: set[str] = set()
+
         def body(tell: Tell) -> None:
+            _record_calls(self._path, source, names)
             spent: dict[str, float] = {}
             for each in left:
                 if spent.get(_function_of(each), 0.0) > self._selection.seconds_of_function:
                     continue
                 began = time.monotonic()
-                with called(self._path) as names:
-                    is_right = self._run([each], tell) if each in self._items else _run_worlds([each], tell)
+                names.clear()
+                is_right = self._run([each], tell) if each in self._items else _run_worlds([each], tell)
                 assert is_right, f"{each} fails without a mutant"
                 seconds = time.monotonic() - began
                 spent[_function_of(each)] = spent.get(_function_of(each), 0.0) + seconds
@@ -611,6 +612,52 @@ class _Collected:
                     case "passed", _:
                         return usual
         return usual
+
+
+def _functions_of(path: Path) -> list[FunctionType]:
+    """Return the functions of a file that are in use."""
+    found = [each for each in gc.get_objects() if isinstance(each, FunctionType)]
+    return [each for each in found if each.__code__.co_filename == str(path)]
+
+
+def _record_calls(path: Path, tree: ast.Module, names: set[str]) -> None:
+    """Let each function of a file add its qualified name, or that of the function around it, to `names` when it runs.
+
+    The code of the functions is replaced: a trace would slow down everything else.
+    """
+    builtins.__called__ = names.add  # type: ignore[attr-defined]
+    tree = copy.deepcopy(tree)
+    _insert_calls(tree, "", None)
+    codes: dict[str, list[CodeType]] = {}
+    left = [compile(ast.fix_missing_locations(tree), str(path), "exec")]
+    while left:
+        inner = _inner(left.pop())
+        left += inner
+        for code in inner:
+            codes.setdefault(code.co_qualname, []).append(code)
+    for function in _functions_of(path):
+        found = codes.get(function.__code__.co_qualname, [])
+        same = [each for each in found if each.co_firstlineno == function.__code__.co_firstlineno]
+        if len(same) == 1 and same[0].co_freevars == function.__code__.co_freevars:
+            function.__code__ = same[0]
+
+
+def _insert_calls(node: ast.AST, name: str, outer: str | None) -> None:
+    """Insert the calls below `node`, whose qualified name begins with `name`."""
+    for child in ast.iter_child_nodes(node):
+        own = f"{name}{getattr(child, 'name', '<lambda>')}"
+        call = ast.Call(ast.Name("__called__", ast.Load()), [ast.Constant(outer or own)], [])
+        match child:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                _insert_calls(child, f"{own}.<locals>.", outer or own)
+                child.body.insert(0, ast.Expr(call))
+            case ast.Lambda():
+                _insert_calls(child, f"{own}.<locals>.", outer or own)
+                child.body = ast.Subscript(ast.Tuple([call, child.body], ast.Load()), ast.Constant(1), ast.Load())
+            case ast.ClassDef():
+                _insert_calls(child, f"{own}.", outer)
+            case _:
+                _insert_calls(child, name, outer)
 
 
 def _function_of(test: str) -> str:
