@@ -531,6 +531,7 @@ class _Collected:
         self._imported = set(imported)
         self._tell = tell
         self._path = path_of(todo[0].module)
+        self._has_values: bool | None = None
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self._items = {item.nodeid: item for item in session.items}
@@ -548,6 +549,11 @@ class _Collected:
             swaps = [(each, new) for old, new in pairs or [] for each in functions if each.__code__ == old]
             names = {old.co_qualname.partition(".<locals>")[0] for old, _ in pairs or []}
             can_swap = all(len(each.__code__.co_freevars) == len(new.co_freevars) for each, new in swaps)
+            if pairs is None and not mutant.function and self._can_try_values(before, mutant.module, ranking):
+                found = outcome(partial(self._try_values, mutant.module, code), ranking.tests(), ranking)
+                ranking.count(mutant.function, *found)
+                self._tell("result", [mutant.number, *found])
+                continue
             if not swaps or not can_swap or names & self._imported:
                 self._tell("new process", mutant.number)
                 continue
@@ -561,6 +567,39 @@ class _Collected:
     def _try(self, swaps: Sequence[tuple[FunctionType, CodeType]], tests: Sequence[str], tell: Tell) -> None:
         for function, code in swaps:
             function.__code__ = code
+        if self._run(tests, tell) and _run_worlds(tests, tell):
+            tell("passed", "")
+
+    def _can_try_values(self, before: CodeType, module: str, ranking: Ranking) -> bool:
+        """Whether `_try_values` finds nothing wrong with the values that the module has."""
+        if not self._selection.is_partial:
+            return False
+        if self._has_values is None:
+            kind, _ = outcome(partial(self._try_values, module, before), ranking.tests(), ranking)
+            self._has_values = kind == "passed"
+        return self._has_values
+
+    def _try_values(self, module: str, code: CodeType, tests: Sequence[str], tell: Tell) -> None:
+        """Try other values of what a module defines outside of functions and classes.
+
+        A class or a default that holds such a value keeps it: so what survives needs a new process to be sure.
+        """
+        live = sys.modules[f"iggyflux.{module}"]
+        other = ModuleType(live.__name__)
+        other.__dict__.update({name: value for name, value in vars(live).items() if name.startswith("__")})
+        try:
+            exec(code, other.__dict__)
+        except Exception:
+            tell("failed", "import")
+            return
+        for name, value in vars(other).items():
+            is_own = isinstance(value, type | FunctionType) and value.__module__ == live.__name__
+            if name.startswith("__") or is_own or name not in vars(live):
+                continue
+            before = vars(live)[name]
+            for each in list(sys.modules.values()):
+                if getattr(each, "__dict__", {}).get(name, self) is before:
+                    setattr(each, name, value)
         if self._run(tests, tell) and _run_worlds(tests, tell):
             tell("passed", "")
 
