@@ -641,8 +641,8 @@ class _Collected:
         while left:
             for kind, what in _messages(body, lambda _: self._selection.seconds_of_one):
                 match kind, what:
-                    case "usual", (test, seconds, names):
-                        usual[test] = (seconds, names)
+                    case "usual", (test, seconds, functions):
+                        usual[test] = (seconds, functions)
                     case "late", test if self._selection.is_partial and test in left:
                         left = left[left.index(test) + 1 :]
                         break
