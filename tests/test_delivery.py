@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.codes import CODES
-from iggyflux.delivery.answers import RULES, Answer, classify, parse_retry_after, plain_words
+from iggyflux.delivery.answers import RULES, Answer, classify, parse_retry_after, plain_words, proxy_hint
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
@@ -92,6 +92,7 @@ STOPS = [
         "IFX728",
     ),
     ("gzip as 500", 500, {"message": "gzip: invalid header"}, {}, "IFX731"),
+    ("no database, in a header", 404, b"", {"x-influxdb-error": "database not found"}, "IFX723"),
     ("400 page", 400, b"<html><h1>400 Bad Request</h1>", HTML, "IFX720"),
     ("400 without words", 400, b"", {}, "IFX731"),
     ("400 of a balancer", 400, b"400 Bad Request", {}, "IFX731"),
@@ -113,6 +114,74 @@ def test_what_an_operator_must_correct_stops(status: int, body: object, headers:
     assert found.hint
     assert code in CODES
     assert "secret" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "code", "hint"),
+    [
+        (407, {}, "IFX726", "write the proxy's login"),
+        (407, {"x-influxdb-version": "2.7"}, "IFX726", "write the proxy's login"),
+        (403, {}, "IFX726", "allow this host and port"),
+        (403, {"x-influxdb-version": "2.7"}, "IFX722", "grant write permission"),
+    ],
+)
+@pytest.mark.parametrize(("body", "words"), [(b"", ""), (b"not here", ": not here")])
+def test_a_refusal_is_the_proxys_where_influxdb_does_not_name_itself(
+    status: int, headers: dict[str, str], code: str, hint: str, body: bytes, words: str
+) -> None:
+    found = classify("v2", Answer(status, headers, body, proxy="http://squid:3128"), LINES, NOW)
+
+    assert isinstance(found, Impossible)
+    assert (found.code, found.status) == (code, status)
+    assert found.hint is not None
+    assert hint in found.hint
+    assert found.reason.endswith(f"{status}{words}" if code == "IFX726" else f" the proxy http://squid:3128{words}")
+
+
+def test_a_proxy_that_does_not_connect_is_to_be_checked() -> None:
+    assert [proxy_hint(status).partition(" ")[0] for status in (407, 401, 403, 405, 502)] == [
+        "write",
+        "allow",
+        "allow",
+        "check",
+        "check",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://u:hidden@new:8086/p?u=x&p=hidden#hidden", ", a redirect to https://new:8086/p"),
+        ("//u:hidden@new/p", ", a redirect to new/p"),
+        ("/signin", ", a redirect to /signin"),
+        ("", ", a redirect"),
+    ],
+)
+def test_a_redirect_is_shown_without_secrets(location: str, shown: str) -> None:
+    found = verdict(302, b"", {"location": location})
+
+    assert isinstance(found, Impossible)
+    assert found.reason.endswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "words"),
+    [
+        (b"down", HTML, "an HTML page"),
+        (b"  <!DOCTYPE html>down", {}, "an HTML page"),
+        (b"<HTML>down", {}, "an HTML page"),
+        (b"down <html>", {}, "down <html>"),
+    ],
+)
+def test_a_page_is_known_by_its_type_or_its_beginning(body: bytes, headers: dict[str, str], words: str) -> None:
+    found = verdict(502, body, headers)
+
+    assert isinstance(found, Unavailable)
+    assert found.reason == f"the server answered 502: {words}"
+
+
+def test_words_that_fit_are_shown_as_a_whole() -> None:
+    assert [plain_words("x" * length, Scrubber(())) for length in (400, 401)] == ["x" * 400, "x" * 400 + "…"]
 
 
 PASSING = [
