@@ -184,6 +184,30 @@ def test_words_that_fit_are_shown_as_a_whole() -> None:
     assert [plain_words("x" * length, Scrubber(())) for length in (400, 401)] == ["x" * 400, "x" * 400 + "…"]
 
 
+def test_only_overload_balancers_and_networks_pass() -> None:
+    """Each status without a word: 52x and 530 are those of networks in front of a server."""
+    passing = []
+    for status in range(400, 600):
+        found = verdict(status)
+        if isinstance(found, Unavailable) and not found.suspicious:
+            passing.append(status)
+
+    assert passing == [408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530]
+
+
+def test_a_request_of_two_lines_is_searched_for_the_one_whose_field_was_removed() -> None:
+    words = {"message": "partial write: 'time' has been stripped from point"}
+    assert isinstance(verdict(400, words, lines=LINES[:1]), Refused)
+    assert isinstance(verdict(400, words, lines=LINES[:2]), RefusedSome)
+
+
+def test_an_answer_without_words_is_reported_by_its_status() -> None:
+    found = verdict(422)
+
+    assert isinstance(found, RefusedSome)
+    assert found.reason == "the server answered 422"
+
+
 PASSING = [
     ("408", 408, b"", {}, None),
     ("429 with seconds", 429, b"", {"retry-after": "7"}, 7.0),
