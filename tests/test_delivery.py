@@ -208,6 +208,18 @@ def test_an_answer_without_words_is_reported_by_its_status() -> None:
     assert found.reason == "the server answered 422"
 
 
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_passing_fault_passes_with_each_status_that_is_about_content(status: int) -> None:
+    found = verdict(status, {"message": "hinted handoff queue not empty"})
+
+    assert isinstance(found, Unavailable)
+    assert not found.suspicious
+
+
+def test_a_number_of_dropped_points_at_another_place_proves_nothing() -> None:
+    assert isinstance(verdict(400, {"message": "a valve dropped 7 times"}, lines=LINES[:1]), RefusedSome)
+
+
 PASSING = [
     ("408", 408, b"", {}, None),
     ("429 with seconds", 429, b"", {"retry-after": "7"}, 7.0),
@@ -489,6 +501,8 @@ def test_words_are_one_line_without_control_characters() -> None:
         ("Tue Nov 14 22:14:20 2023", 60.0),
         ("Tue, 14 Nov 2023 22:00:00 GMT", 0.0),
         ("-5", None),
+        ("Wed, 15 Nov 2023 00:13:30 +0200", 10.0),
+        ("Tue, 14 Nov 2023 22:13:30 -0000", 10.0),
         ("soon", None),
         ("", None),
         ("9" * 400, None),
