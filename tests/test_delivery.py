@@ -197,7 +197,9 @@ def test_only_overload_balancers_and_networks_pass() -> None:
 
 def test_a_request_of_two_lines_is_searched_for_the_one_whose_field_was_removed() -> None:
     words = {"message": "partial write: 'time' has been stripped from point"}
-    assert isinstance(verdict(400, words, lines=LINES[:1]), Refused)
+    assert verdict(400, words, lines=LINES[:1]) == Refused(
+        (Refusal(0, "stored without its field 'time', which no server accepts", 400),), rest_stored=True
+    )
     assert isinstance(verdict(400, words, lines=LINES[:2]), RefusedSome)
 
 
@@ -218,6 +220,30 @@ def test_a_passing_fault_passes_with_each_status_that_is_about_content(status: i
 
 def test_a_number_of_dropped_points_at_another_place_proves_nothing() -> None:
     assert isinstance(verdict(400, {"message": "a valve dropped 7 times"}, lines=LINES[:1]), RefusedSome)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "code"),
+    [(205, 299, "IFX720"), (300, 399, "IFX725"), (404, 405, "IFX720"), (410, 412, "IFX731"), (600, 999, "IFX731")],
+)
+def test_the_statuses_of_a_range_stop_alike(first: int, last: int, code: str) -> None:
+    found = [verdict(status) for status in (first, last)]
+
+    assert [each.code for each in found if isinstance(each, Impossible)] == [code, code]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "IFX720"), (418, "IFX720"), (499, "IFX720"), (500, None), (599, None)]
+)
+def test_a_page_is_of_no_database_whatever_its_status(status: int, code: str | None) -> None:
+    """A client error is an address that is wrong; a server error is a balancer whose server is away."""
+    found = verdict(status, b"partial write: unable to parse", HTML)
+
+    if code:
+        assert isinstance(found, Impossible)
+        assert found.code == code
+    else:
+        assert found == Unavailable(f"the server answered {status}: an HTML page", status)
 
 
 PASSING = [
