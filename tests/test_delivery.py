@@ -93,6 +93,8 @@ STOPS = [
     ),
     ("gzip as 500", 500, {"message": "gzip: invalid header"}, {}, "IFX731"),
     ("no database, in a header", 404, b"", {"x-influxdb-error": "database not found"}, "IFX723"),
+    ("TLS of Go", 400, b"Client sent an HTTP request to an HTTPS server.\n", {}, "IFX727"),
+    ("TLS page of nginx", 400, b"<html>The plain HTTP request was sent to HTTPS port", HTML, "IFX727"),
     ("400 page", 400, b"<html><h1>400 Bad Request</h1>", HTML, "IFX720"),
     ("400 without words", 400, b"", {}, "IFX731"),
     ("400 of a balancer", 400, b"400 Bad Request", {}, "IFX731"),
