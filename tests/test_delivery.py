@@ -102,6 +102,8 @@ STOPS = [
     ("415", 415, b"", {}, "IFX731"),
     ("418", 418, b"", {}, "IFX731"),
     ("501", 501, b"", {}, "IFX731"),
+    ("505", 505, b"", {}, "IFX731"),
+    ("a page of no status", 600, b"<html>", HTML, "IFX731"),
 ]
 
 
@@ -180,6 +182,10 @@ def test_a_page_is_known_by_its_type_or_its_beginning(body: bytes, headers: dict
 
     assert isinstance(found, Unavailable)
     assert found.reason == f"the server answered 502: {words}"
+
+
+def test_a_secret_that_is_cut_at_the_end_is_not_shown() -> None:
+    assert "hemlock" not in plain_words("no such token: hemlock-and-fox", Scrubber(("hemlock-and-foxglove",)))
 
 
 def test_words_that_fit_are_shown_as_a_whole() -> None:
