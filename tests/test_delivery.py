@@ -1224,6 +1224,35 @@ def test_a_line_that_was_accepted_during_the_search_is_not_sent_again() -> None:
     assert [refusal.line for refusal in done.refusals] == [1]
 
 
+def test_where_the_server_itself_fails_the_lines_that_waited_are_sent_once() -> None:
+    """Both lines failed alone, so no line is blamed; afterwards nothing waits behind the others any more."""
+    machine = Machine(["stove heat=1 1", "oven heat=1 1"], Policy(max_retries=0))
+    now, sent = 0.0, []
+    while machine.phase is not Phase.FAILING:
+        assert isinstance(machine.next(now), Send)
+        machine.receive(Unavailable("fault 7", 500, suspicious=True), now, 0.5)
+        now += 1000.0
+    while isinstance(action := machine.next(now), Send):
+        sent += list(action.lines)
+        machine.receive(Accepted(), now, 0.5)
+
+    assert (sent, action) == ([0, 1], Done(()))
+
+
+def test_only_what_the_server_took_shows_that_larger_requests_fit() -> None:
+    """A request that was not answered, or was too large as well, does not raise the limit."""
+    limit = ByteLimit(1_000)
+    limit.refused(500, None)
+    before = limit.bytes
+    for answer_to_all in (Unavailable("busy", 503), TooLarge("large", 10_000)):
+        for _ in range(100):
+            machine = Machine(["kiln heat=1 1" * (before // 13 - 1)], Policy(), limit=limit)
+            assert isinstance(machine.next(0.0), Send)
+            machine.receive(answer_to_all, 0.0, 0.5)
+
+    assert limit.bytes <= before
+
+
 def test_suspects_in_another_order_are_sent_in_that_order() -> None:
     """The server's words fit some lines better: similar lines come together, so that half of them tells most."""
     machine = Machine(points(4), Policy())
