@@ -1239,6 +1239,67 @@ def test_where_the_server_itself_fails_the_lines_that_waited_are_sent_once() -> 
     assert (sent, action) == ([0, 1], Done(()))
 
 
+def test_a_delivery_whose_lines_are_all_settled_is_done_whatever_fails_afterwards() -> None:
+    """The server died of its only line; that others fail since then is nothing to this delivery."""
+    outage = Outage()
+    machine = Machine(points(1), Policy(max_retries=5, on_unavailable="stop"), outage=outage)
+    for attempt in range(3):
+        now = 1000.0 * attempt
+        while not isinstance(machine.next(now), Send):
+            machine.probed(None, now, 0.5)
+        machine.receive(Unavailable("broken pipe", connection_died=True), now, 0.5)
+    for attempt in range(10):
+        outage.failed("broken pipe", 10_000.0 * (attempt + 1), 0.5, first=1.0, cap=30.0)
+
+    done = machine.next(200_000.0)
+
+    assert isinstance(done, Done)
+    assert [refusal.code for refusal in done.refusals] == ["IFX603"]
+
+
+def test_a_server_that_fails_itself_is_not_searched_for_a_line_again() -> None:
+    machine = Machine(points(2), Policy(max_retries=0))
+    for attempt in range(30):
+        assert isinstance(machine.next(1000.0 * attempt), Send)
+        machine.receive(Unavailable("fault 7", 500, suspicious=True), 1000.0 * attempt, 0.5)
+
+    assert machine.phase is Phase.FAILING
+    action = machine.next(1e9)
+    assert isinstance(action, Send)
+    assert list(action.lines) == [0, 1]
+
+
+def test_after_a_connection_broke_a_delivery_wants_to_be_alone() -> None:
+    machine = Machine(points(2), Policy())
+    assert isinstance(machine.next(0.0), Send)
+    assert not machine.wants_to_be_alone
+    machine.receive(Unavailable("broken pipe", connection_died=True), 0.0, 0.5)
+
+    assert machine.wants_to_be_alone
+
+
+def test_a_search_that_found_nothing_ends_with_its_last_suspect() -> None:
+    machine = Machine(points(8), Policy(max_lines=4))
+    widths = []
+    while isinstance(action := machine.next(0.0), Send):
+        widths.append(len(action.lines))
+        machine.receive(RefusedSome("no") if len(widths) == 1 else Accepted(), 0.0, 0.5)
+
+    assert widths == [4, 2, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("limit", "vague"), [(None, "large"), (10**6, "large"), (5, None)])
+def test_a_line_that_is_smaller_than_the_named_limit_is_not_to_blame(limit: int | None, vague: str | None) -> None:
+    machine = Machine(points(1), Policy())
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(TooLarge("large", limit), 0.0, 0.5)
+
+    done = machine.next(0.0)
+
+    assert isinstance(done, Done)
+    assert [(refusal.code, refusal.vague) for refusal in done.refusals] == [("IFX602", vague)]
+
+
 def test_only_what_the_server_took_shows_that_larger_requests_fit() -> None:
     """A request that was not answered, or was too large as well, does not raise the limit."""
     limit = ByteLimit(1_000)
