@@ -1288,7 +1288,9 @@ def test_a_search_that_found_nothing_ends_with_its_last_suspect() -> None:
     assert widths == [4, 2, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize(("limit", "vague"), [(None, "large"), (10**6, "large"), (5, None)])
+@pytest.mark.parametrize(
+    ("limit", "vague"), [(None, "large"), (10**6, "large"), (len(points(1)[0]) + 1, "large"), (5, None)]
+)
 def test_a_line_that_is_smaller_than_the_named_limit_is_not_to_blame(limit: int | None, vague: str | None) -> None:
     machine = Machine(points(1), Policy())
     assert isinstance(machine.next(0.0), Send)
@@ -1298,6 +1300,89 @@ def test_a_line_that_is_smaller_than_the_named_limit_is_not_to_blame(limit: int 
 
     assert isinstance(done, Done)
     assert [(refusal.code, refusal.vague) for refusal in done.refusals] == [("IFX602", vague)]
+
+
+@pytest.mark.parametrize(
+    ("third", "then"),
+    [("rack heat=2 1", [[0, 1, 2]]), ("rack heat=2 2", [[1, 2], [0]])],
+    ids=["of the same point", "of another point"],
+)
+def test_a_line_that_failed_alone_waits_behind_the_others_unless_one_writes_its_point(
+    third: str, then: list[list[int]]
+) -> None:
+    machine = Machine(["rack heat=1 1", "shelf heat=1 1", third], Policy(max_retries=0))
+    sent = []
+    for attempt in range(2 + len(then)):
+        action = machine.next(1000.0 * attempt)
+        assert isinstance(action, Send)
+        sent.append(list(action.lines))
+        failure = Unavailable("fault 7", 500, suspicious=True)
+        machine.receive(failure if attempt < 2 else Accepted(), 1000.0 * attempt, 0.5)
+
+    assert sent == [[0, 1, 2], [0], *then]
+    assert machine.next(1e9) == Done(())
+
+
+def test_two_lines_of_one_point_never_change_places() -> None:
+    machine = Machine(["rack heat=1 1", "rack heat=2 1"], Policy())
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(RefusedSome("field type conflict", 400, suspects=(1, 0)), 0.0, 0.5)
+
+    action = machine.next(0.0)
+    assert isinstance(action, Send)
+    assert list(action.lines) == [0]
+
+
+def test_a_request_of_four_byte_characters_keeps_to_the_limit() -> None:
+    action = Machine(["\N{FIRE}" * 100] * 3, Policy(max_bytes=1_195)).next(0.0)
+
+    assert isinstance(action, Send)
+    assert list(action.lines) == [0, 1]
+
+
+def test_a_line_that_was_stored_bears_witness_and_then_each_line_is_sent_once() -> None:
+    """Both other lines failed alone: the stored one shows that the server works by now."""
+    machine = Machine(points(3), Policy(max_lines=1, max_retries=0))
+    sent = []
+    while isinstance(action := machine.next(1000.0 * len(sent)), Send):
+        failure = Unavailable("fault 7", 500, suspicious=True)
+        machine.receive(failure if len(sent) in (1, 2) else Accepted(), 1000.0 * len(sent), 0.5)
+        sent.append(list(action.lines))
+
+    assert sent == [[0], [1], [2], [0], [1], [2]]
+    assert action == Done(())
+
+
+def test_a_refusal_of_a_line_that_was_not_sent_names_no_line() -> None:
+    machine = Machine(points(2), Policy(max_lines=1))
+    assert machine.next(0.0) == Send(range(1))
+    machine.receive(Refused((Refusal(1, "no"),), rest_stored=True), 0.0, 0.5)
+
+    assert machine.next(0.0) == Send(range(1, 2))
+    machine.receive(Accepted(), 0.0, 0.5)
+    done = machine.next(0.0)
+    assert isinstance(done, Done)
+    assert [refusal.line for refusal in done.refusals] == [0]
+
+
+@pytest.mark.parametrize("blames_lines", [True, False])
+def test_lines_that_are_rejected_when_a_search_ends_are_in_doubt_where_the_words_name_none(blames_lines: bool) -> None:
+    machine = Machine(points(4), Policy(max_refused_requests=1))
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(RefusedSome("no", 400, blames_lines=blames_lines), 0.0, 0.5)
+
+    done = machine.next(0.0)
+
+    assert isinstance(done, Done)
+    assert [refusal.vague for refusal in done.refusals] == [None if blames_lines else "no"] * 4
+
+
+def test_a_suspect_that_was_not_sent_is_none() -> None:
+    machine = Machine(points(2), Policy())
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(RefusedSome("no", suspects=(2, -1)), 0.0, 0.5)
+
+    assert machine.next(0.0) == Send(range(1))
 
 
 def test_only_what_the_server_took_shows_that_larger_requests_fit() -> None:
