@@ -1385,6 +1385,20 @@ def test_a_suspect_that_was_not_sent_is_none() -> None:
     assert machine.next(0.0) == Send(range(1))
 
 
+@pytest.mark.parametrize(("count", "ended_after"), [(2, 1), (8, 4)])
+def test_where_each_answer_names_a_line_the_search_goes_on_for_half_of_them(count: int, ended_after: int) -> None:
+    """The lines that are left are not in doubt: the server named those before them."""
+    machine = Machine(points(count), Policy(max_refused_requests=1))
+    requests = 0
+    while isinstance(action := machine.next(0.0), Send):
+        requests += 1
+        machine.receive(Refused((Refusal(0, "no"),), rest_stored=False), 0.0, 0.5)
+
+    assert requests == ended_after
+    assert isinstance(action, Done)
+    assert [refusal.vague for refusal in action.refusals] == [None] * count
+
+
 def test_only_what_the_server_took_shows_that_larger_requests_fit() -> None:
     """A request that was not answered, or was too large as well, does not raise the limit."""
     limit = ByteLimit(1_000)
