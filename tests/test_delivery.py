@@ -1255,6 +1255,7 @@ def test_a_delivery_whose_lines_are_all_settled_is_done_whatever_fails_afterward
 
     assert isinstance(done, Done)
     assert [refusal.code for refusal in done.refusals] == ["IFX603"]
+    assert done.refusals[0].vague is not None
 
 
 def test_a_server_that_fails_itself_is_not_searched_for_a_line_again() -> None:
@@ -1397,6 +1398,22 @@ def test_where_each_answer_names_a_line_the_search_goes_on_for_half_of_them(coun
     assert requests == ended_after
     assert isinstance(action, Done)
     assert [refusal.vague for refusal in action.refusals] == [None] * count
+
+
+@pytest.mark.parametrize(("suspects", "first", "second"), [((), 0, 1), ((1, 0), 1, 0)])
+def test_what_was_accepted_in_a_search_for_rejected_lines_is_no_witness_of_a_failure(
+    suspects: tuple[int, ...], first: int, second: int
+) -> None:
+    machine = Machine(points(2), Policy(max_retries=0))
+    verdicts = [RefusedSome("no", suspects=suspects), Accepted(), Unavailable("fault 7", 500, suspicious=True)]
+    sent = []
+    for number, each in enumerate([*verdicts, Accepted()]):
+        action = machine.next(1000.0 * number)
+        assert isinstance(action, Send)
+        sent.append(list(action.lines))
+        machine.receive(each, 1000.0 * number, 0.5)
+
+    assert sent == [[0, 1], [first], [second], [first]]
 
 
 def test_only_what_the_server_took_shows_that_larger_requests_fit() -> None:
