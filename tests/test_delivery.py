@@ -1304,14 +1304,18 @@ def test_a_line_that_is_smaller_than_the_named_limit_is_not_to_blame(limit: int 
 
 
 @pytest.mark.parametrize(
-    ("third", "then"),
-    [("rack heat=2 1", [[0, 1, 2]]), ("rack heat=2 2", [[1, 2], [0]])],
-    ids=["of the same point", "of another point"],
+    ("others", "then"),
+    [
+        (["shelf heat=1 1", "rack heat=2 1"], [[0, 1, 2]]),
+        (["rack heat=2 1", "shelf heat=1 1"], [[0, 1, 2]]),
+        (["shelf heat=1 1", "rack heat=2 2"], [[1, 2], [0]]),
+    ],
+    ids=["the last of the same point", "the next of the same point", "of other points"],
 )
 def test_a_line_that_failed_alone_waits_behind_the_others_unless_one_writes_its_point(
-    third: str, then: list[list[int]]
+    others: list[str], then: list[list[int]]
 ) -> None:
-    machine = Machine(["rack heat=1 1", "shelf heat=1 1", third], Policy(max_retries=0))
+    machine = Machine(["rack heat=1 1", *others], Policy(max_retries=0))
     sent = []
     for attempt in range(2 + len(then)):
         action = machine.next(1000.0 * attempt)
