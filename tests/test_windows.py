@@ -608,3 +608,15 @@ def test_a_window_holds_at_most_what_its_rate_allows_in_ten_seconds(rows: int, s
 
     assert isinstance(read, Read)
     assert read.stop - read.start == span * S
+
+
+def test_a_pass_that_waits_for_its_rate_goes_on_where_it_was() -> None:
+    """It takes longer than a poll interval, and nothing of it is final yet: no span is read twice for that."""
+    writes = [Write(0, BASE - 3_000 * S + number * 30 * S, 0, number) for number in range(90)]
+    rules = WindowRules(start=BASE - 3_000 * S, overlap=3_600 * S, window=60 * S, until_end=True, rows_per_second=1.0)
+    world = World(rules, writes)
+    world.run(1_000)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert [read.start for read in world.reads[1:]] == [read.stop for read in world.reads[:-1]]
+    assert len(world.published) == 90
