@@ -1420,6 +1420,17 @@ def test_what_was_accepted_in_a_search_for_rejected_lines_is_no_witness_of_a_fai
     assert sent == [[0, 1], [first], [second], [first]]
 
 
+def test_what_an_operator_must_correct_stops_a_witness_too() -> None:
+    machine = Machine(points(2), Policy(max_lines=1, max_retries=0))
+    failure = Unavailable("fault 7", 500, suspicious=True)
+    for number, each in enumerate([Accepted(), failure, Impossible("no such token", code="IFX721")]):
+        assert isinstance(machine.next(1000.0 * number), Send)
+        machine.receive(each, 1000.0 * number, 0.5)
+
+    assert machine.phase is Phase.CALLING_WITNESS
+    assert machine.next(1e9) == Stop("no such token", None, "IFX721")
+
+
 def test_only_what_the_server_took_shows_that_larger_requests_fit() -> None:
     """A request that was not answered, or was too large as well, does not raise the limit."""
     limit = ByteLimit(1_000)
