@@ -326,7 +326,7 @@ def _messages(
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reading)  # so that it ends when nobody reads any more
+        os.close(reading)  # so that this process ends when its parent has ended
         _be_child(body, writing, limit_of_cpu)
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, child)
@@ -450,7 +450,7 @@ class _Teller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-        """Tell a failure before pytest describes it, which takes longer than most tests, and which nobody reads."""
+        """Tell a failure before pytest describes it: that takes longer than most tests, for words that are not used."""
         if call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception) and "MUTANTS_LOG" not in os.environ:
             self._tell("failed", item.nodeid)
             self.has_failed = True
