@@ -55,8 +55,8 @@ simulate: $(VENV)/.ready  ## run simulated worlds: SEED=7 with its timeline, MIN
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --size $(SIZE) $(if $(SEED),--seed $(SEED) --shrink,--minutes $(or $(MINUTES),1))
 
 MODULES ?=
-mutants: $(VENV)/.ready  ## change one thing at a time in delivery and routes, list what no test notices: MODULES="delivery.held …", or all (hours)
-	PYTHONHASHSEED=0 $(BIN)/python -m tests.mutants $(MODULES)
+mutants: $(VENV)/.ready  ## change one thing at a time in delivery and routes, list what no test notices: MODULES="delivery.held …", or all (hours); QUICK=1: only fast tests
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.mutants $(if $(QUICK),--quick) $(MODULES)
 
 format: $(VENV)/.ready  ## rewrite the code in the house format
 	$(BIN)/ruff format .

@@ -9,10 +9,14 @@ changed function, then short simulated worlds.  It prints each mutant that nothi
 | a test fails                                       | noticed by tests                                       |
 | the module cannot be imported                      | noticed by its import                                  |
 | a world is wrong                                   | noticed by worlds                                      |
-| a test or a world takes 10 times as long and 5 s,  | timed out: noticed                                     |
+| a test or a world takes 10 times as long and 8 s,  | timed out: noticed                                     |
 | and 30 times as long and 20 s when it runs alone   |                                                        |
+| it needs 15 times as much CPU, and 1.5 s           | timed out: noticed                                     |
 | none of these                                      | survived, or accepted                                  |
 | pytest ends in another way than with failed tests  | an error: the run ends, for the result says nothing    |
+
+`--quick` tries only what is fast: no world, and of the tests those that take a second or so, with fewer drawn examples
+and parameters.  What it notices is noticed; what it leaves over needs another look, with a reason or without `--quick`.
 
 A mutant of a function is tried in a copy of a process that has collected the tests.  What runs when the module is
 imported is tried in a new process.  Mutants of words (messages, log fields, docstrings, annotations) are not made.
@@ -22,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import copy
 import gc
 import importlib.abc
@@ -44,7 +49,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import accumulate, islice, zip_longest
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, TypeAlias
@@ -90,6 +95,29 @@ WORLDS = 12
 """How many short worlds a mutant lives in that the tests of its module do not notice."""
 
 HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What runs of the tests of a module."""
+
+    worlds: int = WORLDS
+    seconds_of_one: float = 600.0
+    """A test that takes longer without a mutant is left out if `is_partial`, or else ends the run."""
+    seconds_of_all: float = 1e9
+    """How long the tests of one mutant may take together."""
+    examples: int = 10**9
+    """The most examples of a test that draws them."""
+    seconds_of_function: float = 1e9
+    """How long the sets of parameters of one test function may take together."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a test that takes long is left out."""
+        return self.worlds < WORLDS
+
+
+FULL, QUICK = Selection(), Selection(0, 4.0, 8.0, 40, 3.0)
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -286,12 +314,20 @@ _MOST_BYTES = 8 * 2**30
 _MOST_CPU_SECONDS = 3600
 
 
-def _messages(body: Callable[[Tell], None], limit: Callable[[str], float] | None = None) -> Iterator[tuple[str, Any]]:
-    """Run `body` in a process of its own; yield what it tells, and `late` with what takes longer than its limit."""
+def _messages(
+    body: Callable[[Tell], None],
+    limit: Callable[[str], float] | None = None,
+    limit_of_cpu: Callable[[str], float] | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Run `body` in a process of its own; yield what it tells, and `late` with what takes longer than its limit.
+
+    `spins` is what needs more CPU than `limit_of_cpu`.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_child(body, writing)
+        os.close(reading)  # so that this process ends when its parent has ended
+        _be_child(body, writing, limit_of_cpu)
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, child)
     os.close(writing)
@@ -316,7 +352,7 @@ def _messages(body: Callable[[Tell], None], limit: Callable[[str], float] | None
         os.waitpid(child, 0)
 
 
-def _be_child(body: Callable[[Tell], None], writing: int) -> None:
+def _be_child(body: Callable[[Tell], None], writing: int, limit_of_cpu: Callable[[str], float] | None) -> None:
     os.setpgid(0, 0)
     quiet = os.open(os.environ.get("MUTANTS_LOG", os.devnull), os.O_RDWR | os.O_CREAT | os.O_APPEND)
     for number in (0, 1, 2):
@@ -324,14 +360,26 @@ def _be_child(body: Callable[[Tell], None], writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU_SECONDS, _MOST_CPU_SECONDS))
 
-    def tell(kind: str, what: object) -> None:
+    under_way: Any = ""
+
+    def tell(kind: str, what: Any) -> None:
+        nonlocal under_way
+        if kind == "begins" and limit_of_cpu:
+            under_way = what
+            signal.setitimer(signal.ITIMER_PROF, limit_of_cpu(what))
         os.write(writing, json.dumps([kind, what]).encode() + b"\n")
 
+    def spins(*_: object) -> None:
+        tell("spins", under_way)
+        os._exit(0)
+
+    signal.signal(signal.SIGPROF, spins)
     try:
         body(tell)
     except BaseException:
         tell("error", traceback.format_exc())
-    os._exit(0)
+    finally:
+        os._exit(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +394,8 @@ class Limit:
         return self.least_seconds + self.times * usual_seconds
 
 
-USUAL, ALONE = Limit(5, 10), Limit(20, 30)
+USUAL, ALONE = Limit(8, 10), Limit(20, 30)
+OF_CPU = Limit(1.5, 15)
 
 
 class BrokenRun(Exception):
@@ -360,11 +409,14 @@ def outcome(run: Callable[[Sequence[str], Tell], None], tests: Sequence[str], ra
     """
 
     def ended(which: Sequence[str], limit: Limit) -> Outcome:
-        with closing(_messages(partial(run, which), lambda test: limit.of(ranking.seconds.get(test, 0.0)))) as messages:
-            kind, what = next(each for each in messages if each[0] in ("failed", "passed", "late", "error"))
+        def seconds(of: Limit, test: str) -> float:
+            return of.of(ranking.seconds.get(test, 0.0))
+
+        with closing(_messages(partial(run, which), partial(seconds, limit), partial(seconds, OF_CPU))) as messages:
+            kind, what = next(each for each in messages if each[0] in ("failed", "passed", "late", "spins", "error"))
         if kind == "error":
             raise BrokenRun(what)
-        return kind, what
+        return "timed out" if kind == "spins" else kind, what
 
     kind, what = ended(tests, USUAL)
     if kind == "late":
@@ -396,6 +448,13 @@ class _Teller:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._tell("begins", nodeid)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+        """Tell a failure before pytest describes it: that takes longer than most tests, for words that are not used."""
+        if call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception) and "MUTANTS_LOG" not in os.environ:
+            self._tell("failed", item.nodeid)
+            self.has_failed = True
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._see(report)
 
@@ -411,7 +470,8 @@ class _Teller:
 class _Chosen:
     """A plugin of pytest that runs these tests, in this order, and does not shrink drawn examples."""
 
-    def __init__(self, tests: Sequence[str] | None = None) -> None:
+    def __init__(self, selection: Selection, tests: Sequence[str] | None = None) -> None:
+        self._selection = selection
         self._tests = tests
 
     @pytest.hookimpl(trylast=True)
@@ -424,6 +484,11 @@ class _Chosen:
         if self._tests is not None:
             order = {test: at for at, test in enumerate(self._tests)}
             items[:] = sorted((each for each in items if each.nodeid in order), key=lambda each: order[each.nodeid])
+        for item in items:
+            assert isinstance(item, pytest.Function)
+            drawn = getattr(item.obj, "_hypothesis_internal_use_settings", None)
+            if drawn is not None and drawn.max_examples > self._selection.examples:
+                item.obj._hypothesis_internal_use_settings = settings(drawn, max_examples=self._selection.examples)
 
 
 def _pytest(suites: Sequence[str], folder: str, *plugins: object) -> int:
@@ -459,33 +524,36 @@ class _Collected:
     `new process` (the number of each mutant that needs one).
     """
 
-    def __init__(self, todo: Sequence[Mutant], imported: Collection[str], tell: Tell) -> None:
+    def __init__(self, todo: Sequence[Mutant], imported: Collection[str], selection: Selection, tell: Tell) -> None:
         """`imported` are the functions that run when the module is imported."""
+        self._selection = selection
         self._todo = todo
         self._imported = set(imported)
         self._tell = tell
         self._path = path_of(todo[0].module)
+        self._has_values: bool | None = None
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self._items = {item.nodeid: item for item in session.items}
         self._config = session.config
         usual = self._usual()
         self._tell("usual", usual)
-        ranking = Ranking(usual)
+        ranking = Ranking(usual, self._selection.seconds_of_all)
         source = self._path.read_text("utf-8")
         tree = ast.parse(source)
         before = compile(tree, str(self._path), "exec")
-        functions = [
-            each
-            for each in gc.get_objects()
-            if isinstance(each, FunctionType) and each.__code__.co_filename == str(self._path)
-        ]
+        functions = _functions_of(self._path)
         for mutant in self._todo:
             code = compile(changed(tree, mutant.number), str(self._path), "exec")
             pairs = changed_functions(before, code)
             swaps = [(each, new) for old, new in pairs or [] for each in functions if each.__code__ == old]
             names = {old.co_qualname.partition(".<locals>")[0] for old, _ in pairs or []}
             can_swap = all(len(each.__code__.co_freevars) == len(new.co_freevars) for each, new in swaps)
+            if pairs is None and not mutant.function and self._can_try_values(before, mutant.module, ranking):
+                found = outcome(partial(self._try_values, mutant.module, code), ranking.tests(), ranking)
+                ranking.count(mutant.function, *found)
+                self._tell("result", [mutant.number, *found])
+                continue
             if not swaps or not can_swap or names & self._imported:
                 self._tell("new process", mutant.number)
                 continue
@@ -499,6 +567,39 @@ class _Collected:
     def _try(self, swaps: Sequence[tuple[FunctionType, CodeType]], tests: Sequence[str], tell: Tell) -> None:
         for function, code in swaps:
             function.__code__ = code
+        if self._run(tests, tell) and _run_worlds(tests, tell):
+            tell("passed", "")
+
+    def _can_try_values(self, before: CodeType, module: str, ranking: Ranking) -> bool:
+        """Whether `_try_values` finds nothing wrong with the values that the module has."""
+        if not self._selection.is_partial:
+            return False
+        if self._has_values is None:
+            kind, _ = outcome(partial(self._try_values, module, before), ranking.tests(), ranking)
+            self._has_values = kind == "passed"
+        return self._has_values
+
+    def _try_values(self, module: str, code: CodeType, tests: Sequence[str], tell: Tell) -> None:
+        """Try other values of what a module defines outside of functions and classes.
+
+        A class or a default that holds such a value keeps it: so what survives needs a new process to be sure.
+        """
+        live = sys.modules[f"iggyflux.{module}"]
+        other = ModuleType(live.__name__)
+        other.__dict__.update({name: value for name, value in vars(live).items() if name.startswith("__")})
+        try:
+            exec(code, other.__dict__)
+        except Exception:
+            tell("failed", "import")
+            return
+        for name, value in vars(other).items():
+            is_own = isinstance(value, type | FunctionType) and value.__module__ == live.__name__
+            if name.startswith("__") or is_own or name not in vars(live):
+                continue
+            before = vars(live)[name]
+            for each in list(sys.modules.values()):
+                if getattr(each, "__dict__", {}).get(name, self) is before:
+                    setattr(each, name, value)
         if self._run(tests, tell) and _run_worlds(tests, tell):
             tell("passed", "")
 
@@ -516,31 +617,98 @@ class _Collected:
     def _usual(self) -> dict[str, tuple[float, list[str]]]:
         """Run all tests and worlds without a mutant; return their seconds, and the functions of the module that ran."""
 
+        left = [*self._items, *_WORLDS[: self._selection.worlds]]
+
+        source = ast.parse(self._path.read_text("utf-8"))
+        names: set[str] = set()
+
         def body(tell: Tell) -> None:
-            for each in [*self._items, *_WORLDS]:
+            _record_calls(self._path, source, names)
+            spent: dict[str, float] = {}
+            for each in left:
+                if spent.get(_function_of(each), 0.0) > self._selection.seconds_of_function:
+                    continue
                 began = time.monotonic()
-                with called(self._path) as names:
-                    is_right = self._run([each], tell) if each in self._items else _run_worlds([each], tell)
+                names.clear()
+                is_right = self._run([each], tell) if each in self._items else _run_worlds([each], tell)
                 assert is_right, f"{each} fails without a mutant"
-                tell("usual", [each, time.monotonic() - began, sorted(names)])
+                seconds = time.monotonic() - began
+                spent[_function_of(each)] = spent.get(_function_of(each), 0.0) + seconds
+                tell("usual", [each, seconds, sorted(names)])
             tell("passed", "")
 
         usual = {}
-        for kind, what in _messages(body, lambda _: 600):
-            match kind, what:
-                case "usual", (test, seconds, names):
-                    usual[test] = (seconds, names)
-                case "late" | "error", _:
-                    raise BrokenRun(what)
-                case "passed", _:
-                    break
+        while left:
+            for kind, what in _messages(body, lambda _: self._selection.seconds_of_one):
+                match kind, what:
+                    case "usual", (test, seconds, functions):
+                        usual[test] = (seconds, functions)
+                    case "late", test if self._selection.is_partial and test in left:
+                        left = left[left.index(test) + 1 :]
+                        break
+                    case "late" | "error", _:
+                        raise BrokenRun(what)
+                    case "passed", _:
+                        return usual
         return usual
+
+
+def _functions_of(path: Path) -> list[FunctionType]:
+    """Return the functions of a file that are in use."""
+    found = [each for each in gc.get_objects() if isinstance(each, FunctionType)]
+    return [each for each in found if each.__code__.co_filename == str(path)]
+
+
+def _record_calls(path: Path, tree: ast.Module, names: set[str]) -> None:
+    """Let each function of a file add its qualified name, or that of the function around it, to `names` when it runs.
+
+    The code of the functions is replaced: a trace would slow down everything else.
+    """
+    builtins.__called__ = names.add  # type: ignore[attr-defined]
+    tree = copy.deepcopy(tree)
+    _insert_calls(tree, "", None)
+    codes: dict[str, list[CodeType]] = {}
+    left = [compile(ast.fix_missing_locations(tree), str(path), "exec")]
+    while left:
+        inner = _inner(left.pop())
+        left += inner
+        for code in inner:
+            codes.setdefault(code.co_qualname, []).append(code)
+    for function in _functions_of(path):
+        found = codes.get(function.__code__.co_qualname, [])
+        same = [each for each in found if each.co_firstlineno == function.__code__.co_firstlineno]
+        if len(same) == 1 and same[0].co_freevars == function.__code__.co_freevars:
+            function.__code__ = same[0]
+
+
+def _insert_calls(node: ast.AST, name: str, outer: str | None) -> None:
+    """Insert the calls below `node`, whose qualified name begins with `name`."""
+    for child in ast.iter_child_nodes(node):
+        own = f"{name}{getattr(child, 'name', '<lambda>')}"
+        call = ast.Call(ast.Name("__called__", ast.Load()), [ast.Constant(outer or own)], [])
+        match child:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                _insert_calls(child, f"{own}.<locals>.", outer or own)
+                child.body.insert(0, ast.Expr(call))
+            case ast.Lambda():
+                _insert_calls(child, f"{own}.<locals>.", outer or own)
+                child.body = ast.Subscript(ast.Tuple([call, child.body], ast.Load()), ast.Constant(1), ast.Load())
+            case ast.ClassDef():
+                _insert_calls(child, f"{own}.", outer)
+            case _:
+                _insert_calls(child, name, outer)
+
+
+def _function_of(test: str) -> str:
+    """Return the name of a test without its parameters."""
+    return test.partition("[")[0]
 
 
 class Ranking:
     """The tests of a module in the order in which they should be tried for a mutant."""
 
-    def __init__(self, usual: Mapping[str, tuple[float, Sequence[str]]]) -> None:
+    def __init__(self, usual: Mapping[str, tuple[float, Sequence[str]]], most_seconds: float = 1e9) -> None:
+        self._most_seconds = most_seconds
         self.seconds = {test: seconds for test, (seconds, _) in usual.items()}
         self._functions = {test: set(functions) for test, (_, functions) in usual.items()}
         self._noticed: Counter[tuple[str, str]] = Counter()
@@ -548,10 +716,14 @@ class Ranking:
         """Those that were late: they hang for other mutants, too."""
 
     def tests(self, functions: Collection[str] = ()) -> list[str]:
-        """Return the tests that run one of `functions`, or any one: those first that noticed others and are fast."""
-        found = [test for test, ran in self._functions.items() if (ran & set(functions) if functions else ran)]
-        noticed = {test: sum(self._noticed[each, test] for each in functions) for test in found}
-        return sorted(found, key=lambda test: (test in self.late, -noticed[test], test in _WORLDS, self.seconds[test]))
+        """Return the tests that run one of `functions`, or all: those first that noticed others and are fast."""
+        found = [test for test, ran in self._functions.items() if not functions or ran & set(functions)]
+        noticed: Counter[str] = Counter()
+        for (function, test), count in self._noticed.items():
+            noticed[test] += count * (not functions or function in functions)
+        found.sort(key=lambda test: (test in self.late, -noticed[test], test in _WORLDS, self.seconds[test]))
+        ends = accumulate(self.seconds[test] for test in found)
+        return [test for test, end in zip(found, ends, strict=True) if end <= self._most_seconds]
 
     def count(self, function: str, kind: str, test: str) -> None:
         """Count that `test` noticed a mutant of `function`."""
@@ -608,7 +780,7 @@ def _without_inner(code: CodeType) -> CodeType:
 # --- mutants of what runs on import, each in a new process ---
 
 
-def _try_new(mutant: Mutant, folder: str, tests: Sequence[str], tell: Tell) -> None:
+def _try_new(mutant: Mutant, folder: str, selection: Selection, tests: Sequence[str], tell: Tell) -> None:
     name, path = f"iggyflux.{mutant.module}", path_of(mutant.module)
     code = compile(changed(ast.parse(path.read_text("utf-8")), mutant.number), str(path), "exec")
     sys.meta_path.insert(0, _Finder(name, code))
@@ -619,7 +791,7 @@ def _try_new(mutant: Mutant, folder: str, tests: Sequence[str], tell: Tell) -> N
         return
     teller = _Teller(tell)
     if any(each not in _WORLDS for each in tests):
-        status = _pytest(SUITES[mutant.module], folder, teller, _Chosen(tests))
+        status = _pytest(SUITES[mutant.module], folder, teller, _Chosen(selection, tests))
         if teller.has_failed:
             return
         if status != 0:
@@ -688,22 +860,25 @@ def faults_of_accepted() -> list[str]:
     return faults
 
 
-def results(module: str, todo: Sequence[Mutant], folder: str) -> Iterator[tuple[Mutant, Outcome]]:
+def results(
+    module: str, todo: Sequence[Mutant], folder: str, selection: Selection = FULL
+) -> Iterator[tuple[Mutant, Outcome]]:
     """Try mutants of a module; yield the outcome of each."""
     by_number = {each.number: each for each in todo}
 
     def collected(tell: Tell) -> None:
         with called(path_of(module)) as imported:
             importlib.import_module(f"iggyflux.{module}")
-        status = _pytest(SUITES[module], folder, _Collected(todo, imported, tell), _Chosen())
+        status = _pytest(SUITES[module], folder, _Collected(todo, imported, selection, tell), _Chosen(selection))
         raise BrokenRun(f"pytest ends with {status}")
 
     ranking, new = Ranking({}), []
     for kind, what in _messages(collected):
         match kind, what:
             case "usual", usual:
-                ranking = Ranking(usual)
+                ranking = Ranking(usual, selection.seconds_of_all)
             case "result", (number, *found):
+                ranking.count(by_number[number].function, *found)
                 yield by_number[number], tuple(found)
             case "new process", number:
                 new.append(by_number[number])
@@ -712,7 +887,7 @@ def results(module: str, todo: Sequence[Mutant], folder: str) -> Iterator[tuple[
             case "done", _:
                 break
     for mutant in new:
-        found = outcome(partial(_try_new, mutant, folder), ranking.tests(), ranking)
+        found = outcome(partial(_try_new, mutant, folder, selection), ranking.tests(), ranking)
         ranking.count("", *found)
         yield mutant, found
 
@@ -723,6 +898,7 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", help=f"some of: {', '.join(SUITES)}")
     parser.add_argument("--every", type=int, default=1, help="try one of so many mutants")
     parser.add_argument("--line", type=int, nargs="+", help="try those of these lines, the accepted ones too")
+    parser.add_argument("--quick", action="store_true", help="try only what is fast")
     parser.add_argument("--verbose", action="store_true", help="say of each mutant what notices it")
     given = parser.parse_args()
     if faults := faults_of_accepted():
@@ -738,7 +914,7 @@ def main() -> int:
         todo = [each for each in some if each.name not in may_survive]
         counts = Counter({"accepted": len(some) - len(todo)})
         with tempfile.TemporaryDirectory() as folder:
-            for mutant, (kind, what) in results(module, todo, folder):
+            for mutant, (kind, what) in results(module, todo, folder, QUICK if given.quick else FULL):
                 counts[_COUNTED.get(what.partition(" ")[0], "tests") if kind == "failed" else kind] += 1
                 if given.verbose:
                     seconds = time.monotonic() - began

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.codes import CODES
-from iggyflux.delivery.answers import RULES, Answer, classify, parse_retry_after, plain_words
+from iggyflux.delivery.answers import RULES, Answer, classify, parse_retry_after, plain_words, proxy_hint
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
@@ -92,6 +92,9 @@ STOPS = [
         "IFX728",
     ),
     ("gzip as 500", 500, {"message": "gzip: invalid header"}, {}, "IFX731"),
+    ("no database, in a header", 404, b"", {"x-influxdb-error": "database not found"}, "IFX723"),
+    ("TLS of Go", 400, b"Client sent an HTTP request to an HTTPS server.\n", {}, "IFX727"),
+    ("TLS page of nginx", 400, b"<html>The plain HTTP request was sent to HTTPS port", HTML, "IFX727"),
     ("400 page", 400, b"<html><h1>400 Bad Request</h1>", HTML, "IFX720"),
     ("400 without words", 400, b"", {}, "IFX731"),
     ("400 of a balancer", 400, b"400 Bad Request", {}, "IFX731"),
@@ -99,6 +102,8 @@ STOPS = [
     ("415", 415, b"", {}, "IFX731"),
     ("418", 418, b"", {}, "IFX731"),
     ("501", 501, b"", {}, "IFX731"),
+    ("505", 505, b"", {}, "IFX731"),
+    ("a page of no status", 600, b"<html>", HTML, "IFX731"),
 ]
 
 
@@ -113,6 +118,140 @@ def test_what_an_operator_must_correct_stops(status: int, body: object, headers:
     assert found.hint
     assert code in CODES
     assert "secret" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "code", "hint"),
+    [
+        (407, {}, "IFX726", "write the proxy's login"),
+        (407, {"x-influxdb-version": "2.7"}, "IFX726", "write the proxy's login"),
+        (403, {}, "IFX726", "allow this host and port"),
+        (403, {"x-influxdb-version": "2.7"}, "IFX722", "grant write permission"),
+    ],
+)
+@pytest.mark.parametrize(("body", "words"), [(b"", ""), (b"not here", ": not here")])
+def test_a_refusal_is_the_proxys_where_influxdb_does_not_name_itself(
+    status: int, headers: dict[str, str], code: str, hint: str, body: bytes, words: str
+) -> None:
+    found = classify("v2", Answer(status, headers, body, proxy="http://squid:3128"), LINES, NOW)
+
+    assert isinstance(found, Impossible)
+    assert (found.code, found.status) == (code, status)
+    assert found.hint is not None
+    assert hint in found.hint
+    assert found.reason.endswith(f"{status}{words}" if code == "IFX726" else f" the proxy http://squid:3128{words}")
+
+
+def test_a_proxy_that_does_not_connect_is_to_be_checked() -> None:
+    assert [proxy_hint(status).partition(" ")[0] for status in (407, 401, 403, 405, 502)] == [
+        "write",
+        "allow",
+        "allow",
+        "check",
+        "check",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://u:hidden@new:8086/p?u=x&p=hidden#hidden", ", a redirect to https://new:8086/p"),
+        ("//u:hidden@new/p", ", a redirect to new/p"),
+        ("/signin", ", a redirect to /signin"),
+        ("", ", a redirect"),
+    ],
+)
+def test_a_redirect_is_shown_without_secrets(location: str, shown: str) -> None:
+    found = verdict(302, b"", {"location": location})
+
+    assert isinstance(found, Impossible)
+    assert found.reason.endswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "words"),
+    [
+        (b"down", HTML, "an HTML page"),
+        (b"  <!DOCTYPE html>down", {}, "an HTML page"),
+        (b"<HTML>down", {}, "an HTML page"),
+        (b"down <html>", {}, "down <html>"),
+    ],
+)
+def test_a_page_is_known_by_its_type_or_its_beginning(body: bytes, headers: dict[str, str], words: str) -> None:
+    found = verdict(502, body, headers)
+
+    assert isinstance(found, Unavailable)
+    assert found.reason == f"the server answered 502: {words}"
+
+
+def test_a_secret_that_is_cut_at_the_end_is_not_shown() -> None:
+    assert "hemlock" not in plain_words("no such token: hemlock-and-fox", Scrubber(("hemlock-and-foxglove",)))
+
+
+def test_words_that_fit_are_shown_as_a_whole() -> None:
+    assert [plain_words("x" * length, Scrubber(())) for length in (400, 401)] == ["x" * 400, "x" * 400 + "…"]
+
+
+def test_only_overload_balancers_and_networks_pass() -> None:
+    """Each status without a word: 52x and 530 are those of networks in front of a server."""
+    passing = []
+    for status in range(400, 600):
+        found = verdict(status)
+        if isinstance(found, Unavailable) and not found.suspicious:
+            passing.append(status)
+
+    assert passing == [408, 425, 429, 502, 503, 504, 509, *range(520, 528), 530]
+
+
+def test_a_request_of_two_lines_is_searched_for_the_one_whose_field_was_removed() -> None:
+    words = {"message": "partial write: 'time' has been stripped from point"}
+    assert verdict(400, words, lines=LINES[:1]) == Refused(
+        (Refusal(0, "stored without its field 'time', which no server accepts", 400),), rest_stored=True
+    )
+    assert isinstance(verdict(400, words, lines=LINES[:2]), RefusedSome)
+
+
+def test_an_answer_without_words_is_reported_by_its_status() -> None:
+    found = verdict(422)
+
+    assert isinstance(found, RefusedSome)
+    assert found.reason == "the server answered 422"
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_a_passing_fault_passes_with_each_status_that_is_about_content(status: int) -> None:
+    found = verdict(status, {"message": "hinted handoff queue not empty"})
+
+    assert isinstance(found, Unavailable)
+    assert not found.suspicious
+
+
+def test_a_number_of_dropped_points_at_another_place_proves_nothing() -> None:
+    assert isinstance(verdict(400, {"message": "a valve dropped 7 times"}, lines=LINES[:1]), RefusedSome)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "code"),
+    [(205, 299, "IFX720"), (300, 399, "IFX725"), (404, 405, "IFX720"), (410, 412, "IFX731"), (600, 999, "IFX731")],
+)
+def test_the_statuses_of_a_range_stop_alike(first: int, last: int, code: str) -> None:
+    found = [verdict(status) for status in (first, last)]
+
+    assert [each.code for each in found if isinstance(each, Impossible)] == [code, code]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "IFX720"), (418, "IFX720"), (499, "IFX720"), (500, None), (599, None)]
+)
+def test_a_page_is_of_no_database_whatever_its_status(status: int, code: str | None) -> None:
+    """A client error is an address that is wrong; a server error is a balancer whose server is away."""
+    found = verdict(status, b"partial write: unable to parse", HTML)
+
+    if code:
+        assert isinstance(found, Impossible)
+        assert found.code == code
+    else:
+        assert found == Unavailable(f"the server answered {status}: an HTML page", status)
 
 
 PASSING = [
@@ -144,6 +283,12 @@ def test_what_passes_is_sent_again_and_blames_no_line(
     assert (found.status, found.retry_after_seconds) == (status, seconds)
     assert not found.suspicious
     assert not found.connection_died
+
+
+def test_a_verdict_claims_nothing_that_the_sink_does_not_say() -> None:
+    assert not RefusedSome("no").blames_lines
+    assert not Unavailable("away").connection_died
+    assert not Unavailable("away").suspicious
 
 
 def test_an_unknown_500_is_suspicious() -> None:
@@ -390,6 +535,8 @@ def test_words_are_one_line_without_control_characters() -> None:
         ("Tue Nov 14 22:14:20 2023", 60.0),
         ("Tue, 14 Nov 2023 22:00:00 GMT", 0.0),
         ("-5", None),
+        ("Wed, 15 Nov 2023 00:13:30 +0200", 10.0),
+        ("Tue, 14 Nov 2023 22:13:30 -0000", 10.0),
         ("soon", None),
         ("", None),
         ("9" * 400, None),
@@ -1075,6 +1222,227 @@ def test_a_line_that_was_accepted_during_the_search_is_not_sent_again() -> None:
     done = machine.next(1e9)
     assert isinstance(done, Done)
     assert [refusal.line for refusal in done.refusals] == [1]
+
+
+def test_where_the_server_itself_fails_the_lines_that_waited_are_sent_once() -> None:
+    """Both lines failed alone, so no line is blamed; afterwards nothing waits behind the others any more."""
+    machine = Machine(["stove heat=1 1", "oven heat=1 1"], Policy(max_retries=0))
+    now, sent = 0.0, []
+    while machine.phase is not Phase.FAILING:
+        assert isinstance(machine.next(now), Send)
+        machine.receive(Unavailable("fault 7", 500, suspicious=True), now, 0.5)
+        now += 1000.0
+    while isinstance(action := machine.next(now), Send):
+        sent += list(action.lines)
+        machine.receive(Accepted(), now, 0.5)
+
+    assert (sent, action) == ([0, 1], Done(()))
+
+
+def test_a_delivery_whose_lines_are_all_settled_is_done_whatever_fails_afterwards() -> None:
+    """The server died of its only line; that others fail since then is nothing to this delivery."""
+    outage = Outage()
+    machine = Machine(points(1), Policy(max_retries=5, on_unavailable="stop"), outage=outage)
+    for attempt in range(3):
+        now = 1000.0 * attempt
+        while not isinstance(machine.next(now), Send):
+            machine.probed(None, now, 0.5)
+        machine.receive(Unavailable("broken pipe", connection_died=True), now, 0.5)
+    for attempt in range(10):
+        outage.failed("broken pipe", 10_000.0 * (attempt + 1), 0.5, first=1.0, cap=30.0)
+
+    done = machine.next(200_000.0)
+
+    assert isinstance(done, Done)
+    assert [refusal.code for refusal in done.refusals] == ["IFX603"]
+    assert done.refusals[0].vague is not None
+
+
+def test_a_server_that_fails_itself_is_not_searched_for_a_line_again() -> None:
+    machine = Machine(points(2), Policy(max_retries=0))
+    for attempt in range(30):
+        assert isinstance(machine.next(1000.0 * attempt), Send)
+        machine.receive(Unavailable("fault 7", 500, suspicious=True), 1000.0 * attempt, 0.5)
+
+    assert machine.phase is Phase.FAILING
+    action = machine.next(1e9)
+    assert isinstance(action, Send)
+    assert list(action.lines) == [0, 1]
+
+
+def test_after_a_connection_broke_a_delivery_wants_to_be_alone() -> None:
+    machine = Machine(points(2), Policy())
+    assert isinstance(machine.next(0.0), Send)
+    assert not machine.wants_to_be_alone
+    machine.receive(Unavailable("broken pipe", connection_died=True), 0.0, 0.5)
+
+    assert machine.wants_to_be_alone
+
+
+def test_a_search_that_found_nothing_ends_with_its_last_suspect() -> None:
+    machine = Machine(points(8), Policy(max_lines=4))
+    widths = []
+    while isinstance(action := machine.next(0.0), Send):
+        widths.append(len(action.lines))
+        machine.receive(RefusedSome("no") if len(widths) == 1 else Accepted(), 0.0, 0.5)
+
+    assert widths == [4, 2, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("limit", "vague"), [(None, "large"), (10**6, "large"), (len(points(1)[0]) + 1, "large"), (5, None)]
+)
+def test_a_line_that_is_smaller_than_the_named_limit_is_not_to_blame(limit: int | None, vague: str | None) -> None:
+    machine = Machine(points(1), Policy())
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(TooLarge("large", limit), 0.0, 0.5)
+
+    done = machine.next(0.0)
+
+    assert isinstance(done, Done)
+    assert [(refusal.code, refusal.vague) for refusal in done.refusals] == [("IFX602", vague)]
+
+
+@pytest.mark.parametrize(
+    ("others", "then"),
+    [
+        (["shelf heat=1 1", "rack heat=2 1"], [[0, 1, 2]]),
+        (["rack heat=2 1", "shelf heat=1 1"], [[0, 1, 2]]),
+        (["shelf heat=1 1", "rack heat=2 2"], [[1, 2], [0]]),
+    ],
+    ids=["the last of the same point", "the next of the same point", "of other points"],
+)
+def test_a_line_that_failed_alone_waits_behind_the_others_unless_one_writes_its_point(
+    others: list[str], then: list[list[int]]
+) -> None:
+    machine = Machine(["rack heat=1 1", *others], Policy(max_retries=0))
+    sent = []
+    for attempt in range(2 + len(then)):
+        action = machine.next(1000.0 * attempt)
+        assert isinstance(action, Send)
+        sent.append(list(action.lines))
+        failure = Unavailable("fault 7", 500, suspicious=True)
+        machine.receive(failure if attempt < 2 else Accepted(), 1000.0 * attempt, 0.5)
+
+    assert sent == [[0, 1, 2], [0], *then]
+    assert machine.next(1e9) == Done(())
+
+
+def test_two_lines_of_one_point_never_change_places() -> None:
+    machine = Machine(["rack heat=1 1", "rack heat=2 1"], Policy())
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(RefusedSome("field type conflict", 400, suspects=(1, 0)), 0.0, 0.5)
+
+    action = machine.next(0.0)
+    assert isinstance(action, Send)
+    assert list(action.lines) == [0]
+
+
+def test_a_request_of_four_byte_characters_keeps_to_the_limit() -> None:
+    action = Machine(["\N{FIRE}" * 100] * 3, Policy(max_bytes=1_195)).next(0.0)
+
+    assert isinstance(action, Send)
+    assert list(action.lines) == [0, 1]
+
+
+def test_a_line_that_was_stored_bears_witness_and_then_each_line_is_sent_once() -> None:
+    """Both other lines failed alone: the stored one shows that the server works by now."""
+    machine = Machine(points(3), Policy(max_lines=1, max_retries=0))
+    sent = []
+    while isinstance(action := machine.next(1000.0 * len(sent)), Send):
+        failure = Unavailable("fault 7", 500, suspicious=True)
+        machine.receive(failure if len(sent) in (1, 2) else Accepted(), 1000.0 * len(sent), 0.5)
+        sent.append(list(action.lines))
+
+    assert sent == [[0], [1], [2], [0], [1], [2]]
+    assert action == Done(())
+
+
+def test_a_refusal_of_a_line_that_was_not_sent_names_no_line() -> None:
+    machine = Machine(points(2), Policy(max_lines=1))
+    assert machine.next(0.0) == Send(range(1))
+    machine.receive(Refused((Refusal(1, "no"),), rest_stored=True), 0.0, 0.5)
+
+    assert machine.next(0.0) == Send(range(1, 2))
+    machine.receive(Accepted(), 0.0, 0.5)
+    done = machine.next(0.0)
+    assert isinstance(done, Done)
+    assert [refusal.line for refusal in done.refusals] == [0]
+
+
+@pytest.mark.parametrize("blames_lines", [True, False])
+def test_lines_that_are_rejected_when_a_search_ends_are_in_doubt_where_the_words_name_none(blames_lines: bool) -> None:
+    machine = Machine(points(4), Policy(max_refused_requests=1))
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(RefusedSome("no", 400, blames_lines=blames_lines), 0.0, 0.5)
+
+    done = machine.next(0.0)
+
+    assert isinstance(done, Done)
+    assert [refusal.vague for refusal in done.refusals] == [None if blames_lines else "no"] * 4
+
+
+def test_a_suspect_that_was_not_sent_is_none() -> None:
+    machine = Machine(points(2), Policy())
+    assert isinstance(machine.next(0.0), Send)
+    machine.receive(RefusedSome("no", suspects=(2, -1)), 0.0, 0.5)
+
+    assert machine.next(0.0) == Send(range(1))
+
+
+@pytest.mark.parametrize(("count", "ended_after"), [(2, 1), (8, 4)])
+def test_where_each_answer_names_a_line_the_search_goes_on_for_half_of_them(count: int, ended_after: int) -> None:
+    """The lines that are left are not in doubt: the server named those before them."""
+    machine = Machine(points(count), Policy(max_refused_requests=1))
+    requests = 0
+    while isinstance(action := machine.next(0.0), Send):
+        requests += 1
+        machine.receive(Refused((Refusal(0, "no"),), rest_stored=False), 0.0, 0.5)
+
+    assert requests == ended_after
+    assert isinstance(action, Done)
+    assert [refusal.vague for refusal in action.refusals] == [None] * count
+
+
+@pytest.mark.parametrize(("suspects", "first", "second"), [((), 0, 1), ((1, 0), 1, 0)])
+def test_what_was_accepted_in_a_search_for_rejected_lines_is_no_witness_of_a_failure(
+    suspects: tuple[int, ...], first: int, second: int
+) -> None:
+    machine = Machine(points(2), Policy(max_retries=0))
+    verdicts = [RefusedSome("no", suspects=suspects), Accepted(), Unavailable("fault 7", 500, suspicious=True)]
+    sent = []
+    for number, each in enumerate([*verdicts, Accepted()]):
+        action = machine.next(1000.0 * number)
+        assert isinstance(action, Send)
+        sent.append(list(action.lines))
+        machine.receive(each, 1000.0 * number, 0.5)
+
+    assert sent == [[0, 1], [first], [second], [first]]
+
+
+def test_what_an_operator_must_correct_stops_a_witness_too() -> None:
+    machine = Machine(points(2), Policy(max_lines=1, max_retries=0))
+    failure = Unavailable("fault 7", 500, suspicious=True)
+    for number, each in enumerate([Accepted(), failure, Impossible("no such token", code="IFX721")]):
+        assert isinstance(machine.next(1000.0 * number), Send)
+        machine.receive(each, 1000.0 * number, 0.5)
+
+    assert machine.phase is Phase.CALLING_WITNESS
+    assert machine.next(1e9) == Stop("no such token", None, "IFX721")
+
+
+def test_only_what_the_server_took_shows_that_larger_requests_fit() -> None:
+    """A request that was not answered, or was too large as well, does not raise the limit."""
+    limit = ByteLimit(1_000)
+    limit.refused(500, None)
+    before = limit.bytes
+    for answer_to_all in (Unavailable("busy", 503), TooLarge("large", 10_000)):
+        for _ in range(100):
+            machine = Machine(["kiln heat=1 1" * (before // 13 - 1)], Policy(), limit=limit)
+            assert isinstance(machine.next(0.0), Send)
+            machine.receive(answer_to_all, 0.0, 0.5)
+
+    assert limit.bytes <= before
 
 
 def test_suspects_in_another_order_are_sent_in_that_order() -> None:

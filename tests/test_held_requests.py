@@ -448,16 +448,21 @@ def test_held_requests_that_are_sent_again_keep_their_order_and_their_numbers() 
 # --- requests that overlap, by the order in which they end ---
 
 REFUSED = (Refusal(0, "no", 400, vague="no 7"),)
+OTHERWISE = (Refusal(0, "no", 400, vague="else"),)
+BY_NAME = (Refusal(0, "no", 400),)
+TWO_REASONS = (*REFUSED, Refusal(1, "no", 400, vague="else"))
+ONE_BY_NAME = (*REFUSED, Refusal(1, "no", 400))
+LARGE = (Refusal(0, "no", 413, "IFX602", vague="large"),)
 
 
 def ends(*steps: tuple[int, tuple[Refusal, ...]], begun: int = 9) -> list[object]:
-    """Return what follows each end of a request of one line: the settled numbers, or the code of a stop."""
+    """Return what follows each end of a request: the settled numbers, or the code of a stop."""
     held: HeldRequests[int] = HeldRequests()
     for _ in range(begun):
         held.begin()
     found: list[object] = []
     for number, refusals in steps:
-        end = held.ended(number, number, 1, refusals)
+        end = held.ended(number, number, max(len(refusals), 1), refusals)
         found.append(end.code if isinstance(end, MustStop) else [each.request for each in end])
     return found
 
@@ -470,8 +475,15 @@ def ends(*steps: tuple[int, tuple[Refusal, ...]], begun: int = 9) -> list[object
         ([(3, ()), (1, REFUSED), (2, REFUSED)], [[3], [1], [2]]),
         ([(3, REFUSED), (1, REFUSED), (2, REFUSED)], [[], [], "IFX610"]),
         ([(1, REFUSED), (3, REFUSED), (5, REFUSED), (7, REFUSED), (9, ())], [[], [], [], [], [1, 3, 5, 7, 9]]),
-        ([(1, ()), (2, REFUSED), (3, (Refusal(0, "no", 400, vague="else"),))], [[1], [], [2]]),
-        ([(1, ()), (2, REFUSED), (3, (Refusal(0, "no", 400),))], [[1], [], [2, 3]]),
+        ([(1, ()), (2, REFUSED), (3, OTHERWISE)], [[1], [], [2]]),
+        ([(1, ()), (2, REFUSED), (3, BY_NAME)], [[1], [], [2, 3]]),
+        ([(1, ()), (2, REFUSED), (3, REFUSED), (4, REFUSED)], [[1], [], [], "IFX610"]),
+        ([(1, REFUSED), (2, OTHERWISE), (3, TWO_REASONS)], [[], [], "IFX610"]),
+        ([(1, TWO_REASONS), (2, ())], [[], [1, 2]]),
+        ([(1, ()), (2, REFUSED), (3, TWO_REASONS)], [[1], [], [2, 3]]),
+        ([(1, ()), (2, REFUSED), (3, ONE_BY_NAME)], [[1], [], [2, 3]]),
+        ([(1, LARGE), (2, ()), (3, LARGE)], [[], [1, 2], [3]]),
+        ([(3, REFUSED), (5, BY_NAME), (2, ()), (4, REFUSED)], [[], [5], [2], []]),
     ],
     ids=[
         "one under way between them",
@@ -481,12 +493,32 @@ def ends(*steps: tuple[int, tuple[Refusal, ...]], begun: int = 9) -> list[object
         "never three in a row",
         "another reason",
         "a named line",
+        "one reason after an accepted line",
+        "three reasons since the start",
+        "two reasons in a request",
+        "two reasons in a request after an accepted line",
+        "a named line in a request",
+        "too large",
+        "a named line is in no row after an accepted line",
     ],
 )
 def test_in_a_row_means_the_order_in_which_requests_began(
     steps: list[tuple[int, tuple[Refusal, ...]]], expected: list[object]
 ) -> None:
     assert ends(*steps) == expected
+
+
+def test_what_is_forgotten_is_neither_held_nor_in_a_row() -> None:
+    """The source lost its connection: it reads these messages again, as new requests."""
+    held: HeldRequests[str] = HeldRequests()
+    for number in (1, 2):
+        assert held.ended(held.begin(), f"request {number}", 1, REFUSED) == []
+    assert held.words == "400: no 7"
+
+    held.forget()
+
+    assert (held.words, held.again(), held.finished()) == (None, [], [])
+    assert held.ended(held.begin(), "request 3", 1, REFUSED) == []
 
 
 # --- over HTTP ---

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import mutants
 import pytest
@@ -122,3 +124,43 @@ def test_only_what_fails_or_is_late_alone_too_is_noticed(
 def test_a_process_that_ends_in_another_way_ends_the_run(run: Callable[[Sequence[str], mutants.Tell], None]) -> None:
     with pytest.raises(mutants.BrokenRun):
         mutants.outcome(run, ["a"], mutants.Ranking({}))
+
+
+def test_the_functions_that_a_test_runs_are_recorded(tmp_path: Path) -> None:
+    path, names = tmp_path / "lager.py", set[str]()
+    path.write_text(SOURCE + "\nclass Regal:\n    make = staticmethod(lambda x: [x])\n", "utf-8")
+    found: dict[str, Any] = {}
+    exec(compile(path.read_text("utf-8"), str(path), "exec"), found)
+
+    mutants._record_calls(path, ast.parse(path.read_text("utf-8")), names)
+
+    assert found["while_"]([1, None]) == [1]
+    assert names == {"while_"}
+    assert found["Lager"]().holt(3) is False
+    assert found["Regal"].make(1) == [1]
+    assert names == {"while_", "Lager.holt", "Regal.<lambda>"}
+
+
+def spinning(tests: Sequence[str], tell: mutants.Tell) -> None:
+    tell("begins", tests[-1])
+    while True:
+        pass
+
+
+def test_what_needs_too_much_cpu_is_noticed_however_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "OF_CPU", mutants.Limit(0.05, 1))
+    monkeypatch.setattr(mutants, "USUAL", mutants.Limit(600, 1))
+
+    assert mutants.outcome(spinning, ["a", "b"], mutants.Ranking({})) == ("timed out", "b")
+
+
+def test_tests_that_noticed_a_mutant_of_the_function_go_first_and_what_is_long_is_left_out() -> None:
+    usual = {"slow": (9.0, ["f"]), "fast": (0.1, ["f"]), "other": (0.01, ["g"]), "good": (1.0, ["f", "g"])}
+    ranking, quick = mutants.Ranking(usual), mutants.Ranking(usual, 5.0)
+    for each in (ranking, quick):
+        each.count("f", "failed", "good")
+
+    assert ranking.tests(["f"]) == ["good", "fast", "slow"]
+    assert quick.tests(["f"]) == ["good", "fast"]
+    assert ranking.tests(["g"]) == ["other", "good"]
+    assert ranking.tests() == ["good", "other", "fast", "slow"]

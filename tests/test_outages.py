@@ -241,6 +241,22 @@ def test_attempts_are_counted_from_the_first_failure_of_a_delivery() -> None:
     assert (attempts(), outage.is_on) == ((0, 0, 0), False)
 
 
+def test_the_backoff_is_short_while_a_line_is_suspected_and_long_where_none_is_at_fault() -> None:
+    outage = Outage()
+    retry = Retry(Policy(max_retries=4, retry_backoff_seconds=1.0, max_backoff_seconds=100.0), outage)
+    busy = Unavailable("fault 7", 500, suspicious=True)
+
+    def wait(now: float) -> float:
+        retry.pause(busy, now, 1.0)
+        return retry.seconds_to_wait(now)
+
+    assert [wait(now) for now in (100.0, 200.0, 300.0)] == [1.0, 2.0, 4.0]
+    retry.suspect_a_line()
+    assert [wait(now) for now in (400.0, 500.0)] == [1.0, 2.0]
+    retry.blame_server()
+    assert wait(600.0) == 16.0
+
+
 def test_the_time_that_a_server_asked_for_holds_for_all_and_no_answer_shortens_it() -> None:
     outage = Outage()
     first, second = (Machine(["m f=1 1"], Policy(), outage=outage) for _ in range(2))
@@ -376,7 +392,9 @@ def test_the_oldest_late_answer_is_shown_as_long_as_it_is_late_and_other_words_s
     with unanswered.request(2.0, "a write of 3 lines"):
         assert shown(10.0) == "the server: no answer to a write of 3 lines for 8 s"
         status.waiting_for = "the first point"
-    assert shown(11.0) == "the first point"
+        assert shown(11.0) == "the server: no answer to a write of 3 lines for 9 s"
+        status.waiting_for = "the first point"
+    assert shown(12.0) == "the first point"
 
 
 def test_each_late_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -233,22 +233,25 @@ def test_now_reads_only_what_is_written_after_the_start() -> None:
     assert world.published == [(BASE + S, 0, 1)]
 
 
-def test_reading_stays_behind_the_servers_clock() -> None:
-    world = World(WindowRules(start=BASE - 100 * S, settle=10 * S))
+@pytest.mark.parametrize("end", [None, BASE + 10 * S])
+def test_reading_stays_behind_the_servers_clock(end: int | None) -> None:
+    world = World(WindowRules(start=BASE - 100 * S, end=end, settle=10 * S))
     for _ in range(200):
         world.step()
         assert all(read.stop <= world.now - 10 * S for read in world.reads)
 
 
-def test_far_behind_the_tail_goes_first_and_the_backfill_follows_beside_it() -> None:
+@pytest.mark.parametrize("end", [None, BASE + 86_400 * S])
+def test_far_behind_the_tail_goes_first_and_the_backfill_follows_beside_it(end: int | None) -> None:
     start = BASE - 86_400 * S
-    world = World(WindowRules(start=start, window=60 * S), read_seconds=1.0)
+    world = World(WindowRules(start=start, end=end, window=60 * S), read_seconds=1.0)
     world.run(60)
     lanes = [read.lane for read in world.reads]
 
     assert lanes[0] == "tail"
     assert world.reads[0].stop > BASE - 120 * S
     assert lanes.count("backfill") > 3
+    assert all(read.known == read.start for read in world.reads if read.lane == "backfill")
     tails = [read.stop for read in world.reads if read.lane == "tail"]
     assert max(tails) >= world.now - 20 * S
 
@@ -281,6 +284,7 @@ def test_with_until_end_the_rate_bounds_everything() -> None:
 
     assert world.machine.next(world.seconds) == Finished()
     assert len(world.published) == 1_000
+    assert [read.start for read in world.reads[1:]] == [read.stop for read in world.reads[:-1]]
     assert 80 <= world.seconds <= 101
 
 
@@ -302,22 +306,24 @@ def test_windows_grow_over_empty_time_and_shrink_under_load() -> None:
     world.run(1_000)
 
     assert len(world.reads) < 80
-    machine = Windows(WindowRules(start=0, end=10**18, window=1000))
+    assert covered(world.reads) == [(BASE - 365 * 86_400 * S, BASE - 86_400 * S)]
+    machine = Windows(WindowRules(start=S, end=10**18, window=1000))
     machine.set_server_time(BASE, 0.0)
     machine.set_server_time(BASE, 0.0)
     sizes = []
-    for rows in (HEAVY_ROWS + 1, LIGHT_ROWS, LIGHT_ROWS - 1, LIGHT_ROWS - 1):
+    for rows in (HEAVY_ROWS + 1, HEAVY_ROWS, LIGHT_ROWS, LIGHT_ROWS - 1, LIGHT_ROWS - 1):
         read = machine.next(0.0)
         assert isinstance(read, Read)
         sizes.append(read.stop - read.start)
         machine.read(rows, 0.0)
     read = machine.next(0.0)
     assert isinstance(read, Read)
-    assert [*sizes, read.stop - read.start] == [1000, 500, 500, 1000, 2000]
+    assert [*sizes, read.stop - read.start] == [1000, 500, 500, 500, 1000, 2000]
 
 
-def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond() -> None:
-    machine = Windows(WindowRules(start=0, end=10**18, window=1 << 12))
+@pytest.mark.parametrize(("window", "expected"), [(1 << 12, [4096, 2048, 512, 64, 4, 1]), (2, [2, 1])])
+def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond(window: int, expected: list[int]) -> None:
+    machine = Windows(WindowRules(start=0, end=10**18, window=window))
     machine.set_server_time(BASE, 0.0)
     machine.set_server_time(BASE, 0.0)
     sizes = []
@@ -325,8 +331,9 @@ def test_too_much_shrinks_a_window_ever_faster_down_to_one_nanosecond() -> None:
         assert isinstance(read, Read)
         sizes.append(read.stop - read.start)
         machine.too_much()
+        assert len(sizes) < 100
 
-    assert sizes == [4096, 2048, 512, 64, 4, 1]
+    assert sizes == expected
     assert read == GiveUp(0, 1)
 
 
@@ -392,10 +399,11 @@ def test_until_end_reads_what_is_settled_now_in_order_and_ends() -> None:
     assert world.published == [(BASE - 11 * S, 0, 1)]
 
 
-def test_a_long_overlap_is_not_read_again_on_every_poll() -> None:
+@pytest.mark.parametrize("end", [None, BASE + 86_400 * S])
+def test_a_long_overlap_is_not_read_again_on_every_poll(end: int | None) -> None:
     """A look back happens every twentieth of it at most: a row is read some twenty times, not hundreds."""
     hour = 3_600 * S
-    world = World(WindowRules(start=BASE, overlap=hour, poll_seconds=5))
+    world = World(WindowRules(start=BASE, end=end, overlap=hour, poll_seconds=5))
     world.run(3 * 3_600)
     looks = [read for read in world.reads if read.start < read.known]
 
@@ -427,3 +435,188 @@ def test_what_is_foreseen_is_final_and_changes_nothing(rules: WindowRules) -> No
 def test_a_position_that_makes_no_sense_is_refused(wrong: tuple[int, int, tuple[int, int] | None]) -> None:
     with pytest.raises(ValueError, match="invalid position"):
         ReadPosition(*wrong)
+
+
+# --- passes, and what is asked when ---
+
+
+def test_the_time_is_asked_right_before_the_pass_over_the_tail() -> None:
+    """A window of the backfill between them would make the time old, and the tail end further back than it must."""
+    world = World(WindowRules(start=BASE - 10**9 * S, window=S, overlap=60 * S, poll_seconds=1), read_seconds=3.0)
+    asked = 0
+    for _ in range(400):
+        action = world.machine.next(world.seconds)
+        world.step()
+        if action == AskTime() and world.machine.position is not None:
+            following = world.machine.next(world.seconds)
+            asked += isinstance(following, Read)
+            assert not isinstance(following, Read) or following.lane == "tail"
+
+    assert asked > 10
+
+
+def test_a_reader_that_was_away_for_long_jumps_to_the_tail_right_after_its_look_back() -> None:
+    """It reads again what was not final, then makes the rest the gap, without a poll interval between them."""
+    done = BASE - 10**6 * S
+    world = World(WindowRules(start=BASE, poll_seconds=300), position=ReadPosition(done - 60 * S, done))
+    world.run(10)
+
+    assert (world.reads[0].start, world.reads[0].known) == (done - 60 * S, done)
+    assert max(read.stop for read in world.reads if read.lane == "tail") >= BASE - 10 * S
+    assert covered(world.reads)[0][0] == done - 60 * S
+
+
+def test_the_end_does_not_wait_for_the_next_look_back() -> None:
+    """With a long overlap a look back is rare; what is final at the end is read when it is."""
+    hour, end = 3_600 * S, BASE + 50 * S
+    world = World(WindowRules(start=BASE, end=end, overlap=hour, settle=10 * S))
+    world.run(10_000)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert end + hour + 10 * S <= world.now <= end + hour + 20 * S
+
+
+def test_a_server_without_a_point_is_asked_for_its_time_again() -> None:
+    """An old time would make the reader begin too early."""
+    machine = Windows(WindowRules(poll_seconds=5))
+    for seconds in (0.0, 5.0):
+        assert machine.next(seconds) == AskTime()
+        machine.set_server_time(BASE + int(seconds) * S, seconds)
+        assert machine.next(seconds) == AskFirst()
+        machine.set_first_time(None, seconds)
+        assert machine.next(seconds) == Wait(5.0, "empty")
+
+
+def test_a_window_that_was_read_ends_the_row_of_those_that_were_too_much() -> None:
+    machine = Windows(WindowRules(start=0, end=10**18, window=1 << 12))
+    machine.set_server_time(BASE, 0.0)
+    machine.set_server_time(BASE, 0.0)
+    sizes = []
+    for is_too_much in (True, False, True, True, False):
+        read = machine.next(0.0)
+        assert isinstance(read, Read)
+        sizes.append(read.stop - read.start)
+        if is_too_much:
+            machine.too_much()
+        else:
+            machine.read(LIGHT_ROWS, 0.0)
+
+    assert sizes == [4096, 2048, 2048, 1024, 256]
+
+
+@pytest.mark.parametrize("away_seconds", [10**3, 10**4, 10**5])
+def test_a_tail_that_is_far_behind_does_not_jump_while_there_is_a_gap(away_seconds: int) -> None:
+    """A process that was away with an open gap: the second gap would replace the first, which is not read yet."""
+    start, done = BASE - 10**6 * S, BASE - away_seconds * S
+    world = World(WindowRules(start=start), position=ReadPosition(done, done, (start, done - 500 * S)))
+    world.run(200)
+    spans = covered(world.reads)
+
+    assert world.machine.position is not None
+    assert world.machine.position.gap is None
+    assert (spans[0][0], spans[0][1]) == (start, done - 500 * S)
+    assert [span[0] for span in spans[1:]] == [done]
+
+
+def test_a_clock_that_jumps_ahead_after_a_look_back_causes_another() -> None:
+    """The tail is far behind at once: before it jumps, what is not final is read again, although that was just done."""
+    hour = 3_600 * S
+    machine = Windows(WindowRules(overlap=hour, poll_seconds=5), ReadPosition(BASE - hour, BASE - 20 * S))
+    machine.set_server_time(BASE, 0.0)
+    while isinstance(machine.next(0.0), Read):
+        machine.read(0, 0.0)
+    assert machine.next(0.0) == Wait(5.0)
+    before = machine.position
+    assert before is not None
+
+    machine.set_server_time(BASE + 10 * hour, 5.0)
+    read = machine.next(5.0)
+
+    assert isinstance(read, Read)
+    assert read.start == before.checked < before.done
+
+
+def test_until_end_includes_the_look_back_of_a_reader_that_has_read_everything() -> None:
+    position = ReadPosition(BASE - 70 * S, BASE - 10 * S)
+    machine = Windows(WindowRules(until_end=True), position)
+    machine.set_server_time(BASE, 0.0)
+
+    read = machine.next(0.0)
+    assert isinstance(read, Read)
+    assert (read.start, read.stop) == (position.checked, position.done)
+    machine.read(0, 0.0)
+    assert machine.next(0.0) == Finished()
+
+
+def test_a_wait_for_the_rate_ends_exactly_when_it_said() -> None:
+    rules = WindowRules(start=BASE - 10**6 * S, poll_seconds=100, rows_per_second=1.0)
+    machine = Windows(rules)
+    for _ in range(2):
+        machine.set_server_time(BASE, 0.0)
+    while not isinstance(action := machine.next(0.0), Wait):
+        assert isinstance(action, Read)
+        machine.read(8 * (action.lane == "backfill"), 0.0)
+
+    assert action == Wait(8.0, "rate")
+    assert machine.next(7.5) == Wait(0.5, "rate")
+    assert isinstance(machine.next(8.0), Read)
+
+
+# --- how large a window is ---
+
+
+def opened(machine: Windows, now: int = BASE) -> Windows:
+    """Return a machine whose first pass begins at `now`."""
+    if machine.position is None:
+        machine.set_server_time(now, 0.0)
+    machine.set_server_time(now, 0.0)
+    return machine
+
+
+@pytest.mark.parametrize(("unfinished", "span"), [(1_000, 500), (2, 1), (1, 1), (None, 60 * S)])
+def test_a_process_that_died_in_a_window_begins_with_half_of_it(unfinished: int | None, span: int) -> None:
+    position = ReadPosition(BASE - 200 * S, BASE - 200 * S)
+    machine = opened(Windows(WindowRules(window=60 * S), position, unfinished=unfinished))
+
+    read = machine.next(0.0)
+
+    assert isinstance(read, Read)
+    assert read.stop - read.start == span
+
+
+def test_a_window_that_was_cut_short_says_nothing_about_its_size() -> None:
+    """A reader that follows the tail reads a few seconds each time; after a pause its window is not enormous."""
+    machine = opened(Windows(WindowRules(start=BASE - 100 * S, settle=0, overlap=0, window=60 * S)))
+    spans = []
+    for now in (0, 5, 10, 15, 20, 25, 620):
+        machine.set_server_time(BASE + now * S, float(now))
+        while isinstance(read := machine.next(float(now)), Read):
+            spans.append((read.stop - read.start) // S)
+            machine.read(0, float(now))
+
+    assert spans == [60, 40, 5, 5, 5, 5, 5, 120, 240, 235]
+
+
+@pytest.mark.parametrize(("rows", "span"), [(101, 30), (100, 60), (25, 60), (24, 120)])
+def test_a_window_holds_at_most_what_its_rate_allows_in_ten_seconds(rows: int, span: int) -> None:
+    rules = WindowRules(start=BASE - 10_000 * S, window=60 * S, until_end=True, rows_per_second=10.0)
+    machine = opened(Windows(rules))
+    assert isinstance(machine.next(0.0), Read)
+    machine.read(rows, 0.0)
+
+    read = machine.next(100.0)
+
+    assert isinstance(read, Read)
+    assert read.stop - read.start == span * S
+
+
+def test_a_pass_that_waits_for_its_rate_goes_on_where_it_was() -> None:
+    """It takes longer than a poll interval, and nothing of it is final yet: no span is read twice for that."""
+    writes = [Write(0, BASE - 3_000 * S + number * 30 * S, 0, number) for number in range(90)]
+    rules = WindowRules(start=BASE - 3_000 * S, overlap=3_600 * S, window=60 * S, until_end=True, rows_per_second=1.0)
+    world = World(rules, writes)
+    world.run(1_000)
+
+    assert world.machine.next(world.seconds) == Finished()
+    assert [read.start for read in world.reads[1:]] == [read.stop for read in world.reads[:-1]]
+    assert len(world.published) == 90

@@ -84,9 +84,7 @@ class HeldRequests(Generic[T]):
         """Return the requests to settle after a request of `lines` lines ended: none while it is held."""
         this = EndedRequest(request, tuple(refusals))
         if len(refusals) < lines:
-            if not self._has_accepted:
-                self._has_accepted = True
-                self._row = {held: reason for held, reason in self._row.items() if held in self._held}
+            self._has_accepted = True
             return self._settle(number, this)
         vague = [refusal for refusal in refusals if self._is_vague(refusal)]
         reasons = {_reason_of(refusal) for refusal in vague}

@@ -36,7 +36,7 @@ What `next` returns, in this order:
   process that died in a large window the next one begins with half of it, so a reader that is killed faster than a
   window takes gets on.  With a `grid` the size is fixed: every window is one whole cell.
 - **The end.**  With `end`: when the gap is closed and everything before `end` is final.  With `until_end`: when what
-  was settled at the first pass is read, the look back included.
+  was settled at the last pass is read, the look back included, and the gap is closed.
 """
 
 from __future__ import annotations
@@ -161,12 +161,11 @@ class Windows:
             "tail": rules.rows_per_second if rules.until_end else None,
             "backfill": rules.rows_per_second,
         }
-        first = rules.window if unfinished is None or rules.grid else max(unfinished // 2, 1)
+        first = rules.window if unfinished is None else max(unfinished // 2, 1)
         self._sizes: dict[Lane, _WindowSize] = {
             lane: _WindowSize(first, adapts=not rules.grid, rows_per_second=rate or HEAVY_ROWS)
             for lane, rate in self._rates.items()
         }
-        self._until: int | None = None
         self._given: Read | None = None
         self._hopeless: Read | None = None
 
@@ -200,8 +199,6 @@ class Windows:
             if self.rules.start != "beginning":
                 self._begin(now if self.rules.start == "now" else self.rules.start)
             return
-        if self._until is None and self.rules.until_end:
-            self._until = self._upper(now)
         self._next_pass = seconds + self.rules.poll_seconds
         self._start_pass(position, now, seconds)
 
@@ -247,9 +244,7 @@ class Windows:
         then = copy.deepcopy(self)
         then.read(rows, seconds)
         action = then.next(seconds)
-        return (
-            action if isinstance(action, Read) and action.known <= action.start and action.keep >= action.stop else None
-        )
+        return action if isinstance(action, Read) and action.keep >= action.stop else None
 
     def too_much(self) -> None:
         """Take that the last returned span holds too much to be read at once."""
@@ -268,7 +263,6 @@ class Windows:
                 return Finished()
             if seconds < self._next_pass:
                 return Wait(self._next_pass - seconds, "empty")
-            self._is_empty = False
         return AskTime() if self._asked is None else AskFirst()
 
     def _begin(self, start: int) -> None:
@@ -355,7 +349,7 @@ class Windows:
             return Wait(self._held["tail"] - seconds, "rate")
         if position.gap is not None and self._held["backfill"] < self._next_pass:
             return Wait(self._held["backfill"] - seconds, "rate")
-        return Wait(max(self._next_pass - seconds, 0.0))
+        return Wait(self._next_pass - seconds)
 
     # --- the end ---
 
@@ -365,9 +359,9 @@ class Windows:
         end = self.rules.end
         if end is not None and position.checked >= end:
             return True
-        if self._until is None or self._target is not None:
+        if not self.rules.until_end or self.live_to is None or self._target is not None:
             return False
-        return position.done >= self._until
+        return position.done >= self.live_to
 
 
 class _WindowSize:
