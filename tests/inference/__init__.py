@@ -22,7 +22,8 @@ map, `sensors.*~key` for its name.  `header('x')` is a header of the message.
 | `tags_optional` | may be a tag, a field, or omitted |
 | `ignored` | may be a field, or omitted, never a tag; `raw.*` covers all that is below |
 | `fields` | must be fields of this type |
-| `time` | `path`, empty for the time of the message; `clock`, the path of the time of day if the one of `path` is only the day; `format`, of both with a blank between them; `also`, other paths that are right |
+| `time` | `path`, empty for the time of the message; `format`; `also`, other paths that are right |
+| `time.clock` | the time of day, where `path` is only the day; `format` is of both, a blank between them |
 | `absent` | texts that mean a missing value |
 | `series` | the number of measurements and sets of `tags`, of elements that have a field |
 | `unseen` | paths that only the second half of the samples has, or has with another kind of value |
