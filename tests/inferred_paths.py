@@ -48,8 +48,14 @@ def paths_of(mapping: WriterMapping, source: Source | None) -> list[str]:
     if source is None or isinstance(source, Const):
         return []
     assert isinstance(source, Expression)
+    return paths_of_text(mapping, source.text)
+
+
+def paths_of_text(mapping: WriterMapping, text: str) -> list[str]:
+    """Return the paths that the text of an expression reads in a point of a mapping."""
     elements = elements_of(mapping)
-    return _texts(_Reading(elements).read(_parse(source.text), elements[-1]))
+    place = _Reading(elements).read(_parse(text), elements[-1])
+    return _texts(place.element if isinstance(place, ListOf) else place)
 
 
 def elements_of(mapping: WriterMapping) -> list[Place]:

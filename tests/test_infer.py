@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from iggyflux.codes import CODES
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping
 from iggyflux.transports.local.envelopes import bare_message
+from tests.inference import Step, covers, leaves, write_path
+from tests.inferred_paths import each_paths, paths_of, paths_of_text
 
 # Foreign names, and names that could break a document or an expression.
 NAMES = st.sampled_from(
@@ -186,3 +189,69 @@ def test_a_path_that_no_sample_has_is_no_constant_measurement() -> None:
     with pytest.raises(SampleError) as found:
         infer(samples, Wishes("s", "t", measurement="data.kiln.name"))
     assert found.value.code == "IFX544"
+
+
+def unnamed(proposal: Proposal, trees: list[Any]) -> set[str]:
+    """Return the places of scalars that the mapping of a proposal neither reads nor names in a comment."""
+    text = proposal.text("yaml")
+    mapping = parse_mapping(text)
+    assert isinstance(mapping, WriterMapping)
+    [point] = mapping.writer.points
+    sources = [point.measurement, point.timestamp.source]
+    sources += [part.source for part in (*point.tags, *point.fields)]
+    read = {path for source in sources for path in paths_of(mapping, source) if not path.startswith("header(")}
+    named: set[str] = set()
+    filtered: set[tuple[str, str]] = set()
+    for each in proposal.unused:
+        expression = each.line if isinstance(each.line, str) else str(each.line["expr"])
+        written = (expression, expression.replace("'", "''"), json.dumps(expression, ensure_ascii=False)[1:-1])
+        assert any(form in text for form in written) or not expression.isprintable()
+        if each.kind == "rest" and (kind := re.search(r"type\(@\) != '(\w+)'", expression)):
+            filtered |= {(path, kind[1]) for path in paths_of_text(mapping, expression)}
+            continue
+        suffix = {"value": "", "rest": "", "list": "[]", "map": ".*"}[each.kind]
+        named |= {f"{path}{suffix}".removeprefix(".") for path in paths_of_text(mapping, expression)}
+    # A message without the list of `for_each` may itself be an element.
+    alone = {path.removeprefix(f"{each}.") for each in each_paths(mapping) for path in read | named}
+    return {
+        write_path(steps)
+        for tree in trees
+        for steps, value in leaves(tree)
+        if value is not None
+        and not any(covers(path, steps, tree) for path in read | alone)
+        and not any(covers(path, steps[:end], tree) for path in named for end in range(len(steps) + 1))
+        and not any(
+            covers(path, steps[:end], tree) and _kind_at(tree, steps[:end]) != kind
+            for path, kind in filtered
+            for end in range(len(steps) + 1)
+        )
+    }
+
+
+def _kind_at(tree: Any, steps: tuple[Step, ...]) -> str:
+    for step in steps:
+        tree = tree[step]
+    return {dict: "object", list: "array"}.get(type(tree), "scalar")
+
+
+# Lists and objects in lists: what is measured is somewhere in them.
+LISTS = st.recursive(
+    st.one_of(st.integers(-5, 100), st.floats(0.1, 9.9), st.sampled_from(["röd", "blå", "n/a", "7"]), st.booleans()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=6),
+        st.dictionaries(st.sampled_from(["kar", "fat", "djup", "sil", "42", "43", "rad", "id"]), inner, max_size=4),
+    ),
+    max_leaves=14,
+)
+
+
+@given(messages=st.one_of(alike(), st.lists(LISTS, min_size=1, max_size=4), st.lists(TREES, min_size=1, max_size=4)))
+def test_every_scalar_of_the_samples_is_read_or_named_in_a_comment(messages: list[Any]) -> None:
+    payloads = [json.dumps(message).encode() for message in messages]
+    try:
+        samples = recognize_payloads(payloads)
+        proposal = infer(samples, Wishes("s", "messages"))
+    except SampleError:
+        return
+
+    assert unnamed(proposal, samples.trees) == set()

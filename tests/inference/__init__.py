@@ -220,7 +220,7 @@ def parse_path(text: str) -> tuple[Step, ...]:
             raise ValueError(f"not a path: {text!r}, at {place}")
         place = found.end()
         if found["quoted"] is not None:
-            steps.append(re.sub(r"\\(.)", r"\1", found["quoted"]))
+            steps.append(json.loads(f'"{found["quoted"]}"', strict=False))
         elif found["by"]:
             steps.append((found["by"], found["text"]))
         elif found["position"] is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from iggyflux.authoring.inference.elements import MOST_HOPS, Elements, expression_of, find_elements
+from iggyflux.authoring.inference.elements import MOST_HOPS, Elements, Passed, expression_of, find_elements
 from iggyflux.authoring.inference.measurements import choose_measurement, constant_type
 from iggyflux.authoring.inference.names import Names, singular
 from iggyflux.authoring.inference.places import find_places, place_named
@@ -15,6 +15,7 @@ from iggyflux.authoring.inference.shape import Shape
 from iggyflux.authoring.inference.sources import copies_among, states_among
 from iggyflux.authoring.inference.times import choose_time
 from iggyflux.authoring.inference.wishes import Wishes
+from iggyflux.authoring.inference.write import yaml_flow
 from iggyflux.authoring.samples import SampleError
 from iggyflux.records import JSON
 
@@ -69,7 +70,7 @@ def decide(
                 fields.append(part)
     if not fields:
         raise _nothing_to_store(tags, elements)
-    unused += [Unused("", expression_of(path, elements.start(scope)), why) for scope, path, why in elements.passed_over]
+    unused += [_left(elements, passed) for passed in elements.passed_over if passed.values]
     return Proposal(
         source=source,
         measurement=measurement,
@@ -137,6 +138,29 @@ def _unused(place: Place, reason: str) -> Unused:
     kinds = set(place.shape.kinds) - {"null"}
     type_ = "string" if "string" in kinds else "boolean" if kinds == {"boolean"} else "float"
     return Unused(place.key or "value", {"expr": place.expression, "type": type_}, reason)
+
+
+def _left(elements: Elements, passed: Passed) -> Unused:
+    """Return a list or map that is not entered, with what a person can write to store it."""
+    expression = expression_of(passed.path, elements.start(passed.scope))
+    walked = expression_of(passed.path)
+    if passed.kind == "map":
+        walked = f"items({walked})"
+    if passed.only:
+        walked = _filtered(walked, passed.only)
+    if passed.kind == "rest":
+        expression = _filtered(expression, passed.only) if passed.only else expression
+    is_innermost = passed.scope == len(elements.hops)
+    lists: list[JSON] = [walked] if is_innermost else [*elements.for_each[: passed.scope], walked]
+    shown = yaml_flow(lists if len(lists) > 1 else walked, is_expression=True)
+    advice = f"a point with for_each: {shown}" if is_innermost else f"a mapping with for_each: {shown}"
+    if passed.kind == "rest" and not passed.only:
+        advice = "a field"
+    return Unused("", expression, passed.reason, passed.kind, advice, passed.is_measured)
+
+
+def _filtered(expression: str, only: str) -> str:
+    return f"{expression}{only}" if expression != "@" else only
 
 
 def _nothing_to_store(tags: Sequence[Tag], elements: Elements) -> SampleError:

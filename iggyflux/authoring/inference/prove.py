@@ -81,10 +81,20 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposa
     if part == "tags" and rest[0]:
         return _without_tag(proposal, rest[0], reason)
     if part == "timestamp":
-        return replace(proposal, time=_weaker_time(proposal, code, reason))
+        time = _weaker_time(proposal, code, reason)
+        lost = proposal.time.expression if time.expression is None else None
+        return _without(replace(proposal, time=time), lost, "it fails as the time")
     if part == "measurement" and not proposal.measurement.is_constant:
-        return replace(proposal, measurement=Measurement(proposal.source.topic, True, f"the topic, since {reason}"))
+        measurement = Measurement(proposal.source.topic, True, f"the topic, since {reason}")
+        weaker = replace(proposal, measurement=measurement)
+        return _without(weaker, proposal.measurement.text, "it fails as the measurement")
     raise SampleError(CANNOT_PROVE, f"no mapping renders all samples: {reason}", 0, "remove what is unlike the others")
+
+
+def _without(proposal: Proposal, expression: str | None, reason: str) -> Proposal:
+    """Return the proposal, which names an expression that it does not read any more."""
+    left = (Unused("", expression, reason),) if expression is not None else ()
+    return replace(proposal, unused=(*proposal.unused, *left))
 
 
 def _apart(proposal: Proposal) -> Proposal:
@@ -128,7 +138,7 @@ def _without_tag(proposal: Proposal, key: str, reason: str) -> Proposal:
     if tag.required:
         tags = tuple(replace(each, required=False) if each is tag else each for each in proposal.tags)
         return replace(proposal, tags=tags)
-    unused = Unused(key, f"{key}: {tag.expression}", f"it fails as a tag: {reason}")
+    unused = Unused(key, {"expr": tag.expression, "type": "string"}, f"it fails as a tag: {reason}")
     return replace(proposal, tags=tuple(e for e in proposal.tags if e is not tag), unused=(*proposal.unused, unused))
 
 

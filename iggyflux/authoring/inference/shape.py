@@ -54,6 +54,8 @@ class Shape:
     entries: Shape | None = None
     items: Shape | None = None
     positions: tuple[Shape, ...] = ()
+    irregular: Sequence[list[JSON]] = ()
+    """Lists at a place of tuples that are none: `positions` say nothing of them."""
 
     @cached_property
     def kinds(self) -> Counter[str]:
@@ -106,6 +108,7 @@ def observe(values: Sequence[JSON], *, in_list: bool = False) -> Shape:
         entries=observe(entries) if entries else None,
         items=observe(items, in_list=True) if items else None,
         positions=tuple(_columns(tuples)) if tuples else (),
+        irregular=[value for value in lists if not _is_tuple(value)] if len(lists) > len(tuples) > 0 else (),
     )
 
 
@@ -129,8 +132,12 @@ def _tuples(lists: Sequence[list[JSON]], in_list: bool) -> Sequence[list[JSON]]:
     is_even = len(sizes) == 1 and 2 <= max(sizes) <= MOST_COLUMNS
     if is_even and (_has_kinds_of_its_own(lists) or (in_list and len(lists) > 1 and all(map(_is_row, lists)))):
         return lists
-    short = [value for value in lists if 2 <= len(value) <= MOST_POSITIONS and all(map(_is_number, value))]
+    short = [value for value in lists if _is_tuple(value)]
     return short if len(short) > len(lists) / 2 or (short and len(sizes) == 1) else []
+
+
+def _is_tuple(value: list[JSON]) -> bool:
+    return 2 <= len(value) <= MOST_POSITIONS and all(map(_is_number, value))
 
 
 def _has_kinds_of_its_own(lists: Sequence[list[JSON]]) -> bool:
