@@ -136,6 +136,8 @@ class _Reading:
             inner = self.read(children[0], here)
             element = _element(inner)
             return element if isinstance(element, ListOf) else ListOf(element)
+        if kind == "multi_select_list":
+            return Tuple(tuple(self.read(child, here) for child in children))
         if kind == "literal":
             return Text()
         if kind == "function_expression":

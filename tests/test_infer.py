@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from iggyflux import parse_mapping
@@ -255,3 +256,58 @@ def test_every_scalar_of_the_samples_is_read_or_named_in_a_comment(messages: lis
         return
 
     assert unnamed(proposal, samples.trees) == set()
+
+
+MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2026, 12, 31))  # noqa: DTZ001  (as texts without a zone)
+DAYS = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%d.%m.%y", "%d %b %Y"]
+CLOCK_FACES = ["%H:%M:%S", "%H:%M", "%H.%M.%S", "%I:%M:%S %p", "%H:%M:%S.%f"]
+PAIRS = [
+    ("date", "time"),
+    ("Date", "Time"),
+    ("Datum", "Uhrzeit"),
+    ("day", "hour-minute"),
+    ("fecha", "hora"),
+    ("d", "t"),
+]
+
+
+@given(
+    moments=st.lists(MOMENTS, min_size=1, max_size=4, unique_by=lambda at: f"{at:%F %H:%M}"),
+    day=st.sampled_from(DAYS),
+    clock=st.sampled_from(CLOCK_FACES),
+    names=st.sampled_from(PAIRS),
+    place=st.sampled_from(["message", "list", "below"]),
+)
+def test_a_day_and_a_time_of_day_are_one_time(
+    moments: list[datetime], day: str, clock: str, names: tuple[str, str], place: str
+) -> None:
+    """Which of two numbers is the day is asked for where no sample decides, and never guessed."""
+    assume(day[-3:] != ".%y" or "." not in clock)  # 10.11.12 may be either
+    rows = [{names[0]: f"{at:{day}}", names[1]: f"{at:{clock}}", "glow": 700.5} for at in moments]
+    messages: list[Any] = [{"kiln": rows}] if place == "list" else rows
+    if place == "below":
+        messages = [{"kiln": row} for row in rows]
+    samples = recognize_payloads([json.dumps(message).encode() for message in messages])
+    is_certain = not {"%d", "%m"} & {day[:2]} or any(at.day > 12 for at in moments)
+    if not is_certain:
+        with pytest.raises(SampleError) as asked:
+            infer(samples, Wishes("s", "t"))
+        assert asked.value.code == "IFX543"
+        assert f"--time-format '{day} {clock}'" in (asked.value.hint or "")
+    wishes = Wishes("s", "t") if is_certain else Wishes("s", "t", time_format=f"{day} {clock}")
+
+    mapping = proved(infer(samples, wishes), samples, "yaml")
+
+    [point] = mapping.writer.points
+    lines = mapping.plan().render([bare_message(each, 0) for each in samples.payloads]).lines
+    assert {field.key for field in point.fields} <= {"glow", "kiln_glow"}
+    wanted = {datetime.strptime(f"{at:{day} {clock}}", f"{day} {clock}").replace(tzinfo=UTC) for at in moments}
+    assert {parse_lines(line)[0].timestamp_ns for line in lines} == {
+        (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000 for at in wanted
+    }
+
+
+def test_the_time_of_a_sunrise_does_not_belong_to_a_day() -> None:
+    message = b'{"date": "2026-05-01", "sunrise": "05:41", "glow": 700.5}'
+    text = infer(recognize_payloads([message]), Wishes("s", "t")).text()
+    assert "join(" not in text

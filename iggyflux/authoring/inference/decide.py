@@ -35,9 +35,9 @@ def decide(
     """Return the proposal for samples of a shape.  Raise SampleError if nothing is stored, or a person must choose."""
     elements = find_elements(shape, most_hops)
     places = find_places(elements, source, headers)
-    time, clock_place, others = choose_time(places, wishes, bool(elements.hops))
+    time, used, others = choose_time(elements, places, wishes)
     measurement, type_place = choose_measurement(elements, places, wishes)
-    used = {id(place) for place in (clock_place, type_place) if place is not None}
+    used |= {id(type_place)} if type_place is not None else set()
     wanted = {id(place_named(places, name, "--tag")) for name in wishes.tags}
     names = Names()
     roles = {
