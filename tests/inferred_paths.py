@@ -166,7 +166,7 @@ class _Reading:
             found = re.search(r"([\w.]+)=[^=]*$", nodes[1]["value"])
             return found[1] if found else Text()
         if name in ("not_null", "coalesce"):
-            found = [place for place in places if not isinstance(place, Text)]
+            found = [place for place in places if not isinstance(place, (Text, Tuple))]
             return found[0] if len(found) == 1 else Tuple(tuple(found))
         found = [place for place in places if not isinstance(place, Text)]
         return found[0] if found else Text()

@@ -17,11 +17,15 @@ from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
 from iggyflux.authoring.samples import SampleError
 from iggyflux.codes import CODES
+from iggyflux.documents import parse_document
+from iggyflux.editor.diagnostics import check_mapping
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping
+from iggyflux.records import Message
 from iggyflux.transports.local.envelopes import bare_message
-from tests.inference import Step, covers, leaves, write_path
+from tests.inference import HELD_OUT, Key, Step, covers, leaves, read_keys, write_path
 from tests.inferred_paths import each_paths, paths_of, paths_of_text
+from tests.test_infer_answers import messages_of
 
 # Foreign names, and names that could break a document or an expression.
 NAMES = st.sampled_from(
@@ -211,7 +215,8 @@ def unnamed(proposal: Proposal, trees: list[Any]) -> set[str]:
             filtered |= {(path, kind[1]) for path in paths_of_text(mapping, expression)}
             continue
         suffix = {"value": "", "rest": "", "list": "[]", "map": ".*"}[each.kind]
-        named |= {f"{path}{suffix}".removeprefix(".") for path in paths_of_text(mapping, expression)}
+        if not expression.startswith("header("):
+            named |= {f"{path}{suffix}".removeprefix(".") for path in paths_of_text(mapping, expression)}
     # A message without the list of `for_each` may itself be an element.
     alone = {path.removeprefix(f"{each}.") for each in each_paths(mapping) for path in read | named}
     return {
@@ -311,3 +316,35 @@ def test_the_time_of_a_sunrise_does_not_belong_to_a_day() -> None:
     message = b'{"date": "2026-05-01", "sunrise": "05:41", "glow": 700.5}'
     text = infer(recognize_payloads([message]), Wishes("s", "t")).text()
     assert "join(" not in text
+
+
+def findings(proposal: Proposal, messages: list[Message]) -> list[str]:
+    """Return what `validate --samples` says of a mapping with its own samples."""
+    problems = check_mapping(parse_document(proposal.text(), file="inferred.yaml"), lambda _: messages)
+    return [f"{problem.code} {problem.location.pointer} {problem.message}" for problem in problems]
+
+
+@given(messages=alike())
+def test_validate_finds_nothing_in_a_mapping_with_the_samples_that_it_was_inferred_from(messages: list[Any]) -> None:
+    messages = (messages * 10)[:12]
+    try:
+        samples = recognize_payloads([json.dumps(message).encode() for message in messages])
+        proposal = infer(samples, Wishes("s", "messages"))
+    except SampleError:
+        return
+
+    given = [bare_message(each, number, stream="s", topic="messages") for number, each in enumerate(samples.payloads)]
+    assert findings(proposal, given) == []
+
+
+@pytest.mark.parametrize("key", [*read_keys(), *read_keys(HELD_OUT)], ids=str)
+def test_a_mapping_of_known_shapes_is_clean_and_names_every_scalar(key: Key) -> None:
+    content = key.samples_file.read_bytes()
+    messages = messages_of(key, content)
+    samples = recognize_payloads([each.payload for each in messages]) if key.envelope else recognize_file(content)
+    wishes = Wishes("s", "t", time_format="%d/%m/%Y %H:%M" if key.name == "meter-reads-ambiguous" else None)
+    proposal = infer(samples, wishes, messages=messages)
+
+    assert findings(proposal, messages) == []
+    if samples.format in ("json", "csv"):
+        assert unnamed(proposal, samples.trees) == set()

@@ -16,6 +16,8 @@ _BARE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LITERALS: Final = ("null", "true", "false")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
 NUMBERS: Final = "type(value) == 'number'"
+ENOUGH_TO_CHANGE: Final = 10
+"""What is measured changes within so many messages."""
 MOST_HOPS: Final = 4
 """No payload is known that nests what it measures more deeply."""
 
@@ -64,6 +66,8 @@ def expression_of(path: Sequence[str | int], start: str = "") -> str:
             text += f"[{step}]"
         else:
             bare = _BARE.fullmatch(step) and step not in _LITERALS
+            if not text and not any(char.isalnum() or char == "_" for char in step):
+                text = "@"  # "=" alone is easily taken for a text
             text += ("." if text else "") + (step if bare else json.dumps(step, ensure_ascii=False))
     return text or "@"
 
@@ -123,7 +127,7 @@ def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
     here = shape
     while True:
         candidates = list(_candidates(here))
-        best = max(candidates, key=lambda hop: weight(hop.elements), default=None)
+        best = max(candidates, key=lambda hop: _weight_of(hop, here), default=None)
         entered = frozenset(best.paths) if best is not None else frozenset[Path]()
         outside = sum(_own_weight(path, place) for path, place in here.walk(without=entered))
         if best is None or len(hops) == most_hops or not _is_worth_it(best, outside, here):
@@ -227,7 +231,7 @@ def _or_message(hop: Hop, shape: Shape) -> tuple[Shape, Hop] | None:
 
 
 def _is_worth_it(hop: Hop, outside: int, here: Shape) -> bool:
-    inside = weight(hop.elements)
+    inside = _weight_of(hop, here)
     is_only_thing = not any(place.is_leaf for _, place in here.walk())
     return is_only_thing or (inside > 0 and inside >= outside)
 
@@ -237,6 +241,14 @@ def _why_not(hop: Hop, entered: Hop | None) -> str:
     if entered is not None:
         return f"a {what} beside {entered.name or 'the one of for_each'}"
     return f"a {what} with fewer numbers than what is around it"
+
+
+def _weight_of(hop: Hop, here: Shape) -> int:
+    """Return the weight of the elements of a hop: none of a list that is the same in all messages, such as a schema."""
+    values = _at(here, hop.path).values
+    if len(values) >= ENOUGH_TO_CHANGE and all(value == values[0] for value in values):
+        return 0
+    return weight(hop.elements)
 
 
 def weight(shape: Shape, name: str = "") -> int:

@@ -45,6 +45,7 @@ def find_places(elements: Elements, source: Input, headers: Sequence[Mapping[str
                         path=path,
                         is_label=_is_label(here, path),
                         in_list=any(here[path[:end]].items is not None for end in range(len(path))),
+                        is_new_each=len(elements.message.values) > 1,
                     )
                 )
     names = dict.fromkeys(name for each in headers for name in each)

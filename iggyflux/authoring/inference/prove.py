@@ -14,13 +14,14 @@ from typing import Final, Literal
 from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference.copies import example_of
 from iggyflux.authoring.inference.decide import NO_FIELDS
-from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Time, Unused
+from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Tag, Time, Unused
 from iggyflux.authoring.inference.roles import FEW
 from iggyflux.authoring.samples import SampleError
 from iggyflux.authoring.series import tags_of
 from iggyflux.delivery.lines import point_key
 from iggyflux.documents import split_pointer
 from iggyflux.errors import MappingError, counted
+from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.records import Message, Rendered
 
@@ -50,6 +51,10 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
             continue
         rendered = mapping.plan().render(messages)
         if not rendered.failures:
+            stored = _stored(proposal, rendered.lines)
+            if stored != proposal and stored.fields:
+                proposal = stored
+                continue
             return _with_examples(proposal, mapping, messages, rendered, form)
         counts = Counter((failure.location, failure.code) for failure in rendered.failures)
         reasons = {(failure.location, failure.code): failure.reason for failure in rendered.failures}
@@ -62,6 +67,25 @@ def _compiled(proposal: Proposal, form: Literal["yaml", "toml"]) -> WriterMappin
     mapping = parse_mapping(proposal.text(form), format=form, name="inferred")
     assert isinstance(mapping, WriterMapping)  # noqa: S101  (its kind is written)
     return mapping
+
+
+def _stored(proposal: Proposal, lines: Sequence[str]) -> Proposal:
+    """Return the proposal without the tags and fields that no line has, since no record has a value there."""
+    parts: tuple[Tag | Field, ...] = (*proposal.tags, *proposal.fields)
+    missing = {each.key for each in parts}
+    for line in lines:
+        if not missing:
+            return proposal
+        for point in parse_lines(line):
+            missing -= {*point.tags, *point.fields}
+    lost = tuple(
+        Unused(each.key, {"expr": each.expression, "type": "string"}, "no record has a value there")
+        for each in parts
+        if each.key in missing
+    )
+    tags = tuple(each for each in proposal.tags if each.key not in missing)
+    fields = tuple(each for each in proposal.fields if each.key not in missing)
+    return replace(proposal, tags=tags, fields=fields, unused=(*proposal.unused, *lost))
 
 
 # --- weaker choices ---

@@ -24,6 +24,8 @@ MOST_COLUMNS: Final = 64
 """The longest tuple: a row of a table, written as a list."""
 LEAST_LIKENESS: Final = 0.5
 """Objects are alike if they share this part of their members; then the keys that lead to them are data."""
+LEAST_ALIKE: Final = 3
+"""Beside scalars, so many objects that are alike are a map: two may be the values before and after a change."""
 MANY_KEYS: Final = 8
 """From so many keys on, one kind of keys such as EUR, GBP, USD may be data rather than names of fields."""
 MOST_MEMBERS: Final = 2_000
@@ -166,7 +168,9 @@ def _keys_that_are_data(found: dict[str, list[JSON]]) -> frozenset[str]:
     coded = [key for key in nested if _CODE.fullmatch(key)]
     if len(coded) > 1 and len(coded) >= len(nested) / 2:
         return frozenset(coded)
-    if len(nested) > 1 and (_look_like_data([*nested]) or _are_alike([*nested.values()])):
+    is_mixed = any(not isinstance(value, (dict, list)) for members in found.values() for value in members)
+    enough = LEAST_ALIKE if is_mixed else 2  # `before` and `after` beside other members are names
+    if len(nested) > 1 and (_look_like_data([*nested]) or (len(nested) >= enough and _are_alike([*nested.values()]))):
         return frozenset(nested)
     numbers = [key for key, members in found.items() if all(type(member) in (int, float) for member in members)]
     if len(numbers) == len(found) > 1 and (_look_like_data(numbers) or _are_codes(numbers)):
