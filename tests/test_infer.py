@@ -264,6 +264,24 @@ def test_every_scalar_of_the_samples_is_read_or_named_in_a_comment(messages: lis
 
 
 MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2026, 12, 31))  # noqa: DTZ001  (as texts without a zone)
+
+
+@pytest.mark.parametrize("named", ["kind", "kar[].kind", "kar.kind", "kar[*].kind", "kar[0].kind"])
+def test_a_member_of_a_list_is_named_as_in_an_expression_or_as_seen_from_the_message(named: str) -> None:
+    samples = recognize_payloads(
+        [b'{"kar": [{"kind": "a", "djup": 1.5}, {"kind": "b", "djup": 2.5}], "larm": [{"nr": "x"}]}']
+    )
+    proposal = infer(samples, Wishes("s", "t", tags=(named,)))
+    assert [(tag.expression, tag.reason) for tag in proposal.tags] == [("kind", "chosen")]
+
+
+def test_a_member_of_a_list_that_is_not_walked_is_no_tag_and_the_error_names_the_list() -> None:
+    samples = recognize_payloads([b'{"kar": [{"djup": 1.5}, {"djup": 2.5}], "larm": [{"nr": "x"}]}'])
+    with pytest.raises(SampleError) as found:
+        infer(samples, Wishes("s", "t", tags=("larm[].nr",)))
+    assert "the list larm" in found.value.reason
+
+
 DAYS = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%d.%m.%y", "%d %b %Y"]
 CLOCK_FACES = ["%H:%M:%S", "%H:%M", "%H.%M.%S", "%I:%M:%S %p", "%H:%M:%S.%f"]
 PAIRS = [

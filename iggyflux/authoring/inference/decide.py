@@ -17,6 +17,7 @@ from iggyflux.authoring.inference.times import choose_time
 from iggyflux.authoring.inference.wishes import Wishes
 from iggyflux.authoring.inference.write import yaml_flow
 from iggyflux.authoring.samples import SampleError
+from iggyflux.errors import counted
 from iggyflux.records import JSON
 
 NO_FIELDS: Final = "IFX542"
@@ -36,9 +37,10 @@ def decide(
     elements = find_elements(shape, most_hops)
     places = find_places(elements, source, headers)
     time, used, others = choose_time(elements, places, wishes)
-    measurement, type_place = choose_measurement(elements, places, wishes)
+    wanted = {id(place_named(elements, places, name, "--tag")) for name in wishes.tags}
+    free = [place for place in places if id(place) not in wanted]
+    measurement, type_place = choose_measurement(elements, free if wishes.measurement is None else places, wishes)
     used |= {id(type_place)} if type_place is not None else set()
-    wanted = {id(place_named(places, name, "--tag")) for name in wishes.tags}
     names = Names()
     roles = {
         id(place): _roles(elements, place, id(place) in wanted, source.format)
@@ -180,4 +182,5 @@ def _why_each(elements: Elements) -> str:
     hop = elements.hops[-1]
     counts = len(elements.message.values)
     what = {"list": "the list", "map": "the map", "zip": "the columns"}[hop.kind]
-    return f"{len(hop.elements.values):,} elements in {counts:,} messages: {what} with most of what is measured"
+    size = len(hop.elements.values)
+    return f"{counted(size, 'element')} in {counted(counts, 'message')}: {what} with most of what is measured"

@@ -112,6 +112,13 @@ class Elements:
             if not _is_beside(path, hop):
                 yield path, place
 
+    def from_root(self, scope: int, path: Path) -> str:
+        """Return the names that lead to a place of a scope from the message."""
+        names = [step for hop in self.hops[:scope] for step in hop.path if isinstance(step, str)]
+        if scope and self.hops[scope - 1].kind == "zip" and path and isinstance(path[0], int):
+            names, path = [*map(str, self.hops[scope - 1].columns[path[0]])], path[1:]
+        return expression_of([*names, *(step for step in path if isinstance(step, str))])
+
     def start(self, scope: int) -> str:
         """Return the expression of the element of a scope, as points see it; an empty string for `@`."""
         around = len(self.hops) - scope

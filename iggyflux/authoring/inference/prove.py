@@ -197,7 +197,7 @@ def _with_examples(
             examples.append(example)
         if len(examples) == MOST_EXAMPLES:
             break
-    proposal = replace(proposal, examples=tuple(examples), notes=_notes(messages, rendered))
+    proposal = replace(proposal, examples=tuple(examples), notes=_notes(proposal, messages, rendered))
     while True:
         failed = _failing_example(proposal, form)
         if failed is None:
@@ -232,16 +232,18 @@ def _telling(messages: Sequence[Message], rendered: Rendered) -> Iterator[Messag
         yield messages[index]
 
 
-def _notes(messages: Sequence[Message], rendered: Rendered) -> tuple[str, ...]:
+def _notes(proposal: Proposal, messages: Sequence[Message], rendered: Rendered) -> tuple[str, ...]:
     """Return the lines at the top: where the document comes from, how many series there are, and what to do."""
     keys = [point_key(line)[0] for line in rendered.lines]
     series, first_half = set(keys), set(keys[: len(keys) // 2])
     grows = len(keys) >= FEW and len(series) > GROWTH * len(first_half)
-    made = f"{counted(len(messages), 'message')}, which make {counted(len(keys), 'point')}"
+    makes = "makes" if len(messages) == 1 else "make"
+    made = f"{counted(len(messages), 'message')}, which {makes} {counted(len(keys), 'point')}"
     return (
         f"Inferred by `iggyflux infer` from {made}.",
         f"About {len(series):,} series{', and growing with each message' if grows else ''}. {_causes(series)}",
         *_overwritten(rendered.lines),
+        *_not_walked(proposal),
         "The comments give the reasons and the alternatives. Next: iggyflux test FILE",
     )
 
@@ -253,6 +255,14 @@ def _overwritten(lines: Sequence[str]) -> Iterator[str]:
     if count:
         what = f"{count:,} of {counted(len(different), 'point')} overwrite another one, with the same tags and time"
         yield f"CHECK: {what}. Add a tag (--tag), or take another time (--time)."
+
+
+def _not_walked(proposal: Proposal) -> Iterator[str]:
+    """Yield a warning if lists or maps with numbers or flags are not stored."""
+    names = [str(each.line) for each in proposal.unused if each.is_measured]
+    if names:
+        what = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+        yield f"CHECK: values are not stored, of {what}. The comments under `fields` say what would store them."
 
 
 def _causes(series: Iterable[str]) -> str:

@@ -91,6 +91,8 @@ class Place:
     scope: int = 0
     depth: int = 1
     path: Path = ()
+    from_root: str = ""
+    """Where it is as seen from the message, without the marks of lists: `racks.modules.name`."""
     is_label: bool = False
     in_list: bool = False
     """Whether it is in a list that has had one element so far."""

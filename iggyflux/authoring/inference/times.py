@@ -28,7 +28,7 @@ def choose_time(elements: Elements, places: Sequence[Place], wishes: Wishes) -> 
     joined = _days_with_times(elements, places)
     parts = {id(part): whole for whole, *pair in joined for part in pair}
     candidates = [whole for whole, _, _ in joined] + [place for place in places if id(place) not in parts]
-    time, chosen, others = _choose(candidates, places, parts, wishes)
+    time, chosen, others = _choose(elements, candidates, places, parts, wishes)
     if chosen is None:
         return time, set(), set()
     read = {key for key, whole in parts.items() if whole is chosen} or {id(chosen)}
@@ -73,11 +73,15 @@ def _joined(elements: Elements, day: Place, time: Place) -> Place:
 
 
 def _choose(
-    places: Sequence[Place], all_places: Sequence[Place], joined: Mapping[int, Place], wishes: Wishes
+    elements: Elements,
+    places: Sequence[Place],
+    all_places: Sequence[Place],
+    joined: Mapping[int, Place],
+    wishes: Wishes,
 ) -> tuple[Time, Place | None, set[int]]:
     spread = "index" if any(place.scope for place in all_places) else "offset"
     if wishes.time is not None:
-        place = place_named(all_places, wishes.time, "--time")
+        place = place_named(elements, all_places, wishes.time, "--time")
         place = joined.get(id(place), place)
         return _chosen_time(place, wishes), place, set()
     found: list[tuple[tuple[int, ...], Place, Clock]] = []
