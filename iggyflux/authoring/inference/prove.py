@@ -6,6 +6,7 @@ left out, a tag becomes nothing.  Each step removes a choice, so there is an end
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ MOST_STEPS: Final = 40
 MOST_EXAMPLES: Final = 3
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
+_HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
 _ALL_NULL, _COLLISION, _TOO_MANY = "IFX346", "IFX351", "IFX354"
 _NAMES: Final = frozenset({"IFX310", "IFX311", "IFX312", "IFX313", "IFX314", "IFX315"})
 _NULL_TIME: Final = "IFX345"
@@ -192,7 +194,7 @@ def _with_examples(
         raise SampleError(NO_FIELDS, "no sample makes a point", 0, "use samples with values")
     examples: list[Example] = []
     for message in _telling(messages, rendered):
-        example = example_of(mapping, message, len(examples))
+        example = example_of(mapping, message, len(examples), _headers_read(proposal))
         if example is not None:
             examples.append(example)
         if len(examples) == MOST_EXAMPLES:
@@ -204,6 +206,13 @@ def _with_examples(
             return proposal
         left = tuple(each for index, each in enumerate(proposal.examples) if index != failed)
         proposal = replace(proposal, examples=left)
+
+
+def _headers_read(proposal: Proposal) -> frozenset[str]:
+    """Return the names of the headers that tags, fields and the measurement are read from."""
+    read = [tag.expression for tag in proposal.tags] + [field.expression for field in proposal.fields]
+    read += [proposal.measurement.text, proposal.time.expression or ""]
+    return frozenset(name for each in read for name in _HEADER.findall(each))
 
 
 def _failing_example(proposal: Proposal, form: Literal["yaml", "toml"]) -> int | None:
