@@ -34,8 +34,11 @@ def example_of(mapping: WriterMapping, message: Message, number: int, read: Coll
     form = FORMATS[source.format]
     try:
         tree = form.decode(message.payload, source.options, None, False)
-    except DecodeError:  # NaN and infinities, which the mapping leaves out
-        return _made(mapping, message.payload, None, "message_json", number, headers)
+    except DecodeError:  # NaN and infinities, which the mapping leaves out, and columns with one name
+        payload = message.payload
+        if source.format == "csv":
+            payload = b"".join(payload.splitlines(keepends=True)[: SHOWN_ELEMENTS + 1])
+        return _made(mapping, payload, None, "message_json", number, headers)
     if source.format in ("text", "influx"):
         return _made(mapping, _masked_text(message.payload), None, "message_json", number, headers)
     for copy in (masked(shortened(tree)), masked(tree)):
