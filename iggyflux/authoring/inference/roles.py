@@ -71,7 +71,7 @@ _RANDOM: Final = re.compile(
 )
 """Ids that no person wrote: UUIDs, hashes, long numbers, and the like with a prefix."""
 _BOUND: Final = re.compile(r"\s*+(?:<=?|>=?|[≤≥~≈])\s*+[-+]?[0-9]++(?:[.,][0-9]++)?\s*+")
-"""What stands for a number beyond the range of an instrument: <0.5, > 100."""
+"""A text in place of a number beyond the range of an instrument: <0.5, > 100."""
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+://\S*+")
 _BEGINS_WITH_NUMBER: Final = re.compile(r"\s*[-+.]?[0-9]")
 
@@ -346,7 +346,7 @@ def _texts_of_numbers(place: Place) -> Role | None:
         return Role(role.what, f"{role.reason}, in strings", role.type, True, omits)
     if _are_mostly_numbers(place):
         shown = ", ".join(repr(text) for text in sorted(set(others))[:3])
-        lost = f"{len(others):,} of {len(values):,} values are no numbers and are left out and counted: {shown}"
+        lost = f"{len(others):,} of {len(values):,} values are not numbers, and are left out and counted: {shown}"
         return Role("field", f"a number, {place.seen}; {lost}", "float", bool(numeric), True)
     if numbers:
         return None
@@ -387,7 +387,7 @@ def _text(place: Place) -> Role:
 
 
 def _why_no_tag(place: Place) -> str:
-    """Return why a text is no tag, as far as its values say."""
+    """Return why a text is not a tag, as far as its values say."""
     different, count = len(place.shape.distinct), len(place.shape.scalars)
     if place.in_list:
         return "a list may have several of them"
