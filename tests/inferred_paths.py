@@ -48,8 +48,14 @@ def paths_of(mapping: WriterMapping, source: Source | None) -> list[str]:
     if source is None or isinstance(source, Const):
         return []
     assert isinstance(source, Expression)
+    return paths_of_text(mapping, source.text)
+
+
+def paths_of_text(mapping: WriterMapping, text: str) -> list[str]:
+    """Return the paths that the text of an expression reads in a point of a mapping."""
     elements = elements_of(mapping)
-    return _texts(_Reading(elements).read(_parse(source.text), elements[-1]))
+    place = _Reading(elements).read(_parse(text), elements[-1])
+    return _texts(place.element if isinstance(place, ListOf) else place)
 
 
 def elements_of(mapping: WriterMapping) -> list[Place]:
@@ -130,6 +136,8 @@ class _Reading:
             inner = self.read(children[0], here)
             element = _element(inner)
             return element if isinstance(element, ListOf) else ListOf(element)
+        if kind == "multi_select_list":
+            return Tuple(tuple(self.read(child, here) for child in children))
         if kind == "literal":
             return Text()
         if kind == "function_expression":
@@ -158,7 +166,7 @@ class _Reading:
             found = re.search(r"([\w.]+)=[^=]*$", nodes[1]["value"])
             return found[1] if found else Text()
         if name in ("not_null", "coalesce"):
-            found = [place for place in places if not isinstance(place, Text)]
+            found = [place for place in places if not isinstance(place, (Text, Tuple))]
             return found[0] if len(found) == 1 else Tuple(tuple(found))
         found = [place for place in places if not isinstance(place, Text)]
         return found[0] if found else Text()

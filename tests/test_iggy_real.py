@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import shutil
 import subprocess
@@ -16,7 +17,10 @@ from iggy_server import IggyServer, find_server, free_ports, start_server
 from required_servers import not_found
 from shell import process
 
+from iggyflux import load_mapping
+from iggyflux.cli.playground_server import topics_of
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.mapping import WriterMapping
 from iggyflux.pipeline import IggySettings, Secret, Start
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
@@ -603,6 +607,45 @@ def test_dry_run_reads_the_live_topic_without_touching_an_offset(topic: Topic, p
     assert (shown.code, shown.out) == (0, "".join(f"env n={n}i {n}000000000\n" for n in (27, 28, 29)))
     assert len(by_environment.out.splitlines()) == 10
     assert drive(topic.stored(name="env")) is None
+
+
+def test_a_mapping_is_inferred_from_the_last_messages_of_a_live_topic(server: IggyServer, tmp_path: Path) -> None:
+    """Of all partitions, with headers, and without touching an offset."""
+    topic = Topic(server, 2)
+    rows = [json.dumps({"kiln": f"k{at % 3}", "ts": 1772434800 + at, "glow": 700 + at / 10}) for at in range(40)]
+    topic.fill([row.encode() for row in rows[:20]], 0, hall="north", raw=b"\x01")
+    topic.fill([row.encode() for row in rows[20:]], 1, hall="south", raw=b"\x02")
+    env = {"IGGY_ADDRESS": server.tcp, "IGGY_USERNAME": "iggy", "IGGY_PASSWORD": "iggy"}
+    name = f"{topic.stream}/t"
+
+    made = process("infer", "--from", "iggy", name, "--last", "25", "--output", tmp_path / "kilns.yaml", env=env)
+
+    assert made.code == 0, made.err
+    assert f"the last 25 messages of {name}" in made.err
+    mapping = load_mapping(tmp_path / "kilns.yaml")
+    assert isinstance(mapping, WriterMapping)
+    [point] = mapping.writer.points
+    assert {tag.key for tag in point.tags} == {"kiln", "hall"}
+    assert (mapping.writer.source.stream, mapping.writer.source.topics) == (topic.stream, ("t",))
+    tested = process("test", tmp_path / "kilns.yaml")
+    assert (tested.code, "hall=" in (tmp_path / "kilns.yaml").read_text()) == (0, True), tested.out
+    for partition in (0, 1):
+        assert drive(topic.stored(partition, name="kilns")) is None
+    missing = process("infer", "--from", "iggy", f"{topic.stream}/nope", env=env)
+    assert (missing.code, "the topics are: t" in missing.err) == (3, True)
+
+
+def test_the_playground_takes_the_last_messages_of_a_live_topic(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic.fill([b'{"glow": %d.5}' % at for at in range(30)], hall="north")
+    for key, value in {"ADDRESS": topic.server.tcp, "USERNAME": "iggy", "PASSWORD": "iggy"}.items():
+        monkeypatch.setenv(f"IGGY_{key}", value)
+    topics = topics_of("iggy", None)
+
+    taken = topics.last(f"{topic.stream}/t", 3)
+
+    assert [json.loads(line)["payload"] for line in taken.splitlines()] == [{"glow": at + 0.5} for at in (27, 28, 29)]
+    with pytest.raises(Stopped):
+        topics.last(f"{topic.stream}/nope", 3)
 
 
 def test_resend_sends_a_range_again_and_touches_no_offset(topic: Topic, pipeline: Path) -> None:

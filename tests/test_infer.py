@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from iggyflux import parse_mapping
@@ -15,9 +17,15 @@ from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
 from iggyflux.authoring.samples import SampleError
 from iggyflux.codes import CODES
+from iggyflux.documents import parse_document
+from iggyflux.editor.diagnostics import check_mapping
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping
+from iggyflux.records import Message
 from iggyflux.transports.local.envelopes import bare_message
+from tests.inference import HELD_OUT, Key, Step, covers, leaves, read_keys, write_path
+from tests.inferred_paths import each_paths, paths_of, paths_of_text
+from tests.test_infer_answers import messages_of
 
 # Foreign names, and names that could break a document or an expression.
 NAMES = st.sampled_from(
@@ -186,3 +194,175 @@ def test_a_path_that_no_sample_has_is_no_constant_measurement() -> None:
     with pytest.raises(SampleError) as found:
         infer(samples, Wishes("s", "t", measurement="data.kiln.name"))
     assert found.value.code == "IFX544"
+
+
+def unnamed(proposal: Proposal, trees: list[Any]) -> set[str]:
+    """Return the places of scalars that the mapping of a proposal neither reads nor names in a comment."""
+    text = proposal.text("yaml")
+    mapping = parse_mapping(text)
+    assert isinstance(mapping, WriterMapping)
+    [point] = mapping.writer.points
+    sources = [point.measurement, point.timestamp.source]
+    sources += [part.source for part in (*point.tags, *point.fields)]
+    read = {path for source in sources for path in paths_of(mapping, source) if not path.startswith("header(")}
+    named: set[str] = set()
+    filtered: set[tuple[str, str]] = set()
+    for each in proposal.unused:
+        expression = each.line if isinstance(each.line, str) else str(each.line["expr"])
+        written = (expression, expression.replace("'", "''"), json.dumps(expression, ensure_ascii=False)[1:-1])
+        assert any(form in text for form in written) or not expression.isprintable()
+        if each.kind == "rest" and (kind := re.search(r"type\(@\) != '(\w+)'", expression)):
+            filtered |= {(path, kind[1]) for path in paths_of_text(mapping, expression)}
+            continue
+        suffix = {"value": "", "rest": "", "list": "[]", "map": ".*"}[each.kind]
+        if not expression.startswith("header("):
+            named |= {f"{path}{suffix}".removeprefix(".") for path in paths_of_text(mapping, expression)}
+    # A message without the list of `for_each` may itself be an element.
+    alone = {path.removeprefix(f"{each}.") for each in each_paths(mapping) for path in read | named}
+    return {
+        write_path(steps)
+        for tree in trees
+        for steps, value in leaves(tree)
+        if value is not None
+        and not any(covers(path, steps, tree) for path in read | alone)
+        and not any(covers(path, steps[:end], tree) for path in named for end in range(len(steps) + 1))
+        and not any(
+            covers(path, steps[:end], tree) and _kind_at(tree, steps[:end]) != kind
+            for path, kind in filtered
+            for end in range(len(steps) + 1)
+        )
+    }
+
+
+def _kind_at(tree: Any, steps: tuple[Step, ...]) -> str:
+    for step in steps:
+        tree = tree[step]
+    return {dict: "object", list: "array"}.get(type(tree), "scalar")
+
+
+# Lists and objects in lists: what is measured is somewhere in them.
+LISTS = st.recursive(
+    st.one_of(st.integers(-5, 100), st.floats(0.1, 9.9), st.sampled_from(["röd", "blå", "n/a", "7"]), st.booleans()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=6),
+        st.dictionaries(st.sampled_from(["kar", "fat", "djup", "sil", "42", "43", "rad", "id"]), inner, max_size=4),
+    ),
+    max_leaves=14,
+)
+
+
+@given(messages=st.one_of(alike(), st.lists(LISTS, min_size=1, max_size=4), st.lists(TREES, min_size=1, max_size=4)))
+def test_every_scalar_of_the_samples_is_read_or_named_in_a_comment(messages: list[Any]) -> None:
+    payloads = [json.dumps(message).encode() for message in messages]
+    try:
+        samples = recognize_payloads(payloads)
+        proposal = infer(samples, Wishes("s", "messages"))
+    except SampleError:
+        return
+
+    assert unnamed(proposal, samples.trees) == set()
+
+
+MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2026, 12, 31))  # noqa: DTZ001  (as texts without a zone)
+
+
+@pytest.mark.parametrize("named", ["kind", "kar[].kind", "kar.kind", "kar[*].kind", "kar[0].kind"])
+def test_a_member_of_a_list_is_named_as_in_an_expression_or_as_seen_from_the_message(named: str) -> None:
+    samples = recognize_payloads(
+        [b'{"kar": [{"kind": "a", "djup": 1.5}, {"kind": "b", "djup": 2.5}], "larm": [{"nr": "x"}]}']
+    )
+    proposal = infer(samples, Wishes("s", "t", tags=(named,)))
+    assert [(tag.expression, tag.reason) for tag in proposal.tags] == [("kind", "chosen")]
+
+
+def test_a_member_of_a_list_that_is_not_walked_is_no_tag_and_the_error_names_the_list() -> None:
+    samples = recognize_payloads([b'{"kar": [{"djup": 1.5}, {"djup": 2.5}], "larm": [{"nr": "x"}]}'])
+    with pytest.raises(SampleError) as found:
+        infer(samples, Wishes("s", "t", tags=("larm[].nr",)))
+    assert "the list larm" in found.value.reason
+
+
+DAYS = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%d.%m.%y", "%d %b %Y"]
+CLOCK_FACES = ["%H:%M:%S", "%H:%M", "%H.%M.%S", "%I:%M:%S %p", "%H:%M:%S.%f"]
+PAIRS = [
+    ("date", "time"),
+    ("Date", "Time"),
+    ("Datum", "Uhrzeit"),
+    ("day", "hour-minute"),
+    ("fecha", "hora"),
+    ("d", "t"),
+]
+
+
+@given(
+    moments=st.lists(MOMENTS, min_size=1, max_size=4, unique_by=lambda at: f"{at:%F %H:%M}"),
+    day=st.sampled_from(DAYS),
+    clock=st.sampled_from(CLOCK_FACES),
+    names=st.sampled_from(PAIRS),
+    place=st.sampled_from(["message", "list", "below"]),
+)
+def test_a_day_and_a_time_of_day_are_one_time(
+    moments: list[datetime], day: str, clock: str, names: tuple[str, str], place: str
+) -> None:
+    """Which of two numbers is the day is asked for where no sample decides, and never guessed."""
+    assume(day[-3:] != ".%y" or "." not in clock)  # 10.11.12 may be either
+    rows = [{names[0]: f"{at:{day}}", names[1]: f"{at:{clock}}", "glow": 700.5} for at in moments]
+    messages: list[Any] = [{"kiln": rows}] if place == "list" else rows
+    if place == "below":
+        messages = [{"kiln": row} for row in rows]
+    samples = recognize_payloads([json.dumps(message).encode() for message in messages])
+    is_certain = not {"%d", "%m"} & {day[:2]} or any(at.day > 12 for at in moments)
+    if not is_certain:
+        with pytest.raises(SampleError) as asked:
+            infer(samples, Wishes("s", "t"))
+        assert asked.value.code == "IFX543"
+        assert f"--time-format '{day} {clock}'" in (asked.value.hint or "")
+    wishes = Wishes("s", "t") if is_certain else Wishes("s", "t", time_format=f"{day} {clock}")
+
+    mapping = proved(infer(samples, wishes), samples, "yaml")
+
+    [point] = mapping.writer.points
+    lines = mapping.plan().render([bare_message(each, 0) for each in samples.payloads]).lines
+    assert {field.key for field in point.fields} <= {"glow", "kiln_glow"}
+    wanted = {datetime.strptime(f"{at:{day} {clock}}", f"{day} {clock}").replace(tzinfo=UTC) for at in moments}
+    assert {parse_lines(line)[0].timestamp_ns for line in lines} == {
+        (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000 for at in wanted
+    }
+
+
+def test_the_time_of_a_sunrise_does_not_belong_to_a_day() -> None:
+    message = b'{"date": "2026-05-01", "sunrise": "05:41", "glow": 700.5}'
+    text = infer(recognize_payloads([message]), Wishes("s", "t")).text()
+    assert "join(" not in text
+
+
+def findings(proposal: Proposal, messages: list[Message]) -> list[str]:
+    """Return what `validate --samples` says of a mapping with its own samples."""
+    problems = check_mapping(parse_document(proposal.text(), file="inferred.yaml"), lambda _: messages)
+    return [f"{problem.code} {problem.location.pointer} {problem.message}" for problem in problems]
+
+
+@given(messages=alike())
+def test_validate_finds_nothing_in_a_mapping_with_the_samples_that_it_was_inferred_from(messages: list[Any]) -> None:
+    messages = (messages * 10)[:12]
+    try:
+        samples = recognize_payloads([json.dumps(message).encode() for message in messages])
+        proposal = infer(samples, Wishes("s", "messages"))
+    except SampleError:
+        return
+
+    given = [bare_message(each, number, stream="s", topic="messages") for number, each in enumerate(samples.payloads)]
+    assert findings(proposal, given) == []
+
+
+@pytest.mark.parametrize("key", [*read_keys(), *read_keys(HELD_OUT)], ids=str)
+def test_a_mapping_of_known_shapes_is_clean_and_names_every_scalar(key: Key) -> None:
+    content = key.samples_file.read_bytes()
+    messages = messages_of(key, content)
+    samples = recognize_payloads([each.payload for each in messages]) if key.envelope else recognize_file(content)
+    wishes = Wishes("s", "t", time_format="%d/%m/%Y %H:%M" if key.name == "meter-reads-ambiguous" else None)
+    proposal = infer(samples, wishes, messages=messages)
+
+    assert findings(proposal, messages) == []
+    if samples.format in ("json", "csv"):
+        assert unnamed(proposal, samples.trees) == set()

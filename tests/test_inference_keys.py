@@ -13,6 +13,7 @@ from iggyflux.records import JSON
 from tests.inference import (
     EACH,
     FOLDER,
+    HELD_OUT,
     ROOT,
     STAR,
     TYPES,
@@ -27,7 +28,7 @@ from tests.inference import (
 )
 
 KEYS = read_keys()
-each_key = pytest.mark.parametrize("key", KEYS, ids=str)
+each_key = pytest.mark.parametrize("key", [*KEYS, *read_keys(HELD_OUT)], ids=str)
 
 _UNITS = {"unix_s": 1, "unix_ms": 1_000, "unix_us": 1_000_000, "unix_ns": 1_000_000_000}
 
@@ -89,7 +90,13 @@ def _deciding(key: Key, steps: tuple[Step, ...], sample: Sample) -> dict[str, bo
 
 @each_key
 def test_no_path_has_two_roles(key: Key) -> None:
-    roles = [*key.tags, *key.tags_optional, *key.ignored, *key.fields, *({key.measurement, key.time.path} - {""})]
+    roles = [
+        *key.tags,
+        *key.tags_optional,
+        *key.ignored,
+        *key.fields,
+        *({key.measurement, key.time.path, key.time.clock} - {""}),
+    ]
 
     assert sorted(roles) == sorted(set(roles))
 
@@ -144,6 +151,9 @@ def test_every_time_is_of_the_format_and_of_these_years(key: Key) -> None:
         for element in key.elements(sample):
             times = [value for _, value in element.values(key.time.path) if not key.is_absent(value)]
             assert len(times) <= 1
+            if key.time.clock:
+                [(_, clock)] = element.values(key.time.clock)
+                times = [f"{day} {clock}" for day in times]
             for value in times:
                 kinds.add(isinstance(value, str))
                 assert _is_time(value, key.time.format), value

@@ -215,8 +215,9 @@ def _of_topic(origin: str, names: tuple[str, ...], last: int | None, pipeline: P
 
 
 def _tell(proposal: Proposal) -> None:
-    for line in proposal.notes[:2]:
-        note(line)
+    for number, line in enumerate(proposal.notes):
+        if number < 2 or line.startswith("CHECK"):
+            note(line)
     for warning in proposal.warnings:
         warn(warning)
 

@@ -34,7 +34,7 @@ def serve(
 ) -> None:
     """Serve the playground until it is interrupted."""
     folder, start = _start(mapping, samples)
-    topics = None if origin is None else _topics(origin, pipeline)
+    topics = None if origin is None else topics_of(origin, pipeline)
     with _listening(port) as listener, until_signal() as signalled:
         address = f"{HOST}:{listener.getsockname()[1]}"
         token = secrets.token_urlsafe(32)
@@ -116,7 +116,8 @@ def _sample_text(path: Path) -> str:
 # --- topics ---
 
 
-def _topics(origin: str, pipeline: Path | None) -> Topics:
+def topics_of(origin: str, pipeline: Path | None) -> Topics:
+    """Return how the page takes the last messages of a topic of an origin."""
     if origin == "iggy":
         from iggyflux.cli.iggy import iggy_settings, last_of_topic  # loads the SDK (60 ms), only with --from iggy
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
@@ -80,7 +80,8 @@ def check_samples(
         return in_order(list(_check_uses(mapping.document, uses, "sample" if samples else "example")))
     given = messages_of(mapping, cast("Sequence[Message]", samples))
     uses = [_Traced.of(use) for use in writer_uses(mapping, given) if use.places]
-    problems = list(_check_uses(mapping.document, uses, noun_of(given)))
+    of_samples = {id(each.message) for each in given if not each.is_example}
+    problems = list(_check_uses(mapping.document, uses, noun_of(given), of_samples))
     explained = {problem.location.pointer.removesuffix("/expr") for problem in problems if problem.code in _MISSING}
     messages = cast("Sequence[Message]", samples)[:MOST_SAMPLES]
     problems += [each for each in _check_rendered(mapping, messages) if each.location.pointer not in explained]
@@ -106,7 +107,9 @@ class _Traced:
 # --- members, nulls, conditions ---
 
 
-def _check_uses(document: Document, uses: Sequence[_Traced], who: str) -> Iterator[Problem]:
+def _check_uses(
+    document: Document, uses: Sequence[_Traced], who: str, of_samples: Collection[int] = ()
+) -> Iterator[Problem]:
     used = {part.node["value"] for traced in uses for part in traced.parts if part.kind == "field"}
     not_nested = dict(_check_nesting(document, uses))
     yield from not_nested.values()
@@ -118,7 +121,7 @@ def _check_uses(document: Document, uses: Sequence[_Traced], who: str) -> Iterat
         comparisons = list(_check_comparisons(document, use, parts))
         yield from comparisons
         if use.role == "where" and not comparisons:
-            yield from _check_condition(document, use, parts[0])
+            yield from _check_condition(document, use, parts[0], of_samples)
 
 
 def _check_nesting(document: Document, uses: Sequence[_Traced]) -> Iterator[tuple[str, Problem]]:
@@ -266,18 +269,31 @@ def _all(use: Use) -> str:
     return f"the {use.noun}" if count == 1 else f"each of {counted(count, use.noun)}"
 
 
-def _check_condition(document: Document, use: Use, whole: Part) -> Iterator[Problem]:
-    """Report a `where` that is the same for all samples."""
+def _check_condition(document: Document, use: Use, whole: Part, of_samples: Collection[int]) -> Iterator[Problem]:
+    """Report a `where` that is the same for all samples; `x != null` guards against what may come: it is right.
+
+    Examples are often samples, so they are counted only where there is nothing else.
+    """
     if not whole.found or len(whole.found) < len(use.places):
         return
-    truths = {truth(found) for found in whole.found}
-    if truths == {True} and len(whole.found) >= ENOUGH_FOR_ALWAYS:
-        message, hint = f"the condition is true for {_all(use)}", "remove it, or add a sample that it skips"
-    elif truths == {False} and len(whole.found) > 1:
-        message, hint = f"the condition is true for none of {counted(len(use.places), use.noun)}", None
+    pairs = list(zip(use.places, whole.found, strict=True))
+    pairs = [pair for pair in pairs if id(pair[0].message) in of_samples] or pairs
+    count, truths = len(pairs), {truth(found) for _, found in pairs}
+    if truths == {True} and count >= ENOUGH_FOR_ALWAYS and not _is_guard(whole):
+        message = f"the condition is true for each of {counted(count, use.noun)}"
+        hint = "remove it, or add a sample that it skips"
+    elif truths == {False} and count > 1:
+        message, hint = f"the condition is true for none of {counted(count, use.noun)}", None
     else:
         return
     yield document.problem(SAME_FOR_ALL, use.expression.location, message, severity="warning", hint=hint)
+
+
+def _is_guard(whole: Part) -> bool:
+    """Return whether a condition asks only whether a value is there."""
+    if whole.kind != "comparator" or whole.node["value"] != "ne":
+        return False
+    return any(child["type"] == "literal" and child["value"] is None for child in whole.node["children"])
 
 
 _KINDS: Final[dict[type, str]] = {

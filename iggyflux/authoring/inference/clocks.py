@@ -36,7 +36,7 @@ _TEXT: Final = re.compile(
     r"|[0-9]{1,2}(?P<c>[ /-])(?P<month>[A-Z][a-z]{2})(?P=c)[0-9]{4}"
     r"|(?P<american>[A-Z][a-z]{2}) [0-9]{1,2}(?P<comma>,?) [0-9]{4})"
     r"(?:(?P<between>T|:|,? {1,2}|_)"
-    r"(?:(?P<hour>[0-9]{1,2}):[0-9]{2}(?P<second>:[0-9]{2})?|(?P<clock>[0-9]{6}))"
+    r"(?:(?P<hour>[0-9]{1,2})(?P<colon>[:.])[0-9]{2}(?P<second>(?P=colon)[0-9]{2})?|(?P<clock>[0-9]{6}))"
     r"(?P<fraction>\.[0-9]{1,9})?(?P<half> ?[AP]M)?(?P<offset> ?(?:Z|[+-][0-9]{2}:?[0-9]{2}))?)?"
 )
 
@@ -72,6 +72,22 @@ def clock_of(values: Sequence[Scalar], zone: str | None = None) -> Clock | None:
     if _all_are(texts, parse_rfc3339):
         return Clock("rfc3339")
     return _pattern_of(texts, zone or NOT_TOLD)
+
+
+_DAY: Final = re.compile(
+    r"[0-9]{4}(?:[-/.][0-9]{1,2}){2}|[0-9]{8}|[0-9]{1,2}([-/. ])(?:[0-9]{1,2}|[A-Z][a-z]{2})\1[0-9]{2,4}"
+)
+_TIME_OF_DAY: Final = re.compile(r"[0-9]{1,2}([:.])[0-9]{2}(?:\1[0-9]{2}(?:\.[0-9]{1,9})?)?(?: ?[AP]M)?")
+
+
+def are_days(values: Sequence[Scalar]) -> bool:
+    """Return whether all of `values` are texts of days without a time of day."""
+    return bool(values) and all(isinstance(value, str) and _DAY.fullmatch(value) for value in values)
+
+
+def are_times_of_day(values: Sequence[Scalar]) -> bool:
+    """Return whether all of `values` are texts such as 13:05:00."""
+    return bool(values) and all(isinstance(value, str) and _TIME_OF_DAY.fullmatch(value) for value in values)
 
 
 _COMPACT: Final = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
@@ -153,7 +169,9 @@ def _patterns_of(text: str) -> list[str]:
     else:
         dates = [f"%b %d{part['comma']} %Y"]
     hour = "%I" if part["half"] else "%H"
-    clock = f"{hour}:%M{':%S' if part['second'] else ''}" if part["hour"] else "%H%M%S" if part["clock"] else ""
+    colon = part["colon"]
+    clock = f"{hour}{colon}%M{f'{colon}%S' if part['second'] else ''}" if part["hour"] else ""
+    clock = clock or ("%H%M%S" if part["clock"] else "")
     rest = f"{part['between']}{clock}{'.%f' if part['fraction'] else ''}"
     if part["half"]:
         rest += part["half"][:-2] + "%p"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from iggyflux.authoring.examples import example_message
@@ -23,25 +24,32 @@ MOST_CHARACTERS: Final = 20_000
 MOST_LINES: Final = 50
 
 
-def example_of(mapping: WriterMapping, message: Message, number: int) -> Example | None:
-    """Return a sample as an example, with the lines that come of it; None if it cannot be one."""
+def example_of(mapping: WriterMapping, message: Message, number: int, read: Collection[str] = ()) -> Example | None:
+    """Return a sample as an example, with the lines that come of it; None if it cannot be one.
+
+    `read` are the names of the headers that the mapping reads.
+    """
+    headers = {name: value for name, value in message.headers.items() if name in read and not isinstance(value, bytes)}
     source = mapping.writer.source.payload
     form = FORMATS[source.format]
     try:
         tree = form.decode(message.payload, source.options, None, False)
-    except DecodeError:  # NaN and infinities, which the mapping leaves out
-        return _made(mapping, message.payload, None, "message_json", number)
+    except DecodeError:  # NaN and infinities, which the mapping leaves out, and columns with one name
+        payload = message.payload
+        if source.format == "csv":
+            payload = b"".join(payload.splitlines(keepends=True)[: SHOWN_ELEMENTS + 1])
+        return _made(mapping, payload, None, "message_json", number, headers)
     if source.format in ("text", "influx"):
-        return _made(mapping, _masked_text(message.payload), None, "message_json", number)
+        return _made(mapping, _masked_text(message.payload), None, "message_json", number, headers)
     for copy in (masked(shortened(tree)), masked(tree)):
         try:
             payload = form.encode(copy, source.options)
         except RecordError:
             continue
-        example = _made(mapping, payload, copy, "message", number)
+        example = _made(mapping, payload, copy, "message", number, headers)
         if example is not None:
             return example
-    return _made(mapping, message.payload, None, "payload_base64", number)
+    return _made(mapping, message.payload, None, "payload_base64", number, headers)
 
 
 def _made(
@@ -50,6 +58,7 @@ def _made(
     tree: JSON,
     form: Literal["message", "message_json", "payload_base64"],
     number: int,
+    headers: Mapping[str, JSON],
 ) -> Example | None:
     """Return an example whose expectation is what the plan renders; None if it fails, or is too long."""
     if len(payload) > MOST_CHARACTERS:
@@ -60,7 +69,7 @@ def _made(
     elif form == "payload_base64":
         shown = b64encode(payload).decode("ascii")
     try:
-        message = example_message(mapping, {form: shown}, number)
+        message = example_message(mapping, {form: shown, "headers": headers}, number)
     except RecordError:
         return None
     rendered = mapping.plan().render([message])
@@ -69,7 +78,9 @@ def _made(
     name = f"sample {number + 1}" if rendered.lines else "a message that is skipped"
     is_json = mapping.writer.source.payload.format == "json"
     lines = tuple(rendered.lines)
-    return Example(name, form, shown, payload, is_json, lines, skipped=bool(rendered.skipped) and not lines)
+    return Example(
+        name, form, shown, payload, is_json, lines, skipped=bool(rendered.skipped) and not lines, headers=headers
+    )
 
 
 def _masked_text(payload: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from iggyflux.authoring.inference.elements import MOST_HOPS, Elements, expression_of, find_elements
+from iggyflux.authoring.inference.elements import MOST_HOPS, Elements, Passed, expression_of, find_elements
 from iggyflux.authoring.inference.measurements import choose_measurement, constant_type
 from iggyflux.authoring.inference.names import Names, singular
 from iggyflux.authoring.inference.places import find_places, place_named
@@ -15,7 +15,9 @@ from iggyflux.authoring.inference.shape import Shape
 from iggyflux.authoring.inference.sources import copies_among, states_among
 from iggyflux.authoring.inference.times import choose_time
 from iggyflux.authoring.inference.wishes import Wishes
+from iggyflux.authoring.inference.write import yaml_flow
 from iggyflux.authoring.samples import SampleError
+from iggyflux.errors import counted
 from iggyflux.records import JSON
 
 NO_FIELDS: Final = "IFX542"
@@ -34,10 +36,11 @@ def decide(
     """Return the proposal for samples of a shape.  Raise SampleError if nothing is stored, or a person must choose."""
     elements = find_elements(shape, most_hops)
     places = find_places(elements, source, headers)
-    time, clock_place, others = choose_time(places, wishes, bool(elements.hops))
-    measurement, type_place = choose_measurement(elements, places, wishes)
-    used = {id(place) for place in (clock_place, type_place) if place is not None}
-    wanted = {id(place_named(places, name, "--tag")) for name in wishes.tags}
+    time, used, others = choose_time(elements, places, wishes)
+    wanted = {id(place_named(elements, places, name, "--tag")) for name in wishes.tags}
+    free = [place for place in places if id(place) not in wanted]
+    measurement, type_place = choose_measurement(elements, free if wishes.measurement is None else places, wishes)
+    used |= {id(type_place)} if type_place is not None else set()
     names = Names()
     roles = {
         id(place): _roles(elements, place, id(place) in wanted, source.format)
@@ -69,7 +72,7 @@ def decide(
                 fields.append(part)
     if not fields:
         raise _nothing_to_store(tags, elements)
-    unused += [Unused("", expression_of(path, elements.start(scope)), why) for scope, path, why in elements.passed_over]
+    unused += [_left(elements, passed) for passed in elements.passed_over if passed.values]
     return Proposal(
         source=source,
         measurement=measurement,
@@ -139,6 +142,29 @@ def _unused(place: Place, reason: str) -> Unused:
     return Unused(place.key or "value", {"expr": place.expression, "type": type_}, reason)
 
 
+def _left(elements: Elements, passed: Passed) -> Unused:
+    """Return a list or map that is not entered, with what a person can write to store it."""
+    expression = expression_of(passed.path, elements.start(passed.scope))
+    walked = expression_of(passed.path)
+    if passed.kind == "map":
+        walked = f"items({walked})"
+    if passed.only:
+        walked = _filtered(walked, passed.only)
+    if passed.kind == "rest":
+        expression = _filtered(expression, passed.only) if passed.only else expression
+    is_innermost = passed.scope == len(elements.hops)
+    lists: list[JSON] = [walked] if is_innermost else [*elements.for_each[: passed.scope], walked]
+    shown = yaml_flow(lists if len(lists) > 1 else walked, is_expression=True)
+    advice = f"a point with for_each: {shown}" if is_innermost else f"a mapping with for_each: {shown}"
+    if passed.kind == "rest" and not passed.only:
+        advice = "a field"
+    return Unused("", expression, passed.reason, passed.kind, advice, passed.is_measured)
+
+
+def _filtered(expression: str, only: str) -> str:
+    return f"{expression}{only}" if expression != "@" else only
+
+
 def _nothing_to_store(tags: Sequence[Tag], elements: Elements) -> SampleError:
     if tags:
         reason = f"no numbers, flags or other values to store: only {', '.join(tag.key for tag in tags[:5])}"
@@ -156,4 +182,5 @@ def _why_each(elements: Elements) -> str:
     hop = elements.hops[-1]
     counts = len(elements.message.values)
     what = {"list": "the list", "map": "the map", "zip": "the columns"}[hop.kind]
-    return f"{len(hop.elements.values):,} elements in {counts:,} messages: {what} with most of what is measured"
+    size = len(hop.elements.values)
+    return f"{counted(size, 'element')} in {counted(counts, 'message')}: {what} with most of what is measured"

@@ -15,6 +15,9 @@ from iggyflux.records import JSON
 _BARE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LITERALS: Final = ("null", "true", "false")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+NUMBERS: Final = "type(value) == 'number'"
+ENOUGH_TO_CHANGE: Final = 10
+"""What is measured changes within so many messages."""
 MOST_HOPS: Final = 4
 """No payload is known that nests what it measures more deeply."""
 
@@ -63,8 +66,24 @@ def expression_of(path: Sequence[str | int], start: str = "") -> str:
             text += f"[{step}]"
         else:
             bare = _BARE.fullmatch(step) and step not in _LITERALS
+            if not text and not any(char.isalnum() or char == "_" for char in step):
+                text = "@"  # "=" alone is easily taken for a text
             text += ("." if text else "") + (step if bare else json.dumps(step, ensure_ascii=False))
     return text or "@"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A list or a map that is not entered, or the rest of one that is; `path` leads to it in its scope."""
+
+    scope: int
+    path: Path
+    kind: Literal["list", "map", "rest"]
+    reason: str
+    values: int
+    is_measured: bool
+    only: str = ""
+    """What comes after the path: the filter of the rest, and of a list whose elements are of several kinds."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +92,8 @@ class Elements:
 
     message: Shape
     hops: tuple[Hop, ...] = ()
-    passed_over: tuple[tuple[int, Path, str], ...] = field(default=())
-    """Lists and maps that are not entered: their scope, their path, and why."""
+    passed_over: tuple[Passed, ...] = field(default=())
+    """Lists and maps that are not entered."""
 
     @property
     def shapes(self) -> list[Shape]:
@@ -90,9 +109,15 @@ class Elements:
         """Yield the places of a scope, without those that the next hop walks."""
         hop = self.hops[scope] if scope < len(self.hops) else None
         for path, place in self.shapes[scope].walk(without=frozenset(hop.paths if hop else ())):
-            # The objects beside those of a map are elements too, without the fields of the others.
-            if hop is None or hop.kind != "map" or path[: len(hop.path)] != hop.path or len(path) <= len(hop.path) + 1:
+            if not _is_beside(path, hop):
                 yield path, place
+
+    def from_root(self, scope: int, path: Path) -> str:
+        """Return the names that lead to a place of a scope from the message."""
+        names = [step for hop in self.hops[:scope] for step in hop.path if isinstance(step, str)]
+        if scope and self.hops[scope - 1].kind == "zip" and path and isinstance(path[0], int):
+            names, path = [*map(str, self.hops[scope - 1].columns[path[0]])], path[1:]
+        return expression_of([*names, *(step for step in path if isinstance(step, str))])
 
     def start(self, scope: int) -> str:
         """Return the expression of the element of a scope, as points see it; an empty string for `@`."""
@@ -105,26 +130,94 @@ class Elements:
 def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
     """Return the hops that lead to most of what is measured."""
     hops: list[Hop] = []
-    passed: list[tuple[int, Path, str]] = []
+    passed: list[Passed] = []
     here = shape
-    while len(hops) < most_hops:
+    while True:
         candidates = list(_candidates(here))
-        best = max(candidates, key=lambda hop: weight(hop.elements), default=None)
+        best = max(candidates, key=lambda hop: _weight_of(hop, here), default=None)
         entered = frozenset(best.paths) if best is not None else frozenset[Path]()
         outside = sum(_own_weight(path, place) for path, place in here.walk(without=entered))
-        enters = best is not None and _is_worth_it(best, outside, here)
-        passed += [
-            (len(hops), hop.path, _why_not(hop, best if enters else None))
-            for hop in candidates
-            if (hop is not best or not enters) and not (best and enters and hop.path in best.columns)
-        ]
-        if best is None or not enters:
-            break
-        if not hops and (either := _or_message(best, shape)) is not None:
+        if best is None or len(hops) == most_hops or not _is_worth_it(best, outside, here):
+            passed += _passed_over(len(hops), here, candidates, None)
+            return Elements(shape, tuple(hops), tuple(passed))
+        either = _or_message(best, shape) if not hops else None
+        if either is not None:
             shape, best = either
+            here = shape
+            candidates = list(_candidates(here))
+        passed += _passed_over(len(hops), here, candidates, best)
         hops.append(best)
         here = best.elements
-    return Elements(shape, tuple(hops), tuple(passed))
+
+
+def _passed_over(scope: int, here: Shape, candidates: Sequence[Hop], entered: Hop | None) -> Iterator[Passed]:
+    """Yield the lists and maps of a scope that are not entered, and what a filter omits of the one that is."""
+    seen = set(entered.paths if entered is not None else ())
+    for hop in candidates:
+        for path in hop.paths:
+            if path in seen and (entered is None or hop.kind == entered.kind or path in entered.columns):
+                continue
+            seen.add(path)
+            place = _at(here, path)
+            kind: Literal["list", "map"] = "map" if hop.kind == "map" else "list"
+            reason = _why_not(hop, entered)
+            yield Passed(
+                scope, path, kind, reason, *_content(_inside(place, kind)), only="" if hop.columns else hop.only
+            )
+    for path, place in here.walk():
+        if place.irregular:
+            reason = "lists of another length, or with texts, beside those that are read by position"
+            yield Passed(scope, path, "list", reason, *_content([*place.irregular]))
+        if entered is not None and _is_beside(path, entered) and place.is_leaf:
+            yield Passed(
+                scope, path, "rest", "beside the objects of the map, whose fields are others", *_content(place.values)
+            )
+    if entered is not None and entered.only:
+        omitted = [value for value in _inside(_at(here, entered.path), entered.kind) if not _is_of_kind(value, entered)]
+        if omitted and entered.kind == "list":
+            reason = "elements of another kind than most"
+            opposite = entered.only.replace(" == ", " != ") if " == " in entered.only else ""
+            yield Passed(scope, entered.path, "rest", reason, *_content(omitted), only=opposite)
+
+
+def _is_beside(path: Path, hop: Hop | None) -> bool:
+    """Return whether a place is in an object beside those of a map: it is an element too, without its own fields."""
+    if hop is None or hop.kind != "map" or path[: len(hop.path)] != hop.path:
+        return False
+    return len(path) > len(hop.path) + 1
+
+
+def _at(shape: Shape, path: Path) -> Shape:
+    for step in path:
+        shape = shape.members[step] if isinstance(step, str) else shape.positions[step]
+    return shape
+
+
+def _inside(place: Shape, kind: str) -> list[JSON]:
+    """Return the elements of the lists at a place, or the values of its maps."""
+    if kind == "map":
+        return [entry["value"] for entry in (place.entries.values if place.entries else ()) if isinstance(entry, dict)]
+    return [item for value in place.values if isinstance(value, list) for item in value]
+
+
+def _is_of_kind(value: JSON, hop: Hop) -> bool:
+    """Return whether the filter of a hop takes an element."""
+    if "type(" not in hop.only:
+        return value is not None or "null" not in hop.only
+    return isinstance(value, dict) == ("object" in hop.only) and isinstance(value, list) == ("array" in hop.only)
+
+
+def _content(values: Sequence[JSON]) -> tuple[int, bool]:
+    """Return how many scalars there are in values, and whether some are numbers or flags."""
+    count, is_measured = 0, False
+    for value in values:
+        if isinstance(value, dict | list):
+            inner = list(value.values()) if isinstance(value, dict) else value
+            more, measured = _content(inner)
+            count, is_measured = count + more, is_measured or measured
+        elif value is not None:
+            count, is_measured = count + 1, is_measured or not isinstance(value, str)
+    return count, is_measured
 
 
 def _or_message(hop: Hop, shape: Shape) -> tuple[Shape, Hop] | None:
@@ -133,6 +226,8 @@ def _or_message(hop: Hop, shape: Shape) -> tuple[Shape, Hop] | None:
         return None
     [name] = hop.path
     messages = [value for value in shape.values if isinstance(value, dict)]
+    if len(messages) < len(shape.values):
+        return None
     alone = [value for value in messages if name not in value]
     batches: list[JSON] = [value for value in messages if name in value]
     items = hop.elements.members.keys()
@@ -143,7 +238,7 @@ def _or_message(hop: Hop, shape: Shape) -> tuple[Shape, Hop] | None:
 
 
 def _is_worth_it(hop: Hop, outside: int, here: Shape) -> bool:
-    inside = weight(hop.elements)
+    inside = _weight_of(hop, here)
     is_only_thing = not any(place.is_leaf for _, place in here.walk())
     return is_only_thing or (inside > 0 and inside >= outside)
 
@@ -151,10 +246,16 @@ def _is_worth_it(hop: Hop, outside: int, here: Shape) -> bool:
 def _why_not(hop: Hop, entered: Hop | None) -> str:
     what = "map" if hop.kind == "map" else "list"
     if entered is not None:
-        return (
-            f"a {what} beside {entered.name or 'the one of for_each'}: a point with a for_each of its own can read it"
-        )
+        return f"a {what} beside {entered.name or 'the one of for_each'}"
     return f"a {what} with fewer numbers than what is around it"
+
+
+def _weight_of(hop: Hop, here: Shape) -> int:
+    """Return the weight of the elements of a hop: none of a list that is the same in all messages, such as a schema."""
+    values = _at(here, hop.path).values
+    if len(values) >= ENOUGH_TO_CHANGE and all(value == values[0] for value in values):
+        return 0
+    return weight(hop.elements)
 
 
 def weight(shape: Shape, name: str = "") -> int:
@@ -201,9 +302,9 @@ def _filter(place: Shape) -> str:
 
 
 def _filter_of_map(entries: Shape) -> str:
-    value = entries.members["value"]
-    kind = "object" if value.kinds["object"] else "number"
-    return f"[?type(value) == '{kind}']"
+    kinds = entries.members["value"].kinds
+    named = [f"type(value) == '{name}'" for name, kind in (("object", "object"), ("array", "list")) if kinds[kind]]
+    return f"[?{' || '.join(named) or NUMBERS}]"
 
 
 def _side_by_side(path: Path, place: Shape) -> Hop | None:

@@ -38,7 +38,7 @@ def choose_measurement(elements: Elements, places: Sequence[Place], wishes: Wish
     """Return the measurement, and the place that it is read from."""
     if wishes.measurement is not None:
         try:
-            place = place_named(places, wishes.measurement, "--measurement")
+            place = place_named(elements, places, wishes.measurement, "--measurement")
         except SampleError:
             if "." in wishes.measurement:
                 raise  # a path, which no sample has

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ from iggyflux.authoring.samples import SampleError
 from iggyflux.errors import listed
 from iggyflux.records import JSON
 
+_LIST_MARK: Final = re.compile(r"\[(?:\*|[0-9]*)\]")
 NO_SUCH_PLACE: Final = "IFX544"
 
 
@@ -43,8 +45,10 @@ def find_places(elements: Elements, source: Input, headers: Sequence[Mapping[str
                         scope=scope,
                         depth=depth,
                         path=path,
+                        from_root=elements.from_root(scope, path),
                         is_label=_is_label(here, path),
                         in_list=any(here[path[:end]].items is not None for end in range(len(path))),
+                        is_new_each=len(elements.message.values) > 1,
                     )
                 )
     names = dict.fromkeys(name for each in headers for name in each)
@@ -80,12 +84,25 @@ def values_at(elements: Elements, place: Place) -> Iterator[JSON]:
         yield found
 
 
-def place_named(places: Sequence[Place], name: str, option: str) -> Place:
-    """Return the place that a person named.  Raise SampleError if there is none."""
+def place_named(elements: Elements, places: Sequence[Place], name: str, option: str) -> Place:
+    """Return the place that a person named, as in an expression or as seen from the message: `tanks[].level`.
+
+    Raise SampleError if there is none.
+    """
     plain = name.removeprefix("root().")
+    without_marks = _LIST_MARK.sub("", plain)
     for wanted in (name, plain):
         for place in reversed(places):
             if wanted in (place.expression, place.expression.removeprefix("root()."), place.key, place.name):
                 return place
+    for place in places:
+        if place.from_root == without_marks:
+            return place
+    for passed in elements.passed_over:
+        around = elements.from_root(passed.scope, passed.path)
+        if around and without_marks.startswith(f"{around}."):
+            reason = f"{option}: {name} is in the {passed.kind} {around}, which the mapping does not walk"
+            hint = "a mapping of its own can read it, with a for_each: infer one from messages that have only this list"
+            raise SampleError(NO_SUCH_PLACE, reason, 0, hint)
     known = listed({place.expression for place in places}, name)
     raise SampleError(NO_SUCH_PLACE, f"{option}: no sample has a value at {name}", 0, f"there is {known}")

@@ -80,11 +80,19 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A place that is not stored: as a line of the document that would store it, and why it does not."""
+    """A place that is not stored: as a line of the document that would store it, and why it does not.
+
+    Of a list or a map (`kind`), `line` is the expression that leads to it, and `advice` says what would store it; of
+    the rest of a list, which has a mapping for its other elements, it is an expression that returns them.
+    """
 
     key: str
     line: Mapping[str, JSON] | str
     reason: str
+    kind: Literal["value", "list", "map", "rest"] = "value"
+    advice: str = ""
+    is_measured: bool = False
+    """Whether a list or map holds numbers or flags."""
 
 
 @dataclass(frozen=True, slots=True)

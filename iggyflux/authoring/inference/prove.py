@@ -6,6 +6,7 @@ left out, a tag becomes nothing.  Each step removes a choice, so there is an end
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,13 +15,14 @@ from typing import Final, Literal
 from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference.copies import example_of
 from iggyflux.authoring.inference.decide import NO_FIELDS
-from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Time, Unused
+from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Tag, Time, Unused
 from iggyflux.authoring.inference.roles import FEW
 from iggyflux.authoring.samples import SampleError
 from iggyflux.authoring.series import tags_of
 from iggyflux.delivery.lines import point_key
 from iggyflux.documents import split_pointer
 from iggyflux.errors import MappingError, counted
+from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.records import Message, Rendered
 
@@ -31,6 +33,7 @@ MOST_STEPS: Final = 40
 MOST_EXAMPLES: Final = 3
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
+_HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
 _ALL_NULL, _COLLISION, _TOO_MANY = "IFX346", "IFX351", "IFX354"
 _NAMES: Final = frozenset({"IFX310", "IFX311", "IFX312", "IFX313", "IFX314", "IFX315"})
 _NULL_TIME: Final = "IFX345"
@@ -50,6 +53,10 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
             continue
         rendered = mapping.plan().render(messages)
         if not rendered.failures:
+            stored = _stored(proposal, rendered.lines)
+            if stored != proposal and stored.fields:
+                proposal = stored
+                continue
             return _with_examples(proposal, mapping, messages, rendered, form)
         counts = Counter((failure.location, failure.code) for failure in rendered.failures)
         reasons = {(failure.location, failure.code): failure.reason for failure in rendered.failures}
@@ -62,6 +69,25 @@ def _compiled(proposal: Proposal, form: Literal["yaml", "toml"]) -> WriterMappin
     mapping = parse_mapping(proposal.text(form), format=form, name="inferred")
     assert isinstance(mapping, WriterMapping)  # noqa: S101  (its kind is written)
     return mapping
+
+
+def _stored(proposal: Proposal, lines: Sequence[str]) -> Proposal:
+    """Return the proposal without the tags and fields that no line has, since no record has a value there."""
+    parts: tuple[Tag | Field, ...] = (*proposal.tags, *proposal.fields)
+    missing = {each.key for each in parts}
+    for line in lines:
+        if not missing:
+            return proposal
+        for point in parse_lines(line):
+            missing -= {*point.tags, *point.fields}
+    lost = tuple(
+        Unused(each.key, {"expr": each.expression, "type": "string"}, "no record has a value there")
+        for each in parts
+        if each.key in missing
+    )
+    tags = tuple(each for each in proposal.tags if each.key not in missing)
+    fields = tuple(each for each in proposal.fields if each.key not in missing)
+    return replace(proposal, tags=tags, fields=fields, unused=(*proposal.unused, *lost))
 
 
 # --- weaker choices ---
@@ -81,10 +107,20 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposa
     if part == "tags" and rest[0]:
         return _without_tag(proposal, rest[0], reason)
     if part == "timestamp":
-        return replace(proposal, time=_weaker_time(proposal, code, reason))
+        time = _weaker_time(proposal, code, reason)
+        lost = proposal.time.expression if time.expression is None else None
+        return _without(replace(proposal, time=time), lost, "it fails as the time")
     if part == "measurement" and not proposal.measurement.is_constant:
-        return replace(proposal, measurement=Measurement(proposal.source.topic, True, f"the topic, since {reason}"))
+        measurement = Measurement(proposal.source.topic, True, f"the topic, since {reason}")
+        weaker = replace(proposal, measurement=measurement)
+        return _without(weaker, proposal.measurement.text, "it fails as the measurement")
     raise SampleError(CANNOT_PROVE, f"no mapping renders all samples: {reason}", 0, "remove what is unlike the others")
+
+
+def _without(proposal: Proposal, expression: str | None, reason: str) -> Proposal:
+    """Return the proposal, which names an expression that it does not read any more."""
+    left = (Unused("", expression, reason),) if expression is not None else ()
+    return replace(proposal, unused=(*proposal.unused, *left))
 
 
 def _apart(proposal: Proposal) -> Proposal:
@@ -128,7 +164,7 @@ def _without_tag(proposal: Proposal, key: str, reason: str) -> Proposal:
     if tag.required:
         tags = tuple(replace(each, required=False) if each is tag else each for each in proposal.tags)
         return replace(proposal, tags=tags)
-    unused = Unused(key, f"{key}: {tag.expression}", f"it fails as a tag: {reason}")
+    unused = Unused(key, {"expr": tag.expression, "type": "string"}, f"it fails as a tag: {reason}")
     return replace(proposal, tags=tuple(e for e in proposal.tags if e is not tag), unused=(*proposal.unused, unused))
 
 
@@ -158,18 +194,25 @@ def _with_examples(
         raise SampleError(NO_FIELDS, "no sample makes a point", 0, "use samples with values")
     examples: list[Example] = []
     for message in _telling(messages, rendered):
-        example = example_of(mapping, message, len(examples))
+        example = example_of(mapping, message, len(examples), _headers_read(proposal))
         if example is not None:
             examples.append(example)
         if len(examples) == MOST_EXAMPLES:
             break
-    proposal = replace(proposal, examples=tuple(examples), notes=_notes(messages, rendered))
+    proposal = replace(proposal, examples=tuple(examples), notes=_notes(proposal, messages, rendered))
     while True:
         failed = _failing_example(proposal, form)
         if failed is None:
             return proposal
         left = tuple(each for index, each in enumerate(proposal.examples) if index != failed)
         proposal = replace(proposal, examples=left)
+
+
+def _headers_read(proposal: Proposal) -> frozenset[str]:
+    """Return the names of the headers that tags, fields and the measurement are read from."""
+    read = [tag.expression for tag in proposal.tags] + [field.expression for field in proposal.fields]
+    read += [proposal.measurement.text, proposal.time.expression or ""]
+    return frozenset(name for each in read for name in _HEADER.findall(each))
 
 
 def _failing_example(proposal: Proposal, form: Literal["yaml", "toml"]) -> int | None:
@@ -198,16 +241,18 @@ def _telling(messages: Sequence[Message], rendered: Rendered) -> Iterator[Messag
         yield messages[index]
 
 
-def _notes(messages: Sequence[Message], rendered: Rendered) -> tuple[str, ...]:
+def _notes(proposal: Proposal, messages: Sequence[Message], rendered: Rendered) -> tuple[str, ...]:
     """Return the lines at the top: where the document comes from, how many series there are, and what to do."""
     keys = [point_key(line)[0] for line in rendered.lines]
     series, first_half = set(keys), set(keys[: len(keys) // 2])
     grows = len(keys) >= FEW and len(series) > GROWTH * len(first_half)
-    made = f"{counted(len(messages), 'message')}, which make {counted(len(keys), 'point')}"
+    makes = "makes" if len(messages) == 1 else "make"
+    made = f"{counted(len(messages), 'message')}, which {makes} {counted(len(keys), 'point')}"
     return (
         f"Inferred by `iggyflux infer` from {made}.",
         f"About {len(series):,} series{', and growing with each message' if grows else ''}. {_causes(series)}",
         *_overwritten(rendered.lines),
+        *_not_walked(proposal),
         "The comments give the reasons and the alternatives. Next: iggyflux test FILE",
     )
 
@@ -219,6 +264,14 @@ def _overwritten(lines: Sequence[str]) -> Iterator[str]:
     if count:
         what = f"{count:,} of {counted(len(different), 'point')} overwrite another one, with the same tags and time"
         yield f"CHECK: {what}. Add a tag (--tag), or take another time (--time)."
+
+
+def _not_walked(proposal: Proposal) -> Iterator[str]:
+    """Yield a warning if lists or maps with numbers or flags are not stored."""
+    names = [str(each.line) for each in proposal.unused if each.is_measured]
+    if names:
+        what = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+        yield f"CHECK: values are not stored, of {what}. The comments under `fields` say what would store them."
 
 
 def _causes(series: Iterable[str]) -> str:

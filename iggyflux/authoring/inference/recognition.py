@@ -234,6 +234,8 @@ def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | No
     if not has_header:
         options["header"] = [f"column{number}" for number, _ in enumerate(rows[0], 1)]
     trees = _trees("csv", payloads, options)
+    if trees is None and has_header and not all(rows[0]):
+        trees = _without_unnamed(payloads, options, rows[0])
     if trees is None or not any(trees):
         return None
     shown = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[delimiter]
@@ -273,12 +275,31 @@ def _cells(payload: bytes, options: dict[str, JSON], widths: Iterable[int]) -> l
     return []
 
 
+def _unnamed(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many columns at the end have no name and no cell: their lines end with delimiters."""
+    count = 0
+    while count < len(rows[0]) - LEAST_COLUMNS and not any(row[-1 - count] for row in rows):
+        count += 1
+    return count
+
+
+def _without_unnamed(payloads: Sequence[bytes], options: dict[str, JSON], names: Sequence[str]) -> list[JSON] | None:
+    """Return tables without the columns that have no name, whose names cannot all be the same."""
+    header: list[JSON] = [name or f"column{number}" for number, name in enumerate(names)]
+    trees = _trees("csv", payloads, {**options, "header": header})
+    if trees is None:
+        return None
+    named = [name for name in names if name]
+    return [[{name: row[name] for name in named} for row in tree[1:]] for tree in trees]  # type: ignore[index,union-attr,call-overload]
+
+
 _NUMBER: Final = re.compile(r"\s*+[-+]?[0-9][0-9.,:TZ+\-/ ]*+\s*+")
 
 
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether the first row names columns: no number in it, no name twice, and other cells below it."""
-    names, *others = rows
+    width = len(rows[0]) - _unnamed(rows)
+    names, *others = [row[:width] for row in rows]
     has_names = all(names) and len(set(names)) == len(names) and not any(map(_NUMBER.fullmatch, names))
     differing = sum(any(row[column] != name for row in others) for column, name in enumerate(names))
     return has_names and bool(others) and differing > len(names) / 2

@@ -19,6 +19,7 @@ from iggyflux.authoring.inference.words import (
     DIMENSIONS,
     IDENTITIES,
     INTEGERS,
+    NUMBERED,
     ONE_EACH,
     QUANTITIES,
     STATES,
@@ -38,6 +39,8 @@ FEW: Final = 10
 MOST_SHARE: Final = 0.5
 """A string with more different values than this part of its values is not what points are looked up by."""
 MOST_TAG_CHARACTERS: Final = 64
+MOST_ID_CHARACTERS: Final = 256
+"""A path or name of a source may be longer than other tags."""
 MOST_TAG_WORDS: Final = 4
 """What is longer, or has more words, is text for people."""
 LEAST_INTEGERS: Final = 15
@@ -67,6 +70,9 @@ _RANDOM: Final = re.compile(
     r"|(?:[a-z]{2,6}_)?[A-Za-z]*[0-9][A-Za-z0-9]{14,}"
 )
 """Ids that no person wrote: UUIDs, hashes, long numbers, and the like with a prefix."""
+_BOUND: Final = re.compile(r"\s*+(?:<=?|>=?|[≤≥~≈])\s*+[-+]?[0-9]++(?:[.,][0-9]++)?\s*+")
+"""A text in place of a number beyond the range of an instrument: <0.5, > 100."""
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+://\S*+")
 _BEGINS_WITH_NUMBER: Final = re.compile(r"\s*[-+.]?[0-9]")
 
 
@@ -85,9 +91,13 @@ class Place:
     scope: int = 0
     depth: int = 1
     path: Path = ()
+    from_root: str = ""
+    """Where it is as seen from the message, without the marks of lists: `racks.modules.name`."""
     is_label: bool = False
     in_list: bool = False
     """Whether it is in a list that has had one element so far."""
+    is_new_each: bool = True
+    """Whether the elements of several messages were seen: what is the same in none of them belongs to an element."""
 
     @property
     def different(self) -> str:
@@ -196,12 +206,14 @@ def _why_tag(place: Place) -> str | None:
 def _why_text_is_tag(place: Place) -> str | None:
     texts = [str(value) for value in place.shape.distinct if value != ""]
     filled = sum(count for value, count in place.shape.distinct.items() if value != "")
+    is_identity = names_a_source(place.name)
     if not texts or any(map(_is_free_text, texts)):
+        return None
+    if not is_identity and (any(len(text) > MOST_TAG_CHARACTERS for text in texts) or any(map(_ADDRESS.match, texts))):
         return None
     if place.is_label:
         return f"among labels: {place.different}"
-    is_identity = ends_with_word(place.name, IDENTITIES)
-    if ends_with_word(place.name, STATES):
+    if ends_with_word(place.name, STATES) or (not is_identity and _are_mostly_numbers(place)):
         return None
     is_sparse = filled < LEAST_FILLED * place.of
     if is_identity:  # what only some messages have, deep inside, is a part of the source
@@ -221,7 +233,10 @@ def is_one_each(place: Place) -> bool:
     """Return whether each message has its own value: an id of the message, not of its source."""
     values = [str(value) for value in place.shape.distinct]
     count = len(place.shape.scalars)
-    if count < 2 or len(values) < NEARLY_ALL * count:
+    if count < 2 or len(values) < NEARLY_ALL * count or any(map(_is_free_text, values)):
+        return False
+    is_number = not any(isinstance(value, str) for value in place.shape.distinct)
+    if is_number and not ends_with_word(place.name, WORDS_OF_IDS | ONE_EACH):  # `tx_bytes` is a counter
         return False
     words = set(words_of(place.name))
     if words <= WORDS_OF_IDS:  # `request.id` is the id of a request
@@ -230,8 +245,15 @@ def is_one_each(place: Place) -> bool:
         return True
     if not words.isdisjoint(IDENTITIES - WORDS_OF_IDS):
         return False
-    is_of_message = words <= {"id"} and place.scope == 0 and place.depth == 1 and count >= FEW
-    return is_of_message or all(map(_RANDOM.fullmatch, values))
+    owners = {word for step in place.path[-2:-1] if isinstance(step, str) for word in words_of(step)}
+    is_alone = set(words_of(place.name)) <= {"id", "ids"} and owners.isdisjoint(IDENTITIES) and count >= FEW
+    is_alone &= place.scope == 0 or place.is_new_each
+    return is_alone or (all(map(_RANDOM.fullmatch, values)) and (place.scope == 0 or place.is_new_each))
+
+
+def looks_random(text: str) -> bool:
+    """Return whether a text is an id that no person wrote."""
+    return _RANDOM.fullmatch(text) is not None
 
 
 def is_status_code(place: Place) -> bool:
@@ -251,8 +273,17 @@ def _why_number_is_tag(place: Place) -> str | None:
     return f"a number that names a source: {place.different}"
 
 
+def names_a_source(name: str) -> bool:
+    """Return whether a name is that of a source, such as `device` or `serialNumber`."""
+    words = words_of(name)
+    if len(words) > 1 and words[-1] in NUMBERED:
+        return words[-2] in IDENTITIES
+    return ends_with_word(name, IDENTITIES)
+
+
 def _is_free_text(text: str) -> bool:
-    return len(text) > MOST_TAG_CHARACTERS or len(text.split()) > MOST_TAG_WORDS or "\n" in text
+    is_long = len(text) > MOST_TAG_CHARACTERS and " " in text
+    return is_long or len(text) > MOST_ID_CHARACTERS or len(text.split()) > MOST_TAG_WORDS or "\n" in text
 
 
 def different_values(different: int, count: int) -> str:
@@ -313,11 +344,10 @@ def _texts_of_numbers(place: Place) -> Role | None:
         role = _number(place, [*numbers, *parsed], cast=True)
         omits = role.omits or ends_with_word(place.name, STATES)
         return Role(role.what, f"{role.reason}, in strings", role.type, True, omits)
-    if len(numeric) + len(numbers) >= LEAST_NUMERIC * len(values) and all(
-        o.strip().lower() in ANSWERS | {""} for o in others
-    ):
+    if _are_mostly_numbers(place):
         shown = ", ".join(repr(text) for text in sorted(set(others))[:3])
-        return Role("field", f"a number, {place.seen}; {shown} is left out and counted", "float", bool(numeric), True)
+        lost = f"{len(others):,} of {len(values):,} values are not numbers, and are left out and counted: {shown}"
+        return Role("field", f"a number, {place.seen}; {lost}", "float", bool(numeric), True)
     if numbers:
         return None
     filled = [text for text in texts if text.strip() and text.strip().lower() not in ANSWERS]
@@ -330,14 +360,44 @@ def _texts_of_numbers(place: Place) -> Role | None:
     return None
 
 
+def _are_mostly_numbers(place: Place) -> bool:
+    """Return whether values are numbers but for some that say that there is none, or that it is out of range."""
+    others = [value for value in place.shape.scalars if isinstance(value, str) and not _NUMBER.fullmatch(value)]
+    count = len(place.shape.scalars)
+    return count - len(others) > LEAST_NUMERIC * count and all(map(_says_no_number, others))
+
+
+def _says_no_number(text: str) -> bool:
+    plain = text.strip().lower()
+    return plain in ANSWERS or not any(map(str.isalnum, plain)) or _BOUND.fullmatch(text) is not None
+
+
 def _text(place: Place) -> Role:
     values = {value for value in place.shape.distinct if isinstance(value, str)}
     different = place.different
     if values <= {"true", "false"}:
         return Role("field", f"true or false in strings, {place.seen}", "boolean", cast=True)
+    if values and all(map(_ADDRESS.match, values)):
+        return Role("field", f"an address, {different}, {place.seen}", "string")
+    if any(map(_is_free_text, values)):
+        return Role("field", f"a text for people, {different}, {place.seen}", "string")
     if ends_with_word(place.name, STATES) or {value.lower() for value in values} <= SWITCHES:
-        return Role("field", f"a state, which changes with time: {different}; or a tag", "string")
-    return Role("field", f"a text, {different}, {place.seen}; as a tag it would make many series", "string")
+        return Role("field", f"a state, which may change with time: {different}; or a tag", "string")
+    return Role("field", f"a text, {different}, {place.seen}; {_why_no_tag(place)}", "string")
+
+
+def _why_no_tag(place: Place) -> str:
+    """Return why a text is not a tag, as far as its values say."""
+    different, count = len(place.shape.distinct), len(place.shape.scalars)
+    if place.in_list:
+        return "a list may have several of them"
+    if count >= FEW and different > MOST_SHARE * count:
+        return "as a tag it would make many series"
+    if count < LEAST_FILLED * place.of:
+        return "as a tag it would split a series now and then"
+    if has_word(place.name, TRANSIENT | STRANGERS):
+        return "there is no end of its values in time, by its name; or a tag"
+    return "or a tag"
 
 
 def _by_kind(place: Place, kinds: set[str]) -> list[Role]:

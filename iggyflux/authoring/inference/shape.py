@@ -24,6 +24,8 @@ MOST_COLUMNS: Final = 64
 """The longest tuple: a row of a table, written as a list."""
 LEAST_LIKENESS: Final = 0.5
 """Objects are alike if they share this part of their members; then the keys that lead to them are data."""
+LEAST_ALIKE: Final = 3
+"""Beside scalars, so many objects that are alike are a map: two may be the values before and after a change."""
 MANY_KEYS: Final = 8
 """From so many keys on, one kind of keys such as EUR, GBP, USD may be data rather than names of fields."""
 MOST_MEMBERS: Final = 2_000
@@ -54,6 +56,8 @@ class Shape:
     entries: Shape | None = None
     items: Shape | None = None
     positions: tuple[Shape, ...] = ()
+    irregular: Sequence[list[JSON]] = ()
+    """Lists at a place of tuples that are none: `positions` say nothing of them."""
 
     @cached_property
     def kinds(self) -> Counter[str]:
@@ -106,6 +110,7 @@ def observe(values: Sequence[JSON], *, in_list: bool = False) -> Shape:
         entries=observe(entries) if entries else None,
         items=observe(items, in_list=True) if items else None,
         positions=tuple(_columns(tuples)) if tuples else (),
+        irregular=[value for value in lists if not _is_tuple(value)] if len(lists) > len(tuples) > 0 else (),
     )
 
 
@@ -129,8 +134,12 @@ def _tuples(lists: Sequence[list[JSON]], in_list: bool) -> Sequence[list[JSON]]:
     is_even = len(sizes) == 1 and 2 <= max(sizes) <= MOST_COLUMNS
     if is_even and (_has_kinds_of_its_own(lists) or (in_list and len(lists) > 1 and all(map(_is_row, lists)))):
         return lists
-    short = [value for value in lists if 2 <= len(value) <= MOST_POSITIONS and all(map(_is_number, value))]
+    short = [value for value in lists if _is_tuple(value)]
     return short if len(short) > len(lists) / 2 or (short and len(sizes) == 1) else []
+
+
+def _is_tuple(value: list[JSON]) -> bool:
+    return 2 <= len(value) <= MOST_POSITIONS and all(map(_is_number, value))
 
 
 def _has_kinds_of_its_own(lists: Sequence[list[JSON]]) -> bool:
@@ -159,7 +168,9 @@ def _keys_that_are_data(found: dict[str, list[JSON]]) -> frozenset[str]:
     coded = [key for key in nested if _CODE.fullmatch(key)]
     if len(coded) > 1 and len(coded) >= len(nested) / 2:
         return frozenset(coded)
-    if len(nested) > 1 and (_look_like_data([*nested]) or _are_alike([*nested.values()])):
+    is_mixed = any(not isinstance(value, (dict, list)) for members in found.values() for value in members)
+    enough = LEAST_ALIKE if is_mixed else 2  # `before` and `after` beside other members are names
+    if len(nested) > 1 and (_look_like_data([*nested]) or (len(nested) >= enough and _are_alike([*nested.values()]))):
         return frozenset(nested)
     numbers = [key for key, members in found.items() if all(type(member) in (int, float) for member in members)]
     if len(numbers) == len(found) > 1 and (_look_like_data(numbers) or _are_codes(numbers)):

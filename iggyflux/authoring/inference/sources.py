@@ -7,8 +7,16 @@ from typing import Final
 
 from iggyflux.authoring.inference.elements import Elements
 from iggyflux.authoring.inference.places import values_at
-from iggyflux.authoring.inference.roles import Place, Role, is_status_code
-from iggyflux.authoring.inference.words import DIMENSIONS, IDENTITIES, ends_with_word, has_word
+from iggyflux.authoring.inference.roles import Place, Role, is_status_code, looks_random, names_a_source
+from iggyflux.authoring.inference.words import (
+    DIMENSIONS,
+    IDENTITIES,
+    NUMBERED,
+    WORDS_OF_IDS,
+    ends_with_word,
+    has_word,
+    words_of,
+)
 from iggyflux.records import JSON
 
 CHANGING: Final = 0.5
@@ -19,16 +27,46 @@ def copies_among(elements: Elements, places: Sequence[Place]) -> dict[int, list[
     """Return, by place, the role of tags that have the values of another one wherever they are: they say nothing."""
     copies: dict[int, list[Role]] = {}
     columns: list[tuple[Place, list[JSON]]] = []
-    for place in sorted(places, key=lambda each: -len(each.shape.scalars)):
+    for place in sorted(places, key=_as_a_source, reverse=True):
         if place.expression.startswith("header("):
             continue
         column = list(values_at(elements, place))
-        same = next((other for other, values in columns if other.scope == place.scope and _is_in(column, values)), None)
-        if same is None:
-            columns.append((place, column))
-        else:
+        beside = [(other, values) for other, values in columns if other.scope == place.scope]
+        same = next((other for other, values in beside if _is_in(column, values)), None)
+        twin = next(
+            (other for other, values in beside if _are_ids_of_one(place, other) and _are_one(column, values)), None
+        )
+        if same is not None:
             copies[id(place)] = [Role("unused", f"the same as {same.expression}", type="string")]
+        elif twin is not None:
+            reason = f"it changes only together with {twin.expression}: either tells the source"
+            copies[id(place)] = [Role("unused", reason, type="string")]
+        else:
+            columns.append((place, column))
     return copies
+
+
+def _as_a_source(place: Place) -> tuple[int, bool, bool, bool]:
+    """Return how well a place tells the source: it is always there, by its name, by what it is in, and is readable."""
+    around = [step for step in place.path[:-1] if isinstance(step, str)]
+    is_in_source = any(has_word(step, IDENTITIES - WORDS_OF_IDS) for step in around)
+    is_readable = all(isinstance(value, str) and not looks_random(value) for value in place.shape.distinct)
+    return len(place.shape.scalars), names_a_source(place.name), is_in_source, is_readable
+
+
+def _are_ids_of_one(place: Place, other: Place) -> bool:
+    """Return whether both are ids of one thing by their names: `device_id` and `device_serial`, `id` and `name`."""
+    owners = [set(words_of(each.name)) - WORDS_OF_IDS - NUMBERED for each in (place, other)]
+    are_ids = all(not set(words_of(each.name)).isdisjoint(WORDS_OF_IDS) for each in (place, other))
+    return are_ids and place.path[:-1] == other.path[:-1] and owners[0] == owners[1]
+
+
+def _are_one(column: Sequence[JSON], other: Sequence[JSON]) -> bool:
+    """Return whether two columns with several values change only together."""
+    pairs = {
+        (str(one), str(two)) for one, two in zip(column, other, strict=True) if one is not None and two is not None
+    }
+    return len({one for one, _ in pairs}) == len({two for _, two in pairs}) == len(pairs) > 1
 
 
 def states_among(elements: Elements, places: Sequence[Place]) -> dict[int, list[Role]]:

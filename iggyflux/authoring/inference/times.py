@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from iggyflux.authoring.inference.clocks import Clock, clock_of, needs_zone, suits
-from iggyflux.authoring.inference.places import place_named
+from iggyflux.authoring.inference.clocks import Clock, are_days, are_times_of_day, clock_of, needs_zone, suits
+from iggyflux.authoring.inference.elements import Elements
+from iggyflux.authoring.inference.places import place_named, values_at
 from iggyflux.authoring.inference.proposal import Time
 from iggyflux.authoring.inference.roles import Place
+from iggyflux.authoring.inference.shape import Path, observe
 from iggyflux.authoring.inference.wishes import Wishes
 from iggyflux.authoring.inference.words import COUNTS, OTHER_TIMES, QUANTITIES, SPANS, TIMES, has_word, words_of
 from iggyflux.authoring.samples import SampleError
+from iggyflux.records import JSON
 from iggyflux.timestamps import UNITS_NS, TimestampError
 
 AMBIGUOUS: Final = "IFX543"
@@ -19,11 +23,66 @@ CLOSENESS: Final = 0.01
 """Times of samples lie this close together, as a part of the number: in unix_s, 1 % is half a year."""
 
 
-def choose_time(places: Sequence[Place], wishes: Wishes, in_elements: bool) -> tuple[Time, Place | None, set[int]]:
-    """Return the time, its place, and the places of other times."""
-    spread = "index" if in_elements else "offset"
+def choose_time(elements: Elements, places: Sequence[Place], wishes: Wishes) -> tuple[Time, set[int], set[int]]:
+    """Return the time, the places that it is read from, and the places of other times, by their `id`."""
+    joined = _days_with_times(elements, places)
+    parts = {id(part): whole for whole, *pair in joined for part in pair}
+    candidates = [whole for whole, _, _ in joined] + [place for place in places if id(place) not in parts]
+    time, chosen, others = _choose(elements, candidates, places, parts, wishes)
+    if chosen is None:
+        return time, set(), set()
+    read = {key for key, whole in parts.items() if whole is chosen} or {id(chosen)}
+    whole_of = {id(whole): {id(day), id(clock)} for whole, day, clock in joined}
+    return time, read, {each for other in others for each in whole_of.get(other, {other})}
+
+
+def _days_with_times(elements: Elements, places: Sequence[Place]) -> list[tuple[Place, Place, Place]]:
+    """Return the places that a day and a time of day beside it make together, each with the two of them."""
+    beside: dict[tuple[int, Path], list[Place]] = {}
+    for place in places:
+        if place.path and not has_word(place.name, OTHER_TIMES | SPANS):
+            beside.setdefault((place.scope, place.path[:-1]), []).append(place)
+    pairs = filter(None, map(_day_and_time, beside.values()))
+    return [(_joined(elements, day, time), day, time) for day, time in pairs]
+
+
+def _day_and_time(places: Sequence[Place]) -> tuple[Place, Place] | None:
+    """Return the one day and the one time of day among places of one object; 10.11.12 alone may be either."""
+    days = {id(place): place for place in places if are_days(place.shape.scalars)}
+    times = {id(place): place for place in places if are_times_of_day(place.shape.scalars)}
+    sure_days, sure_times = days.keys() - times.keys(), times.keys() - days.keys()
+    if len(sure_days) == 1:
+        days = {key: days[key] for key in sure_days}
+        times = {key: times[key] for key in times.keys() - sure_days}
+    elif len(sure_times) == 1:
+        times = {key: times[key] for key in sure_times}
+    days = {key: days[key] for key in days.keys() - times.keys()}
+    if len(days) != 1 or len(times) != 1:
+        return None
+    return (*days.values(), *times.values())  # type: ignore[return-value]  # mypy does not count them
+
+
+def _joined(elements: Elements, day: Place, time: Place) -> Place:
+    """Return the place of a day and a time of day as one text, with a blank between them."""
+    pairs = zip(values_at(elements, day), values_at(elements, time), strict=True)
+    texts: list[JSON] = [f"{one} {other}" for one, other in pairs if one is not None and other is not None]
+    expression = f"join(' ', [{day.expression}, {time.expression}])"
+    if not (day.is_complete and time.is_complete):
+        expression = f"if({day.expression} && {time.expression}, {expression})"
+    return replace(day, name="timestamp", expression=expression, shape=observe(texts))
+
+
+def _choose(
+    elements: Elements,
+    places: Sequence[Place],
+    all_places: Sequence[Place],
+    joined: Mapping[int, Place],
+    wishes: Wishes,
+) -> tuple[Time, Place | None, set[int]]:
+    spread = "index" if any(place.scope for place in all_places) else "offset"
     if wishes.time is not None:
-        place = place_named(places, wishes.time, "--time")
+        place = place_named(elements, all_places, wishes.time, "--time")
+        place = joined.get(id(place), place)
         return _chosen_time(place, wishes), place, set()
     found: list[tuple[tuple[int, ...], Place, Clock]] = []
     for place in places:

@@ -82,6 +82,9 @@ STATES: Final = _set(
 )
 """Words of texts that change with time, or that explain: fields, not tags."""
 
+NUMBERED: Final = _set("number no nr num")
+"""Words after the name of a source that say that it is numbered: `serialNumber`."""
+
 WORDS_OF_IDS: Final = _set("id ids uid name key serial")
 """Words that say that something is named, and not what."""
 

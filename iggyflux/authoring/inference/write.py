@@ -13,7 +13,7 @@ from iggyflux.escapes import escaped
 from iggyflux.records import JSON
 
 if TYPE_CHECKING:
-    from iggyflux.authoring.inference.proposal import Example, Field, Proposal
+    from iggyflux.authoring.inference.proposal import Example, Field, Proposal, Unused
 
 WIDTH: Final = 120
 """A comment is written after its line if both fit this width, else above it."""
@@ -90,7 +90,7 @@ def _point(proposal: Proposal) -> Iterator[Entry]:
             tags.append(Entry(tag.key, value, comment=tag.reason, is_expression=True))
         yield Entry("tags", block=tags, above=["What points are looked up by; each combination of values is a series."])
     stored = [Entry(each.key, _field(each), comment=each.reason, is_expression=True) for each in proposal.fields]
-    left = [Entry(comment=f"not stored: {_shown(each.key, each.line)}  ({each.reason})") for each in proposal.unused]
+    left = [Entry(comment=_not_stored(each)) for each in proposal.unused]
     yield Entry("fields", block=[*stored, *left], above=["The values; float unless `type` says otherwise."])
     time = proposal.time
     made: dict[str, JSON] = {}
@@ -114,6 +114,13 @@ def _field(each: Field) -> JSON:
     if each.omits:
         made["on_bad_value"] = "omit"
     return each.expression if len(made) == 1 else made
+
+
+def _not_stored(each: Unused) -> str:
+    if not each.advice:
+        return f"not stored: {_shown(each.key, each.line)}  ({each.reason})"
+    check = "CHECK: " if each.is_measured else ""
+    return f"{check}not stored: {_shown(each.key, each.line)}  ({each.reason}; {each.advice} would store it)"
 
 
 def _shown(key: str, line: Mapping[str, JSON] | str) -> str:
