@@ -264,3 +264,13 @@ def test_readers_are_compared_by_their_messages(tmp_path: Path) -> None:
     changes = [(each["kind"], each["how"], each["subject"]) for each in json.loads(done.out)["changes"]]
     assert ("key", "changed", "message") in changes
     assert ("member", "type", "count") in changes
+
+
+def test_examples_of_one_name_say_whose_they_are(folder: Path) -> None:
+    """Where a member was renamed, each version has its own message under the name that stayed."""
+    text = MEADOW + "examples: [{name: a hive, message: {m: north, q: Ada, w: 1.5, e: 3, t: 1764000000}, points: []}]\n"
+    (folder / "old.yaml").write_text(text)
+    (folder / "new.yaml").write_text(text.replace("w: 1.5", "w: 2.5").replace("integer", "float"))
+    done = iggyflux("diff", "old.yaml", "new.yaml", "--samples", "samples.ndjson", "--format", "json")
+    names = [each["sample"] for each in json.loads(done.out)["lines"]]
+    assert {"a hive (old)", "a hive (new)", "sample 1"} <= set(names)

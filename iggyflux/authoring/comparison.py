@@ -120,21 +120,29 @@ class Comparison:
 
 
 def samples_of_examples(*mappings: WriterMapping | ReaderMapping) -> list[Given]:
-    """Return the messages, or rows, of the examples of documents, each once."""
-    found: dict[Any, Given] = {}
-    for mapping in mappings:
+    """Return the messages, or rows, of the examples of documents, each once.
+
+    Where examples of two documents have one name, the name says which is `old` and which is `new`.
+    """
+    found: dict[str, tuple[int, Given]] = {}
+    for document, mapping in enumerate(mappings):
         for number, tree in enumerate(mapping.examples):
             title = str(tree.get("name") or f"example {number + 1}")
             if isinstance(mapping, ReaderMapping):
                 rows = tuple(example_rows(tree, mapping.reader.source.measurement or ""))
-                found.setdefault(repr(rows), Given(title, rows=rows))
+                found.setdefault(repr(rows), (document, Given(title, rows=rows)))
                 continue
             try:
                 message = example_message(mapping, tree, number)
             except RecordError:
                 continue
-            found.setdefault(repr((message.payload, message.headers, tree.get("meta"))), Given(title, message))
-    return list(found.values())
+            key = repr((message.payload, message.headers, tree.get("meta")))
+            found.setdefault(key, (document, Given(title, message)))
+    of_both = Counter(title for title, _ in {(given.name, document) for document, given in found.values()})
+    return [
+        replace(given, name=f"{given.name} ({'new' if document else 'old'})") if of_both[given.name] > 1 else given
+        for document, given in found.values()
+    ]
 
 
 def compare(
