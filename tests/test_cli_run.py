@@ -73,6 +73,33 @@ def test_a_route_that_must_stop_exits_3_with_a_reason() -> None:
     assert "0 acknowledged" in outcome.err
 
 
+@pytest.mark.parametrize("lines", [(GOOD,), (GOOD, BAD), (BAD, BAD, GOOD)], ids=len)
+@pytest.mark.parametrize("on_error", ["dead_letter", "skip"])
+@pytest.mark.parametrize(
+    ("option", "counts"), [("dead-letters", ["dead_letter"]), ("failures", ["dead_letter", "skip"])]
+)
+def test_a_batch_job_may_fail_for_failed_messages(
+    lines: tuple[bytes, ...], on_error: str, option: str, counts: list[str]
+) -> None:
+    """Everything is done as without the option; only the exit code and the last line differ."""
+    Path("env.yaml").write_text(f"{DOCUMENT}on_error: {on_error}\n", "utf-8")
+    fill(*lines)
+
+    outcome = iggyflux("run", "pipeline.yaml", "--until-end", "--quiet", "--fail-on", option)
+
+    bad = lines.count(BAD) if on_error in counts else 0
+    assert outcome.code == (1 if bad else 0)
+    assert (f"failed by --fail-on {option}: {bad} message" in outcome.err) == bool(bad)
+    assert len(points()) == lines.count(GOOD)
+
+
+def test_a_route_that_stopped_exits_3_whatever_it_may_fail_on() -> None:
+    Path("env.yaml").write_text(DOCUMENT + "on_error: fail\n", "utf-8")
+    fill(GOOD, BAD)
+
+    assert iggyflux("run", "pipeline.yaml", "--until-end", "--fail-on", "failures").code == 3
+
+
 def test_events_are_json_where_machines_read_and_the_status_file_is_kept() -> None:
     """One object a line; the counters of the end are in the file."""
     fill(GOOD, BAD)

@@ -6,14 +6,18 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
-from iggyflux.cli.output import leave_at_once, talk
+from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
+
+_FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letters", "dropped")}
+"""By the word of `--fail-on`: the counters of messages that must be 0."""
 
 
 @click.command(name="run")
@@ -25,6 +29,11 @@ from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_sig
     "--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counters to this file, as JSON."
 )
 @click.option("--listen", metavar="HOST:PORT", help="Answer /metrics, /healthz, /readyz and /status there.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(list(_FAILURES)),
+    help="Exit with 1 if messages became dead letters, or also if `on_error: skip` dropped them.",
+)
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
     pipeline: Path,
@@ -33,6 +42,7 @@ def command(
     log_format: str | None,
     status_file: Path | None,
     listen: str | None,
+    fail_on: str | None,
     quiet: bool,
 ) -> int:
     """Run the routes of a pipeline file.
@@ -42,7 +52,8 @@ def command(
     that cannot be reached at the start is tried `max_retries` times again; then the route stops.
 
     The exit code is 0 on success, 3 if a route stopped, if messages in flight were not finished, or if a run with
-    --until-end was interrupted before the end. A continuous run that is stopped by a signal ends with 0.
+    --until-end was interrupted before the end. A continuous run that is stopped by a signal ends with 0. With
+    --fail-on, a run that would end with 0 ends with 1 if messages failed.
 
     With --listen, or `telemetry.listen` in the pipeline, the run answers requests for its metrics and health. Where
     other machines can reach the address, the pipeline must have a `telemetry.token`.
@@ -51,16 +62,21 @@ def command(
     Example:
       iggyflux run pipeline.yaml
       iggyflux run pipeline.yaml --until-end --mapping factory-env
+      iggyflux run pipeline.yaml --until-end --mapping env-history --fail-on dead-letters
       iggyflux run pipeline.yaml --listen 127.0.0.1:9273
     """
     loaded = open_pipeline(pipeline)
     summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, quiet))
-    if not quiet or summary.exit_code:
+    count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))
+    code = summary.exit_code or (ExitCode.PROBLEMS if count else ExitCode.OK)
+    if not quiet or code:
         for line in summary_lines(summary):
             talk(*line)
+    if count:
+        talk(Styled("failed", "red", bold=True), f" by --fail-on {fail_on}: {plural(count, 'message')}")
     if was_stopped:  # a request that hangs, or a name that is not resolved, is not waited for
-        leave_at_once(summary.exit_code)
-    return summary.exit_code
+        leave_at_once(code)
+    return code
 
 
 async def _run(
