@@ -165,6 +165,41 @@ def test_every_number_is_a_field_whatever_its_name(numbers: dict[str, float]) ->
     assert sorted(map(repr, stored)) == sorted(map(repr, numbers.values()))
 
 
+def german(number: float) -> str:
+    return f"{number:,.2f}".translate(str.maketrans(",.", ".,"))
+
+
+WRITINGS: dict[str, Callable[[float], str]] = {
+    "1.234,50": german,
+    "1234,50": lambda number: german(number).replace(".", ""),
+    "1,234.50": lambda number: f"{number:,.2f}",
+    "1234.50": lambda number: f"{number:.2f}",
+    "+1234.50": lambda number: f"{number:+.2f}",
+}
+
+
+@pytest.mark.parametrize("writing", WRITINGS)
+@given(
+    whole=st.lists(st.integers(-99, 9_999_999), min_size=3, max_size=9),
+    large=st.integers(1_000, 9_999),
+    junk=st.lists(st.sampled_from(["--", "n/a", "?", "-"]), max_size=2),
+)
+def test_numbers_are_read_as_they_are_written(writing: str, whole: list[int], large: int, junk: list[str]) -> None:
+    """With commas or points between thousands, as export files have them; what says that there is none is left out."""
+    numbers = [large + 0.25, *(number + 0.75 for number in whole)]
+    texts = [*map(WRITINGS[writing], numbers), *junk]
+    messages = [
+        json.dumps({"at": 1767225600 + 60 * number, "yield": text, "hum": 0.5 + number}).encode()
+        for number, text in enumerate(texts)
+    ]
+    samples = recognize_payloads(messages)
+    mapping = proved(infer(samples, Wishes("s", "mill")), samples, "yaml")
+    lines = mapping.plan().render([bare_message(each, 0) for each in messages]).lines
+    points = [point for line in lines for point in parse_lines(line)]
+    assert all(point.tags == {} for point in points)
+    assert [point.fields["yield"] for point in points if "yield" in point.fields] == numbers
+
+
 @given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
 def test_any_bytes_give_a_mapping_that_renders_them_or_a_clear_error(data: bytes) -> None:
     check(lambda: recognize_file(data))

@@ -157,6 +157,8 @@ def _passed_over(scope: int, here: Shape, candidates: Sequence[Hop], entered: Ho
         for path in hop.paths:
             if path in seen and (entered is None or hop.kind == entered.kind or path in entered.columns):
                 continue
+            if entered is not None and entered.kind == "list" and path[: len(entered.path)] == entered.path != path:
+                continue  # in the list that is entered, which always has this number of elements
             seen.add(path)
             place = _at(here, path)
             kind: Literal["list", "map"] = "map" if hop.kind == "map" else "list"

@@ -65,6 +65,44 @@ _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _LENIENT: Final = re.compile(r"\s*+[-+]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?\s*+", re.ASCII)
 _COMMA: Final = re.compile(r"-?[0-9]+,[0-9]+", re.ASCII)
+_THOUSANDS: Final = re.compile(r"[-+]?[0-9]{1,3},[0-9]{3}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """A way to write numbers: what all texts match, what some do, and the expression of the text to parse."""
+
+    words: str
+    all_are: re.Pattern[str]
+    some_are: re.Pattern[str]
+    made: str
+    syntax: str = ""
+    doubt: str = ""
+
+
+_WRITINGS: Final = (
+    _Writing(
+        "with points between thousands and a decimal comma",
+        re.compile(r"[-+]?(?:[0-9]{1,3}(?:\.[0-9]{3})++|[0-9]++)(?:,[0-9]++)?", re.ASCII),
+        re.compile(r"[-+]?[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]++|\.[0-9]{3})", re.ASCII),
+        "replace(replace({}, '.', ''), ',', '.')",
+        ", 'lenient'",
+    ),
+    _Writing(
+        "with commas between thousands",
+        re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]++)?", re.ASCII),
+        re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]++|,[0-9]{3})", re.ASCII),
+        "replace({}, ',', '')",
+        ", 'lenient'",
+    ),
+    _Writing(
+        "with a decimal comma",
+        re.compile(rf"{_COMMA.pattern}|{_NUMBER.pattern}", re.ASCII),
+        _COMMA,
+        "replace({}, ',', '.')",
+        doubt="CHECK whether the comma is between thousands (then: replace(…, ',', '')): ",
+    ),
+)
 _RANDOM: Final = re.compile(
     r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{16,}|[0-9]{10,}"
     r"|(?:[a-z]{2,6}_)?[A-Za-z]*[0-9][A-Za-z0-9]{14,}"
@@ -220,7 +258,8 @@ def _why_text_is_tag(place: Place) -> str | None:
         return None if is_sparse and place.depth > 1 else f"it names a source: {place.different}"
     if {text.lower() for text in texts} <= SWITCHES:
         return None
-    if ends_with_word(place.name, QUANTITIES - DIMENSIONS) or all(map(_BEGINS_WITH_NUMBER.match, texts)):
+    telling = [text for text in texts if not _says_no_number(text)]
+    if ends_with_word(place.name, QUANTITIES - DIMENSIONS) or all(map(_BEGINS_WITH_NUMBER.match, telling or texts)):
         return None
     if len(texts) > MOST_SHARE * filled and filled >= FEW:
         return None
@@ -350,13 +389,17 @@ def _texts_of_numbers(place: Place) -> Role | None:
         return Role("field", f"a number, {place.seen}; {lost}", "float", bool(numeric), True)
     if numbers:
         return None
-    filled = [text for text in texts if text.strip() and text.strip().lower() not in ANSWERS]
-    if filled and all(_COMMA.fullmatch(text) or _NUMBER.fullmatch(text) for text in filled):
-        made = f"parse_number(replace({place.expression}, ',', '.'), `null`)"
-        return Role("field", f"a number with a decimal comma, {place.seen}", expression=made)
+    filled = [text for text in texts if text.strip() and not _says_no_number(text)]
+    empty = sorted(set(texts) - set(filled) - {""})
+    lost = f"; left out: {', '.join(map(repr, empty[:3]))}" if empty else ""
+    for each in _WRITINGS if filled else ():
+        if all(map(each.all_are.fullmatch, filled)) and any(map(each.some_are.fullmatch, filled)):
+            made = f"parse_number({each.made.format(place.expression)}, `null`{each.syntax})"
+            doubt = each.doubt if all(map(_THOUSANDS.fullmatch, filled)) else ""
+            return Role("field", f"{doubt}a number {each.words}, {place.seen}{lost}", expression=made)
     if filled and all(map(_LENIENT.fullmatch, filled)) and not any(re.match(r"0[0-9]", text) for text in filled):
         made = f"parse_number({place.expression}, `null`, 'lenient')"
-        return Role("field", f"a number, loosely written, {place.seen}", expression=made)
+        return Role("field", f"a number, loosely written, {place.seen}{lost}", expression=made)
     return None
 
 
