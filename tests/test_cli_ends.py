@@ -243,6 +243,14 @@ def test_a_secret_is_never_printed(tmp_path: Path, mapping: Path) -> None:
     assert secret not in said
 
 
+@pytest.mark.parametrize("group", ["cursor", "state", "log", "dead-letters"])
+def test_a_group_without_a_command_shows_its_help(group: str) -> None:
+    outcome = iggyflux(group)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == iggyflux(group, "--help").out
+    assert "Error" not in outcome.err
+
+
 def test_the_group_keeps_its_name_in_usage() -> None:
     """The name does not depend on how the command is started."""
     assert process("--help").out.startswith("Usage: iggyflux ")

@@ -233,6 +233,10 @@ def _report(error: BaseException) -> int:
 def _usage(error: click.ClickException) -> int:
     """Report a wrong usage with the words of click."""
     context = error.ctx if isinstance(error, click.UsageError) else None
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # a group without a command
+        for line in error.format_message().splitlines():
+            talk(line)
+        return ExitCode.USAGE
     if context is not None:
         for line in context.get_usage().splitlines():
             talk(line)

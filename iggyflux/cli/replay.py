@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
 import msgspec
 
 from iggyflux.cli.failures import show_failure
-from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, iggy_settings, save_topic_letters
+from iggyflux.cli.iggy import LettersPlace
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
+from iggyflux.cli.letters import (
+    LetterFilter,
+    Letters,
+    filter_options,
+    kept_lines,
+    letters_on_disk,
+    name_of_place,
+    report_others,
+)
 from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, talk, warn
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
 from iggyflux.errors import EndOfInput
@@ -29,32 +35,10 @@ from iggyflux.mapping import OnError, WriterMapping, load_mapping
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
 from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route, WriterPlan
-from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.base import Worker
-from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_files, read_dead_letters
 
 _BATCH: Final = 1000
 _HERE: Final = Partition("dead-letters", "replay", 0)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LetterFilter:
-    """A condition for letters; None sets no limit.  Times are in microseconds, `until` is exclusive."""
-
-    reasons: frozenset[str] = frozenset()
-    since_us: int | None = None
-    until_us: int | None = None
-    mapping: str | None = None
-
-    def takes(self, letter: DeadLetter) -> bool:
-        """Return whether `letter` meets the condition."""
-        time_us = letter.message.timestamp_us
-        return (
-            (not self.reasons or any(reason.code in self.reasons for reason in letter.reasons))
-            and (self.since_us is None or time_us >= self.since_us)
-            and (self.until_us is None or time_us < self.until_us)
-            and (self.mapping is None or letter.mapping == self.mapping)
-        )
 
 
 @click.command(name="replay")
@@ -67,22 +51,14 @@ class LetterFilter:
 @click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Render with this mapping (only with --dry-run).")
 @click.option("--as-is", is_flag=True, help="Send the rejected lines unchanged, instead of rendering again.")
 @click.option("--dry-run", is_flag=True, help="Print the lines without sending them.")
-@click.option(
-    "--reason", "reasons", multiple=True, metavar="CODE", help="Only letters with this code; can be repeated."
-)
-@click.option("--since", metavar="TIME", help="Only messages that arrived at or after this time (RFC 3339).")
-@click.option("--until", metavar="TIME", help="Only messages that arrived before this time (RFC 3339).")
-@click.option("--mapping-name", metavar="NAME", help="Only letters of the mapping of this name.")
+@filter_options
 def command(
     path: Path | tuple[str, str],
     pipeline: Path | None,
     mapping_file: Path | None,
     as_is: bool,
     dry_run: bool,
-    reasons: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    mapping_name: str | None,
+    chosen: LetterFilter,
 ) -> int:
     """Send dead letters again.
 
@@ -100,18 +76,11 @@ def command(
         raise click.UsageError("add --pipeline, or --mapping with --dry-run")
     if mapping_file is not None and not dry_run:
         raise click.UsageError("--mapping has no destination: add --dry-run, or --pipeline")
-    chosen = LetterFilter(
-        frozenset(code.upper() for code in reasons),
-        _time_us(since, "--since"),
-        _time_us(until, "--until"),
-        mapping_name,
-    )
-    with _on_disk(path, pipeline) as place:
+    with letters_on_disk(path, pipeline) as place:
         letters = Letters(place, chosen)
-        where = path if isinstance(path, Path) else f"{TOPIC_PREFIX}{'/'.join(path)}"
-        talk(f"{plural(letters.count, 'dead letter')} selected in {where}")
+        talk(f"{plural(letters.count, 'dead letter')} selected in {name_of_place(path)}")
         if not letters.count:
-            _report_others(letters, place)
+            report_others(letters, place)
             return ExitCode.PROBLEMS if letters.too_large else ExitCode.OK
         if dry_run:
             code = _dry_run(letters, pipeline, mapping_file, as_is)
@@ -121,102 +90,6 @@ def command(
         return max(code, ExitCode.PROBLEMS) if letters.too_large else code
 
 
-def _time_us(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        return parse_rfc3339(text) // 1000
-    except TimestampError as error:
-        raise click.BadParameter(str(error), param_hint=option) from error
-
-
-@contextmanager
-def _on_disk(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[Path]:
-    """Yield a path where the letters can be read repeatedly; those of a topic are saved to a temporary file."""
-    if isinstance(path, Path):
-        yield path
-        return
-    with TemporaryDirectory(prefix="iggyflux-") as folder:
-        file = Path(folder) / "letters.ndjson"
-        save_topic_letters(iggy_settings(pipeline), *path, file)
-        yield file
-
-
-@dataclasses.dataclass(slots=True)
-class LetterCounts:
-    """The numbers of letters of one mapping: all, those with rejected lines, and by the hash of the mapping."""
-
-    count: int = 0
-    with_lines: int = 0
-    hashes: Counter[str] = dataclasses.field(default_factory=Counter)
-
-
-class Letters:
-    """The selected letters of a path: counted once, read one at a time as often as needed."""
-
-    def __init__(self, path: Path, chosen: LetterFilter) -> None:
-        self._path = path
-        self._chosen = chosen
-        self.counts_by_mapping: dict[str, LetterCounts] = {}
-        self.excluded = 0
-        self.too_large = 0
-        self.known_mappings: set[str] = set()
-        self.known_codes: set[str] = set()
-        for letter in read_dead_letters(path, torn=_warn_of_torn_line, too_large=self._skip_too_large):
-            self.known_mappings.add(letter.mapping)
-            self.known_codes.update(reason.code for reason in letter.reasons)
-            if not chosen.takes(letter):
-                self.excluded += 1
-                continue
-            counts = self.counts_by_mapping.setdefault(letter.mapping, LetterCounts())
-            counts.count += 1
-            counts.with_lines += bool(_kept_lines(letter))
-            counts.hashes[letter.mapping_hash] += 1
-        self.count = sum(counts.count for counts in self.counts_by_mapping.values())
-
-    def of(self, mapping: str | None = None) -> Iterator[DeadLetter]:
-        """Return the letters of one mapping, or all; without letters added after the count."""
-        counted = self.count if mapping is None else self.counts_by_mapping[mapping].count
-        return islice((letter for letter in self._read() if mapping in (None, letter.mapping)), counted)
-
-    def _read(self) -> Iterator[DeadLetter]:
-        return filter(self._chosen.takes, read_dead_letters(self._path, torn=_ignore, too_large=_ignore))
-
-    def _skip_too_large(self, file: Path, line: int) -> None:
-        self.too_large += 1
-        warn(f"{file}:{line} has more than {LONGEST_LINE:,} bytes and is skipped: its message is not sent again")
-
-
-def _report_others(letters: Letters, path: Path) -> None:
-    """Report the dead letters that the options exclude, or the folders in `path` that hold dead letters."""
-    if letters.excluded:
-        codes, mappings = ", ".join(sorted(letters.known_codes)), ", ".join(sorted(letters.known_mappings))
-        note(f"it has {plural(letters.excluded, 'other dead letter')}: mapping {mappings}; codes {codes}")
-        return
-    below = [str(entry) for entry in sorted(path.glob("*/")) if _holds_letters(entry)]
-    if below:
-        note(f"dead letters are in its folders: {', '.join(below)}")
-
-
-def _holds_letters(folder: Path) -> bool:
-    try:
-        return bool(dead_letter_files(folder))
-    except OSError:
-        return False
-
-
-def _warn_of_torn_line(file: Path, line: int) -> None:
-    warn(f"{file}:{line} is incomplete; its message was not acknowledged and is delivered again")
-
-
-def _ignore(_file: Path, _line: int) -> None:
-    pass
-
-
-def _kept_lines(letter: DeadLetter) -> list[str]:
-    return [reason.line for reason in letter.reasons if reason.line is not None]
-
-
 # --- without sending ---
 
 
@@ -224,7 +97,7 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
     if as_is:
         count = 0
         for letter in letters.of():
-            lines = _kept_lines(letter)
+            lines = kept_lines(letter)
             result("".join(f"{line}\n" for line in lines))
             count += len(lines)
         talk(f"{plural(count, 'line')} as they were rejected")
@@ -341,7 +214,7 @@ def _messages(letters: Iterator[DeadLetter]) -> Iterator[Message]:
 def _with_lines(letters: Iterator[DeadLetter]) -> Iterator[Message]:
     """Yield messages whose payload is the list of the rejected lines."""
     for letter in letters:
-        if lines := _kept_lines(letter):
+        if lines := kept_lines(letter):
             yield msgspec.structs.replace(letter.message, payload=msgspec.json.encode(lines))
 
 
