@@ -216,6 +216,14 @@ ANSWERS: list[tuple[str, Request, dict[str, Any], int]] = [
     ),
     ("another kind", Request("GET", "/", {**HOME, "authorization": f"Basic {TOKEN}"}), {"token": Secret(TOKEN)}, 401),
     ("letters beyond ASCII", Request("GET", "/", {**HOME, "authorization": "Bearer é"}), {"token": Secret(TOKEN)}, 401),
+    ("a token that ends with a line", Request("GET", "/", WITH_TOKEN), {"token": Secret(f" {TOKEN}\n")}, 200),
+    (
+        "as the bytes of UTF-8",
+        Request("GET", "/", {**HOME, "authorization": "Bearer " + "tök".encode().decode("latin-1")}),
+        {"token": Secret("tök")},
+        200,
+    ),
+    ("a token of blanks", Request("GET", "/", {**HOME, "authorization": "Bearer  "}), {"token": Secret(" \n")}, 401),
     ("health needs none", Request("GET", "/healthz", HOME), {"token": Secret(TOKEN)}, 200),
     ("nor does readiness", Request("GET", "/readyz", HOME), {"token": Secret(TOKEN)}, 503),
 ]

@@ -76,6 +76,16 @@ def test_every_document_of_the_project_is_one(encoding: str) -> None:
         "  iggyflux: 1\n  kind: writer\n",
         "iggyflux : one\n",
         "kind = 'writer'\niggyflux=1\n",
+        'iggyflux = "1"\n',
+        "iggyflux = +1\n",
+        "iggyflux: # the version\n  1\nrun: []\n",
+        "# x\riggyflux: 1\rkind: writer\r",
+        '{\n  "iggyflux": "1"\n}',
+        "{iggyflux: '1'}",
+        "  iggyflux: '1'\n",
+        "iggyflux:\nkind: writer\n",
+        "? iggyflux\n: 1\nkind: reader\n",
+        " iggyflux: &v 1\n",
     ],
 )
 def test_a_document_may_be_written_in_any_way(text: str) -> None:
@@ -115,6 +125,9 @@ def test_named_files_of_others_are_left_alone_only_if_asked(repository: Path, co
     assert iggyflux(command, "--skip-others", *files, "plant/kilns.yaml").code == 0
     assert iggyflux(command, "--skip-others", *files).code == 0
     assert iggyflux(command, "--skip-others", "pl").code == 2
+    os.mkfifo("pipe")
+    with subprocess.Popen(["sh", "-c", "cat plant/kilns.yaml >pipe"]):
+        assert "1 document" in iggyflux(command, "--skip-others", "pipe").err
     (repository / "plant" / "kilns.yaml").write_text(KILN.replace("1063.5 17", "1000.0 17").replace("kind:", "knd:"))
     assert iggyflux(command, "--skip-others", *files, "plant/kilns.yaml").code == 1
 
@@ -256,14 +269,16 @@ def test_the_action_validates_tests_and_compares(repository: Path, tmp_path_fact
     commit(repository)
     tested = action_step("test", environment, paths="plant")
     assert (tested.returncode, "1 failed" in tested.stderr) == (1, True)
-    compared = action_step("compare", environment, paths="plant compose.yaml")
+    compared = action_step("compare", environment, paths="plant\ncompose.yaml")
     assert compared.returncode == 0, compared.stderr
     assert "| breaking | tag kiln.chamber removed" in (tools / "summary.md").read_text()
     assert "https://example.org/pull/1" in Path("gh-was-called").read_text()
     assert action_step("compare", environment, paths="plant", **{"fail-on": "breaking"}).returncode == 1
 
     (repository / "plant" / "kilns.yaml").write_text("iggyflux: 1\nkind: writr\n")
-    checked = action_step("validate", environment, paths="plant")
+    checked = action_step("validate", environment, paths="mappings-of-others.toml\nplant\n")
+    assert checked.returncode == 2
+    checked = action_step("validate", environment, paths="\nplant\n")
     assert checked.returncode == 1
     assert "::error file=plant/kilns.yaml,line=2" in checked.stdout
     assert json.loads(Path("iggyflux.sarif").read_text())["runs"][0]["results"] != []

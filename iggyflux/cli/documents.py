@@ -33,7 +33,7 @@ def find_documents(paths: Sequence[Path], *, named_too: bool = False) -> tuple[l
     others: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            if named_too and not _may_be_document(path):
+            if named_too and path.is_file() and not _may_be_document(path):  # a pipe is what was meant
                 others.append(path)
             else:
                 chosen[path] = None

@@ -28,11 +28,12 @@ _BREAK = re.compile(r"\r?\n")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _VERSION = re.compile(
     rb"""^["']?iggyflux["']?[ \t]*+:[ \t]++[^\s#]"""
-    rb"""|(?:^[ \t]*+|[{,]\s*+)["']?iggyflux["']?[ \t]*+:\s*+[0-9]"""
-    rb"""|^[ \t]*+["']?iggyflux["']?[ \t]*+=[ \t]*+[0-9]""",
+    rb"""|(?:^[ \t]*+|[{,]\s*+)["']?iggyflux["']?[ \t]*+:(?:\s|\#[^\n]*+\n|&\S++)*+["']?[0-9]"""
+    rb"""|^[ \t]*+["']?iggyflux["']?[ \t]*+=[ \t]*+(?:[+]?[0-9]|"[0-9]++"|'[0-9]++')""",
     re.MULTILINE,
 )
-"""YAML at the start of a line with any value, YAML and JSON anywhere with a number, TOML with a number."""
+"""YAML at the start of a line with any value, YAML and JSON anywhere with a number, TOML with a whole number."""
+_KIND = re.compile(rb"""^[ \t]*+["']?kind["']?[ \t]*+[:=][ \t]*+["']?(?:writer|reader)\b""", re.MULTILINE)
 _WIDE_MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -63,7 +64,8 @@ def has_version(data: bytes) -> bool:
     """
     for mark in (codecs.BOM_UTF8, *_WIDE_MARKS):
         data = data.removeprefix(mark)
-    return _VERSION.search(data.replace(b"\0", b"")) is not None
+    data = data.replace(b"\0", b"").replace(b"\r", b"\n")
+    return _VERSION.search(data) is not None or (b"iggyflux" in data and _KIND.search(data) is not None)
 
 
 def with_plain_breaks(data: str | bytes, *, lone: bool) -> str | bytes:

@@ -11,7 +11,7 @@ h11 reads requests, which are hostile until they are read.  What a client can ta
 | sends a large head, or garbage              | answers 431 or 400, closes                                  |
 | sends a body                                | answers 413, reads none of it                               |
 | does not read the answer                    | closes after 5 s                                            |
-| asks again and again                        | a connection has one request; the same text for 0.2 s       |
+| asks again and again                        | a connection has one request; the same text for a while    |
 
 A fault of this file is logged, and ends neither the server nor the run.
 """
@@ -39,6 +39,8 @@ MOST_HEAD_BYTES: Final = 8 << 10
 _LINGER_SECONDS: Final = 0.5
 _JOIN_SECONDS: Final = 5.0
 _KEPT_SECONDS: Final = 0.2
+_KEPT_TIMES: Final = 10
+"""A text is kept for as many times as long as it took: of many routes and partitions one may take a second."""
 _BURST, _PER_SECOND = 40, 20
 _PIECE: Final = 4096
 _HEADERS: Final = (
@@ -205,9 +207,10 @@ class TelemetryServer:
             return refused
         if asks_for_life(request):
             return answer(request, self._site, is_alive=await _is_alive(self._run, self._deadlines.alive))
-        key, now = key_of(request), time.monotonic()
-        if key not in self._kept or now - self._kept[key][0] >= _KEPT_SECONDS:
-            self._kept[key] = (now, answer(request, self._site))
+        key, began = key_of(request), time.monotonic()
+        if key not in self._kept or began >= self._kept[key][0]:
+            made, ended = answer(request, self._site), time.monotonic()
+            self._kept[key] = (ended + max(_KEPT_SECONDS, _KEPT_TIMES * (ended - began)), made)
         return self._kept[key][1]
 
 
