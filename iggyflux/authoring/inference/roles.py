@@ -64,7 +64,7 @@ _UINT64: Final = range(2**64)
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _LENIENT: Final = re.compile(r"\s*+[-+]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?\s*+", re.ASCII)
-_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]+", re.ASCII)
+_COMMA: Final = re.compile(r"(?<![0-9])-?[0-9]++,[0-9]++", re.ASCII)
 _THOUSANDS: Final = re.compile(r"[-+]?[0-9]{1,3},[0-9]{3}", re.ASCII)
 
 
@@ -97,7 +97,7 @@ _WRITINGS: Final = (
     ),
     _Writing(
         "with a decimal comma",
-        re.compile(rf"{_COMMA.pattern}|{_NUMBER.pattern}", re.ASCII),
+        re.compile(rf"{_COMMA.pattern}|(?<![0-9])(?:{_NUMBER.pattern})", re.ASCII),
         _COMMA,
         "replace({}, ',', '.')",
         doubt="CHECK whether the comma is between thousands (then: replace(…, ',', '')): ",
