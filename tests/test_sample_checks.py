@@ -382,6 +382,8 @@ NESTED = {"racks": [{"slots": [1]}, {"slots": None}]}
         (["bids", "asks"], [BOOK_OF_OBJECTS | {"asks": None}], None),
         (["racks", "slots"], [NESTED], None),
         (["racks", "slots"], [NESTED | {"slots": [1]}], None),
+        (["racks", "slots"], [{"slots": ["x"], "racks": [{"site": "a", "slots": None}]}], None),
+        (["racks", "slots"], [{"slots": ["x"], "racks": [None]}], None),
         (["bids", "@"], [BOOK], None),
         (["[bids, asks]", "@"], [BOOK], None),
         ("[bids, asks][]", [BOOK], None),

@@ -135,6 +135,12 @@ def _check_nesting(document: Document, uses: Sequence[_Traced]) -> Iterator[tupl
         found = inner.parts[0].found
         if pointer != parent_of(first.location) or not found or any(isinstance(each, list) for each in found):
             continue
+        elements = [place.value for place in inner.use.places]
+        names = {part.node["value"] for part in inner.parts if part.kind == "field"}
+        if all(each is None for each in elements) or any(
+            isinstance(each, dict) and names & each.keys() for each in elements
+        ):
+            continue  # the samples do not say: the member is there, and may hold a list elsewhere
         is_beside = any(isinstance(value_at(second, place), list) for place in outer.use.places)
         is_plain = any(part.kind == "field" for part in inner.parts)
         if not is_beside and (not is_plain or any(isinstance(place.value, dict) for place in inner.use.places)):
