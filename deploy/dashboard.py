@@ -150,7 +150,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
     "Overview": (
         number("Routes not connected", unconnected(), steps=RED),
         number("Sinks away", gauge("iggyflux_server_away"), steps=RED),
-        number("Lag", gauge("iggyflux_lag_messages")),
+        number("Messages behind", gauge("iggyflux_lag_messages")),
         number("Dead letters", growth("iggyflux_dead_letters_total", window="$__range"), steps=ORANGE),
         number("Starving partitions", gauge("iggyflux_starving_partitions"), steps=RED),
         number("Last start", gauge("iggyflux_start_time_seconds", function="max").then("* 1000"), "dateTimeFromNow"),
@@ -235,7 +235,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
     ),
     "Requests": (
-        Panel("Requests", (rate("iggyflux_requests_total", *SINK),), "reqps"),
+        Panel("Requests sent", (rate("iggyflux_requests_total", *SINK),), "reqps"),
         Panel(
             "Duration of requests",
             (
