@@ -26,11 +26,11 @@ test: $(VENV)/.ready  ## run the tests but the slow ones (9 minutes)
 test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (5 minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
-servers:  ## install what tests can use: InfluxDB 1.6, VictoriaMetrics and Chromium, where this is Debian and we are root
+servers:  ## install what tests can use: InfluxDB 1.6, VictoriaMetrics, Chromium and Prometheus, where this is Debian and we are root
 	@sh .ci/servers
 
 SERVERS ?=
-SERVER_TESTS := tests/servers tests/sim/test_against_real.py tests/test_cursor_topics.py tests/test_deploy.py \
+SERVER_TESTS := tests/test_alarms.py tests/servers tests/sim/test_against_real.py tests/test_cursor_topics.py tests/test_deploy.py \
 	tests/test_both_ends_real.py tests/test_iggy_crash.py tests/test_iggy_real.py tests/test_reader_iggy.py
 
 test-servers: $(VENV)/.ready  ## run the tests of real servers; fail where one that is named is not there

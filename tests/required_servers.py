@@ -17,7 +17,7 @@ VARIABLES: Final = {
     "influxdb2": "IGGYFLUX_TEST_INFLUXDB2",
     "influxdb3": "IGGYFLUX_TEST_INFLUXDB3",
 }
-SERVERS: Final = (*VARIABLES, "influxd", "influxdimage", "victoriametrics")
+SERVERS: Final = (*VARIABLES, "influxd", "influxdimage", "victoriametrics", "prometheus")
 _required: frozenset[str] = frozenset()
 
 

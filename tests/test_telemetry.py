@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from required_servers import not_found
 from shell import iggyflux
 
 from iggyflux.delivery.windows import ReadPosition
@@ -164,7 +165,7 @@ def test_labels_are_bounded_and_sums_stay_whole() -> None:
 def test_promtool_finds_nothing_to_say() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("no promtool on PATH (Debian package `prometheus`)")
+        not_found("prometheus", "no promtool on PATH (Debian package `prometheus`; `make servers`)")
     body, _ = exposed(tree_of(full_status()), as_openmetrics=False)
 
     done = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=60)
