@@ -87,7 +87,14 @@ SUITES: dict[str, list[str]] = {
     "runner.server_state": ["test_outages.py", "test_deliver.py", "test_runner.py"],
     "runner.session": ["test_session.py", "test_runner.py", "test_reader_route.py"],
     "runner.unanswered": ["test_deliver.py", "test_runner.py", "test_outages.py"],
-    "runner.writer_run": ["test_runner.py", "test_session.py", "test_deliver.py", "test_failures.py"],
+    "runner.writer_run": [
+        "test_runner.py",
+        "test_outages.py",
+        "test_held_requests.py",
+        "test_session.py",
+        "test_deliver.py",
+        "test_failures.py",
+    ],
 }
 """The tests of each module, below `tests`: those that notice most first."""
 

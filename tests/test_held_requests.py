@@ -328,14 +328,16 @@ def test_one_route_that_is_refused_stops_no_other_to_the_same_server() -> None:
 def test_held_lines_show_in_the_status() -> None:
     """A route that waits for the next answer reports what it waits for."""
     server = Server(words="nope")
-    seen: set[str | None] = set()
+    seen: set[tuple[str | None, str | None]] = set()
 
     class Watching(ScriptedSource):
+        waiting_for = "a partition"
+
         async def read(self) -> Batch | None:
-            seen.update(route.waiting_for for route in statuses)
+            seen.update((route.waiting_for, route.waiting_briefly) for route in statuses)
             return await super().read()
 
-    source = Watching([*batches_of([VAGUE]), *[None] * 50])
+    source = Watching([*[None] * 10, *batches_of([VAGUE]), *[None] * 50])
     statuses: list = []  # type: ignore[type-arg]
 
     async def main() -> None:
@@ -366,7 +368,8 @@ def test_held_lines_show_in_the_status() -> None:
 
     asyncio.run(asyncio.wait_for(main(), 30))
 
-    assert any(words and "nope" in words for words in seen)
+    held = next(words for words, _ in seen if words and "nope" in words)
+    assert seen == {(None, None), ("a partition", "a partition"), (held, held.partition(": 400")[0])}
 
 
 # --- nothing follows a request that is held ---

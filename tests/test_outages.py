@@ -320,13 +320,40 @@ def test_the_status_names_server_and_reason_while_a_request_waits() -> None:
 
     class Watched(ImmediateClock):
         async def sleep(self, seconds: float) -> None:
-            seen.update(each.waiting_for for each in status.routes)
+            seen.update((each.waiting_for, each.waiting_briefly) for each in status.routes)
             await super().sleep(seconds)
 
     clock = Watched()
     run(clock, route("r", Server(clock, [(0.0, 20.0)]), batches=2), status=status, tick=1.0)
 
-    assert f"{URL}: connection refused" in seen
+    assert seen == {(None, None), (f"{URL}: connection refused", f"{URL}: unreachable")}
+
+
+def test_the_status_shows_an_outage_and_when_the_next_attempt_is_made() -> None:
+    clock, status, shown = ImmediateClock(), Status(), []
+    server = Server(clock, [(0.0, 40.0)])
+
+    async def stop(_: Stop) -> None:
+        while True:  # half a second after each tick
+            await clock.sleep(0.5 if not shown else 1.0)
+            shown.append((clock.monotonic(), status.routes[0].is_away, status.routes[0].backoff_seconds))
+
+    run(
+        clock,
+        route("r", server, source=ScriptedSource([batch([b"x"]), *[None] * 300])),
+        stop=stop,
+        status=status,
+        tick=1.0,
+    )
+
+    back_at = next(now for now, is_away in server.attempts if not is_away)
+    assert back_at > 20.0
+    for now, is_away, seconds in shown[1:]:
+        ticked = now - 0.5
+        assert is_away is (ticked < back_at)
+        assert (seconds is not None) is is_away
+        if seconds:
+            assert any(each == pytest.approx(ticked + seconds) for each, _ in server.attempts)
 
 
 # --- a stop while a server is away ---
@@ -364,7 +391,7 @@ def test_a_late_answer_shows_in_the_status_and_is_warned_of_once(ticks: int, cap
 
     async def stop(asked: Stop) -> None:
         await clock.sleep(ticks + 0.5)
-        shown.append(status.routes[0].waiting_for)
+        shown.extend([status.routes[0].waiting_for, status.routes[0].waiting_briefly])
         asked.request()
         asked.request()
 
@@ -372,6 +399,7 @@ def test_a_late_answer_shows_in_the_status_and_is_warned_of_once(ticks: int, cap
         run(clock, route("yield", Server(clock, latency=1e9), batches=3), stop=stop, status=status, tick=1.0)
 
     assert (shown[0] is not None) is (ticks > 5)
+    assert shown[1] == shown[0]
     assert shown[0] is None or shown[0].startswith(f"{URL}: no answer to a write of 1 lines for ")
     warned = events(caplog, "server.no_answer")
     assert [(each["route"], each["server"]) for each in warned] == [("yield", URL)] * (3 if ticks > 15 else 0)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +23,11 @@ from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import WriterPlan
+from iggyflux.runner.series_guard import SeriesGuard, series_state
 from iggyflux.runner.statistics import HISTOGRAMS
 from iggyflux.runner.status import ReaderStatus
+from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS
+from iggyflux.transports.base import GroupState
 from iggyflux.transports.local.memory import (
     CollectingDeadLetters,
     ImmediateClock,
@@ -61,6 +65,14 @@ class EchoPlan(WriterPlan):
         return Rendered(lines, origins, failures, skipped, empty)
 
 
+class _PerSeries(WriterPlan):
+    """A plan whose payloads are series."""
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        lines = [f"{message.payload.decode()} v=1 {message.offset}" for message in messages]
+        return Rendered(lines, range(len(lines)))
+
+
 def expected_lines(batches: Iterable[Batch]) -> set[str]:
     return {line for each in batches for line in EchoPlan().render(each.messages).lines}
 
@@ -86,13 +98,19 @@ def run(
     stop: Callable[[Stop], Awaitable[None]] | None = None,
     deadline: float = 30.0,
     clock: ImmediateClock | None = None,
+    status: Status | None = None,
 ) -> Summary:
     async def main() -> Summary:
         wish = Stop()
         stopper = asyncio.ensure_future(stop(wish)) if stop else None
         try:
             return await run_routes(
-                routes, stop=wish, clock=clock or ImmediateClock(), tick_seconds=None, shutdown_timeout_seconds=deadline
+                routes,
+                stop=wish,
+                status=status,
+                clock=clock or ImmediateClock(),
+                tick_seconds=None,
+                shutdown_timeout_seconds=deadline,
             )
         finally:
             if stopper:
@@ -118,10 +136,10 @@ def test_every_batch_is_delivered_and_acknowledged_in_order() -> None:
     assert set(sink.stored) == expected_lines([FIRST, SECOND])
     assert source.settled == {HERE: 5}
     assert summary.exit_code == 0
-    assert summary.routes[0].counters() | {"requests": 0, "read_bytes": 0, "sent_bytes": 0} == {
+    assert summary.routes[0].counters() | {"requests": 0} == {
         "read": 6, "points": 6, "delivered": 6, "skipped": 0, "empty": 0, "omitted": 0, "failed": 0, "refused": 0,
         "dead_letters": 0, "dropped": 0, "collisions": 0, "implausible": 6, "fallbacks": 0, "acknowledged": 6,
-        "requests": 0, "retries": 0, "reconnects": 0, "read_bytes": 0, "sent_bytes": 0,
+        "requests": 0, "retries": 0, "reconnects": 0, "read_bytes": 12, "sent_bytes": 0,
     }  # fmt: skip
     assert source.closed
     assert sink.closed
@@ -156,6 +174,17 @@ def test_batches_that_generated_code_could_not_render_are_counted() -> None:
     summary = run(route(ScriptedSource([FIRST, SECOND]), ScriptedSink(), plan=Faulty()))
 
     assert summary.routes[0].fallbacks == 2
+
+
+def test_values_that_were_left_out_are_counted() -> None:
+    class Omitting(EchoPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            omitted = [Failure(0, None, 0, "IFX301", "/points/0/fields/w", "not a number")] * len(messages)
+            return dataclasses.replace(super().render(messages), omitted=omitted)
+
+    summary = run(route(ScriptedSource([FIRST, SECOND]), ScriptedSink(), plan=Omitting()))
+
+    assert (summary.routes[0].omitted, summary.routes[0].delivered) == (6, 6)
 
 
 def test_failures_to_connect_are_counted_from_the_last_connection() -> None:
@@ -201,6 +230,82 @@ def test_a_poll_without_messages_does_not_end_the_route() -> None:
     run(route(source, sink))
 
     assert source.settled == {HERE: 5}
+
+
+class _Watching(ScriptedSource):
+    """A source that notes at each read what the status says, and what is acknowledged."""
+
+    def __init__(self, script: Iterable[Batch | Exception | None], **more: Any) -> None:
+        super().__init__(script, **more)
+        self.status = Status()
+        self.seen: list[tuple[str, int]] = []
+
+    async def read(self) -> Batch | None:
+        self.seen.append((self.status.routes[0].state, sum(self.settled.values())))
+        return await super().read()
+
+
+def test_what_is_settled_is_acknowledged_while_the_route_waits_for_more() -> None:
+    """A process that is killed a day later must not read all of that day again."""
+    source = _Watching([FIRST, *[None] * 20, SECOND, *[None] * 20])
+
+    run(route(source, ScriptedSink(), linger_seconds=0.1), status=source.status)
+
+    assert [settled for _, settled in source.seen[::20]] == [0, 2, 5]
+
+
+def test_a_route_is_running_until_a_poll_brings_nothing_and_nothing_is_in_flight() -> None:
+    gate = asyncio.Event()
+
+    async def slow(lines: Sequence[str]) -> Verdict:
+        await gate.wait()
+        return Accepted()
+
+    class Opening(_Watching):
+        async def read(self) -> Batch | None:
+            if len(self.seen) == 5:
+                gate.set()
+            return await super().read()
+
+    source = Opening([FIRST, None, None, None, None, None, None, SECOND])
+
+    run(route(source, ScriptedSink([slow]), batch_size=3), status=source.status)
+
+    states = [state for state, _ in source.seen]
+    assert states == [*["running"] * 6, "idle", "idle", "running"]
+
+
+def test_a_quiet_source_is_polled_ever_less_often_until_messages_come() -> None:
+    """A message after a quiet time waits for a quarter of a second at most, and nothing else wakes the process."""
+    clock, source = ImmediateClock(), ScriptedSource([*[None] * 9, FIRST, *[None] * 3])
+
+    run(route(source, ScriptedSink(), linger_seconds=0.0), clock=clock)
+
+    assert clock.slept.count(_ACK_INTERVAL_SECONDS) <= 1
+    waits = [seconds for seconds in clock.slept if seconds != _ACK_INTERVAL_SECONDS]
+    assert waits == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.25, 0.25, 0.25, 0.005, 0.01, 0.02]
+
+
+def test_the_status_shows_the_groups_of_the_source() -> None:
+    class Member(ScriptedSource):
+        groups = (GroupState("class", "s", "t", 7, (0, 1)),)
+
+    summary = run(route(Member([FIRST]), ScriptedSink()))
+
+    assert summary.routes[0].groups == Member.groups
+
+
+def test_the_series_of_a_writer_with_a_limit_are_counted_and_kept_for_the_next_run(tmp_path: Path) -> None:
+    """Also in one process: the first run has released what it locked."""
+    counts = []
+    for payload in (b"from", b"global", b"from"):
+        guard = SeriesGuard("r", 9, "stop", series_state(tmp_path, "r"))
+        source = ScriptedSource([batch([payload])])
+        summary = run(route(source, ScriptedSink(), plan=_PerSeries(), series=guard))
+        assert summary.exit_code == 0
+        counts.append((summary.routes[0].series, summary.routes[0].series_limit))
+
+    assert counts == [(1, 9), (2, 9), (2, 9)]
 
 
 def test_what_lingers_is_sent_after_the_linger_time() -> None:
@@ -493,7 +598,8 @@ def test_a_requested_stop_while_the_sink_hangs_ends_without_acknowledging(asked_
     assert summary.routes[0].in_flight == 0
 
 
-def test_a_requested_stop_while_it_connects_ends_the_route() -> None:
+@pytest.mark.parametrize("until_end", [False, True])
+def test_a_requested_stop_while_it_connects_ends_the_route(until_end: bool) -> None:
     class Hanging(ScriptedSink):
         async def connect(self) -> None:
             await asyncio.Event().wait()
@@ -505,10 +611,54 @@ def test_a_requested_stop_while_it_connects_ends_the_route() -> None:
             await asyncio.sleep(0)
         wish.request()
 
-    summary = run(route(source, Hanging()), stop=stop)
+    summary = run(route(source, Hanging(), until_end=until_end), stop=stop)
 
-    assert summary.exit_code == 0
+    assert summary.errors == ()
+    assert summary.interrupted is until_end
     assert source.closed
+
+
+class _Lagging(ScriptedSource):
+    """A source that knows its lag."""
+
+    left: dict[Partition, int]
+
+    async def lag(self) -> dict[Partition, int]:
+        return self.left
+
+
+@pytest.mark.parametrize(("until_end", "count"), [(True, 2), (True, 0), (False, 2)])
+def test_a_run_until_the_end_that_is_stopped_before_says_how_many_messages_are_left(
+    until_end: bool, count: int
+) -> None:
+    """Without an end nothing is missing; and what has reached its end just now is done."""
+    source = _Lagging([FIRST, *[None] * 1000])
+    source.left = {HERE: count}
+
+    async def stop(wish: Stop) -> None:
+        while not source.settled:
+            await asyncio.sleep(0)
+        wish.request()
+
+    summary = run(route(source, ScriptedSink(), until_end=until_end, linger_seconds=0.0), stop=stop)
+
+    assert summary.routes[0].state == ("interrupted" if until_end and count else "done")
+    assert summary.routes[0].lag == (source.left if until_end else {})
+
+
+@pytest.mark.parametrize("left", [{HERE: 2}, {}], ids=["known", "unknown"])
+def test_a_run_that_read_all_but_could_not_send_it_says_how_many_messages_are_left(left: dict[Partition, int]) -> None:
+    source, sink, status = _Lagging([FIRST]), ScriptedSink([Unavailable("away")] * 1000), Status()
+    source.left = left
+
+    async def stop(wish: Stop) -> None:
+        while not (status.routes and status.routes[0].state == "finishing" and status.routes[0].retries):
+            await asyncio.sleep(0)
+        wish.request()
+
+    summary = run(route(source, sink, until_end=True), stop=stop, status=status)
+
+    assert (summary.interrupted, summary.routes[0].lag) == (True, left)
 
 
 def test_a_requested_stop_while_it_waits_to_connect_ends_the_route() -> None:
