@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.series_guard import SeriesGuard, series_state
 from iggyflux.runner.statistics import HISTOGRAMS
 from iggyflux.runner.status import ReaderStatus
-from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS
+from iggyflux.runner.stop import StopRequested
+from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS, WriterRun, _worst
 from iggyflux.transports.base import GroupState
 from iggyflux.transports.local.memory import (
     CollectingDeadLetters,
@@ -93,6 +95,13 @@ def route(
     return Route(**{**values, **more})  # type: ignore[arg-type]
 
 
+async def names_of_tasks() -> set[str]:
+    """Return the functions of the tasks that are left when those that were cancelled have ended."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return {each.get_coro().__qualname__.rpartition("<locals>.")[2] for each in asyncio.all_tasks()}  # type: ignore[union-attr]
+
+
 def run(
     *routes: Route,
     stop: Callable[[Stop], Awaitable[None]] | None = None,
@@ -115,6 +124,7 @@ def run(
         finally:
             if stopper:
                 await stopper
+            assert await names_of_tasks() <= {"main", "ImmediateClock._wake", "wait_for"}
 
     return asyncio.run(asyncio.wait_for(main(), 20))
 
@@ -317,6 +327,14 @@ def test_what_lingers_is_sent_after_the_linger_time() -> None:
     assert len(sink.writes) == 2
 
 
+def test_without_a_linger_time_each_batch_is_sent_alone() -> None:
+    source, sink = ScriptedSource([FIRST, SECOND, batch(payloads(3), offset=6)]), ScriptedSink()
+
+    run(route(source, sink, linger_seconds=0.0))
+
+    assert len(sink.writes) == 3
+
+
 def test_what_lingers_is_sent_in_time_while_more_messages_arrive() -> None:
     clock = ImmediateClock()
 
@@ -355,6 +373,14 @@ def test_what_was_read_before_a_fault_of_the_source_is_settled_first() -> None:
     assert summary.exit_code == 3
 
 
+@pytest.mark.parametrize(("read", "answer"), [(Stopped("damaged"), Accepted()), (None, Impossible("401"))])
+def test_a_run_raises_what_stops_it(read: Stopped | None, answer: Verdict) -> None:
+    given = route(ScriptedSource([FIRST, read]), ScriptedSink([answer]))
+
+    with pytest.raises(Stopped, match="damaged" if read else "401"):
+        asyncio.run(WriterRun(given, RouteStatus("r"), Stop(), ImmediateClock()).run())
+
+
 def test_a_batch_whose_acknowledgement_fails_is_read_again() -> None:
     source, sink = ScriptedSource([FIRST, SECOND], acks=[NotConnected("reset")]), ScriptedSink()
 
@@ -363,6 +389,38 @@ def test_a_batch_whose_acknowledgement_fails_is_read_again() -> None:
     assert source.settled == {HERE: 5}
     assert set(sink.stored) == expected_lines([FIRST, SECOND])
     assert summary.routes[0].acknowledged == 6
+
+
+def test_acknowledgements_are_a_tenth_of_a_second_apart_but_for_the_last_one() -> None:
+    clock, times = ImmediateClock(), []
+
+    class Noting(ScriptedSource):
+        async def ack(self, positions: Sequence[Position]) -> None:
+            times.append(clock.now)
+            await super().ack(positions)
+
+    source = Noting([batch([b"skip"], offset=offset) for offset in range(200)])
+
+    run(route(source, ScriptedSink()), clock=clock)
+
+    assert source.settled == {HERE: 199}
+    assert len(times) > 5
+    assert all(later - earlier >= _ACK_INTERVAL_SECONDS - 1e-9 for earlier, later in pairwise(times[:-1]))
+
+
+RANKS = (KeyError("bug"), Stopped("401"), StopRequested(), NotConnected("reset"))
+
+
+@given(
+    st.recursive(
+        st.sampled_from(RANKS),
+        lambda errors: st.lists(errors, min_size=1, max_size=4).map(lambda some: BaseExceptionGroup("", some)),
+    ).filter(lambda error: isinstance(error, BaseExceptionGroup))
+)
+def test_of_several_errors_a_bug_decides_before_what_stops_and_a_lost_connection_last(
+    errors: BaseExceptionGroup[BaseException],
+) -> None:
+    assert _worst(errors) is next(each for each in RANKS if errors.subgroup(type(each)))
 
 
 def test_failed_records_become_dead_letters_and_their_siblings_are_sent() -> None:
@@ -573,6 +631,34 @@ def test_a_requested_stop_finishes_what_is_in_flight() -> None:
     assert summary.exit_code == 0
 
 
+@pytest.mark.parametrize("while_rendering", [False, True])
+def test_a_requested_stop_does_not_wait_for_a_poll_that_hangs(while_rendering: bool) -> None:
+    class Quiet(ScriptedSource):
+        async def read(self) -> Batch | None:
+            if not self._script:
+                await asyncio.Event().wait()
+            return await super().read()
+
+    class Stopping(EchoPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            if while_rendering:
+                wishes[0].request()
+            return super().render(messages)
+
+    source, wishes = Quiet([FIRST]), []
+
+    async def stop(wish: Stop) -> None:
+        wishes.append(wish)
+        while not source.settled:
+            await asyncio.sleep(0)
+        if not while_rendering:
+            wish.request()
+
+    summary = run(route(source, ScriptedSink(), plan=Stopping(), linger_seconds=0.0), stop=stop)
+
+    assert (summary.interrupted, source.settled) == (False, {HERE: 2})
+
+
 @pytest.mark.parametrize("asked_twice", [True, False], ids=["asked twice", "deadline"])
 def test_a_requested_stop_while_the_sink_hangs_ends_without_acknowledging(asked_twice: bool) -> None:
     source = ScriptedSource([FIRST, *[None] * 100])
@@ -652,8 +738,9 @@ def test_a_run_that_read_all_but_could_not_send_it_says_how_many_messages_are_le
     source.left = left
 
     async def stop(wish: Stop) -> None:
-        while not (status.routes and status.routes[0].state == "finishing" and status.routes[0].retries):
+        while not (status.routes and status.routes[0].retries > 1):
             await asyncio.sleep(0)
+        assert status.routes[0].state == "finishing"
         wish.request()
 
     summary = run(route(source, sink, until_end=True), stop=stop, status=status)
