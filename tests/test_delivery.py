@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iggyflux.codes import CODES
 from iggyflux.delivery.answers import RULES, Answer, classify, parse_retry_after, plain_words, proxy_hint
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
-from iggyflux.delivery.lines import count_collisions, is_ignored, line_bytes, point_key
+from iggyflux.delivery.lines import is_ignored, line_bytes, point_key
 from iggyflux.delivery.machine import TRANSITIONS, Done, Machine, Phase, Probe, Send, Wait
 from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.retry import Policy, Stop
@@ -581,13 +581,20 @@ def test_every_row_of_the_table_says_who_answers_so() -> None:
 # --- lines ---
 
 
-def test_the_key_of_a_point_is_its_series_and_time() -> None:
-    assert point_key('m\\ x,t=a\\ b f="c d" 12') == ("m\\ x,t=a\\ b", "12")
-    assert count_collisions(["m f=1 1", "m g=2 1", "m f=1 2", "m f=1 1"]) == 2
+@given(
+    st.lists(st.sampled_from(["class", "\\ ", "\\\\", ",from=", "ü"]), min_size=1, max_size=6).map("".join),
+    st.text('a "\\,=\n', max_size=8),
+    st.integers(-(2**63), 2**63 - 1),
+)
+@example("\\ ", "", 1)
+def test_the_key_of_a_point_is_its_series_and_time(series: str, text: str, time: int) -> None:
+    """A space in a name has a backslash before it; strings hold what they like."""
+    assert point_key(f'{series}s s="{text}" {time}') == (f"{series}s", str(time))
 
 
-def test_blank_lines_and_comments_are_ignored() -> None:
-    assert [is_ignored(line) for line in ("", "  ", "# x", " #", "m f=1", '"#" f=1')] == [True] * 4 + [False] * 2
+@given(st.integers(0, 3), st.sampled_from(["", "#", "# m f=1", "\n", "\nm f=1", "m f=1", '"#" f=1', 'm s="\n#"']))
+def test_blank_lines_and_comments_are_ignored(spaces: int, rest: str) -> None:
+    assert is_ignored(" " * spaces + rest) is (rest[:1] in ("", "#", "\n"))
 
 
 def test_bytes_of_a_line_are_those_of_utf_8() -> None:

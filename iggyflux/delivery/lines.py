@@ -5,8 +5,6 @@ Enough to decide which lines are sent together; `lineprotocol` parses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 
 def line_bytes(line: str) -> int:
     """Return the size of `line` in UTF-8."""
@@ -25,14 +23,3 @@ def is_ignored(line: str) -> bool:
     """Whether servers skip this line without counting it: it is blank or a comment."""
     start = line.lstrip(" ")
     return not start or start[0] in "#\n"
-
-
-def count_collisions(lines: Iterable[str]) -> int:
-    """Return how many of `lines` have the key of an earlier line, and so overwrite its point on the server."""
-    seen: set[tuple[str, str]] = set()
-    count = 0
-    for line in lines:
-        key = point_key(line)
-        count += key in seen
-        seen.add(key)
-    return count
