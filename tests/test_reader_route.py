@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
@@ -373,6 +374,61 @@ def test_the_status_says_what_a_reader_waits_for_until_it_reads(tmp_path: Path) 
     assert watched.shown["first"] == [("connecting", None), *[("idle", "the first point")] * 5]
     assert set(watched.shown["fetch"]) == {("running", None)}
     assert sorted(world.sink.values, key=str) == expected(late)
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("connect", "db: no answer to connecting"),
+        ("now", "db: no answer to a query for the time"),
+        ("first", "db: no answer to a query for the first row"),
+        ("fetch", "db: no answer to a query"),
+        ("sink connect", "log: no answer to connecting"),
+        ("send", "log: no answer to 3 messages"),
+        ("store", "state: no answer to a commit of the position"),
+    ],
+    ids=lambda text: text.replace(" ", "-"),
+)
+def test_whatever_call_hangs_the_status_names_the_server_and_the_log_warns_once(
+    tmp_path: Path, where: str, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        world = World(tmp_path, points(3), start="beginning" if where == "first" else BASE - 100 * S)
+        run = ReaderRun(world.route(), world.status, world.clock.stop, world.clock)
+        ends = {"db": run.route.source, "log": run.route.sink, "state": run.route.store}
+        for name, end in ends.items():
+            end.server = name  # type: ignore[union-attr]
+        hangs, goes_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        async def hang(*_: object) -> None:
+            hangs.set()
+            await asyncio.Event().wait()
+
+        def block(*_: object, **__: object) -> None:
+            loop.call_soon_threadsafe(hangs.set)
+            goes_on.wait(20)
+
+        end = ends[what.partition(":")[0]]
+        method = {"store": "commit"}.get(where, where.rpartition(" ")[2])
+        setattr(end, method, block if where == "store" else hang)
+        running = asyncio.create_task(run.run())
+        await hangs.wait()
+        shown = []
+        for seconds in (4.9, 0.1, 9.9, 0.1, 1.0):
+            world.clock.now += seconds
+            run.refresh()
+            shown.append((world.status.waiting_for or "").rpartition(" for ")[0])
+            warnings.append(sum("server.no_answer" in each.getMessage() for each in caplog.records))
+        goes_on.set()
+        running.cancel()
+        await asyncio.wait({running})
+        assert shown == ["", *[what] * 4]
+
+    warnings: list[int] = []
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+    assert warnings == [0, 0, 0, 1, 1]
 
 
 def test_the_status_says_how_much_of_a_backlog_is_read(tmp_path: Path) -> None:
