@@ -431,6 +431,61 @@ def test_whatever_call_hangs_the_status_names_the_server_and_the_log_warns_once(
     assert warnings == [0, 0, 0, 1, 1]
 
 
+def stored(folder: Path) -> ReadPosition | None:
+    cursor = CursorStore(cursor_state(folder, "back"), "back", QUERY).read()
+    return None if cursor is None else cursor.position
+
+
+def test_the_position_of_empty_windows_is_stored_once_a_second_and_in_the_end(tmp_path: Path) -> None:
+    """A commit for each of thousands of empty windows would take longer than reading them."""
+    rules = {"start": BASE - 40_000 * S, "window": 10 * S, "grid": True, "until_end": True}
+    world = World(tmp_path, **rules)
+    fetch = world.database.fetch
+
+    async def slow(start: int, stop: int) -> MemoryWindow:
+        world.clock.now += 0.01
+        return await fetch(start, stop)
+
+    world.database.fetch = slow  # type: ignore[method-assign]
+    world.run()
+
+    assert world.status.reader is not None
+    assert world.status.reader.windows > 3_000
+    assert stored(tmp_path) == world.status.reader.position
+    assert world.clock.now - 2 < world.faults.counts["after store"] < world.clock.now + 4
+
+
+def test_a_last_position_that_cannot_be_stored_is_logged_and_the_reader_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = Faults(*[("before store", number, NotConnected("the topic is away")) for number in range(2, 99)])
+    world = World(tmp_path, faults=faults, window=600 * S).run(9.5)
+
+    assert world.status.state == "done"
+    (line,) = [each.getMessage() for each in caplog.records if "reader.not_stored" in each.getMessage()]
+    assert "the topic is away" in line
+
+
+def test_the_status_says_when_a_reader_tries_to_connect_again(tmp_path: Path) -> None:
+    world = World(tmp_path, faults=Faults(("connect", 1, NotConnected("away", retry_after_seconds=60.0))))
+    run = ReaderRun(world.route(), world.status, world.clock.stop, world.clock)
+    shown: list[float | None] = []
+
+    async def sleep(seconds: float) -> None:
+        for share in (0.0, 0.5):
+            world.clock.now += share * seconds
+            run.refresh()
+            shown.append((world.status.backoff_seconds or 0.0) / seconds)
+        world.clock.now += 0.5 * seconds
+        world.clock.stop.request()
+
+    world.clock.sleep = sleep  # type: ignore[method-assign]
+    asyncio.run(asyncio.wait_for(run.run(), 20))
+
+    assert shown == pytest.approx([1.0, 0.5])
+    assert world.status.backoff_seconds is None
+
+
 def test_the_status_says_how_much_of_a_backlog_is_read(tmp_path: Path) -> None:
     rules = {"start": BASE - 5_000 * S, "until_end": True, "rows_per_second": 1.0}
     world = World(tmp_path, points(100, step=40 * S, first=BASE - 4_900 * S), **rules).run(30)
@@ -534,14 +589,26 @@ def test_what_is_fetched_ahead_is_cancelled_when_the_connection_is_lost(tmp_path
     assert world.status.reconnects == 1
 
 
-def test_one_nanosecond_with_too_many_rows_stops_with_a_hint(tmp_path: Path) -> None:
-    world = World(tmp_path, [Point(BASE - 20 * S, 1, f"d{number}") for number in range(5)])
+@pytest.mark.parametrize(
+    ("rules", "place", "remedy"),
+    [
+        ({}, "one nanosecond has more rows than can be read at once: 2023-11-14T22:13:00Z", "filter by tag"),
+        ({"grid": True, "window": 60 * S}, "one window has more rows", "use a smaller `cursor.window`"),
+        ({"grid": True, "window": 1, "start": BASE - 20 * S}, "one nanosecond has more rows", "`cursor.window`"),
+    ],
+    ids=["any window", "fixed windows", "the smallest windows"],
+)
+def test_too_many_rows_of_one_time_stop_the_reader_with_a_hint(
+    tmp_path: Path, rules: dict[str, Any], place: str, remedy: str
+) -> None:
+    world = World(tmp_path, [Point(BASE - 20 * S, 1, f"d{number}") for number in range(5)], **rules)
     world.database.most_rows = 4
     with pytest.raises(Stopped) as error:
         world.run()
 
     assert error.value.code == "IFX642"
-    assert "2023-11-14T22:13:00Z" in error.value.reason
+    assert place in error.value.reason
+    assert remedy in (error.value.hint or "")
 
 
 def test_rows_outside_of_the_window_stop_the_reader(tmp_path: Path) -> None:
