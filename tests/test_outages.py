@@ -331,7 +331,7 @@ def test_the_status_names_server_and_reason_while_a_request_waits() -> None:
 
 def test_the_status_shows_an_outage_and_when_the_next_attempt_is_made() -> None:
     clock, status, shown = ImmediateClock(), Status(), []
-    server = Server(clock, [(0.0, 40.0)])
+    server = Server(clock, [(0.0, 10.0)], latency=0.0)
 
     async def stop(_: Stop) -> None:
         while True:  # half a second after each tick
@@ -340,14 +340,14 @@ def test_the_status_shows_an_outage_and_when_the_next_attempt_is_made() -> None:
 
     run(
         clock,
-        route("r", server, source=ScriptedSource([batch([b"x"]), *[None] * 300])),
+        route("r", server, source=ScriptedSource([batch([b"x"]), *[None] * 80])),
         stop=stop,
         status=status,
         tick=1.0,
     )
 
     back_at = next(now for now, is_away in server.attempts if not is_away)
-    assert back_at > 20.0
+    assert len(shown) > 10
     for now, is_away, seconds in shown[1:]:
         ticked = now - 0.5
         assert is_away is (ticked < back_at)

@@ -168,3 +168,146 @@ def test_whatever_happens_the_number_stays_in_its_bounds(
             pace.held_up(took)
         pace.ended(lines, now - took, now, is_answered=answered)
         assert 2 <= pace.limit <= 16
+
+
+# --- exactly ---
+
+
+class Steady:
+    """Requests of a second each that wait only because of the number; `rate` gives lines a second by the number."""
+
+    def __init__(self, pace: Pace, rate: Callable[[int], float], *, held: float = 1.0, took: float = 1.0) -> None:
+        self.pace, self.rate, self.held, self.took = pace, rate, held, took
+        self.now = 100.0
+
+    def end(self, *, is_answered: bool = True, after: float | None = None) -> None:
+        """End one request."""
+        took = self.took if after is None else after
+        self.now += took
+        limit = self.pace.limit
+        self.pace.held_up(self.held * took / limit)
+        self.pace.ended(self.rate(limit) * took / limit, self.now - took, self.now, is_answered=is_answered)  # type: ignore[arg-type]
+
+    def numbers(self, changes: int, most: int = 10_000) -> list[tuple[int, int]]:
+        """Return the numbers one after another, each with how many requests ended before the next one."""
+        found, count, limit = [], 0, self.pace.limit
+        for _ in range(most):
+            self.end()
+            count += 1
+            if self.pace.limit != limit:
+                found.append((limit, count))
+                count, limit = 0, self.pace.limit
+            if len(found) == changes:
+                return found
+        return [*found, (limit, count)]
+
+
+def test_the_number_grows_by_half_while_each_brings_more() -> None:
+    """Each is measured for twice as many requests as are in flight, but for six; after the first ones of a number."""
+    steady = Steady(Pace(Bounds(2, 1, 20)), lambda limit: 100.0 * limit)
+
+    assert steady.numbers(7, most=500)[:-1] == [
+        (2, 6),
+        (3, 3 + 6),
+        (5, 5 + 10),
+        (8, 8 + 16),
+        (12, 12 + 24),
+        (18, 18 + 36),
+    ]
+    assert steady.pace.limit == 20
+
+
+def test_a_measurement_takes_a_second_for_each_request_in_flight() -> None:
+    steady = Steady(Pace(Bounds(2, 1, 20)), lambda limit: 100.0 * limit, took=0.125)
+
+    assert steady.numbers(2) == [(2, 16), (3, 3 + 24)]
+
+
+def test_what_gains_nothing_is_tried_ever_more_seldom() -> None:
+    steady = Steady(Pace(Bounds(8, 8, 32)), lambda _: 100.0)
+    kept = [8 + 16 * rest for rest in (8, 16, 32, 64, 128, 128, 128)]
+
+    found = steady.numbers(15, most=20_000)
+
+    assert found[::2] == [(8, 16), *((8, count) for count in kept)]
+    assert found[1::2] == [(12, 12 + 24)] * 7
+
+
+def test_what_gained_is_followed_by_other_trials_soon() -> None:
+    """After a trial that gained nothing the patience is doubled, after one that gained it is the first one."""
+    most = [100.0]
+    steady = Steady(Pace(Bounds(8, 8, 64)), lambda limit: min(limit * 10.0, most[0]))
+    steady.numbers(9, most=20_000)
+    assert steady.pace.limit == 12
+    most[0] = 150.0
+    limits = steady.numbers(6, most=20_000)
+
+    assert [limit for limit, _ in limits] == [12, 18, 27, 18, 27, 18]
+    assert limits[3] == (18, 18 + 36 * 8)
+
+
+@pytest.mark.parametrize(("gain", "is_kept"), [(1.11, True), (1.1001, True), (1.0999, False), (1.0, False)])
+def test_more_requests_must_gain_a_tenth(gain: float, is_kept: bool) -> None:
+    steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: {8: 100.0, 12: 100.0 * gain}.get(limit, 200.0))
+
+    assert [limit for limit, _ in steady.numbers(3)] == [8, 12, 18 if is_kept else 8]
+
+
+@pytest.mark.parametrize(("left", "limits"), [(0.71, [9, 14, 9]), (0.69, [9, 6, 4])])
+def test_where_the_throughput_falls_below_seven_tenths_fewer_are_tried(left: float, limits: list[int]) -> None:
+    rate = [100.0]
+    steady = Steady(Pace(Bounds(9, 2, 32)), lambda _: rate[0])
+    steady.numbers(2)
+    assert steady.pace.limit == 9
+    rate[0] *= left
+
+    assert [limit for limit, _ in steady.numbers(3)] == limits
+
+
+@pytest.mark.parametrize(("rate_of_6", "limits"), [(47.6, [9, 6, 4, 6]), (47.4, [9, 6, 9])])
+def test_fewer_requests_may_lose_a_twentieth(rate_of_6: float, limits: list[int]) -> None:
+    rate = [100.0]
+    steady = Steady(Pace(Bounds(9, 2, 9)), lambda limit: {6: rate_of_6, 4: 10.0}.get(limit, rate[0]))
+    steady.numbers(1, most=18 + 9 + 18)
+    rate[0] = 50.0
+
+    assert [limit for limit, _ in steady.numbers(len(limits), most=2_000)] == limits
+
+
+@pytest.mark.parametrize(("held", "limit"), [(0.51, 12), (0.49, 8)])
+def test_a_number_that_holds_requests_up_less_than_half_of_the_time_is_enough(held: float, limit: int) -> None:
+    steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: 100.0 * limit, held=held)
+    for _ in range(16):
+        steady.end()
+
+    assert steady.pace.limit == limit
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(4.9, 4), (5.1, 8)])
+def test_a_server_that_answers_nothing_for_five_seconds_was_away(seconds: float, limit: int) -> None:
+    steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: 100.0 * limit)
+    steady.end(is_answered=False)
+    steady.end(is_answered=False, after=0.5)
+    assert steady.pace.limit == 4
+    steady.end(after=seconds - 0.5)
+
+    assert steady.pace.limit == limit
+
+
+def test_after_failures_the_number_grows_again_from_the_half() -> None:
+    steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: 100.0 * limit)
+    steady.end(is_answered=False)
+    steady.end()
+
+    assert steady.numbers(2) == [(4, 4 + 8), (6, 6 + 12)]
+
+
+def test_what_ran_beside_another_number_says_nothing() -> None:
+    steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: 100.0 * limit)
+    steady.numbers(1)
+    began = steady.now - 0.5
+    for _ in range(1_000):
+        steady.pace.held_up(10.0)
+        steady.pace.ended(1, began, steady.now + 10.0, is_answered=False)
+
+    assert steady.numbers(1) == [(12, 12 + 24)]
