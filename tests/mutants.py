@@ -70,7 +70,12 @@ SUITES: dict[str, list[str]] = {
     "delivery.limit": ["test_delivery.py", "test_deliver.py"],
     "delivery.lines": ["test_delivery.py", "test_deliver.py"],
     "delivery.machine": ["test_delivery.py", "test_outages.py", "test_deliver.py", "test_faults.py"],
-    "delivery.naming": ["test_delivery.py", "test_hostile_answers.py", "transports/test_influxdb.py"],
+    "delivery.naming": [
+        "test_naming.py",
+        "test_delivery.py",
+        "test_hostile_answers.py",
+        "transports/test_influxdb.py",
+    ],
     "delivery.outage": ["test_outages.py", "test_deliver.py"],
     "delivery.pace": ["test_pace.py", "test_deliver.py"],
     "delivery.retry": ["test_delivery.py", "test_outages.py", "test_deliver.py", "test_pipeline.py"],

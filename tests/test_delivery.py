@@ -471,6 +471,14 @@ def test_the_oldest_are_suspect_of_being_beyond_retention(message: str) -> None:
     assert found.suspects == (2, 1)
 
 
+@pytest.mark.parametrize("words", ["max key length exceeded: 70 > 65", "input is too long, 70 > 65"])
+def test_the_longest_are_suspect_of_being_too_long(words: str) -> None:
+    found = verdict(422, {"message": f"partial write: {words} dropped=1"}, lines=["m f=1 1", f"m,t={'a' * 66} f=1 2"])
+
+    assert isinstance(found, RefusedSome)
+    assert found.suspects == (1,)
+
+
 def test_a_stripped_time_is_reported_for_its_line() -> None:
     message = (
         'failure writing points to database: partial write: invalid field name: input field "time" on measurement "m" '

@@ -189,5 +189,5 @@ _VALUES = {
 _SUSPECTS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Sequence[str], int], list[int]]], ...] = (
     (_CONFLICT, _of_type),
     (re.compile(r"beyond retention|outside retention"), _oldest),
-    (re.compile(r"is too long, \d+ > (\d{1,12})|max key length exceeded: \d+ > (?=(\d{1,12}))"), _longest),
+    (re.compile(r"(?:is too long,|max key length exceeded:) \d+ > (\d{1,12})"), _longest),
 )
