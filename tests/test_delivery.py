@@ -618,6 +618,8 @@ def test_backoff_doubles_to_its_cap_with_full_jitter() -> None:
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
     assert backoff_seconds(5, 0.0, first=0.5, cap=10.0) == 0.0
     assert backoff_seconds(10**9, 1.0, first=0.5, cap=10.0) == 10.0
+    assert backoff_seconds(61, 1.0, first=2.0**-60, cap=10.0) == 1.0
+    assert backoff_seconds(0, 0.25, first=0.5, cap=10.0) == 0.125
 
 
 @dataclass
@@ -831,6 +833,43 @@ def test_an_inferred_limit_doubles_after_many_accepted_requests_near_it() -> Non
     for _ in range(16):
         limit.accepted(900)
     assert (limit.bytes, limit.is_lowered) == (1000, False)
+
+
+@pytest.mark.parametrize(
+    ("size", "named", "expected", "is_kept"),
+    [
+        (900, None, 450, False),
+        (900, 899, 899, True),
+        (900, 1, 1, True),
+        (900, 0, 450, False),  # no limit, or one that the request keeps to: the server means something else
+        (900, 900, 450, False),
+        (1, None, 1, False),
+        (2001, None, 1000, False),
+    ],
+)
+def test_a_limit_is_the_named_one_or_half_of_what_was_too_large(
+    size: int, named: int | None, expected: int, is_kept: bool
+) -> None:
+    limit = ByteLimit(1000)
+    limit.refused(size, named)
+
+    assert limit.bytes == expected
+    assert limit.is_lowered is (expected < 1000 and not is_kept)
+
+
+def test_sixteen_accepted_requests_of_half_the_limit_double_it() -> None:
+    limit = ByteLimit(1000)
+    limit.refused(400, None)
+    seen = []
+    for size in [*[99] * 50, *[100] * 16, *[200] * 15]:
+        limit.accepted(size)
+        seen.append(limit.bytes)
+    limit.refused(400, None)  # what was accepted before says nothing any more
+    for _ in range(15):
+        limit.accepted(200)
+    seen.append(limit.bytes)
+
+    assert seen == [*[200] * 65, 400, *[400] * 15, 200]
 
 
 def test_many_requests_that_are_too_large_at_once_halve_the_limit_once() -> None:
