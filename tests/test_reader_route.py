@@ -412,8 +412,9 @@ def test_whatever_call_hangs_the_status_names_the_server_and_the_log_warns_once(
         end = ends[what.partition(":")[0]]
         method = {"store": "commit"}.get(where, where.rpartition(" ")[2])
         setattr(end, method, block if where == "store" else hang)
-        running = asyncio.create_task(run.run())
-        await hangs.wait()
+        running, hanging = asyncio.create_task(run.run()), asyncio.create_task(hangs.wait())
+        await asyncio.wait({running, hanging}, return_when=asyncio.FIRST_COMPLETED)
+        assert hangs.is_set()
         shown = []
         for seconds in (4.9, 0.1, 9.9, 0.1, 1.0):
             world.clock.now += seconds

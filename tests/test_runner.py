@@ -373,6 +373,16 @@ def test_what_was_read_before_a_fault_of_the_source_is_settled_first() -> None:
     assert summary.exit_code == 3
 
 
+def test_what_was_read_before_a_fault_of_the_source_is_settled_although_the_connection_is_lost_meanwhile() -> None:
+    fault = Stopped("damaged at s/t/0@3", "restore a backup", "IFX705")
+    source = ScriptedSource([FIRST, fault, fault], acks=[NotConnected("reset")])
+
+    summary = run(route(source, ScriptedSink()))
+
+    assert source.settled == {HERE: 2}
+    assert summary.errors == (fault,)
+
+
 @pytest.mark.parametrize(("read", "answer"), [(Stopped("damaged"), Accepted()), (None, Impossible("401"))])
 def test_a_run_raises_what_stops_it(read: Stopped | None, answer: Verdict) -> None:
     given = route(ScriptedSource([FIRST, read]), ScriptedSink([answer]))
