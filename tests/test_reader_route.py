@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -454,6 +455,18 @@ def test_the_position_of_empty_windows_is_stored_once_a_second_and_in_the_end(tm
     assert world.status.reader.windows > 250
     assert stored(tmp_path) == world.status.reader.position
     assert world.clock.now - 2 < world.faults.counts["after store"] < world.clock.now + 4
+
+
+def test_where_a_reader_begins_and_where_it_resumes_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for start in (BASE - 100 * S, BASE - 7 * S):
+        World(tmp_path, start=start, until_end=True, settle=0, overlap=0).run()
+
+    events = [each.getMessage() for each in caplog.records if "reader.begins" in each.getMessage()]
+    events += [each.getMessage() for each in caplog.records if "reader.resumes" in each.getMessage()]
+    assert [event.split(" ")[0] for event in events] == ["reader.begins", "reader.resumes"]
+    assert "start=2023-11-14T22:11:40Z" in events[0]
+    assert "at=2023-11-14T22:13:20Z" in events[1]
 
 
 def test_a_last_position_that_cannot_be_stored_is_logged_and_the_reader_ends(
