@@ -500,7 +500,8 @@ def test_the_status_says_when_a_reader_tries_to_connect_again(tmp_path: Path) ->
     assert world.status.backoff_seconds is None
 
 
-def test_the_status_says_how_much_of_a_backlog_is_read(tmp_path: Path) -> None:
+def test_the_status_says_how_much_of_a_backlog_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     rules = {"start": BASE - 5_000 * S, "until_end": True, "rows_per_second": 1.0}
     world = World(tmp_path, points(100, step=40 * S, first=BASE - 4_900 * S), **rules).run(30)
     status = world.status.reader
@@ -510,6 +511,9 @@ def test_the_status_says_how_much_of_a_backlog_is_read(tmp_path: Path) -> None:
     assert status.share is not None
     assert 0.2 < status.share < 0.4
     assert status.seconds_left == pytest.approx(world.clock.now * (1 - status.share) / status.share)
+    logged = [each.getMessage() for each in caplog.records if "reader.progress" in each.getMessage()]
+    assert len(logged) == 2, "every ten seconds"
+    assert all("done=" in line and "left=" in line for line in logged)
 
 
 def test_what_was_seen_survives_a_restart(tmp_path: Path) -> None:
