@@ -294,8 +294,10 @@ def test_a_server_that_answers_nothing_for_five_seconds_was_away(seconds: float,
     assert steady.pace.limit == limit
 
 
-def test_after_failures_the_number_grows_again_from_the_half() -> None:
+def test_after_failures_the_number_grows_again_from_the_half_and_is_measured_anew() -> None:
     steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: 100.0 * limit)
+    for _ in range(15):
+        steady.end()
     steady.end(is_answered=False)
     steady.end()
 
