@@ -264,6 +264,15 @@ def test_where_the_throughput_falls_below_seven_tenths_fewer_are_tried(left: flo
     assert [limit for limit, _ in steady.numbers(3)] == limits
 
 
+def test_where_fewer_are_not_allowed_a_lower_throughput_delays_no_trial() -> None:
+    rate = [100.0]
+    steady = Steady(Pace(Bounds(8, 8, 32)), lambda _: rate[0])
+    steady.numbers(2)
+    rate[0] = 40.0
+
+    assert steady.numbers(1) == [(8, 8 + 16 * 8)]
+
+
 @pytest.mark.parametrize(("rate_of_6", "limits"), [(47.6, [9, 6, 4, 6]), (47.4, [9, 6, 9])])
 def test_fewer_requests_may_lose_a_twentieth(rate_of_6: float, limits: list[int]) -> None:
     rate = [100.0]
@@ -274,7 +283,7 @@ def test_fewer_requests_may_lose_a_twentieth(rate_of_6: float, limits: list[int]
     assert [limit for limit, _ in steady.numbers(len(limits), most=2_000)] == limits
 
 
-@pytest.mark.parametrize(("held", "limit"), [(0.51, 12), (0.49, 8)])
+@pytest.mark.parametrize(("held", "limit"), [(0.5, 12), (0.49, 8)])
 def test_a_number_that_holds_requests_up_less_than_half_of_the_time_is_enough(held: float, limit: int) -> None:
     steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: 100.0 * limit, held=held)
     for _ in range(16):
