@@ -253,15 +253,24 @@ def test_more_requests_must_gain_a_tenth(gain: float, is_kept: bool) -> None:
     assert [limit for limit, _ in steady.numbers(3)] == [8, 12, 18 if is_kept else 8]
 
 
-@pytest.mark.parametrize(("left", "limits"), [(0.71, [9, 14, 9]), (0.69, [9, 6, 4])])
+@pytest.mark.parametrize(("left", "limits"), [(0.7, [8, 12, 8]), (0.69, [8, 6, 4])])
 def test_where_the_throughput_falls_below_seven_tenths_fewer_are_tried(left: float, limits: list[int]) -> None:
     rate = [100.0]
-    steady = Steady(Pace(Bounds(9, 2, 32)), lambda _: rate[0])
+    steady = Steady(Pace(Bounds(8, 2, 32)), lambda _: rate[0])
     steady.numbers(2)
-    assert steady.pace.limit == 9
+    assert steady.pace.limit == 8
     rate[0] *= left
 
     assert [limit for limit, _ in steady.numbers(3)] == limits
+
+
+def test_where_more_are_not_allowed_a_throughput_that_falls_slowly_is_compared_with_the_first_one() -> None:
+    rate = [100.0]
+    steady = Steady(Pace(Bounds(4, 2, 4)), lambda _: rate[0])
+    for rate[0] in (100.0, 80.0, 60.0):
+        steady.numbers(1, most=200)
+
+    assert steady.pace.limit < 4
 
 
 def test_where_fewer_are_not_allowed_a_lower_throughput_delays_no_trial() -> None:
@@ -292,7 +301,7 @@ def test_a_number_that_holds_requests_up_less_than_half_of_the_time_is_enough(he
     assert steady.pace.limit == limit
 
 
-@pytest.mark.parametrize(("seconds", "limit"), [(4.9, 4), (5.1, 8)])
+@pytest.mark.parametrize(("seconds", "limit"), [(4.9, 4), (5.0, 8)])
 def test_a_server_that_answers_nothing_for_five_seconds_was_away(seconds: float, limit: int) -> None:
     steady = Steady(Pace(Bounds(8, 2, 32)), lambda limit: 100.0 * limit)
     steady.end(is_answered=False)

@@ -469,6 +469,29 @@ def test_where_a_reader_begins_and_where_it_resumes_is_logged(tmp_path: Path, ca
     assert "at=2023-11-14T22:13:20Z" in events[1]
 
 
+@pytest.mark.parametrize("until_end", [True, False])
+def test_only_a_run_until_the_end_gives_up_a_database_that_it_never_reached(tmp_path: Path, until_end: bool) -> None:
+    faults = Faults(*[("connect", number, NotConnected("away")) for number in range(1, 1000)])
+    world = World(tmp_path, faults=faults, until_end=until_end)
+    if not until_end:
+        assert world.run(3_000).status.reconnects > 50
+        return
+    with pytest.raises(Stopped) as error:
+        world.run()
+
+    assert (error.value.code, world.status.reconnects) == ("IFX606", 3)
+
+
+def test_a_clock_of_the_server_that_is_ahead_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: BASE / S - 100)
+    World(tmp_path).run(30)
+
+    (line,) = [each.getMessage() for each in caplog.records if "reader.clock" in each.getMessage()]
+    assert "ahead_seconds=100" in line
+
+
 def test_a_last_position_that_cannot_be_stored_is_logged_and_the_reader_ends(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
