@@ -469,6 +469,18 @@ def test_where_a_reader_begins_and_where_it_resumes_is_logged(tmp_path: Path, ca
     assert "at=2023-11-14T22:13:20Z" in events[1]
 
 
+@pytest.mark.parametrize("start", ["now", "beginning"])
+def test_where_a_new_reader_begins_is_stored_before_its_first_window(tmp_path: Path, start: str) -> None:
+    """Else one that dies in it begins later the next time."""
+    world = World(tmp_path, points(3), start=start, faults=Faults(("fetch", 1, Crash())))
+    with pytest.raises(Crash):
+        world.run(60)
+
+    position = stored(tmp_path)
+    assert position is not None
+    assert position.done <= (BASE if start == "now" else world.database.points[0].time)
+
+
 @pytest.mark.parametrize("until_end", [True, False])
 def test_only_a_run_until_the_end_gives_up_a_database_that_it_never_reached(tmp_path: Path, until_end: bool) -> None:
     faults = Faults(*[("connect", number, NotConnected("away")) for number in range(1, 1000)])
