@@ -346,7 +346,7 @@ def test_a_day_and_a_time_of_day_are_one_time(
     if place == "below":
         messages = [{"kiln": row} for row in rows]
     samples = recognize_payloads([json.dumps(message).encode() for message in messages])
-    is_certain = not {"%d", "%m"} & {day[:2]} or any(at.day > 12 for at in moments)
+    is_certain = "%m" not in day or day.startswith("%Y") or any(at.day > 12 for at in moments)
     if not is_certain:
         with pytest.raises(SampleError) as asked:
             infer(samples, Wishes("s", "t"))

@@ -212,7 +212,7 @@ _MOVES: Final = {
 
 def _place_in_repository(folder: Path) -> Path | None:
     """Return the path of a folder from the root of its git repository; None for the root, and outside of one."""
-    whole = folder.resolve()
+    whole = Path(os.path.realpath(folder))  # also of a link to itself, which writing then reports
     root = next((above for above in (whole, *whole.parents) if (above / ".git").exists()), whole)
     return None if root == whole else whole.relative_to(root)
 
