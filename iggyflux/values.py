@@ -34,10 +34,8 @@ _FRACTION = re.compile(rb"(?<![\d.])\d[\d.]*+(?:[eE][+-]?\d++)?")
 _LONG = re.compile(rb"(?<![\d.])\d(?:(?=[\d.]{15})\d*+\.|[\d.]{8,}+[eE])")
 
 
-_NO_VALUES = frozenset(
-    ("n/a", "na", "none", "null", "nil", "nan", "-", "--", "?", "unavailable", "unknown", "err", "error")
-    + ("inf", "-inf", "infinity", "-infinity")
-)
+_NO_VALUES = frozenset({"n/a", "na", "none", "null", "nil", "nan", "-", "--", "?"})
+_NO_VALUES |= {"unavailable", "unknown", "err", "error", "inf", "-inf", "infinity", "-infinity"}
 
 
 def stands_for_none(text: str) -> bool:

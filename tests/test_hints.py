@@ -50,17 +50,10 @@ NAMES = st.sampled_from(["class", "a\tb", "time", "back\\slash", "straße", "_fi
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Return a writer whose keys are those that hints name, each there or not."""
     options: dict[str, Any] = {"expr": "import"}
-    options |= draw(
-        st.fixed_dictionaries(
-            {}, optional={"type": TYPE, "cast": st.just(True), "required": st.just(True), "on_bad_value": OMITS}
-        )
-    )
+    common = {"type": TYPE, "cast": st.just(True), "on_bad_value": st.just("omit")}
+    options |= draw(st.fixed_dictionaries({}, optional={**common, "required": st.just(True)}))
     star: dict[str, Any] = {"expr": "yield"}
-    star |= draw(
-        st.fixed_dictionaries(
-            {}, optional={"type": TYPE, "cast": st.just(True), "flatten": st.just("_"), "on_bad_value": OMITS}
-        )
-    )
+    star |= draw(st.fixed_dictionaries({}, optional={**common, "flatten": st.just("_")}))
     timestamp: dict[str, Any] = {"expr": "from"}
     timestamp["format"] = draw(st.sampled_from(["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d"]))
     if timestamp["format"].startswith("%"):
