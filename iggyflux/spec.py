@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from iggyflux.documents import Document
 from iggyflux.expressions import Expression
 from iggyflux.records import JSON, Scalar
-from iggyflux.values import Cast, FieldType
+from iggyflux.values import Cast, FieldType, OnBadValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,6 @@ class OnError(Enum):
     DEAD_LETTER = "dead_letter"
     FAIL = "fail"
     SKIP = "skip"
-
-
-OnBadValue: TypeAlias = Literal["fail", "omit"]
-"""What happens to a value that cannot be stored as its field."""
 
 
 OnLimit: TypeAlias = Literal["warn", "stop", "dead_letter"]

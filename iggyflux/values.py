@@ -34,6 +34,19 @@ _FRACTION = re.compile(rb"(?<![\d.])\d[\d.]*+(?:[eE][+-]?\d++)?")
 _LONG = re.compile(rb"(?<![\d.])\d(?:(?=[\d.]{15})\d*+\.|[\d.]{8,}+[eE])")
 
 
+_NO_VALUES = frozenset({"n/a", "na", "none", "null", "nil", "nan", "-", "--", "?"})
+_NO_VALUES |= {"unavailable", "unknown", "err", "error", "inf", "-inf", "infinity", "-infinity"}
+
+
+def stands_for_none(text: str) -> bool:
+    """Return whether `text` is what programs send where a number is expected and there is none, such as `n/a`."""
+    plain = text.strip().lower()
+    return plain in _NO_VALUES or not any(map(str.isalnum, plain))
+
+
+OnBadValue: TypeAlias = Literal["fail", "omit"]
+"""What happens to a value that its field cannot hold (LANGUAGE 17)."""
+
 Cast: TypeAlias = "bool | Literal['numbers']"
 """Whether values are converted; `numbers`, which only `auto` has, converts numbers in strings and nothing else."""
 
@@ -100,29 +113,34 @@ def describe(value: JSON) -> str:
     return f"number {value!r}"
 
 
-def convert(value: JSON, kind: FieldType, cast: Cast) -> Scalar:
+_NUMBERS = frozenset({FieldType.FLOAT, FieldType.INTEGER, FieldType.UNSIGNED})
+
+
+def convert(value: JSON, kind: FieldType, cast: Cast, on_bad_value: OnBadValue | None = None) -> Scalar:
     """Return `value` (not null) as a field value of type `kind`; an `Unsigned` for unsigned.
 
     Raise RecordError for a wrong type, a number out of range, or one that the type cannot hold exactly; its hint names
-    what the field would have to declare.
+    what the field would have to declare.  `on_bad_value` is what the field declares; None if it must have a value.
     """
     try:
         return _CONVERSIONS[kind](value, cast)
     except RecordError as error:
-        error.hint = _hint(value, kind, cast)
+        error.hint = _hint(value, kind, cast, on_bad_value)
         raise
 
 
-def _hint(value: JSON, kind: FieldType, cast: Cast) -> str | None:
+def _hint(value: JSON, kind: FieldType, cast: Cast, on_bad_value: OnBadValue | None) -> str | None:
     """Return what a field of type `kind` would have to declare for `value`."""
     if isinstance(value, (dict, list)):
         return _part_hint(value)
     hints = []
     if not cast and _accepts(value, kind, cast=True):
         hints.append("add `cast: true`")
-    hints += [f"declare `type: {other.value}`" for other in _OWN_TYPES[type(value)] if _accepts(value, other, cast)][:1]
-    if isinstance(value, str) and cast and kind is not FieldType.BOOLEAN:
-        hints.append("parse_number(…, `null`) gives null for what is not a number")
+    elif isinstance(value, str) and kind in _NUMBERS and on_bad_value == "fail" and (cast or stands_for_none(value)):
+        hints.append("set `on_bad_value: omit`" + ("" if cast else " (with `cast: true` where numbers are in strings)"))
+    if not (isinstance(value, str) and on_bad_value == "omit"):  # numbers are meant
+        types = [other.value for other in _OWN_TYPES[type(value)] if _accepts(value, other, cast)]
+        hints += [f"declare `type: {name}`" for name in types[:1]]
     return ", or ".join(hints) or None
 
 

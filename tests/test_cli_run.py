@@ -365,3 +365,15 @@ def test_what_log_cannot_do_is_said(arguments: list[str], words: str) -> None:
 
     assert outcome.code in (1, 2)
     assert words in outcome.err
+
+
+def test_what_resend_cannot_read_again_a_consumer_of_another_name_does() -> None:
+    fill(GOOD, GOOD)
+    assert iggyflux("run", "pipeline.yaml", "--until-end").code == 0
+    refused = iggyflux("resend", "pipeline.yaml", "--mapping", "env")
+    advised = re.search(r"`(consumer: .*?)`", refused.err)
+    assert refused.code == 2
+    assert advised is not None
+    Path("pipeline.yaml").write_text(f"{PIPELINE}{advised[1]}\n", "utf-8")
+    again = iggyflux("run", "pipeline.yaml", "--until-end")
+    assert (again.code, "2 messages" in again.err) == (0, True)

@@ -274,3 +274,23 @@ def test_examples_of_one_name_say_whose_they_are(folder: Path) -> None:
     done = iggyflux("diff", "old.yaml", "new.yaml", "--samples", "samples.ndjson", "--format", "json")
     names = [each["sample"] for each in json.loads(done.out)["lines"]]
     assert {"a hive (old)", "a hive (new)", "sample 1"} <= set(names)
+
+
+def test_a_sample_and_an_example_of_one_name_are_told_apart(folder: Path) -> None:
+    text = (
+        MEADOW + "examples: [{name: sample 1, message: {m: north, q: Ada, w: 1.5, e: 3, t: 1764000000}, points: []}]\n"
+    )
+    (folder / "old.yaml").write_text(text)
+    (folder / "new.yaml").write_text(text.replace("integer", "float"))
+    done = iggyflux("diff", "old.yaml", "new.yaml", "--samples", "samples.ndjson", "--format", "json")
+    names = [each["sample"] for each in json.loads(done.out)["lines"]]
+    assert {"sample 1", "sample 1 of samples.ndjson"} <= set(names)
+    assert len(set(names)) == len(names)
+
+
+def test_samples_that_are_not_shown_are_counted(folder: Path) -> None:
+    message = {"m": "north", "q": "Ada", "w": 1.5, "e": 3, "t": 1764000000}
+    lines = [json.dumps({**message, "t": 1764000000 + second}) + "\n" for second in range(42)]
+    (folder / "samples.ndjson").write_text("".join(lines))
+    done = iggyflux("diff", "HEAD:sub/hives.yaml", "sub/hives.yaml", "--samples", "samples.ndjson")
+    assert done.err.endswith("42 of 42 samples changed; 22 more with --all\n")

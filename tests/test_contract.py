@@ -162,6 +162,12 @@ def test_a_reader_has_no_such_schema() -> None:
     assert iggyflux("schema", "--of", reader).code == 2
 
 
+def test_a_kind_beside_of_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sail.yaml").write_text("iggyflux: 1\n")
+    done = iggyflux("schema", "--of", tmp_path / "sail.yaml", "mapping")
+    assert (done.code, "--of is for a mapping" in done.err) == (2, True)
+
+
 KINDS = {
     "tag": "    tags: [berth]\n    fields: {d: d}\n",
     "field": "    fields: {berth: {expr: berth, type: string}}\n",

@@ -18,7 +18,20 @@ from iggyflux.records import Failure
 VALUES = st.sampled_from(
     [
         *(None, True, False, 0, -1, 7, 2**53 + 1, 2**63, 2**64, 1.5, 7.0, 1e300),
-        *("", "true", "-3", "21.5", "1e2", "0x10", " 4", "läuft", "9007199254740993", "9007199254740993.0"),
+        *(
+            "",
+            "true",
+            "-3",
+            "21.5",
+            "1e2",
+            "0x10",
+            " 4",
+            "läuft",
+            "n/a",
+            "--",
+            "9007199254740993",
+            "9007199254740993.0",
+        ),
         *([], ["a"], [1], {}, {"lambda": 1}, {"time": "x"}, '{"lambda": 1}'),
     ]
 )
@@ -37,11 +50,10 @@ NAMES = st.sampled_from(["class", "a\tb", "time", "back\\slash", "straße", "_fi
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Return a writer whose keys are those that hints name, each there or not."""
     options: dict[str, Any] = {"expr": "import"}
-    options |= draw(
-        st.fixed_dictionaries({}, optional={"type": TYPE, "cast": st.just(True), "required": st.just(True)})
-    )
+    common = {"type": TYPE, "cast": st.just(True), "on_bad_value": st.just("omit")}
+    options |= draw(st.fixed_dictionaries({}, optional={**common, "required": st.just(True)}))
     star: dict[str, Any] = {"expr": "yield"}
-    star |= draw(st.fixed_dictionaries({}, optional={"type": TYPE, "cast": st.just(True), "flatten": st.just("_")}))
+    star |= draw(st.fixed_dictionaries({}, optional={**common, "flatten": st.just("_")}))
     timestamp: dict[str, Any] = {"expr": "from"}
     timestamp["format"] = draw(st.sampled_from(["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339", "%Y-%m-%d"]))
     if timestamp["format"].startswith("%"):
@@ -128,6 +140,43 @@ def test_a_reason_holds_no_advice(document: dict[str, Any], payload: Any) -> Non
     for failure in failures_of(document, payload):
         assert not re.search(r"\((?:add|use|set|send|write)\b|cast: true|type: \w|collisions:", failure.reason)
         assert not failure.hint or failure.hint not in failure.reason
+
+
+def hint_of(field: str, payload: Any) -> str | None:
+    text = "{iggyflux: 1, kind: writer, from: {stream: s, topic: t}, points: {measurement: {const: m}, fields: "
+    text += f"{{class: {field}}}, timestamp: {{const: 0, format: unix_s}}}}}}"
+    results = [
+        parse_mapping(text, format="yaml").plan(kind).render([Message(json.dumps({"yield": payload}).encode())])
+        for kind in ("reference", "compiled")
+    ]
+    first, second = [[*each.omitted, *each.failures] for each in results]
+    assert first == second
+    return first[0].hint
+
+
+OMIT = "set `on_bad_value: omit`"
+STRING = "declare `type: string`"
+SKIP = "put `where:` in the point (points: - where: …) to skip it"
+
+
+@pytest.mark.parametrize(
+    ("field", "payload", "hint"),
+    [
+        ("yield", "n/a", f"{OMIT} (with `cast: true` where numbers are in strings), or {STRING}"),
+        ("yield", "--", f"{OMIT} (with `cast: true` where numbers are in strings), or {STRING}"),
+        ("yield", "open", STRING),
+        ("yield", "21.5", f"add `cast: true`, or {STRING}"),
+        ("{expr: yield, cast: true}", "n/a", f"{OMIT}, or {STRING}"),
+        ("{expr: yield, cast: true, type: integer}", "", f"{OMIT}, or {STRING}"),
+        ("{expr: yield, cast: true, required: true}", "n/a", STRING),
+        ("{expr: yield, on_bad_value: omit}", "n/a", SKIP),
+        ("{expr: yield, on_bad_value: omit}", "21.5", f"add `cast: true`, or {SKIP}"),
+        ("{expr: yield, on_bad_value: omit, cast: true}", "n/a", SKIP),
+        ("{expr: yield, on_bad_value: omit, cast: true, default: 0}", "n/a", None),
+    ],
+)
+def test_a_text_that_stands_for_no_number_is_to_be_omitted(field: str, payload: str, hint: str | None) -> None:
+    assert hint_of(field, payload) == hint
 
 
 CSV = """

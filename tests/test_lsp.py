@@ -101,6 +101,13 @@ async def editor(path: Path) -> AsyncIterator[Editor]:
     def publish(params: types.PublishDiagnosticsParams) -> None:
         opened.published.put_nowait(params)
 
+    ended: list[tuple[int | None, bytes]] = []
+
+    async def server_exit(server: asyncio.subprocess.Process) -> None:
+        assert server.stderr is not None
+        ended.append((server.returncode, await server.stderr.read()))
+
+    client.server_exit = server_exit  # type: ignore[method-assign]
     await client.start_io(sys.executable, "-m", "iggyflux", "lsp")
     await client.initialize_async(types.InitializeParams(capabilities=types.ClientCapabilities()))
     client.initialized(types.InitializedParams())
@@ -108,6 +115,7 @@ async def editor(path: Path) -> AsyncIterator[Editor]:
     await client.shutdown_async(None)
     client.exit(None)
     await client.stop()
+    assert ended == [(0, b"")], "the server ends a session without a complaint"
 
 
 def run(path: Path, session: Callable[[Editor], Awaitable[Any]]) -> Any:

@@ -175,6 +175,22 @@ def test_what_is_inferred_from_samples_renders_them() -> None:
             assert made["counts"]["lines"]
 
 
+def test_what_is_to_be_checked_in_a_proposal_is_told_as_the_command_does(tmp_path: Path) -> None:
+    samples = "".join(f'{{"klass": "a", "lambda": {n}.5, "at": {1767225600 + n // 2}}}\n' for n in range(9))
+    (tmp_path / "oven.ndjson").write_text(samples)
+    notes = asked("propose", samples=samples)["notes"]
+    assert any(line.startswith("CHECK") for line in notes)
+    told = iggyflux("infer", tmp_path / "oven.ndjson").err
+    assert [line.removeprefix("note: ") for line in told.splitlines() if line.startswith("note: CHECK")] == notes[2:]
+
+
+def test_a_look_counts_values_that_are_omitted() -> None:
+    text = TEXT.replace("topic:", "on_bad_value: omit, topic:", 1)
+    samples = '{"klass": "b", "pressure": "n/a", "lambda": 7, "at": 1767225600}\n' * 2
+    counts = asked("look", text, samples)["made"]["counts"]
+    assert (counts["omitted"], counts["failures"], counts["lines"]) == (2, 0, 2)
+
+
 def test_what_cannot_be_inferred_says_why() -> None:
     assert asked("propose", samples="")["fault"]["code"] == "IFX540"
 
@@ -243,7 +259,7 @@ def test_the_welcome_has_no_problems() -> None:
     looked = asked("look", *((folder / name).read_text("utf-8") for name in ("mapping.yaml", "samples.ndjson")))
 
     assert looked["problems"] == []
-    assert looked["made"]["counts"] == {"lines": 48, "bytes": 4855, "failures": 0}
+    assert looked["made"]["counts"] == {"lines": 48, "bytes": 4855, "failures": 0, "omitted": 0}
 
 
 @given(st.data())

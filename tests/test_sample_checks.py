@@ -59,6 +59,8 @@ def fields(expression: Any) -> dict[str, Any]:
     ("expression", "samples", "message", "hint"),
     [
         ("wehn", [{"when": 1}], "no sample has a member wehn", "did you mean when?"),
+        ("va", [{"values": [1], "lambda": 1}], "no sample has a member va", "did you mean values?"),
+        ("va", [{"values": [1], "vacuum": 1}], "no sample has a member va", "add an example"),
         ("for.wehn", [{"for": {"when": 1}}, {}], "no sample has a member wehn", "did you mean when?"),
         ("self[].clss | [0]", [{"self": [{"klass": 1}, {"clasz": 2}]}], "no sample has a member clss", "did you mean"),
         ("max(self[].clss)", [{"self": [{"class": 1}]}], "no sample has a member clss", "did you mean class?"),

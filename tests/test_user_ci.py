@@ -167,10 +167,13 @@ def test_what_was_added_removed_or_broken_is_told(repository: Path) -> None:
     git(repository, "add", "-A")
     path.write_text(KILN.replace('"heat"', '"heat["'))
     done = iggyflux("diff", "--since", "HEAD", "plant")
-    assert done.code == 0
+    assert done.code == 1
     assert "compatible: the mapping was added" in done.out
-    assert "compatible: not compared: IFX" in done.out
+    assert "breaking: the mapping does not compile: IFX" in done.out
+    assert iggyflux("diff", "--since", "HEAD", "--fail-on", "none", "plant").code == 0
     path.unlink()
+    (repository / "plant" / "glaze.yaml").unlink()
+    git(repository, "add", "-A")
     done = iggyflux("diff", "--since", "HEAD", "plant")
     assert (done.code, "breaking: the mapping was removed" in done.out) == (1, True)
 
@@ -183,6 +186,78 @@ def test_paths_of_a_comparison_are_those_of_this_directory(repository: Path, mon
     assert iggyflux("diff", "--since", "nowhere").code == 2
     assert iggyflux("diff", "--since", "--output=x").code == 2
     assert not (repository / "plant" / "x").exists()
+
+
+@pytest.mark.parametrize(("new", "verdict"), [(KILN, "unknown"), ("services: {}\n", "breaking"), ("a: [", "breaking")])
+def test_a_mapping_that_did_not_compile_or_is_none_any_more(repository: Path, new: str, verdict: str) -> None:
+    """A mapping is made of a broken one; of a sound one something else is made."""
+    path = repository / "plant" / "kilns.yaml"
+    if verdict == "unknown":
+        path.write_text(KILN.replace("measurement", "measure"))
+        commit(repository)
+    path.write_text(new)
+    done = iggyflux("diff", "--since", "HEAD", "plant")
+    assert (done.code, f"{verdict}: " in done.out) == (int(verdict == "breaking"), True)
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("breaking", 0), ("any", 1), ("none", 0)])
+def test_a_change_without_examples_is_unknown_and_not_compatible(repository: Path, fail_on: str, code: int) -> None:
+    path = repository / "plant" / "kilns.yaml"
+    bare = KILN.partition("examples:")[0]
+    path.write_text(bare)
+    commit(repository)
+    path.write_text(bare.replace("heat:", "hot:"))
+    done = iggyflux("diff", "--since", "HEAD", "--fail-on", fail_on)
+    assert (done.code, "unknown: not compared: no examples" in done.out) == (code, True)
+    assert done.err.endswith("1 mapping changed since HEAD: 1 unknown\n")
+
+
+@pytest.mark.parametrize("path", ["plant", "plant/ovens.yaml", "plant/kilns.yaml", "."])
+def test_a_renamed_mapping_is_compared_under_its_old_name(repository: Path, path: str) -> None:
+    git(repository, "mv", "plant/kilns.yaml", "plant/ovens.yaml")
+    new = repository / "plant" / "ovens.yaml"
+    new.write_text(KILN.replace("heat:", "hot:", 1))
+    done = iggyflux("diff", "--since", "HEAD", "--format", "json", path)
+    [file] = json.loads(done.out)["files"]
+    assert (done.code, file["file"], file["was"]) == (1, "plant/ovens.yaml", "plant/kilns.yaml")
+    assert ("field", "kiln.heat") in {(each["kind"], each["subject"]) for each in file["changes"]}
+    assert "plant/ovens.yaml (was plant/kilns.yaml)" in iggyflux("diff", "--since", "HEAD", path).out
+    new.write_text(KILN)
+    assert iggyflux("diff", "--since", "HEAD", path).code == 0
+
+
+def test_files_beside_this_directory_are_compared_if_they_are_named(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "depot").mkdir()
+    (repository / "depot" / "shelf.yaml").write_text(KILN)
+    commit(repository)
+    git(repository, "mv", "depot/shelf.yaml", "plant/shelf.yaml")
+    (repository / "plant" / "kilns.yaml").write_text(KILN.replace("heat:", "hot:", 1))
+    monkeypatch.chdir(repository / "depot")
+    assert iggyflux("diff", "--since", "HEAD", "../plant").code == 1
+    out = iggyflux("diff", "--since", "HEAD", "..").out
+    assert "../plant/shelf.yaml (was shelf.yaml)" in out
+    assert "removed" not in out.partition("shelf")[2]
+
+
+def test_a_path_that_is_nowhere_is_a_wrong_usage(repository: Path) -> None:
+    (repository / "plant" / "kilns.yaml").unlink()
+    assert iggyflux("diff", "--since", "HEAD", "plant/kilns.yaml").code == 1
+    done = iggyflux("diff", "--since", "HEAD", "plant", "plnat/kilns.yaml")
+    assert (done.code, "plnat/kilns.yaml: no such file or directory" in done.err) == (2, True)
+    (repository / "plant" / "new").mkdir()
+    assert iggyflux("diff", "--since", "HEAD", "plant/new").code == 0
+
+
+@pytest.mark.parametrize("arguments", [("--since", "main"), ("main:kilns.yaml", "kilns.yaml")])
+def test_outside_of_a_repository_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "kilns.yaml").write_text(KILN)
+    monkeypatch.chdir(tmp_path)
+    done = iggyflux("diff", *arguments)
+    assert (done.code, "this directory is not in a repository of git\n" in done.err) == (2, True)
 
 
 # --- pre-commit ---

@@ -10,8 +10,8 @@ import click
 
 from iggyflux.authoring.comparison import Change, ChangedSample, Comparison, Given, compare, samples_of_examples
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, check_sample_options, envelope_option
-from iggyflux.cli.git import changed_files, of_revision
-from iggyflux.cli.inputs import INPUT_FILE, STDIN
+from iggyflux.cli.git import ChangedFile, changed_files, of_revision
+from iggyflux.cli.inputs import INPUT_FILE, STDIN, input_name
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
 from iggyflux.cli.sample_files import samples_of_file
 from iggyflux.documents import format_of, has_version, kind_of, read_document, read_source
@@ -58,8 +58,8 @@ def command(
     examples of both, and the samples. A change is breaking if later data does not fit to what is stored: a type
     changed, a tag added or removed, a time moved, something is missing or fails. All else is compatible.
 
-    With --since, every changed mapping is compared with what it was, by the examples of both. A mapping that was
-    removed is breaking.
+    With --since, every changed mapping is compared with what it was, by the examples of both, also under another
+    name. A mapping that was removed or does not compile is breaking; without examples the change is unknown.
 
     \b
     Example:
@@ -83,8 +83,9 @@ def command(
         kinds = f"{old} is a {mappings[0].kind}, {new} is a {mappings[1].kind}"
         raise click.UsageError(f"the mappings are of two kinds: {kinds}")
     given = samples_of_examples(*mappings)
+    names_file = len(samples) > 1 or any(each.name.startswith("sample ") for each in given)
     for path in samples:
-        given += _samples_of_file(mappings[1], path, envelope=envelope, whole=whole)
+        given += _samples_of_file(mappings[1], path, envelope=envelope, whole=whole, names_file=names_file)
     if not given:
         raise click.UsageError("no samples: the documents have no examples; name a file with --samples")
     comparison = compare(mappings[0], mappings[1], given)
@@ -99,57 +100,71 @@ def _compare_all(revision: str, paths: Sequence[str], form: str, fail_on: str, s
     """Compare every mapping that changed since `revision`, and print each under its name."""
     files: list[JSON] = []
     verdicts: list[str] = []
-    for file, change in changed_files(revision, paths):
-        words, comparison = _compare_with(revision, file, change)
-        if words is None and comparison is None:
+    for changed in changed_files(revision, paths):
+        found = _compare_with(revision, changed)
+        if found is None:
             continue
-        verdict = "breaking" if comparison is None and change == "removed" else "compatible"
-        verdict = verdict if comparison is None else comparison.verdict
+        file = changed.new or changed.old or ""
+        verdict, words, comparison = found
         verdicts.append(verdict)
         about: dict[str, JSON] = {"verdict": verdict, "note": words} if comparison is None else _as_json(comparison)
-        files.append({"file": file, **about})
+        was = changed.old if changed.old != file else None
+        files.append({"file": file, **({"was": was} if was else {}), **about})
         if form == "json":
             continue
         if len(verdicts) > 1:
             result_line()
-        result_line(Styled(file, bold=True) if form == "text" else f"### {_cell(file)}")
+        title = f"{file} (was {was})" if was else file
+        result_line(Styled(title, bold=True) if form == "text" else f"### {_cell(title)}")
         result_line()
         if comparison is not None:
             _print(comparison, form, shows_all)
         else:
-            result_line(f"{verdict}: {words}" if form == "text" else f"**{verdict}**: {_cell(words or '')}")
+            result_line(f"{verdict}: {words}" if form == "text" else f"**{verdict}**: {_cell(words)}")
     if form == "json":
         result(json_text({"since": revision, "files": files}, indent=True) + "\n")
     counts = ", ".join(
-        f"{verdicts.count(each)} {each}" for each in ("breaking", "compatible", "equal") if each in verdicts
+        f"{verdicts.count(each)} {each}" for each in ("breaking", "unknown", "compatible", "equal") if each in verdicts
     )
     talk(f"{plural(len(verdicts), 'mapping')} changed since {revision}" + (f": {counts}" if counts else ""))
     return _exit_code(verdicts, fail_on)
 
 
-def _compare_with(revision: str, file: str, change: str) -> tuple[str | None, Comparison | None]:
-    """Return what a changed file's data becomes, or why this is not known; (None, None) for what is not a mapping."""
-    versions: list[WriterMapping | ReaderMapping] = []
-    for name in (f"{revision}:{file}", file):
-        if change == ("added" if name != file else "removed"):
-            continue
-        data = of_revision(name) if name != file else read_source(Path(file))
-        if not has_version(data):
-            return None, None
-        try:
-            document = read_document(data, format=format_of(file), file=name)
-            if kind_of(document.tree) == "pipeline":
-                return None, None
-            versions.append(compile_document(document, name=Path(file).stem))
-        except DocumentError as error:
-            first = error.problems[0]
-            return f"not compared: {first.code} in {name}: {first.message}", None
-    if len(versions) == 1:
-        return f"the mapping was {change}", None
-    if versions[0].kind != versions[1].kind:
-        return f"not compared: it was a {versions[0].kind} and is a {versions[1].kind}", None
-    given = samples_of_examples(*versions)
-    return ("not compared: no examples", None) if not given else (None, compare(versions[0], versions[1], given))
+def _compare_with(revision: str, changed: ChangedFile) -> tuple[str, str, Comparison | None] | None:
+    """Return the verdict on a changed file, and why it is not compared, or the comparison; None for other files."""
+    new = _version(changed.new, changed.new)
+    old = _version(changed.old, f"{revision}:{changed.old}")
+    if isinstance(new, DocumentError):
+        first = new.problems[0]
+        return "breaking", f"the mapping does not compile: {first.code}: {first.message}", None
+    if isinstance(old, DocumentError):
+        first = old.problems[0]
+        return ("unknown", f"not compared: {first.code} in {revision}: {first.message}", None) if new else None
+    if old is None or new is None:
+        if old is new:
+            return None
+        return ("breaking", "the mapping was removed", None) if old else ("compatible", "the mapping was added", None)
+    if old.kind != new.kind:
+        return "breaking", f"it was a {old.kind} and is a {new.kind}", None
+    given = samples_of_examples(old, new)
+    if not given:
+        return "unknown", "not compared: no examples", None
+    comparison = compare(old, new, given)
+    return comparison.verdict, "", comparison
+
+
+def _version(file: str | None, name: str | None) -> WriterMapping | ReaderMapping | DocumentError | None:
+    """Return the mapping of a file, under `name` in the repository or here; an error in it; or None if it has none."""
+    if file is None or name is None:
+        return None
+    data = read_source(Path(file)) if name == file else of_revision(name)
+    if not has_version(data):
+        return None
+    try:
+        document = read_document(data, format=format_of(file), file=name)
+        return None if kind_of(document.tree) == "pipeline" else compile_document(document, name=Path(file).stem)
+    except DocumentError as error:
+        return error
 
 
 def _print(comparison: Comparison, form: str, shows_all: bool) -> None:
@@ -179,12 +194,13 @@ def _mapping(name: str) -> WriterMapping | ReaderMapping:
 
 
 def _samples_of_file(
-    mapping: WriterMapping | ReaderMapping, path: Path, *, envelope: Envelope, whole: bool
+    mapping: WriterMapping | ReaderMapping, path: Path, *, envelope: Envelope, whole: bool, names_file: bool
 ) -> list[Given]:
     found = samples_of_file(mapping, path, envelope=envelope, whole=whole)
     if mapping.kind == "reader":
         return [Given(f"rows of {path}", rows=tuple(found))] if found else []  # type: ignore[arg-type]
-    return [Given(f"sample {number}", each) for number, each in enumerate(found, 1) if isinstance(each, Message)]
+    where = f" of {input_name(path)}" if names_file else ""
+    return [Given(f"sample {number}{where}", each) for number, each in enumerate(found, 1) if isinstance(each, Message)]
 
 
 # --- forms ---
@@ -226,7 +242,7 @@ def _print_series(comparison: Comparison) -> None:
 def _summary(comparison: Comparison, shown: Sequence[ChangedSample]) -> str:
     hidden = len(comparison.changed_samples) - len(shown)
     changed = f"{len(comparison.changed_samples):,} of {plural(comparison.samples, 'sample')} changed"
-    more = f"; {plural(hidden, 'more')} with --all" if hidden else ""
+    more = f"; {hidden:,} more with --all" if hidden else ""
     return f"{comparison.verdict}: {changed}{more}"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import click
@@ -11,7 +13,17 @@ import click
 from iggyflux.cli.documents import ENDINGS
 
 _SECONDS: Final = 30
-_CHANGES: Final = {"A": "added", "M": "changed", "D": "removed", "T": "changed"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedFile:
+    """A file that differs from a revision, by its names there and here; None where there is none.
+
+    Names are relative to this directory.
+    """
+
+    old: str | None
+    new: str | None
 
 
 def of_revision(name: str) -> bytes:
@@ -27,26 +39,62 @@ def of_revision(name: str) -> bytes:
         if done.returncode == 0:
             return done.stdout
         words = _words(done, "no such revision or path")
-    raise click.UsageError(f"{name}: no such file, and git says: {words}")
+    raise click.UsageError(f"{name}: no such file, and {words}")
 
 
-def changed_files(revision: str, paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the files in `paths` that may be documents and differ from `revision`: "added", "changed" or "removed".
+def changed_files(revision: str, paths: Sequence[str]) -> list[ChangedFile]:
+    """Return the files in `paths` that may be documents and differ from `revision`.
 
-    Names are relative to this directory. Files that git does not know are not among them. Raise UsageError.
+    A file that was renamed is one file, also where one of its names is not in `paths`; git tells it by its content.
+    Files that git does not know are not among them. Raise UsageError.
     """
-    arguments = ["diff", "--name-status", "--no-renames", "--relative", "-z", "--end-of-options", revision, "--"]
-    done = _git(f"--since {revision}:", *arguments, *(paths or ["."]))
+    about = f"--since {revision}:"
+    prefix = _asked(about, "not a directory of files", "rev-parse", "--show-prefix").rstrip("\n")
+    options = ["diff", "--no-relative", "-z", "--end-of-options", revision, "--"]
+    named = ["--name-status", "--no-renames"]
+    parts = _asked(about, "no such revision", options[0], *named, *options[1:], *(paths or ["."])).split("\0")
+    for path in paths:
+        if not os.path.lexists(path) and _git(about, "cat-file", "-e", f"{revision}:./{path}").returncode:
+            raise click.UsageError(f"{path}: no such file or directory, neither here nor in {revision}")
+    changes = dict(zip(parts[1::2], parts[::2], strict=False))
+    parts = _asked(about, "no such revision", options[0], "--name-status", "-M", "--diff-filter=R", *options[1:]).split(
+        "\0"
+    )
+    renames = {
+        old: new
+        for old, new in zip(parts[1::3], parts[2::3], strict=False)
+        if old.endswith(ENDINGS) and new.endswith(ENDINGS) and (old in changes or new in changes)
+    }
+    found = {new: old for old, new in renames.items()}
+    for name, change in changes.items():
+        if name.endswith(ENDINGS) and name not in renames and name not in found:
+            found[name] = "" if change == "A" else name
+    removed = {name for name, change in changes.items() if change == "D"}
+
+    def here(name: str) -> str | None:
+        return os.path.relpath(name, prefix or ".") if name else None
+
+    return [ChangedFile(here(old), here("" if new in removed else new)) for new, old in sorted(found.items())]
+
+
+def _asked(about: str, default: str, *arguments: str) -> str:
+    """Return what git prints.  Raise UsageError with its words if it fails."""
+    done = _git(about, *arguments)
     if done.returncode:
-        raise click.UsageError(f"--since {revision}: git says: {_words(done, 'no such revision')}")
-    parts = done.stdout.decode("utf-8", "surrogateescape").split("\0")
-    found = zip(parts[1::2], parts[::2], strict=False)
-    return [(file, _CHANGES.get(change, "changed")) for file, change in found if file.endswith(ENDINGS)]
+        raise click.UsageError(f"{about} {_words(done, default)}")
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def _git(about: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "LC_ALL": "C"}  # `_words` knows an answer
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603, S607
+        return subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            env=environment,
+        )
     except FileNotFoundError:
         raise click.UsageError(f"{about} git is not installed") from None
     except subprocess.TimeoutExpired:
@@ -54,4 +102,7 @@ def _git(about: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _words(done: subprocess.CompletedProcess[bytes], default: str) -> str:
-    return (done.stderr.decode("utf-8", "replace").strip().splitlines() or [default])[0]
+    text = done.stderr.decode("utf-8", "replace")
+    if "not a git repository" in text.lower():
+        return "this directory is not in a repository of git"
+    return f"git says: {(text.strip().splitlines() or [default])[0]}"

@@ -215,9 +215,8 @@ def _of_topic(origin: str, names: tuple[str, ...], last: int | None, pipeline: P
 
 
 def _tell(proposal: Proposal) -> None:
-    for number, line in enumerate(proposal.notes):
-        if number < 2 or line.startswith("CHECK"):
-            note(line)
+    for line in proposal.told:
+        note(line)
     for warning in proposal.warnings:
         warn(warning)
 

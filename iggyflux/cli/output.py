@@ -103,8 +103,8 @@ def result(text: str | bytes) -> None:
 
 
 def flush_results() -> None:
-    """Flush stdout."""
-    if sys.stdout is not None:
+    """Flush stdout, unless it is closed: the language server closes it at the end of a session."""
+    if sys.stdout is not None and not sys.stdout.closed:
         sys.stdout.flush()
 
 

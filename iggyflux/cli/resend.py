@@ -52,7 +52,8 @@ async def _resend(
 ) -> int:
     (route,) = open_writers(pipeline, only=[name])
     if not isinstance(route.source, IggySource):
-        raise click.UsageError(f"{name} does not read from Apache Iggy; use `start` to read its source again")
+        advice = "a consumer of another name, `consumer: {group: NEW}`, reads its source again, from `start` on"
+        raise click.UsageError(f"{name} does not read from Apache Iggy; {advice}")
     settings = pipeline.iggy or IggySettings()
     since, until = bounds
     places = await route.source.places()

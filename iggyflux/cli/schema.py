@@ -17,12 +17,12 @@ _COMPUTED = "(computed)"
 
 
 @click.command(name="schema")
-@click.argument("kind", type=click.Choice(["mapping", "pipeline"]), default="mapping")
+@click.argument("kind", type=click.Choice(["mapping", "pipeline"]), required=False)
 @click.option("--of", "mapping", type=MAPPING_FILE, help="Print what this writer writes instead.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="With --of.", show_default=True
 )
-def command(kind: str, mapping: Path | None, form: str) -> None:
+def command(kind: str | None, mapping: Path | None, form: str) -> None:
     """Print the JSON Schema of a document, or with --of what a mapping writes.
 
     Editors use the JSON Schema for completion and documentation; `init` writes the line that refers to it.
@@ -38,8 +38,10 @@ def command(kind: str, mapping: Path | None, form: str) -> None:
       iggyflux schema --of mapping.yaml --format json
     """
     if mapping is None:
-        result(read_schema(kind))
+        result(read_schema(kind or "mapping"))
         return
+    if kind is not None:
+        raise click.UsageError(f"--of is for a mapping; {kind!r} names a JSON Schema: write one of them")
     loaded = open_mapping(mapping)
     if not isinstance(loaded, WriterMapping):
         raise click.UsageError(f"{mapping} is a reader: it writes messages; `iggyflux explain` shows them")

@@ -52,10 +52,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What comes of each of the samples, and of all together."""
+    """What comes of each of the samples, and of all together; `omitted` counts values (`on_bad_value: omit`)."""
 
     samples: tuple[Made, ...]
     measurements: tuple[Written, ...]
+    omitted: int = 0
 
 
 def preview(text: str, samples: Samples, *, format: Format = "yaml", dialect: str = "v2") -> Preview | None:  # noqa: A002
@@ -92,7 +93,8 @@ def _of_messages(mapping: WriterMapping, samples: Sequence[Message], dialect: st
         )
         for n in range(len(samples))
     )
-    return Preview(made, tuple(_by_measurement(points)))
+    omitted = sum(value.count for value in rendered.omitted)
+    return Preview(made, tuple(_by_measurement(points)), omitted)
 
 
 def _of_rows(mapping: ReaderMapping, rows: Sequence[Row]) -> Preview:

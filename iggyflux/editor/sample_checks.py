@@ -246,13 +246,19 @@ class _Missing:
             return cls(f"no {who} has a {shown}", _SCOPES[name], f"{name}()")
         if objects:
             names = dict.fromkeys(key for value in objects for key in value if key and key not in used)
-            near = closest(name, list(names)) if len(name) > 1 else None
+            near = _nearest(name, list(names)) if len(name) > 1 else None
             return cls(f"no {who} has a {shown}", f"did you mean {near}?" if near else None, near)
         lists = [value for value in part.given if isinstance(value, list)]
         if lists:
             hint = f"for an element write [0].{name}, for all of them [].{name}"
             return cls(f"a list has no {shown}", hint, None)
         return None
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """Return the most similar of `names`, or the only one that begins with `name`."""
+    longer = [each for each in names if each.lower().startswith(name.lower())]
+    return closest(name, names) or (longer[0] if len(longer) == 1 else None)
 
 
 _SCOPES: Final = {

@@ -27,7 +27,6 @@ from iggyflux.spec import (
     Field,
     From,
     Limits,
-    OnBadValue,
     OnError,
     OnLimit,
     Payload,
@@ -37,7 +36,7 @@ from iggyflux.spec import (
     Tag,
     Writer,
 )
-from iggyflux.values import Cast, FieldType, convert, tag_text
+from iggyflux.values import Cast, FieldType, OnBadValue, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
 LISTS_OF_ROWS = ("csv", "influx")

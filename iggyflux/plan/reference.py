@@ -53,7 +53,7 @@ from iggyflux.timestamps import (
     parse_rfc3339,
     scale_number,
 )
-from iggyflux.values import INEXACT, KEEPS_NUMBERS, Cast, FieldType, convert, describe, rounded_numbers, tag_text
+from iggyflux.values import INEXACT, KEEPS_NUMBERS, FieldType, convert, describe, rounded_numbers, tag_text
 
 TOO_MANY_STEPS = "IFX303"
 NOT_A_LIST = "IFX343"
@@ -136,18 +136,20 @@ class _Scope:
             finite_parents=(*self.finite_parents, value if same else finite(value)),
         )
 
-    def convert(self, value: JSON, kind: FieldType, cast: Cast, source: Source) -> Scalar:
-        """Return the field value of `value`, which `source` gave.
+    def convert(self, value: JSON, field: Field | Star) -> Scalar:
+        """Return the field value of `value`, which the source of `field` gave.
 
         Raise RecordError, also for a number that was rounded.
         """
+        kind, cast, source = field.type, field.cast, field.source
         if cast and kind in KEEPS_NUMBERS and isinstance(value, float):
             written = [self.message.payload] if self.is_text else []
             written += [source.text.encode()] if isinstance(source, Expression) else []
             if any(value in self.rounded(text, kind) for text in written):
                 reason = f"the number in the message cannot be stored exactly: its float is {value!r}"
                 raise RecordError(INEXACT, reason, hint="let the producer send an integer")
-        return convert(value, kind, cast)
+        may_be_omitted = isinstance(field, Star) or not field.required
+        return convert(value, kind, cast, field.on_bad_value if may_be_omitted else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +347,8 @@ class ReferencePlan:
         if not fields and scope.bad:
             first = scope.bad[0]
             reason = f"all fields are null, missing or bad{scope.inside}: {first.reason}"
-            raise RecordError(NO_FIELD, reason, first.location, first.hint)
+            hint = f"{first.hint}, or {_SKIP_HINT}" if first.hint else _SKIP_HINT
+            raise RecordError(NO_FIELD, reason, first.location, hint)
         if not fields:
             reason = f"all fields are null or missing{scope.inside}{_without_members(scope, value)}"
             raise RecordError(
@@ -413,7 +416,7 @@ class ReferencePlan:
             for key, member in self._members(scope, value, star, named):
                 try:
                     with _located(star.pointer, key, _nested_hint(star, member)):
-                        scalar = scope.convert(member, star.type, star.cast, star.source)
+                        scalar = scope.convert(member, star)
                 except RecordError as error:
                     if star.on_bad_value == "fail":
                         raise
@@ -429,7 +432,7 @@ class ReferencePlan:
             found = _evaluate(scope, field.source, value, field.pointer)
             if found is not None:
                 with _located(field.pointer):
-                    return scope.convert(found, field.type, field.cast, field.source)
+                    return scope.convert(found, field)
         except RecordError as error:
             if field.on_bad_value == "fail" or field.required or error.code == TOO_MANY_STEPS:
                 raise
@@ -661,6 +664,7 @@ def _name_hint(text: str, part: LinePart) -> str | None:
     return "set `invalid_names: replace`, or clean it with replace()" if replaced != text else None
 
 
+_SKIP_HINT = "put `where:` in the point (points: - where: …) to skip it"
 _REQUIRED_HINT = "remove `required`, or write a `default` instead"
 _OBJECT_HINTS: dict[type, str] = {
     list: "make points of its elements with `for_each`, or members with {expr: '{cell: x}', flatten: _}",

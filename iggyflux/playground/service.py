@@ -167,7 +167,7 @@ def propose(asked: Question) -> Answer:
         proposal = infer(samples, wishes, messages=messages, form=asked.format)
     except SampleError as error:
         return {"fault": _fault(error)}
-    return {"text": proposal.text(asked.format), "notes": list(proposal.notes[:2]), "warnings": [*proposal.warnings]}
+    return {"text": proposal.text(asked.format), "notes": proposal.told, "warnings": [*proposal.warnings]}
 
 
 def keep(asked: Question) -> Answer:
@@ -281,6 +281,7 @@ def _made(positions: Positions, made: Preview) -> Answer:
             "lines": len(lines),
             "bytes": sum(len(line.encode("utf-8", "surrogatepass")) + 1 for _, line in lines),
             "failures": len(failures),
+            "omitted": made.omitted,
         },
     }
 

@@ -139,6 +139,11 @@ class Proposal:
     warnings: tuple[str, ...] = ()
 
     @property
+    def told(self) -> list[str]:
+        """The notes that the person who asked must see: what was read, and what to check."""
+        return [line for number, line in enumerate(self.notes) if number < 2 or line.startswith("CHECK")]
+
+    @property
     def where(self) -> str | None:
         """The condition that an element has a field."""
         sources = ", ".join(dict.fromkeys(field.presence for field in self.fields))

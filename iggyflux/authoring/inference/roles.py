@@ -13,7 +13,6 @@ from typing import Final, Literal
 
 from iggyflux.authoring.inference.shape import Path, Shape
 from iggyflux.authoring.inference.words import (
-    ANSWERS,
     CODES,
     COUNTS,
     DIMENSIONS,
@@ -33,6 +32,7 @@ from iggyflux.authoring.inference.words import (
     words_of,
 )
 from iggyflux.secrets import is_name_of_secret, suspected_secrets
+from iggyflux.values import stands_for_none
 
 FEW: Final = 10
 """With fewer values, how many of them differ says nothing."""
@@ -411,8 +411,7 @@ def _are_mostly_numbers(place: Place) -> bool:
 
 
 def _says_no_number(text: str) -> bool:
-    plain = text.strip().lower()
-    return plain in ANSWERS or not any(map(str.isalnum, plain)) or _BOUND.fullmatch(text) is not None
+    return stands_for_none(text) or _BOUND.fullmatch(text) is not None
 
 
 def _text(place: Place) -> Role:

@@ -128,6 +128,3 @@ QUANTITIES: Final = _set(
     " torque rpm wind gust rain snow uv dew brightness dim noise db dbm gain"
 )
 """Words of what is measured: it may have a fraction, even where no sample has one."""
-
-ANSWERS: Final = _set("n/a na none null nil nan - -- ? unavailable unknown err error inf -inf infinity -infinity")
-"""Texts that stand where a number is expected and there is none."""

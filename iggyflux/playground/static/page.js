@@ -129,6 +129,7 @@ function showCounts() {
   const parts = made ? [counted(made.counts.lines, made.measurements.length || !made.counts.lines ? "line" : "message")] : []
   if (made?.counts.bytes) parts.push(counted(made.counts.bytes, "byte"))
   if (made?.counts.failures) parts.push(counted(made.counts.failures, "failure"))
+  if (made?.counts.omitted) parts.push(counted(made.counts.omitted, "value omitted", "values omitted"))
   byId("counts").textContent = parts.join(", ")
 }
 
