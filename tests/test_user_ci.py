@@ -260,6 +260,17 @@ def test_outside_of_a_repository_that_is_said(
     assert (done.code, "this directory is not in a repository of git\n" in done.err) == (2, True)
 
 
+@pytest.mark.parametrize("revision", ["HEAD", "main", ":/a change", "HEAD^{/a change}", "main@{0}"])
+def test_a_revision_may_be_written_in_any_way(repository: Path, revision: str) -> None:
+    (repository / ":odd").mkdir()
+    (repository / ":odd" / "kilns.yaml").write_text(KILN)
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "a change")
+    (repository / ":odd" / "kilns.yaml").write_text(KILN.replace("chamber: ", "kiln: ", 1))
+    done = iggyflux("diff", "--since", revision, ":odd")
+    assert (done.code, "tag kiln.chamber removed" in done.out) == (1, True)
+
+
 # --- pre-commit ---
 
 

@@ -10,7 +10,7 @@ import click
 
 from iggyflux.authoring.comparison import Change, ChangedSample, Comparison, Given, compare, samples_of_examples
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, check_sample_options, envelope_option
-from iggyflux.cli.git import ChangedFile, changed_files, of_revision
+from iggyflux.cli.git import ChangedFile, changed_files, commit_of, of_revision
 from iggyflux.cli.inputs import INPUT_FILE, STDIN, input_name
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
 from iggyflux.cli.sample_files import samples_of_file
@@ -100,8 +100,9 @@ def _compare_all(revision: str, paths: Sequence[str], form: str, fail_on: str, s
     """Compare every mapping that changed since `revision`, and print each under its name."""
     files: list[JSON] = []
     verdicts: list[str] = []
-    for changed in changed_files(revision, paths):
-        found = _compare_with(revision, changed)
+    commit = commit_of(revision)
+    for changed in changed_files(commit, paths):
+        found = _compare_with(revision, commit, changed)
         if found is None:
             continue
         file = changed.new or changed.old or ""
@@ -130,10 +131,10 @@ def _compare_all(revision: str, paths: Sequence[str], form: str, fail_on: str, s
     return _exit_code(verdicts, fail_on)
 
 
-def _compare_with(revision: str, changed: ChangedFile) -> tuple[str, str, Comparison | None] | None:
+def _compare_with(revision: str, commit: str, changed: ChangedFile) -> tuple[str, str, Comparison | None] | None:
     """Return the verdict on a changed file, and why it is not compared, or the comparison; None for other files."""
     new = _version(changed.new, changed.new)
-    old = _version(changed.old, f"{revision}:{changed.old}")
+    old = _version(changed.old, f"{revision}:{changed.old}", commit)
     if isinstance(new, DocumentError):
         first = new.problems[0]
         return "breaking", f"the mapping does not compile: {first.code}: {first.message}", None
@@ -153,11 +154,13 @@ def _compare_with(revision: str, changed: ChangedFile) -> tuple[str, str, Compar
     return comparison.verdict, "", comparison
 
 
-def _version(file: str | None, name: str | None) -> WriterMapping | ReaderMapping | DocumentError | None:
-    """Return the mapping of a file, under `name` in the repository or here; an error in it; or None if it has none."""
+def _version(
+    file: str | None, name: str | None, commit: str | None = None
+) -> WriterMapping | ReaderMapping | DocumentError | None:
+    """Return the mapping of a file, here or in a commit; an error in it; or None if it has none.  `name` is shown."""
     if file is None or name is None:
         return None
-    data = read_source(Path(file)) if name == file else of_revision(name)
+    data = read_source(Path(file)) if commit is None else of_revision(f"{commit}:{file}")
     if not has_version(data):
         return None
     try:

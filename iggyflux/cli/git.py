@@ -42,15 +42,23 @@ def of_revision(name: str) -> bytes:
     raise click.UsageError(f"{name}: no such file, and {words}")
 
 
+def commit_of(revision: str) -> str:
+    """Return the hash of the commit that a revision of git is, however that is written.  Raise UsageError."""
+    for suffix in ("", "^{commit}"):  # a suffix would be a part of `:/words`
+        arguments = ("rev-parse", "--verify", "--end-of-options", f"{revision}{suffix}")
+        revision = _asked(f"--since {revision}:", "no such revision", *arguments).split()[-1]
+    return revision
+
+
 def changed_files(revision: str, paths: Sequence[str]) -> list[ChangedFile]:
-    """Return the files in `paths` that may be documents and differ from `revision`.
+    """Return the files in `paths` that may be documents and differ from `revision`, without submodules.
 
     A file that was renamed is one file, also where one of its names is not in `paths`; git tells it by its content.
     Files that git does not know are not among them. Raise UsageError.
     """
     about = f"--since {revision}:"
     prefix = _asked(about, "not a directory of files", "rev-parse", "--show-prefix").rstrip("\n")
-    options = ["diff", "--no-relative", "-z", "--end-of-options", revision, "--"]
+    options = ["diff", "--no-relative", "--ignore-submodules=all", "-z", "--end-of-options", revision, "--"]
     named = ["--name-status", "--no-renames"]
     parts = _asked(about, "no such revision", options[0], *named, *options[1:], *(paths or ["."])).split("\0")
     for path in paths:
@@ -86,7 +94,7 @@ def _asked(about: str, default: str, *arguments: str) -> str:
 
 
 def _git(about: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment = {**os.environ, "LC_ALL": "C"}  # `_words` knows an answer
+    environment = {**os.environ, "LC_ALL": "C", "GIT_LITERAL_PATHSPECS": "1"}  # `_words` knows an answer
     try:
         return subprocess.run(  # noqa: S603
             ["git", *arguments],  # noqa: S607
