@@ -21,6 +21,7 @@ from iggyflux.authoring.inference.words import (
     NUMBERED,
     ONE_EACH,
     QUANTITIES,
+    SPANS,
     STATES,
     STRANGERS,
     SWITCHES,
@@ -108,6 +109,9 @@ _RANDOM: Final = re.compile(
     r"|(?:[a-z]{2,6}_)?[A-Za-z]*[0-9][A-Za-z0-9]{14,}"
 )
 """Ids that no person wrote: UUIDs, hashes, long numbers, and the like with a prefix."""
+_FRACTION: Final = re.compile(r"[-+]?[0-9]++[.,][0-9]++", re.ASCII)
+_MEASURED: Final = (QUANTITIES | COUNTS | SPANS | {"time"}) - ONE_EACH - NUMBERED - CODES
+"""Words at the end of a name that no id has."""
 _BOUND: Final = re.compile(r"\s*+(?:<=?|>=?|[≤≥~≈])\s*+[-+]?[0-9]++(?:[.,][0-9]++)?\s*+")
 """A text in place of a number beyond the range of an instrument: <0.5, > 100."""
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+://\S*+")
@@ -274,6 +278,8 @@ def is_one_each(place: Place) -> bool:
     count = len(place.shape.scalars)
     if count < 2 or len(values) < NEARLY_ALL * count or any(map(_is_free_text, values)):
         return False
+    if any(map(_FRACTION.fullmatch, values)) or _is_measured_by_name(place.name, values):
+        return False
     is_number = not any(isinstance(value, str) for value in place.shape.distinct)
     if is_number and not ends_with_word(place.name, WORDS_OF_IDS | ONE_EACH):  # `tx_bytes` is a counter
         return False
@@ -285,9 +291,23 @@ def is_one_each(place: Place) -> bool:
     if not words.isdisjoint(IDENTITIES - WORDS_OF_IDS):
         return False
     owners = {word for step in place.path[-2:-1] if isinstance(step, str) for word in words_of(step)}
-    is_alone = set(words_of(place.name)) <= {"id", "ids"} and owners.isdisjoint(IDENTITIES) and count >= FEW
+    is_alone = _is_id_of_unknown(place) and owners.isdisjoint(IDENTITIES) and count >= FEW
     is_alone &= place.scope == 0 or place.is_new_each
     return is_alone or (all(map(_RANDOM.fullmatch, values)) and (place.scope == 0 or place.is_new_each))
+
+
+def _is_id_of_unknown(place: Place) -> bool:
+    """Return whether a name says that it is an id, and not of what; texts also with a word that is not known."""
+    words = words_of(place.name)
+    is_text = not any(_NUMBER.fullmatch(str(value)) for value in place.shape.distinct)
+    return set(words) <= {"id", "ids"} or (is_text and words[-1:] in (("id",), ("ids",)))
+
+
+def _is_measured_by_name(name: str, values: Sequence[str]) -> bool:
+    """Return whether a name ends with what is measured or counted, whatever it begins with: `request_length`."""
+    return ends_with_word(name, _MEASURED) and all(
+        _NUMBER.fullmatch(value) or _says_no_number(value) for value in values
+    )
 
 
 def looks_random(text: str) -> bool:
