@@ -266,6 +266,23 @@ def test_two_ids_of_a_device_that_change_together_are_one_tag() -> None:
     assert [tag.key for tag in proposal.tags] == ["deviceName"]
 
 
+@pytest.mark.parametrize("written", ["{},5", "+{}.5", "1.{}0,5"])
+@pytest.mark.parametrize("junk", ["", "n/a", "--"])
+def test_cells_without_a_number_are_counted_when_they_are_left_out(written: str, junk: str) -> None:
+    rows = [{"ts": 1767225600 + n, "glow": 0.5 + n, "djup": written.format(10 + n)} for n in range(12)]
+    rows[7]["djup"] = rows[9]["djup"] = junk
+    messages = [bare_message(json.dumps(row).encode(), n) for n, row in enumerate(rows)]
+    samples = recognize_payloads([each.payload for each in messages])
+    proposal = infer(samples, Wishes("s", "t"))
+
+    rendered = proved(proposal, samples, "yaml").plan().render(messages)
+
+    [field] = [each for each in proposal.fields if each.key == "djup"]
+    assert "in 10 of 12; 2 of 12 values are not numbers" in field.reason
+    assert sum("djup=" in line for line in rendered.lines) == 10
+    assert sum(each.count if hasattr(each, "count") else 1 for each in rendered.omitted) == 2
+
+
 @given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
 def test_any_bytes_give_a_mapping_that_renders_them_or_a_clear_error(data: bytes) -> None:
     check(lambda: recognize_file(data))

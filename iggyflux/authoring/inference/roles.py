@@ -410,16 +410,22 @@ def _texts_of_numbers(place: Place) -> Role | None:
     if numbers:
         return None
     filled = [text for text in texts if text.strip() and not _says_no_number(text)]
-    empty = sorted(set(texts) - set(filled) - {""})
-    lost = f"; left out: {', '.join(map(repr, empty[:3]))}" if empty else ""
+    empty = [text for text in texts if not text.strip() or _says_no_number(text)]
+    shown = ", ".join(repr(text) for text in sorted(set(empty))[:3])
+    seen = place.seen if not empty else f"in {len(filled):,} of {place.of:,}"
+    lost = f"; {len(empty):,} of {len(values):,} values are not numbers, and are left out and counted: {shown}"
+    lost = lost if empty else ""
     for each in _WRITINGS if filled else ():
         if all(map(each.all_are.fullmatch, filled)) and any(map(each.some_are.fullmatch, filled)):
-            made = f"parse_number({each.made.format(place.expression)}, `null`{each.syntax})"
+            made = each.made.format(place.expression)
+            made = f"parse_number({made}, {place.expression}{each.syntax})" if each.syntax else made
             doubt = each.doubt if all(map(_THOUSANDS.fullmatch, filled)) else ""
-            return Role("field", f"{doubt}a number {each.words}, {place.seen}{lost}", expression=made)
+            reason = f"{doubt}a number {each.words}, {seen}{lost}"
+            return Role("field", reason, cast=True, omits=True, expression=made)
     if filled and all(map(_LENIENT.fullmatch, filled)) and not any(re.match(r"0[0-9]", text) for text in filled):
-        made = f"parse_number({place.expression}, `null`, 'lenient')"
-        return Role("field", f"a number, loosely written, {place.seen}{lost}", expression=made)
+        made = f"parse_number({place.expression}, {place.expression}, 'lenient')"
+        reason = f"a number, loosely written, {seen}{lost}"
+        return Role("field", reason, cast=True, omits=True, expression=made)
     return None
 
 
