@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -25,6 +26,7 @@ from iggyflux.records import Message
 from iggyflux.transports.local.envelopes import bare_message
 from tests.inference import HELD_OUT, Key, Step, covers, leaves, read_keys, write_path
 from tests.inferred_paths import each_paths, paths_of, paths_of_text
+from tests.shell import iggyflux
 from tests.test_infer_answers import messages_of
 
 # Foreign names, and names that could break a document or an expression.
@@ -264,6 +266,22 @@ def test_two_ids_of_a_device_that_change_together_are_one_tag() -> None:
     rows = [{"devEui": f"0004a30b001c05{n % 3:02x}", "deviceName": f"ofen {n % 3}", "glow": 0.5 + n} for n in range(12)]
     proposal = infer(recognize_payloads([json.dumps(row).encode() for row in rows]), Wishes("s", "t"))
     assert [tag.key for tag in proposal.tags] == ["deviceName"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["ts=1767225600 kar=a djup=20.5", "ts=1767225660 djup=21.5 kar=b"], "in any order"),
+        (['{"ts": 1767225600, "djup": NaN}', '{"ts": 1767225660, "djup": 2.5}'], "NaN and infinities are left out"),
+    ],
+)
+def test_the_command_infers_what_the_library_does(lines: list[str], says: str, tmp_path: Path) -> None:
+    """The command joins files, and lost the expressions that read keys in any order."""
+    files = [tmp_path / f"{name}.txt" for name in "ab"]
+    for file in files:
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert says in iggyflux("infer", files[0]).out
+    assert says in iggyflux("infer", *files).out
 
 
 @pytest.mark.parametrize("written", ["{},5", "+{}.5", "1.{}0,5"])
