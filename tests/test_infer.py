@@ -284,6 +284,15 @@ def test_the_command_infers_what_the_library_does(lines: list[str], says: str, t
     assert says in iggyflux("infer", *files).out
 
 
+def test_a_point_is_between_thousands_where_other_columns_have_decimal_commas() -> None:
+    rows = "".join(f"2026-03-13T10:{n}:00Z;{n},5;1.3{n}\n" for n in range(10, 22))
+    samples = recognize_file(f"ts;djup;kW\n{rows}".encode())
+    mapping = proved(infer(samples, Wishes("s", "t")), samples, "yaml")
+    lines = mapping.plan().render([bare_message(samples.payloads[0], 0)]).lines
+    assert [parse_lines(line)[0].fields["kW"] for line in lines] == [1300 + n for n in range(10, 22)]
+    assert "# CHECK that the points are between thousands" in infer(samples, Wishes("s", "t")).text()
+
+
 @pytest.mark.parametrize("written", ["{},5", "+{}.5", "1.{}0,5"])
 @pytest.mark.parametrize("junk", ["", "n/a", "--"])
 def test_cells_without_a_number_are_counted_when_they_are_left_out(written: str, junk: str) -> None:

@@ -112,6 +112,8 @@ _RANDOM: Final = re.compile(
 _FRACTION: Final = re.compile(r"[-+]?[0-9]++[.,][0-9]++", re.ASCII)
 _MEASURED: Final = (QUANTITIES | COUNTS | SPANS | {"time"}) - ONE_EACH - NUMBERED - CODES
 """Words at the end of a name that no id has."""
+_DECIMAL_COMMA: Final = re.compile(r"[-+]?(?:[0-9]{1,3}(?:\.[0-9]{3})++|[0-9]++),[0-9]++", re.ASCII)
+_POINTS: Final = re.compile(r"[-+]?[0-9]{1,3}(?:\.[0-9]{3})*", re.ASCII)
 _BOUND: Final = re.compile(r"\s*+(?:<=?|>=?|[≤≥~≈])\s*+[-+]?[0-9]++(?:[.,][0-9]++)?\s*+")
 """A text in place of a number beyond the range of an instrument: <0.5, > 100."""
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+://\S*+")
@@ -427,6 +429,22 @@ def _texts_of_numbers(place: Place) -> Role | None:
         reason = f"a number, loosely written, {seen}{lost}"
         return Role("field", reason, cast=True, omits=True, expression=made)
     return None
+
+
+def has_decimal_comma(place: Place) -> bool:
+    """Return whether the texts of a place are numbers with a decimal comma: `10,5`, `1.234,50`."""
+    filled = [str(value) for value in place.shape.distinct if not _says_no_number(str(value))]
+    return bool(filled) and all(map(_DECIMAL_COMMA.fullmatch, filled)) and not all(map(_THOUSANDS.fullmatch, filled))
+
+
+def role_beside_decimal_commas(place: Place) -> Role | None:
+    """Return the role of texts such as `1.300`, where other texts have decimal commas; None for other texts."""
+    texts = [value for value in place.shape.scalars if isinstance(value, str) and not _says_no_number(value)]
+    if len(texts) < len(place.shape.scalars) or not all(map(_POINTS.fullmatch, texts)) or "." not in "".join(texts):
+        return None
+    made = f"parse_number(replace({place.expression}, '.', ''), {place.expression}, 'lenient')"
+    reason = f"CHECK that the points are between thousands, since others have decimal commas: a number, {place.seen}"
+    return Role("field", reason, cast=True, omits=True, expression=made)
 
 
 def _are_mostly_numbers(place: Place) -> bool:
