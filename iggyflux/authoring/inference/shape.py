@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, TypeAlias
 
-from iggyflux.authoring.inference.words import ANSWERS
 from iggyflux.records import JSON
+from iggyflux.values import stands_for_none
 
 Step: TypeAlias = str | int
 Path: TypeAlias = tuple[Step, ...]
@@ -169,7 +169,7 @@ def _are_rows(lists: Sequence[list[JSON]]) -> bool:
 
 def _cell(value: JSON) -> str:
     """Return what a cell of a row is; an empty string if it says that there is no value."""
-    if value is None or (isinstance(value, str) and (not value.strip() or value.strip().lower() in ANSWERS)):
+    if value is None or (isinstance(value, str) and stands_for_none(value)):
         return ""
     return "number" if isinstance(value, str) and _NUMERIC.fullmatch(value) else _family(value)
 
