@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -25,6 +26,7 @@ from iggyflux.records import Message
 from iggyflux.transports.local.envelopes import bare_message
 from tests.inference import HELD_OUT, Key, Step, covers, leaves, read_keys, write_path
 from tests.inferred_paths import each_paths, paths_of, paths_of_text
+from tests.shell import iggyflux
 from tests.test_infer_answers import messages_of
 
 # Foreign names, and names that could break a document or an expression.
@@ -198,6 +200,114 @@ def test_numbers_are_read_as_they_are_written(writing: str, whole: list[int], la
     points = [point for line in lines for point in parse_lines(line)]
     assert all(point.tags == {} for point in points)
     assert [point.fields["yield"] for point in points if "yield" in point.fields] == numbers
+
+
+@pytest.mark.parametrize("begins", ["request", "session", "message", "msg", "event", "trace", "packet", "order"])
+@pytest.mark.parametrize("ends", ["time", "length", "len", "size", "ms", "value", "seconds", "bytes", "latency", "kg"])
+@pytest.mark.parametrize("written", [lambda number: str(number * 7 + 3), lambda number: f"{number / 8 + 0.125:.3f}"])
+def test_a_number_in_a_text_is_no_id_of_a_message_by_the_first_word_of_its_name(
+    begins: str, ends: str, written: Callable[[int], str]
+) -> None:
+    rows = [{"kiln": "a", "ts": 1767225600 + n, f"{begins}_{ends}": written(n)} for n in range(24)]
+    samples = recognize_payloads([json.dumps(row).encode() for row in rows])
+    [field] = infer(samples, Wishes("s", "t")).fields
+    assert field.key == f"{begins}_{ends}"
+    assert field.type in ("float", "integer")
+
+
+@pytest.mark.parametrize("name", ["deduplicationId", "ladungId", "requestId", "vorgang_id"])
+def test_an_id_that_is_new_in_each_message_is_no_tag(name: str) -> None:
+    rows = [{name: f"{n * 7919 % 65536:04x}-ab", "kiln": "ab"[n % 2], "glow": 700.5 + n} for n in range(16)]
+    proposal = infer(recognize_payloads([json.dumps(row).encode() for row in rows]), Wishes("s", "t"))
+    assert [tag.key for tag in proposal.tags] == ["kiln"]
+    assert [each.key for each in proposal.unused] == [name]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("first", ["name", "number"])
+@pytest.mark.parametrize("missing", ["nothing", "null", "word", "both", "short"])
+def test_the_columns_of_rows_in_a_list_are_fields(as_text: bool, first: str, missing: str) -> None:
+    """Numbers in strings are numbers, and a cell without a value does not make a table a list."""
+    if missing == "short" and first == "number":
+        return  # numbers alone may be lists of any length
+
+    def number(value: float) -> Any:
+        return f"{value:.2f}" if as_text else value
+
+    messages = []
+    for n in range(12):
+        rows = [
+            [name if first == "name" else number(index + 1.5), number(61000.25 + n + index), number(0.125 * (n + 1))]
+            for index, name in enumerate(["kar", "fat", "sil"])
+        ]
+        if n % 3 == 2:
+            rows[n % 2][1] = {"null": None, "both": None, "word": "n/a"}.get(missing, rows[n % 2][1])
+            rows[n % 2][2] = {"both": "n/a"}.get(missing, rows[n % 2][2])
+            rows[n % 2] = rows[n % 2][:2] if missing == "short" else rows[n % 2]
+        messages.append({"ts": 1767225600 + 60 * n, "djup": rows})
+    samples = recognize_payloads([json.dumps(message).encode() for message in messages])
+
+    proposal = infer(samples, Wishes("s", "t"))
+
+    proved(proposal, samples, "yaml")
+    assert proposal.for_each == ("djup",)
+    assert [tag.key for tag in proposal.tags] == (["djup_0"] if first == "name" else [])
+    assert {"djup_1", "djup_2"} <= {field.key for field in proposal.fields if field.type == "float"}
+
+
+@pytest.mark.parametrize("asks", [[["61001.00", "0.5"]], ["61001.00"]])
+def test_a_list_with_numbers_in_strings_that_is_not_walked_is_to_be_checked(asks: Any) -> None:
+    message = {"ts": 1767225600, "bids": [["61000.00", "0.5"], ["60999.00", "0.25"]], "asks": asks}
+    samples = recognize_payloads([json.dumps(message).encode()] * 3)
+    assert "# CHECK: not stored: root().asks" in infer(samples, Wishes("s", "t")).text()
+
+
+def test_two_ids_of_a_device_that_change_together_are_one_tag() -> None:
+    rows = [{"devEui": f"0004a30b001c05{n % 3:02x}", "deviceName": f"ofen {n % 3}", "glow": 0.5 + n} for n in range(12)]
+    proposal = infer(recognize_payloads([json.dumps(row).encode() for row in rows]), Wishes("s", "t"))
+    assert [tag.key for tag in proposal.tags] == ["deviceName"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["ts=1767225600 kar=a djup=20.5", "ts=1767225660 djup=21.5 kar=b"], "in any order"),
+        (['{"ts": 1767225600, "djup": NaN}', '{"ts": 1767225660, "djup": 2.5}'], "NaN and infinities are left out"),
+    ],
+)
+def test_the_command_infers_what_the_library_does(lines: list[str], says: str, tmp_path: Path) -> None:
+    """The command joins files, and lost the expressions that read keys in any order."""
+    files = [tmp_path / f"{name}.txt" for name in "ab"]
+    for file in files:
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert says in iggyflux("infer", files[0]).out
+    assert says in iggyflux("infer", *files).out
+
+
+def test_a_point_is_between_thousands_where_other_columns_have_decimal_commas() -> None:
+    rows = "".join(f"2026-03-13T10:{n}:00Z;{n},5;1.3{n}\n" for n in range(10, 22))
+    samples = recognize_file(f"ts;djup;kW\n{rows}".encode())
+    mapping = proved(infer(samples, Wishes("s", "t")), samples, "yaml")
+    lines = mapping.plan().render([bare_message(samples.payloads[0], 0)]).lines
+    assert [parse_lines(line)[0].fields["kW"] for line in lines] == [1300 + n for n in range(10, 22)]
+    assert "# CHECK that the points are between thousands" in infer(samples, Wishes("s", "t")).text()
+
+
+@pytest.mark.parametrize("written", ["{},5", "+{}.5", "1.{}0,5"])
+@pytest.mark.parametrize("junk", ["", "n/a", "--"])
+def test_cells_without_a_number_are_counted_when_they_are_left_out(written: str, junk: str) -> None:
+    rows = [{"ts": 1767225600 + n, "glow": 0.5 + n, "djup": written.format(10 + n)} for n in range(12)]
+    rows[7]["djup"] = rows[9]["djup"] = junk
+    messages = [bare_message(json.dumps(row).encode(), n) for n, row in enumerate(rows)]
+    samples = recognize_payloads([each.payload for each in messages])
+    proposal = infer(samples, Wishes("s", "t"))
+
+    rendered = proved(proposal, samples, "yaml").plan().render(messages)
+
+    [field] = [each for each in proposal.fields if each.key == "djup"]
+    assert "in 10 of 12; 2 of 12 values are not numbers" in field.reason
+    assert sum("djup=" in line for line in rendered.lines) == 10
+    assert sum(each.count if hasattr(each, "count") else 1 for each in rendered.omitted) == 2
 
 
 @given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))

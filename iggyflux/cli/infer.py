@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -179,13 +179,13 @@ def _joined(read: Sequence[Recognized], paths: Sequence[Path]) -> Recognized:
             reason = f"{input_name(path)} is {other.how}, but {input_name(paths[0])} is {first.how}"
             place = Location(input_name(path))
             raise DocumentError([Problem("IFX541", reason, place, hint="infer one format at a time")])
-    return Recognized(
-        first.format,
-        [payload for each in read for payload in each.payloads][:MOST_MESSAGES],
-        [tree for each in read for tree in each.trees][:MOST_MESSAGES],
-        [line for each in read for line in each.lines][:MOST_MESSAGES],
-        first.how,
-        first.options,
+    return replace(
+        first,
+        payloads=[payload for each in read for payload in each.payloads][:MOST_MESSAGES],
+        trees=[tree for each in read for tree in each.trees][:MOST_MESSAGES],
+        lines=[line for each in read for line in each.lines][:MOST_MESSAGES],
+        captures={name: made for each in read for name, made in each.captures.items()},
+        has_non_finite=any(each.has_non_finite for each in read),
     )
 
 

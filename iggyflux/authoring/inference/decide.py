@@ -10,7 +10,15 @@ from iggyflux.authoring.inference.measurements import choose_measurement, consta
 from iggyflux.authoring.inference.names import Names, singular
 from iggyflux.authoring.inference.places import find_places, place_named
 from iggyflux.authoring.inference.proposal import Field, Input, Proposal, Tag, Unused
-from iggyflux.authoring.inference.roles import REQUIRED_FROM, Place, Role, roles_of, told_role
+from iggyflux.authoring.inference.roles import (
+    REQUIRED_FROM,
+    Place,
+    Role,
+    has_decimal_comma,
+    role_beside_decimal_commas,
+    roles_of,
+    told_role,
+)
 from iggyflux.authoring.inference.shape import Shape
 from iggyflux.authoring.inference.sources import copies_among, states_among
 from iggyflux.authoring.inference.times import choose_time
@@ -47,6 +55,11 @@ def decide(
         for place in places
         if id(place) not in used
     }
+    if any(map(has_decimal_comma, places)):
+        beside = {
+            id(place): role_beside_decimal_commas(place) for place in places if id(place) in roles.keys() - wanted
+        }
+        roles |= {place: [role] for place, role in beside.items() if role is not None}
     tagged = [place for place in places if id(place) in roles.keys() - wanted - others]
     tagged = [place for place in tagged if roles[id(place)][0].what == "tag"]
     roles |= copies_among(elements, tagged)

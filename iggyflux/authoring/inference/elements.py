@@ -218,7 +218,7 @@ def _content(values: Sequence[JSON]) -> tuple[int, bool]:
             more, measured = _content(inner)
             count, is_measured = count + more, is_measured or measured
         elif value is not None:
-            count, is_measured = count + 1, is_measured or not isinstance(value, str)
+            count, is_measured = count + 1, is_measured or not isinstance(value, str) or bool(_NUMBER.fullmatch(value))
     return count, is_measured
 
 

@@ -81,7 +81,7 @@ def _stored(proposal: Proposal, lines: Sequence[str]) -> Proposal:
         for point in parse_lines(line):
             missing -= {*point.tags, *point.fields}
     lost = tuple(
-        Unused(each.key, {"expr": each.expression, "type": "string"}, "no record has a value there")
+        Unused(each.key, {"expr": each.expression, "type": "string"}, "no message that makes points has a value there")
         for each in parts
         if each.key in missing
     )

@@ -21,6 +21,7 @@ from iggyflux.authoring.inference.words import (
     NUMBERED,
     ONE_EACH,
     QUANTITIES,
+    SPANS,
     STATES,
     STRANGERS,
     SWITCHES,
@@ -108,6 +109,11 @@ _RANDOM: Final = re.compile(
     r"|(?:[a-z]{2,6}_)?[A-Za-z]*[0-9][A-Za-z0-9]{14,}"
 )
 """Ids that no person wrote: UUIDs, hashes, long numbers, and the like with a prefix."""
+_FRACTION: Final = re.compile(r"[-+]?[0-9]++[.,][0-9]++", re.ASCII)
+_MEASURED: Final = (QUANTITIES | COUNTS | SPANS | {"time"}) - ONE_EACH - NUMBERED - CODES
+"""Words at the end of a name that no id has."""
+_DECIMAL_COMMA: Final = re.compile(r"[-+]?(?:[0-9]{1,3}(?:\.[0-9]{3})++|[0-9]++),[0-9]++", re.ASCII)
+_POINTS: Final = re.compile(r"[-+]?[0-9]{1,3}(?:\.[0-9]{3})*", re.ASCII)
 _BOUND: Final = re.compile(r"\s*+(?:<=?|>=?|[≤≥~≈])\s*+[-+]?[0-9]++(?:[.,][0-9]++)?\s*+")
 """A text in place of a number beyond the range of an instrument: <0.5, > 100."""
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+://\S*+")
@@ -274,6 +280,8 @@ def is_one_each(place: Place) -> bool:
     count = len(place.shape.scalars)
     if count < 2 or len(values) < NEARLY_ALL * count or any(map(_is_free_text, values)):
         return False
+    if any(map(_FRACTION.fullmatch, values)) or _is_measured_by_name(place.name, values):
+        return False
     is_number = not any(isinstance(value, str) for value in place.shape.distinct)
     if is_number and not ends_with_word(place.name, WORDS_OF_IDS | ONE_EACH):  # `tx_bytes` is a counter
         return False
@@ -285,9 +293,23 @@ def is_one_each(place: Place) -> bool:
     if not words.isdisjoint(IDENTITIES - WORDS_OF_IDS):
         return False
     owners = {word for step in place.path[-2:-1] if isinstance(step, str) for word in words_of(step)}
-    is_alone = set(words_of(place.name)) <= {"id", "ids"} and owners.isdisjoint(IDENTITIES) and count >= FEW
+    is_alone = _is_id_of_unknown(place) and owners.isdisjoint(IDENTITIES) and count >= FEW
     is_alone &= place.scope == 0 or place.is_new_each
     return is_alone or (all(map(_RANDOM.fullmatch, values)) and (place.scope == 0 or place.is_new_each))
+
+
+def _is_id_of_unknown(place: Place) -> bool:
+    """Return whether a name says that it is an id, and not of what; texts also with a word that is not known."""
+    words = words_of(place.name)
+    is_text = not any(_NUMBER.fullmatch(str(value)) for value in place.shape.distinct)
+    return set(words) <= {"id", "ids"} or (is_text and words[-1:] in (("id",), ("ids",)))
+
+
+def _is_measured_by_name(name: str, values: Sequence[str]) -> bool:
+    """Return whether a name ends with what is measured or counted, whatever it begins with: `request_length`."""
+    return ends_with_word(name, _MEASURED) and all(
+        _NUMBER.fullmatch(value) or _says_no_number(value) for value in values
+    )
 
 
 def looks_random(text: str) -> bool:
@@ -390,17 +412,39 @@ def _texts_of_numbers(place: Place) -> Role | None:
     if numbers:
         return None
     filled = [text for text in texts if text.strip() and not _says_no_number(text)]
-    empty = sorted(set(texts) - set(filled) - {""})
-    lost = f"; left out: {', '.join(map(repr, empty[:3]))}" if empty else ""
+    empty = [text for text in texts if not text.strip() or _says_no_number(text)]
+    shown = ", ".join(repr(text) for text in sorted(set(empty))[:3])
+    seen = place.seen if not empty else f"in {len(filled):,} of {place.of:,}"
+    lost = f"; {len(empty):,} of {len(values):,} values are not numbers, and are left out and counted: {shown}"
+    lost = lost if empty else ""
     for each in _WRITINGS if filled else ():
         if all(map(each.all_are.fullmatch, filled)) and any(map(each.some_are.fullmatch, filled)):
-            made = f"parse_number({each.made.format(place.expression)}, `null`{each.syntax})"
+            made = each.made.format(place.expression)
+            made = f"parse_number({made}, {place.expression}{each.syntax})" if each.syntax else made
             doubt = each.doubt if all(map(_THOUSANDS.fullmatch, filled)) else ""
-            return Role("field", f"{doubt}a number {each.words}, {place.seen}{lost}", expression=made)
+            reason = f"{doubt}a number {each.words}, {seen}{lost}"
+            return Role("field", reason, cast=True, omits=True, expression=made)
     if filled and all(map(_LENIENT.fullmatch, filled)) and not any(re.match(r"0[0-9]", text) for text in filled):
-        made = f"parse_number({place.expression}, `null`, 'lenient')"
-        return Role("field", f"a number, loosely written, {place.seen}{lost}", expression=made)
+        made = f"parse_number({place.expression}, {place.expression}, 'lenient')"
+        reason = f"a number, loosely written, {seen}{lost}"
+        return Role("field", reason, cast=True, omits=True, expression=made)
     return None
+
+
+def has_decimal_comma(place: Place) -> bool:
+    """Return whether the texts of a place are numbers with a decimal comma: `10,5`, `1.234,50`."""
+    filled = [str(value) for value in place.shape.distinct if not _says_no_number(str(value))]
+    return bool(filled) and all(map(_DECIMAL_COMMA.fullmatch, filled)) and not all(map(_THOUSANDS.fullmatch, filled))
+
+
+def role_beside_decimal_commas(place: Place) -> Role | None:
+    """Return the role of texts such as `1.300`, where other texts have decimal commas; None for other texts."""
+    texts = [value for value in place.shape.scalars if isinstance(value, str) and not _says_no_number(value)]
+    if len(texts) < len(place.shape.scalars) or not all(map(_POINTS.fullmatch, texts)) or "." not in "".join(texts):
+        return None
+    made = f"parse_number(replace({place.expression}, '.', ''), {place.expression}, 'lenient')"
+    reason = f"CHECK that the points are between thousands, since others have decimal commas: a number, {place.seen}"
+    return Role("field", reason, cast=True, omits=True, expression=made)
 
 
 def _are_mostly_numbers(place: Place) -> bool:

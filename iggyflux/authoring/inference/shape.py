@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Final, TypeAlias
 
 from iggyflux.records import JSON
+from iggyflux.values import stands_for_none
 
 Step: TypeAlias = str | int
 Path: TypeAlias = tuple[Step, ...]
@@ -128,11 +129,13 @@ def _tuples(lists: Sequence[list[JSON]], in_list: bool) -> Sequence[list[JSON]]:
     """Return the lists whose positions mean something, if the lists at a place are such.
 
     They are short lists of numbers, lists of one length whose positions have kinds of their own, such as
-    [time, name, {…}], or rows of one length in a list.
+    [time, name, {…}], or rows in a list that agree in what their columns are.
     """
     sizes = {len(value) for value in lists}
     is_even = len(sizes) == 1 and 2 <= max(sizes) <= MOST_COLUMNS
     if is_even and (_has_kinds_of_its_own(lists) or (in_list and len(lists) > 1 and all(map(_is_row, lists)))):
+        return lists
+    if in_list and _are_rows(lists):
         return lists
     short = [value for value in lists if _is_tuple(value)]
     return short if len(short) > len(lists) / 2 or (short and len(sizes) == 1) else []
@@ -145,6 +148,33 @@ def _is_tuple(value: list[JSON]) -> bool:
 def _has_kinds_of_its_own(lists: Sequence[list[JSON]]) -> bool:
     kinds = [{_family(value) for value in column} - {"null"} for column in zip(*lists, strict=True)]
     return all(len(each) <= 1 for each in kinds) and len(set().union(*kinds)) > 1 and {"number"} in kinds
+
+
+def _are_rows(lists: Sequence[list[JSON]]) -> bool:
+    """Return whether lists are rows of one table: texts or numbers, also in strings, in each of their columns.
+
+    What says that there is no value agrees with either.  The last columns of a few rows may be missing, if the others
+    differ in kind: numbers alone may be lists of any length.
+    """
+    sizes = Counter(map(len, lists))
+    width = max(sizes, default=0)
+    if len(lists) < 2 or not 2 <= width <= MOST_COLUMNS or sizes[width] <= len(lists) / 2 or min(sizes) == 0:
+        return False
+    columns = [{_cell(row[column]) for row in lists if len(row) > column} - {""} for column in range(width)]
+    families = {family for each in columns for family in each}
+    if any(len(each) > 1 for each in columns) or not {"number"} <= families <= {"number", "string", "boolean"}:
+        return False
+    return len(sizes) == 1 or len(families) > 1
+
+
+def _cell(value: JSON) -> str:
+    """Return what a cell of a row is; an empty string if it says that there is no value."""
+    if value is None or (isinstance(value, str) and stands_for_none(value)):
+        return ""
+    return "number" if isinstance(value, str) and _NUMERIC.fullmatch(value) else _family(value)
+
+
+_NUMERIC: Final = re.compile(r"[-+]?[0-9]++(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?", re.ASCII)
 
 
 def _family(value: JSON) -> str:

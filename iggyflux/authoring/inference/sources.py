@@ -22,6 +22,10 @@ from iggyflux.records import JSON
 CHANGING: Final = 0.5
 """A text is a state if it changes in more than this part of the sources that have several messages."""
 
+_ADDRESSES: Final = frozenset({"eui", "mac", "imei", "sn"})
+_SHORT: Final = {"dev": "device"}
+"""`devEui` and `deviceName` are ids of one thing."""
+
 
 def copies_among(elements: Elements, places: Sequence[Place]) -> dict[int, list[Role]]:
     """Return, by place, the role of tags that have the values of another one wherever they are: they say nothing."""
@@ -56,8 +60,9 @@ def _as_a_source(place: Place) -> tuple[int, bool, bool, bool]:
 
 def _are_ids_of_one(place: Place, other: Place) -> bool:
     """Return whether both are ids of one thing by their names: `device_id` and `device_serial`, `id` and `name`."""
-    owners = [set(words_of(each.name)) - WORDS_OF_IDS - NUMBERED for each in (place, other)]
-    are_ids = all(not set(words_of(each.name)).isdisjoint(WORDS_OF_IDS) for each in (place, other))
+    named = [{_SHORT.get(word, word) for word in words_of(each.name)} for each in (place, other)]
+    owners = [words - WORDS_OF_IDS - _ADDRESSES - NUMBERED for words in named]
+    are_ids = all(not words.isdisjoint(WORDS_OF_IDS | _ADDRESSES) for words in named)
     return are_ids and place.path[:-1] == other.path[:-1] and owners[0] == owners[1]
 
 

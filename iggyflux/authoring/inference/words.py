@@ -64,7 +64,7 @@ IDENTITIES: Final = _set(
 
 ONE_EACH: Final = _set(
     "uuid guid request req trace span message msg event transaction tx trade order correlation session sequence seq"
-    " nonce packet frame"
+    " nonce packet frame dedup deduplication"
 )
 """Words of ids that each message has anew."""
 
@@ -115,7 +115,7 @@ INTEGERS: Final = _set("integer int long bigint uint")
 COUNTS: Final = _set(
     "count counter counts cnt total num number uptime bytes packets errors retries requests messages octets drops"
     " seq sequence size length pid rssi linkquality lqi fcnt sats satellites code attempts attempt samples users visits"
-    " clicks views items qty people occupants pulses steps connections restarts"
+    " clicks views items qty people occupants pulses steps connections restarts len"
 )
 """Words of what is counted: it never has a fraction."""
 
@@ -125,6 +125,6 @@ QUANTITIES: Final = _set(
     " lng longitude heading course angle direction lux light illuminance luminance co co2 tvoc pm voc aqi ph flow"
     " volume weight mass price cost value val reading battery bat soc load usage score average avg mean min max"
     " sum median celsius fahrenheit kelvin degrees deg degc hpa kpa bar mm cm km ms us sec seconds mv kw va var"
-    " torque rpm wind gust rain snow uv dew brightness dim noise db dbm gain"
+    " kg torque rpm wind gust rain snow uv dew brightness dim noise db dbm gain"
 )
 """Words of what is measured: it may have a fraction, even where no sample has one."""
