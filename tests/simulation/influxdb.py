@@ -269,6 +269,7 @@ class Client:
         self._name = name
         self._most_at_once = server.most_in_flight(settings.max_in_flight)
         self._not_before = 0.0
+        self._known_at = 0.0
         self._timeout_seconds = settings.timeout_seconds
         self._under_way: dict[Ticket, None] = {}
 
@@ -335,7 +336,8 @@ class Client:
         self._check_bytes(exchange.process)
         if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
             server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
-        if server.loop.time() < self._not_before and not server.is_stopping(exchange.process):
+        is_known = server.loop.time() > self._known_at  # not in the moment in which the answer ends
+        if is_known and server.loop.time() < self._not_before and not server.is_stopping(exchange.process):
             asked = f"before {self._not_before:.3f} s, as the server asked"
             server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
 
@@ -378,7 +380,8 @@ class Client:
         drip = begun.faults.of("drip")
         if drip is not None and not exchange.pause(len(whole) / drip.bytes * drip.seconds):
             return exchange.failure()
-        self._not_before = max(self._not_before, until)  # known to the client when it has the whole answer
+        if until > self._not_before:  # known to the client when it has the whole answer
+            self._not_before, self._known_at = until, server.loop.time()
         if (cut := begun.faults.of("truncate")) is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))
