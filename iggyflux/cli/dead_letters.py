@@ -23,7 +23,7 @@ from iggyflux.codes import CODES
 from iggyflux.escapes import escaped
 from iggyflux.records import JSON, DeadLetter, Reason
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.local.envelopes import envelope_of
+from iggyflux.transports.local.deadletters import letter_tree
 
 _PLACE: Final = re.compile(r".+@[0-9]+", re.DOTALL)
 _MOST_REASON_CHARACTERS: Final = 100
@@ -82,10 +82,15 @@ def summary(path: Path | tuple[str, str], pipeline: Path | None, chosen: LetterF
             result(json_text({"letters": letters.count, "kinds": _as_json(found)}, indent=True) + "\n")
         else:
             _print_summary(found)
-        talk(f"{plural(letters.count, 'dead letter')} in {name_of_place(path)}")
-        if not letters.count:
-            report_others(letters, place)
+        _conclude(letters, place, path)
     return ExitCode.OK
+
+
+def _conclude(letters: Letters, place: Path, path: Path | tuple[str, str], more: str = "") -> None:
+    """Say how many letters were meant, and where others are if there are none."""
+    talk(f"{plural(letters.count, 'dead letter')} in {name_of_place(path)}{more}")
+    if not letters.count:
+        report_others(letters, place)
 
 
 def _count(found: dict[tuple[str, str], _Kind], letter: DeadLetter) -> None:
@@ -163,10 +168,7 @@ def list_command(
                     f"{escaped(letter.mapping)}  {codes}  {first}"
                 )
         hidden = max(letters.count - limit, 0)
-        more = f", {plural(hidden, 'more', 'more')} with --limit" if hidden else ""
-        talk(f"{plural(letters.count, 'dead letter')} in {name_of_place(path)}{more}")
-        if not letters.count:
-            report_others(letters, place)
+        _conclude(letters, place, path, f", {plural(hidden, 'more', 'more')} with --limit" if hidden else "")
     return ExitCode.OK
 
 
@@ -233,30 +235,10 @@ def _place_of(reason: Reason) -> str:
 
 
 def _letter_as_json(letter: DeadLetter, *, has_payload: bool) -> dict[str, JSON]:
-    envelope = dict(envelope_of(letter.message))
+    tree = letter_tree(letter)
     if not has_payload:
-        envelope = {
-            key: value for key, value in envelope.items() if key not in ("payload", "payload_base64", "headers")
-        }
-    return {
-        "message": message_name(letter.message),
-        "arrived": _time(letter.message.timestamp_us),
-        "mapping": letter.mapping,
-        "mapping_hash": letter.mapping_hash,
-        "reasons": [
-            {
-                "code": each.code,
-                "reason": each.reason,
-                **({"location": each.location} if each.location else {}),
-                **({"element": each.element} if each.element is not None else {}),
-                **({"elements": list(each.elements)} if each.elements else {}),
-                **({"line": each.line} if each.line is not None else {}),
-                **({"status": each.status} if each.status is not None else {}),
-            }
-            for each in letter.reasons
-        ],
-        **envelope,
-    }
+        del tree["payload_base64"], tree["headers"]
+    return {"message": message_name(letter.message), "arrived": _time(letter.message.timestamp_us), **tree}
 
 
 def _time(time_us: int) -> str:

@@ -20,7 +20,7 @@ import msgspec
 from iggyflux.disk import make_folder
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.escapes import json_escaped
-from iggyflux.records import DeadLetter, OutgoingMessage, Reason
+from iggyflux.records import JSON, DeadLetter, OutgoingMessage, Reason
 from iggyflux.transports.base import MessageSink, Worker
 from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile
 from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, envelope_of
@@ -37,17 +37,20 @@ LONGEST_LINE = 256 << 20
 
 def encode_letter(letter: DeadLetter) -> bytes:
     """Return the JSON line of a letter, without its end.  A lone surrogate becomes `?`."""
-    reasons = [{key: value for key, value in _fields(reason) if value is not None} for reason in letter.reasons]
-    tree = {
-        "mapping": letter.mapping,
-        "mapping_hash": letter.mapping_hash,
-        **envelope_of(letter.message),
-        "reasons": reasons,
-    }
-    encoded = msgspec.json.encode(tree)
+    encoded = msgspec.json.encode(letter_tree(letter))
     if encoded.isascii() and b"\x7f" not in encoded:  # a payload of many megabytes is not searched
         return encoded
     return json_escaped(encoded.decode()).encode()
+
+
+def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
+    """Return the JSON form of a letter: its mapping, the keys of its envelope, and its reasons."""
+    return {
+        "mapping": letter.mapping,
+        "mapping_hash": letter.mapping_hash,
+        **envelope_of(letter.message),
+        "reasons": [{key: value for key, value in _fields(reason) if value is not None} for reason in letter.reasons],
+    }
 
 
 def decode_letter(line: bytes) -> DeadLetter:
@@ -64,12 +67,12 @@ def decode_letter(line: bytes) -> DeadLetter:
     return DeadLetter(decode_envelope(envelope, 0), mapping, mapping_hash, tuple(reasons))
 
 
-def _fields(reason: Reason) -> Iterator[tuple[str, str | int | tuple[int, ...] | None]]:
+def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
     yield "code", reason.code
     yield "reason", reason.reason
     yield "location", reason.location or None
     yield "element", reason.element
-    yield "elements", reason.elements or None
+    yield "elements", list(reason.elements) or None
     yield "point", reason.point
     yield "line", reason.line
     yield "status", reason.status
