@@ -108,10 +108,10 @@ def _compare_all(revision: str, paths: Sequence[str], form: str, fail_on: str, s
         file = changed.new or changed.old or ""
         verdict, words, comparison = found
         verdicts.append(verdict)
-        about: dict[str, JSON] = {"verdict": verdict, "note": words} if comparison is None else _as_json(comparison)
         was = changed.old if changed.old != file else None
-        files.append({"file": file, **({"was": was} if was else {}), **about})
         if form == "json":
+            about: dict[str, JSON] = {"verdict": verdict, "note": words} if comparison is None else _as_json(comparison)
+            files.append({"file": file, **({"was": was} if was else {}), **about})
             continue
         if len(verdicts) > 1:
             result_line()
