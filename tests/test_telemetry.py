@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,11 @@ from iggyflux.telemetry.answers import Answer, Bounds, Request, Site, answer, re
 from iggyflux.telemetry.exposition import exposed
 from iggyflux.telemetry.metrics import METRICS, MOST_SAMPLES, OTHER
 from iggyflux.telemetry.page import FILES
-from iggyflux.telemetry.server import MOST_CONNECTIONS, MOST_HEAD_BYTES, Deadlines, TelemetryServer, listener
+from iggyflux.telemetry.server import MOST_CONNECTIONS, MOST_HEAD_BYTES, TelemetryServer, listener
 from iggyflux.transports.base import GroupState, Starving
 from iggyflux.transports.local.log import Log
 from tests.metrics_watch import tree_of
+from tests.telemetry_site import serving
 
 SECONDS = 30.0
 """The time after which something that must happen has not happened."""
@@ -298,20 +299,6 @@ def test_a_reader_is_ready_while_the_time_that_is_not_read_is_short() -> None:
 
 
 # --- the server ---
-
-
-@contextmanager
-def serving(at: Site, **deadlines: float) -> Iterator[tuple[TelemetryServer, tuple[str, int]]]:
-    """Serve beside an event loop that runs in no thread: nothing but `/healthz` needs it."""
-    run = asyncio.new_event_loop()
-    server = TelemetryServer(at, listening := listener("127.0.0.1", 0), run, Deadlines(**deadlines))
-    place = listening.getsockname()
-    server.start()
-    try:
-        yield server, place
-    finally:
-        server.close()
-        run.close()
 
 
 def exchange(place: tuple[str, int], data: bytes) -> bytes:
