@@ -135,7 +135,7 @@ def test_the_state_of_each_route_has_its_reason_and_the_time_left(browser: Brows
         reader = page.locator("#readers tbody tr").inner_text().split("\t")
         assert reader[:2] == ["back", "2015-08-19 16:00:00 UTC"]
         assert reader[2].endswith("; 25 % read, 2 h left")
-        assert reader[2].startswith("2004-03-22 00:00:00 UTC to 2014-06-29 00:00:00 UTC")
+        assert reader[2].startswith("2004-03-23 00:00:00 UTC to 2014-06-29 00:00:00 UTC")
         assert "geheim" not in page.content()
 
 

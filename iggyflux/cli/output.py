@@ -49,6 +49,7 @@ __all__ = [
     "unstyled",
     "warn",
     "warn_of_fallback",
+    "written",
 ]
 
 plural = counted
@@ -83,12 +84,14 @@ def unstyled(line: Line) -> str:
     return "".join(part if isinstance(part, str) else part.text for part in line)
 
 
-def _written(line: Line) -> str:
+def written(line: Line, *, colour: bool = True) -> str:
     """Return a line as it is printed: escaped, then styled."""
     return "".join(
         escaped(part)
         if isinstance(part, str)
         else click.style(escaped(part.text), fg=part.colour, bold=part.bold or None)
+        if colour
+        else escaped(part.text)
         for part in line
     )
 
@@ -119,7 +122,7 @@ def talk(*line: str | Styled) -> None:
 
 
 def _print(line: Line, *, err: bool = False) -> None:
-    click.echo(_written(line), err=err, color=False if os.environ.get("NO_COLOR") else None)
+    click.echo(written(line), err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def note(text: str) -> None:
