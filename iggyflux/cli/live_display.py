@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Final
 
 from iggyflux.cli.live_lines import live_lines, width
-from iggyflux.cli.output import Line, Styled, attached, unstyled, written
+from iggyflux.cli.output import Line, Styled, attached, has_colours, unstyled, written
 from iggyflux.runner import Status
 from iggyflux.runner.events import TextFormatter
 
@@ -98,12 +98,12 @@ class _Display:
 
     def _replace(self, lines: list[Line], above: Line | None = None) -> None:
         """Remove what is shown, print a line that stays, and show `lines`; a terminal that is gone is no fault."""
+        if not (lines or self._shown or above):
+            return
         columns, _ = _size()
         taken = sum(max(-(-width(unstyled(line)) // columns), 1) for line in self._shown)
         up = f"\x1b[{taken}A" if taken else ""
-        text = "".join(
-            f"{written(line, colour=not os.environ.get('NO_COLOR'))}\n" for line in (*filter(None, [above]), *lines)
-        )
+        text = "".join(f"{written(line, colour=has_colours())}\n" for line in (*filter(None, [above]), *lines))
         encoding = sys.stderr.encoding
         with suppress(OSError, ValueError):
             sys.stderr.write(f"\r{up}\x1b[J" + text.encode(encoding, "replace").decode(encoding))

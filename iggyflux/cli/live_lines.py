@@ -178,12 +178,14 @@ def _block(route: RouteStatus, counts: Counts, layout: _Layout | None, columns: 
 
 
 def _reasons(route: RouteStatus, columns: int) -> Iterator[Line]:
-    """Yield why a route does not go on; first what must not be cut."""
+    """Yield why a route does not go on, and when it tries again."""
     if route.error is not None:
         yield from _cut(f"  error[{route.error.code}]: {route.error.reason}", columns, "red")
     elif route.backoff_seconds is not None or route.waiting_for:
         again = "waits" if route.backoff_seconds is None else f"tries again in {ceil(route.backoff_seconds)} s"
-        yield from _cut("  " + ": ".join(filter(None, (again, route.waiting_for))), columns, "yellow")
+        start = f"  {again}: " if route.waiting_for else f"  {again}"
+        if len(start) <= columns:  # the end of the reason says most
+            yield (Styled(f"{start}{in_the_middle(route.waiting_for or '', columns - len(start))}".rstrip(), "yellow"),)
 
 
 def _position(route: RouteStatus, columns: int) -> Iterator[Line]:
@@ -217,7 +219,8 @@ def _rest(routes: Sequence[RouteStatus], counts: Sequence[Counts], columns: int,
     """Return the line that adds up routes that are not shown."""
     states = Counter(route.state for route in routes)
     head = plural(len(routes), "route") if is_all else f"and {plural(len(routes), 'more route')}"
-    sums = {name: sum(each.get(name, 0) for each in counts) for name in _FEW if name != "points"}
+    known = [name for name in _FEW if name != "points" and any(name in each for each in counts)]
+    sums = {name: sum(each.get(name, 0) for each in counts) for name in known}
     parts = [f"{head}: {states.most_common(1)[0][1]} {states.most_common(1)[0][0]}"]
     parts += [f"{count} {state}" for state, count in states.most_common()[1:]]
     parts += [f"{short(number)} {name}" for name, number in sums.items()]
@@ -253,7 +256,7 @@ def in_the_middle(text: str, cells: int) -> str:
         return ""
     begin = _beginning(text, cells // 2)
     end = _beginning(text[::-1], cells - 1 - width(begin))[::-1]
-    return f"{begin}…{end}"
+    return f"{begin}…{end}" if end else at_the_end(text, cells)
 
 
 def _beginning(text: str, cells: int) -> str:
