@@ -810,6 +810,7 @@ def test_one_line_that_is_too_large_alone_is_refused() -> None:
         ("yield f=1 5", "yield"),
         ("while\\ x,class=a\\ b f=1 5", "while\\ x,class=a\\ b"),
         ("\\ x f=1 5", "\\ x"),
+        ("a\\  f=1 5", "a\\ "),
         ("a\\\\ b f=1 5", "a\\\\ b"),
         (" yield\\", ""),
     ],
