@@ -149,6 +149,7 @@ class WriterRun:
     async def _connect(self) -> None:
         series = [] if self.route.series is None else [self.route.series.connect]
         await connect_all(*series, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        self.status.show_plan(self.route.plan_identity)
 
     async def _connect_source(self) -> None:
         """Connect the source, unless it was connected while the sink was unavailable."""
