@@ -242,7 +242,10 @@ class _Transfer:
                 raise self._fault
         except BaseExceptionGroup as errors:
             worst = _worst(errors)
-            raise self._fault if self._fault is not None and isinstance(worst, StopRequested) else worst from errors
+            if self._fault is not None and isinstance(worst, StopRequested):
+                raise self._fault from errors
+            self._status.error = None  # the fault of the source may be over when it is connected again
+            raise worst from errors
         finally:
             self._status.in_flight = 0
 
