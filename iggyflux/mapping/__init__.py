@@ -12,6 +12,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,12 +139,17 @@ class WriterMapping(Mapping):
     kind: ClassVar[Literal["writer"]] = "writer"
 
     def plan(
-        self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
+        self,
+        kind: Literal["compiled", "reference"] = "compiled",
+        *,
+        dialect: str = "v2",
+        precision: str = "ns",
+        tags: MappingABC[str, str] | None = None,
     ) -> CompiledPlan | ReferencePlan:
-        """Return the plan that converts batches of messages to lines."""
+        """Return the plan that converts batches of messages to lines; points get those of `tags` that they lack."""
         from iggyflux.plan import compile_plan
 
-        return compile_plan(self.writer, kind, dialect=dialect, precision=precision)
+        return compile_plan(self.writer, kind, dialect=dialect, precision=precision, tags=tags or {})
 
 
 @dataclass(frozen=True, eq=False)
