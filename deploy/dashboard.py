@@ -220,6 +220,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 rate("iggyflux_values_omitted_total", "route").named("values omitted"),
                 rate("iggyflux_collisions_total", "route").named("collisions"),
                 rate("iggyflux_points_implausible_total", "route").named("implausible times"),
+                rate("iggyflux_points_too_old_total", "route").named("beyond the retention"),
             ),
             "cps",
         ),

@@ -136,6 +136,8 @@ class RouteStatus(DeliveryStatistics):
     """The known series of a writer with `limits.series`."""
     series_limit: int | None = None
     """The most series of such a writer."""
+    retention_seconds: int | None = None
+    """How long the sink's server keeps points: 0 without a limit, None if it is not known."""
     reader: ReaderStatus | None = None
     """The progress of a reader."""
 
@@ -191,6 +193,7 @@ class RouteStatus(DeliveryStatistics):
             "offsets": {str(partition): offset for partition, offset in self.offsets.copy().items()},
             "groups": [_group(each) for each in self.groups],
             **({} if series is None else {"series": series, "series_limit": self.series_limit}),
+            "retention_seconds": self.retention_seconds,
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
