@@ -34,6 +34,7 @@ LAYERS: list[set[str]] = [
     {"cursors"},
     {"telemetry"},
     {"runner"},
+    {"audit"},
     {"sim"},
     {"authoring"},
     {"editor"},

@@ -30,7 +30,7 @@ Everything that can happen, and what the route then does:
 | dead letters | kept                                | settles the batch                                              |
 |              | NotConnected (a topic)              | abandons what is in flight, connects again                     |
 |              | Stopped (full, unwritable)          | stops                                                          |
-| acking       | stored                              | counts                                                         |
+| acking       | stored                              | counts, and notes the batches in the ledger, if there is one   |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
 | any time     | a stop is requested                 | reads no more, finishes what is in flight, acknowledges, ends  |
 |              | … and the sink is unavailable       | one last attempt; then abandons what is in flight, ends, and   |
@@ -55,11 +55,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from iggyflux.delivery.held import HeldRequests
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
-from iggyflux.records import Batch, Reason, Rendered
+from iggyflux.records import Batch, Position, Reason, Rendered
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
@@ -112,7 +113,7 @@ class WriterRun:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
         closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
-        closes += [] if route.series is None else [route.series.close]
+        closes += [each.close for each in (route.series, route.ledger) if each is not None]
         async with closing_all(*closes):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
@@ -147,8 +148,8 @@ class WriterRun:
             )
 
     async def _connect(self) -> None:
-        series = [] if self.route.series is None else [self.route.series.connect]
-        await connect_all(*series, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        own = [each.connect for each in (self.route.series, self.route.ledger) if each is not None]
+        await connect_all(*own, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
 
     async def _connect_source(self) -> None:
         """Connect the source, unless it was connected while the sink was unavailable."""
@@ -364,15 +365,23 @@ class _Transfer:
         while True:
             await self._may_acknowledge.wait()
             self._may_acknowledge.clear()
-            positions, messages, arrivals = self._ledger.take()
+            positions, jobs = self._ledger.take()
             if positions:
                 with self._asking("an acknowledgement"):
                     await self._route.source.ack(positions)
-                self._status.acknowledge(positions, messages, arrivals, time.time())
+                self._count_acknowledged(positions, jobs)
+            if self._route.ledger is not None:
+                await self._route.ledger.write(self._clock.monotonic(), at_once=self._is_over)
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:
                 await self._clock.sleep(_ACK_INTERVAL_SECONDS)
+
+    def _count_acknowledged(self, positions: Sequence[Position], jobs: Sequence[Job]) -> None:
+        messages = sum([len(job.messages) for job in jobs])
+        self._status.acknowledge(positions, messages, [job.messages[0].timestamp_us for job in jobs], time.time())
+        if self._route.ledger is not None:
+            self._route.ledger.note(jobs)
 
 
 def _reasons(job: Job) -> dict[int, list[Reason]]:
