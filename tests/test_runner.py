@@ -383,6 +383,16 @@ def test_what_was_read_before_a_fault_of_the_source_is_settled_although_the_conn
     assert summary.errors == (fault,)
 
 
+def test_a_fault_of_the_source_that_is_over_after_a_lost_connection_is_not_the_end_of_the_run() -> None:
+    fault = Stopped("damaged at s/t/0@3", "restore a backup", "IFX705")
+    source = ScriptedSource([FIRST, fault, SECOND], acks=[NotConnected("reset")])
+
+    summary = run(route(source, ScriptedSink()))
+
+    assert source.settled == {HERE: 5}
+    assert (summary.errors, summary.exit_code, summary.routes[0].state) == ((), 0, "done")
+
+
 @pytest.mark.parametrize(("read", "answer"), [(Stopped("damaged"), Accepted()), (None, Impossible("401"))])
 def test_a_run_raises_what_stops_it(read: Stopped | None, answer: Verdict) -> None:
     given = route(ScriptedSource([FIRST, read]), ScriptedSink([answer]))

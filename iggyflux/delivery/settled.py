@@ -95,6 +95,57 @@ class SettledOffsets:
         self.forgotten = 0
         """Intervals that are not kept any more: there were too many of them."""
 
+    def new(self, partition: Partition, plan: str, batch: SettledBatch) -> list[Interval]:
+        """Return a settled batch as intervals, without messages that this plan has settled before."""
+        known = self._intervals.get((partition, plan), ())
+        found = list(batch.intervals())
+        if not any(_covered(known, each.first, each.last) for each in found):
+            return found
+        offsets = [message.offset for message in batch.messages]
+        return list(batch.intervals_of(index for index, at in enumerate(offsets) if not _covered(known, at, at)))
+
+    def add(self, partition: Partition, plan: str, interval: Interval) -> None:
+        """Add an interval; one that overlaps another is left out, since it would count messages twice."""
+        known = self._intervals.setdefault((partition, plan), [])
+        if not _covered(known, interval.first, interval.last):
+            _insert(known, interval)
+        if len(known) > MOST_INTERVALS:
+            self.forgotten += len(known) - MOST_INTERVALS
+            del known[: len(known) - MOST_INTERVALS]
+
+    def intervals(self) -> Iterator[Interval]:
+        """Yield the batch as one interval, or as several where offsets are missing between its messages."""
+        first, last = self.messages[0].offset, self.messages[-1].offset
+        if last - first + 1 == len(self.messages):
+            counts = len(self.accepted), len(self.dead_letters), len(self.dropped), len(self.skipped)
+            yield Interval(first, last, *counts)
+            return
+        yield from self.intervals_of(range(len(self.messages)))
+
+    def intervals_of(self, indexes: Iterable[int]) -> Iterator[Interval]:
+        """Yield the messages with these ascending indexes as intervals."""
+        points, skipped = Counter(self.accepted), frozenset(self.skipped)
+        before: Interval | None = None
+        for index in indexes:
+            offset = self.messages[index].offset
+            counts = points[index], index in self.dead_letters, index in self.dropped, index in skipped
+            here = Interval(offset, offset, *map(int, counts))
+            if before is not None and before.last + 1 != offset:
+                yield before
+                before = None
+            before = here if before is None else before.joined(here)
+        if before is not None:
+            yield before
+
+
+class SettledOffsets:
+    """The settled intervals of a route, by partition and plan."""
+
+    def __init__(self) -> None:
+        self._intervals: dict[tuple[Partition, str], list[Interval]] = {}
+        self.forgotten = 0
+        """Intervals that are not kept any more: there were too many of them."""
+
     def add(self, partition: Partition, plan: str, batch: SettledBatch) -> None:
         """Add a settled batch; messages that this plan has settled before count only once."""
         known = self._intervals.setdefault((partition, plan), [])

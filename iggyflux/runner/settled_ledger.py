@@ -7,14 +7,15 @@ the route goes on without it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from iggyflux.delivery.settled import SettledBatch, SettledOffsets
+from iggyflux.delivery.settled import Interval, SettledBatch, SettledOffsets
 from iggyflux.disk import file_name
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import OnError
+from iggyflux.records import Partition
 from iggyflux.runner.events import emit
 from iggyflux.runner.ledger import Job
 from iggyflux.state.sqlite import SUFFIX, SqliteState
@@ -53,12 +54,18 @@ class SettledLedger:
             except (Stopped, NotConnected) as error:
                 self._give_up(error)
 
-    def note(self, jobs: Iterable[Job]) -> None:
-        """Add settled batches, in memory."""
+    def intervals_of(self, job: Job) -> Sequence[Interval]:
+        """Return what is to be noted of a settled batch when it is acknowledged."""
+        if self._settled is None:
+            return ()
+        return self._settled.new(job.batch.partition, self._plan, _settled_batch(job, drops=self._drops))
+
+    def note(self, intervals: Iterable[tuple[Partition, Interval]]) -> None:
+        """Add what was acknowledged, in memory."""
         if self._settled is None:
             return
-        for job in jobs:
-            self._settled.add(job.batch.partition, self._plan, _settled_batch(job, drops=self._drops))
+        for partition, interval in intervals:
+            self._settled.add(partition, self._plan, interval)
             self._is_changed = True
 
     async def write(self, now: float, *, at_once: bool = False) -> None:

@@ -59,8 +59,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from iggyflux.delivery.held import HeldRequests
+from iggyflux.delivery.settled import Interval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
-from iggyflux.records import Batch, Position, Reason, Rendered
+from iggyflux.records import Batch, Reason, Rendered
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
@@ -242,7 +243,10 @@ class _Transfer:
                 raise self._fault
         except BaseExceptionGroup as errors:
             worst = _worst(errors)
-            raise self._fault if self._fault is not None and isinstance(worst, StopRequested) else worst from errors
+            if self._fault is not None and isinstance(worst, StopRequested):
+                raise self._fault from errors
+            self._status.error = None  # the fault of the source may be over when it is connected again
+            raise worst from errors
         finally:
             self._status.in_flight = 0
 
@@ -250,8 +254,11 @@ class _Transfer:
         """Keep what could not be delivered of a batch whose lines are all accepted or refused; the batch is settled."""
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
         await self._failures.keep(_reasons(job), job.messages.__getitem__)
-        self._ledger.settle(job)
+        self._ledger.settle(job, self._intervals(job))
         self._may_acknowledge.set()
+
+    def _intervals(self, job: Job) -> Sequence[Interval]:
+        return () if self._route.ledger is None else self._route.ledger.intervals_of(job)
 
     # Reading and rendering
 
@@ -365,23 +372,18 @@ class _Transfer:
         while True:
             await self._may_acknowledge.wait()
             self._may_acknowledge.clear()
-            positions, jobs = self._ledger.take()
-            if positions:
+            settled, written_down = self._ledger.take(), self._route.ledger
+            if settled.positions:
                 with self._asking("an acknowledgement"):
-                    await self._route.source.ack(positions)
-                self._count_acknowledged(positions, jobs)
-            if self._route.ledger is not None:
-                await self._route.ledger.write(self._clock.monotonic(), at_once=self._is_over)
+                    await self._route.source.ack(settled.positions)
+                self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
+            if written_down is not None:
+                written_down.note(settled.intervals)
+                await written_down.write(self._clock.monotonic(), at_once=self._is_over)
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:
                 await self._clock.sleep(_ACK_INTERVAL_SECONDS)
-
-    def _count_acknowledged(self, positions: Sequence[Position], jobs: Sequence[Job]) -> None:
-        messages = sum([len(job.messages) for job in jobs])
-        self._status.acknowledge(positions, messages, [job.messages[0].timestamp_us for job in jobs], time.time())
-        if self._route.ledger is not None:
-            self._route.ledger.note(jobs)
 
 
 def _reasons(job: Job) -> dict[int, list[Reason]]:

@@ -43,7 +43,7 @@ PLANTED = [
         "acknowledge before the letters are kept",
         f"{_RUNNER}.writer_run",
         "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n"
-        "        self._ledger.settle(job)\n",
+        "        self._ledger.settle(job, self._intervals(job))\n",
         "        self._ledger.settle(job)\n        self._may_acknowledge.set()\n"
         "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n",
     ),
