@@ -23,6 +23,6 @@ makes the same field of the same point; between partitions there is no order, so
 
 A record that fails to render makes no point: it is dead-lettered if its message has a letter, else failed.
 
-`points` takes lines apart, `sorting` sorts them, `window` judges, `letters` knows dead letters, `stored` asks the store,
-`check` does all of it, `again` sends what is missing, `sources` opens the range.
+`points` takes lines apart, `sorting` sorts them, `window` judges, `letters` knows dead letters, `stored` asks the
+store, `check` does all of it, `again` sends what is missing, `sources` opens the range.
 """

@@ -113,54 +113,6 @@ class SettledOffsets:
             self.forgotten += len(known) - MOST_INTERVALS
             del known[: len(known) - MOST_INTERVALS]
 
-    def intervals(self) -> Iterator[Interval]:
-        """Yield the batch as one interval, or as several where offsets are missing between its messages."""
-        first, last = self.messages[0].offset, self.messages[-1].offset
-        if last - first + 1 == len(self.messages):
-            counts = len(self.accepted), len(self.dead_letters), len(self.dropped), len(self.skipped)
-            yield Interval(first, last, *counts)
-            return
-        yield from self.intervals_of(range(len(self.messages)))
-
-    def intervals_of(self, indexes: Iterable[int]) -> Iterator[Interval]:
-        """Yield the messages with these ascending indexes as intervals."""
-        points, skipped = Counter(self.accepted), frozenset(self.skipped)
-        before: Interval | None = None
-        for index in indexes:
-            offset = self.messages[index].offset
-            counts = points[index], index in self.dead_letters, index in self.dropped, index in skipped
-            here = Interval(offset, offset, *map(int, counts))
-            if before is not None and before.last + 1 != offset:
-                yield before
-                before = None
-            before = here if before is None else before.joined(here)
-        if before is not None:
-            yield before
-
-
-class SettledOffsets:
-    """The settled intervals of a route, by partition and plan."""
-
-    def __init__(self) -> None:
-        self._intervals: dict[tuple[Partition, str], list[Interval]] = {}
-        self.forgotten = 0
-        """Intervals that are not kept any more: there were too many of them."""
-
-    def add(self, partition: Partition, plan: str, batch: SettledBatch) -> None:
-        """Add a settled batch; messages that this plan has settled before count only once."""
-        known = self._intervals.setdefault((partition, plan), [])
-        for each in batch.intervals():
-            if _covered(known, each.first, each.last):
-                offsets = [message.offset for message in batch.messages]
-                new = [index for index, offset in enumerate(offsets) if not _covered(known, offset, offset)]
-                for part in batch.intervals_of(new):
-                    _insert(known, part)
-                break
-            _insert(known, each)
-        if len(known) > MOST_INTERVALS:
-            self.forgotten += len(known) - MOST_INTERVALS
-            del known[: len(known) - MOST_INTERVALS]
-
     def intervals(self) -> Mapping[tuple[Partition, str], Sequence[Interval]]:
         """Return the intervals of each partition and plan, in the order of offsets."""
         return {place: tuple(found) for place, found in sorted(self._intervals.items(), key=lambda item: str(item[0]))}
