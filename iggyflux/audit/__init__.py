@@ -12,14 +12,16 @@ makes the same field of the same point; between partitions there is no order, so
 | the last       | another value                               | different     |
 | the last       | nothing                                     | missing       |
 
-| the fields of a point                | its line is in a letter | its time          | the point is  |
-|--------------------------------------|-------------------------|-------------------|---------------|
-| some are different or missing        | yes                     | any               | dead-lettered |
-| some are different                   | no                      | any               | different     |
-| some are missing, none is different  | no                      | beyond retention  | expired       |
-| some are missing, none is different  | no                      | within            | missing       |
-| some are there, the rest overwritten | any                     | any               | there         |
-| all are overwritten                  | any                     | any               | overwritten   |
+| the fields of a point                | its time          | the point is  |
+|--------------------------------------|-------------------|---------------|
+| some are different                   | any               | different     |
+| some are missing, none is different  | beyond retention  | expired       |
+| some are missing, none is different  | within            | missing       |
+| some are there, the rest overwritten | any               | there         |
+| all are overwritten                  | any               | overwritten   |
+
+A line that is in a dead letter was refused.  Where some field of a point would be different or missing, its refused
+lines are dead-lettered, and the others are judged without them; else they were replayed, and count as the others.
 
 A record that fails to render makes no point: it is dead-lettered if its message has a letter, else failed.
 

@@ -144,7 +144,7 @@ class Audit:
             window = await self._filled(part, answer)
             found += [
                 self._lacking(each)
-                for each in window.suspects(self._partition_of)
+                for each in window.suspects(self._partition_of, lambda _: False)
                 if Class.MISSING in each.states.values()
             ]
         return found
@@ -213,7 +213,7 @@ class Audit:
         report = self.report
         report.compared += number
         report.points[Class.THERE] += window.there()
-        for suspect in window.suspects(self._partition_of):
+        for suspect in window.suspects(self._partition_of, self._is_refused):
             found = self._class_of(suspect)
             report.points[found] += 1
             if found not in NAMED:
@@ -227,13 +227,13 @@ class Audit:
         found = class_of(suspect.states)
         if found not in NAMED:
             return found
-        time, series, number, _ = suspect.entry
-        if self._letters.has_line(self.numbers.place(number), series, time):
-            return Class.DEAD_LETTERED
         oldest = self.report.facts.oldest_ns if self.report.facts else None
-        if found is Class.MISSING and oldest is not None and time * self._unit_ns < oldest:
+        if found is Class.MISSING and oldest is not None and suspect.entry[0] * self._unit_ns < oldest:
             return Class.EXPIRED
         return found
+
+    def _is_refused(self, entry: Entry) -> bool:
+        return self._letters.has_line(self.numbers.place(entry[2]), entry[1], entry[0])
 
     def _finding(self, kind: Class, suspect: Suspect) -> Finding:
         time, series, number, _ = suspect.entry

@@ -52,7 +52,7 @@ class Numbers:
 
     def runs(self) -> Iterator[tuple[Partition, int, int]]:
         """Yield partition, first and last offset of each run of messages."""
-        ends = [*self._starts[1:], self.count]
+        ends = [*self._starts[1:], self.count][: len(self._starts)]
         for (partition, shift), start, end in zip(self._runs, self._starts, ends, strict=True):
             yield partition, start + shift, end - 1 + shift
 

@@ -29,6 +29,22 @@ class Claim:
 
     partition: Partition
     fields: Mapping[str, FieldValue]
+    is_refused: bool = False
+    """Whether the server refused it, and a dead letter has it."""
+
+
+def judge_all(claims: Sequence[Claim], stored: Mapping[str, JSON]) -> list[dict[str, Class]]:
+    """Return what became of each field of each claim, where some may have been refused.
+
+    A refused claim overwrites nothing, unless it was replayed: then all is as it must be if it counts as the others.
+    """
+    found = judge(claims, stored)
+    accepted = [claim for claim in claims if not claim.is_refused]
+    is_right = not any(state in (Class.MISSING, Class.DIFFERENT) for states in found for state in states.values())
+    if is_right or len(accepted) == len(claims):
+        return found
+    others = iter(judge(accepted, stored))
+    return [dict.fromkeys(claim.fields, Class.DEAD_LETTERED) if claim.is_refused else next(others) for claim in claims]
 
 
 def judge(claims: Sequence[Claim], stored: Mapping[str, JSON]) -> list[dict[str, Class]]:
@@ -50,11 +66,11 @@ def judge(claims: Sequence[Claim], stored: Mapping[str, JSON]) -> list[dict[str,
     return found
 
 
-_ORDER = (Class.DIFFERENT, Class.MISSING, Class.THERE, Class.OVERWRITTEN)
+_ORDER = (Class.DIFFERENT, Class.MISSING, Class.DEAD_LETTERED, Class.THERE, Class.OVERWRITTEN)
 
 
 def class_of(fields: Mapping[str, Class]) -> Class:
-    """Return what became of a point, by its fields, whatever letters and retention say."""
+    """Return what became of a point, by its fields, whatever retention says."""
     found = set(fields.values())
     return next(each for each in _ORDER if each in found)
 
@@ -116,16 +132,25 @@ class Window:
         """Return how many points are there, and no other message of the range makes them."""
         return sum(self._is_there)
 
-    def suspects(self, partition_of: Callable[[int], Partition]) -> Iterable[Suspect]:
-        """Yield all other points; `partition_of` returns the partition of a message by its number."""
+    def suspects(
+        self, partition_of: Callable[[int], Partition], is_refused: Callable[[Entry], bool]
+    ) -> Iterable[Suspect]:
+        """Yield all other points.
+
+        `partition_of` returns the partition of a message by its number, `is_refused` whether a dead letter has a line.
+        """
         for at, found in enumerate(self._is_there):
             if found or (at in self._shared and self._shared[at][-1] != at):
                 continue
             group = self._shared.get(at, (at,))
             stored = {name: value for name, value in self._stored.get(at, {}).items() if name != "time"}
-            claims = [Claim(partition_of(self._entries[each][2]), self._fields[each]) for each in group]
-            # Claims come by message: the number of a message is its order.
-            for each, states in zip(group, judge(claims, stored), strict=True):
+            # Claims are in the order of their messages, since entries are sorted by number.
+            claims = [
+                Claim(partition_of(entry[2]), self._fields[each], is_refused(entry))
+                for each in group
+                for entry in (self._entries[each],)
+            ]
+            for each, states in zip(group, judge_all(claims, stored), strict=True):
                 yield Suspect(self._entries[each], self._fields[each], states, stored)
 
     def _mistaken(self, at: int, columns: Mapping[str, JSON]) -> bool:
