@@ -522,7 +522,7 @@ def test_expired_points_and_dead_letters_are_not_missing(here: Path) -> None:
     assert found["retention_seconds"] == 1000 * 86_400
 
 
-def test_messages_of_another_version_of_the_mapping_are_counted(here: Path) -> None:
+def test_messages_that_another_plan_settled_are_counted(here: Path) -> None:
     with SimServer(1, database="coast") as server:
         (here / "pipeline.yaml").write_text(PIPELINE.format(url=server.url, place=PLACES[1]))
         append(here, 0, 30)
@@ -532,7 +532,7 @@ def test_messages_of_another_version_of_the_mapping_are_counted(here: Path) -> N
         code, found = audit("--from", "20")
         assert (code, found["messages_of_other_plans"], found["points"]["missing"]) == (1, 10, 10)
         outcome = iggyflux("audit", "pipeline.yaml", "--mapping", "tides", "--from", "20")
-        assert "10 messages were settled by other versions" in outcome.out
+        assert "10 messages were settled by another plan" in outcome.out
 
 
 def test_an_audit_says_why_it_cannot_be_made(here: Path) -> None:

@@ -192,8 +192,11 @@ def _of_other_plans(setup: WriterSetup, audit: Audit) -> int:
         return 0
     finally:
         state.close()
-    runs = audit.numbers.runs() if found else ()
-    return sum(count_of_others(found, setup.mapping.hash, *run) for run in runs)
+    facts = audit.report.facts
+    if facts is None or not found:
+        return 0
+    plan = setup.mapping.identity(dialect=facts.dialect, precision=setup.influxdb.precision)
+    return sum(count_of_others(found, plan, *run) for run in audit.numbers.runs())
 
 
 @asynccontextmanager
@@ -235,11 +238,9 @@ def _lines(name: str, report: Report, sent: _Sent | None, others: int) -> Iterat
     if report.unsettled:
         yield (f"  {plural(report.unsettled, 'message')} of the range not settled yet, and not audited",)
     if others:
-        words = "was settled by another version of the mapping" if others == 1 else "were settled by other versions"
-        yield (
-            Styled("  warning", "yellow"),
-            f": {plural(others, 'message')} {words}: their points may differ for that",
-        )
+        verb = "was" if others == 1 else "were"
+        words = f"{plural(others, 'message')} {verb} settled by another plan, whose points may be others"
+        yield Styled("  warning", "yellow"), f": {words}"
     if report.facts is not None and report.facts.keeps_ns is None:
         yield ("  the server does not tell its retention, so nothing counts as expired",)
     if sent is not None:

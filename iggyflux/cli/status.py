@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from iggyflux.cli.output import ExitCode, Line, Styled, json_text, plural, resul
 from iggyflux.cursors import cursor_state
 from iggyflux.delivery.settled import Interval, SettledOffsets, gaps
 from iggyflux.errors import Stopped
+from iggyflux.lineprotocol import Dialect
 from iggyflux.pipeline import TopicAddress
 from iggyflux.records import Partition
 from iggyflux.runner.factories import dead_letters_folder
@@ -72,7 +73,8 @@ def _tree(prepared: PreparedRoute) -> dict[str, Any]:
         made["cursor"] = None if record is None else _cursor(record)
         return made
     record = _record(ledger_state(state, setup.name))
-    return {**made, "plan": setup.mapping.hash, "ledger": None if record is None else _ledger(record)}
+    plans = {setup.mapping.identity(dialect=dialect.value, precision=setup.influxdb.precision) for dialect in Dialect}
+    return {**made, "ledger": None if record is None else _ledger(record, plans)}
 
 
 def _record(state: Any) -> Any:
@@ -106,7 +108,7 @@ def _cursor(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ledger(record: Any) -> dict[str, Any]:
+def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
     found = SettledOffsets.of(record)
     places: dict[Partition, list[Interval]] = {}
     intervals = []
@@ -118,6 +120,7 @@ def _ledger(record: Any) -> dict[str, Any]:
                 "topic": place.topic,
                 "partition": place.partition,
                 "plan": plan,
+                "is_plan_of_today": plan in plans,
                 "first": each.first,
                 "last": each.last,
                 "messages": each.messages,
@@ -159,7 +162,7 @@ def _lines(tree: dict[str, Any]) -> Iterator[Line]:
     if ledger is None:
         yield ("  no ledger: name a folder as `state` in the pipeline, and run the route",)
         return
-    rows = [_HEADS, *(_row(each, tree["plan"]) for each in ledger["intervals"])]
+    rows = [_HEADS, *map(_row, ledger["intervals"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         place, *counts = row
@@ -169,16 +172,16 @@ def _lines(tree: dict[str, Any]) -> Iterator[Line]:
         yield Styled("  gap", "yellow"), f" in {place}: offsets {_span(gap)}"
     if (more := len(ledger["gaps"]) - _MOST_GAPS) > 0:
         yield (f"  … and {plural(more, 'more gap')}",)
-    if any(each["plan"] != tree["plan"] for each in ledger["intervals"]):
-        yield ("  * settled by another version of the mapping",)
+    if not all(each["is_plan_of_today"] for each in ledger["intervals"]):
+        yield ("  * settled by another plan: the mapping has changed since",)
     if ledger["forgotten"]:
         yield (f"  {plural(ledger['forgotten'], 'older interval')} not kept",)
 
 
-def _row(each: dict[str, Any], plan: str) -> tuple[str, ...]:
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
     place = f"{each['stream']}/{each['topic']}/{each['partition']}"
     counts = (each[key] for key in ("messages", "points", "dead_letters", "dropped", "skipped"))
-    mark = "" if each["plan"] == plan else "*"
+    mark = "" if each["is_plan_of_today"] else "*"
     return (place, _span(each) + mark, *(f"{count:,}" for count in counts))
 
 

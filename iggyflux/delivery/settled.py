@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from iggyflux.records import Message, Partition, Position
 
@@ -50,6 +50,10 @@ class Interval:
             self.dropped + after.dropped,
             self.skipped + after.skipped,
         )
+
+
+PlanInterval: TypeAlias = tuple[str, Interval]
+"""An interval, and the identity of the plan that rendered its messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ def make_ledger(setup: WriterSetup, source: Endpoint) -> SettledLedger | None:
     has_offsets = source.kind in ("iggy", "log") or (source.kind == "file" and not source.envelope)
     if not setup.pipeline.names_state or isinstance(state, TopicAddress) or not has_offsets:
         return None
-    return SettledLedger(setup.name, setup.mapping.hash, setup.writer.on_error, ledger_state(state, setup.name))
+    return SettledLedger(setup.name, setup.writer.on_error, ledger_state(state, setup.name))
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

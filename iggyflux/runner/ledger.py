@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from iggyflux.delivery.settled import Interval
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
 
@@ -53,7 +53,7 @@ class _Entry:
     messages: int
     arrived_us: int
     is_settled: bool = False
-    intervals: Sequence[Interval] = ()
+    intervals: Sequence[PlanInterval] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Settled:
     positions: Sequence[Position]
     messages: int
     arrivals: Sequence[int]
-    intervals: Sequence[tuple[Partition, Interval]]
+    intervals: Sequence[tuple[Partition, PlanInterval]]
 
 
 class Ledger:
@@ -86,7 +86,7 @@ class Ledger:
         self._unsettled[job] = entry
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
-    def settle(self, job: Job, intervals: Sequence[Interval] = ()) -> None:
+    def settle(self, job: Job, intervals: Sequence[PlanInterval] = ()) -> None:
         """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped.
 
         `intervals` is what is written down of it after its acknowledgement.
@@ -98,7 +98,7 @@ class Ledger:
         """Return what may be acknowledged since the last call."""
         positions: list[Position] = []
         arrivals: list[int] = []
-        intervals: list[tuple[Partition, Interval]] = []
+        intervals: list[tuple[Partition, PlanInterval]] = []
         messages = 0
         for partition, queue in self._queues.items():
             settled, last = 0, None

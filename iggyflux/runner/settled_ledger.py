@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from iggyflux.delivery.settled import Interval, SettledBatch, SettledOffsets
+from iggyflux.delivery.settled import PlanInterval, SettledBatch, SettledOffsets
 from iggyflux.disk import file_name
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import OnError
@@ -34,11 +34,10 @@ def ledger_state(folder: Path, name: str) -> SqliteState:
 
 
 class SettledLedger:
-    """The ledger of one route; `plan` identifies what renders its messages."""
+    """The ledger of one route."""
 
-    def __init__(self, route: str, plan: str, on_error: OnError, store: StateStore) -> None:
+    def __init__(self, route: str, on_error: OnError, store: StateStore) -> None:
         self._route = route
-        self._plan = plan
         self._drops = on_error is OnError.SKIP
         self._store = store
         self._worker = Worker("ledger")
@@ -54,18 +53,19 @@ class SettledLedger:
             except (Stopped, NotConnected) as error:
                 self._give_up(error)
 
-    def intervals_of(self, job: Job) -> Sequence[Interval]:
-        """Return what is to be noted of a settled batch when it is acknowledged."""
+    def intervals_of(self, job: Job, plan: str) -> Sequence[PlanInterval]:
+        """Return what is to be noted of a settled batch when it is acknowledged; `plan` is the identity of its plan."""
         if self._settled is None:
             return ()
-        return self._settled.new(job.batch.partition, self._plan, _settled_batch(job, drops=self._drops))
+        found = self._settled.new(job.batch.partition, plan, _settled_batch(job, drops=self._drops))
+        return [(plan, each) for each in found]
 
-    def note(self, intervals: Iterable[tuple[Partition, Interval]]) -> None:
+    def note(self, intervals: Iterable[tuple[Partition, PlanInterval]]) -> None:
         """Add what was acknowledged, in memory."""
         if self._settled is None:
             return
-        for partition, interval in intervals:
-            self._settled.add(partition, self._plan, interval)
+        for partition, (plan, interval) in intervals:
+            self._settled.add(partition, plan, interval)
             self._is_changed = True
 
     async def write(self, now: float, *, at_once: bool = False) -> None:

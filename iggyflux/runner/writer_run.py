@@ -59,7 +59,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from iggyflux.delivery.held import HeldRequests
-from iggyflux.delivery.settled import Interval
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
 from iggyflux.runner.clock import Clock
@@ -151,6 +151,7 @@ class WriterRun:
     async def _connect(self) -> None:
         own = [each.connect for each in (self.route.series, self.route.ledger) if each is not None]
         await connect_all(*own, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        self.status.show_plan(self.route.plan_identity)
 
     async def _connect_source(self) -> None:
         """Connect the source, unless it was connected while the sink was unavailable."""
@@ -257,8 +258,9 @@ class _Transfer:
         self._ledger.settle(job, self._intervals(job))
         self._may_acknowledge.set()
 
-    def _intervals(self, job: Job) -> Sequence[Interval]:
-        return () if self._route.ledger is None else self._route.ledger.intervals_of(job)
+    def _intervals(self, job: Job) -> Sequence[PlanInterval]:
+        ledger = self._route.ledger
+        return () if ledger is None else ledger.intervals_of(job, self._status.about.plan)
 
     # Reading and rendering
 
