@@ -48,6 +48,15 @@ PLANTED = [
         "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n",
     ),
     Planted(
+        "write down a batch before it is settled",
+        f"{_RUNNER}.writer_run",
+        "            self._ledger.begin(job)\n",
+        "            self._ledger.begin(job)\n"
+        "            written_down = self._route.ledger\n"
+        "            if written_down is not None:\n"
+        "                written_down.note([(job.batch.partition, each) for each in self._intervals(job)])\n",
+    ),
+    Planted(
         "forget the refused lines of a batch",
         f"{_RUNNER}.ledger",
         "        self.refusals += (\n",
