@@ -148,6 +148,7 @@ class _Reading:
             iggy=iggy,
             influxdb=influxdb,
             state=state,
+            names_state="state" in tree,
             telemetry=telemetry,
             shutdown_timeout_seconds=timeout,
             document=self.document,

@@ -167,6 +167,8 @@ class Pipeline:
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
     state: Path | TopicAddress = Path(".iggyflux")
+    names_state: bool = False
+    """Whether the file has `state`; else it is the default."""
     telemetry: TelemetrySettings = TelemetrySettings()
     shutdown_timeout_seconds: float = 30.0
     path: Path | None = None

@@ -19,6 +19,7 @@ from iggyflux.runner.factories import (
     SOURCES,
     make_cursor_store,
     make_dead_letters,
+    make_ledger,
     make_series_guard,
 )
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
@@ -50,6 +51,7 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         until_end=setup.until_end,
         unit_ns=Precision(settings.precision).divisor,
         series=make_series_guard(setup),
+        ledger=make_ledger(setup, source),
     )
 
 
