@@ -35,6 +35,7 @@ LAYERS: list[set[str]] = [
     {"cursors"},
     {"telemetry"},
     {"runner"},
+    {"audit"},
     {"sim"},
     {"authoring"},
     {"editor"},

@@ -96,7 +96,7 @@ class Session:
             self._was_connected, self._is_away = True, False
             self._returns += was_away
             self._status.wait_for(None)
-            emit(log, logging.INFO, "route.connected", route=self._route)
+            emit(log, logging.INFO, "route.connected", route=self._route, plan=self._status.about.plan or None)
             try:
                 await work()
             except NotConnected:
