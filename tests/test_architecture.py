@@ -245,7 +245,7 @@ IMPORTED_LATE = {
     ("cli/lsp.py", "iggyflux.cli.language_server"): "pygls, which is an extra",
     ("cli/playground.py", "iggyflux.cli.playground_server"): "starlette and uvicorn, which are an extra",
     ("cli/playground_server.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
-    ("cli/progress.py", "iggyflux.cli.live_table"): "rich, only on a terminal",
+    ("cli/progress.py", "iggyflux.cli.live_display"): "wcwidth, only on a terminal",
     ("cli/test.py", "iggyflux.cli.round_trip"): "the simulator and transports, only with --round-trip",
     ("editor/checking.py", "iggyflux.runner.open"): "the runner, only for pipelines",
 }

@@ -29,7 +29,7 @@ def show_progress(
     Events called `without` are not shown as lines.
     """
     if live and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from iggyflux.cli.live_table import live_display  # loads rich (25 ms), only for a terminal
+        from iggyflux.cli.live_display import live_display  # loads wcwidth, only for a terminal
 
         return live_display(status)
     return _logging_to_stderr(log_format, level, without)

@@ -387,7 +387,12 @@ def fault_of_listen(settings: TelemetrySettings) -> tuple[str, str, str | None] 
         host, _ = parse_listen(settings.listen or "")
     except AddressFault as fault:
         return "IFX809", f"invalid address to listen on: {fault}", fault.hint
-    if is_loopback(host) or (settings.token is not None and settings.token.reveal().strip()):
+    if is_loopback(host):
+        return None
+    if settings.show != "codes":
+        hint = "remove `show`, or listen on 127.0.0.1; `iggyflux dead-letters show` prints a letter"
+        return "IFX822", f"other machines can reach {settings.listen}, and it shows {settings.show} of messages", hint
+    if settings.token is not None and settings.token.reveal().strip():
         return None
     hint = "add `telemetry: {token: ${VARIABLE}}` to the pipeline file, or listen on 127.0.0.1"
     return "IFX820", f"other machines can reach {settings.listen}, and there is no token", hint

@@ -135,6 +135,8 @@ class TelemetrySettings:
     token: Secret | None = None
     max_lag: int | None = None
     max_behind_seconds: float | None = None
+    show: Literal["codes", "words", "payloads"] = "codes"
+    """What is shown of the newest dead letters; more than `codes` on loopback only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
