@@ -28,7 +28,9 @@ _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letter
 @click.option(
     "--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counters to this file, as JSON."
 )
-@click.option("--listen", metavar="HOST:PORT", help="Serve a page with live plots there, /metrics, /healthz, /readyz and /status.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Serve a page with live plots there, /metrics, /healthz, /readyz and /status."
+)
 @click.option(
     "--fail-on",
     type=click.Choice(list(_FAILURES)),
