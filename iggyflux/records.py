@@ -252,3 +252,5 @@ class DeadLetter:
     mapping: str
     mapping_hash: str
     reasons: Sequence[Reason] = field(default_factory=tuple)
+    trace_id: str | None = None
+    """The trace of the batch that the message was read in; None if nothing is kept of it."""

@@ -55,6 +55,7 @@ BEHIND_ONE_DOOR = {
     "re2": {"functions", "payloads", "documents", "mapping", "sim"},
     "cbor2": {"payloads"},
     "h11": {"sim", "telemetry"},
+    "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
@@ -198,6 +199,7 @@ HEAVY = [
     "sqlite3",
     "asyncio",
     "prometheus_client",
+    "opentelemetry",
 ]
 
 

@@ -128,13 +128,15 @@ class InfluxSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
-    """The `telemetry` section: where a run answers requests for metrics and health, and who may ask."""
+    """The `telemetry` section: where a run answers requests for metrics and health, who may ask, and traces."""
 
     listen: str | None = None
     """Host and port; None if it does not listen."""
     token: Secret | None = None
     max_lag: int | None = None
     max_behind_seconds: float | None = None
+    propagate: bool = False
+    """Whether messages of readers carry their trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

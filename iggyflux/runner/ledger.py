@@ -12,6 +12,7 @@ from itertools import takewhile
 
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
+from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +24,7 @@ class Job:
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
     is_settled: bool = False
+    trace: Trace = NO_TRACE
 
     def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
         """Settle the lines `[start, stop)`; `refusals` count from `start`."""
@@ -63,22 +65,15 @@ class Ledger:
         """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped."""
         job.is_settled = True
 
-    def take(self) -> tuple[list[Position], int, list[int]]:
-        """Return the positions that may be acknowledged since the last call, and what they are of.
-
-        That is the number of their messages, and of each batch the time at which its first message arrived, in
-        microseconds since the epoch; 0 if it is not known.
-        """
-        positions, messages, arrivals = [], 0, []
+    def take(self) -> tuple[list[Position], list[Job]]:
+        """Return the positions that may be acknowledged since the last call, and the batches that they settle."""
+        positions, jobs = [], []
         for queue in self._queues.values():
             settled, last = 0, None
             for number, job in enumerate(takewhile(_is_settled, queue), 1):
                 if (position := job.batch.last) is not None:
                     settled, last = number, position
-            for _ in range(settled):
-                taken = queue.popleft().messages
-                messages += len(taken)
-                arrivals.append(taken[0].timestamp_us)
+            jobs += [queue.popleft() for _ in range(settled)]
             if last is not None:
                 positions.append(last)
-        return positions, messages, arrivals
+        return positions, jobs
