@@ -556,7 +556,7 @@ def test_traces_change_nothing_in_simulated_worlds_and_every_span_ends(monkeypat
         found.append(recorder)
         return summary
 
-    for seed in range(12):
+    for seed in range(8):
         scenario = draw(seed, SIZES["short"])
         plain = run_world(scenario)
         with monkeypatch.context() as patch:
@@ -565,5 +565,5 @@ def test_traces_change_nothing_in_simulated_worlds_and_every_span_ends(monkeypat
         assert (watched.wrong, watched.seconds, watched.counts) == (plain.wrong, plain.seconds, plain.counts)
 
     errors = Counter(attributes(span).get("error.type") for each in found for span in each.spans)
-    assert len(found) > 12
-    assert {"abandoned", "503", "not_connected"} <= set(errors)
+    assert len(found) > 8
+    assert {"abandoned", "unreachable", "not_connected", "422", "413"} <= set(errors)

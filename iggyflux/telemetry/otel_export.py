@@ -54,34 +54,36 @@ def exporting_to(
 
     Raise `PipelineError` (IFX822, IFX823) if an exporter cannot be made.
     """
-    resource, scope = Resource.create(_about(environ)), InstrumentationScope(_SCOPE, __version__)
-    every = milliseconds_of(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000
-    made = {export: _watched(_made(export), export.signal) for export in exports}
-    spans = [BatchSpanProcessor(exporter) for export, exporter in made.items() if export.signal == "traces"]
-    with _own_log():
-        senders = [
-            MetricSender(exporter, status, resource, scope, every)
-            for export, exporter in made.items()
-            if export.signal == "metrics"
-        ]
+    give_back = _take_log()
+    ends: list[Callable[[], None]] = []
+    try:
+        resource, scope = Resource.create(_about(environ)), InstrumentationScope(_SCOPE, __version__)
+        every = milliseconds_of(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        for processor in spans:
-            provider.add_span_processor(processor)
+        for export in exports:
+            exporter = _watched(_made(export), export.signal)
+            if export.signal == "metrics":
+                ends.append(MetricSender(exporter, status, resource, scope, every).shutdown)
+            else:
+                provider.add_span_processor(processor := BatchSpanProcessor(exporter))
+                ends.append(processor.shutdown)
         tracer = provider.get_tracer(_SCOPE, __version__)
-        try:
-            yield OtelTracing(tracer, propagates=propagates) if spans else NO_TRACING
-        finally:
-            _call_all([provider.shutdown, *(sender.shutdown for sender in senders)], seconds)
+        has_traces = any(export.signal == "traces" for export in exports)
+        yield OtelTracing(tracer, propagates=propagates) if has_traces else NO_TRACING
+    finally:
+        if _call_all(ends, seconds):
+            give_back()  # else what still tries may log a moment before the process ends
 
 
-def _call_all(ends: Sequence[Callable[[], None]], seconds: float) -> None:
-    """Call all of `ends` side by side, and return after `seconds` at the latest."""
+def _call_all(ends: Sequence[Callable[[], None]], seconds: float) -> bool:
+    """Call all of `ends` side by side; return after `seconds` at the latest, and whether all have ended."""
     until = time.monotonic() + seconds
     threads = [threading.Thread(target=end, daemon=True) for end in ends]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(until - time.monotonic(), 0.0))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def _watched(exporter: Any, signal: Signal) -> Any:
@@ -119,17 +121,17 @@ class _Once(logging.Handler):
             log.warning("otel.warning source=%s text=%r", record.name, str(record.msg))
 
 
-@contextmanager
-def _own_log() -> Iterator[None]:
-    """Keep the log of the SDK to ourselves inside the block."""
+def _take_log() -> Callable[[], None]:
+    """Keep the log of the SDK to ourselves; return what gives it back."""
     foreign, handler = logging.getLogger("opentelemetry"), _Once()
     before, foreign.propagate = foreign.propagate, False
     foreign.addHandler(handler)
-    try:
-        yield
-    finally:
+
+    def give_back() -> None:
         foreign.removeHandler(handler)
         foreign.propagate = before
+
+    return give_back
 
 
 def _about(environ: Mapping[str, str]) -> dict[str, str]:
