@@ -1,4 +1,7 @@
-"""What `run --listen` costs: the same run with and without it, in turns, while a client asks for all of it each second.
+"""What telemetry costs: the same run with and without it, in turns.
+
+`run --listen`: while a client asks for all of it each second.  OpenTelemetry: every batch, or one of a hundred, to a
+collector that takes everything, in a process of its own.
 
 CPU is that of the run's process, and the least of several rounds counts, so that the ratio holds on a busy machine.
 Prometheus asks four times a minute, so this is fifteen times what a run usually has to bear.
@@ -7,20 +10,25 @@ Prometheus asks four times a minute, so this is fifteen times what a run usually
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.run import BATCH, MAPPING, fill
 from bench.table import Figure, best_seconds, show
+from iggyflux.delivery.verdicts import Accepted
 from iggyflux.mapping import WriterMapping, parse_mapping
-from iggyflux.records import Batch, Partition
+from iggyflux.records import Batch, Partition, Rendered
 from iggyflux.runner.status import About, RouteStatus, Status
 from iggyflux.telemetry.exposition import exposed
+from iggyflux.telemetry.tracing import Traces, acknowledging, requests_of
 from iggyflux.transports.local.log import Log
 
 COUNT = 500_000
@@ -39,12 +47,47 @@ print(json.dumps({"wall": wall, "cpu": cpu, "kilobytes": resource.getrusage(reso
 """
 
 
-def run(folder: Path, *, listens: bool) -> tuple[dict[str, float], int]:
+COLLECTOR = """\
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """Return the address of a collector that runs inside the block."""
+    process = subprocess.Popen([sys.executable, "-c", COLLECTOR], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def otel(endpoint: str, share: float) -> dict[str, str]:
+    """Return the variables that send traces of a share of the batches, and all metrics."""
+    sampler = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": str(share)}
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "1000", **sampler}
+
+
+def run(folder: Path, *, listens: bool = False, environ: Mapping[str, str] = {}) -> tuple[dict[str, float], int]:
     """Run the pipeline from the start; return what it measured, and how often it was asked."""
     shutil.rmtree(folder / "data" / ".consumers", ignore_errors=True)
     (folder / "out.lp").unlink(missing_ok=True)
     command = [sys.executable, "-c", RUN, str(folder / "p.yaml"), *(["127.0.0.1:0"] if listens else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environ = {**os.environ, **environ}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
     assert process.stderr is not None
     over, asked = threading.Event(), 0
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -86,15 +129,35 @@ def parts(folder: Path) -> list[Figure]:
         status.request_size.observe(BATCH)
         status.acknowledge([], BATCH, [messages[0].timestamp_us], 1e9)
 
+    silent = Traces()
+
+    def tell() -> None:
+        """Do what a route does for each batch, as without OpenTelemetry."""
+        trace = silent.batch(batch, silent.now())
+        trace.rendered(silent.now(), batch, Rendered())
+        with requests_of([trace]).attempt(BATCH) as answer:
+            answer.received(Accepted())
+        with acknowledging([trace]):
+            trace.end()
+
     routes = [RouteStatus(f"r{number}", lag={Partition("s", "t", at): at for at in range(16)}) for number in range(10)]
     tree = {"version": "v", "python": "p", **Status(routes).as_public()}
-    rendering, counting, answering = best_seconds(
-        [lambda: plan.render(messages), count, lambda: exposed(tree, as_openmetrics=True)], 30
+    rendering, counting, telling, answering = best_seconds(
+        [lambda: plan.render(messages), count, tell, lambda: exposed(tree, as_openmetrics=True)], 30
     )
     share = counting / rendering
     return [
         Figure(
             "count bytes, size, age of a batch", counting * 1e6, "µs", "its rendering", share, "< 0.01", share < 0.01
+        ),
+        Figure(
+            "tell of a batch, without OpenTelemetry",
+            telling * 1e6,
+            "µs",
+            "its rendering",
+            telling / rendering,
+            "< 0.01",
+            telling / rendering < 0.01,
         ),
         Figure("/metrics of 10 routes, 160 partitions", answering * 1e3, "ms"),
     ]
@@ -102,11 +165,15 @@ def parts(folder: Path) -> list[Figure]:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, collector() as endpoint:
         folder = Path(name)
         fill(folder, count)
         run(folder, listens=True)  # files are in the cache of the system now
-        rounds = [(run(folder, listens=False)[0], *run(folder, listens=True)) for _ in range(ROUNDS)]
+        rounds, traced = [], dict[float, list[float]]()
+        for _ in range(ROUNDS):
+            rounds.append((run(folder)[0], *run(folder, listens=True)))
+            for share in (1.0, 0.01):
+                traced.setdefault(share, []).append(run(folder, environ=otel(endpoint, share))[0]["cpu"])
         figures = parts(folder)
     plain = min(off["cpu"] for off, _, _ in rounds)
     watched = min(on["cpu"] for _, on, _ in rounds)
@@ -126,6 +193,16 @@ def main() -> None:
                 ratio,
                 "< 1.01",
                 ratio < 1.01,
+            ),
+            *(
+                Figure(
+                    f"… OpenTelemetry, {share:.0%} of the batches",
+                    min(cpu) / count * 1e6,
+                    "µs/msg",
+                    "without",
+                    min(cpu) / plain,
+                )
+                for share, cpu in traced.items()
             ),
             Figure("… questions a second", asked / seconds, "1/s"),
             Figure("… memory more", memory / 1000, "MB", "", None, "< 10", memory < 10_000),
