@@ -27,9 +27,11 @@ from iggyflux.telemetry.exposition import exposed
 from iggyflux.telemetry.metrics import METRICS
 from iggyflux.telemetry.otel_metrics import metrics_data, otel_name
 from iggyflux.telemetry.otel_settings import Export, exports_of
+from iggyflux.telemetry.otel_traces import MOST_LETTERS, MOST_LINKS, MOST_LOOKED_AT
 from tests.iggy_server import free_ports
 from tests.metrics_watch import tree_of
 from tests.otlp_server import Collector, attributes, collecting
+from tests.pages import blocks
 from tests.test_telemetry import (
     ENVIRONMENT,
     MAPPING,
@@ -257,6 +259,30 @@ def test_the_end_of_a_run_waits_for_no_collector_longer_than_it_may(
     assert summary.exit_code == 0
     assert seconds - summary.seconds < 10, "the exporter itself would wait for 10 s, and the SDK for 30 s"
     assert MOST_FLUSH_SECONDS < 10
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "tracing.md"
+
+
+def test_the_commands_of_the_page_send_to_a_collector(tmp_path: Path) -> None:
+    """docs/tracing.md, with the pipeline and the port of this test."""
+    (block,) = [block for block in blocks(PAGE) if block["runs"]]
+    install, export, _run = block["text"].splitlines()
+    name, _, url = export.removeprefix("export ").partition("=")
+    with collecting() as found:
+        assert (install, url) == ("pip install 'iggyflux[otel]'", "http://localhost:4318")
+        done = command(tmp_path, **{name: found.url})
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found.spans and found.metrics
+
+
+def test_the_page_names_the_bounds_of_the_code() -> None:
+    text = " ".join(PAGE.read_text("utf-8").split())
+
+    assert f"at most {MOST_LINKS}, of the first {MOST_LOOKED_AT} messages" in text
+    assert f"The first {MOST_LETTERS} of a batch" in text
+    assert f"at most {MOST_FLUSH_SECONDS:.0f} s" in text
 
 
 # --- secrets ---
