@@ -35,15 +35,21 @@ COUNT = 500_000
 ROUNDS = 5
 ASKED_EVERY_SECONDS = 1.0
 RUN = """\
-import asyncio, json, logging, resource, sys, time
+import asyncio, json, logging, os, resource, sys, time
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner import run_pipeline
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 pipeline = load_pipeline(sys.argv[1])
+load = time.process_time()
+if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ:  # which costs the same, however long the run is
+    import iggyflux.telemetry.otel_export
+    import opentelemetry.exporter.otlp.proto.http.metric_exporter
+    import opentelemetry.exporter.otlp.proto.http.trace_exporter
+load = time.process_time() - load
 wall, cpu = time.perf_counter(), time.process_time()
 asyncio.run(run_pipeline(pipeline, until_end=True, listen=sys.argv[2] if len(sys.argv) > 2 else None))
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-print(json.dumps({"wall": wall, "cpu": cpu, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+print(json.dumps({"wall": wall, "cpu": cpu, "load": load, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """
 
 
@@ -169,11 +175,13 @@ def main() -> None:
         folder = Path(name)
         fill(folder, count)
         run(folder, listens=True)  # files are in the cache of the system now
-        rounds, traced = [], dict[float, list[float]]()
+        rounds, traced, loads = [], dict[float, list[float]](), list[float]()
         for _ in range(ROUNDS):
             rounds.append((run(folder)[0], *run(folder, listens=True)))
             for share in (1.0, 0.01):
-                traced.setdefault(share, []).append(run(folder, environ=otel(endpoint, share))[0]["cpu"])
+                measured, _ = run(folder, environ=otel(endpoint, share))
+                traced.setdefault(share, []).append(measured["cpu"])
+                loads.append(measured["load"])
         figures = parts(folder)
     plain = min(off["cpu"] for off, _, _ in rounds)
     watched = min(on["cpu"] for _, on, _ in rounds)
@@ -204,6 +212,7 @@ def main() -> None:
                 )
                 for share, cpu in traced.items()
             ),
+            Figure("… OpenTelemetry, loaded: CPU", min(loads) * 1e3, "ms"),
             Figure("… questions a second", asked / seconds, "1/s"),
             Figure("… memory more", memory / 1000, "MB", "", None, "< 10", memory < 10_000),
             *figures,
