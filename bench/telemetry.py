@@ -49,7 +49,8 @@ load = time.process_time() - load
 wall, cpu = time.perf_counter(), time.process_time()
 asyncio.run(run_pipeline(pipeline, until_end=True, listen=sys.argv[2] if len(sys.argv) > 2 else None))
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-print(json.dumps({"wall": wall, "cpu": cpu, "load": load, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"wall": wall, "cpu": cpu, "load": load, "kilobytes": kilobytes}))
 """
 
 

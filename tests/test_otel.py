@@ -246,6 +246,21 @@ def _log_as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_log_as_before")
+def test_the_log_of_the_sdk_stays_out_of_that_of_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that runs a pipeline may log everything; the SDK's records quote addresses and headers."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "canary no header")
+    with collecting(400) as found:
+        monkeypatch.setenv(ENDPOINT, found.url)
+        run(tmp_path, [measured(1)])
+
+    assert "otel.not_exported" in caplog.text
+    assert [record.name for record in caplog.records if record.name.startswith("opentelemetry")] == []
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.usefixtures("_log_as_before")
 def test_the_end_of_a_run_waits_for_no_collector_longer_than_it_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ from iggyflux.runner import Route, Stop, run_routes
 from iggyflux.runner.reader_run import ReaderRun
 from iggyflux.telemetry.otel_traces import MOST_LETTERS, MOST_LINKS, MOST_LOOKED_AT, OtelTracing
 from iggyflux.transports.local.deadletters import DirectoryDeadLetters, dead_letter_files, read_dead_letters
-from iggyflux.transports.local.memory import ImmediateClock, ScriptedSink, ScriptedSource, batch
+from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink, ScriptedSource, batch
 from tests.simulation import world as worlds
 from tests.simulation.scenario import SIZES, draw
 from tests.simulation.worlds import run as run_world
@@ -394,11 +394,12 @@ def test_an_answer_that_stops_the_route_is_a_code() -> None:
 
 
 def test_nothing_is_kept_of_a_batch_that_is_not_sampled() -> None:
-    source = ScriptedSource([batch(payloads(3)), batch(payloads(3), offset=3)])
-    found = run(route(source, Server()), recorder=Recorder(ALWAYS_OFF))
+    source, letters = ScriptedSource([batch(payloads(3)), batch([b"bad"], offset=3)]), CollectingDeadLetters()
+    found = run(route(source, Server(), letters), recorder=Recorder(ALWAYS_OFF))
 
     assert found.spans == ()
-    assert source.settled == {Partition("s", "t", 0): 5}
+    assert source.settled == {Partition("s", "t", 0): 3}
+    assert [letter.trace_id for letter in letters.letters] == [None], "it would name a trace that is nowhere"
 
 
 # --- W3C ---
