@@ -116,7 +116,7 @@ async def deliver(
     state: SinkState | None = None,
     statistics: DeliveryStatistics | None = None,
     stop: asyncio.Event | None = None,
-    told: Requests = NO_REQUESTS,
+    traced: Requests = NO_REQUESTS,
     random: Callable[[], float] = _random.random,
 ) -> tuple[Refusal, ...]:
     """Send `lines` (of `size` characters) until each is stored or refused, and return the refused ones, by index.
@@ -124,13 +124,13 @@ async def deliver(
     Return only when everything is settled, however long the server is unavailable.  Raise `Stopped` if a person must
     act, or if the policy stops, and `StopRequested` if `stop` is set and the server is unavailable; then nothing of
     `lines` may be acknowledged, though some may be stored.  The same holds after a cancellation.  Requests and retries
-    are counted in `statistics` and told to `told`; deliveries to one sink share its `state`.
+    are counted in `statistics` and reported to `traced`; deliveries to one sink share its `state`.
     """
     state, statistics, stop = state or SinkState(), statistics or DeliveryStatistics(), stop or asyncio.Event()
     state.limit = state.limit or ByteLimit(policy.max_bytes)
     machine = Machine(lines, policy, size=size, limit=state.limit, outage=state.shared.outage)
     with state.delivery(machine):
-        return await _deliver(sink, lines, machine, clock, state, statistics, stop, told, random)
+        return await _deliver(sink, lines, machine, clock, state, statistics, stop, traced, random)
 
 
 async def _deliver(
@@ -141,7 +141,7 @@ async def _deliver(
     state: SinkState,
     statistics: DeliveryStatistics,
     stop: asyncio.Event,
-    told: Requests,
+    traced: Requests,
     random: Callable[[], float],
 ) -> tuple[Refusal, ...]:
     """Do what `machine` says until it is done."""
@@ -158,7 +158,10 @@ async def _deliver(
                     async with state.gate.turn(alone=machine.wants_to_be_alone):
                         began = clock.monotonic()
                         what = f"a write of {len(indices)} lines"
-                        with state.unanswered.request(began, what, state.server), told.attempt(len(indices)) as answer:
+                        with (
+                            state.unanswered.request(began, what, state.server),
+                            traced.attempt(len(indices)) as answer,
+                        ):
                             verdict = await sink.write(_selected(lines, indices))
                             answer.received(verdict)
                     now = clock.monotonic()

@@ -33,8 +33,8 @@ class Request:
     lines: Sequence[str]
     size: int
     """In characters, line feeds included."""
-    told: Requests = field(default=NO_REQUESTS, compare=False)
-    """Who is told of each time that it is sent."""
+    traced: Requests = field(default=NO_REQUESTS, compare=False)
+    """What is informed each time that it is sent."""
 
     def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[Refusal]]]:
         """Yield each range with its refused lines, counted from the first line of the range."""
@@ -89,7 +89,7 @@ class RequestBuilder:
 
     def take(self) -> Request:
         """Return the request, full or not, and begin the next one."""
-        told = requests_of([lines.job.trace for lines in self._ranges])
-        request = Request(tuple(self._ranges), self._lines, self._size, told)
+        traced = requests_of([lines.job.trace for lines in self._ranges])
+        request = Request(tuple(self._ranges), self._lines, self._size, traced)
         self._ranges, self._lines, self._size = [], (), 0
         return request

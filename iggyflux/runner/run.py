@@ -84,7 +84,7 @@ async def run_routes(
     tick_seconds: float | None = _TICK_SECONDS,
     tracing: Tracing = NO_TRACING,
 ) -> Summary:
-    """Run `routes` side by side; `tracing` is told of what they do."""
+    """Run `routes` side by side; `tracing` is informed of what they do."""
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name, about_route(route)) for route in routes]
     started, status.started_unix = clock.monotonic(), time.time()

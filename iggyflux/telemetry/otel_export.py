@@ -3,7 +3,7 @@
 The run never waits for a collector.  Spans wait in a queue that is bounded (`OTEL_BSP_MAX_QUEUE_SIZE`, 2,048), and
 those for which there is no room are dropped; metrics have no queue, since the next ones hold the sums of all.  At the
 end what is left is sent for a bounded time.  The SDK's own log is not shown, since it quotes addresses and headers: its
-warnings are told once each, without their values.
+warnings are logged once each, without their values.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _call_all(ends: Sequence[Callable[[], None]], seconds: float) -> bool:
 
 
 def _watched(exporter: Any, signal: Signal) -> Any:
-    """Return the exporter; it tells once that it fails, and once that it succeeds again."""
+    """Return the exporter; it logs once that it fails, and once that it succeeds again."""
     export, fails = exporter.export, False
 
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -109,7 +109,7 @@ def _watched(exporter: Any, signal: Signal) -> Any:
 
 
 class _Once(logging.Handler):
-    """Tells each warning of the SDK once, as it is written in its code: without values."""
+    """Logs each warning of the SDK once, as it is written in its code: without values."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -84,7 +84,7 @@ def metrics_data(status: Tree, resource: Resource, scope: InstrumentationScope, 
 
 
 def otel_name(metric: Metric) -> str:
-    """Return a metric's name in OpenTelemetry: the first word is a namespace, the unit is told apart."""
+    """Return a metric's name in OpenTelemetry: the first word is a namespace, the unit is not in it."""
     base = metric.name.removesuffix("_total")
     return (base.removesuffix(f"_{metric.unit}") if metric.unit else base).replace("_", ".", 1)
 
@@ -114,5 +114,5 @@ def _number(labels: Mapping[str, str], value: Value, start: int, now: int) -> Nu
 def _buckets(labels: Mapping[str, str], value: Value, start: int, now: int) -> HistogramDataPoint:
     assert isinstance(value, Mapping)  # noqa: S101  # of a histogram it is
     counts = value["counts"]
-    least: Any = None  # nor is the largest value known: OTLP leaves both out then
+    least: Any = None  # as the largest value, it is not known; then OTLP omits both
     return HistogramDataPoint(labels, start, now, sum(counts), value["sum"], counts, value["bounds"], least, least)

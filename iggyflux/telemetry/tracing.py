@@ -1,7 +1,7 @@
-"""What routes tell of their work, for traces.  The classes here keep nothing: they are what a run has without traces.
+"""What routes report of their work, for traces.  The classes here keep nothing: they are what a run has without traces.
 
-A route knows no more of tracing than this file.  It tells when a batch (of a reader: a window) arrived, what was made
-of it, each request that carries its lines, and when it is acknowledged.  What tells it apart is in `otel_traces`.
+A route knows no more of tracing than this file.  It reports when a batch (of a reader: a window) arrived, what was
+made of it, each request that carries its lines, and when it is acknowledged.  `otel_traces` makes spans of that.
 
 | a route calls         | when                                                                              |
 |-----------------------|-----------------------------------------------------------------------------------|
@@ -10,7 +10,7 @@ of it, each request that carries its lines, and when it is acknowledged.  What t
 | `Trace.rendered`      | a part of the batch was rendered; it ends with `Trace.end`                        |
 | `Trace.step`          | something else is done inside the block                                           |
 | `requests_of`         | lines of some batches become a request                                            |
-| `Requests.attempt`    | the request is sent once inside the block, which tells the answer                 |
+| `Requests.attempt`    | the request is sent once inside the block, which reports the answer              |
 | `Trace.dead_letters`  | messages of the batch were kept                                                   |
 | `acknowledging`       | parts are acknowledged inside the block, and then end                             |
 | `Trace.end`           | a part was acknowledged, or the last part was rendered                            |
@@ -64,7 +64,7 @@ class Trace:
         return _NO_ANSWER
 
     def requests(self, others: Sequence[Trace] = ()) -> Requests:  # noqa: ARG002
-        """Return what tells the requests for lines of this batch, and of the batches of `others`."""
+        """Return what reports the requests for lines of this batch, and of the batches of `others`."""
         return NO_REQUESTS
 
     def dead_letters(self, letters: Sequence[DeadLetter], place: str | None) -> None:
@@ -127,7 +127,7 @@ NO_TRACING: Final = Tracing()
 
 
 def requests_of(traces: Sequence[Trace]) -> Requests:
-    """Return what tells the requests for lines of some batches: they belong to the first trace of which is kept."""
+    """Return what reports the requests for lines of some batches: they belong to the first trace of which is kept."""
     first, *others = _kept(traces) or (NO_TRACE,)
     return first.requests(others)
 
