@@ -90,12 +90,12 @@ class ReaderStatus:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a route is, for labels: the same during the whole run."""
+    """What a route is, for labels."""
 
     kind: Literal["writer", "reader"] = "writer"
     mapping: str = ""
     plan: str = ""
-    """The hash of the mapping document."""
+    """The identity of the plan; empty until the route is connected."""
     source: str | None = None
     """The address of the server that is read, without a login; None for files."""
     sink: str | None = None
@@ -136,12 +136,18 @@ class RouteStatus(DeliveryStatistics):
     """The known series of a writer with `limits.series`."""
     series_limit: int | None = None
     """The most series of such a writer."""
+    retention_seconds: int | None = None
+    """How long the sink's server keeps points: 0 without a limit, None if it is not known."""
     reader: ReaderStatus | None = None
     """The progress of a reader."""
 
     def wait_for(self, text: str | None, *, briefly: str | None = None) -> None:
         """Show what the route waits for: `text`, and without words of a server `briefly`."""
         self.waiting_for, self.waiting_briefly = text, briefly
+
+    def show_plan(self, identity: str) -> None:
+        """Show the plan that renders now."""
+        self.about = dataclasses.replace(self.about, plan=identity)
 
     def show_backoff(self, now: float, sink_until: float | None = None) -> None:
         """Update the time until the next attempt: of the session, or of the sink's server, until `sink_until`."""
@@ -187,6 +193,7 @@ class RouteStatus(DeliveryStatistics):
             "offsets": {str(partition): offset for partition, offset in self.offsets.copy().items()},
             "groups": [_group(each) for each in self.groups],
             **({} if series is None else {"series": series, "series_limit": self.series_limit}),
+            "retention_seconds": self.retention_seconds,
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
