@@ -163,7 +163,9 @@ async def _letters(setup: WriterSetup, prepared: PreparedRoute) -> Any:
             yield letter
     except EnvelopeError as error:
         raise Stopped(
-            f"a message is no dead letter: {error}", "check `dead_letters` of the pipeline", "IFX716"
+            f"a message in the topic of dead letters cannot be read: {error}",
+            "check `dead_letters` of the pipeline",
+            "IFX716",
         ) from error
 
 

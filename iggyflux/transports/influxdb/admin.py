@@ -172,7 +172,7 @@ def bucket_name(settings: InfluxSettings, ask: Ask) -> str:
 
 
 def retention_of(flavor: str, settings: InfluxSettings, ask: Ask) -> int | None:
-    """Return for how many nanoseconds the server keeps points, 0 for ever; None if it does not tell.
+    """Return for how many nanoseconds the server keeps points, 0 without limit; None if it does not tell.
 
     Raise `NotConnected` or `Stopped`.
     """

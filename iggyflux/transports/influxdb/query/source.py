@@ -208,7 +208,7 @@ class InfluxRows(InfluxConnection):
         return await self._run(lambda: self._ask_schema(measurement))
 
     async def retention(self) -> int | None:
-        """Return for how many nanoseconds points are kept, 0 for ever; None if the server does not tell.
+        """Return for how many nanoseconds points are kept, 0 without limit; None if the server does not tell.
 
         Raise `NotConnected` or `Stopped`.
         """
