@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from itertools import count
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -95,16 +96,17 @@ def audit(mapping: WriterMapping, store: StoredPoints, folder: Path) -> tuple[fl
 def ledger_costs(mapping: WriterMapping, folder: Path) -> tuple[float, float]:
     """Return the CPU of noting a batch, in shares of its rendering, and that of a write, once a second, in seconds."""
     messages = Log.open(folder / "data").reader(Partition("factory", "readings", 0), 0).read(BATCH)
-    job = Job(Batch(Partition("factory", "readings", 0), messages), mapping.plan().render(messages), 0)
+    rendered, numbers = mapping.plan().render(messages), count()
     state = ledger_state(folder, "bench")
     ledger = SettledLedger("bench", OnError.DEAD_LETTER, state)
     asyncio.run(ledger.connect())
     plan, known = mapping.plan(), SettledOffsets()
 
     def note() -> None:
-        ledger.note([(job.batch.partition, each) for each in ledger.intervals_of(job, "p")])
+        place = Partition("factory", "readings", next(numbers))
+        ledger.note([(place, each) for each in ledger.intervals_of(Job(Batch(place, messages), rendered, 0), "p")])
 
-    known.add(job.batch.partition, "p", Interval(0, BATCH))
+    known.add(Partition("factory", "readings", 0), "p", Interval(0, BATCH))
     rendering, noting, writing = best_seconds(
         [lambda: plan.render(messages), note, lambda: state.commit(known.record())], 20, time.process_time
     )
@@ -113,7 +115,7 @@ def ledger_costs(mapping: WriterMapping, folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
     context = multiprocessing.get_context("spawn")
     urls: Queue[str] = context.Queue()
     server = context.Process(target=serve, args=(urls,), daemon=True)
@@ -122,7 +124,7 @@ def main() -> None:
     assert isinstance(mapping, WriterMapping)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fill(folder, count)
+        fill(folder, number)
         settings = InfluxSettings(url=urls.get(), database="factory")
         asyncio.run(write(settings, mapping, folder))
         share, writing = ledger_costs(mapping, folder)
@@ -132,14 +134,14 @@ def main() -> None:
         alone = min(audit(mapping, store, folder)[1] for _ in range(ROUNDS))
     server.kill()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rate = count / alone / 1e3
+    rate = number / alone / 1e3
     show(
         "audit",
         [
             Figure("points, answers at hand: CPU", rate, "k/s", "", None, "≥ 200", rate >= 200),
-            Figure("… a point", alone / count * 1e6, "µs"),
-            Figure("points, with the client of queries: CPU", count / whole / 1e3, "k/s"),
-            Figure("points, against the simulator: wall clock", count / wall / 1e3, "k/s"),
+            Figure("… a point", alone / number * 1e6, "µs"),
+            Figure("points, with the client of queries: CPU", number / whole / 1e3, "k/s"),
+            Figure("points, against the simulator: wall clock", number / wall / 1e3, "k/s"),
             Figure("largest resident memory", megabytes, "MB"),
             Figure("ledger, noting a batch", share, "", "its rendering", share, "< 0.01", share < 0.01),
             Figure("ledger, a write, once a second", writing * 1e3, "ms", "", None, "< 10", writing < 0.01),
