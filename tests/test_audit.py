@@ -417,6 +417,7 @@ from: log:data
 to: influxdb
 influxdb: {{url: '{url}', {place}, batch_size: 100, retry_backoff: 10ms}}
 state: kept
+tags: {{shore: west}}
 run:
   - mapping: tides.yaml
 """

@@ -125,11 +125,11 @@ async def _audit(
     source = await range_of(setup, prepared.source, limits)
     if source is None:
         raise click.UsageError(f"{setup.name} reads standard input, which cannot be read again")
-    precision = Precision(setup.influxdb.precision)
+    precision, tags = Precision(setup.influxdb.precision), dict(setup.item.tags)
     store = StoredPoints(setup.influxdb, precision.divisor)
     audit = Audit(
         source,
-        lambda dialect: setup.mapping.plan(dialect=dialect, precision=precision.value),
+        lambda dialect: setup.mapping.plan(dialect=dialect, precision=precision.value, tags=tags),
         store,
         LetterIndex([letter async for letter in _letters(setup, prepared)]),
         unit_ns=precision.divisor,
@@ -197,7 +197,8 @@ def _of_other_plans(setup: WriterSetup, audit: Audit) -> int:
     facts = audit.report.facts
     if facts is None or not found:
         return 0
-    plan = setup.mapping.identity(dialect=facts.dialect, precision=setup.influxdb.precision)
+    tags = dict(setup.item.tags)
+    plan = setup.mapping.identity(dialect=facts.dialect, precision=setup.influxdb.precision, tags=tags)
     return sum(count_of_others(found, plan, *run) for run in audit.numbers.runs())
 
 

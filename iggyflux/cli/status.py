@@ -73,7 +73,8 @@ def _tree(prepared: PreparedRoute) -> dict[str, Any]:
         made["cursor"] = None if record is None else _cursor(record)
         return made
     record = _record(ledger_state(state, setup.name))
-    plans = {setup.mapping.identity(dialect=dialect.value, precision=setup.influxdb.precision) for dialect in Dialect}
+    tags, precision = dict(setup.item.tags), setup.influxdb.precision
+    plans = {setup.mapping.identity(dialect=dialect.value, precision=precision, tags=tags) for dialect in Dialect}
     return {**made, "ledger": None if record is None else _ledger(record, plans)}
 
 

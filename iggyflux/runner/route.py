@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -63,6 +63,8 @@ class Route:
     sink: LineSink
     dead_letters: DeadLetterSink
     mapping: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The tags of the pipeline, which the plan adds."""
     on_error: OnError = OnError.DEAD_LETTER
     policy: Policy = field(default_factory=Policy)
     batch_size: int = 5000

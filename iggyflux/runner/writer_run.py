@@ -76,7 +76,7 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
-from iggyflux.transports.base import Grouped, Lagging, Worker, server_of
+from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -173,6 +173,20 @@ class WriterRun:
                 raise Stopped(end.reason, end.hint, end.code) from error
             raise
         self._sink_failures = 0
+        await self._read_retention()
+
+    async def _read_retention(self) -> None:
+        """Ask once how long the server keeps points; a run does not depend on the answer."""
+        state, sink = self._sink_state, self.route.sink
+        if state.retention is not None or not isinstance(sink, Retaining):
+            return
+        with self._unanswered.request(self._clock.monotonic(), "asking for the retention", state.server):
+            state.retention = found = await sink.retention()
+        self.status.retention_seconds = found.seconds
+        fields = {"route": self.route.name, "server": state.server, "kept": str(found)}
+        emit(
+            log, logging.INFO, "server.retention", **fields, **({"reason": found.why} if found.seconds is None else {})
+        )
 
     async def _transfer(self) -> None:
         """Transfer until the end of the input, a requested stop or the end of the connection."""
