@@ -245,7 +245,7 @@ class Stored:
         self._tags = {"pier": "pier", "quay": "quay"} if case.has_others else {"pier": "pier"}
 
     async def facts(self) -> StoreFacts:
-        return StoreFacts("v2", 10**9, OLDEST_S * 10**9)
+        return StoreFacts("v2", 1, OLDEST_S * 10**9)
 
     async def of(self, measurement: str, entries: list[Entry]) -> AsyncIterator[tuple[list[Entry], Answer]]:
         first, last = entries[0][0], entries[-1][0]
