@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux.audit.again import LinesPlan, StillMissing
 from iggyflux.audit.check import Audit
 from iggyflux.audit.letters import LetterIndex
 from iggyflux.audit.points import Entry, FieldReader, Numbers
@@ -336,6 +337,38 @@ def test_sending_what_is_missing_leaves_nothing_missing_and_changes_no_value(cas
     for measurement in audit.missing.measurements():
         for entries in audit.missing.windows(measurement, 100, 10**9):
             assert asyncio.run(audit.still_missing(measurement, entries)) == []
+
+
+@settings(max_examples=50)
+@given(cases(), st.data())
+def test_what_came_in_the_meantime_is_not_sent(case: Case, data: st.DataObject) -> None:
+    """Each point is asked for again right before it is sent."""
+    audit = audit_of(case, 100, 10**6)
+    source = StillMissing(audit, 3, 10**9)
+    entries = [entry for name in audit.missing.measurements() for entry in next(audit.missing.windows(name, 99, 10**9))]
+    arrived = data.draw(
+        st.sets(st.sampled_from(sorted({entry[:2] for entry in entries}))) if entries else st.just(set())
+    )
+    reader = FieldReader(Dialect.V2)
+    for at, series, _, text in entries:
+        if (at, series) in arrived:
+            kind, tags = audit._series.read(series)
+            case.stored.setdefault((kind, tags.get("pier", ""), at), {}).update(reader.read([text]).at(0))
+
+    async def sent() -> list[str]:
+        await source.connect()
+        lines = []
+        while True:
+            try:
+                batch = await source.read()
+            except EndOfInput:
+                return lines
+            assert batch is not None
+            lines += LinesPlan().render(batch.messages).lines
+
+    expected = [f"{series} {text} {at}" for at, series, _, text in entries if (at, series) not in arrived]
+    assert asyncio.run(sent()) == expected
+    assert source.healed == len(entries) - len(expected)
 
 
 # --- parts ---
