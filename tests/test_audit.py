@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from iggyflux.audit.again import LinesPlan, StillMissing
 from iggyflux.audit.check import Audit
 from iggyflux.audit.letters import LetterIndex
-from iggyflux.audit.points import Entry, FieldReader, Numbers
+from iggyflux.audit.points import Entry, FieldReader, Numbers, SeriesReader
 from iggyflux.audit.sorting import PointSorter
 from iggyflux.audit.stored import StoreFacts
-from iggyflux.audit.window import is_same
+from iggyflux.audit.window import Class, Window, is_same
 from iggyflux.errors import EndOfInput
 from iggyflux.lineprotocol import Dialect, Point, Unsigned
 from iggyflux.mapping import WriterMapping, parse_mapping
@@ -81,7 +81,7 @@ class Case:
     stored: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
 
-KEYS = st.tuples(st.sampled_from(["surge", "ebb tide"]), st.sampled_from(["north", "a=b,c d", ""]), st.integers(0, 9))
+KEYS = st.tuples(st.sampled_from(["surge", "ebb tide"]), st.sampled_from(["north", "a=b,c d", ""]), st.integers(2, 5))
 SOME = {
     "h": st.sampled_from([0.5, 1.0, 2.0, -0.0]),
     "n": st.sampled_from(["", 'a "b" \\', "two\nlines", "plain", "x=1i", ",note=", ",open=true"]),
@@ -90,7 +90,7 @@ SOME = {
 FIELDS = st.fixed_dictionaries({"w": st.integers(0, 2)}, optional=SOME) | st.fixed_dictionaries(
     {"w": st.integers(0, 2), **SOME}
 )
-ROWS = st.lists(st.tuples(KEYS, FIELDS, st.integers(0, 9)), min_size=1, max_size=4, unique_by=lambda row: row[0])
+ROWS = st.lists(st.tuples(KEYS, FIELDS, st.integers(0, 3)), min_size=1, max_size=4, unique_by=lambda row: row[0])
 
 
 @st.composite
@@ -115,8 +115,9 @@ def cases(draw: st.DrawFn) -> Case:
             if not claim.is_refused:
                 case.stored.setdefault(claim.key, {}).update(claim.fields)
     for key in draw(st.lists(st.sampled_from(sorted(case.stored)), max_size=4)) if case.stored else ():
-        if key in case.stored:
-            damage(draw, case, key)
+        for _ in range(draw(st.integers(1, 3))):
+            if key in case.stored:
+                damage(draw, case, key)
     return case
 
 
@@ -369,6 +370,35 @@ def test_what_came_in_the_meantime_is_not_sent(case: Case, data: st.DataObject) 
     expected = [f"{series} {text} {at}" for at, series, _, text in entries if (at, series) not in arrived]
     assert asyncio.run(sent()) == expected
     assert source.healed == len(entries) - len(expected)
+
+
+@pytest.mark.parametrize(
+    ("rendered", "stored", "kinds"),
+    [
+        ({"w": 1}, True, ("boolean",)),
+        ({"w": 1}, True, ("boolean", "integer")),
+        ({"w": 1}, True, ("any",)),
+        ({"w": 0, "o": True}, 1, ("integer",)),
+        ({"w": 0, "o": False}, 0.0, ("float",)),
+    ],
+)
+def test_a_boolean_is_not_a_number(rendered: dict[str, Any], stored: object, kinds: tuple[str, ...]) -> None:
+    """Python takes True for 1; a store that has one of them does not have the other."""
+    name = NAMES[max(rendered, key="wo".index)]
+    fields = {NAMES[key]: value for key, value in rendered.items()}
+    entries = [(at, "surge", at, Point("surge", {}, fields).encode().partition(" ")[2]) for at in (1, 2)]
+    others = {each: (("boolean",) if each == "open" else ("integer",)) for each in fields}
+    window = Window(
+        entries,
+        Selection({**others, name: kinds}, {}),
+        unit_ns=1,
+        series=SeriesReader(Dialect.V2),
+        fields=FieldReader(Dialect.V2),
+    )
+    window.take([Row({"time": 1, **fields}), Row({"time": 2, **fields, name: stored})])
+    (suspect,) = window.suspects(lambda _: Partition("coast", "gauges", 0), lambda _: False)
+
+    assert (window.there(), suspect.entry[0], suspect.states[name]) == (1, 2, Class.DIFFERENT)
 
 
 # --- parts ---
