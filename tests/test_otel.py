@@ -313,7 +313,9 @@ def test_no_span_and_no_metric_holds_a_secret_or_a_part_of_a_message(
     broken = b"canary-no-json"
     with SimServer(2, token=ENVIRONMENT["CANARY_TOKEN"]) as sim:
         _write(sim, f"{PAYLOAD_CANARY},beet=x feuchte=1.5 1700000000000000000")
-        summary = run(tmp_path, [wrong, broken], SECRET_PIPELINE.format(url=sim.url), MAPPING + f"{end}\n")
+        summary = run(
+            tmp_path, [wrong, broken], SECRET_PIPELINE.format(url=sim.url, show="payloads"), MAPPING + f"{end}\n"
+        )
 
     assert summary.routes[0].requests or "fail" in end
     assert any(span.name == "POST" for span in collector.spans) or "fail" in end
