@@ -246,9 +246,14 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be delivered completely, with everything needed to replay it."""
+    """A message that could not be delivered completely, with everything needed to replay it.
+
+    `kept_us` is when it was kept, in microseconds since the epoch; 0 if that is not known.  Letters that differ only in
+    it are equal.
+    """
 
     message: Message
     mapping: str
     mapping_hash: str
     reasons: Sequence[Reason] = field(default_factory=tuple)
+    kept_us: int = field(default=0, compare=False)

@@ -97,7 +97,7 @@ class Publisher:
         self._progress = progress
         self._session = session
         self._sender = sender
-        self._failures = FailureHandler(route, status, self._put, record="row")
+        self.failures = FailureHandler(route, status, self._put, record="row")
 
     async def publish(self, read: Read, window: Window, deduplicator: Deduplicator) -> int:
         """Send what is new or changed of a window; return the number of its rows when everything is confirmed."""
@@ -192,8 +192,8 @@ class Publisher:
 
     async def _handle(self, failures: Sequence[Failure], rows: Sequence[Row], digests: Sequence[bytes]) -> None:
         column = self._route.column
-        self._failures.report_failures(failures, lambda index: _place_of(rows[index], column))
-        await self._failures.keep(reasons_by_record(failures), lambda index: self._letter(rows[index], digests[index]))
+        self.failures.report_failures(failures, lambda index: _place_of(rows[index], column))
+        await self.failures.keep(reasons_by_record(failures), lambda index: self._letter(rows[index], digests[index]))
 
     async def _put(self, letters: Sequence[DeadLetter]) -> None:
         await self._session.until_confirmed(partial(self._route.dead_letters.put, letters))

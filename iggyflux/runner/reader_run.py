@@ -115,6 +115,7 @@ class ReaderRun:
             route.source.close,
             route.sink.close,
             route.dead_letters.close,
+            self._publisher.failures.finish,
         ):
             try:
                 await self._session.run(self._connect, self._read_windows, lambda: self._progress.windows)
@@ -131,6 +132,7 @@ class ReaderRun:
         self._unanswered.warn(now)
         progress.position, progress.live_to = windows.position, windows.live_to
         progress.measure(now)
+        self._publisher.failures.refresh()
         self.status.show_backoff(now)
 
     def _asking(self, transport: object, what: str) -> AbstractContextManager[None]:

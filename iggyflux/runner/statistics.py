@@ -66,6 +66,10 @@ class DeliveryStatistics:
     """Lines that the server refused."""
     dead_letters: int = 0
     """Messages kept as dead letters."""
+    removed_replayed: int = 0
+    """Dead letters that retention removed, and that had been replayed."""
+    removed_letters: int = 0
+    """Dead letters that retention removed, and that had not been replayed."""
     dropped: int = 0
     """Messages with failed records or refused lines that `on_error: skip` acknowledged."""
     collisions: int = 0

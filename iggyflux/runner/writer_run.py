@@ -112,7 +112,7 @@ class WriterRun:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
         closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
-        closes += [] if route.series is None else [route.series.close]
+        closes += [self._failures.finish, *([] if route.series is None else [route.series.close])]
         async with closing_all(*closes):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
@@ -129,6 +129,7 @@ class WriterRun:
             status.series, status.series_limit = self.route.series.count, self.route.series.most
         now = self._clock.monotonic()
         shared = self._sink_state.shared
+        self._failures.refresh()
         status.is_away = shared.outage.is_on
         status.show_backoff(now, shared.outage.not_before if status.is_away else None)
         self._unanswered.warn(now)

@@ -263,6 +263,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         _by_reason("dead_letters"),
         ("code",),
     ),
+    Metric(
+        "iggyflux_dead_letters_removed_total",
+        "counter",
+        "Dead letters that retention removed, by whether they had been replayed.",
+        lambda route: [(("no",), route["removed_letters"]), (("yes",), route["removed_replayed"])],
+        ("replayed",),
+    ),
     Metric("iggyflux_messages_dropped_total", "counter", "Messages that `on_error: skip` dropped.", _of("dropped")),
     Metric(
         "iggyflux_drop_reasons_total",

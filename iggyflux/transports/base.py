@@ -216,6 +216,23 @@ class DeadLetterSink(Protocol):
         """Release everything; idempotent."""
 
 
+@dataclass(slots=True)
+class Removed:
+    """What retention removed: letters that were replayed, and others."""
+
+    replayed: int = 0
+    others: int = 0
+
+
+@runtime_checkable
+class Retains(Protocol):
+    """A `DeadLetterSink` that removes old letters, because the pipeline says so."""
+
+    @property
+    def removed(self) -> Removed:
+        """What was removed since the start."""
+
+
 def forget_error(future: asyncio.Future[Any]) -> None:
     """Take the error of a call that is not waited for any more: a callback for `add_done_callback`."""
     if not future.cancelled():
