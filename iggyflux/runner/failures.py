@@ -26,7 +26,6 @@ from iggyflux.transports.base import Retains, forget_error
 _MOST_LOGGED = 20
 _MOST_REASONS = 200
 _MOST_CHARACTERS = 1_000_000
-_LAST_SECONDS = 1.0
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -48,7 +47,6 @@ class FailureHandler:
         self._put = put
         self._record = record
         self._logged: set[tuple[str, str]] = set()
-        self._putting: set[asyncio.Task[None]] = set()
 
     def report_failures(self, failures: Sequence[Failure], place: Callable[[int], object]) -> None:
         """Count failed records and log each kind once.  Raise `Stopped` if `on_error` is fail.
@@ -95,20 +93,9 @@ class FailureHandler:
         letters = [
             DeadLetter(message(index), mapping, mapping_hash, bounded(reasons[index])) for index in sorted(reasons)
         ]
-        putting = asyncio.create_task(self._put_and_count(letters))
-        self._putting.add(putting)
-        putting.add_done_callback(self._putting.discard)
+        putting = asyncio.ensure_future(self._put_and_count(letters))
         putting.add_done_callback(forget_error)
         await asyncio.shield(putting)
-
-    async def finish(self) -> None:
-        """Count what was being kept when the route was cut off, and show what retention removed.
-
-        Call it after the sink was closed, which ends what is being written.
-        """
-        if self._putting:
-            await asyncio.wait(self._putting, timeout=_LAST_SECONDS)
-        self.refresh()
 
     def refresh(self) -> None:
         """Copy what the sink of dead letters reports about itself to the status."""

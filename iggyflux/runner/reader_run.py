@@ -115,7 +115,6 @@ class ReaderRun:
             route.source.close,
             route.sink.close,
             route.dead_letters.close,
-            self._publisher.failures.finish,
         ):
             try:
                 await self._session.run(self._connect, self._read_windows, lambda: self._progress.windows)

@@ -112,7 +112,7 @@ class WriterRun:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
         closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
-        closes += [self._failures.finish, *([] if route.series is None else [route.series.close])]
+        closes += [] if route.series is None else [route.series.close]
         async with closing_all(*closes):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)

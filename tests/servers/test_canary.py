@@ -101,6 +101,8 @@ def everything(*more: str) -> list[Outcome]:
     ]
     if Path("dead-letters/env").exists():
         outcomes += [iggyflux(*replay), iggyflux(*replay, "--dry-run"), iggyflux(*replay, "--as-is")]
+        letters = (("summary",), ("list",), ("list", "--format", "json"), ("export",), ("prune", "--all", "--dry-run"))
+        outcomes += [iggyflux("dead-letters", name, "dead-letters/env", *more) for name, *more in letters]
     return outcomes
 
 

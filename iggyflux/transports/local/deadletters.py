@@ -132,7 +132,6 @@ class DirectoryDeadLetters:
         data = b"".join(encode_letter(letter) + b"\n" for letter in _kept_now(letters, self._seconds()))
         try:
             for _ in range(ATTEMPTS):
-                make_folder(self.path, 0o700)
                 with folder_lock(self.path, shared=True):
                     file = self._ready(len(data))
                     end = file.append(data)
@@ -347,13 +346,22 @@ def _ends_whole(file: int, size: int) -> bool:
 
 @contextmanager
 def folder_lock(folder: Path, *, shared: bool) -> Iterator[None]:
-    """Hold the lock of a folder of letters: `shared` to append, alone to remove letters.
+    """Hold the lock of a folder of letters: `shared` to append, which makes the folder, alone to remove letters.
 
     A lock file that was removed meanwhile, with its folder, locks nobody out; it is made again.  Raise `OSError`.
     """
     path = folder / _LOCK
+    left = ATTEMPTS
     while True:
-        file = open_private(path)
+        if shared:
+            make_folder(folder, 0o700)
+        try:
+            file = open_private(path)
+        except FileNotFoundError:
+            left -= 1
+            if not shared or not left:
+                raise
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             if leads_to(path, file):

@@ -46,11 +46,13 @@ def rewrite(
     goes: Callable[[bytes, str], bool],
     *,
     still: Callable[[os.stat_result], bool] = lambda _found: True,
+    entire: bool = False,
 ) -> None:
     """Remove the lines of `file` for which `goes(line, place)` is true; a file without lines is removed.
 
-    Nothing is done unless `still` is true of the file when it is locked.  Incomplete and overlong lines stay.  Raise
-    `OSError`, and what `goes` raises: the file is then as it was.
+    Nothing is done unless `still` is true of the file when it is locked.  Overlong lines stay, unless the file is to be
+    removed `entire`: then `goes` only sees its letters.  An incomplete last line is left by a crash, since nobody
+    appends now; it goes with the first letter.  Raise `OSError`, and what `goes` raises: the file is then as it was.
     """
     new = file.with_name(f".{file.name}.new")
     with folder_lock(folder, shared=False), file.open("rb") as lines, ExitStack() as until:
@@ -60,20 +62,21 @@ def rewrite(
         target = None
         position = left = 0
         for line, place in _pieces(lines.readline, file):
-            if place and goes(line, place):
-                if target is None:
-                    until.callback(new.unlink, missing_ok=True)
-                    target = open_private(new, os.O_TRUNC)
-                    until.callback(os.close, target)
-                    _copy(file, target, position)
-            else:
+            is_gone = bool(place) and goes(line, place)
+            if is_gone and not entire and target is None:
+                until.callback(new.unlink, missing_ok=True)
+                target = open_private(new, os.O_TRUNC)
+                until.callback(os.close, target)
+                _copy(file, target, position)
+                left = position
+            is_torn = not line.endswith(b"\n") and len(line) <= LONGEST_LINE
+            if target is not None and not (is_gone or is_torn):
                 left += len(line)
-                if target is not None:
-                    write_whole(target, line)
+                write_whole(target, line)
             position += len(line)
-        if target is None:
+        if target is None and not entire:
             return
-        if left:
+        if target is not None and left:
             os.fsync(target)
             os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
             new.replace(file)
@@ -182,7 +185,7 @@ class Retaining:
                 gone.others += 1
             return is_replayed or not only_replayed
 
-        rewrite(self._folder, file, goes, still=still)
+        rewrite(self._folder, file, goes, still=still, entire=not only_replayed)
         if gone.replayed or gone.others:
             self.removed.replayed += gone.replayed
             self.removed.others += gone.others
@@ -214,10 +217,10 @@ class RetainingDeadLetters(DirectoryDeadLetters):
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """As `DeadLetterSink.put`; then remove what is beyond the limits."""
-        await super().put(letters)
-        await self._worker.call(self._apply)
+    def _put(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep the letters, and remove what is beyond the limits, in one call of the thread."""
+        super()._put(letters)
+        self._apply()
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
