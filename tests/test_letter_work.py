@@ -218,7 +218,7 @@ def test_no_letter_is_lost_or_sent_twice_whatever_is_done(
 
 
 def test_letters_that_are_kept_while_others_are_removed_stay(tmp_path: Path) -> None:
-    """A writer with its file open, and somebody who removes every second letter again and again."""
+    """A writer has its file open, and another thread removes every second letter again and again."""
     stop, count = threading.Event(), 400
 
     def remove() -> None:

@@ -125,7 +125,7 @@ async def _save_letters(settings: IggySettings, stream: str, topic: str, file: P
     with file.open("xb") as lines:
         async for message in read_range(IggyRange(settings, [(stream, topic)])):
             if message.payload.startswith(b'{"replayed":'):
-                with suppress(msgspec.MsgspecError, ValueError):  # else it is no letter either
+                with suppress(msgspec.MsgspecError, ValueError):  # such a message is not a letter either
                     mark = msgspec.json.decode(message.payload, type=_Mark)
                     marks.add(map(bytes.fromhex, mark.replayed), mark.at_us)
                     continue

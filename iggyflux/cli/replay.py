@@ -243,7 +243,7 @@ def _with_lines(letters: Iterator[KeptLetter]) -> Iterator[tuple[Message, bytes]
 class LetterSource:
     """A `Source` of the messages of letters, each with its digest; an acknowledgement marks what did not fail again.
 
-    Messages that are not acknowledged are held, and come again after a lost connection.
+    Messages without an acknowledgement stay in memory, and come again after a lost connection.
     """
 
     waiting_for: str | None = None
@@ -287,7 +287,7 @@ class LetterSource:
         return Batch(_HERE, [message for message, _ in chunk], end)
 
     def _read_chunk(self) -> None:
-        """Read letters into what waits, so that none is lost if nobody waits for it any more."""
+        """Read letters into what waits, so that a cancelled `read` loses none."""
         if chunk := list(islice(self._messages, _BATCH)):
             self._read += len(chunk)
             self._waiting.append((self._read, chunk))

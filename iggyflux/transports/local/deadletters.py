@@ -348,7 +348,7 @@ def _ends_whole(file: int, size: int) -> bool:
 def folder_lock(folder: Path, *, shared: bool) -> Iterator[None]:
     """Hold the lock of a folder of letters: `shared` to append, which makes the folder, alone to remove letters.
 
-    A lock file that was removed meanwhile, with its folder, locks nobody out; it is made again.  Raise `OSError`.
+    A lock file that was removed meanwhile, with its folder, is made again.  Raise `OSError`.
     """
     path = folder / _LOCK
     left = ATTEMPTS

@@ -51,8 +51,8 @@ def rewrite(
     """Remove the lines of `file` for which `goes(line, place)` is true; a file without lines is removed.
 
     Nothing is done unless `still` is true of the file when it is locked.  Overlong lines stay, unless the file is to be
-    removed `entire`: then `goes` only sees its letters.  An incomplete last line is left by a crash, since nobody
-    appends now; it goes with the first letter.  Raise `OSError`, and what `goes` raises: the file is then as it was.
+    removed `entire`: then `goes` only sees its letters.  An incomplete last line is left by a crash, since the lock
+    excludes writers; it goes with the first letter.  Raise `OSError`, and what `goes` raises: the file is then as it was.
     """
     new = file.with_name(f".{file.name}.new")
     with folder_lock(folder, shared=False), file.open("rb") as lines, ExitStack() as until:
