@@ -254,6 +254,7 @@ class DeadLetter:
 
     message: Message
     mapping: str
-    mapping_hash: str
+    plan: str
+    """The identity of the plan that rendered it; empty in letters of older versions."""
     reasons: Sequence[Reason] = field(default_factory=tuple)
     kept_us: int = field(default=0, compare=False)

@@ -177,7 +177,7 @@ class Mill:
 
 
 async def _dying(_self: object, _digests: Sequence[bytes]) -> None:
-    raise Stopped("killed", None, "IFX718")
+    raise Stopped("killed", None, "IFX719")
 
 
 def put(path: Path, letters: Sequence[DeadLetter], max_bytes: int = 10**6, *, keeper: Any = None) -> None:
@@ -299,7 +299,7 @@ def test_letters_stay_where_it_cannot_be_told_which_were_replayed(
     assert len(list(read_dead_letters(tmp_path))) == 9
     assert "deadletters.not_removed" in caplog.text
     listed = iggyflux("dead-letters", "list", str(tmp_path))
-    assert (listed.code, "IFX718" in listed.err) == (3, True)
+    assert (listed.code, "IFX719" in listed.err) == (3, True)
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ def _described(kept: KeptLetter, *, has_payload: bool) -> Iterator[str]:
         yield f"  kept      {_time(letter.kept_us)}"
     if kept.replayed_us is not None:
         yield f"  replayed  {_time(kept.replayed_us)}"
-    yield f"  mapping   {escaped(letter.mapping)} ({letter.mapping_hash[:12] or 'of unknown version'})"
+    yield f"  mapping   {escaped(letter.mapping)} (plan {escaped(letter.plan) or 'unknown'})"
     if message.headers:
         yield f"  headers   {', '.join(map(escaped, message.headers))}"
     for reason in letter.reasons:

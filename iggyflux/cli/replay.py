@@ -22,6 +22,7 @@ from iggyflux.cli.failures import show_failure
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.letters import (
     KeptLetter,
+    LetterCounts,
     LetterFilter,
     Letters,
     LettersOnDisk,
@@ -32,11 +33,12 @@ from iggyflux.cli.letters import (
     opened_letters,
     report_others,
 )
-from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, talk, warn
+from iggyflux.cli.output import ExitCode, note, plural, result, show_problem, show_stop, talk, warn
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
-from iggyflux.errors import EndOfInput
+from iggyflux.errors import EndOfInput, Location, Problem
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
+from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import Worker
@@ -186,10 +188,21 @@ def _routes_of(letters: Letters, path: Path, only: str | None) -> tuple[list[_Ro
             warn(f"{count} of mapping {name!r}, which has several routes: choose one of them with --route ({names})")
             code = ExitCode.PROBLEMS
             continue
-        if changed := counts.count - counts.hashes[mapping.hash]:
-            note(f"{name}: the mapping has changed since {changed:,} of {count} failed")
+        _warn_of_change(mapping, routes[name][0], counts)
         found.append(_RouteOfLetters(routes[name][0], mapping))
     return found, code
+
+
+def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) -> None:
+    """Warn of letters of another plan than today's; letters of older versions do not say theirs."""
+    plan = route.plan
+    today = plan.identities() if isinstance(plan, SinkPlan) else {plan.identity}
+    others = sum(count for identity, count in counts.plans.items() if identity and identity not in today)
+    if others:
+        message = f"the plan has changed since {others:,} of {plural(counts.count, 'letter')} failed"
+        hint = "other points of these messages may have been written by the old one; --dry-run prints the new lines"
+        place = Location(mapping.document.file)
+        show_problem(Problem("IFX718", message, place, severity="warning", hint=hint))
 
 
 async def _send(letters: Letters, place: LettersOnDisk, path: Path, as_is: bool) -> int:
@@ -243,7 +256,7 @@ def _with_lines(letters: Iterator[KeptLetter]) -> Iterator[tuple[Message, bytes]
 class LetterSource:
     """A `Source` of the messages of letters, each with its digest; an acknowledgement marks what did not fail again.
 
-    Messages without an acknowledgement stay in memory, and come again after a lost connection.
+    Messages without an acknowledgement stay in memory, and are read once more after a lost connection.
     """
 
     waiting_for: str | None = None

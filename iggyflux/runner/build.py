@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
-from iggyflux.lineprotocol import Precision
-from iggyflux.mapping import Reader, Writer
+from iggyflux.lineprotocol import Dialect, Precision
+from iggyflux.mapping import Reader, WriterMapping
 from iggyflux.pipeline import Endpoint, InfluxSettings
 from iggyflux.plan import ReferencePlan, compile_plan
 from iggyflux.plan.compiled import CompiledPlan
@@ -36,11 +36,10 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
     return Route(
         name=setup.name,
         source=SOURCES[source.kind](setup, source),
-        plan=SinkPlan(setup.writer, line_sink, settings.precision),
+        plan=SinkPlan(setup.mapping, line_sink, settings.precision),
         sink=line_sink,
         dead_letters=make_dead_letters(setup, source),
         mapping=setup.mapping.name,
-        mapping_hash=setup.mapping.hash,
         on_error=setup.writer.on_error,
         policy=policy_of(settings),
         batch_size=settings.batch_size,
@@ -56,11 +55,23 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
 class SinkPlan(WriterPlan):
     """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
 
-    def __init__(self, writer: Writer, sink: LineSink, precision: str) -> None:
-        self._writer = writer
+    def __init__(self, mapping: WriterMapping, sink: LineSink, precision: str) -> None:
+        self._mapping = mapping
         self._sink = sink
         self._precision = precision
         self._plan: CompiledPlan | ReferencePlan | None = None
+
+    @property
+    def identity(self) -> str:
+        """Return the identity of the plan."""
+        return self._identity(self._sink.dialect)
+
+    def identities(self) -> frozenset[str]:
+        """Return the identities that the plan can have: the dialect is not known before the sink is connected."""
+        return frozenset(self._identity(dialect.value) for dialect in Dialect)
+
+    def _identity(self, dialect: str) -> str:
+        return self._mapping.identity(dialect=dialect, precision=self._precision)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
@@ -76,7 +87,7 @@ class SinkPlan(WriterPlan):
 
     def _compiled(self) -> CompiledPlan | ReferencePlan:
         if self._plan is None:
-            self._plan = compile_plan(self._writer, dialect=self._sink.dialect, precision=self._precision)
+            self._plan = compile_plan(self._mapping.writer, dialect=self._sink.dialect, precision=self._precision)
         return self._plan
 
 
@@ -118,7 +129,7 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
         column=reader.cursor.column,
         mark=reader.cursor.mark,
         mapping=setup.mapping.name,
-        mapping_hash=setup.mapping.hash,
+        plan_identity=setup.mapping.identity(),
         stream=reader.target.stream,
         topic=reader.target.topic,
         on_error=reader.on_error,

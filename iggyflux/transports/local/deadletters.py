@@ -1,9 +1,10 @@
 """Dead letters: messages that could not be delivered completely, kept with everything that a replay needs.
 
-A letter is one line of JSON: when it was kept, the message's envelope, the mapping's name and hash, and the reasons.  A
-kept letter is on disk, in the file that is at the path now (or confirmed by the topic).  A letter that cannot be kept
-stops the run.  Files are rotated by size; several processes may share a directory.  Only `letter_removal` changes a
-file afterwards: a writer holds the folder's lock from the append to the check that the file is still at its path.
+A letter is one line of JSON: when it was kept, the message's envelope, the mapping's name, the plan's identity, and the
+reasons.  A kept letter is on disk, in the file that is at the path now (or confirmed by the topic).  A letter that
+cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only `letter_removal`
+changes a file afterwards: a writer holds the folder's lock from the append to the check that the file is still at its
+path.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
 _LOCK = ".lock"
-_OWN_KEYS = ("mapping", "mapping_hash", "reasons", "kept_us")
+_OWN_KEYS = ("mapping", "plan", "reasons", "kept_us", "mapping_hash")  # the last one: older letters have no `plan`
 _KEPT = re.compile(rb'\{"kept_us":([0-9]+),')
 
 log = logging.getLogger("iggyflux.deadletters")
@@ -55,7 +56,7 @@ def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
     return {
         **({"kept_us": letter.kept_us} if letter.kept_us else {}),
         "mapping": letter.mapping,
-        "mapping_hash": letter.mapping_hash,
+        "plan": letter.plan,
         **envelope_of(letter.message),
         "reasons": [{key: value for key, value in _fields(reason) if value is not None} for reason in letter.reasons],
     }
@@ -65,15 +66,13 @@ def decode_letter(line: bytes) -> DeadLetter:
     """Return the letter in a line.  Raise `EnvelopeError`."""
     try:
         tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        mapping, mapping_hash = (
-            msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2]
-        )
+        mapping, plan = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2])
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
         kept_us = msgspec.json.decode(tree.get("kept_us", msgspec.Raw(b"0")), type=int)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
-    return DeadLetter(decode_envelope(envelope, 0), mapping, mapping_hash, tuple(reasons), kept_us)
+    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), kept_us)
 
 
 def letter_digest(line: bytes) -> bytes:
@@ -229,7 +228,7 @@ def _kept_now(letters: Sequence[DeadLetter], seconds: float) -> list[DeadLetter]
 
 def _outgoing(letter: DeadLetter) -> OutgoingMessage:
     message = letter.message
-    headers = {"mapping": letter.mapping, "mapping_hash": letter.mapping_hash}
+    headers = {"mapping": letter.mapping, "plan": letter.plan}
     return OutgoingMessage(encode_letter(letter), f"{message.partition}", headers, None, message.id)
 
 

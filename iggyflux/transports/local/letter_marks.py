@@ -36,7 +36,7 @@ COMMIT;
 class Marks:
     """The marks of a folder, for several threads.
 
-    Calls block.  They raise `Stopped` (IFX718) if the file cannot be used.
+    Calls block.  They raise `Stopped` (IFX719) if the file cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -134,7 +134,7 @@ class Marks:
         hint = (
             f"correct its permissions or restore it; if you remove it, `replay` sends all letters of {self.path.parent}"
         )
-        return Stopped(f"cannot use {self.path}, which says what was replayed: {reason}", hint, "IFX718")
+        return Stopped(f"cannot use {self.path}, which says what was replayed: {reason}", hint, "IFX719")
 
 
 @contextmanager

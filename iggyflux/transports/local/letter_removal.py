@@ -52,7 +52,8 @@ def rewrite(
 
     Nothing is done unless `still` is true of the file when it is locked.  Overlong lines stay, unless the file is to be
     removed `entire`: then `goes` only sees its letters.  An incomplete last line is left by a crash, since the lock
-    excludes writers; it goes with the first letter.  Raise `OSError`, and what `goes` raises: the file is then as it was.
+    excludes writers; it goes with the first letter.  Raise `OSError`, and what `goes` raises: the file is then as
+    before.
     """
     new = file.with_name(f".{file.name}.new")
     with folder_lock(folder, shared=False), file.open("rb") as lines, ExitStack() as until:
@@ -95,7 +96,7 @@ def _copy(file: Path, target: int, count: int) -> None:
 
 
 def _pieces(readline: Callable[[int], bytes], file: Path) -> Iterator[tuple[bytes, str]]:
-    """Yield the lines of a file, each with its place; pieces of lines that are no letters have none."""
+    """Yield the lines of a file, each with its place; pieces of lines without a letter have an empty one."""
     number, is_inside = 1, False
     while line := readline(LONGEST_LINE + 1):
         is_end = line.endswith(b"\n")
