@@ -2,9 +2,9 @@
 
 A letter is one line of JSON: when it was kept, the message's envelope, the mapping's name, the plan's identity, and the
 reasons.  A kept letter is on disk, in the file that is at the path now (or confirmed by the topic).  A letter that
-cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only `letter_removal`
-changes a file afterwards: a writer holds the folder's lock from the append to the check that the file is still at its
-path.
+cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only
+`letter_removal` changes a file afterwards: a writer holds the folder's lock from the append to the check that the file
+is still at its path.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class Retaining:
                 self._expire(marks, now_seconds - self._rules.keep_seconds)
             if self._rules.max_bytes is not None and self._bytes() > self._rules.max_bytes:
                 self._shrink(marks, self._rules.max_bytes - file_bytes(self._rules))
-        except FileNotFoundError:  # nothing was kept yet, or somebody removes it
+        except FileNotFoundError:  # the folder has no letters yet, or is being removed
             pass
         except OSError as error:
             log.warning("deadletters.not_removed folder=%s reason=%s", self._folder, error.strerror or error)
