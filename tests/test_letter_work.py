@@ -302,6 +302,32 @@ def test_letters_stay_where_it_cannot_be_told_which_were_replayed(
     assert (listed.code, "IFX719" in listed.err) == (3, True)
 
 
+def test_marks_of_a_replay_are_seen_by_the_next_one_only(tmp_path: Path) -> None:
+    """Many letters are read a second time, while the first of them are marked already."""
+    marks = Marks(tmp_path)
+    marks.begin()
+    marks.add([b"a"], 5)
+    marks.begin()
+    assert marks.when(b"a") is None
+    marks.close()
+    later = Marks(tmp_path)
+    assert later.when(b"a") == 5
+    later.begin()
+    assert (later.when(b"a"), later.when(b"b")) == (5, None)
+    later.close()
+
+
+def test_what_a_crash_left_of_a_line_goes_with_the_first_letter(tmp_path: Path) -> None:
+    put(tmp_path, [letter(1), letter(2)])
+    (file,) = dead_letter_files(tmp_path)
+    first, second, _ = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([first, second, first[:30]]))
+    rewrite(tmp_path, file, lambda _line, _place: False)
+    assert file.read_bytes().endswith(first[:30])
+    rewrite(tmp_path, file, lambda line, _place: line.startswith(first))
+    assert file.read_bytes() == second + b"\n"
+
+
 @pytest.fixture
 def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mill:
     monkeypatch.chdir(tmp_path)
@@ -404,8 +430,8 @@ def test_letters_of_a_topic_are_marked_in_it(mill: Mill, monkeypatch: pytest.Mon
     letters = [letter(1), letter(2, "IFX609", "none"), letter(3), letter(1)]
 
     async def keep() -> None:
-        await TopicDeadLetters(topic, seconds=iter([5.0, 6.0]).__next__).put(letters[:3])
-        await TopicDeadLetters(topic, seconds=iter([5.0, 6.0]).__next__).put(letters[3:])
+        await TopicDeadLetters(topic, seconds=lambda: 5.0).put(letters[:3])
+        await TopicDeadLetters(topic, seconds=lambda: 6.0).put(letters[3:])
 
     drive(keep())
     place = ["iggy:mill/dead", "--pipeline", "p.yaml"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from iggyflux.delivery.windows import Read
 from iggyflux.transports.base import RowSource, Window
@@ -11,8 +12,11 @@ from iggyflux.transports.base import RowSource, Window
 class Prefetcher:
     """Fetches windows, at most one of them ahead."""
 
-    def __init__(self, source: RowSource) -> None:
+    def __init__(self, source: RowSource, seconds: Callable[[], float], observe: Callable[[float], None]) -> None:
+        """`seconds` is the time of the clock; `observe` gets how long each query took, whether it was answered or not."""
         self._source = source
+        self._seconds = seconds
+        self._observe = observe
         self._ahead: tuple[Read, asyncio.Task[Window]] | None = None
 
     def prefetch(self, read: Read | None) -> None:
@@ -42,4 +46,14 @@ class Prefetcher:
             found.close()
 
     def _begin(self, read: Read) -> asyncio.Task[Window]:
-        return asyncio.ensure_future(self._source.fetch(read.start, read.stop))
+        return asyncio.ensure_future(self._fetch(read))
+
+    async def _fetch(self, read: Read) -> Window:
+        began = self._seconds()
+        try:
+            window = await self._source.fetch(read.start, read.stop)
+        except Exception:  # a query that is cancelled says nothing
+            self._observe(self._seconds() - began)
+            raise
+        self._observe(self._seconds() - began)
+        return window

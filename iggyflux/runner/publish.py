@@ -42,13 +42,20 @@ class MessageSender:
         self._status = status
         self._session = session
         self._is_connected = False
+        self._is_unreachable = False
 
     async def connect(self) -> None:
         """Connect the sink, unless it is connected."""
         if not self._is_connected:
-            with self._asking("connecting"):
-                await self._sink.connect()
+            try:
+                with self._asking("connecting"):
+                    await self._sink.connect()
+            except NotConnected:
+                self._is_unreachable = self._status.is_away = True
+                raise
             self._is_connected = True
+            if self._is_unreachable:
+                self._is_unreachable = self._status.is_away = False
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
         """Return when all `messages` are confirmed."""

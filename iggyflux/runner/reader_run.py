@@ -97,7 +97,7 @@ class ReaderRun:
         self._sender = MessageSender(route, status, self._session, partial(self._asking, route.sink), clock.monotonic)
         self._renderer = Worker("render")
         self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer)
-        self._prefetcher = Prefetcher(route.source)
+        self._prefetcher = Prefetcher(route.source, clock.monotonic, status.query_seconds.observe)
         self._worker = Worker("cursor")
         self._windows = Windows(route.rules)
         self._is_open = False
@@ -205,6 +205,7 @@ class ReaderRun:
             self._events.too_much(read, error)
             return
         with closing(window):
+            self.status.read_bytes += window.read_bytes
             rows = LIGHT_ROWS if window.rows is None else window.rows
             if rows > self.route.page_size:
                 await self._store(window=read.stop - read.start)

@@ -130,8 +130,8 @@ class WriterRun:
         now = self._clock.monotonic()
         shared = self._sink_state.shared
         self._failures.refresh()
-        status.is_away = shared.outage.is_on
-        status.show_backoff(now, shared.outage.not_before if status.is_away else None)
+        status.is_away = shared.outage.is_on or self._sink_failures > 0
+        status.show_backoff(now, shared.outage.not_before if shared.outage.is_on else None)
         self._unanswered.warn(now)
         if status.state == "connecting":
             self._unanswered.show(status, now)

@@ -193,6 +193,10 @@ class Window(Protocol):
     def rows(self) -> int | None:
         """The number of rows, if it is known."""
 
+    @property
+    def read_bytes(self) -> int:
+        """The size of the answers, as they are stored."""
+
     def chunks(self) -> AsyncIterator[Sequence[Row]]:
         """Return the rows, some thousands at a time, in the order of the answer; may be called again."""
 
