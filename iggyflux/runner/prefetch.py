@@ -13,7 +13,7 @@ class Prefetcher:
     """Fetches windows, at most one of them ahead."""
 
     def __init__(self, source: RowSource, seconds: Callable[[], float], observe: Callable[[float], None]) -> None:
-        """`seconds` is the time of the clock; `observe` gets how long each query took, whether it was answered or not."""
+        """`seconds` is the time of the clock; `observe` gets how long each query took, answered or not."""
         self._source = source
         self._seconds = seconds
         self._observe = observe
