@@ -378,6 +378,7 @@ def test_the_action_does_not_report_what_the_base_branch_changed(
 ) -> None:
     """A mapping is changed there after the branch began.  GitHub checks out a merge; `ref` may say the head."""
     base = git(repository, "branch", "--show-current").strip()
+    began = git(repository, "rev-parse", "HEAD").strip()
     git(repository, "checkout", "-qb", "branch")
     (repository / "other.yaml").write_text(KILN)
     head = commit(repository)
@@ -396,7 +397,7 @@ def test_the_action_does_not_report_what_the_base_branch_changed(
         "HOME": str(tools),
         "RUNNER_TEMP": str(tools),
         "GITHUB_STEP_SUMMARY": str(tools / "summary.md"),
-        "github.event.pull_request.base.sha": tip if checked_out == "head" else git(repository, "rev-parse", f"{tip}^").strip(),
+        "github.event.pull_request.base.sha": tip if checked_out == "head" else began,
         "github.event.pull_request.head.sha": head,
         "github.event.pull_request.html_url": "https://example.org/pull/1",
     }

@@ -33,7 +33,6 @@ from iggyflux.runner.factories import written_folders
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.spec import Query
-from iggyflux.telemetry.server import listener
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
@@ -123,6 +122,8 @@ def _check_address(listen: str) -> bool:
 
     An address in use is no fault, since a pipeline can be checked while it runs.
     """
+    from iggyflux.telemetry.server import listener  # loads h11, only for a pipeline that listens
+
     try:
         listener(*parse_listen(listen)).close()
     except PipelineError as error:
