@@ -21,7 +21,7 @@ from iggyflux.pipeline import IggySettings, load_pipeline
 from iggyflux.records import Message, OutgoingMessage
 from iggyflux.secrets import Secret
 from iggyflux.transports.iggy.topics import IggyRange, IggySink, last_messages, read_range
-from iggyflux.transports.local.deadletters import decode_letter, encode_letter, letter_digest
+from iggyflux.transports.local.deadletters import decode_letter, encode_letter, is_mark, letter_digest
 from iggyflux.transports.local.envelopes import EnvelopeError
 from iggyflux.transports.local.letter_marks import Marks
 
@@ -124,7 +124,7 @@ async def _save_letters(settings: IggySettings, stream: str, topic: str, file: P
     seen: set[bytes] = set()
     with file.open("xb") as lines:
         async for message in read_range(IggyRange(settings, [(stream, topic)])):
-            if message.payload.startswith(b'{"replayed":'):
+            if is_mark(message.payload):
                 with suppress(msgspec.MsgspecError, ValueError):  # such a message is not a letter either
                     mark = msgspec.json.decode(message.payload, type=_Mark)
                     marks.add(map(bytes.fromhex, mark.replayed), mark.at_us)

@@ -143,6 +143,8 @@ class TelemetrySettings:
     token: Secret | None = None
     max_lag: int | None = None
     max_behind_seconds: float | None = None
+    show: Literal["codes", "words", "payloads"] = "codes"
+    """What is shown of the newest dead letters; more than `codes` on loopback only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,8 @@ class RouteSettings:
     If `source` or `sink` is None, the mapping's kind decides: a writer goes from `iggy` to `influxdb`, a reader the
     other way.  `influxdb` is the section, with the route's own keys laid over it.  `dead_letters` None means the
     directory `dead-letters/NAME` beside the pipeline file; `retention` is that of a directory.
+    directory `dead-letters/NAME` beside the pipeline file.  `tags` are for points that do not have them: those of the
+    file, with the route's own laid over them, by name.
     """
 
     mapping: Path
@@ -163,6 +167,7 @@ class RouteSettings:
     retention: Retention | None = None
     consumer: Consumer = Consumer()
     start: Start = Start()
+    tags: tuple[tuple[str, str], ...] = ()
     pointer: str = ""
 
 
@@ -174,6 +179,8 @@ class Pipeline:
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
     state: Path | TopicAddress = Path(".iggyflux")
+    names_state: bool = False
+    """Whether the file has `state`; else it is the default."""
     telemetry: TelemetrySettings = TelemetrySettings()
     shutdown_timeout_seconds: float = 30.0
     path: Path | None = None

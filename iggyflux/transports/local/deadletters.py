@@ -75,6 +75,11 @@ def decode_letter(line: bytes) -> DeadLetter:
     return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), kept_us)
 
 
+def is_mark(payload: bytes) -> bool:
+    """Return whether a message of a topic of letters marks some of them as replayed, and is not a letter itself."""
+    return payload.startswith(b'{"replayed":')
+
+
 def letter_digest(line: bytes) -> bytes:
     """Return what identifies the letter in a line: a hash of all that it says but when it was kept."""
     begin = _KEPT.match(line)
